@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "adapters",
     "resize": "adapters",
     "extract": "adapters",
+    "overlap": "adapters",
     "combine": "adapters",
     "merge": "adapters",
     "diff": "adapters",

@@ -65,9 +65,9 @@ def test_grade(tmp_path, capsys):
     out = tmp_path / "grades.csv"
     assert run(["exercises", "grade", str(folder), "-o", str(out), "--rng", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "rng": 1, "limits not enforced": {}, "failures": {}, "grades": [{"student": "ann", "points": 1, "of": 9}],
+        "rng": 1, "limits not enforced": {}, "failures": {}, "grades": [{"student": "ann", "points": 1, "of": 9, "state": ""}],
     }  # fmt: skip
-    assert out.read_text().splitlines()[1].startswith("ann,1,0,0,0,0,1,9")
+    assert out.read_text().splitlines()[1].startswith("ann,1,,,,,1,9")
 
 
 @pytest.mark.parametrize(("arguments", "words", "status"), [
