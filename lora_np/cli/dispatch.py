@@ -18,6 +18,7 @@ COMMANDS = {
     "count": "costs",
     "plan": "costs",
     "errors": "costs",
+    "capacity": "costs",
     "finetune": "language",
     "generate": "language",
     "inspect": "adapters",

@@ -20,7 +20,7 @@ with on_demand(globals()):
         composed_operations as composed_operations,
     )
     from lora_np.language.generation import answer as answer, generate as generate
-    from lora_np.language.inputs import grams as grams
+    from lora_np.language.inputs import bits_to_learn as bits_to_learn, grams as grams
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,

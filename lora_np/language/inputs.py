@@ -1,19 +1,20 @@
-"""What the layers of a language model are given on some text, as Gram matrices."""
+"""What data means to a language model: the inputs of its layers, as Gram matrices, and bits to learn."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
-from lora_np.language.packing import batch, documents, length, packed
+from lora_np.language.packing import Row, batch, batch_loss, documents, length, packed, together
 from lora_np.language.text import within
 from lora_np.lora import merge
-from lora_np.nn import Linear, replace
+from lora_np.nn import Linear, freeze, replace
 
 ROWS = 8  # at a time
 
@@ -58,8 +59,7 @@ def grams(
     >>> found["model.layers.0.self_attn.q_proj"].shape
     (128, 128)
     """
-    context = within(model, min(model.context, 256) if context is None else context)
-    rows = packed(documents(as_data(data), model, context)[0], context)
+    rows = rows_of(model, data, context)
     found: dict[str, Array] = {}
     owners: dict[str, str] = {}  # of what several layers are given
     latest: tuple[str, Any] = "", None
@@ -85,3 +85,53 @@ def grams(
         tokens += int(counts.sum())
     means = {path: gram / tokens for path, gram in found.items()}
     return {path: means[owner] for path, owner in owners.items()}
+
+
+def bits_to_learn(
+    model: LanguageModel, data: Data | str | Sequence[Any], *, floor: float = 0.0, context: int | None = None
+) -> float:
+    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in bits.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The base.
+    data : Data, str or sequence
+        As for `finetune`.
+    floor : float
+        The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
+    context : int, optional
+        As for `finetune`.
+
+    Returns
+    -------
+    float
+        A number of bits. A loss below the floor asks nothing.
+
+    Raises
+    ------
+    ValueError
+        As for `finetune`.
+
+    See Also
+    --------
+    lora_np.accounting.capacity : What an adapter can hold.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> model, text = language.load("austen"), language.read_text("genesis")[:1025]
+    >>> 2000 < bits_to_learn(model, text) < 4000
+    True
+    """
+    number("floor", floor, minimum=0)
+    rows, frozen = rows_of(model, data, context), freeze(model)
+    batches = together([rows[i : i + ROWS] for i in range(0, len(rows), ROWS)])
+    loss = float(np.mean([batch_loss(frozen, part) for part in batches]))
+    learnt = sum(document.learnt for row in rows for document in row)
+    return learnt * max(loss - floor, 0.0) / math.log(2)
+
+
+def rows_of(model: LanguageModel, data: Data | str | Sequence[Any], context: int | None) -> list[Row]:
+    context = within(model, min(model.context, 256) if context is None else context)
+    return packed(documents(as_data(data), model, context)[0], context)
