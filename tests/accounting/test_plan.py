@@ -117,14 +117,16 @@ def test_qlora_over_int8_is_lora_over_int8() -> None:
     assert narrow.memory.weights > nf4.memory.weights
 
 
-@pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
+@pytest.mark.parametrize("targets", [["q"], ["q", "k", "v", "o", "gate", "up", "down"]])
 @pytest.mark.parametrize("adapter", ["bfloat16", "float32"])
-def test_int8_keeps_the_input_of_every_map(targets: list[str] | str, adapter: str) -> None:
+@pytest.mark.parametrize("layers", [[0, 1, 2], [1, 2], [2]])
+def test_int8_keeps_the_input_of_every_map(targets: list[str], adapter: str, layers: list[int]) -> None:
     """As bitsandbytes does: beside what nf4 keeps, d for q, k and v, d for gate and up, and f for down, in 16 bits."""
     config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3}
     model = accounting.from_config({**config, "num_attention_heads": 4, "vocab_size": 128})
     options: dict[str, Any] = {
-        "targets": targets,
+        "targets": [f"{name}_proj" for name in targets],
+        "layers": layers,
         "checkpointing": False,
         "context": 32,
         "cross_entropy": "fused",
@@ -134,10 +136,9 @@ def test_int8_keeps_the_input_of_every_map(targets: list[str] | str, adapter: st
         or 0
         for dtype in ("int8", "nf4")
     ]
-    every = 2 * 3 * 32 * (64 + 64 + 192)
-    shared = (
-        {"q_proj": 2 * 3 * 32 * 64, "all-linear": every}["".join(targets)] if adapter == "bfloat16" else 0
-    )
+    token = 2 * len(layers) * 32
+    every = token * (64 + 64 + 192)
+    shared = 0 if adapter == "float32" else every if len(targets) > 1 else token * 64
     assert kept[0] - kept[1] == every - shared
 
 
