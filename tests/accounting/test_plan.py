@@ -142,6 +142,19 @@ def test_int8_keeps_the_input_of_every_map(targets: list[str], adapter: str, lay
     assert kept[0] - kept[1] == every - shared
 
 
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bitsandbytes_keeps_the_input_over_int8_alone(bits: int) -> None:
+    bnb, torch = pytest.importorskip("bitsandbytes"), pytest.importorskip("torch")
+    layer = bnb.nn.Linear4bit(64, 32, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
+    if bits == 8:
+        layer = bnb.nn.Linear8bitLt(64, 32, bias=False, has_fp16_weights=False)
+    step = layer.to("cpu")(torch.ones(1, 5, 64, dtype=torch.bfloat16, requires_grad=True)).grad_fn
+    kept = [getattr(step, "A", None), *getattr(step, "tensors", ())]
+    assert any(each is not None and each.shape[-1] == 64 for each in kept) == (bits == 8)
+
+
 def test_cards_are_found_however_they_are_written() -> None:
     for name in ("RTX 4090", "rtx4090", "NVIDIA GeForce RTX 4090", "geforce-rtx-4090"):
         assert accounting.plan("gpt2", card=name, rank=1).card == accounting.cards()["RTX 4090"]
