@@ -16,7 +16,7 @@ import numpy as np
 
 from claims import beds, suites
 from claims.protocol import compact
-from lora_np import adapters, language, merge
+from lora_np import adapters, hub, language, merge
 from lora_np.files import write_whole
 from lora_np.table import Cell, Table
 
@@ -38,7 +38,10 @@ def shipped() -> Iterator[dict[str, Any]]:
         adapter, text = adapters.load(language.located_adapter(name)), language.read_text(source)
         held = language.windows(encode(text[len(text) * 9 // 10 :]), 256)[:HELD]
         loss = functools.partial(language_loss, held)
-        yield from cut(name, adapter, loss, language.grams(beds.shipped(), text[:GRAM_TEXT]), (1, 2, 4), held)
+        grams = language.grams(beds.shipped(), text[:GRAM_TEXT])
+        yield from cut(
+            "shipped", name, adapter, loss, grams, (1, 2, 4), functools.partial(language_pair, adapter)
+        )
 
 
 def trained() -> Iterator[dict[str, Any]]:
@@ -46,24 +49,25 @@ def trained() -> Iterator[dict[str, Any]]:
     for suite in (suites.Digits("mild"), suites.Digits("hard", lr=1.25e-2)):
         for name, task in suite.tasks(0).items():
             loss = functools.partial(digits_loss, suite, task)
-            yield from cut(name, suites.adapter(task), loss, suite.grams(task), (1, 2))
+            save = functools.partial(digits_pair, task)
+            yield from cut("trained", name, suites.adapter(task), loss, suite.grams(task), (1, 2), save)
 
 
 def cut(
-    name: str, adapter: Any, loss: Any, grams: Any, ranks: Any, held: Any = None
+    kind: str, name: str, adapter: Any, loss: Any, grams: Any, ranks: Any, save: Any
 ) -> Iterator[dict[str, Any]]:
-    """Held-out losses of one adapter at smaller ranks; the bytes are equal."""
+    """Held-out losses of one adapter at smaller ranks, cut and extracted; the bytes are equal."""
     folder = Path(tempfile.mkdtemp())
-    kind = "trained" if held is None else "shipped"
+    base, tuned = save(folder)
     for rank in ranks:
         row = {"adapter": name, "kind": kind, "rank": rank, "base": loss(None), "whole": loss(adapter)}
         for how, given in (("plain", None), ("weighted", grams)):
-            out = folder / f"{rank}-{how}"
+            out, found = folder / f"{rank}-{how}", folder / f"x{rank}-{how}"
             adapters.resize(adapter, out, rank=rank, grams=given)
             row[f"resize, {how}"] = loss(adapters.load(out))
             row[f"bytes, {how}"] = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-            if held is not None:
-                row[f"extract, {how}"] = extracted(adapter, folder / f"x{rank}-{how}", rank, given, loss)
+            adapters.extract(base, tuned, found, rank=rank, grams=given)
+            row[f"extract, {how}"] = float(loss(adapters.load(found)))
         yield row
 
 
@@ -77,14 +81,25 @@ def digits_loss(suite: Any, task: Any, adapter: Any) -> float:
     return float(suite.score(task.model(updates), task.parts["test"])["loss"])
 
 
-def extracted(adapter: Any, folder: Path, rank: int, grams: Any, loss: Any) -> float:
-    """The loss of what `extract` finds between the base and the merged model, rounded to float32."""
-    base, tuned = folder / "base", folder / "tuned"
-    folder.mkdir()
-    language.save(beds.shipped(), base)
-    language.save(merge(adapters.attach(beds.shipped(), adapter)), tuned)
-    adapters.extract(base, tuned, folder / "out", rank=rank, grams=grams)
-    return float(loss(adapters.load(folder / "out")))
+def language_pair(adapter: Any, folder: Path) -> tuple[Path, Path]:
+    """Directories of the base and of the merged model."""
+    language.save(beds.shipped(), folder / "base")
+    language.save(merge(adapters.attach(beds.shipped(), adapter)), folder / "tuned")
+    return folder / "base", folder / "tuned"
+
+
+def digits_pair(task: Any, folder: Path) -> tuple[Path, Path]:
+    """The same of the adapted layers of a network."""
+    layers = {path: task.base.layers[int(path.rpartition(".")[2])].W for path in task.pairs}
+    for name, strength in (("base", 0), ("tuned", 1)):
+        (folder / name).mkdir()
+        weights = {
+            f"{path}.weight": W + np.float32(strength) * np.matmul(*task.pairs[path])
+            for path, W in layers.items()
+        }
+        hub.safetensors.save(weights, folder / name / "model.safetensors")
+        (folder / name / "config.json").write_text("{}")
+    return folder / "base", folder / "tuned"
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -93,8 +108,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for kind, rank in dict.fromkeys((row["kind"], row["rank"]) for row in rows):
         some = [row for row in rows if (row["kind"], row["rank"]) == (kind, rank)]
         for what in ("resize", "extract"):
-            if f"{what}, plain" not in some[0]:
-                continue
             left = {how: [kept(row, f"{what}, {how}") for row in some] for how in ("plain", "weighted")}
             more = np.subtract(left["weighted"], left["plain"])
             better = sum(row[f"{what}, weighted"] < row[f"{what}, plain"] for row in some)
