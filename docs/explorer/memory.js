@@ -127,7 +127,7 @@
     const { item, tables: { items }, training } = facts;
     const [attention, mlp] = reach(facts, stack, here);
     const norms = sum(modules.filter(({ kind }) => kind === "norm").map((module) => norm(facts, module, stack)));
-    let each = ofAttention(facts, stack) * attention + inputs(facts, modules, stack);
+    let each = ofAttention(facts, stack) * attention + inputs(facts, modules, stack, attention);
     each += whole(norms * attention + (functions(facts, modules, stack) + routing(facts, modules)) * mlp, Math.max(stack.depth, 1));
     each += items[training.adapter_dtype] * sum(here.map(({ rank, copies: times }) => rank * times));
     each += sum(here.map((adapted) => results(facts, adapted)));
@@ -204,7 +204,7 @@
   }
 
   // Of maps that are trained or adapted: once for those that read the same array, unless each casts.
-  function inputs(facts, modules, stack) {
+  function inputs(facts, modules, stack, reach) {
     const { counted, item, tables: { items }, training } = facts;
     const own = items[training.adapter_dtype], casts = counted && own !== item;
     const shared = new Map();
@@ -212,10 +212,17 @@
     for (const module of modules) {
       const { kind, role, name, shape } = module;
       if (!["linear", "experts"].includes(kind)) continue;
-      const numbers = trainedOn(facts, module) * shape.at(-1) * chosen(facts, module);
+      const width = shape.at(-1) * chosen(facts, module);
+      const cast = casts && kind === "linear";
+      let numbers = trainedOn(facts, module) * width;
       const kept = role === "output" || (stack.activation === "relu" && role === "down");
-      if (casts && kind === "linear") size += numbers * own;
-      else if (!kept) {
+      if (cast) {
+        size += numbers * own;
+        numbers = 0;
+      }
+      // bitsandbytes' int8 keeps what it multiplies, adapted or not
+      if (training.dtype === "int8") numbers = whole(width * copies(module) * reach, Math.max(stack.depth, 1));
+      if (!kept) {
         const key = role === "down" ? name : `${name.slice(0, Math.max(0, name.lastIndexOf(".")))}:${shape.at(-1)}`;
         shared.set(key, Math.max(shared.get(key) ?? 0, numbers));
       }
@@ -252,13 +259,13 @@
     return [vocabulary * (each + capped), vocabulary * (hidden + each)];
   }
 
-  // Full fine-tuning, LoRA, and LoRA over four bits, as lora_np.accounting.compare_memory has them.
+  // Full fine-tuning, LoRA, and LoRA over few bits, as lora_np.accounting.compare_memory has them.
   function compare(counted, tables, options) {
     const { spec } = counted, { dtype = tables.usual.dtype } = options;
     return {
       full: memory(spec, null, tables, { ...options, dtype: dtype in tables.items ? dtype : "bfloat16" }),
       LoRA: memory(spec, counted, tables, options),
-      QLoRA: memory(spec, counted, tables, { ...options, dtype: "nf4" }),
+      QLoRA: memory(spec, counted, tables, { ...options, dtype: dtype in tables.items ? "nf4" : dtype }),
     };
   }
 

@@ -197,7 +197,7 @@ class _Kept:
         maps = [module for module in modules if module.kind in ("linear", "experts", "router")]
         widened = sum(self._mlp(module, gated, stack.activation) for module in maps)
         linear, pair = self._attention(stack)
-        token = linear * attention + self._inputs(modules, stack)
+        token = linear * attention + self._inputs(modules, stack, attention)
         token += (norms * attention + widened * mlp) // depth
         token += self.training.adapter_item * sum(adapted.rank * adapted.copies for adapted in here)
         token += sum(self._results(adapted) for adapted in here)
@@ -277,7 +277,7 @@ class _Kept:
         # what experts return, because the router's gradient needs it
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
-    def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers) -> int:
+    def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
         """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
@@ -285,12 +285,17 @@ class _Kept:
         for module in modules:
             if module.kind not in ("linear", "experts"):
                 continue
-            numbers = self._trained(module) * module.shape[-1] * self._chosen(module)
+            width = module.shape[-1] * self._chosen(module)
+            numbers = self._trained(module) * width
             # what attention or the activation function keeps anyway
             kept = module.role == "output" or (stack.activation == "relu" and module.role == "down")
             if casts and module.kind == "linear":
                 size += numbers * self.training.adapter_item
-            elif not kept:
+                numbers = 0
+            # bitsandbytes' int8 keeps what it multiplies, adapted or not; its nf4 does not
+            if self.training.dtype == "int8":
+                numbers = width * module.copies * reach // max(stack.depth, 1)
+            if not kept:
                 source = f"{module.name.rpartition('.')[0]}:{module.shape[-1]}"
                 key = module.name if module.role == "down" else source
                 shared[key] = max(shared.get(key, 0), numbers)

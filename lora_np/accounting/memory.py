@@ -125,6 +125,8 @@ def training_memory(model: Any, **options: Any) -> Memory:
       experts as often as a token sees one, and what they return, d;
     - the input of each linear map that is trained or adapted, once for maps that share it (once for each
       adapted map if it must be cast to the adapter's float32);
+    - over int8 the input of every map, adapted or not, in 16 bits: bitsandbytes keeps it, as it does not
+      over nf4;
     - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted experts, to
       which PEFT adds B A before it multiplies;
     - with DoRA also the results of W0 and of B A, 2 d for each adapted map of d outputs; and for a moment an
@@ -474,7 +476,7 @@ class MemoryComparison(Shown):
 
 
 def compare_memory(model: Any, **options: Any) -> MemoryComparison:
-    """The memory of full training, of a LoRA, and of the same LoRA over a base in 4 bits.
+    """The memory of full training, of a LoRA, and of the same LoRA over a base in few bits.
 
     Parameters
     ----------
@@ -482,7 +484,7 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
         A count of a LoRA, or whatever `model_spec` takes, and then a ``rank``.
     **options
         The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is how LoRA holds the base;
-        full fine-tuning trains bfloat16 where that is quantised.
+        full fine-tuning trains bfloat16 where that is quantised, and QLoRA holds it in nf4 where it is not.
 
     Returns
     -------
@@ -523,8 +525,8 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
 
 def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:
     """Full fine-tuning, LoRA and QLoRA, each with the type in which it holds the base."""
-    full = training.dtype if training.dtype in ITEMSIZE else "bfloat16"
-    dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": "nf4"}
+    full, few = (training.dtype, "nf4") if training.dtype in ITEMSIZE else ("bfloat16", training.dtype)
+    dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": few}
     return {name: replace(training, dtype=dtype) for name, dtype in dtypes.items()}
 
 

@@ -23,11 +23,12 @@ from lora_np.accounting.memory import (
     training_options,
     ways,
 )
-from lora_np.checks import choice, whole_number, whole_numbers
+from lora_np.checks import choice, shown, whole_number, whole_numbers
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")
+_NO_BFLOAT16 = "{} has no native bfloat16, which is emulated there: train in float16, which takes as much."
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
 
 
@@ -40,11 +41,17 @@ class Card:
     name : str
         As sold.
     memory : int
-        Bytes.
+        Bytes, as its driver reports them.
+    note : str
+        What to know about that number; empty if it speaks for itself.
+    bfloat16 : bool
+        Whether it computes in that type.
     """
 
     name: str
     memory: int
+    note: str = ""
+    bfloat16: bool = True
 
     @property
     def room(self) -> int:
@@ -64,10 +71,13 @@ def cards() -> Mapping[str, Card]:
     Examples
     --------
     >>> cards()["RTX 4090"]
-    Card(name='RTX 4090', memory=25769803776)
+    Card(name='RTX 4090', memory=25757220864, note='', bfloat16=True)
     """
     content = json.loads((files("lora_np.accounting") / "cards.json").read_text(encoding="utf-8"))
-    return {name: Card(name, entry["gib"] * 2**30) for name, entry in content["cards"].items()}
+    return {
+        name: Card(name, entry["mib"] * 2**20, entry.get("note", ""), entry.get("bfloat16", True))
+        for name, entry in content["cards"].items()
+    }
 
 
 @dataclass(frozen=True)
@@ -204,8 +214,8 @@ def plan(
         Which ways to look at.
     **options
         The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA holds the
-        base; QLoRA holds it in nf4, and full fine-tuning in bfloat16 where it is quantised otherwise, as
-        ``notes`` say.
+        base; QLoRA holds it in nf4 where that is not quantised, and full fine-tuning in bfloat16 where it
+        is, as ``notes`` say.
 
     Returns
     -------
@@ -258,9 +268,12 @@ def plan(
         for named, at in counts.items():
             most = rank_within(at, chosen.room, settings)
             choices += [_choice((method, named), at(each), chosen, settings, most) for each in ranks]
+    slow = not chosen.bfloat16 and "bfloat16" in {each.dtype for each in held.values()}
     notes = [
         assumptions(spec, held),
         "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
+        *([chosen.note] if chosen.note else []),
+        *([_NO_BFLOAT16.format(chosen.name)] if slow else []),
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
     kv_cache = sum(
@@ -275,7 +288,7 @@ def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str
     if of_lora and set(held) == {"full"}:
         raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
     if "dtype" in given and dtype not in [each.dtype for each in held.values()]:
-        takes = [*(ITEMSIZE if "full" in held else ()), *(["nf4"] if "QLoRA" in held else [])]
+        takes = [*(ITEMSIZE if "full" in held else ()), *(["int8", "nf4"] if "QLoRA" in held else [])]
         raise ValueError(
             f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r} (LoRA takes it)"
         )
@@ -301,6 +314,8 @@ def _card(name: str | int) -> Card:
     if isinstance(name, str) and _plain(name) in known:
         return cards()[known[_plain(name)]]
     if isinstance(name, str) and not name.strip()[:1].isdigit():
+        if close := [each for plain, each in known.items() if _plain(name) in plain]:
+            raise ValueError(f"card must be one of {', '.join(map(repr, close))}, got {shown(name)}")
         choice("card", name, cards())
     return Card("a card", whole_number("the memory of a card", parse_bytes("card", name)))
 

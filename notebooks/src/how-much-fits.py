@@ -147,10 +147,11 @@ found
 # %%
 assert head == 89
 assert found.low < bits < found.high
-assert found.enough > 8
+assert found.enough is None  # above a quarter of full rank, where nothing was measured
 
 # %% [markdown]
-# Rank 8 on all maps may hold the book, or may not; from the rank in the last column on it surely does. (Above a quarter of full rank nothing was measured, and `capacity` refuses.) A list of facts is bought by
+# Rank 8 on all maps may hold the book, or may not. The last column is empty: a rank that surely does would lie above a quarter of
+# full rank, where nothing was measured, and `capacity` names no rank that it cannot vouch for. A list of facts is bought by
 # the number. A style is another matter, and the next lesson's.
 #
 # ## The law
