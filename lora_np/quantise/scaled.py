@@ -68,7 +68,7 @@ class BlockScales:
     offset : float
         What is added to all.
     levels : ndarray of shape (256,)
-        Those of `dynamic_levels`, unless a file says otherwise.
+        Those of ``dynamic_levels``, unless a file says otherwise.
     block : int
         How many scales share one.
     """
