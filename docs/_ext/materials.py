@@ -206,7 +206,7 @@ def lite() -> None:
     shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
-    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place)
+    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place, wheel.stat().st_size)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)
