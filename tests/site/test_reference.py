@@ -125,10 +125,27 @@ def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path
         assert picture.bounding_box()["height"] > 80  # it was found and decoded
 
 
-@pytest.mark.parametrize("path", ["understand/optimum.html", "lessons/03-cut-the-svd.html"])
-def test_without_script_there_are_formulas(open_page, path):
+@pytest.mark.parametrize(
+    "path", ["understand/optimum.html", "practice/09-choose-rank-alpha-and-initialisation.html"]
+)
+def test_formulas_are_there_without_script(open_page, path):
     page = open_page(path, java_script_enabled=False)
-    formulas = page.locator("article math")
-    assert formulas.count() == page.locator("article .math").count() >= 1
+    formulas = page.locator("article mjx-container")
+    assert (
+        formulas.count() == page.locator("article .math").count() == page.locator("article math").count() >= 1
+    )
     assert formulas.first.bounding_box()["height"] > 8
-    assert page.locator("article .math:visible").count() == 0  # the TeX
+    page.wait_for_load_state("networkidle")
+    assert any("MathJax_Math" in response.url for response in open_page.received)  # its letters
+
+
+def test_no_page_loads_mathjax_and_only_those_with_formulas_its_style(site):
+    styled = 0
+    for path in site.rglob("*.html"):
+        if path.relative_to(site).parts[0] in ("lite", "_static"):
+            continue
+        content = path.read_text(encoding="utf-8")
+        assert not re.search(r'<script[^>]*(mathjax|MathJax)|class="math[^>]*>\s*\\[(\[]', content), path
+        assert ("<mjx-container" in content) == ("formulas.css" in content), path
+        styled += "formulas.css" in content
+    assert styled > 20
