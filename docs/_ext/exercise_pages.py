@@ -21,8 +21,8 @@ FORM = """\
   <label class="visually-hidden" for="code-{name}">Your function {name}</label>
   <textarea id="code-{name}" name="code" rows="{rows}" spellcheck="false" autocomplete="off"
     autocapitalize="off" aria-describedby="keys-{name}">{stub}</textarea>
-  <p class="exercise-keys" id="keys-{name}"><kbd>Tab</kbd> indents; <kbd>Esc</kbd>, then <kbd>Tab</kbd>, leaves
-    the field. <kbd>Shift</kbd>+<kbd>Enter</kbd> runs, <kbd>Ctrl</kbd>+<kbd>Enter</kbd> checks.</p>
+  <p class="exercise-keys" id="keys-{name}"><kbd>Tab</kbd> indents; <kbd>Esc</kbd>, then <kbd>Tab</kbd>,
+    leaves the field. <kbd>Shift</kbd>+<kbd>Enter</kbd> runs, <kbd>Ctrl</kbd>+<kbd>Enter</kbd> checks.</p>
   <p class="exercise-buttons">
     <button type="button" name="run">Run</button>
     <button type="submit" name="check" class="primary">Check</button>
@@ -46,8 +46,8 @@ FORM = """\
 
 OPENING = """\
 {} functions to write. **Run** runs your code and shows what it prints. **Check** tries your function, in
-this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold below{}. Python
-is fetched once, about 20 MB, when you begin to write. What you write stays on this machine."""
+this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold below{}.
+Python is fetched once, about 20 MB, when you begin to write. What you write stays on this machine."""
 
 
 class ExerciseForm(SphinxDirective):

@@ -50,7 +50,7 @@ exec(exercises.HEADER, {})  # loads the package now: a check's time is not spent
 answer
 `;
 
-let ready, current, left;
+let ready, current, left, cut;
 const tell = (what) => self.postMessage(what);
 
 // What is fetched, by Pyodide too, is counted as it comes.
@@ -75,9 +75,10 @@ function stream() {
   const write = (bytes) => {
     const text = decoder.decode(bytes, { stream: true });
     const shown = text.slice(0, left);
+    left -= shown.length;
     if (shown) tell({ id: current, printed: shown });
-    if (shown.length < text.length && left >= 0) tell({ id: current, cut: PRINTED });
-    left = shown.length < text.length ? -1 : left - shown.length;
+    if (shown.length < text.length && !cut) tell({ id: current, cut: PRINTED });
+    cut ||= shown.length < text.length;
     return bytes.length;
   };
   return { write };
@@ -108,7 +109,7 @@ self.addEventListener("message", async ({ data }) => {
     return;
   }
   const answer = await ready;
-  [current, left] = [data.id, PRINTED];
+  [current, left, cut] = [data.id, PRINTED, false];
   tell({ id: data.id, began: true });
   try {
     tell({ id: data.id, ...JSON.parse(answer(JSON.stringify(data))) });

@@ -221,7 +221,11 @@ def test_tab_indents_and_after_escape_it_leaves(practice):
     area.press("Tab")
     assert area.input_value().endswith("return y    ")
     area.press("ControlOrMeta+z")
-    assert area.input_value().endswith("return y")
+    assert not area.input_value().endswith("    ")
+    area.press("ControlOrMeta+Shift+z")
+    assert area.input_value().endswith("return y    ")
+    area.press("Shift+Tab")
+    area.fill("def f(x):\n    y = x\n    return y")
     area.press("ControlOrMeta+a")
     area.press("Tab")
     assert area.input_value() == "    def f(x):\n        y = x\n        return y"
