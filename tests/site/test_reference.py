@@ -68,6 +68,32 @@ def test_each_class_is_raised_as_documented(entries):
     assert compared > 200
 
 
+def test_functions_come_before_classes(site):
+    kinds = {name: inspect.isclass(thing) for thing, names in public() for name in names}
+    mixed = 0
+    for path in (site / "reference").glob("*.html"):
+        modules = {}
+        for name in re.findall(r'<dt class="sig[^>]*id="([^"]+)"', path.read_text(encoding="utf-8")):
+            if name in kinds:
+                modules.setdefault(name.rpartition(".")[0], []).append(kinds[name])
+        for module, found in modules.items():
+            assert found == sorted(found), module
+            mixed += len({*found}) == 2
+    assert mixed > 10
+
+
+def test_no_attribute_is_listed_without_a_word(site):
+    for path in (site / "reference").glob("*.html"):
+        content = path.read_text(encoding="utf-8")
+        listed = re.findall(
+            r'<dl class="py (?:attribute|property|data)">\s*<dt[^>]*id="([^"]+)".*?<dd>(.*?)</dd>',
+            content,
+            re.DOTALL,
+        )
+        bare = [name for name, said in listed if not text(said) or "Alias for field number" in said]
+        assert not bare, path
+
+
 def test_no_name_is_dead(site):
     """What looks like a reference leads somewhere, and nothing in single backticks is left as a citation."""
     for path in site.rglob("*.html"):
