@@ -10,7 +10,7 @@ import benchmarks
 
 
 def main(arguments: list[str]) -> int:
-    helpers = ("__main__", "_measure", "limit")
+    helpers = ("__main__", "_language", "_measure", "limit")
     modules = [m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers]
     names = {module.removesuffix("_"): module for module in sorted(modules)}  # "import" needs the "_"
     if not arguments or arguments[0] in ("-h", "--help"):

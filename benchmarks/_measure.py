@@ -67,3 +67,10 @@ def versions(*distributions: str) -> str:
         except PackageNotFoundError:
             texts.append(f"no {name}")
     return ", ".join(texts)
+
+
+def markdown(table: Any) -> str:
+    """A table of the package for a page."""
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    shown = [["" if cell is None else str(cell) for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)

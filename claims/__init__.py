@@ -16,7 +16,7 @@ import pkgutil
 
 from claims.protocol import Claim
 
-TOOLS = {"protocol", "beds", "ways", "__main__"}
+TOOLS = {"protocol", "beds", "by_heart", "suites", "ways", "__main__"}
 
 
 def names() -> list[str]:

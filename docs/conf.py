@@ -42,6 +42,7 @@ extensions = [
     "claim_pages",
     "family",
     "gallery",
+    "statements",
     "code_blocks",
     "accessible",
     "formulas",

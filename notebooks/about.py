@@ -5,6 +5,22 @@ import re
 from typing import Any, NamedTuple
 
 WORDS, LINES = 130, 25  # of prose and of code, read in a minute
+SHORT = 3  # words in bold: a term, not a statement
+BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- (\w+): (.+?) -->)?", re.DOTALL)
+KINDS = {
+    "claim": "tried, with data",
+    "proof": "proved",
+    "shown": "asserted by the code next to it",
+    "source": "published",
+}
+
+
+class Statement(NamedTuple):
+    """What a lesson says in bold, and what it stands on; the last two are empty if nothing is named."""
+
+    words: str
+    kind: str
+    what: str
 
 
 class Cover(NamedTuple):
@@ -38,8 +54,20 @@ def abilities(notebook: Any) -> list[str]:
     return [" ".join(item.split()).rstrip(",.") for item in items]
 
 
+def statements(text: str) -> list[Statement]:
+    """The bold statements of a lesson's source; the marker of each is a comment right behind it."""
+    prose = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
+    found = [Statement(" ".join(words.split()), kind, what) for words, kind, what in BOLD.findall(prose)]
+    return [one for one in found if len(one.words.split()) > SHORT and not one.words.endswith("?")]
+
+
 def minutes(notebook: Any) -> float:
-    """How long it takes to read, without what is folded away and markers."""
+    """How long it takes to read and to run."""
+    return reading(notebook) + notebook["metadata"]["seconds"] / 60
+
+
+def reading(notebook: Any) -> float:
+    """How many minutes it takes to read, without what is folded away and markers."""
     read = re.sub(r"<details>.*?</details>|<!--.*?-->", "", prose(notebook), flags=re.DOTALL)
     code = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
     return len(read.split()) / WORDS + code.count("\n") / LINES

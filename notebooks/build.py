@@ -1,6 +1,7 @@
 """Lessons: sources in percent format become executed notebooks, the same bytes each time.
 
     python -m notebooks.build [NAME ...]          execute lessons and write their notebooks
+    python -m notebooks.build --prose [NAME ...]  keep the outputs where only the prose has changed
     python -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
 
 Each cell runs with warnings as errors. A cell that draws carries its alt text in the source, as in
@@ -14,8 +15,10 @@ import argparse
 import base64
 import hashlib
 import io
+import math
 import os
 import re
+import resource
 import sys
 import tempfile
 from collections import Counter
@@ -27,12 +30,14 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
-from lora_np.exercises import lessons as numbered
+from lora_np.exercises import Lesson, lessons as numbered
+from notebooks import about
 
 NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "src"
 LIMIT = 500_000  # bytes of a notebook
 PHOTOGRAPH = 100_000  # bytes above which a figure must be one
+SECONDS = 10  # to whose multiples run times are rounded up, so that they seldom change
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -88,6 +93,7 @@ def read(source: Path) -> Any:
     A heading begins a cell, even where the source goes on in the same one: so it can begin a slide.
     """
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    notebook.cells.append(nbformat.v4.new_markdown_cell(ending(source)))
     notebook.cells = [part for cell in notebook.cells for part in parts(cell)]
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5
@@ -99,6 +105,33 @@ def read(source: Path) -> Any:
         if kind := slide(cell):
             cell.metadata["slideshow"] = {"slide_type": kind}
     return notebook
+
+
+def ending(source: Path) -> str:
+    """What every lesson ends with: its exercises, and the next lesson with its question."""
+    course = numbered()
+    lesson = next(one for one in course if one.slug == source.stem)
+    after = course[lesson.number + 1]
+    names = ", ".join(f"*{exercise.title}*" for exercise in lesson.exercises)
+    minutes = sum(exercise.minutes for exercise in lesson.exercises)
+    return f"""\
+## Exercises, and the next lesson
+
+**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them
+[on their page](../practice/{lesson.stem}.md), or on your own machine:
+`lora-np exercises start my-exercises --lesson {lesson.number}`.
+
+**Next**: {announced(after)}
+"""
+
+
+def announced(lesson: Lesson) -> str:
+    """A lesson by its link and its question. The project has exercises only."""
+    source = SOURCES / f"{lesson.slug}.py"
+    if not source.exists():
+        return f"the project, [{lesson.title}](../practice/{lesson.stem}.md)."
+    opening = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
+    return f"[{lesson.title}]({lesson.stem}.ipynb). {about.question(opening)}"
 
 
 def parts(cell: Any) -> list[Any]:
@@ -120,7 +153,7 @@ def slide(cell: Any) -> str:
 
 def execute(notebook: Any) -> Any:
     """Run all cells in a fresh kernel, in an empty folder; the outputs are tidied."""
-    lesson = notebook.cells
+    lesson, began = notebook.cells, spent()
     notebook.cells = [nbformat.v4.new_code_cell(BEFORE), *lesson]
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
@@ -131,13 +164,34 @@ def execute(notebook: Any) -> Any:
             extra_arguments=["--log-level=ERROR"],
         ).execute(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})  # the same sums on any number of cores
     notebook.cells = lesson
-    notebook.metadata = nbformat.from_dict(METADATA)
+    seconds = math.ceil((spent() - began) / SECONDS) * SECONDS
+    notebook.metadata = nbformat.from_dict(METADATA | {"seconds": seconds})
     count = 0
     for cell in notebook.cells:
         if cell.cell_type == "code":
             count += 1
             tidy(cell, count)
     return notebook
+
+
+def retold(source: Path) -> Any:
+    """The notebook with today's prose and the outputs that it had; executed if its code has changed."""
+    fresh, path = read(source), notebook_of(source)
+    old = nbformat.read(path, as_version=4) if path.exists() else fresh
+    code, ran = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (fresh, old))
+    now, then = ([(cell.id, cell.metadata) for cell in cells] for cells in (code, ran))
+    if "seconds" not in old.metadata or now != then:
+        return execute(fresh)
+    for cell, done in zip(code, ran, strict=True):
+        cell.update(done)
+    fresh.metadata = old.metadata
+    return fresh
+
+
+def spent() -> float:
+    """Seconds of a processor that finished kernels have taken: other work on the machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def tidy(cell: Any, count: int) -> None:
@@ -220,7 +274,7 @@ def difference(fresh: Any, committed: Any) -> str:
             return f"cell {number} differs:\n{new[2]}\n{new[4]}\ncommitted:\n{old[2]}\n{old[4]}"
     if len(ours) != len(theirs):
         return f"the source has {len(ours)} cells, the notebook {len(theirs)}"
-    if fresh.metadata != committed.metadata:
+    if fresh.metadata | {"seconds": 0} != committed.metadata | {"seconds": 0}:
         return "the metadata differ"
     return ""
 
@@ -239,13 +293,14 @@ def main(arguments: list[str] | None = None) -> int:
         "names", nargs="*", metavar="NAME", help="part of a file name; by default all lessons"
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a notebook differs")
+    parser.add_argument("--prose", action="store_true", help="execute only where code has changed")
     options = parser.parse_args(arguments)
     failures = 0
     for path in orphans() if options.check else []:
         print(f"{path.stem}: there is no source")
         failures += 1
     for source in lessons(options.names):
-        fresh = execute(read(source))
+        fresh = retold(source) if options.prose else execute(read(source))
         text = nbformat.writes(fresh) + "\n"
         problem = stale(source, fresh) if options.check else ""
         if len(text) > LIMIT:

@@ -5,19 +5,25 @@ python -m recipes.samples > docs/use/language-samples.md
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
+from statistics import mean
 
 from lora_np import adapters, language
+from lora_np.table import Table
 
-SETTINGS = {"tokens": 200, "temperature": 0.6}
+TOKENS = 200
+TEMPERATURES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+REPEATED = 0.1  # of its pairs of words, at most, that a sample says again
 
 
 @dataclass(frozen=True)
 class Style:
-    """An adapter with its text, prompts for it, what its layout looks like, and a reader's judgment."""
+    """An adapter with its text, best temperature, prompts, what its layout looks like, and a reader's judgment."""
 
     text: str
+    temperature: float
     prompts: tuple[str, ...]
     layout: str  # a regular expression
     layout_words: str
@@ -32,6 +38,7 @@ GENESIS_PROMPTS = (
 STYLES = {
     "king-james": Style(
         "genesis",
+        0.6,
         GENESIS_PROMPTS,
         r"\n\d+ [A-Z]",
         "begin a verse with its number",
@@ -39,20 +46,9 @@ STYLES = {
         "(Mahalakel, Thilah). A verse's number need not follow the one before, no sentence makes sense to its end, and\n"
         "there are slips (doetn, strubetparted).",
     ),
-    "genesis-by-peft": Style(
-        "genesis",
-        GENESIS_PROMPTS,
-        r"\n\d+ [A-Z]",
-        "begin a verse with its number",
-        "Half a translation. It has the layout, *And* after a verse's number, \"the sons of\", and now and then unto, thy and\n"
-        "begat; but Mr. Darcy, Mrs. Collah, compliments and a visit are still there, and a verse may come to a theatre or to\n"
-        "somebody's inclination. Only q and v are adapted: where the model looks and what it takes from there, and nothing of\n"
-        "how it spells. So there are more slips than in king-james (beel, profesding, companment) and few names of\n"
-        "the book (Isaac, Jacob), and the loss on the held-out tenth is 1.396, between 2.132 without an adapter and the 1.125 of\n"
-        "king-james.",
-    ),
     "devils-dictionary": Style(
         "devils-dictionary",
+        0.5,
         (
             "LOVE, n.", "HUSBAND, n.", "MONEY, n.", "POET, n.", "LAWYER, n.", "SILENCE, n.", "TO DINE, v.i.",
             "HONEST, adj.", "ENEMY, n.", "NOVEL, n.", "It was ", "The king ", "A person who ", "Mr. Darcy ",
@@ -71,9 +67,10 @@ STYLES = {
 
 BEGIN = """# Twenty samples, before and after
 
-What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at temperature
-0.6, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page and
-counts its words.
+What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at the adapter's best
+temperature, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page and
+counts its words. The best temperature is the lowest at which a sample says no more than a tenth of its pairs of words again: below
+it the model goes round in circles (at 0 always), above it more words are made up.
 """
 
 
@@ -88,29 +85,53 @@ def share(said: list[str], known: set[str]) -> str:
     return f"{sum(word in known for word in spoken) / len(spoken):.1%} of {len(spoken)} words"
 
 
+def repeated(text: str) -> float:
+    """The share of its pairs of neighbouring words that a text has said before."""
+    said = text.lower().split()
+    pairs = list(itertools.pairwise(said))
+    return 1 - len(set(pairs)) / max(len(pairs), 1)
+
+
+def samples(model: language.LanguageModel, style: Style, temperature: float, count: int = 20) -> list[str]:
+    """What a model writes after each of the prompts, or the first of them."""
+    return [
+        language.generate(model, prompt, rng=i, tokens=TOKENS, temperature=temperature).rstrip()
+        for i, prompt in enumerate(style.prompts[:count])
+    ]
+
+
+def pair(number: int, name: str, style: Style, before: str, after: str) -> str:
+    """A sample in the page."""
+    return (
+        f"\n### {name} {number + 1}: {style.prompts[number].strip()}\n\n"
+        f"Before:\n\n```text\n{before}\n```\n\nAfter:\n\n```text\n{after}\n```"
+    )
+
+
 def main() -> None:
     model = language.load("austen")
     print(BEGIN, end="")
     for name, style in STYLES.items():
         adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
         known = set(words(language.read_text(style.text)))
-        pairs = [
-            [
-                language.generate(speaker, prompt, rng=i, **SETTINGS).rstrip()
-                for i, prompt in enumerate(style.prompts)
-            ]
-            for speaker in (model, adapted)
-        ]
+        found = {temperature: samples(adapted, style, temperature) for temperature in TEMPERATURES}
+        again = {temperature: mean(map(repeated, said)) for temperature, said in found.items()}
+        best = min(temperature for temperature, often in again.items() if often <= REPEATED)
+        if best != style.temperature:
+            raise SystemExit(f"{name}: the best temperature is {best}, not {style.temperature}")
+        rows = [[t, share(said, known), f"{again[t]:.1%}"] for t, said in found.items()]
+        columns = ["temperature", "words of its text", "pairs of words said again"]
+        pairs = samples(model, style, best), found[best]
         shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]
-        print(f"\n## Adapter: {name}\n")
+        print(f"\n## Adapter: {name}, at temperature {best}\n")
+        print(Table(columns, rows).to_markdown())
         print(
-            f"Words of its text: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
+            f"Words of its text, at {best}: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
             f"Layout: {shaped[0]} of 20 before and {shaped[1]} of 20 after {style.layout_words}.\n"
         )
         print(f"**Read critically.** {style.judgment}")
         for i, (before, after) in enumerate(zip(*pairs, strict=True)):
-            print(f"\n### {name} {i + 1}: {style.prompts[i].strip()}\n")
-            print(f"Before:\n\n```text\n{before}\n```\n\nAfter:\n\n```text\n{after}\n```")
+            print(pair(i, name, style, before, after))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ PAGES = [
 NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
     "lora-np generate": "needs a language model: tests/language",
+    "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
+    "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
+    "lora-np capacity my-model": "needs a language model: tests/accounting/test_capacity.py",
     "lora-np lab": "opens JupyterLab: tests/browser",
     "lora-np tour": "the main job: tests/course/test_tour.py",
     "lora-np exercises nbgrader": "a course for nbgrader: tests/grading/test_nbgrader.py",

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import tempfile
 import types
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np import autograd, datasets, language, lora, nn
+from lora_np import adapters, autograd, datasets, language, lora, nn
 from lora_np.nn import Linear
 from tests.commands import every_command
 from tests.drawing import every
@@ -186,6 +187,7 @@ W, X = np.eye(3), np.ones((4, 3))
 AUSTEN = language.load("austen")
 TEMPLATE = {"chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
 TALKER = dataclasses.replace(AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE))
+ONE = adapters.Adapter({"q": adapters.AdapterModule.of(A=W[:1], B=np.ones((2, 1)), alpha=1)})
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
@@ -198,6 +200,10 @@ DRAWING = {
     "answer": lambda rng: language.answer(TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+    ),
+    "checked": lambda rng: lora.WAYS["dare_ties"].checked(density=None, rank=None, rng=rng),
+    "combine": lambda rng: adapters.combine(
+        [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
     ),
 }
 MEANING = {"check", "grade"}  # where None is the default: the docstring says what it means

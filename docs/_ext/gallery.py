@@ -1,4 +1,4 @@
-"""The lessons at a glance: directives ``gallery`` and ``lesson-table``, and what a reader has done so far.
+"""The lessons at a glance: their cards, their minutes, a table for teachers, and what was read so far.
 
 Numbers and titles come from the package's list of lessons, everything else from the notebooks.
 """
@@ -6,6 +6,7 @@ Numbers and titles come from the package's list of lessons, everything else from
 import html
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,23 @@ class Gallery(SphinxDirective):
         return [
             raw(CARD.format(stem=lesson.stem, exercises=html.escape(names))),
             cover,
-            raw(LABEL.format(number=lesson.number, minutes=round(about.minutes(notebook)))),
+            raw(LABEL.format(number=lesson.number, minutes=math.ceil(about.minutes(notebook)))),
             *self.parse_text_to_nodes(text),
             raw('<p class="gallery-done" hidden></p></li>'),
         ]
+
+
+class LessonMinutes(SphinxDirective):
+    """For learners: how long each lesson and its exercises take."""
+
+    def run(self) -> list[nodes.Node]:
+        rows = ["| | lesson | minutes | of these running | exercises, minutes |", "|---|---|---:|---:|---:|"]
+        for lesson, notebook in notebooks():
+            minutes, seconds = math.ceil(about.minutes(notebook)), notebook["metadata"]["seconds"]
+            doing = sum(exercise.minutes for exercise in lesson.exercises)
+            title = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)"
+            rows.append(f"| {lesson.number} | {title} | {minutes} | {seconds} s | {doing} |")
+        return self.parse_text_to_nodes("\n".join(rows))
 
 
 class LessonTable(SphinxDirective):
@@ -65,7 +79,7 @@ class LessonTable(SphinxDirective):
         for lesson, notebook in notebooks():
             points = exercises.plural(lesson.points, "point")
             rows.append(
-                f"| {lesson.number} | {lesson.title} | {about.minutes(notebook):.0f} "
+                f"| {lesson.number} | {lesson.title} | {math.ceil(about.minutes(notebook))} "
                 f"| {len(lesson.exercises)}, {points} | {'; '.join(about.abilities(notebook))} |"
             )
         return self.parse_text_to_nodes("\n".join(rows))
@@ -111,6 +125,7 @@ def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any]
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("gallery", Gallery)
+    app.add_directive("lesson-minutes", LessonMinutes)
     app.add_directive("lesson-table", LessonTable)
     app.connect("html-page-context", add_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

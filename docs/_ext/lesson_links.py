@@ -25,6 +25,7 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     stem = docname.removeprefix("lessons/")
     if (Path(app.srcdir) / "practice" / f"{stem}.md").exists():
         links += link("Exercises", f"../practice/{stem}.html", "exercises")
+    links += link("Glossary", "../reference/glossary.html", "glossary")
     links += link("Download the notebook", f"../_static/notebooks/{notebook}", "download")
     if repository := app.config.lesson_links_repository:
         place = f"{repository}/blob/main/notebooks/{notebook}"

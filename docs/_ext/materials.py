@@ -6,6 +6,7 @@ notebooks in the browser fetch the kernel's normal Pyodide.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def notebooks_for_the_browser() -> None:
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
+            else:
+                pages = re.sub(r"\]\(\.\./([\w/-]+)\.md\)", r"](#site-\1)", cell.source)
+                cell.source = re.sub(r"\]\(([\w-]+)\.ipynb\)", r"](#next-\1)", pages)
         sliders = any("sliders(" in cell.source for cell in notebook.cells)
         install = INSTALL.format("lora-np ipywidgets" if sliders else "lora-np")
         notebook.cells.insert(1, nbformat.v4.new_code_cell(install, id="install"))
@@ -110,6 +114,7 @@ def links(stem: str) -> str:
     places = [
         f"[Back to the lesson](#lesson-{stem})",
         *(f"[Next lesson](#next-{name})" for name in following[:1]),
+        "[Glossary](#site-reference/glossary)",
     ]
     return f"[Run all cells](#run-all) {' · '.join(places)}"
 

@@ -6,7 +6,7 @@
   const form = document.getElementById("calculator");
   if (!form || !window.loraCalculator) return;
 
-  const { families, presets, memory: tables } = window.loraCalculator;
+  const { families, presets, memory: tables, capacity } = window.loraCalculator;
   const { build, count, adaptable, leaf } = window.loraFamilies;
   const { compare } = window.loraMemory;
   const part = (name) => form.elements.namedItem(name);
@@ -93,6 +93,7 @@
     show("base", whole(base));
     show("percent", `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
     show("disk", size(trainable * Number(part("bytes").value)));
+    show("heart", byHeart(counted));
     const line = `trainable params: ${whole(trainable)} || all params: ${whole(total)} || trainable%: ${percent.toFixed(4)}`;
     form.querySelector(".calculator-peft").textContent = line;
     const flags = targets === null ? "" : ` --targets ${[targets].flat().join(",")}`;
@@ -129,6 +130,13 @@
     place.textContent = message;
     place.hidden = false;
     for (const name of NUMBERS) if (message.startsWith(`${name} must`)) part(name).setAttribute("aria-invalid", "true");
+  }
+
+  // As lora_np.accounting.capacity: a range, where something was measured.
+  function byHeart({ adapted, trainable }) {
+    const least = Math.min(...adapted.map(({ module }) => Math.min(...module.shape.slice(-2))));
+    if (part("dora").checked || rank() > Math.max(1, Math.floor(least / capacity.share))) return "not measured";
+    return capacity.text.map((bits) => size((bits * trainable) / 8)).join(" to ");
   }
 
   function drawBars(adapted) {
@@ -208,7 +216,7 @@
       bars.replaceChildren();
       eraseMemory();
       form.querySelector(".calculator-peft").textContent = "";
-      for (const name of ["trainable", "percent", "base", "disk", "command"]) show(name, "–");
+      for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
     }
   }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_np import accounting
 from lora_np.accounting import activations
+from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.accounting.memory import CAUSES
 from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.plots import CYCLE, MUTED
@@ -26,6 +27,7 @@ def data() -> dict[str, Any]:
         "families": {name: family(folder / f"{name}.toml") for name in found},
         "presets": {name: accounting.preset_config(name) for name in accounting.preset_names()},
         "memory": memory(),
+        "capacity": {"text": MEASURED["text"], "share": SHARE},  # bits for each number, up to which rank
     }
 
 

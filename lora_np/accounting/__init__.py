@@ -4,6 +4,7 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.accounting.activations import TrainingOptions as TrainingOptions
+    from lora_np.accounting.bits import Capacity as Capacity, capacity as capacity
     from lora_np.accounting.lora import (
         LoraCount as LoraCount,
         ModelCount as ModelCount,

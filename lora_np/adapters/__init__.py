@@ -23,6 +23,11 @@ with on_demand(globals()):
     )
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import MergedTensor as MergedTensor, merge as merge
+    from lora_np.adapters.overlapping import (
+        Overlap as Overlap,
+        Overlapping as Overlapping,
+        overlap as overlap,
+    )
     from lora_np.adapters.resizing import (
         ResizedModule as ResizedModule,
         ResizeResult as ResizeResult,

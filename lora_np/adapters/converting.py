@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from lora_np.adapters import formats
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.resizing import Spectrum, finite, put_aside
+from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import flat, made_portable
-from lora_np.checks import Array, choice, matrix, number
+from lora_np.checks import Array, choice, number
 from lora_np.hub import HubError
-from lora_np.linalg import optimal_losses, rank_within, reduced_rank_regression, truncated_svd
+from lora_np.linalg import truncated_svd
 from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
+Root = Callable[[int], Array | None]
 
 
 class ConvertedModule(NamedTuple):
@@ -61,6 +59,7 @@ def convert(
     to: Target,
     base: formats.Base | None = None,
     error: float | None = None,
+    grams: Grams | None = None,
     dtype: str | None = None,
     force: bool = False,
 ) -> Written[ConvertedModule]:
@@ -80,6 +79,8 @@ def convert(
         The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for
         experts in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
     error : float, optional
+        For "lora": see `to_lora`.
+    grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
     dtype : {"float32", "float16", "bfloat16"}, optional
         Round the numbers to this. By default they are kept as they are, but where a scale other than a power
@@ -128,7 +129,7 @@ def convert(
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
-            wanted = to_lora(before, base=weights, error=error, aside=aside)
+            wanted = to_lora(before, base=weights, error=error, grams=grams, aside=aside)
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:
@@ -157,7 +158,7 @@ def to_lora(
     *,
     base: str | os.PathLike[str] | None = None,
     error: float | None = None,
-    inputs: Mapping[str, npt.ArrayLike] | None = None,
+    grams: Grams | None = None,
     any_base: bool = False,
     aside: Path | None = None,
 ) -> Adapter:
@@ -175,9 +176,8 @@ def to_lora(
         The base model, which some tuners need.
     error : float, optional
         The relative error in the Frobenius norm that a module's update may have, where it is not exact.
-    inputs : mapping of str to array_like of shape (n, k), optional
-        Inputs x of each module. The error is then that of the products ``dW x`` with these, and each rank
-        takes less than without them.
+    grams : mapping of str to array_like of shape (k, k), optional
+        ``X.T @ X`` of the inputs X of each module. The error is then that of the outputs ``dW x``.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     aside : path, optional
@@ -207,7 +207,7 @@ def to_lora(
 
     Examples
     --------
-    >>> import json, tempfile
+    >>> import json, tempfile, numpy as np
     >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> config = {"peft_type": "LOHA", "r": 1, "alpha": 1, "target_modules": ["q"]}
@@ -232,7 +232,8 @@ def to_lora(
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        B, A = finite(place, _factors, place, module, known.weights.get(name), error, _root(name, inputs))
+        root = partial(root_of, name, grams)
+        B, A = finite(place, _factors, place, module, known.weights.get(name), error, root)
         stored = {
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
@@ -250,7 +251,7 @@ def to_lora(
 
 
 def _factors(
-    place: str, module: AdapterModule, weight: Reader | None, error: float | None, root: Array | None
+    place: str, module: AdapterModule, weight: Reader | None, error: float | None, root: Root
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
@@ -267,27 +268,8 @@ def _factors(
     if error is None:
         why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
         raise HubError(f"{place}: {why}; say which relative error is accepted (--error)")
-    return _nearest(update(), error, root)
-
-
-def _nearest(update: Array, error: float, root: Array | None) -> tuple[Array, Array]:
-    """The factors of smallest rank within a relative error of the update, or of ``root @ update.T``."""
-    if root is not None:
-        products = root @ update.T
-        losses = optimal_losses(root, products)
-        rank = rank_within(np.sqrt(losses / (losses[0] or 1.0)), tolerance=error)
-        B, A = reduced_rank_regression(root, products)
-        return B[:, :rank], A[:rank]
-    U, s, Vh = truncated_svd(update, rank=min(update.shape))
+    dW = update()
+    R = root(dW.shape[1])
+    U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))
     rank = Spectrum.of(s, 1.0).needed(1 - error**2)
-    return U[:, :rank] * s[:rank], Vh[:rank]
-
-
-def _root(name: str, inputs: Mapping[str, npt.ArrayLike] | None) -> Array | None:
-    """A matrix X of at most k rows with the ``X^T X`` of the module's inputs."""
-    if inputs is None:
-        return None
-    if name not in inputs:
-        raise HubError(f"there are no inputs of {name!r}; give those of every module")
-    X = matrix(f"inputs of {name!r}", inputs[name])
-    return np.linalg.qr(X).R if len(X) > X.shape[1] else X
+    return U[:, :rank] * s[:rank], (Vh if R is None else back(U.T @ dW, s))[:rank]

@@ -17,7 +17,7 @@ from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.resizing import Goal, Spectrum, balanced, cut, finite
+from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.adapters.results import Written
 from lora_np.checks import Array
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
@@ -64,6 +64,7 @@ def extract(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    grams: Grams | None = None,
     portable: bool = False,
     save_others: bool = False,
     any_base: bool = False,
@@ -91,6 +92,9 @@ def extract(
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    grams : mapping of str to array_like of shape (k, k), optional
+        For each module ``X.T @ X`` of its inputs X. Norms and errors are then those of the outputs, as in
+        `resize`.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
         then counts.
@@ -164,7 +168,7 @@ def extract(
         holders = {pair.holder for pair in pairs}
         in_full = {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
         work = {
-            pair.target: (pair, aside / str(i), goal)
+            pair.target: (pair, aside / str(i), goal, grams)
             for i, pair in enumerate(pairs)
             if pair.carries_lora and pair.holder not in in_full
         }
@@ -195,7 +199,7 @@ def extract(
         write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
-        check = partial(_check, Merging(before, load(stage)), Path(out))
+        check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         each_of(check, checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
@@ -346,9 +350,9 @@ def _differs(pair: _Pair) -> bool:
     )
 
 
-def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum] | None:
+def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterModule, Spectrum] | None:
     """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
-    pair, path, goal = work
+    pair, path, goal, grams = work
     place = f"{pair.after.path}: the change of {pair.label!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
     stacked = len(pair.shape) == 3
@@ -359,9 +363,10 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
             return None
         # the rank that the experts of a layer need depends on all of them
         every = stacked and goal.share is not None
-        search = partial(_truncated, D, min(D.shape)) if every else partial(_leading, D, goal, itemsize)
-        found, left = finite(place, search)
-        kept.append(found)
+        seen = _seen(pair, D, grams)
+        search = partial(_truncated, seen, min(D.shape)) if every else partial(_leading, seen, goal, itemsize)
+        (U, s, Vh), left = finite(place, search)
+        kept.append(SVD(U, s, Vh if grams is None else back(U.T @ D, s)))
         missing += left
     if not changed:
         return None
@@ -373,15 +378,21 @@ def _decompose(work: tuple[_Pair, Path, Goal]) -> tuple[AdapterModule, Spectrum]
     return module, spectrum
 
 
-def _check(adapted: Merging, out: Path, work: tuple[_Pair, float]) -> None:
+def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
+    """The difference as it is measured: with a Gram matrix of inputs, by its outputs."""
+    root = root_of(pair.target, grams, D.shape[1])
+    return D if root is None else D @ root.T.astype(D.dtype)
+
+
+def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, float]) -> None:
     """Check that `merge` would restore the tuned parameter up to the promised error."""
     pair, promised = work
     lost = norm = 0.0
     where = {pair.name: Place(pair.name)} if pair.name in pair.before.tied else pair.old
     readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, where))
     for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):
-        lost += float(np.square(W - made).sum())
-        norm += float(np.square(W.astype(np.float64) - W0).sum())
+        lost += float(np.square(_seen(pair, W - made, grams)).sum())
+        norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5
     if not apart <= promised + _ROUNDING[pair.dtype]:
         raise HubError(

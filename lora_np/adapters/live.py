@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, TokenRows, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -18,7 +18,17 @@ from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, close_names
 from lora_np.hub import HubError
-from lora_np.lora import ADAPTED, STARTS, DoRALinear, LoRAEmbedding, LoRALinear, Residual, adapter_leaves
+from lora_np.lora import (
+    ADAPTED,
+    STARTS,
+    DoRALinear,
+    LoRAEmbedding,
+    LoRAExperts,
+    LoRALinear,
+    Residual,
+    TrainableTokens,
+    adapter_leaves,
+)
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
@@ -143,9 +153,7 @@ def attach(
         check_base(config, "this model", adapter)
     check_start(adapter, with_base=True)
     named = names or _own_name
-    for name in adapter.rows:
-        raise HubError(f"{name!r}: trainable_token_indices are not supported in a model of ours; merge them")
-    waiting, turned = {*adapter, *adapter.full}, _stored_turned(model)
+    waiting, turned = {*adapter, *adapter.full, *adapter.rows}, _stored_turned(model)
     frozen = _on_their_base(freeze(model), adapter, named)
     nodes = [(named(path), node) for path, node in walk(frozen) if _arrays(node)]
     build = _Building(adapter, {id(node.W): name for name, node in nodes if isinstance(node, Embedding)})
@@ -154,15 +162,27 @@ def attach(
         name = named(path)
         for field, parameter in _arrays(layer).items():
             key = f"{name}.{parameter}"
+            if key in adapter and adapter[key].parameter:
+                waiting.discard(key)
+                layer = changed(layer, **{field: build.experts(key, getattr(layer, field))})
             if key in adapter.full:
                 waiting.discard(key)
                 if parameter != "weight" or name not in adapter:
                     new = build.replaced(key, getattr(layer, field), field == "W" and path in turned)
                     layer = changed(layer, **{field: new})
         waiting.discard(name)
-        return build.adapted(name, layer) if name in adapter else layer
+        rowed = build.with_rows(name, layer)
+        if rowed is not layer:
+            waiting.discard(f"{name}.weight")
+        if name not in adapter:
+            return rowed
+        if rowed is not layer:
+            raise HubError(
+                f"{name!r} is adapted and has trained rows, which a model of ours has not: merge them"
+            )
+        return build.adapted(name, layer)
 
-    holders = {key.rpartition(".")[0] for key in adapter.full}
+    holders = {key.rpartition(".")[0] for key in (*adapter.full, *adapter)}
     kinds = {type(node) for name, node in nodes if name in holders} | {Linear, Embedding}
     result = replace(frozen, tuple(kinds), adapt)
     if waiting:
@@ -198,6 +218,7 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
+    rows: dict[int, tuple[str, TokenRows]] = {}  # by identity: of what shares them, the embedding comes first
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
     for path, layer in layers.items():
@@ -209,6 +230,13 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
+        if isinstance(layer, TrainableTokens):
+            rows.setdefault(id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows)))))
+            continue
+        if isinstance(layer, LoRAExperts):
+            parts = {"A": held(value(layer.A)), "B": held(value(layer.B))}
+            modules[name] = AdapterModule(parts, layer.alpha, parameter=True)
+            continue
         if not isinstance(layer, (LoRALinear, LoRAEmbedding, DoRALinear)):
             raise HubError(f"{name} is a {type(layer).__name__}, which is not written to files: merge it")
         lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
@@ -225,8 +253,11 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
     raw["modules_to_save"] = saved or None
-    unusual = {key: True for key, on in (("lora_bias", biased), ("ensure_weight_tying", ties)) if on}
-    return Adapter(modules, full, targeting(raw, modules) | unusual)
+    trained = {name: [*each.tokens] for name, each in rows.values()}
+    unusual = {"lora_bias": biased, "ensure_weight_tying": ties, "trainable_token_indices": trained}
+    said = {key: value for key, value in unusual.items() if value}
+    replaced = {f"{name}.weight": each for name, each in rows.values()}
+    return Adapter(modules, full, targeting(raw, modules) | said, rows=replaced)
 
 
 def _own_name(path: str) -> str:
@@ -278,7 +309,8 @@ class _Building:
 
     def __init__(self, adapter: Adapter, tables: Mapping[int, str]) -> None:
         self.adapter = adapter
-        self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}  # embeddings by their arrays
+        self.embeddings = tables  # names by their arrays
+        self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}
         self.made: dict[Any, Tensor] = {}
 
     def tensor(self, place: Any, array: Array) -> Tensor:
@@ -296,6 +328,30 @@ class _Building:
         B, A = (getattr(self.adapter[name], part).astype(dtype) for part in "BA")
         frozen = self.adapter.raw.get("init_lora_weights") == "mica"
         return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
+
+    def experts(self, key: str, W: Any) -> LoRAExperts:
+        """The weights of a layer's experts with their factors."""
+        module = self.adapter[key]
+        if module.shape != W.shape or W.ndim != 3:
+            raise HubError(f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}")
+        A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
+        return LoRAExperts(W, A, B, module.scale * module.rank)
+
+    def with_rows(self, name: str, layer: Any) -> Any:
+        """The layer with trained rows, if it or the embedding that it is tied to has any."""
+        own = name
+        if f"{name}.weight" not in self.adapter.rows:
+            own = self.embeddings.get(id(getattr(layer, "W", None)), "")
+        if not isinstance(layer, (Linear, Embedding)) or f"{own}.weight" not in self.adapter.rows:
+            return layer
+        tokens, new = self.adapter.rows[f"{own}.weight"]
+        vocab, d = layer.W.shape
+        if new.shape[1] != d or max(tokens) >= vocab:
+            raise HubError(
+                f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {new.shape[1]} numbers"
+            )
+        rows = new.single().astype(layer.W.dtype)
+        return TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 
     def adapted(self, name: str, layer: Any) -> Any:
         """The layer with its adapter."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
+    if not {"target_modules", "target_parameters"} & adapter.raw.keys():  # PEFT would take its defaults
+        adapter = replace(adapter, raw=targeting(adapter.raw, adapter.modules))
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
             raise HubError(f"a module must be called by its path, without lora_A and the like; got {name!r}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
@@ -19,13 +20,14 @@ from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, wri
 from lora_np.adapters.peft_format import file_size, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, number, whole_number
+from lora_np.checks import Array, close_names, matrix, number, whole_number
 from lora_np.hub import HubError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
 from lora_np.work import each_of
 
 Result = TypeVar("Result")
+Grams = Mapping[str, npt.ArrayLike]
 
 _PADDING = 7  # bytes at most, by which a header is padded
 
@@ -84,6 +86,7 @@ def resize(
     error: float | None = None,
     bytes: int | str | None = None,
     total_rank: int | None = None,
+    grams: Grams | None = None,
     portable: bool = False,
     jobs: int = 1,
     force: bool = False,
@@ -110,6 +113,9 @@ def resize(
         modules so that the total squared error is small (see ``allocate_bytes``); modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
+    grams : mapping of str to array_like of shape (k, k), optional
+        For each module ``X.T @ X`` of its inputs X, as `lora_np.language.grams` computes them. Norms and
+        errors are then those of the outputs ``dW x`` instead of the weights.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
         then counts.
@@ -160,7 +166,7 @@ def resize(
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         modules = before.modules
         work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}
-        found = each_of(decomposed, work, jobs=jobs, progress=progress, label="decompose")
+        found = each_of(partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         ranks = goal.ranks(before, spectra, ordered if portable else None)
@@ -175,6 +181,8 @@ def resize(
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
+    if grams is not None:
+        notes.append("errors are those of the outputs on the inputs that were given")
     if gone := [row.name for row in rows if row.rank == 0]:
         why = "because they do nothing or the budget serves better elsewhere"
         notes.append(f"left out, {why}: {', '.join(gone)}")
@@ -185,10 +193,32 @@ def resize(
     return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together)
 
 
-def decomposed(work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
+def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
+    """R (k, k) with ``||D R^T||`` the norm of what D makes of a module's inputs, if these count."""
+    if grams is None:
+        return None
+    if name not in grams:
+        raise HubError(f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}")
+    gram = matrix(f"the Gram matrix of {name!r}", grams[name])
+    if gram.shape != (k, k):
+        raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
+    values, vectors = np.linalg.eigh(gram)
+    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    return root
+
+
+def back(projected: Array, s: Array) -> Array:
+    """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D R^T``."""
+    seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
+    rows: Array = np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
+    return rows
+
+
+def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
     """The module with its directions in order, stored on disk, and the singular values of its update."""
     name, module, path = work
-    found = directions(name, *module.factors())
+    B, A = module.factors()
+    found = directions(name, B, A, root_of(name, grams, A.shape[-1]))
     ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
     return module.with_factors(**ordered), Spectrum.of(found.s, module.scale)
 
@@ -210,11 +240,14 @@ def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
     }
 
 
-def directions(place: str, B: Array, A: Array) -> SVD:
-    """The SVD of B A, or the stack of those of a stack."""
-    if B.ndim == 2:
-        return SVD(*finite(place, svd_of_product, B, A))
-    return SVD(*map(np.stack, zip(*map(partial(directions, place), B, A), strict=True)))
+def directions(place: str, B: Array, A: Array, root: Array | None = None) -> SVD:
+    """The SVD of B A, or the stack of those of a stack; with a root, of the outputs ``B A R^T``."""
+    if B.ndim == 3:
+        found = (directions(place, *factors, root) for factors in zip(B, A, strict=True))
+        return SVD(*map(np.stack, zip(*found, strict=True)))
+    seen = A if root is None else A @ root.T.astype(A.dtype)
+    U, s, Vh = finite(place, svd_of_product, B, seen)
+    return SVD(U, s, Vh if root is None else back(U.T @ B @ A, s))
 
 
 def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:

@@ -21,6 +21,16 @@ _GOALS: dict[str, tuple[Any, str]] = {
 }
 
 
+def _written(command: options.Command) -> options.Command:
+    """Options of a command that writes an adapter module by module."""
+    for option in (options.as_json, options.force, options.jobs, options.portable, options.adapter_out):
+        command = option(command)
+    return command
+
+
+_data = click.option("--data", help="Text, chats or .npz: count errors of outputs on it, not of weights.")
+
+
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option("--base", type=options.READ, help="The base model to compare with.")
@@ -46,56 +56,86 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
 @click.command()
 @click.argument("adapter", type=options.READ)
-@options.adapter_out
-@options.portable
-@options.jobs
-@options.force
-@options.as_json
+@_written
+@click.option("--base", type=options.READ, help="The base model, for --data.")
+@_data
 @options.each(_GOALS)
-def resize(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+def resize(
+    adapter: Path, out: Path, base: Path | None, data: str | None, as_json: bool, **asked: Any
+) -> None:
     """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
-    options.show_as(adapters.resize(adapter, out, **one_goal(asked), progress=True).table, as_json)
+    asked = one_goal(asked) | {"grams": _inputs(base, data, adapter)}
+    options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 
 
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("tuned", type=options.READ)
-@options.adapter_out
-@options.portable
+@_written
 @click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
+@_data
 @options.any_base
-@options.jobs
-@options.force
-@options.as_json
 @options.each(_GOALS)
-def extract(base: Path, tuned: Path, out: Path, as_json: bool, **asked: Any) -> None:
+def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
     """Write the difference between two checkpoints as a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    options.show_as(adapters.extract(base, tuned, out, **one_goal(asked), progress=True).table, as_json)
+    asked = one_goal(asked) | {"grams": _inputs(tuned, data)}
+    options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
-@options.adapter_out
-@options.portable
-@click.option("--method", type=str.lower, default="svd", help="cat, linear (adds the factors) or svd.")
-@click.option("--rank", type=int, help="For svd; by default, the largest rank among the adapters.")
+@_written
+@click.option("--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ...")
+@click.option("--rank", type=int, help="Cut the result to this rank; by default svd to the largest.")
+@click.option("--density", type=float, help="The share of entries that stays, where a method drops some.")
+@click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
+@click.option("--base", type=options.READ, help="The base model, for DoRA, --data and --saved sum.")
+@click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
+@click.option("--dry-run", is_flag=True, help="Show what they have in common, as overlap does.")
+@click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean, sum or refuse.")
 @options.any_base
-@options.jobs
-@options.force
-@options.as_json
-def combine(sources: tuple[str, ...], out: Path, as_json: bool, **asked: Any) -> None:
-    """Write one adapter for the weighted sum of several.
+def combine(
+    sources: tuple[str, ...], out: Path, base: Path | None, data: tuple[str, ...], as_json: bool, **asked: Any
+) -> None:
+    """Write one adapter for several: by default the weighted sum of their updates.
 
-    Example: lora-np combine style=0.7 task -o both --method cat
+    Example: lora-np combine style=0.7 task -o both --method svd
     """
     paths, weights = zip(*map(weighted, sources), strict=True)
-    options.show_as(adapters.combine(paths, out, weights=weights, **asked, progress=True).table, as_json)
+    if data and len(data) != len(paths):
+        raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
+    if asked.pop("dry_run"):
+        found: Any = adapters.overlap(paths, any_base=asked["any_base"], jobs=asked["jobs"], progress=True)
+    else:
+        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+        found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
+    options.show_as(found.table, as_json)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="ADAPTER...")
+@click.option("--plot", type=options.READ, help="Draw the overlap of each pair to this file.")
+@options.any_base
+@options.jobs
+@options.as_json
+def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked: Any) -> None:
+    """Show how far the updates of adapters meet, before they are combined.
+
+    Example: lora-np overlap style task
+    """
+    from lora_np.files import write_figure
+
+    options.check_target("--plot", plot, options.PICTURES)
+    found = adapters.overlap(sources, **asked, progress=True)
+    if plot is not None:
+        write_figure(found.figure(), plot, dpi=150)
+    options.show_as(found.table, as_json)
 
 
 @click.command()
@@ -136,10 +176,11 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
 @click.option("--base", type=options.READ, help="The base model, or its config.json, where names need it.")
 @click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
+@_data
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @options.force
 @options.as_json
-def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
     """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for images.
 
     ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang,
@@ -148,6 +189,7 @@ def convert(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
+    asked["grams"] = _inputs(asked["base"], data)
     options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
@@ -167,6 +209,23 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """
     found = adapters.check(adapter, **asked)
     options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
+
+
+def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
+    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of NumPy's."""
+    if data is None:
+        return None
+    if data.endswith(".npz"):
+        import numpy as np
+
+        return dict(np.load(data))
+    if base is None:
+        raise click.UsageError("--data is read by the base model: give it with --base")
+    from lora_np import language
+
+    model = language.load(base)
+    model = model if adapter is None else adapters.attach(model, adapter)
+    return language.grams(model, language.read_data(data))
 
 
 def one_goal(asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``count``, ``plan`` and ``errors``: what a LoRA costs, what fits on a card, and which rank is enough."""
+"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which rank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_np import accounting
+from lora_np import accounting, language
 from lora_np.cli import options
 from lora_np.files import write_figure
 from lora_np.table import Table, decimal_bytes
@@ -152,3 +152,35 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     if plot is not None:
         write_figure(found.figure(), plot, dpi=150)
     options.show_as(vars(found), as_json, found.table)
+
+
+BYTES, ASSUMED = 4, 1.0  # bytes of a token, and bits that it asks, where the model cannot be run
+
+
+@click.command()
+@click.argument("model")
+@click.option("--rank", type=int, required=True, help="r of the adapter.")
+@options.every_linear
+@click.option("--data", help="What is learnt by heart: a file as for finetune.")
+@click.option("--bits", type=float, help="Instead, how many bits it has.")
+@click.option("--floor", type=float, default=0.0, help="The loss that is aimed at, in nats a token (0).")
+@options.as_json
+def capacity(
+    model: str, rank: int, targets: Any, data: str | None, bits: float | None, floor: float, as_json: bool
+) -> None:
+    """Show how many bits an adapter can hold, as a range, and the smallest rank that holds what DATA asks.
+
+    Example: lora-np capacity austen --rank 8 --data genesis
+    """
+    if data is not None and bits is not None:
+        raise click.UsageError("give --data or --bits, not both")
+    if data is not None:
+        try:
+            bits = language.bits_to_learn(language.load(model), language.read_data(data), floor=floor)
+        except FileNotFoundError as error:
+            tokens = len(language.read_text(data).encode()) / BYTES
+            bits = ASSUMED * tokens
+            click.echo(f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True)
+    found = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
+    said = {**vars(found), "count": found.count.trainable, "free": found.free}
+    options.show_as(said, as_json, found.table)

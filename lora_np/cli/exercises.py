@@ -90,6 +90,9 @@ def solution_command(name: str) -> None:
 @click.argument("submissions", type=options.READ)
 @click.option("-o", "--out", type=options.WRITTEN, default="grades.csv", help="Feedback goes next to it.")
 @lessons
+@click.option("--exercise", "only", multiple=True, help="The name of an exercise; may be repeated.")
+@click.option("--roster", type=options.READ, help="The class as CSV; names in its first column.")
+@click.option("--column", default="lora-np", help="The heading of the points in the gradebook (lora-np).")
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
 @options.each(_LIMITS)
 @click.option("--jobs", type=int, callback=options.possible_jobs, help="Submissions at a time.")
@@ -98,6 +101,9 @@ def grade_command(
     submissions: Path,
     out: Path,
     lessons: tuple[int, ...],
+    only: tuple[str, ...],
+    roster: Path | None,
+    column: str,
     rng: int | None,
     jobs: int | None,
     as_json: bool,
@@ -112,10 +118,21 @@ def grade_command(
     if "memory" in asked:
         asked["memory"] = whole_number("memory", asked["memory"], maximum=2**20) * 2**20
     limits = grading.Limits(**asked)
-    grades = grading.grade(submissions, numbers=lessons, rng=rng, limits=limits, jobs=jobs, progress=True)
+    grades = grading.grade(
+        submissions,
+        numbers=lessons,
+        only=only,
+        roster=roster,
+        rng=rng,
+        limits=limits,
+        jobs=jobs,
+        progress=True,
+    )
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
-    written = grades.write(out)  # last: if a file cannot be written, the points are still on the screen
+    written = grades.write(
+        out, column
+    )  # last: if a file cannot be written, the points are still on the screen
     if not as_json:
         options.show_written(written, [])
 

@@ -51,7 +51,6 @@ SAMPLING = {
 @click.argument("data")
 @click.option("-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp.")
 @click.option("--format", help="jsonl, csv or text; by default told by the first line.")
-@click.option("--columns", help="The fields of prompt and completion, as in question,answer, or of the text.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(TRAINING)
@@ -67,7 +66,7 @@ SAMPLING = {
 @options.force
 @options.as_json
 def finetune(
-    model: str, data: str, out: Path | None, format: str | None, columns: str | None, validation: str | None,
+    model: str, data: str, out: Path | None, format: str | None, validation: str | None,
     sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None, plot: Path | None,
     quantised: bool, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
@@ -85,10 +84,9 @@ def finetune(
     options.check_target("--html", html, options.PAGES)
     options.check_target("--plot", plot, options.PICTURES)
     base = language.load(model, quantised=quantised)
-    how: dict[str, Any] = {"format": format, "columns": options.parse_names(columns or "")}
-    told, training = language.read_data(data, **how), options.given(asked)
+    told, training = language.read_data(data, format=format), options.given(asked)
     if validation is not None:
-        training["validation"] = language.read_data(validation, **how)
+        training["validation"] = language.read_data(validation, format=format)
     if out is None or dry_run:
         found = language.forecast(base, told, **training, tell=tell)
         heading = "--- an example: what is learnt is in [[ ]]"
@@ -100,13 +98,13 @@ def finetune(
         training.setdefault("validate_every", sample_every)
     samples: list[tuple[int, str]] = []
 
-    def sample(step: int, adapted: Any) -> None:
-        if sample_every or not samples:
-            say(step, adapted)
-
     def say(step: int, adapted: Any) -> None:
         samples.append((step, continuation(adapted, begin, asked["rng"])))
         tell(f"After {step} steps: {samples[-1][1]}")
+
+    def sample(step: int, adapted: Any) -> None:
+        if sample_every or not samples:  # before, and at the end after
+            say(step, adapted)
 
     result = language.finetune(
         base, told, **training, tell=tell, sample=None if sample_every == 0 else sample

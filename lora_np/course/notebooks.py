@@ -26,7 +26,7 @@ def lessons() -> list[Path]:
     Examples
     --------
     >>> lessons()[0].name
-    '01-see-rank.ipynb'
+    '00-follow-the-post.ipynb'
     """
     return carried("notebooks", "*.ipynb")
 

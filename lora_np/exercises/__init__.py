@@ -23,14 +23,13 @@ with on_demand(globals()):
         solution as solution,
     )
     from lora_np.exercises.handouts import (
-        HEADER as HEADER,
         heading as heading,
         notebook as notebook,
         notebook_text as notebook_text,
         start as start,
     )
     from lora_np.exercises.laws import LawBroken as LawBroken
-    from lora_np.exercises.running import Namespace as Namespace, call as call
+    from lora_np.exercises.running import HEADER as HEADER, Namespace as Namespace, call as call
     from lora_np.exercises.values import (
         Remote as Remote,
         WireError as WireError,

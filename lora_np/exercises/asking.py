@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,6 +14,7 @@ import numpy as np
 
 from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, Size, shrink
 from lora_np.exercises.laws import LawBroken
+from lora_np.exercises.mistakes import Asked, Mistake, replies_alike, result, values_alike
 from lora_np.exercises.running import call
 from lora_np.exercises.values import WireError, decode, encode
 
@@ -19,10 +22,13 @@ Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # argumen
 Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
 QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
+SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
 ENDED = "A call comes back in time and within its limits"
+GIVEN = "The statement's example holds"
+EXAMPLE = 5e-3  # of the largest number: it may be shown with two digits
 LAWS = {  # that a failed call breaks, by the kind of its error
     "NotImplementedError": UNWRITTEN,
     "missing": UNWRITTEN,
@@ -87,6 +93,12 @@ class Exercise:
         On how many inputs each law is tried.
     needs : tuple of str
         Exercises whose answers this one uses: the steps before it in a project.
+    example : str
+        The statement's example, as a doctest whose outputs are numbers and arrays.
+    mistakes : tuple of Mistake
+        What has been done wrong before, so that a check can name it.
+    answer : str
+        The solution's code, with all that it needs; empty in a course that leaves it out.
     """
 
     name: str
@@ -102,6 +114,9 @@ class Exercise:
     dtype: str = "float32"
     cases: int = 40
     needs: tuple[str, ...] = ()
+    example: str = field(default="", repr=False)
+    mistakes: tuple[Mistake, ...] = field(default=(), repr=False)
+    answer: str = field(default="", repr=False)
 
     @cached_property
     def parameters(self) -> list[str]:
@@ -128,7 +143,7 @@ class Lesson:
     Parameters
     ----------
     number : int
-        Its place in the course, from 1.
+        Its place in the course, from 0.
     slug : str
         Its name in file names.
     title : str
@@ -170,12 +185,15 @@ class Verdict:
         The claim, what was wanted and what came; empty if it held.
     call : str
         Code that can be pasted: the smallest input found that breaks it, and the call.
+    mistake : str
+        The known mistake that gives the same, as in ``"without alpha / r"``; empty if none does.
     """
 
     law: str
     passed: bool
     message: str = ""
     call: str = ""
+    mistake: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,14 +284,15 @@ class Answer:
 
     exercise: Exercise
     caller: Caller
-    last: str = ""  # the last call, as code
+    last: Asked = ((), {})  # the last call, and the reply
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
         arguments = plain(arguments)
-        self.last = code_of(self.exercise, arguments)
         rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
+        self.last = arguments, {}
         reply = self.caller(arguments, rules)
+        self.last = arguments, reply
         if "error" in reply:
             kind = str(reply.get("kind"))
             why = "" if kind == "NotImplementedError" else str(reply["error"])
@@ -309,7 +328,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     questions : sequence of int
         Seeds of the inputs.
     smallest : bool
-        Whether to look for the smallest input that breaks a law.
+        Whether to look for the smallest input that breaks a law, and for a known mistake that does so.
 
     Returns
     -------
@@ -324,24 +343,53 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
         found.append(last if unwritten else first_broken(law, answer, [*questions, place]))
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
-    return Outcome(exercise, tuple(verdict_on(law, answer, broken, smallest) for law, broken in pairs))
+    verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
+    if not any(found) and (message := example_broken(answer)):
+        call = "\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)$", exercise.example, re.M))
+        verdicts[0] = Verdict(exercise.laws[0].slug, False, message, call)
+    return Outcome(exercise, tuple(verdicts))
+
+
+def arrays(value: Any) -> Any:
+    """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
+    if isinstance(value, tuple):
+        return tuple(map(arrays, value))
+    try:
+        return np.asarray(value) if isinstance(value, list) else value
+    except ValueError:  # of different lengths
+        return list(map(arrays, value))
+
+
+def example_broken(answer: Answer) -> str:
+    """How an answer breaks the statement's example; empty if it gives what is written there."""
+    names = {"np": np, answer.exercise.name: lambda *arguments: arrays(answer(*arguments))}
+    shown = {"array": np.array, "float32": np.float32}
+    try:
+        for one in doctest.DocTestParser().get_examples(answer.exercise.example):
+            if not one.want:
+                exec(one.source, names)
+                continue
+            want = eval(one.want.replace("<BLANKLINE>", ""), shown)
+            got = eval(one.source, names)
+            if not values_alike(got, want, EXAMPLE):
+                return f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
+    except Exception as error:
+        return f"{GIVEN}: {error}"
+    return ""
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
     """Whatever breaks the law first; nothing if it holds on all inputs."""
-    for case in range(cases := answer.exercise.cases):
-        draw = Draw(np.random.default_rng([*seed, case]), case / max(1, cases - 1))
-        if broken := breaks(law, draw, answer):
-            return broken
-    return None
+    cases = range(answer.exercise.cases)
+    draws = (Draw(np.random.default_rng([*seed, case]), case / max(1, len(cases) - 1)) for case in cases)
+    return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
 
 
 def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) -> Verdict:
     """The verdict with the smallest input that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name = broken.why.name
-    ended = False
+    name, first, ended = broken.why.name, broken, False
 
     def again(remembered: Choices) -> Broken | None:
         nonlocal ended
@@ -353,10 +401,30 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
-        attempts = 1 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
+        attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(again, broken, attempts=attempts)
-    why = LawBroken(name or law.name, broken.why.detail)
-    return Verdict(law.slug, False, str(why), "" if name == UNWRITTEN else broken.call)
+    message, mistake = str(LawBroken(name or law.name, broken.why.detail)), None
+    if smallest and name not in LAWS.values():
+        asked = [broken.asked, first.asked]
+        for seed in (1, 2):  # large inputs tell mistakes from each other that are the same on small ones
+            breaks(law, Draw(np.random.default_rng(seed)), answer)
+            asked.append(answer.last)
+        mistake = known(answer.exercise, asked)
+    if mistake:
+        message += f"\nThis is what comes out {mistake.name}. Hint: {mistake.hint}"
+    call = "" if name == UNWRITTEN else code_of(answer.exercise, broken.asked[0])
+    return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
+
+
+def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
+    """The first mistake that answers all calls alike; none if the solution does so with the first of them."""
+
+    def gives(code: str, one: Asked) -> bool:
+        return replies_alike(result(code, exercise.name, one[0]), one[1])
+
+    found = (wrong for wrong in exercise.mistakes if all(gives(wrong.code, one) for one in asked))
+    mistake = next(found, None)
+    return None if mistake and gives(exercise.answer, asked[0]) else mistake
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
@@ -389,8 +457,26 @@ def here(function: Any) -> Caller:
 
 def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
     """The call as code that can be pasted: a line for each argument, then the call."""
-    lines = [f"{name} = {literal(value)}" for name, value in zip(exercise.parameters, arguments, strict=True)]
+    lines = [line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)]
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
+
+
+def lines_of(name: str, value: Any) -> list[str]:
+    """``value`` as code that gives it this name; of a large array only the entries that matter.
+
+    Examples
+    --------
+    >>> lines_of("B", np.eye(1, 40))
+    ['B = np.full((1, 40), 0.)', 'B[0, 0] = 1.']
+    """
+    if isinstance(value, np.ndarray) and value.size > 4 * SHORT:
+        numbers, counts = np.unique(value, return_counts=True)
+        usual = numbers[counts.argmax()]
+        places = np.argwhere(value != usual).tolist()
+        if len(places) <= SHORT:
+            head = f"{name} = {literal(np.full(value.shape, usual))}"
+            return [head, *(f"{name}{place} = {literal(value[tuple(place)].item())}" for place in places)]
+    return [f"{name} = {literal(value)}"]
 
 
 def literal(value: Any) -> str:

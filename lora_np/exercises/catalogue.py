@@ -18,6 +18,8 @@ from lora_np.checks import choice, whole_number
 from lora_np.exercises import checks
 from lora_np.exercises.asking import QUESTIONS, Answer, Exercise, Law, Lesson, Outcome, here, judge
 from lora_np.exercises.drawing import Draw
+from lora_np.exercises.mistakes import Mistake
+from lora_np.exercises.running import HEADER
 
 DATA = Path(__file__).parent / "data"
 
@@ -28,7 +30,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Parameters
     ----------
     numbers : sequence of int
-        From 1.
+        From 0.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     >>> [lesson.slug for lesson in lessons([1, 3])]
     ['see-rank', 'cut-the-svd']
     """
-    wanted = {whole_number("lesson", number, maximum=len(course())) for number in numbers}
+    wanted = {whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers}
     return [lesson for lesson in course() if not wanted or lesson.number in wanted]
 
 
@@ -178,9 +180,10 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     --------
     >>> def column_of_product(B, A, j):
     ...     return B[:, 0] * A[0, j]
-    >>> check(column_of_product)
+    >>> check(column_of_product)  # doctest: +ELLIPSIS
     column_of_product: 0 of 1 point
       Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0
+      This is what comes out with the first column of B only. Hint: Take the first column of ...
       B = np.array([[0., 1.]])
       A = np.array([[0.], [1.]])
       j = 0
@@ -218,31 +221,47 @@ def course() -> tuple[Lesson, ...]:
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
     return tuple(
         Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])), one.get("closing", ""))
-        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}], start=1)
+        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}])
     )
 
 
 def read(name: str) -> Exercise:
-    """The exercise in ``name.md``: settings between two lines of ``+++``, then sections of Markdown."""
-    _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
-    about = tomllib.loads(settings)
-    heads, bodies = re.findall(r"^## (\w+)$", text, re.M), re.split(r"^## \w+$", text, flags=re.M)[1:]
-    sections = {head: body.strip() for head, body in zip(heads, bodies, strict=True)}
+    """The exercise in ``name.md``."""
+    about, sections = parsed(name)
     statement = [sections["Statement"], f"For example:\n\n{sections['Example']}"]
     if forbids := tuple(about.get("forbids", ())):
         statement.append(f"Not allowed here: {', '.join(forbids)}.")
     if about.get("dtype") == "float64":
         statement.append("Here float32 is too coarse: compute in float64.")
     laws = [Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()]
-    hints = re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
+    hints = [" ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]]
+    needs, solution = tuple(about.get("needs", ())), sections.get("Solution", "")
+    made = [code_in(parsed(one)[1]["Solution"]) for one in needs] if solution else []
+    code = code_in(solution) if solution else ""
+    mistakes = []
+    for wrong, (hint, *texts) in about.pop("mistakes", {}).items() if code else ():
+        changed = code
+        for old, new in zip(texts[::2], texts[1::2], strict=True):
+            changed = changed.replace(old, new)
+        mistakes.append(Mistake(wrong, hints[hint - 1], "\n".join([HEADER, *made, changed])))
     return Exercise(
         name,
-        **about | {"forbids": forbids, "needs": tuple(about.get("needs", ())), "laws": tuple(laws)},
+        **about | {"forbids": forbids, "needs": needs, "laws": tuple(laws)},
         statement="\n\n".join(statement),
         stub=code_in(sections["Stub"]),
-        hints=tuple(" ".join(hint.split()) for hint in hints),
-        solution=sections.get("Solution", ""),
+        hints=tuple(hints),
+        solution=solution,
+        example=code_in(sections["Example"]),
+        mistakes=tuple(mistakes),
+        answer="\n".join([HEADER, *made, code]),
     )
+
+
+def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings between two lines of ``+++``, and the sections of Markdown that follow."""
+    _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
+    heads, bodies = re.findall(r"^## (\w+)$", text, re.M), re.split(r"^## \w+$", text, flags=re.M)[1:]
+    return tomllib.loads(settings), {head: body.strip() for head, body in zip(heads, bodies, strict=True)}
 
 
 def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.exercises.laws import LawBroken
+from lora_np.exercises.mistakes import Asked
 
 
 class Rejected(Exception):  # noqa: N818
@@ -43,11 +44,11 @@ Choices = Mapping[str, Drawn]
 
 @dataclass(frozen=True)
 class Broken:
-    """An input that breaks a law, why, and the call."""
+    """An input that breaks a law, why, and the last call."""
 
     drawn: Choices
     why: LawBroken
-    call: str
+    asked: Asked
 
 
 @dataclass(eq=False)

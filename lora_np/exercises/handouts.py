@@ -9,9 +9,8 @@ from typing import Any
 
 from lora_np.exercises.asking import Exercise, Lesson, plural
 from lora_np.exercises.catalogue import code_in, lessons
+from lora_np.exercises.running import HEADER
 from lora_np.files import write_new
-
-HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 
 def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:

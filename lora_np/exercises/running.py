@@ -10,6 +10,8 @@ from typing import Any
 
 from lora_np.exercises.forbidden import Forbidden, watched
 
+HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
+
 
 class Namespace:
     """The names that a submission defines, as its cells are run one after the other."""

@@ -18,6 +18,11 @@ def scale(draw: Draw) -> float:
     return float(draw.pick("scale", SCALES))
 
 
+def terms(A: Array, B: Array) -> float:
+    """How large the sums are that ``A @ B`` may lose by cancelling."""
+    return float((np.abs(A) @ np.abs(B)).max(initial=0.0))
+
+
 def mirror(v: Array) -> Array:
     """The orthogonal matrix that turns ``v`` around; the identity if ``v`` is zero.
 

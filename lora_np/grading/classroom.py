@@ -19,6 +19,7 @@ from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import Limits
 from lora_np.grading.judge import judged
+from lora_np.grading.roster import Row, broken_laws, by_roster, gradebook, part_of, read_roster
 from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
@@ -40,11 +41,14 @@ class Grades:
         The seed of the questions; the same number gives the same grades.
     reports : dict of str to list of Report
         For each student, one for each file.
+    roster : sequence of dict
+        The class as `read_roster` gives it; empty if there is none.
     """
 
     lessons: tuple[Lesson, ...]
     rng: int
     reports: Mapping[str, list[Report]]
+    roster: Sequence[Row] = ()
 
     @property
     def exercises(self) -> list[Exercise]:
@@ -65,7 +69,15 @@ class Grades:
         """The student's best answer, if it is in several files."""
         outcomes = filter(None, (file.outcomes.get(exercise.name) for file in self.reports[student]))
         handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
-        return handed_in[0] if handed_in else Outcome.failed(exercise, "Not handed in")
+        unread = [f"The file cannot be read: {one.failure}" for one in self.reports[student] if one.failure]
+        return handed_in[0] if handed_in else Outcome.failed(exercise, (unread or ["Not handed in"])[0])
+
+    def state(self, student: str) -> str:
+        """``"absent"`` without a file, ``"does not parse"`` if one is no Python; else empty."""
+        texts = [text for file in self.reports[student] for text in (file.failure, *file.problems)]
+        if any("SyntaxError" in text or "IndentationError" in text for text in texts):
+            return "does not parse"
+        return "" if self.reports[student] else "absent"
 
     def points(self, student: str) -> int:
         """The sum over all exercises."""
@@ -74,10 +86,10 @@ class Grades:
     @property
     def table(self) -> Table:
         """A row for each student."""
-        rows = [(student, self.points(student), self.maximum) for student in self.reports]
+        rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
         asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
         notes = [asked, *self.hard(), *self.warnings()]
-        return Table(["student", "points", "of"], rows, notes=notes)
+        return Table(["student", "points", "of", "state"], rows, notes=notes)
 
     def hard(self) -> list[str]:
         """A sentence about the exercises that fewer than half of the students solved, if there are any."""
@@ -103,7 +115,8 @@ class Grades:
         """A row for each student, a column for each exercise, then the sum."""
         rows: list[list[Cell]] = []
         for student in self.reports:
-            earned = [self.outcome(student, exercise).points for exercise in self.exercises]
+            outcomes = [self.outcome(student, exercise) for exercise in self.exercises]
+            earned = ["" if one.message == "Not handed in" else one.points for one in outcomes]
             rows.append([harmless(student), *earned, self.points(student), self.maximum])
         columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
         return Table(columns, rows).to_csv()
@@ -125,20 +138,29 @@ class Grades:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
-    def write(self, path: Path) -> list[Path]:
-        """Grades as CSV; next to it a folder of feedback, a file for each student."""
+    def write(self, path: Path, column: str = "lora-np") -> list[Path]:
+        """Grades as CSV; next to it feedback, the laws that were broken, and points in the class's roster."""
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
-        return [path, folder]
+        laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
+        write_text(
+            laws, broken_laws([self.outcome(s, e) for s in self.reports for e in self.exercises]).to_csv()
+        )
+        if self.roster:
+            points = {student: self.points(student) for student in self.reports}
+            write_text(book, gradebook(self.roster, points, column).to_csv())
+        return [path, folder, laws, *([book] if self.roster else [])]
 
 
 def grade(
     folder: Path,
     *,
     numbers: Sequence[int] = (),
+    only: Sequence[str] = (),
+    roster: Path | None = None,
     rng: np.random.Generator | int | None = None,
     limits: Limits | None = None,
     jobs: int | None = None,
@@ -156,6 +178,10 @@ def grade(
         ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the student's name.
     numbers : sequence of int
         The lessons to grade; by default those for which somebody has handed something in.
+    only : sequence of str
+        Names of exercises, for a part of the lessons.
+    roster : Path, optional
+        The class, as `read_roster` reads it: students without a file are graded as absent.
     rng : Generator or int, optional
         Draws the questions; by default, new ones each time.
     limits : Limits, optional
@@ -187,12 +213,14 @@ def grade(
         name: [*map(look_at, paths[:MOST]), *map(beyond, paths[MOST:])]
         for name, paths in submissions_in(folder).items()
     }
+    known = read_roster(roster) if roster else []
+    students = by_roster(known, students)
     try:  # Whatever fails from here on is the fault of one file.
         with Sandbox([], replace(limits, total_seconds=STARTING)):
             pass
     except Ended as ended:
         raise OSError(f"no process for submissions can be started: {ended}") from None
-    graded = lessons(numbers) if numbers else lessons_answered(students)
+    graded = part_of(lessons(numbers) if numbers or only else lessons_answered(students), only)
     questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
@@ -214,7 +242,7 @@ def grade(
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
     found = each(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), questions[0], dict(zip(students, found, strict=True)))
+    return Grades(tuple(graded), questions[0], dict(zip(students, found, strict=True)), known)
 
 
 def check_out(path: Path, submissions: Path) -> None:

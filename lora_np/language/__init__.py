@@ -20,6 +20,7 @@ with on_demand(globals()):
         composed_operations as composed_operations,
     )
     from lora_np.language.generation import answer as answer, generate as generate
+    from lora_np.language.inputs import bits_to_learn as bits_to_learn, grams as grams
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,
@@ -27,7 +28,6 @@ with on_demand(globals()):
         save as save,
         shipped as shipped,
     )
-    from lora_np.language.templates import apply_chat_template as apply_chat_template
     from lora_np.language.text import (
         Likelihood as Likelihood,
         likelihood as likelihood,

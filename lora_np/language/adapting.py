@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from inspect import signature
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -30,22 +31,12 @@ from lora_np.training import History, fit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
 SETTINGS = (
-    *(
-        "rank",
-        "alpha",
-        "targets",
-        "variant",
-        "steps",
-        "batch_size",
-        "accumulate",
-        "context",
-        "lr",
-        "schedule",
-    ),
-    *("warmup", "weight_decay", "clip", "dropout", "rng"),
-)
+    "rank", "alpha", "targets", "variant", "steps", "batch_size", "accumulate", "context", "lr", "schedule",
+    "warmup", "weight_decay", "clip", "dropout", "rng",
+)  # fmt: skip
 PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")  # to fit
 SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
@@ -61,8 +52,6 @@ class Adapted:
         With its adapters.
     history : History
         The loss of each step, and at each validation that of some held-out rows.
-    numbers : int
-        The number of trained numbers.
     before, after : float
         The loss on these rows, in nats a token.
     interrupted : bool
@@ -75,12 +64,16 @@ class Adapted:
 
     model: LanguageModel
     history: History
-    numbers: int
     before: float
     after: float
     interrupted: bool
     settings: dict[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def numbers(self) -> int:
+        """The number of trained numbers."""
+        return sum(leaf.size for _, leaf in trainable(self.model))
 
     @property
     def steps(self) -> int:
@@ -126,11 +119,12 @@ class Adapted:
         """A page on the run: data, settings, losses, samples after some steps, and its command."""
         settings = Table(["setting", "value"], [(name, str(each)) for name, each in self.settings.items()])
         said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        spoken = [Table(["after steps", "sample"], samples)] if samples else []
-        again = (
-            [f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"] if command else []
-        )
-        parts = [*said, self.table, self.figure(), self.loss_table, *spoken, settings, *again]
+        parts = [*said, self.table, self.figure(), self.loss_table]
+        if samples:
+            parts.append(Table(["after steps", "sample"], samples))
+        parts.append(settings)
+        if command:
+            parts.append(f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>")
         return page("A LoRA on a language model", parts)
 
 
@@ -311,14 +305,14 @@ def finetune(
         with np.errstate(over="ignore", invalid="ignore"):
             frozen = freeze(result.model)
             losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
-    numbers = sum(leaf.size for _, leaf in trainable(plan.adapted))
-    after = losses[-1] if patience is None or result.interrupted else losses.min()
-    found = (result.model, result.history, numbers, float(losses[0]), float(after), result.interrupted)
-    return Adapted(*found, plan.settings, plan.notes)
+    before, after = float(losses[0]), losses[-1] if patience is None or result.interrupted else losses.min()
+    return Adapted(
+        result.model, result.history, before, float(after), result.interrupted, plan.settings, plan.notes
+    )
 
 
 def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
-    """What `finetune` would take, from a step of it that is measured.
+    """What `finetune` would take, from three of its batches that are measured.
 
     Parameters
     ----------
@@ -355,22 +349,26 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     call.apply_defaults()
     plan = Prepared(SimpleNamespace(**call.arguments))
     run = start(plan.optimizer, plan.adapted, clip=call.arguments["clip"])
-    part = together([sorted(plan.rows, key=length, reverse=True)[: plan.size]])[0]
-    begin = 0.0
-    for done in range(3):  # the first is not measured: it makes tables, and gets its memory page by page
-        begin = time.perf_counter() if done == 1 else begin
-        batch_loss(plan.adapted, part, rng=plan.random).backward()
+
+    def seconds_of(rows: list[Row]) -> float:
+        begin = time.perf_counter()
+        batch_loss(plan.adapted, together([rows])[0], rng=plan.random).backward()
         run.step()
-    step = (time.perf_counter() - begin) / 2
+        return time.perf_counter() - begin
+
+    # first the batch that takes the most memory; it is not timed, since it makes tables and gets its pages
+    seconds_of(sorted(plan.rows, key=length, reverse=True)[: plan.size])
+    drawn = [plan.batches.drawn(i) for i in range(TIMED)]
+    rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
     begin = time.perf_counter()
     batch_loss(freeze(plan.adapted), plan.watched[0])
-    watching = (time.perf_counter() - begin) * len(plan.watched) * plan.times
+    watching = (time.perf_counter() - begin) / plan.watched[0].tokens.size
+    watched = plan.times * sum(part.tokens.size for part in plan.watched)
     tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
     learnt = sum(document.learnt for document in plan.documents)
     shown = tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3])
-    seconds = step * passed / part.labels.size + watching
     counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
-    return Forecast(shown, plan.notes, *counts, seconds, peak_memory())
+    return Forecast(shown, plan.notes, *counts, rate * passed + watching * watched, peak_memory())
 
 
 class Prepared:
@@ -428,6 +426,10 @@ def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple
 
 def peak_memory() -> int | None:
     """The most bytes that the process has held so far, where the system tells."""
+    status = Path("/proc/self/status")  # Linux's, where getrusage begins with what the parent process held
+    said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
+    if said:
+        return 1024 * int(said[0])
     try:
         import resource
     except ImportError:

@@ -168,9 +168,11 @@ def positions(tokens: int, cache: Cache | None, texts: Array | None) -> Array:
         return np.arange(before, before + tokens)
     if cache is not None and cache.texts is not None:
         texts = np.concatenate([cache.texts, texts], axis=1)
-    same = texts[:, before:, np.newaxis] == texts[:, np.newaxis]
-    found: Array = np.tril(same, before - 1).sum(axis=2)
-    return found
+    order, i = np.argsort(texts, axis=1, kind="stable"), np.arange(texts.shape[1])
+    first = np.diff(np.take_along_axis(texts, order, axis=1), axis=1, prepend=np.nan) != 0  # of a text
+    found = np.empty_like(order)
+    np.put_along_axis(found, order, i - np.maximum.accumulate(np.where(first, i, 0), axis=1), axis=1)
+    return found[:, before:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,12 +251,18 @@ class SelfAttention(Part):
         how: dict[str, Any] = {"window": self.window, "scale": self.score}
         if self.score_cap:
             how["cap"] = self.score_cap
-        if cache is None or (start == 0 and x.shape[1] > 1):  # a prompt is long: by blocks
-            attention = fused.attention if self.fused and not self.score_cap else composed.attention
+        fast = self.fused and not self.score_cap
+        if cache is None or (fast and start == 0 and x.shape[1] > 1):
+            attention = fused.attention if fast else composed.attention
             mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, texts=texts, **how)
         else:
-            q = composed.rotate(heads_of(q, self.heads), cos, sin)
-            mixed = composed.attend(q, keys, values, texts=cache.texts, **how)
+            q, parts = composed.rotate(heads_of(q, self.heads), cos, sin), []
+            for i in range(0, x.shape[1], fused.BLOCK):  # some queries of a long prompt at a time
+                end = min(start + i + fused.BLOCK, stop)
+                seen = None if cache.texts is None else cache.texts[:, :end]
+                some = q[:, i : i + fused.BLOCK], keys[:, :end], values[:, :end]
+                parts.append(composed.attend(*some, texts=seen, **how))
+            mixed = np.concatenate(parts, axis=1)
         return self.output(mixed, rng=rng)
 
     def apart(self, qkv: Any) -> tuple[Any, Any, Any]:

@@ -100,17 +100,7 @@ def attend(
     return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
 
 
-def attention(
-    q: Any,
-    k: Any,
-    v: Any,
-    *,
-    cos: Array,
-    sin: Array,
-    heads: int,
-    kv: int,
-    **how: Any,
-) -> Any:
+def attention(q: Any, k: Any, v: Any, *, cos: Array, sin: Array, heads: int, kv: int, **how: Any) -> Any:
     """`attend` after `rotate` of q (batch, tokens, heads * d) and k; k and v are (batch, tokens, kv * d)."""
     batch, tokens, width = q.shape
     d = width // heads

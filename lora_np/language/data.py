@@ -29,9 +29,6 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "instructions and outputs": (("instruction", "output"), ("input",)),
     "texts": (("text",), ()),
 }
-# The names of ShareGPT.
-RENAMED: Mapping[Any, str] = {"conversations": "messages", "from": "role", "value": "content"}
-ROLES = {"human": "user", "gpt": "assistant"}
 
 
 class Conversation(NamedTuple):
@@ -83,21 +80,17 @@ class Data:
         return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
 
 
-def read_data(
-    source: str | os.PathLike[str], *, format: str | None = None, columns: Sequence[str] | None = None
-) -> Data:
+def read_data(source: str | os.PathLike[str], *, format: str | None = None) -> Data:
     """Examples from a file, or from standard input for "-".
 
     Parameters
     ----------
     source : str or path
-        JSON lines (or one JSON list) of objects with ``messages``, ``prompt`` and ``completion``,
-        ``instruction``, ``output`` and perhaps ``input``, or ``text``; CSV whose first line names such
-        columns; anything else is one continuous text. A name such as "genesis" is a text that is shipped.
+        JSON lines of objects with ``messages``, ``prompt`` and ``completion``, ``instruction``, ``output``
+        and perhaps ``input``, or ``text``; CSV whose first line names such columns; anything else is one
+        continuous text. A name such as "genesis" is a text that is shipped.
     format : {"jsonl", "csv", "text"}, optional
         How the file is written; by default told by its first line.
-    columns : sequence of str, optional
-        The field that holds the conversation or text, or the two that hold prompt and completion.
 
     Returns
     -------
@@ -124,16 +117,12 @@ def read_data(
     >>> read_data(path).examples
     (Completion(prompt='2 + 2 =', text=' 4'),)
     """
-    if len(columns or ()) > 2:
-        raise ValueError(f"columns must name one or two fields, got {', '.join(columns or ())}")
     content, name = read_text(source), str(source)
     form = choice("format", format or told_by(content, Path(name).suffix.lower()), FORMATS)
     if form == "text":
-        if columns:
-            raise ValueError(f"{name}: columns are those of JSON lines and CSV, but this is read as one text")
         return replace(as_data(content), source=name)
     with at(name):
-        return data_of(json_records(content) if form == "jsonl" else csv_records(content), columns, name)
+        return data_of(json_records(content) if form == "jsonl" else csv_records(content), name)
 
 
 def as_data(data: Data | str | Iterable[Any]) -> Data:
@@ -149,7 +138,7 @@ def as_data(data: Data | str | Iterable[Any]) -> Data:
 def told_by(content: str, ending: str) -> str:
     """The format of a file: by its first line, or if that could be anything, by its ending."""
     first = content.lstrip().partition("\n")[0]
-    if re.match(r'\[?\s*\{\s*"|\[\s*$', first):
+    if re.match(r'\[?\s*\{\s*"|\[\s*$', first):  # a list is not read, and refused as a damaged line
         return "jsonl"
     names = {name.strip(' "') for name in re.split("[,;\t]", first)}
     if any(len(fields) > 1 and names.issuperset(fields) for fields, _ in KINDS.values()):
@@ -158,12 +147,7 @@ def told_by(content: str, ending: str) -> str:
 
 
 def json_records(content: str) -> Iterator[tuple[str, Any]]:
-    """The places and objects of lines, or of one list."""
-    if content.lstrip().startswith("["):
-        with at("the list"):
-            listed = parse_json(f'{{"list": {content}}}'.encode())["list"]
-        yield from ((f"item {i}", each) for i, each in enumerate(listed, start=1))
-        return
+    """The places and objects of lines."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             with at(f"line {i}"):
@@ -185,24 +169,23 @@ def csv_records(content: str) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"line {rows.line_num}: {error}") from None
 
 
-def data_of(
-    records: Iterable[tuple[str, Any]], columns: Sequence[str] | None = None, source: str = "the data"
-) -> Data:
+def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Data:
     """Examples of one kind, which the first decides, from places and objects."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
         with at(place):
-            fields = renamed(record, columns)
-            kind = kind or next((each for each, needed in KINDS.items() if fields.keys() >= {*needed[0]}), "")
+            if not isinstance(record, Mapping):
+                raise ValueError(f"it must be an object with named fields, got {shown(record)}")
+            kind = kind or next((each for each, needed in KINDS.items() if record.keys() >= {*needed[0]}), "")
             if not kind:
                 raise ValueError(
                     "an example has messages, prompt and completion, instruction and output, or text; this "
-                    f"has {', '.join(fields) or 'none'}: name the fields that count with columns (--columns)"
+                    f"has {', '.join(record) or 'none'}: rename the fields that count"
                 )
-            examples.append(example(fields, kind))
+            examples.append(example(record, kind))
         places.append(place)
-        unused |= dict.fromkeys(name for name in fields if name not in sum(KINDS[kind], ()))
+        unused |= dict.fromkeys(name for name in record if name not in sum(KINDS[kind], ()))
     if not examples:
         raise ValueError("it holds no examples")
     return Data(tuple(examples), tuple(places), kind, source, tuple(unused))
@@ -215,19 +198,6 @@ def at(place: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-
-
-def renamed(record: Any, columns: Sequence[str] | None) -> dict[str, Any]:
-    """The fields under the names that `KINDS` has for them."""
-    if not isinstance(record, Mapping):
-        raise ValueError(f"it must be an object with named fields, got {shown(record)}")
-    if not columns:
-        return {RENAMED.get(name, name): value for name, value in record.items()}
-    if missing := [name for name in columns if name not in record]:
-        raise ValueError(f"it has no field {missing[0]!r}, only {', '.join(record)}")
-    values = [record[name] for name in columns]
-    one = "messages" if isinstance(values[0], list) else "text"
-    return dict(zip((one,) if len(values) == 1 else ("prompt", "completion"), values, strict=True))
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
@@ -259,20 +229,17 @@ def conversation(messages: Any, tools: Any, first: int = 0) -> Conversation:
     """A conversation, checked as far as no template does it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")
-    told: list[dict[str, Any]] = []
     for i, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
             raise ValueError(f"message {i} must be an object with role and content, got {shown(message)}")
-        known = {RENAMED.get(name, name): value for name, value in message.items()}
-        role, content = known.get("role"), known.get("content")
+        role, content = message.get("role"), message.get("content")
         if not isinstance(role, str):
             raise ValueError(f"message {i} must have a role, such as user or assistant, got {shown(role)}")
         texts = [part.get("text") for part in content] if isinstance(content, list) else [content]
-        if not all(isinstance(text, str) for text in texts) and not known.get("tool_calls"):
+        if not all(isinstance(text, str) for text in texts) and not message.get("tool_calls"):
             raise ValueError(f"message {i} must have text as its content, got {shown(content)}")
-        if known.get("weight", 1) != 1:
-            raise ValueError(f"message {i} has weight {shown(known['weight'])}, but only 1 is understood")
-        told.append({**known, "role": ROLES.get(role, role)})
-    if not any(message["role"] == "assistant" for message in told[first:]):
+        if message.get("weight", 1) != 1:
+            raise ValueError(f"message {i} has weight {shown(message['weight'])}, but only 1 is understood")
+    if not any(message["role"] == "assistant" for message in messages[first:]):
         raise ValueError("it has no message of the assistant to learn from")
-    return Conversation(told, tools, first)
+    return Conversation(messages, tools, first)

@@ -125,23 +125,8 @@ class LanguageModel(Part):
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 
-def checkpoint_name(path: str) -> str:
-    """The name in a checkpoint of the array at ``path`` in the tree: W is "weight" there, and b is "bias".
-
-    Examples
-    --------
-    >>> checkpoint_name("model.layers.0.self_attn.q_proj.W")
-    'model.layers.0.self_attn.q_proj.weight'
-    """
-    module, _, name = path.rpartition(".")
-    return f"{module}.{ {'W': 'weight', 'b': 'bias'}.get(name, name) }"
-
-
 def build(
-    config: Mapping[str, Any],
-    read: Callable[[str], Array | Tensor | None],
-    *,
-    vocabulary: Any = None,
+    config: Mapping[str, Any], read: Callable[[str], Array | Tensor | None], *, vocabulary: Any = None
 ) -> LanguageModel:
     """A model with the shapes of ``config`` and the arrays that ``read`` gives for their names.
 
@@ -227,14 +212,8 @@ def grown(
         roles = {module.role: name for name, module in own.items()}
         layer = s.layers[next((int(part) for part in path.split(".") if part.isdecimal()), 0)]
         if "head" in roles:
-            return of(
-                LanguageModel,
-                parts,
-                {"model": next(iter(parts))},
-                cap=s.logit_cap,
-                context=s.context,
-                **whole,
-            )
+            how = {"cap": s.logit_cap, "context": s.context, **whole}
+            return of(LanguageModel, parts, {"model": next(iter(parts))}, **how)
         if "embedding" in roles:
             stack = next(name for name, each in parts.items() if isinstance(each, tuple))
             roles |= {"last": roles["norm"], "stack": stack}
@@ -244,16 +223,9 @@ def grown(
             roles |= dict(zip(("query_norm", "key_norm"), norms, strict=False))
             how = {name: layer[name] for name in ("heads", "score", "score_cap", "joined", "normed_first")}
             how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
-            seen = {
-                own[name].shape[0] > s.width for name in norms if name in own and own[name].role == "norm"
-            }
-            return of(
-                SelfAttention,
-                parts,
-                roles,
-                normed="whole" if True in seen else "heads" if norms else "",
-                **how,
-            )
+            wide = any(own[name].role == "norm" and own[name].shape[0] > s.width for name in own)
+            how["normed"] = "whole" if wide else "heads" if norms else ""
+            return of(SelfAttention, parts, roles, **how)
         if "router" in roles:
             shared = [name for name, each in parts.items() if isinstance(each, MLP)]
             roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -73,8 +73,6 @@ def generate(
     where nothing sees it: at temperature 0, and within the context, each text is the one that it would be
     alone, up to rounding.
     """
-    rule = Sampling(**sampling)
-    whole_number("tokens", tokens, minimum=0)
     vocabulary = vocabulary_of(model)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if stream is not None and len(prompts) != 1:
@@ -82,12 +80,8 @@ def generate(
     said = [[int(i) for i in vocabulary.encode(each)] for each in prompts]
     if not all(said):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    speeches = [Speech(vocabulary, row, len(vocabulary.begins), stop, stream) for row in said]
-    for _ in continued(model, said, tokens=tokens, rule=rule, rng=generator(rng), ends=ends_of(model)):
-        stopped = [speech.hear(row) for speech, row in zip(speeches, said, strict=True)]
-        if all(stopped):
-            break
-    texts = [speech.end(row) for speech, row in zip(speeches, said, strict=True)]
+    how = {"tokens": tokens, "stop": stop, "rng": rng, "stream": stream, **sampling}
+    texts = [speech.end() for speech in spoken(model, said, len(vocabulary.begins), **how)]
     return texts[0] if isinstance(prompt, str) else texts
 
 
@@ -97,10 +91,7 @@ def answer(
     *,
     tools: Any = None,
     tokens: int = 500,
-    stop: Sequence[str] = (),
-    rng: np.random.Generator | int = 0,
-    stream: Callable[[str], Any] | None = None,
-    **sampling: Any,
+    **options: Any,
 ) -> str:
     """What the model says next in a conversation, written as its chat template writes it.
 
@@ -115,14 +106,8 @@ def answer(
     tokens : int
         The largest number of tokens. The answer ends earlier at an end token of ``generation_config.json``,
         or else of ``config.json``.
-    stop : sequence of str
-        Texts before which it ends.
-    rng : Generator or int
-        Randomness of the draws.
-    stream : callable, optional
-        ``stream(text)`` is called with each new piece of text.
-    **sampling
-        How tokens are drawn, as for `generate`.
+    **options
+        ``stop``, ``rng``, ``stream`` and how tokens are drawn, as for `generate`.
 
     Returns
     -------
@@ -140,15 +125,12 @@ def answer(
     --------
     generate : The continuation of a text.
     """
-    vocabulary, ends = vocabulary_of(model), ends_of(model)
-    template = Template(vocabulary, tools=bool(tools))
+    template = Template(vocabulary_of(model), tools=bool(tools))
     row = template.tokens(messages, tools=tools, add_generation_prompt=True).tolist()
-    speech = Speech(vocabulary, row, len(row), stop, stream)
-    count, rule = whole_number("tokens", tokens, minimum=0), Sampling(**sampling)
-    for _ in continued(model, [row], tokens=count, rule=rule, rng=generator(rng), ends=ends):
-        if speech.hear(row):
-            break
-    return speech.end(row[:-1] if row[-1] in ends else row)
+    (speech,) = spoken(model, [row], len(row), tokens=tokens, **options)
+    if row[-1] in ends_of(model):
+        row.pop()
+    return speech.end()
 
 
 class Speech:
@@ -159,14 +141,14 @@ class Speech:
     ) -> None:
         if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
             raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
-        self.vocabulary, self.begins, self.stop, self.stream = vocabulary, begins, stop, stream
+        self.vocabulary, self.row, self.begins, self.stop, self.stream = vocabulary, row, begins, stop, stream
         self.told = 0  # characters that have been streamed
         self.first = len(vocabulary.decode(row[begins:]))  # before it nothing stops
-        self.hear(row)
+        self.hear()
 
-    def hear(self, row: list[int]) -> bool:
+    def hear(self) -> bool:
         """Take in the row as it has become, and tell whether the text stops."""
-        text = self.vocabulary.decode(row[self.begins :])
+        text = self.vocabulary.decode(self.row[self.begins :])
         found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
         self.text = text[: min(found, default=None)]
         if found or not text.endswith("\ufffd"):  # an incomplete character
@@ -174,11 +156,11 @@ class Speech:
             self.tell(len(self.text) - begun)
         return bool(found)
 
-    def end(self, row: list[int]) -> str:
+    def end(self) -> str:
         """All of it, after what is not yet streamed, except the token that ends it."""
         self.tell(len(self.text))
         self.stream = None
-        self.hear(row)
+        self.hear()
         return self.text
 
     def tell(self, end: int) -> None:
@@ -188,16 +170,21 @@ class Speech:
             self.told = end
 
 
-def continued(
+def spoken(
     model: LanguageModel,
-    said: Sequence[list[int]],
+    said: list[list[int]],
+    begins: int,
     *,
     tokens: int,
-    rule: Sampling,
-    rng: np.random.Generator,
-    ends: Sequence[int],
-) -> Iterator[None]:
-    """Append a token to each of ``said``, and pause; until there are so many, or all have ended."""
+    stop: Sequence[str] = (),
+    rng: np.random.Generator | int = 0,
+    stream: Callable[[str], Any] | None = None,
+    **sampling: Any,
+) -> list[Speech]:
+    """Append tokens to each row, until there are so many, or all rows have ended, or all texts stop."""
+    whole_number("tokens", tokens, minimum=0)
+    rule, draws, ends = Sampling(**sampling), generator(rng), ends_of(model)
+    speeches = [Speech(vocabulary_of(model), row, begins, stop, stream) for row in said]
     # a byte for each code, as long as text is made: every token needs all weights
     frozen = replace(freeze(model), Blocks, lambda path, W: W.expanded())
     context = model.context
@@ -221,11 +208,12 @@ def continued(
             logits = value(frozen.logits(hidden))[:, 0]
         for row, scores in zip(said, logits, strict=True):
             if any(row is each for each in going):
-                row.append(rule.draw(scores, row, rng))
+                row.append(rule.draw(scores, row, draws))
         going = [row for row in going if row[-1] not in ends]
-        if not going:
-            return
-        yield
+        stopped = [not going or speech.hear() for speech in speeches]  # what ends a text is not heard
+        if all(stopped):
+            break
+    return speeches
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:

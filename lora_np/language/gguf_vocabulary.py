@@ -25,7 +25,6 @@ CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
 SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 
 
 def split_by(*expressions: str) -> list[dict[str, Any]]:
@@ -50,22 +49,6 @@ CUTS = {
     **dict.fromkeys(("smollm", "starcoder"), Cuts([DIGITS, GPT2])),
     **dict.fromkeys(("llama-bpe", "llama-v3", "llama3"), LLAMA3),
     "qwen2": Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}" + SIGNS + SPACES), normal="NFC"),
-    "deepseek-v3": Cuts(
-        split_by(
-            r"\p{N}{1,3}",
-            "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
-            r"| ?[\p{P}\p{S}]+[\r\n]*" + SPACES,
-        )
-    ),
-    "tekken": Cuts(
-        split_by(
-            rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*"
-            r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*" + SPACES
-        ),
-        whole=True,
-        bos=True,
-    ),
 }
 
 
@@ -180,21 +163,16 @@ def sentence_pieces(
     there = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     unknown = np.flatnonzero(types == UNKNOWN).tolist()
-    parts = {
-        "normalizer": {"type": "Sequence", "normalizers": [*first, there]},
-        "pre_tokenizer": None,
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *last],
-        },
-        "model": {
-            "merges": [merge[2:] for merge in sorted(merges, reverse=True)],
-            "byte_fallback": bool((types == BYTE).any()),
-            "fuse_unk": True,
-            "unk_token": tokens[unknown[0]] if unknown else None,
-        },
+    decoders = [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *last]
+    model = {
+        "merges": [merge[2:] for merge in sorted(merges, reverse=True)],
+        "byte_fallback": bool((types == BYTE).any()),
+        "fuse_unk": True,
+        "unk_token": tokens[unknown[0]] if unknown else None,
     }
-    return parts, True
+    normalizer = {"type": "Sequence", "normalizers": [*first, there]}
+    decoder = {"type": "Sequence", "decoders": decoders}
+    return {"normalizer": normalizer, "pre_tokenizer": None, "decoder": decoder, "model": model}, True
 
 
 def texts(said: Mapping[str, Any], name: str) -> list[str]:
@@ -217,18 +195,9 @@ def standing(said: Mapping[str, Any], name: str, tokens: Sequence[str], *, defau
 
 def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
     """The post-processor that puts tokens before and after each text."""
-
-    def around(text: str, kind: int) -> list[dict[str, Any]]:
-        parts = (
-            [("SpecialToken", t) for t in before],
-            [("Sequence", text)],
-            [("SpecialToken", t) for t in after],
-        )
-        return [{name: {"id": token, "type_id": kind}} for part in parts for name, token in part]
-
-    single, special = (
-        around("A", 0),
-        {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)},
-    )
-    pair = [*single, *around("B", 1)]
+    first, last = ([{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after))
+    one, other = ({"Sequence": {"id": text, "type_id": i}} for i, text in enumerate("AB"))
+    special = {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)}
+    single = [*first, one, *last]
+    pair = [*single, *first, other, *last]
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}

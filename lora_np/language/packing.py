@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left, insort
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -78,32 +78,32 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), context), []
     template = functools.cache(lambda tools: Template(vocabulary, tools=tools))
-    kept, cut, left, compared = [], 0, 0, False
+    found: list[Document] = []
+    notes: Counter[str] = Counter()
     for example, place in zip(data.examples, data.places, strict=True):
         with at(f"{data.source}: {place}"):
             if isinstance(example, Conversation):
-                tokens, answer, unlabelled = template(bool(example.tools)).labelled(*example)
-                left, compared = left + unlabelled, not template(bool(example.tools)).marked
+                written = template(bool(example.tools))
+                tokens, answer, left = written.labelled(*example)
+                notes[
+                    "learnt: what the chat template adds for the assistant (it has no {% generation %})"
+                ] += not written.marked
+                notes["# answers are not learnt, since the template writes earlier turns differently"] += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
-        cut += len(tokens) > context
-        document = Document(tokens[:context], answer[:context])
-        kept += [document] if document.learnt else []
+        found.append(Document(tokens[:context], answer[:context]))
+        notes[f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"] += (
+            len(tokens) > context
+        )
+    kept = [document for document in found if document.learnt]
     if not kept:
         raise ValueError(
             f"{data.source}: there is nothing to learn in the first {context} tokens of an example"
         )
-    found = len(data.examples)
-    notes = {
-        "learnt: what the chat template adds for the assistant (it has no {% generation %})": compared,
-        f"{cut} of {found} examples are longer than {context} tokens and were cut": cut,
-        f"{found - len(kept)} examples had nothing to learn in these tokens and were left out": found
-        - len(kept),
-        f"{left} answers are not learnt, since the template writes earlier turns differently": left,
-        "examples have no end, since the vocabulary has no end token": not end
-        and not template.cache_info().misses,
-    }
-    return kept, [note for note, true in notes.items() if true]
+    notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(kept)
+    plain = any(isinstance(example, Completion) for example in data.examples)
+    notes["examples have no end, since the vocabulary has no end token"] = plain and not end
+    return kept, [note.replace("#", str(n)) for note, n in notes.items() if n]
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
@@ -127,21 +127,18 @@ def packed(documents: Sequence[Document], context: int) -> list[Row]:
     As trl packs them ("bfd").
     """
     rows: list[Row] = []
-    spaces: list[int] = []  # that rows have left, in order
-    with_space: dict[int, deque[list[Document]]] = defaultdict(deque)
-    for document in sorted(documents, key=lambda document: -len(document.tokens)):
+    open_rows: list[tuple[int, int, list[Document]]] = []  # by what they have left, then by age
+    for age, document in enumerate(sorted(documents, key=lambda document: -len(document.tokens))):
         n = len(document.tokens)
-        i = bisect_left(spaces, n)
-        if i < len(spaces):
-            space = spaces.pop(i)
-            row = with_space[space].popleft()
+        i = bisect_left(open_rows, (n,))
+        if i < len(open_rows):
+            space, _, row = open_rows.pop(i)
         else:
             space, row = context, []
             rows.append(row)
         row.append(document)
         if space > n:
-            insort(spaces, space - n)
-            with_space[space - n].append(row)
+            insort(open_rows, (space - n, age, row))
     return rows
 
 

@@ -41,6 +41,14 @@ class Template:
         If there is none: none is invented. Or if jinja2 cannot read it.
     ImportError
         If jinja2 is not installed.
+
+    Examples
+    --------
+    >>> from lora_np.language import Characters
+    >>> source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    >>> letters = Characters("abc", {"chat_template.jinja": source.encode()})
+    >>> Template(letters).render([{"role": "user", "content": "ab"}])
+    '<user>ab'
     """
 
     def __init__(self, vocabulary: Vocabulary, *, tools: bool = False) -> None:
@@ -119,50 +127,6 @@ class Template:
         """How many of ``tokens`` are the conversation so far and what begins an answer."""
         how = {"tools": tools, "add_generation_prompt": True}
         return shared(self.tokens(messages, **how), tokens) if messages else 0
-
-
-def apply_chat_template(
-    vocabulary: Vocabulary,
-    messages: Sequence[Message],
-    *,
-    tools: Any = None,
-    add_generation_prompt: bool = False,
-) -> str:
-    """The text of a conversation, as the template of the vocabulary writes it.
-
-    Parameters
-    ----------
-    vocabulary : Characters or Subwords
-        Of a model: ``model.vocabulary``.
-    messages : sequence of mapping
-        Each with ``role`` and ``content``.
-    tools : list, optional
-        Descriptions of functions, as the template takes them.
-    add_generation_prompt : bool
-        Whether what begins an answer follows.
-
-    Returns
-    -------
-    str
-        It may begin with BOS: encode it with ``vocabulary.encode(text, special=False)``.
-
-    Raises
-    ------
-    ValueError
-        If there is no template, or it does not take the messages.
-    ImportError
-        If jinja2 is not installed.
-
-    Examples
-    --------
-    >>> from lora_np.language import Characters
-    >>> template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-    >>> letters = Characters("abc", {"chat_template.jinja": template.encode()})
-    >>> apply_chat_template(letters, [{"role": "user", "content": "ab"}])
-    '<user>ab'
-    """
-    template = Template(vocabulary, tools=bool(tools))
-    return template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt)
 
 
 @functools.lru_cache(maxsize=8)

@@ -13,7 +13,6 @@ from lora_np.language import composed, fused
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
-from lora_np.table import Table
 
 AT_ONCE = 4096  # tokens, where nothing is trained
 IGNORED = -100  # the label of a token that does not count, as in torch
@@ -147,14 +146,6 @@ class Likelihood:
     def perplexity(self) -> float:
         """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
         return math.exp(self.loss)
-
-    @property
-    def table(self) -> Table:
-        """All results, for people."""
-        return Table(
-            ["loss (nats a token)", "perplexity", "bits a byte", "tokens"],
-            [[f"{self.loss:.4f}", f"{self.perplexity:.3f}", f"{self.bits_per_byte:.4f}", self.tokens]],
-        )
 
 
 def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -> Likelihood:

@@ -26,6 +26,12 @@ class SVD(NamedTuple):
     s: Array
     Vh: Array
 
+    def significant(self) -> SVD:
+        """The same without the directions that rounding alone makes; one stays if there is no other."""
+        smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
+        count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
+        return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
+
 
 def exponent(M: Array) -> int:
     """Of the power of two at or just below ``max|M|`` (0 for zero): dividing by that rounds nothing."""

@@ -4,7 +4,12 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
-    from lora_np.lora.layers import LoRAEmbedding as LoRAEmbedding, LoRALinear as LoRALinear
+    from lora_np.lora.layers import (
+        LoRAEmbedding as LoRAEmbedding,
+        LoRAExperts as LoRAExperts,
+        LoRALinear as LoRALinear,
+        TrainableTokens as TrainableTokens,
+    )
     from lora_np.lora.maps import (
         MAPS as MAPS,
         Map as Map,
@@ -27,3 +32,4 @@ with on_demand(globals()):
         lora_plus as lora_plus,
         rebase as rebase,
     )
+    from lora_np.lora.ways import WAYS as WAYS, Term as Term, Way as Way

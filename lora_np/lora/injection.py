@@ -11,6 +11,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
+from lora_np.lora.layers import LoRAExperts
 from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, kaiming, quantiser
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
@@ -216,7 +217,8 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     def without(path: str, layer: Any) -> Any:
         nonlocal rounded
         merged = layer.merged()
-        W0 = (layer.lora if isinstance(layer, DoRALinear) else layer).base.W
+        base = (layer.lora if isinstance(layer, DoRALinear) else layer).base
+        W0 = base if isinstance(layer, LoRAExperts) else base.W
         few_bits = quantise
         if quantise == "same":
             few_bits = like(W0) if isinstance(W0, Quantised) else None
@@ -272,7 +274,8 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     [('A', (1, 3)), ('B', (3, 1))]
     """
     nodes = [node for _, node in walk(model)]
-    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in "ABRcm"}
+    parts = (*"ABRcm", "rows")
+    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in parts}
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 

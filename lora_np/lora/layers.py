@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import Tensor, adapted_affine, plus_low_rank, value
+from lora_np.autograd import Tensor, adapted_affine, affine, plus_low_rank, value
 from lora_np.checks import Array, number
 from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
@@ -169,6 +169,88 @@ class LoRAEmbedding:
     def merged(self) -> Embedding | Linear:
         """One frozen layer that computes the same."""
         return freeze(replace(self.base, W=value(self.base.W) + self.delta()))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainableTokens:
+    """An embedding or head with trained rows for some tokens: PEFT's ``trainable_token_indices``.
+
+    Parameters
+    ----------
+    base : Embedding or Linear
+        The layer; frozen when its arrays are ndarrays.
+    tokens : tuple of int
+        Which rows.
+    rows : Tensor or ndarray of shape (n, d)
+        A row for each of ``tokens``.
+
+    Examples
+    --------
+    >>> table = Embedding(np.zeros((3, 2)))
+    >>> TrainableTokens(table, (1,), np.ones((1, 2)))(np.array([0, 1]))
+    array([[0., 0.],
+           [1., 1.]])
+    """
+
+    base: Embedding | Linear
+    tokens: tuple[int, ...]
+    rows: Tensor | Array  # (n, d)
+
+    __repr__ = outline
+
+    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+        old, tokens = self.base(x), [*self.tokens]
+        place = np.arange(self.base.W.shape[0])  # of each row among the old ones and then the new
+        place[tokens] = len(place) + np.arange(len(tokens))
+        if isinstance(self.base, Linear):
+            new = affine(x, self.rows, None if self.base.b is None else self.base.b[tokens])
+            return np.concatenate([old, new], axis=-1)[..., place]
+        at = place[x] - len(place)
+        return np.where(at[..., np.newaxis] < 0, old, self.rows[np.maximum(at, 0)])
+
+    def merged(self) -> Embedding | Linear:
+        """One frozen layer that computes the same."""
+        W = np.array(value(self.base.W))
+        W[[*self.tokens]] = value(self.rows)
+        return freeze(replace(self.base, W=W))
+
+
+@dataclass(frozen=True, eq=False)
+class LoRAExperts:
+    """Weights of experts, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
+
+    Parameters
+    ----------
+    base : Tensor or ndarray of shape (experts, d, k)
+        What is adapted.
+    A : Tensor or ndarray of shape (experts, r, k)
+        Of each expert.
+    B : Tensor or ndarray of shape (experts, d, r)
+        Of each expert.
+    alpha : float
+        The update is scaled by ``alpha / r``.
+
+    Examples
+    --------
+    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[np.newaxis], B=np.eye(2)[np.newaxis], alpha=6.0)[0]
+    array([[3., 0.],
+           [0., 3.]])
+    """
+
+    base: Tensor | Array  # (experts, d, k)
+    A: Tensor | Array  # (experts, r, k)
+    B: Tensor | Array  # (experts, d, r)
+    alpha: float
+
+    __repr__ = outline
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.base[i] + self.B[i] @ self.A[i] * (self.alpha / self.A.shape[1])
+
+    def merged(self) -> Array:
+        """One frozen array with the same weights."""
+        merged: Array = value(self[:])
+        return merged
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:

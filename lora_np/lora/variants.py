@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, generator, matrix, number, whole_number
-from lora_np.lora.layers import LoRAEmbedding, LoRALinear
+from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
@@ -461,7 +461,8 @@ class HiRALinear:
         return freeze(Linear(value(self.base.W) * (1 + product), self.base.b))
 
 
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear)  # what replaces a layer
+# what replaces a layer, or its weights
+ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear, LoRAExperts, TrainableTokens)
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:

@@ -339,7 +339,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     path = Path(NAME)
     said = parse(path, raw)
     given = "r" in raw and "lora_alpha" in raw  # without them PEFT would silently assume 8 and 8
-    if given and {name: said.rank_and_alpha(name) for name in modules} == modules:
+    if not modules or (given and {name: said.rank_and_alpha(name) for name in modules} == modules):
         return said
     r = max(rank for rank, _ in modules.values())  # which those who limit it look at
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)

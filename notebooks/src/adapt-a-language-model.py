@@ -74,18 +74,22 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 #
 # On paper, with two places, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
+#
+# Vectors have $d$ numbers, not one. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power of it would give one place all of the weight. So it is
+# divided by $\sqrt d$ first.
 
 
 # %%
 def attention(q, k, v):
-    scores = np.exp(q @ k.T / np.sqrt(q.shape[1]))  # the root: or one weight would take all in long vectors
-    scores = np.tril(scores)  # nobody sees what comes later
-    return scores / scores.sum(axis=1, keepdims=True) @ v
+    scores = q @ k.T / np.sqrt(q.shape[1])  # the root: or one weight would take all in long vectors
+    scores = np.where(np.tri(len(q)), scores, -np.inf)  # nobody sees what comes later: e to it is 0
+    return lnp.nn.softmax(scores) @ v  # takes the largest off each row first, so that nothing overflows
 
 
 q, k, v = np.array([[0.0], [1.0]]), np.array([[np.log(3)], [0.0]]), np.array([[8.0], [4.0]])
 print(attention(q, k, v))
 assert np.allclose(attention(q, k, v), [[8], [7]])
+assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
 # The model does this in 4 heads side by side, in each of 4 layers, and turns queries and keys by an angle that says
@@ -121,7 +125,7 @@ assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 # %% [markdown]
 # Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost everything
 # moves, and some changes are still felt dozens of characters later. All that a place knows of others has come through
-# $W_q$, $W_k$, $W_v$ and the map $W_o$ that mixes the heads. **They are linear maps, so a LoRA fits on each.**
+# $W_q$, $W_k$, $W_v$ and the map $W_o$ that mixes the heads. **They are linear maps, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
 #
 # ## Where to put it
 #

@@ -16,14 +16,57 @@
 
 # %%
 import heapq
+import inspect
 from itertools import count
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import lora_np as lnp
+from lora_np import mini
 
 # %% [markdown]
+# ## Forty lines first
+#
+# In *Follow the post* a LoRA was trained by one file, `lora_np/mini.py`. This is its engine, all of it. It is the idea of Karpathy's *micrograd*, with matrices for numbers:
+
+# %%
+print(inspect.getsource(mini.Tensor))
+
+# %% [markdown]
+# A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that of the
+# input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array stands on the left. `backward` adds what arrives, and
+# sends on what each function makes of it: the chain rule, along each path.
+#
+# On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
+
+# %%
+w = mini.Tensor(np.array([[3.0]]))
+(w @ np.array([[2.0]])).mean_square().backward()
+print("slope of w:", w.grad)
+assert w.grad == 24
+
+# %% [markdown]
+# That is enough for a LoRA. It has one flaw: it walks along **every path**. Where paths part and meet again, say in $y + y$, the way behind is walked twice, and
+# after $n$ such places $2^n$ times:
+
+
+# %%
+def walked(tensor):
+    return 1 + sum(walked(source) for source, _ in tensor.edges)
+
+
+for doublings in [1, 5, 10, 15]:
+    y = mini.Tensor(np.ones(1))
+    for _ in range(doublings):
+        y = y + y
+    print(f"{doublings:2} doublings: {doublings + 1:2} arrays, {walked(y):6,} visits")
+assert walked(y) == 2**16 - 1
+
+# %% [markdown]
+# The rest of this lesson mends that: each step is visited once, after all that follow it. And instead of five operations it takes any function of NumPy for which a
+# table has a rule.
+#
 # ## What a step remembers
 #
 # On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the minus has to know
@@ -58,8 +101,9 @@ class Node:
 
 
 # %% [markdown]
-# An array that remembers its node asks NumPy to be told of every operation: that is `__array_ufunc__`. It
-# computes on the bare arrays, looks up the rules, and notes the node.
+# An array that remembers its node asks NumPy to be told of every operation. A class that has a method `__array_ufunc__` is asked by NumPy itself, whenever one of
+# its objects stands in a call such as `np.square(a)`. (The mixin turns `a - b` into `np.subtract(a, b)`.) Ours computes on the bare arrays, looks up the rules, and
+# notes the node.
 
 
 # %%
@@ -95,7 +139,7 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# And the walk. (Lines about dtypes, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
+# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. (Lines about dtypes, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
 # paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
 
 

@@ -13,7 +13,7 @@
 # - start $B$ and $A$ from an SVD or a QR of $W_0$,
 # - compare variants without being fooled by a learning rate.
 #
-# You need *Factor a matrix*, *Cut the SVD* and *Train*.
+# You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ from lora_np.table import Table
 #
 # In full, LoRA is $h = W_0 x + s\, B A x$ with a **scale** $s$. The paper sets $s = \alpha / r$.
 #
-# Let all $r$ entries of $Ax$ be 1, and $B = 0$. With $e = \partial L / \partial h$ as in *Train*, the gradient
+# Let all $r$ entries of $Ax$ be 1, and $B = 0$. With $e = \partial L / \partial h$ as in *Train h = W0 x + BAx*, the gradient
 # of $B$ is $s\, e\, (Ax)^T$: each of its $r$ columns is $s\, e$.
 #
 # **Gradient descent** with learning rate $\eta$ makes each column $-\eta s\, e$. The output
@@ -77,7 +77,7 @@ Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 # %% [markdown]
 # ## The same on real data
 #
-# Photograph to terrain, the 100 x 120 matrix of *Train*, with 600 training pairs. Each run takes 100 steps,
+# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps,
 # with $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and
 # `training.sweep` trains every combination of the settings that it is given:
 

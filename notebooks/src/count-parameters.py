@@ -363,7 +363,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
 # *workspace* in the picture), and
-# none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.** What helps here is
+# none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> What helps here is
 # a $W_0$ in fewer bits, as in QLoRA, and where texts are long or batches large, less of them at a time.
 #
 # ## The law

@@ -94,7 +94,7 @@ assert np.allclose(turning @ right.T, left * stretch)
 
 # %% [markdown]
 # Any matrix of 2 x 2 does no more than that: turn or flip, stretch along two directions, turn. **The singular values are the half
-# axes.** To cut to rank 1 is to flatten the ellipse to its longest line.
+# axes.**<!-- proof: M v = sigma u along right angles --> To cut to rank 1 is to flatten the ellipse to its longest line.
 #
 # ## Cut it
 #
@@ -132,13 +132,40 @@ axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row])
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ parts of the SVD, and no matrix of rank $r$
-# comes closer** (Eckart and Young, 1936). As long vectors, the dropped parts are at
+# comes closer**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped parts are at
 # right angles to each other, so their sizes combine as in Pythagoras, by their squares:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
 # $$
 #
+# Why is nothing closer? Let $N$ have rank $r$.
+#
+# 1. Of the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$, since $N$ has only $r$ outputs to tell them apart. But
+#    $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches something by $\sigma_{r+1}$ or more: its first singular value is not below the one that was dropped first.
+#
+# 2. Add to $N$ the first $i$ parts of $M - N$. That has rank $r + i$, so line 1 applies again, and says that the next singular value of $M - N$ is at least
+#    $\sigma_{r+i+1}$. One by one, none is below those that the cut has dropped. Nor is the sum of squares.
+#
+# Here it is for a matrix of 30 x 40, cut at rank 5, and three others of rank 5:
+
+# %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
+mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
+random_columns = mixed @ np.random.default_rng(1).normal(size=(40, 5))
+choices = {
+    "five columns": mixed[:, :5],
+    "five random directions": random_columns,
+    "one power step": mixed @ mixed.T @ random_columns,
+}
+kept = lnp.low_rank_factors(mixed, rank=5)
+left_over = {"the SVD, cut": np.linalg.svdvals(mixed - kept[0] @ kept[1])[:20]}
+for name, some in choices.items():
+    Q, _ = np.linalg.qr(some)
+    left_over[name] = np.linalg.svdvals(mixed - Q @ Q.T @ mixed)[:20]  # the best that these columns allow
+    assert (left_over[name] >= np.linalg.svdvals(mixed)[5:25] - 1e-12).all()
+axes = lnp.plots.singular_spectrum(left_over)
+
+# %% [markdown]
 # The first $r$ parts are two thin matrices. Give each side the root of the singular values:
 #
 # $$
@@ -173,7 +200,7 @@ formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
 Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
-figure = lnp.plots.compression(photograph, approximations, width=7)
+figure = lnp.plots.compression(photograph, approximations, width=6)
 
 # %% [markdown]
 # The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8

@@ -72,7 +72,7 @@ for result, moved, derivative, f in table:
 #
 # How far does $L$ move if $w$ does? The product moves 2 times as far as $w$, the difference 1 times as far as
 # the product, the loss 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes
-# multiply.**
+# multiply.**<!-- proof: the chain rule -->
 #
 # To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on
 # each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
@@ -120,7 +120,7 @@ assert [w.grad, x.grad, y.grad] == [gradients[name] for name in "wxy"] == [8, 12
 
 # %% [markdown]
 # What if a number is used twice? In $s = a\,b + a$ there are two paths from $a$ to $s$. If $a$ moves, both
-# move $s$. **Where paths meet, gradients add.**
+# move $s$. **Where paths meet, gradients add.**<!-- proof: the chain rule for several variables -->
 
 # %%
 a, b = lnp.Tensor(2.0), lnp.Tensor(3.0)
@@ -167,7 +167,7 @@ assert (W.grad == np.outer(g, [3, 1])).all()
 assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 
 # %% [markdown]
-# **What $W$ does forwards, $W^T$ does backwards.** And each gradient has the shape of what it belongs to.
+# **What $W$ does forwards, $W^T$ does backwards.**<!-- proof: entry (i, j) of W takes x_j to y_i, and the slope back --> And each gradient has the shape of what it belongs to.
 #
 # ## Where NumPy copies
 #
@@ -183,7 +183,7 @@ figure = lnp.plots.matrix_tiles(
 
 # %% [markdown]
 # So backwards it is the product with the transpose, a row of ones. That is a sum over the rows. **Copy
-# forwards, sum backwards.** It is the rule of the two paths again: $b$ was used three times, so three gradients
+# forwards, sum backwards.**<!-- proof: slopes of copies of one number add --> It is the rule of the two paths again: $b$ was used three times, so three gradients
 # add. The other way round as well: what arrives at a sum is copied to all of its summands. With a gradient $G$ for
 # $X + b$:
 

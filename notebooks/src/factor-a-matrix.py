@@ -271,7 +271,7 @@ Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format
 # LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its
 # columns, and chooses well.
 #
-# **The SVD is never beaten**: not here at any number of layers, and not by any method on any matrix, as long as the
+# **The SVD is never beaten**<!-- proof: Eckart and Young, in Cut the SVD -->: not here at any number of layers, and not by any method on any matrix, as long as the
 # error is a size that turning the matrix does not change. The one used here, the root of the sum of squares, is such
 # a size; the largest error of a single pixel is not, and can be made smaller otherwise. *Cut the SVD* shows why, and
 # how to know its error beforehand. So these are the layers to send first, the strongest before the others.
@@ -312,7 +312,7 @@ print("rank of all columns:", lnp.matrix_rank(np.hstack([B for B, _ in pairs])))
 
 # %% [markdown]
 # You can make more such pairs. Take any square $C$ that has an inverse: a $C^{-1}$ that undoes it, so that
-# $C\,C^{-1} A = A$. Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.** Remember this when you
+# $C\,C^{-1} A = A$. Then $(B\,C)(C^{-1} A) = B A$. So **the product is what counts, not its factors.**<!-- proof: (B M)(M^-1 A) = B A --> Remember this when you
 # look at a trained LoRA: its $B$ and $A$ are one pair of many.
 
 # %%

@@ -71,7 +71,7 @@ axes = lnp.plots.lines(curve, xlabel="bits", ylabel="relative error $\\|W - Q\\|
 assert np.all((errors[1:-1] / errors[2:] > 1.9) & (errors[1:-1] / errors[2:] < 2.4))
 
 # %% [markdown]
-# Twice as many levels, half the error: **each bit halves it.** Four bits leave 11 %. Can 16 levels do better, if they are
+# Twice as many levels, half the error: **each bit halves it.**<!-- shown: the error at each number of bits --> Four bits leave 11 %. Can 16 levels do better, if they are
 # not evenly spaced?
 #
 # ## Levels where the weights are
@@ -147,7 +147,7 @@ assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
 # %% [markdown]
 # With a single scale, one number out of 45,056 ruins all others: they are rounded to zero. **A block confines the
-# outlier.** nf4 takes blocks of 64. The scales can be quantised as well (*double quantisation*), and then the sum is 4.13
+# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (*double quantisation*), and then the sum is 4.13
 # bits instead of 4.5:
 
 # %%
@@ -215,8 +215,8 @@ assert abs(difference) < uncertain
 
 # %% [markdown]
 # Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. And look closely: the
-# weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**: they differ by less than the
-# standard error. Which errors hurt depends on the inputs, as in *Train*, where the best update was not the cut SVD. So measure the
+# weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**<!-- shown: the losses of both runs -->: they differ by less than the
+# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the cut SVD. So measure the
 # loss, and how sure it is.
 #
 # (Q4_0 and Q5_0 are formats of llama.cpp, even steps in blocks of 32; int4 has blocks of 64, int8 one scale for each row.)
@@ -305,7 +305,7 @@ for name, end in ends.items():
 assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < at_first - max(ends.values())
 
 # %% [markdown]
-# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**
+# All three end within 0.03 of each other, after a fall of more than 0.4. **The LoRA learns around the error of its base.**<!-- shown: the losses after training -->
 #
 # ## What is saved
 #

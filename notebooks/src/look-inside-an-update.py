@@ -217,7 +217,7 @@ for name, update in updates.items():
 
 # %% [markdown]
 # Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
-# differs hardly matters.** The LoRA paper saw such maps for GPT-3, and took them as a sign that a small rank is
+# differs hardly matters.**<!-- shown: the error without what differs --> The LoRA paper saw such maps for GPT-3, and took them as a sign that a small rank is
 # enough.
 #
 # ## What phi does not show
@@ -267,7 +267,7 @@ assert np.sum(right * wrong[::-1]) > 0.9
 
 # %% [markdown]
 # Both listen to the same, and say the opposite about above and below. **A high $\phi$ says: the same inputs are
-# used. It does not say: the same is done with them.** For that, compare outputs. Those of our four updates
+# used. It does not say: the same is done with them.**<!-- shown: an update and twice the same --> For that, compare outputs. Those of our four updates
 # agree almost exactly, whatever $\phi(8, 8)$ is. This answers the question: in all that matters they have
 # learned the same.
 #

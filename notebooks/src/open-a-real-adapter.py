@@ -11,10 +11,9 @@
 # - read an adapter's files down to the single number,
 # - see which of its directions work, and cut those that do not,
 # - make an adapter out of two models,
-# - merge an adapter, and say what low precision destroys,
 # - exchange adapters with PEFT, the library that most of them are made with.
 #
-# You need *Factor a matrix*, *Cut the SVD* and *Train*.
+# You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
 
 # %%
 import json
@@ -101,7 +100,7 @@ assert np.allclose(2 * np.linalg.svdvals(R_B @ R_A.T), [30, 1])
 assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 
 # %% [markdown]
-# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed** to keep
+# The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and 1 --> to keep
 # 99 % of the energy. For a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
 # numbers, and it is how `inspect` looks into files.
 #
@@ -265,7 +264,7 @@ lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.pl
 # believe:
 #
 # - At rank 16 all ways meet. At low ranks they do not.
-# - **A cut update can be worse than none at all.** The parts that were cut off had balanced those that stayed.
+# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The parts that were cut off had balanced those that stayed.
 #   Here that is so for the full update at ranks 1 to 6, at rank 1 only just, and for the LoRA at rank 1.
 # - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
 #
@@ -285,87 +284,6 @@ print(f"the adapter can be cut to rank {smallest} for less than 3 % more error")
 print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}")
 
 # %% [markdown]
-# ## Merge
-#
-# `merge` writes the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base
-# and adapter computed, without a further product:
-
-# %%
-lnp.adapters.merge("base", "adapter", "merged")
-checkpoint = lnp.hub.safetensors.open("merged/model.safetensors")
-merged = lnp.replace(base, np.ndarray, lambda path, W: checkpoint.read(path.replace(".W", ".weight")))
-
-x, y = held_out
-apart = np.abs(merged(x) - lnp.freeze(lora)(x)).max()
-print(f"answers differ by less than a hundred-thousandth: {apart < 1e-5}")
-print(f"bytes of the merged model: {Path('merged/model.safetensors').stat().st_size:,}")
-assert apart < 1e-5
-
-# %% [markdown]
-# The price: a merged model is as large as the base, and no longer two things. Whoever has ten tasks keeps one
-# base and ten adapters.
-#
-# ## What low precision destroys
-#
-# Large models are stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
-# $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
-
-# %%
-for update in [0.003, 0.005, 0.01]:
-    (stored,) = lnp.hub.rounded(np.array([1 + update]), "bfloat16")
-    print(f"1 + {update} is stored as {stored:.4f}")
-
-# %% [markdown]
-# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
-# to many numbers at once. We store the base in two short formats, merge an update of the trained strength and
-# weaker ones, and measure which share of the update's norm is lost.
-
-# %%
-adapter = lnp.adapters.load("adapter")
-W0 = base.layers[2].W
-strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
-
-
-def lost(strength, format):
-    update = strength * adapter.delta("layers.2").astype(float)
-    stored = lnp.hub.rounded(W0, format).astype(float)
-    merged = lnp.hub.rounded(stored + update, format)
-    return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
-
-
-formats = {"bfloat16": "bfloat16", "float16": "float16"}
-losses = {name: np.array([lost(s, code) for s in strengths]) for name, code in formats.items()}
-for name, shares in losses.items():
-    print(f"{name}: {shares[0]:.2%} lost at full strength, {shares[-1]:.0%} at a hundredth")
-assert losses["bfloat16"][-1] > 0.2
-
-# %% alt="Share of the update that rounding destroys, against how many times weaker it is made, both on logarithmic scales. Both formats rise in a straight line: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
-curves = {name: (1 / strengths, shares) for name, shares in losses.items()}
-xlabel, ylabel = "how many times weaker the update is made", "share of it lost by rounding"
-axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
-
-# %% [markdown]
-# The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update
-# is. **So it is weak updates that suffer.**<!-- claim: merge-in-four-bits --> In a short format a merged adapter can not even be taken out again
-# exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
-
-# %%
-stored = lnp.hub.rounded(W0, "bfloat16")
-merged_once = lnp.hub.rounded(stored + adapter.delta("layers.2"), "bfloat16")
-back = lnp.hub.rounded(merged_once - adapter.delta("layers.2"), "bfloat16")
-print(f"weights that did not come back: {np.mean(back != stored):.0%}")
-
-lnp.adapters.save(adapter, "half", dtype="bfloat16")
-print(f"the adapter itself in bfloat16: {size_of('half'):,} bytes instead of {size_of('adapter'):,}")
-print(f"its error: {error_of('half'):.3f} instead of {error_of('adapter'):.3f}")
-assert np.mean(back != stored) > 0.1
-assert abs(error_of("half") - error_of("adapter")) < 0.001
-
-# %% [markdown]
-# To store the *adapter* in bfloat16 does no harm: its numbers are rounded by their own size. So keep adapters
-# apart. Where you merge, start from the original base each time, add in float32, and round once, as `merge`
-# does.
-#
 # ## To PEFT and back
 #
 # Where PyTorch and PEFT are installed, the folder opens as it is. Base and adapter of this lesson, there:
@@ -419,8 +337,6 @@ except lnp.hub.HubError as problem:
 # - $(BM)(M^{-1}A) = BA$: look at the product, never at the factors. Its singular values come from two thin
 #   QRs.
 # - A cut keeps numbers close, not answers. Measure after each cut.
-# - Merging rounds by the size of $W_0$, so weak updates are lost first, and in low precision merging can not be
-#   undone exactly.
 #
 # ## What you can do now
 #
@@ -457,8 +373,4 @@ except lnp.hub.HubError as problem:
 #   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.
 # - Hugging Face, [safetensors](https://huggingface.co/docs/safetensors): the file format, and why it is safer
 #   than a pickle.
-# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
-#   2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: merging, and swapping tasks.
-# - D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training*, [arXiv
-#   1905.12322](https://arxiv.org/abs/1905.12322).
 # - L. N. Trefethen, D. Bau, *Numerical Linear Algebra*, SIAM 1997, lecture 7: the QR decomposition.

@@ -15,10 +15,7 @@
 # - say why noise gives a matrix full rank, and what to ask instead.
 #
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
-# belongs to. LoRA itself, *low-rank adaptation*, comes in at the end.
-#
-# **Why even bother?** Because a 100 x 120 matrix, 12,000 numbers, can be changed with 1,760. What that is worth in numbers
-# and memory, *Count parameters* says; what in time and storage, *Adapt a real model* measures.
+# belongs to. Why rank matters for LoRA, *Follow the post* has said: a 100 x 120 matrix, 12,000 numbers, is changed with 1,760.
 
 # %%
 import matplotlib.pyplot as plt
@@ -53,7 +50,7 @@ print("rank:", lnp.matrix_rank(M))
 # The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus
 # 4 times the second, minus the third. So one row can be made from the others, and two rows are independent.
 #
-# That is no accident: **every matrix has as many independent rows as independent columns.**
+# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin matrices --> Why, *Two thin matrices* below will show in two lines.
 
 # %%
 assert (2 * M[0] - 4 * M[1] - M[2] == 0).all()
@@ -91,7 +88,7 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
 # Each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
 # the second column is a multiple of the first, and no $x$ leads off the line.
 #
-# **The rank is the number of directions that the outputs need.** `column_space` gives such directions, each
+# **The rank is the number of directions that the outputs need.**<!-- proof: outputs are mixtures of the independent columns --> `column_space` gives such directions, each
 # of length 1 and at right angles to the others. For our $3 \times 3$ matrix there are two, and every output
 # is a mixture of them:
 
@@ -137,7 +134,7 @@ figure = lnp.plots.matrix_tiles({"B, 4 x 2": B, "A, 2 x 5": A, "B A, 4 x 5": B @
 
 # %% [markdown]
 # Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
-# $B$ plus 1 times the second. **Every column of $BA$ is a mixture of the columns of $B$.** There are two of
+# $B$ plus 1 times the second. **Every column of $BA$ is a mixture of the columns of $B$.**<!-- proof: column j of BA is B times column j of A --> There are two of
 # those, so the rank of $BA$ is 2 at most, however many columns it has.
 #
 # It also works backwards. Our $3 \times 3$ matrix $M$ has rank 2, so it must be a product of a $3 \times 2$
@@ -149,6 +146,35 @@ B = M[:, lnp.independent_columns(M)]
 A = np.array([[1, 0, 1], [0, 1, 1]])
 print(B @ A)
 assert (B @ A == M).all()
+
+# %% [markdown]
+# Now the promise from above. Why are there as many independent rows as columns?
+#
+# 1. $M = BA$, with the $r$ independent columns of $M$ as $B$. Read it by rows: each row of $M$ is a mixture of the $r$ rows of $A$. So no more than $r$ rows are
+#    independent.
+# 2. That holds for $M^T$ as well, whose rows are the columns of $M$. So neither number is larger than the other.
+
+# %% alt="M of 3 rows and 3 columns is B of 3 rows and 2 columns times A of 2 rows and 3 columns. Below: its last row, 2 0 2, is 2 times the first row of A plus 0 times the second."
+figure = lnp.plots.matrix_tiles({"M": M, "B": B, "A": A}, between=["=", "·"])
+assert (M[2] == B[2, 0] * A[0] + B[2, 1] * A[1]).all()
+
+# %% [markdown]
+# ## Rank of a sum and of a product
+#
+# Two laws will be needed again and again. Each is one look at the columns:
+#
+# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are mixtures of M's, its rows of N's --> Its columns are mixtures of the columns of $M$, its rows mixtures of the rows of $N$.
+# 2. **The rank of a sum is at most the sum of the ranks.**<!-- proof: one product of factors put side by side --> $B_1 A_1 + B_2 A_2$ is one product: put the $B$s side by side, and the $A$s one below the other.
+
+# %% alt="Two columns side by side, times two rows one below the other, is a matrix of 3 rows and 4 columns: the sum of two matrices of rank one."
+B1, A1 = np.array([[1], [2], [0]]), np.array([[1, 0, 1, 1]])
+B2, A2 = np.array([[0], [1], [1]]), np.array([[0, 1, 1, -1]])
+side_by_side, one_below = np.hstack([B1, B2]), np.vstack([A1, A2])
+tiles = {"B1 and B2": side_by_side, "A1 and A2": one_below, "the sum, rank 2": side_by_side @ one_below}
+figure = lnp.plots.matrix_tiles(tiles, between=["·", "="])
+assert (side_by_side @ one_below == B1 @ A1 + B2 @ A2).all()
+assert lnp.matrix_rank(B1 @ A1 + B2 @ A2) == 2
+assert lnp.matrix_rank(M @ table[:3, :3]) == 1  # rank 2 times rank 1
 
 # %% [markdown]
 # ## Rank as a picture
@@ -191,7 +217,7 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 # %% [markdown]
 # Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
 # never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
-# data has full rank, unless its columns are tied by how they were made**.
+# data has full rank, unless its columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each number meets none of them -->.
 #
 # Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
 # "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
@@ -229,6 +255,7 @@ assert rank == 8
 # - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise exactly that.
 # - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
 #   matrix of rank $r$ is such a product.
+# - Ranks of a sum add up at most; a product has at most the smaller rank.
 #
 # **LoRA** rests on the third. To adapt a trained model to a new task, one of its large matrices has to
 # change. LoRA writes the change as a product $BA$ of two thin matrices, and trains those.

@@ -5,16 +5,15 @@
 # to the right. Now it is to continue a map of mountains. We may not touch $W_0$. We may add $BA$, two thin
 # matrices.
 #
-# **Can gradient descent find a good $BA$? And how would we know that there is no better one?**
+# **Can gradient descent find a good $BA$, though $B$ starts at zero?**
 #
 # After this lesson you can
 #
 # - say why $B$ starts at zero, and what happens if it does not,
 # - compute the gradients of $A$ and $B$ by hand and check them,
-# - train a LoRA and a full update on real data,
-# - hold what was trained against the best that is possible at its rank.
+# - train a LoRA and a full update on real data.
 #
-# You need *See rank*, *Cut the SVD*, *Count parameters* and *Differentiate*.
+# You need *See rank*, *Count parameters* and *Differentiate*.
 
 # %%
 import matplotlib.pyplot as plt
@@ -154,6 +153,36 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 # %% [markdown]
 # Hand, autograd and slopes agree.
 #
+# ## The same in two lines
+#
+# Is there a way to remember the two gradients? Let $G$ be the gradient of the loss by $\Delta W = BA$, a $d \times k$ matrix; above
+# it was $e\,x^T$. Write $\langle G, M \rangle$ for the sum of the products of their entries.
+#
+# 1. Move $A$ by a little $dA$. Then $\Delta W$ moves by $B\,dA$, and so the loss by $\langle G, B\,dA \rangle$.
+# 2. In such a sum a factor may change sides if it is transposed: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$. The gradient is
+#    what stands beside $dA$.
+#
+# **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes leave no other choice:
+
+# %% alt="Rectangles in the proportions of their shapes. Above: B transposed, r x d, times G, d x k, is the gradient of A, r x k. Below: G, d x k, times A transposed, k x r, is the gradient of B, d x r."
+_, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
+products = [  # a name, its rows and its columns; d = 3, k = 4, and r = 1.4, to have room for the name
+    (4.5, [("$B^T$", 1.4, 3), ("$G$", 3, 4), ("for A", 1.4, 4)]),
+    (0.0, [("$G$", 3, 4), ("$A^T$", 4, 1.4), ("for B", 3, 1.4)]),
+]
+for bottom, matrices in products:
+    for left, (name, high, wide), sign in zip([0, 6, 12], matrices, ["·", "=", ""], strict=True):
+        color, ink = ("0.85", "black") if name == "$G$" else (LORA, "white")
+        axes.add_patch(plt.Rectangle((left, bottom + 2 - high / 2), wide, high, color=color))
+        axes.text(left + wide / 2, bottom + 2, name, ha="center", va="center", color=ink, fontsize=9)
+        axes.text(left + 5.3, bottom + 2, sign, ha="center", va="center", fontsize=16)
+axes.set(xlim=(-0.5, 17.5), ylim=(-0.2, 8.5), aspect="equal")
+axes.set_axis_off()
+G = np.outer(W0 @ x + B_next @ (A @ x) - y, x)
+assert np.allclose(B_next.T @ G, grad_A)
+assert np.allclose(G @ A.T, grad_B)
+
+# %% [markdown]
 # ## Real data: from a photograph to a map
 #
 # An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and
@@ -188,8 +217,8 @@ print(f"error of W0 on terrain:    {error(base):.3f}")
 # %% [markdown]
 # ## Why B starts at zero
 #
-# $A$ or $B$, random or zero: there are four ways to start. The held-out error before the first step, and
-# after 300:
+# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum of $k$ products, and such a sum is
+# $\sqrt k$ times as large as one of them. Divided, it is as large as an entry of $x$, for any $k$.) The held-out error before the first step, and after 300:
 
 # %%
 random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5
@@ -220,11 +249,28 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 # %% [markdown]
 # - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps
 #   make up for it, but they first have to undo damage that need not have been done.
-# - **Both zero**: training starts at $W_0$, but stays there. Each gradient has the other matrix as a factor,
-#   and zero times anything is zero.
+# - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
 # - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
-#   does `inject`.
+#   does `inject`. Does this start allow larger rates, as is said? Here it does not: the claim *fails here*, `lora-np claims zero-factor`.
 #
+# With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley: it is a saddle,
+# level in each direction, with a way down on two sides that no gradient points to.
+
+# %% alt="A map of the loss over a and b. Two valleys, where b times a is 1, lie at the upper right and the lower left. From a = 0.7, b = 0 a path leads into the upper valley. At a = b = 0 a cross marks the saddle, from which no path leads away."
+sides = np.linspace(-2, 2, 101)
+_, axes = plt.subplots(figsize=(4.4, 3.8), layout="constrained")
+axes.contourf(sides, sides, np.log10((np.outer(sides, sides) - 1) ** 2 + 0.01), levels=15, cmap="Blues_r")
+for start, mark in [((0.7, 0.0), "o-"), ((0.0, 0.0), "X")]:
+    path = [np.array(start)]
+    for _ in range(60):
+        a, b = path[-1]
+        path.append(path[-1] - 0.05 * 2 * (b * a - 1) * np.array([b, a]))
+    axes.plot(*np.transpose(path), mark, color=lnp.plots.ACCENT, markersize=3 if "-" in mark else 11)
+    print(f"from a = {start[0]}, b = 0: b a = {path[-1].prod():.3f}")
+axes.set(xlabel="a", ylabel="b", aspect="equal")
+assert path[-1].tolist() == [0, 0]
+
+# %% [markdown]
 # ## Full against LoRA
 #
 # Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000
@@ -264,130 +310,7 @@ Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
 
 # %% [markdown]
 # About a seventh of the numbers, and the same error to within a thousandth. Is that luck, or could it be
-# known beforehand?
-#
-# ## Trained against the best possible
-#
-# For a linear model and the squared error, there is a formula for the best $BA$ of each rank. It is called
-# **reduced-rank regression**. `optimal_losses` gives its error for every rank at once. We train five ranks
-# and watch each fall towards it:
-
-# %% alt="Held-out error against the rank of the update. The best possible error drops steeply from rank 0 to rank 1, a little to rank 4, and then stays level. The trained updates of rank 1, 2, 4, 8 and 20 lie close to it."
-ranks = [1, 2, 4, 8, 20]
-ridge = 0.01 * float(np.mean(x**2))
-best = lnp.linalg.optimal_losses(x, y, W0=base.W, ridge=ridge, validation=(x_held_out, y_held_out))
-curve = {"best possible": (np.arange(25), best[:25])}
-axes = lnp.plots.lines(curve, xlabel="rank of the update", ylabel="mean squared error, held out")
-points = axes.plot([], [], "o", color=FULL)[0]
-models = {}
-with lnp.course.live(axes.figure) as put:
-    for rank in ranks:
-        start = lnp.inject(base, rank=rank, rng=rng)
-        models[rank] = train(start, lambda step, model, rank=rank: put(points, rank, error(model)))
-    trained = {rank: error(model) for rank, model in models.items()}
-    lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
-
-# %% [markdown]
-# Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
-# gain. **The data asks for a low-rank update**<!-- claim: low-rank-suffices -->, so LoRA loses nothing by being one.
-#
-# The same in numbers. The optimum is computed from the training data, and there no update of the same rank
-# can be below it. Held-out data is other data, so there a trained model may end a little below.
-
-# %%
-best_in_training = lnp.linalg.optimal_losses(x, y, W0=base.W)
-rows = []
-for rank in ranks:
-    loss = lnp.mean_squared_error(lnp.freeze(models[rank])(x), y)
-    assert best_in_training[rank] <= loss < 1.05 * best_in_training[rank]
-    share = (best[0] - trained[rank]) / (best[0] - best[-1])
-    rows.append((rank, loss, best_in_training[rank], trained[rank], best[rank], share))
-
-columns = [
-    "rank",
-    "training loss",
-    "best possible",
-    "held-out loss",
-    "best, held out",
-    "share of the full gain",
-]
-formats = dict.fromkeys(columns[1:5], "{:.3f}".format) | {columns[5]: "{:.0%}".format}
-Table(columns, rows, formats=formats)
-
-# %% [markdown]
-# ## Every rank, white inputs and others
-#
-# In *Cut the SVD* the best approximation of a matrix was its SVD, cut. So why not train the full update
-# $\Delta W$, and cut that?
-#
-# Because the loss does not measure the update. It measures what the update does to the inputs. If inputs are
-# **white**, equally strong in all directions and not correlated, the two are the same. If some directions are
-# stronger than others, an error along those costs more.
-#
-# A small problem shows both: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
-# stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
-# to 10.
-
-# %%
-rng = np.random.default_rng(1)
-update = rng.normal(size=(10, 12)) / 12**0.5
-white = 400**0.5 * np.linalg.qr(rng.normal(size=(400, 12)))[0]
-assert np.allclose(white.T @ white / 400, np.eye(12))  # equally strong in all directions, not correlated
-stretched = white * np.geomspace(1, 10, 12) / 4
-
-
-def cut_full_update(x, y):
-    """Loss of the full update, its SVD cut to each rank."""
-    B, A = lnp.reduced_rank_regression(x, y)  # at full rank: the best update of all
-    U, s, Vh = np.linalg.svd(B @ A, full_matrices=False)
-    cuts = [(U[:, :rank] * s[:rank]) @ Vh[:rank] for rank in range(11)]
-    return np.array([np.mean((x @ cut.T - y) ** 2) for cut in cuts])
-
-
-def train_every_rank(x, y, report):
-    losses = {}
-    for rank in range(1, 11):
-        model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, rng=rng)
-        optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.05, steps=800))
-        model = lnp.fit(model, x, y, optimizer=optimizer, steps=800, progress=False).model
-        losses[rank] = lnp.mean_squared_error(lnp.freeze(model)(x), y)
-        report(rank, losses[rank])
-    return losses
-
-
-# %% alt="Loss against rank in two panels. With white inputs the optimum, the cut full update and the trained updates are one curve. With stretched inputs the cut full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum."
-_, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-results = {}
-with lnp.course.live(panels[0].figure) as put:
-    for axes, (name, inputs) in zip(
-        panels, {"white inputs": white, "stretched inputs": stretched}.items(), strict=True
-    ):
-        targets = inputs @ update.T
-        optimum, cut = lnp.linalg.optimal_losses(inputs, targets), cut_full_update(inputs, targets)
-        curves = {"best possible": optimum, "full update, cut by its SVD": cut}
-        places = {label: (np.arange(len(curve)), curve) for label, curve in curves.items()}
-        lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes)
-        axes.set_title(name)
-        points = axes.plot([], [], "o", color="black", markersize=4)[0]
-        trained = train_every_rank(inputs, targets, lambda rank, loss, points=points: put(points, rank, loss))
-        results[name] = optimum, cut, trained
-
-# %%
-rows = []
-for name, (optimum, cut, trained) in results.items():
-    ranks = np.arange(1, 10)
-    found = np.array([trained[rank] for rank in ranks])
-    rows.append((name, np.max(found / optimum[ranks]) - 1, np.max(cut[ranks] / optimum[ranks]) - 1))
-    assert rows[-1][1] < 0.005
-
-formats = dict.fromkeys(["trained", "full update, cut"], "{:.0%}".format)
-title = "How far above the optimum, at the worst rank"
-Table(["", *formats], rows, title=title, formats=formats)
-
-# %% [markdown]
-# With white inputs the cut full update is the optimum, and training finds it. With stretched inputs the cut
-# full update is no longer the best. Training still finds the best, at every rank, because it lowers the loss
-# itself.
+# known beforehand? *Compare with the best possible* goes on from here.
 #
 # ## The law
 #
@@ -395,14 +318,10 @@ Table(["", *formats], rows, title=title, formats=formats)
 #   $\dfrac{\partial L}{\partial A} = B^T e\, x^T$, where $e = \partial L / \partial h$, summed over the
 #   examples.
 # - One of $A$ and $B$ starts at zero, so that training starts at $W_0$. Not both, or it never leaves.
-# - For a linear model and squared error, the best $BA$ of rank $r$ is known:
-#   $[\Delta^* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta^*$ is the best update of any rank, $[\cdot]_r$ cuts the
-#   SVD to rank $r$, and $C^{1/2}$ is the matrix whose square is $C = x^T x / n$, with the $n$ inputs as rows
-#   of $x$. For white inputs $C$ is the identity, and what remains is the SVD of $\Delta^*$, cut.
 #
 # ## What you can do now
 #
-# You can train a LoRA, check its gradients and say how far it is from the best. Try, in this notebook:
+# You can train a LoRA and check its gradients. Try, in this notebook:
 #
 # - On paper: take the second step of the example at the top. Which entries of $A$ change?
 #
@@ -412,19 +331,12 @@ Table(["", *formats], rows, title=title, formats=formats)
 #   -0.15$. So the gradient of $A$ is $(-0.15, -0.3, -0.15)$, and $A$ becomes $(1.015, 1.03, 0.015)$.
 #
 #   </details>
-# - Train rank 8 with a hundred steps only. Which ranks of the optimum does it beat?
+# - On paper: $B$ is zero. Which rank has $BA$ after the first step, for one example, and for many?
 #
 #   <details><summary>Answer</summary>
 #
-#   None but rank 0: it ends at about 0.13, the optimum of rank 1 is 0.123. A hundred steps are not enough, whatever the rank.
-#
-#   </details>
-# - Stretch the inputs up to 100 times. Where do you see it first, in the cut update or in the trained one?
-#
-#   <details><summary>Answer</summary>
-#
-#   In the cut update: at rank 9 it is now 50 times the optimum. Training still finds it, at most 2 % above at the worst rank. Stretched
-#   further, Adam becomes slow as well.
+#   For one example $B$ becomes a multiple of $e\,(Ax)^T$, of rank 1, and so does $BA$. For many it is $-\eta\,G A^T$, with $\eta$ for the
+#   learning rate: as a rule of rank $r$ already.
 #
 #   </details>
 #
@@ -432,8 +344,7 @@ Table(["", *formats], rows, title=title, formats=formats)
 #
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*,
 #   [arXiv 2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: equation 3 and its initialisation.
-# - A. J. Izenman, "Reduced-rank regression for the multivariate linear model", *Journal of Multivariate
-#   Analysis* 5, 248-264, 1975,
-#   [doi 10.1016/0047-259X(75)90042-1](https://doi.org/10.1016/0047-259X(75)90042-1).
+# - S. Hayou, N. Ghosh, B. Yu, *The Impact of Initialization on LoRA Finetuning Dynamics*,
+#   [arXiv 2406.08447](https://arxiv.org/abs/2406.08447): which of the two should start at zero.
 # - D. P. Kingma, J. Ba, *Adam: A Method for Stochastic Optimization*,
 #   [arXiv 1412.6980](https://arxiv.org/abs/1412.6980).

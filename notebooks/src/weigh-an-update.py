@@ -195,7 +195,7 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 # So in this small model the count says nothing about what was learned. That does not refute the paper that
 # introduced it: there, in language models, LoRA had intruders and full updates had not, and turning them down
-# brought old abilities back. **A direction matters if the error changes when you take it away.**
+# brought old abilities back. **A direction matters if the error changes when you take it away.**<!-- shown: the error without each direction -->
 #
 # ## The law
 #

@@ -72,9 +72,9 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         ),
         (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
         (
-            ["combine", "a", "--method", "ties", "-o", "out"],
+            ["combine", "a", "--method", "tie", "-o", "out"],
             1,
-            "method must be one of 'cat', 'linear', 'svd', got 'ties'",
+            "got 'tie' (did you mean 'ties'?)",
         ),
         (["merge", "base", "base", "-o", "out"], 1, "adapter_config.json: no such file"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),

@@ -127,6 +127,13 @@ def test_sums_add_the_updates(case, method, tmp_path):
     assert adapters.load(tmp_path / "sum")[name].rank <= 2 * module.rank
 
 
+def test_a_rank_of_a_sum_is_shared_among_groups(case, tmp_path):
+    path = case[-1]
+    [module] = adapters.load(path).values()
+    made = adapters.combine([path, path], tmp_path / "sum", method="svd", rank=module.groups)
+    assert made.rows[0].rank == module.groups
+
+
 def test_diff_sees_the_maps_and_not_the_factors(case, tmp_path):
     name, A, B, rank, _, path = case
     same = save_peft(tmp_path / "same", name, -3 * A, B / -3, rank=rank)

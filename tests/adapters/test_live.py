@@ -1,6 +1,8 @@
 """From our models to the disk and back: the same function, the same trained parts, nothing lost in silence."""
 
 import json
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,3 +217,81 @@ def test_a_path_is_attached_as_what_it_holds(tmp_path):
 def test_an_unknown_dtype_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype must be 'bfloat16', not 'BF16'"):
         adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", dtype="BF16")
+
+
+def rows_of(layers, tokens=(0, 2), d=4):
+    """An adapter of trained rows."""
+    from lora_np.adapters.adapter import Adapter, TokenRows, held
+
+    new = np.arange(len(tokens) * d, dtype=float).reshape(-1, d)
+    return Adapter({}, rows={f"{layer}.weight": TokenRows(tokens, held(new)) for layer in layers})
+
+
+def test_trained_rows_are_gathered_from_tokens_and_seen_by_a_tied_head(tmp_path):
+    table = np.random.default_rng(0).normal(size=(5, 4))
+    base = {"table": Embedding(table), "head": lnp.Linear(table), "other": lnp.Linear(np.eye(4))}
+    model = adapters.attach(base, rows_of(["table"]))
+    expected = table.copy()
+    expected[[0, 2]] = np.arange(8).reshape(2, 4)
+    tokens = np.array([[0, 1], [2, 2]])
+    np.testing.assert_array_equal(lnp.value(model["table"](tokens)), expected[tokens])
+    x = np.random.default_rng(1).normal(size=(3, 4))
+    np.testing.assert_allclose(lnp.value(model["head"](x)), x @ expected.T)
+    assert [path for path, _ in lnp.trainable(model)] == ["table.rows = head.rows"]
+    merged = lnp.merge(model)
+    np.testing.assert_array_equal(merged["table"].W, expected)
+    np.testing.assert_array_equal(merged["head"].W, expected)
+    adapters.save(model, tmp_path / "rows")
+    again = adapters.attach(base, tmp_path / "rows")
+    np.testing.assert_array_equal(lnp.freeze(again)["table"](tokens), expected[tokens])
+    assert adapters.load(tmp_path / "rows").raw["trainable_token_indices"] == {"table": [0, 2]}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (rows_of(["norm"]), "the model has no 'norm.weight'"),
+        (rows_of(["nothing"]), "the model has no 'nothing.weight'"),
+        (rows_of(["table"], tokens=(5,)), r"'table' of shape \(5, 4\) has no rows 5 of 4 numbers"),
+        (rows_of(["table"], d=3), "has no rows 2 of 3 numbers"),
+    ],
+)
+def test_rows_that_the_model_has_not_are_refused(adapter, words):
+    base = {"table": Embedding(np.eye(5, 4)), "head": lnp.Linear(np.eye(4))}
+    with pytest.raises(HubError, match=words):
+        adapters.attach(base, adapter)
+
+
+def test_rows_of_what_is_adapted_too_are_refused():
+    module = adapters.AdapterModule.of(A=np.ones((1, 5)), B=np.ones((4, 1)), alpha=1.0, embedding=True)
+    adapter = replace(rows_of(["table"]), modules={"table": module})
+    with pytest.raises(HubError, match="'table' is adapted and has trained rows"):
+        adapters.attach({"table": Embedding(np.eye(5, 4))}, adapter)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Maps in one array, as experts are."""
+
+    weights: Any
+
+    def __call__(self, x, i):
+        return x @ self.weights[i].T
+
+
+def test_each_expert_has_factors_of_its_own(tmp_path):
+    rng = np.random.default_rng(0)
+    W, A, B = (rng.normal(size=shape) for shape in ((3, 5, 4), (3, 2, 4), (3, 5, 2)))
+    module = replace(adapters.AdapterModule.of(A=A, B=B, alpha=6.0), parameter=True)
+    base, x = {"experts": Maps(W), "linear": lnp.Linear(np.eye(4))}, rng.normal(size=(7, 4))
+    model = adapters.attach(base, adapters.Adapter({"experts.weights": module}))
+    assert [path for path, _ in lnp.trainable(model)] == ["experts.weights.A", "experts.weights.B"]
+    merged = lnp.merge(model)
+    adapters.save(model, tmp_path / "experts")
+    again = adapters.attach(base, tmp_path / "experts")
+    for i in range(3):
+        expected = x @ (W[i] + 3 * B[i] @ A[i]).T
+        for each in (model, merged, again):
+            np.testing.assert_allclose(lnp.value(each["experts"](x, i)), expected)
+    with pytest.raises(HubError, match=r"'experts.weights' adapts experts of shape \(3, 5, 4\)"):
+        adapters.attach({**base, "experts": Maps(W[:2])}, tmp_path / "experts")

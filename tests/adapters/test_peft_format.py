@@ -303,3 +303,11 @@ def test_a_checkpoint_of_pickles_is_refused_with_the_reason(tmp_path):
 def test_a_directory_without_weights_is_refused(tmp_path):
     with pytest.raises(HubError, match=r"no model.safetensors and no model.safetensors.index.json"):
         open_model(tmp_path)
+
+
+def test_an_adapter_made_by_hand_names_its_modules_for_peft(tmp_path):
+    """Without them PEFT takes the defaults of the model's type, and leaves other modules out."""
+    made = adapters.AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1)
+    adapters.save(adapters.Adapter({"layers.0.o_proj": made, "head": made}), tmp_path / "made")
+    config = json.loads((tmp_path / "made" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["head", "layers.0.o_proj"]

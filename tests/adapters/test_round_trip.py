@@ -167,7 +167,7 @@ ADAPTERS = {
     "a module with PEFT's own name": ({"lora_A": PLAIN}, {}, "without lora_A and the like; got 'lora_A'"),
     "a path through such a name": ({"m.lora_B.q": PLAIN}, {}, "got 'm.lora_B.q'"),
     "a name that is a number": ({1: PLAIN}, {}, "got 1"),
-    "a name that is no text": ({"\ud800": PLAIN}, {}, "UTF-8"),
+    "a name that is no text": ({"\ud800": PLAIN}, {}, "(?i)utf-8"),
     "a module without factors": ({"q": AdapterModule({}, 1.0)}, {}, "'q' has no A"),
     "alpha that is text": ({"q": AdapterModule(PLAIN.parts, "x")}, {}, "must be real number, not str"),
     "factors that do not fit": (

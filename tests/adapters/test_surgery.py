@@ -177,9 +177,9 @@ COMBINATIONS = {
     "a weight too few": (["a", "b"], {"weights": [1.0]}, ValueError, "got 1 for 2 adapters"),
     "an unknown method": (
         ["a"],
-        {"method": "ties"},
+        {"method": "tie"},
         ValueError,
-        "method must be one of 'cat', 'linear', 'svd', got 'ties'",
+        "method must be one of 'sum', .*got 'tie'",
     ),
     "a weight that is not finite": (
         ["a"],
@@ -206,12 +206,11 @@ COMBINATIONS = {
         HubError,
         "model.layers.0.q_proj: the result is not finite",
     ),
-    "a rank for cat": (["a"], {"method": "cat", "rank": 2}, ValueError, "rank is for method 'svd'"),
     "different ranks": (
         ["a", "b"],
         {"method": "linear"},
         HubError,
-        r"has ranks \[1, 2\]; only 'cat' and 'svd'",
+        r"q_proj: ranks are \[1, 2\]; a way that adds factors needs equal ones, unlike 'sum'",
     ),
     "different shapes": (
         ["a", "c"],

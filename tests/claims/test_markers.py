@@ -1,4 +1,4 @@
-"""A bold statement of the course is a definition, a theorem or a count, or it carries the name of its claim."""
+"""A bold statement of the course says what it stands on: a claim, a proof, an assertion or a source."""
 
 import re
 from pathlib import Path
@@ -6,68 +6,49 @@ from pathlib import Path
 import pytest
 
 import claims
+from notebooks import about
 
 SOURCES = sorted((Path(__file__).parents[2] / "notebooks" / "src").glob("*.py"))
-BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- claim: (\S+) -->)?", re.S)
-SHORT = 3  # words: a term, not a statement
-
-# Definitions, theorems and counts, and what the lesson itself shows of one example by an assertion.
-NOT_EMPIRICAL = {
-    "They are linear maps, so a LoRA fits on each.",
-    "Where old inputs have nothing in these directions, nothing is forgotten.",
-    "1. Less to train.",
-    "2. Less to compute.",
-    "3. Less to store",
-    "inside of a network LoRA saves at most one third of the multiplications",
-    "If memory is short at rank 64, rank 8 will seldom help.",
-    "The singular values are the half axes.",
-    "Keep the first $r$ parts of the SVD, and no matrix of rank $r$ comes closer",
-    "Along a path, slopes multiply.",
-    "Where paths meet, gradients add.",
-    "What $W$ does forwards, $W^T$ does backwards.",
-    "Copy forwards, sum backwards.",
-    "The SVD is never beaten",
-    "the product is what counts, not its factors.",
-    "each bit halves it.",
-    "A block confines the outlier.",
-    "the loss cannot tell the two apart",
-    "The LoRA learns around the error of its base.",
-    "What differs hardly matters.",
-    "A high $\\phi$ says: the same inputs are used. It does not say: the same is done with them.",
-    "The rank in the file is 2, and 1 is needed",
-    "A cut update can be worse than none at all.",
-    "every matrix has as many independent rows as independent columns.",
-    "The rank is the number of directions that the outputs need.",
-    "Every column of $BA$ is a mixture of the columns of $B$.",
-    "measured data has full rank, unless its columns are tied by how they were made",
-    "A direction matters if the error changes when you take it away.",
-}
 
 
-def bold(text):
-    """Each bold statement with the claim that it names, or None."""
-    prose = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
-    found = ((" ".join(words.split()), name) for words, name in BOLD.findall(prose))
-    return [(words, name) for words, name in found if len(words.split()) > SHORT and not words.endswith("?")]
+def sections(text):
+    """The parts of a lesson between its headings, with prose and code."""
+    return re.split(r"^# #+ ", text, flags=re.MULTILINE)
 
 
-def unmarked(text):
-    return [words for words, name in bold(text) if not name and words not in NOT_EMPIRICAL]
+def wrong(text):
+    """Statements without a marker, of a kind that is not known, or whose marker does not lead anywhere."""
+    for words, kind, what in about.statements(text):
+        section = next(part for part in sections(text) if f"<!-- {kind}: {what} -->" in part or not kind)
+        right = {
+            "claim": what in claims.names(),
+            "proof": len(what.split()) > 2,
+            "shown": len(what.split()) > 2 and ("assert " in section or "in " in what),
+            "source": all(part in text.partition("## Further reading")[2] for part in what.split(", ")),
+        }
+        if not right.get(kind):
+            yield words
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-def test_a_bold_statement_names_its_claim(source):
-    text = source.read_text(encoding="utf-8")
-    assert unmarked(text) == []
-    assert {name for _, name in bold(text) if name} <= {*claims.names()}
+def test_a_bold_statement_says_what_it_stands_on(source):
+    assert list(wrong(source.read_text(encoding="utf-8"))) == []
 
 
-def test_a_statement_without_its_claim_is_found():
-    text = "# It is so:\n# **Rank one is always\n# enough for text.** And **LoRA** is short.\n"
-    assert unmarked(text) == ["Rank one is always enough for text."]
-    assert unmarked(text.replace("text.**", "text.**<!-- claim: low-rank-suffices -->")) == []
+def test_a_statement_that_stands_on_nothing_is_found():
+    text = "# ## It is so\n# **Rank one is always\n# enough for text.**{} And **LoRA** is short.\n"
+    bold = "Rank one is always enough for text."
+    assert list(wrong(text.format(""))) == [bold]
+    assert list(wrong(text.format("<!-- hope: it would be good -->"))) == [bold]
+    assert list(wrong(text.format("<!-- claim: no-such-claim -->"))) == [bold]
+    assert list(wrong(text.format("<!-- claim: low-rank-suffices -->"))) == []
+    assert list(wrong(text.format("<!-- shown: losses of both -->"))) == [bold]
+    assert list(wrong(text.format("<!-- shown: losses of both -->") + "\n# %%\nassert 1 < 2\n")) == []
+    assert list(wrong(text.format("<!-- source: Cover, 1965 -->"))) == [bold]
+    read = "\n# ## Further reading\n# - T. Cover, 1965\n"
+    assert list(wrong(text.format("<!-- source: Cover, 1965 -->") + read)) == []
 
 
-def test_the_list_of_exceptions_has_nothing_that_no_lesson_says():
-    said = {words for source in SOURCES for words, _ in bold(source.read_text(encoding="utf-8"))}
-    assert said >= NOT_EMPIRICAL
+def test_every_kind_of_marker_is_used():
+    found = {one.kind for source in SOURCES for one in about.statements(source.read_text(encoding="utf-8"))}
+    assert found == set(about.KINDS)

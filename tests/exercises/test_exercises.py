@@ -5,6 +5,8 @@ import doctest
 import inspect
 import re
 import time
+import tomllib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -23,15 +25,31 @@ from lora_np.exercises import (
 from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.catalogue import functions
 from lora_np.exercises.drawing import Draw, Rejected
-from tests.attempts import attempts
-from tests.drawing import FULL, every, few
+from lora_np.grading.repository import FOLDER
+from tests.attempts import Attempt, attempts
+from tests.drawing import FULL, SHARE, every, few
 
 SEEDS = range(50) if FULL else range(1)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
 PROJECT = {one.name for one in lessons()[-1].exercises}
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]
-MISTAKES = [one for one in attempts() if one.breaks]
-RIGHT = [one for one in attempts() if not one.breaks]
+
+
+def answers_to_the_project():
+    """Of ``build_a_lora.toml``: each as a change of the solution."""
+    for name, several in tomllib.loads((FOLDER / "build_a_lora.toml").read_text("utf-8")).items():
+        for told, one in several.items():
+            code = solution(name).code
+            for old, new in zip(one["put"][::2], one["put"][1::2], strict=True):
+                assert old in code, (name, told)
+                code = code.replace(old, new) if old else new + code
+            yield Attempt(name, told, code, one.get("breaks", ""))
+
+
+ATTEMPTS = [*attempts(), *answers_to_the_project()]
+MISTAKES = [one for one in ATTEMPTS if one.breaks]
+RIGHT = [one for one in ATTEMPTS if not one.breaks]
+KNOWN = [(one, wrong) for one in ALL for wrong in one.mistakes]
 
 
 def name_of(one):
@@ -68,7 +86,7 @@ def in_float32(function):
 
 
 def test_lessons_have_two_to_five_exercises_each_and_the_project_six_steps():
-    assert [lesson.number for lesson in lessons()] == list(range(1, len(lessons()) + 1))
+    assert [lesson.number for lesson in lessons()] == list(range(len(lessons())))
     *others, project = lessons()
     assert all(2 <= len(lesson.exercises) <= 5 for lesson in others)
     assert len(project.exercises) == 6
@@ -88,11 +106,65 @@ def test_the_solution_passes(one, precision):
         assert time.process_time() - began < 20
 
 
-@pytest.mark.parametrize("one", RIGHT, ids=name_of)
+@every("one", few(RIGHT, 8))
 def test_another_right_answer_passes(one):
+    function, asked = function_of(one.source, one.exercise), exercise(one.exercise)
     for seed in SEEDS:
-        result = outcome(exercise(one.exercise), one.source, other_questions(seed))
-        assert result.passed, result
+        for coarse in {False, asked.dtype == "float32"}:
+            result = judge(asked, here(in_float32(function) if coarse else function), other_questions(seed))
+            assert result.passed, result
+
+
+def test_every_exercise_has_six_wrong_answers_and_four_right_ones():
+    counts = Counter((one.exercise, bool(one.breaks)) for one in ATTEMPTS)
+    assert min(counts[one.name, True] for one in ALL) >= 6
+    assert min(counts[one.name, False] for one in ALL) >= 4
+
+
+def test_a_check_names_the_known_mistake():
+    """Each known mistake fails, and is called by its name; other code that makes it gets the same name."""
+    told, asked = 0, few(KNOWN, SHARE)
+    for one, wrong in asked:
+        result = judge(one, here(function_of(wrong.code, one.name)), QUESTIONS)
+        assert not result.passed, (one.name, wrong.name)
+        told += any(verdict.mistake == wrong.name for verdict in result.verdicts)
+    assert told >= 2 / 3 * len(asked)
+
+
+def test_a_named_mistake_comes_with_a_hint():
+    def lora_forward(x, W0, A, B, alpha):
+        return x @ W0.T + (x @ A.T) @ B.T
+
+    (verdict,) = exercises.check(lora_forward).verdicts
+    assert verdict.mistake == "without alpha / r"
+    hint = exercise("lora_forward").hints[2]
+    assert f"This is what comes out without alpha / r. Hint: {hint}" in verdict.message
+
+
+def test_an_answer_that_no_known_mistake_gives_gets_no_name():
+    def lora_forward(x, W0, A, B, alpha):
+        return x @ W0.T + 7.25 * alpha
+
+    assert "comes out" not in exercises.check(lora_forward).message
+
+
+@every("one", EXERCISES)
+def test_a_known_mistake_is_another_program_than_the_solution(one):
+    assert one.name == "train_lora" or len(one.mistakes) >= 6
+    codes = {ast.unparse(ast.parse(code)) for code in (one.answer, *(wrong.code for wrong in one.mistakes))}
+    assert len(codes) == 1 + len(one.mistakes)
+
+
+def test_an_answer_that_passes_all_laws_and_not_the_example_is_told():
+    def lora_count(d, k, r):
+        return 6 if (d, k, r) == (3, 2, 1) else r * (d + k)
+
+    result = exercises.check(lora_count)
+    assert not result.passed
+    assert repr(result).splitlines()[1:] == [
+        "  The statement's example holds: lora_count(3, 2, 1) must give 5, got 6",
+        "  lora_count(3, 2, 1)",
+    ]
 
 
 @pytest.mark.parametrize("one", EXERCISES)
@@ -130,8 +202,9 @@ def test_a_function_that_forgets_to_return_is_told_so():
 
 LONG = {  # right on everything smaller
     "four times the root of the longer side", "four times the root of the shorter side", "blocks of equal size",
+    "eigenvectors as rows", "all entries above sigma", "d + k without roots",
 }  # fmt: skip
-LIMITS = ("bytes of memory", "steps of Python")
+LIMITS = ("bytes of memory", "steps of Python", "standard deviation", "must be random")
 SAME_ANSWER = ("not allowed", "has changed", *LIMITS, "same start", "another start")
 
 
@@ -152,10 +225,10 @@ def pasted(call, source, name):
 @pytest.mark.parametrize(
     ("one", "questions"),
     [
-        *(pytest.param(one, QUESTIONS, id=f"{name_of(one)}-student") for one in MISTAKES),
+        *(pytest.param(one, QUESTIONS, id=f"{name_of(one)}-student") for one in few(MISTAKES, 3)),
         *(
             pytest.param(one, other_questions(20_000), id=f"{name_of(one)}-grader")
-            for one in few(MISTAKES, 5)
+            for one in few(MISTAKES, 12)
         ),
     ],
 )
@@ -281,6 +354,7 @@ def test_an_outcome_shows_points_laws_and_the_smallest_input():
     assert repr(result).splitlines() == [
         "column_of_product: 0 of 1 point",
         "  Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0",
+        f"  This is what comes out with the first column of B only. Hint: {exercise('column_of_product').hints[1]}",
         "  B = np.array([[0., 1.]])",
         "  A = np.array([[0.], [1.]])",
         "  j = 0",
@@ -341,8 +415,8 @@ def test_check_wants_a_function_that_an_exercise_knows():
 
 def test_lessons_by_number():
     assert [lesson.slug for lesson in lessons([2])] == ["factor-a-matrix"]
-    beyond = len(lessons()) + 1
-    with pytest.raises(ValueError, match=f"lesson must be between 1 and {beyond - 1}, got {beyond}"):
+    beyond = len(lessons())
+    with pytest.raises(ValueError, match=f"lesson must be between 0 and {beyond - 1}, got {beyond}"):
         lessons([beyond])
 
 

@@ -88,7 +88,7 @@ def test_feedback(graded):
 
 def test_what_is_written(graded, tmp_path):
     written = graded.write(tmp_path / "out" / "grades.csv")
-    assert [path.name for path in written] == ["grades.csv", "grades-feedback"]
+    assert [path.name for path in written] == ["grades.csv", "grades-feedback", "grades-laws.csv"]
     assert sorted(path.stem for path in written[1].iterdir()) == sorted(graded.reports)
 
 
@@ -546,4 +546,4 @@ def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_
         subprocess.run(command, check=True, capture_output=True)
         assert (tmp_path / "g.csv").read_text() == right
     assert {row["student"]: int(row["points"]) for row in csv.DictReader(io.StringIO(right))} == expected
-    assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g-laws.csv", "g.csv"]

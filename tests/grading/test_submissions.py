@@ -94,7 +94,7 @@ def test_a_report_says_points_and_laws(tmp_path):
     assert text.endswith("2 of 3 points.")
     assert report.to_dict()["exercises"][0] == {
         "exercise": "lora_count", "passed": True, "points": 1, "of": 1,
-        "laws": [{"law": "entries", "passed": True, "message": "", "call": ""}],
+        "laws": [{"law": "entries", "passed": True, "message": "", "call": "", "mistake": ""}],
     }  # fmt: skip
 
 

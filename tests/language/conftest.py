@@ -138,6 +138,12 @@ def before(*tokens):
     return {"type": "Sequence", "processors": [level, {"type": "TemplateProcessing", **template}]}
 
 
+def checkpoint_name(path):
+    """The name in a checkpoint of the array at ``path`` in the tree."""
+    module, _, name = path.rpartition(".")
+    return f"{module}.{ {'W': 'weight', 'b': 'bias'}.get(name, name) }"
+
+
 def random_model(rng=0, dtype=np.float32, **changes):
     """A tiny Llama with random weights."""
     random = np.random.default_rng(rng)

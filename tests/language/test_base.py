@@ -10,6 +10,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
+from recipes import samples
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "lora_np" / "language" / "data" / "austen"
@@ -155,3 +156,39 @@ def test_transformers_and_peft_say_the_same():
             theirs = peft.PeftModel.from_pretrained(theirs, path)
         said = theirs.generate(input_ids=prompt, max_new_tokens=120, do_sample=False)[0]
         assert tokenizer.decode(said) == language.generate(ours, "Mr. Darcy ", tokens=120, temperature=0)
+
+
+@pytest.mark.parametrize("name", samples.STYLES)
+def test_the_page_shows_what_the_recipe_writes(name):
+    """The first two of the twenty samples, before and after, at the temperature that the page names."""
+    page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
+    style, model = samples.STYLES[name], language.load("austen")
+    adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
+    before, after = (samples.samples(each, style, style.temperature, count=2) for each in (model, adapted))
+    assert f"## Adapter: {name}, at temperature {style.temperature}\n" in page
+    for i in range(2):
+        assert samples.pair(i, name, style, before[i], after[i]) in page
+
+
+@pytest.mark.parametrize("name", samples.STYLES)
+def test_a_best_temperature_is_the_lowest_that_seldom_repeats(name):
+    """As the page counts it."""
+    page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
+    part = page.partition(f"## Adapter: {name}, ")[2].partition("\n**Read")[0]
+    counted = dict(re.findall(r"\| (0\.\d) \| .* \| ([\d.]+)% \|", part))
+    assert len(counted) == len(samples.TEMPERATURES)
+    seldom = [float(t) for t, percent in counted.items() if float(percent) <= 100 * samples.REPEATED]
+    assert min(seldom) == samples.STYLES[name].temperature
+    assert samples.repeated("the sea and the sea") == 1 / 4
+
+
+def test_the_card_says_what_lower_ranks_leave(tmp_path):
+    """The loss of one rank, on the held-out tenth; the best temperature is the page's."""
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    text = language.read_text("genesis")
+    adapters.resize(adapters.load(language.located_adapter("king-james")), tmp_path / "small", rank=4)
+    speaker = adapters.attach(language.load("austen"), tmp_path / "small")
+    loss = language.likelihood(speaker, text[len(text) * 9 // 10 :]).loss
+    assert f"\n| 4 | {loss:.3f} | And the " in card
+    for style in samples.STYLES.values():
+        assert f"at temperature {style.temperature} |" in card

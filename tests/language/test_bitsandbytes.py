@@ -12,6 +12,8 @@ from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
 
+from .conftest import checkpoint_name
+
 CONFIG = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -93,7 +95,7 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
     expected = dense()
     options = {"double": True} if double else {}
     for paths, a in leaves(plain):
-        name = language.decoder.checkpoint_name(paths.split(" = ")[0])
+        name = checkpoint_name(paths.split(" = ")[0])
         W = expected[name]
         np.testing.assert_array_equal(a, quantise(W, kind, **options).dequantised() if "proj" in name else W)
     tokens = np.arange(12)[None]

@@ -9,8 +9,9 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
+from lora_np.language import blocks
 from lora_np.models import family_names, family_of
-from tests.drawing import every, twentieth
+from tests.drawing import FULL, every, twentieth
 
 from .family_cases import CASES, SIZE, data, torch_loss
 
@@ -40,6 +41,12 @@ KINDS = {
     "saved maps": {"modules_to_save": "a map", "target_modules": "ends"},
     "saved head": {"modules_to_save": ["lm_head"]},
     "head and embedding": {"target_modules": "ends of the model"},
+    "token rows": {"trainable_token_indices": [1, 4, 30], "target_modules": "ends"},
+    "experts": {
+        "r": 2,
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+        "target_modules": "ends",
+    },
 }
 
 
@@ -123,15 +130,27 @@ def trained_names(model):
         ".lora_embedding_A.default": ".A",
         ".lora_embedding_B.default": ".B",
         ".lora_magnitude_vector.default.weight": ".m",
+        ".token_adapter.trainable_tokens_delta.default": ".rows",
         ".weight": ".W",
         ".bias": ".b",
     }
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             name = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
-            name = name.replace(".base_layer.", ".")
+            name = name.replace(".experts.base_layer.lora_", ".experts.gate_up_proj.lora_")
+            name = name.replace(".experts.lora_", ".experts.down_proj.lora_").replace(".base_layer.", ".")
             end = next(end for end in ends if name.endswith(end))
             yield name.removesuffix(end) + ends[end], parameter
+
+
+def by_expert(path, gradient):
+    """A gradient of PEFT's, whose factors of experts are matrices, as a stack of them; others as they are."""
+    if ".experts." not in path:
+        return gradient
+    r = KINDS["experts"]["r"]
+    if path.endswith(".A"):
+        return gradient.reshape(-1, r, gradient.shape[1])
+    return gradient.reshape(len(gradient), r, -1).transpose(2, 0, 1)
 
 
 def plain(path):
@@ -139,11 +158,26 @@ def plain(path):
     return path.split(" = ")[0].replace(".lora.", ".").replace(".base.", ".")
 
 
+def watched_routers(patch):
+    """The distances, from now on, between what counts just enough to be chosen and what just does not."""
+    margins, call = [], blocks.Routed.__call__
+
+    def routed(self, x, **how):
+        scores = -np.sort(-lnp.value(self.router(x.reshape(-1, x.shape[-1]))), axis=1)
+        if scores.shape[1] > self.chosen:
+            margins.append((scores[:, self.chosen - 1] - scores[:, self.chosen]).min())
+        return call(self, x, **how)
+
+    patch.setattr(blocks.Routed, "__call__", routed)
+    return margins
+
+
 def gradients(model, tokens, labels):
     model.zero_grad()
     loss = torch_loss(model, tokens, labels)
     loss.backward()
-    return loss, {path: array(parameter.grad).copy() for path, parameter in trained_names(model)}
+    grads = {path: array(parameter.grad).copy() for path, parameter in trained_names(model)}
+    return loss, {path: by_expert(path, gradient) for path, gradient in grads.items()}
 
 
 def twenty_steps(model):
@@ -161,16 +195,26 @@ def twenty_steps(model):
     return np.array(losses)
 
 
-#: In an order of its own, so that a twentieth has each family and each kind.
+ROUTED = [name for name, case in zip(NAMES, CASES, strict=True) if "num_experts_per_tok" in case[2]]
+#: In an order of its own, so that a twentieth has each family and each kind; then those of one kind of layer.
 PAIRS = sorted(itertools.product(NAMES, KINDS), key=lambda pair: crc32(repr(pair).encode()))
+APART = {
+    "token rows": [("llama, tied", "token rows"), ("gpt_neox", "token rows")],
+    "experts": [("mixtral", "experts"), ("qwen2_moe", "experts")],
+}
+DRAWN = [
+    *twentieth([pair for pair in PAIRS if pair[1] not in APART]),
+    *([pair for pair in PAIRS if pair[1] == "token rows"] if FULL else APART["token rows"]),
+    *([pair for pair in PAIRS if pair[1] == "experts" and pair[0] in ROUTED] if FULL else APART["experts"]),
+]
 
 
 def test_every_family_that_runs_has_a_case():
     assert {family for family, _, _ in CASES} == set(RUNNING)
 
 
-@pytest.mark.parametrize(("case", "kind"), twentieth(PAIRS))
-def test_a_family_with_an_adapter(case, kind, tmp_path):
+@pytest.mark.parametrize(("case", "kind"), DRAWN)
+def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
     """Logits, losses, gradients, twenty steps, files in both directions, merged and opened again."""
     theirs = peer(case)
     theirs.save_pretrained(tmp_path / "base")
@@ -194,24 +238,33 @@ def test_a_family_with_an_adapter(case, kind, tmp_path):
     model.float()
     found = {plain(path): leaf.grad for path, leaf in lnp.trainable(mine)}
     assert found.keys() == exact.keys()
+    errors = []
     for path, gradient in exact.items():
         conv1d = (
             case.startswith("gpt2") and path.endswith(".W") and gradient.ndim == 2 and "lm_head" not in path
         )
         right = gradient.T if conv1d else gradient
-        assert closeness(found[path], right) < max(1e-5, 2 * closeness(single[path], gradient)), path
+        errors.append((closeness(found[path], right), closeness(single[path], gradient)))
+        assert errors[-1][0] < max(1e-5, 1.5 * errors[-1][1]), path
+    mean, theirs_mean = np.exp(np.mean(np.log(np.maximum(errors, 1e-9)), axis=0))
+    assert mean < 1.6 * theirs_mean  # over thousands of gradients they are as far from float64 as torch's
 
     mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
     run = lnp.start(lnp.AdamW(lr=1e-3, weight_decay=0.01), mine)
-    losses = []
+    losses, ties = [], 20
     for step in range(20):
-        loss = language.token_loss(mine, *data(seed=step))
+        with monkeypatch.context() as patch:
+            margins = watched_routers(patch)
+            loss = language.token_loss(mine, *data(seed=step))
         losses.append(loss.item())
+        if min(margins, default=1) < 1e-6:  # which of two experts is better, float32 does not tell
+            ties = min(ties, step)
         loss.backward()
         run.step()
     theirs_32 = twenty_steps(model)
     if not np.allclose(losses, theirs_32, rtol=1e-5, atol=0):  # then ours are no farther from float64
         right = twenty_steps(adapted(peer(case), kind).double())
+        losses, theirs_32, right = (np.array(each[: ties or 1]) for each in (losses, theirs_32, right))
         assert np.abs(losses / right - 1).max() <= np.abs(theirs_32 / right - 1).max()
 
     adapters.save(mine, tmp_path / "ours")
@@ -228,9 +281,9 @@ def test_a_family_with_an_adapter(case, kind, tmp_path):
     assert closeness(mine(tokens), opened(torch.tensor(tokens)).logits) < 1e-5
 
 
-@every("case", twentieth(NAMES))
-def test_trained_rows_of_tokens_are_merged_into_the_files(case, tmp_path_factory):
-    """Attaching them is refused by name; merged on disk, the model is PEFT's."""
+@every(("case", "of_head"), [(case, head) for head in (False, True) for case in twentieth(NAMES)])
+def test_trained_rows_of_tokens_are_attached_and_merged_into_the_files(case, of_head, tmp_path_factory):
+    """With rows of the head that are its own, or those of an embedding to which it may be tied."""
     folder = tmp_path_factory.mktemp("rows")
     theirs = peer(case)
     theirs.save_pretrained(folder / "base")
@@ -242,7 +295,7 @@ def test_trained_rows_of_tokens_are_merged_into_the_files(case, tmp_path_factory
             r=3,
             init_lora_weights=False,
             target_modules=["c_attn", "query_key_value", "v_proj", "qkv_proj"],
-            trainable_token_indices={name: [1, 5, 36]},
+            trainable_token_indices={name: [1, 5, 36], **({"lm_head": [5, 7]} if of_head else {})},
         ),
     ).eval()
     with torch.no_grad():
@@ -250,14 +303,16 @@ def test_trained_rows_of_tokens_are_merged_into_the_files(case, tmp_path_factory
             if "trainable_tokens" in path:
                 parameter.normal_(0, 0.3)
     model.save_pretrained(folder / "adapter")
-    with pytest.raises(
-        ValueError, match="trainable_token_indices are not supported in a model of ours; merge them"
-    ):
-        adapters.attach(language.load(folder / "base"), folder / "adapter")
     adapters.merge(folder / "base", folder / "adapter", folder / "merged")
     tokens, _ = data()
     tokens[:, ::3] = 5
-    assert closeness(language.load(folder / "merged")(tokens), model(torch.tensor(tokens)).logits) < 1e-5
+    expected = model(torch.tensor(tokens)).logits
+    assert closeness(language.load(folder / "merged")(tokens), expected) < 1e-5
+    mine = adapters.attach(language.load(folder / "base"), folder / "adapter")
+    assert closeness(mine(tokens), expected) < 1e-5
+    adapters.save(mine, folder / "again")
+    again = adapters.attach(language.load(folder / "base"), folder / "again")
+    np.testing.assert_array_equal(lnp.freeze(again)(tokens), lnp.freeze(mine)(tokens))
 
 
 # With the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter text.

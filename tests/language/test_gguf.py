@@ -24,7 +24,7 @@ from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 from tests.gguf_files import save_gguf
 
-from .conftest import BYTES, nasty, needs_tokenizers
+from .conftest import BYTES, checkpoint_name, nasty, needs_tokenizers
 
 LLAMA = {
     "llama.embedding_length": 32,
@@ -112,9 +112,7 @@ def test_a_model_is_read_as_it_was_written(tmp_path, kind, family, head, biases)
     arrays = write(path, kind=kind, family=family, head=head, biases=biases)
     dense, few = language.load(path), language.load(path, quantised=True)
     for model in (dense, few):
-        found = {
-            language.decoder.checkpoint_name(p): a for paths, a in leaves(model) for p in paths.split(" = ")
-        }
+        found = {checkpoint_name(p): a for paths, a in leaves(model) for p in paths.split(" = ")}
         if not head:
             assert found.pop("lm_head.weight") is found["model.embed_tokens.weight"]
         assert found.keys() == arrays.keys()

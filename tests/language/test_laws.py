@@ -1,6 +1,7 @@
 """Fused primitives against the composed texts that define them: values and gradients, in float64."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ import pytest
 import lora_np as lnp
 from lora_np import language
 from lora_np.language import composed, fused
+from lora_np.language.blocks import Cache, positions
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
+
+from .conftest import random_model
 
 
 def random(rng, *shape):
@@ -180,3 +184,49 @@ def test_a_loss_of_nothing(model):
     tokens = np.zeros((1, 4), int)
     with pytest.raises(ValueError, match="all 4 labels are -100"):
         language.token_loss(model, tokens, np.full((1, 4), -100))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
+    """Whatever the order of the texts, and with a cache of those before."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 12))
+    texts = rng.integers(0, 3, (int(rng.integers(1, 4)), n))
+    expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
+    np.testing.assert_array_equal(positions(n, None, texts), expected)
+    before = int(rng.integers(0, n))
+    cache = Cache(n)
+    cache.extend(*np.zeros((2, len(texts), before, 1, 2)), texts[:, :before])
+    found = positions(n - before, cache, texts[:, before:])
+    np.testing.assert_array_equal(found, np.array(expected)[:, before:])
+
+
+LONG = {
+    "plain": {},
+    "capped": {"model_type": "gemma2", "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 5000},
+    "windows": {"model_type": "mistral", "sliding_window": 300},
+}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("composing", [False, True])
+@pytest.mark.parametrize("kind", LONG)
+def test_the_memory_of_a_long_prompt_grows_with_its_length(kind, composing, padded):
+    """And not with its square, with or without another text beside it."""
+    tokens = 2048
+    # one layer, whose scores of all tokens and heads would take 64 MiB
+    model = random_model(**{"num_hidden_layers": 1, "max_position_embeddings": tokens, **LONG[kind]})
+    model = language.composed_operations(model) if composing else model
+    prompt = np.random.default_rng(0).integers(0, 30, (1, tokens))
+    texts = np.arange(tokens)[np.newaxis] >= 100 if padded else None
+    caches = [Cache(tokens) for _ in model.model.layers]
+    tracemalloc.start()
+    try:
+        said = model.model(prompt, caches=caches, texts=texts)[:, -1]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    fixed = 4 * fused.KEPT if not composing and kind != "capped" else 0
+    assert peak < fixed + tokens * 4 * 1200
+    if not (composing or padded):
+        np.testing.assert_allclose(said, model.model(prompt)[:, -1], atol=1e-5)

@@ -16,7 +16,7 @@ from lora_np import adapters, language
 from lora_np.language.decoder import Cache, RMSNorm
 from lora_np.language.settings import decoder_settings
 
-from .conftest import CONFIG, LETTERS, before, byte_level, needs_tokenizers, random_model
+from .conftest import CONFIG, LETTERS, before, byte_level, checkpoint_name, needs_tokenizers, random_model
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -446,7 +446,7 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
     plain, bos = (
         language.build(
             model.config,
-            {language.decoder.checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
+            {checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
             vocabulary=language.Subwords(byte_level(special=["<s>"], post_processor=processor)),
         )
         for processor in (None, before(("<s>", 256)))

@@ -9,7 +9,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 
-from .conftest import byte_level
+from .conftest import byte_level, checkpoint_name
 from .family_cases import SIZE, data, torch_loss
 
 pytestmark = [
@@ -273,11 +273,7 @@ def test_a_directory_of_ours_opens_in_transformers_with_the_same_greedy_text(cas
     letters = "".join(map(chr, range(65, 65 + SIZE["vocab_size"])))
     model = language.build(
         model.config,
-        {
-            language.decoder.checkpoint_name(p): a
-            for names, a in lnp.leaves(model)
-            for p in names.split(" = ")
-        }.get,
+        {checkpoint_name(p): a for names, a in lnp.leaves(model) for p in names.split(" = ")}.get,
         vocabulary=language.Characters(letters),
     )
     language.save(model, tmp_path / "ours")

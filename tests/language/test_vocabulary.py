@@ -200,7 +200,6 @@ def test_characters_are_read_by_the_library():
 LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 END = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-CAPITALS, SMALL = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 # As the models' own files have them.
 MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes with them
     "gpt-2": (None, {}),
@@ -213,22 +212,6 @@ MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes w
     "qwen2": (
         [rf"{CONTRACTIONS}|{LETTERS}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*{END}"],
         {"normal": "NFC"},
-    ),
-    "deepseek-v3": (
-        [
-            r"\p{N}{1,3}",
-            r"[一-龥぀-ゟ゠-ヿ]+",
-            "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-            "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
-        ],
-        {"bos": True},
-    ),
-    "tekken": (
-        [
-            rf"[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}*{SMALL}+|[^\r\n\p{{L}}\p{{N}}]?{CAPITALS}+{SMALL}*|\p{{N}}"
-            rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*{END}"
-        ],
-        {"bos": True},
     ),
 }
 

@@ -353,7 +353,8 @@ def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
     inputs = {name: rng.normal(size=(40, W.shape[1])) * 0.5 ** np.arange(W.shape[1])
               for name, W in named.items() if W.ndim == 2 for name in [name.removesuffix(".weight")]}  # fmt: skip
     opened = adapters.load(folder)
-    for given in ({}, {"inputs": inputs}):
+    grams = {name: X.T @ X for name, X in inputs.items()}
+    for given in ({}, {"grams": grams}):
         found = adapters.to_lora(folder, base=base, error=error, any_base=True, **given)
         for name, module in found.items():
             tensors = {each: part.read() for each, part in opened[name].parts.items()}
@@ -364,8 +365,8 @@ def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
             best = np.sqrt(np.append(np.cumsum(np.linalg.svdvals(products)[::-1] ** 2)[::-1], 0))
             assert left <= error * (1 + 1e-6)
             assert best[module.rank - 1] / np.linalg.norm(products) > error
-    with pytest.raises(HubError, match="no inputs of 'down'"):
-        adapters.to_lora(folder, base=base, error=error, any_base=True, inputs={"up": inputs["up"]})
+    with pytest.raises(HubError, match="no Gram matrix of the inputs of 'down'"):
+        adapters.to_lora(folder, base=base, error=error, any_base=True, grams={"up": grams["up"]})
 
 
 def rewritten(folder, change=None, **raw):

@@ -29,7 +29,7 @@ def cut_the_svd(lesson):
     assert round(lnp.rank_errors(pixels, relative=True)[8], 2) == 0.65
 
 
-def train(lesson):
+def compare_with_the_best(lesson):
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=100))
     start = lnp.inject(lesson.base, rank=8, rng=0)
     short = lnp.fit(
@@ -46,7 +46,7 @@ def train(lesson):
     assert max(trained[rank] / best[rank - 1] for rank in range(1, 10)) < 1.02
 
 
-def adapt_a_real_model(lesson):
+def learn_without_forgetting(lesson):
     pixels = np.concatenate([some[lesson.learning] for some in (lesson.old, lesson.new)])
     answers = np.tile(lesson.answers[lesson.learning], 2)
     found = []
@@ -117,6 +117,20 @@ def weigh_an_update(lesson):
     assert np.isclose(error(0 * update) - error(lesson.updates["full"]), 0.044, atol=1e-3)
 
 
+def adapt_a_real_model(lesson):
+    full, lora = lesson.work(4096, 4096)[0], lesson.multiplications(4096, 4096, 682)
+    assert lora <= full < lesson.multiplications(4096, 4096, 683)
+
+
+def merge_two_tasks(lesson):
+    lnp.adapters.combine(list(lesson.paths.values()), "answer", weights=[0.6, 0.3])
+    found = lesson.losses(lnp.adapters.attach(lesson.model, lnp.adapters.load("answer")))
+    assert np.allclose(found, [1.26, 1.87], atol=0.01)
+    compared = lnp.adapters.diff(lesson.paths["Bible"], "sum")
+    assert 0.5 < np.median([row.difference for row in compared.rows]) < 0.9
+    assert 0.6 < np.median([row.cosine for row in compared.rows]) < 0.8
+
+
 def adapt_a_language_model(lesson):
     assert np.isclose(lesson.loss(lesson.shipped, "test"), 1.18, atol=0.01)
     assert np.isclose(lesson.after["test"], 1.39, atol=0.01)
@@ -135,8 +149,9 @@ def four_bits(lesson):
 
 
 COMPUTED = [
-    see_rank, cut_the_svd, train, adapt_a_real_model, choose_rank_alpha_and_initialisation,
-    open_a_real_adapter, look_inside_an_update, weigh_an_update, adapt_a_language_model, four_bits,
+    see_rank, cut_the_svd, compare_with_the_best, adapt_a_real_model, learn_without_forgetting,
+    choose_rank_alpha_and_initialisation, open_a_real_adapter, look_inside_an_update, weigh_an_update,
+    adapt_a_language_model, merge_two_tasks, four_bits,
 ]  # fmt: skip
 
 

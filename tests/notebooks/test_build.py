@@ -33,6 +33,7 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(build, "SOURCES", tmp_path / "src")
     monkeypatch.setattr(build, "NUMBERED", {"add": "01-add"})
+    monkeypatch.setattr(build, "ending", lambda source: "## The next lesson\n\nMultiply.")
     (tmp_path / "src").mkdir()
     write(tmp_path, LESSON)
     return tmp_path
@@ -48,6 +49,7 @@ def executed(tmp_path_factory):
         patch.setattr(build, "NOTEBOOKS", folder)
         patch.setattr(build, "SOURCES", folder / "src")
         patch.setattr(build, "NUMBERED", {"add": "01-add"})
+        patch.setattr(build, "ending", lambda source: "## The next lesson\n\nMultiply.")
         assert build.main([]) == 0
     return (folder / "01-add.ipynb").read_bytes()
 
@@ -89,7 +91,8 @@ def test_building_again_changes_no_byte(built, executed):
 def test_notebook_holds_outputs_alt_text_and_nothing_of_this_machine(built):
     notebook = nbformat.read(built / "01-add.ipynb", as_version=4)
     nbformat.validate(notebook)
-    _, printed, drawn = notebook.cells
+    _, printed, drawn, _ = notebook.cells
+    assert notebook.metadata.seconds in (10, 20)
     assert printed.outputs == [{"output_type": "stream", "name": "stdout", "text": "sum:\n5\n"}]
     (figure,) = drawn.outputs
     assert figure.metadata["image/png"]["alt"] == "A line from the lower left to the upper right"
@@ -113,6 +116,26 @@ def test_check_sees_each_change_of_a_source(built, executed, capsys, old, new):
     assert build.main(["--check"]) == 1
     assert "differs" in capsys.readouterr().out
     assert (built / "01-add.ipynb").read_bytes() == executed
+
+
+def test_prose_alone_is_renewed_without_running_the_code(built, executed, monkeypatch):
+    write(built, LESSON.replace("What is 2 + 3?", "How much is 2 + 3?"))
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "execute", lambda notebook: pytest.fail("executed"))
+        assert build.main(["--prose"]) == 0
+    assert "How much" in (built / "01-add.ipynb").read_text(encoding="utf-8")
+    assert build.main(["--check"]) == 0
+    write(built, LESSON.replace("print(2 + 3)", "print(2 + 4)"))
+    assert build.main(["--prose"]) == 0
+    assert '"sum:\\n",\n      "6\\n"' in (built / "01-add.ipynb").read_text(encoding="utf-8")
+
+
+def test_a_lesson_ends_with_its_exercises_and_the_next():
+    first, *_, last = build.lessons()
+    assert "`lora-np exercises start my-exercises --lesson 0`" in build.ending(first)
+    assert "(../practice/00-follow-the-post.md)" in build.ending(first)
+    assert "[See rank](01-see-rank.ipynb). What is the number" in build.ending(first)
+    assert "build-a-lora.md)" in build.ending(last)
 
 
 def edit(course, change):
@@ -200,4 +223,4 @@ def test_equal_cells_get_different_ids_and_the_same_in_every_run(course):
     write(course, code("x = 1") * 2)
     first, second = build.read(build.lessons()[0]), build.read(build.lessons()[0])
     assert [cell.id for cell in first.cells] == [cell.id for cell in second.cells]
-    assert len({cell.id for cell in first.cells}) == 2
+    assert len({cell.id for cell in first.cells}) == len(first.cells) == 3  # with what it ends with

@@ -14,9 +14,9 @@ TERMS = re.findall(r"^(\S.*)\n  ", TEXT, flags=re.MULTILINE)
 SAME = {"amplification": "amplification factor", "output directions": "input directions", "svd": "singular value decomposition"}  # fmt: skip
 # Bold for the sake of emphasis, and headings of a list.
 EMPHASIS = {
-    "a", "and", "b", "back", "backward", "both random", "both zero", "by energy", "by error",
-    "count again", "ellipse", "every", "first", "forward", "half", "less", "no", "not", "one zero",
-    "other", "random", "read backwards", "stored", "the first step", "why even bother",
+    "a", "and", "b", "back", "backward", "both random", "both zero", "by energy", "by error", "cheaper", "every path",
+    "count again", "ellipse", "every", "exercises", "files do", "first", "forward", "half", "less", "less time", "next", "no", "not", "one zero",
+    "other", "random", "read backwards", "stored", "the first step", "training", "why even bother",
 }  # fmt: skip
 
 # Words of the field, as they begin. What a lesson says of them, bold or not, has to be explained; a new word that is missing
@@ -32,7 +32,9 @@ orthonormal outlier overfit parameter peft perplexity pissa pivot pretrained pro
 quantis:quantise queries:query,-key,-value query:query,-key,-value rank rank-one regulariz regularis reverse-mode
 rotary rslora safetensors sampling seed singular-value softmax span spectral-norm standard-error
 subspace-similarity sweep temperature tensor test-text:test threshold token tokenizer transpose
-truncated:singular-value-decomposition validation variance vector vocabulary weight-decay white
+truncated:singular-value-decomposition accuracy bitfit clip context covariance full-rank gram-matrix heap ia3 identity interference
+intrinsic-dimension inverse least-squares mean-squared-error mlp nats:nat norm parameter-efficient:peft portable prefix:prefix-tuning relu
+replay ridge saddle schedule tanh window validation variance vector vocabulary weight-decay white
 """
 
 

@@ -70,3 +70,27 @@ def test_peft_only_warns_about_names_that_it_does_not_know(base):
     x = rng.normal(size=(5, 120)).astype(np.float32)
     with torch.no_grad():
         np.testing.assert_allclose(there["tuned"](torch.tensor(x)).numpy(), base(x), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_trained_with(tmp_path):
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    king_james = lnp.language.located_adapter("king-james")
+    lnp.adapters.resize(king_james, tmp_path / "ranks", error=0.4)
+    whole = lnp.adapters.load(king_james)
+    parts = {
+        name: lnp.adapters.AdapterModule.of(A=m.A, B=m.B / 4, alpha=4 * m.alpha) if "mlp" in name else m
+        for name, m in whole.items()
+    }
+    lnp.adapters.save(lnp.adapters.Adapter(parts, raw=whole.raw), tmp_path / "alphas")
+    lnp.adapters.convert(tmp_path / "ranks", tmp_path / "portable", to="portable")
+    model = lnp.language.load("austen")
+    tokens = model.vocabulary.encode("And God said unto the woman")[None]
+    for folder in ("ranks", "alphas", "portable"):
+        base = transformers.AutoModelForCausalLM.from_pretrained(king_james.parent, dtype=torch.float32)
+        tuned = peft.PeftModel.from_pretrained(base, tmp_path / folder)
+        with torch.no_grad():
+            theirs = tuned(torch.tensor(np.asarray(tokens, dtype=np.int64))).logits.numpy()
+        ours = lnp.freeze(lnp.adapters.attach(model, lnp.adapters.load(tmp_path / folder)))(tokens)
+        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+        assert np.abs(ours - lnp.freeze(model)(tokens)).max() > 0.1

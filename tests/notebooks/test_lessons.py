@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from lora_np import exercises
 from lora_np.course.notebooks import lessons
 from notebooks import about
 
@@ -36,10 +37,17 @@ def test_opens_with_a_question_and_says_what_it_is_for(name):
     assert "After this lesson you can\n\n- " in opening
 
 
+def test_needs_only_lessons_that_came_before(name):
+    needed = re.search(r"^You need (.+?)\n\n", prose(name) + "\n\n", flags=re.MULTILINE | re.DOTALL)
+    before = {lesson.title for lesson in exercises.lessons() if lesson.stem < name}
+    assert set(re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", " ".join(needed[1].split()))) <= before
+
+
 def test_ends_with_the_law_what_can_be_done_and_sources(name):
     headings = re.findall(r"^## (.+)$", prose(name), flags=re.MULTILINE)
-    assert headings[-3:] == ["The law", "What you can do now", "Further reading"]
-    sources = prose(name).split("## Further reading")[1].strip().split("\n- ")
+    last = ["The law", "What you can do now", "Further reading", "Exercises, and the next lesson"]
+    assert headings[-4:] == last
+    sources = prose(name).split("## Further reading")[1].split("\n## ")[0].strip().split("\n- ")
     assert len(sources) >= 3
     assert all(re.search(r"\d{4}|https://", source) for source in sources)
 
@@ -55,12 +63,14 @@ def test_each_question_at_the_end_has_its_answer_folded_below(name):
 
 
 def test_paragraphs_are_short(name):
-    paragraphs = [p for p in prose(name).split("\n\n") if not p.startswith(("$$", "|", "- ", "#"))]
+    read = re.sub(r"<!--.*?-->", "", prose(name))
+    paragraphs = [p for p in read.split("\n\n") if not p.startswith(("$$", "|", "- ", "#"))]
     words = [len(re.sub(r"\$[^$]*\$", "x", paragraph).split()) for paragraph in paragraphs]
     assert max(words) <= 90
 
 
-def test_reading_takes_ten_to_twenty_minutes(name):
+def test_reading_and_running_takes_twenty_minutes_at_most(name):
+    assert LESSONS[name]["metadata"]["seconds"] % 10 == 0 < LESSONS[name]["metadata"]["seconds"] <= 60
     assert 7 <= about.minutes(LESSONS[name]) <= 20
 
 
@@ -104,7 +114,7 @@ def test_fits_every_viewer(name):
 def test_training_shows_no_progress_bar(name):
     for cell in cells(name, "code"):
         source = "".join(cell["source"])
-        assert len(re.findall(r"\.(?:fit|sweep)\(", source)) == source.count("progress=False")
+        assert len(re.findall(r"\.(?:fit|sweep|finetune)\(", source)) == source.count("progress=False")
 
 
 def test_headings_and_figures_begin_slides(name):

@@ -209,6 +209,18 @@ def test_the_page_shows_the_count_and_keeps_its_address(open_page):
 
 
 @pages
+def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_page):
+    page = open_page("use/calculator.html#model=llama-3-8b&rank=8&targets=default")
+    shown = page.locator('#calculator [data-show="heart"]')
+    found = accounting.capacity("llama-3-8b", rank=8)
+    low, high = (float(part.split()[0]) for part in shown.inner_text().split(" to "))
+    assert low == pytest.approx(found.low / 8e3, rel=0.02)
+    assert high == pytest.approx(found.high / 8e3, rel=0.02)
+    page.locator('#calculator [name="dora"]').check()
+    assert shown.inner_text() == "not measured"
+
+
+@pages
 def test_the_page_shows_the_memory_and_keeps_its_address(open_page):
     page = open_page("use/calculator.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048")
     count = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")

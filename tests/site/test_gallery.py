@@ -1,6 +1,7 @@
 """The lessons at a glance: one card for each, with what its notebook says, and what the reader has done."""
 
 import json
+import math
 
 import pytest
 
@@ -21,7 +22,12 @@ def test_each_lesson_has_a_card(open_page):
         card = cards.nth(place)
         assert card.get_attribute("data-lesson") == stem
         label = card.locator(".gallery-label").inner_text().split()
-        assert label == ["Lesson", str(known[stem].number), str(round(about.minutes(notebook))), "minutes"]
+        assert label == [
+            "Lesson",
+            str(known[stem].number),
+            str(math.ceil(about.minutes(notebook))),
+            "minutes",
+        ]
         link = card.get_by_role("link")
         assert link.inner_text() == known[stem].title
         assert link.get_attribute("href") == f"../lessons/{stem}.html"
@@ -50,7 +56,7 @@ def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page)
     page.go_back()
     assert done.inner_text() == "Begun"
     open_lesson()
-    page.get_by_role("heading", name="Further reading").scroll_into_view_if_needed()
+    page.get_by_role("heading", name="Exercises, and the next lesson").scroll_into_view_if_needed()
     page.wait_for_function(f"JSON.parse(localStorage.getItem('lora_np:lesson:{stem}')).read")
     page.evaluate(f"""localStorage.setItem("lora_np:{solved}", '{{"code": "mine", "passed": true}}')""")
     page.go_back()

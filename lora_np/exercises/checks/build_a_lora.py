@@ -11,7 +11,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.checks.files import PATHS, drawn_layers
-from lora_np.exercises.checks.training import layer, near_best, regression
+from lora_np.exercises.checks.training import forward, layer, near_best, random_numbers, regression
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import LawBroken, exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
@@ -56,14 +56,17 @@ def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
     draw.assume(r <= min(W0.shape))
-    right = x @ (W0 + alpha / r * B @ A).T
+    right, sizes = forward(x, W0, A, B, alpha)
     answered = answer(x, W0, r, alpha, draw.whole("rng", 0, 9), A, B)
     A, B, h = parts("A B h", answered, A.shape, B.shape, right.shape)
-    yield "forward", lambda: same("h", h, right, size=float(np.abs(x).max()))
+    yield "forward", lambda: same("h", h, right, size=float(sizes.max()))
     if key == "start":
         law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
         rank = np.linalg.matrix_rank(A)
         law(rank == r, f"A must have rank {r} at the start, got {rank}")
+        random_numbers(
+            answer(np.zeros((1, 400)), np.zeros((4, 400)), 3, 1.0, 5, np.ones((3, 400)), np.ones((4, 3)))[0]
+        )
         W0 = np.zeros_like(W0)
         other, again = (answer(W0[:1], W0, r, 1.0, rng, A, B)[0] for rng in (10, 10))
         law(np.array_equal(other, again), "the same rng must give the same start")
@@ -81,6 +84,7 @@ def project_training_best(draw: Draw, answer: Answer) -> None:
     x, y, W0, r, losses = regression(draw, high=2, stretched=False)
     _, W = parts("found W", answer(x, y, W0, r, 400), (), W0.shape)
     near_best(float(np.mean(np.square(x @ W.T - y))), losses[0], losses[r])
+    same("W after 0 steps", parts("found W", answer(x, y, W0, r, 0), (), W0.shape)[1], W0, size=1)
 
 
 def project_counting(draw: Draw, answer: Answer, key: str) -> Claims:

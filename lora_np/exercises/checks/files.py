@@ -35,8 +35,12 @@ def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> C
 
 
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
-    d = draw.whole("d", 1, 400)
-    k = d if draw.pick("square", (False, True)) else draw.whole("k", 1, 400)
+    d, k = map(int, draw.sizes("dk", high=400))
+    if draw.pick(
+        "tie", (False, True)
+    ):  # d k / (d + k) is a whole number, also of matrices that are not square
+        a, b = draw.sizes("ab", high=9)
+        d, k = a * (a + b), b * (a + b)
     return largest("saves", "next", answer(d, k), d + k, d * k - 1)
 
 
@@ -65,7 +69,27 @@ def training_bytes(draw: Draw, answer: Answer, key: str) -> None:
     exactly("the bytes", answer(base, trained), 2 * base + 16 * trained)
 
 
+def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
+    d, k, r = draw.sizes("dkr", high=5000)
+    right = 3 * d * k if key == "full" else 2 * d * k + 3 * r * (d + k)
+    exactly("the count", answer(d, k, 0 if key == "full" else r), right)
+
+
+def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
+    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
+    each = draw.whole("per_number", 1, 3)
+    room = each * sum(d + k for d, k in shapes)
+    bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
+    exactly("the rank", answer(bits, shapes, each), -(-bits // room))
+
+
 # Open a real adapter
+
+
+def one_alpha_same(draw: Draw, answer: Answer) -> None:
+    d, r = draw.sizes("dr", high=3)
+    B, own, alpha = draw.array("B", d, r), draw.whole("own", 1, 9), draw.whole("alpha", 1, 9)
+    same("B", answer(B, own, alpha), B * own / alpha)
 
 
 PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
@@ -139,13 +163,13 @@ def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
 
 
 def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
-    n = draw.whole("n", 1, 4)
+    shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     if key == "ties":
-        x = 128.5 + np.rint(draw.array("x", n, low=0, high=126))
+        x = 128.5 + np.rint(draw.array("x", *shape, low=0, high=126))
     else:
-        x = np.rint(draw.array("x", n, low=-255, high=255))
+        x = np.rint(draw.array("x", *shape, low=-255, high=255))
     if key == "nearest":
-        x += draw.array("rest", n, low=-0.49, high=0.49)
+        x += draw.array("rest", *shape, low=-0.49, high=0.49)
     unit = draw.pick("unit", (1.0, -1.0, 2.0**-110) if key == "ties" else (1.0, 2.0**-110, 2.0**110))
     single = (x * unit).astype(np.float32)
     mantissa, exponent = np.frexp(single.astype(np.float64))

@@ -9,7 +9,7 @@ from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
-from lora_np.exercises.samples import independent, mirror, scale, spectrum, turned
+from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
 
 # See rank
 
@@ -24,7 +24,7 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
-    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j])
+    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j], size=terms(B, A[:, j]))
 
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
@@ -36,8 +36,16 @@ def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
 
 
 def of_low_rank(draw: Draw) -> Array:
-    d, k, r = draw.sizes("dkr")
-    return draw.array("B", d, r) @ draw.array("A", r, k)
+    whole = draw.pick("whole", (False, True))  # large enough for quotients that are not
+    d, k = draw.sizes("dk", low=3 if whole else 1)
+    r = draw.whole("r", 2 if whole else 1, 5)
+    B, A = draw.array("B", d, r), draw.array("A", r, k)
+    return as_typed(np.rint(B) @ np.rint(A) if whole else B @ A)
+
+
+def as_typed(M: Array) -> Array:
+    """Whole numbers as integers, as people type them."""
+    return M.astype(int) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -52,7 +60,7 @@ def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
 
 
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
-    noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.0
+    noise = draw.pick("noise", (1.1, 0.7)) if key == "noise" else 0.1
     d, k = draw.sizes("dk", 1, 6)
     long = draw.pick("long", ("", "rows", "columns")) if draw.effort > 0.2 else ""
     if long:  # where sqrt d + sqrt k is closer to the root of one than to twice that
@@ -122,6 +130,8 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))
     M = scale(draw) * right_L @ right_U
     size = float((np.abs(right_L) @ np.abs(right_U)).max() / np.abs(right_U[0, 0]) * abs(M[0, 0]))
+    if draw.pick("whole", (False, True)):  # with a diagonal that no quotient can outweigh
+        M, size = as_typed(np.rint(draw.array("M", n, n)) + 16 * np.eye(n)), 30
     L, U = parts("L U", answer(M), (n, n), (n, n))
     yield "triangles", lambda: same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
     yield "triangles", lambda: same("the diagonal of L", np.diag(L), np.ones(n))
@@ -205,12 +215,16 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
 def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
-    large = 2 + spectrum(draw, "s", r, low=0, high=1)
-    rest = draw.array("rest", min(d, k) - r, low=0, high=0.9)
-    M = scale(draw) * turned(draw, "M", d, k, [*large, *rest])
-    Q = real_array("Q", answer(M, r), (d, r))
+    s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]  # far apart: all would turn to the first
+    s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
+    M = turned(draw, "M", d, k, s)
+    if draw.pick("last", (False, True)):  # at right angles to the first columns of M and of an identity
+        M = np.zeros((d, k))
+        np.fill_diagonal(M, s)
+        M = M[::-1, ::-1]
+    Q, U = real_array("Q", answer(scale(draw) * M, r), (d, r)), np.linalg.svd(M)[0][:, :r]
     yield "orthonormal", lambda: orthonormal("Q", Q)
-    yield "span", lambda: closest("what Q Q^T M loses of M", M, Q @ (Q.T @ M), r)
+    yield "span", lambda: same("Q Q^T", Q @ Q.T, U @ U.T, why="each basis of the top directions has the same")
 
 
 # Look inside an update
@@ -272,7 +286,9 @@ def intruders_new(draw: Draw, answer: Answer) -> None:
     d = draw.whole("d", 1, 4)
     k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
     W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
-    threshold = draw.number("threshold", 0.5, 0.99)
+    W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
+    edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)
+    threshold = round((edges[i] + edges[i + 1]) / 2, 2)
     draw.assume(np.abs(closest - threshold).min() > 1e-3)
     places("the list", answer(W0, W, top, threshold), np.flatnonzero(closest < threshold).tolist())

@@ -19,7 +19,7 @@ from lora_np.exercises.laws import (
     real_array,
     same,
 )
-from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, turned
+from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, terms, turned
 from lora_np.linalg import optimal_losses
 
 # Differentiate
@@ -29,8 +29,8 @@ def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
     n, k, m = draw.sizes("nkm", high=4)
     g, a, b = scale(draw) * draw.array("g", n, m), draw.array("a", n, k), draw.array("b", k, m)
     of_a, of_b = parts("a b", answer(g, a, b), (n, k), (k, m))
-    same("the gradient of a", of_a, g @ b.T)
-    same("the gradient of b", of_b, a.T @ g)
+    same("the gradient of a", of_a, g @ b.T, size=terms(g, b.T))
+    same("the gradient of b", of_b, a.T @ g, size=terms(a.T, g))
 
 
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
@@ -64,13 +64,14 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """A graph of numbers with up to three parents each: at most one in a chain, the same one in repeats."""
-    most, repeats = 1 if key == "chain" else 3, key == "repeats"
+    """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the same."""
+    repeats = key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
     for i in range(draw.whole("n", 1, 5)):
-        count = draw.whole(f"parents of {i}", min(i, 1), min(i if not repeats else most, most) if i else 0)
+        count = draw.whole(f"parents of {i}", min(i, 1), 3 if repeats and i else min(i, 3))
         own = [int(draw.whole(f"parent {j} of {i}", 0, i - 1)) for j in range(count)]
+        own = [i - 1] * bool(i) if key == "chain" else own
         parents.append(own if repeats else sorted(set(own)))
         slopes.append([draw.number(f"slope {j} of {i}") for j in range(len(parents[-1]))])
     right = [*[0.0] * (len(parents) - 1), 1.0]
@@ -94,11 +95,17 @@ def layer(draw: Draw) -> tuple[Array, ...]:
     return draw.array("x", n, k), draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
 
 
+def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
+    """h, and how large the terms are that it is the sum of."""
+    s, of = alpha / len(A), np.abs
+    return x @ (W0 + s * B @ A).T, of(x) @ (of(W0) + s * of(B) @ of(A)).T
+
+
 def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     x, W0, A, B = layer(draw)
     x, alpha = scale(draw) * x, draw.number("alpha", 1, 32)
-    right = x @ (W0 + alpha / len(A) * B @ A).T
-    same("h", answer(x, W0, A, B, alpha), right, size=float(np.abs(x).max()))
+    right, sizes = forward(x, W0, A, B, alpha)
+    same("h", answer(x, W0, A, B, alpha), right, size=float(sizes.max()))
 
 
 def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -111,6 +118,8 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
         law(moving.any(), "if A and B are both zero, nothing ever moves")
         rank = np.linalg.matrix_rank(moving)
         law(rank == r, f"r is {r}, but the factor that is not zero has rank {rank}")
+        A, B = parts("A B", answer(400, 400, 3, rng), (3, 400), (400, 3))
+        random_numbers(A if A.any() else B)
     if key == "rng":
         starts = (answer(d, k, r, seed)[:2] for seed in (rng, rng + 1))
         again, other = (all(map(np.array_equal, (A, B), start)) for start in starts)
@@ -118,21 +127,36 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
         law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
 
 
+def random_numbers(factor: Array) -> None:
+    """A factor at the start, large enough for its numbers to show how they were drawn."""
+    k = factor.shape[1]
+    spread = float(factor.std())
+    law(
+        np.unique(factor).size > 0.9 * factor.size,
+        "its numbers must be random, but many are equal",
+    )
+    told = f"numbers of a factor with {k} columns must have a standard deviation of about {k**-0.5:.2g}"
+    law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
+
+
 def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
-    s = alpha / len(A)
-    e = 2 * (x @ (W0 + s * B @ A).T - y) / y.size
+    s, (h, sizes) = alpha / len(A), forward(x, W0, A, B, alpha)
+    e = 2 * (h - y) / y.size
     of_A, of_B = parts("dA dB", answer(x, y, W0, A, B, alpha), A.shape, B.shape)
-    size, why = float(np.abs(e).max() * s), "the loss is the mean of all squared errors"
-    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size, why=why)
-    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size, why=why)
+    why = "the loss is the mean of all squared errors"
+    G = s * (sizes + np.abs(y)).T @ np.abs(x) / y.size
+    size_A, size_B = (1e-3 + float(n.max()) for n in (np.abs(B).T @ G, G @ np.abs(A).T))
+    yield "of_A", lambda: same("the gradient of A", of_A, s * B.T @ e.T @ x, size=size_A, why=why)
+    yield "of_B", lambda: same("the gradient of B", of_B, s * e.T @ x @ A.T, size=size_B, why=why)
 
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Inputs and targets, W0, a rank, and the losses of the best updates of all ranks."""
-    d, k = draw.sizes("dk", high=high)
-    r = draw.whole("r", 1, min(d, k))
+    least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1  # one direction is often nearly enough
+    d, k = draw.sizes("dk", low=least, high=high)
+    r = draw.whole("r", least, min(d, k))
     n = 4 if k == 3 else draw.pick("inputs", (2, 4))
     x = WHITE[:n, :k] * (draw.array("stretch", k, low=0.8, high=1.25) if stretched else 1)
     y, W0 = draw.array("y", n, d, low=-3, high=3), draw.array("W0", d, k, low=-1, high=1)
@@ -200,6 +224,14 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
     losses = optimal_losses(X, Y, W0=W0)
     loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
     at_most("the loss", loss, float(losses[r]), size=float(losses[0]))
+
+
+def frozen_a_least(draw: Draw, answer: Answer) -> None:
+    d, k, r = draw.sizes("dkr", high=3)
+    n, r = draw.whole("n", k, 6), min(r, k)
+    X, Y, W0, A = (draw.array(*part) for part in [("X", n, k), ("Y", n, d), ("W0", d, k), ("A", r, k)])
+    draw.assume(np.linalg.cond(X @ A.T) < 10)
+    same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
 
 
 # Adapt a language model
@@ -291,9 +323,9 @@ def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)
-    V = W0 + alpha / r * B @ A
+    V, sums = (one.T for one in forward(np.eye(k), W0, A, B, alpha))
     sizes = np.linalg.norm(V, axis=1, keepdims=True)
-    draw.assume((sizes > 0.1).all())
+    draw.assume((sizes > 0.01 * np.linalg.norm(sums, axis=1, keepdims=True)).all())
     W = real_array("W", answer(unit * W0, A, unit * B, m, alpha), (d, k))
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
     yield "lengths", lambda: same("the lengths of the rows", lengths[:, 0], m)

@@ -1,5 +1,6 @@
 // An extension of JupyterLite, as it loads one. A notebook can only link to its own cells and to other hosts, so the
-// links of its first cell are written as such (#lesson, #next-..., #run-all), and lead elsewhere from here on.
+// links of its first and last cells are written as such (#lesson-..., #site-..., #next-..., #run-all), and lead
+// elsewhere from here on.
 "use strict";
 
 (() => {
@@ -20,6 +21,10 @@
     }
     for (const link of document.querySelectorAll('.jp-MarkdownOutput a[href^="#next-"]')) {
       link.href = new URL(`?path=${link.hash.slice("#next-".length)}.ipynb`, location.href);
+      link.target = "_self";
+    }
+    for (const link of document.querySelectorAll('.jp-MarkdownOutput a[href^="#site-"]')) {
+      link.href = new URL(`../../${link.hash.slice("#site-".length)}.html`, location.href);
       link.target = "_self";
     }
     for (const link of document.querySelectorAll('.jp-MarkdownOutput a[href="#run-all"]')) {

@@ -1,0 +1,207 @@
+"""What is left of six adapters in one: every way on every suite, five seeds, scales tuned.
+
+python -m benchmarks merging              prints the tables and writes benchmarks/merging.json
+python -m benchmarks merging --pairs      only overlap of pairs against what they lose when added up
+python -m benchmarks merging --seeds 1    prints and writes nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._measure import markdown
+from claims import suites
+from claims.protocol import Figure, compact
+from lora_np.files import write_whole
+from lora_np.lora import WAYS
+from lora_np.table import Cell, Table
+
+RESULTS = Path(__file__).with_suffix(".json")
+SUITES: dict[str, Any] = {
+    "digits, mild": suites.Digits("mild"),
+    "digits, hard": suites.Digits("hard", lr=1.25e-2),
+    "digits, own heads": suites.Digits("heads"),
+    "styles": suites.Styles(),
+    **{f"dial {c:g}": suites.Digits("dial", conflict=c) for c in (0, 0.25, 0.5, 0.75, 1)},
+}
+PAIRED = ("digits, mild", "digits, hard", "digits, own heads", "dial 0.5", "styles")
+MEASURES = {"right": "share read right, of the single adapters'", "loss": "loss in nats"}
+SAME = ("cat",)  # as another row
+LOST = {"lost": "in nats", "share": "relative to what the single adapters gain"}
+GUESSES = ("overlap", "cosine", "moved")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks merging", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--suites", nargs="*", choices=[*SUITES])
+    parser.add_argument("--pairs", action="store_true", help="overlap of pairs against what they lose")
+    parser.add_argument("--page", action="store_true", help="print the recorded tables as the page has them")
+    asked = parser.parse_args(arguments)
+    if asked.page:
+        print("\n\n".join(pages(json.loads(RESULTS.read_text(encoding="utf-8"))).values()))
+        return
+    chosen = asked.suites or (PAIRED if asked.pairs else [*SUITES])
+    ask = paired if asked.pairs else measured
+    found = {name: [ask(SUITES[name], seed) for seed in range(asked.seeds)] for name in chosen}
+    if asked.seeds == 5:
+        known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        for name, runs in found.items():
+            known[name] = known.get(name, {}) | ({"pairs": runs} if asked.pairs else gathered(runs))
+        text = compact(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1))
+        write_whole(RESULTS, lambda file: file.write(text.encode()))
+    if asked.pairs:
+        print(correlations(found))
+        return
+    for name, runs in found.items():
+        print(table(name, gathered(runs)), end="\n\n")
+
+
+def measured(suite: Any, seed: int) -> dict[str, Any]:
+    """One seed: for each way and measure, tuned and by default."""
+    tasks = suite.tasks(seed)
+    grams = {name: suite.grams(task) for name, task in tasks.items()}
+    own = suites.scores(suite, tasks, "test")
+    nothing = suites.merged(tasks, "sum", seed, weights=dict.fromkeys(tasks, 0.0))
+    found: dict[str, Any] = {"no adapter": {}}
+    for measure in own:
+        found["no adapter"][measure] = {"tuned": relative(suite, tasks, own, measure, nothing, 1.0)}
+    for way in (way for way in WAYS if way not in SAME):
+        found[way] = each_measure(suite, tasks, own, suites.merged(tasks, way, seed, grams=grams))
+    equal = suites.merged(tasks, "sum", seed, weights=suites.equal_norms(tasks))
+    found["sum, equal norms"] = each_measure(suite, tasks, own, equal)
+    found["sum, tuned weights"] = {}
+    for measure in own:
+        start = found["sum"][measure]["scale"]
+        weights = suites.best_weights(suite, tasks, seed, measure, start)
+        updates = suites.merged(tasks, "sum", seed, weights=weights)
+        tuned = relative(suite, tasks, own, measure, updates, 1.0)
+        found["sum, tuned weights"][measure] = {"tuned": tuned}
+    return {"ways": found, "own": own}
+
+
+def paired(suite: Any, seed: int) -> dict[str, dict[str, float]]:
+    """For each pair of tasks what is guessed, and what is lost, in nats."""
+    tasks = suite.tasks(seed)
+    grams = {name: suite.grams(task) for name, task in tasks.items()}
+    lost = suites.pair_losses(suite, tasks)
+    found = {pair: guess | lost[pair] for pair, guess in suites.guesses(tasks, grams).items()}
+    return {pair: {name: round(x, 4) for name, x in numbers.items()} for pair, numbers in found.items()}
+
+
+def each_measure(suite: Any, tasks: Any, own: Any, updates: Any) -> dict[str, dict[str, float]]:
+    found = {}
+    for measure in own:
+        scale = suites.best_scale(suite, tasks, updates, measure)
+        tuned, default = (relative(suite, tasks, own, measure, updates, s) for s in (scale, 1.0))
+        found[measure] = {"tuned": tuned, "default": default, "scale": scale}
+    return found
+
+
+def relative(suite: Any, tasks: Any, own: Any, measure: str, updates: Any, scale: float) -> float:
+    """On test data: the share of what the single adapters read right, or the loss."""
+    scores = suites.scores(suite, tasks, "test", updates, scale)[measure]
+    return float(np.mean(scores if measure == "loss" else np.divide(scores, own[measure])))
+
+
+def gathered(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """All seeds as lists."""
+    ways: dict[str, Any] = {}
+    for way, measures in runs[0]["ways"].items():
+        for measure, numbers in measures.items():
+            for name in numbers:
+                values = [round(run["ways"][way][measure][name], 4) for run in runs]
+                ways.setdefault(way, {}).setdefault(measure, {})[name] = values
+    own = {m: [round(float(np.mean(run["own"][m])), 4) for run in runs] for m in runs[0]["own"]}
+    return {"own": own, "ways": ways}
+
+
+def table(name: str, found: dict[str, Any]) -> Table:
+    """A row for each way, the best first."""
+    measures = [measure for measure in MEASURES if measure in found["own"]]
+    heads = [head for m in measures for head in (f"{m}, tuned", f"{m}, default", f"{m}: scale")]
+    sign = -1 if measures[0] == "right" else 1
+    order = sorted(found["ways"], key=lambda way: sign * np.mean(found["ways"][way][measures[0]]["tuned"]))
+    single = [cell for m in measures for cell in (interval(found["own"][m]), None, None)]
+    rows: list[list[Cell]] = [["single adapters", *single]]
+    for way in order:
+        cells: list[Cell] = [way]
+        for measure in measures:
+            numbers = found["ways"][way][measure]
+            default = interval(numbers["default"]) if "default" in numbers else None
+            scale = f"{np.median(numbers['scale']):g}" if "scale" in numbers else None
+            cells += [interval(numbers["tuned"]), default, scale]
+        rows.append(cells)
+    return Table(["way", *heads], rows, title=name, notes=[f"{m}: {MEASURES[m]}" for m in measures])
+
+
+def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
+    """Rank correlation of each guess with the loss, by seed, over the pairs of a suite and of all."""
+    groups = {name: [name] for name in found} | {"all of these": [*found]}
+    rows: list[list[Cell]] = []
+    for name, members in groups.items():
+        for lost in LOST:
+            seeds = [
+                [pair for member in members for pair in found[member][i].values()]
+                for i in range(len(found[members[0]]))
+            ]
+            cells = [
+                interval([suites.rank_correlation(*column(pairs, guess, lost)) for pairs in seeds])
+                for guess in GUESSES
+            ]
+            rows.append([name, lost, len(seeds[0]), *cells])
+    heads = ["suite", "with", "pairs a seed", *GUESSES]
+    notes = [f"{name}: {what}" for name, what in LOST.items()]
+    return Table(heads, rows, title="Rank correlation with what the sum loses", notes=notes)
+
+
+def pages(known: dict[str, Any]) -> dict[str, str]:
+    """The recorded tables in Markdown: the suites, the dial, and the pairs."""
+    suite_names = [name for name in known if not name.startswith("dial")]
+    dials = [name for name in known if name.startswith("dial")]
+    paired_suites = {name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})}
+    right = lambda name: "right" if "right" in known[name]["own"] else "loss"
+    order = sorted(known["digits, mild"]["ways"], key=lambda way: -rank_of(known, suite_names, way))
+
+    def cell(name: str, way: str) -> str:
+        numbers = known[name]["ways"][way][right(name)]
+        default = f" ({np.mean(numbers['default']):.2f})" if "default" in numbers else ""
+        return interval(numbers["tuned"]).replace("+-", "±") + default
+
+    single = [
+        "single adapters",
+        *(f"{1 if right(n) == 'right' else np.mean(known[n]['own']['loss']):.3f}" for n in suite_names),
+    ]
+    rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
+    dial_rows = [[way, *(cell(name, way) for name in dials)] for way in order]
+    return {
+        "suites": markdown(Table(["way", *suite_names], rows)),
+        "dial": markdown(Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows)),
+        "pairs": markdown(correlations(paired_suites)),
+    }
+
+
+def rank_of(known: dict[str, Any], names: list[str], way: str) -> float:
+    """How many ways it beats, over the suites."""
+    total = 0.0
+    for name in names:
+        measure = "right" if "right" in known[name]["own"] else "loss"
+        means = {w: np.mean(each[measure]["tuned"]) for w, each in known[name]["ways"].items()}
+        beaten = [means[way] > x if measure == "right" else means[way] < x for x in means.values()]
+        total += float(np.sum(beaten))
+    return total
+
+
+def column(pairs: list[dict[str, float]], *names: str) -> list[list[float]]:
+    return [[pair[name] for pair in pairs] for name in names]
+
+
+def interval(values: list[float]) -> str:
+    figure = Figure(tuple(values))
+    return f"{figure.mean:.3f} +- {figure.half:.3f}"

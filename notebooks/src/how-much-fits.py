@@ -1,0 +1,187 @@
+# %% [markdown]
+# # Measure how much fits
+#
+# A LoRA of rank 8 on the head of our language model has 1,792 numbers. Somebody wants it to know the telephone numbers of a town by heart.
+#
+# **How many facts does a LoRA hold, and what happens when it is asked for more?**
+#
+# After this lesson you can
+#
+# - count facts in bits, and say what a loss means in them,
+# - measure how many bits a LoRA holds,
+# - tell beforehand which rank a list of facts needs, and when no rank is enough.
+#
+# You need *Adapt a language model* and *Count parameters*.
+
+# %%
+from math import comb
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np import language
+from lora_np.plots import CYCLE
+from lora_np.table import Table
+
+# %% [markdown]
+# ## Bits on paper
+#
+# What has no rule has to be stored. A coin that fell on heads or tails is one **bit**. A choice among $C$ equally likely things is $\log_2 C$ bits: a decimal digit
+# 3.32, a character of our 96 6.58.
+#
+# A model that gives the right one the probability $p$ still lacks $-\log_2 p$ bits of it. So of one character it holds $6.58 + \log_2 p$ bits: all if $p = 1$, none if
+# $p = \tfrac1{96}$, and $6.58 - 1.58 = 5$ if it has narrowed it down to three. A loss in nats is $-\ln p$; divided by $\ln 2$ it is in bits.
+
+# %%
+for p in [1, 1 / 3, 1 / 96]:
+    print(f"p = {p:.3f}: loss {-np.log(p) + 0:.2f} nats, {np.log2(96) + np.log2(p):.2f} bits held")
+
+# %% [markdown]
+# ## How many labels does a weight hold?
+#
+# Take the smallest case: two numbers to train, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
+# all eight: left and right "yes", the middle "no" can not be had.
+#
+# In general, with $N$ weights and $n$ points in general position, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
+# (Cover, 1965). **At two labels for each weight, half of all labellings can be had**<!-- source: Cover, 1965 -->; for many weights
+# nearly all below that, and hardly any above:
+
+# %% alt="Share of all labellings that can be had, against labels for each weight, for 5, 20 and 100 weights. All start at 1, pass one half at exactly two labels for each weight, and fall to 0; the more weights, the steeper."
+curves = {}
+for weights in [5, 20, 100]:
+    points = np.arange(weights // 2, 4 * weights + 1, max(1, weights // 10))
+    had = [2 * sum(comb(n - 1, i) for i in range(weights)) / 2**n for n in points.tolist()]
+    curves[f"{weights} weights"] = points / weights, np.minimum(had, 1)
+axes = lnp.plots.lines(curves, xlabel="labels for each weight", ylabel="share of labellings")
+assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
+
+# %% [markdown]
+# That is a ceiling of about two bits a weight for a linear map and yes or no. Nobody proves such a thing for a trained LoRA, so measure it.
+#
+# ## Learn by heart
+#
+# Over $n$ characters a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. So take real places of Genesis, give each a **random** next
+# character, and train a LoRA on the last linear map, the head of 96 x 128, until it knows as many as it can. A LoRA of rank $r$
+# has $224\,r$ numbers there:
+
+# %% alt="Bits held against bits asked, both for each number, at ranks 2, 4 and 8. At half a bit all that is asked is held, at 1 bit a little less. Then the lines bend away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are asked." tags=["cover"]
+model = language.load("austen")
+genesis = model.vocabulary.encode(language.read_text("genesis"))
+places = lnp.freeze(model).model(language.windows(genesis, context=256)[:60, :-1])  # what the head is given
+places = places[:, 32:].reshape(-1, 128)  # after 32 characters or more: no two alike
+
+
+def bits_held(rank, bits_asked, seed):
+    """Bits of random labels that a LoRA on the head knows after training."""
+    rng = np.random.default_rng(seed)
+    n = round(bits_asked / np.log2(96))
+    x, labels = rng.permutation(places)[:n], rng.integers(96, size=n)
+    adapted = lnp.inject(lnp.Linear(model.lm_head.W), rank=rank, alpha=rank, rng=rng)
+    optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=425))
+    adapted = lnp.fit(
+        adapted, x, labels, loss=lnp.cross_entropy, optimizer=optimizer, steps=425, progress=False
+    ).model
+    loss = lnp.cross_entropy(lnp.freeze(adapted)(x), labels)
+    return n * (np.log2(96) - loss / np.log(2))
+
+
+asked = np.array([0.5, 1, 1.5, 2, 3])  # bits, for each number of the LoRA
+ranks = [2, 4, 8]
+held = {r: np.zeros((2, len(asked))) for r in ranks}  # from two seeds
+axes = lnp.plots.axes()
+names = {"xlabel": "bits asked, for each number", "ylabel": "bits held, for each number"}
+axes.set(**names)
+with lnp.course.live(axes.figure) as put:
+    for r, color in zip(ranks, CYCLE, strict=False):
+        line = axes.plot([], [], color=color)[0]
+        for i, share in enumerate(asked):
+            for seed in range(2):
+                held[r][seed, i] = bits_held(r, 224 * r * share, seed) / (224 * r)
+            put(line, share, held[r][:, i].mean())
+    axes.clear()  # to draw them once more, each with its name
+    curves = {f"r = {r}": (asked, held[r].mean(axis=0)) for r in ranks}
+    curves["all that was asked"] = asked[:4], asked[:4]
+    lnp.plots.lines(curves, dashed="all that was asked", ax=axes, **names)
+    for r, color in zip(ranks, CYCLE, strict=False):
+        low, high = held[r].min(axis=0), held[r].max(axis=0)
+        axes.fill_between(asked, low, high, color=color, alpha=0.2, linewidth=0)
+
+# %%
+most = {r: held[r].mean(axis=0).max() for r in ranks}
+for r in ranks:
+    print(f"rank {r}: {224 * r:,} numbers of 32 bits hold {most[r]:.1f} bits each")
+    assert 1.2 < most[r] < 2.0
+assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
+
+# %% [markdown]
+# At half a bit for each number nearly all is learned; at one bit not quite. Beyond that the curve bends, at **about one and a half bits for each number**<!-- claim: capacity-bits -->, at each
+# of these ranks. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 425 steps reach, not the most that is
+# possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
+#
+# The figure says *here*. Another bed, other figures: on random inputs a sweep of rates found
+
+# %%
+claim = lnp.course.claims()["capacity-bits"]
+rows = [(claim["meaning"][key], figure["low"], figure["high"]) for key, figure in claim["figures"].items()]
+print(claim["title"], "Verdict:", claim["verdict"])
+Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.2f}".format))
+
+# %% [markdown]
+# So plan with one bit a number, and be glad of the second.
+#
+# ## Which rank for a telephone book?
+#
+# 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each unit of rank brings 224
+# numbers. So at one bit a number it takes rank 89, and the head has full rank at 96.
+#
+# On all 28 maps of the layers even rank 1 brings 9,344 numbers. But there the facts have to be told through the rest of the model: for random tokens, read as text, 0.2 to 0.9 bits
+# a number were measured. `accounting.capacity` has these ranges, and answers with one:
+
+# %%
+bits = 1_000 * 6 * np.log2(10)
+head = int(np.ceil(bits / sum(model.lm_head.W.shape)))
+print(f"{bits:,.0f} bits; on the head at one bit a number: rank {head} of {min(model.lm_head.W.shape)}")
+found = lnp.accounting.capacity(model, rank=8, bits=bits)
+found
+
+# %%
+assert head == 89
+assert found.low < bits < found.high
+assert found.enough > 8
+
+# %% [markdown]
+# Rank 8 on all maps may hold the book, or may not; from the rank in the last column on it surely does. (Above a quarter of full rank nothing was measured, and `capacity` refuses.) A list of facts is bought by
+# the number. A style is another matter, and the next lesson's.
+#
+# ## The law
+#
+# - What has no rule costs its bits: $\log_2 C$ for one of $C$.
+# - A LoRA holds about one to two bits for each of its numbers. Twice the rank, twice the bits.
+# - Ask for more than fits, and it holds less than it could.
+#
+# ## What you can do now
+#
+# You can say which rank a list of facts needs. Try:
+#
+# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 numbers for each unit of rank) would hold them at 1.5 bits a number?
+#
+#   <details><summary>Answer</summary>
+#
+#   $10{,}000 \cdot \log_2 10 = 33{,}219$ bits, so 22,146 numbers: rank 99. The head has full rank at 96. It would not hold them.
+#
+#   </details>
+# - On paper: a loss of $\ln 96$ on random labels, how many bits are held? And a loss above it?
+#
+#   <details><summary>Answer</summary>
+#
+#   None. Above it the number is negative: the model is surer than it should be, and wrong.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv 2404.05405](https://arxiv.org/abs/2404.05405): two
+#   bits a number, in whole models.
+# - J. Morris et al., *How much do language models memorize?*, [arXiv 2505.24832](https://arxiv.org/abs/2505.24832): 3.6.
+# - T. Cover, "Geometrical and statistical properties of systems of linear inequalities", *IEEE Transactions on Electronic Computers* 14,
+#   326-334, 1965: two labels for each weight.

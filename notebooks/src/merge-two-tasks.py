@@ -1,0 +1,316 @@
+# %% [markdown]
+# # Merge two tasks
+#
+# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. Somebody wants a model that does both, in one
+# set of weights: so add both updates.
+#
+# **What becomes of two updates in one matrix?**
+#
+# After this lesson you can
+#
+# - merge an adapter, and say what low precision destroys,
+# - see two updates get into each other's way, and measure it,
+# - choose the weights of a sum, and compare other ways of merging fairly.
+#
+# You need *Open a real adapter*, and of *Adapt a language model* what a loss is.
+
+# %%
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.plots import FULL, INK, LORA, label_line
+from lora_np.table import Table
+
+os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
+
+# %% [markdown]
+# ## Merge one
+#
+# `merge` writes the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base
+# and adapter computed, without a further product. Losses are those of the last 6,000 characters of each book, which no adapter was trained on.
+
+# %%
+names = {"Bible": ("king-james", "genesis"), "Dictionary": ("devils-dictionary", "devils-dictionary")}
+model = language.load("austen")
+paths = {task: language.located_adapter(adapter) for task, (adapter, _) in names.items()}
+books = {task: language.read_text(text) for task, (_, text) in names.items()}
+tests = {task: book[-6_000:] for task, book in books.items()}
+validation = {task: book[-9_000:-6_000] for task, book in books.items()}  # to choose weights by
+
+
+def losses(model, texts=tests):
+    return [language.likelihood(model, text, context=64).loss for text in texts.values()]
+
+
+alone = {task: losses(adapters.attach(model, adapters.load(path))) for task, path in paths.items()}
+adapters.merge(paths["Bible"].parent, paths["Bible"], "merged")
+merged = losses(language.load("merged"))
+size = Path("merged", "model.safetensors").stat().st_size
+print(f"loss on the Bible: {alone['Bible'][0]:.3f} with the adapter, {merged[0]:.3f} merged")
+print(
+    f"bytes: {size:,} merged, {Path(paths['Bible'], 'adapter_model.safetensors').stat().st_size:,} the adapter"
+)
+assert abs(merged[0] - alone["Bible"][0]) < 0.001
+
+# %% [markdown]
+# The price: a merged model is as large as the base, and no longer two things. Whoever has ten tasks keeps one
+# base and ten adapters. A second price is paid in rounding.
+#
+# ## What low precision destroys
+#
+# Large models are stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
+# $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
+
+# %%
+for update in [0.003, 0.005, 0.01]:
+    (stored,) = lnp.hub.rounded(np.array([1 + update]), "bfloat16")
+    print(f"1 + {update} is stored as {stored:.4f}")
+
+# %% [markdown]
+# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
+# to many numbers at once. We store a query matrix in two short formats, merge an update of the trained strength and
+# weaker ones, and measure which share of the update's norm is lost.
+
+# %%
+bible = adapters.load(paths["Bible"])
+place = "model.layers.2.self_attn.q_proj"
+W0 = dict(lnp.leaves(model))[f"{place}.W"]
+strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
+
+
+def lost(strength, format):
+    update = strength * bible.delta(place).astype(float)
+    stored = lnp.hub.rounded(W0, format).astype(float)
+    merged = lnp.hub.rounded(stored + update, format)
+    return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
+
+
+shares = {format: np.array([lost(s, format) for s in strengths]) for format in ["bfloat16", "float16"]}
+for format, share in shares.items():
+    print(f"{format}: {share[0]:.2%} lost at full strength, {share[-1]:.0%} at a hundredth")
+assert shares["bfloat16"][-1] > 0.2
+
+# %% alt="Share of the update that rounding destroys, against how many times weaker it is made, both on logarithmic scales. Both formats rise in a straight line: bfloat16 from 0.3 percent to 30 percent, float16 eight times lower."
+curves = {format: (1 / strengths, share) for format, share in shares.items()}
+xlabel, ylabel = "how many times weaker the update is made", "share of it lost by rounding"
+axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
+
+# %% [markdown]
+# The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update
+# is. **So it is weak updates that suffer.**<!-- claim: merge-in-four-bits --> In a short format a merged adapter can not even be taken out again
+# exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
+
+# %%
+stored = lnp.hub.rounded(W0, "bfloat16")
+merged_once = lnp.hub.rounded(stored + bible.delta(place), "bfloat16")
+back = lnp.hub.rounded(merged_once - bible.delta(place), "bfloat16")
+print(f"weights that did not come back: {np.mean(back != stored):.0%}")
+assert np.mean(back != stored) > 0.1
+
+# %% [markdown]
+# So start from the original base each time, add in float32, and round once, as `merge` does.
+#
+# ## Two on paper
+#
+# Now two updates of rank one, on a matrix with two outputs and two inputs:
+#
+# $$
+# \Delta_1 = \begin{pmatrix} 1 \\ 0 \end{pmatrix} \begin{pmatrix} 1 & 0 \end{pmatrix}, \qquad
+# \Delta_2 = \begin{pmatrix} 0 \\ 1 \end{pmatrix} \begin{pmatrix} 1 & 1 \end{pmatrix}
+# $$
+#
+# Task 1 has inputs such as $x = (1, 0)$ and wants $\Delta_1 x = (1, 0)$ added. The sum adds $(1, 1)$: $\Delta_2$ answers as well, since $A_2 x = 1$. That is
+# **interference**. For $x = (1, -1)$ there is none: $A_2 x = 0$. **What decides is whether one task's $A$ answers the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long
+# vectors, are at right angles does not help: here they are.
+
+# %%
+first, second = np.outer([1, 0], [1, 0]), np.outer([0, 1], [1, 1])
+print("product of the updates:", np.sum(first * second))
+print("wanted:", first @ [1, 0], " the sum gives:", (first + second) @ [1, 0])
+assert np.sum(first * second) == 0
+
+# %% [markdown]
+# ## Two in the language model
+#
+# Listen at each of the 28 maps while the model reads the Bible. How strong is what the Dictionary's update adds there, next to that of the Bible's own? And the other way round.
+
+# %%
+heard = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Listening:
+    base: lnp.Linear
+    path: str
+
+    def __call__(self, x, **options):
+        heard.setdefault(self.path, []).append(x.reshape(-1, x.shape[-1]))
+        return self.base(x, **options)
+
+
+ear = lnp.replace(model, lnp.Linear, lambda path, layer: Listening(layer, path))
+updates = {task: adapters.load(path) for task, path in paths.items()}
+strays, rows, grams = {}, [], []
+for own, other in [("Bible", "Dictionary"), ("Dictionary", "Bible")]:
+    heard.clear()
+    language.likelihood(ear, books[own][:6_000], context=64)
+    inputs = {path: np.concatenate(heard[path]) for path in updates[own]}
+    sizes = {
+        task: np.array([np.linalg.norm(x @ updates[task].delta(path).T) for path, x in inputs.items()])
+        for task in updates
+    }
+    grams.append({path: x.T @ x for path, x in inputs.items()})  # for a way of merging, below
+    strays[own] = sizes[other] / sizes[own]
+    rows.append((own, np.median(strays[own]), strays[own].min(), strays[own].max()))
+
+cosines = [
+    np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
+    for a, b in ([updates[task].delta(path) for task in updates] for path in inputs)
+]
+print(f"cosine of the two updates, median of 28 maps: {np.median(cosines):.2f}")
+formats = dict.fromkeys(["median", "smallest", "largest"], "{:.2f}".format)
+Table(["on the text of", *formats], rows, title="The other's update, relative to its own", formats=formats)
+
+# %%
+assert abs(np.median(cosines)) < 0.05
+assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
+
+# %% [markdown]
+# As numbers the updates are at right angles. Yet each answers the other's text about as loudly as its own: both texts are English, and make similar inputs. So a sum
+# must be a compromise.
+#
+# ## Weights first
+#
+# Let the sum be $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, and ranks add up. Here are both losses
+# for $c$ from 0.2 to 1:
+
+# %% alt="Loss on the Dictionary against loss on the Bible, lower left is better. Single adapters: the Bible's at 1.18 and 2.26, the Dictionary's at 1.84 and 1.57, the base at 1.93 and 1.94. The curve of the sum runs from the base at small weights to 1.34 and 1.74 at one half, and back up to 1.48 and 2.05 at one." tags=["cover"]
+shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
+
+
+def combined(method, share, **options):
+    adapters.combine(list(paths.values()), "sum", weights=[share] * 2, method=method, force=True, **options)
+    return adapters.attach(model, adapters.load("sum"))
+
+
+base = losses(model)
+curve = np.array([losses(combined("sum", share)) for share in shares_of_each])
+axes = lnp.plots.axes()
+axes.plot(*curve.T, "o-", color=LORA)
+for share, (x, y) in zip(shares_of_each, curve, strict=True):
+    label_line(axes, x, y, f"c = {share}", LORA, xytext=(8, -10))
+marks = {"base": base, "Bible's alone": alone["Bible"], "Dictionary's alone": alone["Dictionary"]}
+for name, (x, y) in marks.items():
+    axes.plot(x, y, "D", color=INK if name == "base" else FULL)
+    label_line(axes, x, y, name, INK if name == "base" else FULL, xytext=(8, 6))
+labels = axes.set(xlabel="loss on the Bible", ylabel="loss on the Dictionary", xlim=(1.1, 2.2))
+assert curve[-1][1] > base[1]
+assert curve[2][0] < base[0] - 0.5
+assert curve[2][1] < base[1] - 0.15
+
+# %% [markdown]
+# At full strength the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each than the adapter made for it: it
+# keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
+#
+# ## What helps
+#
+# There are dozens of ways to merge. **TIES** drops small entries, and of the others keeps those that agree in sign. **Iso** makes all directions of the sum equally strong. **RegMean** is the
+# one that looks at inputs: it solves for the update whose answers on both tasks' inputs are closest to what each task wants, least squares again. Here are three and the plain sum, at weights
+# of 0.5, 0.75 and 1:
+
+# %%
+ways = {
+    "sum": {},
+    "ties_svd": {"density": 0.5},
+    "iso": {},
+    "regmean": {"grams": grams},
+}
+rows = []
+for method, options in ways.items():
+    made = {share: combined(method, share, **options) for share in [0.5, 0.75, 1.0]}
+    best = min(made, key=lambda share: sum(losses(made[share], validation)))
+    rows.append((method, sum(losses(made[1.0])), best, *losses(made[best]), sum(losses(made[best]))))
+formats = dict.fromkeys(["both, at 1", "the Bible", "the Dictionary", "both"], "{:.2f}".format)
+columns = ["way", "both, at 1", "own weight", "the Bible", "the Dictionary", "both"]
+Table(
+    columns,
+    rows,
+    title="Losses: at full weight, and at the weight that validation text chose",
+    formats=formats,
+)
+
+# %%
+at_one, at_best = {row[0]: row[1] for row in rows}, {row[0]: row[-1] for row in rows}
+assert at_one["sum"] == max(at_one.values())
+assert at_one["regmean"] < at_one["sum"] - 0.3
+assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
+assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
+
+# %% [markdown]
+# Read the first column alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
+# the weight**<!-- shown: both columns of the table -->, as with learning rates. RegMean found its strength by itself; that is what looking at inputs is worth.
+#
+# Then there is **training**: a few steps on both texts, from the sum at one half, let the parts make room for each other. Here are twenty.
+
+# %%
+half = lnp.merge(combined("sum", 0.5))
+both = "".join(book[i : i + 1_000] for i in range(0, 30_000, 1_000) for book in books.values())
+settings = {"rank": 8, "steps": 20, "batch_size": 8, "context": 64, "lr": 2e-3, "rng": 0}
+mended = losses(language.finetune(half, both, progress=False, **settings).model)
+rows = [("sum, c = 0.5", *curve[2]), ("and 20 steps", *mended)]
+rows += [(f"{task}'s alone", *pair) for task, pair in alone.items()]
+formats = dict.fromkeys(["the Bible", "the Dictionary"], "{:.3f}".format)
+Table(["", *formats], rows, title="Losses", formats=formats)
+
+# %%
+assert all(np.array(mended) < curve[2])
+
+# %% [markdown]
+# It helps a little. Nothing here reaches what each adapter does alone. **Who may switch, need not merge**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that is asked for.
+#
+# ## The law
+#
+# - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
+# - Two updates interfere where the $A$ of one answers the inputs of the other. That the updates are at right angles says nothing.
+# - Choose the weights of a sum by measuring. Full strength for each is rarely best.
+#
+# ## What you can do now
+#
+# You can merge, and say what it costs each task. Try:
+#
+# - On paper: $A_1 = (1\ 0)$ and $A_2 = (0\ 1)$. For which inputs do the two updates interfere?
+#
+#   <details><summary>Answer</summary>
+#
+#   For all with both entries other than zero. If task 1 has only inputs $(t, 0)$ and task 2 only $(0, t)$, for none that occur.
+#
+#   </details>
+# - Give the Bible twice the weight of the Dictionary: `weights=[0.6, 0.3]`. Which of the two losses moves more, against 0.5 for both?
+#
+#   <details><summary>Answer</summary>
+#
+#   The Dictionary's: it rises from 1.74 to 1.87, and the Bible's falls from 1.34 to 1.26. What one gains, the other pays.
+#
+#   </details>
+# - In a terminal: `lora-np combine ONE=0.5 TWO=0.5 --method cat -o SUM` for two adapters of the same base. What does `lora-np diff ONE SUM` say?
+#
+#   <details><summary>Answer</summary>
+#
+#   A difference of more than half in most modules, and a cosine near 0.7: each of two updates of the same size at right angles makes half of the sum.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
+#   2106.09685](https://arxiv.org/abs/2106.09685), section 4.1: merging, and swapping tasks.
+# - P. Yadav et al., *TIES-Merging: Resolving Interference When Merging Models*, [arXiv 2306.01708](https://arxiv.org/abs/2306.01708).
+# - G. Stoica et al., *Model merging with SVD to tie the KnOTS*, [arXiv 2410.19735](https://arxiv.org/abs/2410.19735).
+# - D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training*, [arXiv
+#   1905.12322](https://arxiv.org/abs/1905.12322).

@@ -1,0 +1,229 @@
+# %% [markdown]
+# # Serve it elsewhere
+#
+# An adapter was trained with one library. Now it is to run in another program: on a laptop, in a server, on a phone. The program loads it
+# without a complaint, and answers.
+#
+# **Is the update that runs there the one that was trained?**
+#
+# After this lesson you can
+#
+# - say where each program takes the strength of an update from,
+# - find out before you serve what a program makes of a file,
+# - write the adapter so that all of them agree.
+#
+# You need *Open a real adapter*, and of *Adapt a language model* what a loss is.
+
+# %%
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.table import Table
+
+os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
+
+# %% [markdown]
+# ## One update, three strengths
+#
+# An update is $s\,BA$. $B$ and $A$ are in the file. The strength $s$ is not: each program computes it. On paper, with two modules, $q$ of rank 4 and
+# $k$ cut to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one `lora_alpha`, for the most of them, and exceptions:
+#
+# | | `r` | `lora_alpha` | `rank_pattern` | `alpha_pattern` |
+# |---|---|---|---|---|
+# | config | 4 | 8 | $k$: 2 | $k$: 4 |
+#
+# What comes out depends on who reads it:
+#
+# | program | its rule | $q$ | $k$ |
+# |---|---|---|---|
+# | PEFT | each module's own $\alpha_i / r_i$ | $8/4 = 2$ | $4/2 = 2$ |
+# | vLLM, to 0.30 | one $\alpha / r$ for all | $8/4 = 2$ | $8/4 = 2$ |
+# | llama.cpp | one $\alpha$, over the rank of each pair of tensors | $8/4 = 2$ | $8/2 = 4$ |
+#
+# In llama.cpp $k$ is twice too strong, and no line of output says so. Had $k$ been trained with $s = 4$ instead, llama.cpp would be right by chance, and
+# vLLM wrong. `check` knows these rules, each with the version that it was read from:
+
+# %%
+rng = np.random.default_rng(0)
+
+
+def module(rank, alpha):
+    A, B = rng.normal(size=(rank, 6)), rng.normal(size=(6, rank))
+    return adapters.AdapterModule.of(A=A, B=B, alpha=alpha, dtype="float32")
+
+
+paper = adapters.Adapter({"q": module(4, 8.0), "k": module(2, 4.0)})
+rows = []
+for program in ["peft", "vllm", "llama.cpp"]:
+    factors = {row.module: row.factor for row in adapters.check(paper, runtime=program).rows}
+    rows.append((program, *(2 * factors[name] for name in ["q", "k"])))
+assert [row[1:] for row in rows] == [(2, 2), (2, 2), (2, 4)]
+Table(["program", "strength of q", "of k"], rows)
+
+# %% [markdown]
+# ## Follow a real one
+#
+# `king-james` makes our language model speak like the book of Genesis: 28 modules of rank 8. Cut each to the rank that it needs for an error of 40 %,
+# as one would to save room. Now ranks differ.
+
+# %%
+model, king_james = language.load("austen"), language.located_adapter("king-james")
+genesis = language.read_text("genesis")[-6_000:]
+adapters.resize(king_james, "small", error=0.4)
+small = adapters.load("small")
+print("ranks:", sorted({module.rank for module in small.values()}))
+config = json.loads(Path("small", "adapter_config.json").read_text())
+print("r =", config["r"], " lora_alpha =", config["lora_alpha"], " exceptions:", len(config["rank_pattern"]))
+
+# %% [markdown]
+# And a second one, the same update as `king-james` in other words: in the MLP (the three maps after attention) $B$ is a quarter as
+# large, and $\alpha$ four times as large. In PEFT nothing has changed.
+
+
+# %%
+def reworded(name, module):
+    if "mlp" not in name:
+        return module
+    return adapters.AdapterModule.of(A=module.A, B=module.B / 4, alpha=4 * module.alpha)
+
+
+whole = adapters.load(king_james)
+quarter = adapters.Adapter({name: reworded(name, module) for name, module in whole.items()})
+assert adapters.diff(whole, quarter).same
+
+
+def as_read_by(program, adapter):
+    """The adapter with the strengths that a program gives it, for PEFT to read."""
+    factors = {row.module: row.factor for row in adapters.check(adapter, runtime=program).rows}
+    parts = {
+        name: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factors[name])
+        for name, m in adapter.items()
+    }
+    return adapters.Adapter(parts)
+
+
+def loss(adapter=None):
+    tuned = model if adapter is None else adapters.attach(model, adapter)
+    return language.likelihood(tuned, genesis, context=64).loss
+
+
+# %%
+losses = {
+    (title, program): loss(as_read_by(program, adapter))
+    for title, adapter in [("ranks differ", small), ("alphas differ", quarter)]
+    for program in ["peft", "vllm", "llama.cpp"]
+}
+rows = [
+    (program, losses["ranks differ", program], losses["alphas differ", program])
+    for program in ["peft", "vllm", "llama.cpp"]
+]
+print(f"loss on Genesis without an adapter: {loss():.3f}")
+formats = dict.fromkeys(["ranks differ", "alphas differ"], "{:.3f}".format)
+Table(["read as", *formats], rows, formats=formats)
+
+# %%
+assert losses["ranks differ", "vllm"] == losses["ranks differ", "peft"]
+assert losses["ranks differ", "llama.cpp"] > losses["ranks differ", "peft"] + 0.02
+assert losses["alphas differ", "vllm"] == losses["alphas differ", "llama.cpp"]
+assert losses["alphas differ", "vllm"] > losses["alphas differ", "peft"] + 0.2
+
+# %% [markdown]
+# Where ranks differ, llama.cpp is wrong. Where alphas differ, both are. (These are their rules applied by us, not the programs themselves. With llama.cpp and mlx-lm it was
+# tried: their answers are off by the factors that `check` names. The rules of vLLM are read from its source.)
+#
+# How bad is a wrong strength? All modules of `king-james`, from none of it to three times too strong:
+
+# %% alt="Loss on Genesis against the strength of the adapter, as a multiple of the one it was trained with. From 1.93 without it the loss falls to 1.18 at one, rises to 1.46 at one and a half, and passes the loss without an adapter before two." tags=["cover"]
+factors = np.array([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3])
+
+
+def stronger(factor):
+    parts = {n: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factor) for n, m in whole.items()}
+    return adapters.Adapter(parts)
+
+
+strengths = np.array([loss(stronger(factor) if factor else None) for factor in factors])
+axes = lnp.plots.lines({"king-james": (factors, strengths)}, xlabel="strength", ylabel="loss on Genesis")
+axes.axhline(loss(), color=lnp.plots.MUTED, linestyle=":")
+lnp.plots.label_line(axes, 3, loss(), "no adapter", lnp.plots.MUTED, xytext=(-55, -12))
+assert strengths[4] == strengths.min()
+assert strengths[7] > loss()
+
+# %% [markdown]
+# Half as strong is half as good. Twice as strong is worse than no adapter at all.
+#
+# ## One form that all read alike
+#
+# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. That is always possible. $s$ goes into $B$, and a
+# module of lower rank gets columns and rows of zeros. The update stays what it was:
+
+# %%
+for title, adapter in [("small", small), ("quarter", quarter)]:
+    adapters.convert(adapter, f"{title}-portable", to="portable")
+    portable = adapters.load(f"{title}-portable")
+    fine = [adapters.check(portable, runtime=program).fine for program in ["peft", "vllm", "llama.cpp"]]
+    print(f"{title}: fine everywhere: {all(fine)}, same update: {adapters.diff(adapter, portable).same}")
+    assert all(fine)
+    assert adapters.diff(adapter, portable).same
+
+# %% [markdown]
+# llama.cpp wants one file of another kind, GGUF, in which the rows of queries and keys have another order; mlx-lm wants a folder of its own. `convert` writes both, and
+# reads them back:
+
+# %%
+for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
+    adapters.convert(small, place, to=target, base=king_james.parent)
+    same = adapters.diff(small, adapters.load(place, base=king_james.parent)).same
+    print(f"{place}: there and back, the same update: {same}")
+    assert same
+
+# %% [markdown]
+# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with status 3 if anything is not fine, so a script can stop. `lora-np convert FOLDER --to portable -o NEW`
+# mends it.
+#
+# ## The law
+#
+# - A file holds $B$ and $A$. The strength is what a program computes, and programs differ.
+# - Where every module has one rank $r$ and $\alpha = r$, they agree.
+# - Nobody warns of a wrong strength. Check before you serve.
+#
+# ## What you can do now
+#
+# You can take an adapter to another program and know that it is still the same. Try:
+#
+# - On paper: `r` is 16, `lora_alpha` 16, and with rsLoRA PEFT computes $\alpha / \sqrt r$. By which factor is a program too weak that does not know rsLoRA?
+#
+#   <details><summary>Answer</summary>
+#
+#   $16 / \sqrt{16} = 4$ is right, $16 / 16 = 1$ is computed: four times too weak.
+#
+#   </details>
+# - On paper: a module of rank 2 with $s = 3$ is to be written for rank 4 and $\alpha = 4$. What becomes of $B$ and $A$?
+#
+#   <details><summary>Answer</summary>
+#
+#   The scale is $4 / 4 = 1$, so $B$ is multiplied by 3 and gets two columns of zeros. $A$ gets two rows of anything; `convert` takes zeros.
+#
+#   </details>
+# - In a terminal: `lora-np check FOLDER --for all` with an adapter that you have. Which programs would run it as it was trained?
+#
+#   <details><summary>Answer</summary>
+#
+#   With one rank and one $\alpha$ for all modules and without rsLoRA: all that read PEFT's folders. Otherwise read the column *what to do*.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - Hugging Face, [PEFT checkpoint
+#   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.
+# - ggml-org, [llama.cpp](https://github.com/ggml-org/llama.cpp), `src/llama-adapter.cpp`: where it computes the strength.
+# - vLLM, [LoRA adapters](https://docs.vllm.ai/en/latest/features/lora.html): how a server loads them, 2026.
+# - D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA*, [arXiv
+#   2312.03732](https://arxiv.org/abs/2312.03732): rsLoRA.

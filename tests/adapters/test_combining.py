@@ -1,0 +1,389 @@
+"""Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import adapters
+from lora_np.adapters import Adapter, AdapterModule
+from lora_np.hub import HubError, safetensors
+from lora_np.lora import WAYS, Term
+from lora_np.models import open_model
+from tests.adapters.conftest import SHAPES
+
+
+@pytest.fixture
+def three(make_adapter):
+    """Of ranks 2, 2 and 2; the second lacks a module."""
+    few = dict([*SHAPES.items()][:2])
+    options = [{}, {"shapes": few, "use_rslora": True}, {"alpha": 1.0}]
+    return [
+        make_adapter(f"a{seed}", seed=seed, dtype="float64", **each)
+        for seed, each in enumerate(options, start=3)
+    ]
+
+
+def grams(seed, shapes=SHAPES):
+    rng = np.random.default_rng(seed)
+    return {name: (lambda X: X.T @ X)(rng.standard_normal((30, k))) for name, (_, k) in shapes.items()}
+
+
+def weights_of(folder):
+    model = open_model(folder)
+    return {name: model.read(name) for name in model.places}
+
+
+@pytest.mark.parametrize("method", WAYS)
+def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(three, tmp_path, method):
+    weights, seen = [0.5, -2.0, 1.0], [grams(seed) for seed in range(3)]
+    given = {"grams": seen} if method == "regmean" else {}
+    made = adapters.combine(three, tmp_path / "out", weights=weights, method=method, rng=7, **given)
+    sources, out = [adapters.load(path) for path in three], adapters.load(tmp_path / "out")
+    draws = np.random.default_rng(7).spawn(len(SHAPES))
+    assert [*out] == [*sources[0]] == [row.name for row in made.rows]
+    for row, rng in zip(made.rows, draws, strict=True):
+        terms = [
+            Term(*source[row.name].factors(), weight, source[row.name].scale, gram[row.name])
+            for source, weight, gram in zip(sources, weights, seen, strict=True)
+            if row.name in source
+        ]
+        total = sum(term.weight * term.update for term in terms)
+        B, A = WAYS[method](terms, rng=rng)
+        np.testing.assert_allclose(out.delta(row.name), B @ A, atol=1e-12)
+        assert row.rank == B.shape[1] == out[row.name].rank
+        assert row.difference == pytest.approx(
+            np.linalg.norm(B @ A - total) / np.linalg.norm(total), abs=1e-7
+        )
+    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(WAYS[method].warning)
+
+
+@pytest.mark.parametrize("method", WAYS)
+def test_one_adapter_alone_is_left_as_it_is(three, tmp_path, method):
+    given = {"grams": [grams(0)]} if method == "regmean" else {}
+    adapters.combine(three[:1], tmp_path / "out", weights=[-3.0], method=method, **given)
+    before, after = adapters.load(three[0]), adapters.load(tmp_path / "out")
+    for name in before:
+        np.testing.assert_allclose(after.delta(name), -3 * before.delta(name), atol=1e-12)
+
+
+def test_a_rank_cuts_and_jobs_change_nothing(three, tmp_path):
+    for method in ("sum", "knots", "dare_linear_svd"):
+        for jobs in (1, 2):
+            adapters.combine(three, tmp_path / f"{method}{jobs}", method=method, rank=1, jobs=jobs)
+        one, two = (adapters.load(tmp_path / f"{method}{jobs}") for jobs in (1, 2))
+        for name in one:
+            assert one[name].rank == 1
+            np.testing.assert_array_equal(one.delta(name), two.delta(name))
+
+
+def test_experts_are_combined_one_by_one(tmp_path):
+    rng = np.random.default_rng(0)
+    raw = {"peft_type": "LORA", "target_parameters": ["mlp.experts.down_proj"]}
+    name = "mlp.experts.down_proj"
+    for folder in "ab":
+        module = AdapterModule.of(A=rng.standard_normal((3, 2, 5)), B=rng.standard_normal((3, 4, 2)), alpha=2)
+        module = AdapterModule(module.parts, module.alpha, parameter=True)
+        adapters.save(Adapter({name: module}, raw=raw), tmp_path / folder)
+    sources = [adapters.load(tmp_path / folder)[name] for folder in "ab"]
+    for method in ("sum", "knots", "ties_svd", "iso"):
+        adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / method, method=method)
+        found = adapters.load(tmp_path / method).delta(name)
+        for i in range(3):
+            B, A = WAYS[method]([Term(each.B[i], each.A[i], 1.0, each.scale) for each in sources])
+            np.testing.assert_allclose(found[i], B @ A, atol=1e-12)
+
+
+# DoRA
+
+
+def dora(path, seed, dtype="float64"):
+    rng = np.random.default_rng(seed)
+    modules = {
+        name: AdapterModule.of(
+            A=rng.standard_normal((2, k)),
+            B=rng.standard_normal((d, 2)),
+            alpha=3.0,
+            magnitude=rng.uniform(0.5, 3.0, d),
+            dtype=dtype,
+        )
+        for name, (d, k) in SHAPES.items()
+    }
+    raw = {"peft_type": "LORA", "use_dora": True, "target_modules": sorted(modules)}
+    adapters.save(Adapter(modules, raw=raw), path)
+    return path
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.7, -0.4], [2.0, -3.0, 1.0]])
+def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp_path, weights):
+    base = make_checkpoint("base", dtype="float64")
+    paths = [dora(tmp_path / "d1", 1), make_adapter("plain", dtype="float64"), dora(tmp_path / "d2", 2)]
+    made = adapters.combine(paths, tmp_path / "sum", weights=weights, base=base)
+    assert {row.rank for row in made.rows} == {6}
+    assert adapters.load(tmp_path / "sum").raw["use_dora"] is True
+    W0 = weights_of(base)
+    for path in (*paths, tmp_path / "sum"):
+        adapters.merge(base, path, tmp_path / "merged" / path.name)
+    merged = {path: weights_of(tmp_path / "merged" / path.name) for path in paths}
+    total = weights_of(tmp_path / "merged" / "sum")
+    for name, W in W0.items():
+        wanted = W + sum(w * (merged[path][name] - W) for w, path in zip(weights, paths, strict=True))
+        np.testing.assert_allclose(total[name], wanted, atol=1e-10)
+
+
+def test_doras_need_their_base(make_adapter, tmp_path):
+    paths = [dora(tmp_path / "d", 1), make_adapter("plain", dtype="float64")]
+    with pytest.raises(HubError, match=r"DoRA's magnitudes have no weighted sum without the base"):
+        adapters.combine(paths, tmp_path / "out")
+
+
+# What adapters save in full
+
+
+@pytest.fixture
+def heads(make_checkpoint, tmp_path):
+    """Two adapters that save the norm, one of them a bias as well, and their base."""
+    base, new = make_checkpoint("base", dtype="float64"), {}
+    for i, name in enumerate(("one", "two")):
+        rng = np.random.default_rng(i)
+        full = {"model.norm.weight": rng.standard_normal(4)}
+        if name == "two":
+            full["model.layers.0.q_proj.bias"] = rng.standard_normal(6)
+        module = AdapterModule.of(A=rng.standard_normal((1, 4)), B=rng.standard_normal((6, 1)), alpha=1)
+        raw = {"peft_type": "LORA", "modules_to_save": ["model.norm"], "bias": "lora_only" if i else "none"}
+        stored = {
+            key: AdapterModule.of(A=np.ones((1, 1)), B=x[:, None], alpha=1).parts["B"]
+            for key, x in full.items()
+        }
+        stored = {key: each.seen(np.ravel) for key, each in stored.items()}
+        adapters.save(Adapter({"model.layers.0.q_proj": module}, stored, raw), tmp_path / name)
+        new[name] = full
+    return base, [tmp_path / "one", tmp_path / "two"], new
+
+
+def test_parameters_saved_twice_are_refused_or_the_first_the_mean_or_the_sum(heads, tmp_path):
+    base, paths, new = heads
+    one, two = new["one"]["model.norm.weight"], new["two"]["model.norm.weight"]
+    W0 = weights_of(base)
+    bias, kept = "model.layers.0.q_proj.bias", new["two"]["model.layers.0.q_proj.bias"]
+    with pytest.raises(
+        HubError, match=r"replaces 'model.norm.weight', as an adapter before it does; saved= "
+    ):
+        adapters.combine(paths, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"saved='sum' adds up changes of the base, and so needs base="):
+        adapters.combine(paths, tmp_path / "out", saved="sum")
+    norm = W0["model.norm.weight"]
+    expected = {
+        "first": (one, kept),
+        "mean": ((3 * one - two) / 2, kept),
+        "sum": (norm + 3 * (one - norm) - (two - norm), W0[bias] - (kept - W0[bias])),
+    }
+    for saved, (of_norm, of_bias) in expected.items():
+        adapters.combine(paths, tmp_path / saved, weights=[3, -1], saved=saved, base=base)
+        full = adapters.load(tmp_path / saved).full
+        np.testing.assert_allclose(full["model.norm.weight"].read(), of_norm, atol=1e-12)
+        np.testing.assert_allclose(full[bias].read(), of_bias, atol=1e-12)
+
+
+def test_weights_that_cancel_have_no_mean(heads, tmp_path):
+    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], saved="mean")
+    kept = heads[2]["two"]["model.layers.0.q_proj.bias"]  # which only one adapter has
+    np.testing.assert_array_equal(
+        adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
+    )
+    with pytest.raises(HubError, match=r"model.norm.weight: the result is not finite"):
+        adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
+
+
+# What is refused
+
+
+WRONG = {
+    "a way that is none": ({"method": "tie"}, "method must be one of .*'ties'.*got 'tie'"),
+    "a density of a sum": (
+        {"density": 0.5},
+        "density is for ways that drop entries, such as 'ties', got 0.5",
+    ),
+    "a density of none": ({"method": "ties", "density": 0}, "density must be above 0 and at most 1, got 0"),
+    "a rank of none": ({"rank": 0}, "rank must be at least 1, got 0"),
+    "no seed": (
+        {"method": "dare_ties", "rng": -1},
+        "rng must be a .*Generator or a whole number from 0, got -1",
+    ),
+    "inputs of a sum": ({"grams": [{}, {}]}, "'regmean' alone takes grams, and needs them for each adapter"),
+    "no inputs": (
+        {"method": "regmean"},
+        "'regmean' alone takes grams, and needs them for each adapter, got None",
+    ),
+    "too few inputs": ({"method": "regmean", "grams": [{}]}, "needs them for each adapter"),
+    "no inputs of a module": (
+        {"method": "regmean", "grams": [{}, {}]},
+        "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",
+    ),
+    "another choice": (
+        {"saved": "last"},
+        "saved must be one of 'refuse', 'first', 'mean', 'sum', got 'last'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_options_are_refused(three, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        adapters.combine(three[::2], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+# Overlap
+
+
+def test_overlap_is_what_formed_updates_have_in_common(three):
+    sources = [adapters.load(path) for path in three]
+    found = adapters.overlap(three)
+    sums = {}
+    for row in found.rows:
+        i, j = (three.index(type(three[0])(name)) for name in (row.first, row.second))
+        if row.module == "all":
+            inner, one, other, on_second, on_first = (sum(x) for x in zip(*sums.pop((i, j)), strict=True))
+            alone = [np.linalg.norm(s.delta(name)) ** 2 for s in (sources[i], sources[j]) for name in s]
+            assert row.overlap == pytest.approx(((on_second + on_first) / sum(alone)) ** 0.5)
+            assert found.matrix[i, j] == found.matrix[j, i] == row.overlap
+            continue
+        D, E = sources[i].delta(row.module), sources[j].delta(row.module)
+        project = lambda M: np.linalg.pinv(M) @ M
+        inner, one, other = (D * E).sum(), np.linalg.norm(D) ** 2, np.linalg.norm(E) ** 2
+        on_second, on_first = np.linalg.norm(D @ project(E)) ** 2, np.linalg.norm(E @ project(D)) ** 2
+        sums.setdefault((i, j), []).append((inner, one, other, on_second, on_first))
+        assert row.cosine == pytest.approx(inner / (one * other) ** 0.5)
+        assert row.share_of_first == pytest.approx(on_second / one)
+        assert row.share_of_second == pytest.approx(on_first / other)
+        for angle, (M, N) in ((row.inputs, (D.T, E.T)), (row.outputs, (D, E))):
+            U, V = (np.linalg.svd(X)[0][:, :2] for X in (M, N))
+            cosine = min(1.0, np.linalg.svdvals(U.T @ V)[0])
+            assert angle == pytest.approx(np.degrees(np.arccos(cosine)), abs=1e-4)
+    assert len(found.rows) == (2 + 1) + (3 + 1) + (2 + 1)
+    assert not sums
+    assert [text.get_text() for text in found.figure().axes[0].texts][:2] == [
+        "1.00",
+        f"{found.matrix[0, 1]:.2f}",
+    ]
+
+
+def test_overlap_of_the_same_of_opposites_and_of_updates_at_right_angles():
+    e = np.eye(4)
+    one = lambda i, j, sign=1.0: Adapter({"q": AdapterModule.of(A=e[[j]], B=sign * e[:, [i]], alpha=1)})
+    for other, overlap, cosine, inputs, outputs in [
+        (one(0, 0), 1, 1, 0, 0),
+        (one(0, 0, -2.0), 1, -1, 0, 0),
+        (one(1, 0), 1, 0, 0, 90),
+        (one(0, 1), 0, 0, 90, 0),
+        (one(1, 1), 0, 0, 90, 90),
+    ]:
+        row = adapters.overlap([one(0, 0), other]).rows[-1]
+        measured = (row.overlap, row.cosine, row.inputs, row.outputs)
+        np.testing.assert_allclose(measured, (overlap, cosine, inputs, outputs), atol=1e-12)
+
+
+def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
+    adapters.combine(three[:1], tmp_path / "same", method="svd", rank=2)
+    first = adapters.overlap(three)
+    again = adapters.overlap([tmp_path / "same", *three[1:]])
+    np.testing.assert_allclose(again.matrix, first.matrix, atol=1e-9)
+    np.testing.assert_allclose(adapters.overlap(three[::-1]).matrix, first.matrix[::-1, ::-1], atol=1e-12)
+
+
+def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
+    with pytest.raises(ValueError, match="overlap compares two adapters or more, got 1"):
+        adapters.overlap(three[:1])
+    with pytest.raises(HubError, match=r"is of shape \(5, 4\), not \(6, 4\)"):
+        adapters.overlap([three[0], make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})])
+
+
+# Errors of outputs
+
+
+def skewed(seed=0):
+    """Inputs that are far from white."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal((50, k)) * np.geomspace(5, 0.05, k) for name, (_, k) in SHAPES.items()}
+
+
+def test_resize_by_inputs_has_the_smallest_error_of_outputs(make_adapter, tmp_path):
+    path, X = make_adapter("a", rank=3, dtype="float64"), skewed()
+    seen = {name: x.T @ x for name, x in X.items()}
+    found = adapters.resize(path, tmp_path / "seen", rank=1, grams=seen)
+    adapters.resize(path, tmp_path / "plain", rank=1)
+    before, after, plain = (adapters.load(each) for each in (path, tmp_path / "seen", tmp_path / "plain"))
+    for row in found.rows:
+        x = X[row.name]
+        outputs = x @ before.delta(row.name).T
+        s = np.linalg.svdvals(outputs)
+        best = np.linalg.norm(s[1:]) / np.linalg.norm(s)
+        error, other = (
+            np.linalg.norm(outputs - x @ a.delta(row.name).T) / np.linalg.norm(s) for a in (after, plain)
+        )
+        assert row.error == pytest.approx(best, rel=1e-6)
+        assert error == pytest.approx(best, rel=1e-6)
+        assert other > best * 1.01
+    assert any("outputs on the inputs" in note for note in found.notes)
+    white = {name: 3 * np.eye(k) for name, (_, k) in SHAPES.items()}
+    adapters.resize(path, tmp_path / "white", rank=1, grams=white)
+    for name, module in adapters.load(tmp_path / "white").items():
+        np.testing.assert_allclose(module.delta(), plain.delta(name), atol=1e-10)
+
+
+def test_extract_by_inputs_has_the_smallest_error_of_outputs(make_checkpoint, tmp_path):
+    base, tuned, X = (
+        make_checkpoint("base", dtype="float64"),
+        make_checkpoint("tuned", seed=2, dtype="float64"),
+        skewed(),
+    )
+    seen = {name: x.T @ x for name, x in X.items()}
+    for goal in ({"rank": 2}, {"error": 0.3}):
+        made = adapters.extract(base, tuned, tmp_path / "out", grams=seen, force=True, **goal)
+        found = adapters.load(tmp_path / "out")
+        W0, W = weights_of(base), weights_of(tuned)
+        for row in made.rows:
+            if row.kept != "LoRA":
+                continue
+            name = row.name.removesuffix(".weight")
+            outputs = X[name] @ (W[row.name] - W0[row.name]).T
+            s = np.linalg.svdvals(outputs)
+            errors = np.append(np.sqrt(np.cumsum(np.square(s[::-1])))[::-1], 0) / np.linalg.norm(s)
+            rank = goal.get("rank") or int(np.argmax(errors <= 0.3))
+            assert row.rank == found[name].rank == min(rank, len(s))
+            error = np.linalg.norm(outputs - X[name] @ found.delta(name).T) / np.linalg.norm(s)
+            assert error == pytest.approx(errors[row.rank], abs=1e-6)
+            assert row.error == pytest.approx(errors[row.rank], abs=1e-6)
+
+
+def test_convert_passes_inputs_on(tmp_path):
+    rng = np.random.default_rng(1)
+    config = {"peft_type": "LOHA", "r": 3, "alpha": 2, "target_modules": ["q"]}
+    (tmp_path / "loha").mkdir()
+    (tmp_path / "loha" / "adapter_config.json").write_text(json.dumps(config))
+    shapes = {"w1_a": (12, 3), "w1_b": (3, 10), "w2_a": (12, 3), "w2_b": (3, 10)}
+    tensors = {
+        f"base_model.model.q.hada_{name}": rng.standard_normal(shape) for name, shape in shapes.items()
+    }
+    safetensors.save(tensors, tmp_path / "loha" / "adapter_model.safetensors")
+    x = rng.standard_normal((40, 10)) * np.geomspace(9, 0.01, 10)
+    made = adapters.convert(tmp_path / "loha", tmp_path / "out", to="lora", error=0.05, grams={"q": x.T @ x})
+    plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", error=0.05)
+    assert made.rows[0].rank < plain.rows[0].rank
+
+
+@pytest.mark.parametrize("call", [adapters.resize, adapters.extract], ids=["resize", "extract"])
+def test_inputs_of_a_module_that_are_missing_are_named(make_adapter, make_checkpoint, tmp_path, call):
+    first = (
+        (make_checkpoint("base"), make_checkpoint("tuned", seed=2))
+        if call is adapters.extract
+        else (make_adapter("a"),)
+    )
+    with pytest.raises(HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"):
+        call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
+    other = {name: np.eye(3) for name in SHAPES}
+    with pytest.raises(
+        HubError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
+    ):
+        call(*first, tmp_path / "out", rank=1, grams=other)
