@@ -151,9 +151,7 @@ def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path
         assert picture.bounding_box()["height"] > 80  # it was found and decoded
 
 
-@pytest.mark.parametrize(
-    "path", ["understand/optimum.html", "practice/09-choose-rank-alpha-and-initialisation.html"]
-)
+@pytest.mark.parametrize("path", ["understand/optimum.html", "practice/03-cut-the-svd.html"])
 def test_formulas_are_there_without_script(open_page, path):
     page = open_page(path, java_script_enabled=False)
     formulas = page.locator("article mjx-container")
