@@ -77,7 +77,7 @@ intersphinx_mapping = {
     "matplotlib": ("https://matplotlib.org/stable", str(MADE / "inventories" / "matplotlib.inv")),
 }
 
-# Formulas show without a network.
+# The script is taken off again by _ext/formulas.py, which typesets the formulas.
 mathjax_path = "mathjax/tex-mml-chtml.js"
 
 # Prompts and output stay out of what is copied.

@@ -15,17 +15,29 @@ from sphinx.util.docutils import SphinxDirective
 from lora_np import exercises
 
 ROOT = Path(__file__).parents[2]
+RUNTIME = 15_800_000  # bytes of Pyodide 0.27, its library and its NumPy, unpacked as a page counts them
 FORM = """\
 <form class="exercise" data-exercise="{name}" data-needs="{needs}">
   <label class="visually-hidden" for="code-{name}">Your function {name}</label>
   <textarea id="code-{name}" name="code" rows="{rows}" spellcheck="false" autocomplete="off"
-    autocapitalize="off">{stub}</textarea>
+    autocapitalize="off" aria-describedby="keys-{name}">{stub}</textarea>
+  <p class="exercise-keys" id="keys-{name}"><kbd>Tab</kbd> indents; <kbd>Esc</kbd>, then <kbd>Tab</kbd>,
+    leaves the field. <kbd>Shift</kbd>+<kbd>Enter</kbd> runs, <kbd>Ctrl</kbd>+<kbd>Enter</kbd> checks.</p>
   <p class="exercise-buttons">
-    <button type="submit" class="primary">Check</button>
+    <button type="button" name="run">Run</button>
+    <button type="submit" name="check" class="primary">Check</button>
+    <button type="button" name="stop" hidden>Stop</button>
     <button type="button" name="reset">Start again</button>
     <span class="exercise-points" data-show="points">{points}</span>
   </p>
+  <p class="exercise-loading" data-show="loading" hidden>
+    <progress max="1" aria-label="Loading Python"></progress> <span></span>
+  </p>
   <pre class="exercise-outcome" role="status" aria-live="polite" data-show="outcome" hidden></pre>
+  <div class="exercise-printed" hidden>
+    <p>Printed<span data-show="cut"></span>:</p>
+    <pre data-show="printed"></pre>
+  </div>
 </form>
 <noscript><p>To check an answer here, JavaScript is needed. Or take the exercises home:
 <code>lora-np exercises start</code>.</p></noscript>
@@ -33,9 +45,9 @@ FORM = """\
 
 
 OPENING = """\
-{} functions to write. **Check** tries yours, in this page, on inputs from small to large, and shows the
-smallest that it finds wrong. Hints unfold below{}. The first check fetches Python, which takes
-seconds. What you write stays on this machine."""
+{} functions to write. **Run** runs your code and shows what it prints. **Check** tries your function, in
+this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold below{}.
+Python is fetched once, about 20 MB, when you begin to write. What you write stays on this machine."""
 
 
 class ExerciseForm(SphinxDirective):
@@ -99,9 +111,13 @@ def write(folder: Path) -> None:
             path.unlink()
 
 
-def script(wheel: str, runtime: str) -> str:
-    """Where the page finds Python and this package; relative addresses begin at the root of the site."""
-    return f"window.loraPython = {json.dumps({'wheel': wheel, 'runtime': runtime})};\n"
+def script(wheel: str, runtime: str, size: int) -> str:
+    """Where the page finds Python and this package, a wheel of ``size`` bytes, and how much it fetches.
+
+    Relative addresses begin at the root of the site.
+    """
+    found = {"wheel": wheel, "runtime": runtime, "bytes": RUNTIME + size}
+    return f"window.loraPython = {json.dumps(found)};\n"
 
 
 def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:

@@ -37,7 +37,7 @@ LITE = MADE / "lite"
 EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
-MATHJAX_PARTS = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"  # where Pyodide is without PYODIDE_DIST
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 PYTHON_IN_BROWSER = "3.12"
@@ -148,18 +148,14 @@ def explorables() -> None:
 
 
 def mathjax() -> None:
-    """MathJax: the component that Sphinx uses, and its fonts."""
-    target = MADE / "static" / "mathjax"
+    """MathJax, which typesets formulas in the build (see formulas.py), and its fonts, which readers load."""
     with from_npm(MATHJAX) as package:
         whole = package / "es5"
-        for part in MATHJAX_PARTS:
-            (target / part).parent.mkdir(parents=True, exist_ok=True)
-            if (whole / part).is_dir():
-                shutil.copytree(whole / part, target / part, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(whole / part, target / part)
+        shutil.copytree(
+            whole / MATHJAX_FONTS, MADE / "static" / "mathjax" / MATHJAX_FONTS, dirs_exist_ok=True
+        )
         shutil.rmtree(MADE / "mathjax-node", ignore_errors=True)
-        shutil.move(whole, MADE / "mathjax-node")  # for formulas.py
+        shutil.move(whole, MADE / "mathjax-node")
 
 
 def wabt() -> None:
@@ -212,7 +208,7 @@ def lite() -> None:
     shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
-    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place)
+    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place, wheel.stat().st_size)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)

@@ -7,28 +7,32 @@ Each thing is documented once, in its package. Wherever else it can be imported 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 import lora_np
 
 
 class PublicNames(SphinxDirective):
-    """A table of the public names of a module, then each of them in full."""
+    """A table of the public names of a module, then each of them in full, functions first."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        options = "   :members:\n   :undoc-members:\n"
-        if aliases := ", ".join(of_others(name)):
-            options += f"   :exclude-members: {aliases}\n"
-        return self.parse_text_to_nodes(f"{table(name)}\n\n.. automodule:: {name}\n{options}")
+        elsewhere = of_others(name)
+        own = [public for public in importlib.import_module(name).__all__ if public not in elsewhere]
+        functions, classes, constants = by_kind(name, own)
+        texts = [table(name), f".. automodule:: {name}\n   :no-members:"]
+        for directive, names in (("function", functions), ("class", classes), ("data", constants)):
+            texts += [f".. auto{directive}:: {name}.{public}" for public in names]
+        return self.parse_text_to_nodes("\n\n".join(texts))
 
 
 class FrontDoor(SphinxDirective):
@@ -39,10 +43,24 @@ class FrontDoor(SphinxDirective):
 
 
 def table(name: str) -> str:
+    """Summaries of the functions of a module, then of its classes."""
+    functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
+    parts = [f".. currentmodule:: {name}"]
+    for title, names in (("Functions", functions), ("Classes", classes)):
+        rows = "\n".join(f"   {public}" for public in sorted(names, key=str.lower))
+        if names:
+            parts += [f".. rubric:: {title}", f".. autosummary::\n   :nosignatures:\n\n{rows}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def by_kind(name: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Of these names of a module: functions, classes, and constants that a comment describes."""
     module = importlib.import_module(name)
-    shown = [public for public in module.__all__ if has_docstring(getattr(module, public))]
-    rows = "\n".join(f"   {public}" for public in sorted(shown, key=str.lower))
-    return f".. currentmodule:: {name}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n"
+    functions = [public for public in names if inspect.isroutine(getattr(module, public))]
+    classes = [public for public in names if isinstance(getattr(module, public), type)]
+    described = ModuleAnalyzer.for_module(name).find_attr_docs()
+    constants = [public for public in names if ("", public) in described]
+    return functions, classes, constants
 
 
 def of_others(name: str) -> list[str]:
@@ -82,13 +100,29 @@ def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
     objects = env.domains.python_domain.objects
     documented = {id(thing): objects[name] for name, thing in public_things() if name in objects}
     for name, thing in public_things():
-        if name not in objects and id(thing) in documented:
-            objects[name] = documented[id(thing)]._replace(aliased=True)
+        if id(thing) not in documented:
+            continue
+        for full in (name, *(f"{name}.{member}" for member in members(thing))):
+            if full not in objects:
+                objects[full] = documented[id(thing)]._replace(aliased=True)
     return []
+
+
+def members(thing: object) -> set[str]:
+    """What a class has of its own or from another class of the package: its text describes its fields."""
+    ours = [each for each in getattr(thing, "__mro__", ()) if each.__module__.startswith("lora_np.")]
+    names = {name for each in ours for name in (*vars(each), *inspect.get_annotations(each))}
+    return {name for name in names if not name.startswith("_")}
+
+
+def leave_out(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+    """Skip fields of a NamedTuple that have no text but their number."""
+    return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.add_directive("front-door", FrontDoor)
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("env-updated", note_aliases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -68,6 +68,32 @@ def test_each_class_is_raised_as_documented(entries):
     assert compared > 200
 
 
+def test_functions_come_before_classes(site):
+    kinds = {name: inspect.isclass(thing) for thing, names in public() for name in names}
+    mixed = 0
+    for path in (site / "reference").glob("*.html"):
+        modules = {}
+        for name in re.findall(r'<dt class="sig[^>]*id="([^"]+)"', path.read_text(encoding="utf-8")):
+            if name in kinds:
+                modules.setdefault(name.rpartition(".")[0], []).append(kinds[name])
+        for module, found in modules.items():
+            assert found == sorted(found), module
+            mixed += len({*found}) == 2
+    assert mixed > 10
+
+
+def test_no_attribute_is_listed_without_a_word(site):
+    for path in (site / "reference").glob("*.html"):
+        content = path.read_text(encoding="utf-8")
+        listed = re.findall(
+            r'<dl class="py (?:attribute|property|data)">\s*<dt[^>]*id="([^"]+)".*?<dd>(.*?)</dd>',
+            content,
+            re.DOTALL,
+        )
+        bare = [name for name, said in listed if not text(said) or "Alias for field number" in said]
+        assert not bare, path
+
+
 def test_no_name_is_dead(site):
     """What looks like a reference leads somewhere, and nothing in single backticks is left as a citation."""
     for path in site.rglob("*.html"):
@@ -125,10 +151,28 @@ def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path
         assert picture.bounding_box()["height"] > 80  # it was found and decoded
 
 
-@pytest.mark.parametrize("path", ["understand/optimum.html", "lessons/03-cut-the-svd.html"])
-def test_without_script_there_are_formulas(open_page, path):
+@pytest.mark.parametrize("path", ["understand/optimum.html", "practice/03-cut-the-svd.html"])
+def test_formulas_are_there_without_script(open_page, path):
     page = open_page(path, java_script_enabled=False)
-    formulas = page.locator("article math")
-    assert formulas.count() == page.locator("article .math").count() >= 1
-    assert formulas.first.bounding_box()["height"] > 8
-    assert page.locator("article .math:visible").count() == 0  # the TeX
+    formulas = page.locator("article mjx-container")
+    assert (
+        formulas.count() == page.locator("article .math").count() == page.locator("article math").count() >= 1
+    )
+    assert formulas.locator("visible=true").first.bounding_box()["height"] > 8
+    page.wait_for_load_state("networkidle")
+    assert any("MathJax_Math" in response.url for response in open_page.received)  # its letters
+
+
+def test_no_page_loads_mathjax_and_only_those_with_formulas_its_style(site):
+    styled, letters = 0, set()
+    for path in site.rglob("*.html"):
+        if path.relative_to(site).parts[0] in ("lite", "_static"):
+            continue
+        content = path.read_text(encoding="utf-8")
+        assert not re.search(r'<script[^>]*(mathjax|MathJax)|class="math[^>]*>\s*\\[(\[]', content), path
+        assert ("<mjx-container" in content) == ("formulas.css" in content), path
+        styled += "formulas.css" in content
+        letters |= {*re.findall(r'<mjx-c class="mjx-c([0-9A-F]+)', content)}
+    assert styled > 20
+    style = (site / "_static" / "formulas.css").read_text(encoding="utf-8")
+    assert not [letter for letter in letters if f"mjx-c{letter}" not in style]
