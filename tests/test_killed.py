@@ -157,7 +157,8 @@ def check(folder, first, second, *, directory=False):
             assert moment["then"] == facts["new"], where
 
 
-ADAPTER, BASE = str(located_adapter("king-james")), str(located("austen"))
+ADAPTER, OTHER = (str(located_adapter(name)) for name in ("king-james", "devils-dictionary"))
+BASE = str(located("austen"))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ FILES = {
         for dtype in ("float32", "float16")
     ),
     "inspect": (["inspect", ADAPTER, "--html", "{out}/p.html"],) * 2,
-    "plan": (["plan", "gpt2", "--card", "T4", "--plot", "{out}/p.svg"],) * 2,
+    "overlap": (["overlap", ADAPTER, OTHER, "--plot", "{out}/p.svg"],) * 2,
     "start": (["exercises", "list"], ["exercises", "start", "{out}/x", "--lesson", "1,2"]),
     "nbgrader": (["exercises", "list"], ["exercises", "nbgrader", "{out}/x", "--lesson", "1"]),
     "grade": (
