@@ -19,11 +19,11 @@ LESSON = lessons([1])[0]
 RIGHT = {one.name: solution(one.name).code for one in LESSON.exercises}
 HALF = {name: RIGHT[name] for name in ("column_of_product", "noisy_rank")}
 LIBRARY = {"rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"}
-# Each satisfies some laws and breaks others: 1 of 2 points, 1 of 2 and 2 of 3.
+# Each breaks some laws: 1 of 2 points, none of 2 and 2 of 3.
 WRONG = {"A transposed", "a thousandth of the largest", "a tolerance that knows nothing of the matrix"}
 PART = {one.exercise: one.source[one.source.index("def ") :] for one in attempts() if one.name in WRONG}
 STUDENTS = {"right": RIGHT, "half": HALF | LIBRARY, "part": PART, "empty": {}}
-POINTS = {"right": 9.0, "half": 3.0, "part": 4.0, "empty": 0.0}
+POINTS = {"right": 9.0, "half": 3.0, "part": 3.0, "empty": 0.0}
 
 
 def run(folder, command, *arguments):
