@@ -300,7 +300,7 @@ def test_a_rank_that_is_no_whole_number_is_refused_and_not_changed(open_page, ra
     page = open_page(address)
     error = page.locator(".calculator-error")
     assert "rank must be a whole number from 1" in error.inner_text()
-    assert figures(page) == ["–"] * 4
+    assert figures(page) == ["–"] * 5
     assert page.url.endswith(address)
     assert page.get_by_label("rank r").get_attribute("aria-invalid") == "true"
     page.get_by_label("rank r").fill("20")
@@ -323,12 +323,12 @@ def test_an_address_with_an_unknown_name_says_so(open_page, asked, message):
     page = open_page(f"use/calculator.html#{asked}")
     error = page.locator(".calculator-error")
     assert message in error.inner_text()
-    assert figures(page) == ["–"] * 4
+    assert figures(page) == ["–"] * 5
     assert page.url.endswith(f"#{asked}")
     page.locator("#calculator [name=preset]").select_option("mistral-7b")
     assert error.is_hidden()
     assert page.locator("#calculator [name=preset]").input_value() == "mistral-7b"
-    assert figures(page) != ["–"] * 4
+    assert figures(page) != ["–"] * 5
 
 
 @pages
@@ -384,7 +384,7 @@ def test_a_config_of_ones_own(open_page, tmp_path):
     assert "not JSON" in error.inner_text()
     page.get_by_label("rank r").fill("9")  # not counted for the model before
     assert "not JSON" in error.inner_text()
-    assert figures(page) == ["–"] * 4
+    assert figures(page) == ["–"] * 5
 
 
 @pages
