@@ -1,6 +1,8 @@
 """Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is refused."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,9 +242,10 @@ def test_wrong_options_are_refused(three, tmp_path, options, message):
 def test_overlap_is_what_formed_updates_have_in_common(three):
     sources = [adapters.load(path) for path in three]
     found = adapters.overlap(three)
+    assert found.names == tuple(Path(path).name for path in three)
     sums = {}
     for row in found.rows:
-        i, j = (three.index(type(three[0])(name)) for name in (row.first, row.second))
+        i, j = (found.names.index(name) for name in (row.first, row.second))
         if row.module == "all":
             inner, one, other, on_second, on_first = (sum(x) for x in zip(*sums.pop((i, j)), strict=True))
             alone = [np.linalg.norm(s.delta(name)) ** 2 for s in (sources[i], sources[j]) for name in s]
@@ -387,3 +390,9 @@ def test_inputs_of_a_module_that_are_missing_are_named(make_adapter, make_checkp
         HubError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
     ):
         call(*first, tmp_path / "out", rank=1, grams=other)
+
+
+def test_adapters_of_one_name_are_told_apart_by_their_paths(three, tmp_path):
+    shutil.copytree(three[0], tmp_path / "other" / Path(three[1]).name)
+    twins = [three[1], tmp_path / "other" / Path(three[1]).name]
+    assert adapters.overlap(twins).names == tuple(map(str, twins))
