@@ -66,7 +66,8 @@ self.fetch = async (...given) => {
       out.enqueue(part);
     },
   });
-  return new Response(response.body.pipeThrough(count), response);
+  // without its status, since one of 204 may have no body
+  return new Response(response.body.pipeThrough(count), { headers: response.headers });
 };
 
 // A stream of Python's own that shows what is printed at once, up to a limit.
@@ -104,11 +105,12 @@ async function begin({ runtime, wheel }) {
 
 self.addEventListener("message", async ({ data }) => {
   if (data.runtime) {
-    ready = begin(data);
-    ready.catch((error) => tell({ failed: `Python could not be loaded (${error.message}). Try again.` }));
+    const failed = (error) => tell({ failed: `Python could not be loaded (${error.message}). Try again.` });
+    ready = begin(data).catch(failed);
     return;
   }
   const answer = await ready;
+  if (!answer) return; // why has been told
   [current, left, cut] = [data.id, PRINTED, false];
   tell({ id: data.id, began: true });
   try {
