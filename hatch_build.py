@@ -1,5 +1,6 @@
 """Metadata of the built package: README and addresses, from `[tool.publication]` in pyproject.toml."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -13,17 +14,21 @@ except ImportError:  # the site and the tests read the addresses without hatchli
 ROOT = Path(__file__).parent
 
 
+def place() -> dict[str, str]:
+    """`[tool.publication]`, or what the file that the variable PUBLICATION names has there: to try it."""
+    file = Path(os.environ.get("PUBLICATION", ROOT / "pyproject.toml"))
+    found: dict[str, str] = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]
+    return found
+
+
 def publication() -> tuple[str, str]:
     """``repository`` (owner/name on GitHub) and ``site`` (an address with its last slash), perhaps empty."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    place = project["tool"]["publication"]
-    return place["repository"], place["site"]
+    return place()["repository"], place()["site"]
 
 
 def package() -> str:
     """The name on the package index; empty until it is there."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return str(project["tool"]["publication"]["package"])
+    return place()["package"]
 
 
 def urls(repository: str, site: str) -> dict[str, str]:
@@ -58,9 +63,9 @@ def installable(text: str, package: str) -> str:
     """The commands of a text for those who have no copy of the repository, once there is a package."""
     if not package:
         return text
-    text = text.replace(", from a copy of the repository", "")
-    here = r"""pip install (["']?)\.(\[[a-z,]+\])?\1(?![\w.])"""
-    return re.sub(here, rf"pip install \1{package}\2\1", text)
+    text = re.sub(r",\s+from\s+a\s+copy\s+of\s+the\s+repository", "", text)
+    here = r"""pip (install|wheel) (["']?)\.(\[[a-z,]+\])?\2(?![\w.])"""
+    return re.sub(here, rf"pip \1 \2{package}\3\2", text)
 
 
 class Metadata(MetadataHookInterface):

@@ -1,4 +1,4 @@
-"""Write the version and the addresses of pyproject.toml into CITATION.cff: python docs/citation.py"""
+"""Write version and addresses into CITATION.cff, how to install into README.md: python docs/citation.py"""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hatch_build import publication  # noqa: E402
+from hatch_build import installable, package, publication  # noqa: E402
 from lora_np.version import __version__  # noqa: E402
 
 
@@ -25,3 +25,5 @@ def written(text: str, version: str, repository: str, site: str) -> str:
 if __name__ == "__main__":
     path = ROOT / "CITATION.cff"
     path.write_text(written(path.read_text(encoding="utf-8"), __version__, *publication()), encoding="utf-8")
+    path = ROOT / "README.md"
+    path.write_text(installable(path.read_text(encoding="utf-8"), package()), encoding="utf-8")

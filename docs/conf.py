@@ -107,8 +107,9 @@ html_theme_options = {
 repository, site = publication()
 here = os.environ.get("SITE_VERSION", "")  # from versions.py: "latest", or a release
 prefix = f"{here}/" if here else ""
+ref = f"v{here}" if here not in ("", "latest") else "main"
 notfound_urls_prefix = f"{urlsplit(site).path or '/'}{prefix}"
-lesson_links_repository = repository
+lesson_links_repository, lesson_links_ref = repository, ref
 templates_path = ["_templates"]
 html_context = {"here": here}
 html_sidebars = {
@@ -122,14 +123,20 @@ html_sidebars = {
     ]
 }
 if site:
+    sys.path.append(str(HERE / "explorer"))
+    import card
+
     extensions += ["sphinxext.opengraph", "sphinx_sitemap"]
     html_baseurl = ogp_site_url = f"{site}{prefix}"
     sitemap_url_scheme = "{link}"
+    ogp_image, ogp_image_alt = "_static/card.png", card.ALT  # made by explorer/card.py
+    ogp_custom_meta_tags = card.TAGS
 if repository:
     extensions.append("sphinx.ext.linkcode")
-    linkcode_resolve = resolver(repository, "main" if here in ("", "latest") else f"v{here}")
+    linkcode_resolve = resolver(repository, ref)
     html_theme_options |= {
         "source_repository": f"https://github.com/{repository}",
-        "source_branch": "main",
+        "source_branch": ref,
         "source_directory": "docs/",
+        "top_of_page_buttons": ["view", "edit"] if ref == "main" else ["view"],
     }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 WORDS, LINES = 130, 25  # of prose and of code, read in a minute
 SHORT = 3  # words in bold: a term, not a statement
 BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- (\w+): (.+?) -->)?", re.DOTALL)
+PAGE = re.compile(r"(, or \[[^\]]*\]\([^)]*\))?<!-- page: ([\w-]+) -->")
 KINDS = {
     "claim": "tried, with data",
     "proof": "proved",
@@ -32,7 +33,21 @@ class Cover(NamedTuple):
 
 
 def cells(notebook: Any, kind: str) -> list[Any]:
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+    """Those of the lesson itself, without the one that installs."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind and not installs(cell)]
+
+
+def installs(cell: Any) -> bool:
+    return "install" in cell["metadata"].get("tags", [])
+
+
+def linked(text: str, address: str) -> str:
+    """With links to the pages of exercises that comments name; ``address`` has ``{}`` for the name."""
+
+    def link(found: re.Match[str]) -> str:
+        return f", or [on their page]({address.format(found[2])})<!-- page: {found[2]} -->"
+
+    return PAGE.sub(link, text)
 
 
 def prose(notebook: Any) -> str:

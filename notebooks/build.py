@@ -30,7 +30,9 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from hatch_build import package, publication
 from lora_np.exercises import Lesson, lessons as numbered
+from lora_np.version import __version__
 from notebooks import about
 
 NOTEBOOKS = Path(__file__).parent
@@ -58,6 +60,13 @@ sys.modules["ipywidgets"] = None
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="ipykernel")  # its own housekeeping
 """
+# Its tags keep it off the pages of the site, and out of the cells that are executed and counted.
+INSTALL = """\
+# Where the package is missing, as in Colab: install it. Elsewhere this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("lora_np") is None:
+    %pip install -q {package}=={version}"""
 NUMBERED = {lesson.slug: lesson.stem for lesson in numbered()}  # sources carry no number, notebooks do
 NOISE = re.compile(r"\bat 0x[0-9a-f]+|(?:/tmp|/home|/root|/Users|[A-Z]:\\)\S*|\x1b\[")
 
@@ -95,6 +104,10 @@ def read(source: Path) -> Any:
     notebook = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     notebook.cells.append(nbformat.v4.new_markdown_cell(ending(source)))
     notebook.cells = [part for cell in notebook.cells for part in parts(cell)]
+    if package():
+        install = INSTALL.format(package=package(), version=__version__)
+        tags = {"tags": ["install", "remove-cell"]}
+        notebook.cells.insert(1, nbformat.v4.new_code_cell(install, metadata=tags))
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5
     seen: Counter[str] = Counter()
@@ -114,22 +127,28 @@ def ending(source: Path) -> str:
     after = course[lesson.number + 1]
     names = ", ".join(f"*{exercise.title}*" for exercise in lesson.exercises)
     minutes = sum(exercise.minutes for exercise in lesson.exercises)
-    return f"""\
+    text = f"""\
 ## Exercises, and the next lesson
 
-**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them
-[on their page](../practice/{lesson.stem}.md), or on your own machine:
-`lora-np exercises start my-exercises --lesson {lesson.number}`.
+**Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them with
+{started(lesson)}.
 
 **Next**: {announced(after)}
 """
+    _, site = publication()
+    return about.linked(text, f"{site}latest/practice/{{}}.html") if site else text
+
+
+def started(lesson: Lesson) -> str:
+    """The command that writes a lesson's exercises; a comment names their page, to which the site links."""
+    return f"`lora-np exercises start my-exercises --lesson {lesson.number}`<!-- page: {lesson.stem} -->"
 
 
 def announced(lesson: Lesson) -> str:
     """A lesson by its link and its question. The project has exercises only."""
     source = SOURCES / f"{lesson.slug}.py"
     if not source.exists():
-        return f"the project, [{lesson.title}](../practice/{lesson.stem}.md)."
+        return f"the project, *{lesson.title}*, with\n{started(lesson)}."
     opening = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent")
     return f"[{lesson.title}]({lesson.stem}.ipynb). {about.question(opening)}"
 
@@ -146,6 +165,8 @@ def slide(cell: Any) -> str:
     """What a cell begins: a slide at a heading, one below it at a figure, or nothing; imports are skipped."""
     if cell.cell_type == "markdown":
         return "slide" if cell.source.startswith("#") else ""
+    if about.installs(cell):
+        return "skip"
     if all(line.startswith(("import ", "from ")) for line in cell.source.splitlines() if line):
         return "skip"
     return "subslide" if "alt" in cell.metadata else ""
@@ -154,7 +175,10 @@ def slide(cell: Any) -> str:
 def execute(notebook: Any) -> Any:
     """Run all cells in a fresh kernel, in an empty folder; the outputs are tidied."""
     lesson, began = notebook.cells, spent()
-    notebook.cells = [nbformat.v4.new_code_cell(BEFORE), *lesson]
+    notebook.cells = [
+        nbformat.v4.new_code_cell(BEFORE),
+        *(cell for cell in lesson if not about.installs(cell)),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(
             notebook,
@@ -166,11 +190,8 @@ def execute(notebook: Any) -> Any:
     notebook.cells = lesson
     seconds = math.ceil((spent() - began) / SECONDS) * SECONDS
     notebook.metadata = nbformat.from_dict(METADATA | {"seconds": seconds})
-    count = 0
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            count += 1
-            tidy(cell, count)
+    for count, cell in enumerate(about.cells(notebook, "code"), start=1):
+        tidy(cell, count)
     return notebook
 
 
@@ -178,7 +199,7 @@ def retold(source: Path) -> Any:
     """The notebook with today's prose and the outputs that it had; executed if its code has changed."""
     fresh, path = read(source), notebook_of(source)
     old = nbformat.read(path, as_version=4) if path.exists() else fresh
-    code, ran = ([cell for cell in one.cells if cell.cell_type == "code"] for one in (fresh, old))
+    code, ran = (about.cells(one, "code") for one in (fresh, old))
     now, then = ([(cell.id, cell.metadata) for cell in cells] for cells in (code, ran))
     if "seconds" not in old.metadata or now != then:
         return execute(fresh)

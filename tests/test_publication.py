@@ -6,6 +6,7 @@ import pkgutil
 import re
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,45 @@ def test_commands_install_the_package_once_it_is_there(hook):
     assert hook.installable(text, "lora-np") == (
         'Run `pip install "lora-np[notebooks]"`, `.venv/bin/pip install lora-np` or `pip install -e ".[test]"`.'
     )
+    text = "With Python, from a copy\nof the repository:\n\n    pip wheel '.[a,b]' -w .\n    uv pip install ../x .5 ./y"
+    assert hook.installable(text, "lora-np") == (
+        "With Python:\n\n    pip wheel 'lora-np[a,b]' -w .\n    uv pip install ../x .5 ./y"
+    )
+
+
+def test_every_way_to_install_goes_through_the_switch(hook):
+    """Pages, and the README, name the package only as `.`; whoever changes the code needs ``-e`` and a copy."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages if page.name != "publishing.md")
+    named = re.findall(r"pip (?:install|wheel) [\"']?lora[-_]np.*", text)
+    assert not named or hook.package()
+    assert hook.installable((ROOT / "README.md").read_text("utf-8"), hook.package()) == (
+        (ROOT / "README.md").read_text("utf-8")
+    )
+    left = [
+        line for line in hook.installable(text, "lora-np").splitlines() if re.search(r"pip \w+ .*\.\[", line)
+    ]
+    assert all("-e" in line for line in left), left
+
+
+def test_what_is_tried_before_it_is_true(hook, monkeypatch):
+    monkeypatch.setenv("PUBLICATION", str(ROOT / "tests" / "published.toml"))
+    assert all(hook.place().values())
+    assert (
+        hook.place().keys()
+        == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["publication"].keys()
+    )
+    assert hook.publication() == (hook.place()["repository"], hook.place()["site"])
+    assert hook.package() == "lora-np"
+
+
+def test_binder_installs_this_package_on_a_python_that_it_allows():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wish = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8").strip()
+    assert re.fullmatch(r"\.\[(\w+)\]", wish)[1] in project["optional-dependencies"]
+    runtime = (ROOT / ".binder" / "runtime.txt").read_text(encoding="utf-8").strip()
+    version = runtime.removeprefix("python-")
+    assert f"Programming Language :: Python :: {version}" in project["classifiers"]
 
 
 def test_addresses_are_absent_until_they_are_filled_in(hook):
@@ -112,8 +152,6 @@ def test_source_links_lead_to_what_they_name():
 
 
 def test_classifiers_claim_what_ci_runs():
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     claimed = {m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))}
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -130,7 +168,8 @@ def test_actions_are_pinned():
         if "uses:" in line
     ]
     assert len(uses) > 8
-    assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v[0-9.]+", use) for use in uses), uses
+    known = r"(actions/[a-z-]+|pypa/gh-action-pypi-publish)"
+    assert all(re.fullmatch(rf"{known}@[0-9a-f]{{40}} # v[0-9.]+", use) for use in uses), uses
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,10 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
     links += link("Glossary", "../reference/glossary.html", "glossary")
     links += link("Download the notebook", f"../_static/notebooks/{notebook}", "download")
     if repository := app.config.lesson_links_repository:
-        place = f"{repository}/blob/main/notebooks/{notebook}"
+        ref = app.config.lesson_links_ref
+        place = f"{repository}/blob/{ref}/notebooks/{notebook}"
         links += link("Colab", f"https://colab.research.google.com/github/{place}", "colab")
-        start = f"gh/{repository}/HEAD?labpath=notebooks/{notebook}"
+        start = f"gh/{repository}/{ref}?labpath=notebooks/{notebook}"
         links += link("Binder", f"https://mybinder.org/v2/{start}", "binder")
     title = next(doctree.findall(nodes.title))
     title.parent.insert(title.parent.index(title) + 1, links)
@@ -47,6 +48,7 @@ def leave_out(app: Sphinx, page: str, template: str, context: dict[str, Any], do
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("lesson_links_repository", "", "env", str)
+    app.add_config_value("lesson_links_ref", "main", "env", str)  # a branch or tag
     app.connect("doctree-read", add_links)
     app.connect("html-page-context", leave_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

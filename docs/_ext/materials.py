@@ -28,6 +28,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
+from notebooks import about
+
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 MADE = DOCS / "_build" / "made"
@@ -47,6 +49,7 @@ INSTALL = """\
 %pip install -q {}
 import lora_np_browser"""
 WABT = "wabt@1.0.39"  # assembles product.wat
+PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
 
@@ -79,9 +82,11 @@ def lessons() -> None:
     for target in (DOCS / "lessons", MADE / "static" / "notebooks"):
         target.mkdir(parents=True, exist_ok=True)
         for name, source in sources.items():
-            copy = target / name
-            if not copy.exists() or copy.read_bytes() != source.read_bytes():
-                shutil.copyfile(source, copy)
+            copy, text = target / name, source.read_text(encoding="utf-8")
+            if target == DOCS / "lessons":
+                text = about.linked(text, PRACTICE)
+            if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+                copy.write_text(text, encoding="utf-8")
         for copy in target.glob("*.ipynb"):
             if copy.name not in sources:
                 copy.unlink()
@@ -94,11 +99,13 @@ def notebooks_for_the_browser() -> None:
     target.mkdir(parents=True)
     for source in (ROOT / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(source, as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if not about.installs(cell)]
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
             else:
-                pages = re.sub(r"\]\(\.\./([\w/-]+)\.md\)", r"](#site-\1)", cell.source)
+                text = about.linked(cell.source, PRACTICE)
+                pages = re.sub(r"\]\(\.\./([\w/-]+)\.md\)", r"](#site-\1)", text)
                 cell.source = re.sub(r"\]\(([\w-]+)\.ipynb\)", r"](#next-\1)", pages)
         sliders = any("sliders(" in cell.source for cell in notebook.cells)
         install = INSTALL.format("lora-np ipywidgets" if sliders else "lora-np")
@@ -123,6 +130,7 @@ def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
     import calculator_data
+    import card
     import export
     import front_data
     import speaker_data
@@ -137,6 +145,7 @@ def explorables() -> None:
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
+    card.draw().savefig(target / "card.png")
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)

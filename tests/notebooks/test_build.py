@@ -5,10 +5,15 @@ import pytest
 pytest.importorskip("jupytext", reason="comes with the extra `lessons`")
 pytest.importorskip("nbclient", reason="comes with the extra `lessons`")
 
+from pathlib import Path
+
 import nbformat
 from nbclient.exceptions import CellExecutionError
 
-from notebooks import build
+from lora_np.version import __version__
+from notebooks import about, build
+
+PUBLISHED = Path(__file__).parents[1] / "published.toml"
 
 LESSON = """\
 # %% [markdown]
@@ -133,9 +138,65 @@ def test_prose_alone_is_renewed_without_running_the_code(built, executed, monkey
 def test_a_lesson_ends_with_its_exercises_and_the_next():
     first, *_, last = build.lessons()
     assert "`lora-np exercises start my-exercises --lesson 0`" in build.ending(first)
-    assert "(../practice/00-follow-the-post.md)" in build.ending(first)
+    assert "<!-- page: 00-follow-the-post -->" in build.ending(first)
     assert "[See rank](01-see-rank.ipynb). What is the number" in build.ending(first)
-    assert "build-a-lora.md)" in build.ending(last)
+    assert "-build-a-lora -->" in build.ending(last)
+
+
+def test_a_page_of_exercises_is_linked_where_there_is_one(monkeypatch):
+    """On the site by a path, in a notebook by the address of the site, and not at all until there is one."""
+    first = build.lessons()[0]
+    here, there = (
+        "](../practice/00-follow-the-post.md)",
+        "](https://lora-np.example/latest/practice/00-follow-the-post.html)",
+    )
+    plain = build.ending(first)
+    assert "on their page" not in plain
+    monkeypatch.setenv("PUBLICATION", str(PUBLISHED))
+    public = build.ending(first)
+    assert there in public
+    for text in (plain, public):
+        local = about.linked(text, "../practice/{}.md")
+        assert here in local
+        assert there not in local
+        assert about.linked(local, "../practice/{}.md") == local
+    assert about.linked(plain, "https://lora-np.example/latest/practice/{}.html") == public
+
+
+def test_once_published_a_notebook_installs_the_package_where_it_is_missing(built, executed, monkeypatch):
+    """By a cell that is put in without executing the others, and is not executed itself."""
+    monkeypatch.setenv("PUBLICATION", str(PUBLISHED))
+    assert build.main(["--check"]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "execute", lambda notebook: pytest.fail("executed"))
+        assert build.main(["--prose"]) == 0
+    before, now = (
+        nbformat.reads(text, as_version=4) for text in (executed, (built / "01-add.ipynb").read_bytes())
+    )
+    title, install, *others = now.cells
+    assert [title, *others] == before.cells
+    assert install.source.endswith(
+        f'find_spec("lora_np") is None:\n    %pip install -q lora-np=={__version__}'
+    )
+    assert (install.outputs, install.execution_count) == ([], None)
+    assert {"install", "remove-cell"} <= set(install.metadata.tags)
+    assert about.minutes(now) == about.minutes(before)
+    nbformat.validate(now)
+    assert build.main(["--check"]) == 0  # which executes
+
+
+def test_the_cell_that_installs_does_nothing_where_the_package_is():
+    """Nor asks a network: what follows the ``if`` is not reached."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    asked = []
+    shell.register_magic_function(asked.append, magic_name="pip")
+    for name, count in (("lora_np", 0), ("lora_np_that_is_missing", 1)):
+        text = build.INSTALL.format(package="lora-np", version="1.2.3").replace('"lora_np"', f'"{name}"')
+        shell.run_cell(text).raise_error()
+        assert len(asked) == count
+    assert asked == ["install -q lora-np==1.2.3"]
 
 
 def edit(course, change):

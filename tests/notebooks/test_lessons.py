@@ -101,6 +101,12 @@ def test_executed_in_order_without_errors_or_noise(name):
     assert "widgets" not in LESSONS[name]["metadata"]
 
 
+def test_links_lead_somewhere_wherever_it_is_opened(name):
+    """To other lessons, which lie next to it, or to an address: what is only on the site is linked there."""
+    for target in re.findall(r"\]\(([^)]+)\)", prose(name)):
+        assert re.match("https?://", target) or target.removesuffix(".ipynb") in LESSONS, target
+
+
 def test_fits_every_viewer(name):
     notebook = LESSONS[name]
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"

@@ -8,6 +8,7 @@ import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -27,6 +28,12 @@ def site():
     return folder
 
 
+@pytest.fixture(scope="session")
+def root(site):
+    """What is served: the site, or the folder of all its versions."""
+    return site.parent if (site.parent / "versions.json").is_file() else site
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -42,11 +49,12 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def address(site):
-    handler = functools.partial(Quiet, directory=str(site))
+def address(site, root):
+    handler = functools.partial(Quiet, directory=str(root))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
+        folder = "" if site == root else f"{site.name}/"
+        yield f"http://127.0.0.1:{server.server_port}/{folder}"
         server.shutdown()
 
 
@@ -77,7 +85,7 @@ def open_page(chromium, address):
         return request.failure == "net::ERR_ABORTED"
 
     def outside(url):
-        return not url.startswith((address, "data:", "blob:"))
+        return not url.startswith((urljoin(address, "/"), "data:", "blob:"))
 
     def complains(message):
         return message.type in ("error", "warning") and not any(k in message.text for k in KNOWN)

@@ -1,15 +1,24 @@
 """Every page: links that lead somewhere, images with words, headings in order, nothing from elsewhere, no barrier."""
 
+import html
+import json
 import re
+import struct
 import zlib
+from collections import Counter
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 
+from hatch_build import place
+from lora_np.version import __version__
+
 pytestmark = pytest.mark.browser
+ROOT = Path(__file__).parents[2]
 FRONT_PAGE = 400_000  # bytes
 SITE = 60_000_000  # bytes, without the runtime
 KINDS = {
@@ -65,7 +74,7 @@ def pages(site):
     return [p for p in site.rglob("*.html") if p.relative_to(site).parts[0] not in ("lite", "_static")]
 
 
-def test_every_link_inside_leads_somewhere(site):
+def test_every_link_inside_leads_somewhere(site, root):
     broken = []
     for path in pages(site):
         for link in parsed(path).links:
@@ -73,7 +82,7 @@ def test_every_link_inside_leads_somewhere(site):
                 continue
             target, anchor = urldefrag(link)
             # The page for what is not found has links from the root, since it is shown at any address.
-            start = site if target.startswith("/") else path.parent
+            start = root if target.startswith("/") else path.parent
             place = start / unquote(target.split("?")[0]).lstrip("/")
             found = place.resolve() if target else path
             if not found.exists() or (anchor and found.suffix == ".html" and anchor not in parsed(found).ids):
@@ -91,12 +100,103 @@ def test_notebooks_that_are_linked_are_in_the_browser(site):
     assert asked == {path.name for path in (site / "lite" / "files").glob("*.ipynb")}
 
 
+unpublished = pytest.mark.skipif(any(place().values()), reason="a site with addresses")
+published = pytest.mark.skipif(not all(place().values()), reason="PUBLICATION names no file with addresses")
+
+
+@unpublished
 def test_nothing_claims_to_be_published_elsewhere(site):
     """Until pyproject.toml says where the project is, there are no cards, no sitemap, and no links to a repository."""
     text = (site / "index.html").read_text(encoding="utf-8")
     assert "og:url" not in text
     assert not (site / "sitemap.xml").exists()
-    assert not any("colab.research" in p.read_text(encoding="utf-8") for p in (site / "lessons").iterdir())
+    assert not any(
+        "colab.research" in p.read_text(encoding="utf-8") for p in (site / "lessons").glob("*.html")
+    )
+
+
+@published
+def test_links_to_the_own_repository_lead_to_what_is_there(site):
+    """To a file, or lines that it has, at the branch or tag of this version."""
+    ref = "main" if site.name == "latest" else f"v{__version__}"
+    repository = re.escape(place()["repository"])
+    kinds = {
+        "GitHub": rf"https://github\.com/{repository}/(?:blob|edit)/{ref}/([^?#]+)(?:\?plain=true)?(?:#L(\d+)-L(\d+))?",
+        "Colab": rf"https://colab\.research\.google\.com/github/{repository}/blob/{ref}/([^?#]+)()()",
+        "Binder": rf"https://mybinder\.org/v2/gh/{repository}/{ref}\?labpath=([^?#]+)()()",
+    }
+    found, broken = Counter(), []
+    for path in pages(site):
+        for link in parsed(path).links:
+            if place()["repository"] not in link or link == f"https://github.com/{place()['repository']}":
+                continue
+            matches = {kind: match for kind, form in kinds.items() if (match := re.fullmatch(form, link))}
+            if not matches:
+                broken.append(f"{path.relative_to(site)}: {link}")
+            for kind, match in matches.items():
+                found[kind] += 1
+                file, first, last = ROOT / match[1], int(match[2] or 1), int(match[3] or 1)
+                if not file.is_file() or not first <= last <= length(file):
+                    broken.append(f"{path.relative_to(site)}: {link}")
+    assert not broken
+    lessons = len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert found["Colab"] == found["Binder"] == lessons
+    assert found["GitHub"] > 500
+
+
+@cache
+def length(file):
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+@published
+def test_addresses_of_the_own_site_are_those_of_pages(site):
+    """In the sitemap, as canonical address, in cards; and none is left to a page's own picture."""
+    start = f"{place()['site']}{site.name}/"
+    sitemap = re.findall("<loc>(.*?)</loc>", (site / "sitemap.xml").read_text(encoding="utf-8"))
+    assert len(sitemap) > 100
+    card = f"{start}_static/card.png"
+    for path in pages(site):
+        text = path.read_text(encoding="utf-8")
+        canonical = re.search('<link rel="canonical" href="(.*?)"', text)
+        named = re.findall(rf'(?:content|href)="({re.escape(start)}[^"]*)"', text)
+        assert canonical is None or canonical[1] in named
+        for address in (*named, *sitemap):
+            assert address.startswith(start)
+            assert (site / address.removeprefix(start).split("#")[0]).exists(), f"{path}: {address}"
+        sitemap = []
+        if "og:url" in text:
+            assert f'<meta property="og:image" content="{card}" />' in text
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for name, content in (("og:image:width", 1200), ("og:image:height", 630)):
+        assert f'<meta property="{name}" content="{content}">' in text
+    assert '<meta name="twitter:card" content="summary_large_image">' in text
+    assert re.search('<meta property="og:image:alt" content="LoRA, while it learns.+?"', text)
+
+
+def test_the_card_has_the_size_that_is_promised(site):
+    content = (site / "_static" / "card.png").read_bytes()
+    assert struct.unpack(">II", content[16:24]) == (1200, 630)
+    assert len(content) < 300_000
+
+
+@published
+def test_pages_say_how_to_install_from_the_index(site):
+    here = []
+    for path in pages(site):
+        text = html.unescape(re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8")))
+        commands = re.findall(r"pip install (?!-e )(?:[\"']?)\.(?:\[|[\"'\s])", text)
+        here += [f"{path.relative_to(site)}: {command}" for command in commands]
+    assert not here
+    assert "pip install lora-np" in (site / "index.html").read_text(encoding="utf-8")
+
+
+@published
+def test_versions_are_listed(open_page, root):
+    page = open_page("learn/index.html")
+    page.locator("nav.versions a").first.wait_for(state="attached")
+    listed = page.locator("nav.versions a").all_inner_texts()
+    assert listed == json.loads((root / "versions.json").read_text(encoding="utf-8"))
 
 
 def test_every_image_has_words(site):
