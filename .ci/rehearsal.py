@@ -241,7 +241,8 @@ def rehearse(folder: Path, index: str) -> None:
     pip = (fresh / "bin" / "pip", "--disable-pip-version-check", "--quiet", "install")
     run(*pip, *needs)
     # All that it needs is there: from this index comes nothing but the package, from another not even that.
-    only = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_INDEX_URL": f"{index}simple/"}
+    only = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+    only["PIP_INDEX_URL"] = f"{index}simple/"
     run(*pip, "lora-np", **only)
     counted = run(fresh / "bin" / "lora-np", "count", "llama-3-8b", at=folder)
     assert counted.startswith("llama-3-8b: 8,030,261,248 parameters"), counted

@@ -22,8 +22,16 @@ def written(text: str, version: str, repository: str, site: str) -> str:
     return re.sub(r"(?m)^version: .*\n", lines, text)
 
 
+def readme(text: str, package: str, site: str) -> str:
+    """``text`` with the package and the site where they are to be found."""
+    named = f"[The site]({site})" if site else "The site"
+    text = re.sub(r"(\[The site\]\([^)]*\)|The site)(?=, with the course)", named, text)
+    return installable(text, package)
+
+
 if __name__ == "__main__":
     path = ROOT / "CITATION.cff"
     path.write_text(written(path.read_text(encoding="utf-8"), __version__, *publication()), encoding="utf-8")
     path = ROOT / "README.md"
-    path.write_text(installable(path.read_text(encoding="utf-8"), package()), encoding="utf-8")
+    text = readme(path.read_text(encoding="utf-8"), package(), publication()[1])
+    path.write_text(text, encoding="utf-8")

@@ -4,9 +4,11 @@ import importlib.util
 import json
 import pkgutil
 import re
+import runpy
 import sys
 import tarfile
 import tomllib
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -78,9 +80,6 @@ def test_every_way_to_install_goes_through_the_switch(hook):
     text = "".join(page.read_text(encoding="utf-8") for page in pages if page.name != "publishing.md")
     named = re.findall(r"pip (?:install|wheel) [\"']?lora[-_]np.*", text)
     assert not named or hook.package()
-    assert hook.installable((ROOT / "README.md").read_text("utf-8"), hook.package()) == (
-        (ROOT / "README.md").read_text("utf-8")
-    )
     left = [
         line for line in hook.installable(text, "lora-np").splitlines() if re.search(r"pip \w+ .*\.\[", line)
     ]
@@ -117,6 +116,79 @@ def test_citation_is_what_pyproject_says(citation, hook):
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert citation.written(text, __version__, *hook.publication()) == text
     assert f"\nversion: {__version__}\n" in text
+
+
+def test_readme_is_what_pyproject_says(citation, hook):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert citation.readme(text, hook.package(), hook.publication()[1]) == text
+    public = citation.readme(text, "lora-np", PLACE[1])
+    assert f"[The site]({PLACE[1]}), with the course" in public
+    assert ".venv/bin/pip install lora-np && " in public
+    assert citation.readme(public, "lora-np", PLACE[1]) == public
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """``settings(published, version)``: what docs/conf.py sets."""
+
+    def read(published, version):
+        monkeypatch.setenv(
+            "PUBLICATION", str(ROOT / ("tests/published.toml" if published else "pyproject.toml"))
+        )
+        monkeypatch.setenv("SITE_VERSION", version)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        return runpy.run_path(str(ROOT / "docs" / "conf.py"))
+
+    return read
+
+
+def test_a_site_that_is_nowhere_names_no_address(settings, hook):
+    if any(hook.place().values()):
+        pytest.skip("published")
+    for version in ("", "latest", "1.2.3"):
+        found = settings(False, version)
+        assert {"sphinx.ext.linkcode", "sphinxext.opengraph", "sphinx_sitemap"}.isdisjoint(
+            found["extensions"]
+        )
+        assert not {"html_baseurl", "ogp_site_url", "linkcode_resolve"} & found.keys()
+        assert found["lesson_links_repository"] == ""
+        assert "source_repository" not in found["html_theme_options"]
+
+
+@pytest.mark.parametrize(("version", "ref"), [("", "main"), ("latest", "main"), ("1.2.3", "v1.2.3")])
+def test_a_version_leads_to_its_own_sources(settings, version, ref):
+    found = settings(True, version)
+    assert found["lesson_links_ref"] == found["html_theme_options"]["source_branch"] == ref
+    assert f"/blob/{ref}/lora_np/" in found["linkcode_resolve"](
+        "py", {"module": "lora_np", "fullname": "fit"}
+    )
+    assert found["html_baseurl"] == f"https://lora-np.example/{version}/".replace("//", "/").replace(
+        ":/", "://"
+    )
+    edits = "edit" in found["html_theme_options"]["top_of_page_buttons"]
+    assert edits == (ref == "main")  # nobody edits a tag
+
+
+def test_what_a_shared_link_shows(settings):
+    """Every text is whole, and beside the others; the numbers are those of the package."""
+    settings(True, "latest")
+    import card
+
+    figure = card.draw()
+    figure.canvas.draw()
+    assert figure.canvas.get_width_height() == (card.WIDTH, card.HEIGHT) == (1200, 630)
+    shown = [*figure.texts, *figure.axes]
+    boxes = [part.get_window_extent() for part in shown]
+    for box, part in zip(boxes, shown, strict=True):
+        assert 40 <= box.x0 < box.x1 <= 1160, part
+        assert 40 <= box.y0 < box.y1 <= 590, part
+    for (one, what), (other, that) in combinations(zip(boxes, shown, strict=True), 2):
+        assert not one.overlaps(other), (what, that)
+    text = " ".join(part.get_text() for part in figure.texts)
+    assert f"{lora_np.count_full(100, 120):,} numbers" in text
+    assert f"{lora_np.count_lora(100, 120, rank=card.RANK):,} numbers" in text
+    assert f"rank {card.RANK}" in text
+    assert f"rank {card.RANK}" in card.ALT
 
 
 @given(st.lists(st.sampled_from([("", ""), PLACE, ("", PLACE[1]), (PLACE[0], "")]), min_size=1))

@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 def lines_of(module: str, name: str) -> tuple[str, int, int] | None:
     """The file, from the root of the repository, and the first and last line; None where there is no code."""
     thing = importlib.import_module(module)
-    for part in name.split("."):
-        thing = inspect.getattr_static(thing, part, None)
+    for part in name.split("."):  # of a package by asking it, since it may load the name only then
+        read = getattr if inspect.ismodule(thing) else inspect.getattr_static
+        thing = read(thing, part, None)
     thing = getattr(thing, "fget", None) or getattr(thing, "func", None) or getattr(thing, "__func__", thing)
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
