@@ -18,6 +18,7 @@ import tomllib
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = (ROOT / "tests" / "published.toml").read_text(encoding="utf-8")
-FIRST = re.search(r'"(.+)"', (ROOT / "lora_np" / "version.py").read_text(encoding="utf-8"))[1]
+VERSION = r'__version__ = "(.*)"'
+FIRST = re.search(VERSION, (ROOT / "lora_np" / "version.py").read_text(encoding="utf-8"))[1]
 SECOND = f"{int(FIRST.split('.')[0]) + 1}.0.0"
 DATE = "(2030-01-31)"
+QUIET = ("-c", "advice.detachedHead=false")
 LEFT_OUT = ("[docs]", "pytest")  # in the commands of a step
 # GitHub's command line: a release is a folder; a workflow that is started is a line in a file.
 GH = """\
@@ -117,7 +120,7 @@ class GitHub:
         artifacts = place.parent / "artifacts"
         match name:
             case "actions/checkout":
-                run("git", "clone", "--quiet", "--branch", ref, self.remote, place)
+                run("git", *QUIET, "clone", "--quiet", "--branch", ref, self.remote, place)
             case "actions/setup-python":
                 assert given["python-version"] == "3.12"
             case "actions/upload-artifact":
@@ -206,7 +209,7 @@ def edit(path: Path, pattern: str, new: str) -> None:
 
 def release(github: GitHub, folder: Path, version: str) -> None:
     """What publishing.md says to do for each version, and what the workflows then do."""
-    edit(folder / "lora_np" / "version.py", r'__version__ = ".*"', f'__version__ = "{version}"')
+    edit(folder / "lora_np" / "version.py", VERSION, f'__version__ = "{version}"')
     run(sys.executable, "docs/citation.py", at=folder)
     run("git", "add", "--all", at=folder)
     run("git", "commit", "--quiet", "--message", f"Release {version}", at=folder)
@@ -231,8 +234,8 @@ def rehearse(folder: Path, index: str) -> None:
     release(github, ours, FIRST)
 
     assert json.loads((github.pages / "versions.json").read_text()) == ["latest", FIRST]
-    page = (github.pages / FIRST / "index.html").read_text(encoding="utf-8")
-    assert "pip install &quot;lora-np[notebooks]&quot;" in page
+    page = re.sub("<.*?>", "", (github.pages / FIRST / "index.html").read_text(encoding="utf-8"))
+    assert 'pip install "lora-np[notebooks]"' in unescape(page), page
     before = contents(github.pages / FIRST)
 
     fresh = folder / "fresh"
