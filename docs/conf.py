@@ -129,6 +129,7 @@ if site:
     extensions += ["sphinxext.opengraph", "sphinx_sitemap"]
     html_baseurl = ogp_site_url = f"{site}{prefix}"
     sitemap_url_scheme = "{link}"
+    sitemap_excludes = ["404.html", "search.html", "genindex.html", "py-modindex.html"]
     ogp_image, ogp_image_alt = "_static/card.png", card.ALT  # made by explorer/card.py
     ogp_custom_meta_tags = card.TAGS
 if repository:

@@ -155,6 +155,7 @@ def test_addresses_of_the_own_site_are_those_of_pages(site):
     start = f"{place()['site']}{site.name}/"
     sitemap = re.findall("<loc>(.*?)</loc>", (site / "sitemap.xml").read_text(encoding="utf-8"))
     assert len(sitemap) > 100
+    all_of = sitemap
     card = f"{start}_static/card.png"
     for path in pages(site):
         text = path.read_text(encoding="utf-8")
@@ -172,6 +173,11 @@ def test_addresses_of_the_own_site_are_those_of_pages(site):
         assert f'<meta property="{name}" content="{content}">' in text
     assert '<meta name="twitter:card" content="summary_large_image">' in text
     assert re.search('<meta property="og:image:alt" content="LoRA, while it learns.+?"', text)
+    assert re.search('<meta content="(.+?)" name="description"', text)[1] in re.findall(
+        'og:description" content="(.+?)"', text
+    )
+    assert f"{start}index.html" in all_of
+    assert not {f"{start}404.html", f"{start}search.html"} & {*all_of}
 
 
 def test_the_card_has_the_size_that_is_promised(site):
@@ -182,13 +188,13 @@ def test_the_card_has_the_size_that_is_promised(site):
 
 @published
 def test_pages_say_how_to_install_from_the_index(site):
-    here = []
+    here, said = [], {}
     for path in pages(site):
-        text = html.unescape(re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8")))
+        text = said[path] = html.unescape(re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8")))
         commands = re.findall(r"pip install (?!-e )(?:[\"']?)\.(?:\[|[\"'\s])", text)
         here += [f"{path.relative_to(site)}: {command}" for command in commands]
     assert not here
-    assert "pip install lora-np" in (site / "index.html").read_text(encoding="utf-8")
+    assert "pip install lora-np" in said[site / "index.html"]
 
 
 @published
