@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-from lora_np.autograd import adapted_affine, affine, linear_algebra, plus_low_rank, rules
+from lora_np.autograd import adapted_affine, affine, plus_low_rank, rules
 from lora_np.autograd.methods import astype
 
 RNG = np.random.default_rng(7)
@@ -51,30 +51,9 @@ def between(low, high):
 
 
 def well_conditioned(*shape):
-    """Square matrices far from singular, with distinct eigenvalues and singular values."""
+    """Square matrices far from singular."""
     n = shape[-1]
     return np.diag(np.arange(1.0, n + 1)) + 0.2 * RNG.standard_normal(shape)
-
-
-def of_symmetric(f):
-    """``f`` of a symmetric matrix, so that every change is a symmetric one."""
-    return lambda a: f((a + np.swapaxes(a, -1, -2)) / 2)
-
-
-def of_positive(f):
-    return lambda a: f(a @ np.swapaxes(a, -1, -2))
-
-
-def without_signs(U, s, Vh):
-    """What does not change with the signs of pairs of singular vectors."""
-    return np.concatenate(
-        [
-            np.ravel(U * s[..., None, :] @ Vh),
-            np.ravel(s),
-            np.ravel(U**2),
-            np.ravel(Vh**3 * np.swapaxes(U, -1, -2)[..., :, :1]),
-        ]
-    )
 
 
 MATMULS = [
@@ -171,8 +150,8 @@ EXAMPLES = {
         (lambda a: np.linalg.norm(a, 1), (away_from_zero((4,)),)),
         (lambda a: np.linalg.norm(a, np.inf, axis=-1), (distinct((2, 4)),)),
         *((lambda a, p=p: np.linalg.norm(a, p), (away_from_zero((4,)),)) for p in (3, 2.5, 0.5, -1, -np.inf)),
-        *((lambda a, p=p: np.linalg.norm(a, p), (well_conditioned(3, 3),)) for p in ("fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)),
-        (lambda a: np.linalg.norm(a, "nuc", axis=(2, 0), keepdims=True), (matrix(3, 2, 2),)),
+        (lambda a: np.linalg.norm(a, "fro"), (matrix(3, 3),)),
+        (lambda a: np.linalg.norm(a, axis=(2, 0), keepdims=True), (matrix(3, 2, 2),)),
         (lambda a: np.linalg.norm(a, keepdims=True), (matrix(3, 2),)),
     ],
     np.broadcast_to: [(lambda a: np.broadcast_to(a, (2, 4, 3)), (matrix(4, 1),)), (lambda a: np.broadcast_to(a, 3), (matrix(),))],
@@ -293,31 +272,13 @@ EXAMPLES = {
     np.linalg.solve: [(np.linalg.solve, (well_conditioned(3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(3, 3), matrix(3, 2))),
                       (np.linalg.solve, (well_conditioned(4, 3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(4, 1, 3, 3), matrix(2, 3, 2)))],
     np.linalg.inv: [(np.linalg.inv, (well_conditioned(3, 3),)), (np.linalg.inv, (well_conditioned(2, 3, 3),))],
-    np.linalg.det: [(np.linalg.det, (well_conditioned(3, 3),)), (np.linalg.det, (well_conditioned(2, 3, 3),)),
-                    (np.linalg.det, (np.diag([3.0, 2.0, 0.0]),))],
-    linear_algebra.cofactors: [(linear_algebra.cofactors, (a,)) for a in (well_conditioned(3, 3), well_conditioned(2, 3, 3), matrix(1, 1))],
-    np.linalg.slogdet: [(lambda a: np.linalg.slogdet(a).logabsdet, (well_conditioned(3, 3),)), (lambda a: (lambda r: r.sign * r.logabsdet)(np.linalg.slogdet(a)), (-well_conditioned(2, 3, 3),))],
-    np.linalg.cholesky: [(np.linalg.cholesky, (np.eye(3) + 0.2 * matrix(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(2, 3, 3),))],
-    np.linalg.pinv: [(np.linalg.pinv, (matrix(4, 2),)), (np.linalg.pinv, (matrix(2, 4),)), (np.linalg.pinv, (matrix(3, 4, 2),)),
-                     (lambda b, a: np.linalg.pinv(b @ a, rcond=1e-8), (matrix(4, 2), matrix(2, 3)))],  # the rank stays 2
-    np.linalg.eigh: [(lambda a: np.linalg.eigh(a).eigenvalues, (well_conditioned(3, 3),)),
-                     (of_symmetric(lambda a: np.linalg.eigh(a)[1] ** 2), (well_conditioned(2, 3, 3),)),
-                     (of_symmetric(lambda a: (lambda w, V: V * np.exp(w)[..., None, :] @ np.swapaxes(V, -1, -2))(*np.linalg.eigh(a, "U"))), (well_conditioned(3, 3),))],
-    np.linalg.eigvalsh: [(np.linalg.eigvalsh, (well_conditioned(3, 3),)), (lambda a: np.linalg.eigvalsh(a, "U"), (well_conditioned(3, 3),))],
-    np.linalg.svd: [(lambda a: without_signs(*np.linalg.svd(a, full_matrices=False)), (a,))
-                    for a in (well_conditioned(3, 3), well_conditioned(2, 3, 3), np.vstack([well_conditioned(2, 2), matrix(2, 2)]), np.hstack([well_conditioned(2, 2), matrix(2, 1)]))] +
-                   [(lambda a: np.linalg.svd(a, compute_uv=False), (well_conditioned(3, 3),)), (lambda a: np.linalg.svd(a)[1], (well_conditioned(2, 2),))],
-    np.linalg.svdvals: [(np.linalg.svdvals, (well_conditioned(3, 3),))],
-    np.linalg.qr: [(lambda a, i=i: np.linalg.qr(a)[i], (m,)) for i in (0, 1) for m in (well_conditioned(3, 3), matrix(4, 2), matrix(2, 4), matrix(3, 4, 2))] +
-                  [(lambda a: np.linalg.qr(a, "r"), (matrix(4, 2),))],
     np.linalg.vector_norm: [(np.linalg.vector_norm, (matrix(2, 3),)), (lambda a: np.linalg.vector_norm(a, ord=3, axis=1, keepdims=True), (away_from_zero((2, 3)),)),
                             (lambda a: np.linalg.vector_norm(a, axis=(0, 2)), (matrix(2, 3, 2),)),
                             (lambda a: np.linalg.vector_norm(a, axis=(0, -1), ord=3, keepdims=True), (away_from_zero((2, 3, 2)),)), (lambda a: np.linalg.vector_norm(a, keepdims=True), (matrix(2, 3),))],
-    np.linalg.matrix_norm: [(np.linalg.matrix_norm, (matrix(2, 3),)), (lambda a: np.linalg.matrix_norm(a, ord="nuc"), (well_conditioned(2, 3, 3),))],
+    np.linalg.matrix_norm: [(np.linalg.matrix_norm, (matrix(2, 3),)), (lambda a: np.linalg.matrix_norm(a, keepdims=True), (matrix(2, 3, 3),))],
     # by few rows; by many, with a small W and with one that is large beside A and B
     adapted_affine: [(adapted_affine, (matrix(n, k), matrix(d, k), matrix(r, k), matrix(d, r), matrix(), *b)) for n, d, k, r in ((5, 4, 3, 2), (9, 4, 3, 2), (24, 11, 12, 1)) for b in ((), (matrix(d),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
-    **{row: [] for row in (linear_algebra.eigh_of, linear_algebra.svd_of, linear_algebra.qr_of, linear_algebra.logdet)},  # through np.linalg
     rules.put: [],  # through operator.getitem, at second order
     rules.einsum_of: [],  # through np.einsum
     rules.euclidean_norm: [],  # through np.linalg.norm
