@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np import models
-from lora_np.accounting.matrix import count_lora_convolution, pair_size
+from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
@@ -493,13 +493,10 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
             raise ValueError(
                 f"{name} must be False for {what} ({_starred(module)}): PEFT has no such thing for them"
             )
-    extra = d_out * (dora + lora_bias)
-    if module.kind == "convolution" and not bare:
-        kernel, groups = module.shape[2:], module.groups
-        return extra + count_lora_convolution(
-            d_out, module.shape[1] * groups, kernel, rank=rank, groups=groups
-        )
-    return extra + many * pair_size(d_out, d_in, rank)
+    groups = 1 if bare else module.groups  # of B; A is a convolution with the kernel, without groups
+    if rank % groups:
+        raise ValueError(f"rank must be a multiple of {groups}, the groups of {_starred(module)}, got {rank}")
+    return d_out * (dora + lora_bias) + many * pair_size(d_out // groups, d_in, rank)
 
 
 def _token_rows(
