@@ -33,7 +33,7 @@ def test_a_students_files_hold_every_stub_and_no_solution(lesson):
         code = "\n".join(
             [*code_of(text), *(line for line in script.splitlines() if not line.startswith("#"))]
         )
-        assert solution(exercise.name).body not in code
+        assert solution(exercise.name).code.partition("\n")[2] not in code
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -80,7 +80,7 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
 def test_the_page_of_solutions_has_them_all(lesson):
     page = solution_page(lesson)
     for exercise in lesson.exercises:
-        assert solution(exercise.name).text in page
+        assert solution(exercise.name) in page
 
 
 def test_the_teachers_copy_earns_all_points(tmp_path):
