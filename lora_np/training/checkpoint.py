@@ -57,11 +57,13 @@ class Checkpoint:
 
     def begin(self, training: Any, *, resume: bool) -> None:
         """Continue from the file if it exists and resuming was requested."""
+        if not self.path.absolute().parent.is_dir():
+            raise ValueError(f"{self.path.parent}: no such directory to write {self.path.name} into")
         if not self.path.exists():
             return
         arrays, facts = self.read()
         if not resume:
-            raise FileExistsError(f"{self.path} is there already: continue it with resume=True, or delete it")
+            raise FileExistsError(f"{self.path} already exists: pass resume=True (--resume), or delete it")
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:

@@ -142,7 +142,7 @@ def operations(torch):
         "power": (lambda a, b: (np.abs(a) + 0.5) ** b, lambda a, b: (torch.abs(a) + 0.5) ** b),
         "exponent": (lambda a, b: (np.abs(wide(b)) + 0.5) ** np.tanh(a), lambda a, b: (torch.abs(b) + 0.5) ** torch.tanh(a)),
         "of constant": (lambda a, b: np.power(b, np.tanh(a)), lambda a, b: torch.pow(b, torch.tanh(a))),
-        "maximum": (np.maximum, torch.maximum), "minimum": (np.minimum, torch.minimum), "fmax": (np.fmax, torch.fmax), "fmin": (np.fmin, torch.fmin),
+        "maximum": (np.maximum, torch.maximum), "minimum": (np.minimum, torch.minimum),
         "arctan2": (np.arctan2, torch.arctan2), "hypot": (np.hypot, torch.hypot), "logaddexp": (np.logaddexp, torch.logaddexp),
         "remainder": (lambda a, b: np.remainder(a, np.abs(wide(b)) + 0.7), lambda a, b: torch.remainder(a, torch.abs(b) + 0.7)),
         "clip": (lambda a, b: np.clip(a, -1, b), clamp),

@@ -34,7 +34,7 @@ REFUSALS = {
     "an argument that the derivative does not cover": r"the derivative does not cover",
     "a mode, or a choice of result, without a derivative":
         r"np\.pad has no derivative for mode|np\.linalg\.norm has a derivative over one axis",
-    "a cross product of vectors of 2": r"np\.cross has a derivative for vectors of 3",
+    "subscripts of an Einstein sum in lists": r"np\.einsum has a derivative for subscripts in a string",
     "an array made of Tensors": r"a Tensor turned into an ndarray",
 }  # fmt: skip
 

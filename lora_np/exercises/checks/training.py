@@ -131,10 +131,7 @@ def random_numbers(factor: Array) -> None:
     """A factor at the start, large enough for its numbers to show how they were drawn."""
     k = factor.shape[1]
     spread = float(factor.std())
-    law(
-        np.unique(factor).size > 0.9 * factor.size,
-        "its numbers must be random, but many are equal",
-    )
+    law(np.unique(factor).size > 0.9 * factor.size, "its numbers must be random, but many are equal")
     told = f"numbers of a factor with {k} columns must have a standard deviation of about {k**-0.5:.2g}"
     law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
 
