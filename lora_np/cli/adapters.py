@@ -129,8 +129,6 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
     Example: lora-np overlap style task
     """
-    from lora_np.files import write_figure
-
     options.check_target("--plot", plot, options.PICTURES)
     found = adapters.overlap(sources, **asked, progress=True)
     if plot is not None:

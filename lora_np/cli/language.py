@@ -201,12 +201,8 @@ def generate(
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
         speaker = adapters.attach(speaker, opened, any_base=any_base)
-    sampling = {
-        "tokens": 300,
-        "temperature": 0.7,
-        "stream": partial(print, end="", flush=True),
-        **options.given(asked),
-    }
+    stream = partial(print, end="", flush=True)
+    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
     if not chat:
         language.generate(speaker, "It was " if prompt is None else prompt, **sampling)
         print()
