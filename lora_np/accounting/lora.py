@@ -365,9 +365,7 @@ def count_model(
     has_experts = "experts" in [module.kind for module in spec.groups]
     if experts == "per-expert":
         if not has_experts and not any("experts" in module.name.split(".") for module in spec.groups):
-            raise ValueError(
-                f"experts = 'per-expert' (--experts) is for a model with experts, and {spec.name} has none"
-            )
+            raise ValueError(f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none")
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
@@ -490,9 +488,7 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
     what = "a parameter, such as fused experts" if bare else "an embedding"
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
-            raise ValueError(
-                f"{name} must be False for {what} ({_starred(module)}): PEFT has no such thing for them"
-            )
+            raise ValueError(f"{name} must be False for {what} ({_starred(module)}): PEFT has none for them")
     groups = 1 if bare else module.groups  # of B; A is a convolution with the kernel, without groups
     if rank % groups:
         raise ValueError(f"rank must be a multiple of {groups}, the groups of {_starred(module)}, got {rank}")

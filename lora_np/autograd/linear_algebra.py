@@ -44,7 +44,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if len(axes) != 1 and (axis is not None or ord is not None):
         if len(axes) != 2 or ord not in (None, "fro"):
             raise TypeError(
-                f"np.linalg.norm has a derivative over one axis, or ord='fro' over two, got {ord=} and {axes}"
+                f"np.linalg.norm differentiates over one axis, or 'fro' over two, got {ord=}, {axes}"
             )
         ord = None
     return vector_norm(x, axis=axes, keepdims=keepdims, ord=2 if ord is None else ord)

@@ -509,12 +509,13 @@ def sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: bool | None
     return np.take_along_axis(a, order, axis) if np.ndim(a) else a
 
 
+PADS = ("constant", "edge", "reflect", "symmetric", "wrap")
+
+
 @composition(np.pad)
 def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
-    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
-        raise TypeError(
-            f"np.pad has no derivative for mode={mode!r}; it has for constant, edge, reflect, symmetric, wrap"
-        )
+    if mode not in PADS:
+        raise TypeError(f"np.pad has no derivative for mode={mode!r}; it has for {', '.join(PADS)}")
     picked = gathered(np.pad, array, pad_width, mode=mode)
     if mode != "constant":
         return picked
@@ -559,11 +560,10 @@ def put_back(shape: tuple[int, ...], index: Any) -> Pull:
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     if isinstance(indices, Tensor):
         raise not_differentiable(np.take, "indices")
+    indices = np.asarray(indices)
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
-        return operator.getitem(np.ravel(a), np.asarray(indices))
-    return operator.getitem(
-        a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),)
-    )
+        return np.ravel(a)[indices]
+    return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]
 
 
 composition(np.trace)(lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1))

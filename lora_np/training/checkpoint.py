@@ -93,9 +93,7 @@ class Checkpoint:
         if loss.shape != (steps,) or loss.dtype != np.float64:
             raise ValueError(f"there must be {steps} losses, got {loss.dtype} {loss.shape}")
         finite("loss", loss)
-        validated = [
-            (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]
-        ]
+        validated = [(whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]]
         moments = [-1, *(step for step, _ in validated), steps + 1]
         if any(after <= before for before, after in pairwise(moments)):
             raise ValueError(f"validated must go up to step {steps}, got {validated}")
@@ -279,9 +277,7 @@ class Description:
         try:
             return self.repeats(id(thing), thing) or self.first(kind, thing)
         except RecursionError:
-            raise UnknownIdentityError(
-                f"a {kind.__qualname__} is nested too deeply to be recognised"
-            ) from None
+            raise UnknownIdentityError(f"a {kind.__qualname__} is nested too deep to be recognised") from None
 
     def all(self, things: Iterable[Any]) -> str:
         return ", ".join(map(self.of, things))

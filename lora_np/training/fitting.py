@@ -480,7 +480,5 @@ def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
         arrays.append(array)
     x, y = arrays
     if len(x) != len(y):
-        raise ValueError(
-            f"{what}x and {what}y must have as many rows as each other, got {len(x)} and {len(y)}"
-        )
+        raise ValueError(f"{what}x and {what}y must have equally many rows, got {len(x)} and {len(y)}")
     return x, y

@@ -345,7 +345,7 @@ def test_ufunc_methods_point_to_the_function():
 
 
 def test_matrix_norms_without_derivative():
-    with pytest.raises(TypeError, match=r"over one axis, or ord='fro' over two, got ord=3"):
+    with pytest.raises(TypeError, match=r"over one axis, or 'fro' over two, got ord=3"):
         np.linalg.norm(Tensor(np.ones((2, 2))), 3)
 
 
