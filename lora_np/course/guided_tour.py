@@ -279,13 +279,8 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     x, y = task.x.astype(np.float32), task.y.astype(np.float32)
     optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
     name = progress and ("full update" if rank is None else f"LoRA, r = {rank}")
-    settings: dict[str, Any] = {
-        "optimizer": optimizer,
-        "steps": task.steps,
-        "batch_size": 256,
-        "rng": task.rng,
-    }
-    return uninterrupted(fit(model, x, y, **settings, progress=name))
+    run = fit(model, x, y, optimizer=optimizer, steps=task.steps, batch_size=256, rng=task.rng, progress=name)
+    return uninterrupted(run)
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:

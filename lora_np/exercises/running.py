@@ -66,7 +66,7 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
         return {"error": "not written yet", "kind": "NotImplementedError"}
     handed = [a if callable(a) else copy.deepcopy(a) for a in arguments]
     try:
-        value = watched(function, handed, **rules)
+        value = watched(function, handed, rules)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

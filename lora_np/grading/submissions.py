@@ -181,8 +181,7 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], questions: Seq
     enough = box.left - PATIENCE * box.limits.seconds
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-        seconds = min(box.limits.seconds, box.left - enough)
-        return box.call(one.name, arguments, rules, seconds=seconds)
+        return box.call(one.name, arguments, rules, seconds=box.left - enough)
 
     return judge(one, caller, questions)
 
