@@ -1,14 +1,11 @@
-"""The rules of np.linalg: systems of equations, inverses, and norms."""
+"""The rules of np.linalg: systems of equations, inverses, and the norms of Euclid and Frobenius."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
 
-from lora_np.autograd.methods import value
 from lora_np.autograd.rules import euclidean_norm
 from lora_np.autograd.tables import composition, constant, derivative
 
@@ -35,46 +32,16 @@ def outer_of(g: Any, y: Any, ndim: int) -> Any:
     return np.expand_dims(g, -1) * np.expand_dims(y, -2) if ndim == 1 else g @ mT(y)
 
 
-# Norms of vectors, and Frobenius's of matrices
-
-
 @composition(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    axes = tuple(range(np.ndim(x))) if axis is None else normalize_axis_tuple(axis, np.ndim(x))
-    if len(axes) != 1 and (axis is not None or ord is not None):
-        if len(axes) != 2 or ord not in (None, "fro"):
-            raise TypeError(
-                f"np.linalg.norm differentiates over one axis, or 'fro' over two, got {ord=}, {axes}"
-            )
-        ord = None
-    return vector_norm(x, axis=axes, keepdims=keepdims, ord=2 if ord is None else ord)
+    n = np.ndim(x) if axis is None else np.size(axis)
+    if not ((ord is None and (axis is None or n <= 2)) or (ord, n) in ((2, 1), ("fro", 2))):
+        raise TypeError(f"np.linalg.norm has a derivative for the root of a sum of squares, not for {ord=}")
+    return euclidean_norm(x, axis=axis, keepdims=keepdims)
 
 
-@composition(np.linalg.vector_norm)
-def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
-    axes = normalize_axis_tuple(range(np.ndim(x)) if axis is None else axis, np.ndim(x))
-    rows = np.moveaxis(x, axes, range(-len(axes), 0))  # several axes are one long one
-    kept, length = np.shape(rows)[: np.ndim(x) - len(axes)], math.prod(np.shape(x)[i] for i in axes)
-    y = vector_length(np.reshape(rows, (*kept, length)), ord)
-    return np.expand_dims(y, axes) if keepdims else y
-
-
-def vector_length(x: Any, p: Any) -> Any:
-    """``(sum |x|^p)^(1/p)`` along the last axis, with slope 0 at zero."""
-    if p == 2:
-        return euclidean_norm(x, axis=-1)
-    if p == 0 or np.size(x) == 0:  # NumPy says of which norms that is 0, and of which an error
-        return np.linalg.norm(value(x), p, axis=-1)
-    if isinstance(p, str):
-        raise TypeError(f"np.linalg.norm of vectors has no ord={p!r}")
-    size = np.abs(x)
-    if np.isinf(p):
-        return (np.max if p > 0 else np.min)(size, axis=-1)
-    powers = np.where(size == 0, 0, np.where(size == 0, 1, size) ** p)
-    total = np.sum(powers, axis=-1)
-    zero = total == 0 if p > 0 else np.any(size == 0, axis=-1)
-    return np.where(zero, 0, np.where(zero, 1, total) ** (1 / p))
-
-
+composition(np.linalg.vector_norm)(
+    lambda x, *, axis=None, keepdims=False: euclidean_norm(x, axis=axis, keepdims=keepdims)
+)
+composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False: norm(x, "fro", (-2, -1), keepdims))
 constant(np.linalg.matrix_rank)
-composition(np.linalg.matrix_norm)(lambda x, *, keepdims=False, ord="fro": norm(x, ord, (-2, -1), keepdims))
