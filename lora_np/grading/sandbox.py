@@ -125,7 +125,7 @@ class Sandbox:
     def call(
         self, name: str, arguments: Sequence[Any], rules: Mapping[str, Any] = NONE, *, seconds: float = inf
     ) -> dict[str, Any]:
-        """The result of `lora_np.exercises.call` in the other process, within so many seconds of the limit."""
+        """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
         seconds = min(seconds, self.limits.seconds)
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))

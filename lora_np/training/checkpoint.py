@@ -90,9 +90,7 @@ class Checkpoint:
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
             raise ValueError(f"order must hold each row once, and position be in it, got {position}")
         loss = arrays["loss"]
-        if loss.shape != (steps,) or loss.dtype != np.float64:
-            raise ValueError(f"there must be {steps} losses, got {loss.dtype} {loss.shape}")
-        finite("loss", loss)
+        fits("loss", loss, np.broadcast_to(0.0, steps))
         validated = [(whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]]
         moments = [-1, *(step for step, _ in validated), steps + 1]
         if any(after <= before for before, after in pairwise(moments)):
