@@ -71,7 +71,7 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
         assert check["metadata"]["nbgrader"]["points"] == exercise.points
         source = "".join(answer["source"])
         assert source.startswith(exercise.stub.removesuffix("    ...\n"))
-        assert solution(exercise.name).body in source.partition("### BEGIN SOLUTION\n")[2]
+        assert solution(exercise.name).code.partition("\n")[2] in source.partition("### BEGIN SOLUTION\n")[2]
         hidden = f"exercises.check({exercise.name}, rng={HIDDEN})\nprint(outcome)\noutcome.points\n### END HIDDEN TESTS"
         assert "".join(check["source"]).endswith(hidden)
 
