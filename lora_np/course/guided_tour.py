@@ -241,7 +241,7 @@ def check_folder(folder: Path) -> None:
         return
     for name in (report.name, FULL_UPDATE, *(f"adapter-r{rank}" for rank in RANKS), FIGURE):
         if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} exists, and not from a tour: choose another folder")
+            raise FileExistsError(f"{folder / name} already exists, and not from a tour: name another folder")
 
 
 class Task:
