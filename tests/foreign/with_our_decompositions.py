@@ -51,30 +51,27 @@ def matrix(a, widest=WIDEST):
 
 def qr(a, mode, pivoting, **settings):
     a = matrix(a)
-    if (
-        not pivoting
-        or mode not in ("economic", "full", "r")
-        or (mode != "economic" and (a.ndim != 2 or a.shape[0] > a.shape[1]))
+    if mode not in ("economic", "full", "r") or (
+        mode != "economic" and (a.ndim != 2 or a.shape[0] > a.shape[1])
     ):
         raise Beyond(OTHER)
-    Q, R, order = linalg.qr_pivoted(a)
-    order = order.astype(np.int32)  # as LAPACK counts
-    return (R, order) if mode == "r" else (Q, R, order)
+    Q, R, *order = (linalg.qr_pivoted if pivoting else linalg.qr)(a)
+    order = [p.astype(np.int32) for p in order]  # as LAPACK counts
+    return (R, *order) if mode == "r" else (Q, R, *order)
 
 
 def svd(a, full_matrices=True, compute_uv=True, lapack_driver="gesdd", hermitian=False, **settings):
-    a = matrix(a, 10**4)
+    a = matrix(a)
     if hermitian or lapack_driver not in ("gesdd", "gesvd"):
         raise Beyond(OTHER)
     if compute_uv and full_matrices and (a.ndim != 2 or a.shape[0] != a.shape[1]):
         raise Beyond(OTHER)
-    found = linalg.truncated_svd(a, rank=min(a.shape, default=1))
+    found = linalg.svd(a)
     return tuple(found) if compute_uv else found.s
 
 
 def svdvals(a, **settings):
-    a = matrix(a, 10**4)
-    return linalg.truncated_svd(a, rank=min(a.shape, default=1)).s
+    return linalg.svd(matrix(a)).s
 
 
 def lu(a, permute_l, p_indices, **settings):

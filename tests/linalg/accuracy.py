@@ -28,7 +28,9 @@ ALL = 200  # seeds
 # Each function: what its error is measured against, in the notation of the docs, and how many eps it may be.
 BOUNDS = {
     "lu": ("norm of `M[order] - L @ U`, over that of `abs(L) @ abs(U)`", 2),
+    "qr": ("norm of `M - Q @ R`, over that of M; distance of `Q.T @ Q` from the identity", 50),
     "qr_pivoted": ("norm of `M[:, order] - Q @ R`, over that of M; distance of `Q.T @ Q` from the identity", 50),
+    "svd": ("norm of `M - (U * s) @ Vh`, and error of s, over `s[0]`; distance from orthonormal", 100),
     "truncated_svd": ("error of s, and norm of `M - (U * s) @ Vh` beyond the smallest, over `s[0]`", 50),
     "svd_of_product": ("error of s, over the norm of B times that of A", 50),
     "low_rank_factors": ("norm of `M - B @ A` beyond the smallest, over that of M", 100),
@@ -111,19 +113,19 @@ def drawn(rng, d=None, k=None, *, reach=150):
 def decompositions(M, E):
     order, L, U = linalg.lu(M)
     yield "lu", residual_of_lu(E, order, L, U)
+    Q, R = map(exact, linalg.qr(M))
+    yield "qr", norm(E.M - Q * R) / E.norm
+    yield "qr", from_identity(Q)
     Q, R, order = linalg.qr_pivoted(M)
     Q, R = exact(Q), exact(R)
     yield "qr_pivoted", norm(exact(M[:, order]) - Q * R) / E.norm
     yield "qr_pivoted", from_identity(Q)
-    rank = (len(E.s) + 1) // 2
-    found = linalg.truncated_svd(M, rank=rank)
-    U, Vh = exact(found.U), exact(found.Vh)
-    for error in (
-        max(abs(mp.mpf(float(x)) - y) for x, y in zip(found.s, E.s, strict=False)) / E.s[0],
-        max(from_identity(U), from_identity(Vh.T)),
-        (norm(E.M - U * mp.diag(found.s.tolist()) * Vh) - E.tail(rank)) / E.s[0],
-    ):
-        yield "truncated_svd", error
+    for name, rank in (("svd", len(E.s)), ("truncated_svd", (len(E.s) + 1) // 2)):
+        found = linalg.svd(M) if name == "svd" else linalg.truncated_svd(M, rank=rank)
+        U, Vh = exact(found.U), exact(found.Vh)
+        yield name, max(abs(mp.mpf(float(x)) - y) for x, y in zip(found.s, E.s, strict=False)) / E.s[0]
+        yield name, max(from_identity(U), from_identity(Vh.T))
+        yield name, (norm(E.M - U * mp.diag(found.s.tolist()) * Vh) - E.tail(rank)) / E.s[0]
 
 
 def residual_of_lu(E, order, L, U):

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lora_np.linalg import lu, qr_pivoted
+from lora_np.linalg import decompositions, lu, qr, qr_pivoted, svd
 from tests.drawing import examples
 
-FUNCTIONS = [lu, qr_pivoted]
+FUNCTIONS = [lu, qr, qr_pivoted, svd]
 
 
 @pytest.fixture(params=["random", "deficient", "graded", "repeated", "zero", "zero_column"])
@@ -51,6 +51,15 @@ def test_lu_multiplies_back(M):
     assert np.abs(L).max() <= 1
 
 
+def test_qr_multiplies_back(M):
+    Q, R = qr(M)
+    assert Q.shape == (M.shape[0], min(M.shape))
+    assert Q.dtype == R.dtype == M.dtype
+    assert_product(Q @ R, M)
+    assert_orthonormal(Q)
+    np.testing.assert_array_equal(np.tril(R, -1), 0)
+
+
 def test_pivoted_qr_multiplies_back_with_a_falling_diagonal(M):
     Q, R, order = qr_pivoted(M)
     assert Q.dtype == R.dtype == M.dtype
@@ -62,15 +71,51 @@ def test_pivoted_qr_multiplies_back_with_a_falling_diagonal(M):
     assert (diagonal[1:] <= diagonal[:-1] * (1 + limit(M)) + limit(M) * size(M)).all()
 
 
+def test_svd_multiplies_back_and_has_lapacks_values(M):
+    U, s, Vh = svd(M)
+    m = min(M.shape)
+    assert (U.shape, s.shape, Vh.shape) == ((M.shape[0], m), (m,), (m, M.shape[1]))
+    assert U.dtype == s.dtype == Vh.dtype == M.dtype
+    assert_product((U * s) @ Vh, M)
+    assert_orthonormal(U)
+    assert_orthonormal(Vh.T)
+    assert (s[1:] <= s[:-1]).all()
+    assert (s >= 0).all()
+    np.testing.assert_allclose(s, np.linalg.svdvals(M), rtol=0, atol=limit(M) * size(M))
+
+
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_scaling_by_a_power_of_two_scales_the_result_exactly(function, scale, example):
     M = example("random", 6, 5)
     scale = 2.0 ** np.round(np.log2(scale))
     plain, scaled = function(M), function(M * scale)
-    values = {lu: 2, qr_pivoted: 1}[function]
+    values = {lu: 2, qr: 1, qr_pivoted: 1, svd: 1}[function]
     for i, (a, b) in enumerate(zip(plain, scaled, strict=True)):
         np.testing.assert_allclose(b, a * scale if i == values else a, rtol=1e-12)
+
+
+def test_columns_of_almost_nothing_still_get_orthonormal_directions():
+    # Squares of 1e-170 vanish: such columns count as zero, and the basis is completed.
+    M = np.diag([1.0, 1e-170, 1e-300])
+    U, s, _ = svd(M)
+    assert_orthonormal(U)
+    assert s[0] == 1
+
+
+def test_jacobi_keeps_the_digits_of_tiny_singular_values():
+    # Orthogonal columns: their lengths are the exact singular values.
+    rng = np.random.default_rng(0)
+    lengths = np.logspace(0, -60, 8)
+    M = np.linalg.qr(rng.normal(size=(8, 8)))[0] * rng.permutation(lengths)
+    np.testing.assert_allclose(svd(M).s, lengths, rtol=1e-13)
+    assert np.abs(np.linalg.svdvals(M) / lengths - 1).max() > 0.5
+
+
+def test_more_sweeps_than_allowed_is_an_error(monkeypatch, example):
+    monkeypatch.setattr(decompositions, "SWEEPS", 1)
+    with pytest.raises(np.linalg.LinAlgError, match="did not converge in 1 sweeps"):
+        svd(example("random", 6, 6))
 
 
 def test_the_documented_failure_modes_are_real():
@@ -99,9 +144,15 @@ finite_matrices = arrays(
 def test_laws_hold_for_any_matrix(M):
     order, L, U = lu(M)
     assert_product(L @ U, M[order])
+    Q, R = qr(M)
+    assert_product(Q @ R, M)
+    assert_orthonormal(Q)
     Q, R, order = qr_pivoted(M)
     assert_product(Q @ R, M[:, order])
-    assert_orthonormal(Q)
+    U, s, Vh = svd(M)
+    assert_product((U * s) @ Vh, M)
+    assert_orthonormal(U)
+    assert_orthonormal(Vh.T)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -144,3 +195,14 @@ def test_lu_and_qr_equal_lapack(shape, example):
     signs = np.sign(np.diag(R)) * np.sign(np.diag(ours_R))
     np.testing.assert_allclose(ours_Q * signs, Q, atol=1e-12)
     np.testing.assert_allclose(signs[:, None] * ours_R, R, atol=1e-12)
+
+
+@pytest.mark.peers
+def test_jacobi_against_exact_arithmetic(with_spectrum):
+    mpmath = pytest.importorskip("mpmath")
+    mpmath.mp.dps = 60
+    M = with_spectrum(np.logspace(0, -12, 6), 6, 6, np.random.default_rng(1))
+    exact = sorted(
+        (float(x) for x in mpmath.svd_r(mpmath.matrix(M.tolist()), compute_uv=False)), reverse=True
+    )
+    np.testing.assert_allclose(svd(M).s, exact, rtol=0, atol=1e-15)
