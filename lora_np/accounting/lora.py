@@ -511,17 +511,15 @@ def _token_rows(
     if not isinstance(indices, Mapping):
         indices = {own.name: indices}
     rows: dict[str, tuple[ModuleSpec, tuple[int, ...]]] = {}
-    for end, numbers in indices.items():
+    for end, ids in indices.items():
         found = [module for module in tables if f".{module.name}".endswith(f".{end}")]
         if not found:
             known = [module.name.rpartition(".")[2] for module in tables]
             raise spec.missing("trainable_token_indices:", end, known, kind="embedding")
         for module in found:
             last = module.shape[0] - 1
-            numbers = tuple(
-                [whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in numbers]
-            )
-            rows[module.name] = (module, numbers)
+            ids = tuple([whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in ids])
+            rows[module.name] = (module, ids)
     taken = {name for each in adapters for name in each.names or each.module.names()} | set(saved)
     if both := sorted(taken & set(rows)):
         raise ValueError(f"trainable_token_indices: {both[0]} is adapted or trained in full as well")
@@ -540,9 +538,7 @@ def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
     return module.weight + (0 if shared else module.bias_size)
 
 
-def _bias_size(
-    spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, ModuleSpec]
-) -> int:
+def _bias_size(spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, Any]) -> int:
     if bias == "none":
         return 0
     if bias == "lora_only":
