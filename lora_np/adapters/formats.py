@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ import numpy as np
 from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
-from lora_np.files import replacing, replacing_file, target_path
+from lora_np.files import replacing, target_path
 from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
 
@@ -231,14 +232,9 @@ def new_adapter(
         ending = next(ending for ending, form in FILES.items() if form == to)
         raise ValueError(f"{target}: must end in {ending}, as files of this format do")
 
-    def check() -> None:
-        if not os.path.lexists(target):
-            return
-        if any(path.exists() and path.samefile(target) for path in read):
-            raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another file")
-        if not force:
-            raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
-        load(target, ordered=False)  # nothing but an adapter is replaced
-
-    with replacing_file(target, check) as stage, TemporaryDirectory(dir=stage.parent) as aside:
+    check = partial(load, target, ordered=False)  # nothing but an adapter is replaced
+    with (
+        replacing(target, force=force, inputs=read, check=check) as stage,
+        TemporaryDirectory(dir=stage.parent) as aside,
+    ):
         yield stage, Path(aside)
