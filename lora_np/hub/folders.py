@@ -144,8 +144,9 @@ def directory(path: str | os.PathLike[str]) -> Path:
     """
     path = located(path)
     if not path.exists():
-        close = get_close_matches(str(path)[:100], shipped_paths("models") | shipped_paths("adapters"), n=1)
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else ""
+        shipped = [*shipped_paths("models"), *shipped_paths("adapters")]
+        close = get_close_matches(str(path)[:100], shipped, n=1)
+        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; shipped: {', '.join(shipped)}"
         raise MissingError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")

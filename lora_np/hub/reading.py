@@ -37,7 +37,7 @@ class HubError(ValueError):
     >>> try:
     ...     adapters.load("no-such-directory")
     ... except HubError as error:
-    ...     print(error)
+    ...     print(str(error).partition(";")[0])
     no-such-directory: no such directory
     """
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from lora_np.files import replacing, target_path
 from lora_np.hub import (
     INDEX,
     bitsandbytes_parts,
+    directory,
     float_dtype,
-    located,
     open_regular,
     read_bitsandbytes,
     read_json,
@@ -98,10 +98,10 @@ def load(
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
-    directory = existing(model, "models")
-    if not (directory / "config.json").is_file():
-        raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
-    stored = open_model(directory)
+    folder = directory(model)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: it is not the directory of a model")
+    stored = open_model(folder)
     # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
@@ -123,12 +123,12 @@ def load(
         arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
-    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (directory / name).is_file()]
+    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
     vocabulary = None
     if TOKENIZER in there:
-        beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
-        vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
-    generation = read_json(directory / GENERATION) if GENERATION in there else {}
+        beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
+        vocabulary = read_vocabulary(read_json(folder / TOKENIZER), beside)
+    generation = read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
@@ -140,11 +140,11 @@ def load(
     left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
-            f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
+            f"{folder}: the tensor {left[0]} has no place in a {settings['model_type']} model "
             f"({len(left)} such tensors)"
         )
     if quantised and not kept:
-        raise ValueError(f"{directory} holds no quantised weights that could be kept in their bits")
+        raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
     return result
 
 
@@ -181,17 +181,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    return Path(adapter) if Path(adapter).is_file() else existing(adapter, "adapters")
-
-
-def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:
-    """An existing directory; the error lists the shipped ones."""
-    directory = located(path)
-    if directory.is_dir():
-        return directory
-    raise FileNotFoundError(
-        f"no such directory: {str(path)!r}; shipped {kind}: {', '.join(shipped_paths(kind))}"
-    )
+    return Path(adapter) if Path(adapter).is_file() else directory(adapter)
 
 
 def read_text(source: str | os.PathLike[str]) -> str:
@@ -324,7 +314,6 @@ def save(
         files |= {SETTINGS: as_json({"tokenizer_class": "PreTrainedTokenizerFast"}), **model.vocabulary.files}
         files[TOKENIZER] = as_json(model.vocabulary.tokenizer())
     empty = target.is_dir() and not any(target.iterdir())
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
 
     def writes(name: str) -> bool:
         return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None

@@ -425,7 +425,7 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
         if "each" in stack:
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
-            known = _USUAL | alike.get(name, alike[""])[0][0]
+            known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
             facts = {
                 fact: value(stack.get(fact, _FACTS.get(fact, fact)), known) for fact in Layers._fields[2:]
             }
@@ -443,17 +443,12 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
 
 _FACTS = {
     "width": "d",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
     "head_width": "width",
     "value_width": "width",
     "activation": "'silu'",
     "dropout": "dropout > 0",
     "attention_dropout": "attention_dropout > 0",
 }
-_USUAL: dict[str, Any] = {"tokens": 0, "repeats": 1}
-_USUAL |= dict.fromkeys(("cross_attention", "dropout", "attention_dropout"), False)
-_USUAL |= dict.fromkeys(("float_norm", "half_softmax", "soft_cap", "half_loss"), False)
 _Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 

@@ -335,7 +335,7 @@ def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
 
 
 def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such directory: 'nothing'"):
+    with pytest.raises(FileNotFoundError, match="nothing: no such directory; shipped: austen"):
         language.load("nothing")
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
         language.load(tmp_path)
