@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_np import hub
-from lora_np.checks import choice
 from lora_np.hub import HubError, ModelDirectory
 from lora_np.models.families import build_spec, family_names
 from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
@@ -37,12 +36,10 @@ _KNOWN = (
     "model differs from a usual one."
 )
 MEMORY = "count the model in memory, on the meta device"
-_KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a caller may say
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Told = Mapping[str, Kind] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +274,7 @@ def open_model(path: str | os.PathLike[str]) -> OpenModel:
     return OpenModel(found.path, found.files, found.places, found.config, found.index)
 
 
-def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
+def from_safetensors(source: str | Path) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
@@ -289,9 +286,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     ----------
     source : str or Path
         The file, index or directory.
-    kinds : mapping of str to str, optional
-        The kinds of modules with misleading names: from the end of a name to ``"linear"``, ``"embedding"``,
-        ``"convolution"``, ``"norm"`` or ``"parameter"``.
 
     Returns
     -------
@@ -300,8 +294,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
 
     Raises
     ------
-    ValueError
-        If an entry of ``kinds`` is none of these.
     HubError
         If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
         transformers splits or joins tensors of it when it loads.
@@ -317,8 +309,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
-    for end, kind in (kinds or {}).items():
-        choice(f"kinds[{end!r}]", kind, _KINDS)
     path = Path(source)
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
@@ -341,7 +331,7 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
         if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
-    found = {name: judged(name, shapes, known or {}, fused, kinds) for name in shapes}
+    found = {name: judged(name, shapes, known or {}, fused) for name in shapes}
     modules = list(dict.fromkeys(found.values()))
     if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
@@ -400,9 +390,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
     return "convolution" if len(shape) in (3, 4, 5) else "parameter"
 
 
-def judged(
-    name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str], told: Told = None
-) -> ModuleSpec:
+def judged(name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]) -> ModuleSpec:
     """The module that the parameter ``name`` belongs to, by the rule for modules that no family describes.
 
     Parameters
@@ -415,8 +403,6 @@ def judged(
         An entry of `kinds_by_type`.
     fused : mapping of str to str
         As `fused_names` gives it.
-    told : mapping of str to str, optional
-        The kinds of modules with misleading names, by the ends of their names.
     """
     owner, _, last = name.rpartition(".")
     if (kind := kinds.get(starred(name), "")) in _EXPERTS:
@@ -426,8 +412,7 @@ def judged(
     whole = owner and last in ("weight", "bias") and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
     if weight is None or not whole:
         return ModuleSpec(name, "parameter", shapes[name])
-    chosen = next((kind for end, kind in (told or {}).items() if f".{owner}".endswith(f".{end}")), None)
-    said = chosen or kinds.get(starred(owner), "")
+    said = kinds.get(starred(owner), "")
     kind = said if said in get_args(Kind) else guess(owner, weight)
     # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
     turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
