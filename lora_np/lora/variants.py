@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, generator, matrix, number, whole_number
-from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, TrainableTokens
+from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
@@ -418,7 +418,7 @@ class XSLinear:
 
 
 @dataclass(frozen=True, eq=False)
-class HiRALinear:
+class HiRALinear(LowRank):
     """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
 
     Parameters
@@ -452,13 +452,13 @@ class HiRALinear:
     __repr__ = outline
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        W = value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+        W = value(self.base.W) * (1 + self.scale * (self.B @ self.A))
         return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
-        product = value(self.B) @ value(self.A) * (self.alpha / self.A.shape[0])
-        return freeze(Linear(value(self.base.W) * (1 + product), self.base.b))
+        update = value(self.B) @ value(self.A) * self.scale
+        return freeze(Linear(value(self.base.W) * (1 + update), self.base.b))
 
 
 # what replaces a layer, or its weights
