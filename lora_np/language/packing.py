@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.checks import Array
+from lora_np.language.composed import IGNORED
 from lora_np.language.data import Completion, Conversation, Data, at
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
-from lora_np.language.text import IGNORED, token_loss, vocabulary_of, windows
+from lora_np.language.text import token_loss, vocabulary_of, windows
 from lora_np.language.vocabulary import Vocabulary
 
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts

@@ -10,12 +10,12 @@ import numpy as np
 
 from lora_np.checks import Array, whole_number
 from lora_np.language import composed, fused
+from lora_np.language.composed import IGNORED
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
 
 AT_ONCE = 4096  # tokens, where nothing is trained
-IGNORED = -100  # the label of a token that does not count, as in torch
 
 
 def token_loss(
@@ -63,7 +63,7 @@ def token_loss(
         return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
     loss = fused.head_loss if model.model.last.fused else composed.head_loss
     hidden = model.model(tokens, texts=texts, rng=rng)
-    return loss(hidden, head.W, labels=labels, ignore=IGNORED)
+    return loss(hidden, head.W, labels=labels)
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:
