@@ -207,10 +207,10 @@ class AdapterModule:
         """``(B, A)`` in float32 or better."""
         return self.parts["B"].single(), self.parts["A"].single()
 
-    def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
-        """Factors of ``weight`` times the update, the scaling in A."""
+    def weighted(self) -> tuple[Array, Array]:
+        """Factors of the update, the scaling in A."""
         B, A = self.factors()
-        return B, A * A.dtype.type(weight * self.scale)
+        return B, A * A.dtype.type(self.scale)
 
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""

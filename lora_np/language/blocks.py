@@ -412,6 +412,10 @@ class Experts(Part):
         return gated(both[..., :half], both[..., half:], self.activation, fast=True) @ self.down[i].T
 
 
+def unchanged(x: Any) -> Any:
+    return x
+
+
 @dataclass(frozen=True, eq=False)
 class DecoderLayer(Part):
     """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after, or both at once.
@@ -426,17 +430,13 @@ class DecoderLayer(Part):
 
     parallel: bool = False
     residual: float = 1.0
-    before_attention: ClassVar[Any] = None
-    after_attention: ClassVar[Any] = None
-    before_mlp: ClassVar[Any] = None
-    after_mlp: ClassVar[Any] = None
+    before_attention: ClassVar[Any] = staticmethod(unchanged)
+    after_attention: ClassVar[Any] = staticmethod(unchanged)
+    before_mlp: ClassVar[Any] = staticmethod(unchanged)
+    after_mlp: ClassVar[Any] = staticmethod(unchanged)
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None, **how: Any) -> Any:
-        y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, **how)
-        y = y if self.after_attention is None else self.after_attention(y)
+        y = self.after_attention(self.attention(self.before_attention(x), rng=rng, **how))
         added = x + (y if self.residual == 1.0 else y * self.residual)
-        seen = x if self.parallel else added
-        y = self.mlp(seen if self.before_mlp is None else self.before_mlp(seen), rng=rng)
-        y = y if self.after_mlp is None else self.after_mlp(y)
+        y = self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else added), rng=rng))
         return added + (y if self.residual == 1.0 else y * self.residual)
