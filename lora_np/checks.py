@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
+StrPath = str | os.PathLike[str]
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
     "float32": ("f32", "fp32", "f4", "single", "torch.float32"),

@@ -14,6 +14,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
 
+from lora_np.checks import StrPath
+
 try:
     import fcntl as _fcntl
 except ImportError:  # Windows, and browsers
@@ -22,7 +24,7 @@ fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None  # JupyterLite has an 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def target_path(path: str | os.PathLike[str]) -> Path:
+def target_path(path: StrPath) -> Path:
     """``path`` to write to, which must not be empty: ``Path("")`` is the current directory."""
     if not os.fspath(path):
         raise ValueError("the path to write to must not be empty, got ''")
@@ -152,12 +154,12 @@ def picture(figure: Any, form: str, **options: Any) -> bytes:
 
 @contextmanager
 def replacing(
-    target: str | os.PathLike[str],
+    target: StrPath,
     *,
     force: bool,
     writes: Callable[[str], bool] = ().__contains__,
     keeps: Collection[str] = (),
-    inputs: Collection[str | os.PathLike[str]] = (),
+    inputs: Collection[StrPath] = (),
     check: Callable[[], object] | None = None,
 ) -> Iterator[Path]:
     """A new directory to write into, or a new file, which becomes ``target`` if the block ends without error.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
 from lora_np.models import peft
 
@@ -310,7 +309,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
 
 # what operations take for an adapter: itself, or where it is
-Source = Adapter | str | os.PathLike[str]
+Source = Adapter | StrPath
 
 
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:

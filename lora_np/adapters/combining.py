@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
@@ -29,7 +29,7 @@ from lora_np.adapters.resizing import (
 )
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, choice, generator, number, shown
+from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.hub import HubError, directory
 from lora_np.lora import WAYS, Term, Way
 from lora_np.models import open_model
@@ -57,8 +57,8 @@ class CombinedModule(NamedTuple):
 
 
 def combine(
-    adapters: Sequence[Adapter | str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    adapters: Sequence[Source],
+    out: StrPath,
     *,
     weights: Sequence[float] | None = None,
     method: str = "sum",
@@ -66,7 +66,7 @@ def combine(
     rank: int | None = None,
     rng: np.random.Generator | int = 0,
     grams: Sequence[Grams] | None = None,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     saved: str = "refuse",
     portable: bool = False,
     any_base: bool = False,
@@ -288,7 +288,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 
 
 def _replaced(
-    sources: list[Adapter], weights: Sequence[float], saved: str, base: str | os.PathLike[str] | None
+    sources: list[Adapter], weights: Sequence[float], saved: str, base: StrPath | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved`` says."""
     full: dict[str, Any] = {}

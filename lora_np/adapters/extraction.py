@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,7 +18,7 @@ from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.adapters.results import Written
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
@@ -55,9 +54,9 @@ class ExtractedTensor(NamedTuple):
 
 
 def extract(
-    base: str | os.PathLike[str],
-    tuned: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    base: StrPath,
+    tuned: StrPath,
+    out: StrPath,
     *,
     rank: int | None = None,
     energy: float | None = None,

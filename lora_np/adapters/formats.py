@@ -16,6 +16,7 @@ import numpy as np
 from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
+from lora_np.checks import StrPath
 from lora_np.files import replacing, target_path
 from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from lora_np.models import ModelSpec
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
-Base = str | os.PathLike[str] | Mapping[str, Any]
+Base = StrPath | Mapping[str, Any]
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
@@ -107,7 +108,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
 
 
-def format_of(adapter: str | os.PathLike[str]) -> tuple[Format, Path]:
+def format_of(adapter: StrPath) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
@@ -211,7 +212,7 @@ def weights_file(path: Path) -> Path:
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Source], to: Format | None = None
+    target: StrPath, *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
     target = target_path(target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
-from lora_np.checks import Array, number, printable
+from lora_np.checks import Array, StrPath, number, printable
 from lora_np.hub import HubError, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.lora import map_of
@@ -197,7 +196,7 @@ class Inspection(Findings[InspectedModule]):
 def inspect(
     adapter: Source,
     *,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     any_base: bool = False,
     jobs: int = 1,
     progress: bool = False,
@@ -461,7 +460,7 @@ def diff(
     second: Source,
     *,
     tolerance: float = 1e-5,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass, replace as changed
 from pathlib import Path
@@ -16,7 +15,7 @@ from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.hub import HubError
 from lora_np.lora import (
     ADAPTED,
@@ -39,7 +38,7 @@ _PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and
 
 def save(
     source: Any,
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     base: str | None = None,
     names: Callable[[str], str] | None = None,

@@ -14,12 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np import hub
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Source,
+    Stored,
+    TokenRows,
+    check_start,
+    header,
+    held,
+)
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.results import Written
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import replacing, write_json
 from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
@@ -53,9 +62,9 @@ class MergedTensor(NamedTuple):
 
 
 def merge(
-    base: str | os.PathLike[str],
-    adapter: Adapter | str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    base: StrPath,
+    adapter: Source,
+    out: StrPath,
     *,
     any_base: bool = False,
     jobs: int = 1,
@@ -285,11 +294,6 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
-    def by_module(self) -> dict[str, Change]:
-        """The change of each adapted module's weight, where that is one tensor."""
-        changes = self.changes
-        return {name: changes[target] for name, target in self.weights.items() if target in changes}
-
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
@@ -500,7 +504,7 @@ class Based(NamedTuple):
     unsure: tuple[str, ...]
 
 
-def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: bool = False) -> Based:
+def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -> Based:
     """The adapter on a base model in a directory; without one, as it is."""
     if base is None:
         return Based(adapter, {}, {}, ())
@@ -510,7 +514,9 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
     weights: dict[str, Reader] = {}
     biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
     modules = dict(adapter.modules)
-    for name, change in merging.by_module().items():
+    for name, target in merging.weights.items():
+        if (change := merging.changes.get(target)) is None:  # it is not one tensor
+            continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)
         if isinstance(module, MappedModule):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source
 from lora_np.adapters.combining import check_fit
 from lora_np.adapters.formats import load
 from lora_np.adapters.peft_format import only_lora
@@ -102,7 +101,7 @@ class Overlap(Findings[Overlapping]):
 
 
 def overlap(
-    adapters: Sequence[Adapter | str | os.PathLike[str]],
+    adapters: Sequence[Source],
     *,
     any_base: bool = False,
     jobs: int = 1,

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import safetensors
 from lora_np.hub.reading import HubError, MissingError, TensorInfo, read_json
 from lora_np.hub.safetensors import SafetensorsFile
@@ -57,7 +57,7 @@ class ModelDirectory:
         return self.files[self.places[name]].read(name)
 
 
-def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
+def open_directory(path: StrPath) -> ModelDirectory:
     """The model in a directory, its config, index and all headers checked; no tensor is read.
 
     Which files are the model is decided as in transformers: ``model.safetensors`` if it is there, otherwise
@@ -120,7 +120,7 @@ def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
     return ModelDirectory(path, files, places, config, index)
 
 
-def directory(path: str | os.PathLike[str]) -> Path:
+def directory(path: StrPath) -> Path:
     """``path`` as an existing directory, possibly that of a shipped model or adapter.
 
     Parameters

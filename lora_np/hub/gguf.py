@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, StrPath, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, naming, open_regular
@@ -103,7 +103,7 @@ class GGUFFile(TensorFile):
         return Blocks(info.dtype, data, info.shape)
 
 
-def open(path: str | os.PathLike[str]) -> GGUFFile:
+def open(path: StrPath) -> GGUFFile:
     """Read and check the header of a GGUF file.
 
     Only the header is read, so this is fast for files of any size.
@@ -150,7 +150,7 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
 def write(
     tensors: Mapping[str, TensorInfo],
     read: Callable[[str], Array | Blocks],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:

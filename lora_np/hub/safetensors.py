@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, matrix, shown
+from lora_np.checks import Array, StrPath, matrix, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
@@ -73,7 +73,7 @@ class SafetensorsFile(TensorFile):
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
-def open(path: str | os.PathLike[str]) -> SafetensorsFile:
+def open(path: StrPath) -> SafetensorsFile:
     """Read and check the header of a safetensors file.
 
     Only the header is read, so this is fast for files of any size.
@@ -115,7 +115,7 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
 
 def save(
     tensors: Mapping[str, npt.ArrayLike],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, str] | None = None,
     dtype: str | None = None,
@@ -220,7 +220,7 @@ def _read_npy(path: str) -> Array:
 def write(
     tensors: Mapping[str, TensorInfo],
     read: Callable[[str], npt.ArrayLike | SafetensorsFile],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:

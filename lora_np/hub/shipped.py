@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
+
+from lora_np.checks import StrPath
 
 _DATA = Path(__file__).parents[1] / "language" / "data"
 _PATTERNS = {"models": "*/config.json", "adapters": "*/*/adapter_config.json", "texts": "texts/*.txt"}
@@ -37,7 +38,7 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
     return {path.stem if kind == "texts" else path.name: path for path in paths}
 
 
-def located(path: str | os.PathLike[str]) -> Path:
+def located(path: StrPath) -> Path:
     """``path``, or the directory of the shipped model or adapter of that name where there is no such path.
 
     Parameters

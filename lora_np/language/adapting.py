@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import choice, generator, number, printable, whole_number
+from lora_np.checks import StrPath, choice, generator, number, printable, whole_number
 from lora_np.language.data import Data, as_data
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
@@ -197,7 +196,7 @@ def finetune(
     tell: Callable[[str], object] | None = None,
     watch: Callable[[int, LanguageModel], object] | None = None,
     sample: Callable[[int, LanguageModel], str | None] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: StrPath | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Adapted:

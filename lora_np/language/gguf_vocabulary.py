@@ -6,13 +6,12 @@ llama.cpp stores tokens, merges or scores, and a name for how texts are split; w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, StrPath, shown
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
 NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
@@ -52,7 +51,7 @@ CUTS = {
 }
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -> dict[str, Any] | None:
+def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any] | None:
     """The contents of the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import value
-from lora_np.checks import Array, computed_dtype
+from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import replacing, target_path
 from lora_np.hub import (
     INDEX,
@@ -54,9 +54,7 @@ WRITTEN = ("config.json", WEIGHTS, INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
-def load(
-    model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
-) -> LanguageModel:
+def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False) -> LanguageModel:
     """A language model, frozen, from a directory, a GGUF file, or by the name of one that the package ships.
 
     Parameters
@@ -163,7 +161,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
     return build(source.config, read, vocabulary=vocabulary)
 
 
-def located_adapter(adapter: str | os.PathLike[str]) -> Path:
+def located_adapter(adapter: StrPath) -> Path:
     """The directory of an adapter or one of its files: a path, or the name of one shipped next to its base.
 
     Parameters
@@ -184,7 +182,7 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     return Path(adapter) if Path(adapter).is_file() else directory(adapter)
 
 
-def read_text(source: str | os.PathLike[str]) -> str:
+def read_text(source: StrPath) -> str:
     """The text of a UTF-8 file, or of standard input for "-".
 
     Parameters
@@ -256,9 +254,7 @@ def shipped() -> list[str]:
     return list(shipped_paths("models"))
 
 
-def save(
-    model: LanguageModel, path: str | os.PathLike[str], *, dtype: str | None = None, force: bool = False
-) -> None:
+def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False) -> None:
     """Write a model as a directory that transformers opens with ``AutoModelForCausalLM.from_pretrained``.
 
     Parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_np import hub
+from lora_np.checks import StrPath
 from lora_np.hub import HubError, ModelDirectory
 from lora_np.models.families import build_spec, family_names
 from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
@@ -246,7 +246,7 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **parts, "tie_word_embeddings": False}
 
 
-def open_model(path: str | os.PathLike[str]) -> OpenModel:
+def open_model(path: StrPath) -> OpenModel:
     """The model in a directory, as `hub.open_directory` reads it; no tensor is read.
 
     Parameters

@@ -5,7 +5,6 @@ Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.hub import HubError, gguf
 from lora_np.models.families import family_names, family_of, llama_cpp_of
 from lora_np.models.names import Place
@@ -84,7 +83,7 @@ class GGUFModel:
         return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
 
 
-def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
+def open_gguf(path: StrPath) -> GGUFModel:
     """Open the model in a GGUF file; no tensor is read yet.
 
     Parameters
