@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,9 +266,8 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
     if module.magnitude is None:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
-    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / np.linalg.norm(
-        W0 + B @ A, axis=-1, keepdims=True
-    )
+    lengths = np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
+    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / lengths
     return gain
 
 
@@ -317,9 +316,7 @@ def _replaced(
     return full, rows
 
 
-def _raw(
-    sources: list[Adapter], parts: Collection[str], modules: Mapping[str, AdapterModule]
-) -> dict[str, object]:
+def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}

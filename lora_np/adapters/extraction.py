@@ -283,9 +283,8 @@ class _Pair:
 
     def differences(self) -> Iterator[Array]:
         """Tuned minus base for each of them, in float32 or better."""
-        for W, W0 in zip(
-            self.maps(self.after.read, self.new), self.maps(self.before.read, self.old), strict=True
-        ):
+        tuned, base = self.maps(self.after.read, self.new), self.maps(self.before.read, self.old)
+        for W, W0 in zip(tuned, base, strict=True):
             D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
             yield np.subtract(D, W0, out=D)
 

@@ -266,9 +266,7 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _look(
-    work: tuple[str, str, AdapterModule, Reader | None, str | None],
-) -> tuple[InspectedModule, Array]:
+def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
     name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
@@ -533,9 +531,7 @@ def diff(
     return Difference(f"{first} and {second}", tuple(parts), (note,), headings, largest, same)
 
 
-def _compare(
-    work: tuple[str, AdapterModule | None, AdapterModule | None],
-) -> list[tuple[str, float, float | None]]:
+def _compare(work: tuple[str, AdapterModule | None, AdapterModule | None]) -> list[tuple[Any, ...]]:
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]

@@ -32,6 +32,7 @@ from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
+Names = Callable[[str], str]
 
 _PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and torch's
 
@@ -41,7 +42,7 @@ def save(
     path: StrPath,
     *,
     base: str | None = None,
-    names: Callable[[str], str] | None = None,
+    names: Names | None = None,
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
@@ -105,9 +106,7 @@ def save(
         write(adapter, stage, base=config, dtype=dtype)
 
 
-def attach(
-    model: T, adapter: Source, *, names: Callable[[str], str] | None = None, any_base: bool = False
-) -> T:
+def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
     Parameters
@@ -176,9 +175,7 @@ def attach(
         if name not in adapter:
             return rowed
         if rowed is not layer:
-            raise HubError(
-                f"{name!r} is adapted and has trained rows, which a model of ours has not: merge them"
-            )
+            raise HubError(f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them")
         return build.adapted(name, layer)
 
     holders = {key.rpartition(".")[0] for key in (*adapter.full, *adapter)}
@@ -196,7 +193,7 @@ def _arrays(node: Any) -> dict[str, str]:
     return {field: _PARAMETERS.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)}
 
 
-def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T:
+def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
     """The frozen model with the weights that the adapter's file holds of what it adapts."""
     theirs = {}
     for path, node in walk(model):
@@ -208,7 +205,7 @@ def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T
     return replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array)) if theirs else model
 
 
-def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
+def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
     found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
@@ -264,7 +261,7 @@ def _own_name(path: str) -> str:
 
 
 def _trained_in_full(
-    model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
+    model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
     """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``.
 
@@ -345,10 +342,8 @@ class _Building:
             return layer
         tokens, new = self.adapter.rows[f"{own}.weight"]
         vocab, d = layer.W.shape
-        if new.shape[1] != d or max(tokens) >= vocab:
-            raise HubError(
-                f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {new.shape[1]} numbers"
-            )
+        if (width := new.shape[1]) != d or max(tokens) >= vocab:
+            raise HubError(f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers")
         rows = new.single().astype(layer.W.dtype)
         return TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 

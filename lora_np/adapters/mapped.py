@@ -53,17 +53,16 @@ class MappedModule(AdapterModule):
 
     def on(self, size: tuple[int, ...]) -> MappedModule:
         """The same module on a weight of this shape; refused if the tensors are for another one."""
+        row = self.row
         if len(size) != 2 or min(size) < 1:
-            raise HubError(f"{self.name!r}: {self.row.name} is read for matrices, not for shape {size}")
+            raise HubError(f"{self.name!r}: {row.name} is read for matrices, not for shape {size}")
         try:
-            wanted = self.row.trained(*size, **self.settings)
+            wanted = row.trained(*size, **self.settings)
         except ValueError as error:
             raise HubError(f"{self.name!r} of shape {size}: {error}") from None
-        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not self.row.tensors[key]}
+        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not row.tensors[key]}
         if has != wanted:
-            raise HubError(
-                f"{self.name!r}: on a weight of shape {size}, {self.row.name} has {wanted}, got {has}"
-            )
+            raise HubError(f"{self.name!r}: on a weight of shape {size}, {row.name} has {wanted}, got {has}")
         return replace(self, size=size)
 
     def _with_tensors(self, compute: Callable[..., Result]) -> Result:

@@ -352,9 +352,7 @@ class Merging:
         tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
         experts = {place.expert for place in tensors.values()}
         if None not in experts and len(experts) != module.maps:
-            raise HubError(
-                f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in {self.update}"
-            )
+            raise HubError(f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}")
         for target, place in tensors.items():
             if isinstance(module, MappedModule):
                 module = module.on(self.shape(place.parameter))
@@ -400,16 +398,14 @@ class Merging:
         return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
 
     def _replacement(self, name: str) -> Change:
-        source, target, tensor = self.source, self.named(name), self.update.full[name]
+        source, target, new = self.source, self.named(name), self.update.full[name]
         if target not in source and target != name:
             raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
-        before = source.info(target) if target in source else tensor
-        if before.shape != tensor.shape:
-            raise HubError(
-                f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
-            )
+        old = source.info(target) if target in source else new
+        if old.shape != new.shape:
+            raise HubError(f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}")
         # its rows may be replaced, and it may be in memory
-        return Change(replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy()))
+        return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source

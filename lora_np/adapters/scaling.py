@@ -35,9 +35,7 @@ _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in e
 
 def extras(module: AdapterModule) -> set[str]:
     """What a module has beside the factors of a linear map."""
-    return {
-        what for what in _EXTRAS if what in module.parts or getattr(module, what) not in (None, False, ())
-    }
+    return {what for what in _EXTRAS if what in module.parts or getattr(module, what)}
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:

@@ -304,10 +304,9 @@ def finetune(
         with np.errstate(over="ignore", invalid="ignore"):
             frozen = freeze(result.model)
             losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
-    before, after = float(losses[0]), losses[-1] if patience is None or result.interrupted else losses.min()
-    return Adapted(
-        result.model, result.history, before, float(after), result.interrupted, plan.settings, plan.notes
-    )
+    after = losses[-1] if patience is None or result.interrupted else losses.min()
+    held_out = float(losses[0]), float(after)
+    return Adapted(result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes)
 
 
 def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:

@@ -234,7 +234,7 @@ class SelfAttention(Part):
         at = None  # the places of tokens in their texts, where scores depend on more than distances
         if texts is not None and (self.rotary.kind in GROWING or not self.normed_first):
             at = positions(x.shape[1], cache, texts)
-        cos, sin = self.rotary.turns(start, stop, x.dtype, None if at is None else int(at.max()) + 1)
+        cos, sin = self.rotary.turns(start, stop, x.dtype, 0 if at is None else int(at.max()) + 1)
         if self.rotary.moved:
             q, k = self.on_heads(self.rotary.halves, self.rotary.halves, q, k)
         if not self.normed_first:
@@ -245,9 +245,8 @@ class SelfAttention(Part):
             q, k = self.with_norms(*self.on_heads(turn, turn, q, k))
             cos, sin = np.ones_like(cos), np.zeros_like(sin)
         if cache is not None:
-            keys, values = cache.extend(
-                composed.rotate(heads_of(k, self.kv), cos, sin), heads_of(v, self.kv), texts
-            )
+            turned = composed.rotate(heads_of(k, self.kv), cos, sin)
+            keys, values = cache.extend(turned, heads_of(v, self.kv), texts)
         how: dict[str, Any] = {"window": self.window, "scale": self.score}
         if self.score_cap:
             how["cap"] = self.score_cap

@@ -139,9 +139,7 @@ def _normal_below(x: Array) -> Array:
     return found
 
 
-normal_below = primitive(
-    _normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
-)
+normal_below = primitive(_normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * math.tau**-0.5)
 
 
 @functools.cache

@@ -173,9 +173,8 @@ def build(
         if module.bias and module.kind == "norm":
             b = array(f"{name}.bias", module.shape)
         found[name] = layer_of(module, W.T if module.transposed else W, b, s)
-    model: LanguageModel = grown(
-        found, modules, s, config=MappingProxyType(dict(config)), vocabulary=vocabulary
-    )
+    whole = {"config": MappingProxyType(dict(config)), "vocabulary": vocabulary}
+    model: LanguageModel = grown(found, modules, s, **whole)
     return model
 
 
@@ -190,9 +189,7 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
     return RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else LayerNorm(W, b, s.eps)
 
 
-def grown(
-    found: Mapping[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
-) -> Any:
+def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any) -> Any:
     """The tree of the layers by their paths; which of its nodes are what follows from the roles inside."""
     tree: dict[str, Any] = {}
     for name, layer in found.items():

@@ -98,9 +98,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))
     if kind not in ("gpt2", "llama"):
-        raise ValueError(
-            f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama' (SentencePiece)"
-        )
+        raise ValueError(f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama'")
     if len(set(tokens)) != len(tokens):
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
@@ -138,9 +136,7 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return parts, cuts.bos
 
 
-def sentence_pieces(
-    said: Mapping[str, Any], tokens: Sequence[str], types: Array
-) -> tuple[dict[str, Any], bool]:
+def sentence_pieces(said: Mapping[str, Any], tokens: list[str], types: Array) -> tuple[dict[str, Any], bool]:
     """SentencePiece's BPE, which joins the neighbours whose union has the highest score."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):

@@ -98,9 +98,7 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
         )
     kept = [document for document in found if document.learnt]
     if not kept:
-        raise ValueError(
-            f"{data.source}: there is nothing to learn in the first {context} tokens of an example"
-        )
+        raise ValueError(f"{data.source}: nothing to learn in the first {context} tokens of an example")
     notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(kept)
     plain = any(isinstance(example, Completion) for example in data.examples)
     notes["examples have no end, since the vocabulary has no end token"] = plain and not end

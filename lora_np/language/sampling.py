@@ -58,20 +58,16 @@ class Sampling:
     def draw(self, logits: Array, said: Sequence[int], rng: np.random.Generator) -> int:
         """The token that follows the tokens ``said``."""
         if not np.isfinite(logits).all():
-            raise FloatingPointError(
-                "the model's logits are not finite: its weights, or an adapter's, are too large"
-            )
+            raise FloatingPointError("logits are not finite: weights, perhaps an adapter's, are too large")
         z = self.scores(logits, said)
         return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
 
     def scores(self, logits: Array, said: Sequence[int]) -> Array:
         """The logits by which the token is drawn: the largest is 0, and one that is left out is -inf."""
         z = logits.astype(np.float64)
-        if self.repetition_penalty != 1:
+        if (penalty := self.repetition_penalty) != 1:
             seen = np.unique(np.asarray(said, dtype=int))
-            z[seen] = np.where(
-                z[seen] < 0, z[seen] * self.repetition_penalty, z[seen] / self.repetition_penalty
-            )
+            z[seen] = np.where(z[seen] < 0, z[seen] * penalty, z[seen] / penalty)
         z -= z.max()
         if self.temperature == 0:
             return z

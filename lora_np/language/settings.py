@@ -21,11 +21,9 @@ NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), 1),
     **dict.fromkeys(("is_causal", "scale_attn_weights"), True),
-    **dict.fromkeys(
-        ("use_bidirectional_attention", "use_sliding_window", "scale_attn_by_inverse_layer_idx"), False
-    ),
+    **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window", "use_qk_norm"), False),
     **dict.fromkeys(("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False),
-    **dict.fromkeys(("qk_layernorm", "use_qk_norm"), False),
+    **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
     "router_jitter_noise": 0,
 }
 KINDS = {"full_attention", "sliding_attention"}  # of layers

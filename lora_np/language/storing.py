@@ -290,11 +290,8 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     """
     if dtype is not None:
         float_dtype(dtype)
-    adapted = adapter_leaves(model)
-    if adapted:
-        raise ValueError(
-            f"the model has an adapter ({adapted[0][0]}): save lora_np.merge(model), or the adapter alone"
-        )
+    if adapted := adapter_leaves(model):
+        raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
     target = target_path(path)
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
@@ -323,9 +320,7 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """The arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found: dict[str, Any] = {
-        path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")
-    }
+    found: dict[str, Any] = {path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")}
     arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
     for module in settings.spec.modules:
         name, whole = module.alias or module.name, found.get(module.name)

@@ -42,9 +42,8 @@ class Described:
         """The template of conversations, or nothing; some models have another for those with tools."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
-        found = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}.get(
-            "chat_template"
-        )
+        beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
+        found = beside.get("chat_template")
         if isinstance(found, list):
             found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         if isinstance(found, dict):
@@ -179,9 +178,8 @@ class Subwords(Described):
     @functools.cached_property
     def specials(self) -> frozenset[int]:
         """Tokens that are not text."""
-        return frozenset(
-            each["id"] for each in self.contents.get("added_tokens") or () if each.get("special")
-        )
+        added = self.contents.get("added_tokens") or ()
+        return frozenset(each["id"] for each in added if each.get("special"))
 
     def number(self, token: str) -> int | None:
         """The number of a token, if there is one."""

@@ -146,9 +146,7 @@ class OpenModel(ModelDirectory):
         """The names of the modules that have the numbers of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
-            return tuple(
-                module.name for module in self.described.modules if module.tied and module.shape == shape
-            )
+            return tuple(each.name for each in self.described.modules if each.tied and each.shape == shape)
         tied = self.config.get("tie_word_embeddings") is not False  # by default they are
         names = self.config.get("architectures") or []
         if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
@@ -325,9 +323,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     for name, places in model.parameters.items():
         held = [each for each in places if each in few]
         if held and len(places) > 1:
-            raise HubError(
-                f"{path}: headers do not tell the shape of experts in few bits, {held[0]!r}; {MEMORY}"
-            )
+            raise HubError(f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}")
         if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}

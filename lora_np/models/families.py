@@ -183,9 +183,7 @@ def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[st
     """Refuse a list without an entry for each layer, or with one that is not known."""
     name = field["from"][0]
     if entries and len(entries) < layers:
-        raise ValueError(
-            f"{name} must be a list with an entry for each of the {layers} layers, got {shown(values[name])}"
-        )
+        raise ValueError(f"{name} must have an entry for each of {layers} layers, got {shown(values[name])}")
     for index, entry in enumerate(entries[:layers]):
         choice(f"{name}[{index}]", entry, field["choices"])
 
@@ -426,9 +424,7 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
             known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
-            facts = {
-                fact: value(stack.get(fact, _FACTS.get(fact, fact)), known) for fact in Layers._fields[2:]
-            }
+            facts = {key: value(stack.get(key, _FACTS.get(key, key)), known) for key in Layers._fields[2:]}
             layers.append(Layers(_join(prefix, name), depth, **facts))
     for home in alike:  # the stack of a module, if its layers differ
         here = {

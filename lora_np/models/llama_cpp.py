@@ -76,9 +76,7 @@ class GGUFModel:
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
-                raise HubError(
-                    f"{self.file.path}: {self.names[name]!r} has {tensor.shape[0]} rows, not {len(order)}"
-                )
+                raise HubError(f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}")
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
         return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
 

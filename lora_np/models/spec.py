@@ -290,9 +290,7 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
-    for (_, ranges), block in groupby(
-        groups, key=lambda each: (each.name.partition(".{}")[0], each.ranges[:1])
-    ):
+    for (_, ranges), block in groupby(groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])):
         members = list(block)
         if not ranges:
             yield from members
