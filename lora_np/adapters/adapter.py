@@ -330,11 +330,10 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
-    wanted = float_dtype(dtype) if dtype is not None else ""
-    return {
-        key: TensorInfo(wanted if wanted and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
-        for key, tensor in tensors.items()
-    }
+    if dtype is not None:
+        float_dtype(dtype)
+    own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+    return {key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()}
 
 
 def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:

@@ -169,10 +169,8 @@ def combine(
     if saved == "sum" and base is None:
         raise ValueError("saved='sum' adds up changes of the base, and so needs base= (--base)")
     loaded = [only_lora(load(path)) for path in adapters]
-    weights = [
-        number(f"the weight of {path}", weight, minimum=float("-inf"))
-        for path, weight in zip(adapters, weights, strict=True)
-    ]
+    pairs = zip(adapters, weights, strict=True)
+    weights = [number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and way.cut:
@@ -193,10 +191,8 @@ def combine(
             given.setdefault(name, []).append((module, weight, seen.get(name)))
     draws = generator(rng).spawn(len(given))
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        work = {
-            name: (name, given[name], aside / str(i), {"density": density, "rank": rank, "rng": draws[i]})
-            for i, name in enumerate(given)
-        }
+        options = [{"density": density, "rank": rank, "rng": draw} for draw in draws]
+        work = {name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)}
         combined_by = partial(_combined, way, "bias" in parts, bases)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}

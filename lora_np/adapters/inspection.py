@@ -507,16 +507,12 @@ def diff(
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
-    work = {
-        name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
-        for name in (*one, *two)
-    }
+    both = f"{first} and {second}"
+    work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
     found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
-    parts += [
-        ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
-        for name in dict.fromkeys((*one.full, *two.full))
-    ]
+    for name in dict.fromkeys((*one.full, *two.full)):
+        parts.append(ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name))))
     for name in dict.fromkeys((*one.rows, *two.rows)):
         mine, theirs = one.rows.get(name), two.rows.get(name)
         apart = 1.0
@@ -528,7 +524,7 @@ def diff(
     verdict = "the same" if same else "different"
     note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
     headings = ("module", "what", "relative difference", "cosine")
-    return Difference(f"{first} and {second}", tuple(parts), (note,), headings, largest, same)
+    return Difference(both, tuple(parts), (note,), headings, largest, same)
 
 
 def _compare(work: tuple[str, AdapterModule | None, AdapterModule | None]) -> list[tuple[Any, ...]]:

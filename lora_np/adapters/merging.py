@@ -316,10 +316,8 @@ class Merging:
                 )
             changes[named(name)] = replace(old, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
-        before = {
-            owner: changes[owner] if owner in adapted & changes.keys() else self.unchanged(owner)
-            for owner in tied.values()
-        }
+        own = {owner: changes[owner] for owner in adapted & changes.keys()}
+        before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
             for target, part, transposed in self._targets(name, module):
                 old = changes.get(target) or self._original(target, name)

@@ -145,10 +145,11 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
     """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
-    family = max(
-        _families(architecture),
-        key=lambda name: sum(bool(named_in("llama_cpp", key, [name])) for key in keys),
-    )
+
+    def known(family: str) -> int:
+        return sum(bool(named_in("llama_cpp", key, [family])) for key in keys)
+
+    family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
     return {"model_type": family, **{field: heads[field] for field in heads if type(heads[field]) is int}}
 

@@ -265,8 +265,8 @@ def composed_operations(model: T) -> T:
     tree
         Its results are the same up to rounding.
     """
-    return replace(
-        replace(model, (SelfAttention, MLP), lambda path, node: changed(node, fused=False)),
-        RMSNorm,
-        lambda path, node: changed(node, fused=False),
-    )
+
+    def composed(path: str, node: Any) -> Any:
+        return changed(node, fused=False)
+
+    return replace(replace(model, (SelfAttention, MLP), composed), RMSNorm, composed)

@@ -32,11 +32,10 @@ class Described:
     def special(self) -> dict[str, str]:
         """Special tokens by the names that transformers has for them, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
-        texts = (
-            (name, token.get("content") if isinstance(token, dict) else token)
-            for name, token in named.items()
-        )
-        return {name: text for name, text in texts if name.endswith("_token") and isinstance(text, str)}
+        texts = {
+            name: said.get("content") if isinstance(said, dict) else said for name, said in named.items()
+        }
+        return {name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)}
 
     def chat_template(self, *, tools: bool = False) -> Any:
         """The template of conversations, or nothing; some models have another for those with tools."""

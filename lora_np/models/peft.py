@@ -24,10 +24,7 @@ NAME = "adapter_config.json"
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
 
 # What PEFT trains in full for a task, where the model has it.
-HEADS = {
-    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
-    "QUESTION_ANS": ("qa_outputs",),
-}
+HEADS = {**dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")), "QUESTION_ANS": ("qa_outputs",)}
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
@@ -193,11 +190,9 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
     said = raw.get("use_bdlora")
     if not said:
         return {}
-    found = {
-        part: int(said.get("nblocks", 1))
-        for part, key in _BLOCK_DIAGONAL.items()
-        if any(name in module for name in said.get(key) or ())
-    }
+    named = {part: said.get(key) or () for part, key in _BLOCK_DIAGONAL.items()}
+    blocks = int(said.get("nblocks", 1))
+    found = {part: blocks for part, names in named.items() if any(name in module for name in names)}
     if len(found) > 1 or (not found and said.get("match_strict", True)):
         raise HubError(
             f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "

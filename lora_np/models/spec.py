@@ -109,11 +109,8 @@ class ModuleSpec(NamedTuple):
     def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""
         rest = ["{}"] * (len(self.ranges) - len(indices))
-        return self._replace(
-            name=self.name.format(*indices, *rest),
-            alias=self.alias.format(*indices, *rest),
-            ranges=self.ranges[len(indices) :],
-        )
+        name, alias = (text.format(*indices, *rest) for text in (self.name, self.alias))
+        return self._replace(name=name, alias=alias, ranges=self.ranges[len(indices) :])
 
 
 class Layers(NamedTuple):

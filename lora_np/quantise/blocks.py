@@ -100,10 +100,8 @@ class Blocks(Quantised):
         codes = np.empty(self.shape, np.int8)
         scales: list[Array] = []
         for part in self.pieces():
-            scale, codes[part], *least = (
-                each.reshape(part.stop - part.start, -1)
-                for each in layout.decode(self.data[part].reshape(-1))
-            )
+            found = layout.decode(self.data[part].reshape(-1))
+            scale, codes[part], *least = (each.reshape(part.stop - part.start, -1) for each in found)
             scales.append(np.stack([scale, *least]))
         return Codes(self.kind, codes, np.concatenate(scales, axis=1))
 
