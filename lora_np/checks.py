@@ -16,6 +16,7 @@ R = TypeVar("R")
 Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
 StrPath = str | os.PathLike[str]
+Rng = np.random.Generator | None  # given to a call of a layer, it draws what is dropped
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
     "float32": ("f32", "fp32", "f4", "single", "torch.float32"),

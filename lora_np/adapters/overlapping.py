@@ -101,11 +101,7 @@ class Overlap(Findings[Overlapping]):
 
 
 def overlap(
-    adapters: Sequence[Source],
-    *,
-    any_base: bool = False,
-    jobs: int = 1,
-    progress: bool = False,
+    adapters: Sequence[Source], *, any_base: bool = False, jobs: int = 1, progress: bool = False
 ) -> Overlap:
     """How far the updates of adapters meet: what `combine` may lose, told before it is done.
 

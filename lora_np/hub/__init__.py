@@ -27,8 +27,5 @@ with on_demand(globals()):
         parse_json as parse_json,
         read_json as read_json,
     )
-    from lora_np.hub.safetensors import (
-        SafetensorsFile as SafetensorsFile,
-        load_matrix as load_matrix,
-    )
+    from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile, load_matrix as load_matrix
     from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths

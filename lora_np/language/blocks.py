@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array
+from lora_np.checks import Array, Rng
 from lora_np.language import composed, fused
 from lora_np.language.rotary import GROWING, Rotary
 from lora_np.nn import gelu, relu, sigmoid, softmax
@@ -84,7 +84,7 @@ class RMSNorm:
     from_one: bool = False
     fused: bool = True
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         norm = fused.rms_norm if self.fused else composed.rms_norm
         return norm(x, self.W + 1 if self.from_one else self.W, eps=self.eps)
 
@@ -110,7 +110,7 @@ class LayerNorm:
     eps: float
     fused: ClassVar[bool] = True
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         x = x - np.mean(x, axis=-1, keepdims=True)
         y = self.W * (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + self.eps))
         return y if self.b is None else y + self.b
@@ -217,12 +217,7 @@ class SelfAttention(Part):
     qkv: ClassVar[Any] = None
 
     def __call__(
-        self,
-        x: Any,
-        *,
-        rng: np.random.Generator | None = None,
-        cache: Cache | None = None,
-        texts: Array | None = None,
+        self, x: Any, *, rng: Rng = None, cache: Cache | None = None, texts: Array | None = None
     ) -> Any:
         if self.qkv is None:
             q, k, v = self.query(x, rng=rng), self.key(x, rng=rng), self.value(x, rng=rng)
@@ -307,7 +302,7 @@ class MLP(Part):
     gate: ClassVar[Any] = None
     gate_up: ClassVar[Any] = None
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         if self.gate_up is not None:
             both = self.gate_up(x, rng=rng)
             half = both.shape[-1] // 2
@@ -381,7 +376,7 @@ class Routed(Part):
     to_one: bool
     shared: ClassVar[Any] = None
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
         best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]  # (tokens, chosen)
@@ -434,7 +429,7 @@ class DecoderLayer(Part):
     before_mlp: ClassVar[Any] = staticmethod(unchanged)
     after_mlp: ClassVar[Any] = staticmethod(unchanged)
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None, **how: Any) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None, **how: Any) -> Any:
         y = self.after_attention(self.attention(self.before_attention(x), rng=rng, **how))
         added = x + (y if self.residual == 1.0 else y * self.residual)
         y = self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else added), rng=rng))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array
+from lora_np.checks import Array, Rng
 from lora_np.language.blocks import (
     MLP,
     XIELU,
@@ -51,12 +51,7 @@ class Decoder(Part):
     position: ClassVar[Any] = None
 
     def __call__(
-        self,
-        tokens: Array,
-        *,
-        rng: np.random.Generator | None = None,
-        caches: list[Cache] | None = None,
-        texts: Array | None = None,
+        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
     ) -> Any:
         x = self.embedding(tokens)
         if self.scale != 1.0:
@@ -97,12 +92,7 @@ class LanguageModel(Part):
     cap: float = 0.0
 
     def __call__(
-        self,
-        tokens: Array,
-        *,
-        rng: np.random.Generator | None = None,
-        caches: list[Cache] | None = None,
-        texts: Array | None = None,
+        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
     ) -> Any:
         """Logits of shape (batch, tokens, vocab).
 
@@ -119,7 +109,7 @@ class LanguageModel(Part):
         """
         return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
 
-    def logits(self, hidden: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def logits(self, hidden: Any, *, rng: Rng = None) -> Any:
         """Logits from the hidden states that ``model`` gives."""
         z = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z

@@ -12,7 +12,7 @@ from lora_np.checks import Array, generator, shown, whole_number
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.sampling import Sampling
-from lora_np.language.templates import Message, Template
+from lora_np.language.templates import Messages, Template
 from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze, replace
@@ -86,12 +86,7 @@ def generate(
 
 
 def answer(
-    model: LanguageModel,
-    messages: Sequence[Message],
-    *,
-    tools: Any = None,
-    tokens: int = 500,
-    **options: Any,
+    model: LanguageModel, messages: Messages, *, tools: Any = None, tokens: int = 500, **options: Any
 ) -> str:
     """What the model says next in a conversation, written as its chat template writes it.
 

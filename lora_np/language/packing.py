@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, Rng
 from lora_np.language.composed import IGNORED
 from lora_np.language.data import Completion, Conversation, Data, at
 from lora_np.language.decoder import LanguageModel
@@ -174,7 +174,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     return Batch(tokens, labels, None if texts.max() == 1 else texts, share)
 
 
-def batch_loss(model: LanguageModel, batch: Batch, *, rng: np.random.Generator | None = None) -> Any:
+def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
     """The loss that, averaged over the batches of a step, is the mean over all their labels."""
     loss = token_loss(model, batch.tokens, batch.labels, texts=batch.texts, rng=rng)
     return loss if batch.share == 1 else loss * batch.share

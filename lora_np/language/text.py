@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, whole_number
+from lora_np.checks import Array, Rng, whole_number
 from lora_np.language import composed, fused
 from lora_np.language.composed import IGNORED
 from lora_np.language.decoder import LanguageModel
@@ -24,7 +24,7 @@ def token_loss(
     labels: Array | None = None,
     *,
     texts: Array | None = None,
-    rng: np.random.Generator | None = None,
+    rng: Rng = None,
 ) -> Any:
     """Mean cross-entropy in nats of the token that follows each one.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, affine, plus_low_rank, value
-from lora_np.checks import Array, number
+from lora_np.checks import Array, Rng, number
 from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
@@ -85,7 +85,7 @@ class LoRALinear(LowRank):
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "dropout", rate)
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         x = x if isinstance(x, Tensor) else np.asarray(x)
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
@@ -153,7 +153,7 @@ class LoRAEmbedding(LowRank):
         check_factors(self.A, self.B, (d, vocab))
         object.__setattr__(self, "alpha", number("alpha", self.alpha, minimum=0, open_minimum=True))
 
-    def __call__(self, tokens: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
         if isinstance(self.base, Linear):
             return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
@@ -196,7 +196,7 @@ class TrainableTokens:
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
         place = np.arange(self.base.W.shape[0])  # of each row among the old ones and then the new
         place[tokens] = len(place) + np.arange(len(tokens))

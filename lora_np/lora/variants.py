@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
@@ -367,7 +367,7 @@ class DoRALinear:
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         h = self.lora(x, rng=rng) * (self.m / row_norms(value(self.lora.base.W) + self.lora.delta()))
         return h if self.b is None else h + self.b
 
@@ -409,7 +409,7 @@ class XSLinear:
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
 
     def merged(self) -> Linear:
@@ -451,7 +451,7 @@ class HiRALinear(LowRank):
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         W = value(self.base.W) * (1 + self.scale * (self.B @ self.A))
         return Linear(W, self.base.b)(x)
 
