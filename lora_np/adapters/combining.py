@@ -11,22 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lora_np.adapters import resizing
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.merging import Merging, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.resizing import (
-    Grams,
-    directions,
-    finite,
-    largest_rank,
-    no_overflow,
-    norm,
-    put_aside,
-    side_by_side,
-)
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
@@ -65,7 +56,7 @@ def combine(
     density: float | None = None,
     rank: int | None = None,
     rng: np.random.Generator | int = 0,
-    grams: Sequence[Grams] | None = None,
+    grams: Sequence[resizing.Grams] | None = None,
     base: StrPath | None = None,
     saved: str = "refuse",
     portable: bool = False,
@@ -222,14 +213,14 @@ def _combined(
             gains = [_gain(W0, module) for module, *_ in given]
             gain = 1 + sum(term.weight * (g - 1) for term, g in zip(terms, gains, strict=True))
             terms = [term._replace(B=g * term.B) for term, g in zip(terms, gains, strict=True)]
-        wanted = no_overflow(name, side_by_side((term.B, term.weighted) for term in terms))
-        s = directions(name, *wanted).s
+        wanted = resizing.no_overflow(name, resizing.side_by_side((term.B, term.weighted) for term in terms))
+        s = resizing.directions(name, *wanted).s
         if options["rank"]:
             options["rank"] = max(1, options["rank"] // first.groups)
-        B, A = finite(name, _by_map, way, terms, options)
+        B, A = resizing.finite(name, _by_map, way, terms, options)
         if not way.exact or B.shape != wanted[0].shape:
-            apart = side_by_side([(B, A), (-wanted[0], wanted[1])])
-            off = norm(directions(name, *apart).s) / (norm(s) or 1.0)
+            apart = resizing.side_by_side([(B, A), (-wanted[0], wanted[1])])
+            off = resizing.norm(resizing.directions(name, *apart).s) / (resizing.norm(s) or 1.0)
         if gain is not None:
             B = B / gain
             arrays["magnitude"] = (gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)).ravel()
@@ -241,7 +232,8 @@ def _combined(
     parts = {}
     for part, array in arrays.items():
         dtype = first.parts.get(part, first.parts["B"]).dtype
-        parts[part] = put_aside(no_overflow(name, array), path.with_suffix(f".{part}"), dtype)
+        kept = resizing.no_overflow(name, array)
+        parts[part] = resizing.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off
 
@@ -308,7 +300,7 @@ def _replaced(
             continue
         with np.errstate(all="ignore"):
             mixed = start + sum(weight * (x - start) for weight, x in given) / whole
-        full[name] = held(no_overflow(name, mixed), full[name].dtype)
+        full[name] = held(resizing.no_overflow(name, mixed), full[name].dtype)
     return full, rows
 
 
@@ -327,4 +319,4 @@ def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterM
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
         "trainable_token_indices": tokens or None,
     }
-    return targeting(largest_rank(raw, modules), modules)
+    return targeting(resizing.largest_rank(raw, modules), modules)

@@ -14,16 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np import hub
-from lora_np.adapters.adapter import (
-    Adapter,
-    AdapterModule,
-    Source,
-    Stored,
-    TokenRows,
-    check_start,
-    header,
-    held,
-)
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
@@ -63,7 +54,7 @@ class MergedTensor(NamedTuple):
 
 def merge(
     base: StrPath,
-    adapter: Source,
+    adapter: Adapter | StrPath,
     out: StrPath,
     *,
     any_base: bool = False,

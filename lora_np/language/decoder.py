@@ -11,22 +11,8 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng
-from lora_np.language.blocks import (
-    MLP,
-    XIELU,
-    Cache,
-    DecoderLayer,
-    Experts,
-    HeadNorms,
-    LayerNorm,
-    Part,
-    RMSNorm,
-    Routed,
-    Router,
-    SelfAttention,
-    named,
-    positions,
-)
+from lora_np.language import blocks
+from lora_np.language.blocks import Cache, Part
 from lora_np.language.settings import decoder_settings
 from lora_np.models import ATTENTION, ModuleSpec
 from lora_np.nn import Embedding, Linear, join, replace
@@ -57,7 +43,7 @@ class Decoder(Part):
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            x = x + self.position(positions(tokens.shape[1], caches[0] if caches else None, texts))
+            x = x + self.position(blocks.positions(tokens.shape[1], caches[0] if caches else None, texts))
         for i, layer in enumerate(self.stack):
             x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
         x = self.last(x)
@@ -175,8 +161,8 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
     if module.kind == "embedding":
         return Embedding(W)
     if module.kind == "router":
-        return Router(W)
-    return RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else LayerNorm(W, b, s.eps)
+        return blocks.Router(W)
+    return blocks.RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else blocks.LayerNorm(W, b, s.eps)
 
 
 def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any) -> Any:
@@ -212,21 +198,22 @@ def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNam
             how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
             wide = any(own[name].role == "norm" and own[name].shape[0] > s.width for name in own)
             how["normed"] = "whole" if wide else "heads" if norms else ""
-            return of(SelfAttention, parts, roles, **how)
+            return of(blocks.SelfAttention, parts, roles, **how)
         if "router" in roles:
-            shared = [name for name, each in parts.items() if isinstance(each, MLP)]
+            shared = [name for name, each in parts.items() if isinstance(each, blocks.MLP)]
             roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))
-            return of(Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
+            return of(blocks.Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
         if "down" in roles:
             experts = own[roles["down"]].kind == "experts"
-            return of(Experts if experts else MLP, parts, roles, activation=s.activation)
+            return of(blocks.Experts if experts else blocks.MLP, parts, roles, activation=s.activation)
         if "parameter" in roles:
-            return of(XIELU, parts, roles)
+            return of(blocks.XIELU, parts, roles)
         if "norms" in parts:
-            return HeadNorms(**parts)
+            return blocks.HeadNorms(**parts)
         roles = {each: layer[each] for each in NORMS if layer[each]}
-        roles["attention"] = next(name for name, each in parts.items() if isinstance(each, SelfAttention))
-        return of(DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
+        attending = (name for name, each in parts.items() if isinstance(each, blocks.SelfAttention))
+        roles["attention"] = next(attending)
+        return of(blocks.DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
 
     return node("", tree)
 
@@ -237,7 +224,7 @@ NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 def of(kind: type, parts: Mapping[str, Any], roles: Mapping[str, str], **settings: Any) -> Any:
     """A node with these modules."""
     known = tuple((role, name) for role, name in roles.items() if role and name in parts)
-    return named(kind, tuple(parts), known)(**settings, **parts)
+    return blocks.named(kind, tuple(parts), known)(**settings, **parts)
 
 
 def composed_operations(model: T) -> T:
@@ -259,4 +246,4 @@ def composed_operations(model: T) -> T:
     def composed(path: str, node: Any) -> Any:
         return changed(node, fused=False)
 
-    return replace(replace(model, (SelfAttention, MLP), composed), RMSNorm, composed)
+    return replace(replace(model, (blocks.SelfAttention, blocks.MLP), composed), blocks.RMSNorm, composed)

@@ -15,20 +15,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from lora_np import hub
 from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import replacing, target_path
-from lora_np.hub import (
-    INDEX,
-    bitsandbytes_parts,
-    directory,
-    float_dtype,
-    open_regular,
-    read_bitsandbytes,
-    read_json,
-    safetensors,
-    shipped_paths,
-)
 from lora_np.language.decoder import LanguageModel, build
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.settings import decoder_settings
@@ -50,7 +40,7 @@ BESIDE = (
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
 )
-WRITTEN = ("config.json", WEIGHTS, INDEX, TOKENIZER, GENERATION, *BESIDE)
+WRITTEN = ("config.json", WEIGHTS, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
@@ -96,7 +86,7 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
-    folder = directory(model)
+    folder = hub.directory(model)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json: it is not the directory of a model")
     stored = open_model(folder)
@@ -106,10 +96,10 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     kept: set[str] = set()
 
     def read(name: str) -> Any:
-        parts = bitsandbytes_parts(stored, name)
+        parts = hub.bitsandbytes_parts(stored, name)
         used.update(parts)
         if len(parts) > 1:
-            weight = read_bitsandbytes(stored, name)
+            weight = hub.read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
         bare = name.partition(".")[2]  # as in a checkpoint without a head
@@ -125,8 +115,8 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     vocabulary = None
     if TOKENIZER in there:
         beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
-        vocabulary = read_vocabulary(read_json(folder / TOKENIZER), beside)
-    generation = read_json(folder / GENERATION) if GENERATION in there else {}
+        vocabulary = read_vocabulary(hub.read_json(folder / TOKENIZER), beside)
+    generation = hub.read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
@@ -179,7 +169,7 @@ def located_adapter(adapter: StrPath) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    return Path(adapter) if Path(adapter).is_file() else directory(adapter)
+    return Path(adapter) if Path(adapter).is_file() else hub.directory(adapter)
 
 
 def read_text(source: StrPath) -> str:
@@ -205,7 +195,7 @@ def read_text(source: StrPath) -> str:
     if str(source) == "-":
         content = limited(sys.stdin.buffer, "standard input")
     else:
-        texts = shipped_paths("texts")
+        texts = hub.shipped_paths("texts")
         path = Path(source) if Path(source).exists() else texts.get(str(source))
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
@@ -225,7 +215,7 @@ def read_text(source: StrPath) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """All of a regular file."""
-    with open_regular(path) as file:
+    with hub.open_regular(path) as file:
         return limited(file, str(path))
 
 
@@ -251,7 +241,7 @@ def shipped() -> list[str]:
     --------
     load : Open one of them.
     """
-    return list(shipped_paths("models"))
+    return list(hub.shipped_paths("models"))
 
 
 def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False) -> None:
@@ -289,7 +279,7 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     stored separately, and ``tie_word_embeddings`` is false.
     """
     if dtype is not None:
-        float_dtype(dtype)
+        hub.float_dtype(dtype)
     if adapted := adapter_leaves(model):
         raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
     target = target_path(path)
@@ -312,7 +302,7 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
         return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None
 
     with replacing(target, force=force or empty, writes=writes, keeps=[CARD]) as stage:
-        safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
+        hub.safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)
 
