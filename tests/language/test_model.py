@@ -13,7 +13,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
-from lora_np.language.decoder import Cache, RMSNorm
+from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.settings import decoder_settings
 
 from .conftest import CONFIG, LETTERS, before, byte_level, checkpoint_name, needs_tokenizers, random_model
