@@ -78,8 +78,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
         raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; "
-            "adapters.save writes the adapters of a model"
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a model first"
         )
     kind, path = format_of(adapter)
     if kind == "peft":
@@ -186,8 +185,7 @@ def write(
             raise HubError(f"adapts no module, so there is nothing to write for {to}")
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             raise HubError(
-                f"{flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
-                "give the base (--base MODEL)"
+                f"{flat[0]!r} is kohya's name, which hides the dots of the path: give the base (--base MODEL)"
             )
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)

@@ -278,10 +278,9 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         if offset != position:
             raise HubError(f"{shown(name)} begins at {offset}; after the one before, {position} is its place")
         tensor = TensorInfo(kind, shape, start + offset)
-        if tensor.start + tensor.nbytes > header.size:
+        if (end := tensor.start + tensor.nbytes) > header.size:
             raise HubError(
-                f"tensor {shown(name)} of kind {kind} and shape {shape} ends at byte "
-                f"{tensor.start + tensor.nbytes}, the file at {header.size}"
+                f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at {header.size}"
             )
         tensors[name] = tensor
         position += _padded(tensor.nbytes, alignment)

@@ -23,6 +23,7 @@ from lora_np.language.templates import Template, shared
 from lora_np.language.text import token_loss, vocabulary_of, windows
 from lora_np.language.vocabulary import Vocabulary
 
+UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
 
 
@@ -86,16 +87,13 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
             if isinstance(example, Conversation):
                 written = template(bool(example.tools))
                 tokens, answer, left = written.labelled(*example)
-                notes[
-                    "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-                ] += not written.marked
+                notes[UNMARKED] += not written.marked
                 notes["# answers are not learnt, since the template writes earlier turns differently"] += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
         found.append(Document(tokens[:context], answer[:context]))
-        notes[f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"] += (
-            len(tokens) > context
-        )
+        cut = f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"
+        notes[cut] += len(tokens) > context
     kept = [document for document in found if document.learnt]
     if not kept:
         raise ValueError(f"{data.source}: nothing to learn in the first {context} tokens of an example")

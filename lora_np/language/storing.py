@@ -128,8 +128,7 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
-            f"{folder}: the tensor {left[0]} has no place in a {settings['model_type']} model "
-            f"({len(left)} such tensors)"
+            f"{folder}: {left[0]} has no place in a {settings['model_type']} model ({len(left)} such tensors)"
         )
     if quantised and not kept:
         raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
@@ -288,9 +287,8 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
     arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
-    files: dict[str, bytes] = {
-        "config.json": as_json({**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept})
-    }
+    config = {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
+    files: dict[str, bytes] = {"config.json": as_json(config)}
     if model.generation:
         files[GENERATION] = as_json(model.generation)
     if isinstance(model.vocabulary, Vocabulary):

@@ -32,9 +32,7 @@ class Described:
     def special(self) -> dict[str, str]:
         """Special tokens by the names that transformers has for them, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
-        texts = {
-            name: said.get("content") if isinstance(said, dict) else said for name, said in named.items()
-        }
+        texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)}
 
     def chat_template(self, *, tools: bool = False) -> Any:

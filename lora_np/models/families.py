@@ -426,11 +426,9 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
             known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
             facts = {key: value(stack.get(key, _FACTS.get(key, key)), known) for key in Layers._fields[2:]}
             layers.append(Layers(_join(prefix, name), depth, **facts))
-    stack_of = {path: path.partition(".*")[0] for path in tables["modules"]}
+    homes = {path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]}
     for home in alike:  # the stack of a module, if its layers differ
-        here = {
-            path: tables["modules"][path] for path, x in stack_of.items() if (x if x in alike else "") == home
-        }
+        here = {path: tables["modules"][path] for path in homes if homes[path] == home}
         modules += _modules(family, here, alike[home], home, prefix, depths)
     modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
     return modules, layers, env
