@@ -126,14 +126,6 @@ class MappedModule(AdapterModule):
     def scale(self) -> float:
         return 1.0  # it is in the formula
 
-    @property
-    def A(self) -> Array:
-        return self.factors()[1]
-
-    @property
-    def B(self) -> Array:
-        return self.factors()[0]
-
 
 def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:
     """The tensors of ``file`` by module, every key and every setting accounted for."""

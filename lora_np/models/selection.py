@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from lora_np.models.expressions import Expression
@@ -524,7 +524,6 @@ def holders(path: str) -> Iterator[str]:
         yield path
 
 
-@dataclass(frozen=True, eq=False)
 class Patterns:
     r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
 
@@ -550,14 +549,10 @@ class Patterns:
     ([4, 2], 8)
     """
 
-    values: Mapping[str, Any]
-    what: str = "rank_pattern"
-    _places: dict[str, int] = field(init=False, default_factory=dict)  # of plain ends, and of ^whole paths
-    _others: list[tuple[int, Expression]] = field(init=False, default_factory=list)
-    _keys: list[str] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._keys.extend(self.values)
+    def __init__(self, values: Mapping[str, Any], what: str = "rank_pattern") -> None:
+        self.values, self.what, self._keys = values, what, [*values]
+        self._places: dict[str, int] = {}  # of plain ends, and of ^whole paths
+        self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
             # so many plain names must be those of modules: a dot is a dot
