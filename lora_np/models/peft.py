@@ -67,8 +67,7 @@ def _are_blocks(value: Any) -> bool:
 
 
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
-_SWITCH: _Wanted = ("true or false", bool, None)
-_NAMES: _Wanted = ("a list of names", list, _are_names)
+_SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
 # In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
@@ -76,14 +75,10 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     "lora_alpha": ("a finite number", (int, float), _is_real),
     "lora_dropout": ("from 0 to below 1", (int, float), lambda got: type(got) is not bool and 0 <= got < 1),
     "bias": ("'none', 'all' or 'lora_only'", str, ("none", "all", "lora_only").__contains__),
-    "rank_pattern": ("an object", dict, None),
-    "alpha_pattern": ("an object", dict, None),
-    "target_modules": _TARGETS,
-    "exclude_modules": _TARGETS,
-    "layers_pattern": _TARGETS,
+    **dict.fromkeys(_PATTERNS, ("an object", dict, None)),
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TARGETS),
     "layers_to_transform": ("whole numbers", (int, list), _are_numbers),
-    "modules_to_save": _NAMES,
-    "target_parameters": _NAMES,
+    **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", list, _are_names)),
     "trainable_token_indices": (
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
     ),
@@ -91,11 +86,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
         f"an object of nblocks, match_strict and lists of names, {' and '.join(_BLOCK_DIAGONAL.values())}",
         object, _are_blocks,
     ),
-    "use_rslora": _SWITCH,
-    "use_dora": _SWITCH,
-    "lora_bias": _SWITCH,
-    "fan_in_fan_out": _SWITCH,
-    "ensure_weight_tying": _SWITCH,
+    **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
     # settings that do not change what the saved numbers compute
     **dict.fromkeys((
         "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
