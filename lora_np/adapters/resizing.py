@@ -271,12 +271,11 @@ def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def no_overflow(place: str, found: Result) -> Result:
     """``found``, the result of a computation on finite numbers, if it is finite."""
-    parts: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
-    for part in parts:
-        if isinstance(part, tuple):
+    if isinstance(found, tuple):
+        for part in found:
             no_overflow(place, part)
-        elif part is not None and not np.isfinite(part).all():
-            raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
+    elif found is not None and not np.isfinite(found).all():  # type: ignore[call-overload]
+        raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
     return found
 
 

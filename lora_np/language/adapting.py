@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.checks import StrPath, choice, generator, number, printable, whole_number
-from lora_np.language.data import Data, as_data
+from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
 from lora_np.language.text import vocabulary_of, within
@@ -173,7 +173,7 @@ class Forecast:
 
 def finetune(
     model: LanguageModel,
-    data: Data | str | Sequence[Any],
+    data: AnyData,
     *,
     rank: int = 8,
     alpha: float | None = None,
@@ -190,7 +190,7 @@ def finetune(
     clip: float = 1.0,
     dropout: float = 0.0,
     rng: np.random.Generator | int = 0,
-    validation: Data | str | Sequence[Any] | None = None,
+    validation: AnyData | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
     tell: Callable[[str], object] | None = None,
@@ -309,7 +309,7 @@ def finetune(
     return Adapted(result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes)
 
 
-def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
+def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     """What `finetune` would take, from three of its batches that are measured.
 
     Parameters

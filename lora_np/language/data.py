@@ -79,6 +79,9 @@ class Data:
         return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
 
 
+AnyData = Data | str | Iterable[Any]  # what `as_data` takes
+
+
 def read_data(source: StrPath, *, format: str | None = None) -> Data:
     """Examples from a file, or from standard input for "-".
 
@@ -124,7 +127,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
         return data_of(json_records(content) if form == "jsonl" else csv_records(content), name)
 
 
-def as_data(data: Data | str | Iterable[Any]) -> Data:
+def as_data(data: AnyData) -> Data:
     """Data from one continuous text, or from examples: mappings, or texts."""
     if isinstance(data, Data):
         return data
