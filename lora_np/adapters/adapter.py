@@ -187,20 +187,17 @@ class AdapterModule:
         alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
-    def leading(self, directions: int) -> AdapterModule:
-        """The same module with the first rows of A and columns of B."""
-        return self.with_factors(
-            B=self.parts["B"].seen(lambda B: B[..., :directions]),
-            A=self.parts["A"].seen(lambda A: A[..., :directions, :]),
-        )
+    def leading(self, n: int) -> AdapterModule:
+        """The same module with the first n rows of A and columns of B."""
+        B, A = self.parts["B"], self.parts["A"]
+        return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
     def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
         """One map of the stack, or a part of its outputs."""
-        d = self.parts["B"].shape[1] // parts
-        return self.with_factors(
-            B=self.parts["B"].seen(lambda B: B[expert, part * d : (part + 1) * d]),
-            A=self.parts["A"].seen(lambda A: A[expert]),
-        )
+        B, A = self.parts["B"], self.parts["A"]
+        d = B.shape[1] // parts
+        rows = slice(part * d, (part + 1) * d)
+        return self.with_factors(B=B.seen(lambda B: B[expert, rows]), A=A.seen(lambda A: A[expert]))
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""

@@ -166,11 +166,8 @@ def extract(
         others = [pair for name, pair in candidates.items() if differing[name]]
         holders = {pair.holder for pair in pairs}
         in_full = {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
-        work = {
-            pair.target: (pair, aside / str(i), goal, grams)
-            for i, pair in enumerate(pairs)
-            if pair.carries_lora and pair.holder not in in_full
-        }
+        able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
+        work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
         decomposed = each_of(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
@@ -185,9 +182,8 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "lora_dropout": 0.0}
         turned = any(each.transposed and each.kind == "linear" for each in adapted)
-        raw |= {"bias": "none", "fan_in_fan_out": turned}
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "fan_in_fan_out": turned}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)

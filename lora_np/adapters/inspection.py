@@ -290,10 +290,9 @@ def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tu
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups each have their own directions
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
-        row = row._replace(
-            amplification=amplification_factor(W0, update, rank=strongest) if norm else None,
-            intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
-        )
+        gain = amplification_factor(W0, update, rank=strongest) if norm else None
+        new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
+        row = row._replace(amplification=gain, intruders=len(new))
     return row, s
 
 

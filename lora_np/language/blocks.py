@@ -48,16 +48,11 @@ def named(kind: type, names: tuple[str, ...], roles: tuple[tuple[str, str], ...]
     >>> part(c_fc=1, c_proj=2, activation="gelu").up
     1
     """
-    ways: dict[str, Any] = {role: property(attrgetter(name)) for role, name in roles if role != name}
-    return make_dataclass(
-        kind.__name__,
-        [(name, Any) for name in names],
-        bases=(kind,),
-        namespace={**ways, "__module__": kind.__module__},
-        frozen=True,
-        eq=False,
-        kw_only=True,
-    )
+    own: dict[str, Any] = {role: property(attrgetter(name)) for role, name in roles if role != name}
+    own["__module__"] = kind.__module__
+    how: dict[str, Any] = {"frozen": True, "eq": False, "kw_only": True}
+    fields = [(name, Any) for name in names]
+    return make_dataclass(kind.__name__, fields, bases=(kind,), namespace=own, **how)
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,11 +116,9 @@ class OpenModel(ModelDirectory):
         for module in self.described.modules if self.described else ():
             if module.tied_bias:
                 owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
-        return {
-            name: next(iter(self.parameters[owner]))
-            for name, owner in owners.items()
-            if name not in self.parameters and owner in self.parameters
-        }
+        here = self.parameters
+        shared = {name: owner for name, owner in owners.items() if name not in here and owner in here}
+        return {name: next(iter(here[owner])) for name, owner in shared.items()}
 
     @property
     def can_untie(self) -> bool:
