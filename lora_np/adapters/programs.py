@@ -102,9 +102,8 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
-    general = {"type": "adapter", "architecture": architecture, "name": "LoRA"}
-    metadata: dict[str, Any] = {f"general.{key}": text for key, text in general.items()}
-    metadata |= {"adapter.type": "lora", "adapter.lora.alpha": alpha}
+    metadata: dict[str, Any] = {"general.type": "adapter", "general.architecture": architecture}
+    metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
     # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
     metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
     infos = {key: TensorInfo(_KINDS[info.dtype], info.shape) for key, info in header(tensors, dtype).items()}

@@ -320,8 +320,7 @@ def gated(gate: Any, up: Any, activation: str, *, fast: bool) -> Any:
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "silu": lambda x: x * sigmoid(x),
     "gelu": composed.exact_gelu,
-    "gelu_new": gelu,
-    "gelu_pytorch_tanh": gelu,
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), gelu),
     "relu2": lambda x: relu(x) * relu(x),
 }
 

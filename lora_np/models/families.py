@@ -435,13 +435,9 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
 
 
 _FACTS = {
-    "width": "d",
-    "head_width": "width",
-    "value_width": "width",
-    "activation": "'silu'",
-    "dropout": "dropout > 0",
-    "attention_dropout": "attention_dropout > 0",
-}
+    "width": "d", "head_width": "width", "value_width": "width", "activation": "'silu'",
+    "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
+}  # fmt: skip
 _Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 

@@ -330,12 +330,8 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     r = max(rank for rank, _ in modules.values())  # which those who limit it look at
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
     alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several
-    ranks, alphas = {}, {}
-    for name, (own_rank, own_alpha) in modules.items():
-        if own_rank != r:
-            ranks[f"^{re.escape(name)}"] = own_rank
-        if own_alpha != alpha:
-            alphas[f"^{re.escape(name)}"] = _plain(own_alpha)
+    ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
+    alphas = {f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha}
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
     check_values(new, f"{path}: ")
     said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
