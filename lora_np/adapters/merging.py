@@ -23,7 +23,7 @@ from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import replacing, write_json
 from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
-from lora_np.work import each
+from lora_np.work import each_of
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -149,9 +149,9 @@ def merge(
     with replacing(
         out, force=force, writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)), inputs=inputs
     ) as stage:
-        shards = [(file, stage / name, written[name]) for name, file in source.files.items()]
+        shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
-        by_shard = each(write, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = each_of(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -160,7 +160,7 @@ def merge(
         if added or quantised:
             config = _config(source.config) if quantised else source.config
             write_json(stage / "config.json", untied(config) if source.tied.keys() & added else config)
-    rows = tuple(row for rows in by_shard for row in rows if row.name in merging.changes)
+    rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
     if added:
