@@ -151,15 +151,31 @@ def attention_forward(
         kept += E.size
         weights.append(E if kept <= KEPT else None)
     mixed /= widened(sums, d)
-    return by_token(mixed, each), (Q, K, V, mixed, weights, largest, sums, scale)
+    return by_token(mixed, each), (Q, K, V, mixed, weights, largest, sums)
 
 
-def attention_joint(kept: Any, q: Array, k: Array, v: Array, *, wanted: tuple[bool, ...], **how: Any) -> Any:
-    cos, sin, window, texts = (how.get(option) for option in ("cos", "sin", "window", "texts"))
+def attention_joint(
+    kept: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    wanted: tuple[bool, ...],
+    cos: Array,
+    sin: Array,
+    heads: int,
+    kv: int,
+    window: int | None = None,
+    scale: float | None = None,
+    texts: Array | None = None,
+) -> Any:
+    batch, tokens, width = q.shape
+    each, d = heads // kv, width // heads
+    scale = d**-0.5 if scale is None else scale
 
     def pull(g: Array) -> tuple[Array | None, Array | None, Array | None]:
-        Q, K, V, mixed, weights, largest, sums, scale = kept
-        (batch, kv, tokens, d), each, KT = K.shape, Q.shape[2] // K.shape[2], K.swapaxes(-1, -2)
+        Q, K, V, mixed, weights, largest, sums = kept
+        KT = K.swapaxes(-1, -2)
         # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
         weighted = by_group(g, kv, d) / widened(sums, d)
