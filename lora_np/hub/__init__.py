@@ -17,7 +17,9 @@ with on_demand(globals()):
         ModelDirectory as ModelDirectory,
         directory as directory,
         inside as inside,
+        located as located,
         open_directory as open_directory,
+        shipped_paths as shipped_paths,
     )
     from lora_np.hub.reading import (
         HubError as HubError,
@@ -28,4 +30,3 @@ with on_demand(globals()):
         read_json as read_json,
     )
     from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile, load_matrix as load_matrix
-    from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths
