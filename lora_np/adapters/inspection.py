@@ -306,10 +306,8 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     if adapter.start:
         notes.append(f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
-        notes.append(
-            "stacks of maps, of experts or of a convolution's groups: norm, spectrum and needed are those of "
-            f"all together: {', '.join(stacks)}"
-        )
+        what = "stacks of experts' or groups' maps (norm, spectrum and needed are those of all together)"
+        notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
     for name, trained in adapter.rows.items():
@@ -555,12 +553,10 @@ def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float,
     return norm(apart) / max(norm1, norm2), cosine
 
 
-def _relative(
-    place: str, one: Stored | None, two: Stored | None, weight1: float = 1.0, weight2: float = 1.0
-) -> float:
+def _relative(place: str, one: Stored | None, two: Stored | None, w1: float = 1.0, w2: float = 1.0) -> float:
     if one is None or two is None or one.shape != two.shape:
         return 1.0
-    x, y = weight1 * one.read().astype(np.float64), weight2 * two.read().astype(np.float64)
+    x, y = w1 * one.read().astype(np.float64), w2 * two.read().astype(np.float64)
     largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
     if not np.isfinite(largest):
         raise HubError(f"{place} holds what is not finite")

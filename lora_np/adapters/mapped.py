@@ -20,6 +20,7 @@ from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
 Result = TypeVar("Result")
+Tensors = Mapping[str, Stored]
 
 _MOST = 2**32  # numbers of a weight; a small file could ask for any number
 
@@ -163,9 +164,7 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
     return Adapter(modules, full, dict(raw), folder)
 
 
-def _module(
-    name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
-) -> MappedModule:
+def _module(name: str, row: Map, parts: Tensors, whole: Tensors, settings: Mapping[str, Any]) -> MappedModule:
     parts = {**whole, **parts}
     named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
     if unread := sorted(parts.keys() - whole.keys()):

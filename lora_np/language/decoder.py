@@ -18,6 +18,7 @@ from lora_np.models import ATTENTION, ModuleSpec
 from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
+Read = Callable[[str], Array | Tensor | None]  # the array of this name, if there is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +102,7 @@ class LanguageModel(Part):
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 
-def build(
-    config: Mapping[str, Any], read: Callable[[str], Array | Tensor | None], *, vocabulary: Any = None
-) -> LanguageModel:
+def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> LanguageModel:
     """A model with the shapes of ``config`` and the arrays that ``read`` gives for their names.
 
     Parameters

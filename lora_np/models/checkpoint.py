@@ -40,6 +40,7 @@ _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
 Shapes = Mapping[str, tuple[int, ...]]
+Naming = Callable[[str], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,7 @@ class OpenModel(ModelDirectory):
             raise HubError(f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape")
         return experts, first.parts * shape[0], shape[1]
 
-    def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
+    def naming(self, wanted: Iterable[str]) -> Naming:
         """From an adapter's names of parameters to this checkpoint's.
 
         They are those of the live model, or those of an older version. One may have been saved from a model
@@ -202,17 +203,12 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-def _best(
-    tensor: Callable[[str], str], wanted: Iterable[str], names: Iterable[str], found: Container[str]
-) -> Callable[[str], str]:
+def _best(tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]) -> Naming:
     """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
-    ways: list[Callable[[str], str]] = [
-        tensor,
-        lambda name: tensor(name.partition(".")[2]),
-        *[lambda name, front=front: tensor(f"{front}.{name}") for front in fronts],
-    ]
+    ways: list[Naming] = [tensor, lambda name: tensor(name.partition(".")[2])]
+    ways += [lambda name, front=front: tensor(f"{front}.{name}") for front in fronts]
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
 
 
