@@ -217,23 +217,17 @@ def new_adapter(
     read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
-    if to in ("peft", "mlx"):
-        if by_name:
-            raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-        writes = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}.__contains__
-        with (
-            replacing(target, force=force, inputs=read, writes=writes, keeps=[_CARD]) as stage,
-            TemporaryDirectory(dir=stage) as aside,
-        ):
-            yield stage, Path(aside)
-        return
-    if by_name != to:
-        ending = next(ending for ending, form in FILES.items() if form == to)
+    ending = next((ending for ending, form in FILES.items() if form == to), "")
+    if by_name and not ending:
+        raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
+    if by_name != to and ending:
         raise ValueError(f"{target}: must end in {ending}, as files of this format do")
-
-    check = partial(load, target, ordered=False)  # nothing but an adapter is replaced
+    how: dict[str, Any] = {"check": partial(load, target, ordered=False)}  # only an adapter is replaced
+    if not ending:
+        written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
+        how = {"writes": written.__contains__, "keeps": [_CARD]}
     with (
-        replacing(target, force=force, inputs=read, check=check) as stage,
-        TemporaryDirectory(dir=stage.parent) as aside,
+        replacing(target, force=force, inputs=read, **how) as stage,
+        TemporaryDirectory(dir=stage.parent if ending else stage) as aside,
     ):
         yield stage, Path(aside)

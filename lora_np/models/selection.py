@@ -180,8 +180,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     paths = _paths(groups)
     if all_linear or callable(targets):
         kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
-        known = {path: each for path, each in paths.items() if each and each.kind in kinds}
-        paths = {path: each for path, each in known.items() if each.role != left_out}
+        able = {path: each for path, each in paths.items() if each and each.kind in kinds}
+        paths = {path: each for path, each in able.items() if each.role != left_out}
     found = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
         known = {end for path in paths for end in ends(path)}
