@@ -206,8 +206,7 @@ def _refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(
-                f"{path}: a pickle can run any code when it is opened, so none is opened here; "
-                "save the model as safetensors with PEFT or transformers"
+                f"{path}: a pickle can run any code when it is opened; PEFT and transformers save safetensors"
             )
 
 

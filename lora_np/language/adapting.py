@@ -288,17 +288,10 @@ def finetune(
     """
     asked = SimpleNamespace(**locals())
     plan = Prepared(asked)
-    result = fit(
-        plan.adapted,
-        plan.batches,
-        loss=batch_loss,
-        optimizer=plan.optimizer,
-        validation=plan.watched,
-        validate_every=plan.every,
-        rng=plan.random,
-        progress="finetune" if progress else False,
-        **{name: getattr(asked, name) for name in PASSED},
-    )
+    how: dict[str, Any] = {name: getattr(asked, name) for name in PASSED}
+    how |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
+    how |= {"validation": plan.watched, "validate_every": plan.every}
+    result = fit(plan.adapted, plan.batches, progress="finetune" if progress else False, **how)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):

@@ -227,11 +227,8 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_facto
 
 
 def lokr_size(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    d, k = (
-        [at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0)))[axis] for i in (1, 2)]
-        for axis, end in enumerate("ab")
-    )
-    return prod(d), prod(k)
+    w1, w2 = ([at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0))) for end in "ab"] for i in (1, 2))
+    return w1[0][0] * w2[0][0], w1[1][1] * w2[1][1]
 
 
 def lokr_directions(d: int, k: int, *, r: int, decompose_both: bool, decompose_factor: int) -> int:

@@ -208,11 +208,9 @@ class Family(NamedTuple):
         modules = {_join(base, path): each for path, each in self.tables["modules"].items()}
         modules |= self.tables["heads"].get(self.tasks[0], {})
         named = {path: each[program] for path, each in modules.items() if program in each}
-        each = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
-        return {
-            path.replace("*", "{}"): tuple(name.replace("*", "{}") for name in names)
-            for path, names in each.items()
-        }
+        several = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
+        found = {path: tuple(name.replace("*", "{}") for name in several[path]) for path in several}
+        return {path.replace("*", "{}"): names for path, names in found.items()}
 
 
 @cache
