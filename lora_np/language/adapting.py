@@ -317,7 +317,9 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     Returns
     -------
     Forecast
-        Examples, tokens, steps, time and memory.
+        With a ``table`` of all figures: ``tokens`` to train on and those that are ``learnt``, ``rows``,
+        ``steps``, ``epochs``, ``seconds``, and the ``memory`` in bytes, where the system tells; besides,
+        ``examples``, three of them, with what is learnt in double brackets, and ``notes`` on the data.
 
     Raises
     ------

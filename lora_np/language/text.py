@@ -164,7 +164,8 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     Returns
     -------
     Likelihood
-        The mean over all tokens.
+        ``loss``, nats a token, the mean over all ``tokens``; ``perplexity``, its exponential; and
+        ``bits_per_byte`` of the text in UTF-8, which compare models with different vocabularies.
 
     Raises
     ------

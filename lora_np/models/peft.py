@@ -37,10 +37,6 @@ def _is_whole(value: object) -> bool:
     return type(value) is int and 1 <= value < 2**31
 
 
-def _is_real(value: Any) -> bool:
-    return not isinstance(value, bool) and abs(value) < _MAX_ALPHA
-
-
 def _are_names(value: Any) -> bool:
     return {*map(type, value)} <= {str} and all(value)
 
@@ -72,8 +68,8 @@ _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_name
 # In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, _is_whole),
-    "lora_alpha": ("a finite number", (int, float), _is_real),
-    "lora_dropout": ("from 0 to below 1", (int, float), lambda got: type(got) is not bool and 0 <= got < 1),
+    "lora_alpha": ("a finite number", (int, float), lambda x: type(x) is not bool and abs(x) < _MAX_ALPHA),
+    "lora_dropout": ("from 0 to below 1", (int, float), lambda x: type(x) is not bool and 0 <= x < 1),
     "bias": ("'none', 'all' or 'lora_only'", str, ("none", "all", "lora_only").__contains__),
     **dict.fromkeys(_PATTERNS, ("an object", dict, None)),
     **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TARGETS),
