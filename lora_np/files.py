@@ -330,7 +330,7 @@ def _check_directory(target: Path, writes: Callable[[str], bool]) -> None:
 
 
 def _swap(stage: Path, target: Path, aside: Path) -> None:
-    if target.is_dir():
+    if stage.is_dir() and target.exists():
         os.rename(target, aside)
     try:
         os.replace(stage, target)
