@@ -55,13 +55,14 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         understood.
     """
     try:
-        return understood(stated(config))
+        return understood(config)
     except (TypeError, ValueError) as error:
         raise ValueError(f"config.json: {error}") from None
 
 
 def understood(config: Fields) -> SimpleNamespace:
-    facts, layers, read, spec = decoder_of(config)
+    facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
+    config = stated(config)
     check_neutral(config, facts, len(layers), read)
     named = next(name for name in ("hidden_act", "hidden_activation", "activation_function") if name in read)
     choice(named, facts["activation"], ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"))

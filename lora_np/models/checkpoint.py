@@ -207,8 +207,11 @@ def _best(tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Co
     """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
-    ways: list[Naming] = [tensor, lambda name: tensor(name.partition(".")[2])]
-    ways += [lambda name, front=front: tensor(f"{front}.{name}") for front in fronts]
+
+    def after(front: str) -> Naming:
+        return lambda name: tensor(f"{front}.{name}")
+
+    ways = [tensor, lambda name: tensor(name.partition(".")[2]), *map(after, fronts)]
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
 
 

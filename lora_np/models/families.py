@@ -183,7 +183,9 @@ def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[st
     """Refuse a list without an entry for each layer, or with one that is not known."""
     name = field["from"][0]
     if entries and len(entries) < layers:
-        raise ValueError(f"{name} must have an entry for each of {layers} layers, got {shown(values[name])}")
+        raise ValueError(
+            f"{name} must be a list with an entry for each of the {layers} layers, got {shown(values[name])}"
+        )
     for index, entry in enumerate(entries[:layers]):
         choice(f"{name}[{index}]", entry, field["choices"])
 
