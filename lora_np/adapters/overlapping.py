@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -94,9 +94,8 @@ class Overlap(Findings[Overlapping]):
 
         figure, names = Figure(figsize=(6.4, 5.2), layout="constrained"), self.names
         ax = figure.add_subplot(title="Overlap of updates")
-        heatmap(
-            self.matrix, rows=names, columns=names, xlabel="", ylabel="", limits=(0, 1), numbers=".2f", ax=ax
-        )
+        how: dict[str, Any] = {"rows": names, "columns": names, "limits": (0, 1), "numbers": ".2f"}
+        heatmap(self.matrix, xlabel="", ylabel="", ax=ax, **how)
         return figure
 
 

@@ -307,9 +307,7 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     if tokens is None:
         raise HubError(f"{name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
-        raise HubError(
-            f"{name!r} must have a row for each of {len(tokens)} tokens, got {tensor.dtype} {tensor.shape}"
-        )
+        raise HubError(f"{name!r} must have {len(tokens)} rows of floats, got {tensor.dtype} {tensor.shape}")
     return TokenRows(tokens, tensor)
 
 

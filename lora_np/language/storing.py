@@ -32,7 +32,6 @@ MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn f
 # What some checkpoints also store although it can be computed.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # people write one next to a model
-WEIGHTS = "model.safetensors"
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 # Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
@@ -40,7 +39,7 @@ BESIDE = (
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
 )
-WRITTEN = ("config.json", WEIGHTS, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
+WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
@@ -300,7 +299,7 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
         return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None
 
     with replacing(target, force=force or empty, writes=writes, keeps=[CARD]) as stage:
-        hub.safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
+        hub.safetensors.save(arrays, stage / hub.SINGLE, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)
 

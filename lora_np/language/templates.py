@@ -152,9 +152,8 @@ def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
             spans.append((start, start + len(text)))
             return text
 
-    environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
-    )
+    how = {"trim_blocks": True, "lstrip_blocks": True, "extensions": [Generation, ext.loopcontrols]}
+    environment = sandbox.ImmutableSandboxedEnvironment(**how)
     environment.filters["tojson"] = lambda x, **how: json.dumps(x, **{"ensure_ascii": False, **how})
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     environment.globals["raise_exception"] = refuse
