@@ -9,12 +9,7 @@ with on_demand(globals()):
     from lora_np.adapters.converting import convert as convert, to_lora as to_lora
     from lora_np.adapters.extraction import extract as extract
     from lora_np.adapters.formats import load as load
-    from lora_np.adapters.inspection import (
-        Difference as Difference,
-        Inspection as Inspection,
-        diff as diff,
-        inspect as inspect,
-    )
+    from lora_np.adapters.inspection import Inspection as Inspection, diff as diff, inspect as inspect
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import merge as merge
     from lora_np.adapters.overlapping import Overlap as Overlap, overlap as overlap

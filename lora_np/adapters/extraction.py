@@ -197,8 +197,7 @@ def extract(
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         each_of(check, checked, **options, label="check")
     rows = [
-        ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
-        for name, x in spectra.items()
+        ExtractedTensor(labels[key], "LoRA", ranks[key], x.norm, promised[key]) for key, x in spectra.items()
     ]
     rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]

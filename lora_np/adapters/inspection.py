@@ -479,7 +479,8 @@ def diff(
     Returns
     -------
     Difference
-        Part by part; `Difference.same` is the verdict.
+        A row for each module, then for parameters that are replaced in full; ``same`` is the verdict,
+        ``largest`` the largest relative difference.
 
     Raises
     ------
