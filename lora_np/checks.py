@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
+StrPath = str | os.PathLike[str]
+Rng = np.random.Generator | None  # given to a call of a layer, it draws what is dropped
 OTHER_SPELLINGS = {
     "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
     "float32": ("f32", "fp32", "f4", "single", "torch.float32"),
@@ -211,28 +214,22 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except TypeError as error:
                 if error.__traceback__ is None or error.__traceback__.tb_next:  # raised inside the function
                     raise
-                name = function.__qualname__.removesuffix(".__init__")
-                raise TypeError(f"{error}{remedy(function, name, args, kwargs, remedies)}") from None
+                raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
 
         return call
 
     return decorate
 
 
-def remedy(
-    function: Callable[..., Any],
-    name: str,
-    args: Sequence[object],
-    kwargs: Mapping[str, object],
-    remedies: Mapping[str, str],
-) -> str:
-    """What to type instead, as an ending of the message."""
-    told = [f"{name} has {remedies[word]} for {word}" for word in kwargs if word in remedies]
+def remedy(function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]) -> str:
+    """What to type instead of so many arguments, and others by these words, as an ending of the message."""
     import inspect
 
+    name = function.__qualname__.removesuffix(".__init__")
+    told = [f"{name} has {remedies[word]} for {word}" for word in words if word in remedies]
     parameters = inspect.signature(function).parameters.values()
     named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if named and len(args) > len(places):
+    if named and args > len(places):
         told.append(f"{name} takes {named[0]} by name: {name}({', '.join(places)}, {named[0]}=...)")
     return "".join(f"; {each}" for each in told)

@@ -9,9 +9,12 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
+
+from lora_np.checks import StrPath
 
 try:
     import fcntl as _fcntl
@@ -21,7 +24,7 @@ fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None  # JupyterLite has an 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def target_path(path: str | os.PathLike[str]) -> Path:
+def target_path(path: StrPath) -> Path:
     """``path`` to write to, which must not be empty: ``Path("")`` is the current directory."""
     if not os.fspath(path):
         raise ValueError("the path to write to must not be empty, got ''")
@@ -151,14 +154,15 @@ def picture(figure: Any, form: str, **options: Any) -> bytes:
 
 @contextmanager
 def replacing(
-    target: str | os.PathLike[str],
+    target: StrPath,
     *,
     force: bool,
-    writes: Callable[[str], bool],
+    writes: Callable[[str], bool] = ().__contains__,
     keeps: Collection[str] = (),
-    inputs: Collection[str | os.PathLike[str]] = (),
+    inputs: Collection[StrPath] = (),
+    check: Callable[[], object] | None = None,
 ) -> Iterator[Path]:
-    """A new directory to write into, which becomes ``target`` when the block ends without an error.
+    """A new directory to write into, or a new file, which becomes ``target`` if the block ends without error.
 
     An old target is moved aside first and removed last, so that at every moment the old or the new one is
     whole on the disk. Both are next to it, under names that only its lock knows: nothing else is removed, by
@@ -167,21 +171,23 @@ def replacing(
     Parameters
     ----------
     target : path
-        The directory to make, with those above it.
+        What to make, with the directories above it.
     force : bool
         Whether an adapter or a checkpoint that is there may be replaced.
-    writes : callable
-        Whether a path relative to the target is one that the block writes. A target that holds any other file
-        is refused, since that would be lost.
+    writes : callable, optional
+        For a directory: whether a path relative to the target is one that the block writes. A target that
+        holds any other file is refused, since that would be lost.
     keeps : collection of str
         Names of files that are taken over from the old target, unless the block writes new ones.
     inputs : collection of paths
         What the block reads from: a target that would take one of them with it is refused.
+    check : callable, optional
+        For a file: refuses one that is there and is not to be replaced.
 
     Yields
     ------
     Path
-        The directory to write into.
+        The directory to write into; or the file to write, in a directory for whatever else is put aside.
 
     Raises
     ------
@@ -192,10 +198,12 @@ def replacing(
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     hidden = target.with_name(f".{target.name[:100]}")
+    may_go = check or partial(_check_directory, target, writes)
     with _parents(target), named(target, hidden), _leased(target) as (stage, aside):
-        _check_target(target, force, writes, real_inputs)
+        _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
-        yield stage
+        new = stage / target.name if check else stage
+        yield new
         import shutil
 
         for name in keeps:
@@ -203,26 +211,8 @@ def replacing(
                 shutil.copy2(target / name, stage / name, follow_symlinks=False)
         for path in (*stage.rglob("*"), stage):
             _sync(path)
-        _check_target(target, force, writes, real_inputs)  # again: it may have appeared meanwhile
-        _swap(stage, target, aside)
-
-
-@contextmanager
-def replacing_file(target: Path, check: Callable[[], object]) -> Iterator[Path]:
-    """The same for a file: where to write it, in a directory for whatever else has to be put aside.
-
-    ``check`` refuses what must not be replaced; it is called before and after.
-    """
-    target = Path(os.path.abspath(target))
-    hidden = target.with_name(f".{target.name[:100]}")
-    with _parents(target), named(target, hidden), _leased(target) as (stage, _):
-        check()
-        stage.mkdir()
-        yield stage / target.name
-        check()
-        _sync(stage / target.name)
-        os.replace(stage / target.name, target)
-        _sync(target.parent)
+        _check_target(target, force, real_inputs, may_go)  # again: it may have appeared meanwhile
+        _swap(new, target, aside)
 
 
 @contextmanager
@@ -311,19 +301,23 @@ def _undo(stage: Path, aside: Path, target: Path) -> None:
             _remove(left)
 
 
-def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inputs: list[Path]) -> None:
+def _check_target(target: Path, force: bool, inputs: list[Path], check: Callable[[], object]) -> None:
     if not os.path.lexists(target):
         return
     real = Path(os.path.realpath(target))
     if real in inputs:
-        raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another directory")
+        raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another path")
     if not force:
         raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
+    for path in inputs:
+        if path.is_relative_to(real):
+            raise ValueError(f"{target}: holds the input {path}, and so is not replaced")
+    check()
+
+
+def _check_directory(target: Path, writes: Callable[[str], bool]) -> None:
     if target.is_symlink() or not target.is_dir():
         raise ValueError(f"{target}: not a directory, and so not replaced")
-    for path in inputs:
-        if path != real and path.is_relative_to(real):
-            raise ValueError(f"{target}: holds the input {path}, and so is not replaced")
     ours = {"adapter_config.json", "model.safetensors", "model.safetensors.index.json"}
     names = set(os.listdir(target))
     if names and not names & ours:
@@ -336,10 +330,10 @@ def _check_target(target: Path, force: bool, writes: Callable[[str], bool], inpu
 
 
 def _swap(stage: Path, target: Path, aside: Path) -> None:
-    if target.exists():
+    if stage.is_dir() and target.exists():
         os.rename(target, aside)
     try:
-        os.rename(stage, target)
+        os.replace(stage, target)
     except BaseException:
         if aside.exists():
             os.rename(aside, target)

@@ -105,8 +105,9 @@ class Table:
         grid = [columns, *self._texts]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         grid.insert(1, ["-" * width for width in widths])
-        numeric = self._numeric
-        lines = ["  ".join(map(_align, row, widths, numeric)).rstrip() for row in grid]
+        sides = [">" if right else "<" for right in self._numeric]
+        forms = list(map("{}{}".format, sides, widths))
+        lines = ["  ".join(map(format, row, forms)).rstrip() for row in grid]
         above = [title] if title else []
         return "\n".join([*above, *lines, *notes])
 
@@ -234,10 +235,6 @@ def _readable(cell: Cell) -> str:
 def _plain(value: Any) -> Any:
     """What a NumPy scalar or array holds, as Python's numbers."""
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _align(text: str, width: int, right: bool) -> str:
-    return text.rjust(width) if right else text.ljust(width)
 
 
 # Bytes for people: 1 GB is 1000**3 bytes, 1 GiB is 1024**3, and the unit always says which.

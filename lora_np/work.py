@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
@@ -14,33 +14,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(
-    function: Callable[[Item], Result], items: Iterable[Item], *, jobs: int, progress: bool, label: str
-) -> list[Result]:
-    """``[function(item) for item in items]`` on ``jobs`` threads, or where ``joblib.parallel_config`` says.
+def each_of(
+    function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
+) -> dict[str, Result]:
+    """``function`` of each item, by its name, on ``jobs`` threads, or where ``joblib.parallel_config`` says.
 
     Each call has one thread for its linear algebra: with more, the order of summation, and so the last bits,
     would depend on the number of workers.
     """
     import joblib
 
-    items = list(items)
     jobs = whole_number("jobs", jobs)
-    results = []
-    with progress_bar(len(items), progress, label=label) as bar, one_thread():
+    found = {}
+    with progress_bar(len(work), progress, label=label) as bar, one_thread():
         pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-        for result in pool(joblib.delayed(_on_one_thread)(function, item) for item in items):
-            results.append(result)
+        results = pool(joblib.delayed(_on_one_thread)(function, item) for item in work.values())
+        for name, result in zip(work, results, strict=True):
+            found[name] = result
             bar.update()
-    return results
-
-
-def each_of(
-    function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
-) -> dict[str, Result]:
-    """`each` for work that has names."""
-    found = each(function, work.values(), jobs=jobs, progress=progress, label=label)
-    return dict(zip(work, found, strict=True))
+    return found
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:

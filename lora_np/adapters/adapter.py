@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
 from lora_np.models import peft
 
@@ -188,29 +187,26 @@ class AdapterModule:
         alpha = self.scale * (rank**0.5 if self.rslora else rank)
         return replace(self, parts={**self.parts, "A": A, "B": B}, alpha=alpha)
 
-    def leading(self, directions: int) -> AdapterModule:
-        """The same module with the first rows of A and columns of B."""
-        return self.with_factors(
-            B=self.parts["B"].seen(lambda B: B[..., :directions]),
-            A=self.parts["A"].seen(lambda A: A[..., :directions, :]),
-        )
+    def leading(self, n: int) -> AdapterModule:
+        """The same module with the first n rows of A and columns of B."""
+        B, A = self.parts["B"], self.parts["A"]
+        return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
     def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
         """One map of the stack, or a part of its outputs."""
-        d = self.parts["B"].shape[1] // parts
-        return self.with_factors(
-            B=self.parts["B"].seen(lambda B: B[expert, part * d : (part + 1) * d]),
-            A=self.parts["A"].seen(lambda A: A[expert]),
-        )
+        B, A = self.parts["B"], self.parts["A"]
+        d = B.shape[1] // parts
+        rows = slice(part * d, (part + 1) * d)
+        return self.with_factors(B=B.seen(lambda B: B[expert, rows]), A=A.seen(lambda A: A[expert]))
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
         return self.parts["B"].single(), self.parts["A"].single()
 
-    def weighted(self, weight: float = 1.0) -> tuple[Array, Array]:
-        """Factors of ``weight`` times the update, the scaling in A."""
+    def weighted(self) -> tuple[Array, Array]:
+        """Factors of the update, the scaling in A."""
         B, A = self.factors()
-        return B, A * A.dtype.type(weight * self.scale)
+        return B, A * A.dtype.type(self.scale)
 
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""
@@ -310,7 +306,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
 
 # what operations take for an adapter: itself, or where it is
-Source = Adapter | str | os.PathLike[str]
+Source = Adapter | StrPath
 
 
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
@@ -331,11 +327,10 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
-    wanted = float_dtype(dtype) if dtype is not None else ""
-    return {
-        key: TensorInfo(wanted if wanted and tensor.dtype in FLOATS else tensor.dtype, tensor.shape)
-        for key, tensor in tensors.items()
-    }
+    if dtype is not None:
+        float_dtype(dtype)
+    own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
+    return {key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()}
 
 
 def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.adapters.adapter import Adapter
+from lora_np.checks import StrPath
 from lora_np.hub import HubError, read_json
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
@@ -49,7 +50,7 @@ def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
 
 
-def check_base(config: Mapping[str, Any], path: str | os.PathLike[str], adapter: Adapter) -> tuple[str, ...]:
+def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tuple[str, ...]:
     """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
 
     It can say so by the path of its base, if that is on this disk, and by the class that PEFT recorded. A
@@ -128,9 +129,7 @@ def _families(config: Mapping[str, Any]) -> set[str]:
     return found - {""}
 
 
-def _same(
-    one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: str | os.PathLike[str]
-) -> None:
+def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: StrPath) -> None:
     for place in ("", "text_config", "vision_config"):
         mine, theirs = (config.get(place) if place else config for config in (one, other))
         if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping):
@@ -146,5 +145,5 @@ def _same(
                 raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")
 
 
-def _other(path: str | os.PathLike[str], why: str) -> HubError:
+def _other(path: StrPath, why: str) -> HubError:
     return HubError(f"{path}: {why}: not the same base{_INSIST}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,25 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, check_start, held
+from lora_np.adapters import resizing
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.merging import Merging, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.resizing import (
-    Grams,
-    directions,
-    finite,
-    largest_rank,
-    no_overflow,
-    norm,
-    put_aside,
-    side_by_side,
-)
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, choice, generator, number, shown
+from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.hub import HubError, directory
 from lora_np.lora import WAYS, Term, Way
 from lora_np.models import open_model
@@ -57,16 +48,16 @@ class CombinedModule(NamedTuple):
 
 
 def combine(
-    adapters: Sequence[Adapter | str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    adapters: Sequence[Source],
+    out: StrPath,
     *,
     weights: Sequence[float] | None = None,
     method: str = "sum",
     density: float | None = None,
     rank: int | None = None,
     rng: np.random.Generator | int = 0,
-    grams: Sequence[Grams] | None = None,
-    base: str | os.PathLike[str] | None = None,
+    grams: Sequence[resizing.Grams] | None = None,
+    base: StrPath | None = None,
     saved: str = "refuse",
     portable: bool = False,
     any_base: bool = False,
@@ -169,10 +160,8 @@ def combine(
     if saved == "sum" and base is None:
         raise ValueError("saved='sum' adds up changes of the base, and so needs base= (--base)")
     loaded = [only_lora(load(path)) for path in adapters]
-    weights = [
-        number(f"the weight of {path}", weight, minimum=float("-inf"))
-        for path, weight in zip(adapters, weights, strict=True)
-    ]
+    pairs = zip(adapters, weights, strict=True)
+    weights = [number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and way.cut:
@@ -193,10 +182,8 @@ def combine(
             given.setdefault(name, []).append((module, weight, seen.get(name)))
     draws = generator(rng).spawn(len(given))
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        work = {
-            name: (name, given[name], aside / str(i), {"density": density, "rank": rank, "rng": draws[i]})
-            for i, name in enumerate(given)
-        }
+        options = [{"density": density, "rank": rank, "rng": draw} for draw in draws]
+        work = {name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)}
         combined_by = partial(_combined, way, "bias" in parts, bases)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
@@ -226,14 +213,14 @@ def _combined(
             gains = [_gain(W0, module) for module, *_ in given]
             gain = 1 + sum(term.weight * (g - 1) for term, g in zip(terms, gains, strict=True))
             terms = [term._replace(B=g * term.B) for term, g in zip(terms, gains, strict=True)]
-        wanted = no_overflow(name, side_by_side((term.B, term.weighted) for term in terms))
-        s = directions(name, *wanted).s
+        wanted = resizing.no_overflow(name, resizing.side_by_side((term.B, term.weighted) for term in terms))
+        s = resizing.directions(name, *wanted).s
         if options["rank"]:
             options["rank"] = max(1, options["rank"] // first.groups)
-        B, A = finite(name, _by_map, way, terms, options)
+        B, A = resizing.finite(name, _by_map, way, terms, options)
         if not way.exact or B.shape != wanted[0].shape:
-            apart = side_by_side([(B, A), (-wanted[0], wanted[1])])
-            off = norm(directions(name, *apart).s) / (norm(s) or 1.0)
+            apart = resizing.side_by_side([(B, A), (-wanted[0], wanted[1])])
+            off = resizing.norm(resizing.directions(name, *apart).s) / (resizing.norm(s) or 1.0)
         if gain is not None:
             B = B / gain
             arrays["magnitude"] = (gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)).ravel()
@@ -245,7 +232,8 @@ def _combined(
     parts = {}
     for part, array in arrays.items():
         dtype = first.parts.get(part, first.parts["B"]).dtype
-        parts[part] = put_aside(no_overflow(name, array), path.with_suffix(f".{part}"), dtype)
+        kept = resizing.no_overflow(name, array)
+        parts[part] = resizing.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off
 
@@ -266,9 +254,8 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
     if module.magnitude is None:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
-    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / np.linalg.norm(
-        W0 + B @ A, axis=-1, keepdims=True
-    )
+    lengths = np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
+    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / lengths
     return gain
 
 
@@ -288,7 +275,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 
 
 def _replaced(
-    sources: list[Adapter], weights: Sequence[float], saved: str, base: str | os.PathLike[str] | None
+    sources: list[Adapter], weights: Sequence[float], saved: str, base: StrPath | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved`` says."""
     full: dict[str, Any] = {}
@@ -313,13 +300,11 @@ def _replaced(
             continue
         with np.errstate(all="ignore"):
             mixed = start + sum(weight * (x - start) for weight, x in given) / whole
-        full[name] = held(no_overflow(name, mixed), full[name].dtype)
+        full[name] = held(resizing.no_overflow(name, mixed), full[name].dtype)
     return full, rows
 
 
-def _raw(
-    sources: list[Adapter], parts: Collection[str], modules: Mapping[str, AdapterModule]
-) -> dict[str, object]:
+def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
@@ -334,4 +319,4 @@ def _raw(
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
         "trainable_token_indices": tokens or None,
     }
-    return targeting(largest_rank(raw, modules), modules)
+    return targeting(resizing.largest_rank(raw, modules), modules)

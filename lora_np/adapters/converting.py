@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import flat, made_portable
-from lora_np.checks import Array, choice, number
+from lora_np.checks import Array, StrPath, choice, number
 from lora_np.hub import HubError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import MAPS, map_of, selecting
@@ -54,7 +53,7 @@ class ConvertedModule(NamedTuple):
 
 def convert(
     adapter: Source,
-    out: str | os.PathLike[str],
+    out: StrPath,
     *,
     to: Target,
     base: formats.Base | None = None,
@@ -156,7 +155,7 @@ def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
 def to_lora(
     adapter: Source,
     *,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     error: float | None = None,
     grams: Grams | None = None,
     any_base: bool = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,7 +18,7 @@ from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.adapters.results import Written
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
@@ -55,9 +54,9 @@ class ExtractedTensor(NamedTuple):
 
 
 def extract(
-    base: str | os.PathLike[str],
-    tuned: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    base: StrPath,
+    tuned: StrPath,
+    out: StrPath,
     *,
     rank: int | None = None,
     energy: float | None = None,
@@ -167,11 +166,8 @@ def extract(
         others = [pair for name, pair in candidates.items() if differing[name]]
         holders = {pair.holder for pair in pairs}
         in_full = {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
-        work = {
-            pair.target: (pair, aside / str(i), goal, grams)
-            for i, pair in enumerate(pairs)
-            if pair.carries_lora and pair.holder not in in_full
-        }
+        able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
+        work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
         decomposed = each_of(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
@@ -186,9 +182,8 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "lora_dropout": 0.0}
         turned = any(each.transposed and each.kind == "linear" for each in adapted)
-        raw |= {"bias": "none", "fan_in_fan_out": turned}
+        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "fan_in_fan_out": turned}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -202,8 +197,7 @@ def extract(
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         each_of(check, checked, **options, label="check")
     rows = [
-        ExtractedTensor(labels[name], "LoRA", ranks[name], x.norm, promised[name])
-        for name, x in spectra.items()
+        ExtractedTensor(labels[key], "LoRA", ranks[key], x.norm, promised[key]) for key, x in spectra.items()
     ]
     rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
@@ -284,9 +278,8 @@ class _Pair:
 
     def differences(self) -> Iterator[Array]:
         """Tuned minus base for each of them, in float32 or better."""
-        for W, W0 in zip(
-            self.maps(self.after.read, self.new), self.maps(self.before.read, self.old), strict=True
-        ):
+        tuned, base = self.maps(self.after.read, self.new), self.maps(self.before.read, self.old)
+        for W, W0 in zip(tuned, base, strict=True):
             D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
             yield np.subtract(D, W0, out=D)
 

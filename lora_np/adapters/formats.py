@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,8 @@ import numpy as np
 from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
-from lora_np.files import replacing, replacing_file, target_path
+from lora_np.checks import StrPath
+from lora_np.files import replacing, target_path
 from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from lora_np.models import ModelSpec
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
-Base = str | os.PathLike[str] | Mapping[str, Any]
+Base = StrPath | Mapping[str, Any]
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
@@ -76,8 +78,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
         raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; "
-            "adapters.save writes the adapters of a model"
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a model first"
         )
     kind, path = format_of(adapter)
     if kind == "peft":
@@ -106,7 +107,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
 
 
-def format_of(adapter: str | os.PathLike[str]) -> tuple[Format, Path]:
+def format_of(adapter: StrPath) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
@@ -184,8 +185,7 @@ def write(
             raise HubError(f"adapts no module, so there is nothing to write for {to}")
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             raise HubError(
-                f"{flat[0]!r} is kohya's name, which does not say where the dots of the path are: "
-                "give the base (--base MODEL)"
+                f"{flat[0]!r} is kohya's name, which hides the dots of the path: give the base (--base MODEL)"
             )
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
@@ -210,35 +210,24 @@ def weights_file(path: Path) -> Path:
 
 @contextmanager
 def new_adapter(
-    target: str | os.PathLike[str], *, force: bool, inputs: Iterable[Source], to: Format | None = None
+    target: StrPath, *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
     """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
     target = target_path(target)
     read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
-    if to in ("peft", "mlx"):
-        if by_name:
-            raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-        writes = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}.__contains__
-        with (
-            replacing(target, force=force, inputs=read, writes=writes, keeps=[_CARD]) as stage,
-            TemporaryDirectory(dir=stage) as aside,
-        ):
-            yield stage, Path(aside)
-        return
-    if by_name != to:
-        ending = next(ending for ending, form in FILES.items() if form == to)
+    ending = next((ending for ending, form in FILES.items() if form == to), "")
+    if by_name and not ending:
+        raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
+    if by_name != to and ending:
         raise ValueError(f"{target}: must end in {ending}, as files of this format do")
-
-    def check() -> None:
-        if not os.path.lexists(target):
-            return
-        if any(path.exists() and path.samefile(target) for path in read):
-            raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another file")
-        if not force:
-            raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
-        load(target, ordered=False)  # nothing but an adapter is replaced
-
-    with replacing_file(target, check) as stage, TemporaryDirectory(dir=stage.parent) as aside:
+    how: dict[str, Any] = {"check": partial(load, target, ordered=False)}  # only an adapter is replaced
+    if not ending:
+        written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
+        how = {"writes": written.__contains__, "keeps": [_CARD]}
+    with (
+        replacing(target, force=force, inputs=read, **how) as stage,
+        TemporaryDirectory(dir=stage.parent if ending else stage) as aside,
+    ):
         yield stage, Path(aside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.adapters.results import Findings
-from lora_np.checks import Array, number, printable
+from lora_np.checks import Array, StrPath, number, printable
 from lora_np.hub import HubError, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.lora import map_of
@@ -197,7 +196,7 @@ class Inspection(Findings[InspectedModule]):
 def inspect(
     adapter: Source,
     *,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     any_base: bool = False,
     jobs: int = 1,
     progress: bool = False,
@@ -267,9 +266,7 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _look(
-    work: tuple[str, str, AdapterModule, Reader | None, str | None],
-) -> tuple[InspectedModule, Array]:
+def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
     name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
@@ -293,10 +290,9 @@ def _look(
     row = row._replace(relative=norm / (float(np.linalg.norm(W0)) or float("inf")))
     if W0.ndim == 2:  # the maps of experts or groups each have their own directions
         update, strongest = module.delta().reshape(W0.shape), min(module.rank, *W0.shape)
-        row = row._replace(
-            amplification=amplification_factor(W0, update, rank=strongest) if norm else None,
-            intruders=len(intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))),
-        )
+        gain = amplification_factor(W0, update, rank=strongest) if norm else None
+        new = intruder_dimensions(W0, W, top=min(_TOP, *W0.shape))
+        row = row._replace(amplification=gain, intruders=len(new))
     return row, s
 
 
@@ -310,10 +306,8 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     if adapter.start:
         notes.append(f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's")
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
-        notes.append(
-            "stacks of maps, of experts or of a convolution's groups: norm, spectrum and needed are those of "
-            f"all together: {', '.join(stacks)}"
-        )
+        what = "stacks of experts' or groups' maps (norm, spectrum and needed are those of all together)"
+        notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
     for name, trained in adapter.rows.items():
@@ -461,7 +455,7 @@ def diff(
     second: Source,
     *,
     tolerance: float = 1e-5,
-    base: str | os.PathLike[str] | None = None,
+    base: StrPath | None = None,
     jobs: int = 1,
     progress: bool = False,
 ) -> Difference:
@@ -485,7 +479,8 @@ def diff(
     Returns
     -------
     Difference
-        Part by part; `Difference.same` is the verdict.
+        A row for each module, then for parameters that are replaced in full; ``same`` is the verdict,
+        ``largest`` the largest relative difference.
 
     Raises
     ------
@@ -510,16 +505,12 @@ def diff(
     """
     tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
-    work = {
-        name: (f"{first} and {second}: {name!r}", one.modules.get(name), two.modules.get(name))
-        for name in (*one, *two)
-    }
+    both = f"{first} and {second}"
+    work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
     found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
-    parts += [
-        ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
-        for name in dict.fromkeys((*one.full, *two.full))
-    ]
+    for name in dict.fromkeys((*one.full, *two.full)):
+        parts.append(ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name))))
     for name in dict.fromkeys((*one.rows, *two.rows)):
         mine, theirs = one.rows.get(name), two.rows.get(name)
         apart = 1.0
@@ -531,12 +522,10 @@ def diff(
     verdict = "the same" if same else "different"
     note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
     headings = ("module", "what", "relative difference", "cosine")
-    return Difference(f"{first} and {second}", tuple(parts), (note,), headings, largest, same)
+    return Difference(both, tuple(parts), (note,), headings, largest, same)
 
 
-def _compare(
-    work: tuple[str, AdapterModule | None, AdapterModule | None],
-) -> list[tuple[str, float, float | None]]:
+def _compare(work: tuple[str, AdapterModule | None, AdapterModule | None]) -> list[tuple[Any, ...]]:
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]
@@ -565,12 +554,10 @@ def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float,
     return norm(apart) / max(norm1, norm2), cosine
 
 
-def _relative(
-    place: str, one: Stored | None, two: Stored | None, weight1: float = 1.0, weight2: float = 1.0
-) -> float:
+def _relative(place: str, one: Stored | None, two: Stored | None, w1: float = 1.0, w2: float = 1.0) -> float:
     if one is None or two is None or one.shape != two.shape:
         return 1.0
-    x, y = weight1 * one.read().astype(np.float64), weight2 * two.read().astype(np.float64)
+    x, y = w1 * one.read().astype(np.float64), w2 * two.read().astype(np.float64)
     largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
     if not np.isfinite(largest):
         raise HubError(f"{place} holds what is not finite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import is_dataclass, replace as changed
 from pathlib import Path
@@ -10,39 +9,30 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from lora_np import lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, TokenRows, check_start, held
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.hub import HubError
-from lora_np.lora import (
-    ADAPTED,
-    STARTS,
-    DoRALinear,
-    LoRAEmbedding,
-    LoRAExperts,
-    LoRALinear,
-    Residual,
-    TrainableTokens,
-    adapter_leaves,
-)
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
 T = TypeVar("T")
+Names = Callable[[str], str]
 
 _PARAMETERS = {"W": "weight", "b": "bias"}  # our names of a layer's arrays, and torch's
 
 
 def save(
     source: Any,
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     base: str | None = None,
-    names: Callable[[str], str] | None = None,
+    names: Names | None = None,
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
@@ -106,9 +96,7 @@ def save(
         write(adapter, stage, base=config, dtype=dtype)
 
 
-def attach(
-    model: T, adapter: Source, *, names: Callable[[str], str] | None = None, any_base: bool = False
-) -> T:
+def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: bool = False) -> T:
     """The same model, frozen, with the adapter added to its layers; A and B are trainable again.
 
     Parameters
@@ -147,7 +135,7 @@ def attach(
     """
     config = getattr(model, "config", None)
     adapter = only_lora(load(adapter, base=config if isinstance(config, Mapping) else None))
-    if any(isinstance(node, ADAPTED) for _, node in walk(model)):
+    if any(isinstance(node, lora.ADAPTED) for _, node in walk(model)):
         raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
@@ -177,9 +165,7 @@ def attach(
         if name not in adapter:
             return rowed
         if rowed is not layer:
-            raise HubError(
-                f"{name!r} is adapted and has trained rows, which a model of ours has not: merge them"
-            )
+            raise HubError(f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them")
         return build.adapted(name, layer)
 
     holders = {key.rpartition(".")[0] for key in (*adapter.full, *adapter)}
@@ -197,7 +183,7 @@ def _arrays(node: Any) -> dict[str, str]:
     return {field: _PARAMETERS.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)}
 
 
-def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T:
+def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
     """The frozen model with the weights that the adapter's file holds of what it adapts."""
     theirs = {}
     for path, node in walk(model):
@@ -209,11 +195,11 @@ def _on_their_base(model: T, adapter: Adapter, named: Callable[[str], str]) -> T
     return replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array)) if theirs else model
 
 
-def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adapter:
+def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
-    found = {path: node for path, node in walk(model) if isinstance(node, ADAPTED)}
-    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, DoRALinear)}
+    found = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
+    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, lora.DoRALinear)}
     layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
@@ -225,30 +211,30 @@ def adapter_of(model: Any, *, names: Callable[[str], str] | None = None) -> Adap
         name = named(path)
         if name in modules:
             raise HubError(f"names gives {name!r} to two layers; each needs its own")
-        if isinstance(getattr(layer, "base", None), Residual):
+        if isinstance(getattr(layer, "base", None), lora.Residual):
             raise HubError(
                 f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
                 "the original weights: save lora_np.lora.rebase(model, original)"
             )
-        if isinstance(layer, TrainableTokens):
+        if isinstance(layer, lora.TrainableTokens):
             rows.setdefault(id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows)))))
             continue
-        if isinstance(layer, LoRAExperts):
+        if isinstance(layer, lora.LoRAExperts):
             parts = {"A": held(value(layer.A)), "B": held(value(layer.B))}
             modules[name] = AdapterModule(parts, layer.alpha, parameter=True)
             continue
-        if not isinstance(layer, (LoRALinear, LoRAEmbedding, DoRALinear)):
+        if not isinstance(layer, (lora.LoRALinear, lora.LoRAEmbedding, lora.DoRALinear)):
             raise HubError(f"{name} is a {type(layer).__name__}, which is not written to files: merge it")
-        lora, m = (layer.lora, value(layer.m)) if isinstance(layer, DoRALinear) else (layer, None)
-        A, B, c = value(lora.A), value(lora.B), None
-        embedding = isinstance(lora.base, Embedding)
-        if isinstance(layer, LoRAEmbedding) and not embedding:  # a head, with the embedding's factors
+        core, m = (layer.lora, value(layer.m)) if isinstance(layer, lora.DoRALinear) else (layer, None)
+        A, B, c = value(core.A), value(core.B), None
+        embedding = isinstance(core.base, Embedding)
+        if isinstance(layer, lora.LoRAEmbedding) and not embedding:  # a head, with the embedding's factors
             A, B = B.T, A.T
-        elif biased and isinstance(layer, LoRALinear):  # PEFT knows them for all layers or for none
+        elif biased and isinstance(layer, lora.LoRALinear):  # PEFT knows them for all layers or for none
             c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
-        modules[name] = AdapterModule.of(A=A, B=B, alpha=lora.alpha, magnitude=m, bias=c, embedding=embedding)
-        if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(lora.base.W, np.ndarray):
-            full[f"{name}.weight"] = held(lora.base.W)  # as PEFT does, since the vocabulary may have grown
+        modules[name] = AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
+        if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
+            full[f"{name}.weight"] = held(core.base.W)  # as PEFT does, since the vocabulary may have grown
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
@@ -265,20 +251,20 @@ def _own_name(path: str) -> str:
 
 
 def _trained_in_full(
-    model: Any, layers: Mapping[str, Any], named: Callable[[str], str]
+    model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
     """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``.
 
     And whether modules share what is trained.
     """
-    own = {id(leaf) for _, leaf in adapter_leaves(model)}
+    own = {id(leaf) for _, leaf in lora.adapter_leaves(model)}
     owner = {join(path, part): path for path in layers for part in ("base", "lora.base")}
     owner |= dict(zip(layers, layers, strict=True))
     nodes, turned = dict(walk(model)), _stored_turned(model)
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
-    ties = any(isinstance(x, LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values())
+    ties = any(isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values())
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
@@ -329,13 +315,13 @@ class _Building:
         frozen = self.adapter.raw.get("init_lora_weights") == "mica"
         return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
 
-    def experts(self, key: str, W: Any) -> LoRAExperts:
+    def experts(self, key: str, W: Any) -> lora.LoRAExperts:
         """The weights of a layer's experts with their factors."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
             raise HubError(f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}")
         A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
-        return LoRAExperts(W, A, B, module.scale * module.rank)
+        return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
     def with_rows(self, name: str, layer: Any) -> Any:
         """The layer with trained rows, if it or the embedding that it is tied to has any."""
@@ -346,12 +332,10 @@ class _Building:
             return layer
         tokens, new = self.adapter.rows[f"{own}.weight"]
         vocab, d = layer.W.shape
-        if new.shape[1] != d or max(tokens) >= vocab:
-            raise HubError(
-                f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {new.shape[1]} numbers"
-            )
+        if (width := new.shape[1]) != d or max(tokens) >= vocab:
+            raise HubError(f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers")
         rows = new.single().astype(layer.W.dtype)
-        return TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
+        return lora.TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 
     def adapted(self, name: str, layer: Any) -> Any:
         """The layer with its adapter."""
@@ -366,21 +350,21 @@ class _Building:
         if module.embedding:
             if module.magnitude is not None:
                 raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
-            return LoRAEmbedding(layer, A, B, alpha)
+            return lora.LoRAEmbedding(layer, A, B, alpha)
         table = self.tables.get(id(layer.W), "")
         if table in self.adapter:
             of_B, of_A = self.factors(table, dtype)
             if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):
-                return LoRAEmbedding(layer, of_A, of_B, alpha)
+                return lora.LoRAEmbedding(layer, of_A, of_B, alpha)
         if began := self.adapter.start:
-            B0, A0 = STARTS[began](value(layer.W).astype(np.float64), module.rank, module.scale)
-            layer = Residual((value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b)
+            B0, A0 = lora.STARTS[began](value(layer.W).astype(np.float64), module.rank, module.scale)
+            layer = lora.Residual((value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b)
         dropout = float(self.adapter.raw.get("lora_dropout") or 0.0)
         if module.magnitude is None:
             c = None if module.bias is None else Tensor(module.bias.astype(dtype))
-            return LoRALinear(layer, A, B, alpha, dropout, c)
-        direction = LoRALinear(changed(layer, b=None), A, B, alpha, dropout)
-        return DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
+            return lora.LoRALinear(layer, A, B, alpha, dropout, c)
+        direction = lora.LoRALinear(changed(layer, b=None), A, B, alpha, dropout)
+        return lora.DoRALinear(direction, Tensor(module.magnitude.astype(dtype)), layer.b)
 
 
 def _stored_turned(model: Any) -> Collection[str]:

@@ -20,6 +20,7 @@ from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
 Result = TypeVar("Result")
+Tensors = Mapping[str, Stored]
 
 _MOST = 2**32  # numbers of a weight; a small file could ask for any number
 
@@ -53,17 +54,16 @@ class MappedModule(AdapterModule):
 
     def on(self, size: tuple[int, ...]) -> MappedModule:
         """The same module on a weight of this shape; refused if the tensors are for another one."""
+        row = self.row
         if len(size) != 2 or min(size) < 1:
-            raise HubError(f"{self.name!r}: {self.row.name} is read for matrices, not for shape {size}")
+            raise HubError(f"{self.name!r}: {row.name} is read for matrices, not for shape {size}")
         try:
-            wanted = self.row.trained(*size, **self.settings)
+            wanted = row.trained(*size, **self.settings)
         except ValueError as error:
             raise HubError(f"{self.name!r} of shape {size}: {error}") from None
-        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not self.row.tensors[key]}
+        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not row.tensors[key]}
         if has != wanted:
-            raise HubError(
-                f"{self.name!r}: on a weight of shape {size}, {self.row.name} has {wanted}, got {has}"
-            )
+            raise HubError(f"{self.name!r}: on a weight of shape {size}, {row.name} has {wanted}, got {has}")
         return replace(self, size=size)
 
     def _with_tensors(self, compute: Callable[..., Result]) -> Result:
@@ -127,14 +127,6 @@ class MappedModule(AdapterModule):
     def scale(self) -> float:
         return 1.0  # it is in the formula
 
-    @property
-    def A(self) -> Array:
-        return self.factors()[1]
-
-    @property
-    def B(self) -> Array:
-        return self.factors()[0]
-
 
 def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:
     """The tensors of ``file`` by module, every key and every setting accounted for."""
@@ -172,9 +164,7 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
     return Adapter(modules, full, dict(raw), folder)
 
 
-def _module(
-    name: str, row: Map, parts: Mapping[str, Stored], whole: Mapping[str, Stored], settings: Mapping[str, Any]
-) -> MappedModule:
+def _module(name: str, row: Map, parts: Tensors, whole: Tensors, settings: Mapping[str, Any]) -> MappedModule:
     parts = {**whole, **parts}
     named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
     if unread := sorted(parts.keys() - whole.keys()):

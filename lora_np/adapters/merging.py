@@ -19,11 +19,11 @@ from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import load
 from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.results import Written
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import replacing, write_json
 from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
-from lora_np.work import each
+from lora_np.work import each_of
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -53,9 +53,9 @@ class MergedTensor(NamedTuple):
 
 
 def merge(
-    base: str | os.PathLike[str],
-    adapter: Adapter | str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    base: StrPath,
+    adapter: Adapter | StrPath,
+    out: StrPath,
     *,
     any_base: bool = False,
     jobs: int = 1,
@@ -149,9 +149,9 @@ def merge(
     with replacing(
         out, force=force, writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)), inputs=inputs
     ) as stage:
-        shards = [(file, stage / name, written[name]) for name, file in source.files.items()]
+        shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
-        by_shard = each(write, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = each_of(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -160,7 +160,7 @@ def merge(
         if added or quantised:
             config = _config(source.config) if quantised else source.config
             write_json(stage / "config.json", untied(config) if source.tied.keys() & added else config)
-    rows = tuple(row for rows in by_shard for row in rows if row.name in merging.changes)
+    rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
     if added:
@@ -285,11 +285,6 @@ class Merging:
         """The tensor of each adapted module in the base."""
         return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
 
-    def by_module(self) -> dict[str, Change]:
-        """The change of each adapted module's weight, where that is one tensor."""
-        changes = self.changes
-        return {name: changes[target] for name, target in self.weights.items() if target in changes}
-
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
         if name not in self.changes:
@@ -312,10 +307,8 @@ class Merging:
                 )
             changes[named(name)] = replace(old, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
-        before = {
-            owner: changes[owner] if owner in adapted & changes.keys() else self.unchanged(owner)
-            for owner in tied.values()
-        }
+        own = {owner: changes[owner] for owner in adapted & changes.keys()}
+        before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
         for name, module in self.update.modules.items():
             for target, part, transposed in self._targets(name, module):
                 old = changes.get(target) or self._original(target, name)
@@ -348,9 +341,7 @@ class Merging:
         tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
         experts = {place.expert for place in tensors.values()}
         if None not in experts and len(experts) != module.maps:
-            raise HubError(
-                f"{source.path}: {weight!r} has {len(experts)} experts, but {module.maps} in {self.update}"
-            )
+            raise HubError(f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}")
         for target, place in tensors.items():
             if isinstance(module, MappedModule):
                 module = module.on(self.shape(place.parameter))
@@ -396,16 +387,14 @@ class Merging:
         return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
 
     def _replacement(self, name: str) -> Change:
-        source, target, tensor = self.source, self.named(name), self.update.full[name]
+        source, target, new = self.source, self.named(name), self.update.full[name]
         if target not in source and target != name:
             raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
-        before = source.info(target) if target in source else tensor
-        if before.shape != tensor.shape:
-            raise HubError(
-                f"{self.update}: {name!r} has shape {tensor.shape}, but {before.shape} in {source.path}"
-            )
+        old = source.info(target) if target in source else new
+        if old.shape != new.shape:
+            raise HubError(f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}")
         # its rows may be replaced, and it may be in memory
-        return Change(replace(tensor, dtype=before.dtype, read=lambda: tensor.read().copy()))
+        return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
     def _original(self, target: str, name: str) -> Change:
         source = self.source
@@ -500,7 +489,7 @@ class Based(NamedTuple):
     unsure: tuple[str, ...]
 
 
-def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: bool = False) -> Based:
+def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -> Based:
     """The adapter on a base model in a directory; without one, as it is."""
     if base is None:
         return Based(adapter, {}, {}, ())
@@ -510,7 +499,9 @@ def on_base(adapter: Adapter, base: str | os.PathLike[str] | None, *, any_base: 
     weights: dict[str, Reader] = {}
     biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
     modules = dict(adapter.modules)
-    for name, change in merging.by_module().items():
+    for name, target in merging.weights.items():
+        if (change := merging.changes.get(target)) is None:  # it is not one tensor
+            continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)
         if isinstance(module, MappedModule):

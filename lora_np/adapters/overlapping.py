@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source
 from lora_np.adapters.combining import check_fit
 from lora_np.adapters.formats import load
 from lora_np.adapters.peft_format import only_lora
@@ -95,18 +94,13 @@ class Overlap(Findings[Overlapping]):
 
         figure, names = Figure(figsize=(6.4, 5.2), layout="constrained"), self.names
         ax = figure.add_subplot(title="Overlap of updates")
-        heatmap(
-            self.matrix, rows=names, columns=names, xlabel="", ylabel="", limits=(0, 1), numbers=".2f", ax=ax
-        )
+        how: dict[str, Any] = {"rows": names, "columns": names, "limits": (0, 1), "numbers": ".2f"}
+        heatmap(self.matrix, xlabel="", ylabel="", ax=ax, **how)
         return figure
 
 
 def overlap(
-    adapters: Sequence[Adapter | str | os.PathLike[str]],
-    *,
-    any_base: bool = False,
-    jobs: int = 1,
-    progress: bool = False,
+    adapters: Sequence[Source], *, any_base: bool = False, jobs: int = 1, progress: bool = False
 ) -> Overlap:
     """How far the updates of adapters meet: what `combine` may lose, told before it is done.
 

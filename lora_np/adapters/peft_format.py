@@ -243,9 +243,8 @@ def _module(
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(said.raw.get(flag))
         if (part in parts) != wanted:
-            raise HubError(
-                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is {str(wanted).lower()}"
-            )
+            has = "no" if wanted else "a"
+            raise HubError(f"{name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
     return module
 
 
@@ -308,10 +307,7 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     if tokens is None:
         raise HubError(f"{name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
-        raise HubError(
-            f"{name!r} must have {len(tokens)} rows, one for each of trainable_token_indices, got "
-            f"{tensor.dtype} {tensor.shape}"
-        )
+        raise HubError(f"{name!r} must have {len(tokens)} rows of floats, got {tensor.dtype} {tensor.shape}")
     return TokenRows(tokens, tensor)
 
 

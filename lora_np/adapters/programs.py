@@ -102,9 +102,8 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
-    general = {"type": "adapter", "architecture": architecture, "name": "LoRA"}
-    metadata: dict[str, Any] = {f"general.{key}": text for key, text in general.items()}
-    metadata |= {"adapter.type": "lora", "adapter.lora.alpha": alpha}
+    metadata: dict[str, Any] = {"general.type": "adapter", "general.architecture": architecture}
+    metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
     # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
     metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
     infos = {key: TensorInfo(_KINDS[info.dtype], info.shape) for key, info in header(tensors, dtype).items()}
@@ -145,10 +144,11 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
     """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
-    family = max(
-        _families(architecture),
-        key=lambda name: sum(bool(named_in("llama_cpp", key, [name])) for key in keys),
-    )
+
+    def known(family: str) -> int:
+        return sum(bool(named_in("llama_cpp", key, [family])) for key in keys)
+
+    family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
     return {"model_type": family, **{field: heads[field] for field in heads if type(heads[field]) is int}}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, wri
 from lora_np.adapters.peft_format import file_size, keyed, only_lora, targeting
 from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, close_names, matrix, number, whole_number
+from lora_np.checks import Array, StrPath, close_names, matrix, number, whole_number
 from lora_np.hub import HubError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
@@ -79,7 +78,7 @@ class ResizeResult(Written[ResizedModule]):
 
 def resize(
     adapter: Source,
-    out: str | os.PathLike[str],
+    out: StrPath,
     *,
     rank: int | None = None,
     energy: float | None = None,
@@ -272,12 +271,11 @@ def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 def no_overflow(place: str, found: Result) -> Result:
     """``found``, the result of a computation on finite numbers, if it is finite."""
-    parts: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
-    for part in parts:
-        if isinstance(part, tuple):
+    if isinstance(found, tuple):
+        for part in found:
             no_overflow(place, part)
-        elif part is not None and not np.isfinite(part).all():
-            raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
+    elif found is not None and not np.isfinite(found).all():  # type: ignore[call-overload]
+        raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
     return found
 
 
@@ -347,7 +345,7 @@ class Goal(NamedTuple):
     value: Any
 
     @classmethod
-    def of(cls, out: str | os.PathLike[str], /, **goals: Any) -> Goal:
+    def of(cls, out: StrPath, /, **goals: Any) -> Goal:
         """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:

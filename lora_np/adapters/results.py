@@ -47,7 +47,7 @@ class Written(Findings[Row]):
     title : str
         Of the table.
     rows : tuple of named tuples
-        One for each module or tensor: `CombinedModule`, `ExtractedTensor`, `MergedTensor`, `ResizedModule`.
+        One for each module or tensor, whose fields are the columns of the table.
     notes : tuple of str
         What was left out, added or not copied.
     headings : tuple of str

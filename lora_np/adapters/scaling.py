@@ -17,12 +17,9 @@ from lora_np.models import peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
-    "magnitude": "a magnitude (DoRA)",
-    "bias": "a bias of B",
-    "kernel": "a convolution",
-    "embedding": "an embedding",
-    "parameter": "a parameter by its name (target_parameters)",
-}
+    "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
+    "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
+}  # fmt: skip
 # the settings of an adapter in its plain form, beside those of ranks and names
 _PLAIN = (
     "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
@@ -35,9 +32,7 @@ _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in e
 
 def extras(module: AdapterModule) -> set[str]:
     """What a module has beside the factors of a linear map."""
-    return {
-        what for what in _EXTRAS if what in module.parts or getattr(module, what) not in (None, False, ())
-    }
+    return {what for what in _EXTRAS if what in module.parts or getattr(module, what)}
 
 
 def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) -> None:

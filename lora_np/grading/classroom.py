@@ -23,7 +23,7 @@ from lora_np.grading.roster import Row, broken_laws, by_roster, gradebook, part_
 from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
-from lora_np.work import each
+from lora_np.work import each_of
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
@@ -240,8 +240,9 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    found = each(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), questions[0], dict(zip(students, found, strict=True)), known)
+    work = {student: student for student in students}
+    found = each_of(reports_of, work, jobs=workers, progress=progress, label="grading")
+    return Grades(tuple(graded), questions[0], found, known)
 
 
 def check_out(path: Path, submissions: Path) -> None:

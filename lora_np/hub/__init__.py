@@ -17,7 +17,9 @@ with on_demand(globals()):
         ModelDirectory as ModelDirectory,
         directory as directory,
         inside as inside,
+        located as located,
         open_directory as open_directory,
+        shipped_paths as shipped_paths,
     )
     from lora_np.hub.reading import (
         HubError as HubError,
@@ -27,8 +29,4 @@ with on_demand(globals()):
         parse_json as parse_json,
         read_json as read_json,
     )
-    from lora_np.hub.safetensors import (
-        SafetensorsFile as SafetensorsFile,
-        load_matrix as load_matrix,
-    )
-    from lora_np.hub.shipped import located as located, shipped_paths as shipped_paths
+    from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile, load_matrix as load_matrix

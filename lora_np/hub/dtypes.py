@@ -10,22 +10,11 @@ from lora_np.checks import Array, float_name
 # the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a float32's, and no
 # 8-bit floats: those can be counted and copied, but not read.
 TABLE = {
-    "uint64": ("U64", "<u8"),
-    "int64": ("I64", "<i8"),
-    "float64": ("F64", "<f8"),
-    "float32": ("F32", "<f4"),
-    "uint32": ("U32", "<u4"),
-    "int32": ("I32", "<i4"),
-    "bfloat16": ("BF16", "<u2"),
-    "float16": ("F16", "<f2"),
-    "uint16": ("U16", "<u2"),
-    "int16": ("I16", "<i2"),
-    "float8_e4m3": ("F8_E4M3", "u1"),
-    "float8_e5m2": ("F8_E5M2", "u1"),
-    "int8": ("I8", "i1"),
-    "uint8": ("U8", "u1"),
-    "bool": ("BOOL", "?"),
-}
+    "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"), "float32": ("F32", "<f4"),
+    "uint32": ("U32", "<u4"), "int32": ("I32", "<i4"), "bfloat16": ("BF16", "<u2"), "float16": ("F16", "<f2"),
+    "uint16": ("U16", "<u2"), "int16": ("I16", "<i2"), "float8_e4m3": ("F8_E4M3", "u1"),
+    "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"), "bool": ("BOOL", "?"),
+}  # fmt: skip
 # From the number of a kind of tensor in a GGUF file to its name, the numbers in a block and its bytes.
 # fmt: off
 GGUF_KINDS = {

@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.hub import safetensors
 from lora_np.hub.reading import HubError, MissingError, TensorInfo, read_json
 from lora_np.hub.safetensors import SafetensorsFile
-from lora_np.hub.shipped import located, shipped_paths
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# what is shipped can be named wherever a path is accepted
+_DATA = Path(__file__).parents[1] / "language" / "data"
+_PATTERNS = {"models": "*/config.json", "adapters": "*/*/adapter_config.json", "texts": "texts/*.txt"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class ModelDirectory:
         return self.files[self.places[name]].read(name)
 
 
-def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
+def open_directory(path: StrPath) -> ModelDirectory:
     """The model in a directory, its config, index and all headers checked; no tensor is read.
 
     Which files are the model is decided as in transformers: ``model.safetensors`` if it is there, otherwise
@@ -120,7 +122,7 @@ def open_directory(path: str | os.PathLike[str]) -> ModelDirectory:
     return ModelDirectory(path, files, places, config, index)
 
 
-def directory(path: str | os.PathLike[str]) -> Path:
+def directory(path: StrPath) -> Path:
     """``path`` as an existing directory, possibly that of a shipped model or adapter.
 
     Parameters
@@ -144,8 +146,9 @@ def directory(path: str | os.PathLike[str]) -> Path:
     """
     path = located(path)
     if not path.exists():
-        close = get_close_matches(str(path)[:100], shipped_paths("models") | shipped_paths("adapters"), n=1)
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else ""
+        shipped = [*shipped_paths("models"), *shipped_paths("adapters")]
+        close = get_close_matches(str(path)[:100], shipped, n=1)
+        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; shipped: {', '.join(shipped)}"
         raise MissingError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")
@@ -203,8 +206,7 @@ def _refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(
-                f"{path}: a pickle can run any code when it is opened, so none is opened here; "
-                "save the model as safetensors with PEFT or transformers"
+                f"{path}: a pickle can run any code when it is opened; PEFT and transformers save safetensors"
             )
 
 
@@ -218,3 +220,62 @@ def _read_index(path: Path) -> Mapping[str, Any]:
         if not name.endswith(".safetensors"):
             raise HubError(f"{path}: places tensors in {name!r}, which is not a safetensors file")
     return index
+
+
+def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Path]:
+    """The shipped items of a kind, by name.
+
+    Parameters
+    ----------
+    kind : {"models", "adapters", "texts"}
+        Directories, and files for texts.
+
+    Returns
+    -------
+    dict of str to Path
+        In the order of their names.
+
+    See Also
+    --------
+    located : The path of one.
+
+    Examples
+    --------
+    >>> list(shipped_paths("models"))
+    ['austen']
+    """
+    files = sorted(_DATA.glob(_PATTERNS[kind]))
+    paths = files if kind == "texts" else [file.parent for file in files]
+    return {path.stem if kind == "texts" else path.name: path for path in paths}
+
+
+def located(path: StrPath) -> Path:
+    """``path``, or the directory of the shipped model or adapter of that name where there is no such path.
+
+    Parameters
+    ----------
+    path : str or path
+        A directory, or a name.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+
+    See Also
+    --------
+    shipped_paths : The names.
+
+    Examples
+    --------
+    >>> located("king-james").parent.name, located("my-adapter").name
+    ('austen', 'my-adapter')
+    """
+    path = Path(path)
+    if path.name != str(path):
+        return path
+    # a folder of that name without anything readable, such as texts, does not hide a model
+    files = [*path.iterdir()] if path.is_dir() else [path] * path.exists()
+    if any(file == path or file.suffix in (".json", ".safetensors") for file in files):
+        return path
+    return (shipped_paths("models") | shipped_paths("adapters")).get(path.name, path)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, StrPath, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, naming, open_regular
@@ -103,7 +103,7 @@ class GGUFFile(TensorFile):
         return Blocks(info.dtype, data, info.shape)
 
 
-def open(path: str | os.PathLike[str]) -> GGUFFile:
+def open(path: StrPath) -> GGUFFile:
     """Read and check the header of a GGUF file.
 
     Only the header is read, so this is fast for files of any size.
@@ -150,7 +150,7 @@ def open(path: str | os.PathLike[str]) -> GGUFFile:
 def write(
     tensors: Mapping[str, TensorInfo],
     read: Callable[[str], Array | Blocks],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
@@ -278,10 +278,9 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         if offset != position:
             raise HubError(f"{shown(name)} begins at {offset}; after the one before, {position} is its place")
         tensor = TensorInfo(kind, shape, start + offset)
-        if tensor.start + tensor.nbytes > header.size:
+        if (end := tensor.start + tensor.nbytes) > header.size:
             raise HubError(
-                f"tensor {shown(name)} of kind {kind} and shape {shape} ends at byte "
-                f"{tensor.start + tensor.nbytes}, the file at {header.size}"
+                f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at {header.size}"
             )
         tensors[name] = tensor
         position += _padded(tensor.nbytes, alignment)

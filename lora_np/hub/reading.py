@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lora_np.checks import brief, close_names, shown
+from lora_np.checks import StrPath, brief, close_names, shown
 from lora_np.hub.dtypes import BLOCKS
 
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
@@ -37,7 +37,7 @@ class HubError(ValueError):
     >>> try:
     ...     adapters.load("no-such-directory")
     ... except HubError as error:
-    ...     print(error)
+    ...     print(str(error).partition(";")[0])
     no-such-directory: no such directory
     """
 
@@ -118,7 +118,7 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: StrPath) -> dict[str, Any]:
     """The object in a JSON file, at most 32 MiB and 3 million items.
 
     Parameters

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, matrix, shown
+from lora_np.checks import Array, StrPath, matrix, shown
 from lora_np.files import target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
@@ -29,6 +29,7 @@ _BY_NUMPY[np.dtype("<u2")] = "uint16"  # not bfloat16, whose bits are stored as 
 _MAX_HEADER = 100_000_000  # as in the reference implementation
 _BLOCK = 2**20  # entries converted at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
+Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
@@ -73,7 +74,7 @@ class SafetensorsFile(TensorFile):
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
-def open(path: str | os.PathLike[str]) -> SafetensorsFile:
+def open(path: StrPath) -> SafetensorsFile:
     """Read and check the header of a safetensors file.
 
     Only the header is read, so this is fast for files of any size.
@@ -115,7 +116,7 @@ def open(path: str | os.PathLike[str]) -> SafetensorsFile:
 
 def save(
     tensors: Mapping[str, npt.ArrayLike],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, str] | None = None,
     dtype: str | None = None,
@@ -218,9 +219,9 @@ def _read_npy(path: str) -> Array:
 
 
 def write(
-    tensors: Mapping[str, TensorInfo],
+    tensors: Infos,
     read: Callable[[str], npt.ArrayLike | SafetensorsFile],
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -281,7 +282,7 @@ def write(
     write_whole(path, put)
 
 
-def file_size(tensors: Mapping[str, TensorInfo], *, metadata: Mapping[str, str] | None = None) -> int:
+def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> int:
     """The bytes of the file that `write` makes of such tensors.
 
     Parameters
@@ -365,9 +366,7 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
     return not value or (min(value) >= 0 and max(value) < 2**63)
 
 
-def _layout(
-    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, TensorInfo]]:
+def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
     """The bytes of the header, and the tensors in their order: the widest first, which aligns them all."""
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")

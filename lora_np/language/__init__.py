@@ -7,12 +7,7 @@ A path in a model is the name that transformers has for the module there, so `lo
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.language.adapting import (
-        Adapted as Adapted,
-        Forecast as Forecast,
-        finetune as finetune,
-        forecast as forecast,
-    )
+    from lora_np.language.adapting import Adapted as Adapted, finetune as finetune, forecast as forecast
     from lora_np.language.data import Data as Data, read_data as read_data
     from lora_np.language.decoder import (
         LanguageModel as LanguageModel,
@@ -28,12 +23,7 @@ with on_demand(globals()):
         save as save,
         shipped as shipped,
     )
-    from lora_np.language.text import (
-        Likelihood as Likelihood,
-        likelihood as likelihood,
-        token_loss as token_loss,
-        windows as windows,
-    )
+    from lora_np.language.text import likelihood as likelihood, token_loss as token_loss, windows as windows
     from lora_np.language.vocabulary import (
         Characters as Characters,
         Subwords as Subwords,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import choice, generator, number, printable, whole_number
-from lora_np.language.data import Data, as_data
+from lora_np.checks import StrPath, choice, generator, number, printable, whole_number
+from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
 from lora_np.language.text import vocabulary_of, within
@@ -174,7 +173,7 @@ class Forecast:
 
 def finetune(
     model: LanguageModel,
-    data: Data | str | Sequence[Any],
+    data: AnyData,
     *,
     rank: int = 8,
     alpha: float | None = None,
@@ -191,13 +190,13 @@ def finetune(
     clip: float = 1.0,
     dropout: float = 0.0,
     rng: np.random.Generator | int = 0,
-    validation: Data | str | Sequence[Any] | None = None,
+    validation: AnyData | None = None,
     validate_every: int | None = None,
     patience: int | None = None,
     tell: Callable[[str], object] | None = None,
     watch: Callable[[int, LanguageModel], object] | None = None,
     sample: Callable[[int, LanguageModel], str | None] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: StrPath | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Adapted:
@@ -289,29 +288,21 @@ def finetune(
     """
     asked = SimpleNamespace(**locals())
     plan = Prepared(asked)
-    result = fit(
-        plan.adapted,
-        plan.batches,
-        loss=batch_loss,
-        optimizer=plan.optimizer,
-        validation=plan.watched,
-        validate_every=plan.every,
-        rng=plan.random,
-        progress="finetune" if progress else False,
-        **{name: getattr(asked, name) for name in PASSED},
-    )
+    how: dict[str, Any] = {name: getattr(asked, name) for name in PASSED}
+    how |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
+    how |= {"validation": plan.watched, "validate_every": plan.every}
+    result = fit(plan.adapted, plan.batches, progress="finetune" if progress else False, **how)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):
             frozen = freeze(result.model)
             losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
-    before, after = float(losses[0]), losses[-1] if patience is None or result.interrupted else losses.min()
-    return Adapted(
-        result.model, result.history, before, float(after), result.interrupted, plan.settings, plan.notes
-    )
+    after = losses[-1] if patience is None or result.interrupted else losses.min()
+    held_out = float(losses[0]), float(after)
+    return Adapted(result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes)
 
 
-def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings: Any) -> Forecast:
+def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     """What `finetune` would take, from three of its batches that are measured.
 
     Parameters
@@ -326,7 +317,9 @@ def forecast(model: LanguageModel, data: Data | str | Sequence[Any], **settings:
     Returns
     -------
     Forecast
-        Examples, tokens, steps, time and memory.
+        With a ``table`` of all figures: ``tokens`` to train on and those that are ``learnt``, ``rows``,
+        ``steps``, ``epochs``, ``seconds``, and the ``memory`` in bytes, where the system tells; besides,
+        ``examples``, three of them, with what is learnt in double brackets, and ``notes`` on the data.
 
     Raises
     ------

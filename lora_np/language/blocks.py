@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array
+from lora_np.checks import Array, Rng
 from lora_np.language import composed, fused
 from lora_np.language.rotary import GROWING, Rotary
 from lora_np.nn import gelu, relu, sigmoid, softmax
@@ -48,16 +48,11 @@ def named(kind: type, names: tuple[str, ...], roles: tuple[tuple[str, str], ...]
     >>> part(c_fc=1, c_proj=2, activation="gelu").up
     1
     """
-    ways: dict[str, Any] = {role: property(attrgetter(name)) for role, name in roles if role != name}
-    return make_dataclass(
-        kind.__name__,
-        [(name, Any) for name in names],
-        bases=(kind,),
-        namespace={**ways, "__module__": kind.__module__},
-        frozen=True,
-        eq=False,
-        kw_only=True,
-    )
+    own: dict[str, Any] = {role: property(attrgetter(name)) for role, name in roles if role != name}
+    own["__module__"] = kind.__module__
+    how: dict[str, Any] = {"frozen": True, "eq": False, "kw_only": True}
+    fields = [(name, Any) for name in names]
+    return make_dataclass(kind.__name__, fields, bases=(kind,), namespace=own, **how)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +79,7 @@ class RMSNorm:
     from_one: bool = False
     fused: bool = True
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         norm = fused.rms_norm if self.fused else composed.rms_norm
         return norm(x, self.W + 1 if self.from_one else self.W, eps=self.eps)
 
@@ -110,7 +105,7 @@ class LayerNorm:
     eps: float
     fused: ClassVar[bool] = True
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         x = x - np.mean(x, axis=-1, keepdims=True)
         y = self.W * (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + self.eps))
         return y if self.b is None else y + self.b
@@ -217,12 +212,7 @@ class SelfAttention(Part):
     qkv: ClassVar[Any] = None
 
     def __call__(
-        self,
-        x: Any,
-        *,
-        rng: np.random.Generator | None = None,
-        cache: Cache | None = None,
-        texts: Array | None = None,
+        self, x: Any, *, rng: Rng = None, cache: Cache | None = None, texts: Array | None = None
     ) -> Any:
         if self.qkv is None:
             q, k, v = self.query(x, rng=rng), self.key(x, rng=rng), self.value(x, rng=rng)
@@ -234,7 +224,7 @@ class SelfAttention(Part):
         at = None  # the places of tokens in their texts, where scores depend on more than distances
         if texts is not None and (self.rotary.kind in GROWING or not self.normed_first):
             at = positions(x.shape[1], cache, texts)
-        cos, sin = self.rotary.turns(start, stop, x.dtype, None if at is None else int(at.max()) + 1)
+        cos, sin = self.rotary.turns(start, stop, x.dtype, 0 if at is None else int(at.max()) + 1)
         if self.rotary.moved:
             q, k = self.on_heads(self.rotary.halves, self.rotary.halves, q, k)
         if not self.normed_first:
@@ -309,7 +299,7 @@ class MLP(Part):
     gate: ClassVar[Any] = None
     gate_up: ClassVar[Any] = None
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         if self.gate_up is not None:
             both = self.gate_up(x, rng=rng)
             half = both.shape[-1] // 2
@@ -332,8 +322,7 @@ def gated(gate: Any, up: Any, activation: str, *, fast: bool) -> Any:
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "silu": lambda x: x * sigmoid(x),
     "gelu": composed.exact_gelu,
-    "gelu_new": gelu,
-    "gelu_pytorch_tanh": gelu,
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), gelu),
     "relu2": lambda x: relu(x) * relu(x),
 }
 
@@ -383,7 +372,7 @@ class Routed(Part):
     to_one: bool
     shared: ClassVar[Any] = None
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
         best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]  # (tokens, chosen)
@@ -413,6 +402,10 @@ class Experts(Part):
         return gated(both[..., :half], both[..., half:], self.activation, fast=True) @ self.down[i].T
 
 
+def unchanged(x: Any) -> Any:
+    return x
+
+
 @dataclass(frozen=True, eq=False)
 class DecoderLayer(Part):
     """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after, or both at once.
@@ -427,17 +420,13 @@ class DecoderLayer(Part):
 
     parallel: bool = False
     residual: float = 1.0
-    before_attention: ClassVar[Any] = None
-    after_attention: ClassVar[Any] = None
-    before_mlp: ClassVar[Any] = None
-    after_mlp: ClassVar[Any] = None
+    before_attention: ClassVar[Any] = staticmethod(unchanged)
+    after_attention: ClassVar[Any] = staticmethod(unchanged)
+    before_mlp: ClassVar[Any] = staticmethod(unchanged)
+    after_mlp: ClassVar[Any] = staticmethod(unchanged)
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None, **how: Any) -> Any:
-        y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, **how)
-        y = y if self.after_attention is None else self.after_attention(y)
+    def __call__(self, x: Any, *, rng: Rng = None, **how: Any) -> Any:
+        y = self.after_attention(self.attention(self.before_attention(x), rng=rng, **how))
         added = x + (y if self.residual == 1.0 else y * self.residual)
-        seen = x if self.parallel else added
-        y = self.mlp(seen if self.before_mlp is None else self.before_mlp(seen), rng=rng)
-        y = y if self.after_mlp is None else self.after_mlp(y)
+        y = self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else added), rng=rng))
         return added + (y if self.residual == 1.0 else y * self.residual)

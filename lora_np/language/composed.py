@@ -14,6 +14,8 @@ from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
 from lora_np.quantise import Quantised
 
+IGNORED = -100  # the label of a token that does not count, as in torch
+
 
 def rms_norm(x: Any, W: Any, *, eps: float) -> Any:
     """``W x / sqrt(mean(x^2) + eps)`` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
@@ -138,9 +140,7 @@ def _normal_below(x: Array) -> Array:
     return found
 
 
-normal_below = primitive(
-    _normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * (2 * math.pi) ** -0.5
-)
+normal_below = primitive(_normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * math.tau**-0.5)
 
 
 @functools.cache
@@ -158,18 +158,16 @@ def erfc_series(dtype: np.dtype[Any]) -> Array:
     return series
 
 
-def head_loss(h: Any, W: Any, *, labels: Array, ignore: int = -100) -> Any:
-    """Cross-entropy of ``softmax(h W^T)`` in nats, the mean over the labels that are not ``ignore``.
+def head_loss(h: Any, W: Any, *, labels: Array) -> Any:
+    """Cross-entropy of ``softmax(h W^T)`` in nats, the mean over the labels that are not `IGNORED`.
 
     Parameters
     ----------
     h : Tensor or ndarray of shape (..., d)
     W : Tensor, ndarray or Quantised of shape (vocab, d)
     labels : ndarray of int, shape (...)
-    ignore : int
-        The label of tokens that do not count.
     """
     h, labels = h.reshape(-1, h.shape[-1]), labels.reshape(-1)
-    keep = labels != ignore
+    keep = labels != IGNORED
     W = W.dequantised() if isinstance(W, Quantised) else W
     return cross_entropy(h[keep] @ W.T, labels[keep])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_np.checks import choice, shown
+from lora_np.checks import StrPath, choice, shown
 from lora_np.hub import parse_json
 from lora_np.language.storing import read_text
 
@@ -80,7 +79,10 @@ class Data:
         return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
 
 
-def read_data(source: str | os.PathLike[str], *, format: str | None = None) -> Data:
+AnyData = Data | str | Iterable[Any]  # what `as_data` takes
+
+
+def read_data(source: StrPath, *, format: str | None = None) -> Data:
     """Examples from a file, or from standard input for "-".
 
     Parameters
@@ -125,7 +127,7 @@ def read_data(source: str | os.PathLike[str], *, format: str | None = None) -> D
         return data_of(json_records(content) if form == "jsonl" else csv_records(content), name)
 
 
-def as_data(data: Data | str | Iterable[Any]) -> Data:
+def as_data(data: AnyData) -> Data:
     """Data from one continuous text, or from examples: mappings, or texts."""
     if isinstance(data, Data):
         return data

@@ -10,28 +10,15 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array
-from lora_np.language.blocks import (
-    MLP,
-    XIELU,
-    Cache,
-    DecoderLayer,
-    Experts,
-    HeadNorms,
-    LayerNorm,
-    Part,
-    RMSNorm,
-    Routed,
-    Router,
-    SelfAttention,
-    named,
-    positions,
-)
+from lora_np.checks import Array, Rng
+from lora_np.language import blocks
+from lora_np.language.blocks import Cache, Part
 from lora_np.language.settings import decoder_settings
 from lora_np.models import ATTENTION, ModuleSpec
 from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
+Read = Callable[[str], Array | Tensor | None]  # the array of this name, if there is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,18 +38,13 @@ class Decoder(Part):
     position: ClassVar[Any] = None
 
     def __call__(
-        self,
-        tokens: Array,
-        *,
-        rng: np.random.Generator | None = None,
-        caches: list[Cache] | None = None,
-        texts: Array | None = None,
+        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
     ) -> Any:
         x = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            x = x + self.position(positions(tokens.shape[1], caches[0] if caches else None, texts))
+            x = x + self.position(blocks.positions(tokens.shape[1], caches[0] if caches else None, texts))
         for i, layer in enumerate(self.stack):
             x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
         x = self.last(x)
@@ -97,12 +79,7 @@ class LanguageModel(Part):
     cap: float = 0.0
 
     def __call__(
-        self,
-        tokens: Array,
-        *,
-        rng: np.random.Generator | None = None,
-        caches: list[Cache] | None = None,
-        texts: Array | None = None,
+        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
     ) -> Any:
         """Logits of shape (batch, tokens, vocab).
 
@@ -119,15 +96,13 @@ class LanguageModel(Part):
         """
         return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
 
-    def logits(self, hidden: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def logits(self, hidden: Any, *, rng: Rng = None) -> Any:
         """Logits from the hidden states that ``model`` gives."""
         z = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 
-def build(
-    config: Mapping[str, Any], read: Callable[[str], Array | Tensor | None], *, vocabulary: Any = None
-) -> LanguageModel:
+def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> LanguageModel:
     """A model with the shapes of ``config`` and the arrays that ``read`` gives for their names.
 
     Parameters
@@ -173,9 +148,8 @@ def build(
         if module.bias and module.kind == "norm":
             b = array(f"{name}.bias", module.shape)
         found[name] = layer_of(module, W.T if module.transposed else W, b, s)
-    model: LanguageModel = grown(
-        found, modules, s, config=MappingProxyType(dict(config)), vocabulary=vocabulary
-    )
+    whole = {"config": MappingProxyType(dict(config)), "vocabulary": vocabulary}
+    model: LanguageModel = grown(found, modules, s, **whole)
     return model
 
 
@@ -186,13 +160,11 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
     if module.kind == "embedding":
         return Embedding(W)
     if module.kind == "router":
-        return Router(W)
-    return RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else LayerNorm(W, b, s.eps)
+        return blocks.Router(W)
+    return blocks.RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else blocks.LayerNorm(W, b, s.eps)
 
 
-def grown(
-    found: Mapping[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
-) -> Any:
+def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any) -> Any:
     """The tree of the layers by their paths; which of its nodes are what follows from the roles inside."""
     tree: dict[str, Any] = {}
     for name, layer in found.items():
@@ -225,21 +197,22 @@ def grown(
             how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
             wide = any(own[name].role == "norm" and own[name].shape[0] > s.width for name in own)
             how["normed"] = "whole" if wide else "heads" if norms else ""
-            return of(SelfAttention, parts, roles, **how)
+            return of(blocks.SelfAttention, parts, roles, **how)
         if "router" in roles:
-            shared = [name for name, each in parts.items() if isinstance(each, MLP)]
+            shared = [name for name, each in parts.items() if isinstance(each, blocks.MLP)]
             roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))
-            return of(Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
+            return of(blocks.Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
         if "down" in roles:
             experts = own[roles["down"]].kind == "experts"
-            return of(Experts if experts else MLP, parts, roles, activation=s.activation)
+            return of(blocks.Experts if experts else blocks.MLP, parts, roles, activation=s.activation)
         if "parameter" in roles:
-            return of(XIELU, parts, roles)
+            return of(blocks.XIELU, parts, roles)
         if "norms" in parts:
-            return HeadNorms(**parts)
+            return blocks.HeadNorms(**parts)
         roles = {each: layer[each] for each in NORMS if layer[each]}
-        roles["attention"] = next(name for name, each in parts.items() if isinstance(each, SelfAttention))
-        return of(DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
+        attending = (name for name, each in parts.items() if isinstance(each, blocks.SelfAttention))
+        roles["attention"] = next(attending)
+        return of(blocks.DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
 
     return node("", tree)
 
@@ -250,7 +223,7 @@ NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 def of(kind: type, parts: Mapping[str, Any], roles: Mapping[str, str], **settings: Any) -> Any:
     """A node with these modules."""
     known = tuple((role, name) for role, name in roles.items() if role and name in parts)
-    return named(kind, tuple(parts), known)(**settings, **parts)
+    return blocks.named(kind, tuple(parts), known)(**settings, **parts)
 
 
 def composed_operations(model: T) -> T:
@@ -268,8 +241,8 @@ def composed_operations(model: T) -> T:
     tree
         Its results are the same up to rounding.
     """
-    return replace(
-        replace(model, (SelfAttention, MLP), lambda path, node: changed(node, fused=False)),
-        RMSNorm,
-        lambda path, node: changed(node, fused=False),
-    )
+
+    def composed(path: str, node: Any) -> Any:
+        return changed(node, fused=False)
+
+    return replace(replace(model, (blocks.SelfAttention, blocks.MLP), composed), blocks.RMSNorm, composed)

@@ -294,11 +294,9 @@ def turned(x: Array, cos: Array, sin: Array) -> Array:
 # label's.
 
 
-def head_forward(
-    h: Array, W: Array | Quantised, *, labels: Array, ignore: int = -100
-) -> tuple[Any, tuple[Array, Array, Array]]:
+def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, tuple[Array, Array, Array]]:
     h2, labels = rows(h), labels.reshape(-1)
-    keep = np.flatnonzero(labels != ignore)
+    keep = np.flatnonzero(labels != composed.IGNORED)
     dh = np.zeros_like(h2)
     log_sum = np.empty((len(keep), 1), h.dtype)
     total = 0.0
@@ -323,15 +321,7 @@ def head_forward(
     return np.asarray(total / len(keep), h.dtype), (dh.reshape(h.shape), keep, log_sum)
 
 
-def head_joint(
-    kept: tuple[Array, Array, Array],
-    h: Array,
-    W: Any,
-    *,
-    wanted: tuple[bool, ...],
-    labels: Array,
-    ignore: int = -100,
-) -> Any:
+def head_joint(kept: Any, h: Array, W: Any, *, wanted: tuple[bool, ...], labels: Array) -> Any:
     dh, keep, log_sum = kept
 
     def pull(g: Array) -> tuple[Array | None, Array | None]:

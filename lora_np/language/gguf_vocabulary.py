@@ -6,13 +6,12 @@ llama.cpp stores tokens, merges or scores, and a name for how texts are split; w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, StrPath, shown
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
 NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
@@ -52,7 +51,7 @@ CUTS = {
 }
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], where: str | os.PathLike[str]) -> dict[str, Any] | None:
+def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any] | None:
     """The contents of the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
@@ -99,9 +98,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))
     if kind not in ("gpt2", "llama"):
-        raise ValueError(
-            f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama' (SentencePiece)"
-        )
+        raise ValueError(f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama'")
     if len(set(tokens)) != len(tokens):
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
@@ -139,9 +136,7 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return parts, cuts.bos
 
 
-def sentence_pieces(
-    said: Mapping[str, Any], tokens: Sequence[str], types: Array
-) -> tuple[dict[str, Any], bool]:
+def sentence_pieces(said: Mapping[str, Any], tokens: list[str], types: Array) -> tuple[dict[str, Any], bool]:
     """SentencePiece's BPE, which joins the neighbours whose union has the highest score."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):

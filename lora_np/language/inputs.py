@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array, number
-from lora_np.language.data import Data, as_data
+from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.packing import Row, batch, batch_loss, documents, length, packed, together
 from lora_np.language.text import within
@@ -19,9 +18,7 @@ from lora_np.nn import Linear, freeze, replace
 ROWS = 8  # at a time
 
 
-def grams(
-    model: LanguageModel, data: Data | str | Sequence[Any], *, context: int | None = None
-) -> dict[str, Array]:
+def grams(model: LanguageModel, data: AnyData, *, context: int | None = None) -> dict[str, Array]:
     """``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over the n tokens of ``data``.
 
     Parameters
@@ -87,9 +84,7 @@ def grams(
     return {path: means[owner] for path, owner in owners.items()}
 
 
-def bits_to_learn(
-    model: LanguageModel, data: Data | str | Sequence[Any], *, floor: float = 0.0, context: int | None = None
-) -> float:
+def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) -> float:
     """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in bits.
 
     Parameters
@@ -100,8 +95,6 @@ def bits_to_learn(
         As for `finetune`.
     floor : float
         The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
-    context : int, optional
-        As for `finetune`.
 
     Returns
     -------
@@ -125,13 +118,13 @@ def bits_to_learn(
     True
     """
     number("floor", floor, minimum=0)
-    rows, frozen = rows_of(model, data, context), freeze(model)
+    rows, frozen = rows_of(model, data, None), freeze(model)
     batches = together([rows[i : i + ROWS] for i in range(0, len(rows), ROWS)])
     loss = float(np.mean([batch_loss(frozen, part) for part in batches]))
     learnt = sum(document.learnt for row in rows for document in row)
     return learnt * max(loss - floor, 0.0) / math.log(2)
 
 
-def rows_of(model: LanguageModel, data: Data | str | Sequence[Any], context: int | None) -> list[Row]:
+def rows_of(model: LanguageModel, data: AnyData, context: int | None) -> list[Row]:
     context = within(model, min(model.context, 256) if context is None else context)
     return packed(documents(as_data(data), model, context)[0], context)

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, Rng
+from lora_np.language.composed import IGNORED
 from lora_np.language.data import Completion, Conversation, Data, at
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
-from lora_np.language.text import IGNORED, token_loss, vocabulary_of, windows
+from lora_np.language.text import token_loss, vocabulary_of, windows
 from lora_np.language.vocabulary import Vocabulary
 
+UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
 
 
@@ -85,21 +87,16 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
             if isinstance(example, Conversation):
                 written = template(bool(example.tools))
                 tokens, answer, left = written.labelled(*example)
-                notes[
-                    "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-                ] += not written.marked
+                notes[UNMARKED] += not written.marked
                 notes["# answers are not learnt, since the template writes earlier turns differently"] += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
         found.append(Document(tokens[:context], answer[:context]))
-        notes[f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"] += (
-            len(tokens) > context
-        )
+        cut = f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"
+        notes[cut] += len(tokens) > context
     kept = [document for document in found if document.learnt]
     if not kept:
-        raise ValueError(
-            f"{data.source}: there is nothing to learn in the first {context} tokens of an example"
-        )
+        raise ValueError(f"{data.source}: nothing to learn in the first {context} tokens of an example")
     notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(kept)
     plain = any(isinstance(example, Completion) for example in data.examples)
     notes["examples have no end, since the vocabulary has no end token"] = plain and not end
@@ -175,7 +172,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     return Batch(tokens, labels, None if texts.max() == 1 else texts, share)
 
 
-def batch_loss(model: LanguageModel, batch: Batch, *, rng: np.random.Generator | None = None) -> Any:
+def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
     """The loss that, averaged over the batches of a step, is the mean over all their labels."""
     loss = token_loss(model, batch.tokens, batch.labels, texts=batch.texts, rng=rng)
     return loss if batch.share == 1 else loss * batch.share

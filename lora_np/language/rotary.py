@@ -120,9 +120,7 @@ class Rotary:
         """Which pair turns that many times within the old context."""
         return self.d * math.log(self.trained / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
 
-    def turns(
-        self, start: int, stop: int, dtype: np.dtype[np.floating], longest: int | None = None
-    ) -> tuple[Array, Array]:
+    def turns(self, start: int, stop: int, dtype: np.dtype[Any], longest: int = 0) -> tuple[Array, Array]:
         """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, width/2).
 
         Angles of some kinds depend on how long the longest text is: ``stop``, if nothing else is said.

@@ -12,6 +12,7 @@ from lora_np.checks import choice, number, shown, whole_number
 from lora_np.language.rotary import Rotary
 from lora_np.models import decoder_of
 
+Fields = Mapping[str, Any]
 CONTEXT = 2048  # tokens, where a config does not say
 # Fields that make some model compute differently, and the neutral value; null is always neutral.
 NEUTRAL: Mapping[str, Any] = {
@@ -20,11 +21,9 @@ NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), 1),
     **dict.fromkeys(("is_causal", "scale_attn_weights"), True),
-    **dict.fromkeys(
-        ("use_bidirectional_attention", "use_sliding_window", "scale_attn_by_inverse_layer_idx"), False
-    ),
+    **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window", "use_qk_norm"), False),
     **dict.fromkeys(("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False),
-    **dict.fromkeys(("qk_layernorm", "use_qk_norm"), False),
+    **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
     "router_jitter_noise": 0,
 }
 KINDS = {"full_attention", "sliding_attention"}  # of layers
@@ -56,13 +55,14 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         understood.
     """
     try:
-        return understood(Said(config))
+        return understood(config)
     except (TypeError, ValueError) as error:
         raise ValueError(f"config.json: {error}") from None
 
 
-def understood(config: Said) -> SimpleNamespace:
-    facts, layers, read, spec = decoder_of(config)
+def understood(config: Fields) -> SimpleNamespace:
+    facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
+    config = stated(config)
     check_neutral(config, facts, len(layers), read)
     named = next(name for name in ("hidden_act", "hidden_activation", "activation_function") if name in read)
     choice(named, facts["activation"], ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"))
@@ -71,17 +71,11 @@ def understood(config: Said) -> SimpleNamespace:
     embedding = next(module.name for module in spec.groups if module.role == "embedding")
     layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
     constants = {name: number for layer in layers for name, number in layer["constants"].items()}
-    found = {
-        "constants": constants,
-        "layers": layers,
-        "context": context,
-        "spec": spec,
-        "embedding": embedding,
-    }
-    return SimpleNamespace(**{**facts, **found})
+    found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
+    return SimpleNamespace(**{**facts, **found, "embedding": embedding})
 
 
-def check_neutral(config: Said, facts: Mapping[str, Any], layers: int, read: Collection[str]) -> None:
+def check_neutral(config: Fields, facts: Mapping[str, Any], layers: int, read: Collection[str]) -> None:
     """Refuse fields that make other models compute differently, and that this family does not read."""
     activation = facts["activation"]
     same = dict.fromkeys(("hidden_act", "hidden_activation", "activation_function"), activation)
@@ -91,29 +85,28 @@ def check_neutral(config: Said, facts: Mapping[str, Any], layers: int, read: Col
             raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
 
 
-class Said(dict[str, Any]):
-    """Fields, of which null counts as missing."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value that is there, or ``default``."""
-        value = super().get(name)
-        return default if value is None else value
-
-    def real(self, name: str, default: float | None = None, *, above: float = 0.0) -> float:
-        """A finite number above ``above``."""
-        if self.get(name, default) is None:
-            raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
-        return number(name, self.get(name, default), minimum=above, open_minimum=True)
-
-    def numbers(self, name: str, count: int) -> tuple[float, ...]:
-        """So many numbers above zero."""
-        found = self.get(name)
-        if not isinstance(found, (list, tuple)) or len(found) != count:
-            raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
-        return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those that are null, which counts as missing."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def rotary_of(config: Said, layer: Mapping[str, Any], context: int) -> Rotary:
+def real(fields: Fields, name: str, default: float | None = None, *, above: float = 0.0) -> float:
+    """A finite number above ``above``."""
+    found = fields.get(name, default)
+    if found is None:
+        raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
+    return number(name, found, minimum=above, open_minimum=True)
+
+
+def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
+    """So many numbers above zero."""
+    found = fields.get(name)
+    if not isinstance(found, (list, tuple)) or len(found) != count:
+        raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
+    return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+
+
+def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary:
     """Angles of positions in a layer."""
     width = layer["width"]
     if not layer["turned"]:
@@ -121,12 +114,12 @@ def rotary_of(config: Said, layer: Mapping[str, Any], context: int) -> Rotary:
     rope = parameters_of(config, layer)
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
-    kind = "alpha" if kind == "dynamic" and rope.get("alpha") is not None else kind
+    kind = "alpha" if kind == "dynamic" and "alpha" in rope else kind
     choice("rope_type", kind, layer["rope_kinds"])
     # yarn divides by its logarithm
     least = float(kind == "yarn")
     theta = number("rope_theta", rope.get("rope_theta", layer["theta"]), minimum=least, open_minimum=True)
-    part = rope.real("partial_rotary_factor", layer["part"] or 1.0)
+    part = real(rope, "partial_rotary_factor", layer["part"] or 1.0)
     if part != 1.0 and layer["part"] is False:
         raise ValueError(f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}")
     d = int(width * part)
@@ -137,30 +130,31 @@ def rotary_of(config: Said, layer: Mapping[str, Any], context: int) -> Rotary:
         return Rotary(d, theta, **more)
     name = "original_max_position_embeddings"
     trained = whole_number(name, config.get(name, rope.get(name, context)))
-    factor = rope.real("factor", context / trained)
+    factor = real(rope, "factor", context / trained)
     if kind in ("dynamic", "alpha"):
         trained = context
-        factor = rope.real("alpha") if kind == "alpha" else factor
+        factor = real(rope, "alpha") if kind == "alpha" else factor
         if d == 2:
             raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
     elif kind == "llama3":
-        low = rope.real("low_freq_factor")
-        more |= {"low": low, "high": rope.real("high_freq_factor", above=low)}
+        low = real(rope, "low_freq_factor")
+        more |= {"low": low, "high": real(rope, "high_freq_factor", above=low)}
     elif kind == "longrope":
-        more |= {"short": rope.numbers("short_factor", d // 2), "long": rope.numbers("long_factor", d // 2)}
+        more |= {"short": numbers(rope, "short_factor", d // 2), "long": numbers(rope, "long_factor", d // 2)}
         stretch = 1 + math.log(factor) / math.log(trained) if factor > 1 and trained > 1 else 1.0
-        more["attention"] = rope.real("attention_factor", stretch**0.5)
+        more["attention"] = real(rope, "attention_factor", stretch**0.5)
     elif kind == "yarn":
-        more |= {"low": rope.real("beta_slow", 1), "high": rope.real("beta_fast", 32)}
+        more |= {"low": real(rope, "beta_slow", 1), "high": real(rope, "beta_fast", 32)}
         more |= {"attention": yarn_attention(rope, factor), "truncate": rope.get("truncate", True)}
         if not isinstance(more["truncate"], bool):
             raise ValueError(f"truncate must be true or false, got {shown(more['truncate'])}")
     return Rotary(d, theta, kind, factor, trained, **more)
 
 
-def parameters_of(config: Said, layer: Mapping[str, Any]) -> Said:
+def parameters_of(config: Fields, layer: Mapping[str, Any]) -> Fields:
     """The parameters of a layer's rotary positions; unknown ones are refused."""
-    rope, kind = Said(), layer["kind"] if layer["rope_each"] else ""
+    rope: dict[str, Any] = {}
+    kind = layer["kind"] if layer["rope_each"] else ""
     # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before
     for name in ("rope_scaling", "rope_parameters"):
         part = config.get(name, {})
@@ -169,25 +163,25 @@ def parameters_of(config: Said, layer: Mapping[str, Any]) -> Said:
         if kind and name == "rope_parameters":
             if part.keys() - KINDS:
                 raise ValueError(f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}")
-            part = Said(part).get(kind, {})
+            part = part.get(kind) or {}
         elif kind == "sliding_attention":
             continue
-        rope.update(part)
-    rope = rope or Said(layer["rope"])
+        rope |= stated(part)
+    rope = rope or stated(layer["rope"])
     if unknown := sorted(rope.keys() - ROPE):
         raise ValueError(f"{unknown[0]} is not understood among the parameters of rotary positions")
     return rope
 
 
-def yarn_attention(rope: Said, factor: float) -> float:
+def yarn_attention(rope: Fields, factor: float) -> float:
     """The factor on cos and sin: stated, or grown with the logarithm of the stretch."""
-    if rope.get("attention_factor") is not None:
-        return rope.real("attention_factor")
+    if "attention_factor" in rope:
+        return real(rope, "attention_factor")
 
     def grown(m: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * m * math.log(factor) + 1.0
 
     # zero counts as missing, as transformers reads them
     if rope.get("mscale") and rope.get("mscale_all_dim"):
-        return grown(rope.real("mscale")) / grown(rope.real("mscale_all_dim"))
+        return grown(real(rope, "mscale")) / grown(real(rope, "mscale_all_dim"))
     return grown(1.0)

@@ -10,25 +10,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from lora_np import hub
 from lora_np.autograd import value
-from lora_np.checks import Array, computed_dtype
+from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import replacing, target_path
-from lora_np.hub import (
-    INDEX,
-    bitsandbytes_parts,
-    float_dtype,
-    located,
-    open_regular,
-    read_bitsandbytes,
-    read_json,
-    safetensors,
-    shipped_paths,
-)
 from lora_np.language.decoder import LanguageModel, build
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.settings import decoder_settings
@@ -42,7 +32,6 @@ MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn f
 # What some checkpoints also store although it can be computed.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # people write one next to a model
-WEIGHTS = "model.safetensors"
 TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 # Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
@@ -50,13 +39,11 @@ BESIDE = (
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
 )
-WRITTEN = ("config.json", WEIGHTS, INDEX, TOKENIZER, GENERATION, *BESIDE)
+WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
-def load(
-    model: str | os.PathLike[str], *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
-) -> LanguageModel:
+def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False) -> LanguageModel:
     """A language model, frozen, from a directory, a GGUF file, or by the name of one that the package ships.
 
     Parameters
@@ -98,20 +85,20 @@ def load(
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
-    directory = existing(model, "models")
-    if not (directory / "config.json").is_file():
-        raise FileNotFoundError(f"{directory} has no config.json: it is not the directory of a model")
-    stored = open_model(directory)
+    folder = hub.directory(model)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json: it is not the directory of a model")
+    stored = open_model(folder)
     # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
     kept: set[str] = set()
 
     def read(name: str) -> Any:
-        parts = bitsandbytes_parts(stored, name)
+        parts = hub.bitsandbytes_parts(stored, name)
         used.update(parts)
         if len(parts) > 1:
-            weight = read_bitsandbytes(stored, name)
+            weight = hub.read_bitsandbytes(stored, name)
             kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
         bare = name.partition(".")[2]  # as in a checkpoint without a head
@@ -123,12 +110,12 @@ def load(
         arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
-    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (directory / name).is_file()]
+    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
     vocabulary = None
     if TOKENIZER in there:
-        beside = {name: read_bytes(directory / name) for name in BESIDE if name in there}
-        vocabulary = read_vocabulary(read_json(directory / TOKENIZER), beside)
-    generation = read_json(directory / GENERATION) if GENERATION in there else {}
+        beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
+        vocabulary = read_vocabulary(hub.read_json(folder / TOKENIZER), beside)
+    generation = hub.read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
@@ -140,11 +127,10 @@ def load(
     left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
-            f"{directory}: the tensor {left[0]} has no place in a {settings['model_type']} model "
-            f"({len(left)} such tensors)"
+            f"{folder}: {left[0]} has no place in a {settings['model_type']} model ({len(left)} such tensors)"
         )
     if quantised and not kept:
-        raise ValueError(f"{directory} holds no quantised weights that could be kept in their bits")
+        raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
     return result
 
 
@@ -163,7 +149,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
     return build(source.config, read, vocabulary=vocabulary)
 
 
-def located_adapter(adapter: str | os.PathLike[str]) -> Path:
+def located_adapter(adapter: StrPath) -> Path:
     """The directory of an adapter or one of its files: a path, or the name of one shipped next to its base.
 
     Parameters
@@ -181,20 +167,10 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         If there is neither.
     """
-    return Path(adapter) if Path(adapter).is_file() else existing(adapter, "adapters")
+    return Path(adapter) if Path(adapter).is_file() else hub.directory(adapter)
 
 
-def existing(path: str | os.PathLike[str], kind: Literal["models", "adapters"]) -> Path:
-    """An existing directory; the error lists the shipped ones."""
-    directory = located(path)
-    if directory.is_dir():
-        return directory
-    raise FileNotFoundError(
-        f"no such directory: {str(path)!r}; shipped {kind}: {', '.join(shipped_paths(kind))}"
-    )
-
-
-def read_text(source: str | os.PathLike[str]) -> str:
+def read_text(source: StrPath) -> str:
     """The text of a UTF-8 file, or of standard input for "-".
 
     Parameters
@@ -217,7 +193,7 @@ def read_text(source: str | os.PathLike[str]) -> str:
     if str(source) == "-":
         content = limited(sys.stdin.buffer, "standard input")
     else:
-        texts = shipped_paths("texts")
+        texts = hub.shipped_paths("texts")
         path = Path(source) if Path(source).exists() else texts.get(str(source))
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
@@ -237,7 +213,7 @@ def read_text(source: str | os.PathLike[str]) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """All of a regular file."""
-    with open_regular(path) as file:
+    with hub.open_regular(path) as file:
         return limited(file, str(path))
 
 
@@ -263,12 +239,10 @@ def shipped() -> list[str]:
     --------
     load : Open one of them.
     """
-    return list(shipped_paths("models"))
+    return list(hub.shipped_paths("models"))
 
 
-def save(
-    model: LanguageModel, path: str | os.PathLike[str], *, dtype: str | None = None, force: bool = False
-) -> None:
+def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False) -> None:
     """Write a model as a directory that transformers opens with ``AutoModelForCausalLM.from_pretrained``.
 
     Parameters
@@ -303,34 +277,29 @@ def save(
     stored separately, and ``tie_word_embeddings`` is false.
     """
     if dtype is not None:
-        float_dtype(dtype)
-    adapted = adapter_leaves(model)
-    if adapted:
-        raise ValueError(
-            f"the model has an adapter ({adapted[0][0]}): save lora_np.merge(model), or the adapter alone"
-        )
+        hub.float_dtype(dtype)
+    if adapted := adapter_leaves(model):
+        raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
     target = target_path(path)
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
         raise FileExistsError(f"{target} already holds {there[0]}; pass force=True to replace it")
     arrays = stored_arrays(model)
     kept = dtype or str(next(iter(arrays.values())).dtype)
-    files: dict[str, bytes] = {
-        "config.json": as_json({**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept})
-    }
+    config = {**model.config, "tie_word_embeddings": HEAD not in arrays, "dtype": kept}
+    files: dict[str, bytes] = {"config.json": as_json(config)}
     if model.generation:
         files[GENERATION] = as_json(model.generation)
     if isinstance(model.vocabulary, Vocabulary):
         files |= {SETTINGS: as_json({"tokenizer_class": "PreTrainedTokenizerFast"}), **model.vocabulary.files}
         files[TOKENIZER] = as_json(model.vocabulary.tokenizer())
     empty = target.is_dir() and not any(target.iterdir())
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
 
     def writes(name: str) -> bool:
         return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None
 
     with replacing(target, force=force or empty, writes=writes, keeps=[CARD]) as stage:
-        safetensors.save(arrays, stage / WEIGHTS, dtype=dtype, metadata={"format": "pt"})
+        hub.safetensors.save(arrays, stage / hub.SINGLE, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)
 
@@ -338,9 +307,7 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """The arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found: dict[str, Any] = {
-        path: value(leaf) for paths, leaf in leaves(model) for path in paths.split(" = ")
-    }
+    found: dict[str, Any] = {path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")}
     arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
     for module in settings.spec.modules:
         name, whole = module.alias or module.name, found.get(module.name)

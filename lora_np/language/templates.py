@@ -19,9 +19,8 @@ from lora_np.checks import Array
 from lora_np.language.vocabulary import Vocabulary
 
 Message: TypeAlias = Mapping[str, Any]
-MARKED = re.compile(
-    r"\{%-?\s*generation\s*-?%\}"
-)  # which part of an answer is the model's, the template says
+Messages: TypeAlias = Sequence[Message]
+MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
 
 
@@ -62,9 +61,7 @@ class Template:
         self.marked = MARKED.search(source) is not None
         self.compiled, self.blocks, self.spans = compiled(source)
 
-    def render(
-        self, messages: Sequence[Message], *, tools: Any = None, add_generation_prompt: bool = False
-    ) -> str:
+    def render(self, messages: Messages, *, tools: Any = None, add_generation_prompt: bool = False) -> str:
         """The text of a conversation; ``self.spans`` then are the places of what it marks as generated."""
         self.blocks.clear()
         self.spans.clear()
@@ -77,13 +74,11 @@ class Template:
             raise ValueError(f"the chat template does not take these messages: {error}") from None
         return "".join(self.blocks)
 
-    def tokens(self, messages: Sequence[Message], **options: Any) -> Array:
+    def tokens(self, messages: Messages, **options: Any) -> Array:
         """The tokens of a conversation; the template itself has put BOS before it, or not."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
-    def labelled(
-        self, messages: Sequence[Message], tools: Any = None, first: int = 0
-    ) -> tuple[Array, Array, int]:
+    def labelled(self, messages: Messages, tools: Any = None, first: int = 0) -> tuple[Array, Array, int]:
         """Tokens of a conversation, and whether each is the model's to say.
 
         Parameters
@@ -123,7 +118,7 @@ class Template:
                     left += 1
         return tokens, answer, left
 
-    def prompt(self, messages: Sequence[Message], tokens: Array, tools: Any) -> int:
+    def prompt(self, messages: Messages, tokens: Array, tools: Any) -> int:
         """How many of ``tokens`` are the conversation so far and what begins an answer."""
         how = {"tools": tools, "add_generation_prompt": True}
         return shared(self.tokens(messages, **how), tokens) if messages else 0
@@ -157,9 +152,8 @@ def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
             spans.append((start, start + len(text)))
             return text
 
-    environment = sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
-    )
+    how = {"trim_blocks": True, "lstrip_blocks": True, "extensions": [Generation, ext.loopcontrols]}
+    environment = sandbox.ImmutableSandboxedEnvironment(**how)
     environment.filters["tojson"] = lambda x, **how: json.dumps(x, **{"ensure_ascii": False, **how})
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     environment.globals["raise_exception"] = refuse

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, whole_number
+from lora_np.checks import Array, Rng, whole_number
 from lora_np.language import composed, fused
+from lora_np.language.composed import IGNORED
 from lora_np.language.decoder import LanguageModel
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
 
 AT_ONCE = 4096  # tokens, where nothing is trained
-IGNORED = -100  # the label of a token that does not count, as in torch
 
 
 def token_loss(
@@ -24,7 +24,7 @@ def token_loss(
     labels: Array | None = None,
     *,
     texts: Array | None = None,
-    rng: np.random.Generator | None = None,
+    rng: Rng = None,
 ) -> Any:
     """Mean cross-entropy in nats of the token that follows each one.
 
@@ -63,7 +63,7 @@ def token_loss(
         return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
     loss = fused.head_loss if model.model.last.fused else composed.head_loss
     hidden = model.model(tokens, texts=texts, rng=rng)
-    return loss(hidden, head.W, labels=labels, ignore=IGNORED)
+    return loss(hidden, head.W, labels=labels)
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:
@@ -164,7 +164,8 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     Returns
     -------
     Likelihood
-        The mean over all tokens.
+        ``loss``, nats a token, the mean over all ``tokens``; ``perplexity``, its exponential; and
+        ``bits_per_byte`` of the text in UTF-8, which compare models with different vocabularies.
 
     Raises
     ------

@@ -32,19 +32,15 @@ class Described:
     def special(self) -> dict[str, str]:
         """Special tokens by the names that transformers has for them, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
-        texts = (
-            (name, token.get("content") if isinstance(token, dict) else token)
-            for name, token in named.items()
-        )
-        return {name: text for name, text in texts if name.endswith("_token") and isinstance(text, str)}
+        texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
+        return {name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)}
 
     def chat_template(self, *, tools: bool = False) -> Any:
         """The template of conversations, or nothing; some models have another for those with tools."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
-        found = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}.get(
-            "chat_template"
-        )
+        beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
+        found = beside.get("chat_template")
         if isinstance(found, list):
             found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         if isinstance(found, dict):
@@ -179,9 +175,8 @@ class Subwords(Described):
     @functools.cached_property
     def specials(self) -> frozenset[int]:
         """Tokens that are not text."""
-        return frozenset(
-            each["id"] for each in self.contents.get("added_tokens") or () if each.get("special")
-        )
+        added = self.contents.get("added_tokens") or ()
+        return frozenset(each["id"] for each in added if each.get("special"))
 
     def number(self, token: str) -> int | None:
         """The number of a token, if there is one."""

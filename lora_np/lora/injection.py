@@ -23,16 +23,10 @@ T = TypeVar("T")
 
 
 @guided(
-    r="rank=",
-    lora_alpha="alpha=",
-    lora_dropout="dropout=",
-    target_modules="targets=",
-    modules_to_save="train=",
-    init_lora_weights="init= or variant=",
-    use_rslora="variant='rslora'",
-    use_dora="variant='dora'",
-    seed="rng=",
-)
+    r="rank=", lora_alpha="alpha=", lora_dropout="dropout=", target_modules="targets=",
+    modules_to_save="train=", init_lora_weights="init= or variant=", use_rslora="variant='rslora'",
+    use_dora="variant='dora'", seed="rng=",
+)  # fmt: skip
 def inject(
     model: T,
     *,

@@ -9,12 +9,28 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import Tensor, adapted_affine, affine, plus_low_rank, value
-from lora_np.checks import Array, number
+from lora_np.checks import Array, Rng, number
 from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
+class LowRank:
+    """What layers with two factors have in common."""
+
+    A: Tensor | Array
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[-2]
+
+    @cached_property
+    def scale(self) -> float:
+        """``alpha / r``."""
+        return self.alpha / self.A.shape[-2]
+
+
 @dataclass(frozen=True, eq=False)
-class LoRALinear:
+class LoRALinear(LowRank):
     """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x A^T) B^T``.
 
     Use `inject` to put one around a layer of a model.
@@ -69,16 +85,7 @@ class LoRALinear:
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "dropout", rate)
 
-    @property
-    def rank(self) -> int:
-        return self.A.shape[0]
-
-    @cached_property
-    def scale(self) -> float:
-        """``alpha / r``."""
-        return self.alpha / self.A.shape[0]
-
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         x = x if isinstance(x, Tensor) else np.asarray(x)
         kept = x if rng is None else dropout(x, self.dropout, rng=rng)
         W = self.base.W
@@ -102,7 +109,7 @@ class LoRALinear:
 
 
 @dataclass(frozen=True, eq=False)
-class LoRAEmbedding:
+class LoRAEmbedding(LowRank):
     """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
 
     Parameters
@@ -146,16 +153,7 @@ class LoRAEmbedding:
         check_factors(self.A, self.B, (d, vocab))
         object.__setattr__(self, "alpha", number("alpha", self.alpha, minimum=0, open_minimum=True))
 
-    @property
-    def rank(self) -> int:
-        return self.A.shape[0]
-
-    @property
-    def scale(self) -> float:
-        """``alpha / r``."""
-        return self.alpha / self.rank
-
-    def __call__(self, tokens: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
         if isinstance(self.base, Linear):
             return plus_low_rank(base, tokens, self.B.T, self.A.T, self.scale)
@@ -198,7 +196,7 @@ class TrainableTokens:
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         old, tokens = self.base(x), [*self.tokens]
         place = np.arange(self.base.W.shape[0])  # of each row among the old ones and then the new
         place[tokens] = len(place) + np.arange(len(tokens))
@@ -216,7 +214,7 @@ class TrainableTokens:
 
 
 @dataclass(frozen=True, eq=False)
-class LoRAExperts:
+class LoRAExperts(LowRank):
     """Weights of experts, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
 
     Parameters
@@ -245,7 +243,7 @@ class LoRAExperts:
     __repr__ = outline
 
     def __getitem__(self, i: Any) -> Any:
-        return self.base[i] + self.B[i] @ self.A[i] * (self.alpha / self.A.shape[1])
+        return self.base[i] + self.B[i] @ self.A[i] * self.scale
 
     def merged(self) -> Array:
         """One frozen array with the same weights."""

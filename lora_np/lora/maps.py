@@ -21,6 +21,7 @@ from lora_np.lora import updates
 from lora_np.lora.updates import Pair
 
 Shapes = dict[str, tuple[int, ...]]
+Values = Mapping[str, Any]
 Found = TypeVar("Found")
 
 # Settings by which modules are selected, and those that do not change what the saved numbers compute.
@@ -159,9 +160,7 @@ class Map:
         """PEFT's, of all settings."""
         return {key: given[0] if isinstance(given, tuple) else given for key, given in self.settings.items()}
 
-    def _value(
-        self, formula: Callable[..., Found], given: Mapping[str, Any], W: Any, others: Mapping[str, Any]
-    ) -> Found:
+    def _value(self, formula: Callable[..., Found], given: Values, W: Any, others: Values) -> Found:
         shape = {} if W is None else {"shape": W.shape}
         known = {**self.defaults, **others, **given, "W": W, **shape}
         return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
@@ -228,11 +227,8 @@ def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_facto
 
 
 def lokr_size(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    d, k = (
-        [at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0)))[axis] for i in (1, 2)]
-        for axis, end in enumerate("ab")
-    )
-    return prod(d), prod(k)
+    w1, w2 = ([at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0))) for end in "ab"] for i in (1, 2))
+    return w1[0][0] * w2[0][0], w1[1][1] * w2[1][1]
 
 
 def lokr_directions(d: int, k: int, *, r: int, decompose_both: bool, decompose_factor: int) -> int:
@@ -327,9 +323,8 @@ def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
     # torch draws the last 16 again where the number is not a multiple of that
     head = P.ravel()[: max(0, min(16, P.size - (P.size % 16 and 16)))] * settings["r"] ** 0.5
     for index in range(modules if len(head) else 0):
-        if np.allclose(
-            updates.first_normals(settings["projection_seed"] + index)[: len(head)], head, atol=1e-4
-        ):
+        drawn = updates.first_normals(settings["projection_seed"] + index)
+        if np.allclose(drawn[: len(head)], head, atol=1e-4):
             return _group(index, modules, settings["weight_tying"])
     return None
 
@@ -369,9 +364,7 @@ MAPS: dict[str, Map] = {
     "VBLORA": Map(
         "VB-LoRA", "2405.15179", "vblora_", vblora_shapes,
         {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors,
-        size=lambda at: (
-            at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1],
-        ),
+        size=lambda at: (at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1]),
         rank="r",
         shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
     ),

@@ -187,11 +187,7 @@ def psoft_factors(
         Q = skew(weight)
         if use_cayley_neumann and cayley_neumann_eps is not None:
             Q = Q * np.minimum(1, cayley_neumann_eps / np.maximum(np.linalg.norm(Q), 1e-12))
-        R = (
-            cayley(Q, num_cayley_neumann_terms)
-            if use_cayley_neumann
-            else np.linalg.solve(eye(Q) - Q, eye(Q) + Q)
-        )
+        R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else rotation(Q)
     R = R if vector_b is None else vector_b[:, None] * R
     R = R if vector_a is None else R * vector_a
     U, S, Vh = (part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False))
@@ -235,7 +231,7 @@ def oft(
     if coft:
         norms = np.linalg.norm(Q, axis=(1, 2), keepdims=True)
         Q = Q * np.minimum(1, eps / len(Q) ** 0.5 / np.maximum(norms, 1e-30))
-    R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else np.linalg.solve(eye(Q) + Q, eye(Q) - Q)
+    R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else rotation(-Q)
     return by_blocks(W, R)
 
 
@@ -245,7 +241,7 @@ def boft(W: Any, R: Any, s: Any) -> Any:
     PEFT computes several on GPUs alone.
     """
     Q = (R[0] - R[0].swapaxes(-1, -2)) / 2
-    return s * by_blocks(W, np.linalg.solve(eye(Q) + Q, eye(Q) - Q))
+    return s * by_blocks(W, rotation(-Q))
 
 
 def by_blocks(W: Any, R: Any) -> Any:
@@ -265,8 +261,13 @@ def skew(upper: Any) -> Any:
     return half - half.swapaxes(-1, -2)
 
 
+def rotation(Q: Any) -> Any:
+    """``(I + Q) (I - Q)^-1`` of a skew-symmetric Q."""
+    return np.linalg.solve(eye(Q) - Q, eye(Q) + Q)
+
+
 def cayley(Q: Any, terms: int) -> Any:
-    """``I + 2 Q + 2 Q^2 + ...``, the last term once: the start of ``(I + Q) (I - Q)^-1``."""
+    """``I + 2 Q + 2 Q^2 + ...``, the last term once: the start of `rotation`."""
     coefficients = [2] * (max(terms, 4) - 2) + [1] if terms > 2 else [2] * (terms - 1)
     R = power = eye(Q)
     for coefficient in coefficients:

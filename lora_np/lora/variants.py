@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import Array, generator, matrix, number, whole_number
-from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, TrainableTokens
+from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
+from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
 from lora_np.nn import Embedding, Linear, freeze, outline, replace, walk
 from lora_np.quantise import Quantised
 
@@ -367,7 +367,7 @@ class DoRALinear:
             if vector is not None and vector.shape != (self.lora.base.d_out,):
                 raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         h = self.lora(x, rng=rng) * (self.m / row_norms(value(self.lora.base.W) + self.lora.delta()))
         return h if self.b is None else h + self.b
 
@@ -409,7 +409,7 @@ class XSLinear:
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
 
     def merged(self) -> Linear:
@@ -418,7 +418,7 @@ class XSLinear:
 
 
 @dataclass(frozen=True, eq=False)
-class HiRALinear:
+class HiRALinear(LowRank):
     """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
 
     Parameters
@@ -451,14 +451,14 @@ class HiRALinear:
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
-        W = value(self.base.W) * (1 + (self.alpha / self.A.shape[0]) * (self.B @ self.A))
+    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
+        W = value(self.base.W) * (1 + self.scale * (self.B @ self.A))
         return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
-        product = value(self.B) @ value(self.A) * (self.alpha / self.A.shape[0])
-        return freeze(Linear(value(self.base.W) * (1 + product), self.base.b))
+        update = value(self.B) @ value(self.A) * self.scale
+        return freeze(Linear(value(self.base.W) * (1 + update), self.base.b))
 
 
 # what replaces a layer, or its weights

@@ -157,9 +157,7 @@ class Way:
             return found
         return U[:, :rank] * s[:rank], Vh[:rank]
 
-    def checked(
-        self, *, density: float | None, rank: int | None, rng: object
-    ) -> tuple[float, int | None, Any]:
+    def checked(self, *, density: float | None, rank: int | None, rng: Any) -> tuple[float, int | None, Any]:
         """The options, checked, with the default density, and a Generator if it draws."""
         if density is not None and self.density is None:
             raise ValueError(f"density is for ways that drop entries, such as 'ties', got {density!r}")

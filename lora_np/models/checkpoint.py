@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lora_np import hub
-from lora_np.checks import choice
+from lora_np.checks import StrPath
 from lora_np.hub import HubError, ModelDirectory
 from lora_np.models.families import build_spec, family_names
 from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
@@ -37,12 +36,11 @@ _KNOWN = (
     "model differs from a usual one."
 )
 MEMORY = "count the model in memory, on the meta device"
-_KINDS = ("linear", "embedding", "convolution", "norm", "parameter")  # that a caller may say
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
 
 
 Shapes = Mapping[str, tuple[int, ...]]
-Told = Mapping[str, Kind] | None
+Naming = Callable[[str], str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,11 +117,9 @@ class OpenModel(ModelDirectory):
         for module in self.described.modules if self.described else ():
             if module.tied_bias:
                 owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
-        return {
-            name: next(iter(self.parameters[owner]))
-            for name, owner in owners.items()
-            if name not in self.parameters and owner in self.parameters
-        }
+        here = self.parameters
+        shared = {name: owner for name, owner in owners.items() if name not in here and owner in here}
+        return {name: next(iter(here[owner])) for name, owner in shared.items()}
 
     @property
     def can_untie(self) -> bool:
@@ -149,9 +145,7 @@ class OpenModel(ModelDirectory):
         """The names of the modules that have the numbers of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
-            return tuple(
-                module.name for module in self.described.modules if module.tied and module.shape == shape
-            )
+            return tuple(each.name for each in self.described.modules if each.tied and each.shape == shape)
         tied = self.config.get("tie_word_embeddings") is not False  # by default they are
         names = self.config.get("architectures") or []
         if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
@@ -190,7 +184,7 @@ class OpenModel(ModelDirectory):
             raise HubError(f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape")
         return experts, first.parts * shape[0], shape[1]
 
-    def naming(self, wanted: Iterable[str]) -> Callable[[str], str]:
+    def naming(self, wanted: Iterable[str]) -> Naming:
         """From an adapter's names of parameters to this checkpoint's.
 
         They are those of the live model, or those of an older version. One may have been saved from a model
@@ -209,17 +203,15 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-def _best(
-    tensor: Callable[[str], str], wanted: Iterable[str], names: Iterable[str], found: Container[str]
-) -> Callable[[str], str]:
+def _best(tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]) -> Naming:
     """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
-    ways: list[Callable[[str], str]] = [
-        tensor,
-        lambda name: tensor(name.partition(".")[2]),
-        *[lambda name, front=front: tensor(f"{front}.{name}") for front in fronts],
-    ]
+
+    def after(front: str) -> Naming:
+        return lambda name: tensor(f"{front}.{name}")
+
+    ways = [tensor, lambda name: tensor(name.partition(".")[2]), *map(after, fronts)]
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
 
 
@@ -249,7 +241,7 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **parts, "tie_word_embeddings": False}
 
 
-def open_model(path: str | os.PathLike[str]) -> OpenModel:
+def open_model(path: StrPath) -> OpenModel:
     """The model in a directory, as `hub.open_directory` reads it; no tensor is read.
 
     Parameters
@@ -277,7 +269,7 @@ def open_model(path: str | os.PathLike[str]) -> OpenModel:
     return OpenModel(found.path, found.files, found.places, found.config, found.index)
 
 
-def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
+def from_safetensors(source: str | Path) -> ModelSpec:
     """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
@@ -289,9 +281,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     ----------
     source : str or Path
         The file, index or directory.
-    kinds : mapping of str to str, optional
-        The kinds of modules with misleading names: from the end of a name to ``"linear"``, ``"embedding"``,
-        ``"convolution"``, ``"norm"`` or ``"parameter"``.
 
     Returns
     -------
@@ -300,8 +289,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
 
     Raises
     ------
-    ValueError
-        If an entry of ``kinds`` is none of these.
     HubError
         If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
         transformers splits or joins tensors of it when it loads.
@@ -317,8 +304,6 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
-    for end, kind in (kinds or {}).items():
-        choice(f"kinds[{end!r}]", kind, _KINDS)
     path = Path(source)
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
@@ -335,13 +320,11 @@ def from_safetensors(source: str | Path, *, kinds: Told = None) -> ModelSpec:
     for name, places in model.parameters.items():
         held = [each for each in places if each in few]
         if held and len(places) > 1:
-            raise HubError(
-                f"{path}: headers do not tell the shape of experts in few bits, {held[0]!r}; {MEMORY}"
-            )
+            raise HubError(f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}")
         if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
-    found = {name: judged(name, shapes, known or {}, fused, kinds) for name in shapes}
+    found = {name: judged(name, shapes, known or {}, fused) for name in shapes}
     modules = list(dict.fromkeys(found.values()))
     if known is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
@@ -400,9 +383,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
     return "convolution" if len(shape) in (3, 4, 5) else "parameter"
 
 
-def judged(
-    name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str], told: Told = None
-) -> ModuleSpec:
+def judged(name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]) -> ModuleSpec:
     """The module that the parameter ``name`` belongs to, by the rule for modules that no family describes.
 
     Parameters
@@ -415,8 +396,6 @@ def judged(
         An entry of `kinds_by_type`.
     fused : mapping of str to str
         As `fused_names` gives it.
-    told : mapping of str to str, optional
-        The kinds of modules with misleading names, by the ends of their names.
     """
     owner, _, last = name.rpartition(".")
     if (kind := kinds.get(starred(name), "")) in _EXPERTS:
@@ -426,8 +405,7 @@ def judged(
     whole = owner and last in ("weight", "bias") and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
     if weight is None or not whole:
         return ModuleSpec(name, "parameter", shapes[name])
-    chosen = next((kind for end, kind in (told or {}).items() if f".{owner}".endswith(f".{end}")), None)
-    said = chosen or kinds.get(starred(owner), "")
+    said = kinds.get(starred(owner), "")
     kind = said if said in get_args(Kind) else guess(owner, weight)
     # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
     turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]

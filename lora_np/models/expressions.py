@@ -105,8 +105,8 @@ class Expression:
 
     def _item(self, item: tuple[Any, Any], starts: int, name: str) -> int:
         kind, what = str(item[0]), item[1]
-        if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
-            return (starts & self._where(item, name)) << 1
+        if kind in (*_ONE, "AT"):  # an anchor takes no character
+            return (starts & self._where(item, name)) << (kind != "AT")
         if kind == "SUBPATTERN":
             _, added, removed, items = what
             if added or removed:
@@ -119,8 +119,6 @@ class Expression:
             return ends
         if kind in ("MAX_REPEAT", "MIN_REPEAT"):
             return self._repeat(what, starts, name)
-        if kind == "AT":
-            return starts & self._where(item, name)
         if kind in ("ASSERT", "ASSERT_NOT"):
             found = self._looked(what, starts, name)
             return starts & (found if kind == "ASSERT" else ~found)

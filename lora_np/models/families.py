@@ -210,11 +210,9 @@ class Family(NamedTuple):
         modules = {_join(base, path): each for path, each in self.tables["modules"].items()}
         modules |= self.tables["heads"].get(self.tasks[0], {})
         named = {path: each[program] for path, each in modules.items() if program in each}
-        each = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
-        return {
-            path.replace("*", "{}"): tuple(name.replace("*", "{}") for name in names)
-            for path, names in each.items()
-        }
+        several = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
+        found = {path: tuple(name.replace("*", "{}") for name in several[path]) for path in several}
+        return {path.replace("*", "{}"): names for path, names in found.items()}
 
 
 @cache
@@ -425,35 +423,21 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
         if "each" in stack:
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
-            known = _USUAL | alike.get(name, alike[""])[0][0]
-            facts = {
-                fact: value(stack.get(fact, _FACTS.get(fact, fact)), known) for fact in Layers._fields[2:]
-            }
+            known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
+            facts = {key: value(stack.get(key, _FACTS.get(key, key)), known) for key in Layers._fields[2:]}
             layers.append(Layers(_join(prefix, name), depth, **facts))
+    homes = {path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]}
     for home in alike:  # the stack of a module, if its layers differ
-        here = {
-            name: entry
-            for name, entry in tables["modules"].items()
-            if (stack if (stack := name.partition(".*")[0]) in alike else "") == home
-        }
+        here = {path: tables["modules"][path] for path in homes if homes[path] == home}
         modules += _modules(family, here, alike[home], home, prefix, depths)
     modules += _modules(family, tables["heads"].get(task, {}), alike[""], "", path, depths)
     return modules, layers, env
 
 
 _FACTS = {
-    "width": "d",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
-    "head_width": "width",
-    "value_width": "width",
-    "activation": "'silu'",
-    "dropout": "dropout > 0",
-    "attention_dropout": "attention_dropout > 0",
-}
-_USUAL: dict[str, Any] = {"tokens": 0, "repeats": 1}
-_USUAL |= dict.fromkeys(("cross_attention", "dropout", "attention_dropout"), False)
-_USUAL |= dict.fromkeys(("float_norm", "half_softmax", "soft_cap", "half_loss"), False)
+    "width": "d", "head_width": "width", "value_width": "width", "activation": "'silu'",
+    "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
+}  # fmt: skip
 _Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
 _Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
 

@@ -5,7 +5,6 @@ Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, close_names
+from lora_np.checks import Array, StrPath, close_names
 from lora_np.hub import HubError, gguf
 from lora_np.models.families import family_names, family_of, llama_cpp_of
 from lora_np.models.names import Place
@@ -22,16 +21,12 @@ from lora_np.quantise import Blocks, Quantised
 __all__ = ["GGUFModel", "named_in", "names_for", "open_gguf", "row_order"]
 
 _CONFIG = {
-    "hidden_size": "embedding_length",
-    "intermediate_size": "feed_forward_length",
-    "num_hidden_layers": "block_count",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length",
-    "max_position_embeddings": "context_length",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length", "rms_norm_eps": "attention.layer_norm_rms_epsilon",
     "rope_theta": "rope.freq_base",
-}
+}  # fmt: skip
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 _NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
 
@@ -77,14 +72,12 @@ class GGUFModel:
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
-                raise HubError(
-                    f"{self.file.path}: {self.names[name]!r} has {tensor.shape[0]} rows, not {len(order)}"
-                )
+                raise HubError(f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}")
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
         return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
 
 
-def open_gguf(path: str | os.PathLike[str]) -> GGUFModel:
+def open_gguf(path: StrPath) -> GGUFModel:
     """Open the model in a GGUF file; no tensor is read yet.
 
     Parameters

@@ -24,10 +24,7 @@ NAME = "adapter_config.json"
 FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
 
 # What PEFT trains in full for a task, where the model has it.
-HEADS = {
-    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
-    "QUESTION_ANS": ("qa_outputs",),
-}
+HEADS = {**dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")), "QUESTION_ANS": ("qa_outputs",)}
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
@@ -38,10 +35,6 @@ _PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, 
 
 def _is_whole(value: object) -> bool:
     return type(value) is int and 1 <= value < 2**31
-
-
-def _is_real(value: Any) -> bool:
-    return not isinstance(value, bool) and abs(value) < _MAX_ALPHA
 
 
 def _are_names(value: Any) -> bool:
@@ -70,23 +63,18 @@ def _are_blocks(value: Any) -> bool:
 
 
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
-_SWITCH: _Wanted = ("true or false", bool, None)
-_NAMES: _Wanted = ("a list of names", list, _are_names)
+_SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
 # In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, _is_whole),
-    "lora_alpha": ("a finite number", (int, float), _is_real),
-    "lora_dropout": ("from 0 to below 1", (int, float), lambda got: type(got) is not bool and 0 <= got < 1),
+    "lora_alpha": ("a finite number", (int, float), lambda x: type(x) is not bool and abs(x) < _MAX_ALPHA),
+    "lora_dropout": ("from 0 to below 1", (int, float), lambda x: type(x) is not bool and 0 <= x < 1),
     "bias": ("'none', 'all' or 'lora_only'", str, ("none", "all", "lora_only").__contains__),
-    "rank_pattern": ("an object", dict, None),
-    "alpha_pattern": ("an object", dict, None),
-    "target_modules": _TARGETS,
-    "exclude_modules": _TARGETS,
-    "layers_pattern": _TARGETS,
+    **dict.fromkeys(_PATTERNS, ("an object", dict, None)),
+    **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TARGETS),
     "layers_to_transform": ("whole numbers", (int, list), _are_numbers),
-    "modules_to_save": _NAMES,
-    "target_parameters": _NAMES,
+    **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", list, _are_names)),
     "trainable_token_indices": (
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
     ),
@@ -94,11 +82,7 @@ SETTINGS: Mapping[str, _Wanted | None] = {
         f"an object of nblocks, match_strict and lists of names, {' and '.join(_BLOCK_DIAGONAL.values())}",
         object, _are_blocks,
     ),
-    "use_rslora": _SWITCH,
-    "use_dora": _SWITCH,
-    "lora_bias": _SWITCH,
-    "fan_in_fan_out": _SWITCH,
-    "ensure_weight_tying": _SWITCH,
+    **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
     # settings that do not change what the saved numbers compute
     **dict.fromkeys((
         "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
@@ -193,11 +177,9 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
     said = raw.get("use_bdlora")
     if not said:
         return {}
-    found = {
-        part: int(said.get("nblocks", 1))
-        for part, key in _BLOCK_DIAGONAL.items()
-        if any(name in module for name in said.get(key) or ())
-    }
+    named = {part: said.get(key) or () for part, key in _BLOCK_DIAGONAL.items()}
+    blocks = int(said.get("nblocks", 1))
+    found = {part: blocks for part, names in named.items() if any(name in module for name in names)}
     if len(found) > 1 or (not found and said.get("match_strict", True)):
         raise HubError(
             f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
@@ -344,12 +326,8 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     r = max(rank for rank, _ in modules.values())  # which those who limit it look at
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
     alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several
-    ranks, alphas = {}, {}
-    for name, (own_rank, own_alpha) in modules.items():
-        if own_rank != r:
-            ranks[f"^{re.escape(name)}"] = own_rank
-        if own_alpha != alpha:
-            alphas[f"^{re.escape(name)}"] = _plain(own_alpha)
+    ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
+    alphas = {f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha}
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
     check_values(new, f"{path}: ")
     said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))

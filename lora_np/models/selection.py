@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from lora_np.models.expressions import Expression
@@ -179,12 +179,9 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
     paths = _paths(groups)
     if all_linear or callable(targets):
-        kinds = ("linear",) if all_linear else ADAPTABLE
-        paths = {
-            path: each
-            for path, each in paths.items()
-            if each and each.kind in kinds and not (all_linear and each.role == "head")
-        }
+        kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
+        able = {path: each for path, each in paths.items() if each and each.kind in kinds}
+        paths = {path: each for path, each in able.items() if each.role != left_out}
     found = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
         known = {end for path in paths for end in ends(path)}
@@ -527,7 +524,6 @@ def holders(path: str) -> Iterator[str]:
         yield path
 
 
-@dataclass(frozen=True, eq=False)
 class Patterns:
     r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
 
@@ -553,14 +549,10 @@ class Patterns:
     ([4, 2], 8)
     """
 
-    values: Mapping[str, Any]
-    what: str = "rank_pattern"
-    _places: dict[str, int] = field(init=False, default_factory=dict)  # of plain ends, and of ^whole paths
-    _others: list[tuple[int, Expression]] = field(init=False, default_factory=list)
-    _keys: list[str] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._keys.extend(self.values)
+    def __init__(self, values: Mapping[str, Any], what: str = "rank_pattern") -> None:
+        self.values, self.what, self._keys = values, what, [*values]
+        self._places: dict[str, int] = {}  # of plain ends, and of ^whole paths
+        self._others: list[tuple[int, Expression]] = []
         for place, key in enumerate(self._keys):
             exact = _EXACT.fullmatch(key)
             # so many plain names must be those of modules: a dot is a dot

@@ -363,12 +363,8 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
     known = _known(module, shapes)
     if known is not None:
         bias = "bias" in shapes
-        yield known._replace(
-            name=name or type(module).__name__,
-            bias=bias,
-            tied=tied["weight"],
-            tied_bias=bias and tied["bias"],
-        )
+        flags: dict[str, Any] = {"bias": bias, "tied": tied["weight"], "tied_bias": bias and tied["bias"]}
+        yield known._replace(name=name or type(module).__name__, **flags)
         shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
     for key, shape in shapes.items():
         path = f"{name}.{key}" if name else key

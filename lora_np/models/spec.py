@@ -109,11 +109,8 @@ class ModuleSpec(NamedTuple):
     def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""
         rest = ["{}"] * (len(self.ranges) - len(indices))
-        return self._replace(
-            name=self.name.format(*indices, *rest),
-            alias=self.alias.format(*indices, *rest),
-            ranges=self.ranges[len(indices) :],
-        )
+        name, alias = (text.format(*indices, *rest) for text in (self.name, self.alias))
+        return self._replace(name=name, alias=alias, ranges=self.ranges[len(indices) :])
 
 
 class Layers(NamedTuple):
@@ -290,9 +287,7 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
-    for (_, ranges), block in groupby(
-        groups, key=lambda each: (each.name.partition(".{}")[0], each.ranges[:1])
-    ):
+    for (_, ranges), block in groupby(groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])):
         members = list(block)
         if not ranges:
             yield from members

@@ -100,10 +100,8 @@ class Blocks(Quantised):
         codes = np.empty(self.shape, np.int8)
         scales: list[Array] = []
         for part in self.pieces():
-            scale, codes[part], *least = (
-                each.reshape(part.stop - part.start, -1)
-                for each in layout.decode(self.data[part].reshape(-1))
-            )
+            found = layout.decode(self.data[part].reshape(-1))
+            scale, codes[part], *least = (each.reshape(part.stop - part.start, -1) for each in found)
             scales.append(np.stack([scale, *least]))
         return Codes(self.kind, codes, np.concatenate(scales, axis=1))
 
@@ -179,9 +177,8 @@ def fields(q: Array, bits: int, group: int = 1) -> Any:
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
     for i, shift in enumerate(shifts):
-        parts[:, :, i] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(
-            parts[:, :, i].shape
-        )
+        part = parts[:, :, i]
+        part[:] = (q >> q.dtype.type(shift) & q.dtype.type((1 << bits) - 1)).reshape(part.shape)
     return parts.reshape(len(q), -1)
 
 
@@ -298,6 +295,10 @@ def encode_tq1_0(x: Array, block: np.dtype[Any]) -> Array:
     sums = (np.sum((part + 1) * THREES[::-1][: part.shape[1]], axis=1) for part in parts)
     q, more, last = (np.ceil(total * 256 / 243) for total in sums)
     return record(block, d, q, more=more, last=last)
+
+
+def decode_tq2_0(b: Array) -> Any:
+    return column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)
 
 
 def encode_tq2_0(x: Array, block: np.dtype[Any]) -> Array:
@@ -426,12 +427,7 @@ LAYOUTS = {
     "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k),
     "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
     "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
-    "TQ2_0": kind(
-        256,
-        "q 64u1, d <f2",
-        lambda b: (column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)),
-        encode_tq2_0,
-    ),
+    "TQ2_0": kind(256, "q 64u1, d <f2", decode_tq2_0, encode_tq2_0),
     "MXFP4": kind(
         32, "d (1,)u1, q 16u1", lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]), encode_mxfp4
     ),

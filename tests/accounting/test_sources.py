@@ -158,23 +158,13 @@ def test_a_checkpoint_is_counted_from_its_header(tmp_path: Path) -> None:
         count_model(spec, rank=2)
 
 
-def test_a_caller_says_what_names_hide(tmp_path: Path) -> None:
-    path = shapes_of(tmp_path / "model.safetensors", TINY)
-    spec = from_safetensors(path, kinds={"q_proj": "embedding", "embed_tokens": "linear"})
-    assert count_model(spec, rank=2, targets="all-linear").trainable == 2 * 17
-    assert from_safetensors(path, kinds={"proj": "embedding"}).modules == from_safetensors(path).modules
-    with pytest.raises(ValueError, match=r"kinds\['q_proj'\] must be one of"):
-        from_safetensors(path, kinds={"q_proj": "matrix"})  # type: ignore[dict-item]
-
-
 def test_a_transposed_map_is_known_by_its_bias(tmp_path: Path) -> None:
     path = shapes_of(tmp_path / "gpt2.safetensors", {"c_attn.weight": (6, 18), "c_attn.bias": (18,)})
     (module,) = from_safetensors(path).modules
     assert module.shape == (18, 6)
 
 
-@pytest.mark.parametrize("told", [{}, {"q_norm": "linear"}, {"up": "convolution"}, {"q_norm": "parameter"}])
-def test_a_bias_of_another_shape_is_counted_whole(tmp_path: Path, told: dict[str, Any]) -> None:
+def test_a_bias_of_another_shape_is_counted_whole(tmp_path: Path) -> None:
     shapes = {
         "q_norm.weight": (4, 6),  # a norm of each head
         "q_norm.bias": (4, 6),
@@ -185,12 +175,11 @@ def test_a_bias_of_another_shape_is_counted_whole(tmp_path: Path, told: dict[str
         "scale.weight": (),
         "scale.bias": (2,),
     }
-    spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", shapes), kinds=told)
+    spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", shapes))
     assert spec.total == sum(int(np.prod(shape)) for shape in shapes.values())
-    if not told:
-        assert {module.kind for module in spec.modules} == {"parameter"}
-        with pytest.raises(ValueError, match="has no linear"):
-            count_model(spec, rank=2, targets="all-linear")
+    assert {module.kind for module in spec.modules} == {"parameter"}
+    with pytest.raises(ValueError, match="has no linear"):
+        count_model(spec, rank=2, targets="all-linear")
 
 
 def test_names_with_braces_and_odd_numbers_are_kept(tmp_path: Path) -> None:

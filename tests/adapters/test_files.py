@@ -150,7 +150,7 @@ def test_an_adapter_is_not_replaced_by_what_is_made_of_it(adapter, make_adapter,
         lambda: adapters.save(adapters.load(adapter), out, dtype="float16", force=force),
     ):
         with pytest.raises(
-            ValueError, match="is an input itself, and so is not replaced; write to another dir"
+            ValueError, match="is an input itself, and so is not replaced; write to another path"
         ):
             write()
         assert content(adapter) == before

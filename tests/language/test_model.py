@@ -13,7 +13,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
-from lora_np.language.decoder import Cache, RMSNorm
+from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.settings import decoder_settings
 
 from .conftest import CONFIG, LETTERS, before, byte_level, checkpoint_name, needs_tokenizers, random_model
@@ -335,7 +335,7 @@ def test_a_null_in_a_config_counts_as_missing(model, tmp_path):
 
 
 def test_a_model_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such directory: 'nothing'"):
+    with pytest.raises(FileNotFoundError, match="nothing: no such directory; shipped: austen"):
         language.load("nothing")
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
         language.load(tmp_path)

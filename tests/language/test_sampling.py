@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lora_np.language.sampling import Sampling
+from lora_np.language.generation import Sampling
 
 RULES = [
     {"temperature": 0.5},
