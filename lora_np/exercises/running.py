@@ -14,7 +14,16 @@ HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, not
 
 
 class Namespace:
-    """The names that a submission defines, as its cells are run one after the other."""
+    """The names that a submission defines, as its cells are run one after the other.
+
+    Examples
+    --------
+    >>> names = Namespace()
+    >>> names.run("half = lambda x: x / 2", "cell 1"), names.run("1 / 0", "cell 2")
+    ('', 'ZeroDivisionError: division by zero (line 1)')
+    >>> names.names["half"](3)
+    1.5
+    """
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {"__name__": "submission"}
@@ -50,6 +59,13 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
     -------
     dict
         Never an exception, except for Ctrl-C.
+
+    Examples
+    --------
+    >>> call(lambda rows: rows.pop(), [[1, 2]], {})
+    {'value': 2, 'arguments': [[1]]}
+    >>> call(lambda rows: rows[5], [[1, 2]], {})["kind"]
+    'IndexError'
     """
     if not callable(function):
         return {"error": f"a function is needed, got {type(function).__name__}", "kind": "missing"}

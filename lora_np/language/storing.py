@@ -180,6 +180,11 @@ def located_adapter(adapter: str | os.PathLike[str]) -> Path:
     ------
     FileNotFoundError
         If there is neither.
+
+    Examples
+    --------
+    >>> located_adapter("king-james").name
+    'king-james'
     """
     return Path(adapter) if Path(adapter).is_file() else existing(adapter, "adapters")
 
@@ -213,6 +218,11 @@ def read_text(source: str | os.PathLike[str]) -> str:
         If the file does not exist.
     ValueError
         If it is empty, not text in UTF-8, more than 256 MiB, or not a regular file.
+
+    Examples
+    --------
+    >>> read_text("genesis").split()[3:6]
+    ['In', 'the', 'beginning']
     """
     if str(source) == "-":
         content = limited(sys.stdin.buffer, "standard input")
@@ -262,6 +272,11 @@ def shipped() -> list[str]:
     See Also
     --------
     load : Open one of them.
+
+    Examples
+    --------
+    >>> shipped()
+    ['austen']
     """
     return list(shipped_paths("models"))
 
@@ -301,6 +316,16 @@ def save(
 
     A head that no longer has the embedding's numbers, because an adapter was merged into one of the two, is
     stored separately, and ``tie_word_embeddings`` is false.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> copy = Path(tempfile.mkdtemp()) / "copy"
+    >>> save(load("austen"), copy, dtype="float16")
+    >>> sorted(path.name for path in copy.iterdir())
+    ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
+    >>> load(copy).config["dtype"]
+    'float16'
     """
     if dtype is not None:
         float_dtype(dtype)
