@@ -128,6 +128,44 @@ def test_the_page_of_search_has_one_heading_and_excerpts_without_tex(open_page):
     assert not [each for each in excerpts if "\\" in each]
 
 
+# What a newcomer types, and where the word is explained or used: the first page after the glossary.
+ASKED = {
+    "rank": ("lessons/01-see-rank", "use/choose-a-rank"),
+    "alpha": ("understand/alpha",),
+    "merge": ("use/merge",),
+    "memory": ("understand/faq", "use/plan", "use/calculator"),
+    "QLoRA": ("lessons/20-four-bits", "use/quantise"),
+    "DoRA": ("claims/dora-better", "understand/family"),
+    "PEFT": ("use/peft",),
+    "target modules": ("understand/questions", "understand/faq"),
+    "GGUF": ("use/convert", "use/quantise"),
+    "learning rate": ("lessons/19-is-a-lora-enough", "claims/rate-ten-times", "understand/questions"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_search_shows_a_word_and_then_its_page(open_page, asked):
+    page = open_page(f"search.html?q={asked}")
+    found = page.locator("#search-results li")
+    found.nth(3).wait_for()
+    pages = [each.get_attribute("href").partition(".html") for each in found.locator("a").all()]
+    assert (pages[0][0], pages[0][2].partition("#")[2]) == (
+        "reference/glossary",
+        f"term-{asked.replace(' ', '-')}",
+    )
+    assert next(name for name, _, _ in pages if name != "reference/glossary") in ASKED[asked]
+    meaning = found.first.locator("p.context")
+    meaning.wait_for()
+    assert meaning.inner_text().startswith(f"{asked}: ")
+
+
+def test_search_for_a_name_shows_the_function(open_page):
+    page = open_page("search.html?q=truncated_svd")
+    first = page.locator("#search-results li a").first
+    first.wait_for()
+    assert first.get_attribute("href") == "reference/linalg.html#lora_np.linalg.truncated_svd"
+
+
 @pytest.mark.parametrize("path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"])
 def test_without_script_there_are_figures(open_page, path):
     page = open_page(path, java_script_enabled=False)
