@@ -82,6 +82,18 @@ def test_functions_come_before_classes(site):
     assert mixed > 10
 
 
+@pytest.mark.parametrize("package", ["linalg", "nn", "accounting"])
+def test_many_functions_are_listed_once_each_under_their_subject(site, package):
+    content = (site / "reference" / f"{package}.html").read_text(encoding="utf-8")
+    before, _, _ = content.partition('<p class="rubric">Classes</p>')
+    subjects = re.findall(r'<p class="rubric">(.*?)</p>', before)
+    listed = re.findall(r'<tr[^>]*><td><p><a [^>]*title="([\w.]+)"', before)
+    module = importlib.import_module(f"lora_np.{package}")
+    functions = [name for name in module.__all__ if inspect.isroutine(getattr(module, name))]
+    assert sorted(name.rpartition(".")[2] for name in listed) == sorted(functions)
+    assert 2 < len(subjects) <= len(functions) / 2
+
+
 def test_no_attribute_is_listed_without_a_word(site):
     for path in (site / "reference").glob("*.html"):
         content = path.read_text(encoding="utf-8")
