@@ -124,9 +124,9 @@
   // ---- curves: both have one scale of what is missing
 
   const narrow = matchMedia("(max-width: 40rem)").matches;
-  const TOP = 26, BOTTOM = narrow ? 330 : 170, MIDDLE = 400, LEFT = narrow ? 76 : 56, RIGHT = 740;
+  const [WIDTH, LEFT, MIDDLE, RIGHT, TOP, BOTTOM] = narrow ? [400, 44, 222, 390, 26, 190] : [760, 56, 400, 740, 26, 170];
   const down = (share) => TOP + ((BOTTOM - TOP) * Math.log(share)) / Math.log(picture.errors.at(-1) * 0.9);
-  const across = (n) => LEFT + ((MIDDLE - 30 - LEFT) * n) / STEPS;
+  const across = (n) => LEFT + ((MIDDLE - (narrow ? 22 : 30) - LEFT) * n) / STEPS;
   const along = (rank) => MIDDLE + ((RIGHT - MIDDLE) * rank) / 60;
   const point = (x, y) => `${x.toFixed(1)},${y.toFixed(1)}`;
 
@@ -138,15 +138,15 @@
   }
 
   function axes() {
-    find(".front-plot").setAttribute("viewBox", `0 0 760 ${BOTTOM + 42}`);
+    find(".front-plot").setAttribute("viewBox", `0 0 ${WIDTH} ${BOTTOM + 42}`);
     for (const share of [1, 0.5, 0.2, 0.1, 0.05]) {
       svg("line", { class: "front-grid", x1: LEFT, x2: RIGHT, y1: down(share), y2: down(share) });
       svg("text", { x: LEFT - 6, y: down(share) + 4, "text-anchor": "end" }, percent(share));
     }
     for (const n of narrow ? [0, 150] : [0, 100, 200, 300]) svg("text", { x: across(n), y: BOTTOM + 18, "text-anchor": "middle" }, n);
     for (const rank of narrow ? [8, 20, 60] : [1, 8, 20, 40, 60]) svg("text", { x: along(rank), y: BOTTOM + 18, "text-anchor": "middle" }, rank);
-    svg("text", { class: "front-title", x: LEFT, y: 14 }, "what is missing, step by step");
-    svg("text", { class: "front-title", x: MIDDLE, y: 14 }, "the least that each rank can miss");
+    svg("text", { class: "front-title", x: LEFT, y: 14 }, narrow ? "missing, step by step" : "what is missing, step by step");
+    svg("text", { class: "front-title", x: MIDDLE, y: 14 }, narrow ? "the least for each rank" : "the least that each rank can miss");
     svg("text", { x: across(150), y: BOTTOM + 36, "text-anchor": "middle" }, "steps");
     svg("text", { x: along(30), y: BOTTOM + 36, "text-anchor": "middle" }, "rank");
     part("best").setAttribute("d", `M${picture.errors.map((error, rank) => point(along(rank), down(error))).join("L")}`);
