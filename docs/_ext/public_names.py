@@ -60,7 +60,7 @@ def by_subject(name: str, functions: Sequence[str]) -> dict[str, list[str]]:
     module, subjects = importlib.import_module(name), dict[str, list[str]]()
     for public in functions:
         file = importlib.import_module(inspect.unwrap(getattr(module, public)).__module__)
-        subject = re.split(r"[.:;,](?=\s)", f"{file.__doc__} ")[0]
+        subject = re.sub(r":\w+:(`\w+`)", r"`\1`", re.split(r"[.:;,](?=\s)", f"{file.__doc__} ")[0])
         subjects.setdefault(subject, []).append(public)
     return subjects if 10 < len(functions) >= 2 * len(subjects) > 2 else {}
 
