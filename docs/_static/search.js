@@ -1,5 +1,5 @@
 // Excerpts of what was found without TeX: a formula of letters as it is, any other as an ellipsis. And without what is
-// said to readers who have no script.
+// said to readers who have no script, and the buttons of a lesson.
 // Found first: the glossary, then pages that have the words in their title, and of these what is to be used or learned from
 // before functions, exercises, and what is said to developers.
 (() => {
@@ -20,7 +20,9 @@
     return /[\\{}^_&]/.test(tex) ? "…" : tex;
   };
   Search.htmlToText = (html, anchor) => {
-    const readable = html.replace(/<noscript>.*?<\/noscript>/gs, "").replace(/\\\((.+?)\\\)|\\\[(.+?)\\\]/gs, formula);
+    const readable = html
+      .replace(/<noscript>.*?<\/noscript>|<p class="lesson-links">.*?<\/p>/gs, "")
+      .replace(/\\\((.+?)\\\)|\\\[(.+?)\\\]/gs, formula);
     if (!anchor?.startsWith("#term-")) return plain(readable, anchor);
     const term = new DOMParser().parseFromString(readable, "text/html").querySelector(anchor);
     return `${plain(readable, anchor)}: ${term.nextElementSibling.textContent.trim()}`;
