@@ -40,6 +40,44 @@ EXCEPTIONS = {"numpy.linalg.LinAlgError"} | {
     if inspect.isclass(thing) and issubclass(thing, BaseException)
 }
 
+# What no example can show: each with its reason.
+WITHOUT_EXAMPLE = {
+    "lora_np.cli.main": "ends the process",
+    "lora_np.course.open_lab": "runs until somebody stops it",
+    "lora_np.course.tour": "trains for many seconds; the page on it shows what it finds",
+    "lora_np.adapters.CheckedModule": "a row in the table of check",
+    "lora_np.adapters.ComparedPart": "a row in the table of diff",
+    "lora_np.adapters.InspectedModule": "a row in the table of inspect",
+    "lora_np.adapters.Overlapping": "a row in the table of overlap",
+    "lora_np.adapters.ResizedModule": "a row in the table of resize",
+}
+
+
+def named(annotation):
+    return set(re.findall(r"\w+", str(annotation)))
+
+
+def handed_out(things):
+    """Names of classes that functions, or what these return, hand out: the function's example shows them."""
+
+    def of(thing):
+        if not inspect.isclass(thing):
+            return named(getattr(inspect.unwrap(thing), "__annotations__", {}).get("return"))
+        getters = [each.fget for each in vars(thing).values() if isinstance(each, property)]
+        fields = [each for base in thing.__mro__ for each in inspect.get_annotations(base).values()]
+        return set().union(*map(of, getters), *map(named, fields))
+
+    found, parts = set(), {thing.__name__: of(thing) for thing in things if inspect.isclass(thing)}
+    waiting = set().union(*(of(thing) for thing in things if not inspect.isclass(thing)))
+    while waiting:
+        found |= waiting
+        waiting = set().union(*(parts.get(name, set()) for name in waiting)) - found
+    return found
+
+
+def lacks_example(thing, shown):
+    return ">>>" not in (thing.__doc__ or "") and not (inspect.isclass(thing) and thing.__name__ in shown)
+
 
 def complaints(name, thing):
     """The validator's, of the checks chosen above, and ours."""
@@ -66,6 +104,32 @@ def complaints(name, thing):
 def test_docstring(name):
     found = list(complaints(name, THINGS[name]))
     assert not found, "\n".join(found)
+
+
+def test_everything_that_is_called_has_an_example():
+    shown = handed_out(THINGS.values())
+    lacking = {name for name in THINGS.keys() - METHODS if lacks_example(THINGS[name], shown)}
+    assert lacking == WITHOUT_EXAMPLE.keys()
+
+
+def test_a_result_needs_no_example_of_its_own():
+    class Part:
+        """Something."""
+
+    class Result:
+        """Something."""
+
+        part: "Part"
+
+    class Start:
+        """Something."""
+
+    def result() -> "Result | None":
+        """Something."""
+
+    things = [Part, Result, Start, result]
+    shown = handed_out(things)
+    assert [each.__name__ for each in things if lacks_example(each, shown)] == ["Start", "result"]
 
 
 def test_what_is_wrong_is_found():

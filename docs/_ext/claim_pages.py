@@ -256,7 +256,7 @@ def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 
 def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
-    left, right, top, bottom = (4, 4, 4, 4) if small else (62, 16, 12, 44)
+    left, right, top, bottom = (4, 4, 4, 4) if small else (84, 16, 34, 60)
     floor = min(y for points in drawn.values() for _, y in points)
     lows = [min(y for _, y in points) for points in drawn.values()]
     thirds = max(sorted(y for _, y in points)[:3][-1] for points in drawn.values())
@@ -276,13 +276,11 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
             parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
         for power in range(math.ceil(x0), math.floor(x1) + 1):
             x = at_x(10.0**power)
-            parts.append(f'<text class="x" x="{x:.1f}" y="{height - bottom + 18}">{10.0**power:g}</text>')
+            parts.append(f'<text class="x" x="{x:.1f}" y="{height - bottom + 24}">{10.0**power:g}</text>')
             parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
         middle = (left + width - right) / 2
         parts.append(f'<text class="x" x="{middle:.0f}" y="{height - 6}">learning rate</text>')
-        parts.append(
-            f'<text class="x" transform="translate(14 {(height - bottom) / 2:.0f}) rotate(-90)">test loss</text>'
-        )
+        parts.append(f'<text x="{left}" y="20">test loss</text>')
     for i, points in enumerate(drawn.values()):
         colour = COLOURS[i % len(COLOURS)]
         inside = [(at_x(x), at_y(y)) for x, y in points if y <= ceiling]

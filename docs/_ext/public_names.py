@@ -7,6 +7,7 @@ Each thing is documented once, in its package. Wherever else it can be imported 
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -43,14 +44,25 @@ class FrontDoor(SphinxDirective):
 
 
 def table(name: str) -> str:
-    """Summaries of the functions of a module, then of its classes."""
+    """Summaries of the functions of a module, by what they are for if they are many, then of its classes."""
     functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
     parts = [f".. currentmodule:: {name}"]
-    for title, names in (("Functions", functions), ("Classes", classes)):
+    subjects = by_subject(name, functions)
+    for title, names in (*(subjects or {"Functions": functions}).items(), ("Classes", classes)):
         rows = "\n".join(f"   {public}" for public in sorted(names, key=str.lower))
         if names:
             parts += [f".. rubric:: {title}", f".. autosummary::\n   :nosignatures:\n\n{rows}"]
     return "\n\n".join(parts) + "\n"
+
+
+def by_subject(name: str, functions: Sequence[str]) -> dict[str, list[str]]:
+    """Many functions under the first words of their files; empty if a file has hardly more than one."""
+    module, subjects = importlib.import_module(name), dict[str, list[str]]()
+    for public in functions:
+        file = importlib.import_module(inspect.unwrap(getattr(module, public)).__module__)
+        subject = re.sub(r":\w+:(`\w+`)", r"`\1`", re.split(r"[.:;,](?=\s)", f"{file.__doc__} ")[0])
+        subjects.setdefault(subject, []).append(public)
+    return subjects if 10 < len(functions) >= 2 * len(subjects) > 2 else {}
 
 
 def by_kind(name: str, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:

@@ -18,7 +18,11 @@
 
   const start = numbers(picture.start);
   const change = numbers(picture.goal).map((value, i) => value - start[i]);
-  const norm = (values) => { let sum = 0; for (const value of values) sum += value * value; return Math.sqrt(sum); };
+  function norm(values) {
+    let sum = 0;
+    for (let i = 0; i < values.length; i++) sum += values[i] * values[i];
+    return Math.sqrt(sum);
+  }
   const size = norm(change);
 
   // Numbers that are the same on every visit, between -1 and 1 (Lehmer's generator, Park and Miller 1988).
@@ -32,6 +36,9 @@
   const component = () => ({ b: slot(D, () => 0), a: slot(K, () => random() / Math.sqrt(K)) }); // a column of B, a row of A
 
   let components = [], learned = new Float64Array(D * K), steps = 0, missing = [1], work, frame, next;
+  let drawn = 0, loss = ""; // points of the curve, and these as a path
+  let product = new Float64Array(D * K); // of the step that is under way
+  const error = new Float64Array(D * K);
 
   // Adam, with a rate that falls to zero by a half cosine.
   function adam({ value, m, v, g }, step) {
@@ -46,7 +53,7 @@
 
   // One step of training, which pauses after each piece of work: B A, then the gradients (B A - change) A^T, B^T (B A - change).
   function* step() {
-    const product = new Float64Array(D * K);
+    product.fill(0);
     for (const { b, a } of components) {
       for (let i = 0, at = 0; i < D; i++) {
         const left = b.value[i];
@@ -54,7 +61,7 @@
       }
       yield 1;
     }
-    const error = product.map((value, i) => value - change[i]);
+    for (let i = 0; i < error.length; i++) error[i] = product[i] - change[i];
     for (const { b, a } of components) {
       b.g.fill(0);
       a.g.fill(0);
@@ -69,7 +76,7 @@
       }
       yield 2;
     }
-    learned = product;
+    [learned, product] = [product, learned];
     missing.push(norm(error) / size);
     steps += 1;
     for (const { b, a } of components) {
@@ -82,41 +89,46 @@
 
   const canvases = Object.fromEntries([...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
 
-  // Values from 0 to 1 in grey; or from -1 to 1, blue below zero, white at zero, orange above: hues that all can tell apart.
-  function paint(name, width, height, value, signed) {
+  // A pixel for each of 511 values from -1 to 1.
+  function pixels(colour) {
+    const image = new ImageData(511, 1);
+    for (let i = 0; i < 511; i++) image.data.set([...colour((i - 255) / 255), 255], 4 * i);
+    return new Uint32Array(image.data.buffer);
+  }
+
+  // From 0 to 1 in grey; or blue below zero, white at zero, orange above: hues that all can tell apart.
+  const GREY = pixels((x) => Array(3).fill(255 * Math.max(0, x)));
+  const SIGNED = pixels((x) => (x < 0 ? [255 + 255 * x, 255 + 165 * x, 255 + 95 * x] : [255 - 50 * x, 255 - 165 * x, 255 - 255 * x]));
+  const images = {};
+
+  function paint(name, width, height, value, colour) {
     const canvas = canvases[name];
-    if (canvas.width !== width) canvas.width = width;
-    if (canvas.height !== height) canvas.height = height;
-    const image = new ImageData(width, height), { data } = image;
-    for (let at = 0, to = 0; at < width * height; at++, to += 4) {
-      const x = value(at), share = Math.min(1, Math.abs(x));
-      if (!signed) data[to] = data[to + 1] = data[to + 2] = 255 * Math.min(1, Math.max(0, x));
-      else {
-        data[to] = 255 - share * (x < 0 ? 255 : 50);
-        data[to + 1] = 255 - share * 165;
-        data[to + 2] = 255 - share * (x < 0 ? 95 : 255);
-      }
-      data[to + 3] = 255;
+    if (images[name]?.width !== width || images[name].height !== height) {
+      [canvas.width, canvas.height, images[name]] = [width, height, new ImageData(width, height)];
     }
-    canvas.getContext("2d").putImageData(image, 0, 0);
+    const shown = new Uint32Array(images[name].data.buffer);
+    for (let at = 0; at < shown.length; at++) {
+      shown[at] = colour[Math.round(255 * Math.min(1, Math.max(-1, value(at)))) + 255];
+    }
+    canvas.getContext("2d").putImageData(images[name], 0, 0);
   }
 
   function pictures() {
     const rank = components.length;
-    paint("W", K, D, (at) => start[at] + learned[at]);
-    paint("BA", K, D, (at) => 1.3 * learned[at], true);
-    paint("B", rank, D, (at) => 1.6 * components[at % rank].b.value[Math.floor(at / rank)], true);
-    paint("A", K, rank, (at) => 1.6 * components[Math.floor(at / K)].a.value[at % K], true);
+    paint("W", K, D, (at) => start[at] + learned[at], GREY);
+    paint("BA", K, D, (at) => 1.3 * learned[at], SIGNED);
+    paint("B", rank, D, (at) => 1.6 * components[at % rank].b.value[Math.floor(at / rank)], SIGNED);
+    paint("A", K, rank, (at) => 1.6 * components[Math.floor(at / K)].a.value[at % K], SIGNED);
   }
 
   // ---- curves: both have one scale of what is missing
 
   const narrow = matchMedia("(max-width: 40rem)").matches;
-  const TOP = 26, BOTTOM = narrow ? 330 : 170, MIDDLE = 400, LEFT = narrow ? 76 : 56, RIGHT = 740;
+  const [WIDTH, LEFT, MIDDLE, RIGHT, TOP, BOTTOM] = narrow ? [400, 44, 222, 390, 26, 190] : [760, 56, 400, 740, 26, 170];
   const down = (share) => TOP + ((BOTTOM - TOP) * Math.log(share)) / Math.log(picture.errors.at(-1) * 0.9);
-  const across = (n) => LEFT + ((MIDDLE - 30 - LEFT) * n) / STEPS;
+  const across = (n) => LEFT + ((MIDDLE - (narrow ? 22 : 30) - LEFT) * n) / STEPS;
   const along = (rank) => MIDDLE + ((RIGHT - MIDDLE) * rank) / 60;
-  const path = (points) => `M${points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L")}`;
+  const point = (x, y) => `${x.toFixed(1)},${y.toFixed(1)}`;
 
   function svg(tag, attributes, text = "") {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -126,23 +138,24 @@
   }
 
   function axes() {
-    find(".front-plot").setAttribute("viewBox", `0 0 760 ${BOTTOM + 42}`);
+    find(".front-plot").setAttribute("viewBox", `0 0 ${WIDTH} ${BOTTOM + 42}`);
     for (const share of [1, 0.5, 0.2, 0.1, 0.05]) {
       svg("line", { class: "front-grid", x1: LEFT, x2: RIGHT, y1: down(share), y2: down(share) });
       svg("text", { x: LEFT - 6, y: down(share) + 4, "text-anchor": "end" }, percent(share));
     }
     for (const n of narrow ? [0, 150] : [0, 100, 200, 300]) svg("text", { x: across(n), y: BOTTOM + 18, "text-anchor": "middle" }, n);
     for (const rank of narrow ? [8, 20, 60] : [1, 8, 20, 40, 60]) svg("text", { x: along(rank), y: BOTTOM + 18, "text-anchor": "middle" }, rank);
-    svg("text", { class: "front-title", x: LEFT, y: 14 }, "what is missing, step by step");
-    svg("text", { class: "front-title", x: MIDDLE, y: 14 }, "the least that each rank can miss");
+    svg("text", { class: "front-title", x: LEFT, y: 14 }, narrow ? "missing, step by step" : "what is missing, step by step");
+    svg("text", { class: "front-title", x: MIDDLE, y: 14 }, narrow ? "the least for each rank" : "the least that each rank can miss");
     svg("text", { x: across(150), y: BOTTOM + 36, "text-anchor": "middle" }, "steps");
     svg("text", { x: along(30), y: BOTTOM + 36, "text-anchor": "middle" }, "rank");
-    part("best").setAttribute("d", path(picture.errors.map((error, rank) => [along(rank), down(error)])));
+    part("best").setAttribute("d", `M${picture.errors.map((error, rank) => point(along(rank), down(error))).join("L")}`);
   }
 
   function curves() {
     const rank = components.length, now = missing.at(-1);
-    part("loss").setAttribute("d", path(missing.map((share, n) => [across(n), down(share)])));
+    while (drawn < missing.length) loss += `${drawn ? "L" : "M"}${point(across(drawn), down(missing[drawn++]))}`;
+    part("loss").setAttribute("d", loss);
     part("dot").setAttribute("cx", along(rank));
     part("dot").setAttribute("cy", down(now));
     for (const [name, value] of Object.entries({ x1: LEFT, x2: along(rank), y1: down(picture.errors[rank]), y2: down(picture.errors[rank]) })) {
@@ -162,7 +175,7 @@
 
   function train() {
     cancelAnimationFrame(frame);
-    [steps, missing, work] = [0, [missing.at(-1)], null];
+    [steps, missing, work, drawn, loss] = [0, [missing.at(-1)], null, 0, ""];
     for (const { b, a } of components) for (const { m, v } of [b, a]) { m.fill(0); v.fill(0); }
     frame = requestAnimationFrame(advance);
   }
@@ -175,7 +188,7 @@
       if (piece.done) work = null;
       else done += piece.value;
     }
-    if (!still || steps === STEPS) {
+    if (still ? steps === STEPS : drawn < missing.length) {
       pictures();
       curves();
     }
@@ -266,7 +279,7 @@
 
   for (const select of Object.values(choices)) select.addEventListener("input", answer);
 
-  paint("W0", K, D, (at) => start[at]);
+  paint("W0", K, D, (at) => start[at], GREY);
   axes();
   answer();
   take(8);

@@ -63,7 +63,7 @@
 
   // ---- the loss
 
-  const lowest = Math.log(task.best.at(-1) * 0.8), highest = Math.log(task.best[0] * 1.6);
+  const lowest = Math.log(task.best.at(-1) * 0.65), highest = Math.log(task.best[0] * 1.6);
   const across = (step) => LEFT + ((RIGHT - LEFT) * step) / STEPS;
   const down = (loss) => {
     const share = (highest - Math.log(Math.max(loss, 1e-12))) / (highest - lowest);
@@ -176,7 +176,7 @@
     find(".training-factors").style.setProperty("--rank", rank);
     paint("best", best(rank), largest);
     line("own", task.best[rank], `best of rank ${rank}`, -5);
-    line("full", task.best.at(-1), "best full update", 13);
+    line("full", task.best.at(-1), "best full update", 14);
     history.replaceState(null, "", `#${new URLSearchParams(settings)}`);
     draw();
     if (seen) go();

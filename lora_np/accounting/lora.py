@@ -180,6 +180,13 @@ class ModelCount(Shown):
         The memory that the arrays take; of a quantised weight, that of its codes and scales. None of shapes.
     table : Table
         One row for each array, or for each group of alike modules.
+
+    Examples
+    --------
+    >>> from lora_np.accounting import count
+    >>> found = count("llama-2-7b")
+    >>> found.trainable, found.frozen
+    (6738415616, 0)
     """
 
     trainable: int

@@ -499,6 +499,12 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     See Also
     --------
     training_memory : One of the three.
+
+    Examples
+    --------
+    >>> found = compare_memory("llama-2-7b", rank=8, targets=["q_proj", "v_proj"])
+    >>> {way: f"{memory.total / 1e9:.0f} GB" for way, memory in found.ways.items()}
+    {'full': '54 GB', 'LoRA': '14 GB', 'QLoRA': '5 GB'}
     """
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):

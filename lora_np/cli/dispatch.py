@@ -95,6 +95,18 @@ def run(arguments: list[str]) -> int:
     -----
     Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that does not
     fit), and 130 that Ctrl-C ended the command.
+
+    Examples
+    --------
+    >>> run(["count", "100x120", "--rank", "8"])
+    100 x 120
+    update  rank  trainable  of full  times fewer    base   total
+    ------  ----  ---------  -------  -----------  ------  ------
+    full             12,000  100.00%         1.00  12,000  12,000
+    LoRA       8      1,760   14.67%         6.82  12,000  13,760
+    Break-even: LoRA has fewer numbers than a full update up to rank 54.
+    <BLANKLINE>
+    0
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it

@@ -334,6 +334,15 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     -------
     Outcome
         A verdict on each law.
+
+    Examples
+    --------
+    >>> from lora_np.exercises import call, exercise
+    >>> def caller(arguments, rules):
+    ...     return call(lambda d, k, r: d * k, arguments, rules)
+    >>> outcome = judge(exercise("lora_count"), caller, QUESTIONS)
+    >>> outcome.points, [verdict.passed for verdict in outcome.verdicts]
+    (0, [False])
     """
     answer = Answer(exercise, caller)
     found: list[Broken | None] = []
@@ -521,5 +530,10 @@ def plural(count: int, what: str) -> str:
     -------
     str
         As in ``"2 points"``.
+
+    Examples
+    --------
+    >>> plural(1, "point"), plural(3, "point")
+    ('1 point', '3 points')
     """
     return f"{count} {what}" if count == 1 else f"{count} {what}s"

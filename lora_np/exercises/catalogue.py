@@ -188,6 +188,11 @@ def other_questions(rng: np.random.Generator | int) -> list[int]:
     -------
     list of int
         For `judge`.
+
+    Examples
+    --------
+    >>> other_questions(71)
+    [71, 1, 71, 2, 71, 3, 71, 4]
     """
     drawn = rng.integers(2**31) if isinstance(rng, np.random.Generator) else rng
     first = whole_number("rng", drawn, minimum=0)

@@ -36,6 +36,16 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
         If no lesson has such a number.
     OSError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> written, kept = start(folder, [1])
+    >>> [path.name for path in written], kept
+    (['01-see-rank.ipynb', '01-see-rank.py'], [])
+    >>> len(start(folder, [1])[1])  # nothing is overwritten
+    2
     """
     files = {}
     for lesson in lessons(numbers):
@@ -56,6 +66,13 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     -------
     dict
         In the notebook format, version 4.5: see `notebook_text`.
+
+    Examples
+    --------
+    >>> from lora_np.exercises import lessons
+    >>> (lesson,) = lessons([1])
+    >>> [cell["id"] for cell in notebook(lesson)["cells"]][:5]
+    ['title', 'imports', 'column_of_product-statement', 'column_of_product', 'column_of_product-check']
     """
     text = opening(lesson, 'After an attempt, `exercises.solution("NAME")` explains how it can be done.')
     cells = [markdown("title", text), code("imports", f"{HEADER}from lora_np import exercises")]
@@ -88,6 +105,14 @@ def notebook_text(content: Mapping[str, Any]) -> str:
     -------
     str
         The same bytes each time.
+
+    Examples
+    --------
+    >>> print(notebook_text({"nbformat": 4, "cells": []}), end="")
+    {
+     "cells": [],
+     "nbformat": 4
+    }
     """
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -146,6 +171,12 @@ def heading(exercise: Exercise, number: int) -> str:
     -------
     str
         A heading of the second level.
+
+    Examples
+    --------
+    >>> from lora_np.exercises import exercise
+    >>> heading(exercise("lora_count"), number=2)
+    '## 2. Count a LoRA (1 point, easy, 5 minutes)'
     """
     return f"## {number}. {exercise.title} ({plural(exercise.points, 'point')}, {exercise.effort})"
 

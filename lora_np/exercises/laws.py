@@ -20,6 +20,12 @@ class LawBroken(AssertionError):  # noqa: N818
         The law, as a sentence; empty inside a law, which does not need to say its name.
     detail : str
         What was found, and what would have been right.
+
+    Examples
+    --------
+    >>> error = LawBroken("A rank is at most the number of rows", "got 5 for 4 rows")
+    >>> error.name, error.detail
+    ('A rank is at most the number of rows', 'got 5 for 4 rows')
     """
 
     def __init__(self, name: str, detail: str = "") -> None:

@@ -29,6 +29,14 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
     -------
     str
         The last line of the error, and where it is in the cell.
+
+    Examples
+    --------
+    >>> names = {}
+    >>> run_cell("half = lambda x: x / 2", "cell 1", names), run_cell("1 / 0", "cell 2", names)
+    ('', 'ZeroDivisionError: division by zero (line 1)')
+    >>> names["half"](3)
+    1.5
     """
     try:
         exec(compile(source, f"<{title}>", "exec", dont_inherit=True), names)
@@ -59,6 +67,13 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
     -------
     dict
         Never an exception, except for Ctrl-C.
+
+    Examples
+    --------
+    >>> call(lambda rows: rows.pop(), [[1, 2]], {})
+    {'value': 2, 'arguments': [[1]]}
+    >>> call(lambda rows: rows[5], [[1, 2]], {})["kind"]
+    'IndexError'
     """
     if not callable(function):
         return {"error": f"a function is needed, got {type(function).__name__}", "kind": "missing"}

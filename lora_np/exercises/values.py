@@ -10,7 +10,15 @@ import numpy as np
 
 
 class WireError(ValueError):
-    """A received value is not a message, or a value cannot be sent."""
+    """A received value is not a message, or a value cannot be sent.
+
+    Examples
+    --------
+    >>> encode({3})
+    Traceback (most recent call last):
+        ...
+    lora_np.exercises.values.WireError: builtins.set is neither a number nor an array
+    """
 
 
 class Remote:
@@ -20,6 +28,12 @@ class Remote:
     ----------
     number : int
         Its place among the functions of a call.
+
+    Examples
+    --------
+    >>> document, _ = encode([0.1, Remote(2)])  # a number, and the third function
+    >>> document
+    [0.1, {'function': 2}]
     """
 
     def __init__(self, number: int) -> None:
@@ -45,6 +59,12 @@ def encode(thing: Any) -> tuple[Any, bytes]:
     ------
     WireError
         If it holds something else than numbers, text, arrays, lists, tuples and dicts.
+
+    Examples
+    --------
+    >>> document, arrays = encode(("B", np.array([1.0, 2.0])))
+    >>> document, len(arrays)
+    ({'tuple': ['B', {'array': '<f8', 'shape': [2], 'start': 0}]}, 16)
     """
     arrays = bytearray()
 
@@ -97,6 +117,11 @@ def decode(document: Any, arrays: bytes) -> Any:
     WireError
         If it is not what `encode` writes, or too large: more than 32 axes, text of more than 10,000
         characters, lists in lists deeper than 100, or arrays that together take more bytes than there are.
+
+    Examples
+    --------
+    >>> decode(*encode({"rank": 2, "B": np.eye(1, 2)}))
+    {'rank': 2, 'B': array([[1., 0.]])}
     """
     left = len(arrays)
 

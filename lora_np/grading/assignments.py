@@ -47,6 +47,14 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
         If a lesson does not exist.
     OSError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> written, _ = nbgrader(folder, [1])
+    >>> [path.relative_to(folder).as_posix() for path in written]
+    ['nbgrader_config.py', 'source/01-see-rank/01-see-rank.ipynb', 'solutions/01-see-rank.md']
     """
     files = {folder / "nbgrader_config.py": CONFIG}
     for lesson in lessons(numbers):

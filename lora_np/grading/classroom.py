@@ -205,6 +205,15 @@ def grade(
     See Also
     --------
     check_file : Check one file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.exercises import solution
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "alice.py").write_text(solution("lora_count").code)
+    >>> grade(folder, only=["lora_count"], rng=0, jobs=1).table.rows
+    (('alice', 1, 1, ''),)
     """
     limits = Limits() if limits is None else limits
     beyond = partial(HandedIn, failure=f"Only {MOST} files of one student are graded.")
@@ -259,6 +268,14 @@ def check_out(path: Path, submissions: Path) -> None:
     ------
     ValueError
         If it is a directory, is among the submissions, or is a file of another kind.
+
+    Examples
+    --------
+    >>> check_out(Path("grades.csv"), Path("submissions"))
+    >>> check_out(Path("submissions/grades.csv"), Path("submissions"))
+    Traceback (most recent call last):
+        ...
+    ValueError: grades must not be written among the submissions in submissions, got submissions/grades.csv
     """
     if path.name == "" or path.is_dir():
         raise ValueError(f"grades must go into a file, got the directory {str(path)!r}")

@@ -26,6 +26,12 @@ def mistake(name: str, *, breaks: str) -> Any:
     -------
     callable
         A decorator that changes nothing: the file is read, not run.
+
+    Examples
+    --------
+    >>> @mistake("a full matrix", breaks="entries")
+    ... def lora_count(d, k, r):
+    ...     return d * k
     """
     return lambda function: function
 
@@ -42,5 +48,11 @@ def alternative(name: str) -> Any:
     -------
     callable
         A decorator that changes nothing: the file is read, not run.
+
+    Examples
+    --------
+    >>> @alternative("two products instead of a sum")
+    ... def lora_count(d, k, r):
+    ...     return d * r + r * k
     """
     return lambda function: function

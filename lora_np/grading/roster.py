@@ -35,6 +35,15 @@ def read_roster(path: Path) -> list[Row]:
     ------
     ValueError
         If it is not such a table, or names a student twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "class.csv"
+    >>> with path.open("w", newline="") as file:
+    ...     csv.writer(file).writerows([["Name", "Email address"], ["alice", "alice@example.org"]])
+    >>> read_roster(path)
+    [{'Name': 'alice', 'Email address': 'alice@example.org'}]
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

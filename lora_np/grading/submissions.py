@@ -119,6 +119,15 @@ def check_file(
     --------
     grade : Check what a whole class has handed in.
     lora_np.exercises.check : Check one function, in this process.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.exercises import solution
+    >>> path = Path(tempfile.mkdtemp()) / "answers.py"
+    >>> _ = path.write_text(solution("lora_count").code)
+    >>> check_file(path).passed
+    True
     """
     limits = Limits() if limits is None else limits
     cells = cells_of(path)

@@ -44,6 +44,15 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     See Also
     --------
     read_bitsandbytes : The weight itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.hub import open_directory, safetensors
+    >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
+    >>> safetensors.save({"fc.weight": np.int8([[127, 64]]), "fc.SCB": np.float32([0.5])}, path)
+    >>> bitsandbytes_parts(open_directory(path), "fc.weight")
+    ('fc.weight', 'fc.SCB')
     """
     if f"{name}.{_OTHER_NOTE}" in model.places:
         raise HubError(f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read")
@@ -79,6 +88,15 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     See Also
     --------
     read_bitsandbytes : The weight itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.hub import open_directory, safetensors
+    >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
+    >>> safetensors.save({"fc.weight": np.int8([[127, 64]]), "fc.SCB": np.float32([0.5])}, path)
+    >>> bitsandbytes_size(open_directory(path), "fc.weight")
+    ((1, 2), 6)
     """
     parts = bitsandbytes_parts(model, name)
     held = [part for part in parts if not part.endswith(("quant_map", _NOTE, "weight_format"))]
@@ -113,6 +131,15 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     See Also
     --------
     bitsandbytes_parts : Whether there is one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.hub import open_directory, safetensors
+    >>> path = f"{tempfile.mkdtemp()}/model.safetensors"
+    >>> safetensors.save({"fc.weight": np.int8([[127, 64]]), "fc.SCB": np.float32([0.5])}, path)
+    >>> read_bitsandbytes(open_directory(path), "fc.weight").dequantised()
+    array([[0.5      , 0.2519685]], dtype=float32)
     """
     with naming(f"{model.path}: {name!r}"):
         return _read_nf4(model, name) if f"{name}.{_NOTE}" in model else _read_int8(model, name)

@@ -143,6 +143,11 @@ def directory(path: StrPath) -> Path:
     See Also
     --------
     inside : A file of a directory.
+
+    Examples
+    --------
+    >>> directory("austen").name
+    'austen'
     """
     path = located(path)
     if not path.exists():
@@ -180,6 +185,15 @@ def inside(folder: Path, name: str) -> Path:
     See Also
     --------
     directory : A directory that exists.
+
+    Examples
+    --------
+    >>> inside(directory("austen"), "config.json").name
+    'config.json'
+    >>> inside(directory("austen"), "../secret")
+    Traceback (most recent call last):
+        ...
+    lora_np.hub.reading.HubError: ...: the file name '../secret' must be a plain name inside the directory
     """
     plain = name not in ("", ".", "..") and {"/", "\\", "\0"}.isdisjoint(name) and Path(name).name == name
     if not plain:

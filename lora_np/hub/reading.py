@@ -106,6 +106,13 @@ def open_regular(path: Path) -> BufferedReader:
     See Also
     --------
     read_json : For JSON.
+
+    Examples
+    --------
+    >>> from lora_np.hub import directory
+    >>> with open_regular(directory("austen") / "config.json") as file:
+    ...     file.read(1)
+    b'{'
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:

@@ -285,6 +285,16 @@ def finetune(
     forecast : What it will take.
     generate : Generate text with the adapted model.
     likelihood : Its loss on another text.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> text = language.read_text("genesis")[:6000]
+    >>> result = finetune(
+    ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, context=64, warmup=1, progress=False
+    ... )
+    >>> result.numbers, result.after < result.before
+    (18688, True)
     """
     asked = SimpleNamespace(**locals())
     plan = Prepared(asked)

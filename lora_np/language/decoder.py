@@ -124,6 +124,15 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
     ------
     ValueError
         If the family is not understood, or an array is missing or of another shape than the config says.
+
+    Examples
+    --------
+    >>> from lora_np.hub import located
+    >>> from lora_np.models import open_model
+    >>> files = open_model(located("austen"))
+    >>> model = build(files.config, lambda name: files.read(name) if name in files else None)
+    >>> model(np.array([[1, 2, 3]])).shape  # logits of each token's successor
+    (1, 3, 96)
     """
     s = decoder_settings(config)
     modules = {module.name: module for module in s.spec.modules}
@@ -240,6 +249,13 @@ def composed_operations(model: T) -> T:
     -------
     tree
         Its results are the same up to rounding.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen, tokens = language.load("austen"), np.array([[5, 3, 8]])
+    >>> np.allclose(composed_operations(austen)(tokens), austen(tokens), atol=1e-4)
+    True
     """
 
     def composed(path: str, node: Any) -> Any:

@@ -72,6 +72,12 @@ def generate(
     restarts from the last half of that many tokens. Of several prompts, shorter ones are padded on the left,
     where nothing sees it: at temperature 0, and within the context, each text is the one that it would be
     alone, up to rounding.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> generate(language.load("austen"), "It is a truth ", tokens=20, temperature=0)
+    'It is a truth to be a great deal o'
     """
     vocabulary = vocabulary_of(model)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -119,6 +125,17 @@ def answer(
     See Also
     --------
     generate : The continuation of a text.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> template = b"{% for m in messages %}{{ m.content }}{% endfor %}"
+    >>> files = {"chat_template.jinja": template}
+    >>> speaker = replace(austen, vocabulary=language.Characters(austen.vocabulary.characters, files))
+    >>> answer(speaker, [{"role": "user", "content": "It is a truth "}], tokens=20, temperature=0)
+    'to be a great deal o'
     """
     template = Template(vocabulary_of(model), tools=bool(tools))
     row = template.tokens(messages, tools=tools, add_generation_prompt=True).tolist()

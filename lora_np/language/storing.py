@@ -166,6 +166,11 @@ def located_adapter(adapter: StrPath) -> Path:
     ------
     FileNotFoundError
         If there is neither.
+
+    Examples
+    --------
+    >>> located_adapter("king-james").name
+    'king-james'
     """
     return Path(adapter) if Path(adapter).is_file() else hub.directory(adapter)
 
@@ -189,6 +194,11 @@ def read_text(source: StrPath) -> str:
         If the file does not exist.
     ValueError
         If it is empty, not text in UTF-8, more than 256 MiB, or not a regular file.
+
+    Examples
+    --------
+    >>> read_text("genesis").split()[3:6]
+    ['In', 'the', 'beginning']
     """
     if str(source) == "-":
         content = limited(sys.stdin.buffer, "standard input")
@@ -238,6 +248,11 @@ def shipped() -> list[str]:
     See Also
     --------
     load : Open one of them.
+
+    Examples
+    --------
+    >>> shipped()
+    ['austen']
     """
     return list(hub.shipped_paths("models"))
 
@@ -275,6 +290,16 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
 
     A head that no longer has the embedding's numbers, because an adapter was merged into one of the two, is
     stored separately, and ``tie_word_embeddings`` is false.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> copy = Path(tempfile.mkdtemp()) / "copy"
+    >>> save(load("austen"), copy, dtype="float16")
+    >>> sorted(path.name for path in copy.iterdir())
+    ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json']
+    >>> load(copy).config["dtype"]
+    'float16'
     """
     if dtype is not None:
         hub.float_dtype(dtype)

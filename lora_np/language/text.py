@@ -53,6 +53,14 @@ def token_loss(
         If no label counts, there is not one for each token, or one is not a token.
     TypeError
         If labels are not integers.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> tokens = austen.vocabulary.encode("It is a truth universally acknowledged")
+    >>> round(float(token_loss(austen, tokens[None])), 2)
+    1.04
     """
     if labels is None:
         tokens, labels = tokens[:, :-1], tokens[:, 1:]
@@ -172,6 +180,15 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     ValueError
         If the text is shorter than one window or has characters outside the vocabulary, or ``context`` is
         more than the model's.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> for name in ("austen-held-out", "genesis"):
+    ...     print(name, round(likelihood(austen, language.read_text(name)[:3000]).perplexity, 1))
+    austen-held-out 3.5
+    genesis 5.6
     """
     context = within(model, model.context if context is None else context)
     rows = windows(vocabulary_of(model).encode(text), context)

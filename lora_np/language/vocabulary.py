@@ -152,6 +152,12 @@ class Subwords(Described):
         If the library cannot read it; in `encode`, if a text cannot be cut.
     ImportError
         On first use, if ``tokenizers`` is not installed.
+
+    Examples
+    --------
+    >>> letters = Subwords(Characters("abc ").tokenizer())
+    >>> letters.encode("a cab").tolist(), letters.decode([2, 0, 1])
+    ([0, 3, 2, 0, 1], 'cab')
     """
 
     def __init__(self, contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> None:

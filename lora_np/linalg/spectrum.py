@@ -20,6 +20,13 @@ class SVD(NamedTuple):
         The singular values, descending.
     Vh : ndarray of shape (r, k)
         Orthonormal rows.
+
+    Examples
+    --------
+    >>> U, s, Vh = SVD(np.eye(2), np.array([3.0, 1.0]), np.eye(2))
+    >>> (U * s) @ Vh
+    array([[3., 0.],
+           [0., 1.]])
     """
 
     U: Array

@@ -319,6 +319,12 @@ def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
     -------
     int or None
         None if P is not of that seed, or of fewer than 16 numbers.
+
+    Examples
+    --------
+    >>> P = updates.first_normals(7 + 1).reshape(1, 4, 4) / 2
+    >>> vector_of(P, 3, {"r": 4, "projection_seed": 7, "weight_tying": 0.0})
+    1
     """
     # torch draws the last 16 again where the number is not a multiple of that
     head = P.ravel()[: max(0, min(16, P.size - (P.size % 16 and 16)))] * settings["r"] ** 0.5
@@ -451,6 +457,11 @@ def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         Without a rank.
+
+    Examples
+    --------
+    >>> selecting({"peft_type": "LOHA", "r": 8, "target_modules": ["q_proj"], "bias": "none"})
+    {'target_modules': ['q_proj'], 'bias': 'none', 'peft_type': 'LORA'}
     """
     found = {key: raw[key] for key in _SELECTING if key in raw}
     if str(raw.get("bias")).endswith("_only"):
@@ -470,6 +481,11 @@ def map_of(raw: Mapping[str, Any]) -> Map | None:
     -------
     Map or None
         None of a LoRA, and of what has no row.
+
+    Examples
+    --------
+    >>> map_of({"peft_type": "LOHA"}).name
+    'LoHa'
     """
     kind = raw.get("peft_type")
     if kind == "LORA" or not isinstance(kind, str):

@@ -247,6 +247,13 @@ class LoftQ(NamedTuple):
     errors : tuple of float
         ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone, the smallest
         that of Q, B and A.
+
+    Examples
+    --------
+    >>> from lora_np.lora import loftq
+    >>> found = loftq(np.random.default_rng(0).normal(size=(8, 8)), rank=2)
+    >>> found.B.shape, found.A.shape, min(found.errors) < found.errors[0]
+    ((8, 2), (2, 8), True)
     """
 
     Q: Quantised
@@ -567,6 +574,14 @@ class Residual(Linear):
         ``W0 - (alpha/r) B A`` at the start, perhaps in few bits.
     b : ndarray of shape (d,), optional
         The bias.
+
+    Examples
+    --------
+    >>> from lora_np.lora import inject
+    >>> layer = inject(Linear(np.diag([3.0, 2.0])), rank=1, variant="pissa", rng=0)
+    >>> layer.base.W.round(6)  # the strongest direction has moved into B A
+    array([[0., 0.],
+           [0., 2.]])
     """
 
 

@@ -42,6 +42,12 @@ class Term(NamedTuple):
         ``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA.
     gram : ndarray of shape (k, k), optional
         ``X.T @ X`` of the inputs X of its module on its own data, for "regmean".
+
+    Examples
+    --------
+    >>> Term(np.array([[1.0], [2.0]]), np.array([[3.0, 0.0]]), scale=2.0).update
+    array([[ 6.,  0.],
+           [12.,  0.]])
     """
 
     B: Array

@@ -252,6 +252,11 @@ def family_of(name: str) -> Family:
     ------
     ValueError
         If it is not described.
+
+    Examples
+    --------
+    >>> family_of("qwen2").targets
+    ('q_proj', 'v_proj')
     """
     if name not in family_names():
         close = get_close_matches(name[:100], family_names(), n=3)

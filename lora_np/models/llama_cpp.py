@@ -97,6 +97,17 @@ def open_gguf(path: StrPath) -> GGUFModel:
         missing or not understood.
     OSError
         If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.hub import TensorInfo
+    >>> path = f"{tempfile.mkdtemp()}/adapter.gguf"
+    >>> gguf.write({}, None, path, metadata={"general.type": "adapter"})
+    >>> open_gguf(path)
+    Traceback (most recent call last):
+        ...
+    lora_np.hub.reading.HubError: ...: general.type is 'adapter', not 'model'
     """
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")

@@ -116,6 +116,11 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     See Also
     --------
     fused_names : The same question of experts.
+
+    Examples
+    --------
+    >>> names_are_known({"model_type": "llama"}), names_are_known({"model_type": "x", "vision_config": {}})
+    (True, False)
     """
     table, kind = _table(), str(config.get("model_type"))
     composite = any(key in config for key in ("vision_config", "audio_config"))

@@ -261,6 +261,13 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     ------
     HubError
         If a setting has a value that PEFT does not take, or one that cannot be ignored is not supported.
+
+    Examples
+    --------
+    >>> raw = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    >>> config = parse(Path("adapter_config.json"), {**raw, "rank_pattern": {"layers.0.q_proj": 2}})
+    >>> [config.rank_and_alpha(f"model.layers.{i}.q_proj") for i in (0, 1)]
+    [(2, 16.0), (8, 16.0)]
     """
     if raw.get("peft_type") != "LORA":
         raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
@@ -353,6 +360,15 @@ def checked_alpha(alpha: object) -> float:
         If it is not a number.
     ValueError
         If it is not finite, or too large.
+
+    Examples
+    --------
+    >>> checked_alpha(-16)
+    -16.0
+    >>> checked_alpha(1e30)
+    Traceback (most recent call last):
+        ...
+    ValueError: alpha must be smaller than 2**63, got 1e+30
     """
     value = number("alpha", alpha, minimum=-math.inf)
     if not abs(value) < _MAX_ALPHA:

@@ -44,6 +44,12 @@ class Pick(NamedTuple):
         Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
     parameter : str
         If a parameter is adapted instead of the module: its name in the module, or empty for a bare one.
+
+    Examples
+    --------
+    >>> from lora_np.models import ModuleSpec
+    >>> Pick(ModuleSpec("mlp.experts", "experts", (2, 8, 6)), parameter="down_proj").path("mlp.experts")
+    'mlp.experts.down_proj'
     """
 
     module: ModuleSpec
@@ -94,6 +100,13 @@ def pick(
     ------
     ValueError
         If a target matches no module, or what LoRA cannot adapt, or nothing is left.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> llama = preset("llama-2-7b")
+    >>> [each.module.name for each in pick(llama, ["q_proj", "v_proj"])]
+    ['model.layers.{}.self_attn.q_proj', 'model.layers.{}.self_attn.v_proj']
     """
     if targets is None:
         lost = target_parameters and (spec.fused or not spec.default_targets)
@@ -132,6 +145,14 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
     ------
     ValueError
         If an expression matches no module.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> check_patterns(preset("llama-2-7b"), Patterns({"q_prj": 4}))
+    Traceback (most recent call last):
+        ...
+    ValueError: rank_pattern: ...q_prj...
     """
     names = [name for module in spec.modules for name in {module.name, _parameter(module).path(module.name)}]
     for key in patterns.unused(names):
@@ -157,6 +178,12 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     ------
     ValueError
         If an entry matches no module.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> list(saved_modules(preset("llama-2-7b"), ["lm_head"]))
+    ['lm_head']
     """
     found: set[str] = set()
     for end in saved:

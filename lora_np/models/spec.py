@@ -56,6 +56,12 @@ class ModuleSpec(NamedTuple):
     called : bool
         Whether the model calls the module as one of its kind. If it only uses the weight, a PEFT adapter does
         nothing or fails.
+
+    Examples
+    --------
+    >>> q = ModuleSpec("layers.{}.q_proj", "linear", (8, 6), bias=True, ranges=(range(2),))
+    >>> q.names(), q.parameters
+    (['layers.0.q_proj', 'layers.1.q_proj'], 112)
     """
 
     name: str
@@ -269,6 +275,12 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     ------
     ModuleSpec
         A group, or a module that has no index.
+
+    Examples
+    --------
+    >>> (group,) = fold(ModuleSpec(f"layers.{i}.q_proj", "linear", (8, 8)) for i in range(3))
+    >>> group.name, group.ranges, group.parameters
+    ('layers.{}.q_proj', (range(0, 3),), 192)
     """
     alike: dict[ModuleSpec, list[tuple[int, ...]]] = {}
     for module in modules:

@@ -27,6 +27,14 @@ def layer_specs(model: Any) -> Iterator[ModuleSpec]:
     See Also
     --------
     walk : Every node of a tree.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lora_np.nn import Activation, Sequential
+    >>> model = Sequential([Linear(np.ones((4, 3))), Activation(np.tanh), Linear(np.ones((2, 4)))])
+    >>> [(spec.name, spec.shape) for spec in layer_specs(model)]
+    [('layers.0', (4, 3)), ('layers.2', (2, 4))]
     """
     layers = [(path, node) for path, node in walk(model) if isinstance(node, (Linear, Embedding))]
     embedded = {id(node.W) for _, node in layers if isinstance(node, Embedding)}

@@ -27,6 +27,22 @@ class Optimizer:
 
     A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates leaves to
     other optimizers in ``of``.
+
+    Examples
+    --------
+    >>> from lora_np import autograd, nn
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class SignDescent(Optimizer):
+    ...     lr: float = 0.5
+    ...
+    ...     def update(self, p, g, state, scratch, step, lr):
+    ...         p -= lr * np.sign(g)
+    >>> p = autograd.Tensor(np.array([3.0, -1.0]))
+    >>> run = nn.start(SignDescent(), p)
+    >>> np.sum(p**2).backward()
+    >>> run.step()
+    >>> p.data
+    array([ 2.5, -0.5])
     """
 
     lr: LearningRate
@@ -300,6 +316,16 @@ class Run:
         A tree with Tensors.
     clip : float or None
         The largest norm of all gradients together.
+
+    Examples
+    --------
+    >>> from lora_np import autograd, nn
+    >>> p = autograd.Tensor(np.ones(3))
+    >>> run = nn.start(nn.Adam(lr=0.1), p)
+    >>> np.sum(p**2).backward()
+    >>> run.step()
+    >>> run.steps, run.nbytes, p.data
+    (1, 48, array([0.9, 0.9, 0.9]))
     """
 
     def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:

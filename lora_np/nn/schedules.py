@@ -128,5 +128,10 @@ def rate_at(lr: LearningRate, step: int) -> float:
     -------
     float
         The rate.
+
+    Examples
+    --------
+    >>> rate_at(0.1, step=7), rate_at(lambda step: 0.1 / (1 + step), step=1)
+    (0.1, 0.05)
     """
     return float(lr(step) if callable(lr) else lr)

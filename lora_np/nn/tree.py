@@ -272,5 +272,10 @@ def join(path: str, name: str) -> str:
     -------
     str
         Both with a dot between.
+
+    Examples
+    --------
+    >>> join("model.layers", "0"), join("", "lm_head")
+    ('model.layers.0', 'lm_head')
     """
     return f"{path}.{name}" if path else name

@@ -39,6 +39,12 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     See Also
     --------
     sheet : A figure for several panels.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> axes(Figure().add_subplot()).spines["top"].get_visible()
+    False
     """
     if ax is None:
         import matplotlib.pyplot as plt
@@ -72,6 +78,12 @@ def sheet(figure: Figure | None, width: float, height: float, **pads: float) -> 
     See Also
     --------
     axes : One panel.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> sheet(Figure(), 6, 3).get_size_inches()
+    array([6., 3.])
     """
     if figure is None:
         import matplotlib.pyplot as plt
@@ -101,6 +113,14 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     See Also
     --------
     lines : Lines that are labelled.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> label_line(ax, 8, 0.5, "rank 8", INK)
+    >>> ax.texts[0].get_text()
+    'rank 8'
     """
     from matplotlib.patheffects import withStroke
 

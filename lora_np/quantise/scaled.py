@@ -71,6 +71,15 @@ class BlockScales:
         Those of ``dynamic_levels``, unless a file says otherwise.
     block : int
         How many scales share one.
+
+    Examples
+    --------
+    >>> from lora_np.quantise import quantise
+    >>> W = np.random.default_rng(0).normal(size=(256, 256))
+    >>> for double in (False, True):
+    ...     print(f"{quantise(W, 'nf4', double=double).bits:.3f} bits a number")
+    4.500 bits a number
+    4.127 bits a number
     """
 
     codes: Array  # (n,)

@@ -25,6 +25,15 @@ class Quantised:
         One of `KINDS`.
     shape : tuple of int
         Of the matrix, (d, k).
+
+    Examples
+    --------
+    >>> from lora_np.quantise import quantise
+    >>> Q = quantise(np.random.default_rng(0).normal(size=(6, 64)), "int8")
+    >>> isinstance(Q, Quantised), Q
+    (True, <int8 matrix, 6 x 64, 8.5 bits a number>)
+    >>> Q.rows([0, 5]).shape  # without the others
+    (2, 64)
     """
 
     kind: str

@@ -37,7 +37,20 @@ FORMAT = 2
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or that belongs to another run."""
+    """A checkpoint that is damaged, or that belongs to another run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lora_np.nn import Linear
+    >>> from lora_np.training import fit
+    >>> model, x, path = Linear(Tensor(np.zeros((2, 2)))), np.eye(2), f"{tempfile.mkdtemp()}/run"
+    >>> _ = fit(model, x, x, steps=2, checkpoint=path, progress=False)
+    >>> fit(model, x, 3 * x, steps=2, checkpoint=path, resume=True, progress=False)
+    Traceback (most recent call last):
+        ...
+    lora_np.training.checkpoint.CheckpointError: ... belongs to another run: its data is ...
+    """
 
 
 @dataclass(frozen=True)

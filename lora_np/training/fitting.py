@@ -359,6 +359,14 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
     ------
     KeyboardInterrupt
         If the run was interrupted.
+
+    Examples
+    --------
+    >>> from lora_np.nn import Linear
+    >>> x = np.eye(2)
+    >>> result = fit(Linear(Tensor(np.zeros((2, 2)))), x, x, steps=3, progress=False)
+    >>> uninterrupted(result) is result
+    True
     """
     if result.interrupted:
         raise KeyboardInterrupt

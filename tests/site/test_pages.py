@@ -303,12 +303,6 @@ def test_formulas_show_without_a_network(open_page):
     assert page.locator("mjx-merror").count() == 0
 
 
-def test_search_finds_a_function(open_page):
-    page = open_page("search.html?q=truncated_svd")
-    page.locator("#search-results li a").first.wait_for()
-    assert "truncated_svd" in page.locator("#search-results").inner_text()
-
-
 def test_what_is_there_is_seen_at_once(open_page):
     page = open_page("learn/index.html")
     entries = page.locator(".sidebar-tree > ul > li > a").all_inner_texts()

@@ -82,6 +82,18 @@ def test_functions_come_before_classes(site):
     assert mixed > 10
 
 
+@pytest.mark.parametrize("package", ["linalg", "nn", "accounting"])
+def test_many_functions_are_listed_once_each_under_their_subject(site, package):
+    content = (site / "reference" / f"{package}.html").read_text(encoding="utf-8")
+    before, _, _ = content.partition('<p class="rubric">Classes</p>')
+    subjects = re.findall(r'<p class="rubric">(.*?)</p>', before)
+    listed = re.findall(r'<tr[^>]*><td><p><a [^>]*title="([\w.]+)"', before)
+    module = importlib.import_module(f"lora_np.{package}")
+    functions = [name for name in module.__all__ if inspect.isroutine(getattr(module, name))]
+    assert sorted(name.rpartition(".")[2] for name in listed) == sorted(functions)
+    assert 2 < len(subjects) <= len(functions) / 2
+
+
 def test_no_attribute_is_listed_without_a_word(site):
     for path in (site / "reference").glob("*.html"):
         content = path.read_text(encoding="utf-8")
@@ -125,7 +137,45 @@ def test_the_page_of_search_has_one_heading_and_excerpts_without_tex(open_page):
     page.wait_for_load_state("networkidle")
     excerpts = page.locator("#search-results p.context").all_inner_texts()
     assert len(excerpts) > 10
-    assert not [each for each in excerpts if "\\" in each]
+    assert not [each for each in excerpts if "\\" in each or "Download the notebook" in each]
+
+
+# What a newcomer types, and where the word is explained or used: the first page after the glossary.
+ASKED = {
+    "rank": ("lessons/01-see-rank", "use/choose-a-rank"),
+    "alpha": ("understand/alpha",),
+    "merge": ("use/merge",),
+    "memory": ("understand/faq", "use/plan", "use/calculator"),
+    "QLoRA": ("lessons/20-four-bits", "use/quantise"),
+    "DoRA": ("claims/dora-better", "understand/family"),
+    "PEFT": ("use/peft",),
+    "target modules": ("understand/questions", "understand/faq"),
+    "GGUF": ("use/convert", "use/quantise"),
+    "learning rate": ("lessons/19-is-a-lora-enough", "claims/rate-ten-times", "understand/questions"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_search_shows_a_word_and_then_its_page(open_page, asked):
+    page = open_page(f"search.html?q={asked}")
+    found = page.locator("#search-results li")
+    found.nth(3).wait_for()
+    pages = [each.get_attribute("href").partition(".html") for each in found.locator("a").all()]
+    assert (pages[0][0], pages[0][2].partition("#")[2]) == (
+        "reference/glossary",
+        f"term-{asked.replace(' ', '-')}",
+    )
+    assert next(name for name, _, _ in pages if name != "reference/glossary") in ASKED[asked]
+    meaning = found.first.locator("p.context")
+    meaning.wait_for()
+    assert meaning.inner_text().lstrip(".").startswith(f"{asked}: ")
+
+
+def test_search_for_a_name_shows_the_function(open_page):
+    page = open_page("search.html?q=truncated_svd")
+    first = page.locator("#search-results li a").first
+    first.wait_for()
+    assert first.get_attribute("href") == "reference/linalg.html#lora_np.linalg.truncated_svd"
 
 
 @pytest.mark.parametrize("path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"])
