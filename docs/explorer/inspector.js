@@ -126,12 +126,13 @@
     ["program", (row) => row[0]], ["modules", (row) => row[1]], ["finding", (row) => row[2]],
     ["factor", (row) => row[3], true], ["why", (row) => row[4]], ["what to do", (row) => row[5]],
   ];
-  const of = (row, slot) => opened[slot].byName.get(row.module) ?? {};
+  const of = (row, slot) => (row.module === "all" ? whole(slot) : opened[slot].byName.get(row.module));
+  const whole = (slot) => ({ norm: Math.sqrt(opened[slot].rows.reduce((sum, { norm = 0 }) => sum + norm * norm, 0)) });
   const PAIRS = [
     ["module", (row) => row.module],
     ["overlap", (row) => digits(row.overlap), true], ["cosine", (row) => digits(row.cosine), true],
-    ["angle of inputs", (row) => degrees(row.inputs), true], ["angle of outputs", (row) => degrees(row.outputs), true],
-    ...["rank", "scale", "norm"].flatMap((what) => ["first", "second"].map((slot) => [`${what}, ${slot}`, (row) => digits(of(row, slot)[what]), true])),
+    ["inputs", (row) => degrees(row.inputs), true], ["outputs", (row) => degrees(row.outputs), true],
+    ...["rank", "scale", "norm"].map((what) => [what, (row) => ["first", "second"].map((slot) => digits(of(row, slot)[what])).join(" | "), true]),
   ];
   const degrees = (x) => `${x.toFixed(1)}°`;
 

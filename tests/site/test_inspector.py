@@ -346,7 +346,7 @@ def test_two_adapters_side_by_side(inspector, tmp_path):
         assert float(outputs.removesuffix("°")) == pytest.approx(row.outputs, abs=0.06)
         if name != "all":
             wanted = [getattr(look[name], what) for what in ("rank", "scale", "norm") for look in looks]
-            assert list(map(float, each)) == pytest.approx(wanted, rel=1e-3)
+            assert list(map(float, " | ".join(each).split(" | "))) == pytest.approx(wanted, rel=1e-3)
     chosen(inspector, tmp_path / "mlx", "second")
     inspector.get_by_text("Overlap").first.wait_for()
     inspector.wait_for_function(
@@ -359,6 +359,19 @@ def test_two_adapters_side_by_side(inspector, tmp_path):
         "document.querySelector('[data-show=dtype]').textContent.startsWith('mlx-lm')"
     )
     assert inspector.locator(".inspector-both").is_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_where_all_is_open(open_page, axe, scheme):
+    page = open_page("use/inspector.html", color_scheme=scheme)
+    page.get_by_role("button", name="Open an example").press("Enter")
+    page.get_by_role("button", name="With an example").press("Enter")
+    page.locator(".inspector-both").wait_for()
+    for summary in page.locator("#inspector summary").all():
+        summary.press("Enter")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run('#inspector')")["violations"]
+    assert [each["id"] for each in found if each["impact"] in ("moderate", "serious", "critical")] == []
 
 
 def test_a_refused_second_adapter_leaves_the_first_alone(inspector):
