@@ -125,21 +125,14 @@ window.loraTensors = (() => {
     return sign * (exponent ? 2 ** (exponent - 15) * (1 + rest / 1024) : 2 ** -14 * (rest / 1024));
   }
 
+  // Little-endian, as is every machine that a browser runs on
   function numbers(bytes, dtype) {
-    const count = bytes.byteLength / SIZES.get(dtype);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const found = new Float64Array(count);
-    const word = new DataView(new ArrayBuffer(4));
-    for (let i = 0; i < count; i++) {
-      if (dtype === "F64") found[i] = view.getFloat64(8 * i, true);
-      else if (dtype === "F32") found[i] = view.getFloat32(4 * i, true);
-      else if (dtype === "F16") found[i] = half(view.getUint16(2 * i, true));
-      else {
-        word.setUint32(0, view.getUint16(2 * i, true) << 16);
-        found[i] = word.getFloat32(0);
-      }
-    }
-    return found;
+    const { buffer } = bytes.slice(); // which begins at a multiple of any size
+    if (dtype === "F64") return new Float64Array(buffer);
+    if (dtype === "F32") return new Float64Array(new Float32Array(buffer));
+    const halves = new Uint16Array(buffer);
+    if (dtype === "F16") return Float64Array.from(halves, half);
+    return new Float64Array(new Float32Array(Uint32Array.from(halves, (bits) => bits << 16).buffer));
   }
 
   // Blocks of a scale and 32 codes, as GGUF has them
