@@ -138,6 +138,6 @@ def refusal(text):
         len(text) < 400
         and "\n" not in text
         and not re.search(
-            r"undefined|NaN(?! or infinity)|\[object|is not a function|Cannot read|RangeError", text
+            r"undefined|NaN(?! or infinity)|\[object|is not a function|Cannot read|Invalid|RangeError", text
         )
     )

@@ -171,6 +171,9 @@ CASES = {
     "a negative offset": adapter(tensors(factors(), data_offsets=[-24, 0])),
     "offsets that overlap": adapter(with_text(lambda t: t.replace(b"[24, 56]", b"[20, 52]"))),
     "offsets with a gap": adapter(with_text(lambda t: t.replace(b"[24, 56]", b"[28, 60]"))),
+    "offsets with a gap, and room": adapter(
+        with_text(lambda t: t.replace(b"[24, 56]", b"[28, 60]"))[:-4] + bytes(8)
+    ),
     "offsets that go back": adapter(tensors(factors(), data_offsets=[24, 0])),
     "offsets beyond the file": adapter(tensors(factors(), data_offsets=[4096, 4120])),
     "a tensor twice": adapter(with_text(lambda t: t.replace(b"lora_B", b"lora_A"))),
@@ -372,6 +375,7 @@ CASES = {
     "GGUF, BF16 cut short": gguf(infos=((f"{V}.lora_a", (64, 2), 30), (f"{V}.lora_b", (2, 64), 30)), cut=20),
     "GGUF, offsets that overlap": gguf(offsets=(0, 0)),
     "GGUF, offsets with a gap": gguf(offsets=(0, 64)),
+    "GGUF, offsets with a gap, and room": {GGUF: gguf(offsets=(0, 64))[GGUF] + bytes(64)},
     "GGUF, an offset of -32": gguf(offsets=(0, 2**64 - 32)),
     "GGUF, an offset of 2^53": gguf(offsets=(0, 2**53)),
     "GGUF, a tensor twice": gguf(infos=(*PAIR, PAIR[0])),

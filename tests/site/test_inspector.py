@@ -75,12 +75,13 @@ def test_what_programs_make_of_it_is_what_the_package_says(inspector, tmp_path):
         {"rows": ["model.embed_tokens.weight"], "trainable_token_indices": {"embed_tokens": [0, 1]}},
         {"target_modules": r".*\.[qk]_proj"},
         {"target_modules": "all-linear"},
-        {"ranks": (600, 4), "alphas": (600.0, 4.0)} | {"ranks": (500, 4), "alphas": (500.0, 4.0)},
+        {"ranks": (500, 4), "alphas": (500.0, 4.0)},
         {"r": 32, "lora_alpha": 32, "rank_pattern": {"q_proj": 4, "k_proj": 4}, "alphas": (4.0, 4.0),
          "alpha_pattern": {"q_proj": 4, "k_proj": 4}},
         {"ranks": (4, 2), "alphas": (8.0, 0.0)},
         {"alphas": (-8.0, 8.0), "use_rslora": True},
         {"ranks": (16, 7), "alphas": (33.0, 0.1)},
+        {"ranks": (65, 16), "alphas": (65.0, 16.0)},
         head, embedding, head | embedding, {"parts": ["magnitude", "bias"], "raw": {"use_dora": True, "lora_bias": True}},
     ]  # fmt: skip
     findings = set()
