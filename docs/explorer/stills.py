@@ -135,7 +135,8 @@ STILLS = {
     "calculator": Still(
         "An example: Llama 2 7B, a text of 2,048 tokens. The calculator needs JavaScript; "
         "<code>lora-np count</code> does not.",
-        "Memory to train Llama 2 7B by cause: 55 GB in full, 15 with LoRA of rank 8 on queries and values.",
+        "Memory to train Llama 2 7B by cause, two bytes for each of its numbers: 55 GB in full, 15 with LoRA "
+        "of rank 8 on queries and values.",
         counted,
     ),
 }
