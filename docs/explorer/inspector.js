@@ -132,7 +132,7 @@
     ["module", (row) => row.module],
     ["overlap", (row) => digits(row.overlap), true], ["cosine", (row) => digits(row.cosine), true],
     ["inputs", (row) => degrees(row.inputs), true], ["outputs", (row) => degrees(row.outputs), true],
-    ...["rank", "scale", "norm"].map((what) => [what, (row) => ["first", "second"].map((slot) => digits(of(row, slot)[what])).join(" | "), true]),
+    ...["rank", "scale", "norm"].map((what) => [what, (row) => ["first", "second"].map((slot) => digits(of(row, slot)[what])).filter(Boolean).join(" | "), true]),
   ];
   const degrees = (x) => `${x.toFixed(1)}°`;
 
