@@ -129,6 +129,7 @@ def links(stem: str) -> str:
 def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
+    import adapter_data
     import calculator_data
     import card
     import export
@@ -142,6 +143,7 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
+    (target / "adapter-data.js").write_text(adapter_data.script(), encoding="utf-8")
     (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)

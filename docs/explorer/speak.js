@@ -2,7 +2,8 @@
 window.loraSpeak = (() => {
   "use strict";
 
-  const { tensorsOf, numbersOf, svdOfProduct } = window.loraAdapter;
+  const { svdOfProduct } = window.loraAdapter;
+  const { tensorsOf, numbersOf } = window.loraTensors;
   const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
   // y = W x for W (d, k), row by row

@@ -5,11 +5,13 @@
 
   const dot = (a, b) => { let sum = 0; for (let i = 0; i < a.length; i++) sum += a[i] * b[i]; return sum; };
 
-  function jacobi(M) {
+  // In steps, so that a page can draw in between
+  function* rotating(M) {
     const n = M.length, V = M.map((_, j) => Float64Array.from({ length: n }, (_, i) => Number(i === j)));
     for (let sweep = 0, turned = true; turned && sweep < 60; sweep++) {
       turned = false;
       for (let p = 0; p < n; p++) {
+        yield;
         for (let q = p + 1; q < n; q++) {
           const a = dot(M[p], M[p]), b = dot(M[q], M[q]), c = dot(M[p], M[q]);
           if (Math.abs(c) <= 1e-15 * Math.sqrt(a * b) || c === 0) continue;
@@ -36,6 +38,16 @@
     };
   }
 
+  // The answer of what takes steps, at once
+  function finished(walk) {
+    for (;;) {
+      const { value, done } = walk.next();
+      if (done) return value;
+    }
+  }
+
+  const jacobi = (M) => finished(rotating(M));
+
   if (typeof window === "undefined") self.addEventListener("message", ({ data }) => self.postMessage(jacobi(data)));
-  else window.loraSvd = { dot, jacobi };
+  else window.loraSvd = { dot, jacobi, rotating, finished };
 })();

@@ -193,6 +193,8 @@ def _pair(one: list[SVD], other: list[SVD]) -> Array:
     norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
     found = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):
+        if not (F.s[0] and G.s[0]):
+            continue  # an update that does nothing has no directions
         shared = F.Vh @ G.Vh.T
         found[0] += ((F.U * F.s).T @ (G.U * G.s) * shared).sum()
         found[1] += np.square(F.s[:, None] * shared).sum()

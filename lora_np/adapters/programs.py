@@ -17,7 +17,7 @@ import numpy as np
 from lora_np.adapters import scaling
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
 from lora_np.adapters.peft_format import as_maps, in_file
-from lora_np.checks import Array, shown
+from lora_np.checks import Array, number, shown
 from lora_np.files import write_json
 from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
 from lora_np.models import Place, family_names, from_config, llama_cpp_of, named_in, names_for, row_order
@@ -54,6 +54,8 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
     for place, parts in found.items():
         if not {"A", "B"} <= parts.keys():
             raise HubError(f"{place!r} has only one factor")
+        if min(len(parts[part].shape) for part in "AB") < 2:
+            raise HubError(f"{place!r} has a factor that is no matrix")
     if not found:
         raise HubError("holds no LoRA")
     return found
@@ -119,7 +121,8 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
             raise HubError(f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
     if "adapter.alora.invocation_tokens" in said:
         raise HubError("aLoRA acts from its invocation tokens on, which no change of weights does")
-    architecture, alpha = said.get("general.architecture"), said.get("adapter.lora.alpha")
+    architecture = said.get("general.architecture")
+    alpha = _real("adapter.lora.alpha", said.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
         raise HubError(f"the names of the architecture {shown(architecture)} are not known")
@@ -140,6 +143,14 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     return assembled(found)
 
 
+def _real(name: str, value: object) -> float:
+    """``value`` if it is a number that makes no update infinite."""
+    try:
+        return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
+    except (TypeError, ValueError) as error:
+        raise HubError(str(error)) from None
+
+
 def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
     """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
     architecture = file.metadata.get("general.architecture")
@@ -150,11 +161,12 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
 
     family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
-    return {"model_type": family, **{field: heads[field] for field in heads if type(heads[field]) is int}}
+    known = {field: count for field, count in heads.items() if type(count) is int and count > 0}
+    return {"model_type": family, **known}
 
 
 def _families(architecture: object) -> list[str]:
-    return [name for name in family_names() if (llama_cpp_of(name) or ("",))[0] == architecture]
+    return [name for name in family_names() if (known := llama_cpp_of(name)) and known[0] == architecture]
 
 
 def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
@@ -228,8 +240,7 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     if kind not in ("lora", "dora"):
         raise HubError(f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
-    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        raise HubError(f"lora_parameters must have a number scale, got {shown(parameters)}")
+    scale = _real("lora_parameters.scale", scale)
     file = safetensors.open(inside(folder, MLX_WEIGHTS))
     found = []
     for key, stored in grouped(file, _MLX).items():
@@ -276,6 +287,6 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
         if wrong := misfit(factors, f" of {place!r}"):
             raise HubError(wrong)
         module = AdapterModule(factors, 1.0, kernel=kernel)
-        strength = float(alpha.read().reshape(())) if alpha else 0.0
+        strength = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
         found[here[0]] = replace(module, alpha=strength or float(module.rank))
     return found

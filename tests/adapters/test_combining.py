@@ -287,6 +287,15 @@ def test_overlap_of_the_same_of_opposites_and_of_updates_at_right_angles():
         np.testing.assert_allclose(measured, (overlap, cosine, inputs, outputs), atol=1e-12)
 
 
+def test_what_does_nothing_overlaps_with_nothing():
+    """Its factors have directions all the same, which are those of no update."""
+    A, B, zero = np.ones((2, 4)), np.ones((3, 2)), np.zeros((3, 2))
+    works, dead = (Adapter({"q": AdapterModule.of(A=A, B=each, alpha=1)}) for each in (B, zero))
+    for pair in ([works, dead], [dead, works], [dead, dead]):
+        for row in adapters.overlap(pair).rows:
+            assert (row.overlap, row.cosine, row.inputs, row.outputs) == (0, 0, 90, 90)
+
+
 def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
     adapters.combine(three[:1], tmp_path / "same", method="svd", rank=2)
     first = adapters.overlap(three)

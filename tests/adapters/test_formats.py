@@ -149,10 +149,13 @@ def test_a_gguf_file_that_says_nothing_of_heads_needs_its_base(tmp_path, capsys)
     adapters.convert(adapter, path, to="gguf", base=LLAMA)
     file = gguf.open(path)
     metadata = {key: value for key, value in file.metadata.items() if "head_count" not in key}
-    save_gguf({name: file.read(name) for name in file.tensors}, path, metadata=metadata)
+    tensors = {name: file.read(name) for name in file.tensors}
+    save_gguf(tensors, path, metadata=metadata)
     same(adapter, adapters.load(path, base=LLAMA))
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     same(adapter, adapters.load(path, base=tmp_path))
+    none = {f"llama.attention.{key}": 0 for key in ("head_count", "head_count_kv")}
+    save_gguf(tensors, path, metadata=metadata | none)
     found = adapters.load(path)
     np.testing.assert_array_equal(found.delta("lm_head"), adapters.load(path, base=LLAMA).delta("lm_head"))
     with pytest.raises(HubError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"):
@@ -271,20 +274,29 @@ DAMAGED = {
         (lambda t, m: t.update({f"blk.0.x.weight.lora_{x}": np.ones((1, 1), np.float32) for x in "ab"}), "'blk.0.x' has no place"),
         (lambda t, m: t.update({"output.weight.lora_b": np.ones((4, 9), np.float32)}), "of 'lm_head' must fit"),
         (lambda t, m: m.update({"llama.attention.head_count": 5}), "16 outputs, which 5 heads do not share"),
+        (lambda t, m: m.update({"general.architecture": ""}), "the architecture '' are not known"),
+        (lambda t, m: m.update({"adapter.lora.alpha": "16"}), "adapter.lora.alpha must be a number, got '16'"),
+        (lambda t, m: m.update({"adapter.lora.alpha": [1, 2]}), "adapter.lora.alpha must be a number, got"),
+        (lambda t, m: m.update({"adapter.lora.alpha": np.nan}), "adapter.lora.alpha must be finite, got nan"),
+        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has a factor that is no matrix"),
     ],
     "kohya": [
         (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' of float64 is no part of a LoRA"),
         (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' has only one factor"),
         (lambda t, m: t.clear(), "holds no LoRA"),
+        (lambda t, m: t.update({"lora_te_lm_head.alpha": np.array(np.nan)}), "alpha of 'lora_te_lm_head' must be finite, got nan"),
     ],
     "mlx": [
         (lambda t, m: m.update(fine_tune_type="full"), "fine_tune_type must be 'lora' or 'dora', got 'full'"),
-        (lambda t, m: m["lora_parameters"].pop("scale"), "lora_parameters must have a number scale"),
-        (lambda t, m: m["lora_parameters"].update(scale="2"), "lora_parameters must have a number scale"),
+        (lambda t, m: m["lora_parameters"].pop("scale"), r"lora_parameters\.scale must be a number, got"),
+        (lambda t, m: m["lora_parameters"].update(scale="2"), r"lora_parameters\.scale must be a number, got"),
         (lambda t, m: t.pop("lm_head.lora_b"), "'lm_head' has only one factor"),
         (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if it is a dora"),
         (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is no part of a LoRA"),
         (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
+        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has a factor that is no matrix"),
+        (lambda t, m: m["lora_parameters"].update(scale=1e308), r"lora_parameters\.scale must be at least .* and at most"),
+        (lambda t, m: m.update(lora_parameters=[2.0]), r"lora_parameters\.scale must be a number, got None"),
     ],
 }  # fmt: skip
 

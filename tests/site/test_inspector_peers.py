@@ -3,14 +3,19 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.site.adapter_cases import SCRIPT, check, given
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "explorer"))
+import adapter_data
+
 pytestmark = pytest.mark.peers
-SCRIPTS = [Path(__file__).parents[2] / "docs" / "explorer" / name for name in ("svd.js", "adapter.js")]
+EXPLORER = Path(adapter_data.__file__).parent
+NAMES = ("svd.js", "tensors.js", "adapter.js", "expressions.js", "formats.js", "checking.js")
 CASES = [
     {"r": 4},
     {"r": 8, "lora_alpha": 3},
@@ -63,8 +68,9 @@ def test_what_peft_made(tmp_path, case, dtype):
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "adapter")
     ranks = [1, 2, 4]
     argument = json.dumps(given(tmp_path / "adapter", ranks))
-    script = f"globalThis.window = globalThis;\n{''.join(path.read_text() for path in SCRIPTS)}\n"
-    script += f"process.stdout.write(JSON.stringify(({SCRIPT})({argument})));"
+    scripts = (adapter_data.script(), *((EXPLORER / name).read_text(encoding="utf-8") for name in NAMES))
+    script = f"globalThis.window = globalThis;\n{''.join(scripts)}\n"
+    script += f"({SCRIPT})({argument}).then((answer) => process.stdout.write(JSON.stringify(answer)));"
     done = subprocess.run([node, "-"], input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
     check(tmp_path / "adapter", ranks, json.loads(done.stdout), tmp_path)
