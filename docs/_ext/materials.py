@@ -122,8 +122,8 @@ def links(stem: str) -> str:
 def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
-    import calculator_data
     import export
+    import fit_data
     import front_data
     import speaker_data
     import stills
@@ -134,7 +134,7 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
-    (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
+    (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
     (target / "austen").mkdir(exist_ok=True)
