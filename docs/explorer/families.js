@@ -437,8 +437,17 @@
     }
   }
 
+  const counters = new WeakMap(); // of each model, by what is adapted: to look for names takes longest
+
   // What a LoRA on these modules costs, as a function of its rank.
   function counting(spec, { targets = null, dora = false }) {
+    if (!counters.has(spec)) counters.set(spec, new Map());
+    const known = counters.get(spec), key = JSON.stringify([targets, dora]);
+    if (!known.has(key)) known.set(key, counter(spec, targets, dora));
+    return known.get(key);
+  }
+
+  function counter(spec, targets, dora) {
     const picks = pick(spec, targets).map(({ module, hits, times }) => {
       const star = module.name.split(".").indexOf("*");
       const lowest = star < 0 ? 0 : hits.reduce((low, hit) => Math.min(low, Number(hit.split(".")[star])), Infinity);

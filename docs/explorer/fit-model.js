@@ -8,7 +8,7 @@
   const LONGEST = 1 << 16; // of a config in a link, once unpacked
   const HOST = /^https?:\/\/(?:www\.)?huggingface\.co\//;
 
-  const built = new Map();
+  const built = new Map(), owned = new WeakMap(); // models, by names and by configs
 
   // A preset by its own name or the hub's, as typed or as in the address of its page; "" if it is neither.
   function resolve(text) {
@@ -23,7 +23,8 @@
 
   function ownSpec(config) {
     if (config === null || typeof config !== "object" || Array.isArray(config)) fail("A config.json holds one object.");
-    return build(config, families, { name: "config.json" });
+    if (!owned.has(config)) owned.set(config, build(config, families, { name: "config.json" }));
+    return owned.get(config);
   }
 
   // What was typed, to look for: all its words must be in the name or in the hub's.
@@ -44,7 +45,7 @@
 
   // The fields without which the modules would be others. Each of the rest is left out, once that was tried.
   function needed(config) {
-    const told = (fields) => { try { return JSON.stringify(ownSpec(fields)); } catch { return ""; } };
+    const told = (fields) => { try { return JSON.stringify(ownSpec({ ...fields })); } catch { return ""; } };
     const want = told(config);
     const known = (fields) => Object.fromEntries(Object.entries(fields).filter(([name]) => KNOWN.has(name))
       .map(([name, value]) => [name, isObject(value) && name !== "id2label" ? known(value) : value]));

@@ -217,31 +217,38 @@
       parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, width).toFixed(1)}" height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
     box(0, 0, 1200, 630, "#ffffff");
     box(0, 0, 1200, 10, TONES[now.verdict]);
-    const longest = Math.max(...results.flatMap(({ way, card }) => [way.total, 1.03 * card.memory]));
-    const step = results.length > 1 ? 232 : 0, scale = 690 / longest;
-    results.forEach((result, i) => {
-      const { way, card, verdict: told, title, sentence, could } = result, top = 66 + i * step;
-      put(48, top, cut(title, 62), 25, { color: SOFT });
-      put(48, top + 50, `${SIGNS[told]} ${sentence}`, results.length > 1 ? 36 : 42, { color: TONES[told], weight: 700 });
-      if (results.length < 2) put(48, top + 92, cut(could, 68), 22, { color: INK });
-      const y = top + (results.length > 1 ? 82 : 150), height = results.length > 1 ? 54 : 84;
+    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map((method) => planned[method]);
+    const longest = Math.max(...results.flatMap(({ way, card }) => [way.total, 1.03 * card.memory]), ...others.map(({ total }) => total));
+    const scale = 690 / longest;
+    const bar = (way, card, y, height) => {
       box(48, y, card.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
       let x = 48;
       for (const [cause, color] of Object.entries(tables.causes)) {
         const width = (way.parts[cause] ?? 0) * scale;
-        if (width) box(x, y + 8, width, height - 16, color);
+        if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
         x += width;
       }
       if (way.total > card.memory) box(48 + card.memory * scale, y + 2, (way.total - card.memory) * scale, height - 4, "url(#over)");
-      const end = 48 + card.memory * scale;
-      parts.push(`<path d="M${end} ${y - 10}V${y + height + 10}" stroke="${INK}" stroke-width="3"/>`);
-      put(end > 560 ? end + 1 : end - 1, y + height + 32, `${card.name}, ${gb(card.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+      parts.push(`<path d="M${48 + card.memory * scale} ${y - 8}V${y + height + 8}" stroke="${INK}" stroke-width="3"/>`);
+    };
+    results.forEach(({ way, card, verdict: told, title, sentence, could }, i) => {
+      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76, end = 48 + card.memory * scale;
+      put(48, top, cut(title, 60), 25, { color: SOFT });
+      put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
+      if (!two) put(48, top + 92, cut(could, 66), 22);
+      bar(way, card, y, height);
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${card.name}, ${gb(card.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+    });
+    others.forEach((way, i) => {
+      const name = METHODS.filter((method) => method !== now.setting.method)[i];
+      put(48, 358 + 96 * i, `${name}: ${gb(way.total)} GB`, 19, { color: SOFT });
+      bar(way, now.card, 370 + 96 * i, 34);
     });
     let across = 48;
     for (const [cause, color] of shownCauses(results.map(({ way }) => way))) {
-      box(across, 556, 16, 16, color);
-      put(across + 22, 570, cause, 18, { color: SOFT });
-      across += 38 + 9.4 * cause.length;
+      box(across, 552, 16, 16, color);
+      put(across + 21, 566, cause, 17, { color: SOFT });
+      across += 34 + 8.6 * cause.length;
     }
     put(48, 608, "lora_np: what a LoRA costs, and whether it fits", 18, { color: SOFT });
     const names = Object.keys(cards).sort((a, b) => cards[a].memory - cards[b].memory), high = 500 / names.length;

@@ -155,12 +155,12 @@
     const attempt = (text, change, options = {}) => {
       const next = { ...setting, ...change, training: { ...training, ...options } };
       if (method === next.method && JSON.stringify(training) === JSON.stringify(next.training) && next.rank === setting.rank) return;
-      const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training)[next.method];
+      const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training, [next.method])[next.method];
       if (total <= room(card, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
     };
     const eight = { optimizer: "paged_adamw_8bit" }, slim = { checkpointing: true, cross_entropy: "fused" };
-    if (method === "full") attempt("LoRA", { method: "LoRA" });
-    attempt("QLoRA", { method: "QLoRA" });
+    if (method === "full") attempt(`LoRA, rank ${setting.rank}`, { method: "LoRA" });
+    attempt(`QLoRA, rank ${setting.rank}`, { method: "QLoRA" });
     attempt("gradient checkpointing", {}, { checkpointing: true });
     attempt("AdamW in 8 bits, paged", {}, eight);
     attempt("fused cross-entropy", {}, { cross_entropy: "fused" });
@@ -271,7 +271,7 @@
     delete form.dataset.result;
     find(".fit-verdict").dataset.verdict = "unknown";
     find(".fit-sign").textContent = "?";
-    show("verdict", "Something is missing.");
+    show("verdict", "No answer yet.");
     for (const name of ["could", "note", "about"]) show(name, "");
     for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
     for (const place of [remedies, find(".fit-bars"), find(".fit-legend"), find(".fit-modules")]) place.replaceChildren();

@@ -307,10 +307,12 @@
   }
 
   // The memory of each way, as lora_np.accounting.compare_memory has it, and how far each could go in so much room.
-  function plan(spec, tables, { rank, targets, dora }, options) {
+  function plan(spec, tables, { rank, targets, dora }, options, methods = ["full", "LoRA", "QLoRA"]) {
     if (!spec.layers.length) fail(`plan needs the layers of a model, which ${spec.name} does not tell`);
     const at = counting(spec, { targets, dora }), counted = at(rank);
-    return Object.fromEntries(Object.entries(ways(tables, options)).map(([way, training]) => {
+    const trained = ways(tables, options);
+    return Object.fromEntries(methods.map((way) => {
+      const training = trained[way];
       const full = way === "full", found = memory(spec, full ? null : counted, tables, training);
       const largest = (room) => ({
         rank: full ? 0 : rankWithin(at, room, tables, training),

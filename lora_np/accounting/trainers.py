@@ -31,10 +31,6 @@ _NAMES = {
 }
 _PARTS = ("LoraConfig", "SFTConfig", "ModelConfig", "args", "peft_config", "quantization_config")
 _WAYS = {"finetuning_type": ("full", "lora"), "adapter": ("lora", "qlora"), "peft_type": ("LORA",)}
-_OPTIMIZERS = {
-    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused"), "adamw"),
-    "adamw_bnb_8bit": "adamw_8bit", "paged_adamw_32bit": "paged_adamw",
-}  # fmt: skip
 _WITHOUT_EFFECT = ("lora_alpha", "gradient_accumulation_steps")
 _NOT_COUNTED = (
     "activation_offloading", "context_parallel_size", "deepspeed", "enable_liger_kernel", "exclude_modules",
@@ -134,11 +130,10 @@ def _understood(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         said["checkpointing"] = bool(said["checkpointing"])
     notes = []
     if "optimizer" in said:
-        optimizer = str(said.pop("optimizer"))
-        if (known := _OPTIMIZERS.get(optimizer, optimizer)) in OPTIMIZERS:
-            said["optimizer"] = known
-        else:
-            notes.append(f"plan counts adamw, not the optimizer {shown(optimizer)}.")
+        # which library's it is does not matter
+        said["optimizer"] = re.sub("_(torch|fused|hf|apex|bnb|32bit)", "", str(said["optimizer"]))
+        if said["optimizer"] not in OPTIMIZERS:
+            notes.append(f"plan counts adamw, not the optimizer {shown(said.pop('optimizer'))}.")
     if ignored := [name for name in _NOT_COUNTED if fields.get(name)]:
         notes.append(f"Not counted, though memory depends on it: {', '.join(ignored)}.")
     if idle := [name for name in _WITHOUT_EFFECT if name in fields]:
