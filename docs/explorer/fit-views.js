@@ -29,14 +29,15 @@
 
   const shownCauses = (ways) => Object.entries(tables.causes).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
 
-  // Rows of { name, way, card, chosen }; the end of each card is a line, and what lies beyond it is hatched.
+  // Rows of { name, way, card, chosen, kept }; the end of each card is a line, and what lies beyond it is hatched. The scale is that
+  // of the card and of what was chosen: a longer bar leaves the picture.
   function bars(box, legend, rows) {
-    const longest = Math.max(...rows.flatMap(({ way, card }) => [way.total, 1.04 * card.memory]));
+    const longest = Math.max(...rows.flatMap(({ way, card, chosen, kept }) => [1.3 * card.memory, chosen || kept ? 1.02 * way.total : 0]));
     const share = (bytes) => `${((100 * bytes) / longest).toFixed(3)}%`;
     box.setAttribute("aria-label", rows.map(({ name, way, card }) => `${name}: ${gb(way.total)} of ${gb(card.memory)} GB`).join("; "));
     box.replaceChildren(...rows.map(({ name, way, card, chosen, kept }) => {
       const row = element("div", "", "fit-row"), track = element("div", "", "fit-track"), total = element("span", `${gb(way.total)} GB`);
-      Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }) });
+      Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }), ...(way.total > longest && { longer: "" }) });
       const whole = element("div", "", "fit-card-size");
       whole.style.width = share(card.memory);
       track.append(whole);

@@ -298,7 +298,7 @@
     for (const name of [...NUMBERS, "memory", "model"]) part(name).removeAttribute("aria-invalid");
     boxes.hidden = part("targets").value !== "some";
     find(".fit-memory").hidden = part("card").value !== OTHER;
-    find(".fit-lora").hidden = part("method").value === "full";
+    for (const place of [".fit-lora", ".fit-counts"]) find(place).hidden = part("method").value === "full";
     try {
       result = evaluate(read());
       draw(kept && evaluate(kept));
