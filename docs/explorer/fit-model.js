@@ -128,6 +128,11 @@
       field.setAttribute("aria-activedescendant", rows[active].id);
     }
 
+    // What to make of words that nobody chose: a name of its own is kept, even if it is not known.
+    function meant(text) {
+      return resolve(text) || text.includes("/") ? text : matches(text)[0];
+    }
+
     function take(text) {
       hide();
       edited = false;
@@ -146,12 +151,16 @@
     field.addEventListener("keydown", (event) => {
       const { key } = event, chosen = list.children[active]?.dataset.name;
       if (key === "ArrowDown" || key === "ArrowUp") move(key === "ArrowDown" ? 1 : -1);
-      else if (key === "Enter") take(chosen ?? (list.children.length === 1 ? list.firstChild.dataset.name : field.value));
+      else if (key === "Enter") take(chosen ?? meant(field.value) ?? field.value);
       else if (key === "Escape" && !list.hidden) { field.value = before; edited = false; hide(); }
       else return;
       event.preventDefault();
     });
-    field.addEventListener("blur", () => { hide(); if (edited) take(field.value); });
+    field.addEventListener("blur", () => {
+      const chosen = list.children[active]?.dataset.name ?? meant(field.value);
+      if (edited) take(chosen ?? before);
+      hide();
+    });
     list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
     list.addEventListener("click", (event) => {
       const row = event.target.closest("[role=option]");

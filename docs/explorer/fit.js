@@ -340,6 +340,7 @@
   }
 
   function choose(text, typing = false) {
+    if (text === OWN && own) return update();
     own = null;
     code = "";
     const name = resolve(text);

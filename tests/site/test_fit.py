@@ -197,12 +197,13 @@ def test_names_that_nobody_may_use_are_refused():
 
 
 # Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and context could go.
-PLANS = """(cases, families, tables, cards) => cases.map(([config, choices, training, card]) => {
+PLANS = """(cases, families, tables, cards) => cases.map(([config, choices, training, name]) => {
   try {
+    const card = cards[name] ?? { memory: name };
     const planned = loraMemory.plan(loraFamilies.build(config, families), tables, choices, training);
     return Object.fromEntries(Object.entries(planned).map(([way, { total, host, largest }]) => {
-      const { rank, batch_size, context } = largest(loraMemory.room(cards[card], tables));
-      return [way, [total, host, loraMemory.verdict(total, cards[card], tables), rank, batch_size, context]];
+      const { rank, batch_size, context } = largest(loraMemory.room(card, tables));
+      return [way, [total, host, loraMemory.verdict(total, card, tables), rank, batch_size, context]];
     }));
   } catch (error) { return String(error.message); }
 })"""
@@ -242,7 +243,37 @@ def plans():
     cases += [
         (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))]) for name in drawings
     ]
-    return twentieth(cases)
+    return [*twentieth(cases), *edges()]
+
+
+def edges():
+    """Rooms with not a byte to spare, of small models whose memory falls where a tensor's state becomes smaller."""
+    rng = np.random.default_rng(6)
+    for number in range(400 if FULL else 60):
+        sizes = dict(
+            zip(
+                ("hidden_size", "intermediate_size"), rng.choice([64, 96, 160, 2048], 2).tolist(), strict=True
+            )
+        )
+        config = {
+            "model_type": "llama",
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "vocab_size": 64,
+            **sizes,
+        }
+        optimizer = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw")[number % 4]
+        options = {"optimizer": optimizer, "context": 3, "dtype": ("bfloat16", "nf4")[number // 4 % 2]}
+        spec = accounting.from_config(config)
+        rank = int(rng.integers(1, 64))
+        needs = [
+            accounting.training_memory(spec, rank=each, targets="all-linear", **options).total
+            for each in range(1, 64)
+        ]
+        falls = [i for i in range(62) if needs[i + 1] < needs[i]]
+        at = falls[rng.integers(len(falls))] + int(rng.integers(-1, 3)) if falls and number % 3 else rank
+        memory = -(-needs[min(max(at, 0), 62)] * 10 // 9) + int(rng.integers(-1, 2))
+        yield config, {"rank": rank, "targets": "all-linear", "dora": False}, options, memory
 
 
 def agree(found, cases):
