@@ -133,11 +133,11 @@
       return resolve(text) || text.includes("/") ? text : matches(text)[0];
     }
 
-    function take(text) {
+    async function take(text) {
       hide();
       edited = false;
-      if (text.trim().startsWith("{")) paste(text);
-      else choose(text);
+      await (text.trim().startsWith("{") ? paste(text) : choose(text));
+      before = field.value;
     }
 
     field.addEventListener("focus", () => { before = field.value; field.select(); });
@@ -145,8 +145,8 @@
     field.addEventListener("input", () => {
       const text = field.value;
       edited = true;
-      if (text.trim().startsWith("{")) return take(text);
-      return resolve(text) ? (show(matches(text)), choose(resolve(text), true)) : show(matches(text));
+      if (text.trim().startsWith("{")) take(text);
+      else show(matches(text));
     });
     field.addEventListener("keydown", (event) => {
       const { key } = event, chosen = list.children[active]?.dataset.name;

@@ -149,7 +149,7 @@
         cell.textContent = text;
         cell.dataset.verdict = told;
         cell.ariaLabel = `${name}, ${cell.dataset.method}: ${words}`;
-        cell.style.setProperty("--share", `${Math.round(16 + 34 * share)}%`);
+        cell.style.setProperty("--share", `${Math.round(14 + 24 * share)}%`);
       }
       for (const grid of grids) {
         const all = scope(grid), shown = all.find((cell) => cell.ariaSelected === "true");

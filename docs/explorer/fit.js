@@ -339,12 +339,12 @@
     if (positions && Number(part("context").value) > positions) part("context").value = positions;
   }
 
-  function choose(text, typing = false) {
-    if (text === OWN && own) return update();
+  function choose(text) {
+    part("model").value = resolve(text) || text;
+    if (text === OWN && own) return;
     own = null;
     code = "";
     const name = resolve(text);
-    if (!typing) part("model").value = name || text;
     if (name) {
       if (part("targets").value === "some") part("targets").value = "all-linear";
       shorten();

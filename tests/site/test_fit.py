@@ -271,8 +271,10 @@ def edges():
             for each in range(1, 64)
         ]
         falls = [i for i in range(62) if needs[i + 1] < needs[i]]
-        at = falls[rng.integers(len(falls))] + int(rng.integers(-1, 3)) if falls and number % 3 else rank
-        memory = -(-needs[min(max(at, 0), 62)] * 10 // 9) + int(rng.integers(-1, 2))
+        at = falls[rng.integers(len(falls))] + int(rng.integers(-1, 3)) if falls and number % 3 else rank - 1
+        need = needs[min(max(at, 0), 62)]
+        room = -(-need * 10 // 9)
+        memory = (room - 1, room, room + 1, need - 1, need, need + 1)[rng.integers(6)]
         yield config, {"rank": rank, "targets": "all-linear", "dora": False}, options, memory
 
 
