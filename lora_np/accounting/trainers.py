@@ -90,15 +90,15 @@ def plan_from(
         raise ValueError(f"{path} names no base model ({', '.join(_NAMES['model'])}): give one")
     (training, lora), asked = split(said), split(options)[1]
     few = (said | options).get("dtype") in ("int8", "nf4")
-    ways = set(methods)
+    ways = tuple(methods)
     if not ways and _is_full(fields) and not asked:
-        ways = {"full"}
+        ways = ("full",)
     elif not ways and (lora or asked or few):
-        ways = {"QLoRA" if few else "LoRA"}
+        ways = ("QLoRA" if few else "LoRA",)
     # what the file says of another way than the one that is asked for
-    if ways == {"full"}:
+    if ways == ("full",):
         lora = {}
-    if ways and (training.get("dtype") in ITEMSIZE) == (ways == {"QLoRA"}):
+    if ways and (training.get("dtype") in ITEMSIZE) == (ways == ("QLoRA",)):
         training.pop("dtype", None)
     found = plan(model or base, card=card, methods=ways or METHODS, **{**lora, **training, **options})
     names = ("batch_size", "context", "optimizer", "checkpointing")
@@ -108,14 +108,15 @@ def plan_from(
 
 
 def _is_full(fields: Mapping[str, Any]) -> bool:
-    """Axolotl trains in full unless an adapter is named; LLaMA-Factory says so."""
-    return fields.get("finetuning_type") == "full" or ("base_model" in fields and "adapter" not in fields)
+    """Axolotl trains in full unless an adapter is named; the others say so."""
+    said = fields.get("finetuning_type") == "full" or fields.get("use_peft") is False
+    return said or ("base_model" in fields and "adapter" not in fields)
 
 
 def _understood(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The base model and options of `plan`, and what to know about them."""
-    for name in _WAYS.keys() & fields:
-        choice(name, fields[name], _WAYS[name])
+    for name, known in _WAYS.items():
+        choice(name, fields.get(name, known[0]), known)
     said = {ours: fields[each] for ours, names in _NAMES.items() for each in names if each in fields}
     if fields.get("lora_target_linear") or said.get("targets") == "all":
         said["targets"] = ALL_LINEAR

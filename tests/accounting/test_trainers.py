@@ -148,6 +148,7 @@ EACH = [
     ),
     ({"finetuning_type": "full", "lora_rank": 8, "fp16": True}, {"dtype": "float16", "methods": ["full"]}),
     ({"bf16": "auto", "lora_r": 1, "torch_dtype": "torch.float32"}, {"dtype": "float32", "rank": 1, "methods": ["LoRA"]}),
+    ({"use_peft": False, "lora_r": 16}, {"methods": ["full"]}),
     ({"dtype": "auto"}, {}),
     ({"fp16": True, "bf16": False}, {"dtype": "float16"}),
     ({"max_seq_length": 77}, {"context": 77}),
