@@ -858,3 +858,14 @@ def test_the_page_and_all_that_others_do_not_load_are_under_300_kB(open_page):
     own = {url: size for url, size in loaded("use/fit.html").items() if url not in everywhere}
     assert any("fit-data.js" in url for url in own)
     assert sum(own.values()) < 300_000
+
+
+@pages
+def test_the_front_page_leads_to_the_same_answer(open_page):
+    front = open_page("index.html")
+    for name, value in {"model": "qwen3-4b", "method": "QLoRA, rank 16", "card": "T4"}.items():
+        front.locator(f"[data-choice={name}]").select_option(value)
+    page = open_page(front.locator("[data-part=more]").get_attribute("href"))
+    options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "context": 2048}
+    assert result(page)["total"] == accounting.training_memory("qwen3-4b", **options).total
+    assert show(page, "command").startswith("lora-np plan qwen3-4b --card T4 --method QLoRA --rank 16 ")
