@@ -60,7 +60,8 @@ def fitting() -> Figure:
         sizes = np.array([getattr(each.memory, cause) for each in plan.choices]) / 1e9
         ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=cause)
         ends += sizes
-    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
     for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
         size = accounting.cards()[name].memory / 1e9
