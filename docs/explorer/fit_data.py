@@ -53,7 +53,12 @@ def memory() -> dict[str, Any]:
 def family(file: Any) -> dict[str, Any]:
     """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    content.pop("decoder", None)  # how it computes, which nothing is counted by
+    for name in (
+        "decoder",
+        "llama_cpp",
+        "gguf",
+    ):  # how it computes, and other names: nothing is counted by them
+        content.pop(name, None)
     name = file.name.removesuffix(".toml")
     content |= {"targets": default_targets(name), "fused": fused_names(name) or {}}
     for name, entry in content.get("fields", {}).items():
