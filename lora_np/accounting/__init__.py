@@ -17,7 +17,6 @@ with on_demand(globals()):
         break_even_rank as break_even_rank,
         count_full as count_full,
         count_lora as count_lora,
-        count_lora_convolution as count_lora_convolution,
         count_matrix as count_matrix,
         rank_for_budget as rank_for_budget,
         ratio as ratio,

@@ -209,9 +209,8 @@ class _Kept:
 
     def _results(self, adapted: AdaptedModules) -> int:
         """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
-        if not self.dora:
-            return 0
-        return (self.item + self.training.adapter_item) * adapted.module.sides[1] * adapted.copies
+        item = self.item + self.training.adapter_item
+        return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
         """The largest quantised matrix, in 16 bits."""
@@ -319,9 +318,8 @@ class _Kept:
                 size += module.shape[-1] * trained * self.item
             size += sum(self._results(each) for each in self.adapters if each.module is module)
             of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
-            total = total.plus(
-                Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
-            )
+            growth = Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
+            total = total.plus(growth)
         return total
 
     def _loss(self) -> tuple[int, int]:

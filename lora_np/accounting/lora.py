@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np import models
-from lora_np.accounting.matrix import count_lora_convolution, pair_size
+from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
@@ -365,9 +365,7 @@ def count_model(
     has_experts = "experts" in [module.kind for module in spec.groups]
     if experts == "per-expert":
         if not has_experts and not any("experts" in module.name.split(".") for module in spec.groups):
-            raise ValueError(
-                f"experts = 'per-expert' (--experts) is for a model with experts, and {spec.name} has none"
-            )
+            raise ValueError(f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none")
         spec = spec.per_expert()
     rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
@@ -490,16 +488,11 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
     what = "a parameter, such as fused experts" if bare else "an embedding"
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
-            raise ValueError(
-                f"{name} must be False for {what} ({_starred(module)}): PEFT has no such thing for them"
-            )
-    extra = d_out * (dora + lora_bias)
-    if module.kind == "convolution" and not bare:
-        kernel, groups = module.shape[2:], module.groups
-        return extra + count_lora_convolution(
-            d_out, module.shape[1] * groups, kernel, rank=rank, groups=groups
-        )
-    return extra + many * pair_size(d_out, d_in, rank)
+            raise ValueError(f"{name} must be False for {what} ({_starred(module)}): PEFT has none for them")
+    groups = 1 if bare else module.groups  # of B; A is a convolution with the kernel, without groups
+    if rank % groups:
+        raise ValueError(f"rank must be a multiple of {groups}, the groups of {_starred(module)}, got {rank}")
+    return d_out * (dora + lora_bias) + many * pair_size(d_out // groups, d_in, rank)
 
 
 def _token_rows(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 from lora_np.checks import whole_number, whole_numbers
 from lora_np.table import Cell, Shown, Table
@@ -85,58 +84,6 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 def pair_size(d: int, k: int, rank: int) -> int:
     """``r (d + k)``, for numbers that have been checked."""
     return rank * (d + k)
-
-
-def count_lora_convolution(
-    d_out: int, d_in: int, kernel: Iterable[int], *, rank: int, groups: int = 1, dora: bool = False
-) -> int:
-    """``r d_in prod(kernel) + r d_out / groups``: a convolution adapted by PEFT's convention.
-
-    A is a convolution with the base's kernel into ``rank`` channels, B one of kernel 1 out of them. (The
-    paper's authors, in loralib, shape both factors as matrices of rank ``r * kernel`` instead.)
-
-    Parameters
-    ----------
-    d_out, d_in : int
-        Channels that come out and go in.
-    kernel : iterable of int
-        The kernel's extent along each axis: ``(3, 3)`` for a 3 x 3 convolution.
-    rank : int
-        At least 1, and divisible by ``groups``.
-    groups : int
-        Groups of the base convolution. Only B is grouped.
-    dora : bool
-        Count DoRA's magnitude vector (one number per output channel) as well.
-
-    Returns
-    -------
-    int
-        A number of parameters.
-
-    Raises
-    ------
-    TypeError
-        If a size is not a whole number.
-    ValueError
-        If a size is below 1, or ``groups`` does not divide ``rank`` and ``d_out``.
-
-    References
-    ----------
-    PEFT, ``peft/tuners/lora/layer.py``, class ``_ConvNd``.
-
-    Examples
-    --------
-    >>> count_lora_convolution(64, 32, (3, 3), rank=4)
-    1408
-    """
-    d_out = whole_number("d_out", d_out)
-    d_in = whole_number("d_in", d_in)
-    area = prod(whole_number("kernel", extent) for extent in kernel)
-    rank = whole_number("rank", rank)
-    groups = whole_number("groups", groups)
-    if rank % groups or d_out % groups:
-        raise ValueError(f"groups must divide rank = {rank} and d_out = {d_out}, got {groups}")
-    return rank * d_in * area + rank * (d_out // groups) + (d_out if dora else 0)
 
 
 def ratio(d: int, k: int, rank: int) -> float:

@@ -134,17 +134,6 @@ derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b:
 derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
 
 
-def first_of_equals(function: Any, better: Callable[..., Any]) -> None:
-    """np.fmax and np.fmin: unlike in maximum, the first of equals gets all."""
-    derivative(
-        function,
-        lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), g, 0),
-        lambda y, a, b: lambda g: np.where(better(a, b) | np.isnan(b), 0, g),
-    )
-
-
-first_of_equals(np.fmax, np.greater_equal)
-first_of_equals(np.fmin, np.less_equal)
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
@@ -177,14 +166,6 @@ def within(a: Array, low: Any, high: Any) -> Any:
 
 def crossed(low: Any, high: Any) -> Any:
     return np.array(False) if low is None or high is None else np.greater(low, high)
-
-
-@composition(np.select)
-def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Any:
-    result = default
-    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
-        result = np.where(condition, choice, result)
-    return result
 
 
 # Products
@@ -238,11 +219,6 @@ def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
     return np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), axis=-1)
 
 
-if hasattr(np, "matvec"):  # since NumPy 2.2
-    composition(np.matvec)(lambda x1, x2: np.matmul(x1, np.expand_dims(x2, -1))[..., 0])
-    composition(np.vecmat)(lambda x1, x2: np.matmul(np.expand_dims(x1, -2), x2)[..., 0, :])
-
-
 @composition(np.kron)
 def kron(a: Any, b: Any) -> Any:
     n = max(np.ndim(a), np.ndim(b))
@@ -250,17 +226,6 @@ def kron(a: Any, b: Any) -> Any:
     # Every axis of a before the same axis of b, and then the two of them are one.
     products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(b, tuple(range(0, 2 * n, 2)))
     return np.reshape(products, np.multiply(np.shape(a), np.shape(b)).astype(int))
-
-
-@composition(np.cross)
-def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
-    if axis is not None:
-        axisa = axisb = axisc = axis
-    a, b = np.moveaxis(a, axisa, -1), np.moveaxis(b, axisb, -1)
-    if np.shape(a)[-1] != 3 or np.shape(b)[-1] != 3:
-        raise TypeError(f"np.cross has a derivative for vectors of 3, got {np.shape(a)} and {np.shape(b)}")
-    turn, back = [1, 2, 0], [2, 0, 1]
-    return np.moveaxis(a[..., turn] * b[..., back] - a[..., back] * b[..., turn], -1, axisc)
 
 
 @composition(np.tensordot)
@@ -286,19 +251,8 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 @composition(np.einsum)
 def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     if not isinstance(subscripts, str):
-        subscripts, operands = in_letters(subscripts, *operands)
+        raise TypeError("np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'")
     return einsum_of(operands, subscripts=explicit(subscripts, map(np.ndim, operands)), optimize=optimize)
-
-
-def in_letters(*operands: Any) -> tuple[str, tuple[Any, ...]]:
-    """NumPy's other way to write it, ``a, [0, 1], b, [1, 2], [0, 2]``, as subscripts and operands."""
-
-    def text(places: Sequence[Any]) -> str:
-        return "".join("..." if place is Ellipsis else ALPHABET[place] for place in places)
-
-    arrays, places = operands[: len(operands) // 2 * 2 : 2], operands[1::2]
-    output = f"->{text(operands[-1])}" if len(operands) % 2 else ""
-    return ",".join(map(text, places)) + output, arrays
 
 
 def explicit(subscripts: str, ndims: Iterable[int]) -> str:
@@ -391,18 +345,10 @@ def of_deviation(function: Callable[..., Any], size: Callable[..., Any], root: C
     """np.var and np.std: the root of var would have no slope where nothing varies; a norm has 0."""
 
     @composition(function)
-    def spread(
-        a: Any,
-        axis: Any = None,
-        *,
-        ddof: float = 0,
-        keepdims: bool = False,
-        mean: Any = None,
-        correction: Any = None,
-    ) -> Any:
-        deviation = a - (np.mean(a, axis=axis, keepdims=True) if mean is None else mean)
+    def spread(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+        deviation = a - np.mean(a, axis=axis, keepdims=True)
         n = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-        freedom = max(float(n - (ddof if correction is None else correction)), 0.0)
+        freedom = max(float(n - ddof), 0.0)
         return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
 
 
@@ -502,12 +448,11 @@ def at_least(function: Any, *arys: Any) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-for at_least_n in (np.atleast_1d, np.atleast_2d, np.atleast_3d):
+for at_least_n in (np.atleast_1d, np.atleast_2d):
     composition(at_least_n)(functools.partial(at_least, at_least_n))
 
 composition(np.stack)(lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis))
 composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup], axis=0))
-composition(np.dstack)(lambda tup: np.concatenate([np.atleast_3d(a) for a in tup], axis=2))
 
 
 @composition(np.hstack)
@@ -536,13 +481,6 @@ def cut(function: Any, ary: Any, indices_or_sections: Any, axis: int = 0) -> lis
 
 for cutting in (np.split, np.array_split):
     composition(cutting)(functools.partial(cut, cutting))
-composition(np.vsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections))
-composition(np.hsplit)(
-    lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 1 if np.ndim(ary) > 1 else 0)
-)
-composition(np.dsplit)(lambda ary, indices_or_sections: np.split(ary, indices_or_sections, 2))
-
-
 # Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
 
 
@@ -557,7 +495,7 @@ def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) ->
 
 
 for rearrangement in (
-    np.roll, np.rot90, np.fliplr, np.flipud, np.rollaxis, np.tile, np.repeat, np.diag, np.diagflat, np.delete,
+    np.roll, np.rot90, np.fliplr, np.flipud, np.tile, np.repeat, np.diag, np.delete,
     np.take_along_axis, np.resize, np.diagonal,
 ):  # fmt: skip
     composition(rearrangement)(functools.wraps(rearrangement)(functools.partial(gathered, rearrangement)))
@@ -571,12 +509,13 @@ def sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: bool | None
     return np.take_along_axis(a, order, axis) if np.ndim(a) else a
 
 
+PADS = ("constant", "edge", "reflect", "symmetric", "wrap")
+
+
 @composition(np.pad)
 def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
-    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
-        raise TypeError(
-            f"np.pad has no derivative for mode={mode!r}; it has for constant, edge, reflect, symmetric, wrap"
-        )
+    if mode not in PADS:
+        raise TypeError(f"np.pad has no derivative for mode={mode!r}; it has for {', '.join(PADS)}")
     picked = gathered(np.pad, array, pad_width, mode=mode)
     if mode != "constant":
         return picked
@@ -621,11 +560,10 @@ def put_back(shape: tuple[int, ...], index: Any) -> Pull:
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     if isinstance(indices, Tensor):
         raise not_differentiable(np.take, "indices")
+    indices = np.asarray(indices)
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
-        return operator.getitem(np.ravel(a), np.asarray(indices))
-    return operator.getitem(
-        a, (slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (np.asarray(indices),)
-    )
+        return np.ravel(a)[indices]
+    return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]
 
 
 composition(np.trace)(lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1))

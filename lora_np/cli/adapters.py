@@ -60,13 +60,12 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 @click.option("--base", type=options.READ, help="The base model, for --data.")
 @_data
 @options.each(_GOALS)
-def resize(
-    adapter: Path, out: Path, base: Path | None, data: str | None, as_json: bool, **asked: Any
-) -> None:
+def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
     """Write the adapter at other ranks: for each module, the best approximation of its rank.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
+    base = asked.pop("base")
     asked = one_goal(asked) | {"grams": _inputs(base, data, adapter)}
     options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 
@@ -129,8 +128,6 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
     Example: lora-np overlap style task
     """
-    from lora_np.files import write_figure
-
     options.check_target("--plot", plot, options.PICTURES)
     found = adapters.overlap(sources, **asked, progress=True)
     if plot is not None:

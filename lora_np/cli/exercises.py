@@ -98,16 +98,7 @@ def solution_command(name: str) -> None:
 @click.option("--jobs", type=int, callback=options.possible_jobs, help="Submissions at a time.")
 @options.as_json
 def grade_command(
-    submissions: Path,
-    out: Path,
-    lessons: tuple[int, ...],
-    only: tuple[str, ...],
-    roster: Path | None,
-    column: str,
-    rng: int | None,
-    jobs: int | None,
-    as_json: bool,
-    **asked: Any,
+    submissions: Path, out: Path, lessons: tuple[int, ...], column: str, as_json: bool, **asked: Any
 ) -> None:
     """Grade a folder of submissions, each in a separate process: points, and feedback for each student.
 
@@ -117,22 +108,12 @@ def grade_command(
     asked = options.given(asked)
     if "memory" in asked:
         asked["memory"] = whole_number("memory", asked["memory"], maximum=2**20) * 2**20
-    limits = grading.Limits(**asked)
-    grades = grading.grade(
-        submissions,
-        numbers=lessons,
-        only=only,
-        roster=roster,
-        rng=rng,
-        limits=limits,
-        jobs=jobs,
-        progress=True,
-    )
+    limits = grading.Limits(**{name: asked.pop(name) for name in _LIMITS if name in asked})
+    grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
     options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
-    written = grades.write(
-        out, column
-    )  # last: if a file cannot be written, the points are still on the screen
+    # last: if a file cannot be written, the points are still on the screen
+    written = grades.write(out, column)
     if not as_json:
         options.show_written(written, [])
 

@@ -80,7 +80,7 @@ def finetune(
     """
     # before the training, not after it
     if not dry_run:
-        out = check_written(out, force, asked["checkpoint"], asked["resume"])
+        out = check_written(out, force)
     options.check_target("--html", html, options.PAGES)
     options.check_target("--plot", plot, options.PICTURES)
     base = language.load(model, quantised=quantised)
@@ -128,8 +128,8 @@ def tell(note: object) -> None:
     print(note, file=sys.stderr, flush=True)
 
 
-def check_written(out: Path | None, force: bool, checkpoint: Path | None, resume: bool) -> Path:
-    """Where the adapter goes, if everything can be written."""
+def check_written(out: Path | None, force: bool) -> Path:
+    """Where the adapter goes, if it can be written."""
     if out is None:
         raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
     above = next(folder for folder in out.absolute().parents if folder.exists())
@@ -139,12 +139,6 @@ def check_written(out: Path | None, force: bool, checkpoint: Path | None, resume
         raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
-    if checkpoint is None and resume:
-        raise ValueError("--resume needs --checkpoint FILE, the file to continue from")
-    if checkpoint is not None and not checkpoint.absolute().parent.is_dir():
-        raise ValueError(f"{checkpoint.absolute().parent}: no such directory to write {checkpoint.name} into")
-    if checkpoint is not None and checkpoint.exists() and not resume:
-        raise ValueError(f"{checkpoint} is there already: continue it with --resume, or delete it")
     return out
 
 
@@ -207,12 +201,8 @@ def generate(
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
         speaker = adapters.attach(speaker, opened, any_base=any_base)
-    sampling = {
-        "tokens": 300,
-        "temperature": 0.7,
-        "stream": partial(print, end="", flush=True),
-        **options.given(asked),
-    }
+    stream = partial(print, end="", flush=True)
+    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
     if not chat:
         language.generate(speaker, "It was " if prompt is None else prompt, **sampling)
         print()

@@ -39,9 +39,7 @@ def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int 
     return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
 
 
-def whole_numbers(
-    context: click.Context, parameter: click.Parameter, texts: Iterable[str]
-) -> tuple[int, ...]:
+def whole_numbers(context: click.Context, option: click.Parameter, texts: Iterable[str]) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
     names = parse_names(",".join(texts))
     try:
@@ -126,22 +124,19 @@ def show_written(written: list[Path], kept: list[Path]) -> None:
         print(f"{'Written' if path in written else 'Kept'}: {path}")
 
 
-def check_target(
-    option: str, path: Path | None, endings: Collection[str], inside: Path | None = None
-) -> None:
+def check_target(flag: str, path: Path | None, endings: Collection[str], inside: Path | None = None) -> None:
     """Refuse, before any work is done, a target that could not be written or would overwrite another file."""
     if path is None:
         return
     if path.name == "" or path.is_dir():
-        raise click.BadParameter(f"{option} must name a file, got the directory {str(path)!r}")
+        raise click.BadParameter(f"{flag} must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
-        raise click.BadParameter(f"{option}: the directory {str(path.parent)!r} does not exist")
+        raise click.BadParameter(f"{flag}: the directory {str(path.parent)!r} does not exist")
     if inside is not None and inside.is_file():
         inside = inside.parent
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
-        raise click.BadParameter(f"{option} must end in {', '.join(endings)}, got {str(path)!r}")
-    if path.exists() and (
-        not path.is_file() or (inside is not None and path.resolve().is_relative_to(inside.resolve()))
-    ):
-        raise click.BadParameter(f"{option} must not replace {str(path)!r}; name another file")
+        raise click.BadParameter(f"{flag} must end in {', '.join(endings)}, got {str(path)!r}")
+    among_inputs = inside is not None and path.resolve().is_relative_to(inside.resolve())
+    if path.exists() and (among_inputs or not path.is_file()):
+        raise click.BadParameter(f"{flag} must not replace {str(path)!r}; name another file")

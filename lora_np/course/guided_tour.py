@@ -241,9 +241,7 @@ def check_folder(folder: Path) -> None:
         return
     for name in (report.name, FULL_UPDATE, *(f"adapter-r{rank}" for rank in RANKS), FIGURE):
         if (folder / name).exists():
-            raise FileExistsError(
-                f"{folder / name} already exists, and not from a tour: choose another folder"
-            )
+            raise FileExistsError(f"{folder / name} already exists, and not from a tour: name another folder")
 
 
 class Task:
@@ -281,10 +279,8 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     x, y = task.x.astype(np.float32), task.y.astype(np.float32)
     optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
     name = progress and ("full update" if rank is None else f"LoRA, r = {rank}")
-    steps, rng = task.steps, task.rng
-    return uninterrupted(
-        fit(model, x, y, optimizer=optimizer, steps=steps, batch_size=256, rng=rng, progress=name)
-    )
+    run = fit(model, x, y, optimizer=optimizer, steps=task.steps, batch_size=256, rng=task.rng, progress=name)
+    return uninterrupted(run)
 
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:

@@ -29,7 +29,7 @@ with on_demand(globals()):
         start as start,
     )
     from lora_np.exercises.laws import LawBroken as LawBroken
-    from lora_np.exercises.running import HEADER as HEADER, Namespace as Namespace, call as call
+    from lora_np.exercises.running import HEADER as HEADER, call as call, run_cell as run_cell
     from lora_np.exercises.values import (
         Remote as Remote,
         WireError as WireError,

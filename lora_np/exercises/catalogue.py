@@ -7,7 +7,6 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,36 +77,18 @@ def exercise(name: str) -> Exercise:
     return known[choice("exercise", name, known)]
 
 
-@dataclass(frozen=True)
-class Solution:
-    """An explained solution, to be read after an attempt.
-
-    Parameters
-    ----------
-    exercise : str
-        The function's name.
-    text : str
-        Markdown: why, then the code.
-    """
-
-    exercise: str
-    text: str
+class Solution(str):
+    """An explained solution, to be read after an attempt: Markdown, why and then the code."""
 
     @property
     def code(self) -> str:
         """The function alone."""
-        return code_in(self.text)
-
-    @property
-    def body(self) -> str:
-        """What a student has to write: the function without the line that begins with def."""
-        return self.code.partition("\n")[2]
+        return code_in(self)
 
     def __repr__(self) -> str:
-        return self.text
+        return str(self)
 
-    def _repr_markdown_(self) -> str:
-        return self.text
+    _repr_markdown_ = __repr__
 
 
 def solution(name: str) -> Solution:
@@ -142,7 +123,7 @@ def solution(name: str) -> Solution:
     text = exercise(name).solution
     if not text:
         raise ValueError(f"this course leaves the solution of {name} out")
-    return Solution(name, text)
+    return Solution(text)
 
 
 def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None = None) -> Outcome:

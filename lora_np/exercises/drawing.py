@@ -191,9 +191,7 @@ def simpler(value: Array, simplest: float) -> Iterator[Array]:
     for place in np.ndindex(value.shape):
         entry = float(value[place])
         less = entry - np.sign(entry - simplest)
-        for new in dict.fromkeys(
-            (simplest, simplest + 1.0, np.rint(entry), np.trunc(entry / 2), less, -entry)
-        ):
+        for new in dict.fromkeys((simplest, simplest + 1, np.rint(entry), np.trunc(entry / 2), less, -entry)):
             if abs(new - simplest) < abs(entry - simplest) or (new == -entry and entry < 0):
                 changed = value.copy()
                 changed[place] = new

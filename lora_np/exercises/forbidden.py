@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -37,14 +37,7 @@ class TooMuch(Forbidden):
     """More was computed than the exercise asks for."""
 
 
-def watched(
-    function: Any,
-    arguments: Sequence[Any],
-    *,
-    forbids: Sequence[str] = (),
-    within: int | None = None,
-    steps: int | None = None,
-) -> Any:
+def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> Any:
     """``function(*arguments)``, unless it breaks one of the rules.
 
     Every call in Python is watched, so a function is refused under an alias, from a list, or called by
@@ -58,19 +51,17 @@ def watched(
         A student's.
     arguments : sequence
         What to call it with.
-    forbids : sequence of str
-        Families, packages, or names of functions.
-    within : int, optional
-        Bytes that may be allocated at a time.
-    steps : int, optional
-        Instructions that Python may take: what loops compute.
+    rules : mapping
+        ``"forbids"``, families, packages, or names of functions; ``"within"``, bytes that may be allocated at
+        a time; ``"steps"``, instructions that Python may take: what loops compute. Each may be missing.
 
     Raises
     ------
     Forbidden
         If a function ran that must not; `TooMuch` if a limit was passed.
     """
-    names = {name for rule in forbids for name in FAMILIES.get(rule, rule).split()}
+    within, steps = rules.get("within"), rules.get("steps")
+    names = {name for rule in rules.get("forbids", ()) for name in FAMILIES.get(rule, rule).split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
     refused: list[str] = []
     taken = {"bytes of memory": 0, "steps of Python": 0}

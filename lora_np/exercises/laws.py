@@ -74,13 +74,7 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
 
 
 def same(
-    what: str,
-    answer: Any,
-    right: ArrayLike,
-    *,
-    tolerance: float = TOLERANCE,
-    size: float = 0.0,
-    why: str = "",
+    what: str, answer: Any, right: ArrayLike, *, tolerance: float = TOLERANCE, size: float = 0, why: str = ""
 ) -> Array:
     """``answer``, called ``what``, equals ``right`` up to ``tolerance`` times its size.
 

@@ -13,21 +13,30 @@ from lora_np.exercises.forbidden import Forbidden, watched
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 
-class Namespace:
-    """The names that a submission defines, as its cells are run one after the other."""
+def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
+    """Run a cell, which defines ``names``; what went wrong, or nothing.
 
-    def __init__(self) -> None:
-        self.names: dict[str, Any] = {"__name__": "submission"}
+    Parameters
+    ----------
+    source : str
+        A submission's.
+    title : str
+        In messages.
+    names : dict
+        Of the submission, from its earlier cells.
 
-    def run(self, source: str, title: str) -> str:
-        """Run one cell; what went wrong, or nothing. A cell that fails does not stop the next."""
-        try:
-            exec(compile(source, f"<{title}>", "exec", dont_inherit=True), self.names)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit among them: a submission must not end the grading
-            return last_line(error)
-        return ""
+    Returns
+    -------
+    str
+        The last line of the error, and where it is in the cell.
+    """
+    try:
+        exec(compile(source, f"<{title}>", "exec", dont_inherit=True), names)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit among them: a submission must not end the grading
+        return last_line(error)
+    return ""
 
 
 def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
         return {"error": "not written yet", "kind": "NotImplementedError"}
     handed = [a if callable(a) else copy.deepcopy(a) for a in arguments]
     try:
-        value = watched(function, handed, **rules)
+        value = watched(function, handed, rules)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

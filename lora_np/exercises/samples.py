@@ -10,12 +10,10 @@ from lora_np.checks import Array, ArrayLike
 from lora_np.exercises.asking import literal
 from lora_np.exercises.drawing import Draw
 
-SCALES = (1.0, 1e-12, 1e12, 1e-3)
-
 
 def scale(draw: Draw) -> float:
     """1, or as large or small as units of measurement may make numbers."""
-    return float(draw.pick("scale", SCALES))
+    return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
 
 
 def terms(A: Array, B: Array) -> float:

@@ -66,9 +66,8 @@ def encode(thing: Any) -> tuple[Any, bytes]:
             if not all(isinstance(key, (str, int, float)) for key in thing):
                 raise WireError("the keys of a dict must be strings or numbers")
             return {"dict": [[part(key), part(value)] for key, value in thing.items()]}
-        raise WireError(
-            f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array"
-        )
+        kind = type(thing)
+        raise WireError(f"{kind.__module__}.{kind.__qualname__} is neither a number nor an array")
 
     return part(thing), bytes(arrays)
 

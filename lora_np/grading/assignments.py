@@ -60,11 +60,12 @@ def teacher_notebook(lesson: Lesson) -> str:
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
-        name, body = exercise.name, solution(exercise.name).body
+        name, code = exercise.name, solution(exercise.name).code
         if exercise.stub.endswith(DOTS):
+            body = code.partition("\n")[2]
             answered = f"    ### BEGIN SOLUTION\n{body}    ### END SOLUTION"
         else:  # several definitions: the solution's come after those that students fill in
-            answered = f"\n\n### BEGIN SOLUTION\n{solution(name).code}### END SOLUTION"
+            answered = f"\n\n### BEGIN SOLUTION\n{code}### END SOLUTION"
         # The printed text is the feedback; the last value is the points.
         hidden = f"""
 ### BEGIN HIDDEN TESTS
@@ -84,7 +85,7 @@ def solution_page(lesson: Lesson) -> str:
     """Each exercise with its explained solution, as Markdown."""
     parts = [f"# Solutions: {lesson.title}"]
     for number, exercise in enumerate(lesson.exercises, start=1):
-        parts += [heading(exercise, number), exercise.statement, solution(exercise.name).text]
+        parts += [heading(exercise, number), exercise.statement, solution(exercise.name)]
     return "\n\n".join(parts) + "\n"
 
 

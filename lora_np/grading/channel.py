@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +42,10 @@ class Channel:
         folder = Path(self.place.name, "work")
         folder.mkdir()
         folder.parent.chmod(0o711)
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=folder,
-            env=environment(folder),
-            start_new_session=True,
+        command = [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()]
+        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self.process: Any = subprocess.Popen(
+            command, cwd=folder, env=environment(folder), start_new_session=True, **pipes
         )
         self.received: queue.Queue[Any] = queue.Queue(maxsize=4)
         self.to_send: queue.Queue[Any] = queue.Queue()
@@ -63,7 +59,7 @@ class Channel:
     def read(self) -> None:
         while not self.over.is_set():
             try:
-                message = receive(opened(self.process.stdout))
+                message = receive(self.process.stdout)
             except (EOFError, WireError, OSError, ValueError, MemoryError):
                 message = None
             while not self.over.is_set():
@@ -76,11 +72,11 @@ class Channel:
     def write(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             while (message := self.to_send.get()) is not None:
-                send(opened(self.process.stdin), message)
+                send(self.process.stdin, message)
 
     def listen(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while content := os.read(opened(self.process.stderr).fileno(), 2**16):
+            while content := os.read(self.process.stderr.fileno(), 2**16):
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
@@ -131,11 +127,6 @@ class Channel:
             pass
         with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
             self.place.cleanup()
-
-
-def opened(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
 
 
 def import_path() -> list[str]:

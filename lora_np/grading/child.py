@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lora_np.exercises import Namespace, Remote, WireError, call
+from lora_np.exercises import Remote, WireError, call, run_cell
 from lora_np.grading.confine import Limits, confine
 from lora_np.grading.wire import receive, send
 
@@ -27,16 +27,16 @@ def main() -> None:
         import_matplotlib(settings["figures"])
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
-    namespace = Namespace()
+    names: dict[str, Any] = {"__name__": "submission"}
     for number, source in cells.items():
         send(replies, {"cell": number})
-        problem = namespace.run(source, f"cell {number}")
+        problem = run_cell(source, f"cell {number}", names)
         if problem:
             send(replies, {"problem": problem, "cell": number})
-    send(replies, {"ready": [name for name, value in namespace.names.items() if callable(value)]})
+    send(replies, {"ready": [name for name, value in names.items() if callable(value)]})
     with contextlib.suppress(EOFError):
         while True:
-            answer(receive(requests), namespace.names, requests, replies)
+            answer(receive(requests), names, requests, replies)
 
 
 def answer(request: Any, names: dict[str, Any], requests: BinaryIO, replies: BinaryIO) -> None:

@@ -146,9 +146,8 @@ class Grades:
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
         laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
-        write_text(
-            laws, broken_laws([self.outcome(s, e) for s in self.reports for e in self.exercises]).to_csv()
-        )
+        outcomes = [self.outcome(student, one) for student in self.reports for one in self.exercises]
+        write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
             points = {student: self.points(student) for student in self.reports}
             write_text(book, gradebook(self.roster, points, column).to_csv())

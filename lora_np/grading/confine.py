@@ -316,9 +316,7 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
     lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
     last = len(lines) - 2  # from the next line
-    return [
-        (what, last - i if yes == TO_THE_END else yes, no, n) for i, (what, yes, no, n) in enumerate(lines)
-    ]
+    return [(op, last - i if yes == TO_THE_END else yes, no, n) for i, (op, yes, no, n) in enumerate(lines)]
 
 
 def no_new_privileges() -> None:

@@ -87,10 +87,8 @@ def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
     """The lessons with the exercises of these names only; all of them where none is named."""
     known = [one.name for lesson in lessons for one in lesson.exercises]
     wanted = {choice("exercise", name, known) for name in names} or set(known)
-    parts = [[one for one in lesson.exercises if one.name in wanted] for lesson in lessons]
-    return [
-        replace(lesson, exercises=tuple(part)) for lesson, part in zip(lessons, parts, strict=True) if part
-    ]
+    pairs = [(lesson, tuple(one for one in lesson.exercises if one.name in wanted)) for lesson in lessons]
+    return [replace(lesson, exercises=part) for lesson, part in pairs if part]
 
 
 def broken_laws(outcomes: Sequence[Any]) -> Table:

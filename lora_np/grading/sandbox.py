@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import Limits
 
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
+NONE: Mapping[str, Any] = MappingProxyType({})  # rules
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
@@ -121,15 +123,10 @@ class Sandbox:
         return self.process
 
     def call(
-        self,
-        name: str,
-        arguments: Sequence[Any],
-        rules: Mapping[str, Any] = MappingProxyType({}),
-        *,
-        seconds: float | None = None,
+        self, name: str, arguments: Sequence[Any], rules: Mapping[str, Any] = NONE, *, seconds: float = inf
     ) -> dict[str, Any]:
-        """The result of `lora_np.exercises.call` in the other process."""
-        seconds = self.limits.seconds if seconds is None else seconds
+        """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
+        seconds = min(seconds, self.limits.seconds)
         functions = [a for a in arguments if callable(a)]
         places = iter(range(len(functions)))
         over_there = [Remote(next(places)) if callable(a) else a for a in arguments]

@@ -21,6 +21,7 @@ NUMBERED = 5_000  # lines of a script up to which an error's line is that of the
 CELLS = 1_000  # with code in them
 PROBLEMS = 50  # cells whose problems are shown
 LONGEST = 2_000  # characters of one message to a student
+UNPRINTABLE = r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 PATIENCE = 3  # an exercise may take this many times as long as one call
 
 
@@ -156,9 +157,7 @@ def printable(text: str) -> str:
     """``text`` for a terminal, a table or a page: no control characters, at most 2,000 characters."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
-    return re.sub(
-        r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", " ", text
-    )
+    return re.sub(UNPRINTABLE, " ", text)
 
 
 def reason(cells: Sequence[str], limits: Limits) -> str:
@@ -181,8 +180,7 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], questions: Seq
     enough = box.left - PATIENCE * box.limits.seconds
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
-        seconds = min(box.limits.seconds, box.left - enough)
-        return box.call(one.name, arguments, rules, seconds=seconds)
+        return box.call(one.name, arguments, rules, seconds=box.left - enough)
 
     return judge(one, caller, questions)
 

@@ -167,7 +167,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
         Finite real numbers.
     tolerance : float, optional
         By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone can make
-        of a zero. Measured data have noise far above it, and then every matrix has full rank; use
+        of a zero. Measured data mostly have noise far above it, and with it full rank; use
         `rank_for_error` or `effective_rank` instead.
 
     Returns

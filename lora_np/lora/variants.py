@@ -114,7 +114,7 @@ def lora(layer: Any, s: Settings) -> Any:
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> Any:
-    """``W0 + (alpha/sqrt r) B A``: high ranks learn as fast as low ones (Kalajdzievski, arXiv 2312.03732).
+    """``W0 + (alpha/sqrt r) B A``: in gradient descent high ranks take no smaller steps (arXiv 2312.03732).
 
     ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
     """

@@ -63,10 +63,7 @@ def squared_gradients(residual: Array, a: Array, b: Array, *, wanted: tuple[bool
 
 # In one step: its parts would need four more arrays of that size in the backward pass.
 mean_squared_difference = primitive(
-    squared_forward,
-    joint=squared_gradients,
-    keeps=True,
-    composed=lambda a, b: np.mean(np.square(a - b)),
+    squared_forward, joint=squared_gradients, keeps=True, composed=lambda a, b: np.mean(np.square(a - b))
 )
 
 

@@ -225,11 +225,10 @@ def outline(node: Any) -> str:
     left, right = "[]" if listed else "()"
     line = ", ".join(parts)
     if len(line) > 90 or "\n" in line:
-        line = "".join(f"\n    {part.replace(NEW_LINE, INDENTED)}," for part in parts) + "\n"
+        line = "".join("\n    " + part.replace("\n", "\n    ") + "," for part in parts) + "\n"
     return f"{title}{left}{line}{right}"
 
 
-NEW_LINE, INDENTED = "\n", "\n    "
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
 FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type

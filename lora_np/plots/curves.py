@@ -74,7 +74,7 @@ def lines(
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     if level is not None:
         ax.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        given = dict(_reaching(ax, name, line, level) for name, line in given.items())
+        given = dict(_reached(ax, name, line, level) for name, line in given.items())
     if "y" in logarithmic:
         ax.set_yscale("log")
         given = {name: (x[y > 0], y[y > 0]) for name, (x, y) in given.items() if (y > 0).any()}
@@ -203,9 +203,7 @@ def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -
     return place, bool(above[place]), bool(right[place])
 
 
-def _reaching(
-    ax: Axes, name: str, line: tuple[Array, Array], level: float
-) -> tuple[str, tuple[Array, Array]]:
+def _reached(ax: Axes, name: str, line: tuple[Array, Array], level: float) -> tuple[str, tuple[Array, Array]]:
     """The line renamed with the first place at which it reaches ``level``, which is marked there."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))

@@ -57,9 +57,8 @@ def matrix_tiles(
     gap = 0.16 * max(M.shape[1] for M in matrices.values())
     tall, wide = max(M.shape[0] for M in matrices.values()), sum(M.shape[1] + gap for M in matrices.values())
     figure = sheet(figure, width, width * tall / wide + 0.4)
-    grid = figure.subplots(
-        1, len(matrices), squeeze=False, width_ratios=[M.shape[1] for M in matrices.values()]
-    )[0]
+    widths = [M.shape[1] for M in matrices.values()]
+    grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
         # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices centred.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +21,7 @@ GRID = "#e6e6e6"
 CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
-def axes(
-    ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8), grid: Literal["x", "y"] = "y"
-) -> Axes:
+def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
     """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and clutter.
 
     Parameters
@@ -32,8 +30,6 @@ def axes(
         By default those of a new figure.
     size : (float, float)
         Of a new figure, in inches.
-    grid : {"y", "x"}
-        The axis whose ticks have lines.
 
     Returns
     -------
@@ -51,7 +47,7 @@ def axes(
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(MUTED)
     ax.tick_params(colors=INK, color=MUTED, labelsize=9)
-    ax.grid(True, axis=grid, color=GRID, linewidth=0.8)
+    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     return ax
 

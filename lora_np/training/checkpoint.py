@@ -57,11 +57,13 @@ class Checkpoint:
 
     def begin(self, training: Any, *, resume: bool) -> None:
         """Continue from the file if it exists and resuming was requested."""
+        if not self.path.absolute().parent.is_dir():
+            raise ValueError(f"{self.path.parent}: no such directory to write {self.path.name} into")
         if not self.path.exists():
             return
         arrays, facts = self.read()
         if not resume:
-            raise FileExistsError(f"{self.path} is there already: continue it with resume=True, or delete it")
+            raise FileExistsError(f"{self.path} already exists: pass resume=True (--resume), or delete it")
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
@@ -88,12 +90,8 @@ class Checkpoint:
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
             raise ValueError(f"order must hold each row once, and position be in it, got {position}")
         loss = arrays["loss"]
-        if loss.shape != (steps,) or loss.dtype != np.float64:
-            raise ValueError(f"there must be {steps} losses, got {loss.dtype} {loss.shape}")
-        finite("loss", loss)
-        validated = [
-            (whole_number("step", step, minimum=0), float(error)) for step, error in facts["validated"]
-        ]
+        fits("loss", loss, np.broadcast_to(0.0, steps))
+        validated = [(whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]]
         moments = [-1, *(step for step, _ in validated), steps + 1]
         if any(after <= before for before, after in pairwise(moments)):
             raise ValueError(f"validated must go up to step {steps}, got {validated}")
@@ -277,9 +275,7 @@ class Description:
         try:
             return self.repeats(id(thing), thing) or self.first(kind, thing)
         except RecursionError:
-            raise UnknownIdentityError(
-                f"a {kind.__qualname__} is nested too deeply to be recognised"
-            ) from None
+            raise UnknownIdentityError(f"a {kind.__qualname__} is nested too deep to be recognised") from None
 
     def all(self, things: Iterable[Any]) -> str:
         return ", ".join(map(self.of, things))

@@ -219,7 +219,7 @@ def fit(
         training.patience = whole_number("patience", patience)
     store = None
     if resume and checkpoint is None:
-        raise ValueError("resume=True needs the file to continue from: pass checkpoint=")
+        raise ValueError("resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)")
     if checkpoint is not None:
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
@@ -480,7 +480,5 @@ def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
         arrays.append(array)
     x, y = arrays
     if len(x) != len(y):
-        raise ValueError(
-            f"{what}x and {what}y must have as many rows as each other, got {len(x)} and {len(y)}"
-        )
+        raise ValueError(f"{what}x and {what}y must have equally many rows, got {len(x)} and {len(y)}")
     return x, y

@@ -48,7 +48,7 @@ genesis = model.vocabulary.encode(language.read_text("genesis"))
 cuts = np.array([8, 9]) * len(genesis) // 10
 texts = dict(zip(["training", "validation", "test"], np.split(genesis, cuts), strict=True))
 texts["austen"] = model.vocabulary.encode(language.read_text("austen-held-out"))
-rows = {name: language.windows(tokens, context=64) for name, tokens in texts.items()}
+rows = {name: language.windows(tokens, context=64) for name, tokens in texts.items()}  # 64 and the next
 
 
 def loss(model, name):
@@ -92,7 +92,7 @@ assert np.allclose(attention(q, k, v), [[8], [7]])
 assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
-# The model does this in 4 heads side by side, in each of 4 layers, and turns queries and keys by an angle that says
+# The model does this four times side by side, in 4 **heads**, in each of 4 layers, and turns queries and keys by an angle that says
 # where they stand. See it work: change one character of a text, and measure how far the probabilities move
 # at each place (half the sum of all changes).
 
@@ -148,7 +148,7 @@ assert numbers["all linear maps"] == 37_376
 # ## Train, and listen
 #
 # A batch is 4 windows of 64 characters. The loss is the mean over all their characters at once, each predicted from those
-# before it. Everything else you know: `inject`, Adam (here AdamW, with its weight decay off), a rate that rises for 10 steps and falls to
+# before it. Everything else you know: `inject`, Adam (here AdamW, without its weight decay, which shrinks all weights), a rate that rises for 10 steps and falls to
 # zero. `clip` shortens a gradient that is longer than 1. 150 steps. While it trains, it speaks:
 
 
@@ -228,7 +228,7 @@ print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
 # It is. Now the others: the mean of five seeds, with the interval that would hold the true mean in 95 of 100 such
-# experiments (Student's $t$, $2.78\, s / \sqrt 5$).
+# experiments (Student's $t$, $2.78\, s / \sqrt 5$ with their standard deviation $s$).
 
 
 # %% alt="Test loss against trained numbers, with intervals over five seeds. All linear maps fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all maps."
@@ -318,7 +318,7 @@ assert floors.max() < 1.05 * floors.min()
 # Before training, the loss on unseen Austen was below 1.3. Now? Each run of the comparison by what it learned and what it still
 # knows; the best place is at the lower left:
 
-# %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.22 and 2.13. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear maps: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
+# %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear maps: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
 groups = {"not adapted": (INK, [before])} | {
     name: (color, [run for who in some for run in tuned(**who)])
@@ -371,9 +371,9 @@ print(f"loss on Austen without the adapter: {loss(without, 'austen'):.4f}, befor
 # - A language model gives each next character (or token) a probability; its loss is the mean of $-\ln p$.
 # - Attention mixes places by $\text{softmax}(q^T k)$. What makes $q$, $k$, $v$ and mixes the heads are linear maps, and LoRA adapts
 #   linear maps.
-# - A little rank on all maps learns more than much rank on a few.
+# - Here a little rank on all maps learned as much as a lot on a few.
 # - A small rank brings most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
-# - What learns forgets, though not in proportion. An adapter can be taken off.
+# - What learned forgot, though not in proportion. An adapter can be taken off.
 #
 # ## What you can do now
 #

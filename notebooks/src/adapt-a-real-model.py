@@ -142,7 +142,7 @@ lnp.course.sliders(
 # | gradient of $A$: $B^T e$, then times $x^T$ | | $dr + rk$ |
 # | for the layer before: $W_0^T e$, and $A^T$ times $B^T e$ | $dk$ | $dk + rk$ |
 #
-# The last row is for a layer inside of a network. **3. Less to store**<!-- shown: the sizes of both files -->: the file holds $A$ and $B$ only.
+# The last row is for a layer inside of a network, where one matrix follows another. **3. Less to store**<!-- shown: the sizes of both files -->: the file holds $A$ and $B$ only.
 
 
 # %%

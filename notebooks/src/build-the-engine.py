@@ -85,7 +85,7 @@ rules = {
 }
 
 # %% [markdown]
-# A step of the computation is a **node**. It knows where its gradient flows to, and how. It also gets a number:
+# A step of the computation is a **node**. It knows where its gradient flows to, and how. (What no step has made, such as a weight, is a *leaf*.) It also gets a number:
 # a step can only use results that existed before it, so later steps have larger ones.
 
 
@@ -139,7 +139,7 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. (Lines about dtypes, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
+# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. (Lines about dtypes, the kinds of numbers, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
 # paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
 
 
@@ -174,7 +174,7 @@ def walk(root, start):
 
 
 # %% [markdown]
-# Try it on a model with a bias, against the package:
+# Try it on a model with a **bias**, a number added to each output, against the package:
 
 
 # %%

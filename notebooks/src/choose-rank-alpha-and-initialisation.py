@@ -50,7 +50,7 @@ from lora_np.table import Table
 # %%
 def moved(variant, optimizer, rank):
     zeros, x, target = lnp.Linear(np.zeros((16, 16))), np.eye(1, 16), np.ones((1, 16))
-    ones = lambda rng, r, k: np.ones((r, k))
+    ones = lambda rng, r, k: np.ones((r, k))  # the start of A on paper: A x is 1 for the x above
     model = lnp.inject(zeros, rank=rank, alpha=1, variant=variant, init=ones, rng=np.random.default_rng(0))
     model = lnp.fit(model, x, target, optimizer=optimizer, steps=1, progress=False).model
     return lnp.freeze(model)(x)[0, 0]
@@ -72,7 +72,7 @@ Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 # With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what rsLoRA repairs:
 # it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
 # $\alpha / \sqrt r$ lets it grow. (The paper of rsLoRA proves its rule for gradient descent and trains with
-# AdamW. What it shows there is this growth: a higher rank gets further.)
+# AdamW, a kind of Adam. What it shows there is this growth: a higher rank gets further.)
 
 # %% [markdown]
 # ## The same on real data
@@ -286,7 +286,7 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% [markdown]
 # ## Compare fairly
 #
-# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. At one rank, rsLoRA is
+# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds (random starts). At one rank, rsLoRA is
 # LoRA with $\sqrt 8$ times the alpha, no more: the same choice in other words.
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
@@ -336,7 +336,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 ranks = [1, 2, 4, 8, 16, 32]
 found = sweep(ranks=ranks, alphas=[8], learning_rates=[0.01, 0.03], rngs=[0, 1])
 errors = {rank: [] for rank in ranks}
-for record in found.best("validation_loss"):
+for record in found.best("validation_loss"):  # the better rate of each rank and seed
     errors[record["rank"]].append(record["validation_loss"])
 middle = {rank: np.median(errors[rank]) for rank in ranks}
 

@@ -33,6 +33,9 @@ from lora_np.table import Table
 #
 # Now at rank 1. Its SVD, cut, keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. Keep the 1 instead: then $(0, 1)$ gives zero, and the
 # error is 4. **So the best update of rank 1 is not the full one, cut.**<!-- proof: an error of 9 against 4 --> The smaller number meets the stronger input.
+#
+# As in *Cut the SVD*, a circle becomes an ellipse, and the thick line is what a cut to rank 1 keeps of it: on the left for the update alone, on the right for
+# the update on inputs as strong as these.
 
 # %% alt="Left, the update alone: a circle becomes an ellipse whose longer half axis, 2, is that of output 2. Right, the update on the inputs as they are: the longer half axis, 3, is that of output 1. A thick line marks what a cut to rank 1 keeps: output 2 on the left, output 1 on the right."
 best_of_all, strengths = np.diag([1.0, 2.0]), np.diag([3.0, 1.0])
@@ -55,11 +58,12 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # ## The best of each rank, in two lines
 #
 # The $n$ inputs are the rows of $X$, and $C = X^T X / n$ says how strong they are, in each direction and in pairs of them (their
-# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$. On paper it was
+# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$, and $C^{-1/2}$ its inverse. On paper it was
 # $\tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
-# 1. What $\Delta_*$ misses is at right angles to all that any update can add. So for each $\Delta$, by Pythagoras, the squared error is that
-#    of $\Delta_*$ plus $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$.
+# 1. What $\Delta_*$ misses is at right angles to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
+#    of $\Delta_*$ plus $\|X (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
+#
 # 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and may be any matrix of it. So it should be $\Delta_* C^{1/2}$ with its SVD cut to $r$ (Eckart and Young),
 #    and then turned back:
 #
@@ -75,7 +79,7 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 #
 # Does training find it? A small problem first: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
 # stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
-# to 10.
+# to 10, and held against the formula (`optimal_losses`) and the full update, cut.
 
 # %%
 rng = np.random.default_rng(1)
@@ -140,9 +144,11 @@ Table(["", *formats], rows, title=title, formats=formats)
 #
 # ## What is learned first
 #
-# $B$ starts at zero. So after one step of gradient descent, $\Delta W = -\eta\, G A^T A$ with $G$ the gradient that a full update would have had.
-# $A^T A$ is a random matrix that lets $r$ directions through. **A LoRA begins along the full gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A --> And where does it end? At the
-# exact optimum of its rank. Here is the cosine of the angle between $\Delta W$ and both, for the stretched inputs at rank 4, by plain gradient descent:
+# $B$ starts at zero. So after one step of gradient descent at a learning rate of $\eta$, $\Delta W = -\eta\, G A^T A$, with $G$ the gradient that a full update would have had.
+# $A^T A$ is a random matrix that lets $r$ directions through. **A LoRA begins along the full gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A -->
+#
+# And where does it end? At the
+# exact optimum of its rank: where $C$ has an inverse, this loss has saddles, but no other valleys (Baldi and Hornik, 1989). Here is the cosine of the angle between $\Delta W$ and both (1 is the same direction), for the stretched inputs at rank 4, by plain gradient descent:
 
 # %% alt="Cosine of B A against step, on a logarithmic scale from 1 to 10,000. With the first full gradient it rises to 0.8 within the first hundred steps and then falls to 0.73. With the exact optimum it rises later, crosses the first, and ends at 1."
 x, y, rank = stretched, stretched @ update.T, 4
@@ -245,12 +251,13 @@ with lnp.course.live(axes.figure) as put:
 
 # %% [markdown]
 # Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
-# gain. **The data asks for a low-rank update**<!-- claim: low-rank-suffices -->, so LoRA loses nothing by being one.
+# gain. **The data asks for a low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses next to nothing by being one.
 #
 # The same in numbers. The optimum is computed from the training data, and there no update of the same rank
 # can be below it. Held-out data is other data, so there a trained model may end a little below.
 
 # %%
+assert best[0] - best[4] > 0.95 * (best[0] - best[-1])
 best_in_training = lnp.linalg.optimal_losses(x, y, W0=base.W)
 rows = []
 for rank in ranks:
@@ -277,7 +284,7 @@ Table(columns, rows, formats=formats)
 #   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ cuts the
 #   SVD to rank $r$, and $C = X^T X / n$.
 # - For white inputs it is the SVD of $\Delta_*$, cut. For others a cut of the full update is worse, and training is not.
-# - A LoRA begins along the full gradient, as far as its $A$ sees it, and ends at the optimum of its rank.
+# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model it ends at the optimum of its rank.
 #
 # ## What you can do now
 #
@@ -306,6 +313,8 @@ Table(columns, rows, formats=formats)
 # - A. J. Izenman, "Reduced-rank regression for the multivariate linear model", *Journal of Multivariate
 #   Analysis* 5, 248-264, 1975,
 #   [doi 10.1016/0047-259X(75)90042-1](https://doi.org/10.1016/0047-259X(75)90042-1).
+# - P. Baldi, K. Hornik, "Neural networks and principal component analysis: learning from examples without local minima", *Neural Networks* 2,
+#   53-58, 1989, [doi 10.1016/0893-6080(89)90014-2](https://doi.org/10.1016/0893-6080(89)90014-2).
 # - L. Zhang et al., *LoRA-FA: Memory-efficient Low-rank Adaptation*, [arXiv 2308.03303](https://arxiv.org/abs/2308.03303): a frozen $A$.
 # - S. Wang, L. Yu, J. Li, *LoRA-GA: Low-Rank Adaptation with Gradient Approximation*, [arXiv
 #   2407.05000](https://arxiv.org/abs/2407.05000): a start along the full gradient.

@@ -165,9 +165,9 @@ print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
 # ## What else is saved
 #
 # Training keeps more than the numbers themselves. Each trained number has a **gradient**, which says where to move it
-# (*Differentiate*), and the optimizer Adam keeps two running averages for each, its **moments**. And when training is over, only what was trained
+# (*Differentiate*). Adam, the usual **optimizer** (a rule that makes steps of gradients), keeps two running averages for each, its **moments**. And when training is over, only what was trained
 # has to be **stored**. All this shrinks by the same factor. Here it is measured, on a layer of the package
-# and on files on disk, with 4 bytes for each number:
+# and on files (*safetensors*, the usual format), with 4 bytes for each number:
 
 # %%
 base = lnp.Linear(rng.normal(size=(100, 120)).astype(np.float32))  # an array: frozen
@@ -183,6 +183,7 @@ with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.safetensors"
         safetensors.save({path: lnp.value(tensor) for path, tensor in trained.items()}, file)
         numbers = sum(tensor.size for tensor in trained.values())
+        # value above gives a Tensor's array, and start what Adam keeps before its first step
         rows.append((name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size))
 
 columns = ["update", "trained numbers", "bytes of gradients", "bytes of Adam's moments", "bytes of the file"]
@@ -256,10 +257,10 @@ Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, forma
 # %% [markdown]
 # ## The paper's own numbers
 #
-# In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3
-# has 96 layers of width 12,288. On queries and values at rank 8 that is
+# In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. The language model GPT-3
+# has 96 layers of width $d = 12{,}288$. On queries and values at rank 8 that is
 # $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its
-# tables state, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
+# tables state, for GPT-3 and smaller models, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
 
 # %%
 # where, model, layers L, width d, rank r, matrices m, millions as printed
@@ -310,7 +311,7 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 # (microsoft/LoRA#172).
 # That is how to read a table: **count again.**
 #
-# Another number of the paper is much quoted: a checkpoint 10,000 times smaller, 35 MB instead of 350 GB.
+# Another number of the paper is much quoted: a **checkpoint**, the file of what was trained, 10,000 times smaller, 35 MB instead of 350 GB.
 
 # %%
 adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, queries and values
@@ -324,7 +325,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # ## Memory, and why the rank hardly moves it
 #
 # Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, which are pieces of words. Weights, gradients and moments of the model take two bytes a
-# number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch keeps; as is usual, most of them
+# number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
 # %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights."
@@ -358,13 +359,13 @@ print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 1e9:.1f} GB before 
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
-# Two bytes for everything is the least that full training takes. More usual are master weights and two moments in 32 bits, $4 + 4 + 4$ bytes
+# Two bytes for everything is the least that full training takes. More usual are master weights (a second copy, exact enough for small steps) and two moments in 32 bits, $4 + 4 + 4$ bytes
 # beside weights and gradients in 16: 16 bytes a number, 108 GB.
 #
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
 # *workspace* in the picture), and
 # none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> What helps here is
-# a $W_0$ in fewer bits, as in QLoRA, and where texts are long or batches large, less of them at a time.
+# a $W_0$ in fewer bits, as in QLoRA (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
 #
 # ## The law
 #

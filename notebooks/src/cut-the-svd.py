@@ -141,13 +141,14 @@ axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row])
 #
 # Why is nothing closer? Let $N$ have rank $r$.
 #
-# 1. Of the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$, since $N$ has only $r$ outputs to tell them apart. But
+# 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are not independent: some mixture $x$ of $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$. But
 #    $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches something by $\sigma_{r+1}$ or more: its first singular value is not below the one that was dropped first.
 #
 # 2. Add to $N$ the first $i$ parts of $M - N$. That has rank $r + i$, so line 1 applies again, and says that the next singular value of $M - N$ is at least
 #    $\sigma_{r+i+1}$. One by one, none is below those that the cut has dropped. Nor is the sum of squares.
 #
-# Here it is for a matrix of 30 x 40, cut at rank 5, and three others of rank 5:
+# Here it is for a matrix $M$ of 30 x 40. It is cut at rank 5, and three others of rank 5 are taken off it: the best on its first five columns, on five random mixtures of all columns,
+# and on these times $M M^T$, which strengthens what is strong (*power step*). At no place is what is left of them weaker than what the cut leaves:
 
 # %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
 mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
@@ -200,7 +201,7 @@ formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
 Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
-figure = lnp.plots.compression(photograph, approximations, width=6)
+figure = lnp.plots.compression(photograph, approximations, width=5.8)
 
 # %% [markdown]
 # The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8
@@ -268,7 +269,7 @@ axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 # see four ranks side by side.
 
 # %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
-U, s, Vh = np.linalg.svd(photograph, full_matrices=False)
+U, s, Vh = np.linalg.svd(photograph, full_matrices=False)  # no u or v beyond the last strength
 relative = lnp.rank_errors(photograph, relative=True)
 
 

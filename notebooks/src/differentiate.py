@@ -66,7 +66,7 @@ for result, moved, derivative, f in table:
 #
 # ## The graph
 #
-# The smallest model there is has one weight: it predicts $w\,x$, the truth is $y$, and the loss is $L = (w\,x
+# The smallest model there is has one weight: it predicts $w\,x$, the truth is $y$, and the **loss**, the number that is to become small, is $L = (w\,x
 # - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2,
 # the square 4. Draw them as a **graph**, with the slope of the table on each arrow.
 #
@@ -141,8 +141,8 @@ assert b.grad == 2 * 1
 # \text{and from behind arrives } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
-# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get? (A $T$
-# turns columns into rows.)
+# That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get? (A $T$,
+# for **transpose**, turns columns into rows.)
 #
 # - **$W_{ij}$** moves $y_i$ alone, $x_j$ times as far, and the loss $g_i$ times that. So the gradient has the
 #   entries $g_i\,x_j$. That is the column $g$ times the row $x^T$.
@@ -203,7 +203,7 @@ assert (summands.grad == 1).all()
 # ## 12,000 slopes at once
 #
 # Now the question of the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
-# photograph from the 10 x 12 to their left; it was found by a formula. Its loss on a map of mountains, for
+# photograph from the 10 x 12 to their left; it was found by a formula (that of *Compare with the best possible*). Its loss on a map of mountains, for
 # 20,000 pieces of the map, and one walk back:
 
 # %%

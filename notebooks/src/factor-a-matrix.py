@@ -271,9 +271,9 @@ Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format
 # LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its
 # columns, and chooses well.
 #
-# **The SVD is never beaten**<!-- proof: Eckart and Young, in Cut the SVD -->: not here at any number of layers, and not by any method on any matrix, as long as the
-# error is a size that turning the matrix does not change. The one used here, the root of the sum of squares, is such
-# a size; the largest error of a single pixel is not, and can be made smaller otherwise. *Cut the SVD* shows why, and
+# **In this error no other layers, as many, do better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here or on any other matrix. That holds for the root of the sum of
+# squares, and for every other size that turning the matrix does not change. It does not hold for the largest error of a
+# single pixel, say, which can be made smaller otherwise. *Cut the SVD* shows why, and
 # how to know its error beforehand. So these are the layers to send first, the strongest before the others.
 #
 # On the photograph LU is at times worse than sending nothing: its curve goes above 1. So it is with heights

@@ -10,7 +10,7 @@
 #
 # - say what *PEFT* means, and where LoRA stands among its relatives,
 # - prove in two lines why a matrix of rank $r$ is a product of two thin ones,
-# - count 12,000, 4,400 and 1,760, and find the slip that everybody makes,
+# - count 12,000, 4,400 and 1,760, and find a slip that is easily made,
 # - read a whole LoRA in one file.
 #
 # You need matrix multiplication. Each statement gets a proof of two lines or a picture, and the name of the lesson that goes on
@@ -51,9 +51,15 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # ## PEFT, spelled out
 #
 # The note met these letters together with LoRA: **parameter-efficient fine-tuning**. Fine-tuning goes on training a model that has
-# learned already. PEFT leaves its numbers as they are, and trains few new ones. LoRA has relatives. (A layer of a language model has two parts: attention, in which
-# words look at one another by queries, keys and values, and the MLP, a few maps with a bend between them. *Adapt a language model* explains both. A bias is a number that
-# a map adds to its output.)
+# learned already. PEFT leaves its numbers, the **parameters** or weights, as they are, and trains few new ones.
+#
+# **LoRA**, low-rank adaptation, does it like this. Let $W_0$ be a matrix of the model, with $d$ rows and $k$ columns. Full fine-tuning adds a matrix $\Delta W$ of as
+# many numbers to it, an **update**. LoRA trains two thin matrices instead, $B$ with $r$ columns and $A$ with $r$ rows, and takes $\Delta W = \tfrac{\alpha}{r} BA$. The
+# **rank** of that is $r$ at most. ($\alpha$ is a fixed number that sets its strength.)
+#
+# LoRA has relatives. To read the table: a layer of a language model has two parts, attention, in which
+# words look at one another by queries, keys and values, and the MLP, a few maps, as matrices at work are called, with a bend between them, a function such as tanh that is no matrix. The numbers between
+# these maps are called hidden. *Adapt a language model* explains both. A bias is a number that a map adds to its output.
 #
 # | way | what is trained | where it acts | can it be merged away? |
 # |---|---|---|---|
@@ -64,17 +70,18 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | on the weights | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
 # | IA3, 2022 | a factor for each key, value and hidden number | on the outputs | yes |
 #
-# How many numbers is that in a model of 12 layers that is 768 wide, as BERT and GPT-2 are?
+# How many numbers is that in a model of 12 layers that is 768 wide, as the language models BERT and GPT-2 are? (Each line of the scale stands for ten times the one before.)
 
 # %% alt="Bars on a logarithmic scale: numbers trained in a model of 12 layers, 768 wide. All matrices 84,934,656; adapters of width 64 2.4 million; LoRA of rank 8 294,912; a prefix of 20 368,640; biases 82,944; IA3 55,296; a prompt of 20 15,360."
 layers, d = 12, 768
 numbers = {
+    # attention has four matrices of d x d, the MLP one of 4 d x d and one of d x 4 d
     "all matrices of the layers": layers * 12 * d * d,
-    "adapters, 64 wide": layers * 2 * (2 * 64 * d + 64 + d),
+    "adapters, 64 wide": layers * 2 * (2 * 64 * d + 64 + d),  # with their biases
     "prefix of 20": layers * 2 * 20 * d,
     "LoRA, r = 8, on queries and values": layers * 2 * lnp.count_lora(d, d, rank=8),
     "biases of the maps": layers * (4 * d + 4 * d + d),
-    "IA3": layers * (d + d + 4 * d),
+    "IA3": layers * (d + d + 4 * d),  # keys, values, hidden numbers
     "prompt of 20": 20 * d,
 }
 _, axes = plt.subplots(figsize=(6.8, 2.8), layout="constrained")
@@ -87,35 +94,38 @@ axes.invert_yaxis()
 assert numbers["LoRA, r = 8, on queries and values"] == 294_912
 
 # %% [markdown]
-# All of them train three hundredths of the layers or much less. What can be merged is added to the model afterwards, and the model is as fast as it was. Of the three
+# All six ways train three hundredths of the layers' numbers or much less. What can be merged is added to the model afterwards, and the model is as fast as it was. Of the three
 # that can, only LoRA changes how each input of a matrix counts for each output, and it has a dial, $r$, from few numbers to many.
 #
 # ## Cheaper, faster, and only the adapter is saved
 #
 # - **Cheaper**: in numbers trained, by what the bars say. In memory much less so, since $W_0$ and all that flows through the model
 #   stay: *Count parameters*.
-# - **Less time**: sometimes. Every product with $W_0$ is still taken, forward and back; only the gradient of $W_0$ is not. At most a
-#   third of the arithmetic of a whole model is saved: *Adapt a real model* measures it.
-# - **Only the adapter is saved**<!-- shown: what mini.save writes, in Open a real adapter -->: yes, and that is a file smaller by the same factor as the numbers. *Open a real adapter* takes one apart.
+# - **Less time**: sometimes. Every product with $W_0$ is still taken, forward and back; only the gradient of $W_0$, how much the error rises with each of its
+#   numbers, is not. At most a third of the arithmetic of a whole model is saved: *Adapt a real model* measures it.
+# - **Only the adapter is saved**<!-- shown: the two files of one, in Open a real adapter -->: yes. Whatever was trained and can be put on a model is called an **adapter** today, LoRA's $B$ and $A$
+#   as well. Its file is smaller by the same factor as the numbers. *Open a real adapter* takes one apart.
 #
 # ## A matrix can be taken apart
 #
-# The note names LU, QR and the SVD, and decides that the letter D counts: whatever can be multiplied can be taken apart. *Factor a
+# The note names LU, QR and the SVD (**singular value decomposition**), ways to write a matrix as a product, and decides that the letter D counts: whatever can be multiplied can be taken apart. *Factor a
 # matrix* has all three.
 #
-# One of them is special. The SVD writes $M$ as a sum of layers $\sigma_i u_i v_i^T$: a column $u_i$ times a row $v_i^T$, both of length 1, times
+# One of them is special. The SVD writes $M$ as a sum of layers (of a matrix, not of a model) $\sigma_i u_i v_i^T$: a column $u_i$ times a row $v_i^T$, both of length 1, times
 # a strength $\sigma_1 \ge \sigma_2 \ge \dots \ge 0$. The columns are at right angles to each other, and so are the rows. Keep the first $r$ layers: **no matrix of rank $r$ is closer to $M$**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young,
 # 1936).
 #
-# In two lines, with $\|x\|$ for the length of $x$. Let $N$ have rank $r$. Among the $r + 1$ directions $v_1, \dots, v_{r+1}$ some mixture $x$ of length 1 has $Nx = 0$,
-# for $N$ has only $r$ outputs to tell them apart; yet $\|Mx\| \ge \sigma_{r+1}$, since $M$ makes $\sigma_i u_i$ of each $v_i$. So $M - N$ stretches some $x$ by $\sigma_{r+1}$ at
+# In two lines, with $\|x\|$ for the length of $x$. Let $N$ have rank $r$. Its outputs need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are one too many to be independent: some
+# mixture $x$ of $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$. Yet $\|Mx\| \ge \sigma_{r+1}$, since $M$ makes $\sigma_i u_i$ of each $v_i$, at right angles to each other. So $M - N$ stretches some $x$ by $\sigma_{r+1}$ at
 # least, and the cut does so by no more. (This is the error's largest stretch; *Cut the SVD* has the sum of squares.)
+#
+# Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. After each rank stands how many numbers $B$ and $A$ have:
 
 # %% alt="A photograph of 512 by 600 pixels at rank 1, 8, 20 and in full: stripes, a blurred figure, a recognisable one, the original." tags=["cover"]
 photo = lnp.datasets.photograph()
 _, panels = plt.subplots(1, 4, figsize=(7, 2.3), layout="constrained")
 for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
-    B, A = mini.best(photo, r)
+    B, A = mini.best(photo, r)  # the first r layers of the SVD; mini is explained below
     axes.imshow(B @ A, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
     axes.set_title(f"rank {r}: {min(r * sum(photo.shape), photo.size):,}", fontsize=9)
@@ -126,8 +136,8 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # For two reasons. First, only then it saves anything: $r(d + k)$ numbers are fewer than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
 # 100 x 120 means up to rank 54.
 #
-# Second, few seem to be enough. Li (2018) and Aghajanyan (2020) trained models in a random subspace of all
-# their numbers, and found that a few hundred to a few thousand directions can reach nine tenths of what full tuning does: the **intrinsic dimension**. The authors
+# Second, few seem to be enough. Li (2018) and Aghajanyan (2020) let training move all numbers of a model along a
+# few random directions only, and found that a few hundred to a few thousand can reach nine tenths of what full training does: the **intrinsic dimension**. The authors
 # of LoRA took courage from it, but rank is something else. It counts directions *of one matrix*: an update of rank 1 already has $d + k$
 # numbers to choose.
 #
@@ -137,7 +147,7 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 #
 # The note copies equation 3 of the paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. In words: $A$ ($r \times k$) comes first, takes $x$ down
 # to $r$ numbers, and $B$ ($d \times r$) brings them up again.
-# (The paper goes on to multiply $BA$ by $\tfrac{\alpha}{r}$, a fixed number that sets its strength.) The product the other way round does not exist:
+# (The paper goes on to multiply $BA$ by $\tfrac{\alpha}{r}$.) The product the other way round does not exist:
 
 # %%
 rng = np.random.default_rng(0)
@@ -155,7 +165,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # not mind, but **files do**: they hold `lora_A` and `lora_B`, and the zero matrix at the start is $B$, the one on the side of the output.
 #
 # $A$ starts with random numbers of size $1 / \sqrt k$, so that $Ax$, a sum of $k$ products, is about as large as an entry of $x$.
-# With both at zero nothing would ever move. The gradient of a number says how much the error rises if the number does, and training steps against it. The gradient of $A$ is $B^T G$ and that of $B$ is $G A^T$ (for a gradient $G$ of $\Delta W$), and
+# With both at zero nothing would ever move. Training steps against the gradient. That of $A$ is $B^T G$ and that of $B$ is $G A^T$, for a gradient $G$ of $\Delta W$ (*Train h = W0 x + BAx* shows why), and
 # both would be zero.
 #
 # ## 12,000, or 4,400, or 1,760
@@ -174,7 +184,7 @@ Table(["update", "numbers", "why"], rows)
 
 # %% [markdown]
 # The arithmetic is right, and the note stops here. Does it also *work*? Below, a task that asks for a change of rank 4 of a 100 x 120
-# matrix, each direction weaker than the last. It is trained by `lora_np/mini.py`, all of LoRA in one file of 117 lines:
+# matrix, each direction weaker than the last: 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in one file of 117 lines:
 #
 # | in the file | what it is |
 # |---|---|
@@ -198,7 +208,7 @@ wanted = U * 0.6 ** np.arange(4) @ V / 20
 ranks, missing, at_best = [1, 2, 3, 4, 8], [], []
 for r in ranks:
     layer = mini.LoRA(W0, r=r, alpha=2 * r, rng=rng)
-    mini.train(layer, x, x @ (W0 + wanted).T, lr=3.0, steps=150)
+    mini.train(layer, x, x @ (W0 + wanted).T, lr=3.0, steps=150)  # lr: how far a step goes
     B, A = mini.best(wanted, r)
     missing.append(np.linalg.norm(wanted - layer.delta()) / np.linalg.norm(wanted))
     at_best.append(np.linalg.norm(wanted - B @ A) / np.linalg.norm(wanted))

@@ -76,12 +76,13 @@ assert np.all((errors[1:-1] / errors[2:] > 1.9) & (errors[1:-1] / errors[2:] < 2
 #
 # ## Levels where the weights are
 #
-# Trained weights look like draws from a normal distribution: many near zero, few far out. With even steps the outer levels
+# These weights look like draws from a normal distribution: many near zero, few far out. With even steps the outer levels
 # are hardly used. **NormalFloat** (nf4) puts the levels where each is used about equally often: at **quantiles**.
 #
 # A quantile is the place below which a given share lies. On paper: below 0 lies one half, so the quantile of
 # $\tfrac12$ is 0; below $-1.96$ lies one fortieth. Take 9 quantiles at even shares from $\tfrac12$ up, 8 from $\tfrac12$ down, both with 0
 # in them, and divide by the largest. (The outermost share cannot be 1, whose quantile is infinite; nf4 takes 0.9677.)
+# The bell shows how often each weight occurs, the marks below it are the levels:
 
 # %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which stand close at zero and far apart at the ends." tags=["cover"]
 outermost = 0.9677083
@@ -214,7 +215,9 @@ print(f"int4 less nf4: {difference:+.4f}, with a standard error of {uncertain:.4
 assert abs(difference) < uncertain
 
 # %% [markdown]
-# Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. And look closely: the
+# Eight bits cost nothing that could be measured. Four bits cost less than a hundredth of a nat. (The **standard error** says how far such a mean is typically off.)
+#
+# And look closely: the
 # weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**<!-- shown: the losses of both runs -->: they differ by less than the
 # standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the cut SVD. So measure the
 # loss, and how sure it is.
@@ -224,7 +227,7 @@ assert abs(difference) < uncertain
 # ## Repair with a low rank
 #
 # What is lost is a matrix, $W - Q$. So a product $BA$ can bring back a part of it: the best is its SVD, cut. And with $BA$ there, a $Q$ of
-# $W - BA$ fits better. In turns, this is **LoftQ**:
+# $W - BA$ fits better. In turns, this is **LoftQ**. What is still missing after each step:
 
 # %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step brings most; the higher the rank, the lower the line."
 curves = {f"rank {r}": (np.arange(6), np.array(loftq(W, rank=r, steps=5).errors)) for r in [4, 8, 16, 32]}
@@ -257,7 +260,7 @@ assert at_start["loftq"] < at_start["lora"]
 # %% [markdown]
 # Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back.
 #
-# **That is not always so.**<!-- claim: quantised-start --> On SmolLM2, with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
+# That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
 # 2.100; on a text of a few sentences it rose from 3.951 to 3.959 (the how-to page *Work with four bits* says how to repeat it). An
 # error in the Frobenius norm counts all inputs alike. The model does not.
 #
@@ -341,7 +344,7 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 # %% [markdown]
 # $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
 # $A$, $B$, moments and activations stay what they were. In this little model they are most of the memory, so QLoRA saves next to nothing. In
-# one of 7 billion numbers $W_0$ alone is 14 GB in 16 bits, and 4 in four. The price is time: each step reads the codes anew.
+# one of 7 billion numbers $W_0$ alone is 14 GB in 16 bits, and 4 in four. The price is time: each step computes the numbers from their levels anew.
 #
 # ## The law
 #

@@ -42,7 +42,7 @@ for p in [1, 1 / 3, 1 / 96]:
 # Take the smallest case: two numbers to train, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
 # all eight: left and right "yes", the middle "no" can not be had.
 #
-# In general, with $N$ weights and $n$ points in general position, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
+# In general, with $N$ weights and $n$ points of which any $N$ are independent, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
 # (Cover, 1965). **At two labels for each weight, half of all labellings can be had**<!-- source: Cover, 1965 -->; for many weights
 # nearly all below that, and hardly any above:
 
@@ -56,7 +56,7 @@ axes = lnp.plots.lines(curves, xlabel="labels for each weight", ylabel="share of
 assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 
 # %% [markdown]
-# That is a ceiling of about two bits a weight for a linear map and yes or no. Nobody proves such a thing for a trained LoRA, so measure it.
+# That is a ceiling of about two bits a weight for a linear map and yes or no. For a trained LoRA there is no such formula, so measure it.
 #
 # ## Learn by heart
 #
@@ -157,7 +157,7 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 # ## The law
 #
 # - What has no rule costs its bits: $\log_2 C$ for one of $C$.
-# - A LoRA holds about one to two bits for each of its numbers. Twice the rank, twice the bits.
+# - On the head, a LoRA held about one to two bits for each of its numbers. Twice the rank, about twice the bits.
 # - Ask for more than fits, and it holds less than it could.
 #
 # ## What you can do now

@@ -12,7 +12,7 @@
 # - compare a LoRA with a full update at the learning rate of each,
 # - read a claim about LoRA, and say which measurement would refute it.
 #
-# You need *Measure how much fits* and *Look inside an update*.
+# You need *Measure how much fits* and *Weigh an update*.
 
 # %%
 import numpy as np
@@ -31,7 +31,7 @@ from lora_np.table import Table
 #
 # Here are the recorded runs again, with a fresh one of the full update to hold them against:
 
-# %% alt="Loss on a few held-out rows of Genesis against the step of training, for the fresh full update: from 1.9 it falls fast in the first fifty steps, and slowly to 1.2 at step 150."
+# %% alt="Loss on a few held-out rows of Genesis against the step of training, for the fresh full update: from 1.8 it falls fast to 1.3 in the first fifty steps, and slowly to 1.1 at step 150."
 model = language.load("austen")
 genesis = model.vocabulary.encode(language.read_text("genesis"))
 runs = lnp.course.adaptation_runs()
@@ -137,7 +137,7 @@ assert lead[1] < 0.2 * lead[0]
 #
 # ## Claims, held against this model
 #
-# Three papers, and what 150 steps of a model of 750,720 numbers show of them. A small model refutes nobody: it shows what to look for.
+# Three papers (those below), and what 150 steps of a model of 750,720 numbers show of them. A small model refutes nobody: it shows what to look for.
 
 # %%
 at_best = {"full": full, "all maps, r = 4": ladder[4], "all maps, r = 64": ladder[64]}
@@ -234,7 +234,7 @@ assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 #
 #   <details><summary>Answer</summary>
 #
-#   Nobody knows. The standard error of each mean is $0.02 / \sqrt 5 = 0.009$, as large as the difference.
+#   Nobody knows. The standard error of each mean, how far it is typically off, is $0.02 / \sqrt 5 = 0.009$, as large as the difference.
 #
 #   </details>
 #

@@ -51,8 +51,9 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 #
 # ## A network that reads
 #
-# 1,797 digits, written by 13 people, 8 x 8 pixels each. A network of three layers has ten outputs, one for
-# each digit, and the largest is its answer. Between the layers, `relu` sets negative values to zero.
+# 1,797 digits, written by 13 people, 8 x 8 pixels each. Until now one matrix did all. A network has several, its **layers**: each takes what
+# the one before gives, after `relu` has set negative values to zero. (Without that bend, three matrices would be one, their product.) Ours has three layers and
+# ten outputs, one for each digit, and the largest is its answer.
 #
 # It is trained with the **cross-entropy**. The outputs $o_0$ to $o_9$ become probabilities:
 #
@@ -114,10 +115,12 @@ assert accuracy(reader, new) < 0.2
 
 # %%
 def thawed(model, part=""):
+    """The model with its arrays as Tensors, to be trained: all of them, or those of one part."""
     return lnp.replace(model, np.ndarray, lambda path, a: lnp.Tensor(a) if path.startswith(part) else a)
 
 
 ways = {f"LoRA, r = {rank}": lnp.inject(reader, rank=rank, alpha=2 * rank, rng=rng) for rank in [1, 2, 4, 8]}
+# layers.1 and layers.3 are relu
 ways |= {"full": thawed(reader), "last layer only": thawed(reader, "layers.4")}
 
 scores, rows = {}, []
@@ -142,8 +145,9 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # Rank 2 trains as many numbers as the last layer alone, and reads better. At rank 8 LoRA is on a level with the
 # full update.
 #
-# Is a little in every layer worth more than much in one, then? That needs a control: the old digits and the new are the same pixels
-# in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5:
+# Is a little in every layer worth more than much in one, then? That needs a **control**, a measurement that could say no: the old digits and the new are the same pixels
+# in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5.
+# (`claims` has what the package found in larger experiments; so has `lora-np claims` in a terminal.)
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)
@@ -160,7 +164,7 @@ assert alone[0.01] > scores["last layer only", 0.01][1]
 #
 # ## What is forgotten
 #
-# Now the old task. Each model by what it still knows and by what it has learned; the best place is at the
+# Now the old task. Each model by what it still knows and by what it has learned, as **accuracy**: the share of digits that it reads right. The best place is at the
 # upper right:
 
 # %% alt="Accuracy on the new task against accuracy on the old one. The model that is not adapted knows the old task only. Adapted models are at the upper left, LoRA and full alike, apart from small ranks at the lower rate, which have learned less and kept more. A LoRA that is taken off for old work is alone at the upper right."
@@ -251,7 +255,7 @@ assert news[-1] > news[0] - 0.03
 # adapter off:
 
 # %%
-without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)
+without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  # the layers inside
 same = all((a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(reader), strict=True))
 print(f"without the adapter, every number is the old one: {same}")
 print(f"read right: {accuracy(without, old):.0%} upright, with it {accuracy(adapted, new):.0%} on their side")

@@ -217,7 +217,7 @@ for name, update in updates.items():
 
 # %% [markdown]
 # Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
-# differs hardly matters.**<!-- shown: the error without what differs --> The LoRA paper saw such maps for GPT-3, and took them as a sign that a small rank is
+# differs hardly matters.**<!-- shown: the error without what differs --> The LoRA paper saw such maps for the language model GPT-3, and took them as a sign that a small rank is
 # enough.
 #
 # ## What phi does not show

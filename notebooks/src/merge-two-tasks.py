@@ -64,7 +64,7 @@ assert abs(merged[0] - alone["Bible"][0]) < 0.001
 #
 # ## What low precision destroys
 #
-# Large models are stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
+# Large models are mostly stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
 # $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
 
 # %%
@@ -74,7 +74,8 @@ for update in [0.003, 0.005, 0.01]:
 
 # %% [markdown]
 # What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
-# to many numbers at once. We store a query matrix in two short formats, merge an update of the trained strength and
+# to many numbers at once. We store a query matrix in bfloat16 and in
+# float16 (as many bits, three more of them for digits and fewer for the range), merge an update of the trained strength and
 # weaker ones, and measure which share of the update's norm is lost.
 
 # %%
@@ -146,6 +147,8 @@ heard = {}
 
 @dataclass(frozen=True, eq=False)
 class Listening:
+    """A layer that notes what it is given."""
+
     base: lnp.Linear
     path: str
 
@@ -188,7 +191,7 @@ assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
 # ## Weights first
 #
 # Let the sum be $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, and ranks add up. Here are both losses
-# for $c$ from 0.2 to 1:
+# for $c$ from 0.2 to 1; the lower left is best:
 
 # %% alt="Loss on the Dictionary against loss on the Bible, lower left is better. Single adapters: the Bible's at 1.18 and 2.26, the Dictionary's at 1.84 and 1.57, the base at 1.93 and 1.94. The curve of the sum runs from the base at small weights to 1.34 and 1.74 at one half, and back up to 1.48 and 2.05 at one." tags=["cover"]
 shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
@@ -227,7 +230,7 @@ assert curve[2][1] < base[1] - 0.15
 # %%
 ways = {
     "sum": {},
-    "ties_svd": {"density": 0.5},
+    "ties_svd": {"density": 0.5},  # the share of entries that stays
     "iso": {},
     "regmean": {"grams": grams},
 }
@@ -278,7 +281,7 @@ assert all(np.array(mended) < curve[2])
 #
 # - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
 # - Two updates interfere where the $A$ of one answers the inputs of the other. That the updates are at right angles says nothing.
-# - Choose the weights of a sum by measuring. Full strength for each is rarely best.
+# - Choose the weights of a sum by measuring. Full strength for each was not the best here.
 #
 # ## What you can do now
 #

@@ -82,7 +82,7 @@ assert lnp.adapters.diff("paper", "other").same
 # %% [markdown]
 # ## The spectrum, without the product
 #
-# What an adapter does is in the singular values of $\Delta W$. In our example they can be read off. The
+# What an adapter does is in the singular values of $\Delta W$, its **spectrum**. In our example they can be read off. The
 # columns of $B$ are at right angles, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
 # column times its row is a part of the SVD. With the factor 2, their strengths are
 # $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
@@ -135,6 +135,7 @@ tanh = lnp.Activation(np.tanh)
 network = lnp.Sequential([layer(64, 120), tanh, layer(64, 64), tanh, layer(100, 64)])
 base = lnp.freeze(train(network, *photograph))
 lora = train(lnp.inject(base, rank=16, alpha=32, rng=rng), *terrain)
+# with Tensors for all of its arrays, all of it is trained
 full = lnp.freeze(train(lnp.replace(base, np.ndarray, lambda path, W: lnp.Tensor(W)), *terrain))
 
 
@@ -147,7 +148,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
     print(f"{name:16}{error(model):.3f}")
 
 # %% [markdown]
-# All three go to disk: two models as checkpoints, and the adapter. Then we look into the adapter:
+# All three go to disk: two models as **checkpoints**, their numbers under names, and the adapter. Then we look into the adapter:
 
 
 # %%
@@ -182,7 +183,7 @@ axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 #
 # ## One that was made elsewhere
 #
-# That adapter was ours. Here is one that PEFT has made, with PyTorch, for the language model that comes with this package: the
+# That adapter was ours. Here is one that PEFT has made, with PyTorch, a library for networks, and for the language model that comes with this package: the
 # model writes like Jane Austen, and the adapter was trained on the book of Genesis. Its files are as PEFT wrote them. Who made
 # it, from what and under which licence is in a third file, which one should always read first:
 
@@ -200,7 +201,8 @@ Table(columns, rows)
 
 # %% [markdown]
 # Queries and values are two of the matrices in each of four layers (*Adapt a language model* says which). The rank is 16 each, and 6 to
-# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write:
+# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write. (A low `temperature` keeps it
+# to likely characters. The same lesson says what its loss is: the lower, the less the text surprises the model.)
 
 # %% tags=["varies"]
 model = lnp.language.load("austen")
@@ -314,7 +316,7 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # And what PEFT has written comes back by `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. The
 # modules are found by their names, so these must agree: `layers.0` here and there.
 #
-# Names are also what goes wrong most. Where the keys have other names, PEFT only warns that it misses some, and
+# Names are also what often goes wrong. Where the keys have other names, PEFT only warns that it misses some, and
 # goes on without the adapter. `load` refuses:
 
 # %%
@@ -363,7 +365,7 @@ except lnp.hub.HubError as problem:
 #
 #   <details><summary>Answer</summary>
 #
-#   Read the column *needed*, or the last line. Many published adapters of rank 16 or 64 need less than half of it.
+#   Read the column *needed*. Do not be surprised if it is half of the rank or less, as above, where 6 to 11 of 16 were needed.
 #
 #   </details>
 #

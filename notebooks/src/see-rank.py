@@ -85,7 +85,7 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
     axes.set(xlabel="first entry", ylabel="second entry")
 
 # %% [markdown]
-# Each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
+# The arrows are the columns, and each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
 # the second column is a multiple of the first, and no $x$ leads off the line.
 #
 # **The rank is the number of directions that the outputs need.**<!-- proof: outputs are mixtures of the independent columns --> `column_space` gives such directions, each
@@ -202,8 +202,8 @@ figure = lnp.plots.gallery({f"{name}: rank {ranks[name]}": picture for name, pic
 # ## Noise makes everything full rank
 #
 # Is the photograph so full of content? Its rank does not say that. Here is a matrix that we make ourselves:
-# two thin factors of rank 8, multiplied to 100 x 120 numbers. Then we add noise to each number, a
-# ten-thousandth of its usual size.
+# two thin factors of rank 8, multiplied to 100 x 120 numbers. Then we add **noise**, a small random number, to each of them, a
+# ten-thousandth of their usual size.
 
 # %%
 rng = np.random.default_rng(0)
@@ -215,9 +215,9 @@ print("rank of the product:          ", lnp.matrix_rank(product))
 print("rank of the product with noise:", lnp.matrix_rank(noisy))
 
 # %% [markdown]
-# Noise that no eye would see has turned rank 8 into rank 100, the largest there is. A random column almost
+# Noise that no eye would see has turned rank 8 into rank 100, the largest there is: **full rank**. A random column almost
 # never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
-# data has full rank, unless its columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each number meets none of them -->.
+# data has full rank, unless its rows or columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each number meets none of them -->.
 #
 # Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
 # "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
@@ -240,7 +240,7 @@ assert eighth > 1_000 * ninth
 # %% [markdown]
 # After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. What follows is noise.
 # So do not ask data for its rank. Ask which rank is enough: how many directions you must keep, so that what
-# is missing is only a small part of the whole.
+# is missing is only a small part of the whole. (The size of each is the root of the sum of all squared numbers.)
 
 # %%
 rank = lnp.rank_for_error(noisy, tolerance=0.001)
@@ -252,7 +252,7 @@ assert rank == 8
 #
 # - The rank of a matrix is the number of its independent columns, of its independent rows, and of the
 #   directions that its outputs need.
-# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise exactly that.
+# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise in each number practically always that.
 # - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
 #   matrix of rank $r$ is such a product.
 # - Ranks of a sum add up at most; a product has at most the smaller rank.

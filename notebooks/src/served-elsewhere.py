@@ -38,7 +38,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # |---|---|---|---|---|
 # | config | 4 | 8 | $k$: 2 | $k$: 4 |
 #
-# What comes out depends on who reads it:
+# What comes out depends on who reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below, on Apple's computers.)
 #
 # | program | its rule | $q$ | $k$ |
 # |---|---|---|---|
@@ -62,7 +62,7 @@ paper = adapters.Adapter({"q": module(4, 8.0), "k": module(2, 4.0)})
 rows = []
 for program in ["peft", "vllm", "llama.cpp"]:
     factors = {row.module: row.factor for row in adapters.check(paper, runtime=program).rows}
-    rows.append((program, *(2 * factors[name] for name in ["q", "k"])))
+    rows.append((program, *(2 * factors[name] for name in ["q", "k"])))  # 2 was meant
 assert [row[1:] for row in rows] == [(2, 2), (2, 2), (2, 4)]
 Table(["program", "strength of q", "of k"], rows)
 
@@ -160,7 +160,7 @@ assert strengths[7] > loss()
 #
 # ## One form that all read alike
 #
-# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. That is always possible. $s$ goes into $B$, and a
+# If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. Such an adapter is called **portable** here. That is always possible. $s$ goes into $B$, and a
 # module of lower rank gets columns and rows of zeros. The update stays what it was:
 
 # %%
@@ -191,7 +191,7 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #
 # - A file holds $B$ and $A$. The strength is what a program computes, and programs differ.
 # - Where every module has one rank $r$ and $\alpha = r$, they agree.
-# - Nobody warns of a wrong strength. Check before you serve.
+# - A wrong strength is answered with, not warned of. Check before you serve.
 #
 # ## What you can do now
 #

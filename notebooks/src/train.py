@@ -187,7 +187,7 @@ assert np.allclose(G @ A.T, grad_B)
 #
 # An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and
 # $W_0$ has the shape of the matrix in *Count parameters*. Each picture is scaled to variance 1, and the mean
-# of the input is subtracted from each pair.
+# of the input is subtracted from each pair. Numbers are `float32`, 32 bits each.
 #
 # The photograph comes first: $W_0$ is the best such matrix for it, found by a formula, the *pretrained*
 # model. The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
@@ -217,8 +217,10 @@ print(f"error of W0 on terrain:    {error(base):.3f}")
 # %% [markdown]
 # ## Why B starts at zero
 #
-# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum of $k$ products, and such a sum is
-# $\sqrt k$ times as large as one of them. Divided, it is as large as an entry of $x$, for any $k$.) The held-out error before the first step, and after 300:
+# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum of $k$ products, and such a sum is typically
+# $\sqrt k$ times as large as one of them. Divided, it is about as large as an entry of $x$, for any $k$.)
+#
+# `fit` trains: each step takes a **batch** of 256 random pairs, and moves $A$ and $B$ against the gradients of its loss. The held-out error before the first step, and after 300:
 
 # %%
 random_A = rng.normal(size=(8, 120)).astype(np.float32) / 120**0.5
@@ -251,7 +253,7 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 #   make up for it, but they first have to undo damage that need not have been done.
 # - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
 # - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
-#   does `inject`. Does this start allow larger rates, as is said? Here it does not: the claim *fails here*, `lora-np claims zero-factor`.
+#   does `inject`. Does this start allow larger learning rates, as is said? Here it does not: the claim *fails here*, `lora-np claims zero-factor`.
 #
 # With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley: it is a saddle,
 # level in each direction, with a way down on two sides that no gradient points to.

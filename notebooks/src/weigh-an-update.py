@@ -109,7 +109,7 @@ assert trained[2] > 0.5 * own
 # new directions. It turns up some that $W_0$ has.
 #
 # The paper's $W_0$ has 21.67 in its own first four directions: its updates turn up what $W_0$ hardly uses. **Ours
-# does the opposite**<!-- claim: amplification -->: it acts where $W_0$ is strong.
+# does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where $W_0$ is strong. (On text it was as in the paper: `lora-np claims amplification`.)
 #
 # ## Intruder dimensions
 #
@@ -160,10 +160,10 @@ assert strong[2:].min() > 8
 # strong as our trained one brings as many as it can, at every rank. So size matters as much as rank.
 #
 # And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same
-# photograph**, but to other pieces of it.
+# photograph**, but to other pieces of it. For the first 20 directions of each, here is the cosine with the closest of $W_0$; in the grey band are the intruders.
 
 
-# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.7. The full update has some below 0.6. The control, the same photograph again, falls below 0.6 from the tenth direction on." tags=["cover"]
+# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has four below 0.6. The control, the same photograph again, is below 0.6 from the seventh direction on, but for one." tags=["cover"]
 def closest(W):
     directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
     return np.abs(directions).max(axis=0)
@@ -195,7 +195,7 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 # So in this small model the count says nothing about what was learned. That does not refute the paper that
 # introduced it: there, in language models, LoRA had intruders and full updates had not, and turning them down
-# brought old abilities back. **A direction matters if the error changes when you take it away.**<!-- shown: the error without each direction -->
+# brought old abilities back. **A direction matters if the error changes when you take it away.**<!-- shown: the errors of the first directions alone, in Look inside an update -->
 #
 # ## The law
 #

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np.accounting import (
+    ModelSpec,
+    ModuleSpec,
     break_even_rank,
     count_full,
     count_lora,
-    count_lora_convolution,
     count_matrix,
+    count_model,
     rank_for_budget,
     ratio,
 )
@@ -58,9 +62,15 @@ def test_the_ratio_is_that_of_the_counts(d: int, k: int, rank: int) -> None:
     assert ratio(d, k, rank=rank) * count_lora(d, k, rank=rank) == pytest.approx(count_full(d, k))
 
 
+def of_convolution(d_out: int, d_in: int, kernel: int, *, groups: int = 1, **options: Any) -> int:
+    module = ModuleSpec("conv", "convolution", (d_out, d_in // groups, kernel, kernel), groups=groups)
+    return count_model(ModelSpec("one", (module,)), targets=["conv"], **options).trainable
+
+
 def test_a_convolution_of_kernel_one_is_a_matrix() -> None:
-    assert count_lora_convolution(64, 32, (1, 1), rank=4) == count_lora(64, 32, rank=4)
-    assert count_lora_convolution(64, 32, (3, 3), rank=4, dora=True) == 4 * 32 * 9 + 4 * 64 + 64
+    assert of_convolution(64, 32, 1, rank=4) == count_lora(64, 32, rank=4)
+    assert of_convolution(64, 32, 3, rank=4, dora=True) == 4 * 32 * 9 + 4 * 64 + 64
+    assert of_convolution(64, 32, 3, rank=4, groups=2) == 4 * 32 * 9 + 4 * 64 // 2
 
 
 @pytest.mark.parametrize(
@@ -94,8 +104,8 @@ def test_bad_budgets_and_groups_are_refused() -> None:
         rank_for_budget(3, 4, budget=-1)
     with pytest.raises(TypeError, match="budget must be a whole number"):
         rank_for_budget(3, 4, budget=1e6)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="groups must divide rank = 3"):
-        count_lora_convolution(4, 4, (3,), rank=3, groups=2)
+    with pytest.raises(ValueError, match="rank must be a multiple of 2, the groups of conv, got 3"):
+        of_convolution(4, 4, 3, rank=3, groups=2)
 
 
 def test_numpy_integers_count_as_python_integers() -> None:

@@ -4,7 +4,7 @@ import operator
 
 import numpy as np
 
-from lora_np.autograd import adapted_affine, affine, linear_algebra, plus_low_rank, rules
+from lora_np.autograd import adapted_affine, affine, plus_low_rank, rules
 from lora_np.autograd.methods import astype
 
 RNG = np.random.default_rng(7)
@@ -51,30 +51,9 @@ def between(low, high):
 
 
 def well_conditioned(*shape):
-    """Square matrices far from singular, with distinct eigenvalues and singular values."""
+    """Square matrices far from singular."""
     n = shape[-1]
     return np.diag(np.arange(1.0, n + 1)) + 0.2 * RNG.standard_normal(shape)
-
-
-def of_symmetric(f):
-    """``f`` of a symmetric matrix, so that every change is a symmetric one."""
-    return lambda a: f((a + np.swapaxes(a, -1, -2)) / 2)
-
-
-def of_positive(f):
-    return lambda a: f(a @ np.swapaxes(a, -1, -2))
-
-
-def without_signs(U, s, Vh):
-    """What does not change with the signs of pairs of singular vectors."""
-    return np.concatenate(
-        [
-            np.ravel(U * s[..., None, :] @ Vh),
-            np.ravel(s),
-            np.ravel(U**2),
-            np.ravel(Vh**3 * np.swapaxes(U, -1, -2)[..., :, :1]),
-        ]
-    )
 
 
 MATMULS = [
@@ -149,8 +128,7 @@ EXAMPLES = {
         (lambda a, b: np.tensordot(a, b, axes=([0, 2], [1, 0])), (matrix(2, 3, 4), matrix(4, 2))),
     ],
     np.conjugate: unary(np.conjugate, away_from_zero),
-    np.einsum: [(lambda a, b: np.einsum(a, [0, 1], b, [1, 2], [2, 0]), (matrix(2, 3), matrix(3, 4))),
-                (lambda a, b: np.einsum(a, [..., 0], b, [0]), (matrix(2, 3), matrix(3)))] + [(lambda *a, s=s: np.einsum(s, *a), tuple(matrix(*shape) for shape in shapes)) for s, *shapes in EINSUMS],
+    np.einsum: [(lambda *a, s=s: np.einsum(s, *a), tuple(matrix(*shape) for shape in shapes)) for s, *shapes in EINSUMS],
     np.sum: reductions(np.sum, matrix_of := lambda s: matrix(*s)),
     np.mean: reductions(np.mean, matrix_of),
     np.max: reductions(np.max, distinct),
@@ -158,8 +136,6 @@ EXAMPLES = {
     np.var: [
         *reductions(np.var, matrix_of),
         (lambda a: np.var(a, axis=0, ddof=1), (matrix(4, 3),)),
-        (lambda a: np.var(a, axis=0, correction=1), (matrix(4, 3),)),
-        (lambda a: np.var(a, axis=0, mean=np.mean(a, axis=0, keepdims=True)), (matrix(4, 3),)),
         (lambda a: np.std(a, 0, None, None, 1), (matrix(4, 3),)),
     ],
     np.std: reductions(np.std, matrix_of)[:5],
@@ -168,11 +144,9 @@ EXAMPLES = {
         (np.linalg.norm, (matrix(4),)),
         (lambda a: np.linalg.norm(a, axis=1, keepdims=True), (matrix(2, 3),)),
         (lambda a: np.linalg.norm(a, "fro", axis=(0, 2)), (matrix(2, 3, 2),)),
-        (lambda a: np.linalg.norm(a, 1), (away_from_zero((4,)),)),
-        (lambda a: np.linalg.norm(a, np.inf, axis=-1), (distinct((2, 4)),)),
-        *((lambda a, p=p: np.linalg.norm(a, p), (away_from_zero((4,)),)) for p in (3, 2.5, 0.5, -1, -np.inf)),
-        *((lambda a, p=p: np.linalg.norm(a, p), (well_conditioned(3, 3),)) for p in ("fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)),
-        (lambda a: np.linalg.norm(a, "nuc", axis=(2, 0), keepdims=True), (matrix(3, 2, 2),)),
+        (lambda a: np.linalg.norm(a, 2, axis=-1), (matrix(2, 4),)),
+        (lambda a: np.linalg.norm(a, "fro"), (matrix(3, 3),)),
+        (lambda a: np.linalg.norm(a, axis=(2, 0), keepdims=True), (matrix(3, 2, 2),)),
         (lambda a: np.linalg.norm(a, keepdims=True), (matrix(3, 2),)),
     ],
     np.broadcast_to: [(lambda a: np.broadcast_to(a, (2, 4, 3)), (matrix(4, 1),)), (lambda a: np.broadcast_to(a, 3), (matrix(),))],
@@ -238,8 +212,6 @@ EXAMPLES = {
     np.logaddexp2: pairs(np.logaddexp2, away_from_zero),
     np.hypot: pairs(np.hypot, away_from_zero),
     np.arctan2: pairs(np.arctan2, away_from_zero),
-    np.fmax: pairs(np.fmax, lambda s: distinct(s) + 0.05, distinct),
-    np.fmin: pairs(np.fmin, lambda s: distinct(s) + 0.05, distinct),
     **{f: unary(f, away_from_zero) for f in (np.exp2, np.tan, np.arctan, np.sinh, np.cosh, np.arcsinh, np.fabs,
                                              np.deg2rad, np.rad2deg, np.radians, np.degrees)},
     **{f: unary(f, positive) for f in (np.log2, np.log10)},
@@ -248,15 +220,9 @@ EXAMPLES = {
     np.nan_to_num: [(np.nan_to_num, (matrix(2, 3),)), (lambda a: np.nan_to_num(a, nan=2.0), (matrix(3),))],
     np.copy: [(np.copy, (matrix(2, 3),)), (lambda a: a.copy(), (matrix(2, 3),))],
     astype: [(lambda a: a.astype(np.float32).astype(a.dtype) * 0 + a, (matrix(3),)), (lambda a: a.astype(a.dtype), (matrix(3),))],
-    np.select: [(lambda a, b: np.select([np.array([True, False, False]), np.array([True, True, False])], [a, b], a * b), (matrix(3), matrix(2, 3)))],
     np.vecdot: [(np.vecdot, (matrix(*a), matrix(*b))) for a, b in [((3,), (3,)), ((2, 3), (3,)), ((4, 1, 3), (2, 3))]] +
                [(lambda a, b: np.vecdot(a, b, axis=0), (matrix(3, 2), matrix(3, 2)))],
-    **({np.matvec: [(np.matvec, (matrix(*a), matrix(*b))) for a, b in [((2, 3), (3,)), ((5, 2, 3), (3,)), ((2, 3), (4, 3))]],
-        np.vecmat: [(np.vecmat, (matrix(*a), matrix(*b))) for a, b in [((2,), (2, 3)), ((5, 2), (2, 3)), ((2,), (4, 2, 3))]]}
-       if hasattr(np, "matvec") else {}),
     np.kron: [(np.kron, (matrix(*a), matrix(*b))) for a, b in [((2,), (3,)), ((2, 3), (3, 2)), ((2,), (3, 2)), ((2, 1, 3), (3, 2)), ((), (2, 3))]],
-    np.cross: [(np.cross, (matrix(3), matrix(3))), (np.cross, (matrix(4, 3), matrix(3))),
-               (lambda a, b: np.cross(a, b, axis=0), (matrix(3, 2), matrix(3, 2))), (lambda a, b: np.cross(a, b, 0, 1, 0), (matrix(3, 2), matrix(2, 3)))],
     np.prod: [*reductions(np.prod, away_from_zero), (np.prod, (np.array([2.0, 0.0, 3.0]),)), (np.prod, (np.array([0.0, 0.0, 3.0]),)),
               (lambda a: a.prod(0), (away_from_zero((5, 2)),)), (lambda a: np.prod(a, 0) + np.sum(a), (matrix(0, 2),))],
     np.cumsum: [(np.cumsum, (matrix(4),)), (np.cumsum, (matrix(2, 3),)), *((lambda a, i=i: np.cumsum(a, i), (matrix(2, 3),)) for i in (0, 1, -2)), (np.cumsum, (matrix(),))],
@@ -265,24 +231,17 @@ EXAMPLES = {
     np.matrix_transpose: [(np.matrix_transpose, (matrix(2, 3, 4),))],
     np.atleast_1d: [(np.atleast_1d, (matrix(),)), (lambda a, b: np.atleast_1d(a, b)[0] * np.atleast_1d(a, b)[1], (matrix(), matrix(2)))],
     np.atleast_2d: [(np.atleast_2d, (matrix(*shape),)) for shape in [(), (3,), (2, 3)]],
-    np.atleast_3d: [(np.atleast_3d, (matrix(*shape),)) for shape in [(), (3,), (2, 3), (2, 3, 4)]],
-    np.dstack: [(lambda a, b: np.dstack([a, b]), (matrix(3), matrix(3))), (lambda a, b: np.dstack([a, b]), (matrix(2, 3), matrix(2, 3, 2)))],
     np.column_stack: [(lambda a, b: np.column_stack([a, b]), (matrix(3), matrix(3, 2)))],
     np.append: [(np.append, (matrix(2, 3), matrix(2))), (lambda a, b: np.append(a, b, axis=0), (matrix(2, 3), matrix(1, 3)))],
     np.array_split: [(lambda a: np.array_split(a, 3)[0] * np.array_split(a, 3)[2][0], (matrix(5, 2),)), (lambda a: np.array_split(a, 2, axis=1)[1], (matrix(2, 5),))],
-    np.vsplit: [(lambda a: np.vsplit(a, 2)[1], (matrix(4, 2),))],
-    np.hsplit: [(lambda a: np.hsplit(a, 2)[1], (matrix(4, 2),)), (lambda a: np.hsplit(a, [1])[1], (matrix(4),))],
-    np.dsplit: [(lambda a: np.dsplit(a, 2)[1], (matrix(2, 3, 4),))],
     np.roll: [(lambda a: np.roll(a, 1), (matrix(2, 3),)), (lambda a: np.roll(a, (1, -1), axis=(0, 1)), (matrix(2, 3),))],
     np.rot90: [(np.rot90, (matrix(2, 3),)), (lambda a: np.rot90(a, 2, axes=(1, 2)), (matrix(2, 3, 4),))],
     np.fliplr: [(np.fliplr, (matrix(2, 3),))],
     np.flipud: [(np.flipud, (matrix(2, 3),))],
     np.flip: [(np.flip, (matrix(2, 3),)), (lambda a: np.flip(a, -1), (matrix(2, 3),)), (lambda a: np.flip(a, (0, 2)), (matrix(2, 3, 4),))],
-    np.rollaxis: [(lambda a: np.rollaxis(a, 2), (matrix(2, 3, 4),))],
     np.tile: [(lambda a: np.tile(a, 2), (matrix(3),)), (lambda a: np.tile(a, (2, 1, 3)), (matrix(2, 3),)), (lambda a: np.tile(a, (0, 2)), (matrix(3),))],
     np.repeat: [(lambda a: np.repeat(a, 2), (matrix(2, 3),)), (lambda a: a.repeat([1, 0, 2], axis=1), (matrix(2, 3),))],
     np.diag: [(np.diag, (matrix(3),)), (lambda a: np.diag(a, -1), (matrix(3),)), (np.diag, (matrix(2, 3),)), (lambda a: np.diag(a, 1), (matrix(3, 3),))],
-    np.diagflat: [(np.diagflat, (matrix(2, 2),))],
     np.delete: [(lambda a: np.delete(a, 1, axis=0), (matrix(3, 2),))],
     np.take_along_axis: [(lambda a: np.take_along_axis(a, np.array([[0, 0], [2, 1]]), 1), (matrix(2, 3),)), (lambda a: np.take_along_axis(a, np.array([5, 5, 0]), None), (matrix(2, 3),))],
     np.resize: [(lambda a: np.resize(a, (2, 4)), (matrix(3),))],
@@ -293,31 +252,13 @@ EXAMPLES = {
     np.linalg.solve: [(np.linalg.solve, (well_conditioned(3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(3, 3), matrix(3, 2))),
                       (np.linalg.solve, (well_conditioned(4, 3, 3), matrix(3))), (np.linalg.solve, (well_conditioned(4, 1, 3, 3), matrix(2, 3, 2)))],
     np.linalg.inv: [(np.linalg.inv, (well_conditioned(3, 3),)), (np.linalg.inv, (well_conditioned(2, 3, 3),))],
-    np.linalg.det: [(np.linalg.det, (well_conditioned(3, 3),)), (np.linalg.det, (well_conditioned(2, 3, 3),)),
-                    (np.linalg.det, (np.diag([3.0, 2.0, 0.0]),))],
-    linear_algebra.cofactors: [(linear_algebra.cofactors, (a,)) for a in (well_conditioned(3, 3), well_conditioned(2, 3, 3), matrix(1, 1))],
-    np.linalg.slogdet: [(lambda a: np.linalg.slogdet(a).logabsdet, (well_conditioned(3, 3),)), (lambda a: (lambda r: r.sign * r.logabsdet)(np.linalg.slogdet(a)), (-well_conditioned(2, 3, 3),))],
-    np.linalg.cholesky: [(np.linalg.cholesky, (np.eye(3) + 0.2 * matrix(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(3, 3),)), (of_positive(np.linalg.cholesky), (well_conditioned(2, 3, 3),))],
-    np.linalg.pinv: [(np.linalg.pinv, (matrix(4, 2),)), (np.linalg.pinv, (matrix(2, 4),)), (np.linalg.pinv, (matrix(3, 4, 2),)),
-                     (lambda b, a: np.linalg.pinv(b @ a, rcond=1e-8), (matrix(4, 2), matrix(2, 3)))],  # the rank stays 2
-    np.linalg.eigh: [(lambda a: np.linalg.eigh(a).eigenvalues, (well_conditioned(3, 3),)),
-                     (of_symmetric(lambda a: np.linalg.eigh(a)[1] ** 2), (well_conditioned(2, 3, 3),)),
-                     (of_symmetric(lambda a: (lambda w, V: V * np.exp(w)[..., None, :] @ np.swapaxes(V, -1, -2))(*np.linalg.eigh(a, "U"))), (well_conditioned(3, 3),))],
-    np.linalg.eigvalsh: [(np.linalg.eigvalsh, (well_conditioned(3, 3),)), (lambda a: np.linalg.eigvalsh(a, "U"), (well_conditioned(3, 3),))],
-    np.linalg.svd: [(lambda a: without_signs(*np.linalg.svd(a, full_matrices=False)), (a,))
-                    for a in (well_conditioned(3, 3), well_conditioned(2, 3, 3), np.vstack([well_conditioned(2, 2), matrix(2, 2)]), np.hstack([well_conditioned(2, 2), matrix(2, 1)]))] +
-                   [(lambda a: np.linalg.svd(a, compute_uv=False), (well_conditioned(3, 3),)), (lambda a: np.linalg.svd(a)[1], (well_conditioned(2, 2),))],
-    np.linalg.svdvals: [(np.linalg.svdvals, (well_conditioned(3, 3),))],
-    np.linalg.qr: [(lambda a, i=i: np.linalg.qr(a)[i], (m,)) for i in (0, 1) for m in (well_conditioned(3, 3), matrix(4, 2), matrix(2, 4), matrix(3, 4, 2))] +
-                  [(lambda a: np.linalg.qr(a, "r"), (matrix(4, 2),))],
-    np.linalg.vector_norm: [(np.linalg.vector_norm, (matrix(2, 3),)), (lambda a: np.linalg.vector_norm(a, ord=3, axis=1, keepdims=True), (away_from_zero((2, 3)),)),
+    np.linalg.vector_norm: [(np.linalg.vector_norm, (matrix(2, 3),)), (lambda a: np.linalg.vector_norm(a, axis=1, keepdims=True), (matrix(2, 3),)),
                             (lambda a: np.linalg.vector_norm(a, axis=(0, 2)), (matrix(2, 3, 2),)),
-                            (lambda a: np.linalg.vector_norm(a, axis=(0, -1), ord=3, keepdims=True), (away_from_zero((2, 3, 2)),)), (lambda a: np.linalg.vector_norm(a, keepdims=True), (matrix(2, 3),))],
-    np.linalg.matrix_norm: [(np.linalg.matrix_norm, (matrix(2, 3),)), (lambda a: np.linalg.matrix_norm(a, ord="nuc"), (well_conditioned(2, 3, 3),))],
+                            (lambda a: np.linalg.vector_norm(a, axis=(0, -1), keepdims=True), (matrix(2, 3, 2),)), (lambda a: np.linalg.vector_norm(a, keepdims=True), (matrix(2, 3),))],
+    np.linalg.matrix_norm: [(np.linalg.matrix_norm, (matrix(2, 3),)), (lambda a: np.linalg.matrix_norm(a, keepdims=True), (matrix(2, 3, 3),))],
     # by few rows; by many, with a small W and with one that is large beside A and B
     adapted_affine: [(adapted_affine, (matrix(n, k), matrix(d, k), matrix(r, k), matrix(d, r), matrix(), *b)) for n, d, k, r in ((5, 4, 3, 2), (9, 4, 3, 2), (24, 11, 12, 1)) for b in ((), (matrix(d),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
-    **{row: [] for row in (linear_algebra.eigh_of, linear_algebra.svd_of, linear_algebra.qr_of, linear_algebra.logdet)},  # through np.linalg
     rules.put: [],  # through operator.getitem, at second order
     rules.einsum_of: [],  # through np.einsum
     rules.euclidean_norm: [],  # through np.linalg.norm

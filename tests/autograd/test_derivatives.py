@@ -11,12 +11,12 @@ from lora_np.autograd import (
     Tensor,
     check_derivative,
     grad,
-    linear_algebra,
+    linear_algebra,  # noqa: F401  its rules load late, and are tried too
     primitive,
     value,
 )
 from lora_np.autograd.tables import COMPOSITIONS, CONSTANTS, DERIVATIVES, name_of
-from tests.autograd.examples import EXAMPLES, RNG, matrix, positive, well_conditioned
+from tests.autograd.examples import EXAMPLES, RNG, matrix, positive
 from tests.drawing import every
 
 CASES = [
@@ -122,24 +122,15 @@ def test_a_joint_rule_is_told_what_is_wanted_and_runs_once(places):
         product(*arguments, Tensor(2.0))
 
 
-def test_functions_of_equal_eigenvalues_and_singular_values():
-    """Their gradients exist where the function does not tell the equal ones apart."""
-    check_derivative(lambda a: np.sum(np.linalg.eigvalsh(a) ** 2), np.eye(3))
-    check_derivative(lambda a: np.sum(np.linalg.svdvals(a) ** 4), np.eye(3, 2))
-    check_derivative(lambda a: np.linalg.norm(a, "nuc"), np.eye(3, 2))
-
-
 def test_norm_and_std_have_second_gradients_at_zero():
     """NaN would spoil every Hessian. (The true curvature of a kink does not exist.)"""
-    from lora_np.autograd import grad
-
     for f in [np.std, np.linalg.norm]:
         assert np.isfinite(grad(lambda x, f=f: np.sum(grad(f)(x)))(np.zeros(3))).all()
 
 
 def test_what_does_not_vary_has_slope_zero_in_std_and_norms():
-    for f in [np.std, lambda a: np.sum(np.std(a, axis=0)), np.linalg.norm, lambda a: np.sum(np.linalg.norm(a, 3, axis=1)),
-              lambda a: np.sum(np.linalg.norm(a, 1.5, axis=0)), lambda a: np.linalg.norm(a, 1), lambda a: np.sum(np.linalg.vector_norm(a, axis=0))]:  # fmt: skip
+    for f in [np.std, lambda a: np.sum(np.std(a, axis=0)), np.linalg.norm, lambda a: np.sum(np.linalg.norm(a, axis=1)),
+              lambda a: np.linalg.norm(a, "fro"), lambda a: np.sum(np.linalg.vector_norm(a, axis=0))]:  # fmt: skip
         x = Tensor(np.zeros((2, 3)))
         f(x).backward()
         np.testing.assert_array_equal(x.grad, 0)
@@ -154,8 +145,8 @@ def test_clip_between_equal_bounds_does_not_move():
     np.testing.assert_array_equal(x.grad, 0)
 
 
-@pytest.mark.parametrize("norm", [np.linalg.norm, lambda x: np.linalg.norm(x, "nuc", axis=(0, 1)),
-                                  lambda x: np.linalg.norm(x, 1, axis=0), lambda x: np.linalg.norm(x, 3, axis=1)])  # fmt: skip
+@pytest.mark.parametrize("norm", [np.linalg.norm, lambda x: np.linalg.norm(x, "fro", axis=(0, 1)),
+                                  lambda x: np.linalg.norm(x, 2, axis=0), lambda x: np.linalg.norm(x, axis=1)])  # fmt: skip
 def test_norms_of_nothing_are_numpys(norm):
     for shape in [(0, 2), (2, 0), (0, 0)]:
         try:
@@ -208,98 +199,13 @@ def test_powers_of_zero_are_torchs():
         assert (x.grad, z.grad) == (slope_a, slope_b)
 
 
-def test_full_svd_of_a_rectangle_is_refused():
-    with pytest.raises(TypeError, match="needs full_matrices=False"):
-        np.linalg.svd(Tensor(np.ones((2, 3))))
-    with pytest.raises(TypeError, match="no derivative for mode='complete'"):
-        np.linalg.qr(Tensor(np.ones((2, 3))), "complete")
-
-
-def test_results_have_numpys_names():
-    a = Tensor(well_conditioned(3, 3))
-    assert np.linalg.svd(a).S.shape == (3,)
-    assert np.linalg.qr(a).R.shape == (3, 3)
-    assert np.linalg.eigh(a).eigenvectors.shape == (3, 3)
-    assert float(np.linalg.slogdet(a).sign) == 1
-
-
-def determinant(rows):
-    """Exact, of whole numbers in Python."""
-    first, *others = rows or [[1]]
-    minors = (
-        determinant([row[:j] + row[j + 1 :] for row in others]) if others else 1 for j in range(len(first))
-    )
-    return sum((-1) ** j * x * minor for j, (x, minor) in enumerate(zip(first, minors, strict=True)))
-
-
-def exact_cofactors(rows):
-    n = range(len(rows))
-    minors = [[determinant([[rows[k][m] for m in n if m != j] for k in n if k != i]) for j in n] for i in n]
-    return np.array([[(-1) ** (i + j) * minors[i][j] for j in n] for i in n], dtype=float)
-
-
-@every("seed", range(5))
-@every(("n", "rank"), [(n, rank) for n in range(1, 6) for rank in range(n + 1)])
-def test_gradient_of_det_is_the_cofactors_whatever_the_rank(n, rank, seed):
-    rng = np.random.default_rng(seed)
-    M = rng.integers(-3, 4, (n, rank)) @ rng.integers(-3, 4, (rank, n))
-    x = Tensor(M.astype(float))
-    np.linalg.det(x).backward()
-    exact = exact_cofactors(M.tolist())
-    # The error of any algorithm that is stable is that of n - 1 factors of the size of M.
-    np.testing.assert_allclose(x.grad, exact, atol=1e-14 * (1 + np.linalg.norm(M)) ** (n - 1))
-    np.testing.assert_allclose(
-        linear_algebra.cofactors(M.astype(float)), exact, atol=1e-14 * (1 + np.linalg.norm(M)) ** (n - 1)
-    )
-    if seed == 0:
-        check_derivative(np.linalg.det, M / 2, order=2, tolerance=1e-3)
-
-
-def test_one_singular_matrix_of_a_stack_leaves_the_others_their_gradients():
-    stack = np.stack(
-        [np.zeros((2, 2)), np.array([[1.0, 2.0], [2.0, 4.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])]
-    )
-    for f in (np.linalg.det, lambda a: np.linalg.slogdet(a).logabsdet):
-        x, alone = Tensor(stack.astype(np.float32)), Tensor(stack[2].astype(np.float32))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            np.sum(f(x)).backward()
-        f(alone).backward()
-        assert x.grad.dtype == np.float32
-        np.testing.assert_allclose(x.grad[2], alone.grad, rtol=1e-5)
-    assert np.isinf(x.grad[1]).all()  # of log |det|: as 1 / 0
-
-
-@pytest.mark.peers
-def test_of_a_singular_matrix_det_and_slogdet_have_torchs_gradients():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    for n in (1, 2, 3, 4):
-        M, W = rng.standard_normal((n, n - 1)) @ rng.standard_normal((n - 1, n)), rng.standard_normal((n, n))
-        M = np.round(M) if n == 1 else M
-        theirs = torch.tensor(M, requires_grad=True)
-        first = torch.autograd.grad(torch.linalg.det(theirs), theirs, create_graph=True)[0]
-        ours = grad(np.linalg.det)(M)
-        np.testing.assert_allclose(ours, first.detach().numpy(), atol=1e-12)
-        if n > 1:
-            second = torch.autograd.grad((first * torch.tensor(W)).sum(), theirs)[0].numpy()
-            np.testing.assert_allclose(
-                grad(lambda a, W=W: np.sum(grad(np.linalg.det)(a) * W))(M), second, atol=1e-10
-            )
-    x = Tensor([[0.0]])
-    with np.errstate(divide="ignore"):
-        np.linalg.slogdet(x).logabsdet.backward()
-    zero = torch.zeros(1, 1, dtype=torch.float64, requires_grad=True)
-    torch.linalg.slogdet(zero)[1].backward()
-    assert x.grad == zero.grad.numpy() == np.inf
-
-
 def test_arguments_that_cannot_carry_a_gradient_are_named():
     x = Tensor(np.ones((2, 3)))
     for call, message in [
         (lambda: np.roll(x, Tensor(1.0)), "np.roll differentiates its first argument"),
         (lambda: np.pad(x, 1, "mean"), "np.pad has no derivative for mode='mean'"),
-        (lambda: np.cross(np.ones(2), Tensor(np.ones(2))), "vectors of 3"),
-        (lambda: np.linalg.svd(x, hermitian=True), "does not cover hermitian=True"),
+        (lambda: np.einsum(x, [0, 1], x, [0, 1]), "for subscripts in a string"),
+        (lambda: np.var(x, correction=1), "does not cover correction=1"),
         (lambda: np.std(x, dtype=np.float32), "does not cover dtype="),
         (lambda: np.concatenate([x, x], casting="unsafe"), "does not cover casting='unsafe'"),
         (lambda: np.sort(x, order="f"), "does not cover order='f'"),

@@ -33,7 +33,7 @@ def test_a_students_files_hold_every_stub_and_no_solution(lesson):
         code = "\n".join(
             [*code_of(text), *(line for line in script.splitlines() if not line.startswith("#"))]
         )
-        assert solution(exercise.name).body not in code
+        assert solution(exercise.name).code.partition("\n")[2] not in code
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -71,7 +71,7 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
         assert check["metadata"]["nbgrader"]["points"] == exercise.points
         source = "".join(answer["source"])
         assert source.startswith(exercise.stub.removesuffix("    ...\n"))
-        assert solution(exercise.name).body in source.partition("### BEGIN SOLUTION\n")[2]
+        assert solution(exercise.name).code.partition("\n")[2] in source.partition("### BEGIN SOLUTION\n")[2]
         hidden = f"exercises.check({exercise.name}, rng={HIDDEN})\nprint(outcome)\noutcome.points\n### END HIDDEN TESTS"
         assert "".join(check["source"]).endswith(hidden)
 
@@ -80,7 +80,7 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
 def test_the_page_of_solutions_has_them_all(lesson):
     page = solution_page(lesson)
     for exercise in lesson.exercises:
-        assert solution(exercise.name).text in page
+        assert solution(exercise.name) in page
 
 
 def test_the_teachers_copy_earns_all_points(tmp_path):

@@ -44,7 +44,7 @@ def test_start_edit_check(tmp_path, capsys):
         "How it can be done: lora-np exercises solution NAME\n1 of 1 point.\n"
     )
     assert run(["exercises", "solution", "lora_count"]) == 0
-    assert solution("lora_count").text in capsys.readouterr().out
+    assert solution("lora_count") in capsys.readouterr().out
     assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
     assert f"Kept: {script}" in capsys.readouterr().out
 

@@ -166,8 +166,8 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         (None, f"{TUNE} --lr -1", "lr must be above 0"),
         (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),
         (None, f"{TUNE} --quantised", "^lora-np: base holds no quantised weights"),
-        (None, f"{TUNE} --resume", "--resume needs --checkpoint FILE, the file to continue from"),
-        (None, f"{TUNE} --checkpoint text.txt", "text.txt is there already: continue it with --resume, or"),
+        (None, f"{TUNE} --resume", "--resume. needs a file to continue from: checkpoint= .--checkpoint"),
+        (None, f"{TUNE} --checkpoint text.txt", "text.txt is not a whole checkpoint"),
         (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
         (
             None,

@@ -187,7 +187,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, match):
 def test_an_old_checkpoint_is_not_overwritten_unasked(tmp_path):
     path = tmp_path / "run.npz"
     run(OPTIMIZERS["adam"], path)
-    with pytest.raises(FileExistsError, match=r"there already: continue it with resume=True"):
+    with pytest.raises(FileExistsError, match="already exists: pass resume=True"):
         run(OPTIMIZERS["adam"], path)
 
 

@@ -335,7 +335,7 @@ def test_what_holds_itself_is_described_and_what_is_too_deep_refused():
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(UnknownIdentityError, match="nested too deeply"):
+    with pytest.raises(UnknownIdentityError, match="nested too deep"):
         describe(deep)
 
 

@@ -242,7 +242,7 @@ def test_progress_bar_in_a_terminal(monkeypatch):
     ({"x": np.zeros((0, 5))}, ValueError, r"x must hold rows of data, got shape \(0, 5\)"),
     ({"x": np.full((200, 5), np.nan)}, ValueError, r"x must be finite, got nan at \(0, 0\)"),
     ({"y": np.full((200, 4), np.inf)}, ValueError, r"y must be finite, got inf at \(0, 0\)"),
-    ({"y": np.zeros((3, 4))}, ValueError, "as many rows as each other, got 200 and 3"),
+    ({"y": np.zeros((3, 4))}, ValueError, "equally many rows, got 200 and 3"),
     ({"y": np.zeros((200, 3))}, ValueError, r"\(200, 4\) and \(200, 3\)"),
     ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
     ({"steps": 1.5}, TypeError, "steps must be a whole number, got 1.5"),

@@ -36,9 +36,8 @@ def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> C
 
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
     d, k = map(int, draw.sizes("dk", high=400))
-    if draw.pick(
-        "tie", (False, True)
-    ):  # d k / (d + k) is a whole number, also of matrices that are not square
+    # d k / (d + k) is a whole number, also of matrices that are not square
+    if draw.pick("tie", (False, True)):
         a, b = draw.sizes("ab", high=9)
         d, k = a * (a + b), b * (a + b)
     return largest("saves", "next", answer(d, k), d + k, d * k - 1)
@@ -95,9 +94,7 @@ def one_alpha_same(draw: Draw, answer: Answer) -> None:
 PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
 
 
-def drawn_layers(
-    draw: Draw, paths: Sequence[str], r: int | None = None
-) -> tuple[dict[str, Any], dict[str, Array]]:
+def drawn_layers(draw: Draw, paths: Sequence[str], r: int | None = None) -> tuple[Any, dict[str, Array]]:
     """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import (
-    TOLERANCE,
-    at_most,
-    closest,
-    exactly,
-    law,
-    orthonormal,
-    parts,
-    real_array,
-    same,
-)
+from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, terms, turned
 from lora_np.linalg import optimal_losses
 
@@ -131,10 +123,7 @@ def random_numbers(factor: Array) -> None:
     """A factor at the start, large enough for its numbers to show how they were drawn."""
     k = factor.shape[1]
     spread = float(factor.std())
-    law(
-        np.unique(factor).size > 0.9 * factor.size,
-        "its numbers must be random, but many are equal",
-    )
+    law(np.unique(factor).size > 0.9 * factor.size, "its numbers must be random, but many are equal")
     told = f"numbers of a factor with {k} columns must have a standard deviation of about {k**-0.5:.2g}"
     law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
 
@@ -189,12 +178,13 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
 
 
 def cross_entropy(draw: Draw, answer: Answer, key: str) -> None:
-    reach, tolerance = (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
+    wide: dict[str, Any] = {"tolerance": 2e-3} if key == "wide" else {}
+    reach = draw.pick("reach", (1000.0, 200.0)) if wide else 1.0
     n, classes = draw.sizes("n classes", high=4)
     logits = reach * draw.array("logits", n, classes)
     labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
     right = nn.cross_entropy(logits, labels)
-    same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
+    same("the loss", answer(logits, labels), right, size=1, **wide)
 
 
 def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
@@ -253,7 +243,8 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
-    reach = draw.pick("reach", (1000.0, 200.0)) if key == "wide" else 1.0
+    wide: dict[str, Any] = {"tolerance": 2e-3} if key == "wide" else {}
+    reach = draw.pick("reach", (1000.0, 200.0)) if wide else 1.0
     n, d = draw.sizes("nd", high=4)
     q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
     right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
@@ -261,7 +252,7 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
     yield "past", lambda: same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape))
     yield "past", lambda: same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
     if key != "past":
-        same("the weights", weights, right, tolerance=2e-3 if key == "wide" else TOLERANCE)
+        same("the weights", weights, right, **wide)
 
 
 # Ask whether a LoRA is enough
