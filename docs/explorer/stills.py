@@ -138,8 +138,8 @@ STILLS = {
         "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a card of 16 GB, LoRA one of "
         "24; full fine-tuning needs 80. To ask for your model and your card, JavaScript is needed; "
         '<code>lora-np plan llama-3-8b --card "RTX 4090"</code> says the same in a terminal.',
-        "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in QLoRA: 67 GB in "
-        "full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
+        "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in QLoRA: "
+        "67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
         fitting,
     ),
 }
