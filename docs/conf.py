@@ -47,7 +47,7 @@ extensions = [
     "accessible",
     "formulas",
 ]
-exclude_patterns = ["_build", "_ext", "browser", "explorer", "lite", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_ext", "browser", "explorer", "lite", "moved", "**/.ipynb_checkpoints"]
 nitpicky = True
 default_role = "name"
 # Types in docstrings are words for people ("mapping of str to int"): links are checked for full names.
@@ -93,6 +93,7 @@ jupyterlite_bind_ipynb_suffix = False
 html_theme = "furo"
 html_title = "lora_np"
 html_favicon = "_static/favicon.svg"
+html_extra_path = ["moved"]  # addresses that pages once had
 html_static_path = ["_static", str(MADE / "static")]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]

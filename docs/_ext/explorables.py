@@ -44,13 +44,15 @@ FILES = {
         "speak.js",
         "speaker.js",
     ),
-    "calculator": (
+    "fit": (
         "explorer.css",
-        "calculator.css",
-        "calculator-data.js",
+        "fit.css",
+        "fit-data.js",
         "families.js",
         "memory.js",
-        "calculator.js",
+        "fit-model.js",
+        "fit-views.js",
+        "fit.js",
     ),
 }
 FRAGMENTS = {name: FOLDER / f"{'explorer' if name == 'rank' else name}.html" for name in FILES}

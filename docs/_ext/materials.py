@@ -130,9 +130,9 @@ def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
     import adapter_data
-    import calculator_data
     import card
     import export
+    import fit_data
     import front_data
     import speaker_data
     import stills
@@ -144,7 +144,7 @@ def explorables() -> None:
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "adapter-data.js").write_text(adapter_data.script(), encoding="utf-8")
-    (target / "calculator-data.js").write_text(calculator_data.script(), encoding="utf-8")
+    (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
     card.draw().savefig(target / "card.png")

@@ -236,7 +236,8 @@
   }
 
   function longest(values, env) {
-    const given = { ...values, ...values.text_config }.max_position_embeddings;
+    const text = values.text_config ?? {};
+    const given = ("max_position_embeddings" in text ? text : values).max_position_embeddings;
     const found = env.positions || env["text.positions"] || given;
     return Number.isInteger(found) && found > 0 ? found : 0;
   }
@@ -436,19 +437,41 @@
     }
   }
 
-  function count(spec, { rank, targets = null, dora = false }) {
-    size("rank", rank, 1, LARGEST);
-    const adapted = pick(spec, targets).map(({ module, hits, times }) => {
-      const each = factors(module, rank * times, dora);
-      const star = module.name.split(".").indexOf("*");
-      const lowest = star < 0 ? 0 : hits.reduce((low, hit) => Math.min(low, Number(hit.split(".")[star])), Infinity);
-      return { module, copies: hits.length, rank: rank * times, each, trainable: each * hits.length, lowest };
-    });
-    const trainable = adapted.reduce((sum, { trainable }) => sum + trainable, 0);
-    const base = total(spec);
-    if (!Number.isSafeInteger(base + trainable)) fail("the numbers of this config are too large to count");
-    return { spec, adapted, dora, trainable, base, total: base + trainable, percent: (100 * trainable) / (base + trainable) };
+  const counters = new WeakMap(); // of each model, by what is adapted: to look for names takes longest
+
+  // What a LoRA on these modules costs, as a function of its rank.
+  function counting(spec, { targets = null, dora = false }) {
+    if (!counters.has(spec)) counters.set(spec, new Map());
+    const known = counters.get(spec), key = JSON.stringify([targets, dora]);
+    if (!known.has(key)) known.set(key, counter(spec, targets, dora));
+    return known.get(key);
   }
 
-  globalThis.loraFamilies = { build, count, total, copies, product, adaptable, leaf };
+  function counter(spec, targets, dora) {
+    const picks = pick(spec, targets).map(({ module, hits, times }) => {
+      const star = module.name.split(".").indexOf("*");
+      const lowest = star < 0 ? 0 : hits.reduce((low, hit) => Math.min(low, Number(hit.split(".")[star])), Infinity);
+      return { module, times, copies: hits.length, lowest };
+    });
+    const base = total(spec);
+    return (rank) => {
+      size("rank", rank, 1, LARGEST);
+      const adapted = picks.map(({ module, times, ...pick }) => {
+        const each = factors(module, rank * times, dora);
+        return { module, ...pick, rank: rank * times, each, trainable: each * pick.copies };
+      });
+      const trainable = adapted.reduce((sum, { trainable }) => sum + trainable, 0);
+      if (!Number.isSafeInteger(base + trainable)) fail("the numbers of this config are too large to count");
+      return { spec, adapted, dora, rank, trainable, base, total: base + trainable, percent: (100 * trainable) / (base + trainable) };
+    };
+  }
+
+  const count = (spec, { rank, ...options }) => counting(spec, options)(rank);
+
+  // min(d, k), above which a rank expresses nothing more.
+  function limit({ kind, shape, groups }) {
+    return kind === "convolution" ? Math.min(shape[0], product(shape.slice(1)) * groups) : Math.min(...shape.slice(-2));
+  }
+
+  globalThis.loraFamilies = { build, count, counting, limit, total, copies, product, adaptable, leaf };
 })();

@@ -275,6 +275,8 @@
     show("fit", needed <= room
       ? `It fits: ${gb(needed)} of ${gb(room)} that training may take, for texts of ${whole(fit.context)} tokens.`
       : `It does not fit: ${gb(needed)}, ${gb(needed - room)} more than training may take.`);
+    const asked = { model, rank: 16, targets: "all-linear", method: method.split(/\W/)[0], card, context: fit.context };
+    part("more").href = `use/fit.html#${new URLSearchParams(asked)}`;
   }
 
   for (const select of Object.values(choices)) select.addEventListener("input", answer);

@@ -1,13 +1,17 @@
-// What training needs in memory, by cause: lora_np.accounting.training_memory, whose docstring states the formulas.
-// Tables and usual options are the package's own; its tests hold this file against it.
+// What training needs in memory, by cause: lora_np.accounting.training_memory, whose docstring states the formulas; and what
+// fits on a card: lora_np.accounting.plan. Tables and usual options are the package's own; its tests hold this file against it.
 (() => {
   "use strict";
 
-  const { total, copies, product } = globalThis.loraFamilies;
+  const { total, copies, product, counting, limit } = globalThis.loraFamilies;
   const fail = (message) => { throw new Error(message); };
   const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
   const whole = (a, b) => Math.floor(a / b);
   const group = (n) => n.toLocaleString("en-US");
+
+  const LARGEST = 2 ** 31 - 1; // a batch, or a context without positions
+  const IN_8_BITS = 4096, PAGED = 100000; // numbers of a tensor, from which its state is smaller, or elsewhere
+  const GROWING = ["activations", "logits", "workspace"];
 
   // `counted` is what `count` gave of a LoRA, or null in full fine-tuning.
   function memory(spec, counted, tables, options) {
@@ -28,7 +32,43 @@
     };
     const all = sum(Object.values(parts).map((size) => size ?? 0));
     if (!Number.isSafeInteger(all)) fail("the memory of this config is too large to count");
-    return { parts, total: all, host };
+    return { parts, total: all, host, most: (name, room) => most(facts, name, room - all + sum(GROWING.map((cause) => parts[cause]))) };
+  }
+
+  // The first number from `low` on, but at most `high`, for which more is needed than there is: Python's bisect_right.
+  function bisect(low, high, room, needed) {
+    while (low < high) {
+      const middle = whole(low + high, 2);
+      if (room < needed(middle)) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+
+  // The largest "batch_size" or "context" whose growing part fits; null where the memory does not depend on it.
+  function most(facts, name, room) {
+    const needed = (number) => sum(Object.values(moment({ ...facts, training: { ...facts.training, [name]: number } })));
+    if (needed(1) === needed(LARGEST)) return null;
+    return bisect(1, (name === "context" && facts.spec.positions ? facts.spec.positions : LARGEST) + 1, room, needed) - 1;
+  }
+
+  // The largest rank that fits; `at` counts at a rank. Where a tensor's state turns smaller, memory falls.
+  function rankWithin(at, room, tables, training) {
+    const one = at(1), two = at(2), { spec } = one, { optimizer } = { ...tables.usual, ...training };
+    const needed = (rank) => memory(spec, at(rank), tables, training).total;
+    const end = Math.max(...one.adapted.map(({ module }) => limit(module)));
+    const falls = new Set([1, end + 1]), [first, second] = [one, two].map((counted) => tensors(spec, counted));
+    for (const size of [optimizer.endsWith("8bit") && IN_8_BITS, optimizer.startsWith("paged") && PAGED].filter(Boolean)) {
+      first.forEach(([numbers], i) => {
+        const more = second[i][0] - numbers;
+        if (more > 0) falls.add(Math.min(Math.max(1 - whole(numbers - size, more), 1), end));
+      });
+    }
+    const sorted = [...falls].sort((a, b) => a - b);
+    for (let i = sorted.length - 2; i >= 0; i -= 1) {
+      if (needed(sorted[i]) <= room) return bisect(sorted[i], sorted[i + 1], room, needed) - 1;
+    }
+    return 0;
   }
 
   function read(spec, counted, tables, options) {
@@ -68,9 +108,9 @@
     const each = { sgd: 0, momentum: item, adamw: 2 * item, paged_adamw: 8 };
     for (const [numbers, factored, times] of trained) {
       const size = optimizer.endsWith("8bit")
-        ? (numbers < 4096 ? 8 * numbers : 2 * (numbers + 4 * Math.ceil(numbers / 256)))
+        ? (numbers < IN_8_BITS ? 8 * numbers : 2 * (numbers + 4 * Math.ceil(numbers / 256)))
         : optimizer === "adafactor" ? 4 * factored : numbers * each[optimizer];
-      places[Number(optimizer.startsWith("paged") && numbers >= 100000)] += size * times;
+      places[Number(optimizer.startsWith("paged") && numbers >= PAGED)] += size * times;
     }
     return places;
   }
@@ -259,15 +299,33 @@
     return [vocabulary * (each + capped), vocabulary * (hidden + each)];
   }
 
-  // Full fine-tuning, LoRA, and LoRA over few bits, as lora_np.accounting.compare_memory has them.
-  function compare(counted, tables, options) {
-    const { spec } = counted, { dtype = tables.usual.dtype } = options;
-    return {
-      full: memory(spec, null, tables, { ...options, dtype: dtype in tables.items ? dtype : "bfloat16" }),
-      LoRA: memory(spec, counted, tables, options),
-      QLoRA: memory(spec, counted, tables, { ...options, dtype: dtype in tables.items ? "nf4" : dtype }),
-    };
+  // Full fine-tuning, LoRA, and LoRA over few bits, each with the type in which it holds the base.
+  function ways(tables, { dtype = tables.usual.dtype, ...options }) {
+    const float = dtype in tables.items;
+    const dtypes = { full: float ? dtype : "bfloat16", LoRA: dtype, QLoRA: float ? "nf4" : dtype };
+    return Object.fromEntries(Object.entries(dtypes).map(([way, held]) => [way, { ...options, dtype: held }]));
   }
 
-  globalThis.loraMemory = { memory, compare };
+  // The memory of each way, as lora_np.accounting.compare_memory has it, and how far each could go in so much room.
+  function plan(spec, tables, { rank, targets, dora }, options, methods = ["full", "LoRA", "QLoRA"]) {
+    if (!spec.layers.length) fail(`plan needs the layers of a model, which ${spec.name} does not tell`);
+    const at = counting(spec, { targets, dora }), counted = at(rank);
+    const trained = ways(tables, options);
+    return Object.fromEntries(methods.map((way) => {
+      const training = trained[way];
+      const full = way === "full", found = memory(spec, full ? null : counted, tables, training);
+      const largest = (room) => ({
+        rank: full ? 0 : rankWithin(at, room, tables, training),
+        batch_size: found.most("batch_size", room),
+        context: found.most("context", room),
+      });
+      return [way, { ...found, counted, training, largest, disk: full ? 2 * counted.base : 4 * counted.trainable }];
+    }));
+  }
+
+  // What a card leaves for training, and whether so much fits.
+  const room = (card, tables) => Math.trunc(card.memory * (1 - tables.reserved));
+  const verdict = (total, card, tables) => (total <= room(card, tables) ? "fits" : total <= card.memory ? "tight" : "no");
+
+  globalThis.loraMemory = { memory, plan, room, verdict };
 })();

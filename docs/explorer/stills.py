@@ -52,20 +52,22 @@ def looked_into() -> Figure:
     return found.figure()
 
 
-def counted() -> Figure:
-    spec = accounting.preset("llama-2-7b")
-    ways = {"full": accounting.training_memory(spec, context=2_048)}
-    lora = accounting.count_model(spec, rank=8, targets=["q_proj", "v_proj"])
-    ways["LoRA, r = 8"] = accounting.training_memory(lora, context=2_048)
-    figure = Figure(figsize=(6, 2.8), layout="constrained")
-    ax, ends = figure.add_subplot(), np.zeros(len(ways))
+def fitting() -> Figure:
+    plan = accounting.plan("llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2_048)
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
     for cause, color in zip(CAUSES, (plots.MUTED, *plots.CYCLE), strict=False):
-        sizes = np.array([getattr(memory, cause) for memory in ways.values()]) / 1e9
-        ax.barh(list(ways), sizes, 0.7, ends, color=color, label=cause)
+        sizes = np.array([getattr(each.memory, cause) for each in plan.choices]) / 1e9
+        ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=cause)
         ends += sizes
-    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4)
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1.14 * max(ends)), xlabel="memory to train [GB]")
+    for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
+        size = accounting.cards()[name].memory / 1e9
+        ax.axvline(size, color=plots.MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        ax.text(size, -0.52, name, ha="center", fontsize=8)
+    ax.set(xlim=(0, 95), xlabel="memory to train [GB]")
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     return figure
@@ -132,12 +134,13 @@ STILLS = {
         "<code>lora-np generate austen --adapter king-james</code> does the same.",
         say=spoken,
     ),
-    "calculator": Still(
-        "An example: Llama 2 7B, a text of 2,048 tokens. The calculator needs JavaScript; "
-        "<code>lora-np count</code> does not.",
-        "Memory to train Llama 2 7B by cause, two bytes for each of its numbers: 55 GB in full, 15 with LoRA "
-        "of rank 8 on queries and values.",
-        counted,
+    "fit": Still(
+        "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a card of 16 GB, LoRA one of "
+        "24; full fine-tuning needs 80. To ask for your model and your card, JavaScript is needed; "
+        '<code>lora-np plan llama-3-8b --card "RTX 4090"</code> says the same in a terminal.',
+        "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in QLoRA: "
+        "67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
+        fitting,
     ),
 }
 

@@ -40,6 +40,7 @@ with on_demand(globals()):
         plan as plan,
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
+    from lora_np.accounting.trainers import plan_from as plan_from
     from lora_np.models import (
         Catalogue as Catalogue,
         ModelSpec as ModelSpec,

@@ -107,7 +107,8 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", default="")
+@click.option("--from", "file", type=options.READ, help="Settings of TRL, Axolotl or LLaMA-Factory.")
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
 @options.ranks
 @options.targets
@@ -119,8 +120,11 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, as_json: bool, **asked: Any) -> None:
+def plan(source: str, file: Path | None, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
+
+    SOURCE is as for count, and may be a preset's name on the hub. With --from it may be left out; it and all
+    options take the place of what the file says.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
@@ -128,7 +132,10 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
-    found = accounting.plan(source, **options.given(asked))
+    if not (source or file):
+        raise click.UsageError("give a SOURCE, or --from a file that names one")
+    asked = options.given(asked)
+    found = accounting.plan_from(file, model=source, **asked) if file else accounting.plan(source, **asked)
     content = {**asdict(found), "fits": found.fits}
     options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 

@@ -46,6 +46,7 @@ with on_demand(globals()):
         catalogue as catalogue,
         describe as describe,
         from_config as from_config,
+        hub_name as hub_name,
         matrix_size as matrix_size,
         preset as preset,
         preset_config as preset_config,

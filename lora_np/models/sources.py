@@ -27,9 +27,9 @@ def describe(source: object) -> ModelSpec:
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
-        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
-        config, or any object with ``named_modules()``.
+        ``"100x120"`` for one matrix, the name of a preset (ours, or that on the hub) or of a shipped model,
+        a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or
+        safetensors, the fields of a config, or any object with ``named_modules()``.
 
     Returns
     -------
@@ -67,6 +67,8 @@ def describe(source: object) -> ModelSpec:
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
+    if "/" in text and (names := [name for name in preset_names() if hub_name(name).lower() == text.lower()]):
+        return preset(names[0])
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
     close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
@@ -256,6 +258,28 @@ def preset_names() -> list[str]:
     ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
     """
     return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
+
+
+def hub_name(preset: str) -> str:
+    """What a preset is called on the hub where its config was published; empty if it was not.
+
+    Parameters
+    ----------
+    preset : str
+        One of :func:`preset_names`.
+
+    Returns
+    -------
+    str
+        The owner and the name.
+
+    Examples
+    --------
+    >>> hub_name("llama-3-8b")
+    'meta-llama/Meta-Llama-3-8B'
+    """
+    match = re.match(r"https://huggingface\.co/([^/]+/[^/]+)/", _preset(preset)["source"])
+    return match[1] if match else ""
 
 
 class Catalogue(NamedTuple):

@@ -31,7 +31,7 @@ KINDS = {
     "table of functions": "reference/index.html",
     "reference": "reference/adapters.html",
     "command line": "reference/cli.html",
-    "calculator": "use/calculator.html",
+    "fit": "use/fit.html",
     "inspector": "use/inspector.html",
     "speaker": "learn/speaking.html",
     "live training": "learn/training.html",

@@ -1,6 +1,7 @@
-"""What the calculator knows, from the package: python docs/explorer/calculator_data.py > calculator-data.js
+"""What the page Fit knows, from the package: python docs/explorer/fit_data.py > fit-data.js
 
-The families are the package's data files, and the presets its published configs; nothing is typed twice.
+The families are the package's data files, the presets its configs, the cards those of `plan`: nothing is
+typed twice.
 """
 
 import json
@@ -10,22 +11,26 @@ from importlib.resources import files
 from typing import Any
 
 from lora_np import accounting
-from lora_np.accounting import activations
+from lora_np.accounting import activations, planning
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.accounting.memory import CAUSES
-from lora_np.models import ATTENTION, default_targets, fused_names
+from lora_np.models import ATTENTION, default_targets, fused_names, hub_name
 from lora_np.plots import CYCLE, MUTED
 
 
 def data() -> dict[str, Any]:
-    """The families by the names of their files, and the presets by name."""
+    """The families by the names of their files, the presets and cards by name."""
     folder = files("lora_np.models") / "data"
     found = sorted(
         file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
     )
+    names = accounting.preset_names()
     return {
         "families": {name: family(folder / f"{name}.toml") for name in found},
-        "presets": {name: accounting.preset_config(name) for name in accounting.preset_names()},
+        "presets": {name: accounting.preset_config(name) for name in names},
+        "hub": {name: hub_name(name) for name in names},
+        "sizes": {name: accounting.preset(name).total for name in names},
+        "cards": {name: asdict(card) for name, card in accounting.cards().items()},
         "memory": memory(),
         "capacity": {"text": MEASURED["text"], "share": SHARE},  # bits for each number, up to which rank
     }
@@ -40,13 +45,20 @@ def memory() -> dict[str, Any]:
         "kept": activations._KEPT,
         "attention": ATTENTION,
         "causes": dict(zip(CAUSES, (MUTED, *CYCLE), strict=False)),
+        "reserved": planning._RESERVED,
+        "emulated": planning._NO_BFLOAT16,
     }
 
 
 def family(file: Any) -> dict[str, Any]:
     """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    content.pop("decoder", None)  # how it computes, which nothing is counted by
+    for name in (
+        "decoder",
+        "llama_cpp",
+        "gguf",
+    ):  # how it computes, and other names: nothing is counted by them
+        content.pop(name, None)
     name = file.name.removesuffix(".toml")
     content |= {"targets": default_targets(name), "fused": fused_names(name) or {}}
     for name, entry in content.get("fields", {}).items():
@@ -57,7 +69,7 @@ def family(file: Any) -> dict[str, Any]:
 
 
 def script() -> str:
-    return f"window.loraCalculator = {json.dumps(data(), separators=(',', ':'))};\n"
+    return f"window.loraFit = {json.dumps(data(), separators=(',', ':'))};\n"
 
 
 if __name__ == "__main__":

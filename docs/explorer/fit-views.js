@@ -1,0 +1,291 @@
+// What the page Fit draws: bars of memory on a card, the map of all cards, two settings side by side, and the image.
+(() => {
+  "use strict";
+
+  const { cards, memory: tables } = window.loraFit;
+  const { room, verdict } = window.loraMemory;
+  const METHODS = ["full", "LoRA", "QLoRA"];
+  const SIGNS = { fits: "✓", tight: "≈", no: "✕" };
+
+  const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+  const whole = (n) => n.toLocaleString("en-US");
+
+  // As the package's decimal_bytes.
+  function size(bytes) {
+    const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let place = 0;
+    while (bytes >= 1000 ** (place + 1) && place + 1 < units.length) place += 1;
+    if (!place) return `${bytes} B`;
+    return `${(bytes / 1000 ** place).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
+  }
+
+  // One decimal, and none from 100 on: what a bar and a sentence can say.
+  const gb = (bytes) => {
+    const number = bytes / 1e9;
+    return number >= 99.95 ? whole(Math.round(number)) : number.toFixed(number < 0.095 && number > 0 ? 2 : 1);
+  };
+
+  // ---- bars
+
+  const shownCauses = (ways) => Object.entries(tables.causes).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
+
+  // Rows of { name, way, card, chosen, kept }; the end of each card is a line, and what lies beyond it is hatched. The scale is that
+  // of the card and of what was chosen: a longer bar leaves the picture.
+  function bars(box, legend, rows) {
+    const longest = Math.max(...rows.flatMap(({ way, card, chosen, kept }) => [1.3 * card.memory, chosen || kept ? 1.02 * way.total : 0]));
+    const share = (bytes) => `${((100 * bytes) / longest).toFixed(3)}%`;
+    box.setAttribute("aria-label", rows.map(({ name, way, card }) => `${name}: ${gb(way.total)} of ${gb(card.memory)} GB`).join("; "));
+    box.replaceChildren(...rows.map(({ name, way, card, chosen, kept }) => {
+      const row = element("div", "", "fit-row"), track = element("div", "", "fit-track"), total = element("span", `${gb(way.total)} GB`);
+      Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }), ...(way.total > longest && { longer: "" }) });
+      const whole = element("div", "", "fit-card-size");
+      whole.style.width = share(card.memory);
+      track.append(whole);
+      for (const [cause, color] of Object.entries(tables.causes)) {
+        if (!way.parts[cause]) continue;
+        const piece = element("i");
+        piece.dataset.cause = piece.title = cause;
+        piece.style.cssText = `width: ${share(way.parts[cause])}; background: ${color}`;
+        track.append(piece);
+      }
+      if (way.total > card.memory) {
+        const over = element("div", "", "fit-over");
+        over.style.cssText = `left: ${share(card.memory)}; width: ${share(way.total - card.memory)}`;
+        track.append(over);
+      }
+      const line = element("b", "", "fit-line");
+      line.style.left = share(card.memory);
+      track.append(line);
+      row.append(element("span", kept ? "kept" : name), track, total);
+      return row;
+    }));
+    const { card } = rows[0], place = card.memory / longest;
+    const label = element("div", `${card.name}: ${gb(card.memory)} GB`, `fit-label${place > 0.55 ? " left" : ""}`);
+    label.style.setProperty("--place", place);
+    box.prepend(label);
+    legend.replaceChildren(...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
+      const entry = element("li", cause), swatch = element("i");
+      swatch.style.background = color;
+      entry.prepend(swatch);
+      return entry;
+    }));
+  }
+
+  // ---- the map
+
+  const GROUPS = { "RTX cards": /^RTX/, "In data centers": /^(?!RTX|Apple)/, "Apple, unified memory": /^Apple/ };
+
+  function field(way, card) {
+    const told = verdict(way.total, card, tables), left = card.memory - way.total;
+    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, ${gb(-left)} GB too much` };
+    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / card.memory };
+  }
+
+  // A grid for each group of cards; `choose(card, method)` when a field is clicked, or Enter or the space bar pressed.
+  function makeMaps(box, choose) {
+    const cells = [];
+    const grids = Object.entries(GROUPS).map(([title, test]) => {
+      const grid = element("table", "", "fit-map"), body = element("tbody"), head = element("tr");
+      grid.append(element("caption", title), element("thead"), body);
+      grid.tHead.append(head);
+      for (const name of ["card", ...METHODS]) head.append(Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
+      const names = Object.keys(cards).filter((name) => test.test(name)).sort((a, b) => cards[a].memory - cards[b].memory);
+      grid.setAttribute("role", "grid");
+      for (const name of names) {
+        const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")), { scope: "row", role: "rowheader" });
+        const sold = element("span", gb(cards[name].memory));
+        first.append(sold);
+        row.append(first);
+        for (const method of METHODS) {
+          const cell = Object.assign(element("td"), { role: "gridcell", tabIndex: -1 });
+          Object.assign(cell.dataset, { card: name, method });
+          row.append(cell);
+          cells.push(cell);
+        }
+        body.append(row);
+      }
+      grid.addEventListener("keydown", (event) => {
+        const here = event.target.closest("td"), row = here?.parentElement;
+        if (!here) return;
+        const moves = {
+          ArrowRight: () => here.nextElementSibling, ArrowLeft: () => here.previousElementSibling,
+          ArrowDown: () => row.nextElementSibling?.cells[here.cellIndex], ArrowUp: () => row.previousElementSibling?.cells[here.cellIndex],
+          Home: () => row.cells[1], End: () => row.cells[METHODS.length],
+        };
+        if (event.key === "Enter" || event.key === " ") choose(here.dataset.card, here.dataset.method);
+        else if (event.key in moves) reach(grid, moves[event.key]());
+        else return;
+        event.preventDefault();
+      });
+      grid.addEventListener("click", (event) => {
+        const cell = event.target.closest("td");
+        if (!cell) return;
+        reach(grid, cell);
+        choose(cell.dataset.card, cell.dataset.method);
+      });
+      return grid;
+    });
+
+    const scope = (grid) => [...grid.querySelectorAll("td")];
+    function reach(grid, cell) {
+      if (cell?.tagName !== "TD") return;
+      for (const each of scope(grid)) each.tabIndex = each === cell ? 0 : -1;
+      cell.focus();
+    }
+    box.replaceChildren(...grids);
+
+    // The results, and which of them is shown above.
+    return (planned, card, method) => {
+      for (const cell of cells) {
+        const name = cell.dataset.card, here = name === card && cell.dataset.method === method;
+        cell.ariaSelected = String(here);
+        if (!planned) {
+          cell.textContent = "–";
+          delete cell.dataset.verdict;
+          cell.removeAttribute("aria-label");
+          continue;
+        }
+        const { told, text, words, share } = field(planned[cell.dataset.method], cards[name]);
+        cell.textContent = text;
+        cell.dataset.verdict = told;
+        cell.ariaLabel = `${name}, ${cell.dataset.method}: ${words}`;
+        cell.style.setProperty("--share", `${Math.round(14 + 24 * share)}%`);
+      }
+      for (const grid of grids) {
+        const all = scope(grid), shown = all.find((cell) => cell.ariaSelected === "true");
+        if (!grid.contains(document.activeElement)) all.forEach((cell, i) => { cell.tabIndex = (shown ? cell === shown : i === 0) ? 0 : -1; });
+      }
+    };
+  }
+
+  // ---- tables
+
+  function causes(body, planned) {
+    const shown = (bytes) => (bytes === null ? "–" : size(bytes));
+    const line = (name, values) => {
+      const row = element("tr"), head = Object.assign(element("th", name), { scope: "row" });
+      row.append(head, ...values.map((bytes) => element("td", shown(bytes))));
+      return row;
+    };
+    if (!planned) return body.replaceChildren();
+    const ways = METHODS.map((method) => planned[method]);
+    return body.replaceChildren(
+      ...Object.entries(tables.causes).map(([cause, color]) => {
+        const row = line(cause, ways.map(({ parts }) => parts[cause])), swatch = element("i");
+        swatch.style.background = color;
+        row.firstChild.prepend(swatch);
+        return row;
+      }),
+      line("total", ways.map(({ total }) => total)),
+      line("saved on disk", ways.map(({ disk }) => disk)),
+    );
+  }
+
+  function modules(box, sums) {
+    const largest = Math.max(...sums.values());
+    box.setAttribute("aria-label", [...sums].map(([name, numbers]) => `${name} ${whole(numbers)}`).join(", "));
+    box.replaceChildren(...[...sums].map(([name, numbers]) => {
+      const row = element("div"), track = element("span"), bar = element("i");
+      bar.style.width = `${(100 * numbers) / largest}%`;
+      track.append(bar);
+      row.append(Object.assign(element("span", name), { title: name }), track, element("span", whole(numbers)));
+      return row;
+    }));
+  }
+
+  // Rows of a name and two texts, the second marked where it differs.
+  function sideBySide(body, rows) {
+    body.replaceChildren(...rows.map(([name, kept, now]) => {
+      const row = element("tr"), cell = element("td");
+      cell.append(kept === now ? now : element("strong", now));
+      row.append(Object.assign(element("th", name), { scope: "row" }), element("td", kept), cell);
+      return row;
+    }));
+  }
+
+  // ---- the image: 1200 x 630, as previews of links are
+
+  const INK = "#1b1f24", SOFT = "#5b6570", TONES = { fits: "#00629a", tight: "#8a5a00", no: "#b0380b" };
+  const FILLS = { fits: "#cfe4f2", tight: "#ffe3ad", no: "#f6d3c4" };
+  const safe = (text) => text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
+  const cut = (text, longest) => (text.length > longest ? `${text.slice(0, longest - 1)}…` : text);
+
+  function image(results, planned) {
+    const parts = [], now = results[0];
+    const put = (x, y, text, height, { color = INK, weight = 400, anchor = "start" } = {}) =>
+      parts.push(`<text x="${x}" y="${y}" font-size="${height}" font-weight="${weight}" fill="${color}" text-anchor="${anchor}">${safe(text)}</text>`);
+    const box = (x, y, width, height, fill, more = "") =>
+      parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, width).toFixed(1)}" height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
+    box(0, 0, 1200, 630, "#ffffff");
+    box(0, 0, 1200, 10, TONES[now.verdict]);
+    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map((method) => planned[method]);
+    const longest = Math.max(...results.flatMap(({ way, card }) => [way.total, 1.03 * card.memory]), ...others.map(({ total }) => total));
+    const scale = 690 / longest;
+    const bar = (way, card, y, height) => {
+      box(48, y, card.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
+      let x = 48;
+      for (const [cause, color] of Object.entries(tables.causes)) {
+        const width = (way.parts[cause] ?? 0) * scale;
+        if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
+        x += width;
+      }
+      if (way.total > card.memory) box(48 + card.memory * scale, y + 2, (way.total - card.memory) * scale, height - 4, "url(#over)");
+      parts.push(`<path d="M${48 + card.memory * scale} ${y - 8}V${y + height + 8}" stroke="${INK}" stroke-width="3"/>`);
+    };
+    results.forEach(({ way, card, verdict: told, title, sentence, could }, i) => {
+      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76, end = 48 + card.memory * scale;
+      put(48, top, cut(title, 60), 25, { color: SOFT });
+      put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
+      if (!two) put(48, top + 92, cut(could, 66), 22);
+      bar(way, card, y, height);
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${card.name}, ${gb(card.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+    });
+    others.forEach((way, i) => {
+      const name = METHODS.filter((method) => method !== now.setting.method)[i];
+      put(48, 358 + 96 * i, `${name}: ${gb(way.total)} GB`, 19, { color: SOFT });
+      bar(way, now.card, 370 + 96 * i, 34);
+    });
+    let across = 48;
+    for (const [cause, color] of shownCauses(results.map(({ way }) => way))) {
+      box(across, 552, 16, 16, color);
+      put(across + 21, 566, cause, 17, { color: SOFT });
+      across += 34 + 8.6 * cause.length;
+    }
+    put(48, 608, "lora_np: what a LoRA costs, and whether it fits", 18, { color: SOFT });
+    const names = Object.keys(cards).sort((a, b) => cards[a].memory - cards[b].memory), high = 500 / names.length;
+    METHODS.forEach((method, i) => put(970 + 75 * i, 52, method, 16, { color: SOFT, anchor: "middle" }));
+    names.forEach((name, i) => {
+      const y = 62 + i * high;
+      put(922, y + 12.5, name, 13, { color: name === now.card.name ? INK : SOFT, weight: name === now.card.name ? 700 : 400, anchor: "end" });
+      METHODS.forEach((method, j) => {
+        const { told, text } = field(planned[method], cards[name]), x = 934 + 75 * j;
+        const here = name === now.card.name && method === now.setting.method;
+        box(x, y, 72, high - 2, FILLS[told], here ? `stroke="${INK}" stroke-width="2.5"` : "");
+        put(x + 36, y + 12.5, text, 12, { anchor: "middle", weight: here ? 700 : 400 });
+      });
+    });
+    put(1156, 580, "GB left (✓, ≈) or too much (✕)", 14, { color: SOFT, anchor: "end" });
+    return `<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="630" viewBox="0 0 1200 630" role="img" font-family="system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif">
+<title>${safe(results.map(({ title, sentence }) => `${title}: ${sentence}`).join("; "))}</title>
+<defs><pattern id="over" width="12" height="12" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="12" fill="#ffffff" fill-opacity="0.65"/></pattern></defs>
+${parts.join("\n")}
+</svg>`;
+  }
+
+  // A file that the reader's browser saves: the drawing, or its picture by a canvas, twice as fine.
+  async function save(svg, kind) {
+    let blob = new Blob([svg], { type: "image/svg+xml" });
+    if (kind === "png") {
+      const picture = new Image(), canvas = Object.assign(document.createElement("canvas"), { width: 2400, height: 1260 });
+      picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+      await picture.decode();
+      canvas.getContext("2d").drawImage(picture, 0, 0, 2400, 1260);
+      blob = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
+    }
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `fit.${kind}` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole, room, verdict };
+})();

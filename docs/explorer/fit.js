@@ -1,0 +1,433 @@
+// The page Fit: a model, a method and a card in; whether it fits out, how far it could go, and what would make it fit. The address
+// of the page says all of it.
+(() => {
+  "use strict";
+
+  const form = document.getElementById("fit");
+  if (!form || !window.loraFit) return;
+
+  const { cards, hub, memory: tables, capacity } = window.loraFit;
+  const { adaptable, leaf, limit } = window.loraFamilies;
+  const { plan, room, verdict } = window.loraMemory;
+  const { resolve, presetSpec, ownSpec, needed, pack, unpack, combo } = window.loraFitModel;
+  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole } = window.loraFitViews;
+  const part = (name) => form.elements.namedItem(name);
+  const find = (selector) => form.querySelector(selector);
+  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const error = find(".fit-error"), boxes = find(".fit-names"), remedies = find(".fit-remedies");
+
+  const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&card=RTX+4090&context=2048";
+  const OWN = "config.json", OTHER = "another card";
+  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "context", "checkpointing"];
+  const NUMBERS = ["rank", "batch_size", "context"];
+  const LISTS = TRAINING.filter((name) => name in tables.choices);
+
+  let own = null, code = ""; // a config of one's own, and what the address says of it
+  let kept = null; // a setting to compare with
+  let result, announce;
+
+  // ---- the setting: what the form shows and the address says
+
+  function read() {
+    const training = Object.fromEntries(TRAINING.map((name) => {
+      const field = part(name);
+      return [name, field.type === "checkbox" ? field.checked : field.type === "number" ? Number(field.value) : field.value];
+    }));
+    const targets = part("targets").value === "some" ? ticked() : part("targets").value;
+    return {
+      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value, card: part("card").value,
+      memory: part("memory").value, rank: Number(part("rank").value), targets, dora: part("dora").checked, training,
+    };
+  }
+
+  function address(setting) {
+    const { model, method, card, memory, rank, targets, dora, training } = setting;
+    const state = new URLSearchParams(setting.own ? { config: setting.code } : { model });
+    state.set("rank", rank);
+    state.set("targets", [targets].flat().join(","));
+    state.set("method", method);
+    state.set("card", card === OTHER ? memory : card);
+    if (dora) state.set("dora", "1");
+    for (const [name, value] of Object.entries(training)) if (value !== tables.usual[name]) state.set(name, Number(value) || value || 0);
+    return state;
+  }
+
+  // A setting from an address. What it does not name is as `plan` has it; an unknown name is an error later.
+  async function parse(state) {
+    const training = Object.fromEntries(TRAINING.map((name) => {
+      const usual = tables.usual[name], given = state.get(name);
+      if (given === null) return [name, usual];
+      return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" : given];
+    }));
+    const card = state.get("card") ?? "RTX 4090", targets = state.get("targets") ?? "default", coded = state.get("config");
+    return {
+      model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded && (await unpack(coded)), code: coded ?? "",
+      method: state.get("method") ?? "LoRA", card: card in cards ? card : OTHER, memory: card in cards ? "24 GB" : card,
+      rank: Number(state.get("rank") ?? 8), targets: ["default", "all-linear"].includes(targets) ? targets : targets.split(","),
+      dora: state.get("dora") === "1", training, asked: state.has("context"),
+    };
+  }
+
+  function fill(setting) {
+    const { training } = setting;
+    ({ own, code } = setting);
+    for (const name of ["model", "memory", "rank"]) part(name).value = setting[name];
+    for (const name of ["method", "card"]) part(name).value = setting[name];
+    part("dora").checked = setting.dora;
+    for (const name of TRAINING) {
+      if (part(name).type === "checkbox") part(name).checked = training[name];
+      else part(name).value = training[name];
+    }
+    part("targets").value = Array.isArray(setting.targets) ? "some" : setting.targets;
+    offer(setting);
+  }
+
+  // The names that can be adapted, as boxes to tick.
+  function offer({ targets }) {
+    let spec;
+    try { spec = specOf(read()); } catch { return; }
+    const names = spec.modules.filter(adaptable).map(({ name }) => leaf(name)).filter((name) => name !== "*");
+    const chosen = Array.isArray(targets) ? targets : spec.targets;
+    boxes.replaceChildren(...[...new Set([...names, ...Object.keys(spec.fused), ...(Array.isArray(targets) ? targets : [])])].map((name) => {
+      const label = document.createElement("label"), box = document.createElement("input");
+      Object.assign(box, { type: "checkbox", name: "name", value: name, checked: chosen.includes(name) });
+      label.append(box, ` ${name}`);
+      return label;
+    }));
+    find('[name="targets"][value="default"]').disabled = !spec.targets.length;
+    if (!spec.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
+    if (spec.positions) part("context").max = spec.positions;
+    else part("context").removeAttribute("max");
+  }
+
+  const ticked = () => [...boxes.querySelectorAll("input:checked")].map(({ value }) => value);
+
+  // ---- the answer
+
+  function specOf(setting) {
+    if (setting.own) return ownSpec(setting.own);
+    if (!resolve(setting.model)) throw new Error(`model: "${setting.model}" is not among the presets`);
+    return presetSpec(resolve(setting.model));
+  }
+
+  function cardOf({ card, memory }) {
+    if (card !== OTHER) return cards[card];
+    const units = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
+    const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(memory) ?? [];
+    const bytes = Math.trunc(Number(number) * units[unit?.toLowerCase()]);
+    if (!(bytes >= 1)) throw new Error(`memory must be text such as 24 GB or 24 GiB, or the name of a card, got "${memory}"`);
+    return { name: "a card", memory: bytes, note: "", bfloat16: true };
+  }
+
+  function evaluate(setting) {
+    const spec = specOf(setting), card = cardOf(setting), { rank, dora } = setting;
+    const targets = setting.targets === "default" ? null : setting.targets;
+    if (Array.isArray(targets) && !targets.length) throw new Error("Choose at least one module.");
+    if (!METHODS.includes(setting.method)) throw new Error(`method must be one of ${METHODS.join(", ")}, got "${setting.method}"`);
+    if (!Number.isInteger(rank) || rank < 1) throw new Error(`rank must be a whole number from 1, got ${rank}`);
+    const planned = plan(spec, tables, { rank, targets, dora }, setting.training);
+    const way = planned[setting.method], told = verdict(way.total, card, tables);
+    return { setting, spec, card, planned, way, verdict: told, ...said(setting, spec, card, way, told) };
+  }
+
+  const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
+
+  function said(setting, spec, card, way, told) {
+    const left = card.memory - way.total, most = way.largest(room(card, tables));
+    const sentence = {
+      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: ${gb(-left)} GB too much`,
+    }[told];
+    const ends = [
+      most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
+      most.context > 0 && `${count(most.context, "token")}${most.context === spec.positions ? " (its longest)" : ""}`,
+      most.batch_size > 0 && `${count(most.batch_size, "text")} at a time`,
+    ].filter(Boolean);
+    const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
+    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than a tenth is left, which CUDA and the allocator may need." : "";
+    const method = setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
+    const title = `${spec.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.context, "token")}`;
+    return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
+  }
+
+  // What is not as it was, and the same with all of it; the smallest card, if nothing else helps or beside it.
+  function changes({ setting, spec, card, way, most }) {
+    const { method, training } = setting, found = [];
+    const attempt = (text, change, options = {}) => {
+      const next = { ...setting, ...change, training: { ...training, ...options } };
+      if (method === next.method && JSON.stringify(training) === JSON.stringify(next.training) && next.rank === setting.rank) return;
+      const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training, [next.method])[next.method];
+      if (total <= room(card, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
+    };
+    const eight = { optimizer: "paged_adamw_8bit" }, slim = { checkpointing: true, cross_entropy: "fused" };
+    if (method === "full") attempt(`LoRA, rank ${setting.rank}`, { method: "LoRA" });
+    attempt(`QLoRA, rank ${setting.rank}`, { method: "QLoRA" });
+    attempt("gradient checkpointing", {}, { checkpointing: true });
+    attempt("AdamW in 8 bits, paged", {}, eight);
+    attempt("fused cross-entropy", {}, { cross_entropy: "fused" });
+    if (most.context > 0) attempt(count(most.context, "token"), {}, { context: most.context });
+    if (most.batch_size > 0) attempt(`${count(most.batch_size, "text")} at a time`, {}, { batch_size: most.batch_size });
+    if (most.rank > 0) attempt(`rank ${most.rank}`, { rank: most.rank });
+    if (!found.length) attempt("QLoRA with checkpointing, fused cross-entropy and AdamW in 8 bits", { method: "QLoRA" }, { ...eight, ...slim });
+    if (!found.length) attempt("all that, and one text of 512 tokens", { method: "QLoRA" }, { ...eight, ...slim, batch_size: 1, context: Math.min(512, training.context) });
+    const larger = Object.values(cards).filter(({ name, memory }) => memory > card.memory && !name.startsWith("Apple")).sort((a, b) => a.memory - b.memory);
+    const enough = larger.find((each) => way.total <= room(each, tables));
+    return [...found.slice(0, 4), ...(enough ? [{ text: `on ${enough.name}`, next: { ...setting, card: enough.name } }] : [])];
+  }
+
+  function command({ setting, spec }) {
+    const { method, rank, targets, dora, training, card, memory } = setting, options = [];
+    const word = (text) => (/^[\w.,@%+=:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+    const name = setting.own ? OWN : setting.model;
+    options.push(name, "--card", word(card === OTHER ? memory.replace(/\s/g, "") : card), "--method", method);
+    if (method !== "full") {
+      options.push("--rank", rank, "--targets", word([targets === "default" ? spec.targets : targets].flat().join(",")));
+      if (dora) options.push("--dora");
+    }
+    for (const [option, value] of Object.entries(training)) {
+      if (value === tables.usual[option] || (option === "dtype" && !applies(method, value))) continue;
+      if (option === "checkpointing") options.push("--no-checkpointing");
+      else options.push(`--${option.replace("_", "-")}`, value);
+    }
+    return `lora-np plan ${options.join(" ")}`;
+  }
+
+  // Full fine-tuning takes no few bits, and QLoRA nothing else.
+  const applies = (method, dtype) => method === "LoRA" || (dtype in tables.items) === (method === "full");
+
+  // As lora_np.accounting.capacity: a range, where something was measured.
+  function byHeart({ adapted, trainable, rank, dora }) {
+    const least = Math.min(...adapted.map(({ module }) => limit(module)));
+    if (dora || rank > Math.max(1, Math.floor(least / capacity.share))) return "not measured";
+    return capacity.text.map((bits) => size(Math.round((bits * trainable) / 8))).join(" to ");
+  }
+
+  function notes({ setting, card, planned, way }) {
+    const found = [card.note], { dtype } = way.training;
+    if (!card.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", card.name));
+    if (setting.training.dtype !== dtype) found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
+    if (planned.LoRA.counted.rank > Math.max(...planned.LoRA.counted.adapted.map(({ module }) => limit(module)))) found.push("The rank is above min(d, k): no update needs so much.");
+    if (way.host) found.push(`${size(way.host)} of optimizer state can wait in the memory of the host.`);
+    return found.filter(Boolean).join(" ");
+  }
+
+  const drawMaps = makeMaps(find(".fit-maps"), (card, method) => {
+    part("card").value = card;
+    part("method").value = method;
+    update();
+  });
+
+  function draw(before) {
+    const { setting, spec, planned, card, way } = result, { counted } = planned.LoRA, full = setting.method === "full";
+    find(".fit-verdict").dataset.verdict = result.verdict;
+    find(".fit-sign").textContent = SIGNS[result.verdict];
+    show("could", result.could);
+    show("verdict", `${result.sentence}.`);
+    show("about", setting.own ? `${whole(counted.base)} numbers, from your config` : [hub[setting.model], `${whole(counted.base)} numbers`].filter(Boolean).join(" · "));
+    show("note", notes(result));
+    remedies.replaceChildren(...(result.verdict === "fits" ? [] : changes(result).map(({ text, next }) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus(); });
+      return button;
+    })));
+    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No card of the list holds it alone."}`.trim());
+    const rows = METHODS.map((name) => ({ name, way: planned[name], card, chosen: name === setting.method }));
+    bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, card: before.card, kept: true }] : rows);
+    drawMaps(planned, card.name, setting.method);
+    const { trainable, base, total, percent, adapted } = counted;
+    show("trainable", whole(full ? base : trainable));
+    show("percent", full ? "100 %" : `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
+    show("base", whole(base));
+    show("disk", size(way.disk));
+    show("heart", full ? "not measured" : byHeart(counted));
+    find(".fit-peft").textContent = `trainable params: ${whole(trainable)} || all params: ${whole(total)} || trainable%: ${percent.toFixed(4)}`;
+    const sums = new Map();
+    for (const { module, trainable: numbers } of adapted) sums.set(leaf(module.name), (sums.get(leaf(module.name)) ?? 0) + numbers);
+    modules(find(".fit-modules"), sums);
+    causes(find(".fit-causes tbody"), planned);
+    show("command", command(result));
+    compare(before);
+    form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host, ...result.most });
+    announce = setTimeout(() => show("status", `${spec.name}, ${setting.method}, ${card.name}: ${result.sentence}. ${result.could}`), 700);
+  }
+
+  function compare(before) {
+    find(".fit-kept").hidden = !before;
+    find('[data-act="keep"]').hidden = Boolean(before);
+    if (!before) return;
+    const number = (most) => (most === null ? "any" : whole(most));
+    const told = ({ setting, spec, card, way, verdict: told, left, most, planned }) => ({
+      model: spec.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), card: card.name,
+      "tokens in a text": whole(setting.training.context), "texts at a time": whole(setting.training.batch_size),
+      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total), left: left < 0 ? `−${size(-left)}` : size(left),
+      "largest rank": setting.method === "full" ? "–" : number(most.rank), "most tokens": number(most.context), "most texts": number(most.batch_size),
+      "trained numbers": whole(setting.method === "full" ? planned.LoRA.counted.base : way.counted.trainable), "saved on disk": size(way.disk),
+    });
+    const [first, second] = [before, result].map(told);
+    sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
+  }
+
+  function erase(message) {
+    result = undefined;
+    delete form.dataset.result;
+    find(".fit-verdict").dataset.verdict = "unknown";
+    find(".fit-sign").textContent = "?";
+    show("verdict", "No answer yet.");
+    for (const name of ["could", "note", "about"]) show(name, "");
+    for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
+    for (const place of [remedies, find(".fit-bars"), find(".fit-legend"), find(".fit-modules")]) place.replaceChildren();
+    find(".fit-bars").setAttribute("aria-label", "not known");
+    find(".fit-modules").setAttribute("aria-label", "not known");
+    find(".fit-peft").textContent = "";
+    causes(find(".fit-causes tbody"), null);
+    drawMaps(null, part("card").value, part("method").value);
+    error.textContent = message;
+    error.hidden = false;
+    const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith("model:");
+    if (asked) {
+      const name = part("model").value.trim().replace(/^https?:\/\/[^/]+\//, "").split("/").slice(0, 2).join("/");
+      const link = Object.assign(document.createElement("a"), { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`, textContent: "its config.json", rel: "noreferrer" });
+      error.append(". Copy ", link, " and paste it into the field.");
+    } else if (message.startsWith("model:")) error.append(": choose one, give its name on the hub, or paste its config.json.");
+    for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
+  }
+
+  // Draws what the form says. The address follows, unless something is wrong.
+  function update() {
+    clearTimeout(announce);
+    error.hidden = true;
+    for (const name of [...NUMBERS, "memory", "model"]) part(name).removeAttribute("aria-invalid");
+    boxes.hidden = part("targets").value !== "some";
+    find(".fit-memory").hidden = part("card").value !== OTHER;
+    for (const place of [".fit-lora", ".fit-counts"]) find(place).hidden = part("method").value === "full";
+    try {
+      result = evaluate(read());
+      draw(kept && evaluate(kept));
+      part("power").value = Math.round(Math.log2(result.setting.rank));
+      part("power").setAttribute("aria-valuetext", `rank ${result.setting.rank}`);
+      if (!own || code) history.replaceState(null, "", `#${link()}`);
+    } catch (problem) {
+      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+    }
+  }
+
+  function link() {
+    const state = address(result.setting);
+    if (kept) state.set("with", address(kept));
+    return state;
+  }
+
+  async function recall() {
+    const state = new URLSearchParams(location.hash.slice(1) || START);
+    try {
+      kept = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null;
+      const setting = await parse(state);
+      fill(setting);
+      const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
+      if (wrong) throw new Error(`The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
+      if (!METHODS.includes(setting.method)) throw new Error(`The address asks for method '${setting.method}', which is not in the list: choose one.`);
+      if (!state.has("context")) shorten();
+      update();
+    } catch (problem) {
+      update();
+      erase(problem.message);
+    }
+  }
+
+  // A context that nobody asked for is no longer than the model's positions.
+  function shorten() {
+    const { positions } = specOf(read());
+    if (positions && Number(part("context").value) > positions) part("context").value = positions;
+  }
+
+  function choose(text) {
+    part("model").value = resolve(text) || text;
+    if (text === OWN && own) return;
+    own = null;
+    code = "";
+    const name = resolve(text);
+    if (name) {
+      if (part("targets").value === "some") part("targets").value = "all-linear";
+      shorten();
+      offer({ targets: part("targets").value });
+    }
+    update();
+  }
+
+  async function take(text) {
+    try {
+      const config = JSON.parse(text), spec = ownSpec(config), few = needed(config);
+      own = few ?? config;
+      code = few ? await pack(few) : "";
+      part("model").value = OWN;
+      if (part("targets").value === "some") part("targets").value = "all-linear";
+      if (spec.positions && Number(part("context").value) > spec.positions) part("context").value = spec.positions;
+      offer({ targets: part("targets").value });
+      update();
+    } catch (problem) {
+      own = null;
+      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+    }
+  }
+
+  async function open(file) {
+    let text;
+    try { text = await file.text(); } catch { return erase(`${file.name} cannot be read: choose a config.json.`); }
+    return take(text);
+  }
+
+  // ---- the hand
+
+  for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
+  for (const [title, test] of [["RTX", /^RTX/], ["Data center", /^(?!RTX|Apple)/], ["Apple", /^Apple/]]) {
+    const group = Object.assign(document.createElement("optgroup"), { label: title });
+    group.append(...Object.values(cards).filter(({ name }) => test.test(name)).map(({ name, memory }) => new Option(`${name} (${gb(memory)} GB)`, name)));
+    part("card").append(group);
+  }
+  part("card").append(new Option("another memory", OTHER));
+
+  const acts = {
+    link: () => copy(location.href), command: () => copy(find('[data-show="command"]').textContent),
+    svg: () => picture("svg"), png: () => picture("png"),
+    keep: () => { kept = result.setting; update(); say("Kept. Change something above, and see both side by side."); },
+    drop: () => { kept = null; update(); find('[data-act="keep"]').focus(); },
+    swap: () => { const other = kept; kept = result.setting; fill(other); update(); },
+  };
+  const say = (text) => { clearTimeout(announce); show("status", text); };
+  async function copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return "Copied";
+    } catch {
+      return "Not copied: the browser does not allow it";
+    }
+  }
+  const picture = (kind) => save(image([result, ...(kept ? [evaluate(kept)] : [])], result.planned), kind);
+
+  form.addEventListener("click", async ({ target }) => {
+    const button = target.closest("[data-act]");
+    if (!button || !result) return;
+    const answer = await acts[button.dataset.act]();
+    if (!answer) return;
+    const usual = button.textContent;
+    button.textContent = answer;
+    say(answer);
+    setTimeout(() => { button.textContent = usual; }, 1500);
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("dragover", (event) => event.preventDefault());
+  form.addEventListener("drop", (event) => {
+    const file = event.dataTransfer.files[0];
+    if (!file) return;
+    event.preventDefault();
+    open(file);
+  });
+  combo(part("model"), find("#fit-models"), { choose, paste: take });
+  part("file").addEventListener("change", () => part("file").files[0] && open(part("file").files[0]));
+  part("config").addEventListener("input", () => part("config").value.trim() && take(part("config").value));
+  part("power").addEventListener("input", () => { part("rank").value = 2 ** Number(part("power").value); });
+  form.addEventListener("input", ({ target }) => {
+    if (!["model", "config", "file"].includes(target.name)) update();
+  });
+  window.addEventListener("hashchange", recall);
+  recall();
+})();

@@ -1,0 +1,871 @@
+"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, card and family, drawn configs."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zlib
+from base64 import urlsafe_b64encode
+from itertools import product
+from pathlib import Path
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+
+from lora_np import accounting
+from lora_np.cli import run
+from lora_np.models import hub_name
+from lora_np.table import decimal_bytes
+from tests.drawing import FULL, twentieth
+
+DOCS = Path(__file__).parents[2] / "docs" / "explorer"
+sys.path.insert(0, str(DOCS))
+import fit_data  # noqa: E402
+
+DATA = fit_data.data()
+FAMILIES = [name for name in DATA["families"] if not name.startswith("_")]
+# sizes that divide one another often, so that most configs make sense
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+SCRIPT = """
+for (const file of process.argv.slice(1)) require(file);
+const { families, tables, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const attempt = (step) => { try { return step(); } catch (error) { return String(error.message); } };
+console.log(JSON.stringify(cases.map(([config, options]) => attempt(() => {
+  const spec = loraFamilies.build(config, families);
+  return [loraFamilies.total(spec), attempt(() => loraFamilies.count(spec, options).trainable)];
+}))));
+"""
+MEMORY = (
+    SCRIPT[: SCRIPT.index("console")]
+    + """
+console.log(JSON.stringify(cases.map(([config, options, training]) => attempt(() => {
+  const spec = loraFamilies.build(config, families);
+  return [() => null, () => loraFamilies.count(spec, options)].map((each) => attempt(() => {
+    const { parts, host } = loraMemory.memory(spec, each(), tables, training);
+    return [parts, host];
+  }));
+}))));
+"""
+)
+
+
+def in_the_page(cases, script=SCRIPT):
+    """Totals and trained numbers (or bytes), or the message of an error, as the page's script finds them."""
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    given = json.dumps({"families": DATA["families"], "tables": DATA["memory"], "cases": cases})
+    done = subprocess.run(
+        [node, "-e", script, str(DOCS / "families.js"), str(DOCS / "memory.js")],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def in_the_package(config, options):
+    try:
+        spec = accounting.from_config(config)
+    except (ValueError, TypeError):
+        return "refused"
+    try:
+        return [spec.total, accounting.count_model(spec, **options).trainable]
+    except ValueError:
+        return [spec.total, "refused"]
+
+
+def bytes_in_the_package(config, options, training):
+    """Bytes in full and with the LoRA."""
+
+    def attempt(model):
+        try:
+            memory = accounting.training_memory(model(), **training)
+        except ValueError:
+            return "refused"
+        return [memory.parts, memory.host]
+
+    try:
+        spec = accounting.from_config(config)
+    except (ValueError, TypeError):
+        return "refused"
+    return [attempt(lambda: spec), attempt(lambda: accounting.count_model(spec, **options))]
+
+
+def refused(result):
+    """The same, without what messages say."""
+    if isinstance(result, str):
+        return "refused"
+    return ["refused" if isinstance(value, str) else value for value in result]
+
+
+def options(rng):
+    named = [["q_proj", "v_proj"], ["query", "value"], ["embed_tokens"], ["down_proj"], ["fc2"]]
+    targets = [None, "all-linear", *named]
+    return {
+        "rank": int(rng.integers(1, 40)),
+        "targets": targets[rng.integers(len(targets))],
+        "dora": bool(rng.integers(2)),
+    }
+
+
+def training(rng):
+    """Half of the options that an estimate of memory takes, each drawn from its choices."""
+    choices = DATA["memory"]["choices"] | {
+        "double_quantization": [False, True],
+        "master_copy": [False, True],
+        "checkpointing": [False, True],
+        "batch_size": [1, 2, 3, 16],
+        "context": [1, 7, 64, 512, 2048],
+    }
+    drawn = {name: values[rng.integers(len(values))] for name, values in choices.items()}
+    return {name: value for name, value in drawn.items() if rng.random() < 0.5}
+
+
+def drawn(name, rng):
+    """A config of the family with some of its fields set; many are of sizes that fit one another."""
+    config = {"model_type": name}
+    tree, extends = {}, name
+    while extends:
+        tree = {**DATA["families"][extends].get("fields", {}), **tree}
+        extends = DATA["families"][extends].get("extends")
+    for field, entry in tree.items():
+        described = entry if isinstance(entry, dict) else {"default": entry}
+        if rng.random() < 0.5:
+            continue
+        key = described.get("from", field)
+        key = key if isinstance(key, str) else key[0]
+        if isinstance(described["default"], bool):
+            config[key] = bool(rng.integers(2))
+        elif isinstance(described["default"], int) and described.get("type", "size") == "size":
+            config[key] = int(rng.choice(SIZES))
+    return config
+
+
+def test_every_preset_is_counted_alike():
+    rng = np.random.default_rng(0)
+    cases = [(config, options(rng)) for config in DATA["presets"].values() for _ in range(4)]
+    want = [in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases)] == want
+    assert all(isinstance(result, list) for result in want)
+
+
+def test_drawn_configs_are_counted_alike():
+    rng = np.random.default_rng(1)
+    cases = [({"model_type": name}, options(rng)) for name in FAMILIES]
+    cases += [(drawn(name, rng), options(rng)) for name in FAMILIES for _ in range(8)]
+    want = [in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases)] == want
+    counted = [result for result in want if isinstance(result, list) and isinstance(result[1], int)]
+    assert len(counted) >= 250
+
+
+def test_the_memory_of_every_preset_is_estimated_alike():
+    rng = np.random.default_rng(2)
+    cases = [(config, options(rng), training(rng)) for config in DATA["presets"].values() for _ in range(4)]
+    want = [bytes_in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
+    assert estimated(want) >= len(want)  # of two ways: not all targets are in all models
+
+
+def test_the_memory_of_drawn_configs_is_estimated_alike():
+    rng = np.random.default_rng(3)
+    each = 8 if FULL else 1
+    cases = [(drawn(name, rng), options(rng), training(rng)) for name in FAMILIES for _ in range(each)]
+    want = [bytes_in_the_package(*case) for case in cases]
+    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
+    assert len(cases) >= 62 * each
+    assert estimated(want) >= 0.8 * len(cases)  # of two ways
+
+
+def estimated(results):
+    return sum(each != "refused" for pair in results if pair != "refused" for each in pair)
+
+
+def test_names_that_nobody_may_use_are_refused():
+    cases = [
+        ({"model_type": "no-such-family"}, {"rank": 8}),
+        ({"model_type": "llama", "hidden_size": -1}, {"rank": 8}),
+        ({"model_type": "llama", "num_hidden_layers": 10**9}, {"rank": 8}),
+        ({"model_type": "llama"}, {"rank": 0}),
+    ]
+    results = in_the_page(cases)
+    assert all(isinstance(result, str) for result in results[:3])
+    assert isinstance(results[3][1], str)
+
+
+# Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and context could go.
+PLANS = """(cases, families, tables, cards) => cases.map(([config, choices, training, name]) => {
+  try {
+    const card = cards[name] ?? { memory: name };
+    const planned = loraMemory.plan(loraFamilies.build(config, families), tables, choices, training);
+    return Object.fromEntries(Object.entries(planned).map(([way, { total, host, largest }]) => {
+      const { rank, batch_size, context } = largest(loraMemory.room(card, tables));
+      return [way, [total, host, loraMemory.verdict(total, card, tables), rank, batch_size, context]];
+    }));
+  } catch (error) { return String(error.message); }
+})"""
+IN_NODE = (
+    SCRIPT[: SCRIPT.index("const attempt")]
+    + f"console.log(JSON.stringify(({PLANS})(cases, families, tables, tables.cards)));"
+)
+IN_PAGE = f"cases => ({PLANS})(cases, loraFit.families, loraFit.memory, loraFit.cards)"
+
+
+def planned(config, choices, training, card):
+    try:
+        spec = accounting.from_config(config)
+        targets = spec.default_targets if choices["targets"] is None else choices["targets"]
+        if not targets:
+            return "refused"
+        found = accounting.plan(spec, card=card, **choices | {"targets": targets}, **training)
+    except (ValueError, TypeError):
+        return "refused"
+    return {
+        each.method: [
+            each.memory.total, each.memory.host, each.verdict, each.largest_rank, each.largest_batch, each.largest_context,
+        ]
+        for each in found.choices
+    }  # fmt: skip
+
+
+def plans():
+    """Every preset on every card, and 500 drawn configs: a twentieth of them, or all in a full run."""
+    rng = np.random.default_rng(4)
+    cases = [
+        (config, options(rng), training(rng), card)
+        for config, card in product(DATA["presets"].values(), DATA["cards"])
+    ]
+    few = ["RTX 3060 12GB", *DATA["cards"]]
+    drawings = [FAMILIES[i % len(FAMILIES)] for i in range(500)]
+    cases += [
+        (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))]) for name in drawings
+    ]
+    return [*twentieth(cases), *edges()]
+
+
+def edges():
+    """Rooms with not a byte to spare, of small models whose memory falls where a tensor's state becomes smaller."""
+    rng = np.random.default_rng(6)
+    for number in range(400 if FULL else 60):
+        sizes = dict(
+            zip(
+                ("hidden_size", "intermediate_size"), rng.choice([64, 96, 160, 2048], 2).tolist(), strict=True
+            )
+        )
+        config = {
+            "model_type": "llama",
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "vocab_size": 64,
+            **sizes,
+        }
+        optimizer = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw")[number % 4]
+        options = {"optimizer": optimizer, "context": 3, "dtype": ("bfloat16", "nf4")[number // 4 % 2]}
+        spec = accounting.from_config(config)
+        rank = int(rng.integers(1, 64))
+        needs = [
+            accounting.training_memory(spec, rank=each, targets="all-linear", **options).total
+            for each in range(1, 64)
+        ]
+        falls = [i for i in range(62) if needs[i + 1] < needs[i]]
+        at = falls[rng.integers(len(falls))] + int(rng.integers(-1, 3)) if falls and number % 3 else rank - 1
+        need = needs[min(max(at, 0), 62)]
+        room = -(-need * 10 // 9)
+        memory = (room - 1, room, room + 1, need - 1, need, need + 1)[rng.integers(6)]
+        yield config, {"rank": rank, "targets": "all-linear", "dora": False}, options, memory
+
+
+def agree(found, cases):
+    want = [planned(*case) for case in cases]
+    assert ["refused" if isinstance(each, str) else each for each in found] == want
+    assert sum(each != "refused" for each in want) > 0.6 * len(want)
+    verdicts = [way[2] for each in want if each != "refused" for way in each.values()]
+    assert {"fits", "no"} <= set(verdicts)
+
+
+def test_plans_agree():
+    cases = plans()
+    tables = DATA["memory"] | {"cards": DATA["cards"]}
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    given = json.dumps({"families": DATA["families"], "tables": tables, "cases": cases})
+    command = [node, "-e", IN_NODE, str(DOCS / "families.js"), str(DOCS / "memory.js")]
+    agree(
+        json.loads(subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout),
+        cases,
+    )
+
+
+pages = pytest.mark.browser
+START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&card=RTX+4090&context=2048"
+GO = """hash => new Promise((done) => {
+  addEventListener("hashchange", () => setTimeout(done, 0), { once: true });
+  location.hash = hash;
+})"""
+
+
+def result(page):
+    return json.loads(page.locator("#fit").get_attribute("data-result"))
+
+
+def here(page):
+    """The address now: what Playwright knows of it may lag behind."""
+    return page.evaluate("location.href")
+
+
+def show(page, name):
+    return page.locator(f'#fit [data-show="{name}"]').inner_text()
+
+
+@pages
+def test_plans_agree_in_the_page(open_page):
+    page, cases = open_page("use/fit.html"), plans()
+    agree(page.evaluate(IN_PAGE, cases), cases)
+
+
+@pages
+def test_every_answer_is_that_of_plan(open_page):
+    page = open_page("use/fit.html")
+    for model, card, method in twentieth(product(DATA["presets"], DATA["cards"], ("full", "LoRA", "QLoRA"))):
+        asked = {"model": model, "rank": 16, "targets": "all-linear", "method": method, "card": card}
+        page.evaluate(GO, urlencode(asked))
+        lora = {} if method == "full" else {"rank": 16, "targets": "all-linear"}
+        (want,) = accounting.plan(model, card=card, methods=[method], **lora).choices
+        found = {
+            "total": want.memory.total, "verdict": want.verdict, "host": 0, "rank": want.largest_rank,
+            "batch_size": want.largest_batch, "context": want.largest_context,
+        }  # fmt: skip
+        assert result(page) == found, (model, card, method)
+        left = accounting.cards()[card].memory - want.memory.total
+        words = {
+            "fits": "Fits, with {} GB left.",
+            "tight": "Tight, with {} GB left.",
+            "no": "Does not fit: {} GB too much.",
+        }
+        said = re.sub(r"[\d.,]+(?= GB)", "{}", show(page, "verdict"))
+        assert said == words[want.verdict]
+        number = float(re.search(r"[\d.,]+(?= GB)", show(page, "verdict"))[0].replace(",", ""))
+        assert number == pytest.approx(abs(left) / 1e9, rel=0.006, abs=0.051)
+
+
+@pages
+def test_the_command_says_what_the_page_says(open_page, capsys):
+    page = open_page("use/fit.html")
+    rng = np.random.default_rng(5)
+    names = list(DATA["presets"])
+    cards = [*DATA["cards"], "24GB", "40 GiB"]
+    for number in range(100 if FULL else 12):
+        drawn_training = training(rng)
+        shown_training = {
+            k: v
+            for k, v in drawn_training.items()
+            if k not in ("double_quantization", "master_copy", "adapter_dtype")
+        }
+        model = names[rng.integers(len(names))]
+        positions = accounting.preset(model).positions or 2048
+        shown_training["context"] = min(shown_training.get("context", 512), positions)
+        asked = {
+            "model": model, "rank": int(rng.integers(1, 40)), "targets": "all-linear",
+            "method": ("full", "LoRA", "QLoRA")[rng.integers(3)], "card": cards[rng.integers(len(cards))],
+            **{k: int(v) if isinstance(v, bool) else v for k, v in shown_training.items()}, "dora": int(number % 2),
+        }  # fmt: skip
+        page.evaluate(GO, urlencode(asked))
+        if page.locator(".fit-error").is_visible():  # as DoRA with experts
+            continue
+        capsys.readouterr()
+        run([*shlex.split(show(page, "command"))[1:], "--json"])
+        (choice,) = json.loads(capsys.readouterr().out)["choices"]
+        found = result(page)
+        assert (
+            sum(size for size in choice["memory"].values() if isinstance(size, int))
+            - choice["memory"]["host"]
+            == found["total"]
+        )
+        assert [choice["verdict"], choice["largest_rank"]] == [found["verdict"], found["rank"]]
+
+
+@pages
+def test_the_page_shows_the_count_and_keeps_its_address(open_page):
+    page = open_page("use/fit.html#model=llama-3-8b&rank=16&targets=all-linear")
+    want = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
+    assert page.locator(".fit-peft").inner_text() == want.peft_line
+    page.locator("#fit [name=power]").focus()
+    page.keyboard.press("ArrowLeft")
+    page.locator("#fit").get_by_text("PEFT's default").click()
+    want = accounting.count_model(accounting.preset("llama-3-8b"), rank=8)
+    assert page.locator(".fit-peft").inner_text() == want.peft_line
+    assert here(page).endswith("#model=llama-3-8b&rank=8&targets=default&method=LoRA&card=RTX+4090")
+    command = "lora-np plan llama-3-8b --card 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
+    assert show(page, "command") == command
+
+
+@pages
+def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_page):
+    page = open_page("use/fit.html#model=llama-3-8b&rank=8&targets=default")
+    found = accounting.capacity("llama-3-8b", rank=8)
+    low, high = (float(part.split()[0]) for part in show(page, "heart").split(" to "))
+    assert low == pytest.approx(found.low / 8e3, rel=0.02)
+    assert high == pytest.approx(found.high / 8e3, rel=0.02)
+    page.get_by_text("More settings").click()
+    page.locator('#fit [name="dora"]').check()
+    assert show(page, "heart") == "not measured"
+
+
+@pages
+def test_the_page_shows_the_memory_by_cause(open_page):
+    page = open_page("use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048")
+    count = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
+
+    def shows(**training):
+        want = accounting.compare_memory(count, **training)
+        *causes, total, disk = [
+            [str(name), *("–" if n is None else decimal_bytes(n) for n in sizes)]
+            for name, *sizes in want.table.rows
+        ]
+        rows = [row.split("\t") for row in page.locator(".fit-causes tbody").inner_text().splitlines()]
+        assert [[cell.strip() for cell in row] for row in rows] == [
+            *causes,
+            total,
+            ["saved on disk", *disk[1:]],
+        ]
+        row = page.locator(".fit-row[data-way=LoRA]")
+        widths = row.locator("i").evaluate_all(
+            "all => all.map(part => [part.dataset.cause, part.getBoundingClientRect().width])"
+        )
+        shown = {cause: width for cause, width in widths if width > 1}
+        bytes_ = want.ways["LoRA"].parts
+        for cause, width in shown.items():
+            assert width / shown["weights"] == pytest.approx(
+                bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
+            )
+        card = row.locator(".fit-card-size").bounding_box()["width"]
+        whole = accounting.cards()["RTX 4090"].memory
+        assert shown["weights"] / card == pytest.approx(bytes_["weights"] / whole, rel=0.02)
+
+    shows(dtype="nf4", context=2048)
+    page.get_by_text("More settings").click()
+    form = page.locator("#fit")
+    form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
+    form.get_by_label("Gradient checkpointing").uncheck()
+    form.get_by_label("Texts at a time").fill("4")
+    shows(dtype="nf4", context=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch_size=4)
+    assert here(page).endswith(
+        "&dtype=nf4&optimizer=paged_adamw_8bit&batch_size=4&context=2048&checkpointing=0"
+    )
+
+
+@pages
+def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
+    page = open_page("use/fit.html", viewport={"width": 390, "height": 844})
+    slider, number = page.locator("#fit [name=power]"), page.get_by_label("rank r")
+
+    def shows(rank):
+        want = accounting.count_model(accounting.preset("llama-3-8b"), rank=rank)
+        assert page.locator(".fit-peft").inner_text() == want.peft_line
+        assert number.input_value() == str(rank)
+        assert f"#model=llama-3-8b&rank={rank}&targets=default" in here(page)
+
+    for rank in (1, 12, 20, 48, 100, 2000):
+        page.evaluate(GO, f"model=llama-3-8b&rank={rank}&targets=default")
+        shows(rank)
+    number.fill("20")
+    shows(20)
+    assert slider.get_attribute("aria-valuetext") == "rank 20"
+    number.press("ArrowUp")
+    shows(21)
+    slider.press("ArrowRight")  # the power of two above that next to 21
+    shows(32)
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box["x"] + box["width"] <= 390
+    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    shows(1024)
+
+
+def figures(page):
+    return page.locator("#fit .explorer-numbers dd").all_inner_texts()
+
+
+@pages
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rank", "0", "rank must be a whole number from 1"),
+        ("rank", "2.5", "rank must be a whole number from 1"),
+        ("rank", "", "rank must be a whole number from 1"),
+        ("rank", "-4", "rank must be a whole number from 1"),
+        ("context", "9000", "context must be at most 8,192"),
+        ("context", "", "context must be a whole number"),
+        ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
+        ("memory", "24", "memory must be text such as 24 GB"),
+        ("memory", "0 GB", "memory must be text such as 24 GB"),
+    ],
+)
+def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe, name, value, message):
+    page = open_page("use/fit.html")
+    error, field = page.locator(".fit-error"), page.locator(f"#fit [name={name}]")
+    assert error.is_hidden()
+    if name == "memory":
+        page.locator("#fit [name=card]").select_option("another card")
+    before = here(page)
+    field.fill(value)
+    assert message in error.inner_text()
+    assert field.get_attribute("aria-invalid") == "true"
+    assert figures(page) == ["–"] * 5
+    assert here(page) == before
+    assert page.locator(".fit-bars i").count() == 0
+    assert page.locator("#fit").get_attribute("data-result") is None
+    page.evaluate(axe)
+    assert [found["id"] for found in page.evaluate("axe.run('#fit')")["violations"]] == []
+    field.fill("2 TB" if name == "memory" else "2")
+    assert error.is_hidden()
+    assert field.get_attribute("aria-invalid") is None
+    assert page.locator(".fit-bars i").count() > 0
+
+
+@pages
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
+        ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
+        ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
+        ("model=gpt2&card=RTX+9000", "memory must be text such as 24 GB or 24 GiB, or the name of a card"),
+        ("model=llama-3-8b&targets=q_proj,qproj", 'targets: "qproj" matches no module of llama-3-8b'),
+        ("model=llama-3-8b&rank=0", "rank must be a whole number from 1, got 0"),
+        ("config=AAAA", "The address holds a config that cannot be read"),
+        ("config=%FF!", "The address holds a config that cannot be read"),
+        ("config=BOMB", "The address holds a config that cannot be read"),
+        ("model=gpt2&with=model%3Dno", 'model: "no" is not among the presets'),
+    ],
+)
+def test_an_address_that_is_wrong_says_so(open_page, asked, message):
+    pack = zlib.compressobj(wbits=-15)
+    bomb = urlsafe_b64encode(pack.compress(b"[" * 10**7) + pack.flush()).decode().rstrip("=")
+    asked = asked.replace("BOMB", bomb)
+    page = open_page(f"use/fit.html#{asked}")
+    page.locator(".fit-error").wait_for()
+    assert message in page.locator(".fit-error").inner_text()
+    assert figures(page) == ["–"] * 5
+    assert here(page).endswith(f"#{asked}")
+
+
+@pages
+def test_a_model_is_found_as_one_types(open_page):
+    page = open_page("use/fit.html")
+    field, options_ = page.get_by_role("combobox", name="Model"), page.locator("#fit-models [role=option]")
+    field.click()
+    assert options_.count() == len(DATA["presets"])
+    assert field.get_attribute("aria-expanded") == "true"
+    field.fill("qwen 4b")
+    found = {
+        name
+        for name in DATA["presets"]
+        if all(word in f"{name} {hub_name(name)}".lower() for word in ("qwen", "4b"))
+    }
+    assert set(options_.locator("span:first-child").all_inner_texts()) == found != set()
+    field.press("ArrowDown")
+    chosen = page.locator(f"#{field.get_attribute('aria-activedescendant')} span").first.inner_text()
+    field.press("Enter")
+    assert field.input_value() == chosen
+    assert here(page).split("#")[1].startswith(f"model={chosen}&")
+    assert options_.count() == 0
+    field.fill("gemma")
+    field.press("Escape")
+    assert field.input_value() == chosen
+    for text in ("mistralai/Mistral-7B-v0.1", "https://huggingface.co/Mistralai/mistral-7b-v0.1/tree/main"):
+        field.fill("gpt2")
+        field.press("Enter")
+        field.fill(text)
+        page.get_by_label("rank r").focus()
+        assert field.input_value() == "mistral-7b"
+        assert "mistralai/Mistral-7B-v0.1" in show(page, "about")
+    field.fill("Qwen/Qwen9-1B")
+    field.press("Enter")
+    error = page.locator(".fit-error")
+    assert (
+        'model: "Qwen/Qwen9-1B" is not among the presets. Copy its config.json and paste it'
+        in error.inner_text()
+    )
+    assert (
+        error.locator("a").get_attribute("href")
+        == "https://huggingface.co/Qwen/Qwen9-1B/raw/main/config.json"
+    )
+
+
+OWN = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4,
+    "intermediate_size": 128, "vocab_size": 32000, "torch_dtype": "bfloat16", "rope_scaling": {"type": "x" * 3000},
+    "initializer_range": 0.02, "transformers_version": "4.51.0", "id2label": {str(i): "A" * 9 for i in range(500)},
+}  # fmt: skip
+
+
+@pages
+@pytest.mark.parametrize("way", ["file", "textarea", "field"])
+def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(OWN), encoding="utf-8")
+    page = open_page("use/fit.html")
+    if way == "field":
+        page.get_by_role("combobox", name="Model").fill(json.dumps(OWN))
+    else:
+        page.get_by_text("A model of your own").click()
+        if way == "file":
+            page.set_input_files("#fit [name=file]", str(file))
+        else:
+            page.locator("#fit [name=config]").fill(json.dumps(OWN))
+    page.wait_for_function("location.hash.includes('config=')")
+    want = accounting.count_model(accounting.from_config(OWN), rank=16, targets="all-linear")
+    assert page.locator(".fit-peft").inner_text() == want.peft_line
+    assert show(page, "command").startswith("lora-np plan config.json --card ")
+    assert len(here(page).split("config=")[1].split("&")[0]) < 200
+    page.get_by_label("rank r").fill("3")
+    again = open_page(here(page).split("/", 3)[3])
+    again.wait_for_function("document.querySelector('#fit').dataset.result")
+    assert result(again) == result(page)
+    assert again.locator(".fit-peft").inner_text() == page.locator(".fit-peft").inner_text()
+    assert here(again) == here(page)
+
+
+@pages
+def test_every_preset_can_be_packed_and_unpacked(open_page):
+    page = open_page("use/fit.html")
+    names = twentieth(DATA["presets"])
+    longest = page.evaluate(
+        """async (names) => {
+          let longest = 0;
+          for (const name of names) {
+            const { needed, pack, unpack, ownSpec } = loraFitModel, config = loraFit.presets[name];
+            const code = await pack(needed({ ...config, extra: { a: 1 } })), back = await unpack(code);
+            if (JSON.stringify(ownSpec(back)) !== JSON.stringify(ownSpec(config))) return name;
+            longest = Math.max(longest, code.length);
+          }
+          return longest;
+        }""",
+        names,
+    )
+    assert isinstance(longest, int)
+    assert longest < 600
+
+
+@pages
+def test_a_config_that_is_wrong_says_so(open_page):
+    page = open_page("use/fit.html")
+    page.get_by_text("A model of your own").click()
+    config, error = page.locator("#fit [name=config]"), page.locator(".fit-error")
+    for text, message in [
+        ('{"model_type": "nothing"}', 'model_type must be .* got "nothing"'),
+        ("{", "not JSON"),
+        ("[]", "A config.json holds one object"),
+        ("null", "A config.json holds one object"),
+        ('{"model_type": "llama", "hidden_size": "x"}', "hidden_size must be"),
+    ]:
+        config.fill(text)
+        error.wait_for()
+        page.wait_for_function(
+            "m => new RegExp(m).test(document.querySelector('.fit-error').textContent)", arg=message
+        )
+        assert figures(page) == ["–"] * 5
+
+
+@pages
+def test_two_settings_side_by_side(open_page):
+    page = open_page("use/fit.html")
+    first = result(page)
+    page.get_by_role("button", name="Compare with another setting").click()
+    page.locator("#fit").get_by_text("QLoRA", exact=True).first.click()
+    second = result(page)
+    rows = {
+        row[0]: row[1:]
+        for row in (r.split("\t") for r in page.locator(".fit-kept tbody").inner_text().splitlines())
+    }
+    assert rows["memory"] == [decimal_bytes(first["total"]), decimal_bytes(second["total"])]
+    assert rows["largest rank"] == [f"{first['rank']:,}", f"{second['rank']:,}"]
+    assert rows["method"] == ["LoRA", "QLoRA"]
+    assert page.locator(".fit-kept strong").count() < len(rows)
+    assert page.locator(".fit-row[data-kept]").count() == 1
+    again = open_page(here(page).split("/", 3)[3])
+    again.locator(".fit-kept tbody tr").first.wait_for()
+    assert again.locator(".fit-kept").inner_text() == page.locator(".fit-kept").inner_text()
+    again.get_by_role("button", name="Swap").click()
+    assert result(again) == first
+    again.get_by_role("button", name="End the comparison").click()
+    assert again.locator(".fit-kept").is_hidden()
+    assert "with=" not in here(again)
+
+
+@pages
+def test_the_map_says_what_plan_says_and_takes_a_click_and_keys(open_page):
+    page = open_page("use/fit.html#" + START)
+    cells = page.locator(".fit-map td").evaluate_all(
+        "all => all.map(c => ({ ...c.dataset, text: c.textContent, says: c.ariaLabel }))"
+    )
+    assert len(cells) == 3 * len(DATA["cards"])
+    signs = {"fits": "✓", "tight": "≈", "no": "✕"}
+    wants = {
+        each.method: each
+        for each in accounting.plan(
+            "llama-3-8b", card="T4", rank=16, targets="all-linear", context=2048
+        ).choices
+    }
+    for cell in cells:
+        card, total = accounting.cards()[cell["card"]], wants[cell["method"]].memory.total
+        want = "fits" if total <= card.room else "tight" if total <= card.memory else "no"
+        assert cell["verdict"] == want
+        assert cell["text"].startswith(signs[want])
+        assert cell["says"].startswith(f"{cell['card']}, {cell['method']}: ")
+        assert float(cell["text"][2:].replace(",", "")) == pytest.approx(
+            abs(card.memory - total) / 1e9, rel=0.006, abs=0.051
+        )
+    page.locator(".fit-map td[data-card=L4][data-method=QLoRA]").click()
+    assert "method=QLoRA&card=L4&" in here(page)
+    assert page.locator("#fit [name=card]").input_value() == "L4"
+    for key in ("ArrowDown", "ArrowLeft", "ArrowRight", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    card = page.evaluate("document.activeElement.dataset.card")
+    assert card != "L4"
+    assert f"method=LoRA&{urlencode({'card': card})}" in here(page)
+    assert page.locator(".fit-map td[aria-selected=true]").count() == 1
+    assert page.locator(".fit-map td[tabindex='0']").count() == 3
+
+
+@pages
+def test_what_would_make_it_fit_does(open_page):
+    page = open_page(
+        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&method=full&card=RTX+3060+12GB&context=4096"
+    )
+    buttons, asked = page.locator(".fit-remedies button"), here(page).split("#")[1]
+    labels = buttons.all_inner_texts()
+    assert len(labels) >= 2
+    for label in labels:
+        buttons.get_by_text(label, exact=True).click()
+        assert result(page)["verdict"] == "fits", label
+        page.evaluate(GO, asked)
+    page = open_page("use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&card=T4")
+    assert "No card of the list holds it alone." in show(page, "could")
+    assert page.locator(".fit-remedies button").count() == 0
+
+
+@pages
+@pytest.mark.parametrize("compared", [False, True])
+def test_the_image_is_saved(open_page, compared, tmp_path):
+    page = open_page("use/fit.html")
+    if compared:
+        page.get_by_role("button", name="Compare with another setting").click()
+        page.locator("#fit").get_by_text("full", exact=True).first.click()
+    for kind, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG\r\n")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=f"Image, {kind}").click()
+        path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+        content = path.read_bytes()
+        assert content.startswith(start)
+        assert path.name == f"fit.{kind.lower()}"
+        if kind == "SVG":
+            assert b"Fits, with" in content
+            assert (b"Does not fit" in content) == compared
+        else:
+            assert int.from_bytes(content[16:20], "big") == 2400
+            assert len(content) > 40_000
+
+
+@pages
+def test_link_and_command_are_copied(open_page):
+    page = open_page("use/fit.html", permissions=["clipboard-read", "clipboard-write"])
+    for button, want in (("Copy the link", here(page)), ("Copy", show(page, "command"))):
+        page.locator("#fit").get_by_role("button", name=button, exact=True).click()
+        page.locator("#fit").get_by_role("button", name="Copied").first.wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == want
+        page.wait_for_timeout(1600)
+
+
+@pages
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1440])
+@pytest.mark.parametrize(
+    "asked", [START, START.replace("LoRA", "full") + "&with=" + START.replace("&", "%26").replace("=", "%3D")]
+)
+def test_it_fits_the_page_without_barriers(open_page, axe, width, scheme, asked):
+    page = open_page(f"use/fit.html#{asked}", viewport={"width": width, "height": 844}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for summary in page.locator("#fit summary").all():
+        summary.click()
+    page.get_by_role("combobox", name="Model").click()
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    assert [
+        (v["id"], v["impact"], [n["target"] for n in v["nodes"]][:3]) for v in found if v["impact"] != "minor"
+    ] == []
+
+
+@pages
+def test_it_is_all_within_reach_of_the_keyboard(open_page):
+    page = open_page("use/fit.html")
+    page.get_by_role("combobox", name="Model").focus()
+    reached = set()
+    for _ in range(45):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "document.activeElement.name || document.activeElement.dataset.act || document.activeElement.tagName"
+            )
+        )
+    assert {
+        "method",
+        "card",
+        "rank",
+        "power",
+        "targets",
+        "context",
+        "batch_size",
+        "SUMMARY",
+        "TD",
+        "link",
+        "svg",
+        "png",
+        "keep",
+        "command",
+    } <= reached
+
+
+@pages
+def test_on_paper_there_is_the_answer_and_the_map(open_page):
+    page = open_page("use/fit.html")
+    page.emulate_media(media="print")
+    assert page.locator(".fit-verdict").is_visible()
+    assert page.locator(".fit-map td").first.is_visible()
+    assert page.locator("#fit button:visible").count() == 0
+
+
+@pages
+def test_the_address_of_the_calculator_still_leads_here(open_page):
+    page = open_page("use/calculator.html#model=gpt2&rank=4&targets=all-linear")
+    page.wait_for_url("**/use/fit.html#model=gpt2*")
+    want = accounting.count_model(accounting.preset("gpt2"), rank=4, targets="all-linear")
+    assert page.locator(".fit-peft").inner_text() == want.peft_line
+
+
+@pages
+def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(open_page):
+    def loaded(path):
+        before = len(open_page.received)
+        open_page(path).wait_for_load_state("networkidle")
+        return {response.url: len(zlib.compress(response.body())) for response in open_page.received[before:]}
+
+    everywhere = loaded("vocabulary.html")  # text alone: with the theme's files and nothing else but itself
+    own = {url: size for url, size in loaded("use/fit.html").items() if url not in everywhere}
+    assert any("fit-data.js" in url for url in own)
+    assert sum(own.values()) < 100_000  # as hosts send them
+
+
+@pages
+def test_the_front_page_leads_to_the_same_answer(open_page):
+    front = open_page("index.html")
+    for name, value in {"model": "qwen3-4b", "method": "QLoRA, rank 16", "card": "T4"}.items():
+        front.locator(f"[data-choice={name}]").select_option(value)
+    page = open_page(front.locator("[data-part=more]").get_attribute("href"))
+    options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "context": 2048}
+    assert result(page)["total"] == accounting.training_memory("qwen3-4b", **options).total
+    assert show(page, "command").startswith("lora-np plan qwen3-4b --card T4 --method QLoRA --rank 16 ")
