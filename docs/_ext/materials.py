@@ -22,6 +22,7 @@ import claim_pages
 import exercise_pages
 import gallery
 import inventories
+import lesson_cells
 import nbformat
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
@@ -75,16 +76,22 @@ def once(name: str, function) -> None:
 
 def lessons() -> None:
     """The executed notebooks, as pages and to take home, written only where they have changed."""
-    sources = {source.name: source for source in (ROOT / "notebooks").glob("*.ipynb")}
-    for target in (DOCS / "lessons", MADE / "static" / "notebooks"):
+    home = {source.name: source.read_text("utf-8") for source in (ROOT / "notebooks").glob("*.ipynb")}
+    pages = {name: as_page(text, name.removesuffix(".ipynb")) for name, text in home.items()}
+    for target, texts in ((DOCS / "lessons", pages), (MADE / "static" / "notebooks", home)):
         target.mkdir(parents=True, exist_ok=True)
-        for name, source in sources.items():
+        for name, text in texts.items():
             copy = target / name
-            if not copy.exists() or copy.read_bytes() != source.read_bytes():
-                shutil.copyfile(source, copy)
+            if not copy.exists() or copy.read_text("utf-8") != text:
+                copy.write_text(text, "utf-8")
         for copy in target.glob("*.ipynb"):
-            if copy.name not in sources:
+            if copy.name not in texts:
                 copy.unlink()
+
+
+def as_page(text: str, stem: str) -> str:
+    notebook = nbformat.reads(text, as_version=4)
+    return nbformat.writes(lesson_cells.with_exercises(notebook, stem)) + "\n"
 
 
 def notebooks_for_the_browser() -> None:
@@ -227,6 +234,7 @@ def for_the_browser(wheel: Path) -> None:
     (metadata,) = (name for name in parts if name.endswith(".dist-info/METADATA"))
     parts[metadata] = without(parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM))
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
+    parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:
