@@ -1,18 +1,21 @@
-"""Cells of a lesson: a figure first, its code folded below it; scripts that run them; the exercises at the end.
+"""Cells of a lesson: a figure first, its code folded below it; scripts that run them; exercises at its end.
 
 What is recorded is complete without a script (see explorer/cells.js for what they add).
 """
 
 from typing import Any
 
+import exercise_pages
 from docutils import nodes
 from sphinx.application import Sphinx
 
-import exercise_pages
 from lora_np import exercises
 
 FOLD = '<details class="cell-code"><summary>Show the code</summary>'
-ELSEWHERE, HERE = "Write and check them\n[on their page]", "Write and check them here,\n[on a page of their own]"
+ELSEWHERE, HERE = (
+    "Write and check them\n[on their page]",
+    "Write and check them here,\n[on a page of their own]",
+)
 NEXT = "\n\n**Next**:"  # what notebooks/build.py ends a lesson with
 
 

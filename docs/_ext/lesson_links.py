@@ -19,9 +19,7 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
         return
     notebook = docname.removeprefix("lessons/") + ".ipynb"
     links = nodes.paragraph(classes=["lesson-links"])
-    links += link(
-        "Open in the lab", f"../lite/notebooks/index.html?path={notebook}", "lab"
-    )
+    links += link("Open in the lab", f"../lite/notebooks/index.html?path={notebook}", "lab")
     stem = docname.removeprefix("lessons/")
     if (Path(app.srcdir) / "practice" / f"{stem}.md").exists():
         links += link("Exercises", f"../practice/{stem}.html", "exercises")

@@ -1,6 +1,6 @@
 """Python in a page of the site: answers to exercises, each in a fresh namespace, and the cells of its lesson.
 
-The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, as soon as it is there.
+The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, at once.
 """
 
 import base64
@@ -23,7 +23,9 @@ from lora_np import exercises
 OWN = "<your code>"
 
 exec(exercises.HEADER, {})  # loads the package now: a check's time is not spent on it
-warnings.filterwarnings("ignore", message=".*non-interactive")  # plt.show(): a cell's figures are shown at its end
+warnings.filterwarnings(
+    "ignore", message=".*non-interactive"
+)  # plt.show(): a cell's figures are shown at its end
 
 
 def answer(asked, show):
@@ -141,6 +143,8 @@ def set_slider(asked, show):
 
 
 class SelectionSlider:
+    """One of the options, chosen by its place ``at``."""
+
     def __init__(self, *, options, value, description, layout):
         self.name, self.options = description, options
         self.at = [one for _, one in options].index(value)
@@ -154,11 +158,15 @@ class SelectionSlider:
 
 
 class HTML:
+    """What the sliders change."""
+
     def __init__(self, value):
         self.value = value
 
 
 class VBox:
+    """Sliders, and below them their `HTML`."""
+
     def __init__(self, children):
         self.children = children
 

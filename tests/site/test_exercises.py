@@ -211,7 +211,7 @@ def test_an_endless_loop_ends_after_a_minute_or_by_hand_and_the_next_answer_is_c
 def test_tab_indents_and_after_escape_it_leaves(practice):
     lesson = exercises.lessons([1])[0]
     page = practice(lesson.stem)
-    page.route("**/exercises-worker.js", lambda route: route.fulfill(body=""))  # Python is not needed
+    page.route("**/python-worker.js", lambda route: route.fulfill(body=""))  # Python is not needed
     form, _ = form_of(page, lesson.exercises[0], "")
     area = form.locator("textarea")
     hint = page.locator(f"#{area.get_attribute('aria-describedby')}")
