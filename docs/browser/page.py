@@ -23,9 +23,8 @@ from lora_np import exercises
 OWN = "<your code>"
 
 exec(exercises.HEADER, {})  # loads the package now: a check's time is not spent on it
-warnings.filterwarnings(
-    "ignore", message=".*non-interactive"
-)  # plt.show(): a cell's figures are shown at its end
+# Of plt.show(): a cell's figures are shown at its end.
+warnings.filterwarnings("ignore", message=".*non-interactive")
 
 
 def answer(asked, show):
@@ -34,6 +33,7 @@ def answer(asked, show):
     began = time.monotonic()
     said = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}[asked["kind"]](asked, show)
     sys.stdout.flush()
+    close_figures()
     return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
 
 
@@ -87,10 +87,9 @@ def cell(asked, show):
         value = define(asked["code"], f"<cell {asked['number']}>", lesson)
         if value is not None:
             display(value, show)
+        show_figures(show)
     except BaseException as error:
         return {"text": error_text(error)}
-    finally:
-        show_figures(show)
     return {}
 
 
@@ -105,6 +104,7 @@ def display(value, show):
         show(json.dumps({"html": view.value, "sliders": stops, "view": len(views) - 1}))
     elif hasattr(value, "savefig"):
         show_figure(value, show)
+        close_figures(value)  # or it would be shown again as an open one
     elif hasattr(value, "_repr_html_"):
         show(json.dumps({"html": value._repr_html_()}))
     else:
@@ -112,12 +112,15 @@ def display(value, show):
 
 
 def show_figures(show):
-    """Those that pyplot has open, which are then closed."""
+    """Those that pyplot has open."""
     pyplot = sys.modules.get("matplotlib.pyplot")
-    if pyplot:
-        for number in pyplot.get_fignums():
-            show_figure(pyplot.figure(number), show)
-        pyplot.close("all")
+    for number in pyplot.get_fignums() if pyplot else ():
+        show_figure(pyplot.figure(number), show)
+
+
+def close_figures(which="all"):
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(which)
 
 
 def show_figure(figure, show):
