@@ -160,7 +160,7 @@
     if (!what.sliders) return box;
     const { life } = python;
     what.sliders.forEach(({ name, stops, at }, slider) => {
-      const label = make("label", "cell-slider", name), range = make("input"), value = make("output", "", stops[at]);
+      const label = make("label", "cell-slider", name), range = make("input"), value = make("span", "", stops[at]);
       Object.assign(range, { type: "range", min: 0, max: stops.length - 1, value: at });
       range.setAttribute("aria-valuetext", stops[at]);
       let moving = false;

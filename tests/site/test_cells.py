@@ -163,7 +163,7 @@ def test_text_comes_as_it_is_printed_and_a_loop_is_stopped(open_lesson):
     edit(page, 1, "print('so far')\nwhile True:\n    pass")
     box, button, status = cell(page, 1)
     button("Run cell").click()
-    box.get_by_text("so far").wait_for()
+    box.locator(".cell_output").get_by_text("so far").wait_for()
     assert status.inner_text() == "Running …"
     button("Stop").click()
     status.get_by_text("Stopped").wait_for()
