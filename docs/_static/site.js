@@ -1,9 +1,9 @@
 (() => {
   "use strict";
 
-  // Code and tables that are wider than the page scroll by themselves: let the keyboard reach those that do.
+  // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do.
   const reach = () => {
-    for (const box of document.querySelectorAll("article pre, .table-wrapper")) {
+    for (const box of document.querySelectorAll("article pre, .table-wrapper, .math-wrapper")) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
