@@ -245,9 +245,9 @@ class SelfAttention(Part):
             q, k = self.with_norms(*self.on_heads(turn, turn, q, k))
             cos, sin = np.ones_like(cos), np.zeros_like(sin)
         if cache is not None:
-            keys, values = cache.extend(
-                composed.rotate(heads_of(k, self.kv), cos, sin), heads_of(v, self.kv), texts
-            )
+            both = heads_of(np.concatenate([q, k], axis=-1), self.heads + self.kv)
+            turned = composed.rotate(both, cos, sin)  # at once: for a single token calls are what costs
+            keys, values = cache.extend(turned[..., self.heads :, :], heads_of(v, self.kv), texts)
         how: dict[str, Any] = {"window": self.window, "scale": self.score}
         if self.score_cap:
             how["cap"] = self.score_cap
@@ -256,11 +256,12 @@ class SelfAttention(Part):
             attention = fused.attention if fast else composed.attention
             mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, texts=texts, **how)
         else:
-            q, parts = composed.rotate(heads_of(q, self.heads), cos, sin), []
+            parts = []
             for i in range(0, x.shape[1], fused.BLOCK):  # some queries of a long prompt at a time
                 end = min(start + i + fused.BLOCK, stop)
                 seen = None if cache.texts is None else cache.texts[:, :end]
-                some = q[:, i : i + fused.BLOCK], keys[:, :end], values[:, :end]
+                asked = turned[:, i : i + fused.BLOCK, : self.heads]
+                some = asked, keys[:, :end], values[:, :end]
                 parts.append(composed.attend(*some, texts=seen, **how))
             mixed = np.concatenate(parts, axis=1)
         return self.output(mixed, rng=rng)

@@ -92,10 +92,11 @@ def attend(
     scores = q @ k * (d**-0.5 if scale is None else scale)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    seen = visible(queries, keys, window)
-    if texts is not None:
-        seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
-    scores = np.where(seen, scores, -np.inf)
+    if queries > 1 or window is not None or texts is not None:  # the last token sees all
+        seen = visible(queries, keys, window)
+        if texts is not None:
+            seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
+        scores = np.where(seen, scores, -np.inf)
     mixed = (softmax(scores) @ v).reshape(batch, heads, queries, d)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
 

@@ -210,7 +210,9 @@ def spoken(
             if any(row is each for each in going):
                 row.append(rule.draw(scores, row, draws))
         going = [row for row in going if row[-1] not in ends]
-        stopped = [not going or speech.hear() for speech in speeches]  # what ends a text is not heard
+        # what ends a text is not heard; without a listener only ends count
+        heard = going and (stop or stream is not None)
+        stopped = [speech.hear() for speech in speeches] if heard else [not going]
         if all(stopped):
             break
     return speeches

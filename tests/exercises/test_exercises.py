@@ -29,7 +29,7 @@ from lora_np.grading.repository import FOLDER
 from tests.attempts import Attempt, attempts
 from tests.drawing import FULL, SHARE, every, few
 
-SEEDS = range(50) if FULL else range(1)
+SEEDS = range(66) if FULL else range(1)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
 PROJECT = {one.name for one in lessons()[-1].exercises}
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]
