@@ -119,12 +119,14 @@ def write(folder: Path) -> None:
             path.unlink()
 
 
-def script(wheel: str, runtime: str, size: int) -> str:
-    """Where the page finds Python and this package, a wheel of ``size`` bytes, and how much it fetches.
+def script(wheels: list[Path], runtime: str) -> str:
+    """Where the page finds Python and the wheels, this package's first, and how many bytes it fetches.
 
     Relative addresses begin at the root of the site.
     """
-    found = {"wheel": wheel, "runtime": runtime, "bytes": RUNTIME + size, "drawing": DRAWING}
+    size = RUNTIME + sum(wheel.stat().st_size for wheel in wheels)
+    places = [f"lite/pypi/{wheel.name}" for wheel in wheels]
+    found = {"wheels": places, "runtime": runtime, "bytes": size, "drawing": DRAWING}
     return f"window.loraPython = {json.dumps(found)};\n"
 
 

@@ -50,6 +50,7 @@ import lora_np_browser"""
 WABT = "wabt@1.0.39"  # assembles product.wat
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
+WIDGETS = ("ipywidgets", "jupyterlab_widgets", "comm")
 
 
 def make(app: Sphinx, config: Config) -> None:
@@ -199,7 +200,13 @@ def wheels() -> None:
         for wheel in widgets.glob("*.whl"):
             shutil.copyfile(wheel, target / wheel.name)
     else:
-        pip("download", "-d", target, "--no-deps", "ipywidgets", "jupyterlab_widgets", "comm")
+        pip("download", "-d", target, "--no-deps", *WIDGETS)
+
+
+def dependencies() -> list[Path]:
+    """Wheels that the package needs wherever it runs in a browser; widgets belong to notebooks alone."""
+    found = sorted((LITE / "pypi").glob("*.whl"))
+    return [wheel for wheel in found if not wheel.name.startswith(("lora_np-", *WIDGETS))]
 
 
 def lite() -> None:
@@ -215,7 +222,7 @@ def lite() -> None:
     shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
-    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place, wheel.stat().st_size)
+    script = exercise_pages.script([wheel, *dependencies()], place)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)

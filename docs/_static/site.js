@@ -37,8 +37,8 @@
   const prefetch = () => {
     if (!window.loraPython) return;
     const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    const { wheel, runtime } = window.loraPython;
-    for (const part of [...PARTS.map((name) => runtime + name), wheel]) {
+    const { wheels, runtime } = window.loraPython;
+    for (const part of [...PARTS.map((name) => runtime + name), wheels[0]]) {
       fetch(new URL(part, root), { priority: "low" }).then((answer) => answer.arrayBuffer()).catch(() => {});
     }
     for (const link of links) for (const kind of ["pointerenter", "focus"]) link.removeEventListener(kind, prefetch);

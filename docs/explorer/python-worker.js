@@ -40,19 +40,22 @@ function stream() {
   return { write };
 }
 
-async function begin({ runtime, wheel, drawing }) {
+async function fetched(wheel) {
+  const response = await fetch(wheel);
+  if (!response.ok) throw new Error(`${wheel}: ${response.status}`);
+  return response.arrayBuffer();
+}
+
+async function begin({ runtime, wheels, drawing }) {
   importScripts(`${runtime}pyodide.js`);
   const packages = drawing ? ["numpy", "matplotlib"] : ["numpy"]; // which come along with Python
   const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg" };
-  const [python, archive] = await Promise.all([
+  const [python, ...archives] = await Promise.all([
     self.loadPyodide({ indexURL: runtime, packages, env }),
-    fetch(wheel).then((response) => {
-      if (!response.ok) throw new Error(`${wheel}: ${response.status}`);
-      return response.arrayBuffer();
-    }),
+    ...wheels.map(fetched),
   ]);
   tell({ stage: "fetched" });
-  python.unpackArchive(archive, "wheel");
+  for (const archive of archives) python.unpackArchive(archive, "wheel");
   const module = python.pyimport("lora_np_browser.page");
   python.setStdout(stream());
   python.setStderr(stream());

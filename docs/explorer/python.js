@@ -6,7 +6,7 @@
   const INDENT = "    ";
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const address = (path) => new URL(path, root).href;
-  const { wheel, runtime, bytes, drawing: toDraw } = window.loraPython;
+  const { wheels, runtime, bytes, drawing: toDraw } = window.loraPython;
 
   let worker, expected, calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
@@ -19,7 +19,7 @@
     worker.addEventListener("message", ({ data }) => started === worker && heard(data));
     worker.addEventListener("error", () => stop("Python could not be started here. Try another browser, or take the exercises home."));
     expected = bytes + (drawing ? toDraw : 0);
-    worker.postMessage({ runtime: address(runtime), wheel: address(wheel), drawing });
+    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), drawing });
     loading(0);
   }
 
