@@ -55,7 +55,8 @@ async function begin({ runtime, wheels, drawing }) {
     ...wheels.map(fetched),
   ]);
   tell({ stage: "fetched" });
-  for (const archive of archives) python.unpackArchive(archive, "wheel");
+  const extractDir = python.runPython("import site; site.getsitepackages()[0]"); // found from any working directory
+  for (const archive of archives) python.unpackArchive(archive, "wheel", { extractDir });
   const module = python.pyimport("lora_np_browser.page");
   python.setStdout(stream());
   python.setStderr(stream());
