@@ -46,7 +46,8 @@ def run(page, number, name="Run cell"):
     """Run a cell and wait; what its status then says."""
     _, button, status = cell(page, number)
     button(name).click()
-    status.get_by_text("Ran ").or_(status.get_by_text("Ended")).or_(status.get_by_text("Stopped")).wait_for()
+    ended = status.get_by_text("Ran ").or_(status.get_by_text("Ended")).or_(status.get_by_text("Stopped"))
+    ended.wait_for(timeout=10 * MINUTE)
     return status.inner_text()
 
 
