@@ -37,6 +37,7 @@ extensions = [
     "docstrings",
     "command_line",
     "lesson_links",
+    "lesson_cells",
     "explorables",
     "exercise_pages",
     "claim_pages",

@@ -16,6 +16,7 @@ from lora_np import exercises
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = 15_800_000  # bytes of Pyodide 0.27, its library and its NumPy, unpacked as a page counts them
+DRAWING = 10_900_000  # bytes of its matplotlib and what that needs
 FORM = """\
 <form class="exercise" data-exercise="{name}" data-needs="{needs}">
   <label class="visually-hidden" for="code-{name}">Your function {name}</label>
@@ -30,7 +31,7 @@ FORM = """\
     <button type="button" name="reset">Start again</button>
     <span class="exercise-points" data-show="points">{points}</span>
   </p>
-  <p class="exercise-loading" data-show="loading" hidden>
+  <p class="python-loading" data-show="loading" hidden>
     <progress max="1" aria-label="Loading Python"></progress> <span></span>
   </p>
   <pre class="exercise-outcome" role="status" aria-live="polite" data-show="outcome" hidden></pre>
@@ -76,13 +77,20 @@ def page(lesson: exercises.Lesson) -> str:
         parts.append(f"The lesson: [{lesson.title}](../lessons/{lesson.stem}.ipynb).")
     if any(exercise.needs for exercise in lesson.exercises):
         parts.append("Each step uses those before it, as they are written on this page.")
+    return "\n\n".join(parts + sections(lesson)) + "\n"
+
+
+def sections(lesson: exercises.Lesson, level: str = "##") -> list[str]:
+    """Markdown: heading, statement, form, hints and solution of each exercise."""
+    parts = []
     for number, exercise in enumerate(lesson.exercises, start=1):
         form = f"```{{exercise}} {exercise.name}\n```"
-        parts += [exercises.heading(exercise, number), exercise.statement, form]
+        heading = exercises.heading(exercise, number).replace("##", level, 1)
+        parts += [heading, exercise.statement, form]
         titles = ("Hint", "One more hint", "Nearly all of it")
         folded = [*zip(titles, exercise.hints, strict=False), ("A solution", exercise.solution)]
         parts += [f":::{{dropdown}} {title}\n{text}\n:::" for title, text in folded if text]
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 class Dropdown(SphinxDirective):
@@ -111,21 +119,25 @@ def write(folder: Path) -> None:
             path.unlink()
 
 
-def script(wheel: str, runtime: str, size: int) -> str:
-    """Where the page finds Python and this package, a wheel of ``size`` bytes, and how much it fetches.
+def script(wheels: list[Path], runtime: str) -> str:
+    """Where the page finds Python and the wheels, this package's first, and how many bytes it fetches.
 
     Relative addresses begin at the root of the site.
     """
-    found = {"wheel": wheel, "runtime": runtime, "bytes": RUNTIME + size}
+    size = RUNTIME + sum(wheel.stat().st_size for wheel in wheels)
+    places = [f"lite/pypi/{wheel.name}" for wheel in wheels]
+    found = {"wheels": places, "runtime": runtime, "bytes": size, "drawing": DRAWING}
     return f"window.loraPython = {json.dumps(found)};\n"
 
 
 def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    if pagename == "index" or pagename.startswith(("lessons/", "practice/")):
+    runs_python = pagename.startswith(("lessons/", "practice/"))
+    if pagename == "index" or runs_python:
         app.add_js_file("python-data.js", loading_method="defer")
-    if pagename.startswith("practice/"):
-        app.add_css_file("exercises.css")
-        app.add_js_file("exercises.js", loading_method="defer")
+    if runs_python:
+        for name in ("python", "exercises"):
+            app.add_css_file(f"{name}.css")
+            app.add_js_file(f"{name}.js", loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Under the title of each lesson: run it in the browser or, once published, elsewhere, or take it home.
+"""Under the title of each lesson: open it in JupyterLite or, once published, elsewhere, or take it home.
 
 JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own directives,
 a web font from another host among it, is taken off again.
@@ -19,9 +19,7 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
         return
     notebook = docname.removeprefix("lessons/") + ".ipynb"
     links = nodes.paragraph(classes=["lesson-links"])
-    links += link(
-        "Run this in your browser", f"../lite/notebooks/index.html?path={notebook}", "run-in-browser"
-    )
+    links += link("Open in the lab", f"../lite/notebooks/index.html?path={notebook}", "lab")
     stem = docname.removeprefix("lessons/")
     if (Path(app.srcdir) / "practice" / f"{stem}.md").exists():
         links += link("Exercises", f"../practice/{stem}.html", "exercises")

@@ -22,6 +22,7 @@ import claim_pages
 import exercise_pages
 import gallery
 import inventories
+import lesson_cells
 import nbformat
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
@@ -52,6 +53,7 @@ WABT = "wabt@1.0.39"  # assembles product.wat
 PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
+WIDGETS = ("ipywidgets", "jupyterlab_widgets", "comm")
 
 
 def make(app: Sphinx, config: Config) -> None:
@@ -78,18 +80,24 @@ def once(name: str, function) -> None:
 
 def lessons() -> None:
     """The executed notebooks, as pages and to take home, written only where they have changed."""
-    sources = {source.name: source for source in (ROOT / "notebooks").glob("*.ipynb")}
-    for target in (DOCS / "lessons", MADE / "static" / "notebooks"):
+    home = {source.name: source.read_text("utf-8") for source in (ROOT / "notebooks").glob("*.ipynb")}
+    pages = {
+        name: as_page(about.linked(text, PRACTICE), name.removesuffix(".ipynb")) for name, text in home.items()
+    }
+    for target, texts in ((DOCS / "lessons", pages), (MADE / "static" / "notebooks", home)):
         target.mkdir(parents=True, exist_ok=True)
-        for name, source in sources.items():
-            copy, text = target / name, source.read_text(encoding="utf-8")
-            if target == DOCS / "lessons":
-                text = about.linked(text, PRACTICE)
-            if not copy.exists() or copy.read_text(encoding="utf-8") != text:
-                copy.write_text(text, encoding="utf-8")
+        for name, text in texts.items():
+            copy = target / name
+            if not copy.exists() or copy.read_text("utf-8") != text:
+                copy.write_text(text, "utf-8")
         for copy in target.glob("*.ipynb"):
-            if copy.name not in sources:
+            if copy.name not in texts:
                 copy.unlink()
+
+
+def as_page(text: str, stem: str) -> str:
+    notebook = nbformat.reads(text, as_version=4)
+    return nbformat.writes(lesson_cells.with_exercises(notebook, stem)) + "\n"
 
 
 def notebooks_for_the_browser() -> None:
@@ -203,7 +211,13 @@ def wheels() -> None:
         for wheel in widgets.glob("*.whl"):
             shutil.copyfile(wheel, target / wheel.name)
     else:
-        pip("download", "-d", target, "--no-deps", "ipywidgets", "jupyterlab_widgets", "comm")
+        pip("download", "-d", target, "--no-deps", *WIDGETS)
+
+
+def dependencies() -> list[Path]:
+    """Wheels that the package needs wherever it runs in a browser; widgets belong to notebooks alone."""
+    found = sorted((LITE / "pypi").glob("*.whl"))
+    return [wheel for wheel in found if not wheel.name.startswith(("lora_np-", *WIDGETS))]
 
 
 def lite() -> None:
@@ -219,7 +233,7 @@ def lite() -> None:
     shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
-    script = exercise_pages.script(f"lite/pypi/{wheel.name}", place, wheel.stat().st_size)
+    script = exercise_pages.script([wheel, *dependencies()], place)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)
@@ -238,6 +252,7 @@ def for_the_browser(wheel: Path) -> None:
     (metadata,) = (name for name in parts if name.endswith(".dist-info/METADATA"))
     parts[metadata] = without(parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM))
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
+    parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:

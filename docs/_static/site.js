@@ -1,9 +1,9 @@
 (() => {
   "use strict";
 
-  // Code and tables that are wider than the page scroll by themselves: let the keyboard reach those that do.
+  // Code, tables and formulas that are wider than the page scroll by themselves: let the keyboard reach those that do.
   const reach = () => {
-    for (const box of document.querySelectorAll("article pre, .table-wrapper")) {
+    for (const box of document.querySelectorAll("article pre, .table-wrapper, .math-wrapper")) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
@@ -37,8 +37,8 @@
   const prefetch = () => {
     if (!window.loraPython) return;
     const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    const { wheel, runtime } = window.loraPython;
-    for (const part of [...PARTS.map((name) => runtime + name), wheel]) {
+    const { wheels, runtime } = window.loraPython;
+    for (const part of [...PARTS.map((name) => runtime + name), wheels[0]]) {
       fetch(new URL(part, root), { priority: "low" }).then((answer) => answer.arrayBuffer()).catch(() => {});
     }
     for (const link of links) for (const kind of ["pointerenter", "focus"]) link.removeEventListener(kind, prefetch);

@@ -1,4 +1,4 @@
-"""Imported first by notebooks in the browser: a faster matrix product, and no font cache to build.
+"""Imported first in the browser, by notebooks and pages: a faster matrix product, and no font cache to build.
 
 NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about
 nine times as fast.
@@ -7,9 +7,9 @@ nine times as fast.
 import ctypes
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from lora_np import autograd
@@ -55,7 +55,7 @@ def sum_of_outer(g, x):
 
 def keep_fonts() -> None:
     """Let matplotlib take the list of fonts that it brings there, which is labelled as of another version."""
-    folder = Path(matplotlib.__file__).parent
+    folder = Path(find_spec("matplotlib").origin).parent
     version = int(re.search(r"__version__ = (\d+)", (folder / "font_manager.py").read_text("utf-8"))[1])
     fonts = json.loads((folder / "fontlist.json").read_text("utf-8"))
     (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": version}), "utf-8")
@@ -63,4 +63,5 @@ def keep_fonts() -> None:
 
 kernels.product = autograd.product = product
 kernels.sum_of_outer = rules.sum_of_outer = sum_of_outer
-keep_fonts()
+if find_spec("matplotlib"):  # a page fetches it when something is drawn
+    keep_fonts()

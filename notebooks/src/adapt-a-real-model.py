@@ -115,7 +115,7 @@ assert deviations[0] - deviations[1] > 0.7 * (deviations[0] - deviations[-1])
 assert np.ptp(deviations[2:]) < 1
 
 # %% [markdown]
-# In JupyterLab the next cell becomes a slider. Elsewhere you see four of the ranks.
+# Run the next cell in your browser or in JupyterLab, and it becomes a slider. Elsewhere you see four of the ranks.
 
 # %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is to be seen." tags=["cover"]
 captions = list(pictures)

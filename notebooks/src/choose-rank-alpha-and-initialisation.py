@@ -203,8 +203,8 @@ axes = lnp.plots.heatmap(
 )
 
 # %% [markdown]
-# In JupyterLab the next cell becomes two sliders. Raise alpha fourfold, halve the rate, and watch how little the
-# curve changes. Then find a setting that hardly moves, and one that gets worse. The level line is the best that rank 8 can do.
+# Run the next cell in your browser or in JupyterLab, and it becomes two sliders. Raise alpha fourfold, halve the rate,
+# and watch how little the curve changes. Then find a setting that hardly moves, and one that gets worse. The level line is the best that rank 8 can do.
 
 # %% alt="Loss against steps at alpha 8 and a learning rate of 0.0128: it falls from 0.157 to about 0.105, not far above the best possible."
 best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)

@@ -264,9 +264,8 @@ axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 #
 # ## Move the rank yourself
 #
-# In JupyterLab this cell becomes a slider as soon as you run it (menu *Run*, *Run All Cells*). Find the rank
-# at which you recognise a person, and the rank at which you would hang the picture on a wall. Elsewhere you
-# see four ranks side by side.
+# Run this cell in your browser or in JupyterLab, and it becomes a slider. Find the rank at which you recognise a
+# person, and the rank at which you would hang the picture on a wall. Elsewhere you see four ranks side by side.
 
 # %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
 U, s, Vh = np.linalg.svd(photograph, full_matrices=False)  # no u or v beyond the last strength

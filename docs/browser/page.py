@@ -1,0 +1,178 @@
+"""Python in a page of the site: answers to exercises, each in a fresh namespace, and the cells of its lesson.
+
+The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, at once.
+"""
+
+import base64
+import io
+import json
+import linecache
+import os
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import types
+import warnings
+
+from pyodide.code import eval_code
+
+from lora_np import exercises
+
+OWN = "<your code>"
+
+exec(exercises.HEADER, {})  # loads the package now: a check's time is not spent on it
+# Of plt.show(): a cell's figures are shown at its end.
+warnings.filterwarnings("ignore", message=".*non-interactive")
+
+
+def answer(asked, show):
+    """What the page says of a cell, a run or a check, as JSON."""
+    asked = json.loads(asked)
+    began = time.monotonic()
+    said = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}[asked["kind"]](asked, show)
+    sys.stdout.flush()
+    close_figures()
+    return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
+
+
+def define(code, title, space):
+    """Run code whose lines a traceback can show; the value of its last line."""
+    linecache.cache[title] = len(code), None, code.splitlines(keepends=True), title
+    return eval_code(code, space, filename=title)
+
+
+def error_text(error):
+    """An error as Python shows it, but its last line first, and without the frames of this page."""
+    frames = error.__traceback__
+    while frames and not frames.tb_frame.f_code.co_filename.startswith(("<your ", "<cell ")):
+        frames = frames.tb_next
+    *shown, last = traceback.format_exception_only(error)
+    return "".join([last, *traceback.format_tb(frames), *shown]).rstrip()
+
+
+def attempt(asked, show):
+    """Run an answer to an exercise after those that it needs, or check it."""
+    name, space = asked["name"], {"__name__": "__main__"}
+    exec(exercises.HEADER, space)
+    try:
+        for earlier, code in asked["before"]:
+            define(code, f"<your {earlier}>", space)
+        value = define(asked["code"], OWN, space)
+        if asked["kind"] == "run" and value is not None:
+            print(repr(value))
+    except BaseException as error:
+        return {"text": error_text(error)}
+    if asked["kind"] == "run":
+        return {}
+    if not callable(space.get(name)):
+        return {"text": f"There is no function {name} here."}
+    outcome = exercises.check(space[name])
+    of = exercises.plural(outcome.exercise.points, "point")
+    return {"text": repr(outcome), "passed": outcome.passed, "earned": f"{outcome.points} of {of}"}
+
+
+lesson, views = {}, []  # the names that its cells have defined, and the sliders that they have shown
+
+
+def cell(asked, show):
+    """Run a cell, after those before it, and show its value and its figures as a notebook does."""
+    if asked["fresh"] or not lesson:
+        lesson.clear()
+        views.clear()
+        lesson["__name__"] = "__main__"
+        os.chdir(tempfile.mkdtemp())  # for the files that lessons write
+    try:
+        value = define(asked["code"], f"<cell {asked['number']}>", lesson)
+        if value is not None:
+            display(value, show)
+        show_figures(show)
+    except BaseException as error:
+        return {"text": error_text(error)}
+    return {}
+
+
+def display(value, show):
+    sys.stdout.flush()
+    if isinstance(value, VBox):
+        views.append(value)
+        *sliders, view = value.children
+        stops = [
+            {"name": one.name, "stops": [text for text, _ in one.options], "at": one.at} for one in sliders
+        ]
+        show(json.dumps({"html": view.value, "sliders": stops, "view": len(views) - 1}))
+    elif hasattr(value, "savefig"):
+        show_figure(value, show)
+        close_figures(value)  # or it would be shown again as an open one
+    elif hasattr(value, "_repr_html_"):
+        show(json.dumps({"html": value._repr_html_()}))
+    else:
+        show(json.dumps({"value": repr(value)}))
+
+
+def show_figures(show):
+    """Those that pyplot has open."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    for number in pyplot.get_fignums() if pyplot else ():
+        show_figure(pyplot.figure(number), show)
+
+
+def close_figures(which="all"):
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(which)
+
+
+def show_figure(figure, show):
+    """With two pixels for each one on the page, cut to what is drawn: so Jupyter shows it."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=2 * figure.dpi, bbox_inches="tight")
+    width, height = struct.unpack(">2I", stream.getvalue()[16:24])
+    picture = base64.b64encode(stream.getvalue()).decode("ascii")
+    sys.stdout.flush()
+    show(json.dumps({"picture": picture, "width": width // 2, "height": height // 2}))
+
+
+def set_slider(asked, show):
+    """Move one of the sliders of a view; what the view then shows."""
+    view = views[asked["view"]]
+    slider = view.children[asked["slider"]]
+    slider.at = asked["at"]
+    slider.moved(None)
+    return {"html": view.children[-1].value}
+
+
+# What `lora_np.course.sliders` needs of ipywidgets.
+
+
+class SelectionSlider:
+    """One of the options, chosen by its place ``at``."""
+
+    def __init__(self, *, options, value, description, layout):
+        self.name, self.options = description, options
+        self.at = [one for _, one in options].index(value)
+
+    @property
+    def value(self):
+        return self.options[self.at][1]
+
+    def observe(self, moved, names):
+        self.moved = moved
+
+
+class HTML:
+    """What the sliders change."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+class VBox:
+    """Sliders, and below them their `HTML`."""
+
+    def __init__(self, children):
+        self.children = children
+
+
+sys.modules["ipywidgets"] = widgets = types.ModuleType("ipywidgets")
+widgets.SelectionSlider, widgets.HTML, widgets.VBox = SelectionSlider, HTML, VBox

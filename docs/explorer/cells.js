@@ -1,0 +1,187 @@
+// The cells of a lesson, run in the page. Without this script they are code with the outputs that were recorded.
+(() => {
+  "use strict";
+
+  const boxes = [...document.querySelectorAll("article div.cell")];
+  if (!boxes.length || !window.loraPage) return;
+  const python = window.loraPage;
+
+  const make = (tag, name = "", text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
+  const button = (text, label, click) => {
+    const made = make("button", "", text);
+    made.type = "button";
+    made.ariaLabel = label;
+    made.addEventListener("click", click);
+    return made;
+  };
+  const megabytes = ((window.loraPython.bytes + window.loraPython.drawing) / 1e6).toFixed(0);
+
+  let running = false;
+  const cells = boxes.map(prepare);
+  const note = make("p", "cell-note", `The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. Python is fetched once, about ${megabytes} MB. `);
+  note.append(button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })));
+  document.querySelector(".lesson-links").after(note);
+
+  // A cell, with its buttons below its output if it draws, else below its code.
+  function prepare(box, place) {
+    const number = place + 1, source = box.querySelector(".cell_input"), recorded = source.querySelector("pre").textContent.trimEnd();
+    const fold = box.querySelector("details.cell-code");
+    const output = box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
+    const alts = [...output.querySelectorAll("img")].map((image) => image.alt);
+    const bar = make("div", "cell-bar"), said = make("span");
+    const cell = { box, number, output, alts, bar, ran: undefined, code: () => recorded, changed: () => cell.code().trimEnd() !== recorded };
+    said.role = "status";
+    cell.say = (text) => { said.textContent = text; };
+    const loading = make("span", "python-loading"), progress = make("progress");
+    progress.max = 1;
+    progress.ariaLabel = "Loading Python";
+    loading.hidden = true;
+    loading.append(progress, make("span"));
+
+    let write;
+    function edit() {
+      if (fold) fold.open = true;
+      if (!write) {
+        const area = make("textarea");
+        area.value = recorded;
+        area.spellcheck = false;
+        area.autocapitalize = "off";
+        area.ariaLabel = `Code of cell ${number}. Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.`;
+        source.replaceChildren(area);
+        write = python.field(area, { run: () => run(place) });
+        area.addEventListener("input", () => { cell.reset.hidden = !cell.changed(); });
+        cell.code = () => area.value;
+      }
+      source.querySelector("textarea").focus();
+    }
+    cell.edit = button("Edit", `Edit cell ${number}`, edit);
+    cell.reset = button("Undo edits", `Undo the edits of cell ${number}`, () => {
+      write(recorded);
+      cell.reset.hidden = true;
+    });
+    cell.stop = button("Stop", `Stop cell ${number}`, () => python.stop("Stopped."));
+    cell.reset.hidden = cell.stop.hidden = true;
+    cell.runs = [
+      button("Run", `Run cell ${number}`, () => run(place)),
+      button("Run all to here", `Run all to here, cell ${number}`, () => run(place, { anew: true })),
+    ];
+    if (!place) cell.runs.pop(); // the same
+    bar.append(...cell.runs, cell.edit, cell.reset, cell.stop, said, loading);
+    (fold ?? source).after(output);
+    (fold ? output : source).after(bar);
+    if (fold) box.append(fold);
+    return cell;
+  }
+
+  // Run a cell, after those above it that this Python has not run; or all to it, from an empty namespace.
+  async function run(last, { anew = false } = {}) {
+    if (running) return;
+    running = true;
+    const buttons = [...document.querySelectorAll(".cell-note button"), ...cells.flatMap((cell) => cell.runs)];
+    for (const one of buttons) one.ariaDisabled = "true"; // they keep the focus
+    if (anew) for (const cell of cells) cell.ran = undefined;
+    const { life } = python;
+    const due = cells.slice(0, last + 1).filter((cell, place) => place === last || cell.ran !== life);
+    for (const cell of due) cell.say("Waits …");
+    python.start({ drawing: true });
+    for (const [place, cell] of due.entries()) {
+      if (await runOne(cell, anew && !place)) continue;
+      for (const other of due.slice(place + 1)) other.say("");
+      break;
+    }
+    running = false;
+    for (const one of buttons) one.ariaDisabled = null;
+  }
+
+  async function runOne(cell, fresh) {
+    const { output, alts } = cell;
+    const alt = cell.changed() ? () => "Drawn by the edited code" : (place) => alts[place] ?? "Drawn by this cell";
+    let shown = false, pictures = 0, stream;
+    function add(node) { // what was there before goes when something new comes, so that the page does not jump
+      if (!shown) output.replaceChildren();
+      shown = true;
+      if (node) output.append(node);
+      return node;
+    }
+    const text = (kind, content) => add(block(kind, content)).querySelector("pre");
+    const put = (what) => {
+      if (what.printed) {
+        stream ??= text("stream", "");
+        stream.append(what.printed);
+        return;
+      }
+      if (what.cut) return text("stream", `Only the first ${what.cut.toLocaleString("en")} characters are shown.`);
+      stream = undefined;
+      if (what.picture) add(picture(what, alt(pictures++)));
+      else if (what.value !== undefined) text("text_plain", what.value);
+      else if (what.html !== undefined) add(html(what));
+    };
+    cell.box.classList.add("used");
+    cell.say(python.there ? "Running …" : "Waiting for Python …");
+    output.style.minHeight = `${output.offsetHeight}px`;
+    const found = await python.ask({ kind: "cell", number: cell.number, code: cell.code(), fresh }, {
+      began() {
+        cell.say("Running …");
+        cell.stop.hidden = false;
+      },
+      shown: put,
+    });
+    add();
+    output.style.minHeight = "";
+    cell.box.classList.remove("used");
+    if (cell.stop === document.activeElement) cell.runs[0].focus();
+    cell.stop.hidden = true;
+    cell.ran = found.stopped ? undefined : python.life;
+    if (found.text) text("traceback", found.text);
+    const seconds = found.seconds < 0.1 ? "at once" : `in ${found.seconds?.toFixed(1)} s`;
+    cell.say(found.passed ? `Ran ${seconds}` : found.stopped ? "Stopped" : "Ended with an error");
+    cell.box.dataset.state = found.passed ? "ran" : "failed";
+    return found.passed;
+  }
+
+  // An output of text as the page shows the recorded ones.
+  function block(kind, content) {
+    const box = make("div", `output ${kind}`), inner = make("div", "highlight"), pre = make("pre");
+    pre.append(content);
+    inner.append(pre);
+    box.append(inner);
+    return box;
+  }
+
+  function picture({ picture: data, width, height }, alt) {
+    return Object.assign(new Image(width, height), { alt, src: `data:image/png;base64,${data}` });
+  }
+
+  // Rich output, and the sliders that change it.
+  function html(what) {
+    const box = make("div", "output text_html"), view = make("div");
+    view.innerHTML = what.html;
+    box.append(view);
+    if (!what.sliders) return box;
+    const { life } = python;
+    what.sliders.forEach(({ name, stops, at }, slider) => {
+      const label = make("label", "cell-slider", name), range = make("input"), value = make("span", "", stops[at]);
+      Object.assign(range, { type: "range", min: 0, max: stops.length - 1, value: at });
+      range.setAttribute("aria-valuetext", stops[at]);
+      let moving = false;
+      range.addEventListener("input", async () => {
+        value.textContent = stops[range.value];
+        range.setAttribute("aria-valuetext", stops[range.value]);
+        if (moving) return;
+        moving = true;
+        for (let drawn; drawn !== range.value;) { // until what is shown is what is set
+          if (python.life !== life) return box.replaceWith(stale());
+          drawn = range.value;
+          const found = await python.ask({ kind: "set", view: what.view, slider, at: Number(drawn), code: "" });
+          if (found.html) view.innerHTML = found.html;
+        }
+        moving = false;
+      });
+      label.append(range, value);
+      view.before(label);
+    });
+    return box;
+  }
+
+  const stale = () => block("text_plain", "Python has been started anew: run this cell again.");
+})();

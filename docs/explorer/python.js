@@ -1,0 +1,171 @@
+// The one Python of a page, which runs in a worker, and the fields that code is written in: for exercises.js and cells.js.
+(() => {
+  "use strict";
+  if (!window.loraPython) return;
+
+  const INDENT = "    ";
+  const root = new URL(document.documentElement.dataset.content_root || "./", location);
+  const address = (path) => new URL(path, root).href;
+  const { wheels, runtime, bytes, drawing: toDraw } = window.loraPython;
+
+  let worker, expected, calls = 0;
+  const waiting = new Map(); // what was asked of Python, by its number
+  const python = window.loraPage = { there: false, life: 0, start, stop, ask, field }; // a stop begins another life
+
+  // `drawing`: fetch matplotlib along with Python, instead of when code first needs it.
+  function start({ drawing = false } = {}) {
+    if (worker) return;
+    const started = worker = new Worker(address("_static/python-worker.js"));
+    worker.addEventListener("message", ({ data }) => started === worker && heard(data));
+    worker.addEventListener("error", () => stop("Python could not be started here. Try another browser, or take the exercises home."));
+    expected = bytes + (drawing ? toDraw : 0);
+    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), drawing });
+    loading(0);
+  }
+
+  function heard(data) {
+    if (data.stage) performance.mark(`python:${data.stage}`);
+    if (data.failed) stop(data.failed);
+    else if (data.loaded) loading(data.loaded);
+    else if (data.more) expected += toDraw;
+    else if (data.ready) {
+      python.there = true;
+      loading();
+    }
+    const asked = waiting.get(data.id);
+    if (!asked) return;
+    if (data.done) finish(data.id, data);
+    else if (data.began) {
+      const late = `${asked.name} has not returned for ${asked.seconds} seconds. Is there a loop that does not end?`;
+      if (asked.seconds) asked.late = setTimeout(() => stop(late), 1000 * asked.seconds);
+      loading();
+      asked.began?.();
+    } else asked.shown?.(data);
+  }
+
+  function finish(id, answer) {
+    const asked = waiting.get(id);
+    clearTimeout(asked.late);
+    waiting.delete(id);
+    asked.resolve(answer);
+  }
+
+  function stop(text) {
+    worker?.terminate();
+    worker = undefined;
+    python.there = false;
+    python.life++;
+    loading();
+    for (const id of [...waiting.keys()]) finish(id, { text, passed: false, stopped: true });
+  }
+
+  // What page.py answers to `what`. `began` is called when its code begins to run, which it may for `seconds`; `shown`
+  // with all that comes before the answer.
+  function ask(what, { name, seconds, began, shown } = {}) {
+    start();
+    return new Promise((resolve) => {
+      const id = ++calls;
+      waiting.set(id, { name, seconds, began, shown, resolve });
+      worker.postMessage({ id, ...what });
+    });
+  }
+
+  // How much of Python has come, where it is waited for; nothing once it is there.
+  function loading(loaded) {
+    for (const bar of document.querySelectorAll(".python-loading")) {
+      const progress = bar.querySelector("progress");
+      bar.hidden = loaded === undefined || !bar.closest(".used");
+      if (bar.hidden) continue;
+      const share = loaded / expected, megabytes = (n) => (n / 1e6).toFixed(0);
+      if (loaded && share < 0.99) progress.value = share;
+      else progress.removeAttribute("value"); // under way, how far is unknown
+      bar.querySelector("span").textContent = share < 0.99
+        ? `Loading Python: ${megabytes(loaded)} of ${megabytes(expected)} MB`
+        : "Starting Python";
+    }
+  }
+
+  // As if typed, so that the browser can undo it.
+  function put(area, text) {
+    if (document.execCommand("insertText", false, text)) return;
+    area.setRangeText(text, area.selectionStart, area.selectionEnd, "end");
+    area.dispatchEvent(new Event("input"));
+  }
+
+  // To the next column of four, or the selected lines; `back` takes the lines' indentation away.
+  function indent(area, back) {
+    const { value, selectionStart: from, selectionEnd: to } = area;
+    const start = value.lastIndexOf("\n", from - 1) + 1;
+    if (from === to && !back) return put(area, INDENT.slice((from - start) % INDENT.length));
+    const last = to > from && value[to - 1] === "\n" ? to - 1 : to;
+    const end = (value + "\n").indexOf("\n", last);
+    const lines = value.slice(start, end).split("\n");
+    const moved = lines.map((line) => (back ? line.replace(/^ {1,4}/, "") : line && INDENT + line));
+    const text = moved.join("\n");
+    if (text === lines.join("\n")) return;
+    area.setSelectionRange(start, end);
+    put(area, text);
+    const caret = Math.max(start, from - lines[0].length + moved[0].length);
+    area.setSelectionRange(from === to ? caret : start, from === to ? caret : start + text.length);
+  }
+
+  // A new line is indented as the one before it, and deeper after a colon.
+  function newLine(area) {
+    const line = area.value.slice(area.value.lastIndexOf("\n", area.selectionStart - 1) + 1, area.selectionStart);
+    put(area, `\n${line.match(/^ */)[0]}${/:\s*$/.test(line) ? INDENT : ""}`);
+  }
+
+  // Parts of Python that have a colour, in the classes of the site's style for code.
+  const WORDS = "and as assert async await break class continue def del elif else except finally for from global if import in is " +
+    "lambda nonlocal not or pass raise return try while with yield False None True";
+  const PARTS = new RegExp([
+    "(?<c1>#.*)",
+    `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
+    `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
+    "\\b(?<mi>\\d[\\w.]*)",
+  ].join("|"), "g");
+
+  function coloured(code) {
+    const parts = [];
+    let end = 0;
+    for (const found of code.matchAll(PARTS)) {
+      const [kind, text] = Object.entries(found.groups).find(([, text]) => text !== undefined);
+      const part = document.createElement("span");
+      part.className = kind;
+      part.textContent = text;
+      parts.push(code.slice(end, found.index), part);
+      end = found.index + text.length;
+    }
+    return [...parts, code.slice(end), "\n"];
+  }
+
+  // Make a field for code of a textarea: colours below its own letters, which are not seen; the keys of an editor.
+  function field(area, { run, check = run }) {
+    const box = document.createElement("div"), colours = document.createElement("pre");
+    box.className = "code-field";
+    colours.className = "highlight";
+    colours.ariaHidden = "true";
+    area.replaceWith(box);
+    box.append(colours, area);
+    const colour = () => colours.replaceChildren(...coloured(area.value));
+    area.addEventListener("input", colour);
+    colour();
+    let leaving = false; // after Escape, Tab leaves the field
+    area.addEventListener("keydown", (event) => {
+      if (event.isComposing || event.key === "Shift") return;
+      const indents = event.key === "Tab" && !leaving && !event.ctrlKey && !event.altKey && !event.metaKey;
+      leaving = event.key === "Escape";
+      if (!indents && (event.key !== "Enter" || event.altKey)) return;
+      event.preventDefault();
+      if (indents) indent(area, event.shiftKey);
+      else if (event.ctrlKey || event.metaKey) check();
+      else if (event.shiftKey) run();
+      else newLine(area);
+    });
+    area.addEventListener("blur", () => { leaving = false; });
+    return (code) => { // in place of what was written
+      area.value = code;
+      colour();
+    };
+  }
+})();
