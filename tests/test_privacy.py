@@ -18,7 +18,17 @@ FOUNDATION = {
     "lora_np.work",
 }
 # Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names so.
-OF_OTHERS = {"_replace", "_asdict", "_fields", "_make", "_field_defaults", "_fields_", "_exit", "_getframe", "_repr_html_"}
+OF_OTHERS = {
+    "_replace",
+    "_asdict",
+    "_fields",
+    "_make",
+    "_field_defaults",
+    "_fields_",
+    "_exit",
+    "_getframe",
+    "_repr_html_",
+}
 
 
 def private(name):

@@ -82,7 +82,8 @@ def lessons() -> None:
     """The executed notebooks, as pages and to take home, written only where they have changed."""
     home = {source.name: source.read_text("utf-8") for source in (ROOT / "notebooks").glob("*.ipynb")}
     pages = {
-        name: as_page(about.linked(text, PRACTICE), name.removesuffix(".ipynb")) for name, text in home.items()
+        name: as_page(about.linked(text, PRACTICE), name.removesuffix(".ipynb"))
+        for name, text in home.items()
     }
     for target, texts in ((DOCS / "lessons", pages), (MADE / "static" / "notebooks", home)):
         target.mkdir(parents=True, exist_ok=True)
