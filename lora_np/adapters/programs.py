@@ -161,8 +161,8 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
 
     family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
-    known = {field: count for field, count in heads.items() if type(count) is int and count > 0}
-    return {"model_type": family, **known}
+    said = {field: count for field, count in heads.items() if type(count) is int and count > 0}
+    return {"model_type": family, **said}
 
 
 def _families(architecture: object) -> list[str]:
