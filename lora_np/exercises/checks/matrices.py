@@ -192,17 +192,22 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
 def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     M, share = matrix_and_rank(draw)[0], draw.number("share", 0.01, 0.99)
     draw.assume(M.any())
-    kept = np.cumsum(np.square(np.linalg.svdvals(M))) / np.square(M).sum()
+    sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
+    plain, kept = (each / each[-1] for each in sums)
+    if draw.pick("between", (False, True)):  # where the values without squares say another rank
+        j = draw.whole("j", 0, len(kept) - 1)
+        share = float(plain[j] + kept[j]) / 2
     draw.assume(np.abs(kept - share).min() > 1e-3)
     exactly("the rank", answer(M, share), 1 + int(np.argmax(kept >= share)))
 
 
 def smallest_rank_all(draw: Draw, answer: Answer) -> None:
-    d, k = draw.sizes("dk", high=4)
+    d, k = draw.sizes("dk", 2, 4)
+    r = draw.whole("r", 1, min(d, k))
     M = np.zeros((d, k))
-    np.fill_diagonal(M, np.rint(draw.array("diagonal", min(d, k))))  # nothing is rounded here
-    draw.assume(M.any())
-    exactly("the rank", answer(scale(draw) * M, 1.0), int(np.count_nonzero(M)))
+    entries = 1 + np.rint(draw.array("diagonal", r, low=0, high=4))  # nothing is rounded here
+    np.fill_diagonal(M, [*entries, *np.zeros(min(d, k) - r)])
+    exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
 
 
 def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
