@@ -611,7 +611,7 @@ def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
     if way == "field":
         page.get_by_role("combobox", name="Model").fill(json.dumps(OWN))
     else:
-        page.get_by_text("A model of your own").click()
+        page.get_by_text("A model of your own", exact=True).click()
         if way == "file":
             page.set_input_files("#fit [name=file]", str(file))
         else:
@@ -622,7 +622,7 @@ def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
     assert show(page, "command").startswith("lora-np plan config.json --card ")
     assert len(here(page).split("config=")[1].split("&")[0]) < 200
     page.get_by_label("rank r").fill("3")
-    again = open_page(here(page).split("/", 3)[3])
+    again = open_page("use/" + here(page).split("/use/")[1])
     again.wait_for_function("document.querySelector('#fit').dataset.result")
     assert result(again) == result(page)
     assert again.locator(".fit-peft").inner_text() == page.locator(".fit-peft").inner_text()
@@ -653,7 +653,7 @@ def test_every_preset_can_be_packed_and_unpacked(open_page):
 @pages
 def test_a_config_that_is_wrong_says_so(open_page):
     page = open_page("use/fit.html")
-    page.get_by_text("A model of your own").click()
+    page.get_by_text("A model of your own", exact=True).click()
     config, error = page.locator("#fit [name=config]"), page.locator(".fit-error")
     for text, message in [
         ('{"model_type": "nothing"}', 'model_type must be .* got "nothing"'),
@@ -686,7 +686,7 @@ def test_two_settings_side_by_side(open_page):
     assert rows["method"] == ["LoRA", "QLoRA"]
     assert page.locator(".fit-kept strong").count() < len(rows)
     assert page.locator(".fit-row[data-kept]").count() == 1
-    again = open_page(here(page).split("/", 3)[3])
+    again = open_page("use/" + here(page).split("/use/")[1])
     again.locator(".fit-kept tbody tr").first.wait_for()
     assert again.locator(".fit-kept").inner_text() == page.locator(".fit-kept").inner_text()
     again.get_by_role("button", name="Swap").click()
