@@ -240,7 +240,7 @@ for n in replayed:
 olds, news = np.transpose(after)
 curves = {"old task": (replayed, olds), "new task": (replayed, news)}
 axes = lnp.plots.lines(curves, xlabel="old examples shown again", ylabel="accuracy, held out")
-print({n: f"{value:.0%}" for n, value in zip(replayed, olds, strict=True)})
+print({n: f"{value:.0%}" for n, value in zip(replayed.tolist(), olds, strict=True)})
 assert olds[3] > 0.85 > olds[0] + 0.3
 assert news[-1] > news[0] - 0.03
 

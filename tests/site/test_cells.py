@@ -1,6 +1,7 @@
 """Lessons run cell by cell in their own page: what comes out is what was recorded."""
 
 import json
+import re
 import time
 
 import numpy as np
@@ -59,7 +60,15 @@ OUTPUTS = """cells => cells.map((cell) => ({
 }))"""
 ALL_RAN = """() => [...document.querySelectorAll("article div.cell")].every((cell) => cell.dataset.state === "ran")
   || document.querySelector("[data-state=failed]")"""
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 MARKS = "performance.getEntriesByType('mark').map((mark) => [mark.name, mark.startTime / 1000])"
+
+
+def check_alike(recorded, now, where):
+    """The same words, and numbers within the rounding that training magnifies from one processor to another."""
+    then, now = ("\n".join(texts) for texts in (recorded, now))
+    assert NUMBER.sub("#", now) == NUMBER.sub("#", then), where
+    assert np.allclose(*([*map(float, NUMBER.findall(text))] for text in (now, then)), rtol=0.05), where
 
 
 @pytest.mark.parametrize("stem", few(STEMS, 12))
@@ -88,7 +97,8 @@ def test_a_lesson_runs_to_its_end_in_its_page_and_says_what_was_recorded(
         if now["sliders"]:  # where a figure was recorded
             assert len(then["pictures"]) == 1
             continue
-        assert then["varies"] or now["text"] == then["text"], f"cell {number}"
+        if not then["varies"]:
+            check_alike(then["text"], now["text"], f"cell {number}")
         assert [alt for alt, _ in now["pictures"]] == [alt for alt, _ in then["pictures"]], f"cell {number}"
         widths = [[width for _, width in one["pictures"]] for one in (then, now)]
         assert np.allclose(*widths, rtol=0.05), f"cell {number}"
