@@ -24,7 +24,8 @@ def named(render: Callable[..., str]) -> Callable[..., str]:
         text = render(*arguments)
         for side, name in NAMES.items():
             text = text.replace(f'<aside class="{side}', f'<aside aria-label="{name}" class="{side}')
-        return text
+        icons = 'class="content-icon-container"'  # to the page's source: outside of all landmarks
+        return text.replace(icons, f'{icons} role="navigation" aria-label="This page"')
 
     return with_names
 
