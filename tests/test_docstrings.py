@@ -45,11 +45,6 @@ WITHOUT_EXAMPLE = {
     "lora_np.cli.main": "ends the process",
     "lora_np.course.open_lab": "runs until somebody stops it",
     "lora_np.course.tour": "trains for many seconds; the page on it shows what it finds",
-    "lora_np.adapters.CheckedModule": "a row in the table of check",
-    "lora_np.adapters.ComparedPart": "a row in the table of diff",
-    "lora_np.adapters.InspectedModule": "a row in the table of inspect",
-    "lora_np.adapters.Overlapping": "a row in the table of overlap",
-    "lora_np.adapters.ResizedModule": "a row in the table of resize",
 }
 
 
