@@ -61,7 +61,7 @@
     for (const size of [optimizer.endsWith("8bit") && IN_8_BITS, optimizer.startsWith("paged") && PAGED].filter(Boolean)) {
       first.forEach(([numbers], i) => {
         const more = second[i][0] - numbers;
-        if (more > 0) falls.add(Math.min(Math.max(1 - whole(numbers - size, more), 1), end));
+        if (more > 0) falls.add(Math.max(Math.min(1 - whole(numbers - size, more), end), 1));
       });
     }
     const sorted = [...falls].sort((a, b) => a - b);

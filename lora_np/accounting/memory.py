@@ -374,7 +374,7 @@ def rank_within(counted_at: Callable[[int], LoraCount], room: int, training: Tra
     for size in filter(None, sizes):
         for (numbers, *_), (more, *_) in zip(_trained_tensors(one), _trained_tensors(two), strict=True):
             if more > numbers:
-                falls.add(min(max(1 - (numbers - size) // (more - numbers), 1), limit))
+                falls.add(max(min(1 - (numbers - size) // (more - numbers), limit), 1))
     for first, end in reversed([*pairwise(sorted(falls))]):
         if needed(first) <= room:
             return bisect_right(range(end), room, lo=first, key=needed) - 1

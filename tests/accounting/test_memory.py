@@ -325,3 +325,9 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
     both = count_flops(counted, context=sequence).total * batch * sequence
     # torch spares what lies below the lowest adapter, which is not counted as spared here
     assert expected + backward.get_total_flops() == pytest.approx(both, rel=0 if targets is None else 0.08)
+
+
+def test_a_model_without_rows_to_adapt_has_no_rank():
+    narrow = from_config({"model_type": "granite", "hidden_size": 4, "num_hidden_layers": 1})
+    asked = {"targets": ["q_proj", "v_proj"], "optimizer": "adamw_8bit", "context": 1}
+    assert largest_rank(narrow, budget="1 TB", **asked) == 0
