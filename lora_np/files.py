@@ -31,33 +31,29 @@ def target_path(path: StrPath) -> Path:
     return Path(path)
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A sibling of ``path`` to write into; it replaces ``path`` when the block ends without an error.
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """What ``write`` puts into a file, which is on the disk before it replaces an older one.
 
-    The sibling is locked meanwhile: an unlocked one was left by a killed run, and is removed by the next run
-    with the same ``path``.
+    It is written next to ``path`` and locked meanwhile: an unlocked one was left by a killed run, and is
+    removed by the next run with the same ``path``.
     """
-    prefix, suffix = f".{path.name[:100]}.", f".new{path.suffix}"  # matplotlib goes by the ending
+    prefix = f".{path.name[:100]}."
     if not path.parent.is_dir():
         code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(path.parent))
-    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}{re.escape(suffix)}"))
-    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}{suffix}")
-    lock: int | None = None
+    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.new"))
+    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}.new")
     try:
-        with named(path, stage):
-            lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with named(path, stage), open(stage, "xb") as file:
             if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield stage
+                fcntl.flock(file, fcntl.LOCK_EX)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
             if os.name == "nt":  # which renames no open file
-                os.close(lock)
-                lock = None
+                file.close()
             os.replace(stage, path)
     finally:
-        if lock is not None:
-            os.close(lock)
         stage.unlink(missing_ok=True)
 
 
@@ -81,14 +77,6 @@ def _clear(folder: Path, ours: re.Pattern[str]) -> None:
             with suppress(OSError), open(folder / name, "rb") as file:  # locked: another run is writing it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (folder / name).unlink(missing_ok=True)
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """What ``write`` puts into a file, which is on the disk before it replaces an older one."""
-    with whole(path) as stage, open(stage, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:

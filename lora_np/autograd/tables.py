@@ -10,13 +10,14 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from itertools import compress, count
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lora_np.autograd.engine import Node, Pull, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
+from lora_np.checks import close_names
 
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 
@@ -244,14 +245,11 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
         return function(*map(constants, args), **{name: constants(a) for name, a in kwargs.items()})
     if load_rules(function):
         return dispatch(function, args, kwargs)
-    from difflib import get_close_matches  # rarely needed
-
     name = name_of(function)
-    close = get_close_matches(name, known(), n=3, cutoff=0)
     raise TypeError(
-        f"{name} has no derivative here. Use a function that has one (close: {', '.join(close)}; all: "
-        "lora_np.autograd.known()), stop the gradient with lora_np.value(x), "
-        f"or add a row with lora_np.autograd.derivative({name}, ...)"
+        f"{name} has no derivative here. Use a function of lora_np.autograd.known(), stop the gradient with "
+        f"lora_np.value(x), or add a row with lora_np.autograd.derivative({name}, ...)"
+        f"{close_names(name, known())}"
     )
 
 
@@ -297,7 +295,10 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
             return row.composed(*args, **kwargs)
         wanted = [isinstance(a, Tensor) and a.level == level for a in args]
         targets = [a.node or a for a in compress(args, wanted)]
-        values = [a.data if w else as_array(function, i, a) for i, a, w in zip(count(), args, wanted)]
+        values = [a.data if w else a for a, w in zip(args, wanted, strict=True)]
+        for i, a in enumerate(values):
+            if isinstance(a, LISTS) and i not in row.fixed:
+                values[i] = np.asarray(a)  # refused by a Tensor inside
         if any(isinstance(a, Tensor) for a in values):
             forward = function  # which remembers the step for them, too
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
@@ -346,17 +347,6 @@ def each_of(rule: Rule) -> Callable[..., Pull]:
 
 LISTS = (list, tuple)
 HOLDERS = (Tensor, *LISTS)
-
-
-def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
-    """What ``function`` gets for a list or tuple instead of an array."""
-    row = DERIVATIVES[function]
-    if not isinstance(a, LISTS) or i in row.fixed:
-        return a
-    if not holds_tensor(a):
-        return np.asarray(a)
-    name = list(parameters(function))[0 if row.spread else i]
-    raise TypeError(f"{row.name}: {name} is a {type(a).__name__} of Tensors; make it one with np.stack")
 
 
 def holds_tensor(a: Any) -> bool:

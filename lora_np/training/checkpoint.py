@@ -63,10 +63,6 @@ class Checkpoint:
 
     path: Path
     identity: dict[str, str]
-    every: int
-
-    def __post_init__(self) -> None:
-        whole_number("checkpoint_every", self.every)
 
     def begin(self, training: Any, *, resume: bool) -> None:
         """Continue from the file if it exists and resuming was requested."""
@@ -193,14 +189,11 @@ def short(text: Any, other: Any) -> str:
 ATOMS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
 PARTS: dict[type, Callable[[Any], Any]] = {  # the built-in values that subclasses are made of
     types.MethodType: lambda thing: (thing.__self__, thing.__func__),
-    types.MappingProxyType: dict,
     staticmethod: lambda thing: thing.__func__,
     classmethod: lambda thing: thing.__func__,
     functools.cached_property: lambda thing: thing.func,
     property: lambda thing: (thing.fget, thing.fset, thing.fdel),
     np.ndarray: lambda thing: thing.view(np.ndarray),
-    set: lambda thing: set(set.__iter__(thing)),
-    frozenset: lambda thing: frozenset(frozenset.__iter__(thing)),
 }
 DULL = {  # class attributes that no number depends on, or that are described as fields
     *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__"),
@@ -251,12 +244,12 @@ def describe(thing: Any) -> str:
     Examples
     --------
     >>> describe([np.tanh, 0.5, np.dtype("float32")])
-    "[numpy.tanh, 0.5, dtype('float32')]"
+    "list[numpy.tanh, 0.5, dtype('float32')]"
     >>> describe(lambda x: x**2) == describe(lambda x: x**3)
     False
     >>> a, b = [1], [1]
     >>> describe([a, b, a]), describe([a, b, b])
-    ('[[1], [1], #1]', '[[1], [1], #2]')
+    ('list[list[1], list[1], #1]', 'list[list[1], list[1], #2]')
     """
     return Description().of(thing)
 
@@ -274,10 +267,6 @@ class Description:
         kind = type(thing)
         if kind in ATOMS:  # and hex, since Python refuses to print a long number
             return hex(thing) if kind is int and abs(thing) >= 2**64 else repr(thing)
-        if kind is tuple:  # equal ones may be one object or several, as the compiler likes
-            return f"({self.all(thing)})"
-        if kind is frozenset:
-            return f"frozenset({self.all(sorted(thing, key=describe))})"
         if isinstance(thing, (np.generic, np.dtype)) and kind.__module__.startswith("numpy"):
             exact = thing.tobytes().hex() if isinstance(thing, np.void) else repr(thing)
             return exact if isinstance(thing, np.dtype) else f"{thing.dtype} {exact}"
@@ -285,8 +274,11 @@ class Description:
             return self.module(thing, set())
         if (name := named(thing)) is not None:
             return name
+        # Equal tuples may be one object or several, as the compiler likes.
+        if kind not in (tuple, frozenset) and (number := self.repeats(id(thing), thing)) is not None:
+            return number
         try:
-            return self.repeats(id(thing), thing) or self.first(kind, thing)
+            return self.first(kind, thing)
         except RecursionError:
             raise UnknownIdentityError(f"a {kind.__qualname__} is nested too deep to be recognised") from None
 
@@ -310,19 +302,17 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind is list:
-            return f"[{self.all(thing)}]"
-        if kind is set:  # whose own order depends on the process
-            return f"{{{self.all(sorted(thing, key=describe))}}}"
+        if kind in (set, frozenset):  # whose own order depends on the process
+            thing = sorted(thing, key=describe)
+        if kind in (tuple, list, set, frozenset):
+            return f"{kind.__name__}[{self.all(thing)}]"
         if kind is dict:
             return f"{{{', '.join(f'{self.of(k)}: {self.of(v)}' for k, v in thing.items())}}}"
         if kind is types.FunctionType:
             return self.function(thing)
         if kind in PARTS:
             return f"{kind.__name__} {self.of(PARTS[kind](thing))}"
-        if isinstance(thing, type):
-            return self.class_(thing)
-        return self.object_(kind, thing)
+        return self.class_(thing) if isinstance(thing, type) else self.object_(kind, thing)
 
     def object_(self, kind: type, thing: Any) -> str:
         """Its class, its attributes, and the value it is based on or what pickle would keep of it."""
@@ -486,13 +476,8 @@ def version_of(module: str | None) -> str | None:
         return ""
     if not {"site-packages", "dist-packages"} & set(Path(file).parts):
         return None
-    from importlib import metadata  # slow to import, rarely needed
-
-    try:
-        return f" {metadata.version(top)}"
-    except metadata.PackageNotFoundError:
-        version = getattr(found, "__version__", None)
-        return None if version is None else f" {version}"
+    version = getattr(found, "__version__", None)
+    return None if version is None else f" {version}"
 
 
 def codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -506,9 +491,8 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
 def imported(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.ModuleType]:
     """Modules that a function imports when it is called."""
     for inner in codes(code):
-        before: list[Any] = [None, None]
-        for step in dis.get_instructions(inner):
+        steps = list(dis.get_instructions(inner))
+        for level, _, step in zip(steps, steps[1:], steps[2:], strict=False):
             if step.opname == "IMPORT_NAME":
                 with suppress(ImportError):  # a library that is not installed
-                    yield import_module("." * before[-2] + step.argval, where.get("__package__"))
-            before.append(step.argval)
+                    yield import_module("." * level.argval + step.argval, where.get("__package__"))
