@@ -189,6 +189,7 @@ def short(text: Any, other: Any) -> str:
 ATOMS = (type(None), type(...), type(NotImplemented), bool, int, float, complex, str, bytes)
 PARTS: dict[type, Callable[[Any], Any]] = {  # the built-in values that subclasses are made of
     types.MethodType: lambda thing: (thing.__self__, thing.__func__),
+    types.MappingProxyType: dict,
     staticmethod: lambda thing: thing.__func__,
     classmethod: lambda thing: thing.__func__,
     functools.cached_property: lambda thing: thing.func,
