@@ -64,6 +64,17 @@ def whole_numbers(name: str, value: object) -> tuple[int, ...]:
     return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
+def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
+    """``values`` as an array, if each is a whole number from 0 to ``count - 1``."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}")
+    wrong = array[(array < 0) | (array >= count)]
+    if wrong.size:
+        raise ValueError(f"{name} must be between 0 and {count - 1}, got {wrong[0]}")
+    return array
+
+
 def matrix(name: str, value: npt.ArrayLike) -> Array:
     """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
 

@@ -155,11 +155,8 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
 
 
 def within(a: Array, low: Any, high: Any) -> Any:
-    above = True if low is None else np.greater_equal(a, low)
-    if high is None:
-        return above
-    below = above & np.less_equal(a, high)
-    return below if low is None else below & np.less(low, high)
+    low, high = -np.inf if low is None else low, np.inf if high is None else high
+    return np.greater_equal(a, low) & np.less_equal(a, high) & np.less(low, high)
 
 
 def crossed(low: Any, high: Any) -> Any:

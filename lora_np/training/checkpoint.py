@@ -19,7 +19,6 @@ import types
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +30,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, brief, finite, whole_number
 from lora_np.files import write_whole
 from lora_np.hub import open_regular
+from lora_np.nn import trainable
 from lora_np.version import __version__
 
 FORMAT = 2
@@ -53,19 +53,14 @@ class CheckpointError(ValueError):
     """
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """A file that a run saves itself to.
+    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for it.
 
-    ``identity`` says what must be the same for the file to fit, each as a short text. A ``training`` is
-    that of ``fitting.py``.
+    A ``training`` is that of ``fitting.py``.
     """
 
-    path: Path
-    identity: dict[str, str]
-
-    def begin(self, training: Any, *, resume: bool) -> None:
-        """Continue from the file if it exists and resuming was requested."""
+    def __init__(self, path: Path, training: Any, *, resume: bool) -> None:
+        self.path, self.training, self.identity = path, training, identity(training)
         if not self.path.absolute().parent.is_dir():
             raise ValueError(f"{self.path.parent}: no such directory to write {self.path.name} into")
         if not self.path.exists():
@@ -81,12 +76,13 @@ class Checkpoint:
                     difference = f"what differs is {name}"
                 raise CheckpointError(f"{self.path} belongs to another run: {difference}")
         try:
-            self.restore(training, arrays, facts)
+            self.restore(arrays, facts)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
             raise self.damaged(error) from None
 
-    def restore(self, training: Any, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+    def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
         """Restore what was saved, once all of it has been checked: completely or not at all."""
+        training = self.training
         for name, current in moved_by(training).items():
             fits(name, arrays[name], current)
         lowest = [arrays[name] for name in sorted(arrays) if name.startswith("lowest.")]
@@ -136,8 +132,9 @@ class Checkpoint:
             "once was one, delete it to start again"
         )
 
-    def save(self, training: Any) -> None:
+    def save(self) -> None:
         """Write the state of the run, after a step."""
+        training = self.training
         arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
         arrays |= {f"lowest.{i:04}": values for i, values in enumerate(training.lowest)}
         facts = {
@@ -151,6 +148,28 @@ class Checkpoint:
         }
         arrays["facts"] = np.array(json.dumps(facts, default=np.ndarray.tolist))
         write_whole(self.path, lambda file: np.savez(file, **arrays))
+
+
+def identity(training: Any) -> dict[str, str]:
+    """What must be the same for a checkpoint to fit, each in words."""
+    settings = {
+        **training.data.identity,
+        "validation": training.data.validation,
+        "model": training.model,
+        "optimizer": training.run.optimizer,
+        "clip": training.run.clip,
+        "accumulate": training.accumulate,
+        "patience": training.patience,
+    }
+    leaves = trainable(training.model)
+    run = Description(apart=[leaf for _, leaf in leaves])
+    return {
+        "versions": versions(),
+        **{name: run.of(setting) for name, setting in settings.items()},
+        **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
+        "generator": type(training.rng.bit_generator).__name__,
+        "the state of rng": describe(training.rng.bit_generator.state),
+    }
 
 
 def moved_by(training: Any) -> dict[str, Array]:

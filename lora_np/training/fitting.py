@@ -211,8 +211,7 @@ def fit(
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
 
-        store = Checkpoint(target_path(checkpoint), training.identity)
-        store.begin(training, resume=resume)
+        store = Checkpoint(target_path(checkpoint), training, resume=resume)
 
     interrupted = False
     begin = time.perf_counter()
@@ -236,7 +235,7 @@ def fit(
                 training.run.step()
                 bar.update()
                 if store is not None and ((step + 1) % twentieth == 0 or step + 1 == steps):
-                    store.save(training)
+                    store.save()
             training.validate(sample, bar)
             for bank, values in zip(training.run.banks, training.lowest, strict=False):
                 bank.values[...] = values
@@ -261,30 +260,6 @@ class Training:
         """Validations since the one with the lowest loss."""
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What must be the same for a checkpoint to fit, each in words."""
-        from lora_np.training.checkpoint import Description, describe, digest, versions
-
-        settings = {
-            **self.data.identity,
-            "validation": self.data.validation,
-            "model": self.model,
-            "optimizer": self.run.optimizer,
-            "clip": self.run.clip,
-            "accumulate": self.accumulate,
-            "patience": self.patience,
-        }
-        leaves = trainable(self.model)
-        run = Description(apart=[leaf for _, leaf in leaves])
-        return {
-            "versions": versions(),
-            **{name: run.of(setting) for name, setting in settings.items()},
-            **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
-            "generator": type(self.rng.bit_generator).__name__,
-            "the state of rng": describe(self.rng.bit_generator.state),
-        }
 
     def gradients(self, goal: float) -> float:
         """Compute the gradients of the next step, leave them in the leaves, and return its loss.
