@@ -70,7 +70,7 @@ def named(path: Path, stage: Path) -> Iterator[None]:
 
 
 def _clear(folder: Path, ours: re.Pattern[str]) -> None:
-    if fcntl is None or not folder.is_dir():
+    if fcntl is None:
         return
     for name in os.listdir(folder):
         if ours.fullmatch(name) and (folder / name).is_file():
@@ -96,17 +96,12 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]
-    begun: list[Path] = []
-    with ExitStack() as folders:
-        try:
-            for path in written:
-                folders.enter_context(_parents(path))
-                write_text(path, files[path])
-                begun.append(path)
-        except BaseException:
-            for path in begun:
-                path.unlink(missing_ok=True)
-            raise
+    with ExitStack() as folders, ExitStack() as undo:
+        for path in written:
+            folders.enter_context(_parents(path))
+            write_text(path, files[path])
+            undo.callback(path.unlink, missing_ok=True)
+        undo.pop_all()
     return written, kept
 
 
@@ -231,24 +226,21 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
         name = f".{target.name[:100]}.{key}"
         return target.with_name(f"{name}.new"), target.with_name(f"{name}.old")
 
-    try:
+    with os.fdopen(lock, "rb+", buffering=0) as file:
         if dead:
             _undo(*places(dead), target)
         key = os.urandom(16).hex()
         stage, aside = places(key)
         try:
-            os.lseek(lock, 0, os.SEEK_SET)
-            os.write(lock, key.encode())
+            file.seek(0)
+            file.write(key.encode())
             os.fsync(lock)
             yield stage, aside
         finally:
-            if stage.exists():
-                _remove(stage, ignore_errors=True)
+            _remove(stage, ignore_errors=True)
             if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
                 with suppress(OSError):
                     path.unlink()
-    finally:
-        os.close(lock)
 
 
 def _locked(path: Path, target: Path) -> tuple[int, str]:

@@ -421,16 +421,12 @@ def safe(name: str) -> str:
 
 def attributes_of(thing: Any) -> dict[str, Any]:
     """What an object holds in slots and in its dict, without cached properties."""
-    held, dull = dict(getattr(thing, "__dict__", {})), set(DULL)
-    for base in type(thing).__mro__:
-        for name, member in vars(base).items():
-            if isinstance(member, functools.cached_property):
-                dull.add(name)
-            # a type in C has members without slots, whose values may be addresses
-            elif isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base):
-                with suppress(AttributeError):
-                    held[name] = getattr(thing, name)
-    return {name: held[name] for name in sorted(held) if name not in dull}
+    state: Any = object.__getstate__(thing)
+    parts = state if isinstance(state, tuple) else (state,)
+    held = {name: part[name] for part in parts if part for name in part}
+    members = {name: member for base in reversed(type(thing).__mro__) for name, member in vars(base).items()}
+    cached = {name for name, member in members.items() if isinstance(member, functools.cached_property)}
+    return {name: held[name] for name in sorted(held.keys() - cached - DULL)}
 
 
 def pickled(thing: Any) -> list[Any] | None:
