@@ -204,8 +204,6 @@ def adapted_gradients(
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Any, ...]:
-        gA: Any
-        gB: Any
         gx: Any = product(g, merged) if for_x and merged is not None else None
         gW: Any = sum_of_outer(g, x) if for_W or by_W else None
         if by_W:

@@ -76,32 +76,31 @@ def check_derivative(
         raise TypeError("check_derivative needs at least one argument of real numbers")
     plain = value(f(*points))
     worst = 0.0
-    for i in real:
-        for _ in range(directions):
-            v = rng.standard_normal(np.shape(points[i]))
-            Jv = (value(f(*moved(points, i, step * v))) - value(f(*moved(points, i, -step * v)))) / (2 * step)
-            w = rng.standard_normal(Jv.shape)
-            x = Tensor(points[i])
-            y = f(*points[:i], x, *points[i + 1 :])
-            same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
-            if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
-                raise AssertionError(f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}")
-            if isinstance(y, Tensor):
-                y.backward(w)
-            if x.grad is not None:
-                same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
-            expected = float(np.sum(w * Jv))
-            got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
-            # The possible error of the difference of two rounded results.
-            noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * plain))) / step
-            scale = max(float(np.sum(np.abs(w * Jv))), step)
-            error = (abs(got - expected) - noise) / scale
-            if not error <= tolerance:
-                raise AssertionError(
-                    f"derivative of argument {i} is off by {error:.1e} (allowed {tolerance:.0e}): "
-                    f"<w, J v> is {expected:.9g} by finite differences, <J^T w, v> is {got:.9g} by backward()"
-                )
-            worst = max(worst, error)
+    for i in np.repeat(real, directions).tolist():
+        v = rng.standard_normal(np.shape(points[i]))
+        Jv = (value(f(*moved(points, i, step * v))) - value(f(*moved(points, i, -step * v)))) / (2 * step)
+        w = rng.standard_normal(Jv.shape)
+        x = Tensor(points[i])
+        y = f(*points[:i], x, *points[i + 1 :])
+        same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
+        if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
+            raise AssertionError(f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}")
+        if isinstance(y, Tensor):
+            y.backward(w)
+        if x.grad is not None:
+            same_kind(f"the gradient of argument {i}", x.grad, "the argument", points[i])
+        expected = float(np.sum(w * Jv))
+        got = 0.0 if x.grad is None else float(np.sum(x.grad * v))
+        # The possible error of the difference of two rounded results.
+        noise = 8 * float(np.finfo(np.float64).eps) * float(np.sum(np.abs(w * plain))) / step
+        scale = max(float(np.sum(np.abs(w * Jv))), step)
+        error = (abs(got - expected) - noise) / scale
+        if not error <= tolerance:
+            raise AssertionError(
+                f"derivative of argument {i} is off by {error:.1e} (allowed {tolerance:.0e}): "
+                f"<w, J v> is {expected:.9g} by finite differences, <J^T w, v> is {got:.9g} by backward()"
+            )
+        worst = max(worst, error)
     if order > 1:
         w = rng.standard_normal(plain.shape)
         options: Any = {"step": step, "tolerance": tolerance, "directions": directions, "rng": rng}

@@ -297,12 +297,9 @@ class Bank:
             if leaf.data is not values:  # the leaf has been given another array meanwhile
                 values[...] = leaf.data
                 leaf.data = values
-            if leaf.grad is None:
-                gradient[...] = 0
-            else:
-                gradient[...] = leaf.grad
-                leaf.grad = None
-                found = True
+            found |= leaf.grad is not None
+            gradient[...] = 0 if leaf.grad is None else leaf.grad
+            leaf.grad = None
         return found
 
 
@@ -346,11 +343,9 @@ class Run:
                 known = ", ".join(path for path, _ in tensors[:6])
                 raise ValueError(f"the pattern {min(unused)!r} of Groups fits no leaf; leaves: {known}")
         keep_pages()
-        self.optimizer = optimizer
-        self.model = model
+        self.optimizer, self.model, self.steps = optimizer, model, 0
         self.clip = None if clip is None else number("clip", clip, minimum=0, open_minimum=True)
         self.banks = [Bank(part, leaves) for part, leaves in parts.values()]
-        self.steps = 0
 
     @property
     def nbytes(self) -> int:

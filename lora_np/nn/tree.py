@@ -43,13 +43,11 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     W (2, 3)
     b (2,)
     """
-    places: dict[int, list[str]] = {}
-    arrays: dict[int, Tensor | Array | Quantised] = {}
+    found: dict[int, tuple[list[str], Tensor | Array | Quantised]] = {}
     for path, node in walk(tree):
         if isinstance(node, LEAVES):
-            places.setdefault(id(node), []).append(path)
-            arrays[id(node)] = node
-    return [(" = ".join(places[key]), array) for key, array in arrays.items()]
+            found.setdefault(id(node), ([], node))[0].append(path)
+    return [(" = ".join(paths), array) for paths, array in found.values()]
 
 
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
@@ -109,19 +107,20 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
     done: dict[int, Any] = {}
 
     def rewrite(path: str, node: Any) -> Any:
-        new = f(path, node) if isinstance(node, kind) else rebuilt(node, path)
+        if isinstance(node, kind):
+            new = f(path, node)
+        else:
+            changed = {}
+            for name, child in children(node):
+                if type(child) in SETTINGS or (isinstance(child, LEAVES) and not isinstance(child, kind)):
+                    continue
+                place = f"{path}.{name}" if path else name
+                other = done[id(child)] if id(child) in done else rewrite(place, child)
+                if other is not child:
+                    changed[name] = other
+            new = with_children(node, changed) if changed else node
         done[id(node)] = new
         return new
-
-    def rebuilt(node: Any, path: str) -> Any:
-        changed = {}
-        for name, child in children(node):
-            if type(child) in SETTINGS or (isinstance(child, LEAVES) and not isinstance(child, kind)):
-                continue
-            new = done[id(child)] if id(child) in done else rewrite(f"{path}.{name}" if path else name, child)
-            if new is not child:
-                changed[name] = new
-        return with_children(node, changed) if changed else node
 
     result: T = rewrite("", tree)
     return result

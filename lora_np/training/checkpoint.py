@@ -71,10 +71,9 @@ class Checkpoint:
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
-                difference = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                if name.startswith("the "):  # too long to show
-                    difference = f"what differs is {name}"
-                raise CheckpointError(f"{self.path} belongs to another run: {difference}")
+                both = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
+                said = f"what differs is {name}" if name.startswith("the ") else both  # too long to show
+                raise CheckpointError(f"{self.path} belongs to another run: {said}")
         try:
             self.restore(arrays, facts)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
@@ -120,8 +119,6 @@ class Checkpoint:
                 raise ValueError(f"format {facts['format']}, not {FORMAT}")
             if facts["sum"] != digest(*arrays.values()):
                 raise ValueError("its sum does not match its content")
-        except FileNotFoundError:
-            raise
         except Exception as error:  # whatever zipfile, zlib and NumPy raise for arbitrary bytes
             raise self.damaged(error) from None
         return arrays, facts
