@@ -43,15 +43,13 @@ def tree_spec(model: Any) -> ModelSpec:
 
 def _modules(model: Any) -> Iterator[ModuleSpec]:
     """Layers, and every array outside them as a bare parameter."""
-    nodes = walk(model)
-    first = {id(node): path for path, node in reversed(nodes)}
-    paths = dict(nodes)
+    paths = dict(walk(model))
     seen: set[int] = set()
     for module in layer_specs(model):
         layer = paths[module.name]
-        if first[id(layer)] == module.name:  # a layer in several places is one
+        if id(layer) not in seen:  # a layer in several places is one
             yield module._replace(name=module.name or "W")
-            seen |= {id(layer.W), id(getattr(layer, "b", None))}
+            seen |= {id(layer), id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
             yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)

@@ -15,9 +15,9 @@ from typing import Any, get_args
 from lora_np import hub
 from lora_np.checks import StrPath
 from lora_np.hub import HubError, ModelDirectory
-from lora_np.models.families import build_spec, family_names
-from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
-from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
+from lora_np.models.families import family_names, from_config
+from lora_np.models.names import NameMap, Place, fused_names, names_are_known
+from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 
 HEAD = "lm_head.weight"
 _HEAD = HEAD.removesuffix(".weight")
@@ -65,7 +65,7 @@ class OpenModel(ModelDirectory):
     def described(self) -> ModelSpec | None:
         """The model as its family describes it, if one does."""
         try:
-            return build_spec(self.config) if self.config.get("model_type") in family_names() else None
+            return from_config(self.config) if self.config.get("model_type") in family_names() else None
         except (TypeError, ValueError):  # an architecture or fields that the family does not have
             return None
 
@@ -126,7 +126,7 @@ class OpenModel(ModelDirectory):
         """Whether a config can say that the `tied` parameters have their own numbers."""
         if self.described is None:
             return "others" not in self.sharing
-        return not any(module.tied for module in build_spec(untied(self.config)).groups)
+        return not any(module.tied for module in from_config(untied(self.config)).groups)
 
     @cached_property
     def table(self) -> str | None:
@@ -339,15 +339,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
             # a checkpoint does not hold a head that is the embedding
             modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
-    return ModelSpec(
-        title or str(path),
-        tuple(fold(modules)),
-        family=family,
-        default_targets=default_targets(family),
-        fused=fused or None,
-        assumed=_ASSUMED if known is None else _KNOWN.format(family),
-        quantised=quantised_size(few),
-    )
+    assumed = _ASSUMED if known is None else _KNOWN.format(family)
+    bits = quantised_size(few)
+    return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=bits)
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:

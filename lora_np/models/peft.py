@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -336,9 +336,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha}
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
-    check_values(new, f"{path}: ")
-    said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
-    return replace(said, raw={**raw, **new})
+    return parse(path, {**raw, **new})
 
 
 def checked_alpha(alpha: object) -> float:

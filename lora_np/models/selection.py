@@ -66,11 +66,8 @@ def pick(
     spec: ModelSpec,
     targets: Targets | None,
     *,
-    saved: Collection[str] = (),
-    exclude: str | Sequence[str] = (),
-    layers: int | Sequence[int] = (),
-    layers_pattern: str | Sequence[str] = (),
     target_parameters: Collection[str] = (),
+    **filters: Any,
 ) -> list[Pick]:
     """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
 
@@ -80,16 +77,10 @@ def pick(
         The model.
     targets : str, iterable of str, callable or None
         As PEFT reads them; None takes the family's default. A function is called with (name, ModuleSpec).
-    saved : collection of str
-        Ends of names that ``modules_to_save`` trains in full.
-    exclude : str or sequence of str
-        Modules to leave out: ends of names, or one expression.
-    layers : int or sequence of int
-        Of modules that a list names, only those in the layers of these numbers.
-    layers_pattern : str or sequence of str
-        The names of the lists of layers that ``layers`` counts; by default any.
     target_parameters : collection of str
         Ends of the names of parameters to adapt directly. With them ``targets`` may be empty.
+    **filters
+        ``exclude``, ``layers``, ``layers_pattern`` and ``saved``, as `matcher` takes them.
 
     Returns
     -------
@@ -118,12 +109,11 @@ def pick(
             )
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
-    elif layers != ():
+    elif filters.get("layers", ()) != ():
         raise ValueError("layers needs a list of targets: an expression says itself which layers it means")
-    if layers_pattern and layers == ():
+    if filters.get("layers_pattern") and filters.get("layers", ()) == ():
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     targets, fused = _unfused(spec, targets)
-    filters = {"exclude": exclude, "layers": layers, "layers_pattern": layers_pattern, "saved": saved}
     picks = _pick_modules(spec, targets, filters) if targets else []
     parameters = _pick_parameters(spec, target_parameters, fused, {each.module for each in picks})
     if not picks and not parameters:
@@ -201,7 +191,7 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     listed = targets if isinstance(targets, list) else []
     groups = spec.groups
     # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
-    alike = (listed or all_linear) and not any(filters.values()) and filters["layers"] == ()
+    alike = (listed or all_linear) and not any(filters.values()) and filters.get("layers", ()) == ()
     if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
         groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
     paths = _paths(groups)
@@ -310,11 +300,9 @@ def _pick_parameters(
         target = min(said[chosen[0]])
         found |= {each for name in chosen for each in said[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
-            from lora_np.table import shape_text  # what has names need not know of tables
-
             raise ValueError(
                 f"target_parameters: {target!r} is {pick.path(chosen[0])}, a {module.kind} of shape "
-                f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
+                f"{module.shape}; matrices and stacks of matrices can be adapted"
             )
         if module in taken:
             raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
@@ -475,10 +463,9 @@ def checked_names(targets: Iterable[str]) -> list[str]:
     --------
     matcher : Which modules they mean.
     """
-    try:
-        names = list(targets)
-    except TypeError:
-        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}") from None
+    if not isinstance(targets, Iterable):
+        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}")
+    names = list(targets)
     if not names:
         raise ValueError("targets must name at least one module, got an empty list")
     for name in names:
