@@ -14,14 +14,11 @@ from lora_np.table import Table, decimal_bytes
 
 def tree_count(model: Any) -> tuple[int, int, int, Table]:
     """Trainable numbers, all numbers, their bytes, and a table with a row for each array."""
-    rows = []
-    nbytes = 0
+    rows, nbytes = [], 0
     for path, leaf in leaves(model):
         nbytes += (leaf if isinstance(leaf, Quantised) else value(leaf)).nbytes
-        numbers = leaf.size
-        free = isinstance(leaf, Tensor)
-        shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append((path, shape, numbers if free else 0, 0 if free else numbers))
+        free = leaf.size if isinstance(leaf, Tensor) else 0
+        rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
     if not rows:
         raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
     trainable = sum(row[2] for row in rows)

@@ -58,10 +58,12 @@ def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
     if values.get("model_type") is None:
         raise ValueError("model_type is missing: it says which family a config.json is of, such as 'llama'")
     family = family_of(str(values["model_type"]))
-    architecture, task = _architecture(values), family.tasks[0]
-    if architecture:
+    names, task = values.get("architectures") or [""], family.tasks[0]
+    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
+        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
+    if names[0]:
         known = [family.classes + task for task in family.tasks]
-        task = choice("architecture", architecture, known).removeprefix(family.classes)
+        task = choice("architecture", names[0], known).removeprefix(family.classes)
     return _evaluated(family, values, task, name or family.name)[0]
 
 
@@ -74,14 +76,6 @@ def _evaluated(family: Family, values: _Table, task: str, name: str) -> tuple[Mo
     chosen = next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0)
     facts = {"layers": tuple(layers), "experts_per_token": chosen, "positions": _positions(values, env)}
     return of_family(name, modules, family.name, **facts), env
-
-
-def _architecture(values: Mapping[str, Any]) -> str:
-    """The class that a config names first; empty if it names none."""
-    names = values.get("architectures") or [""]
-    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
-        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
-    return names[0]
 
 
 @cache
@@ -250,9 +244,8 @@ def family_of(name: str) -> Family:
     """
     if name not in family_names():
         raise ValueError(
-            f"model_type must be one of the {len(family_names())} that lora-np count --list shows, got "
-            f"{shown(name)}. Any other model can be counted from its *.safetensors files (headers "
-            "only), or from an object with named_modules(), such as a torch model on the meta device"
+            f"model_type must be one of those that lora-np count --list shows, got {shown(name)}. Any other "
+            "model is counted from its *.safetensors files, or an object with named_modules() as torch's have"
         )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}

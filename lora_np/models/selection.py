@@ -227,10 +227,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         names = shown.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
-            raise ValueError(
-                f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
-                "their weights without calling them; name other modules"
-            )
+            names = " and no ".join(_UNCALLED)
+            raise ValueError(f"targets: PEFT adapts no {names} in a {spec.family} model; name other modules")
         if chosen:
             picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
     return picks
@@ -300,10 +298,8 @@ def _pick_parameters(
         target = min(said[chosen[0]])
         found |= {each for name in chosen for each in said[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
-            raise ValueError(
-                f"target_parameters: {target!r} is {pick.path(chosen[0])}, a {module.kind} of shape "
-                f"{module.shape}; matrices and stacks of matrices can be adapted"
-            )
+            what = f"a {module.kind} of shape {module.shape}"
+            raise ValueError(f"target_parameters: {target!r} is {what}, neither a matrix nor a stack of them")
         if module in taken:
             raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
         times = max(fused.get(each, 1) for each in ends(pick.path(chosen[0])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -59,7 +60,9 @@ def describe(source: object) -> ModelSpec:
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        return _from_headers(path)
+        from lora_np.models.checkpoint import from_safetensors
+
+        return from_safetensors(path)
     if path.suffix == ".json":
         name = path.parent.name if path.name == "config.json" else path.stem
         return from_config(hub.read_json(path), name=name)
@@ -79,10 +82,12 @@ def describe(source: object) -> ModelSpec:
 
 def _from_directory(path: Path) -> ModelSpec:
     """From the config if its family is described, otherwise from headers if there are weights."""
+    from lora_np.models.checkpoint import few_bits, from_safetensors, open_model, quantised_size
+
     if (path / "adapter_config.json").is_file():
         raise ValueError(f"{path} is an adapter: to count it, give its base, and it as the config (--config)")
     if not (path / "config.json").is_file():
-        return _from_headers(path)
+        return from_safetensors(path)
     config = hub.read_json(path / "config.json")
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
@@ -90,24 +95,12 @@ def _from_directory(path: Path) -> ModelSpec:
         files = [path]
     if kind in family_names() or len(files) != 1:
         spec = from_config(config, name=path.name)
-        return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
-    spec = _from_headers(files[0])
+        if "quantization_config" in config:
+            with suppress(hub.HubError, OSError):  # the count needs no weights: some may be missing
+                return replace(spec, quantised=quantised_size(few_bits(open_model(path))))
+        return spec
+    spec = from_safetensors(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
-
-
-def _from_headers(path: Path) -> ModelSpec:
-    from lora_np.models.checkpoint import from_safetensors
-
-    return from_safetensors(path)
-
-
-def _bits_of(path: Path) -> tuple[int, int]:
-    from lora_np.models.checkpoint import few_bits, open_model, quantised_size
-
-    try:
-        return quantised_size(few_bits(open_model(path)))
-    except (hub.HubError, OSError):  # the count needs no weights: some may be missing
-        return 0, 0
 
 
 def _from_gguf(path: Path) -> ModelSpec:
