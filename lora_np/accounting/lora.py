@@ -117,10 +117,8 @@ class LoraCount(Shown):
     @property
     def peft_line(self) -> str:
         """The line printed by PEFT's ``print_trainable_parameters()``, character for character."""
-        return (
-            f"trainable params: {self.trainable:,d} || all params: {self.total:,d} || "
-            f"trainable%: {self.percent:.4f}"
-        )
+        counts = f"trainable params: {self.trainable:,d} || all params: {self.total:,d}"
+        return f"{counts} || trainable%: {self.percent:.4f}"
 
     @property
     def verdict(self) -> str:
@@ -402,9 +400,8 @@ def count_model(
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
     biases = _bias_size(spec, bias, adapters, saved)
-    return LoraCount(
-        spec, rank, tuple(adapters), copies, biases, experts if has_experts else "", dora, frozen
-    )
+    convention = experts if has_experts else ""
+    return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
 OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank", "exclude", "layers", "layers_pattern")
@@ -458,9 +455,9 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     else:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
+        why = f"how PEFT adapts those of {spec.name} cannot be told"
         raise ValueError(
-            f"{asked} may mean experts, and how PEFT adapts those of {spec.name} cannot be told: its family "
-            "is not described. Name other modules, such as ['q_proj', 'v_proj']"
+            f"{asked} may mean experts, and {why}: name other modules, as in ['q_proj', 'v_proj']"
         )
 
 

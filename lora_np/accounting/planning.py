@@ -413,12 +413,10 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
         if each.module in _maps(spec)
     )
     saved = 2 * sum(model.saved.values())
-    return Flops(
-        f"{spec.name}, rank {model.rank}: operations for each token",
-        forward | {"B A x": adapter},
-        backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
-        count_flops(spec, context=context),
-    )
+    forward |= {"B A x": adapter}
+    backward |= {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter}
+    title = f"{spec.name}, rank {model.rank}: operations for each token"
+    return Flops(title, forward, backward, count_flops(spec, context=context))
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:

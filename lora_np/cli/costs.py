@@ -30,6 +30,7 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
 }
+_METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
 
 @click.command()
@@ -106,10 +107,7 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
 @options.ranks
 @options.targets
-@click.option(
-    "--method", "methods", type=click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False), multiple=True,
-    help="May be repeated.",
-)  # fmt: skip
+@click.option("--method", "methods", type=_METHOD, multiple=True, help="May be repeated.")
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json

@@ -14,7 +14,7 @@ from lora_np.cli import options
 from lora_np.table import Table
 
 lessons = click.option(
-    "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="Lessons, such as 1 or 1,2."
+    "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="As 1 or 1,2."
 )
 folder = click.argument("folder", type=options.WRITTEN)
 _LIMITS: dict[str, tuple[Any, str]] = {

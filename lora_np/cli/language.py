@@ -101,9 +101,8 @@ def finetune(
             samples.append((step, continuation(adapted, begin, asked["rng"])))
             tell(f"After {step} steps: {samples[-1][1]}")
 
-    result = language.finetune(
-        base, told, **training, tell=tell, sample=None if sample_every == 0 else sample
-    )
+    sampled = None if sample_every == 0 else sample
+    result = language.finetune(base, told, **training, tell=tell, sample=sampled)
     refuse_failure(result)
     if samples and samples[-1][0] != result.steps and not result.interrupted:
         sample(result.steps, result.model, last=True)
@@ -154,16 +153,13 @@ def continuation(model: Any, begin: Any, rng: int) -> str:
 def refuse_failure(result: Any) -> None:
     """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
     rate = result.settings["lr"]
+    moved = f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a token"
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
-            f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
-            f"token, and nothing was written: try a learning rate below {rate:g}, or fewer steps"
+            f"{moved}; nothing was written: try a learning rate below {rate:g}, or fewer steps"
         )
     if result.after == result.before and not result.interrupted:
-        raise ValueError(
-            f"training did not change the held-out loss of {result.before:.4g} nats a token, and nothing was "
-            f"written: try a learning rate above {rate:g}, or more steps"
-        )
+        raise ValueError(f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps")
     if result.after > result.before:
         tell("The loss fell on what was trained on only: try fewer steps or a longer text")
 

@@ -20,20 +20,17 @@ from lora_np.models.names import NameMap, Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 
 HEAD = "lm_head.weight"
-_HEAD = HEAD.removesuffix(".weight")
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
 # of classes whose head has the embedding's numbers, by another name
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is taken for a linear map unless it is named as an "
-    "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
-    "count otherwise."
+    "Counted from headers: a matrix called weight is a linear map unless named as an embedding, names are "
+    "those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
-    "Counted from headers, as the modules of {} models are in transformers: PEFT counts otherwise where this "
-    "model differs from a usual one."
+    "Counted from headers, as {} models are in transformers: PEFT counts this one otherwise if it differs."
 )
 MEMORY = "count the model in memory, on the meta device"
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
@@ -150,7 +147,7 @@ class OpenModel(ModelDirectory):
         names = self.config.get("architectures") or []
         if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
             return ("others",) if tied else ()
-        return (_HEAD,) if any(str(name).endswith(_HEADED) for name in names) else ()
+        return ("lm_head",) if any(str(name).endswith(_HEADED) for name in names) else ()
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:

@@ -151,10 +151,9 @@ class Expression:
         return sum(1 << place for place in places if self._sequence(items, 1 << place, name))
 
     def _refused(self, why: str) -> ValueError:
-        return ValueError(
-            f"{self._what} {self.text!r} {why}, which cannot be matched in bounded time; write it with fewer "
-            "repeats and branches, or as a list of names"
-        )
+        advice = "write it with fewer repeats and branches, or as a list of names"
+        said = f"{self._what} {self.text!r} {why}"
+        return ValueError(f"{said}, which cannot be matched in bounded time; {advice}")
 
 
 def _steps(text: str) -> float:

@@ -243,9 +243,11 @@ def family_of(name: str) -> Family:
     'Qwen2'
     """
     if name not in family_names():
+        other = (
+            "Others are counted from *.safetensors files, or an object with named_modules(), as torch's have"
+        )
         raise ValueError(
-            f"model_type must be one of those that lora-np count --list shows, got {shown(name)}. Any other "
-            "model is counted from its *.safetensors files, or an object with named_modules() as torch's have"
+            f"model_type must be one that lora-np count --list shows, got {shown(name)}. {other}"
         )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}

@@ -103,10 +103,9 @@ def pick(
         lost = target_parameters and (spec.fused or not spec.default_targets)
         targets = () if lost else spec.default_targets
         if not targets and not lost:
-            raise ValueError(
-                f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
-                f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
-            )
+            known, family = ", ".join(_leaf_names(spec)), spec.family or spec.name
+            why = f"PEFT has no default for {family}"
+            raise ValueError(f"targets must be given: {why}. Candidates: {known}, or 'all-linear'")
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
     elif filters.get("layers", ()) != ():
@@ -218,10 +217,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
             what = next((each for each in listed if ends_with(path, each)), targets)
             inside = [each.name[len(path) + 1 :] for each in spec.modules if each.name.startswith(f"{path}.")]
             parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
-            raise ValueError(
-                f"targets: {what!r} matches the {module.kind if module else 'container'} {path!r}, "
-                f"which LoRA cannot adapt{'' if module else f'; it holds {parts}'}"
-            )
+            kind, holds = (module.kind, "") if module else ("container", f"; it holds {parts}")
+            raise ValueError(f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}")
     picks = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
@@ -336,10 +333,8 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
         return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
-        return ValueError(
-            f"targets: the string {target!r} is a regular expression for whole names and matches none of "
-            f"{spec.name}; for the ends of names give a list: {names}"
-        )
+        what = f"the string {target!r} is a regular expression for whole names"
+        return ValueError(f"targets: {what}, and matches none; for the ends of names give a list: {names}")
     return spec.missing("targets: the pattern", target, leaves)
 
 

@@ -74,10 +74,11 @@ def describe(source: object) -> ModelSpec:
         return preset(names[0])
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
-    raise ValueError(
-        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
-        f"file, or a directory that is there, got {text!r}{close_names(text.lower(), preset_names())}"
+    kinds = (
+        "a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf file, or a directory"
     )
+    close = close_names(text.lower(), preset_names())
+    raise ValueError(f"source must be {kinds} that is there, got {text!r}{close}")
 
 
 def _from_directory(path: Path) -> ModelSpec:

@@ -52,7 +52,7 @@ def test_every_family_is_listed_with_its_defaults() -> None:
     [
         (
             {"model_type": "mamba"},
-            "model_type must be one of those .*got 'mamba'.*safetensors.*named_modules",
+            "model_type must be one .*got 'mamba'.*safetensors.*named_modules",
         ),
         ({}, "model_type is missing"),
         (
