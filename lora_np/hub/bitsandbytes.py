@@ -104,7 +104,7 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     size = sum(model.info(part).nbytes for part in held)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
-    with naming(f"{model.path}: {name!r}", TypeError):
+    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
         note = _note(model, name)
         return _shape(note), size + 4 * ("nested_offset" in note)
 
@@ -142,7 +142,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     >>> read_bitsandbytes(open_directory(path), "fc.weight").dequantised()
     array([[0.5      , 0.2519685]], dtype=float32)
     """
-    with naming(f"{model.path}: {name!r}", TypeError):
+    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
         return _read_nf4(model, name) if f"{name}.{_NOTE}" in model else _read_int8(model, name)
 
 

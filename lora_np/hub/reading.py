@@ -50,15 +50,15 @@ class MissingError(HubError, FileNotFoundError):
 
 
 @contextmanager
-def naming(place: object, *more: type[Exception]) -> Iterator[None]:
-    """Make of a ``ValueError`` a `HubError` whose message begins with ``place``, unless it does already.
+def naming(place: object, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Make of an error a `HubError` whose message begins with ``place``, unless it does already.
 
     Parameters
     ----------
     place : object
         Such as a path.
-    *more : type
-        Other errors that become one.
+    kinds : tuple of type
+        Of the errors that become one.
 
     Yields
     ------
@@ -79,7 +79,7 @@ def naming(place: object, *more: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, *more) as error:
+    except kinds as error:
         known = isinstance(error, HubError)
         if known and str(error).startswith(str(place)):
             raise

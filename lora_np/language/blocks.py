@@ -220,22 +220,20 @@ class SelfAttention(Part):
             k, v = cache.extend(k, v)
         if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
             return self.output(fused.attend(q, k, v, texts=texts, **how), rng=rng)
-        attend = functools.partial(composed.attend, cap=self.score_cap, **how)
+        how |= {"cap": self.score_cap, "texts": texts}
         if cache is None:
-            return self.output(attend(q, k, v, texts=texts), rng=rng)
+            return self.output(composed.attend(q, k, v, **how), rng=rng)
         parts = []
         for i in range(0, tokens, fused.BLOCK):  # some queries of a long prompt at a time
             some = q[:, i : i + fused.BLOCK]
             end = cache.tokens - tokens + i + some.shape[1]
-            parts.append(
-                attend(some, k[:, :end], v[:, :end], texts=None if texts is None else texts[:, :end])
-            )
+            parts.append(composed.attend(some, k[:, :end], v[:, :end], **how))
         return self.output(np.concatenate(parts, axis=1), rng=rng)
 
     def by_heads(self, x: Any, rng: Rng) -> Any:
         """Queries, keys and values, (batch, tokens, heads, d) each."""
         if self.qkv is None:
-            q, k, v = (part(x, rng=rng) for part in (self.query, self.key, self.value))
+            q, k, v = self.query(x, rng=rng), self.key(x, rng=rng), self.value(x, rng=rng)
         elif self.joined == "heads":
             each = heads_of(self.qkv(x, rng=rng), 3 * self.heads)
             return [each[..., i::3, :] for i in range(3)]
@@ -247,17 +245,20 @@ class SelfAttention(Part):
             q, k = self.query_norm(q), self.key_norm(k)
         return heads_of(q, self.heads), heads_of(k, self.kv), heads_of(v, self.kv)
 
-    def turned(self, rotary: Rotary, before: int, q: Any, k: Any, texts: Array | None) -> list[Any]:
+    def turned(self, rotary: Rotary, before: int, q: Any, k: Any, texts: Array | None) -> Any:
         """Queries and keys, turned by the angles of their positions."""
         longest = before + q.shape[1]
         where: Any = slice(before, longest)
-        rotate = fused.rotate if self.fused and q.shape[1] > 1 else composed.rotate
+        rotate = fused.rotate if self.fused else composed.rotate
         if texts is not None and (rotary.trained or not self.normed_first):
             # scores depend on more than distances
             where, rotate = positions(before, q.shape[1], texts), composed.rotate
             longest = int(where.max()) + 1
         cos, sin = rotary.turns(where, longest, q.dtype)
-        return [rotate(rotary.halves(x), cos=cos, sin=sin) for x in (q, k)]
+        if q.shape[1] == 1:  # at once: for a single token calls are what costs
+            both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
+            return both[:, :, : self.heads], both[:, :, self.heads :]
+        return rotate(rotary.halves(q), cos=cos, sin=sin), rotate(rotary.halves(k), cos=cos, sin=sin)
 
 
 def heads_of(x: Any, heads: int) -> Any:

@@ -78,7 +78,7 @@ def attend(
         s, usually ``1 / sqrt(d)``.
     cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
-    texts : ndarray of int, shape (batch, keys), optional
+    texts : ndarray of int, shape (batch, at least keys), optional
         A token sees only those of its own text.
 
     Returns
@@ -96,6 +96,7 @@ def attend(
     if queries > 1 or window is not None or texts is not None:  # the last token sees all
         seen = visible(queries, keys, window)
         if texts is not None:
+            texts = texts[:, :keys]
             seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
         scores = np.where(seen, scores, -np.inf)
     mixed = (softmax(scores) @ v).reshape(batch, heads, queries, d)

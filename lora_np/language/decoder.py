@@ -210,7 +210,7 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         If the family cannot be run, a field does not fit, or one that would change the computation is not
         understood.
     """
-    with naming("config.json", TypeError):
+    with naming("config.json", (TypeError, ValueError)):
         facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
         config = stated(config)
         check_neutral(config, facts, len(layers), read)

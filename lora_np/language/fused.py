@@ -181,7 +181,7 @@ def attend_joint(
     wide, narrow, steps = q.shape, k.shape, [*blocks(q, k, window)]
     d = wide[-1]
 
-    def pull(g: Array) -> tuple[Array | None, Array | None, Array | None]:
+    def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
         # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
