@@ -149,15 +149,13 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     def adapt(path: str, layer: Any) -> Any:
         name = named(path)
         for field, parameter in _arrays(layer).items():
-            key = f"{name}.{parameter}"
+            key, old = f"{name}.{parameter}", getattr(layer, field)
             if key in adapter and adapter[key].parameter:
-                waiting.discard(key)
-                layer = changed(layer, **{field: build.experts(key, getattr(layer, field))})
-            if key in adapter.full:
-                waiting.discard(key)
-                if parameter != "weight" or name not in adapter:
-                    new = build.replaced(key, getattr(layer, field), field == "W" and path in turned)
-                    layer = changed(layer, **{field: new})
+                layer = changed(layer, **{field: build.experts(key, old)})
+            if key in adapter.full and (parameter != "weight" or name not in adapter):
+                new = build.replaced(key, old, field == "W" and path in turned)
+                layer = changed(layer, **{field: new})
+            waiting.difference_update({key} - adapter.rows.keys())
         waiting.discard(name)
         rowed = build.with_rows(name, layer)
         if rowed is not layer:
@@ -212,10 +210,8 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
         if name in modules:
             raise HubError(f"names gives {name!r} to two layers; each needs its own")
         if isinstance(getattr(layer, "base", None), lora.Residual):
-            raise HubError(
-                f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
-                "the original weights: save lora_np.lora.rebase(model, original)"
-            )
+            how = "save lora_np.lora.rebase(model, original)"
+            raise HubError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
         if isinstance(layer, lora.TrainableTokens):
             rows.setdefault(id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows)))))
             continue

@@ -95,13 +95,11 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The config's text, after checking that `load` would restore ``adapter`` from it and these tensors."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
-        said = peft.compose(raw, adapter.ranks_and_alphas)
-        text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
-        text.encode()
-    except HubError:
-        raise
+        json.dumps([raw, *adapter], ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise HubError(f"{peft.NAME}: the settings are not JSON: {error}") from None
+    said = peft.compose(raw, adapter.ranks_and_alphas)
+    text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
     read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
@@ -213,10 +211,8 @@ def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tup
             return holder, False
         raise HubError(f"{holder!r} is not among the config's target_modules; PEFT would ignore it")
     if len(names) != wraps or depth >= wraps:
-        raise HubError(
-            f"{holder!r} has factors of {wraps} parameters, but target_parameters name {len(names)}: "
-            f"{', '.join(names)}"
-        )
+        said = f"{len(names)}: {', '.join(names)}"
+        raise HubError(f"{holder!r} has factors of {wraps} parameters, but target_parameters name {said}")
     return names[::-1][depth], True
 
 

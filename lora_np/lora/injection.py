@@ -163,10 +163,8 @@ def inject(
     result = replace(replace(model, (Tensor, np.ndarray), rewrite), (Linear, Embedding), adapt)
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
-        warnings.warn(
-            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
-            stacklevel=3,
-        )
+        why = f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has"
+        warnings.warn(why, stacklevel=3)
     return result
 
 
@@ -231,11 +229,9 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     if quantise is not None and not rounded:
         raise ValueError("the model has no adapter on a quantised layer; name a kind to quantise others")
     if drowned:
-        warnings.warn(
-            f"rounding takes away more than was learnt in {len(drowned)} of {rounded} layers, the first "
-            f"{drowned[0]}: merge in full precision, or keep the adapter",
-            stacklevel=2,
-        )
+        where = f"{len(drowned)} of {rounded} layers, the first {drowned[0]}"
+        how = "merge in full precision, or keep the adapter"
+        warnings.warn(f"rounding takes away more than was learnt in {where}: {how}", stacklevel=2)
     return result
 
 

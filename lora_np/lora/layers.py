@@ -17,6 +17,7 @@ class LowRank:
     """What layers with two factors have in common."""
 
     A: Tensor | Array
+    B: Tensor | Array
     alpha: float
 
     @property
@@ -27,6 +28,11 @@ class LowRank:
     def scale(self) -> float:
         """``alpha / r``."""
         return self.alpha / self.A.shape[-2]
+
+    def delta(self) -> Array:
+        """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
+        update: Array = value(self.B) @ value(self.A) * self.scale
+        return update
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +101,6 @@ class LoRALinear(LowRank):
             h = plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
         return h if self.c is None else h + self.c * self.scale
 
-    def delta(self) -> Array:
-        """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
-        update: Array = value(self.B) @ value(self.A) * self.scale
-        return update
-
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
         b = self.base.b
@@ -161,8 +162,7 @@ class LoRAEmbedding(LowRank):
 
     def delta(self) -> Array:
         """The update ``(alpha/r) A^T B^T`` as an array of the embedding's shape (vocab, d)."""
-        update: Array = value(self.A).T @ value(self.B).T * self.scale
-        return update
+        return super().delta().T
 
     def merged(self) -> Embedding | Linear:
         """One frozen layer that computes the same."""
@@ -247,8 +247,7 @@ class LoRAExperts(LowRank):
 
     def merged(self) -> Array:
         """One frozen array with the same weights."""
-        merged: Array = value(self[:])
-        return merged
+        return value(self[:])
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:

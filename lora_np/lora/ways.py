@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import copysign
 from typing import Any, NamedTuple
 
@@ -213,32 +214,22 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
     return total
 
 
-def _agreeing(tensors: Tensors) -> Array:
-    """For each tensor, which entries have the sign of the sum."""
-    agreeing: Array = np.sign(tensors) == np.where(np.sum(tensors, axis=0) >= 0, 1, -1)
-    return agreeing
-
-
-def _mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """TIES in PEFT: tensors vote without their weights; the divisor is the number that agree."""
-    agreeing = _agreeing(tensors)
+def _of_agreeing(
+    tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Any], Any]
+) -> Array:
+    """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that agree."""
+    votes = _weighted(tensors, weights) if weigh_votes else tensors
+    agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
-    total /= np.maximum(agreeing.sum(axis=0), 1)
-    return total
-
-
-def _sum_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """DARE-TIES in mergekit: tensors vote with their weights; there is no divisor."""
-    agreeing = _agreeing(_weighted(tensors, weights))
-    return _added([*(tensors * agreeing)], weights)
-
-
-def _weighted_mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """TIES in mergekit: the same, over the weights of those that agree."""
-    share = np.tensordot(weights, _agreeing(_weighted(tensors, weights)), axes=1)
-    total = _sum_of_agreeing(tensors, weights)
+    share = np.tensordot(divisor(weights), agreeing, axes=1)
     total /= np.where(share == 0, 1, share)
     return total
+
+
+# in PEFT by how many agree; in mergekit by their weights, with DARE by nothing
+_peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
+_mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
+_mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
 
 
 # What the rules act on
@@ -336,7 +327,7 @@ def _conditioned(gram: Any, k: int) -> Array:
     return G
 
 
-_TIES: dict[str, Any] = {"mix": _mean_of_agreeing, "prune": _largest, "density": 0.2}
+_TIES: dict[str, Any] = {"mix": _peft_ties, "prune": _largest, "density": 0.2}
 _MAGNITUDE: dict[str, Any] = {"mix": _added, "prune": _largest, "density": 0.5}
 _DARE: dict[str, Any] = {"prune": _dropped, "density": 0.5, "chance": True}
 _NORMED: dict[str, Any] = {**_DARE, "prune": _dropped_to_norm}
@@ -355,15 +346,15 @@ WAYS: dict[str, Way] = {
     "linear": Way(mix=_added, **_FACTORS),
     "ties": Way(**_FACTORS, **_TIES),
     "dare_linear": Way(mix=_added, **_FACTORS, **_DARE),
-    "dare_ties": Way(mix=_mean_of_agreeing, **_FACTORS, **_DARE),
+    "dare_ties": Way(mix=_peft_ties, **_FACTORS, **_DARE),
     "magnitude_prune": Way(**_FACTORS, **_MAGNITUDE),
     "ties_svd": Way(**_UPDATES, **_TIES),
     "dare_linear_svd": Way(mix=_added, **_UPDATES, **_DARE),
-    "dare_ties_svd": Way(mix=_mean_of_agreeing, **_UPDATES, **_DARE),
+    "dare_ties_svd": Way(mix=_peft_ties, **_UPDATES, **_DARE),
     "magnitude_prune_svd": Way(**_UPDATES, **_MAGNITUDE),
-    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
+    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _mergekit_ties}),
     "mergekit_dare_linear": Way(mix=_added, **_UPDATES, **_NORMED),
-    "mergekit_dare_ties": Way(mix=_sum_of_agreeing, **_UPDATES, **_NORMED),
+    "mergekit_dare_ties": Way(mix=_mergekit_dare_ties, **_UPDATES, **_NORMED),
     "knots": Way(_knots, **_TIES),
     "core": Way(_core, **_TIES),
     "tsv": Way(_tsv),
