@@ -443,16 +443,14 @@ def overlap(
     check_fit(loaded, any_base=any_base)
     work = {name: (name, [source.get(name) for source in loaded]) for source in loaded for name in source}
     found = each_of(_compared, work, jobs=jobs, progress=progress, label="compare")
-    rows, paths = [], tuple(map(str, adapters))
-    short = tuple(str(each) if isinstance(each, Adapter) else Path(each).name for each in adapters)
-    names = short if len({*short}) == len(short) else paths
+    rows, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
         both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}
         every = {**both, ALL: [pairs[i, j] for pairs in found.values()]}
         rows += [_row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()]
     note = "overlap: what acts on inputs on which the other one acts too; angles: the smallest, in degrees"
     headings = tuple(name.replace("_", " ") for name in Overlapping._fields)
-    return Overlap(f"Overlap of {', '.join(paths)}", tuple(rows), (note,), headings, names)
+    return Overlap(f"Overlap of {', '.join(names)}", tuple(rows), (note,), headings, names)
 
 
 def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:

@@ -346,7 +346,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
         if not (stacked or changed):
             return None
         # the rank that the experts of a layer need depends on all of them
-        every = stacked and goal.share is not None
+        every = stacked and goal.name == "energy"
         seen = _seen(pair, D, grams)
         search = partial(_truncated, seen, min(D.shape)) if every else partial(_leading, seen, goal, itemsize)
         (U, s, Vh), left = finite(place, search)
@@ -386,14 +386,14 @@ def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     """As many singular triplets as the goal needs, or may need, and the squared norm of the rest."""
     full = min(D.shape)
-    if goal.share is None:
+    if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value
         return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:
         found, missing = _truncated(D, rank)
         spectrum = Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
-        enough = spectrum.needed(goal.share)
+        enough = spectrum.needed(goal.value)
         if enough <= rank or rank == full:
             break
         rank = full if 2 * rank > full // _SEARCHED else 2 * rank

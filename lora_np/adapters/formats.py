@@ -213,10 +213,9 @@ def new_adapter(
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
     ending = next((ending for ending, form in FILES.items() if form == to), "")
-    if by_name and not ending:
-        raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-    if by_name != to and ending:
-        raise ValueError(f"{target}: must end in {ending}, as files of this format do")
+    if by_name != (to if ending else None):
+        wanted = f"end in {ending}, as files of this format do" if ending else "not be called like a file"
+        raise ValueError(f"{target}: must {wanted}; choose another name")
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}  # only an adapter is replaced
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}

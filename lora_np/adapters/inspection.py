@@ -500,12 +500,10 @@ def diff(
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
     for name in dict.fromkeys((*one.full, *two.full)):
         parts.append(ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name))))
-    for name in dict.fromkeys((*one.rows, *two.rows)):
-        mine, theirs = one.rows.get(name), two.rows.get(name)
-        apart = 1.0
-        if mine and theirs and mine.tokens == theirs.tokens:
-            apart = _relative(name, mine.new, theirs.new)
-        parts.append(ComparedPart(name, "rows", apart))
+    mine, theirs = ({(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two))
+    for key in dict.fromkeys((*mine, *theirs)):
+        name = str(key[0])
+        parts.append(ComparedPart(name, "rows", _relative(name, mine.get(key), theirs.get(key))))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
     verdict = "the same" if same else "different"

@@ -119,13 +119,8 @@ class MappedModule(AdapterModule):
             return most
         return min(most, max(1, self.row.count_directions(*self.shape, **self.settings)))
 
-    @cached_property
-    def maps(self) -> int:
-        return 1
-
-    @cached_property
-    def scale(self) -> float:
-        return 1.0  # it is in the formula
+    maps = 1  # type: ignore[assignment]
+    scale = 1.0  # type: ignore[assignment]  # it is in the formula
 
 
 def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:

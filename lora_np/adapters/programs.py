@@ -52,10 +52,8 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
         found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in found.items():
-        if not {"A", "B"} <= parts.keys():
-            raise HubError(f"{place!r} has only one factor")
-        if min(len(parts[part].shape) for part in "AB") < 2:
-            raise HubError(f"{place!r} has a factor that is no matrix")
+        if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
+            raise HubError(f"{place!r} has only one factor, or one that is no matrix")
     if not found:
         raise HubError("holds no LoRA")
     return found

@@ -326,10 +326,10 @@ class Goal(NamedTuple):
 
     Parameters
     ----------
-    name : {"rank", "energy", "error", "bytes", "total_rank"}
+    name : {"rank", "energy", "bytes", "total_rank"}
         The same rank everywhere (less where a module has less); the share of its squared norm that each
-        module keeps, or the relative error in the Frobenius norm that it may have; the size of
-        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
+        module keeps, to which a relative error comes down; the size of ``adapter_model.safetensors`` or the
+        sum of the ranks, shared out where they help most.
     value : int or float
         Its value.
     """
@@ -348,19 +348,13 @@ class Goal(NamedTuple):
         ((name, value),) = given
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
-            return cls(name, number(name, value, minimum=0, maximum=1, **ends))
+            share = number(name, value, minimum=0, maximum=1, **ends)
+            return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "bytes" and Path(out).suffix in FILES:
             raise ValueError(f"bytes is the size of PEFT's file, and {Path(out).name} is of another format")
         if name == "bytes" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
-
-    @property
-    def share(self) -> float | None:
-        """The share of its squared norm that each module is to keep, if that is the goal."""
-        if self.name == "error":
-            return float(1 - self.value**2)
-        return float(self.value) if self.name == "energy" else None
 
     def ranks(
         self, adapter: Adapter, spectra: Spectra, ordered: Modules, *, portable: bool = False
@@ -385,8 +379,8 @@ class Goal(NamedTuple):
             return largest(self.value, equal, range(1, most + 1), size, name=self.name)
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
         at_least = {name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()}
-        if self.share is not None:
-            return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
+        if self.name == "energy":
+            return {name: max(at_least[name], x.needed(self.value)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "total_rank":
             return allocate(values, groups, self.value, at_least=at_least, name=self.name)

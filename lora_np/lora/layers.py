@@ -20,6 +20,8 @@ class LowRank:
     B: Tensor | Array
     alpha: float
 
+    __repr__ = outline
+
     @property
     def rank(self) -> int:
         return self.A.shape[-2]
@@ -35,7 +37,7 @@ class LowRank:
         return update
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRALinear(LowRank):
     """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x A^T) B^T``.
 
@@ -79,8 +81,6 @@ class LoRALinear(LowRank):
     dropout: float = 0.0
     c: Tensor | Array | None = None  # (d,)
 
-    __repr__ = outline
-
     def __post_init__(self) -> None:
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
@@ -109,7 +109,7 @@ class LoRALinear(LowRank):
         return freeze(Linear(value(self.base.W) + self.delta(), b))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRAEmbedding(LowRank):
     """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
 
@@ -146,8 +146,6 @@ class LoRAEmbedding(LowRank):
     A: Tensor | Array  # (r, vocab)  zero: training starts exactly at the base model
     B: Tensor | Array  # (d, r)      random: breaks the symmetry
     alpha: float
-
-    __repr__ = outline
 
     def __post_init__(self) -> None:
         vocab, d = self.base.W.shape
@@ -213,7 +211,7 @@ class TrainableTokens:
         return freeze(replace(self.base, W=W))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRAExperts(LowRank):
     """Weights of experts, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
 
@@ -239,8 +237,6 @@ class LoRAExperts(LowRank):
     A: Tensor | Array  # (experts, r, k)
     B: Tensor | Array  # (experts, d, r)
     alpha: float
-
-    __repr__ = outline
 
     def __getitem__(self, i: Any) -> Any:
         return self.base[i] + self.B[i] @ self.A[i] * self.scale

@@ -417,7 +417,7 @@ class XSLinear:
         return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HiRALinear(LowRank):
     """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
 
@@ -448,8 +448,6 @@ class HiRALinear(LowRank):
     A: Tensor | Array  # (r, k)
     B: Tensor | Array  # (d, r)
     alpha: float
-
-    __repr__ = outline
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         W = value(self.base.W) * (1 + self.scale * (self.B @ self.A))
