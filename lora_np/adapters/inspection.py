@@ -55,22 +55,16 @@ class InspectedKind(NamedTuple):
         How many.
     parameters, bytes : int
         In the file.
-    rank : str
-        The smallest and the largest.
     norm, share : float or None
         Of all their updates together.
-    needed : str
-        The smallest and the largest.
     """
 
     kind: str
     modules: int
     parameters: int
     bytes: int
-    rank: str = ""
     norm: float | None = None
     share: float | None = None
-    needed: str = ""
 
 
 class InspectedModule(NamedTuple):
@@ -382,16 +376,10 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
 def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
     numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
-    known = [row for row in rows if row.norm is not None]  # the others are not finite
-    norm, share = (sum((row.norm or 0) ** 2 for row in known) ** 0.5, sum(row.share or 0 for row in known))
-    strength = (norm, share) if rows else (None, None)
-    ranks, needed = (_range(x) for x in ([row.rank for row in rows], [row.needed or 0 for row in known]))
-    return InspectedKind(kind, len(rows) or len(held), numbers, nbytes, ranks, *strength, needed)
-
-
-def _range(numbers: Iterable[int]) -> str:
-    found = sorted({*numbers})
-    return " to ".join(map(str, dict.fromkeys((*found[:1], *found[-1:]))))
+    found = InspectedKind(kind, len(rows) or len(held), numbers, nbytes)
+    known = [(row.norm, row.share) for row in rows if row.norm is not None]  # the others are not finite
+    norm, share = sum(norm**2 for norm, _ in known) ** 0.5, sum(share or 0.0 for _, share in known)
+    return found._replace(norm=norm, share=share) if rows else found
 
 
 class ComparedPart(NamedTuple):

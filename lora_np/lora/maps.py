@@ -231,14 +231,9 @@ def blocks(what: str, n: int, size: int) -> int:
     return n // size
 
 
-def nearest_divisor(n: int, wanted: int) -> int:
-    """The divisor of n that OFT takes instead of one that does not divide it; the smaller of two."""
-    return min((m for m in range(1, n + 1) if n % m == 0), key=lambda m: (abs(m - wanted), m))
-
-
 def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
-    b = k // nearest_divisor(k, r) if r else nearest_divisor(k, oft_block_size)
-    return {"weight": (k // b, b * (b - 1) // 2)}
+    b = k // r if r else oft_block_size
+    return {"weight": (blocks("oft_block_size", k, b), b * (b - 1) // 2)}
 
 
 def boft_shapes(d: int, k: int, *, boft_block_size: int, boft_block_num: int) -> Shapes:
@@ -272,7 +267,7 @@ def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
     return {"v": (1 + last, u)}
 
 
-_ON, _OFF = (True, False), (False, True)
+_ON = (True, False)
 
 # By PEFT's peft_type, and a setting where that decides.
 MAPS: dict[str, Map] = {
@@ -326,11 +321,11 @@ MAPS: dict[str, Map] = {
     "PSOFT": Map(
         "PSOFT", "2505.11235", "psoft_R.",
         lambda r: {"weight": (r * (r - 1) // 2,), "vector_a": (r,), "vector_b": (r,)},
-        {"r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",), "psoft_orth": (True,)},
+        {"r": 32, "ab_svd_init": ("psoft_init",), "psoft_svd": ("full",), "psoft_orth": (True,)},
         updates.psoft_factors, rank="r",
     ),
     "HRA": Map(
-        "HRA", "2405.17484", "hra_", lambda k, r: {"u": (k, r)}, {"r": 8, "apply_GS": _OFF},
+        "HRA", "2405.17484", "hra_", lambda k, r: {"u": (k, r)}, {"r": 8},
         updates.hra_factors, rank="r",
     ),
     "FOURIERFT": Map(

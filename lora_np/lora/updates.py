@@ -155,7 +155,7 @@ def tinylora_factors(B: Any, A: Any, P: Any, v: Any) -> Pair:
     return B, np.einsum("i,ijk->jk", v, P) @ A
 
 
-def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any, *, ab_svd_init: str) -> Pair:
+def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any) -> Pair:
     """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two diagonals.
 
     Signs of singular vectors count: they are those of LAPACK's ``gesdd`` in single precision, as in PEFT.
@@ -163,21 +163,16 @@ def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any, *, ab_svd_i
     R = vector_b[:, None] * rotation(skew(weight)) * vector_a
     U, S, Vh = (part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False))
     r = len(R)
-    left, right = (S, S**0) if ab_svd_init == "psoft_init" else (S**0.5, S**0.5)
-    return U[:, :r] * left[:r] @ (R - eye(R)), right[:r, None] * Vh[:r]
+    return U[:, :r] * S[:r] @ (R - eye(R)), Vh[:r]
 
 
-def hra_factors(W: Any, u: Any, *, apply_GS: bool) -> Pair:
+def hra_factors(W: Any, u: Any) -> Pair:
     """``W' = W H_1 ... H_r``, reflections ``H_i = I - 2 u_i u_i^T`` of unit vectors.
 
     ``H_1 ... H_r = I - U T U^T`` with ``T^-1 = I/2 + the upper triangle of U^T U``: rank r.
     """
-    U = unit_columns(u, apply_GS)
+    U = u / np.linalg.norm(u, axis=0)
     return -(W @ U), np.linalg.solve(np.triu(U.T @ U, 1) + eye(U.T @ U) / 2, U.T)
-
-
-def unit_columns(u: Any, orthogonal: bool) -> Any:
-    return np.linalg.qr(u)[0] if orthogonal else u / np.linalg.norm(u, axis=0)
 
 
 def ia3(W: Any, l: Any) -> Any:

@@ -50,11 +50,10 @@ SETTINGS = {
         "PsoftConfig",
         [
             {"r": 3},
-            {"r": 3, "ab_svd_init": "pissa_init"},
             {"r": 4},
         ],
     ),
-    "HRA": ("HRAConfig", [{"r": 3}, {"r": 2, "apply_GS": True}]),
+    "HRA": ("HRAConfig", [{"r": 3}, {"r": 1}]),
     "FOURIERFT": ("FourierFTConfig", [{"n_frequency": 3}, {"n_frequency": 30, "scaling": 7.0, "random_loc_seed": 5}]),
     "RANDLORA": ("RandLoraConfig", [{"r": 5}, {"r": 4, "randlora_alpha": 20}, {"r": 3, "sparse": True}]),
     "C3A": ("C3AConfig", [{"block_size": 4}, {"block_size": 2}]),
@@ -65,7 +64,6 @@ SETTINGS = {
         [
             {"oft_block_size": 4},
             {"oft_block_size": 4, "use_cayley_neumann": False},
-            {"oft_block_size": 5},
             {"r": 4, "oft_block_size": 0, "num_cayley_neumann_terms": 3},
             {"oft_block_size": 2, "num_cayley_neumann_terms": 2},
         ],
@@ -248,8 +246,9 @@ def test_counts_on_one_matrix():
     assert MAPS["LOKR"].count(256, 768) == 768
     assert MAPS["OFT"].count(256, 768) == 11_904
     assert MAPS["C3A"].count(256, 768) == 768
-    # divisors: of two that are as near, the smaller; up to a factor that does not divide
-    assert MAPS["OFT"].trained(1, 12, oft_block_size=5) == {"weight": (3, 6)}
+    with pytest.raises(ValueError, match="oft_block_size must divide 12, got 5"):
+        MAPS["OFT"].trained(1, 12, oft_block_size=5)
+    # divisors: up to a factor that does not divide
     assert MAPS["LOKR"].trained(12, 36, r=99, decompose_factor=3) == {"w1": (3, 3), "w2": (4, 12)}
     assert MAPS["LOKR"].trained(14, 36, r=99, decompose_factor=5) == {"w1": (2, 4), "w2": (7, 9)}
     assert MAPS["LOKR"].trained(14, 36, r=99) == {"w1": (2, 6), "w2": (7, 6)}
@@ -396,6 +395,8 @@ def rewritten(folder, change=None, **raw):
         ("LOKR", {"decompose_both": True}, "decompose_both = True is not supported for LoKr"),
         ("OFT", {"coft": True}, "coft = True is not supported for OFT"),
         ("OFT", {"block_share": True}, "block_share = True is not supported for OFT"),
+        ("HRA", {"apply_GS": True}, "apply_GS = True is not supported for HRA"),
+        ("PSOFT", {"ab_svd_init": "pissa_init"}, "ab_svd_init must be 'psoft_init' for PSOFT, got 'pissa_init'"),
         ("MISS", {"init_weights": "bat"}, "init_weights must be True or False for MiSS, got 'bat'"),
         ("PSOFT", {"use_cayley_neumann": True}, "use_cayley_neumann = True is not supported for PSOFT"),
         ("PSOFT", {"psoft_orth": False}, "psoft_orth must be True for PSOFT, got False"),
