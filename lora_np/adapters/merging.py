@@ -191,9 +191,8 @@ def _merge_shard(
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
     """The base's other files: those that are copied; weights in another form, and adapters for the base."""
-    root, copied = source.path, []
+    root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
-    left_out = [f"{folder.relative_to(root).as_posix()}/" for folder in adapters]
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
@@ -204,7 +203,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
         else:
             hub.inside(path.parent, path.name)
             copied.append(name)
-    return copied, left_out
+    return copied, left_out + [f"{folder.relative_to(root).as_posix()}/" for folder in adapters]
 
 
 def _index(old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Any]:

@@ -95,11 +95,13 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """The config's text, after checking that `load` would restore ``adapter`` from it and these tensors."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
-        json.dumps([raw, *adapter], ensure_ascii=False).encode()
+        said = peft.compose(raw, adapter.ranks_and_alphas)
+        text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
+        text.encode()
+    except HubError:
+        raise
     except (TypeError, ValueError, RecursionError) as error:
         raise HubError(f"{peft.NAME}: the settings are not JSON: {error}") from None
-    said = peft.compose(raw, adapter.ranks_and_alphas)
-    text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
     read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]

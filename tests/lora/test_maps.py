@@ -396,7 +396,11 @@ def rewritten(folder, change=None, **raw):
         ("OFT", {"coft": True}, "coft = True is not supported for OFT"),
         ("OFT", {"block_share": True}, "block_share = True is not supported for OFT"),
         ("HRA", {"apply_GS": True}, "apply_GS = True is not supported for HRA"),
-        ("PSOFT", {"ab_svd_init": "pissa_init"}, "ab_svd_init must be 'psoft_init' for PSOFT, got 'pissa_init'"),
+        (
+            "PSOFT",
+            {"ab_svd_init": "pissa_init"},
+            "ab_svd_init must be 'psoft_init' for PSOFT, got 'pissa_init'",
+        ),
         ("MISS", {"init_weights": "bat"}, "init_weights must be True or False for MiSS, got 'bat'"),
         ("PSOFT", {"use_cayley_neumann": True}, "use_cayley_neumann = True is not supported for PSOFT"),
         ("PSOFT", {"psoft_orth": False}, "psoft_orth must be True for PSOFT, got False"),
