@@ -203,7 +203,7 @@ def extract(
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
     notes += strength_notes(made, out)
     if _HEAD in found and _HEAD not in work:
-        how = "merge with lora-np merge, because PEFT's own adds both changes to it"
+        how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lora_np import linalg
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
 from lora_np.lora.layers import LoRAEmbedding, LoRAExperts, LoRALinear, LowRank, TrainableTokens
@@ -143,7 +142,9 @@ def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
     ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
     """
-    U, S, Vh = linalg.truncated_svd(W, rank=rank)
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(W, rank=rank)
     root = np.sqrt(S / scale)
     return U * root, root[:, None] * Vh
 
@@ -195,14 +196,18 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
     ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays, so the
     model starts one step away from the base.
     """
-    U, S, Vh = linalg.truncated_svd(first_gradient(layer, s), rank=s.rank)
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
     return LoRALinear(held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout)
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
     """r^2 numbers between W0's top r singular triplets: see `XSLinear`."""
-    U, S, Vh = linalg.truncated_svd(value(layer.W), rank=s.rank)
+    from lora_np.linalg import truncated_svd
+
+    U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
     R = np.zeros((s.rank, s.rank), Vh.dtype)
     return XSLinear(held(layer, s), Vh, Tensor(R), U * S * (s.alpha / s.rank))
 
@@ -296,6 +301,8 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
     >>> [round(error, 5) for error in loftq(W, rank=16, steps=2).errors]
     [0.09207, 0.05568, 0.05194]
     """
+    from lora_np.linalg import low_rank_factors
+
     W = matrix("W", W)
     rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
     few_bits = quantiser(kind)
@@ -307,7 +314,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
         if step:
             Q = few_bits(W - B @ A)
         left = W - Q.dequantised()
-        B, A = linalg.low_rank_factors(left, rank=rank)
+        B, A = low_rank_factors(left, rank=rank)
         errors.append(float(np.linalg.norm(left - B @ A)) / size)
         if errors[-1] == min(errors):
             best = (Q, B, A)
@@ -524,6 +531,8 @@ def rebase(tuned: T, original: T) -> T:
     >>> adapter.rank, adapter.base.W is original.W, bool(np.allclose(merge(adapter).W, merge(tuned).W))
     (2, True, True)
     """
+    from lora_np.linalg import low_rank_factors
+
     bases = {path: node for path, node in walk(original) if isinstance(node, Linear)}
 
     def on_original(path: str, layer: LoRALinear) -> LoRALinear:
@@ -532,7 +541,7 @@ def rebase(tuned: T, original: T) -> T:
             raise ValueError(f"the original model has no Linear layer like {path or 'the adapted one'!r}")
         W0 = value(base.W)
         moved = W0.astype(np.float64) - value(layer.base.W)
-        B, A = linalg.low_rank_factors(moved, rank=min(layer.rank, *W0.shape))
+        B, A = low_rank_factors(moved, rank=min(layer.rank, *W0.shape))
         rounding = 100 * np.finfo(W0.dtype).eps * float(np.linalg.norm(W0))
         if np.linalg.norm(moved - B @ A) > rounding:
             far = f"differs from the original by more than rank {layer.rank}: is it another model?"
