@@ -338,7 +338,7 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
     """
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     e = np.exp(x - value(x).max(axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    return e / e.sum(axis=axis, keepdims=True)
 
 
 def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
