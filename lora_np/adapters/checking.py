@@ -171,9 +171,8 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
     known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
     factors = {name: _factors(rules, adapter) for name, rules in known.items()}
     wrong = [name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())]
-    names = ", ".join(wrong)
-    note = f"ranks or scales differ: {names} would run some modules at another strength; "
-    return [note + "portable=True (--portable) pads them"] if names else []
+    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another strength"
+    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
 
 
 def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:

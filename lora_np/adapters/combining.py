@@ -256,8 +256,7 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
     lengths = np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
-    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / lengths
-    return gain
+    return np.asarray(module.magnitude.reshape(*W0.shape[:-1], 1) / lengths)
 
 
 def check_fit(sources: list[Adapter], *, any_base: bool) -> None:

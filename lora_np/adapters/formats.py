@@ -157,12 +157,11 @@ def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
     named = source.naming(copies)
     full = dict(adapter.full)
     for name in copies:
-        target = named(name) if named(name) in source else source.tied.get(name)
-        if target is None:
-            continue
-        theirs = rounded(full[name].read(), source.info(target).dtype)
-        if np.array_equal(source.read(target), theirs):
-            del full[name]
+        target = source.tied.get(name, named(name))
+        if target in source:
+            theirs = rounded(full[name].read(), source.info(target).dtype)
+            if np.array_equal(source.read(target), theirs):
+                del full[name]
     return replace(adapter, full=full)
 
 

@@ -88,8 +88,7 @@ class MappedModule(AdapterModule):
         return self.row.outputs and not self.settings.get("feedforward")
 
     def delta(self) -> Array:
-        update: Array = self._with_tensors(self.row.delta)
-        return update
+        return np.asarray(self._with_tensors(self.row.delta))
 
     def factors(self) -> tuple[Array, Array]:
         if self.exact:

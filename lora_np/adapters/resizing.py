@@ -160,8 +160,7 @@ def resize(
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
-        modules = before.modules
-        work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}
+        work = {name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())}
         found = each_of(partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
@@ -199,15 +198,13 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
     if gram.shape != (k, k):
         raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
     values, vectors = np.linalg.eigh(gram)
-    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    return root
+    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T)
 
 
 def back(projected: Array, s: Array) -> Array:
     """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D R^T``."""
     seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
-    rows: Array = np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
-    return rows
+    return np.asarray(np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None]))
 
 
 def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:

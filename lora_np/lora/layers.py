@@ -33,8 +33,7 @@ class LowRank:
 
     def delta(self) -> Array:
         """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
-        update: Array = value(self.B) @ value(self.A) * self.scale
-        return update
+        return np.asarray(value(self.B) @ value(self.A) * self.scale)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -593,5 +593,4 @@ def first_gradient(layer: Linear, s: Settings) -> Array:
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:
-    norms: Array = np.linalg.norm(value(W), axis=1)
-    return norms
+    return np.asarray(np.linalg.norm(value(W), axis=1))

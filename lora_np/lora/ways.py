@@ -60,8 +60,7 @@ class Term(NamedTuple):
     @property
     def weighted(self) -> Array:
         """A with all of the strength."""
-        weighted: Array = self.A * self.A.dtype.type(self.weight * self.scale)
-        return weighted
+        return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
     def update(self) -> Array:
@@ -150,8 +149,7 @@ class Way:
             if self.prune is not None and density < 1:
                 drawn = (rng,) if self.chance else ()
                 tensors = [self.prune(tensor, density, *drawn) for tensor in tensors]
-            mixed: Array = self.mix(tensors, weights)  # type: ignore[misc]
-            return mixed
+            return self.mix(tensors, weights)  # type: ignore[misc]
 
         found = self.formula(terms, rule) if self.mix else self.formula(terms)
         if rank is None and self.cut:
@@ -188,8 +186,7 @@ def _largest(T: Array, density: float) -> Array:
 
 def _dropped(T: Array, density: float, rng: np.random.Generator) -> Array:
     """DARE: each entry with this probability, divided by it."""
-    kept: Array = np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density)
-    return kept
+    return np.asarray(np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density))
 
 
 def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Array:
@@ -210,8 +207,7 @@ def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
 
 def _added(tensors: Tensors, weights: Weights) -> Array:
     """``sum_i w_i T_i``."""
-    total: Array = sum(_weighted(tensors, weights))  # type: ignore[assignment]
-    return total
+    return sum(_weighted(tensors, weights))  # type: ignore[return-value]
 
 
 def _of_agreeing(
@@ -299,8 +295,7 @@ def _tsv(terms: Terms) -> Pair:
 def _orthonormal(M: Array) -> Array:
     """The nearest matrix with orthonormal columns or rows (Procrustes), within the span of M."""
     U, _, Vh = _svd(M)
-    nearest: Array = U @ Vh
-    return nearest
+    return np.asarray(U @ Vh)
 
 
 def _svd(M: Array) -> SVD:
