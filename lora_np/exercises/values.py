@@ -84,7 +84,7 @@ def encode(thing: Any) -> Any:
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
-def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
+def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
     """The opposite of `encode`.
 
     Parameters
@@ -93,8 +93,8 @@ def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
         As ``json.loads`` gives it.
     depth : int
         In how many lists it is.
-    functions : bool
-        Whether it may hold the code of functions: never if a submission wrote it.
+    trusted : bool
+        Whether it may hold long text and the code of functions: never if a submission wrote it.
 
     Returns
     -------
@@ -114,16 +114,16 @@ def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
     """
     if depth > DEPTH:
         raise WireError(f"an answer may be {DEPTH} lists deep")
-    if isinstance(document, str) and len(document) > TEXT:
+    if isinstance(document, str) and len(document) > TEXT and not trusted:
         raise WireError(f"text may have {TEXT:,} characters, got {len(document):,}")
-    inner = partial(decode, depth=depth + 1, functions=functions)
+    inner = partial(decode, depth=depth + 1, trusted=trusted)
     if isinstance(document, list):
         return list(map(inner, document))
     if not isinstance(document, dict):
         return document
     if "array" in document:
         return array_of(document["array"], document["shape"], document["bytes"])
-    if functions and "function" in document:
+    if trusted and "function" in document:
         return Source(inner(document["function"]))
     if "tuple" in document:
         return tuple(map(inner, document["tuple"]))

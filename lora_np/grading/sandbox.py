@@ -7,13 +7,11 @@ as answers: nothing that it writes is taken as a verdict.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from math import inf
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
@@ -86,9 +84,7 @@ class Sandbox:
         secret.touch(mode=0o644)
         figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
         known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
-        # as arrays, since text in a message is short
-        texts = {n: np.frombuffer(c.encode("utf-8", "surrogatepass"), "u1") for n, c in self.cells.items()}
-        return {**known, "figures": figures, "cells": texts}
+        return {**known, "figures": figures, "cells": self.cells}
 
     def running(self) -> Channel:
         """The process, started if there is none. A cell that it cannot pass is dropped."""
@@ -120,12 +116,7 @@ class Sandbox:
         return self.process
 
     def call(
-        self,
-        name: str,
-        arguments: Sequence[Any],
-        rules: Mapping[str, Any] | None = None,
-        *,
-        seconds: float = inf,
+        self, name: str, arguments: Sequence[Any], rules: Any = None, *, seconds: float = inf
     ) -> dict[str, Any]:
         """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
         seconds = min(seconds, self.limits.seconds)
