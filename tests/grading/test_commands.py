@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lora_np.cli import run
-from lora_np.cli.exercises import exercises
+from lora_np.cli.course import exercises
 from lora_np.exercises import solution
 from lora_np.grading import Grades, check_out
 
