@@ -149,8 +149,7 @@ class Mistake:
 def result(code: str, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
     """What ``code`` replies, as `call` does."""
     names = {"__name__": "submission"}
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         run_cell(code, "a mistake", names)
         return call(names.get(function), arguments, {})
 

@@ -75,8 +75,7 @@ def encode(thing: Any) -> Any:
         if not all(isinstance(key, (str, int, float)) for key in thing):
             raise WireError("the keys of a dict must be strings or numbers")
         return {"dict": [[encode(key), encode(value)] for key, value in thing.items()]}
-    kind = type(thing)
-    raise WireError(f"{kind.__module__}.{kind.__qualname__} is neither a number nor an array")
+    raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
 
 
 # The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text to the

@@ -10,7 +10,6 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -142,8 +141,9 @@ class Grades:
         outcomes = [self.outcome(student, one) for student in self.reports for one in self.exercises]
         write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
-            points = {student: self.points(student) for student in self.reports}
-            write_text(book, gradebook(self.roster, points, column).to_csv())
+            write_text(
+                book, gradebook(self.roster, {s: self.points(s) for s in self.reports}, column).to_csv()
+            )
         return [path, folder, laws, *([book] if self.roster else [])]
 
 
@@ -208,11 +208,7 @@ def grade(
     >>> grade(folder, only=["lora_count"], rng=0, jobs=1).table.rows
     (('alice', 1, 1, ''),)
     """
-    beyond = partial(HandedIn, failure=f"Only {MOST} files of one student are graded.")
-    students = {
-        name: [*map(look_at, paths[:MOST]), *map(beyond, paths[MOST:])]
-        for name, paths in submissions_in(folder).items()
-    }
+    students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
     try:  # Whatever fails from here on is the fault of one file.
@@ -224,12 +220,13 @@ def grade(
     questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
-    def reports_of(student: str) -> list[Report]:
+    def reports_of(files: Sequence[HandedIn]) -> list[Report]:
         left, reports = limits.student_seconds, []
-        for file in students[student]:
+        for place, file in enumerate(files):
             answered = [name for name in exercises if name in file.answers]
             over = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
-            if failure := file.failure or over * (left <= 0):
+            beyond = f"Only {MOST} files of one student are graded."
+            if failure := file.failure or beyond * (place >= MOST) or over * (left <= 0):
                 reports.append(Report(file.path, {}, failure=failure))
             elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
@@ -241,8 +238,7 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    work = {student: student for student in students}
-    found = each_of(reports_of, work, jobs=workers, progress=progress, label="grading")
+    found = each_of(reports_of, students, jobs=workers, progress=progress, label="grading")
     return Grades(tuple(graded), questions[0], found, known)
 
 
@@ -336,14 +332,14 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Notebooks and scripts in a student's folder, which may be as deep as the disk allows."""
+    """Notebooks and scripts in a student's folder, as deep as the disk allows; at most one too many."""
     found = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
         folders[:] = [] if deepest else [name for name in folders if name != ".ipynb_checkpoints"]
         files = [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
         found += [path for path in files if path.is_file() and not path.is_symlink()]
-    return sorted(found)
+    return sorted(found)[: MOST + 1]
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:

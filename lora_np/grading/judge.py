@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
 
 from lora_np.exercises import Outcome, Verdict, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
@@ -29,9 +28,8 @@ SLACK = 4  # multiple of a file's time limit, by the clock
 def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> Report:
     """The report on one file, from a judge in a separate process; if the judge fails, it says why."""
     began = time.monotonic()
-    name = os.fsencode(path.resolve()).hex()
-    order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
-    order |= {"limits": astuple(limits), "parent": os.getpid()}
+    order = {"path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid()}
+    order |= {"exercises": exercises, "questions": questions}
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
@@ -56,7 +54,7 @@ def main() -> None:
         die_with(order["parent"])
     limits = Limits(*order["limits"])
     limit_resources(limits)
-    path = Path(os.fsdecode(bytes.fromhex(order["path"])))
+    path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
         report = check_file(path, exercises, questions=order["questions"], limits=limits)
