@@ -95,11 +95,6 @@ class Channel:
             raise Ended(f"it stopped with {signal.Signals(-code).name}")
         raise Ended("it took too long" if self.late else "it stopped, or wrote to the grader's pipe")
 
-    @property
-    def printed(self) -> str:
-        """The beginning of what it has printed."""
-        return self.output.decode("utf-8", "replace")[:PRINTED]
-
     def kill(self) -> None:
         """End the whole group, and clear its folder."""
         if self.over.is_set():

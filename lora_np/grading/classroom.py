@@ -141,9 +141,8 @@ class Grades:
         outcomes = [self.outcome(student, one) for student in self.reports for one in self.exercises]
         write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
-            write_text(
-                book, gradebook(self.roster, {s: self.points(s) for s in self.reports}, column).to_csv()
-            )
+            points = {student: self.points(student) for student in self.reports}
+            write_text(book, gradebook(self.roster, points, column).to_csv())
         return [path, folder, laws, *([book] if self.roster else [])]
 
 

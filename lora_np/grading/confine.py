@@ -118,8 +118,7 @@ def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
         ("processes", "calls", start_a_process),
         ("reading other files", "files", lambda: Path(secret).read_bytes()),
         ("changing modes", "calls", lambda: Path("..").chmod(0o711)),
-        # elsewhere a signal of 0 is not a test but Ctrl-C
-        ("signals to other processes", "calls", lambda: os.name == "posix" and os.kill(os.getppid(), 0)),
+        ("signals to other processes", "calls", signal_the_parent),
         ("network", "calls", lambda: socket.socket().close()),
     ]
     for name, cause, attempt in tests:
@@ -135,6 +134,11 @@ def start_a_process() -> None:
         if (child := os.fork()) == 0:
             os._exit(0)
         os.waitpid(child, 0)
+
+
+def signal_the_parent() -> None:
+    if os.name == "posix":  # elsewhere a signal of 0 is not a test but Ctrl-C
+        os.kill(os.getppid(), 0)
 
 
 def die_with(parent: int) -> None:

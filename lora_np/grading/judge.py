@@ -53,7 +53,12 @@ def main() -> None:
     if sys.platform == "linux":
         die_with(order["parent"])
     limits = Limits(*order["limits"])
-    limit_resources(limits)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        # Soft limits only: a submission's process sets limits that are lower, and hard.
+        cpu = int(SLACK * limits.total_seconds + STARTING)
+        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
     path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
@@ -63,12 +68,3 @@ def main() -> None:
     found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
     found["verdicts"] = {name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()}
     send(replies, {**found, "seconds": report.seconds + time.process_time()}, LARGE)
-
-
-def limit_resources(limits: Limits) -> None:
-    """The soft limits only: a submission's process sets limits that are lower, and hard."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        cpu = int(SLACK * limits.total_seconds + STARTING)
-        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)

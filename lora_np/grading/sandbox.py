@@ -64,7 +64,7 @@ class Sandbox:
         """End the process."""
         if self.process is not None:
             self.process.kill()
-            self.printed = (self.printed + self.process.printed)[:PRINTED]
+            self.printed = (self.printed + self.process.output.decode("utf-8", "replace"))[:PRINTED]
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
@@ -79,20 +79,17 @@ class Sandbox:
         finally:
             self.left -= max(0.0, process.clock() - began)
 
-    def settings(self, secret: Path) -> dict[str, Any]:
-        """What a process needs to know; ``secret`` is a file outside its folder, which it must not read."""
-        secret.touch(mode=0o644)
-        figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
-        known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
-        return {**known, "figures": figures, "cells": self.cells}
-
     def running(self) -> Channel:
         """The process, started if there is none. A cell that it cannot pass is dropped."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
             self.process = process = Channel("child", environment)
-            settings = self.settings(Path(process.place.name, "secret"))
+            secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
+            secret.touch(mode=0o644)
+            figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
+            known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
+            settings = {**known, "figures": figures, "cells": self.cells}
             try:
                 self.missing = self.message(process, self.deadline(process, STARTING), settings)["limits"]
             except (Ended, KeyError, TypeError) as error:
