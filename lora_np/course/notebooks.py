@@ -70,8 +70,7 @@ def adaptation_runs() -> list[dict[str, Any]]:
     True
     """
     text = files("lora_np.course").joinpath("adaptation.json").read_text(encoding="utf-8")
-    runs: list[dict[str, Any]] = json.loads(text)["runs"]
-    return runs
+    return list(json.loads(text)["runs"])
 
 
 def claims() -> dict[str, dict[str, Any]]:
@@ -154,9 +153,8 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     try:
         from jupyterlab.labapp import LabApp
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "JupyterLab is not installed here: pip install 'lora-np[notebooks]'", name="jupyterlab"
-        ) from None
+        text = "JupyterLab is not installed here: pip install 'lora-np[notebooks]'"
+        raise ModuleNotFoundError(text, name="jupyterlab") from None
     first = sorted(Path(folder).glob("*.ipynb"))[:1]
     options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
     options += [f"--LabApp.default_url=/lab/tree/{lesson.name}" for lesson in first]

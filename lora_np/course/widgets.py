@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import Array
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 STATIC = 4  # pictures in a figure that replaces a slider
+WIDE = 3  # times as wide as high: such pictures are shown one under the other
 
 
 def sliders(
@@ -96,7 +95,7 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
         Image.fromarray(levels).save(stream, "png")  # one byte a pixel, where matplotlib would take four
-        width = "40em" if _is_wide(picture) else "24em"
+        width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:
         picture.savefig(stream, format="png", dpi=110)
         width = "36em"
@@ -105,11 +104,6 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
         f'<img alt="{caption}" style="width: {width}; max-width: 100%" '
         f'src="data:image/png;base64,{b64encode(stream.getvalue()).decode("ascii")}"></figure>'
     )
-
-
-def _is_wide(picture: Array) -> bool:
-    rows, columns = picture.shape
-    return bool(columns > 3 * rows)
 
 
 def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tuple[Any, ...]) -> Any:
@@ -123,7 +117,7 @@ def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tup
     places = dict.fromkeys(np.linspace(0, len(stops) - 1, min(STATIC, len(stops))).round().astype(int))
     images = {caption: image for image, caption in (shown(*stops[place]) for place in places)}
     # Not a pyplot figure: a notebook would show that one twice, as a value and as an open figure.
-    return gallery(images, stacked=_is_wide(picture), figure=Figure())
+    return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
 
 
 @contextmanager

@@ -28,8 +28,7 @@ def photograph() -> Array:
     >>> photograph().shape
     (600, 512)
     """
-    luminance: Array = load("grace_hopper.npz", "luminance") / 255
-    return luminance
+    return np.asarray(load("grace_hopper.npz", "luminance") / 255)
 
 
 def terrain() -> Array:
@@ -73,8 +72,7 @@ def digits() -> tuple[Array, Array]:
     >>> images.shape, labels[:5]
     ((1797, 8, 8), array([0, 1, 2, 3, 4]))
     """
-    images: Array = load("digits.npz", "images") / 16
-    return images, load("digits.npz", "labels").astype(np.intp)
+    return load("digits.npz", "images") / 16, load("digits.npz", "labels").astype(np.intp)
 
 
 def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
@@ -150,11 +148,9 @@ def standardised(image: Array) -> Array:
     spread = image.std()
     if spread == 0:
         raise ValueError(f"image must not be all of one value, got {image.flat[0]} everywhere")
-    result: Array = (image - image.mean()) / spread
-    return result
+    return np.asarray((image - image.mean()) / spread)
 
 
 def load(file: str, name: str) -> Array:
     with files("lora_np.datasets").joinpath(file).open("rb") as stream, np.load(stream) as arrays:
-        array: Array = arrays[name]
-        return array
+        return np.asarray(arrays[name])

@@ -435,10 +435,9 @@ def here(function: Any) -> Caller:
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            reply: dict[str, Any] = decode(encode(call(function, arguments, rules)))
+            return dict(decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}
-        return reply
 
     return caller
 

@@ -127,9 +127,7 @@ def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempt
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
-    arrays = {name: one for name, one in found.drawn.items() if not isinstance(one.value, int)}
-    simple = {n: replace(one, value=np.full_like(one.value, one.simplest)) for n, one in arrays.items()}
-    tried: Iterator[Choices] = itertools.chain([{**found.drawn, **simple}], steps(found.drawn))
+    tried = steps(found.drawn)
     while attempts and (smaller := next(tried, None)) is not None:
         attempts -= 1
         again = breaks(smaller)
@@ -152,10 +150,10 @@ def steps(drawn: Choices) -> Iterator[Choices]:
     for name, one in drawn.items():
         if isinstance(one.value, int) and one.value > one.simplest:
             low = int(one.simplest)
-            yield from ({**drawn, name: replace(one, value=n)} for n in (low, (low + one.value) // 2))
+            smaller = (low, (low + one.value) // 2, one.value - 1)
+            yield from ({**drawn, name: replace(one, value=n)} for n in smaller)
             if any(name in other.axes for other in drawn.values()):
                 yield from (without(drawn, name, i) for i in range(one.value))
-            yield {**drawn, name: replace(one, value=one.value - 1)}
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
     for first, second in itertools.combinations(sorted(sizes), 2):  # so that a square stays one
         for i in range(min(drawn[first].value, drawn[second].value)):
@@ -163,20 +161,15 @@ def steps(drawn: Choices) -> Iterator[Choices]:
     for name, one in drawn.items():
         if not isinstance(one.value, int):
             yield from ({**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest))
-    for name in sorted(sizes):
-        yield from (without(drawn, name, i, added=True) for i in range(1, drawn[name].value))
 
 
-def without(drawn: Choices, name: str, i: int, *, added: bool = False) -> Choices:
-    """A size less by one, and each array of it without line ``i``, which may be added to the line before."""
+def without(drawn: Choices, name: str, i: int) -> Choices:
+    """A size less by one, and each array of it without line ``i``."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
             if size == name and i < one.value.shape[axis]:
-                left = np.delete(result[other].value, i, axis)
-                if added:
-                    np.moveaxis(left, axis, 0)[i - 1] += np.take(result[other].value, i, axis)
-                result[other] = replace(result[other], value=left)
+                result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
     return result
 
 

@@ -35,8 +35,7 @@ def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
     """A d x k matrix with these singular values, and zeros after them; its directions are drawn."""
     s = np.asarray(s, dtype=np.float64)
     U, V = mirror(draw.array(f"left of {name}", d)), mirror(draw.array(f"right of {name}", k))
-    product: Array = (U[:, : len(s)] * s) @ V[: len(s)]
-    return product
+    return np.asarray((U[:, : len(s)] * s) @ V[: len(s)])
 
 
 def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 2.0) -> Array:
@@ -49,5 +48,4 @@ def independent(draw: Draw, name: str, d: int, k: int) -> Array:
     """A d x k matrix whose first min(d, k) columns are independent: an orthogonal matrix times a triangle."""
     R = np.triu(draw.array(name, d, k, low=-2, high=2), 1)
     np.fill_diagonal(R, draw.array(f"diagonal of {name}", min(d, k), low=1))
-    product: Array = scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R
-    return product
+    return np.asarray(scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R)

@@ -75,8 +75,7 @@ def encode(thing: Any) -> Any:
         if not all(isinstance(key, (str, int, float)) for key in thing):
             raise WireError("the keys of a dict must be strings or numbers")
         return {"dict": [[encode(key), encode(value)] for key, value in thing.items()]}
-    kind = type(thing)
-    raise WireError(f"{kind.__module__}.{kind.__qualname__} is neither a number nor an array")
+    raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
 
 
 # The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text to the
@@ -84,7 +83,7 @@ def encode(thing: Any) -> Any:
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
-def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
+def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
     """The opposite of `encode`.
 
     Parameters
@@ -93,8 +92,8 @@ def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
         As ``json.loads`` gives it.
     depth : int
         In how many lists it is.
-    functions : bool
-        Whether it may hold the code of functions: never if a submission wrote it.
+    trusted : bool
+        Whether it may hold long text and the code of functions: never if a submission wrote it.
 
     Returns
     -------
@@ -114,16 +113,16 @@ def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
     """
     if depth > DEPTH:
         raise WireError(f"an answer may be {DEPTH} lists deep")
-    if isinstance(document, str) and len(document) > TEXT:
+    if isinstance(document, str) and len(document) > TEXT and not trusted:
         raise WireError(f"text may have {TEXT:,} characters, got {len(document):,}")
-    inner = partial(decode, depth=depth + 1, functions=functions)
+    inner = partial(decode, depth=depth + 1, trusted=trusted)
     if isinstance(document, list):
         return list(map(inner, document))
     if not isinstance(document, dict):
         return document
     if "array" in document:
         return array_of(document["array"], document["shape"], document["bytes"])
-    if functions and "function" in document:
+    if trusted and "function" in document:
         return Source(inner(document["function"]))
     if "tuple" in document:
         return tuple(map(inner, document["tuple"]))

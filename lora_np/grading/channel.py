@@ -50,6 +50,7 @@ class Channel:
         self.output = b""
         self.kept_waiting = 0.0
         self.deadline = inf  # of the message that is waited for
+        self.late = False
         self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
         for thread in self.threads:
             thread.start()
@@ -57,6 +58,7 @@ class Channel:
     def watch(self) -> None:
         while not self.over.wait(TICK):
             if self.clock() >= self.deadline:
+                self.late = True
                 self.kill_group()
 
     def listen(self) -> None:
@@ -76,30 +78,22 @@ class Channel:
 
         `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense.
         """
+        self.late = self.clock() >= deadline
         self.deadline = deadline
         # Not even messages that are already there once the time is over: they may never end.
         with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
-            if self.clock() < deadline:
+            if not self.late:
                 if request is not None:
                     send(self.process.stdin, request, LARGE)
                 message = receive(self.process.stdout)
                 self.deadline = inf
                 if isinstance(message, dict):
                     return message
-        late = self.clock() >= deadline
-        raise self.end("it took too long" if late else "it stopped, or wrote to the grader's pipe")
-
-    @property
-    def printed(self) -> str:
-        """The beginning of what it has printed."""
-        return self.output.decode("utf-8", "replace")[:PRINTED]
-
-    def end(self, why: str) -> Ended:
         self.kill()
         code = self.process.returncode
-        if why.startswith("it stopped") and code is not None and code < 0 and code != -signal.SIGKILL:
-            why = f"it stopped with {signal.Signals(-code).name}"
-        return Ended(why)
+        if not self.late and code < 0 and code != -signal.SIGKILL:
+            raise Ended(f"it stopped with {signal.Signals(-code).name}")
+        raise Ended("it took too long" if self.late else "it stopped, or wrote to the grader's pipe")
 
     def kill(self) -> None:
         """End the whole group, and clear its folder."""

@@ -19,19 +19,17 @@ def main() -> None:
     """Set the limits, run the cells, then answer calls until the other side closes."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     settings = receive(requests, trusted=True)
-    cells = {n: text.tobytes().decode("utf-8", "surrogatepass") for n, text in settings["cells"].items()}
     take_standard_streams()
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
-    if any("matplotlib" in source for source in cells.values()):
+    if any("matplotlib" in source for source in settings["cells"].values()):
         import_matplotlib(settings["figures"])
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     names: dict[str, Any] = {"__name__": "submission"}
-    for number, source in cells.items():
+    for number, source in settings["cells"].items():
         send(replies, {"cell": number})
-        problem = run_cell(source, f"cell {number}", names)
-        if problem:
+        if problem := run_cell(source, f"cell {number}", names):
             send(replies, {"problem": problem, "cell": number})
     send(replies, {"ready": [name for name, value in names.items() if callable(value)]})
     with contextlib.suppress(EOFError):

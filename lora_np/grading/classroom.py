@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from lora_np.checks import choice
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.judge import judged
-from lora_np.grading.roster import Row, broken_laws, by_roster, gradebook, part_of, read_roster
 from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
@@ -26,6 +27,7 @@ from lora_np.work import each_of
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
+Row = dict[str, str]  # of a roster
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,7 @@ def grade(
     >>> grade(folder, only=["lora_count"], rng=0, jobs=1).table.rows
     (('alice', 1, 1, ''),)
     """
-    beyond = partial(HandedIn, failure=f"Only {MOST} files of one student are graded.")
-    students = {
-        name: [*map(look_at, paths[:MOST]), *map(beyond, paths[MOST:])]
-        for name, paths in submissions_in(folder).items()
-    }
+    students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
     try:  # Whatever fails from here on is the fault of one file.
@@ -221,12 +219,13 @@ def grade(
     questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
-    def reports_of(student: str) -> list[Report]:
+    def reports_of(files: Sequence[HandedIn]) -> list[Report]:
         left, reports = limits.student_seconds, []
-        for file in students[student]:
+        for place, file in enumerate(files):
             answered = [name for name in exercises if name in file.answers]
             over = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
-            if failure := file.failure or over * (left <= 0):
+            beyond = f"Only {MOST} files of one student are graded."
+            if failure := file.failure or beyond * (place >= MOST) or over * (left <= 0):
                 reports.append(Report(file.path, {}, failure=failure))
             elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
@@ -238,8 +237,7 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    work = {student: student for student in students}
-    found = each_of(reports_of, work, jobs=workers, progress=progress, label="grading")
+    found = each_of(reports_of, students, jobs=workers, progress=progress, label="grading")
     return Grades(tuple(graded), questions[0], found, known)
 
 
@@ -333,14 +331,14 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Notebooks and scripts in a student's folder, which may be as deep as the disk allows."""
+    """Notebooks and scripts in a student's folder, as deep as the disk allows; at most one too many."""
     found = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
         folders[:] = [] if deepest else [name for name in folders if name != ".ipynb_checkpoints"]
         files = [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
         found += [path for path in files if path.is_file() and not path.is_symlink()]
-    return sorted(found)
+    return sorted(found)[: MOST + 1]
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
@@ -369,3 +367,112 @@ def file_name(student: str) -> str:
         return f"{student}.md"
     clean = re.sub(r"[/\\]", "_", student).encode()[:150].decode("utf-8", "ignore")
     return f"{clean}-{hashlib.sha256(student.encode()).hexdigest()[:12]}.md"
+
+
+# The class as a gradebook knows it: who is absent, points to hand back, and what to teach again
+
+
+def read_roster(path: Path) -> list[Row]:
+    """The students of a class, from the CSV that a gradebook exports.
+
+    Parameters
+    ----------
+    path : Path
+        With a line of headings. The first column has the names of students' files or folders; the others,
+        such as Moodle's ``Email address`` or Canvas's ``ID``, are handed back as they are.
+
+    Returns
+    -------
+    list of dict
+        A row for each student, in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a table, or names a student twice.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "class.csv"
+    >>> with path.open("w", newline="") as file:
+    ...     csv.writer(file).writerows([["Name", "Email address"], ["alice", "alice@example.org"]])
+    >>> read_roster(path)
+    [{'Name': 'alice', 'Email address': 'alice@example.org'}]
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.DictReader(file, strict=True) if any(row.values())]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a roster in CSV: {error}") from None
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise ValueError(f"{path} must have a line of headings, and as many fields in each line")
+    twice = [name for name, count in Counter(next(iter(row.values())) for row in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"{path} names {twice[0]!r} twice")
+    return rows
+
+
+def by_roster(rows: Sequence[Row], found: Mapping[str, list[HandedIn]]) -> dict[str, list[HandedIn]]:
+    """What each student of a roster has handed in, perhaps nothing; then those whom it does not name.
+
+    A folder is a student's if it has the name, or begins with it and an underscore, as downloads from Moodle
+    and Canvas do.
+
+    Examples
+    --------
+    >>> by_roster([{"name": "Ada"}, {"name": "Bob"}], {"Ada_17_file": ["a.py"], "Cy": ["c.py"]})
+    {'Ada': ['a.py'], 'Bob': [], 'Cy': ['c.py']}
+    """
+    left = dict(found)
+    result: dict[str, list[HandedIn]] = {}
+    for row in rows:
+        name = next(iter(row.values()))
+        own = [folder for folder in left if folder == name or folder.startswith(f"{name}_")]
+        result[name] = [one for folder in own for one in left.pop(folder)]
+    return result | left
+
+
+def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Table:
+    """The roster as it came, with a column of points: what Moodle and Canvas import.
+
+    Examples
+    --------
+    >>> print(gradebook([{"Student": "Ada", "ID": "17"}], {"Ada": 4}, "LoRA (99)").to_csv())
+    Student,ID,LoRA (99)
+    Ada,17,4
+    <BLANKLINE>
+    """
+    body: list[list[Cell]] = [[*row.values(), points[next(iter(row.values()))]] for row in rows]
+    return Table([*rows[0], column], body)
+
+
+def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
+    """The lessons with the exercises of these names only; all of them where none is named."""
+    known = [one.name for lesson in lessons for one in lesson.exercises]
+    wanted = {choice("exercise", name, known) for name in names} or set(known)
+    pairs = [(lesson, tuple(one for one in lesson.exercises if one.name in wanted)) for lesson in lessons]
+    return [replace(lesson, exercises=part) for lesson, part in pairs if part]
+
+
+def broken_laws(outcomes: Sequence[Outcome]) -> Table:
+    """How many students broke each law, and by which known mistake: what to teach again comes first.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        Of all students and exercises; those that were not handed in count as nothing.
+
+    Returns
+    -------
+    Table
+        A row for each law and mistake; no mistake where none that is known gives the same.
+    """
+    broken = [
+        (outcome.exercise.name, law.name, verdict.mistake)
+        for outcome in outcomes
+        for law, verdict in zip(outcome.exercise.laws, outcome.verdicts, strict=True)
+        if not verdict.passed and not verdict.message.startswith("Not ")
+    ]
+    rows = [(*what, count) for what, count in Counter(broken).most_common()]
+    return Table(["exercise", "law", "what comes out", "students"], rows)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
 
 from lora_np.exercises import Outcome, Verdict, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
@@ -29,9 +28,8 @@ SLACK = 4  # multiple of a file's time limit, by the clock
 def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> Report:
     """The report on one file, from a judge in a separate process; if the judge fails, it says why."""
     began = time.monotonic()
-    name = os.fsencode(path.resolve()).hex()
-    order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
-    order |= {"limits": astuple(limits), "parent": os.getpid()}
+    order = {"path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid()}
+    order |= {"exercises": exercises, "questions": questions}
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
@@ -55,8 +53,13 @@ def main() -> None:
     if sys.platform == "linux":
         die_with(order["parent"])
     limits = Limits(*order["limits"])
-    limit_resources(limits)
-    path = Path(os.fsdecode(bytes.fromhex(order["path"])))
+    with contextlib.suppress(ImportError):
+        import resource
+
+        # Soft limits only: a submission's process sets limits that are lower, and hard.
+        cpu = int(SLACK * limits.total_seconds + STARTING)
+        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)
+    path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
         report = check_file(path, exercises, questions=order["questions"], limits=limits)
@@ -65,12 +68,3 @@ def main() -> None:
     found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
     found["verdicts"] = {name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()}
     send(replies, {**found, "seconds": report.seconds + time.process_time()}, LARGE)
-
-
-def limit_resources(limits: Limits) -> None:
-    """The soft limits only: a submission's process sets limits that are lower, and hard."""
-    with contextlib.suppress(ImportError):
-        import resource
-
-        cpu = int(SLACK * limits.total_seconds + STARTING)
-        lower({resource.RLIMIT_AS: address_space(MEMORY), resource.RLIMIT_CPU: cpu}, hard=False)

@@ -7,13 +7,11 @@ as answers: nothing that it writes is taken as a verdict.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple
 from math import inf
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
@@ -66,7 +64,7 @@ class Sandbox:
         """End the process."""
         if self.process is not None:
             self.process.kill()
-            self.printed = (self.printed + self.process.printed)[:PRINTED]
+            self.printed = (self.printed + self.process.output.decode("utf-8", "replace"))[:PRINTED]
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
@@ -81,22 +79,17 @@ class Sandbox:
         finally:
             self.left -= max(0.0, process.clock() - began)
 
-    def settings(self, secret: Path) -> dict[str, Any]:
-        """What a process needs to know; ``secret`` is a file outside its folder, which it must not read."""
-        secret.touch(mode=0o644)
-        figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
-        known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
-        # as arrays, since text in a message is short
-        texts = {n: np.frombuffer(c.encode("utf-8", "surrogatepass"), "u1") for n, c in self.cells.items()}
-        return {**known, "figures": figures, "cells": texts}
-
     def running(self) -> Channel:
         """The process, started if there is none. A cell that it cannot pass is dropped."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
             self.process = process = Channel("child", environment)
-            settings = self.settings(Path(process.place.name, "secret"))
+            secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
+            secret.touch(mode=0o644)
+            figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
+            known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
+            settings = {**known, "figures": figures, "cells": self.cells}
             try:
                 self.missing = self.message(process, self.deadline(process, STARTING), settings)["limits"]
             except (Ended, KeyError, TypeError) as error:
@@ -120,12 +113,7 @@ class Sandbox:
         return self.process
 
     def call(
-        self,
-        name: str,
-        arguments: Sequence[Any],
-        rules: Mapping[str, Any] | None = None,
-        *,
-        seconds: float = inf,
+        self, name: str, arguments: Sequence[Any], rules: Any = None, *, seconds: float = inf
     ) -> dict[str, Any]:
         """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
         seconds = min(seconds, self.limits.seconds)

@@ -192,7 +192,11 @@ def cells_of(path: Path) -> list[str]:
         raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
-        cells = notebook_cells(text) if path.suffix == ".ipynb" else re.split(r"^# %%.*$", text, flags=re.M)
+        if path.suffix == ".ipynb":
+            code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+            cells = ["".join(cell["source"]) for cell in code]
+        else:
+            cells = re.split(r"^# %%.*$", text, flags=re.M)
         full = sum(1 for cell in cells if cell.strip())
     except MemoryError:
         raise ValueError(f"{path} takes too much memory to read") from None
@@ -204,8 +208,3 @@ def cells_of(path: Path) -> list[str]:
         starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
         cells = ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
     return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells]
-
-
-def notebook_cells(text: str) -> list[str]:
-    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-    return ["".join(cell["source"]) for cell in cells]

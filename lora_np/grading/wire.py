@@ -29,7 +29,7 @@ def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
     if not line.endswith(b"\n"):
         raise EOFError("the other side has closed")
     try:
-        return decode(json.loads(line), functions=trusted)
+        return decode(json.loads(line), trusted=trusted)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 

@@ -122,7 +122,7 @@ def short_name(name: str, longest: int) -> str:
     Returns
     -------
     str
-        Whole segments, where there are any.
+        At most ``longest`` characters.
 
     See Also
     --------
@@ -131,10 +131,6 @@ def short_name(name: str, longest: int) -> str:
     Examples
     --------
     >>> short_name("base_model.model.layers.0.self_attn.q_proj", 20)
-    '…0.self_attn.q_proj'
+    '….0.self_attn.q_proj'
     """
-    if len(name) <= longest:
-        return name
-    end = name[len(name) - longest + 1 :]
-    _, separator, whole = end.partition(".")
-    return "…" + (whole if separator and len(whole) > longest // 2 else end)
+    return name if len(name) <= longest else "…" + name[len(name) - longest + 1 :]

@@ -8,7 +8,7 @@ import pytest
 
 from lora_np.exercises import exercise, lessons
 from lora_np.grading import grade, read_roster
-from lora_np.grading.roster import broken_laws, part_of
+from lora_np.grading.classroom import broken_laws, part_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 

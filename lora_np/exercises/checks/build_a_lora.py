@@ -64,9 +64,8 @@ def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
         law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
         rank = np.linalg.matrix_rank(A)
         law(rank == r, f"A must have rank {r} at the start, got {rank}")
-        random_numbers(
-            answer(np.zeros((1, 400)), np.zeros((4, 400)), 3, 1.0, 5, np.ones((3, 400)), np.ones((4, 3)))[0]
-        )
+        wide = np.zeros((4, 400))
+        random_numbers(answer(wide[:1], wide, 3, 1.0, 5, np.ones((3, 400)), np.ones((4, 3)))[0])
         W0 = np.zeros_like(W0)
         other, again = (answer(W0[:1], W0, r, 1.0, rng, A, B)[0] for rng in (10, 10))
         law(np.array_equal(other, again), "the same rng must give the same start")
