@@ -279,7 +279,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
         targets = "(?!)"  # no module at all
-    filters = {"layers": () if layers is None else layers, "what": "target_modules"}
+    filters: dict[str, Any] = {"layers": () if layers is None else layers, "what": "target_modules"}
     for ours, theirs in _FILTERS.items():
         filters[ours] = raw.get(theirs) or ()
     try:
