@@ -13,7 +13,7 @@ import pytest
 
 import lora_np
 from lora_np.cli import run
-from lora_np.files import whole
+from lora_np.files import write_whole
 from lora_np.hub import located
 from lora_np.language import located_adapter
 from tests.commands import every_command
@@ -320,17 +320,15 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")
 
-    def write_half():
-        with whole(path) as stage:
-            stage.write_text("half of the n")
-            raise OSError(errno.EFBIG, "File too large")
+    def write_half(file):
+        file.write(b"half of the n")
+        raise OSError(errno.EFBIG, "File too large")
 
     with pytest.raises(OSError, match="File too large") as caught:
-        write_half()
+        write_whole(path, write_half)
     assert caught.value.filename == str(path)
     assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
-    with whole(path) as stage:
-        stage.write_text("new")
+    write_whole(path, lambda file: file.write(b"new"))
     assert [each.read_text() for each in tmp_path.iterdir()] == ["new"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, OPTIMIZERS
 from lora_np.accounting.memory import split
 from lora_np.accounting.planning import METHODS, Plan, plan
-from lora_np.checks import OTHER_SPELLINGS, choice, shown
+from lora_np.checks import choice, respelled, shown
 from lora_np.hub import HubError, open_regular, read_json
 from lora_np.models import ALL_LINEAR
 
@@ -39,7 +39,7 @@ _NOT_COUNTED = (
     "trainable_token_indices", "unfrozen_parameters", "use_apollo", "use_badam", "use_galore",
     "use_liger_kernel", "use_qalora", "use_unsloth",
 )  # fmt: skip
-_LARGEST = 2**20  # bytes of YAML
+_LARGEST = 2**16  # bytes of YAML, which takes a second and more for ten times as many
 
 
 def plan_from(
@@ -143,7 +143,7 @@ def _dtype(fields: Mapping[str, Any]) -> str | None:
     if fields.get("load_in_8bit") or bits == 8:
         return "int8"
     given = fields.get("dtype", fields.get("torch_dtype"))
-    named = [name for name in ITEMSIZE if given in (name, *OTHER_SPELLINGS[name])]
+    named = [name for name in ITEMSIZE if respelled(str(given)) == name]
     computed = [name for short, name in (("bf16", "bfloat16"), ("fp16", "float16")) if fields.get(short)]
     return next(iter(named + computed), None)
 

@@ -95,9 +95,9 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.option("--rank", type=int, help="Cut the result to this rank; by default svd to the largest.")
 @click.option("--density", type=float, help="The share of entries that stays, where a method drops some.")
 @click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
-@click.option("--base", type=options.READ, help="The base model, for DoRA, --data and --saved sum.")
+@click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
-@click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean, sum or refuse.")
+@click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean or refuse.")
 @options.any_base
 def combine(
     sources: tuple[str, ...], out: Path, base: Path | None, data: tuple[str, ...], as_json: bool, **asked: Any
