@@ -197,7 +197,7 @@ def test_count_of_several_tables_as_json():
     (["llama-3-8b", "--rank", "8", "--targets", ""], 2, "must name a module, got ''"),
     (["llama-3-8b", "--rank", "8", "--modules-to-save", ","], 2, "must name a module, got ','"),
     (["llama-3-8b", "--rank", "8", "--memory", "--batch-size", "0"], 1, "batch_size must be at least 1, got 0"),
-    (["llama-3-8b", "--rank", "8", "--context", "8"], 2, "context can only be given for the memory"),
+    (["llama-3-8b", "--rank", "8", "--context", "0"], 1, "context must be at least 1, got 0"),
     (["llama-3-8b", "--rank", "8", "--rank", "abc"], 2, "'8,abc'"),
     (["llama-3-8b", "--rank=abc"], 2, "'abc'"),
 ])  # fmt: skip

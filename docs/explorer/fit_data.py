@@ -14,7 +14,8 @@ from lora_np import accounting, models
 from lora_np.accounting import activations, planning
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.accounting.memory import CAUSES
-from lora_np.models import ATTENTION, default_targets, fused_names, hub_name
+from lora_np.models import ATTENTION, default_targets, fused_names
+from lora_np.models.sources import hub_name
 from lora_np.plots import CYCLE, MUTED
 
 

@@ -19,6 +19,8 @@ from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
+Rows = Sequence[int] | Mapping[str, Sequence[int]]
+
 
 class AdaptedModules(NamedTuple):
     """LoRA of one rank on a group of identical modules, or on some of them."""
@@ -291,7 +293,7 @@ def count_model(
     dora: bool = False,
     bias: str = "none",
     target_parameters: Iterable[str] = (),
-    trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] = (),
+    trainable_token_indices: Rows = (),
     lora_bias: bool = False,
     mica: bool = False,
     blocks: Mapping[str, Any] | None = None,
@@ -425,16 +427,13 @@ def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCoun
             return own.get("r", 0), row.count(*shape, **own)
 
         adapters += _adapted(each.module, each.names, numbers)
-    modules = sum(each.copies for each in adapters)
-    shared = row.trained_by_all(modules, **settings("")).items()
-    return replace(
-        alike,
-        rank=settings("").get("r", 0),
-        adapters=tuple(adapters),
-        saved={**alike.saved, **{f"{name}, of all": prod(shape) for name, shape in shared}},
-        tuner=row.name,
-        frozen=modules * (row is MAPS["ADALORA"]),  # the rank before pruning
-    )
+    usual, modules = settings(""), sum(each.copies for each in adapters)
+    saved = dict(alike.saved)
+    for name, shape in row.trained_by_all(modules, **usual).items():
+        saved[f"{name}, of all"] = prod(shape)
+    frozen = modules * (row is MAPS["ADALORA"])  # the rank before pruning
+    alike = replace(alike, rank=usual.get("r", 0), adapters=tuple(adapters), saved=saved)
+    return replace(alike, tuner=row.name, frozen=frozen)
 
 
 # the names that PEFT may translate if transformers fuses experts
@@ -490,10 +489,7 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
 
 
 def _token_rows(
-    spec: ModelSpec,
-    indices: Sequence[int] | Mapping[str, Sequence[int]],
-    adapters: Iterable[AdaptedModules],
-    saved: Mapping[str, ModuleSpec],
+    spec: ModelSpec, indices: Rows, adapters: Iterable[AdaptedModules], saved: Mapping[str, ModuleSpec]
 ) -> dict[str, int]:
     """Numbers in the rows that ``trainable_token_indices`` trains, by module; tied ones are counted once."""
     if not indices:

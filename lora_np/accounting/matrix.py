@@ -34,8 +34,7 @@ def count_full(d: int, k: int) -> int:
     >>> count_full(100, 120)
     12000
     """
-    d, k = _shape(d, k)
-    return d * k
+    return whole_number("d", d) * whole_number("k", k)
 
 
 def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
@@ -77,7 +76,7 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
     >>> count_lora(100, 120, rank=8, dora=True)
     1860
     """
-    d, k = _shape(d, k)
+    d, k = whole_number("d", d), whole_number("k", k)
     return pair_size(d, k, whole_number("rank", rank)) + (d if dora else 0)
 
 
@@ -244,7 +243,3 @@ def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool =
     formats = {"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format}
     table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)
     return MatrixCount(counts, table)
-
-
-def _shape(d: int, k: int) -> tuple[int, int]:
-    return whole_number("d", d), whole_number("k", k)

@@ -13,7 +13,7 @@ from lora_np.accounting.activations import ITEMSIZE, Moment, TrainingOptions, ac
 from lora_np.accounting.lora import OPTIONS, LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
-from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
 _UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
 _LARGEST = 2**31 - 1  # of a batch, or of a context without positions
@@ -502,9 +502,7 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
     spec, trained = count.spec, ways(training)
     found = {way: estimate(spec if way == "full" else count, each).memory for way, each in trained.items()}
-    rows: list[list[Cell]] = [
-        [cause, *(getattr(each, cause) for each in found.values())] for cause in (*CAUSES, "total")
-    ]
+    rows = [[cause, *(getattr(x, cause) for x in found.values())] for cause in (*CAUSES, "total")]
     rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
     title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
     notes = [assumptions(spec, trained), *dict.fromkeys(n for each in found.values() for n in each.notes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -312,10 +313,7 @@ def _card(name: str | int) -> Card:
 
 
 def _plain(name: str) -> str:
-    text = name.lower()
-    for maker in ("nvidia", "geforce", "amd", "instinct", "tesla"):
-        text = text.replace(maker, "")
-    return "".join(sign for sign in text if sign.isalnum())
+    return re.sub(r"nvidia|geforce|amd|instinct|tesla|\W|_", "", name.lower())
 
 
 @dataclass(frozen=True, repr=False)

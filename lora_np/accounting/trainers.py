@@ -90,7 +90,9 @@ def plan_from(
     (training, lora), asked = split(said), split(options)[1]
     few = (said | options).get("dtype") in ("int8", "nf4")
     ways = tuple(methods)
-    if not ways and _is_full(fields) and not asked:
+    # Axolotl trains in full unless an adapter is named; the others say so
+    full = fields.get("finetuning_type") == "full" or fields.get("use_peft") is False
+    if not ways and not asked and (full or ("base_model" in fields and "adapter" not in fields)):
         ways = ("full",)
     elif not ways and (lora or asked or few):
         ways = ("QLoRA" if few else "LoRA",)
@@ -104,12 +106,6 @@ def plan_from(
     if unsaid := [name for name in names if name not in said | options]:
         notes.append(f"Not in {path.name}, so as plan has it: {', '.join(unsaid)}.")
     return replace(found, notes=(*found.notes, *notes))
-
-
-def _is_full(fields: Mapping[str, Any]) -> bool:
-    """Axolotl trains in full unless an adapter is named; the others say so."""
-    said = fields.get("finetuning_type") == "full" or fields.get("use_peft") is False
-    return said or ("base_model" in fields and "adapter" not in fields)
 
 
 def _understood(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lora_np import adapters
+from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
@@ -67,7 +67,7 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
     base = asked.pop("base")
-    asked = one_goal(asked) | {"grams": _inputs(base, data, adapter)}
+    asked = options.given(asked) | {"grams": _inputs(base, data, adapter)}
     options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 
 
@@ -84,7 +84,7 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    asked = one_goal(asked) | {"grams": _inputs(tuned, data)}
+    asked = options.given(asked) | {"grams": _inputs(tuned, data)}
     options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
 
 
@@ -213,19 +213,9 @@ def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = No
         return dict(np.load(data))
     if base is None:
         raise click.UsageError("--data is read by the base model: give it with --base")
-    from lora_np import language
-
     model = language.load(base)
     model = model if adapter is None else adapters.attach(model, adapter)
     return language.grams(model, language.read_data(data))
-
-
-def one_goal(asked: dict[str, Any]) -> dict[str, Any]:
-    asked = options.given(asked)
-    if len(asked.keys() & _GOALS.keys()) != 1:
-        names = [f"--{name.replace('_', '-')}" for name in _GOALS]
-        raise click.UsageError(f"give one of {', '.join(names[:-1])} and {names[-1]}")
-    return asked
 
 
 def weighted(source: str) -> tuple[str, float]:

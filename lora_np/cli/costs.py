@@ -51,7 +51,7 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
-    The options from --dtype on are for --memory.
+    The options from --dtype on are for the memory.
 
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
@@ -67,28 +67,22 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
 
 
 def _counted(
-    source: str,
-    rank: tuple[int, ...] = (),
-    config: str | None = None,
-    by: str | None = None,
-    memory: bool = False,
-    **asked: Any,
+    source: str, rank: Sequence[int] = (), config: str = "", by: str = "", memory: bool = False, **asked: Any
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
     if not (rank or config) and (by or memory or asked):
         raise click.UsageError("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
-    if training and not memory:
-        raise click.UsageError(f"{' and '.join(training)} can only be given for the memory: add --memory")
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     ranks = rank or ((None,) if config else ())
-    counts = [accounting.count(spec, rank=each, config=config, **asked) for each in ranks]
+    counts = [accounting.count(spec, rank=each, config=config or None, **asked) for each in ranks]
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
     else:
         tables = [_totals(counts) if counts else spec.table]
     tables += [each.by_module if by == "module" else each.table for each in counts if by]
-    return tables + [accounting.compare_memory(each, **training).table for each in counts if memory]
+    estimated = counts if memory or training else []
+    return tables + [accounting.compare_memory(each, **training).table for each in estimated]
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:

@@ -54,8 +54,6 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
     # matplotlib chooses the format by the ending; a page may have any name that is free
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
         raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
-    if path.exists() and not path.is_file():
-        raise click.BadParameter(f"must not replace {str(path)!r}; name another file")
     return path
 
 

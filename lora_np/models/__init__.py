@@ -46,7 +46,6 @@ with on_demand(globals()):
         Catalogue as Catalogue,
         catalogue as catalogue,
         describe as describe,
-        hub_name as hub_name,
         matrix_size as matrix_size,
         preset as preset,
         preset_config as preset_config,

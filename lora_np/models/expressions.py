@@ -156,7 +156,7 @@ class Expression:
         return ValueError(f"{said}, which cannot be matched in bounded time; {advice}")
 
 
-def _steps(text: str) -> float:
+def _steps(text: str) -> Any:
     """How many steps ``re`` may take, at most: infinitely many if a group is, or may be, repeated."""
     text = re.sub(r"\\\D", "a", text)
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it

@@ -359,14 +359,11 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-_TYPES = {bool: "flag", float: "number"}
-
-
 def _whole_field(name: str, entry: Any) -> dict[str, Any]:
     """A field with the defaults for what its entry omits."""
     said = entry if isinstance(entry, dict) else {"default": entry}
     usual = said["default"]
-    kind = "text" if str(usual)[:1] == "'" else _TYPES.get(type(usual), "size")
+    kind = "text" if str(usual)[:1] == "'" else {bool: "flag", float: "number"}.get(type(usual), "size")
     field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **said}
     return {**field, "from": [field["from"]] if isinstance(field["from"], str) else field["from"]}
 

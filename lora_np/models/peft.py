@@ -178,9 +178,8 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
     said = raw.get("use_bdlora")
     if not said:
         return {}
-    named = {part: said.get(key) or () for part, key in _BLOCK_DIAGONAL.items()}
-    blocks = int(said.get("nblocks", 1))
-    found = {part: blocks for part, names in named.items() if any(name in module for name in names)}
+    named = ((part, said.get(key) or ()) for part, key in _BLOCK_DIAGONAL.items())
+    found = {part: int(said.get("nblocks", 1)) for part, names in named if any(x in module for x in names)}
     if len(found) > 1 or (not found and said.get("match_strict", True)):
         for_ = "both" if found else "neither, although match_strict is true"
         raise HubError(
@@ -280,7 +279,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
         targets = "(?!)"  # no module at all
-    filters = {"layers": () if layers is None else layers, "what": "target_modules"}
+    filters: dict[str, Any] = {"layers": () if layers is None else layers, "what": "target_modules"}
     for ours, theirs in _FILTERS.items():
         filters[ours] = raw.get(theirs) or ()
     try:

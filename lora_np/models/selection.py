@@ -224,8 +224,10 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         names = shown.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
-            names = " and no ".join(_UNCALLED)
-            raise ValueError(f"targets: PEFT adapts no {names} in a {spec.family} model; name other modules")
+            uncalled = " and no ".join(_UNCALLED)
+            raise ValueError(
+                f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name other modules"
+            )
         if chosen:
             picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
     return picks

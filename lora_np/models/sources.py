@@ -329,8 +329,8 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
         seen.add(id(parameter))
     known = _known(module, shapes)
     if known is not None:
-        flags = {"bias": "bias" in shapes, "tied": tied["weight"], "tied_bias": tied.get("bias", False)}
-        yield known._replace(name=name or type(module).__name__, **flags)
+        known = known._replace(bias="bias" in shapes, tied=tied["weight"], tied_bias=tied.get("bias", False))
+        yield known._replace(name=name or type(module).__name__)
         shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
     for key, shape in shapes.items():
         path = f"{name}.{key}" if name else key

@@ -17,7 +17,7 @@ import pytest
 
 from lora_np import accounting, models
 from lora_np.cli import run
-from lora_np.models import hub_name
+from lora_np.models.sources import hub_name
 from lora_np.table import decimal_bytes
 from tests.drawing import FULL, twentieth
 
