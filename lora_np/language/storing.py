@@ -293,8 +293,6 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     >>> load(copy).config["dtype"]
     'float16'
     """
-    if dtype is not None:
-        hub.float_dtype(dtype)
     if adapted := adapter_leaves(model):
         raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
     target = target_path(path)

@@ -309,12 +309,9 @@ def int8(W: Array) -> Int8:
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block)
-    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, values).astype(np.uint8)  # the nearest level
-    packed = np.zeros(-(-codes.size // 2), np.uint8)
-    packed |= codes[::2] << 4
-    packed[: codes.size // 2] |= codes[1::2]
-    if codes.size % 2:  # bitsandbytes pads with zeros, whose code is that of level 0
-        packed[-1] |= np.searchsorted((levels[:-1] + levels[1:]) / 2, np.float32(0))
+    even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
+    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)  # the nearest level
+    packed = codes[::2] << 4 | codes[1::2]
     return FourBit(kind, packed, double_quantised(scales) if double else scales, W.shape, block)
 
 
@@ -324,15 +321,14 @@ def double_quantised(scales: Array) -> BlockScales:
     levels = dynamic_levels()
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
-    values = rest.copy()
+    wide = np.repeat(tops, _SCALES_BLOCK)[: len(rest)]
     with np.errstate(over="ignore", invalid="ignore"):  # one over a denormal number is infinite
-        inverse = np.divide(np.float32(1), tops, out=np.zeros_like(tops), where=tops > 0)
-        scale_blocks(values, inverse, _SCALES_BLOCK)
+        values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels
     point = ((values + 1) * np.float32(0.5) * np.float32(65535) + np.float32(0.5)).astype(np.int64)
     codes = _nearest_on_grid()[point]
-    codes[np.repeat(tops == 0, _SCALES_BLOCK)[: len(codes)]] = 0
+    codes[wide == 0] = 0
     return BlockScales(codes, tops, offset, levels)
 
 
