@@ -29,6 +29,7 @@ NOT_HERE = {
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
+    "lora-np capacity austen": "a measurement of a text: tests/accounting/test_capacity.py",
     "lora-np capacity my-model": "needs a language model: tests/accounting/test_capacity.py",
     "lora-np lab": "opens JupyterLab: tests/browser",
     "lora-np tour": "the main job: tests/course/test_tour.py",

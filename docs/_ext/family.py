@@ -14,7 +14,7 @@ D, K = 100, 120
 USED = {
     "r": 8, "init_r": 8, "vector_length": 20, "block_size": 20, "group_size": 20, "oft_block_size": 20,
 }  # fmt: skip
-OWN = {"OFT": {"r": 0}, "MISS bat": {"r": 10}, "VERA": {"r": 256}, "TINYLORA": {"r": 2}}
+OWN = {"OFT": {"r": 0}, "VERA": {"r": 256}, "TINYLORA": {"r": 2}}
 GAP, THIN, HEIGHT = 5, 2, 104  # in entries of a matrix, as the pictures are drawn
 
 

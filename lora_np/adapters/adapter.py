@@ -39,7 +39,7 @@ class Stored:
         return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """The result of ``view``: the same numbers in another shape or order, or some of them."""
+        """The result of ``view``: its numbers in another shape or order, some of them, or more zeros."""
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
@@ -192,12 +192,10 @@ class AdapterModule:
         B, A = self.parts["B"], self.parts["A"]
         return self.with_factors(B=B.seen(lambda B: B[..., :n]), A=A.seen(lambda A: A[..., :n, :]))
 
-    def expert(self, expert: int, *, part: int, parts: int) -> AdapterModule:
-        """One map of the stack, or a part of its outputs."""
-        B, A = self.parts["B"], self.parts["A"]
-        d = B.shape[1] // parts
-        rows = slice(part * d, (part + 1) * d)
-        return self.with_factors(B=B.seen(lambda B: B[expert, rows]), A=A.seen(lambda A: A[expert]))
+    def expert(self, expert: int) -> AdapterModule:
+        """One map of the stack."""
+        parts = {part: self.parts[part].seen(lambda factor: factor[expert]) for part in "AB"}
+        return self.with_factors(**parts)
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
@@ -316,13 +314,11 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
     from lora_np.lora import STARTS  # the layers load only for this
 
     if not (with_base and adapter.start in STARTS):
-        ours = "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
-        theirs = "save it with PEFT's path_initial_model_for_weight_conversion"
-        raise HubError(
-            f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of the base "
-            "weights, so that B A is no update of the original ones; "
-            f"{ours if adapter.start in STARTS else theirs}"
-        )
+        remedy = "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
+        if adapter.start not in STARTS:
+            remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
+        why = "takes what A and B start with out of the base, so that B A is no update of it"
+        raise HubError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
@@ -335,8 +331,6 @@ def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str,
 
 def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:
     """An array in memory, to be stored as ``dtype`` (by default its own)."""
-    if values is None:
-        raise TypeError(f"{name} must hold floating-point numbers, got None")
     try:
         array = np.asarray(values)
     except ValueError as error:  # lists of different lengths

@@ -27,11 +27,6 @@ _SAME = (
 )  # fmt: skip
 # what follows the family in a class name of transformers: GPT2LMHeadModel, Gemma3TextModel, LlamaForCausalLM
 _TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
-# types that have no class of their own in transformers 5
-_BUILT_AS = {
-    "exaone": "Llama", "internlm3": "Llama", "iquestcoder": "Llama", "sarvam_mla": "DeepseekV3",
-    "sarvam_moe": "Glm4Moe",
-}  # fmt: skip
 
 
 def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any, Any]]) -> None:
@@ -41,10 +36,8 @@ def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any
     """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
-        raise HubError(
-            f"{tuned.path}: how transformers names the modules of a {tuned.config.get('model_type')!r} model "
-            f"is not known here, so that an adapter might change nothing{_INSIST}"
-        )
+        what = f"the naming of modules of a {tuned.config.get('model_type')!r} model"
+        raise HubError(f"{tuned.path}: {what} is not known here: an adapter might change nothing{_INSIST}")
     for name, (one, other) in shapes.items():
         if one and one[1:] != other[1:]:
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
@@ -57,14 +50,14 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
     name on the hub proves nothing either way.
     """
     theirs, ours = _class_of(adapter), _families(config)
-    if theirs and ours and ours.isdisjoint(theirs):
+    if theirs and ours and theirs[1] not in ours:
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
         raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
     named = _base_of(adapter) or ""
     said = Path(named, "config.json")
     if named and said.is_file():
         wanted = read_json(said)
-        if {"llama", "mistral"} <= ours and wanted.get("model_type") == "mistral":
+        if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, said.parent, config, path)
     elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
@@ -94,18 +87,13 @@ def _base_of(adapter: Adapter) -> str | None:
     return name if isinstance(name, str) and name else None
 
 
-def _class_of(adapter: Adapter) -> tuple[str, str, str] | None:
-    """The class that PEFT records if it is given no task, its family, and its folder in transformers.
-
-    None if it is not a class of transformers.
-    """
+def _class_of(adapter: Adapter) -> tuple[str, str] | None:
+    """The class that PEFT records if it is given no task, and its family."""
     said = adapter.raw.get("auto_mapping")
     said = said if isinstance(said, Mapping) else {}
     name, library = str(said.get("base_model_class")), str(said.get("parent_library"))
-    family = _family(name)
-    if not family or not library.startswith("transformers.models."):
-        return None
-    return name, family, library.split(".")[2]
+    family = _family(name) if library.startswith("transformers.models.") else ""
+    return (name, family) if family else None
 
 
 def _family(name: str) -> str:
@@ -115,17 +103,13 @@ def _family(name: str) -> str:
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """The families that a base may belong to, under any of their names; empty if its config does not say."""
+    """The families that a base may belong to, as classes are named; empty if its config does not say."""
     kind, architectures = config.get("model_type"), config.get("architectures")
     found = {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
-    if isinstance(kind, str) and kind:
-        if kind in family_names():
-            found.add(_family(f"{family_of(kind).classes}Model"))
-        found.add(_BUILT_AS.get(kind, ""))
-        if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
-            found |= {"Mistral", "mistral"}
-        if found - {""}:
-            found.add(kind.replace("-", "_"))
+    if str(kind) in family_names():
+        found.add(_family(f"{family_of(str(kind)).classes}Model"))
+    if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
+        found.add("Mistral")
     return found - {""}
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
-from lora_np.adapters.formats import FILES, Base, described, format_of, load, without_copies
-from lora_np.adapters.results import Findings
+from lora_np.adapters.formats import FILES, Base, Findings, described, format_of, load, without_copies
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
 from lora_np.lora import map_of
@@ -152,11 +151,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
     opened = without_copies(load(adapter, base=base, ordered=False), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
-    rows = tuple(
-        row._replace(version=rules["version"], date=rules["date"])
-        for name, rules in known.items()
-        for row in _findings(name, rules, opened, form, base)
-    )
+    rows = tuple(row for each in known.items() for row in _findings(*each, opened, form, base))
     notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())
     headings = ("runtime", "modules", "finding", "factor", "why", "what to do")
     fine = all(row.finding == "fine" for row in rows)
@@ -176,9 +171,8 @@ def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
     known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
     factors = {name: _factors(rules, adapter) for name, rules in known.items()}
     wrong = [name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())]
-    names = ", ".join(wrong)
-    note = f"ranks or scales differ: {names} would run some modules at another strength; "
-    return [note + "portable=True (--portable) pads them"] if names else []
+    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another strength"
+    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
 
 
 def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
@@ -196,41 +190,39 @@ def _findings(
     runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
+    about = {"version": rules["version"], "date": rules["date"]}
     if row := map_of(adapter.raw):
         said = ("fine", None) if runtime == "peft" else ("refused", None, f"{row.name} is no LoRA", _TO_LORA)
-        yield CheckedModule(runtime, _ALL, *said)
+        yield CheckedModule(runtime, _ALL, *said, **about)
         return
-    has, instead = _features(adapter, base), rules["instead"]
-    names = (_ALL, *adapter, *adapter.full, *adapter.rows)
-    found: dict[str, list[CheckedModule]] = {name: [] for name in names}
-
-    def add(names: Iterable[str], finding: str, factor: Any, why: str, cure: str, source: str = "") -> None:
-        for name in names:
-            row = CheckedModule(runtime, name, finding, factor, why, cure, source or rules["source"])
-            found.setdefault(name, []).append(row)
-
-    if form not in rules["reads"]:
-        add([_ALL], "refused", None, f"reads {' and '.join(rules['reads'])}, and this is {form}", instead)
+    has, reads = _features(adapter, base), form in rules["reads"]
+    instead, source = rules["instead"], rules["source"]
+    found: list[tuple[Collection[str], tuple[Any, ...]]] = []  # names, and what their rows say
+    if not reads:
+        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
+        found.append(([_ALL], ("refused", None, why, instead, source)))
     for rule in rules.get("rules", ()):
         named = {name for what in rule["has"] for name in has[what]}
-        add(named, rule["finding"], None, rule["why"], rule.get("cure", instead), rule.get("source", ""))
+        cure, where = rule.get("cure", instead), rule.get("source", source)
+        found.append((named, (rule["finding"], None, rule["why"], cure, where)))
     ranks = {_ALL: adapter.config.get("r", 0), **{name: module.rank for name, module in adapter.items()}}
     if max(ranks.values()) > (usual := rules.get("usual", math.inf)):
         allowed = next((limit for limit in rules["ranks"] if limit >= max(ranks.values())), None)
         cure = rules["option"].format(allowed) if allowed else f"lora-np resize --rank {rules['ranks'][-1]}"
         over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
-        add(over, "refused", None, f"a rank above {usual}, the usual limit", cure)
+        found.append((over, ("refused", None, f"a rank above {usual}, the usual limit", cure, source)))
     factors = _factors(rules, adapter) if form == "peft" else {}
     for name, factor in factors.items():
         if abs(factor - 1) > _CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            add([name], "wrong strength", factor, why, instead, rules.get("strength", ""))
-    for name, rows in found.items():
-        if form in rules["reads"] and name != _ALL:
-            rows.append(CheckedModule(runtime, name, "fine", factors.get(name)))
+            found.append(([name], ("wrong strength", factor, why, instead, rules.get("strength", source))))
+    for name in (_ALL, *adapter, *adapter.full, *adapter.rows):
+        rows = [row for names, row in found if name in names]
+        if reads and name != _ALL:
+            rows.append(("fine", factors.get(name)))
         if rows:
-            yield min(rows, key=lambda row: _WORST.index(row.finding))
+            yield CheckedModule(runtime, name, *min(rows, key=lambda row: _WORST.index(row[0])), **about)
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:

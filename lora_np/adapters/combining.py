@@ -1,13 +1,14 @@
-"""Several adapters in one: the weighted sum of their updates, or another of `lora_np.lora.WAYS`."""
+"""Several adapters in one, by a row of `lora_np.lora.WAYS`; and what they have in common."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,18 +16,21 @@ from lora_np.adapters import resizing
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.bases import check_bases
 from lora_np.adapters.checking import strength_notes
-from lora_np.adapters.formats import load, new_adapter, write
-from lora_np.adapters.merging import Merging, on_base
+from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
+from lora_np.adapters.merging import on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
-from lora_np.hub import HubError, directory
+from lora_np.hub import HubError
+from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import WAYS, Term, Way
-from lora_np.models import open_model
 from lora_np.work import each_of
 
-SAVED = ("refuse", "first", "mean", "sum")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ALL = "all"  # modules
+SAVED = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
@@ -91,9 +95,8 @@ def combine(
         by the module's path. `lora_np.language.grams` computes them.
     base : path, optional
         The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a DoRA.
-    saved : {"refuse", "first", "mean", "sum"}
-        What to do if adapters save the same parameters in full: keep the first's, or their mean by weight,
-        or, with a base, add up what each of them changes, as the updates are.
+    saved : {"refuse", "first", "mean"}
+        What to do if adapters save the same parameters in full: keep the first's, or their mean by weight.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank.
     any_base : bool
@@ -157,8 +160,6 @@ def combine(
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
     if (grams is not None) != way.inputs or (grams is not None and len(grams) != len(adapters)):
         raise ValueError(f"'regmean' alone takes grams, and needs them for each adapter, got {shown(grams)}")
-    if saved == "sum" and base is None:
-        raise ValueError("saved='sum' adds up changes of the base, and so needs base= (--base)")
     loaded = [only_lora(load(path)) for path in adapters]
     pairs = zip(adapters, weights, strict=True)
     weights = [number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs]
@@ -187,7 +188,7 @@ def combine(
         combined_by = partial(_combined, way, "bias" in parts, bases)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
-        full, tokens = _replaced(loaded, weights, saved, base)
+        full, tokens = _replaced(loaded, weights, saved)
         made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
         made = made_portable(made) if portable else made
         write(made, stage)
@@ -255,8 +256,7 @@ def _gain(W0: Array, module: AdapterModule) -> Array:
         return np.ones((*W0.shape[:-1], 1), W0.dtype)
     B, A = module.weighted()
     lengths = np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
-    gain: Array = module.magnitude.reshape(*W0.shape[:-1], 1) / lengths
-    return gain
+    return np.asarray(module.magnitude.reshape(*W0.shape[:-1], 1) / lengths)
 
 
 def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
@@ -275,7 +275,7 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 
 
 def _replaced(
-    sources: list[Adapter], weights: Sequence[float], saved: str, base: StrPath | None
+    sources: list[Adapter], weights: Sequence[float], saved: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved`` says."""
     full: dict[str, Any] = {}
@@ -284,23 +284,15 @@ def _replaced(
         for source in sources:
             for name, new in getattr(source, kind).items():
                 if name in (full | rows) and (saved == "refuse" or (kind == "rows" and saved != "first")):
-                    raise HubError(
-                        f"{source}: replaces {name!r}, as an adapter before it does; saved= (--saved) says "
-                        "which: 'first', or of whole parameters 'mean', or with a base 'sum'"
-                    )
+                    why = "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
+                    raise HubError(f"{source}: replaces {name!r}, {why}")
                 kept.setdefault(name, new)
-    merging = Merging(open_model(directory(base or "")), sources[0]) if saved == "sum" else None
-    for name in full if saved in ("mean", "sum") else ():
+    for name in full if saved == "mean" else ():
         given = [(w, x.full[name].read()) for x, w in zip(sources, weights, strict=True) if name in x.full]
-        start, whole = np.zeros(()), sum(weight for weight, _ in given)
-        if merging is not None:
-            target = merging.named(name)
-            start, whole = merging.unchanged(merging.source.tied.get(target, target)).start.read(), 1.0
-        elif len(given) == 1:
-            continue
-        with np.errstate(all="ignore"):
-            mixed = start + sum(weight * (x - start) for weight, x in given) / whole
-        full[name] = held(resizing.no_overflow(name, mixed), full[name].dtype)
+        if len(given) > 1:
+            with np.errstate(all="ignore"):
+                mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
+            full[name] = held(resizing.no_overflow(name, mean), full[name].dtype)
     return full, rows
 
 
@@ -320,3 +312,179 @@ def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterM
         "trainable_token_indices": tokens or None,
     }
     return targeting(resizing.largest_rank(raw, modules), modules)
+
+
+class Overlapping(NamedTuple):
+    """Two adapters' updates dW1 and dW2 of one module, or of all.
+
+    Parameters
+    ----------
+    first, second : str
+        The adapters.
+    module : str
+        Its path, or "all".
+    overlap : float
+        The root of the share of both updates together, in squared norm, that acts on inputs on which the
+        other one acts too: 0 for inputs at right angles, 1 for the same.
+    cosine : float
+        ``<dW1, dW2> / (||dW1|| ||dW2||)``: -1 for opposites.
+    share_of_first, share_of_second : float
+        The share of each update that acts on inputs of the other.
+    inputs, outputs : float
+        The smallest angle between the row spaces, and between the column spaces, in degrees.
+    """
+
+    first: str
+    second: str
+    module: str
+    overlap: float
+    cosine: float
+    share_of_first: float
+    share_of_second: float
+    inputs: float
+    outputs: float
+
+
+@dataclass(frozen=True, repr=False)
+class Overlap(Findings[Overlapping]):
+    """The result of `overlap`.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of Overlapping
+        For each pair one for each module that both adapt, and one for all.
+    notes : tuple of str
+        Further remarks.
+    headings : tuple of str
+        Of the columns.
+    names : tuple of str
+        The adapters.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def matrix(self) -> Array:
+        """The overlap of each pair, over all modules, of shape (adapters, adapters)."""
+        found = np.eye(len(self.names))
+        pairs = combinations(range(len(self.names)), 2)
+        for (i, j), row in zip(pairs, (row for row in self.rows if row.module == ALL), strict=True):
+            found[i, j] = found[j, i] = row.overlap
+        return found
+
+    def figure(self) -> Figure:
+        """The matrix, as a map."""
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import heatmap
+
+        figure, names = Figure(figsize=(6.4, 5.2), layout="constrained"), self.names
+        ax = figure.add_subplot(title="Overlap of updates")
+        how: dict[str, Any] = {"rows": names, "columns": names, "limits": (0, 1), "numbers": ".2f"}
+        heatmap(self.matrix, xlabel="", ylabel="", ax=ax, **how)
+        return figure
+
+
+def overlap(
+    adapters: Sequence[Source], *, any_base: bool = False, jobs: int = 1, progress: bool = False
+) -> Overlap:
+    """How far the updates of adapters meet: what `combine` may lose, told before it is done.
+
+    Parameters
+    ----------
+    adapters : sequence of path or Adapter
+        Two or more.
+    any_base : bool
+        Whether to continue if they name different bases.
+    jobs : int
+        How many modules to work on at a time.
+    progress : bool
+        Show a bar, if standard error is a terminal.
+
+    Returns
+    -------
+    Overlap
+        For each pair and each module cosine, shares and angles; one number for each pair; a figure.
+
+    Raises
+    ------
+    HubError
+        If an adapter is damaged or not finite, or they do not have the same base.
+    ValueError
+        If there are fewer than two.
+
+    See Also
+    --------
+    combine : One adapter for all of them.
+
+    Notes
+    -----
+    No d x k matrix is formed. With DoRA these are the updates of the directions.
+
+    Examples
+    --------
+    >>> e = np.eye(3)
+    >>> one, other = (
+    ...     Adapter({"q": AdapterModule.of(A=A, B=e[:, :1], alpha=1)}) for A in ([[1.0, 0, 0]], [[1.0, 1, 0]])
+    ... )
+    >>> found = overlap([one, other])
+    >>> found.matrix.round(3)
+    array([[1.   , 0.707],
+           [0.707, 1.   ]])
+    >>> round(found.rows[-1].inputs)
+    45
+    """
+    if len(adapters) < 2:
+        raise ValueError(f"overlap compares two adapters or more, got {len(adapters)}")
+    loaded = [only_lora(load(path)) for path in adapters]
+    check_fit(loaded, any_base=any_base)
+    work = {name: (name, [source.get(name) for source in loaded]) for source in loaded for name in source}
+    found = each_of(_compared, work, jobs=jobs, progress=progress, label="compare")
+    rows, names = [], tuple(map(str, adapters))
+    for i, j in combinations(range(len(loaded)), 2):
+        both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}
+        every = {**both, ALL: [pairs[i, j] for pairs in found.values()]}
+        rows += [_row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()]
+    note = "overlap: what acts on inputs on which the other one acts too; angles: the smallest, in degrees"
+    headings = tuple(name.replace("_", " ") for name in Overlapping._fields)
+    return Overlap(f"Overlap of {', '.join(names)}", tuple(rows), (note,), headings, names)
+
+
+def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
+    """From the rows of `_pair`."""
+    inner, on_second, on_first, one, other = parts[:, :5].sum(axis=0)
+    share = np.sqrt((on_second + on_first) / ((one + other) or 1.0))
+    cosine = inner / (np.sqrt(one * other) or 1.0)
+    measured = (share, cosine, on_second / (one or 1.0), on_first / (other or 1.0))
+    return Overlapping(first, second, module, *map(float, (*measured, *np.degrees(parts[:, 5:].min(axis=0)))))
+
+
+def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, int], Array]:
+    """What each two adapters do to one module, which some of them may not have."""
+    name, modules = work
+    found = [[] if module is None else _maps(name, module) for module in modules]
+    return {(i, j): _pair(found[i], found[j]) for i, j in combinations(range(len(found)), 2)}
+
+
+def _maps(name: str, module: AdapterModule) -> list[SVD]:
+    """The SVD of its update, or of each one that is stacked."""
+    B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
+    return [SVD(*parts).significant() for parts in zip(*resizing.directions(name, B, A), strict=True)]
+
+
+def _pair(one: list[SVD], other: list[SVD]) -> Array:
+    """Inner product, what each has on the other's inputs, norms (all squared); angles of inputs, outputs."""
+    norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
+    found = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
+    for F, G in zip(one, other, strict=bool(one and other)):
+        if not (F.s[0] and G.s[0]):
+            continue  # an update that does nothing has no directions
+        shared = F.Vh @ G.Vh.T
+        found[0] += ((F.U * F.s).T @ (G.U * G.s) * shared).sum()
+        found[1] += np.square(F.s[:, None] * shared).sum()
+        found[2] += np.square(shared * G.s).sum()
+        angles = principal_angles(F.Vh.T, G.Vh.T)[0], principal_angles(F.U, G.U)[0]
+        found[5:] = np.minimum(found[5:], angles)
+    return found

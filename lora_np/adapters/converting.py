@@ -15,7 +15,6 @@ from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
-from lora_np.adapters.results import Written
 from lora_np.adapters.scaling import flat, made_portable
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.hub import HubError
@@ -61,7 +60,7 @@ def convert(
     grams: Grams | None = None,
     dtype: str | None = None,
     force: bool = False,
-) -> Written[ConvertedModule]:
+) -> formats.Written[ConvertedModule]:
     """Write the same adapter for another program; what its format cannot say is refused, never dropped.
 
     Parameters
@@ -142,7 +141,7 @@ def convert(
             rank, scale = (None, None) if isinstance(old, MappedModule) else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
-    return Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
+    return formats.Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:

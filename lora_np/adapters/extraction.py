@@ -13,11 +13,10 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.bases import check_pair
 from lora_np.adapters.checking import strength_notes
-from lora_np.adapters.formats import load, new_adapter, write
+from lora_np.adapters.formats import Written, load, new_adapter, write
 from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
-from lora_np.adapters.results import Written
 from lora_np.checks import Array, StrPath
 from lora_np.hub import FLOATS, HubError, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
@@ -157,9 +156,9 @@ def extract(
     if not any_base:
         shapes = {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
         check_pair(before, after, shapes)
+    options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     if not any(pair.old for pair in pairs):
         raise HubError(f"{tuned}: has no tensor in common with {base}")
-    options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
         differing = each_of(_differs, candidates, **options, label="compare")
@@ -172,8 +171,9 @@ def extract(
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
             raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
-        labels = {name: work[name][0].label for name in found}
-        adapted = [work[name][0].module for name in found]
+        labels = {name: work[name][0].name for name in found}
+        adapted = (work[name][0].module for name in found)
+        turned = any(each.transposed and each.kind == "linear" for each in adapted)
         table = None if HEAD in after.parameters else before.tied.get(HEAD)
         for name in {pair.target for pair in pairs if table in pair.old} & found.keys():
             module, spectrum = found[name]
@@ -182,14 +182,13 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        turned = any(each.transposed and each.kind == "linear" for each in adapted)
         raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "fan_in_fan_out": turned}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
         raw["modules_to_save"] = sorted({name.rpartition(".")[0] for name in full}) or None
         whole = Adapter(modules, full, targeting(raw, modules))
-        ranks = goal.ranks(whole, spectra, modules if portable else None)
+        ranks = goal.ranks(whole, spectra, modules, portable=portable)
         made = cut(whole, modules, ranks, portable=portable)
         write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
@@ -197,16 +196,15 @@ def extract(
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         each_of(check, checked, **options, label="check")
     rows = [
-        ExtractedTensor(labels[key], "LoRA", ranks[key], x.norm, promised[key]) for key, x in spectra.items()
+        ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
+        for key, x in spectra.items()
     ]
-    rows += [ExtractedTensor(p.label, "in full" if p.holder in in_full else "not kept") for p in others]
+    rows += [ExtractedTensor(p.name, "in full" if p.holder in in_full else "not kept") for p in others]
     notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
     notes += strength_notes(made, out)
     if _HEAD in found and _HEAD not in work:
-        notes.append(
-            f"{_HEAD} shares its weight with the embedding, and is adapted like it: merge with lora-np "
-            "merge, because PEFT's own merge adds both changes to the one weight"
-        )
+        how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
+        notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
     if any(row.kept == "not kept" for row in rows):
         notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
@@ -233,10 +231,6 @@ class _Pair:
     def holder(self) -> str:
         """The module that it is a parameter of."""
         return self.name.rpartition(".")[0]
-
-    @property
-    def label(self) -> str:
-        return next(iter(self.new)) if len(self.new) == 1 else self.name
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -334,19 +328,16 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 
 def _differs(pair: _Pair) -> bool:
-    if pair.old_shape != pair.shape or len(pair.old) != len(pair.new):
+    if pair.old_shape != pair.shape:
         return True
-    old = {place: name for name, place in pair.old.items()}
-    return not all(
-        place in old and np.array_equal(pair.before.read(old[place]), pair.after.read(name))
-        for name, place in pair.new.items()
-    )
+    both = pair.maps(pair.before.read, pair.old), pair.maps(pair.after.read, pair.new)
+    return not all(np.array_equal(*maps) for maps in zip(*both, strict=True))
 
 
 def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterModule, Spectrum] | None:
     """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
     pair, path, goal, grams = work
-    place = f"{pair.after.path}: the change of {pair.label!r}"
+    place = f"{pair.after.path}: the change of {pair.name!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
     stacked = len(pair.shape) == 3
     kept, missing, changed = [], 0.0, False
@@ -355,7 +346,7 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
         if not (stacked or changed):
             return None
         # the rank that the experts of a layer need depends on all of them
-        every = stacked and goal.share is not None
+        every = stacked and goal.name == "energy"
         seen = _seen(pair, D, grams)
         search = partial(_truncated, seen, min(D.shape)) if every else partial(_leading, seen, goal, itemsize)
         (U, s, Vh), left = finite(place, search)
@@ -388,23 +379,21 @@ def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, 
         norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5
     if not apart <= promised + _ROUNDING[pair.dtype]:
-        raise HubError(
-            f"{out}: base + adapter misses the tuned {pair.label!r} by {apart:.3g} of its change, not by "
-            f"{promised:.3g} as it should; nothing was written"
-        )
+        far = f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
+        raise HubError(f"{out}: base + adapter misses the tuned {pair.name!r} {far}")
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     """As many singular triplets as the goal needs, or may need, and the squared norm of the rest."""
     full = min(D.shape)
-    if goal.share is None:
+    if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value
         return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:
         found, missing = _truncated(D, rank)
         spectrum = Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
-        enough = spectrum.needed(goal.share)
+        enough = spectrum.needed(goal.value)
         if enough <= rank or rank == full:
             break
         rank = full if 2 * rank > full // _SEARCHED else 2 * rank

@@ -1,18 +1,22 @@
-"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to write each."""
+"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to write each.
+
+And what operations on them return: `Findings`, or `Written` where there is a new one.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
+from lora_np import models
 from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
@@ -20,12 +24,11 @@ from lora_np.checks import StrPath
 from lora_np.files import replacing, target_path
 from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
 from lora_np.models import peft
-
-if TYPE_CHECKING:
-    from lora_np.models import ModelSpec
+from lora_np.table import Shown, Table
 
 Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = StrPath | Mapping[str, Any]
+Row = TypeVar("Row", bound=tuple[Any, ...])
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
 
@@ -77,9 +80,8 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     if isinstance(adapter, Adapter):
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
-        raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a model first"
-        )
+        got = type(adapter).__name__
+        raise TypeError(f"adapter must be a name, a path or an Adapter, got {got}; save a model first")
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
@@ -125,17 +127,13 @@ def config_of(base: Base | None) -> Mapping[str, Any] | None:
         return base
     path = located(base)
     if path.suffix == ".gguf" and path.is_file():
-        from lora_np.models import open_gguf
-
-        return open_gguf(path).config
+        return models.open_gguf(path).config
     return read_json(path if path.is_file() else inside(directory(path), "config.json"))
 
 
-def described(base: Base) -> ModelSpec:
+def described(base: Base) -> models.ModelSpec:
     """The modules of a base."""
-    from lora_np.models import describe
-
-    return describe(base if isinstance(base, Mapping) else str(base))
+    return models.describe(base if isinstance(base, Mapping) else str(base))
 
 
 def names_of(base: Base) -> list[str]:
@@ -155,18 +153,15 @@ def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
     copies, folder = copied(adapter), base_folder(adapter, base)
     if not copies or not folder:
         return adapter
-    from lora_np.models import open_model
-
-    source = open_model(folder)
+    source = models.open_model(folder)
     named = source.naming(copies)
     full = dict(adapter.full)
     for name in copies:
-        target = named(name) if named(name) in source else source.tied.get(name)
-        if target is None:
-            continue
-        theirs = rounded(full[name].read(), source.info(target).dtype)
-        if np.array_equal(source.read(target), theirs):
-            del full[name]
+        target = source.tied.get(name, named(name))
+        if target in source:
+            theirs = rounded(full[name].read(), source.info(target).dtype)
+            if np.array_equal(source.read(target), theirs):
+                del full[name]
     return replace(adapter, full=full)
 
 
@@ -184,9 +179,8 @@ def write(
         if not adapter.modules and to != "peft":
             raise HubError(f"adapts no module, so there is nothing to write for {to}")
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
-            raise HubError(
-                f"{flat[0]!r} is kohya's name, which hides the dots of the path: give the base (--base MODEL)"
-            )
+            why = "which hides the dots of the path: give the base (--base MODEL)"
+            raise HubError(f"{flat[0]!r} is kohya's name, {why}")
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return
@@ -218,10 +212,9 @@ def new_adapter(
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
     ending = next((ending for ending, form in FILES.items() if form == to), "")
-    if by_name and not ending:
-        raise ValueError(f"{target}: a directory must not be called like a file; choose another name")
-    if by_name != to and ending:
-        raise ValueError(f"{target}: must end in {ending}, as files of this format do")
+    if by_name != (to if ending else None):
+        wanted = f"end in {ending}, as files of this format do" if ending else "not be called like a file"
+        raise ValueError(f"{target}: must {wanted}; choose another name")
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}  # only an adapter is replaced
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
@@ -231,3 +224,51 @@ def new_adapter(
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,
     ):
         yield stage, Path(aside)
+
+
+@dataclass(frozen=True, repr=False)
+class Findings(Shown, Generic[Row]):
+    """The result of an operation: a row for each module or tensor, and notes.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        Plain values.
+    notes : tuple of str
+        Further remarks.
+    headings : tuple of str
+        Of the columns.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    headings: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The rows under their headings."""
+        return Table(self.headings, self.rows, title=self.title, notes=self.notes)
+
+
+@dataclass(frozen=True, repr=False)
+class Written(Findings[Row]):
+    """What `combine`, `extract`, `merge` or `resize` did, and the path of the result.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of named tuples
+        One for each module or tensor, whose fields are the columns of the table.
+    notes : tuple of str
+        What was left out, added or not copied.
+    headings : tuple of str
+        Of the columns.
+    path : Path
+        The new directory.
+    """
+
+    path: Path

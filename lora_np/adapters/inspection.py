@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
-from lora_np.adapters.formats import load, weights_file
+from lora_np.adapters.formats import Findings, load, weights_file
 from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
-from lora_np.adapters.results import Findings
-from lora_np.checks import Array, StrPath, number, printable
+from lora_np.checks import Array, StrPath, brief, number, printable
 from lora_np.hub import HubError, TensorInfo
 from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
 from lora_np.lora import map_of
@@ -56,22 +55,16 @@ class InspectedKind(NamedTuple):
         How many.
     parameters, bytes : int
         In the file.
-    rank : str
-        The smallest and the largest.
     norm, share : float or None
         Of all their updates together.
-    needed : str
-        The smallest and the largest.
     """
 
     kind: str
     modules: int
     parameters: int
     bytes: int
-    rank: str = ""
     norm: float | None = None
     share: float | None = None
-    needed: str = ""
 
 
 class InspectedModule(NamedTuple):
@@ -329,7 +322,6 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     return {
         "base": raw.get("base_model_name_or_path") or None,
         "type": row.name if row else kind,
-        "task": raw.get("task_type"),
         "rank": _counts(module.rank for module in modules),
         "alpha": _counts(module.alpha for module in modules if not row),
         "scale": _counts(module.scale for module in modules if not row),
@@ -343,29 +335,23 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
         "parameters": sum(tensor.size for tensor in tensors),
         "dtype": _counts(tensor.dtype for tensor in tensors),
         "bytes": size,
-        "PEFT's version": raw.get("peft_version"),
     }
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """One of the contents for people: values with how often each occurs, names in full up to a dozen."""
-    if what in ("rank", "alpha", "scale", "dtype"):
-        if len(content) > 4:
-            low, *_, high = sorted(content, key=float)
-            return f"{low} to {high}"
-        often = "{} ({} times)" if len(content) > 1 else "{}"
-        return ", ".join(often.format(*item) for item in content.items())
+    """One of the contents for people: values with how often each occurs, kinds instead of many names."""
     if what == "base" and content is None:
         return "not named"
-    if isinstance(content, Mapping):
-        return "; ".join(f"{name}: {_in_words(what, inner)}" for name, inner in content.items())
+    if what in ("rank", "alpha", "scale", "dtype"):
+        if len(content) > 4:
+            return f"{min(content, key=float)} to {max(content, key=float)}"
+        often = "{} ({} times)" if len(content) > 1 else "{}"
+        return ", ".join(often.format(*item) for item in content.items())
     if isinstance(content, list):
         names = list(map(str, content))
-        if len(", ".join(names)) > 100:
-            names = list(dict.fromkeys(module_kinds(names).values()))  # without their layers
-        more = f", {len(names) - 12} more" if len(names) > 12 else ""
-        return ", ".join(names[:12]) + more + f" ({len(content)} names)" * (len(names) < len(content))
-    return f"{content:,}" if isinstance(content, int) else content and str(content)
+        few = names if len(names) <= 12 else dict.fromkeys(module_kinds(names).values())
+        content = ", ".join(few) + f" ({len(names)} names)" * (len(few) < len(names))
+    return f"{content:,}" if isinstance(content, int) else content and brief(str(content), 400)
 
 
 def _counts(values: Iterable[object]) -> dict[str, int]:
@@ -381,28 +367,19 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
         members = [row for row in rows if kinds[row.name] == kind]
         yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
     trained = [each.new for each in adapter.rows.values()]
-    for kind, held in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
-        if held:
-            yield _total(kind, [], held)._replace(modules=len(held))
+    for kind, replaced in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
+        if replaced:
+            yield _total(kind, [], replaced)
     yield _total("all", rows, adapter.stored)
 
 
-def _total(kind: str, rows: Sequence[InspectedModule], held: Iterable[Stored]) -> InspectedKind:
+def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
     numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
-    found = InspectedKind(kind, len(rows), numbers, nbytes)
-    if not rows:
-        return found
-    known = [row for row in rows if row.needed is not None]  # the others are not finite
-    norm = sum((row.norm or 0.0) ** 2 for row in known) ** 0.5
-    share = sum(row.share or 0.0 for row in known)
-    ranks, needed = _range(row.rank for row in rows), _range(row.needed or 0 for row in known)
-    return found._replace(rank=ranks, norm=norm, share=share, needed=needed)
-
-
-def _range(numbers: Iterable[int]) -> str:
-    found = sorted({*numbers})
-    return " to ".join(map(str, dict.fromkeys((*found[:1], *found[-1:]))))
+    found = InspectedKind(kind, len(rows) or len(held), numbers, nbytes)
+    known = [(row.norm, row.share) for row in rows if row.norm is not None]  # the others are not finite
+    norm, share = sum(norm**2 for norm, _ in known) ** 0.5, sum(share or 0.0 for _, share in known)
+    return found._replace(norm=norm, share=share) if rows else found
 
 
 class ComparedPart(NamedTuple):
@@ -511,12 +488,10 @@ def diff(
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
     for name in dict.fromkeys((*one.full, *two.full)):
         parts.append(ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name))))
-    for name in dict.fromkeys((*one.rows, *two.rows)):
-        mine, theirs = one.rows.get(name), two.rows.get(name)
-        apart = 1.0
-        if mine and theirs and mine.tokens == theirs.tokens:
-            apart = _relative(name, mine.new, theirs.new)
-        parts.append(ComparedPart(name, "rows", apart))
+    mine, theirs = ({(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two))
+    for key in dict.fromkeys((*mine, *theirs)):
+        name = str(key[0])
+        parts.append(ComparedPart(name, "rows", _relative(name, mine.get(key), theirs.get(key))))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
     verdict = "the same" if same else "different"

@@ -149,15 +149,13 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     def adapt(path: str, layer: Any) -> Any:
         name = named(path)
         for field, parameter in _arrays(layer).items():
-            key = f"{name}.{parameter}"
+            key, old = f"{name}.{parameter}", getattr(layer, field)
             if key in adapter and adapter[key].parameter:
-                waiting.discard(key)
-                layer = changed(layer, **{field: build.experts(key, getattr(layer, field))})
-            if key in adapter.full:
-                waiting.discard(key)
-                if parameter != "weight" or name not in adapter:
-                    new = build.replaced(key, getattr(layer, field), field == "W" and path in turned)
-                    layer = changed(layer, **{field: new})
+                layer = changed(layer, **{field: build.experts(key, old)})
+            if key in adapter.full and (parameter != "weight" or name not in adapter):
+                new = build.replaced(key, old, field == "W" and path in turned)
+                layer = changed(layer, **{field: new})
+            waiting.difference_update({key} - adapter.rows.keys())
         waiting.discard(name)
         rowed = build.with_rows(name, layer)
         if rowed is not layer:
@@ -212,10 +210,8 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
         if name in modules:
             raise HubError(f"names gives {name!r} to two layers; each needs its own")
         if isinstance(getattr(layer, "base", None), lora.Residual):
-            raise HubError(
-                f"the base of {name} is no longer W0 (PiSSA and OLoRA move it), so the adapter would not fit "
-                "the original weights: save lora_np.lora.rebase(model, original)"
-            )
+            how = "save lora_np.lora.rebase(model, original)"
+            raise HubError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
         if isinstance(layer, lora.TrainableTokens):
             rows.setdefault(id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows)))))
             continue
@@ -238,9 +234,9 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
-    raw["modules_to_save"] = saved or None
     trained = {name: [*each.tokens] for name, each in rows.values()}
-    unusual = {"lora_bias": biased, "ensure_weight_tying": ties, "trainable_token_indices": trained}
+    unusual: dict[str, Any] = {"modules_to_save": saved, "lora_bias": biased, "ensure_weight_tying": ties}
+    unusual["trainable_token_indices"] = trained
     said = {key: value for key, value in unusual.items() if value}
     replaced = {f"{name}.weight": each for name, each in rows.values()}
     return Adapter(modules, full, targeting(raw, modules) | said, rows=replaced)

@@ -16,7 +16,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import PREFIX, full_name
 from lora_np.checks import Array
 from lora_np.hub import HubError, SafetensorsFile, naming
-from lora_np.lora import MAPS, Map, selecting, vector_of
+from lora_np.lora import Map, selecting
 from lora_np.models import peft
 
 Result = TypeVar("Result")
@@ -88,8 +88,7 @@ class MappedModule(AdapterModule):
         return self.row.outputs and not self.settings.get("feedforward")
 
     def delta(self) -> Array:
-        update: Array = self._with_tensors(self.row.delta)
-        return update
+        return np.asarray(self._with_tensors(self.row.delta))
 
     def factors(self) -> tuple[Array, Array]:
         if self.exact:
@@ -119,13 +118,8 @@ class MappedModule(AdapterModule):
             return most
         return min(most, max(1, self.row.count_directions(*self.shape, **self.settings)))
 
-    @cached_property
-    def maps(self) -> int:
-        return 1
-
-    @cached_property
-    def scale(self) -> float:
-        return 1.0  # it is in the formula
+    maps = 1  # type: ignore[assignment]
+    scale = 1.0  # type: ignore[assignment]  # it is in the formula
 
 
 def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:
@@ -150,12 +144,10 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
             else:
                 others[key] = stored
         full = {full_name(key, said, found, row.name): stored for key, stored in others.items()}
-        if row is MAPS["TINYLORA"]:
-            for name, parts in found.items():
-                P = parts["P"].read() if "P" in parts else np.zeros(0)
-                which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
-                if f"v.{which}" in whole:
-                    parts["v"] = whole[f"v.{which}"]
+        if "v.1" in whole:
+            raise HubError("TinyLoRA of several vectors is not read: no file says which module has which")
+        if "v.0" in whole:
+            whole["v"] = whole.pop("v.0")
         modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
         for name in (name for name in modules if not said.targets(name)):
             raise HubError(f"{name!r} is not among the config's target_modules; PEFT would ignore it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np import hub
+from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
 from lora_np.adapters.bases import check_base
-from lora_np.adapters.formats import load
+from lora_np.adapters.formats import Written, load
 from lora_np.adapters.mapped import MappedModule
-from lora_np.adapters.results import Written
+from lora_np.adapters.scaling import parted
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import replacing, write_json
 from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
@@ -123,10 +122,8 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        raise HubError(
-            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: language.load it, "
-            "adapters.attach the adapter, lora_np.merge, and language.save the result in full precision"
-        )
+        how = "language.load it, adapters.attach the adapter, lora_np.merge, and language.save the result"
+        raise HubError(f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: {how}")
     source, update = open_model(directory(base)), load(adapter, base=base)
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
@@ -194,24 +191,19 @@ def _merge_shard(
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
     """The base's other files: those that are copied; weights in another form, and adapters for the base."""
-    copied, left_out = [], []
-    for folder, folders, names in os.walk(source.path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(folder)
-        if here != source.path and "adapter_config.json" in names:
-            left_out.append(f"{here.relative_to(source.path).as_posix()}/")
-            folders.clear()
+    root, copied, left_out = source.path, [], []
+    adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root).as_posix()
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if path.is_dir() or hidden or name in {*source.files, hub.INDEX} or {*adapters} & {*path.parents}:
             continue
-        for name in sorted(names):
-            relative = (here / name).relative_to(source.path).as_posix()
-            if here == source.path and (name in source.files or name == hub.INDEX):
-                continue
-            if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
-                left_out.append(relative)
-            elif not name.startswith("."):
-                hub.inside(here, name)
-                copied.append(relative)
-    return copied, left_out
+        if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
+            left_out.append(name)
+        else:
+            hub.inside(path.parent, path.name)
+            copied.append(name)
+    return copied, left_out + [f"{folder.relative_to(root).as_posix()}/" for folder in adapters]
 
 
 def _index(old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Any]:
@@ -301,10 +293,9 @@ class Merging:
             shape = old.start.shape
             d, k = shape if len(shape) == 2 else (0, 0)
             if rows.new.shape[1] != k or max(rows.tokens) >= d:
-                raise HubError(
-                    f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
-                    f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
-                )
+                have = f"{self.source.path}: {name!r} of shape {shape} does not have the rows"
+                wanted = f"up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                raise HubError(f"{have} that {self.update} replaces: {wanted}")
             changes[named(name)] = replace(old, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
@@ -314,21 +305,15 @@ class Merging:
                 old = changes.get(target) or self._original(target, name)
                 changes[target] = replace(old, module=part, transposed=transposed, began=began)
         full = {named(name): stored for name, stored in self.update.full.items()}
-        same = {
-            name
-            for name, owner in tied.items()
-            if {name, owner} <= full.keys() - adapted
-            and np.array_equal(full[name].read(), full[owner].read())
-        }
+        whole = [(name, owner) for name, owner in tied.items() if {name, owner} <= full.keys() - adapted]
+        same = {name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())}
         # Rows, and biases, are replaced in what modules share, as PEFT ties them.
         moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (adapted | full.keys())
         if any(name in changes or owner in moved for name, owner in tied.items() if name not in same):
             if not self.source.can_untie:
                 every = ", ".join({**before, **tied})
-                raise HubError(
-                    f"{self.source.path}: {self.update} changes one of {every} alone, and models of this "
-                    "type have the same numbers in all of them: that cannot be merged"
-                )
+                why = "and models of this type have the same numbers in all of them: that cannot be merged"
+                raise HubError(f"{self.source.path}: {self.update} changes one of {every} alone, {why}")
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
 
@@ -346,7 +331,7 @@ class Merging:
             if isinstance(module, MappedModule):
                 module = module.on(self.shape(place.parameter))
             if place.expert is not None:
-                yield target, module.expert(place.expert, part=place.part, parts=place.parts), False
+                yield target, parted(module.expert(place.expert), place.parts)[place.part], False
                 continue
             known = place.parameter in source.parameters
             turned = known and source.module_of(place.parameter).transposed
@@ -365,10 +350,8 @@ class Merging:
             column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
             if target not in source and target not in source.tied:
-                raise HubError(
-                    f"{source.path}: has no {target!r} to add the bias of B to (lora_bias), without which "
-                    "PEFT cannot merge either: use the adapter as it is, or train it without lora_bias"
-                )
+                why = "to add the bias of B to, and PEFT cannot merge it either: train without lora_bias"
+                raise HubError(f"{source.path}: has no {target!r} {why}")
             yield target, AdapterModule(column, alpha=module.scale), False
 
     def shape(self, parameter: str) -> tuple[int, ...]:
@@ -410,9 +393,7 @@ def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
-    from lora_np.lora import STARTS  # the layers load only for this
-
-    B0, A0 = STARTS[start](W.astype(np.float64), module.rank, module.scale)
+    B0, A0 = lora.STARTS[start](W.astype(np.float64), module.rank, module.scale)
     B, A = module.factors()
     b, a = (module.parts[part].dtype for part in "BA")
     return module.with_factors(B=held(np.hstack([B, -B0]), b), A=held(np.vstack([A, A0]), a))
@@ -430,10 +411,8 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
     experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means some.
     """
     if module.kernel and module.groups > 1:
-        raise HubError(
-            f"{place}: a convolution in {module.groups} groups takes each group's inputs alone, while PEFT's "
-            "update takes all of them: that cannot be merged"
-        )
+        why = "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
+        raise HubError(f"{place}: a convolution in {module.groups} groups {why}")
     W = W[:, None] if W.ndim == 1 else W
     shape = module.shape
     swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])

@@ -213,10 +213,8 @@ def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tup
             return holder, False
         raise HubError(f"{holder!r} is not among the config's target_modules; PEFT would ignore it")
     if len(names) != wraps or depth >= wraps:
-        raise HubError(
-            f"{holder!r} has factors of {wraps} parameters, but target_parameters name {len(names)}: "
-            f"{', '.join(names)}"
-        )
+        named = f"{len(names)}: {', '.join(names)}"
+        raise HubError(f"{holder!r} has factors of {wraps} parameters, but target_parameters name {named}")
     return names[::-1][depth], True
 
 
@@ -228,8 +226,7 @@ def _module(
         raise HubError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
-            floats = f"{', '.join(FLOATS[:-1])} or {FLOATS[-1]}"
-            raise HubError(f"{part} of {name!r} is stored as {tensor.dtype}, not as {floats}")
+            raise HubError(f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}")
     rank, alpha = said.rank_and_alpha(name)
     for part, blocks in peft.blocks_of(said.raw, name).items():
         parts[part] = _expanded(name, parts[part], blocks)
@@ -243,8 +240,8 @@ def _module(
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(said.raw.get(flag))
         if (part in parts) != wanted:
-            has = "no" if wanted else "a"
-            raise HubError(f"{name!r} has {has} {part}, but {flag} is {str(wanted).lower()}")
+            has = f"{'no' if wanted else 'a'} {part}"
+            raise HubError(f"{name!r} has {has}, but {flag} is {str(wanted).lower()}")
     return module
 
 

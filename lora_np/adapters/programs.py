@@ -52,10 +52,8 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
         found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in found.items():
-        if not {"A", "B"} <= parts.keys():
-            raise HubError(f"{place!r} has only one factor")
-        if min(len(parts[part].shape) for part in "AB") < 2:
-            raise HubError(f"{place!r} has a factor that is no matrix")
+        if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
+            raise HubError(f"{place!r} has only one factor, or one that is no matrix")
     if not found:
         raise HubError("holds no LoRA")
     return found
@@ -77,10 +75,8 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
     """One file for a base with this config."""
     if config is None:
-        raise HubError(
-            "llama.cpp's names and order of rows depend on the base, and the adapter names "
-            "none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
-        )
+        how = "names none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
+        raise HubError(f"llama.cpp's names and order of rows depend on the base, and the adapter {how}")
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
     if known is None:
@@ -174,17 +170,15 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     try:
         order = row_order(config, name, B.shape[-2])
     except KeyError:  # of the heads
-        return replace(B, read=partial(_no_order, f"{path}: {name!r}"))
+
+        def refused() -> Array:
+            why = "llama.cpp keeps its rows in an order that depends on the base, which the file leaves out"
+            raise HubError(f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first")
+
+        return replace(B, read=refused)
     if order is None:
         return B
     return B.seen(partial(np.take, indices=np.argsort(order) if back else order, axis=-2))
-
-
-def _no_order(place: str) -> Array:
-    raise HubError(
-        f"{place}: llama.cpp keeps its rows in an order that depends on the base, which this file does not "
-        "describe: convert it first, with lora-np convert --base MODEL --to peft"
-    )
 
 
 def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str | None) -> None:
@@ -203,9 +197,8 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
             tensors |= {f"{place}{end}": parts[what] for end, what in _MLX.items() if what in parts}
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
     infos = header(tensors, dtype or ("float32" if wide else None))
-    safetensors.write(
-        infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata={"format": "mlx"}
-    )
+    metadata = {"format": "mlx"}
+    safetensors.write(infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata=metadata)
     keys = sorted({key.rpartition(".")[0] for key in tensors})
     said = {
         "model": adapter.raw.get("base_model_name_or_path"),

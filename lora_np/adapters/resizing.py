@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, header
 from lora_np.adapters.checking import strength_notes
-from lora_np.adapters.formats import FILES, load, new_adapter, weights_file, write
-from lora_np.adapters.peft_format import file_size, keyed, only_lora, targeting
-from lora_np.adapters.results import Written
+from lora_np.adapters.formats import FILES, Written, load, new_adapter, weights_file, write
+from lora_np.adapters.peft_format import file_size, only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, close_names, matrix, number, whole_number
 from lora_np.hub import HubError
@@ -27,8 +26,6 @@ from lora_np.work import each_of
 
 Result = TypeVar("Result")
 Grams = Mapping[str, npt.ArrayLike]
-
-_PADDING = 7  # bytes at most, by which a header is padded
 
 
 class ResizedModule(NamedTuple):
@@ -109,7 +106,7 @@ def resize(
         The relative error in the Frobenius norm that each module may have.
     bytes : int or str
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out among all
-        modules so that the total squared error is small (see ``allocate_bytes``); modules may be left out.
+        modules so that the total squared error is small; modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
     grams : mapping of str to array_like of shape (k, k), optional
@@ -163,12 +160,11 @@ def resize(
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
-        modules = before.modules
-        work = {name: (name, modules[name], aside / str(i)) for i, name in enumerate(modules)}
+        work = {name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())}
         found = each_of(partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose")
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
-        ranks = goal.ranks(before, spectra, ordered if portable else None)
+        ranks = goal.ranks(before, spectra, ordered, portable=portable)
         after = cut(before, ordered, ranks, portable=portable)
         write(after, stage)
         file = weights_file(stage)
@@ -202,15 +198,13 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
     if gram.shape != (k, k):
         raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
     values, vectors = np.linalg.eigh(gram)
-    root: Array = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-    return root
+    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T)
 
 
 def back(projected: Array, s: Array) -> Array:
     """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D R^T``."""
     seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
-    rows: Array = np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
-    return rows
+    return np.asarray(np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None]))
 
 
 def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
@@ -300,10 +294,6 @@ class Spectrum:
         strengths: Array = abs(scale) * np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
         return cls(strengths, dtype=s.dtype.name)
 
-    @property
-    def norm(self) -> float:
-        return float(self.left(0) ** 0.5)
-
     def left(self, rank: int) -> float:
         """The squared norm of what ``rank`` directions leave."""
         return float(self.missing + np.square(self.s[rank:]).sum())
@@ -333,10 +323,10 @@ class Goal(NamedTuple):
 
     Parameters
     ----------
-    name : {"rank", "energy", "error", "bytes", "total_rank"}
+    name : {"rank", "energy", "bytes", "total_rank"}
         The same rank everywhere (less where a module has less); the share of its squared norm that each
-        module keeps, or the relative error in the Frobenius norm that it may have; the size of
-        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
+        module keeps, to which a relative error comes down; the size of ``adapter_model.safetensors`` or the
+        sum of the ranks, shared out where they help most.
     value : int or float
         Its value.
     """
@@ -355,39 +345,46 @@ class Goal(NamedTuple):
         ((name, value),) = given
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
-            return cls(name, number(name, value, minimum=0, maximum=1, **ends))
+            share = number(name, value, minimum=0, maximum=1, **ends)
+            return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "bytes" and Path(out).suffix in FILES:
             raise ValueError(f"bytes is the size of PEFT's file, and {Path(out).name} is of another format")
         if name == "bytes" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
 
-    @property
-    def share(self) -> float | None:
-        """The share of its squared norm that each module is to keep, if that is the goal."""
-        if self.name == "error":
-            return float(1 - self.value**2)
-        return float(self.value) if self.name == "energy" else None
-
-    def ranks(self, adapter: Adapter, spectra: Spectra, padded: Modules | None = None) -> dict[str, int]:
+    def ranks(
+        self, adapter: Adapter, spectra: Spectra, ordered: Modules, *, portable: bool = False
+    ) -> dict[str, int]:
         """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
 
-        They are the rank, except of a convolution in groups, where they are the rank of each. With
-        ``padded``, the modules in the order of their strength, all will be padded to the largest rank.
+        They are the rank, except of a convolution in groups, where they are the rank of each. ``ordered`` are
+        the modules in the order of their strength, of which `cut` makes the result.
         """
-        if self.name == "bytes" and padded is not None:
-            return Goal("rank", _rank_of_size(adapter, spectra, padded, self.value)).ranks(adapter, spectra)
         groups = {name: module.groups for name, module in adapter.items()}
-        values = {name: spectrum.s for name, spectrum in spectra.items()}
+
+        def equal(rank: int) -> dict[str, int]:
+            return {name: min(max(1, rank // groups[name]), len(x.s)) for name, x in spectra.items()}
+
+        def size(ranks: Mapping[str, int]) -> int:
+            return file_size(cut(adapter, ordered, ranks, portable=portable))
+
         if self.name == "rank":
-            return {name: min(max(1, self.value // groups[name]), len(s)) for name, s in values.items()}
+            return equal(self.value)
+        if self.name == "bytes" and portable:
+            most = max(module.rank for module in adapter.values())
+            return largest(self.value, equal, range(1, most + 1), size, name=self.name)
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
         at_least = {name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()}
-        if self.share is not None:
-            return {name: max(at_least[name], x.needed(self.share)) for name, x in spectra.items()}
-        if self.name == "bytes":
-            return allocate_bytes(adapter, values, self.value, at_least=at_least)
-        return allocate(values, groups, self.value, at_least=at_least, name=self.name)
+        if self.name == "energy":
+            return {name: max(at_least[name], x.needed(self.value)) for name, x in spectra.items()}
+        values = {name: spectrum.s for name, spectrum in spectra.items()}
+        if self.name == "total_rank":
+            return allocate(values, groups, self.value, at_least=at_least, name=self.name)
+        factors = {name: header({part: x.parts[part] for part in "AB"}) for name, x in adapter.items()}
+        costs = {name: sum(info.nbytes for info in each.values()) for name, each in factors.items()}
+        costs = {name: cost // adapter[name].directions for name, cost in costs.items()}
+        return allocate(values, costs, self.value, at_least=at_least, taken=size, name=self.name)
 
 
 def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False) -> Adapter:
@@ -413,29 +410,16 @@ def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -
     return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
 
 
-def _rank_of_size(adapter: Adapter, spectra: Spectra, ordered: Modules, size: int) -> int:
-    """The largest rank of all modules at which the portable file has at most ``size`` bytes."""
-
-    def taken(rank: int) -> int:
-        return file_size(cut(adapter, ordered, Goal("rank", rank).ranks(adapter, spectra), portable=True))
-
-    most = max(module.rank for module in adapter.values())
-    if size < taken(1):
-        raise ValueError(f"bytes must be at least {taken(1)}, got {size}")
-    return bisect_right(range(1, most + 1), size, key=taken)
-
-
 def allocate(
     spectra: Mapping[str, Array],
     costs: Mapping[str, int],
     budget: int,
     *,
     at_least: Mapping[str, int] | None = None,
-    fixed: int = 0,
-    entry: Mapping[str, int] | None = None,
+    taken: Callable[[Mapping[str, int]], int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Ranks within a budget: greedily, the directions that keep most for their cost, or one module alone.
+    """Ranks within a budget: the directions that keep most for their cost, up to the first that does not fit.
 
     Parameters
     ----------
@@ -446,10 +430,8 @@ def allocate(
     budget : int
     at_least : mapping of str to int, optional
         Ranks that are taken first.
-    fixed : int
-        The cost at any rank.
-    entry : mapping of str to int, optional
-        What the first direction of a module costs in addition.
+    taken : callable, optional
+        What ranks take of the budget; by default the sum of their costs.
     name : str
         What messages call the budget.
 
@@ -465,81 +447,40 @@ def allocate(
 
     Notes
     -----
-    Without ``entry`` and with equal costs no choice keeps more. Otherwise it is a knapsack with several
-    choices for each module, and beyond ``at_least`` two things are guaranteed: at least as much is kept as by
-    any one module that has the whole budget, and at least half of what the best choice would keep. For the
-    greedy steps up to the first that does not fit are the best use of what they cost, also if directions
-    could be divided; and the module of that step has the whole budget in the other candidate.
+    With equal costs no choice keeps more. Otherwise it is a knapsack, in which at most the square of the
+    first value that does not fit is missing.
 
     Examples
     --------
     >>> allocate({"a": np.array([3.0, 1.0]), "b": np.array([2.0])}, {"a": 10, "b": 10}, 20)
     {'a': 1, 'b': 1}
-    >>> allocate({"a": np.array([2.0]), "b": np.array([3.0])}, {"a": 1, "b": 10}, 10)
-    {'a': 0, 'b': 1}
     """
-    entry = entry or dict.fromkeys(spectra, 0)
-    ranks = {module: (at_least or {}).get(module, 0) for module in spectra}
-    taken = fixed + sum(rank * costs[module] + entry[module] for module, rank in ranks.items() if rank)
-    firsts = [] if any(ranks.values()) else [costs[x] + entry[x] for x, s in spectra.items() if s[0] > 0]
-    if budget < taken + min(firsts, default=0):
-        raise ValueError(f"{name} must be at least {taken + min(firsts, default=0)}, got {budget}")
-    left = budget - taken
-    steps: list[tuple[float, str, int, int]] = []
-    alone: list[tuple[float, str, int]] = []
-    for module, s in spectra.items():
-        more = np.square(s[ranks[module] :][s[ranks[module] :] > 0].astype(np.float64))
-        prices = costs[module] * np.arange(1, len(more) + 1) + (0 if ranks[module] else entry[module])
-        prices = prices[prices <= left]
-        if not len(prices):
-            continue
-        sums = np.cumsum(more[: len(prices)])
-        alone.append((float(sums[-1]), module, ranks[module] + len(sums)))
-        # what keeps most for its price: one direction after the other, but several where an entry is paid
-        first = int(np.argmax(sums / prices))
-        worth = [sums[first] / prices[first], *(more[first + 1 : len(sums)] / costs[module])]
-        for i, each in enumerate(np.minimum.accumulate(worth)):
-            price = prices[first] if i == 0 else costs[module]
-            steps.append((-each, module, ranks[module] + first + 1 + i, int(price)))
-    start, kept = dict(ranks), 0.0
-    for _, module, rank, price in sorted(steps):
-        if price > left:
-            break
-        left -= price
-        kept += float(np.square(spectra[module][ranks[module] : rank]).sum())
-        ranks[module] = rank
-    most, best, rank = max(alone, default=(0.0, "", 0))
-    return {**start, best: rank} if kept < most else ranks
+    start = {module: (at_least or {}).get(module, 0) for module in spectra}
+    rest = {module: s[start[module] :].tolist() for module, s in spectra.items()}
+    worth = [(-x * x / costs[module], module) for module, s in rest.items() for x in s if x > 0]
+    order = [module for _, module in sorted(worth)]
+
+    def first(n: int) -> dict[str, int]:
+        more = Counter(order[:n])
+        return {module: rank + more[module] for module, rank in start.items()}
+
+    def cost(ranks: Mapping[str, int]) -> int:
+        return sum(rank * costs[module] for module, rank in ranks.items())
+
+    fewest = 0 if any(start.values()) else min(1, len(order))
+    return largest(budget, first, range(fewest, len(order) + 1), taken or cost, name=name)
 
 
-def allocate_bytes(
-    adapter: Adapter, spectra: Mapping[str, Array], size: int, *, at_least: Mapping[str, int] | None = None
+def largest(
+    budget: int,
+    ranks: Callable[[int], dict[str, int]],
+    sizes: range,
+    taken: Callable[[Mapping[str, int]], int],
+    *,
+    name: str,
 ) -> dict[str, int]:
-    """Ranks with which the file of ``adapter``, given at its largest, has at most ``size`` bytes.
-
-    A module of rank 0 leaves the file and takes its part of the header with it. The header is estimated from
-    above, by some 20 bytes for each module: lengths of numbers in it depend on all ranks. Thus the guarantees
-    of `allocate` hold.
-
-    Raises
-    ------
-    ValueError
-        If no file with a direction, or with all of ``at_least``, is as small as ``size``.
-    """
-    end = sum(info.nbytes for info in header(keyed(adapter)).values())
-
-    def taken(part: Adapter) -> int:
-        """The bytes of tensors and of their lines in the header, at most: dtypes have four letters there."""
-        tensors = header(keyed(part))
-        places = {"dtype": "BF16", "data_offsets": (end, end)}
-        lines = {key: {**places, "shape": x.shape} for key, x in tensors.items()}
-        text = json.dumps(lines, separators=(",", ":"), ensure_ascii=False)
-        return len(text.encode()) - 1 + sum(info.nbytes for info in tensors.values())
-
-    costs, entry = {}, {}
-    for name, module in adapter.items():
-        factors = header({part: module.parts[part] for part in "AB"})
-        costs[name] = sum(info.nbytes for info in factors.values()) // module.directions
-        entry[name] = taken(Adapter({name: module})) - module.directions * costs[name]
-    fixed = file_size(Adapter({})) + _PADDING + taken(replace(adapter, modules={}))
-    return allocate(spectra, costs, size, at_least=at_least, fixed=fixed, entry=entry, name="bytes")
+    """The ``ranks`` of the largest of ``sizes`` of which no more than the budget is taken."""
+    fitting = bisect_right(sizes, budget, key=lambda n: taken(ranks(n)))
+    if not fitting:
+        raise ValueError(f"{name} must be at least {taken(ranks(sizes[0]))}, got {budget}")
+    return ranks(sizes[fitting - 1])

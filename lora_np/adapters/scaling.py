@@ -20,12 +20,6 @@ _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
-# the settings of an adapter in its plain form, beside those of ranks and names
-_PLAIN = (
-    "task_type", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "fan_in_fan_out",
-    "lora_dropout",
-)  # fmt: skip
-
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in encoders of texts begin
 
@@ -80,13 +74,14 @@ def padded(module: AdapterModule, rank: int) -> AdapterModule:
     if not more:
         return module
     A, B = module.parts["A"], module.parts["B"]
-    wider_A, wider_B = (*A.shape[:-2], A.shape[-2] + more, A.shape[-1]), (*B.shape[:-1], B.shape[-1] + more)
-    return module.with_factors(A=_widened(A, wider_A), B=_widened(B, wider_B))
+    return module.with_factors(A=_widened(A, -2, (0, more)), B=_widened(B, -1, (0, more)))
 
 
-def _widened(stored: Stored, shape: tuple[int, ...]) -> Stored:
-    added = [(0, new - old) for new, old in zip(shape, stored.shape, strict=True)]
-    return Stored(stored.dtype, shape, lambda: np.pad(stored.read(), added))
+def _widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
+    """With so many zeros before and after along an axis."""
+    widths = [(0, 0)] * len(stored.shape)
+    widths[axis] = zeros
+    return stored.seen(partial(np.pad, pad_width=widths))
 
 
 def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
@@ -112,22 +107,18 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
         return joined([rescaled(module, 1.0) for module in modules])
     A, B = ([module.parts[part] for module in modules] for part in "AB")
     shared = all(a.shape == A[0].shape and np.array_equal(a.read(), A[0].read()) for a in A[1:])
-    ends = [A[0].shape[-2]] * len(A) if shared else np.cumsum([a.shape[-2] for a in A]).tolist()
-    rank = ends[-1]
+    if shared:
+        return first.with_factors(A=A[0], B=_below(B))
+    ranks = [a.shape[-2] for a in A]
+    B = [_widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
+    return first.with_factors(A=_below(A), B=_below(B))
 
-    def outputs() -> Array:
-        """Each B in its own columns."""
-        before = [(0, 0)] * (len(B[0].shape) - 1)
-        columns = [(end - b.shape[-1], rank - end) for b, end in zip(B, ends, strict=True)]
-        padded = [np.pad(b.read(), [*before, at]) for b, at in zip(B, columns, strict=True)]
-        return np.concatenate(padded, axis=-2)
 
-    def inputs() -> Array:
-        return np.concatenate([a.read() for a in A], axis=-2)
-
-    below = A[0] if shared else Stored(A[0].dtype, (*A[0].shape[:-2], rank, A[0].shape[-1]), inputs)
-    d = sum(b.shape[-2] for b in B)
-    return first.with_factors(A=below, B=Stored(B[0].dtype, (*B[0].shape[:-2], d, rank), outputs))
+def _below(parts: Sequence[Stored]) -> Stored:
+    """One below the other."""
+    *stack, _, columns = parts[0].shape
+    shape = (*stack, sum(part.shape[-2] for part in parts), columns)
+    return Stored(parts[0].dtype, shape, lambda: np.concatenate([part.read() for part in parts], axis=-2))
 
 
 def is_flat(name: str) -> bool:
@@ -147,7 +138,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
     modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
     said = adapter.raw
-    raw = {**peft.FRESH, **{key: said[key] for key in _PLAIN if key in said}}
+    plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
+    raw = {**peft.FRESH, **{key: said[key] for key in plain if key in said}}
     raw |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
     # a list of names, without layers or exceptions, is exact for the model that it was made for
     names = said.get("target_modules")

@@ -87,10 +87,10 @@ def attend(
     """
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
-    q = q.transpose(0, 2, 1, 3).reshape(batch, kv, heads // kv, queries, d)
-    k = k.transpose(0, 2, 3, 1).reshape(batch, kv, 1, d, keys)
-    v = v.transpose(0, 2, 1, 3).reshape(batch, kv, 1, keys, d)
-    scores = q @ k * scale
+    q = (q * scale).transpose(0, 2, 1, 3)
+    # rows of a group of heads that share a key, each with all its queries
+    q = q.reshape(batch, kv, heads // kv * queries, d)
+    scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
     if queries > 1 or window is not None or texts is not None:  # the last token sees all
@@ -98,8 +98,9 @@ def attend(
         if texts is not None:
             texts = texts[:, :keys]
             seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
-        scores = np.where(seen, scores, -np.inf)
-    mixed = (softmax(scores) @ v).reshape(batch, heads, queries, d)
+        by_query = scores.reshape(batch, kv, -1, queries, keys)
+        scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
+    mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
 
 

@@ -163,10 +163,8 @@ def inject(
     result = replace(replace(model, (Tensor, np.ndarray), rewrite), (Linear, Embedding), adapt)
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
-        warnings.warn(
-            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has",
-            stacklevel=3,
-        )
+        why = f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has"
+        warnings.warn(why, stacklevel=3)
     return result
 
 
@@ -206,10 +204,9 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
     <nf4 matrix, 64 x 64, 4.5 bits a number>
     """
-    rounded, drowned = 0, []
+    drowned: dict[str, bool] = {}  # layers that were rounded, and whether that loses more than was learnt
 
     def without(path: str, layer: Any) -> Any:
-        nonlocal rounded
         merged = layer.merged()
         base = (layer.lora if isinstance(layer, DoRALinear) else layer).base
         W0 = base if isinstance(layer, LoRAExperts) else base.W
@@ -222,20 +219,16 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
             Q = quantiser(few_bits)(merged.W)
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
-        rounded += 1
-        if Q.error(merged.W) > np.linalg.norm(merged.W - value(W0)) > 0:
-            drowned.append(path or "the layer")
+        drowned[path or "the layer"] = bool(Q.error(merged.W) > np.linalg.norm(merged.W - value(W0)) > 0)
         return changed(merged, W=Q)
 
     result = freeze(replace(model, ADAPTED, without))
-    if quantise is not None and not rounded:
+    if quantise is not None and not drowned:
         raise ValueError("the model has no adapter on a quantised layer; name a kind to quantise others")
-    if drowned:
-        warnings.warn(
-            f"rounding takes away more than was learnt in {len(drowned)} of {rounded} layers, the first "
-            f"{drowned[0]}: merge in full precision, or keep the adapter",
-            stacklevel=2,
-        )
+    if worse := [path for path, drowns in drowned.items() if drowns]:
+        where = f"{len(worse)} of {len(drowned)} layers, the first {worse[0]}"
+        how = "merge in full precision, or keep the adapter"
+        warnings.warn(f"rounding takes away more than was learnt in {where}: {how}", stacklevel=2)
     return result
 
 

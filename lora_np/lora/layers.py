@@ -17,7 +17,10 @@ class LowRank:
     """What layers with two factors have in common."""
 
     A: Tensor | Array
+    B: Tensor | Array
     alpha: float
+
+    __repr__ = outline
 
     @property
     def rank(self) -> int:
@@ -28,8 +31,12 @@ class LowRank:
         """``alpha / r``."""
         return self.alpha / self.A.shape[-2]
 
+    def delta(self) -> Array:
+        """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
+        return np.asarray(value(self.B) @ value(self.A) * self.scale)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRALinear(LowRank):
     """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x A^T) B^T``.
 
@@ -73,8 +80,6 @@ class LoRALinear(LowRank):
     dropout: float = 0.0
     c: Tensor | Array | None = None  # (d,)
 
-    __repr__ = outline
-
     def __post_init__(self) -> None:
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
@@ -95,11 +100,6 @@ class LoRALinear(LowRank):
             h = plus_low_rank(self.base(x), kept, self.A, self.B, self.scale)
         return h if self.c is None else h + self.c * self.scale
 
-    def delta(self) -> Array:
-        """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
-        update: Array = value(self.B) @ value(self.A) * self.scale
-        return update
-
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
         b = self.base.b
@@ -108,7 +108,7 @@ class LoRALinear(LowRank):
         return freeze(Linear(value(self.base.W) + self.delta(), b))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRAEmbedding(LowRank):
     """``h = W0[i] + (alpha/r) B A[:, i]``: LoRA for the rows of an embedding.
 
@@ -146,8 +146,6 @@ class LoRAEmbedding(LowRank):
     B: Tensor | Array  # (d, r)      random: breaks the symmetry
     alpha: float
 
-    __repr__ = outline
-
     def __post_init__(self) -> None:
         vocab, d = self.base.W.shape
         check_factors(self.A, self.B, (d, vocab))
@@ -161,8 +159,7 @@ class LoRAEmbedding(LowRank):
 
     def delta(self) -> Array:
         """The update ``(alpha/r) A^T B^T`` as an array of the embedding's shape (vocab, d)."""
-        update: Array = value(self.A).T @ value(self.B).T * self.scale
-        return update
+        return super().delta().T
 
     def merged(self) -> Embedding | Linear:
         """One frozen layer that computes the same."""
@@ -213,7 +210,7 @@ class TrainableTokens:
         return freeze(replace(self.base, W=W))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoRAExperts(LowRank):
     """Weights of experts, ``W0[i] + (alpha/r) B[i] A[i]``: PEFT's ``target_parameters``.
 
@@ -240,15 +237,12 @@ class LoRAExperts(LowRank):
     B: Tensor | Array  # (experts, d, r)
     alpha: float
 
-    __repr__ = outline
-
     def __getitem__(self, i: Any) -> Any:
         return self.base[i] + self.B[i] @ self.A[i] * self.scale
 
     def merged(self) -> Array:
         """One frozen array with the same weights."""
-        merged: Array = value(self[:])
-        return merged
+        return value(self[:])
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:

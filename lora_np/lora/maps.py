@@ -14,8 +14,6 @@ from inspect import signature
 from math import inf, isqrt, prod
 from typing import Any, TypeVar
 
-import numpy as np
-
 from lora_np.checks import number, shown, whole_number
 from lora_np.lora import updates
 from lora_np.lora.updates import Pair
@@ -30,18 +28,14 @@ _SELECTING = (
     "fan_in_fan_out",
 )  # fmt: skip
 _UNUSED = frozenset((
-    "beta1", "beta2", "boft_dropout", "d_initial", "deltaT", "delora_lambda", "feedforward_modules",
-    "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound", "init_weights",
-    "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
-    "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout", "psoft_svd_lowrank_niter",
-    "randlora_dropout", "random_seed", "rank_dropout", "rank_dropout_scale", "save_projection", "sparse",
-    "target_r", "tfinal", "tinit", "tinylora_dropout", "total_step", "use_effective_conv2d",
-    "vblora_dropout", "vera_dropout", "very_sparse",
+    "beta1", "beta2", "boft_dropout", "cayley_neumann_eps", "d_initial", "deltaT", "delora_lambda", "eps",
+    "feedforward_modules", "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound",
+    "init_weights", "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
+    "num_cayley_neumann_terms", "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout",
+    "psoft_mag_a", "psoft_mag_b", "psoft_svd_lowrank_niter", "randlora_dropout", "random_seed",
+    "rank_dropout", "rank_dropout_scale", "save_projection", "sparse", "target_r", "tfinal", "tinit",
+    "tinylora_dropout", "total_step", "use_effective_conv2d", "vblora_dropout", "vera_dropout", "very_sparse",
 ))  # fmt: skip
-_PATTERNS = {
-    "rank_pattern": "r", "alpha_pattern": "alpha", "block_size_pattern": "block_size",
-    "n_frequency_pattern": "n_frequency",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,19 +167,15 @@ class Map:
         if "init_r" in self.settings:  # the pattern of AdaLoRA says which directions are left
             pattern = raw.get("rank_pattern") or {}
             left = {f"^{re.escape(at.removesuffix('.lora_E'))}": sum(kept) for at, kept in pattern.items()}
-            raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": left}
+            patterns["r"] = Patterns(left, "rank_pattern")
+            raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": None}
         for key, given in raw.items():
-            name = _PATTERNS.get(key, key)
-            if name not in self.settings:
-                known = key in (*_SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None
-                if not known and given not in (None, False, "", [], {}):
-                    raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
-            elif key == name:
+            if key in self.settings:
                 general[key] = self._checked(key, given)
-            elif given:
-                kind = type(general[name])
-                own = {at: kind(number(f"{key}[{at!r}]", each, minimum=0)) for at, each in given.items()}
-                patterns[name] = Patterns(own, key)
+            elif key in (*_SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None:
+                continue
+            elif given not in (None, False, "", [], {}):
+                raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
         if "feedforward" in self.settings:
             said = raw.get("feedforward_modules") or []
             ends = [f"^{said}"] if isinstance(said, str) else [f".*{re.escape(name)}" for name in said]
@@ -214,26 +204,20 @@ def split(n: int, factor: int) -> tuple[int, int]:
     return small, n // small
 
 
-def lokr_shapes(d: int, k: int, *, r: int, decompose_both: bool, decompose_factor: int) -> Shapes:
+def lokr_shapes(d: int, k: int, *, r: int, decompose_factor: int) -> Shapes:
     (d1, d2), (k1, k2) = split(d, decompose_factor), split(k, decompose_factor)
-    parts = [("w1", d1, k1, not decompose_both), ("w2", d2, k2, False)]
-    shapes: Shapes = {}
-    for name, rows, columns, whole in parts:
-        if whole or r >= max(rows, columns) / 2:
-            shapes[name] = (rows, columns)
-        else:
-            shapes |= {f"{name}_a": (rows, r), f"{name}_b": (r, columns)}
-    return shapes
+    whole = r >= max(d2, k2) / 2
+    return {"w1": (d1, k1)} | ({"w2": (d2, k2)} if whole else {"w2_a": (d2, r), "w2_b": (r, k2)})
 
 
 def lokr_size(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
-    w1, w2 = ([at.get(f"w{i}", at.get(f"w{i}_{end}", (0, 0))) for end in "ab"] for i in (1, 2))
-    return w1[0][0] * w2[0][0], w1[1][1] * w2[1][1]
+    a, b = (at.get("w2", at.get(f"w2_{end}", (0, 0))) for end in "ab")
+    return at["w1"][0] * a[0], at["w1"][1] * b[1]
 
 
-def lokr_directions(d: int, k: int, *, r: int, decompose_both: bool, decompose_factor: int) -> int:
-    shapes = lokr_shapes(d, k, r=r, decompose_both=decompose_both, decompose_factor=decompose_factor)
-    return prod(min(shapes.get(f"w{i}") or shapes[f"w{i}_b"][:1]) for i in (1, 2))
+def lokr_directions(d: int, k: int, *, r: int, decompose_factor: int) -> int:
+    shapes = lokr_shapes(d, k, r=r, decompose_factor=decompose_factor)
+    return min(shapes["w1"]) * min(shapes.get("w2") or shapes["w2_b"][:1])
 
 
 def of_pair(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
@@ -247,19 +231,9 @@ def blocks(what: str, n: int, size: int) -> int:
     return n // size
 
 
-def bat_shapes(d: int, k: int, *, r: int) -> Shapes:
-    blocks("r", k, r)
-    return {"block": (blocks("r", d, r), r, r)}
-
-
-def nearest_divisor(n: int, wanted: int) -> int:
-    """The divisor of n that OFT takes instead of one that does not divide it; the smaller of two."""
-    return min((m for m in range(1, n + 1) if n % m == 0), key=lambda m: (abs(m - wanted), m))
-
-
-def oft_shapes(k: int, *, r: int, oft_block_size: int, block_share: bool) -> Shapes:
-    b = k // nearest_divisor(k, r) if r else nearest_divisor(k, oft_block_size)
-    return {"weight": (1 if block_share else k // b, b * (b - 1) // 2)}
+def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
+    b = k // r if r else oft_block_size
+    return {"weight": (blocks("oft_block_size", k, b), b * (b - 1) // 2)}
 
 
 def boft_shapes(d: int, k: int, *, boft_block_size: int, boft_block_num: int) -> Shapes:
@@ -287,55 +261,13 @@ def randlora_shapes(d: int, k: int, *, r: int) -> Shapes:
     return {"lambda_": (r, n), "gamma": (n, min(d, k))}
 
 
-def psoft_shapes(*, r: int, psoft_orth: bool, psoft_mag_a: bool, psoft_mag_b: bool) -> Shapes:
-    weight = (r * (r - 1) // 2,) if psoft_orth else (r, r)
-    vectors = {"vector_a": psoft_mag_a, "vector_b": psoft_mag_b}
-    return {"weight": weight, **{name: (r,) for name, there in vectors.items() if there}}
-
-
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
-    return {"v": (1 + _group(modules - 1, modules, weight_tying), u)}
-
-
-def _group(index: int, modules: int, weight_tying: float) -> int:
-    """The vector of a module: those that follow one another share one."""
     groups = max(1, round(modules * (1 - weight_tying)))
-    return min(index // max(1, modules // groups), groups - 1)
+    last = min((modules - 1) // max(1, modules // groups), groups - 1)
+    return {"v": (1 + last, u)}
 
 
-def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
-    """Which of TinyLoRA's vectors a module has, by its place in the model: the seed of its P tells that.
-
-    Parameters
-    ----------
-    P : ndarray of shape (u, r, r)
-        The module's.
-    modules : int
-        How many are adapted.
-    settings : mapping of str to object
-        Of the row.
-
-    Returns
-    -------
-    int or None
-        None if P is not of that seed, or of fewer than 16 numbers.
-
-    Examples
-    --------
-    >>> P = updates.first_normals(7 + 1).reshape(1, 4, 4) / 2
-    >>> vector_of(P, 3, {"r": 4, "projection_seed": 7, "weight_tying": 0.0})
-    1
-    """
-    # torch draws the last 16 again where the number is not a multiple of that
-    head = P.ravel()[: max(0, min(16, P.size - (P.size % 16 and 16)))] * settings["r"] ** 0.5
-    for index in range(modules if len(head) else 0):
-        drawn = updates.first_normals(settings["projection_seed"] + index)
-        if np.allclose(drawn[: len(head)], head, atol=1e-4):
-            return _group(index, modules, settings["weight_tying"])
-    return None
-
-
-_ON, _OFF = (True, False), (False, True)
+_ON = (True, False)
 
 # By PEFT's peft_type, and a setting where that decides.
 MAPS: dict[str, Map] = {
@@ -355,12 +287,12 @@ MAPS: dict[str, Map] = {
     "LOHA": Map(
         "LoHa", "2108.06098", "hada_",
         lambda d, k, r: {"w1_a": (d, r), "w1_b": (r, k), "w2_a": (d, r), "w2_b": (r, k)},
-        {"r": 8, "alpha": 8.0}, updates.loha_factors, update=updates.loha,
+        {"r": 8, "alpha": 8.0}, updates.loha_factors,
         size=lambda at: (at["w1_a"][0], at["w1_b"][1]), rank="r^2", directions=lambda r: r * r,
     ),
     "LOKR": Map(
         "LoKr", "2309.14859", "lokr_", lokr_shapes,
-        {"r": 8, "alpha": 8.0, "decompose_both": _OFF, "decompose_factor": -1},
+        {"r": 8, "alpha": 8.0, "decompose_factor": -1},
         updates.lokr_factors, size=lokr_size, rank="rank(w1) rank(w2)", directions=lokr_directions,
     ),
     "VERA": Map(
@@ -371,8 +303,7 @@ MAPS: dict[str, Map] = {
         "VB-LoRA", "2405.15179", "vblora_", vblora_shapes,
         {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors,
         size=lambda at: (at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1]),
-        rank="r",
-        shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
+        rank="r", shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
     ),
     "TINYLORA": Map(
         "TinyLoRA", "2602.04118", "tinylora_", lambda: {},
@@ -384,26 +315,18 @@ MAPS: dict[str, Map] = {
         {"r": 8}, updates.delora_factors, size=of_pair, rank="r",
     ),
     "MISS": Map(
-        "MiSS", "2409.15371", "miss_",
-        lambda d, r, init_weights, mini_r: {"block": (r, mini_r if init_weights == "mini" else d)},
-        {"r": 64, "init_weights": (True, False, "mini"), "mini_r": 1}, updates.miss_factors, rank="r",
-    ),
-    "MISS bat": Map(
-        "MiSS (bat)", "2409.15371", "miss_", bat_shapes, {"r": 64, "init_weights": ("bat",)},
-        weight=updates.miss_bat,
+        "MiSS", "2409.15371", "miss_", lambda d, r: {"block": (r, d)}, {"r": 64, "init_weights": _ON},
+        updates.miss_factors, rank="r",
     ),
     "PSOFT": Map(
-        "PSOFT", "2505.11235", "psoft_R.", psoft_shapes,
-        {
-            "r": 32, "ab_svd_init": ("psoft_init", "pissa_init"), "psoft_svd": ("full",), "psoft_orth": _ON,
-            "psoft_mag_a": _ON, "psoft_mag_b": _ON, "use_cayley_neumann": _OFF,
-            "num_cayley_neumann_terms": 5, "cayley_neumann_eps": None,
-        },
+        "PSOFT", "2505.11235", "psoft_R.",
+        lambda r: {"weight": (r * (r - 1) // 2,), "vector_a": (r,), "vector_b": (r,)},
+        {"r": 32, "ab_svd_init": ("psoft_init",), "psoft_svd": ("full",), "psoft_orth": (True,)},
         updates.psoft_factors, rank="r",
     ),
     "HRA": Map(
-        "HRA", "2405.17484", "hra_", lambda k, r: {"u": (k, r)}, {"r": 8, "apply_GS": _OFF},
-        updates.hra_factors, weight=updates.hra, rank="r",
+        "HRA", "2405.17484", "hra_", lambda k, r: {"u": (k, r)}, {"r": 8},
+        updates.hra_factors, rank="r",
     ),
     "FOURIERFT": Map(
         "FourierFT", "2405.03003", "fourierft_", lambda n_frequency: {"spectrum": (n_frequency,)},
@@ -428,10 +351,7 @@ MAPS: dict[str, Map] = {
     ),
     "OFT": Map(
         "OFT", "2306.07280", "oft_R.", oft_shapes,
-        {
-            "r": 0, "oft_block_size": 32, "block_share": _OFF, "coft": _OFF, "eps": 6e-5,
-            "use_cayley_neumann": _ON, "num_cayley_neumann_terms": 5,
-        },
+        {"r": 0, "oft_block_size": 32, "use_cayley_neumann": _ON, "num_cayley_neumann_terms": 5},
         weight=updates.oft,
     ),
     "BOFT": Map(
@@ -490,4 +410,4 @@ def map_of(raw: Mapping[str, Any]) -> Map | None:
     kind = raw.get("peft_type")
     if kind == "LORA" or not isinstance(kind, str):
         return None
-    return MAPS.get(f"{kind} {raw.get('init_weights')}") or MAPS.get(kind)
+    return MAPS.get(kind)

@@ -34,27 +34,24 @@ def adalora_factors(A: Any, E: Any, B: Any, *, lora_alpha: float, init_r: int) -
     return B * E.T * (scale / (init_r + 1e-5)), A
 
 
-def loha(w1_a: Any, w1_b: Any, w2_a: Any, w2_b: Any, *, alpha: float) -> Any:
-    """``dW = (alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry."""
-    return alpha / len(w1_b) * (w1_a @ w1_b) * (w2_a @ w2_b)
-
-
 def loha_factors(w1_a: Any, w1_b: Any, w2_a: Any, w2_b: Any, *, alpha: float) -> Pair:
-    """The products of all pairs of columns, and of all pairs of rows: rank r^2."""
+    """``dW = (alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry.
+
+    Its factors are the products of all pairs of columns, and of all pairs of rows: rank r^2.
+    """
     B = (w1_a[:, :, None] * w2_a[:, None, :]).reshape(len(w1_a), -1)
     A = (w1_b[:, None, :] * w2_b[None, :, :]).reshape(-1, w1_b.shape[1])
     return alpha / len(w1_b) * B, A
 
 
 def lokr_factors(
-    w1: Any = None, w1_a: Any = None, w1_b: Any = None, w2: Any = None, w2_a: Any = None, w2_b: Any = None,
-    *, alpha: float, r: int,
-) -> Pair:  # fmt: skip
-    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; each whole, or a product of its own.
+    w1: Any, w2: Any = None, w2_a: Any = None, w2_b: Any = None, *, alpha: float, r: int
+) -> Pair:
+    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; w2 whole, or a product of its own.
 
     ``(B1 A1) (x) (B2 A2) = (B1 (x) B2) (A1 (x) A2)``.
     """
-    B1, A1 = (w1_a, w1_b) if w1 is None else thin(w1)
+    B1, A1 = thin(w1)
     B2, A2 = (w2_a, w2_b) if w2 is None else thin(w2)
     return alpha / r * np.kron(B1, B2), np.kron(A1, A2)
 
@@ -85,17 +82,9 @@ def randlora_factors(
 
 
 def miss_factors(block: Any, *, shape: Shape) -> Pair:
-    """``dW[:, j] = block[j mod r]``: A is a pattern of zeros and ones. "mini": block is repeated along d."""
-    d, k = shape
-    r, width = block.shape
-    return np.tile(block, (1, d // width)).T, np.tile(np.eye(r, dtype=block.dtype), -(-k // r))[:, :k]
-
-
-def miss_bat(W: Any, block: Any) -> Any:
-    """``W' = W + W_ij block_i + block_i`` for each block of r x r entries."""
-    (d, k), r = W.shape, block.shape[-1]
-    tiles = W.reshape(d // r, r, k // r, r).transpose(2, 0, 1, 3)
-    return W + (tiles @ block + block).transpose(1, 2, 0, 3).reshape(d, k)
+    """``dW[:, j] = block[j mod r]``: A is a pattern of zeros and ones."""
+    r, k = len(block), shape[1]
+    return block.T, np.tile(np.eye(r, dtype=block.dtype), -(-k // r))[:, :k]
 
 
 def delora_factors(A: Any, B: Any, lambda_: Any, w_norm: Any) -> Pair:
@@ -166,52 +155,24 @@ def tinylora_factors(B: Any, A: Any, P: Any, v: Any) -> Pair:
     return B, np.einsum("i,ijk->jk", v, P) @ A
 
 
-def first_normals(seed: int) -> Any:
-    """The first 16 of at least 16 standard normal numbers that ``torch.normal`` makes with this seed."""
-    uniform = np.random.RandomState(seed).randint(0, 2**32, size=16, dtype=np.uint32) % 2**24 / 2**24
-    radius, angle = np.sqrt(-2 * np.log1p(-uniform[:8])), 2 * np.pi * uniform[8:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-
-
-def psoft_factors(
-    W: Any, weight: Any, vector_a: Any = None, vector_b: Any = None,
-    *, ab_svd_init: str, psoft_orth: bool, use_cayley_neumann: bool, num_cayley_neumann_terms: int,
-    cayley_neumann_eps: float | None,
-) -> Pair:  # fmt: skip
+def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any) -> Pair:
     """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two diagonals.
 
     Signs of singular vectors count: they are those of LAPACK's ``gesdd`` in single precision, as in PEFT.
     """
-    R = weight
-    if psoft_orth:
-        Q = skew(weight)
-        if use_cayley_neumann and cayley_neumann_eps is not None:
-            Q = Q * np.minimum(1, cayley_neumann_eps / np.maximum(np.linalg.norm(Q), 1e-12))
-        R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else rotation(Q)
-    R = R if vector_b is None else vector_b[:, None] * R
-    R = R if vector_a is None else R * vector_a
+    R = vector_b[:, None] * rotation(skew(weight)) * vector_a
     U, S, Vh = (part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False))
     r = len(R)
-    left, right = (S, S**0) if ab_svd_init == "psoft_init" else (S**0.5, S**0.5)
-    return U[:, :r] * left[:r] @ (R - eye(R)), right[:r, None] * Vh[:r]
+    return U[:, :r] * S[:r] @ (R - eye(R)), Vh[:r]
 
 
-def hra(W: Any, u: Any, *, apply_GS: bool) -> Any:
-    """``W' = W H_1 ... H_r``, reflections ``H_i = I - 2 u_i u_i^T`` of unit vectors."""
-    U = unit_columns(u, apply_GS)
-    for i in range(U.shape[1]):
-        W = W - 2 * (W @ U[:, i : i + 1]) @ U[:, i : i + 1].T
-    return W
+def hra_factors(W: Any, u: Any) -> Pair:
+    """``W' = W H_1 ... H_r``, reflections ``H_i = I - 2 u_i u_i^T`` of unit vectors.
 
-
-def hra_factors(W: Any, u: Any, *, apply_GS: bool) -> Pair:
-    """``H_1 ... H_r = I - U T U^T`` with ``T^-1 = I/2 + the upper triangle of U^T U``: rank r."""
-    U = unit_columns(u, apply_GS)
+    ``H_1 ... H_r = I - U T U^T`` with ``T^-1 = I/2 + the upper triangle of U^T U``: rank r.
+    """
+    U = u / np.linalg.norm(u, axis=0)
     return -(W @ U), np.linalg.solve(np.triu(U.T @ U, 1) + eye(U.T @ U) / 2, U.T)
-
-
-def unit_columns(u: Any, orthogonal: bool) -> Any:
-    return np.linalg.qr(u)[0] if orthogonal else u / np.linalg.norm(u, axis=0)
 
 
 def ia3(W: Any, l: Any) -> Any:
@@ -219,18 +180,12 @@ def ia3(W: Any, l: Any) -> Any:
     return l * W
 
 
-def oft(
-    W: Any, weight: Any,
-    *, use_cayley_neumann: bool, num_cayley_neumann_terms: int, coft: bool, eps: float,
-) -> Any:  # fmt: skip
+def oft(W: Any, weight: Any, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int) -> Any:
     """``W' = W R^T``, R block diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
 
     The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut off.
     """
     Q = skew(weight)
-    if coft:
-        norms = np.linalg.norm(Q, axis=(1, 2), keepdims=True)
-        Q = Q * np.minimum(1, eps / len(Q) ** 0.5 / np.maximum(norms, 1e-30))
     R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else rotation(-Q)
     return by_blocks(W, R)
 

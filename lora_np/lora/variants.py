@@ -424,7 +424,7 @@ class XSLinear:
         return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HiRALinear(LowRank):
     """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
 
@@ -456,16 +456,13 @@ class HiRALinear(LowRank):
     B: Tensor | Array  # (d, r)
     alpha: float
 
-    __repr__ = outline
-
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         W = value(self.base.W) * (1 + self.scale * (self.B @ self.A))
         return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
         """One frozen `Linear` that computes the same."""
-        update = value(self.B) @ value(self.A) * self.scale
-        return freeze(Linear(value(self.base.W) * (1 + update), self.base.b))
+        return freeze(Linear(value(self.base.W) * (1 + self.delta()), self.base.b))
 
 
 # what replaces a layer, or its weights
@@ -547,10 +544,8 @@ def rebase(tuned: T, original: T) -> T:
         B, A = low_rank_factors(moved, rank=min(layer.rank, *W0.shape))
         rounding = 100 * np.finfo(W0.dtype).eps * float(np.linalg.norm(W0))
         if np.linalg.norm(moved - B @ A) > rounding:
-            raise ValueError(
-                f"the base of {path or 'the adapted layer'!r} differs from the original by more than rank "
-                f"{layer.rank}: is it another model?"
-            )
+            far = f"differs from the original by more than rank {layer.rank}: is it another model?"
+            raise ValueError(f"the base of {path or 'the adapted layer'!r} {far}")
         A = np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype)
         B = np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype)
         return LoRALinear(freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout)
@@ -598,5 +593,4 @@ def first_gradient(layer: Linear, s: Settings) -> Array:
 
 
 def row_norms(W: Tensor | Array | Quantised) -> Array:
-    norms: Array = np.linalg.norm(value(W), axis=1)
-    return norms
+    return np.asarray(np.linalg.norm(value(W), axis=1))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import copysign
 from typing import Any, NamedTuple
 
@@ -59,8 +60,7 @@ class Term(NamedTuple):
     @property
     def weighted(self) -> Array:
         """A with all of the strength."""
-        weighted: Array = self.A * self.A.dtype.type(self.weight * self.scale)
-        return weighted
+        return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
     def update(self) -> Array:
@@ -149,8 +149,7 @@ class Way:
             if self.prune is not None and density < 1:
                 drawn = (rng,) if self.chance else ()
                 tensors = [self.prune(tensor, density, *drawn) for tensor in tensors]
-            mixed: Array = self.mix(tensors, weights)  # type: ignore[misc]
-            return mixed
+            return self.mix(tensors, weights)  # type: ignore[misc]
 
         found = self.formula(terms, rule) if self.mix else self.formula(terms)
         if rank is None and self.cut:
@@ -187,8 +186,7 @@ def _largest(T: Array, density: float) -> Array:
 
 def _dropped(T: Array, density: float, rng: np.random.Generator) -> Array:
     """DARE: each entry with this probability, divided by it."""
-    kept: Array = np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density)
-    return kept
+    return np.asarray(np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density))
 
 
 def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Array:
@@ -209,36 +207,25 @@ def _weighted(tensors: Tensors, weights: Weights) -> list[Array]:
 
 def _added(tensors: Tensors, weights: Weights) -> Array:
     """``sum_i w_i T_i``."""
-    total: Array = sum(_weighted(tensors, weights))  # type: ignore[assignment]
-    return total
+    return sum(_weighted(tensors, weights))  # type: ignore[return-value]
 
 
-def _agreeing(tensors: Tensors) -> Array:
-    """For each tensor, which entries have the sign of the sum."""
-    agreeing: Array = np.sign(tensors) == np.where(np.sum(tensors, axis=0) >= 0, 1, -1)
-    return agreeing
-
-
-def _mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """TIES in PEFT: tensors vote without their weights; the divisor is the number that agree."""
-    agreeing = _agreeing(tensors)
+def _of_agreeing(
+    tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Any], Any]
+) -> Array:
+    """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that agree."""
+    votes = _weighted(tensors, weights) if weigh_votes else tensors
+    agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
-    total /= np.maximum(agreeing.sum(axis=0), 1)
-    return total
-
-
-def _sum_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """DARE-TIES in mergekit: tensors vote with their weights; there is no divisor."""
-    agreeing = _agreeing(_weighted(tensors, weights))
-    return _added([*(tensors * agreeing)], weights)
-
-
-def _weighted_mean_of_agreeing(tensors: Tensors, weights: Weights) -> Array:
-    """TIES in mergekit: the same, over the weights of those that agree."""
-    share = np.tensordot(weights, _agreeing(_weighted(tensors, weights)), axes=1)
-    total = _sum_of_agreeing(tensors, weights)
+    share = np.tensordot(divisor(weights), agreeing, axes=1)
     total /= np.where(share == 0, 1, share)
     return total
+
+
+# in PEFT by how many agree; in mergekit by their weights, with DARE by nothing
+_peft_ties = partial(_of_agreeing, weigh_votes=False, divisor=np.ones_like)
+_mergekit_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.asarray)
+_mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_like)
 
 
 # What the rules act on
@@ -308,8 +295,7 @@ def _tsv(terms: Terms) -> Pair:
 def _orthonormal(M: Array) -> Array:
     """The nearest matrix with orthonormal columns or rows (Procrustes), within the span of M."""
     U, _, Vh = _svd(M)
-    nearest: Array = U @ Vh
-    return nearest
+    return np.asarray(U @ Vh)
 
 
 def _svd(M: Array) -> SVD:
@@ -336,7 +322,7 @@ def _conditioned(gram: Any, k: int) -> Array:
     return G
 
 
-_TIES: dict[str, Any] = {"mix": _mean_of_agreeing, "prune": _largest, "density": 0.2}
+_TIES: dict[str, Any] = {"mix": _peft_ties, "prune": _largest, "density": 0.2}
 _MAGNITUDE: dict[str, Any] = {"mix": _added, "prune": _largest, "density": 0.5}
 _DARE: dict[str, Any] = {"prune": _dropped, "density": 0.5, "chance": True}
 _NORMED: dict[str, Any] = {**_DARE, "prune": _dropped_to_norm}
@@ -355,15 +341,15 @@ WAYS: dict[str, Way] = {
     "linear": Way(mix=_added, **_FACTORS),
     "ties": Way(**_FACTORS, **_TIES),
     "dare_linear": Way(mix=_added, **_FACTORS, **_DARE),
-    "dare_ties": Way(mix=_mean_of_agreeing, **_FACTORS, **_DARE),
+    "dare_ties": Way(mix=_peft_ties, **_FACTORS, **_DARE),
     "magnitude_prune": Way(**_FACTORS, **_MAGNITUDE),
     "ties_svd": Way(**_UPDATES, **_TIES),
     "dare_linear_svd": Way(mix=_added, **_UPDATES, **_DARE),
-    "dare_ties_svd": Way(mix=_mean_of_agreeing, **_UPDATES, **_DARE),
+    "dare_ties_svd": Way(mix=_peft_ties, **_UPDATES, **_DARE),
     "magnitude_prune_svd": Way(**_UPDATES, **_MAGNITUDE),
-    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _weighted_mean_of_agreeing}),
+    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _mergekit_ties}),
     "mergekit_dare_linear": Way(mix=_added, **_UPDATES, **_NORMED),
-    "mergekit_dare_ties": Way(mix=_sum_of_agreeing, **_UPDATES, **_NORMED),
+    "mergekit_dare_ties": Way(mix=_mergekit_dare_ties, **_UPDATES, **_NORMED),
     "knots": Way(_knots, **_TIES),
     "core": Way(_core, **_TIES),
     "tsv": Way(_tsv),

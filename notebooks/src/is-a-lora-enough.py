@@ -22,6 +22,8 @@ from lora_np import language
 from lora_np.plots import CYCLE, FULL
 from lora_np.table import Table
 
+lnp.count("austen", rank=1, targets="all-linear")
+
 # %% [markdown]
 # ## A style is not learned by heart
 #

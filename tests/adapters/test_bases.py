@@ -83,7 +83,7 @@ LLAMA = "transformers.models.llama.modeling_llama"
         ({"model_type": "llama", "architectures": ["LlamaModel"]}, False),
         ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, False),
         ({"model_type": "llama", "architectures": ["LLaMAForCausalLM"]}, False),
-        ({"model_type": "internlm3", "architectures": ["InternLM3ForCausalLM"]}, False),
+        ({"model_type": "internlm3", "architectures": ["InternLM3ForCausalLM"]}, True),
         ({"model_type": "unheard_of"}, False),
         ({"model_type": None}, False),
     ],

@@ -278,7 +278,7 @@ DAMAGED = {
         (lambda t, m: m.update({"adapter.lora.alpha": "16"}), "adapter.lora.alpha must be a number, got '16'"),
         (lambda t, m: m.update({"adapter.lora.alpha": [1, 2]}), "adapter.lora.alpha must be a number, got"),
         (lambda t, m: m.update({"adapter.lora.alpha": np.nan}), "adapter.lora.alpha must be finite, got nan"),
-        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has a factor that is no matrix"),
+        (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or one that is no matrix"),
     ],
     "kohya": [
         (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' of float64 is no part of a LoRA"),
@@ -294,7 +294,7 @@ DAMAGED = {
         (lambda t, m: t.update({"lm_head.m": np.ones(20)}), "'lm_head' must have m if it is a dora"),
         (lambda t, m: t.update({"lm_head.bias": np.ones(20)}), "'lm_head.bias' of float64 is no part of a LoRA"),
         (lambda t, m: t.update({"lm_head.lora_a": np.ones((16, 9))}), "of 'lm_head' must fit"),
-        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has a factor that is no matrix"),
+        (lambda t, m: t.update({"lm_head.lora_a": np.ones(16)}), "'lm_head' has only one factor, or one that is no matrix"),
         (lambda t, m: m["lora_parameters"].update(scale=1e308), r"lora_parameters\.scale must be at least .* and at most"),
         (lambda t, m: m.update(lora_parameters=[2.0]), r"lora_parameters\.scale must be a number, got None"),
     ],

@@ -46,7 +46,6 @@ def test_contents_are_those_of_the_files(made):
     said = found.contents
     assert said["base"] == "org/base"
     assert said["type"] == "LoRA"
-    assert said["task"] == "CAUSAL_LM"
     assert said["rank"] == {"4": 11, "2": 11}
     assert said["alpha"] == {"8": 22}
     assert said["scale"] == {"2": 11, "4": 11}

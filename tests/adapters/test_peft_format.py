@@ -80,7 +80,7 @@ TENSORS = {
     ),
     "whole numbers": (
         lambda t: t.update({f"{Q}.lora_A.weight": np.ones((2, 4), np.int32)}),
-        "A of 'model.layers.0.q_proj' is stored as int32, not as float64, float32, bfloat16 or float16",
+        "A of 'model.layers.0.q_proj' is stored as int32, not as float64 or float32 or bfloat16 or float16",
     ),
     "a key of some other method": (
         lambda t: t.update({f"{Q}.lora_A.weight.quant_state": np.ones(2)}),

@@ -130,8 +130,8 @@ MODULES = {
     ),
     "rank 0": ({"A": np.ones((0, 3)), "B": np.ones((4, 0))}, ValueError, "must not be empty, got"),
     "a vector": ({"A": np.ones(3)}, ValueError, r"must fit, got \(3,\)"),
-    "no B": ({"B": None}, TypeError, "B must hold floating-point numbers, got None"),
-    "no A": ({"A": None, "B": None}, TypeError, "A must hold floating-point numbers, got None"),
+    "no B": ({"B": None}, TypeError, "B must hold floating-point numbers, got dtype object"),
+    "no A": ({"A": None, "B": None}, TypeError, "A must hold floating-point numbers, got dtype object"),
     "whole numbers": ({"A": np.ones((2, 3), int)}, TypeError, "A must hold .*, got dtype int"),
     "ragged lists": ({"A": [[1.0], [1.0, 2.0]]}, ValueError, "A must be an array"),
     "a bias of the wrong length": (

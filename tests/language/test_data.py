@@ -159,11 +159,11 @@ WRONG = {
     "no batch": (f"{GOOD}\n{GOOD}", "--accumulate 0", "accumulate must be at least 1"),
     "no patience": (f"{GOOD}\n{GOOD}", "--patience 0", "patience must be at least 1"),
     "a wrong held-out file": (f"{GOOD}\n{GOOD}", "--validation none", "none: No such file"),
-    "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "--plot must end in"),
+    "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "'--plot': must end in"),
     "a place that is not there": (
         f"{GOOD}\n{GOOD}",
         "--html no/page.html",
-        "--html: the directory 'no' does not",
+        "'--html': the directory 'no' does not",
     ),
 }
 

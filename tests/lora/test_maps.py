@@ -28,7 +28,6 @@ SETTINGS = {
         [
             {"r": 1, "alpha": 3},
             {"r": 8},
-            {"r": 1, "decompose_both": True, "decompose_factor": 4},
             {"r": 1, "decompose_factor": 5},
             {"r": 2, "decompose_factor": 3},
         ],
@@ -41,23 +40,20 @@ SETTINGS = {
             {"r": 3, "num_vectors": 5, "vector_length": 2, "topk": 3},
         ],
     ),
-    "TINYLORA": ("TinyLoraConfig", [{}, {"u": 7, "r": 3}, {"u": 16, "weight_tying": 0.5}, {"weight_tying": 1.0}]),
+    "TINYLORA": ("TinyLoraConfig", [{"weight_tying": 1.0}, {"u": 7, "r": 3, "weight_tying": 1.0}]),
     "DELORA": ("DeloraConfig", [{"r": 3}, {"r": 1, "delora_lambda": 4}]),
     "MISS": (
         "MissConfig",
-        [{"r": 4}, {"r": 5}, {"r": 3, "init_weights": "mini", "mini_r": 2}, {"r": 5, "init_weights": False}],
+        [{"r": 4}, {"r": 5}, {"r": 5, "init_weights": False}],
     ),
-    "MISS bat": ("MissConfig", [{"r": 4, "init_weights": "bat"}, {"r": 2, "init_weights": "bat"}]),
     "PSOFT": (
         "PsoftConfig",
         [
             {"r": 3},
-            {"r": 3, "ab_svd_init": "pissa_init", "use_cayley_neumann": True, "cayley_neumann_eps": 0.5},
-            {"r": 2, "psoft_orth": False, "psoft_mag_a": False},
-            {"r": 4, "psoft_mag_b": False, "use_cayley_neumann": True, "num_cayley_neumann_terms": 3},
+            {"r": 4},
         ],
     ),
-    "HRA": ("HRAConfig", [{"r": 3}, {"r": 2, "apply_GS": True}]),
+    "HRA": ("HRAConfig", [{"r": 3}, {"r": 1}]),
     "FOURIERFT": ("FourierFTConfig", [{"n_frequency": 3}, {"n_frequency": 30, "scaling": 7.0, "random_loc_seed": 5}]),
     "RANDLORA": ("RandLoraConfig", [{"r": 5}, {"r": 4, "randlora_alpha": 20}, {"r": 3, "sparse": True}]),
     "C3A": ("C3AConfig", [{"block_size": 4}, {"block_size": 2}]),
@@ -68,10 +64,8 @@ SETTINGS = {
         [
             {"oft_block_size": 4},
             {"oft_block_size": 4, "use_cayley_neumann": False},
-            {"oft_block_size": 5},
             {"r": 4, "oft_block_size": 0, "num_cayley_neumann_terms": 3},
             {"oft_block_size": 2, "num_cayley_neumann_terms": 2},
-            {"oft_block_size": 4, "coft": True, "eps": 0.1, "block_share": True},
         ],
     ),
     "BOFT": ("BOFTConfig", [{"boft_block_size": 4}, {"boft_block_size": 0, "boft_block_num": 2}]),
@@ -137,6 +131,13 @@ def plainly(kind, t, W, s):
         )
     if kind == "TINYLORA":
         return t["B"] @ sum(v * P for v, P in zip(t["v"], t["P"], strict=True)) @ t["A"]
+    if kind == "LOHA":
+        return 8 / 2 * (t["w1_a"] @ t["w1_b"]) * (t["w2_a"] @ t["w2_b"])
+    if kind == "HRA":
+        H = W
+        for u in (t["u"] / np.linalg.norm(t["u"], axis=0)).T:
+            H = H - 2 * np.outer(H @ u, u)
+        return H - W
     if kind == "ADALORA":
         return 8 / 2.00001 * t["B"] @ np.diag(t["E"][:, 0]) @ t["A"]
     if kind == "FOURIERFT":
@@ -175,6 +176,8 @@ def plainly(kind, t, W, s):
 PLAIN = [
     "MISS",
     "VERA",
+    "LOHA",
+    "HRA",
     "LOKR",
     "TINYLORA",
     "ADALORA",
@@ -243,8 +246,9 @@ def test_counts_on_one_matrix():
     assert MAPS["LOKR"].count(256, 768) == 768
     assert MAPS["OFT"].count(256, 768) == 11_904
     assert MAPS["C3A"].count(256, 768) == 768
-    # divisors: of two that are as near, the smaller; up to a factor that does not divide
-    assert MAPS["OFT"].trained(1, 12, oft_block_size=5) == {"weight": (3, 6)}
+    with pytest.raises(ValueError, match="oft_block_size must divide 12, got 5"):
+        MAPS["OFT"].trained(1, 12, oft_block_size=5)
+    # divisors: up to a factor that does not divide
     assert MAPS["LOKR"].trained(12, 36, r=99, decompose_factor=3) == {"w1": (3, 3), "w2": (4, 12)}
     assert MAPS["LOKR"].trained(14, 36, r=99, decompose_factor=5) == {"w1": (2, 4), "w2": (7, 9)}
     assert MAPS["LOKR"].trained(14, 36, r=99) == {"w1": (2, 6), "w2": (7, 6)}
@@ -252,7 +256,7 @@ def test_counts_on_one_matrix():
 
 def test_what_a_file_may_leave_out_is_known_by_the_row():
     assert {kind for kind, row in MAPS.items() if row.needs("W")} == {
-        "LORA use_dora", "MISS bat", "PSOFT", "HRA", "IA3", "OFT", "BOFT", "ROAD",
+        "LORA use_dora", "PSOFT", "HRA", "IA3", "OFT", "BOFT", "ROAD",
     }  # fmt: skip
     assert {kind for kind, row in MAPS.items() if row.needs("shape")} == {
         "VERA", "MISS", "RANDLORA", "FOURIERFT", "SHIRA",
@@ -285,8 +289,6 @@ def written(tmp_path):
             tensors = {key: value for key, value in tensors.items() if not key.endswith("_v")}
             tensors["base_model.tinylora_v.0"] = rng.normal(size=3)
             found["weight_tying"] = 1.0
-        if kind == "MISS bat":
-            found["init_weights"] = "bat"
         config = {"peft_type": kind.split()[0], "target_modules": ["up", "down"], **found, **raw}
         (folder / "adapter_config.json").write_text(json.dumps(config))
         safetensors.save(tensors, folder / "adapter_model.safetensors")
@@ -389,7 +391,20 @@ def rewritten(folder, change=None, **raw):
         ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
         ("VBLORA", {"save_only_topk_weights": True}, "save_only_topk_weights = True is not supported"),
-        ("LOKR", {"rank_pattern": {"up": 0}}, "'up': on a weight of shape .*, LoKr has"),
+        ("LOKR", {"rank_pattern": {"up": 3}}, "rank_pattern = {'up': 3} is not supported for LoKr"),
+        ("LOKR", {"decompose_both": True}, "decompose_both = True is not supported for LoKr"),
+        ("OFT", {"coft": True}, "coft = True is not supported for OFT"),
+        ("OFT", {"block_share": True}, "block_share = True is not supported for OFT"),
+        ("HRA", {"apply_GS": True}, "apply_GS = True is not supported for HRA"),
+        (
+            "PSOFT",
+            {"ab_svd_init": "pissa_init"},
+            "ab_svd_init must be 'psoft_init' for PSOFT, got 'pissa_init'",
+        ),
+        ("MISS", {"init_weights": "bat"}, "init_weights must be True or False for MiSS, got 'bat'"),
+        ("PSOFT", {"use_cayley_neumann": True}, "use_cayley_neumann = True is not supported for PSOFT"),
+        ("PSOFT", {"psoft_orth": False}, "psoft_orth must be True for PSOFT, got False"),
+        ("ADALORA", {"rank_pattern": {"up.lora_E": ["no"]}}, "unsupported operand"),
         ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
         ("LOHA", {"r": 3}, r"'\w+': on a weight of shape .*, LoHa has"),
         ("LOHA", {"peft_type": "BEFT"}, "peft_type must be 'LORA', got 'BEFT'"),
@@ -412,7 +427,7 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         ("VERA", lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"}, "has no vera_A"),
         (
             "LOKR",
-            lambda t: {key: x for key, x in t.items() if "down.lokr_w1" not in key},
+            lambda t: {key: x for key, x in t.items() if "down.lokr_w2" not in key},
             "LoKr is read for matrices, not for shape",
         ),
         (
@@ -427,6 +442,12 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         ),
         ("LOHA", lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)}, "'up': on a weight of shape"),
         ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
+        ("TINYLORA", lambda t: t | {"base_model.tinylora_v.1": np.ones(3)}, "of several vectors is not read"),
+        (
+            "PSOFT",
+            lambda t: {key: x for key, x in t.items() if "vector_a" not in key},
+            "has no psoft_R.vector_a",
+        ),
     ],
 )
 def test_damaged_files_are_refused(kind, change, why, written):
@@ -673,7 +694,7 @@ TRANSPOSED = {
     "VBLORA": {"r": 2, "num_vectors": 8, "vector_length": 4},
     "RANDLORA": {"r": 5},
     "ADALORA": {"init_r": 3, "total_step": 10},
-    "TINYLORA": {},
+    "TINYLORA": {"weight_tying": 1.0},
 }
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from docs import causal
-from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, safetensors
+from lora_np.models import from_safetensors
 from lora_np.models.checkpoint import kinds_by_type
 from tests.drawing import every, twentieth
 
