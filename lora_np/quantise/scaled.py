@@ -132,20 +132,18 @@ class FourBit(Quantised):
     def rows(self, index: ArrayLike | slice) -> Array:
         """Some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
+        scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
         if isinstance(index, slice):  # neighbours, from the block where they start
             start, stop, step = index.indices(self.size // k)
             first, last = start * k // self.block * self.block, stop * k
             values = levels[unpacked(self.packed[first // 2 : (last + 1) // 2])[: last - first]]
-            scale_blocks(values, self._scales()[first // self.block : -(-last // self.block)], self.block)
+            scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)[::step]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
         code = np.where(flat % 2, byte & 15, byte >> 4)
-        values = levels[code] * self._scales()[flat // self.block]
+        values = levels[code] * scales[flat // self.block]
         return values
-
-    def _scales(self) -> Array:
-        return self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
 
 
 # The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
