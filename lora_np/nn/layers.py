@@ -142,6 +142,8 @@ class Embedding:
     __repr__ = outline
 
     def __post_init__(self) -> None:
+        if isinstance(self.W, int):
+            raise TypeError("Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))")
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
