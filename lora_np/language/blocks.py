@@ -139,13 +139,13 @@ class Cache:
     def __init__(self, longest: int) -> None:
         self.longest = longest
         self.tokens = 0
-        self.k: Array | None = None
-        self.v: Array | None = None
+        self.k: Array = np.empty(0)  # until the first come
+        self.v: Array = np.empty(0)
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """All keys and values so far, with these as the last: (batch, tokens, kv, d)."""
         start, self.tokens = self.tokens, self.tokens + k.shape[1]
-        if self.k is None or self.v is None:
+        if not self.k.size:
             self.k, self.v = np.empty((2, len(k), self.longest, *k.shape[2:]), k.dtype)
         self.k[:, start : self.tokens] = k
         self.v[:, start : self.tokens] = v

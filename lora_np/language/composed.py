@@ -55,14 +55,7 @@ def visible(queries: int, keys: int, window: int | None) -> Array:
 
 
 def attend(
-    q: Any,
-    k: Any,
-    v: Any,
-    *,
-    window: int | None,
-    scale: float,
-    cap: float = 0.0,
-    texts: Array | None = None,
+    q: Any, k: Any, v: Any, *, window: int | None, scale: float, cap: float = 0.0, texts: Array | None = None
 ) -> Any:
     """``softmax(s q k^T) v`` for each head, where no token sees a later one.
 

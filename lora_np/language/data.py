@@ -17,7 +17,6 @@ from lora_np.checks import StrPath, choice, shown
 from lora_np.hub import naming, parse_json
 from lora_np.language.storing import read_text
 
-FORMATS = ("jsonl", "csv", "text")
 ONE = "one text"  # the kind of data that has no parts
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 # What an example can be, told by its fields, and fields that it may have besides; the first that fits.
@@ -118,7 +117,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     (Completion(prompt='2 + 2 =', text=' 4'),)
     """
     content, name = read_text(source), str(source)
-    form = choice("format", format or told_by(content, Path(name).suffix.lower()), FORMATS)
+    form = choice("format", format or told_by(content, Path(name).suffix.lower()), ("jsonl", "csv", "text"))
     if form == "text":
         return replace(as_data(content), source=name)
     with naming(name):

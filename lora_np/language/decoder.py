@@ -7,7 +7,7 @@ would change the computation and is not understood is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace as changed
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar, TypeVar
@@ -213,7 +213,14 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     with naming("config.json", (TypeError, ValueError)):
         facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
         config = stated(config)
-        check_neutral(config, facts, len(layers), read)
+        same = {
+            "layer_types": ["full_attention"] * len(layers),
+            **dict.fromkeys(ACTIVATION, facts["activation"]),
+        }
+        for name, neutral in {**NEUTRAL, **same}.items():
+            if name not in read and config.get(name, neutral) != neutral:
+                right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
+                raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
         named = next(name for name in ACTIVATION if name in read)
         choice(
             named, facts["activation"], ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu")
@@ -225,17 +232,6 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         constants = {name: number for layer in layers for name, number in layer["constants"].items()}
         found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
         return SimpleNamespace(**{**facts, **found, "embedding": embedding})
-
-
-def check_neutral(
-    config: Mapping[str, Any], facts: Mapping[str, Any], layers: int, read: Collection[str]
-) -> None:
-    """Refuse fields that make other models compute differently, and that this family does not read."""
-    same = dict.fromkeys(ACTIVATION, facts["activation"])
-    for name, neutral in {**NEUTRAL, **same, "layer_types": ["full_attention"] * layers}.items():
-        if name not in read and config.get(name, neutral) != neutral:
-            right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
-            raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
 
 
 def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:

@@ -90,14 +90,12 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
     used: set[str] = set()
-    kept: set[str] = set()
 
     def read(name: str) -> Any:
         parts = hub.bitsandbytes_parts(stored, name)
         used.update(parts)
         if len(parts) > 1:
             weight = hub.read_bitsandbytes(stored, name)
-            kept.add(name)
             return weight if quantised else np.asarray(weight, dtype)
         bare = name.partition(".")[2]  # as in a checkpoint without a head
         places = stored.parameters.get(name) or stored.parameters.get(bare, {})
@@ -109,10 +107,8 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
         return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
     there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
-    vocabulary = None
-    if TOKENIZER in there:
-        beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
-        vocabulary = read_vocabulary(hub.read_json(folder / TOKENIZER), beside)
+    beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
+    vocabulary = read_vocabulary(hub.read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
     generation = hub.read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
@@ -127,7 +123,7 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
         raise ValueError(
             f"{folder}: {left[0]} has no place in a {settings['model_type']} model ({len(left)} such tensors)"
         )
-    if quantised and not kept:
+    if quantised and not any(isinstance(leaf, Quantised) for _, leaf in leaves(result)):
         raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
     return result
 
@@ -293,8 +289,6 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     >>> load(copy).config["dtype"]
     'float16'
     """
-    if dtype is not None:
-        hub.float_dtype(dtype)
     if adapted := adapter_leaves(model):
         raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
     target = target_path(path)

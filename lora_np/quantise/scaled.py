@@ -132,20 +132,18 @@ class FourBit(Quantised):
     def rows(self, index: ArrayLike | slice) -> Array:
         """Some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
+        scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
         if isinstance(index, slice):  # neighbours, from the block where they start
             start, stop, step = index.indices(self.size // k)
             first, last = start * k // self.block * self.block, stop * k
             values = levels[unpacked(self.packed[first // 2 : (last + 1) // 2])[: last - first]]
-            scale_blocks(values, self._scales()[first // self.block : -(-last // self.block)], self.block)
+            scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)[::step]
         flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
         code = np.where(flat % 2, byte & 15, byte >> 4)
-        values = levels[code] * self._scales()[flat // self.block]
+        values = levels[code] * scales[flat // self.block]
         return values
-
-    def _scales(self) -> Array:
-        return self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
 
 
 # The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
@@ -309,12 +307,9 @@ def int8(W: Array) -> Int8:
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block)
-    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, values).astype(np.uint8)  # the nearest level
-    packed = np.zeros(-(-codes.size // 2), np.uint8)
-    packed |= codes[::2] << 4
-    packed[: codes.size // 2] |= codes[1::2]
-    if codes.size % 2:  # bitsandbytes pads with zeros, whose code is that of level 0
-        packed[-1] |= np.searchsorted((levels[:-1] + levels[1:]) / 2, np.float32(0))
+    even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
+    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)  # the nearest level
+    packed = codes[::2] << 4 | codes[1::2]
     return FourBit(kind, packed, double_quantised(scales) if double else scales, W.shape, block)
 
 
@@ -324,15 +319,14 @@ def double_quantised(scales: Array) -> BlockScales:
     levels = dynamic_levels()
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
-    values = rest.copy()
+    wide = np.repeat(tops, _SCALES_BLOCK)[: len(rest)]
     with np.errstate(over="ignore", invalid="ignore"):  # one over a denormal number is infinite
-        inverse = np.divide(np.float32(1), tops, out=np.zeros_like(tops), where=tops > 0)
-        scale_blocks(values, inverse, _SCALES_BLOCK)
+        values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels
     point = ((values + 1) * np.float32(0.5) * np.float32(65535) + np.float32(0.5)).astype(np.int64)
     codes = _nearest_on_grid()[point]
-    codes[np.repeat(tops == 0, _SCALES_BLOCK)[: len(codes)]] = 0
+    codes[wide == 0] = 0
     return BlockScales(codes, tops, offset, levels)
 
 

@@ -81,9 +81,8 @@ class Quantised:
 
     def pulled(self, g: Array) -> Array:
         """``g W`` for g of shape (n, d): what `product` passes back."""
-        pieces = self.pieces()
-        total: Array = g[:, (first := next(pieces))] @ self.rows(first)
-        for part in pieces:
+        total = np.zeros((len(g), self.shape[1]), np.result_type(g, np.float32))
+        for part in self.pieces():
             total += g[:, part] @ self.rows(part)
         return total
 
