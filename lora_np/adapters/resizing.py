@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import file_size, only_lora, targeting
@@ -381,9 +381,8 @@ class Goal(NamedTuple):
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "total_rank":
             return allocate(values, groups, self.value, at_least=at_least, name=self.name)
-        factors = {name: header({part: x.parts[part] for part in "AB"}) for name, x in adapter.items()}
-        costs = {name: sum(info.nbytes for info in each.values()) for name, each in factors.items()}
-        costs = {name: cost // adapter[name].directions for name, cost in costs.items()}
+        ends = {name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()}
+        costs = {name: adapter[name].maps * sum(each) for name, each in ends.items()}
         return allocate(values, costs, self.value, at_least=at_least, taken=size, name=self.name)
 
 
