@@ -10,7 +10,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, number, whole_number
 from lora_np.lora import LoRALinear
 from lora_np.training import Fit, History
-from lora_np.training.fitting import check_goal, rows
+from lora_np.training.fitting import rows
 
 
 def alternating_least_squares(
@@ -20,8 +20,7 @@ def alternating_least_squares(
     *,
     half_steps: int = 100,
     ridge: float = 0.0,
-    optimum: float | None = None,
-    within: float | None = None,
+    goal: float = 0.0,
 ) -> Fit[LoRALinear]:
     """Minimise ``mean((y - model(x))^2)`` over B for given A, then over A for given B, and so on.
 
@@ -40,8 +39,8 @@ def alternating_least_squares(
         How many times to solve, for B and A in turn.
     ridge : float
         Added to the diagonals of the small systems, for data that does not determine a factor.
-    optimum, within : float, optional
-        Stop at ``loss <= (1 + within) optimum``, as in `lora_np.fit`.
+    goal : float
+        Stop at ``loss <= goal``, as in `lora_np.fit`.
 
     Returns
     -------
@@ -76,7 +75,6 @@ def alternating_least_squares(
     x, y = rows("", x, y)
     half_steps = whole_number("half_steps", half_steps)
     ridge = number("ridge", ridge, minimum=0)
-    goal = check_goal(optimum, within, full_batch=True)
     begin = time.perf_counter()
     A, B, s = value(model.A), value(model.B), model.scale
     R = y - value(model.base(x))  # what the update has to explain
@@ -102,7 +100,7 @@ def alternating_least_squares(
         losses.append(loss)
     fitted = LoRALinear(model.base, Tensor(A), Tensor(B), model.alpha, model.dropout)
     none = np.array([])
-    history = History(np.array(losses), none.astype(int), none, time.perf_counter() - begin, optimum)
+    history = History(np.array(losses), none.astype(int), none, time.perf_counter() - begin)
     return Fit(fitted, history, interrupted=False)
 
 

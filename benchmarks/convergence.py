@@ -65,12 +65,12 @@ def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
 
     def descend(name: str, optimizer: Any) -> Callable[..., Any]:
         watch = precondition if name.startswith(SCALED) else None
-        settings = {"steps": LONGEST, "within": LEVELS[-1], "progress": False, "watch": watch}
-        return lambda model, x, y, best: lnp.fit(model, x, y, optimizer=optimizer, optimum=best, **settings)
+        settings = {"steps": LONGEST, "progress": False, "watch": watch}
+        return lambda model, x, y, goal: lnp.fit(model, x, y, optimizer=optimizer, goal=goal, **settings)
 
     return {name: descend(name, optimizer) for name, optimizer in descents.items()} | {
-        "alternating least squares": lambda model, x, y, best: alternating_least_squares(
-            model, x, y, half_steps=LONGEST, optimum=best, within=LEVELS[-1]
+        "alternating least squares": lambda model, x, y, goal: alternating_least_squares(
+            model, x, y, half_steps=LONGEST, goal=goal
         )
     }  # fmt: skip
 
@@ -82,7 +82,8 @@ def steps_to(run: Callable[..., Any], rank: int, rng: Any) -> list[int | None]:
     W0 = rng.standard_normal((D, K)) / np.sqrt(K)
     y = x @ (W0 + change / np.linalg.norm(change, 2)).T
     model = lnp.inject(lnp.Linear(W0), rank=rank, rng=rng)
-    gap = run(model, x, y, optimum(model, x, y)).history.gap
+    best = optimum(model, x, y)
+    gap = run(model, x, y, (1 + LEVELS[-1]) * best).history.loss / best - 1
     return [int(np.argmax(gap <= level)) if (gap <= level).any() else None for level in LEVELS]
 
 

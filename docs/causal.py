@@ -166,20 +166,19 @@ def save_headers(model: Any, folder: Path) -> None:
 
 def described(model: Any) -> Any:
     """The model from its config alone, or None where no file describes it."""
-    from lora_np.accounting import from_config
-    from lora_np.models import family_names, family_of
+    from lora_np.models import family_names, family_of, from_config
 
     kind, name = model.config.model_type, type(model).__name__
     if kind not in family_names() or name not in {
         family_of(kind).classes + task for task in family_of(kind).tasks
     }:
         return None
-    return from_config(model.config.to_dict(), architecture=name)
+    return from_config({**model.config.to_dict(), "architectures": [name]})
 
 
 def from_headers(model: Any) -> Any:
     """The model from a checkpoint's headers."""
-    from lora_np.accounting import from_safetensors
+    from lora_np.models import from_safetensors
 
     with tempfile.TemporaryDirectory() as folder:
         save_headers(model, Path(folder))

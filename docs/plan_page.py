@@ -7,8 +7,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from lora_np.accounting import cards, count_model, from_config, preset, training_memory
+from lora_np.accounting import cards, count_model, training_memory
 from lora_np.cli import run
+from lora_np.models import from_config, preset
 from lora_np.table import decimal_bytes
 
 PAGE = Path(__file__).parent / "use" / "plan.md"

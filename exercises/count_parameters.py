@@ -3,7 +3,7 @@
 import numpy as np
 
 import lora_np as lnp
-from lora_np.grading import alternative, mistake
+from tests.attempts import alternative, mistake
 
 
 @mistake("a product where a sum is", breaks="entries")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_np.grading import alternative, mistake
+from tests.attempts import alternative, mistake
 
 
 @mistake("the smaller", breaks="share")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,12 +18,6 @@ Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
 StrPath = str | os.PathLike[str]
 Rng = np.random.Generator | None  # given to a call of a layer, it draws what is dropped
-OTHER_SPELLINGS = {
-    "float64": ("f64", "fp64", "f8", "double", "float", "torch.float64"),
-    "float32": ("f32", "fp32", "f4", "single", "torch.float32"),
-    "bfloat16": ("bf16", "bfp16", "torch.bfloat16"),
-    "float16": ("f16", "fp16", "f2", "half", "torch.float16"),
-}
 
 
 def brief(text: str, longest: int) -> str:
@@ -67,6 +62,17 @@ def whole_numbers(name: str, value: object) -> tuple[int, ...]:
     """One whole number from 1 on, or several, as a tuple."""
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
+
+
+def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
+    """``values`` as an array, if each is a whole number from 0 to ``count - 1``."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}")
+    wrong = array[(array < 0) | (array >= count)]
+    if wrong.size:
+        raise ValueError(f"{name} must be between 0 and {count - 1}, got {wrong[0]}")
+    return array
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Array:
@@ -149,23 +155,26 @@ def generator(rng: object) -> np.random.Generator:
     """``rng`` as a Generator: itself, or one seeded with a whole number."""
     if isinstance(rng, np.random.Generator):
         return rng
-    right = "rng must be a numpy.random.Generator or a whole number from 0"
-    if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
-        raise TypeError(f"{right}, got {shown(rng)}")
-    if rng < 0:
-        raise ValueError(f"{right}, got {shown(rng)}")
-    return np.random.default_rng(int(rng))
+    try:
+        return np.random.default_rng(whole_number("rng", rng, minimum=0))
+    except (TypeError, ValueError) as error:
+        right = "rng must be a numpy.random.Generator or a whole number from 0"
+        raise type(error)(f"{right}, got {shown(rng)}") from None
 
 
 def float_name(dtype: object, known: Collection[str]) -> str:
     """``dtype`` if it is one of the ``known`` names; an error gives the name of another spelling."""
     if isinstance(dtype, str) and dtype in known:
         return dtype
-    spelled = str(dtype).lower()
-    for name in known:
-        if spelled in (name, *OTHER_SPELLINGS[name]):
-            raise ValueError(f"dtype must be {name!r}, not {shown(dtype)}")
+    name = respelled(str(dtype))
+    if name in known:
+        raise ValueError(f"dtype must be {name!r}, not {shown(dtype)}")
     raise ValueError(f"dtype must be one of {', '.join(known)}, got {shown(dtype)}")
+
+
+def respelled(dtype: str) -> str:
+    """NumPy's name of a dtype that a config, a file or torch calls ``bf16``, ``fp32``, ``torch.float16``."""
+    return re.sub(r"(?:torch\.)?(b?)f(?:p|loat)?(?=\d\d)", r"\1float", dtype.lower())
 
 
 def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

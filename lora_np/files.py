@@ -31,33 +31,29 @@ def target_path(path: StrPath) -> Path:
     return Path(path)
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A sibling of ``path`` to write into; it replaces ``path`` when the block ends without an error.
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """What ``write`` puts into a file, which is on the disk before it replaces an older one.
 
-    The sibling is locked meanwhile: an unlocked one was left by a killed run, and is removed by the next run
-    with the same ``path``.
+    It is written next to ``path`` and locked meanwhile: an unlocked one was left by a killed run, and is
+    removed by the next run with the same ``path``.
     """
-    prefix, suffix = f".{path.name[:100]}.", f".new{path.suffix}"  # matplotlib goes by the ending
+    prefix = f".{path.name[:100]}."
     if not path.parent.is_dir():
         code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(path.parent))
-    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}{re.escape(suffix)}"))
-    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}{suffix}")
-    lock: int | None = None
+    _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.new"))
+    stage = path.with_name(f"{prefix}{os.urandom(16).hex()}.new")
     try:
-        with named(path, stage):
-            lock = os.open(stage, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with named(path, stage), open(stage, "xb") as file:
             if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield stage
+                fcntl.flock(file, fcntl.LOCK_EX)
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
             if os.name == "nt":  # which renames no open file
-                os.close(lock)
-                lock = None
+                file.close()
             os.replace(stage, path)
     finally:
-        if lock is not None:
-            os.close(lock)
         stage.unlink(missing_ok=True)
 
 
@@ -74,21 +70,13 @@ def named(path: Path, stage: Path) -> Iterator[None]:
 
 
 def _clear(folder: Path, ours: re.Pattern[str]) -> None:
-    if fcntl is None or not folder.is_dir():
+    if fcntl is None:
         return
     for name in os.listdir(folder):
         if ours.fullmatch(name) and (folder / name).is_file():
             with suppress(OSError), open(folder / name, "rb") as file:  # locked: another run is writing it
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (folder / name).unlink(missing_ok=True)
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """What ``write`` puts into a file, which is on the disk before it replaces an older one."""
-    with whole(path) as stage, open(stage, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
@@ -108,17 +96,12 @@ def write_new(files: Mapping[Path, str]) -> tuple[list[Path], list[Path]]:
     """
     kept = [path for path in files if os.path.lexists(path)]
     written = [path for path in files if path not in kept]
-    begun: list[Path] = []
-    with ExitStack() as folders:
-        try:
-            for path in written:
-                folders.enter_context(_parents(path))
-                write_text(path, files[path])
-                begun.append(path)
-        except BaseException:
-            for path in begun:
-                path.unlink(missing_ok=True)
-            raise
+    with ExitStack() as folders, ExitStack() as undo:
+        for path in written:
+            folders.enter_context(_parents(path))
+            write_text(path, files[path])
+            undo.callback(path.unlink, missing_ok=True)
+        undo.pop_all()
     return written, kept
 
 
@@ -243,24 +226,21 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
         name = f".{target.name[:100]}.{key}"
         return target.with_name(f"{name}.new"), target.with_name(f"{name}.old")
 
-    try:
+    with os.fdopen(lock, "rb+", buffering=0) as file:
         if dead:
             _undo(*places(dead), target)
         key = os.urandom(16).hex()
         stage, aside = places(key)
         try:
-            os.lseek(lock, 0, os.SEEK_SET)
-            os.write(lock, key.encode())
+            file.seek(0)
+            file.write(key.encode())
             os.fsync(lock)
             yield stage, aside
         finally:
-            if stage.exists():
-                _remove(stage, ignore_errors=True)
+            _remove(stage, ignore_errors=True)
             if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
                 with suppress(OSError):
                     path.unlink()
-    finally:
-        os.close(lock)
 
 
 def _locked(path: Path, target: Path) -> tuple[int, str]:

@@ -28,16 +28,11 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         self.import_ = builtins.__import__
         builtins.__import__ = self.note  # type: ignore[assignment]
 
-    def note(
-        self,
-        name: str,
-        globals: dict[str, object] | None = None,
-        locals: dict[str, object] | None = None,
-        fromlist: tuple[str, ...] = (),
-        level: int = 0,
-    ) -> object:
-        if globals is not self.namespace:  # another thread's import
-            return self.import_(name, globals, locals, fromlist, level)
+    def note(self, name: str, *given: object, **named: object) -> object:
+        """``__import__`` meanwhile; a statement gives ``(globals, locals, fromlist, level)``."""
+        if not given or given[0] is not self.namespace:  # another thread's import
+            return self.import_(name, *given, **named)  # type: ignore[arg-type]
+        fromlist: tuple[str, ...] = given[2]  # type: ignore[assignment]
         nothing_yet = dict.fromkeys(fromlist)
         self.origins |= dict.fromkeys(fromlist, name)
         return type(name, (), nothing_yet)

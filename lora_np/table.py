@@ -40,7 +40,7 @@ class Table:
     Raises
     ------
     ValueError
-        If a row does not have one cell for each column, or ``formats`` names an unknown column.
+        If a row does not have one cell for each column.
 
     Examples
     --------
@@ -70,9 +70,6 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row must have {len(self.columns)} cells, got {len(row)}: {row!r}")
-        for name in self.formats:
-            if name not in self.columns:
-                raise ValueError(f"formats must name columns {self.columns}, got {name!r}")
 
     @property
     def records(self) -> list[dict[str, Cell]]:

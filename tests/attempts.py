@@ -4,7 +4,17 @@ import ast
 from dataclasses import dataclass
 from functools import cache
 
-from lora_np.grading.repository import FOLDER
+from lora_np.grading.confine import ANSWERS as FOLDER
+
+
+def mistake(name, *, breaks):
+    """Mark a function in ``exercises/`` as a usual mistake, by the key of a law that it breaks."""
+    return lambda function: function
+
+
+def alternative(name):
+    """Mark a function in ``exercises/`` as another right answer."""
+    return lambda function: function
 
 
 @dataclass(frozen=True)

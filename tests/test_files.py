@@ -12,16 +12,17 @@ import pytest
 
 import lora_np
 from lora_np import adapters
-from lora_np.files import whole, write_figure, write_whole
+from lora_np.files import write_figure, write_whole
 
 KILLED = """
 import sys, time
 from pathlib import Path
-from lora_np.files import whole
-with whole(Path(sys.argv[1])) as stage:
-    stage.write_bytes(b"half")
+from lora_np.files import write_whole
+def write(file):
+    file.write(b"half")
     print("writing", flush=True)
     time.sleep(60)
+write_whole(Path(sys.argv[1]), write)
 """
 
 
@@ -41,7 +42,7 @@ def stop(process):
 def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
     path = tmp_path / "run.npz"
     path.write_bytes(b"old")
-    mine = tmp_path / ".run.npz.notes.new.npz"
+    mine = tmp_path / ".run.npz.notes.new"
     mine.write_bytes(b"a user's own")
     stop(start(path))
     assert len(os.listdir(tmp_path)) == 3
@@ -70,8 +71,12 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_full_disk_names_the_file_and_not_its_sibling(tmp_path):
     path = tmp_path / "file"
-    with pytest.raises(OSError, match="No space left") as caught, whole(path):
+
+    def fails(file):
         raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_whole(path, fails)
     assert caught.value.filename == str(path)
 
 

@@ -60,5 +60,3 @@ def test_an_empty_table_prints() -> None:
 def test_misfits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a row must have 2 cells, got 1"):
         Table(["a", "b"], [(1,)])
-    with pytest.raises(ValueError, match="formats must name columns"):
-        Table(["a"], [], formats={"b": str})

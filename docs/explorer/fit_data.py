@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
-from lora_np import accounting
+from lora_np import accounting, models
 from lora_np.accounting import activations, planning
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.accounting.memory import CAUSES
@@ -24,12 +24,12 @@ def data() -> dict[str, Any]:
     found = sorted(
         file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
     )
-    names = accounting.preset_names()
+    names = models.preset_names()
     return {
         "families": {name: family(folder / f"{name}.toml") for name in found},
-        "presets": {name: accounting.preset_config(name) for name in names},
+        "presets": {name: models.preset_config(name) for name in names},
         "hub": {name: hub_name(name) for name in names},
-        "sizes": {name: accounting.preset(name).total for name in names},
+        "sizes": {name: models.preset(name).total for name in names},
         "cards": {name: asdict(card) for name, card in accounting.cards().items()},
         "memory": memory(),
         "capacity": {"text": MEASURED["text"], "share": SHARE},  # bits for each number, up to which rank

@@ -41,14 +41,3 @@ with on_demand(globals()):
     )
     from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
     from lora_np.accounting.trainers import plan_from as plan_from
-    from lora_np.models import (
-        Catalogue as Catalogue,
-        ModelSpec as ModelSpec,
-        ModuleSpec as ModuleSpec,
-        catalogue as catalogue,
-        from_config as from_config,
-        from_safetensors as from_safetensors,
-        preset as preset,
-        preset_config as preset_config,
-        preset_names as preset_names,
-    )

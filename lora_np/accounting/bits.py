@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lora_np.accounting.lora import LoraCount, count
-from lora_np.checks import choice, number
+from lora_np.checks import choice, number, whole_number
 from lora_np.table import Cell, Shown, Table
 
 # Bits for each trained number, from the results of the claim capacity-range (a test compares them)
@@ -122,11 +122,8 @@ def plain(model: Any, rank: int, options: Mapping[str, Any]) -> LoraCount:
     found: LoraCount = count(model, rank=rank, **options)
     if found.dora or found.tuner or found.saved or found.biases:
         raise ValueError("only plain LoRA was measured: no DoRA, other tuners, or modules trained in full")
-    if found.rank > highest(found):
-        raise ValueError(
-            f"rank must be at most {highest(found)}, a quarter of the smallest min(d, k), above which "
-            f"nothing was measured, got {found.rank}"
-        )
+    top = "a quarter of the smallest min(d, k), above which nothing was measured,"
+    whole_number("rank", found.rank, maximum=highest(found), top=top)
     return found
 
 

@@ -14,14 +14,11 @@ from lora_np.table import Table, decimal_bytes
 
 def tree_count(model: Any) -> tuple[int, int, int, Table]:
     """Trainable numbers, all numbers, their bytes, and a table with a row for each array."""
-    rows = []
-    nbytes = 0
+    rows, nbytes = [], 0
     for path, leaf in leaves(model):
         nbytes += (leaf if isinstance(leaf, Quantised) else value(leaf)).nbytes
-        numbers = leaf.size
-        free = isinstance(leaf, Tensor)
-        shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append((path, shape, numbers if free else 0, 0 if free else numbers))
+        free = leaf.size if isinstance(leaf, Tensor) else 0
+        rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
     if not rows:
         raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
     trainable = sum(row[2] for row in rows)
@@ -43,15 +40,13 @@ def tree_spec(model: Any) -> ModelSpec:
 
 def _modules(model: Any) -> Iterator[ModuleSpec]:
     """Layers, and every array outside them as a bare parameter."""
-    nodes = walk(model)
-    first = {id(node): path for path, node in reversed(nodes)}
-    paths = dict(nodes)
+    paths = dict(walk(model))
     seen: set[int] = set()
     for module in layer_specs(model):
         layer = paths[module.name]
-        if first[id(layer)] == module.name:  # a layer in several places is one
+        if id(layer) not in seen:  # a layer in several places is one
             yield module._replace(name=module.name or "W")
-            seen |= {id(layer.W), id(getattr(layer, "b", None))}
+            seen |= {id(layer), id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
             yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)

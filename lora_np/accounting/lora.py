@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,9 +12,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_np import models
+from lora_np import hub, models
 from lora_np.accounting.matrix import pair_size
-from lora_np.checks import choice, whole_number
+from lora_np.checks import choice, shown, whole_number
 from lora_np.lora import MAPS, Map, map_of, selecting
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
@@ -115,10 +117,8 @@ class LoraCount(Shown):
     @property
     def peft_line(self) -> str:
         """The line printed by PEFT's ``print_trainable_parameters()``, character for character."""
-        return (
-            f"trainable params: {self.trainable:,d} || all params: {self.total:,d} || "
-            f"trainable%: {self.percent:.4f}"
-        )
+        counts = f"trainable params: {self.trainable:,d} || all params: {self.total:,d}"
+        return f"{counts} || trainable%: {self.percent:.4f}"
 
     @property
     def verdict(self) -> str:
@@ -224,9 +224,10 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     Raises
     ------
     TypeError
-        If the model holds no arrays, or an option is not one of `count_model`.
+        If the model holds no arrays, or a value is of the wrong kind.
     ValueError
-        If the model or an option is not understood, or ``config`` holds a setting that is not counted here.
+        If the model or an option is not understood, an option is not one of `count_model`, or ``config``
+        holds a setting that is not counted here.
 
     See Also
     --------
@@ -250,8 +251,6 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     B       100 x 8          800       0
     """
     if config is not None:
-        from lora_np.accounting.lora_config import config_fields, lora_options
-
         spec, experts = model_spec(model), options.pop("experts", "peft")
         fields = config_fields(config)
         if given := [*["rank"] * (rank is not None), *options]:
@@ -291,15 +290,13 @@ def count_model(
     modules_to_save: str | Iterable[str] = (),
     dora: bool = False,
     bias: str = "none",
-    exclude: str | Sequence[str] = (),
-    layers: int | Sequence[int] = (),
-    layers_pattern: str | Sequence[str] = (),
     target_parameters: Iterable[str] = (),
     trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] = (),
     lora_bias: bool = False,
     mica: bool = False,
     blocks: Mapping[str, Any] | None = None,
     experts: str = "peft",
+    **filters: Any,
 ) -> LoraCount:
     """What a LoRA on a model costs, to the last parameter, as PEFT would build it.
 
@@ -323,12 +320,6 @@ def count_model(
         Count DoRA's magnitude vectors.
     bias : {"none", "all", "lora_only"}
         Which biases of the base model are trained as well.
-    exclude : str or sequence of str
-        Modules to leave out, by ends of names or one expression: PEFT's ``exclude_modules``.
-    layers : int or sequence of int
-        Only layers of these numbers, of modules that a list of targets names: ``layers_to_transform``.
-    layers_pattern : str or sequence of str
-        The names of the lists of layers that ``layers`` counts; by default any.
     target_parameters : iterable of str
         Ends of the names of parameters that are adapted by themselves, such as ``"experts.down_proj"``.
     trainable_token_indices : sequence of int, or mapping of str to sequence of int
@@ -344,6 +335,9 @@ def count_model(
         with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
         the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
         adapts each linear map of each expert separately.
+    **filters
+        What else selects modules, as `lora_np.models.matcher` takes it: ``exclude`` (PEFT's
+        ``exclude_modules``), ``layers`` (``layers_to_transform``) and ``layers_pattern``.
 
     Returns
     -------
@@ -365,34 +359,30 @@ def count_model(
     """
     spec = model_spec(model)
     rank = whole_number("rank", rank)
+    for name in filters:
+        choice("an option", name, OPTIONS)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))
-    if experts == "peft":
-        _check_experts(spec, targets)
     has_experts = "experts" in [module.kind for module in spec.groups]
+    named = any("experts" in module.name.split(".") for module in spec.groups)
+    if experts == "peft" and named:
+        _check_experts(spec, targets)
     if experts == "per-expert":
-        if not has_experts and not any("experts" in module.name.split(".") for module in spec.groups):
+        if not has_experts and not named:
             raise ValueError(f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none")
         spec = spec.per_expert()
-    rank_pattern = rank_pattern or {}
     modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
     target_parameters = tuple(target_parameters)
-    ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in rank_pattern.items()}
+    ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in (rank_pattern or {}).items()}
     patterns = Patterns(ranks)
-    if rank_pattern:
+    if ranks:
         models.check_patterns(spec, patterns)
-    picks = models.pick(
-        spec,
-        targets,
-        saved=modules_to_save,
-        exclude=exclude,
-        layers=layers,
-        layers_pattern=layers_pattern,
-        target_parameters=target_parameters,
-    )
+    picks = models.pick(spec, targets, saved=modules_to_save, target_parameters=target_parameters, **filters)
 
     def numbers(picked: Pick, name: str) -> tuple[int, int]:
         own = patterns.get(picked.path(name), rank * picked.times)
+        if mica:
+            return own, own * picked.module.sides[2]
         size = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
         for part, of in peft.blocks_of({"use_bdlora": blocks}, name).items():
             side = picked.module.sides[{"B": 1, "A": 2}[part]]
@@ -405,10 +395,7 @@ def count_model(
             adapters += _adapted(each.module, each.names, partial(numbers, each))
         else:  # all are alike
             adapters.append(AdaptedModules(each.module, *numbers(each, ""), each.names))
-    frozen = 0
-    if mica:
-        frozen = sum(each.rank * each.module.sides[1] * each.copies for each in adapters)
-        adapters = [each._replace(each=each.rank * each.module.sides[2]) for each in adapters]
+    frozen = mica * sum(each.rank * each.module.sides[1] * each.copies for each in adapters)
     saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
@@ -417,10 +404,11 @@ def count_model(
     return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
+OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank", "exclude", "layers", "layers_pattern")
+
+
 def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
     """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would be."""
-    from lora_np.accounting.lora_config import lora_options
-
     if fields.get("target_modules") is None:
         raise ValueError(f"target_modules must name modules: defaults for {row.name} are not known here")
     settings = row.settings_by_module(fields)
@@ -460,17 +448,16 @@ def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
 
 def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     """Refuse to guess what PEFT does with experts that no family describes."""
-    known = not spec.assumed or models.fused_names(spec.family) is not None
-    if known or not any("experts" in module.name.split(".") for module in spec.groups):
+    if not spec.assumed or models.fused_names(spec.family) is not None:
         return
     if targets is None or isinstance(targets, str) or callable(targets):
         asked = "targets"
     else:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
+        why = f"how PEFT adapts those of {spec.name} cannot be told"
         raise ValueError(
-            f"{asked} may mean experts, and how PEFT adapts those of {spec.name} cannot be told: its family "
-            "is not described. Name other modules, such as ['q_proj', 'v_proj']"
+            f"{asked} may mean experts, and {why}: name other modules, as in ['q_proj', 'v_proj']"
         )
 
 
@@ -519,10 +506,9 @@ def _token_rows(
         indices = {own.name: indices}
     rows: dict[str, tuple[ModuleSpec, tuple[int, ...]]] = {}
     for end, ids in indices.items():
-        found = [module for module in tables if f".{module.name}".endswith(f".{end}")]
+        found = [module for module in tables if models.ends_with(module.name, end)]
         if not found:
-            known = [module.name.rpartition(".")[2] for module in tables]
-            raise spec.missing("trainable_token_indices:", end, known, kind="embedding")
+            raise spec.missing("trainable_token_indices:", end, [x.name for x in tables], kind="embedding")
         for module in found:
             last = module.shape[0] - 1
             ids = tuple([whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in ids])
@@ -558,6 +544,94 @@ def _bias_size(spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved
 
 def _starred(module: ModuleSpec) -> str:
     return module.name.replace("{}", "*")
+
+
+# A whole config of PEFT
+
+# The settings that decide how many numbers are trained, by what `count_model` calls them.
+_ALIKE = (
+    "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
+    "trainable_token_indices",
+)  # fmt: skip
+_OPTIONS = {
+    "rank": "r", "targets": "target_modules", "exclude": "exclude_modules", "layers": "layers_to_transform",
+    "dora": "use_dora", "blocks": "use_bdlora", **{name: name for name in _ALIKE},
+}  # fmt: skip
+
+
+def config_fields(config: Any) -> dict[str, Any]:
+    """What is set, in an ``adapter_config.json``, its directory, its fields, or the object."""
+    # as a file would hold them: lists for sets and tuples, text for members of an enumeration
+    plain = json.loads(json.dumps(_fields(config), default=_in_json))
+    fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
+    if plain.get("target_modules") == []:  # which says that no module is meant
+        fields["target_modules"] = []
+    return {"peft_type": "LORA", **fields}
+
+
+def _in_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(value, key=str) if isinstance(value, (set, frozenset)) else str(value)
+
+
+def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
+    """What `count_model` takes, from the fields of a LoRA's config."""
+    if fields["peft_type"] != "LORA":
+        wanted = ", ".join(sorted({name.partition(" ")[0] for name in MAPS}))
+        raise ValueError(f"peft_type must be one of {wanted}, got {shown(fields['peft_type'])}")
+    fields = {key: value for key, value in fields.items() if value is not False}
+    for key, value in fields.items():
+        if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
+            raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
+    peft.check_values(fields)
+    if heads := peft.HEADS.get(str(fields.get("task_type")), ()):
+        parts = {part for module in spec.groups for part in module.name.split(".")}
+        there = [head for head in heads if any(part.endswith(head) for part in parts)]
+        asked = [name for name in fields.get("modules_to_save", ()) if name not in heads]
+        fields["modules_to_save"] = asked + there
+    if fields.get("ensure_weight_tying"):
+        fields |= _tied(spec, fields)
+    options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
+    return {"rank": 8, "mica": str(fields.get("init_lora_weights")).lower() == "mica", **options}
+
+
+def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What PEFT adapts or trains in full where ``ensure_weight_tying`` adds all that share an embedding.
+
+    It does so if it is asked for one of them by a name that ends as `peft.EMBEDDINGS` do.
+    """
+    tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
+    tied = [module.name for module in spec.modules if module.tied]
+    saved, targets = fields.get("modules_to_save") or [], fields.get("target_modules") or []
+    if not tied or not tables:
+        return {}
+    if _names_one(saved):
+        kept = [end for end in saved if not any(models.ends_with(name, end) for name in tied)]
+        return {"modules_to_save": [*kept, tables[0].name]}
+    all_of_them = [tables[0].name, *tied]
+    if isinstance(targets, str):
+        asked = (
+            any(models.matcher(targets)(name) for name in peft.EMBEDDINGS)
+            and targets.lower() != models.ALL_LINEAR
+        )
+        return {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])} if asked else {}
+    return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
+
+
+def _names_one(ends: Iterable[str]) -> bool:
+    return any(end.rpartition(".")[2] in peft.EMBEDDINGS for end in ends)
+
+
+def _fields(config: Any) -> Mapping[str, Any]:
+    if isinstance(config, Mapping):
+        return config
+    if isinstance(config, (str, Path)):
+        path = Path(config)
+        return hub.read_json(path / "adapter_config.json" if path.is_dir() else path)
+    if callable(getattr(config, "to_dict", None)):
+        return dict(config.to_dict())
+    raise TypeError(f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}")
 
 
 def model_spec(model: object) -> ModelSpec:

@@ -182,44 +182,14 @@ class MatrixCount(Shown):
 
     Parameters
     ----------
-    d, k : int
-        Rows and columns.
     counts : mapping of int to int
         From a rank to the numbers in its factors.
-    dora : bool
-        Whether DoRA's magnitudes are counted.
+    table : Table
+        A row for the full update and one for each rank; the notes give the break-even rank.
     """
 
-    d: int
-    k: int
     counts: Mapping[int, int]
-    dora: bool
-
-    @property
-    def full(self) -> int:
-        """Numbers in the matrix itself."""
-        return self.d * self.k
-
-    @property
-    def table(self) -> Table:
-        """A row for the full update and one for each rank; the notes give the break-even rank."""
-        full, name = self.full, "DoRA" if self.dora else "LoRA"
-        rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
-        most = break_even_rank(self.d, self.k)
-        up_to = f"LoRA has fewer numbers than a full update up to rank {most:,}."
-        notes = [f"Break-even: {up_to if most else 'no rank has fewer numbers than a full update.'}"]
-        for rank, count in self.counts.items():
-            rows.append((name, rank, count, count / full, full / count, full, full + count))
-            if rank > min(self.d, self.k):
-                limit = min(self.d, self.k)
-                notes.append(f"Rank {rank} is above min(d, k) = {limit}: it can express nothing more.")
-        return Table(
-            ("update", "rank", "trainable", "of full", "times fewer", "base", "total"),
-            rows,
-            title=f"{self.d:,} x {self.k:,}",
-            notes=notes,
-            formats={"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format},
-        )
+    table: Table
 
 
 def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False) -> MatrixCount:
@@ -261,9 +231,19 @@ def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool =
     LoRA       8      1,760   14.67%         6.82  12,000  13,760
     Break-even: LoRA has fewer numbers than a full update up to rank 54.
     """
-    d, k = _shape(d, k)
-    ranks = whole_numbers("rank", rank)
-    return MatrixCount(d, k, {each: count_lora(d, k, rank=each, dora=dora) for each in ranks}, dora)
+    full, most, name = count_full(d, k), break_even_rank(d, k), "DoRA" if dora else "LoRA"
+    up_to = f"LoRA has fewer numbers than a full update up to rank {most:,}."
+    notes = [f"Break-even: {up_to if most else 'no rank has fewer numbers than a full update.'}"]
+    rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
+    counts = {each: count_lora(d, k, each, dora=dora) for each in whole_numbers("rank", rank)}
+    for each, count in counts.items():
+        rows.append((name, each, count, count / full, full / count, full, full + count))
+        if each > min(d, k):
+            notes.append(f"Rank {each} is above min(d, k) = {min(d, k)}: it can express nothing more.")
+    columns = ("update", "rank", "trainable", "of full", "times fewer", "base", "total")
+    formats = {"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format}
+    table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)
+    return MatrixCount(counts, table)
 
 
 def _shape(d: int, k: int) -> tuple[int, int]:

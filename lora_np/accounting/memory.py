@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from lora_np.accounting.activations import ITEMSIZE, Moment, TrainingOptions, activations, quantisable
-from lora_np.accounting.lora import LoraCount, count_model, counted, model_spec, spec_of
+from lora_np.accounting.lora import OPTIONS, LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
 from lora_np.table import Cell, Shown, Table, binary_bytes, decimal_bytes, parse_bytes
@@ -81,13 +81,9 @@ class Memory(Shown):
     def table(self) -> Table:
         """One row for each cause, in bytes and in both kinds of units."""
         rows = [(cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()]
-        return Table(
-            ("cause", "bytes", "decimal", "binary"),
-            rows,
-            title=self.title,
-            notes=self.notes,
-            formats={"decimal": decimal_bytes, "binary": binary_bytes},
-        )
+        formats = {"decimal": decimal_bytes, "binary": binary_bytes}
+        columns = ("cause", "bytes", *formats)
+        return Table(columns, rows, title=self.title, notes=self.notes, formats=formats)
 
 
 def training_memory(model: Any, **options: Any) -> Memory:
@@ -164,7 +160,6 @@ def training_memory(model: Any, **options: Any) -> Memory:
 
 
 _TRAINING = tuple(field.name for field in fields(TrainingOptions))
-_LORA = (*(count_model.__kwdefaults__ or ()), "rank", "config")
 
 
 def resolved(model: Any, options: Mapping[str, Any]) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
@@ -177,7 +172,7 @@ def resolved(model: Any, options: Mapping[str, Any]) -> tuple[ModelSpec | LoraCo
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of `TrainingOptions`, and the options of `count`."""
     for name in options:
-        choice("an option", name, (*_TRAINING, *_LORA))
+        choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
     return training, {name: value for name, value in options.items() if name not in _TRAINING}
 
@@ -188,10 +183,7 @@ def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOpt
     if not spec.positions or training.context <= spec.positions:
         return training
     if "context" in options:
-        raise ValueError(
-            f"context must be at most {spec.positions:,}, the positions of {spec.name}, got "
-            f"{training.context:,}"
-        )
+        whole_number("context", training.context, maximum=spec.positions, top=f"the positions of {spec.name}")
     return replace(training, context=spec.positions)
 
 
@@ -345,8 +337,7 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCount]:
     """The count of a LoRA at any rank from two counts: each of its numbers is linear in the rank."""
-    own = [whole_number("rank_pattern", rank) for rank in (lora.get("rank_pattern") or {}).values()]
-    low = 1 + max(own, default=0)  # a usual rank that no module has by its own pattern
+    low = 2**40  # a usual rank that no module has by its own pattern
     first, second = (count_model(spec, rank=rank, **lora) for rank in (low, low + 1))
 
     def counted_at(rank: int) -> LoraCount:
@@ -509,24 +500,16 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
         raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
-    trained = ways(training)
-    found = {
-        name: estimate(count.spec if name == "full" else count, each).memory for name, each in trained.items()
-    }
-    rows: list[tuple[Cell, ...]] = [
-        (cause, *[getattr(each, cause) for each in found.values()]) for cause in (*CAUSES, "total")
+    spec, trained = count.spec, ways(training)
+    found = {way: estimate(spec if way == "full" else count, each).memory for way, each in trained.items()}
+    rows: list[list[Cell]] = [
+        [cause, *(getattr(each, cause) for each in found.values())] for cause in (*CAUSES, "total")
     ]
-    table = Table(
-        ("cause", *found),
-        [*rows, ("checkpoint on disk", 2 * count.base, *[4 * count.trainable] * 2)],
-        title=f"{count.spec.name}, rank {count.rank}: memory to train, {training.optimizer}",
-        notes=(
-            assumptions(count.spec, trained),
-            *{note: 0 for each in found.values() for note in each.notes},
-        ),
-        formats=dict.fromkeys(found, decimal_bytes),
-    )
-    return MemoryComparison(found, table)
+    rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
+    title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
+    notes = [assumptions(spec, trained), *dict.fromkeys(n for each in found.values() for n in each.notes)]
+    formats = dict.fromkeys(found, decimal_bytes)
+    return MemoryComparison(found, Table(("cause", *found), rows, title=title, notes=notes, formats=formats))
 
 
 def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:

@@ -135,8 +135,6 @@ class Plan(Shown):
         How it is trained.
     choices : tuple of Choice
         The ways to train.
-    kv_cache : int
-        Bytes that serving keeps for each token in 16 bits.
     notes : tuple of str
         The assumptions behind the numbers.
     """
@@ -145,7 +143,6 @@ class Plan(Shown):
     card: Card
     training: TrainingOptions
     choices: tuple[Choice, ...]
-    kv_cache: int
     notes: tuple[str, ...]
 
     @property
@@ -245,8 +242,7 @@ def plan(
     spec = model_spec(model)
     if not spec.layers:
         raise ValueError(
-            f"plan needs the layers of a model, which {spec.name} does not tell: give its config.json, or a "
-            "directory with one (lora-np count --memory shows what is known without)"
+            f"plan needs the layers of {spec.name}: give its config.json, or a directory with one"
         )
     chosen = _card(card)
     of_training, of_lora = split(options)
@@ -276,10 +272,7 @@ def plan(
         *([_NO_BFLOAT16.format(chosen.name)] if slow else []),
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
-    kv_cache = sum(
-        2 * each.depth * each.kv_heads * (each.head_width + each.value_width) for each in spec.layers
-    )
-    return Plan(spec.name, chosen, training, tuple(choices), kv_cache, tuple(dict.fromkeys(notes)))
+    return Plan(spec.name, chosen, training, tuple(choices), tuple(dict.fromkeys(notes)))
 
 
 def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
@@ -289,9 +282,7 @@ def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str
         raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
     if "dtype" in given and dtype not in [each.dtype for each in held.values()]:
         takes = [*(ITEMSIZE if "full" in held else ()), *(["int8", "nf4"] if "QLoRA" in held else [])]
-        raise ValueError(
-            f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r} (LoRA takes it)"
-        )
+        raise ValueError(f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r}")
 
 
 def _choice(
@@ -362,9 +353,8 @@ class Flops(Shown):
         ]
         rows.append(("both", "total", *(each.total for each in kinds.values())))
         saves = "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
-        return Table(
-            ("pass", "product", *kinds), rows, title=self.title, notes=() if self.full is None else (saves,)
-        )
+        notes = () if self.full is None else (saves,)
+        return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
 
 
 def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
@@ -423,12 +413,10 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
         if each.module in _maps(spec)
     )
     saved = 2 * sum(model.saved.values())
-    return Flops(
-        f"{spec.name}, rank {model.rank}: operations for each token",
-        forward | {"B A x": adapter},
-        backward | {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter},
-        count_flops(spec, context=context),
-    )
+    forward |= {"B A x": adapter}
+    backward |= {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter}
+    title = f"{spec.name}, rank {model.rank}: operations for each token"
+    return Flops(title, forward, backward, count_flops(spec, context=context))
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:

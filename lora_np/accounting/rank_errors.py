@@ -74,21 +74,19 @@ class RankErrors:
         for rank in ranks:
             numbers = count_lora(*self.shape, rank=rank)
             rows.append((rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full))
-        return Table(
-            ["rank", "relative error", "energy", "numbers", "share of all"],
-            rows,
-            title=f"{self.source}, {shape_text(self.shape)}, {self.norm} norm",
-            notes=[
-                f"rank {self.rank} is the smallest {self.enough}",
-                "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius norm that "
-                "M_r keeps; numbers: r (d + k)",
-            ],
-            formats={
-                "relative error": "{:.3g}".format,
-                "energy": "{:.4%}".format,
-                "share of all": "{:.1%}".format,
-            },
-        )
+        columns = ["rank", "relative error", "energy", "numbers", "share of all"]
+        title = f"{self.source}, {shape_text(self.shape)}, {self.norm} norm"
+        notes = [
+            f"rank {self.rank} is the smallest {self.enough}",
+            "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius norm that M_r "
+            "keeps; numbers: r (d + k)",
+        ]
+        formats = {
+            "relative error": "{:.3g}".format,
+            "energy": "{:.4%}".format,
+            "share of all": "{:.1%}".format,
+        }
+        return Table(columns, rows, title=title, notes=notes, formats=formats)
 
 
 def rank_errors_of(
@@ -138,19 +136,16 @@ def rank_errors_of(
         raise ValueError(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
     share = linalg.ENOUGH if energy is None else energy
     share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
-    if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     in_file = isinstance(matrix, (str, Path))
     M = load_matrix(str(matrix)) if in_file else checked_matrix("matrix", matrix)
     errors = linalg.rank_errors(M, norm=norm, relative=True)
     frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
     if tolerance is not None:
+        curve, tolerance = errors, number("tolerance", tolerance, minimum=0, maximum=1)
         enough = f"with an error of at most {tolerance:g} in the {norm} norm"
-        rank = linalg.rank_within(errors, tolerance=tolerance)
     else:
-        enough = f"that keeps {share:.6g} of the squared norm (an error of at most {(1 - share) ** 0.5:.3g})"
-        tolerance = (1 - share) ** 0.5
-        rank = linalg.rank_within(frobenius, tolerance=tolerance)
-    d, k = M.shape
+        curve, tolerance = frobenius, (1 - share) ** 0.5
+        enough = f"that keeps {share:.6g} of the squared norm (an error of at most {tolerance:.3g})"
+    rank = linalg.rank_within(curve, tolerance=tolerance)
     source = str(matrix) if in_file else "a matrix"
-    return RankErrors(source, (d, k), norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))
+    return RankErrors(source, M.shape, norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))

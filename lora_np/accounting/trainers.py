@@ -12,7 +12,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, OPTIMIZERS
 from lora_np.accounting.memory import split
 from lora_np.accounting.planning import METHODS, Plan, plan
-from lora_np.checks import OTHER_SPELLINGS, choice, shown
+from lora_np.checks import choice, respelled, shown
 from lora_np.hub import HubError, open_regular, read_json
 from lora_np.models import ALL_LINEAR
 
@@ -31,7 +31,6 @@ _NAMES = {
 }
 _PARTS = ("LoraConfig", "SFTConfig", "ModelConfig", "args", "peft_config", "quantization_config")
 _WAYS = {"finetuning_type": ("full", "lora"), "adapter": ("lora", "qlora"), "peft_type": ("LORA",)}
-_WITHOUT_EFFECT = ("lora_alpha", "gradient_accumulation_steps")
 _NOT_COUNTED = (
     "activation_offloading", "context_parallel_size", "deepspeed", "enable_liger_kernel", "exclude_modules",
     "fsdp", "fsdp_config", "gptq", "layer_replication", "layers_to_transform",
@@ -137,8 +136,6 @@ def _understood(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"plan counts adamw, not the optimizer {shown(said.pop('optimizer'))}.")
     if ignored := [name for name in _NOT_COUNTED if fields.get(name)]:
         notes.append(f"Not counted, though memory depends on it: {', '.join(ignored)}.")
-    if idle := [name for name in _WITHOUT_EFFECT if name in fields]:
-        notes.append(f"No memory depends on {' and '.join(idle)}.")
     return said, notes
 
 
@@ -150,7 +147,7 @@ def _dtype(fields: Mapping[str, Any]) -> str | None:
     if fields.get("load_in_8bit") or bits == 8:
         return "int8"
     given = fields.get("dtype", fields.get("torch_dtype"))
-    named = [name for name in ITEMSIZE if given in (name, *OTHER_SPELLINGS[name])]
+    named = [name for name in ITEMSIZE if respelled(str(given)) == name]
     computed = [name for short, name in (("bf16", "bfloat16"), ("fp16", "float16")) if fields.get(short)]
     return next(iter(named + computed), None)
 
@@ -167,9 +164,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError:
-        raise ImportError(
-            f"{path}: YAML needs the library PyYAML: pip install 'lora-np[yaml]', or pip install pyyaml"
-        ) from None
+        raise ImportError(f"{path}: YAML needs PyYAML: pip install 'lora-np[yaml]', or pyyaml") from None
     with open_regular(path) as file:
         data = file.read(_LARGEST + 1)
     try:  # an alias may stand for more than memory holds

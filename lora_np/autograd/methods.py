@@ -17,17 +17,6 @@ from lora_np.checks import Array
 IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
 
 
-def method(function: Any) -> Callable[..., Any]:
-    """``x.name(...)`` as ``np.name(x, ...)``."""
-
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return function(self, *args, **kwargs)
-
-    forward.__name__ = function.__name__
-    forward.__doc__ = f"``np.{function.__name__}(x, ...)``."
-    return forward
-
-
 def operation(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
     def operate(self: Any, other: Any) -> Any:
         return self.answer(ufunc, (self, other), {})
@@ -125,14 +114,15 @@ class ArrayMethods(NDArrayOperatorsMixin):
     def transpose(self: Any, *axes: Any) -> Any:
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
-    flatten = ravel = method(np.ravel)
-    copy, dot, trace = map(method, (np.copy, np.dot, np.trace))
-    sum, prod, mean, var, std = map(method, (np.sum, np.prod, np.mean, np.var, np.std))
-    max, min, all, any = map(method, (np.max, np.min, np.all, np.any))
-    argmax, argmin, argsort = map(method, (np.argmax, np.argmin, np.argsort))
-    round, clip, cumsum, cumprod = map(method, (np.round, np.clip, np.cumsum, np.cumprod))
-    squeeze, swapaxes, diagonal = map(method, (np.squeeze, np.swapaxes, np.diagonal))
-    take, repeat = map(method, (np.take, np.repeat))
+    # NumPy's functions, as methods: x.sum(...) is np.sum(x, ...)
+    flatten = ravel = np.ravel
+    copy, dot, trace = np.copy, np.dot, np.trace
+    sum, prod, mean, var, std = np.sum, np.prod, np.mean, np.var, np.std
+    max, min, all, any = np.max, np.min, np.all, np.any
+    argmax, argmin, argsort = np.argmax, np.argmin, np.argsort
+    round, clip, cumsum, cumprod = np.round, np.clip, np.cumsum, np.cumprod
+    squeeze, swapaxes, diagonal = np.squeeze, np.swapaxes, np.diagonal
+    take, repeat = np.take, np.repeat
 
 
 def value(x: Any) -> Array:

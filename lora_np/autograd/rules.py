@@ -12,18 +12,17 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from lora_np.autograd.engine import Pull, Tensor
+from lora_np.autograd.engine import Pull
 from lora_np.autograd.kernels import sum_of_outer
 from lora_np.autograd.methods import astype, value
 from lora_np.autograd.tables import (
-    LISTS,
     NOT_DIFFERENTIABLE,
     Each,
     Rule,
@@ -31,7 +30,6 @@ from lora_np.autograd.tables import (
     constant,
     derivative,
     holds_tensor,
-    not_differentiable,
     primitive,
 )
 from lora_np.checks import Array
@@ -157,11 +155,8 @@ def share(g: Array, winner: Any, loser: Any) -> Array:
 
 
 def within(a: Array, low: Any, high: Any) -> Any:
-    above = True if low is None else np.greater_equal(a, low)
-    if high is None:
-        return above
-    below = above & np.less_equal(a, high)
-    return below if low is None else below & np.less(low, high)
+    low, high = -np.inf if low is None else low, np.inf if high is None else high
+    return np.greater_equal(a, low) & np.less_equal(a, high) & np.less(low, high)
 
 
 def crossed(low: Any, high: Any) -> Any:
@@ -252,25 +247,14 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     if not isinstance(subscripts, str):
         raise TypeError("np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'")
-    return einsum_of(operands, subscripts=explicit(subscripts, map(np.ndim, operands)), optimize=optimize)
+    return einsum_of(operands, subscripts=explicit(subscripts, operands), optimize=optimize)
 
 
-def explicit(subscripts: str, ndims: Iterable[int]) -> str:
-    """Subscripts with every axis named: letters for those behind an ellipsis, and the output written out."""
-    text, ndims = subscripts.replace(" ", ""), list(ndims)
-    free = "".join(c for c in ALPHABET if c not in text)
-    left, arrow, output = text.partition("->")
-    inputs = left.split(",")
-    if len(inputs) != len(ndims):
-        raise ValueError(f"einsum subscripts {subscripts!r} name {len(inputs)} operands, got {len(ndims)}")
-    widths = [n - len(p.replace("...", "")) if "..." in p else 0 for p, n in zip(inputs, ndims, strict=True)]
-    if not arrow:
-        single = sorted(c for c in set(left) - set(",.") if left.count(c) == 1)
-        output = "..." * (max(widths) > 0) + "".join(single)
-    # Axes behind an ellipsis are aligned on the right, as in broadcasting.
-    behind = [free[max(widths) - w : max(widths)] for w in (*widths, max(widths))]
-    *inputs, output = (p.replace("...", c) for p, c in zip((*inputs, output), behind, strict=True))
-    return f"{','.join(inputs)}->{output}"
+def explicit(subscripts: str, operands: Sequence[Any]) -> str:
+    """Subscripts with a letter for every axis, and the output written out, as NumPy reports them."""
+    shapes = [(1,) * np.ndim(a) for a in operands]
+    report = np.einsum_path(subscripts, *map(np.ones, shapes), optimize=False)[1]
+    return str(report).partition("contraction:")[2].partition("\n")[0].strip()
 
 
 def einsum_rule(y: Array, operands: Sequence[Any], *, subscripts: str, optimize: Any = False) -> Pull:
@@ -369,16 +353,12 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
-    """By halves: y / a would fail at zeros, and here the gradient is the product of the others."""
+    """Factor by factor: y / a would fail at zeros, and here the gradient is the product of the others."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
     n = math.prod(np.shape(a)[i] for i in axes)
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
-    while len(rows) > 1:
-        half = len(rows) // 2
-        products = rows[:half] * rows[half : 2 * half]
-        rows = np.concatenate([products, rows[-1:]]) if len(rows) % 2 else products
-    return np.reshape(rows, shape) if n else np.ones(shape, rows.dtype)
+    return np.reshape(functools.reduce(operator.mul, rows), shape) if n else np.ones(shape, rows.dtype)
 
 
 derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
@@ -466,21 +446,9 @@ def column_stack(tup: Sequence[Any]) -> Any:
     return np.concatenate([np.reshape(a, (-1, 1)) if np.ndim(a) < 2 else a for a in tup], axis=1)
 
 
-@composition(np.append)
-def append(arr: Any, values: Any, axis: int | None = None) -> Any:
-    return np.concatenate([np.asarray(a) if isinstance(a, LISTS) else a for a in (arr, values)], axis=axis)
+composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-def cut(function: Any, ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
-    """np.split and its relatives: NumPy decides where to cut, on the row numbers."""
-    axis = normalize_axis_index(axis, np.ndim(ary))
-    parts = function(np.arange(np.shape(ary)[axis]), indices_or_sections)
-    cuts = np.cumsum([0, *map(len, parts)])
-    return [ary[(slice(None),) * axis + (slice(*cuts[i : i + 2]),)] for i in range(len(parts))]
-
-
-for cutting in (np.split, np.array_split):
-    composition(cutting)(functools.partial(cut, cutting))
 # Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
 
 
@@ -489,14 +457,19 @@ def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) ->
         raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
     # From 1 on, so that a zero is what the function has filled in.
     numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
+    return [picked(a, part) for part in numbers] if isinstance(numbers, list) else picked(a, numbers)
+
+
+def picked(a: Any, numbers: Array) -> Any:
+    """The entries of these numbers, from 1 on, and zeros where the number is 0."""
     filled = numbers.size and not np.size(a)
-    picked = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-    return picked if np.all(numbers) else np.where(numbers > 0, picked, 0)
+    found = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
+    return found if np.all(numbers) else np.where(numbers > 0, found, 0)
 
 
 for rearrangement in (
     np.roll, np.rot90, np.fliplr, np.flipud, np.tile, np.repeat, np.diag, np.delete,
-    np.take_along_axis, np.resize, np.diagonal,
+    np.take_along_axis, np.resize, np.diagonal, np.split, np.array_split,
 ):  # fmt: skip
     composition(rearrangement)(functools.wraps(rearrangement)(functools.partial(gathered, rearrangement)))
 
@@ -516,10 +489,10 @@ PADS = ("constant", "edge", "reflect", "symmetric", "wrap")
 def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
     if mode not in PADS:
         raise TypeError(f"np.pad has no derivative for mode={mode!r}; it has for {', '.join(PADS)}")
-    picked = gathered(np.pad, array, pad_width, mode=mode)
+    padded = gathered(np.pad, array, pad_width, mode=mode)
     if mode != "constant":
-        return picked
-    return picked + np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
+        return padded
+    return padded + np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
 
 
 # Selections
@@ -558,9 +531,7 @@ def put_back(shape: tuple[int, ...], index: Any) -> Pull:
 
 @composition(np.take)
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
-    if isinstance(indices, Tensor):
-        raise not_differentiable(np.take, "indices")
-    indices = np.asarray(indices)
+    indices = np.asarray(indices)  # which refuses a Tensor
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
         return np.ravel(a)[indices]
     return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]

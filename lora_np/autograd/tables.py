@@ -10,13 +10,14 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from itertools import compress, count
+from itertools import compress
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lora_np.autograd.engine import Node, Pull, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
+from lora_np.checks import close_names
 
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 
@@ -69,8 +70,6 @@ DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
 CONSTANTS: set[Callable[..., Any]] = set()  # functions with a derivative of zero, or with no real result
 COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions written in terms of others
 
-LATE = {"numpy.linalg": "lora_np.autograd.linear_algebra"}  # rules that load when such a function is met
-
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
 
@@ -96,7 +95,6 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     >>> x.grad
     array(0.33333333)
     """
-    load_rules(function)  # so that they do not come later and replace this one
     DERIVATIVES[function] = Row(function, rules)
 
 
@@ -218,7 +216,6 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     """
 
     def register(definition: Callable[..., Any]) -> Callable[..., Any]:
-        load_rules(function)
         COMPOSITIONS[function] = definition
         return definition
 
@@ -242,29 +239,24 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
         return definition(*args, **kwargs)
     if function in CONSTANTS:
         return function(*map(constants, args), **{name: constants(a) for name, a in kwargs.items()})
-    if load_rules(function):
+    if late_rules():
         return dispatch(function, args, kwargs)
-    from difflib import get_close_matches  # rarely needed
-
     name = name_of(function)
-    close = get_close_matches(name, known(), n=3, cutoff=0)
     raise TypeError(
-        f"{name} has no derivative here. Use a function that has one (close: {', '.join(close)}; all: "
-        "lora_np.autograd.known()), stop the gradient with lora_np.value(x), "
-        f"or add a row with lora_np.autograd.derivative({name}, ...)"
+        f"{name} has no derivative here. Use a function of lora_np.autograd.known(), stop the gradient with "
+        f"lora_np.value(x), or add a row with lora_np.autograd.derivative({name}, ...)"
+        f"{close_names(name, known())}"
     )
 
 
 Tensor.answer = staticmethod(dispatch)
 
 
-def load_rules(function: Callable[..., Any]) -> bool:
-    """Load the rules of the function's module, and say whether they know the function."""
-    module = getattr(function, "__module__", None)
-    if module not in LATE:
-        return False
-    import_module(LATE[module])
-    return any(function in table for table in (DERIVATIVES, COMPOSITIONS, CONSTANTS))
+def late_rules() -> bool:
+    """Load the rules of np.linalg, and say whether that was the first time."""
+    before = len(DERIVATIVES)
+    import_module("lora_np.autograd.linear_algebra")
+    return len(DERIVATIVES) > before
 
 
 def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -297,7 +289,10 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
             return row.composed(*args, **kwargs)
         wanted = [isinstance(a, Tensor) and a.level == level for a in args]
         targets = [a.node or a for a in compress(args, wanted)]
-        values = [a.data if w else as_array(function, i, a) for i, a, w in zip(count(), args, wanted)]
+        values = [a.data if w else a for a, w in zip(args, wanted, strict=True)]
+        for i, a in enumerate(values):
+            if isinstance(a, LISTS) and i not in row.fixed:
+                values[i] = np.asarray(a)  # refused by a Tensor inside
         if any(isinstance(a, Tensor) for a in values):
             forward = function  # which remembers the step for them, too
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
@@ -346,17 +341,6 @@ def each_of(rule: Rule) -> Callable[..., Pull]:
 
 LISTS = (list, tuple)
 HOLDERS = (Tensor, *LISTS)
-
-
-def as_array(function: Callable[..., Any], i: int, a: Any) -> Any:
-    """What ``function`` gets for a list or tuple instead of an array."""
-    row = DERIVATIVES[function]
-    if not isinstance(a, LISTS) or i in row.fixed:
-        return a
-    if not holds_tensor(a):
-        return np.asarray(a)
-    name = list(parameters(function))[0 if row.spread else i]
-    raise TypeError(f"{row.name}: {name} is a {type(a).__name__} of Tensors; make it one with np.stack")
 
 
 def holds_tensor(a: Any) -> bool:
@@ -455,6 +439,5 @@ def known() -> list[str]:
     >>> "np.tanh" in known()
     True
     """
-    for module in LATE.values():
-        import_module(module)
+    late_rules()
     return sorted({name_of(function) for function in (*DERIVATIVES, *COMPOSITIONS, *CONSTANTS)})

@@ -9,7 +9,7 @@ import click
 
 from lora_np import adapters
 from lora_np.cli import options
-from lora_np.files import write_figure, write_text
+from lora_np.files import write_text
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -34,8 +34,8 @@ _data = click.option("--data", help="Text, chats or .npz: count errors of output
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option("--base", type=options.READ, help="The base model to compare with.")
-@click.option("--plot", type=options.READ, help="Write a figure of norms and spectra to this file.")
-@click.option("--html", type=options.READ, help="Write a page with the figure and the tables.")
+@options.plot
+@options.html
 @options.any_base
 @options.jobs
 @options.as_json
@@ -44,11 +44,12 @@ def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, 
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
-    options.check_target("--plot", plot, options.PICTURES, inside=adapter)
-    options.check_target("--html", html, options.PAGES, inside=adapter)
+    folder = (adapter.parent if adapter.is_file() else adapter).resolve()
+    for path in (plot, html):
+        if path is not None and path.exists() and path.resolve().is_relative_to(folder):
+            raise click.BadParameter(f"must not replace {str(path)!r}; name another file")
     found = adapters.inspect(adapter, **asked, progress=True)
-    if plot is not None:
-        write_figure(found.figure(), plot, dpi=150)
+    options.draw(found, plot)
     if html is not None:
         write_text(html, found.to_html())
     options.show_as(found, as_json, found.contents_table, found.kinds_table, found.table)
@@ -96,7 +97,6 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
 @click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
-@click.option("--dry-run", is_flag=True, help="Show what they have in common, as overlap does.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean or refuse.")
 @options.any_base
 def combine(
@@ -109,17 +109,14 @@ def combine(
     paths, weights = zip(*map(weighted, sources), strict=True)
     if data and len(data) != len(paths):
         raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
-    if asked.pop("dry_run"):
-        found: Any = adapters.overlap(paths, any_base=asked["any_base"], jobs=asked["jobs"], progress=True)
-    else:
-        asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
-        found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
+    asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+    found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
     options.show_as(found.table, as_json)
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER...")
-@click.option("--plot", type=options.READ, help="Draw the overlap of each pair to this file.")
+@options.plot
 @options.any_base
 @options.jobs
 @options.as_json
@@ -128,10 +125,8 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
     Example: lora-np overlap style task
     """
-    options.check_target("--plot", plot, options.PICTURES)
     found = adapters.overlap(sources, **asked, progress=True)
-    if plot is not None:
-        write_figure(found.figure(), plot, dpi=150)
+    options.draw(found, plot)
     options.show_as(found.table, as_json)
 
 

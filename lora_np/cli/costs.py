@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lora_np import accounting, language
+from lora_np import accounting, language, models
 from lora_np.cli import options
-from lora_np.files import write_figure
 from lora_np.table import Table, decimal_bytes
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ _TRAINING: dict[str, tuple[Any, str]] = {
     "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
     "checkpointing": (bool, "Keep only the input of each layer (on)."),
 }
+_METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
 
 @click.command()
@@ -58,7 +58,7 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked):
         raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
-    tables = list(accounting.catalogue()) if catalogue else _counted(source, **asked)
+    tables = list(models.catalogue()) if catalogue else _counted(source, **asked)
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))
     else:
@@ -75,14 +75,12 @@ def _counted(
     **asked: Any,
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
-    from lora_np.models import matrix_size
-
     if not (rank or config) and (by or memory or asked):
         raise click.UsageError("options can only be given with a rank, as in --rank 8, or with --config")
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
     if training and not memory:
         raise click.UsageError(f"{' and '.join(training)} can only be given for the memory: add --memory")
-    spec, size = accounting.model_spec(source), matrix_size(source)
+    spec, size = accounting.model_spec(source), models.matrix_size(source)
     ranks = rank or ((None,) if config else ())
     counts = [accounting.count(spec, rank=each, config=config, **asked) for each in ranks]
     if size and not config and asked.keys() <= {"dora"}:
@@ -97,13 +95,10 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
     """What LoRAs on one model cost, and what PEFT would print."""
     names = ("rank", "trainable", "base", "total", "percent")
     notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
-    return Table(
-        (*names, "adapter"),
-        [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts],
-        title=f"{counts[0].spec.name}: {counts[0].base:,} parameters",
-        notes=list(dict.fromkeys(notes)),
-        formats={"percent": "{:.4f}".format, "adapter": decimal_bytes},
-    )
+    rows = [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts]
+    title = f"{counts[0].spec.name}: {counts[0].base:,} parameters"
+    formats = {"percent": "{:.4f}".format, "adapter": decimal_bytes}
+    return Table((*names, "adapter"), rows, title=title, notes=[*dict.fromkeys(notes)], formats=formats)
 
 
 @click.command()
@@ -112,10 +107,7 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
 @options.ranks
 @options.targets
-@click.option(
-    "--method", "methods", type=click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False), multiple=True,
-    help="May be repeated.",
-)  # fmt: skip
+@click.option("--method", "methods", type=_METHOD, multiple=True, help="May be repeated.")
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json
@@ -145,7 +137,7 @@ def plan(source: str, file: Path | None, as_json: bool, **asked: Any) -> None:
 @click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
 @click.option("--energy", type=float, help="Share of the squared norm to keep, by default 0.99.")
 @click.option("--tolerance", type=float, help="Instead, the accepted relative error in the norm.")
-@click.option("--plot", type=options.READ, help="Write the curve to this file.")
+@options.plot
 @options.as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best approximation of each rank, and the smallest rank that is enough.
@@ -154,10 +146,8 @@ def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
-    options.check_target("--plot", plot, options.PICTURES)
     found = accounting.rank_errors_of(matrix, **options.given(asked))
-    if plot is not None:
-        write_figure(found.figure(), plot, dpi=150)
+    options.draw(found, plot)
     options.show_as(vars(found), as_json, found.table)
 
 

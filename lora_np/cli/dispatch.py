@@ -5,37 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import Any
 
 import click
 
 from lora_np.checks import close_names
 from lora_np.version import __version__
 
-# Each command, and the file that has it: a command loads no other.
-COMMANDS = {
-    "tour": "lessons",
-    "count": "costs",
-    "plan": "costs",
-    "errors": "costs",
-    "capacity": "costs",
-    "finetune": "language",
-    "generate": "language",
-    "inspect": "adapters",
-    "resize": "adapters",
-    "extract": "adapters",
-    "overlap": "adapters",
-    "combine": "adapters",
-    "merge": "adapters",
-    "diff": "adapters",
-    "convert": "adapters",
-    "check": "adapters",
-    "lab": "lessons",
-    "claims": "lessons",
-    "exercises": "exercises",
+# The commands of each file: one loads no other.
+FILES = {
+    "course": ("tour", "lab", "claims", "exercises"),
+    "costs": ("count", "plan", "errors", "capacity"),
+    "language": ("finetune", "generate"),
+    "adapters": ("inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check"),
 }
+COMMANDS = {name: file for file, names in FILES.items() for name in names}
 
-INTERRUPTED = 130
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
@@ -47,26 +31,13 @@ class Commands(click.Group):
         return [*COMMANDS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of this name."""
-        if name not in COMMANDS:
+        """The command of this name, or an error that names what is close; None for an option."""
+        if name.startswith("-"):
             return None
+        if name not in COMMANDS:
+            raise click.UsageError(f"no such command {name!r}{close_names(name, COMMANDS)}")
         command: click.Command = getattr(import_module(f"lora_np.cli.{COMMANDS[name]}"), name)
         return command
-
-    def resolve_command(
-        self, context: click.Context, arguments: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The same, or an error that names what is close."""
-        if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
-            raise click.UsageError(f"no such command {arguments[0]!r}{close_names(arguments[0], COMMANDS)}")
-        return super().resolve_command(context, arguments)
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command; Ctrl-C is exit status 130, without the empty line that click would print."""
-        try:
-            return super().invoke(context)
-        except KeyboardInterrupt:
-            context.exit(INTERRUPTED)
 
 
 @click.command(cls=Commands, invoke_without_command=True, context_settings=SETTINGS)
@@ -112,8 +83,9 @@ def run(arguments: list[str]) -> int:
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     try:
-        status: int = app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
-        return fail("interrupted", status) if status == INTERRUPTED else status
+        return app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
+    except click.Abort:
+        return fail("interrupted", 130)
     except click.ClickException as error:
         return fail(error.format_message(), 2)
     except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:

@@ -14,7 +14,7 @@ import click
 
 from lora_np import adapters, language
 from lora_np.cli import options
-from lora_np.files import write_figure, write_text
+from lora_np.files import write_text
 
 seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
@@ -57,8 +57,8 @@ SAMPLING = {
 @click.option("--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none.")
 @click.option("--prompt", help="How the samples begin; by default as a held-out example.")
 @click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
-@click.option("--html", type=options.READ, help="Write a page on the run: settings, losses, samples.")
-@click.option("--plot", type=options.READ, help="Draw the losses to this file.")
+@options.html
+@options.plot
 @click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @quantised
@@ -81,8 +81,6 @@ def finetune(
     # before the training, not after it
     if not dry_run:
         out = check_written(out, force)
-    options.check_target("--html", html, options.PAGES)
-    options.check_target("--plot", plot, options.PICTURES)
     base = language.load(model, quantised=quantised)
     told, training = language.read_data(data, format=format), options.given(asked)
     if validation is not None:
@@ -98,23 +96,18 @@ def finetune(
         training.setdefault("validate_every", sample_every)
     samples: list[tuple[int, str]] = []
 
-    def say(step: int, adapted: Any) -> None:
-        samples.append((step, continuation(adapted, begin, asked["rng"])))
-        tell(f"After {step} steps: {samples[-1][1]}")
+    def sample(step: int, adapted: Any, last: bool = False) -> None:
+        if sample_every or last or not samples:
+            samples.append((step, continuation(adapted, begin, asked["rng"])))
+            tell(f"After {step} steps: {samples[-1][1]}")
 
-    def sample(step: int, adapted: Any) -> None:
-        if sample_every or not samples:  # before, and at the end after
-            say(step, adapted)
-
-    result = language.finetune(
-        base, told, **training, tell=tell, sample=None if sample_every == 0 else sample
-    )
+    sampled = None if sample_every == 0 else sample
+    result = language.finetune(base, told, **training, tell=tell, sample=sampled)
     refuse_failure(result)
     if samples and samples[-1][0] != result.steps and not result.interrupted:
-        say(result.steps, result.model)
+        sample(result.steps, result.model, last=True)
     adapters.save(result.model, out, base=model, force=force)
-    if plot is not None:
-        write_figure(result.figure(), plot, dpi=150)
+    options.draw(result, plot)
     if html is not None:
         command = shlex.join(["lora-np", *click.get_current_context().obj])
         write_text(html, result.to_html(samples=samples, command=command))
@@ -160,16 +153,13 @@ def continuation(model: Any, begin: Any, rng: int) -> str:
 def refuse_failure(result: Any) -> None:
     """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
     rate = result.settings["lr"]
+    moved = f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a token"
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
-            f"training made the held-out loss worse, from {result.before:.4g} to {result.after:.4g} nats a "
-            f"token, and nothing was written: try a learning rate below {rate:g}, or fewer steps"
+            f"{moved}; nothing was written: try a learning rate below {rate:g}, or fewer steps"
         )
     if result.after == result.before and not result.interrupted:
-        raise ValueError(
-            f"training did not change the held-out loss of {result.before:.4g} nats a token, and nothing was "
-            f"written: try a learning rate above {rate:g}, or more steps"
-        )
+        raise ValueError(f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps")
     if result.after > result.before:
         tell("The loss fell on what was trained on only: try fewer steps or a longer text")
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from lora_np.checks import whole_number
+from lora_np.files import write_figure
 from lora_np.table import Table, json_text, parse_bytes
 
-PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,17 +35,28 @@ def output_path(text: str) -> Path:
     return Path(text)
 
 
-def possible_jobs(context: click.Context, parameter: click.Parameter, jobs: int | None) -> int | None:
-    return None if jobs is None else whole_number("jobs", jobs, maximum=1000)
-
-
 def whole_numbers(context: click.Context, option: click.Parameter, texts: Iterable[str]) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
-    names = parse_names(",".join(texts))
+    text = ",".join(texts)
     try:
-        return tuple(map(int, names))
+        return tuple(int(each) for each in text.split(",") if each.strip())
     except ValueError:
-        raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {names}") from None
+        raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
+
+
+def new_file(endings: tuple[str, ...], text: str) -> Path:
+    """A file to write, refused before any work is done if that could not be, or would cost another kind."""
+    path = Path(text)
+    if path.name == "" or path.is_dir():
+        raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the directory {str(path.parent)!r} does not exist")
+    # matplotlib chooses the format by the ending; a page may have any name that is free
+    if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
+        raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
+    if path.exists() and not path.is_file():
+        raise click.BadParameter(f"must not replace {str(path)!r}; name another file")
+    return path
 
 
 def byte_count(text: str) -> int:
@@ -61,12 +72,9 @@ def parse_targets(text: str) -> str | list[str]:
 
 
 def parse_names(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def named_modules(text: str) -> list[str]:
-    if not (names := parse_names(text)):
+    """Names of modules with commas between them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
         raise click.BadParameter(f"must name a module, got {text!r}")
     return names
 
@@ -74,6 +82,8 @@ def named_modules(text: str) -> list[str]:
 READ = click.Path(path_type=Path)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
+PICTURE = Parsed(partial(new_file, PICTURES), "path")
+PAGE = Parsed(partial(new_file, (".html", ".htm")), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
@@ -85,8 +95,11 @@ ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Rank
 _TARGETS: dict[str, Any] = {"type": Parsed(parse_targets), "help": "q_proj,v_proj, all-linear, or a pattern."}
 targets = click.option("--targets", **_TARGETS)
 every_linear = click.option("--targets", default="all-linear", **_TARGETS)
-saved = click.option("--modules-to-save", type=Parsed(named_modules), help="Modules to train in full: a,b.")
-jobs = click.option("--jobs", type=int, default=1, callback=possible_jobs, help="Pieces of work at a time.")
+saved = click.option("--modules-to-save", type=Parsed(parse_names), help="Modules to train in full: a,b.")
+JOBS = click.IntRange(1, 1000)
+jobs = click.option("--jobs", type=JOBS, default=1, help="Pieces of work at a time.")
+plot = click.option("--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ...")
+html = click.option("--html", type=PAGE, help="Write a page with the figure and the tables.")
 
 
 def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
@@ -119,24 +132,12 @@ def show_as(found: Any, as_json: bool, *parts: object, status: int = 0) -> None:
         click.get_current_context().exit(status)
 
 
+def draw(found: Any, plot: Path | None) -> None:
+    """Write the figure of a result, if one was asked for."""
+    if plot is not None:
+        write_figure(found.figure(), plot, dpi=150)
+
+
 def show_written(written: list[Path], kept: list[Path]) -> None:
     for path in (*written, *kept):
         print(f"{'Written' if path in written else 'Kept'}: {path}")
-
-
-def check_target(flag: str, path: Path | None, endings: Collection[str], inside: Path | None = None) -> None:
-    """Refuse, before any work is done, a target that could not be written or would overwrite another file."""
-    if path is None:
-        return
-    if path.name == "" or path.is_dir():
-        raise click.BadParameter(f"{flag} must name a file, got the directory {str(path)!r}")
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"{flag}: the directory {str(path.parent)!r} does not exist")
-    if inside is not None and inside.is_file():
-        inside = inside.parent
-    # matplotlib chooses the format by the ending; a page may have any name that is free
-    if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
-        raise click.BadParameter(f"{flag} must end in {', '.join(endings)}, got {str(path)!r}")
-    among_inputs = inside is not None and path.resolve().is_relative_to(inside.resolve())
-    if path.exists() and (among_inputs or not path.is_file()):
-        raise click.BadParameter(f"{flag} must not replace {str(path)!r}; name another file")

@@ -7,26 +7,25 @@ A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their
 from __future__ import annotations
 
 import base64
+import textwrap
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np import adapters, datasets, plots
+from lora_np import adapters, datasets, language, plots
 from lora_np.accounting import count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
-from lora_np.course.voice import Voice, speak
 from lora_np.files import target_path, write_figure, write_text
 from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression
 from lora_np.lora import inject, merge
 from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
-from lora_np.table import Cell, Table
+from lora_np.table import Table
 from lora_np.training import Fit, fit, uninterrupted
 from lora_np.work import one_thread
 
@@ -40,7 +39,8 @@ TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised late
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
-ALT = "What each rank costs in trained numbers, and how much of the possible gain it leaves out"
+BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
+PROMPT = "And the "  # of the voice
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,31 @@ class Update:
 
 
 @dataclass(frozen=True)
-class StepTime:
-    """Seconds of one training step (256 rows, float32, Adam) on a d x k weight.
+class Voice:
+    """What a language model writes without an adapter and with one.
 
     Parameters
     ----------
-    d, k : int
-        Rows and columns of the weight.
-    full, lora : float
-        Seconds for one step with the full update, and with a LoRA of rank 8.
+    numbers : int
+        Of the adapter.
+    base, adapted : str
+        Text of the model alone, and with the adapter, after the same prompt.
+    base_loss, adapted_loss : float
+        Nats a character on the end of a text in the adapter's style.
     """
 
-    d: int
-    k: int
-    full: float
-    lora: float
+    numbers: int
+    base: str
+    adapted: str
+    base_loss: float
+    adapted_loss: float
+
+    def __str__(self) -> str:
+        texts = {
+            f"{BASE} alone ({self.base_loss:.2f} nats a character of Genesis)": self.base,
+            f"with {ADAPTER}, {self.numbers:,} numbers ({self.adapted_loss:.2f})": self.adapted,
+        }
+        return "\n".join(f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items())
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,9 @@ class Tour:
         On held-out data, of the model that was not adapted.
     updates : tuple of Update
         The full one, and one for each rank.
-    step_times : tuple of StepTime
-        For a small and a large weight.
+    step_times : dict of str to (float, float)
+        By the size of a weight: seconds of one training step (256 rows, float32, Adam) with the full update,
+        and with a LoRA of rank 8.
     voice : Voice
         What a language model writes before and after.
     rank_for_gain : int
@@ -124,7 +135,7 @@ class Tour:
     steps: int
     base_error: float
     updates: tuple[Update, ...]
-    step_times: tuple[StepTime, ...]
+    step_times: dict[str, tuple[float, float]]
     voice: Voice
     rank_for_gain: int
     rank_for_norm: int
@@ -162,25 +173,18 @@ class Tour:
     @property
     def advantages(self) -> Table:
         """The three advantages of LoRA, measured."""
-
-        def row(advantage: str, what: str, *sizes: Any) -> tuple[Cell, ...]:
-            return advantage, what, *sizes, sizes[0] / sizes[-1]
-
-        sizes = [(each.numbers, each.optimizer_bytes, each.file_bytes) for each in self.updates]
-        numbers, state, file = zip(*sizes, strict=True)
-        rows = [
-            row("1. cheaper to train", "trained numbers", *numbers),
-            row("", "bytes of optimizer state (Adam)", *state),
-            row("3. save the adapter only", "bytes of the file", *file),
+        found: list[list[Any]] = [
+            ["1. cheaper to train", "trained numbers", *(one.numbers for one in self.updates)],
+            ["", "bytes of optimizer state (Adam)", *(one.optimizer_bytes for one in self.updates)],
         ]
-        for t in self.step_times:
-            what = f"microseconds of a step at {t.d:,} x {t.k:,}"
-            times = round(1e6 * t.full), None, round(1e6 * t.lora)
-            rows.insert(-1, row("2. less time to train", what, *times))
+        for size, (full, lora) in self.step_times.items():
+            what = f"microseconds of a step at {size}"
+            found.append(["2. less time to train", what, round(1e6 * full), None, round(1e6 * lora)])
+        found.append(["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)])
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
-            rows,
+            [[*row, row[2] / row[-1]] for row in found],
             title="What LoRA saves",
             formats={quotient: "{:.1f}x".format},
         )
@@ -222,11 +226,13 @@ def tour(
     task = Task(rng, quick)
     fits = {rank: train(task, rank, progress) for rank in (None, *RANKS)}
     updates = tuple(update(task, rank, fits[rank], folder) for rank in fits)
-    step_times = tuple(step_time(d, k, steps) for d, k, steps in [(D, K, 100), (1024, 1024, 10)])
+    sizes = (D, K, 100), (1024, 1024, 10)
+    step_times = {f"{d:,} x {k:,}": step_time(d, k, steps) for d, k, steps in sizes}
     figure = draw_errors(task.best_errors, updates)
     write_figure(figure, folder / FIGURE, dpi=220)
     gain = task.best_errors[0] - task.best_errors
-    ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(task.best_update())
+    B, A = reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
+    ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(B @ A)
     paths = str(folder / FIGURE), str(folder / "report.html")
     base_error = float(task.best_errors[0])
     found = Tour(rng, task.steps, base_error, updates, step_times, speak(), *ranks, *paths)
@@ -260,11 +266,6 @@ class Task:
         self.best_errors = optimal_losses(
             self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x), validation=self.held_out
         )
-
-    def best_update(self) -> Array:
-        """Of any rank."""
-        B, A = reduced_rank_regression(self.x, self.y, W0=self.base.W, ridge=ridge_for(self.x))
-        return B @ A
 
 
 def ridge_for(x: Array) -> float:
@@ -301,8 +302,11 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
     return Update(rank, numbers, state.nbytes, file.stat().st_size, error, best, share)
 
 
-def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
-    """The minimum of interleaved runs on one thread: both are measured under the same load."""
+def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, float]:
+    """Seconds of a step in full and with LoRA: the minimum of interleaved runs on one thread.
+
+    Both are measured under the same load.
+    """
     rng = np.random.default_rng(0)
     x, y = (rng.standard_normal((256, n), dtype=np.float32) for n in (k, d))
     base = Linear(rng.standard_normal((d, k), dtype=np.float32) / np.float32(k) ** 0.5)
@@ -313,7 +317,22 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> StepTime:
             fits = [uninterrupted(fit(m, x, y, steps=steps, progress=False)) for m in models]
             runs.append([found.history.seconds / steps for found in fits])
     full, lora = np.min(runs, axis=0)
-    return StepTime(d, k, float(full), float(lora))
+    return float(full), float(lora)
+
+
+def speak() -> Voice:
+    """Switch the shipped adapter on, and compare."""
+    model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
+    adapter = adapters.load(language.located_adapter(ADAPTER))
+    models = model, adapters.attach(model, adapter)
+    numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
+    with one_thread():  # for products as small as these, threads only wait for each other
+        base, adapted = (
+            " ".join(language.generate(each, PROMPT, tokens=180, temperature=0.6, rng=2).split())
+            for each in models
+        )
+        losses = [language.likelihood(each, held_out).loss for each in models]
+    return Voice(numbers, base, adapted, *losses)
 
 
 # The figure and the report
@@ -362,25 +381,17 @@ def measured(update: Update) -> str:
 
 def render(found: Tour, gain: Array) -> str:
     """The report as one HTML page with its figures inside."""
-    template = Template(files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8"))
-    encoded = base64.b64encode(Path(found.figure).read_bytes()).decode("ascii")
+    template = files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8")
     full, *trained = found.updates
-    return template.substitute(
-        rank_and_error=f'<img alt="{ALT}" src="data:image/png;base64,{encoded}">',
-        said_before=escape(found.voice.base),
-        said_after=escape(found.voice.adapted),
-        voice_numbers=f"{found.voice.numbers:,}",
-        loss_before=f"{found.voice.base_loss:.2f}",
-        loss_after=f"{found.voice.adapted_loss:.2f}",
+    return template.format(
+        found=found,
+        full=full,
+        low=trained[-1],
+        least_share=min(each.share_of_gain for each in trained),
+        rank_one_share=gain[1] / gain[-1],
         updates=found.table._repr_html_(),
         advantages=found.advantages._repr_html_(),
-        base_error=f"{found.base_error:.3f}",
-        full_numbers=f"{full.numbers:,}",
-        low_numbers=f"{trained[-1].numbers:,}",
-        low_share=f"{trained[-1].share_of_gain:.0%}",
-        least_share=f"{min(each.share_of_gain for each in trained):.0%}",
-        rank_one_share=f"{gain[1] / gain[-1]:.0%}",
-        enough=found.enough,
-        rng=found.rng,
-        steps=f"{found.steps:,}",
+        image=base64.b64encode(Path(found.figure).read_bytes()).decode("ascii"),
+        said_before=escape(found.voice.base),
+        said_after=escape(found.voice.adapted),
     )

@@ -8,6 +8,8 @@ import numpy as np
 
 from lora_np.checks import Array, finite, generator, whole_number
 
+HEIGHT, LEFT, WIDTH = 10, 12, 22  # of a pair of patches, the columns of the left one, and of both
+
 
 def photograph() -> Array:
     """Grey values of a portrait of Grace Hopper, from 0 (black) to 1 (white).
@@ -75,16 +77,8 @@ def digits() -> tuple[Array, Array]:
     return images, load("digits.npz", "labels").astype(np.intp)
 
 
-def patches(
-    image: Array,
-    n: int,
-    *,
-    rng: np.random.Generator | int,
-    height: int = 10,
-    context: int = 12,
-    target: int = 10,
-) -> tuple[Array, Array]:
-    """Random pairs of neighbouring patches: pixels to the left, and the pixels that follow on the right.
+def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
+    """Random pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 that follow on their right.
 
     The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean of its
     context, so that a model has to learn shapes, not brightness.
@@ -97,16 +91,12 @@ def patches(
         Number of pairs.
     rng : Generator or int
         Randomness of their places.
-    height : int
-        Rows of both patches.
-    context, target : int
-        Columns of the left and of the right patch.
 
     Returns
     -------
-    x : ndarray of shape (n, height * context)
+    x : ndarray of shape (n, 120)
         The left patches, row after row.
-    y : ndarray of shape (n, height * target)
+    y : ndarray of shape (n, 100)
         The right patches.
 
     Raises
@@ -122,17 +112,14 @@ def patches(
     """
     n, rng = whole_number("n", n), generator(rng)
     image = np.asarray(image, dtype=np.float64)
-    width = context + target
-    if image.ndim != 2 or image.shape[0] < height or image.shape[1] < width:
-        raise ValueError(
-            f"image must have at least {height} rows and {width} columns, got shape {image.shape}"
-        )
+    if image.ndim != 2 or image.shape[0] < HEIGHT or image.shape[1] < WIDTH:
+        raise ValueError(f"image must have at least {HEIGHT} x {WIDTH} pixels, got shape {image.shape}")
     finite("image", image)
     image = standardised(image)
-    row = rng.integers(0, image.shape[0] - height + 1, n)
-    column = rng.integers(0, image.shape[1] - width + 1, n)
-    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width))[row, column]
-    left, right = windows[:, :, :context].reshape(n, -1), windows[:, :, context:].reshape(n, -1)
+    row = rng.integers(0, image.shape[0] - HEIGHT + 1, n)
+    column = rng.integers(0, image.shape[1] - WIDTH + 1, n)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (HEIGHT, WIDTH))[row, column]
+    left, right = (part.reshape(n, -1) for part in np.split(windows, [LEFT], axis=2))
     level = left.mean(axis=1, keepdims=True)
     return left - level, right - level
 

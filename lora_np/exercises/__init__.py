@@ -28,10 +28,8 @@ with on_demand(globals()):
         notebook_text as notebook_text,
         start as start,
     )
-    from lora_np.exercises.laws import LawBroken as LawBroken
     from lora_np.exercises.running import HEADER as HEADER, call as call, run_cell as run_cell
     from lora_np.exercises.values import (
-        Remote as Remote,
         WireError as WireError,
         decode as decode,
         encode as encode,

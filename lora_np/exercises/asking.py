@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, Size, shrink
+from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.mistakes import Asked, Mistake, replies_alike, result, values_alike
-from lora_np.exercises.running import call
-from lora_np.exercises.values import WireError, decode, encode
+from lora_np.exercises.running import Asked, Mistake, call, replies_alike, result, values_alike
+from lora_np.exercises.values import Source, WireError, decode, encode
 
 Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # arguments, rules: see `call`
 Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
@@ -216,14 +215,6 @@ class Outcome:
         """No law holds, all for the same reason, such as an answer that was not handed in."""
         return cls(exercise, tuple(Verdict(law.slug, False, message) for law in exercise.laws))
 
-    @classmethod
-    def from_dict(cls, exercise: Exercise, values: Mapping[str, Any]) -> Outcome:
-        """The outcome that `to_dict` has written."""
-        told = [Verdict(**verdict) for verdict in values["laws"]]
-        if [verdict.law for verdict in told] != [law.slug for law in exercise.laws]:
-            raise ValueError(f"the laws of {exercise.name} have changed since this was written")
-        return cls(exercise, tuple(told))
-
     @property
     def passed(self) -> bool:
         """Whether all laws hold."""
@@ -251,13 +242,9 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "exercise": self.exercise.name,
-            "passed": self.passed,
-            "points": self.points,
-            "of": self.exercise.points,
-            "laws": [asdict(verdict) for verdict in self.verdicts],
-        }
+        points = {"points": self.points, "of": self.exercise.points}
+        laws = [asdict(verdict) for verdict in self.verdicts]
+        return {"exercise": self.exercise.name, "passed": self.passed, **points, "laws": laws}
 
     @property
     def explained(self) -> bool:
@@ -288,7 +275,6 @@ class Answer:
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
-        arguments = plain(arguments)
         rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
         self.last = arguments, {}
         reply = self.caller(arguments, rules)
@@ -302,18 +288,12 @@ class Answer:
             raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
         pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
-        changed = [name for name, a, left in pairs if not callable(a) and encode(a) != encode(left)]
+        copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
+        changed = [name for name, a, left in copied if encode(a) != encode(left)]
         if changed:
             detail = f"your function has changed {' and '.join(changed)}"
             raise LawBroken("Arguments stay as they are", detail)
         return reply["value"]
-
-
-def plain(value: Any) -> Any:
-    """Numbers that were drawn, without what they remember."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(plain, value))
-    return int(value) if type(value) is Size else value
 
 
 def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True) -> Outcome:
@@ -345,11 +325,7 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found: list[Broken | None] = []
-    for place, law in enumerate(exercise.laws):
-        last = found[-1] if found else None
-        unwritten = last is not None and last.why.name == UNWRITTEN
-        found.append(last if unwritten else first_broken(law, answer, [*questions, place]))
+    found = [first_broken(law, answer, [*questions, place]) for place, law in enumerate(exercise.laws)]
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
@@ -371,10 +347,17 @@ def arrays(value: Any) -> Any:
 
 def example_broken(answer: Answer) -> str:
     """How an answer breaks the statement's example; empty if it gives what is written there."""
-    names = {"np": np, answer.exercise.name: lambda *arguments: arrays(answer(*arguments))}
+    examples = doctest.DocTestParser().get_examples(answer.exercise.example)
+    nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
+    given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
+
+    def asked(*arguments: Any) -> Any:
+        return arrays(answer(*(next(given) if callable(a) else a for a in arguments)))
+
+    names = {"np": np, answer.exercise.name: asked}
     shown = {"array": np.array, "float32": np.float32}
     try:
-        for one in doctest.DocTestParser().get_examples(answer.exercise.example):
+        for one in examples:
             if not one.want:
                 exec(one.source, names)
                 continue
@@ -398,14 +381,10 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
     """The verdict with the smallest input that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
-    name, first, ended = broken.why.name, broken, False
+    name, first = broken.why.name, broken
 
     def again(remembered: Choices) -> Broken | None:
-        nonlocal ended
-        if ended:  # its time is up
-            return None
         found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
-        ended = found is not None and found.why.name == ENDED
         return found if found and found.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
@@ -456,7 +435,7 @@ def here(function: Any) -> Caller:
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            reply: dict[str, Any] = decode(*encode(call(function, arguments, rules)))
+            reply: dict[str, Any] = decode(encode(call(function, arguments, rules)))
         except WireError as error:
             return {"unusable": str(error)}
         return reply
@@ -476,7 +455,7 @@ def lines_of(name: str, value: Any) -> list[str]:
     Examples
     --------
     >>> lines_of("B", np.eye(1, 40))
-    ['B = np.full((1, 40), 0.)', 'B[0, 0] = 1.']
+    ['B = np.full((1, 40), 0.0)', 'B[0, 0] = 1.0']
     """
     if isinstance(value, np.ndarray) and value.size > 4 * SHORT:
         numbers, counts = np.unique(value, return_counts=True)
@@ -484,7 +463,7 @@ def lines_of(name: str, value: Any) -> list[str]:
         places = np.argwhere(value != usual).tolist()
         if len(places) <= SHORT:
             head = f"{name} = {literal(np.full(value.shape, usual))}"
-            return [head, *(f"{name}{place} = {literal(value[tuple(place)].item())}" for place in places)]
+            return [head, *(f"{name}{place} = {value[tuple(place)]}" for place in places)]
     return [f"{name} = {literal(value)}"]
 
 
@@ -494,26 +473,22 @@ def literal(value: Any) -> str:
     Examples
     --------
     >>> literal([np.array([[0.0, 1.5]]), 2])
-    '[np.array([[0., 1.5]]), 2]'
+    '[np.array([[0.0, 1.5]]), 2]'
     """
-    if isinstance(value, np.ndarray) and value.size and (value == value.flat[0]).all() and value.size > 4:
-        return f"np.full({value.shape}, {literal(value.flat[0].item())})"
-    if isinstance(value, np.ndarray) and value.size > LARGEST:
-        return f"...  # an array of shape {value.shape}"
-    if isinstance(value, np.ndarray) and value.size == 0:
+    with np.printoptions(override_repr=array_literal, legacy="1.25"):  # scalars without their types
+        return repr(value)
+
+
+def array_literal(value: np.ndarray) -> str:
+    """An array as Python, short where all its entries are the same."""
+    if value.size == 0:
         return f"np.zeros({value.shape})"
-    if isinstance(value, np.ndarray):
-        kind = "" if value.dtype in (np.float64, np.int64) else f", dtype=np.{value.dtype}"
-        return f"np.array({literal(value.tolist())}{kind})"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key!r}: {literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(literal, value))}]"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
-    if isinstance(value, float) and value == np.rint(value) and abs(value) < 1e15:
-        return repr(value + 0.0).removesuffix("0")
-    return repr(value)  # a function of ours shows its source
+    if value.size > 4 and (value == value.flat[0]).all():
+        return f"np.full({value.shape}, {value.flat[0]})"
+    if value.size > LARGEST:
+        return f"...  # an array of shape {value.shape}"
+    kind = "" if value.dtype in (np.float64, np.int64) else f", dtype=np.{value.dtype}"
+    return f"np.array({value.tolist()}{kind})"
 
 
 def plural(count: int, what: str) -> str:

@@ -17,8 +17,7 @@ from lora_np.checks import choice, whole_number
 from lora_np.exercises import checks
 from lora_np.exercises.asking import QUESTIONS, Answer, Exercise, Law, Lesson, Outcome, here, judge
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.mistakes import Mistake
-from lora_np.exercises.running import HEADER
+from lora_np.exercises.running import HEADER, Mistake
 
 DATA = Path(__file__).parent / "data"
 
@@ -165,8 +164,8 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     column_of_product: 0 of 1 point
       Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0
       This is what comes out with the first column of B only. Hint: Take the first column of ...
-      B = np.array([[0., 1.]])
-      A = np.array([[0.], [1.]])
+      B = np.array([[0.0, 1.0]])
+      A = np.array([[0.0], [1.0]])
       j = 0
       column_of_product(B, A, j)
     """
@@ -217,8 +216,6 @@ def read(name: str) -> Exercise:
     statement = [sections["Statement"], f"For example:\n\n{sections['Example']}"]
     if forbids := tuple(about.get("forbids", ())):
         statement.append(f"Not allowed here: {', '.join(forbids)}.")
-    if about.get("dtype") == "float64":
-        statement.append("Here float32 is too coarse: compute in float64.")
     laws = [Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()]
     hints = [" ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]]
     needs, solution = tuple(about.get("needs", ())), sections.get("Solution", "")

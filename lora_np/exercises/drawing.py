@@ -17,7 +17,7 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.mistakes import Asked
+from lora_np.exercises.running import Asked
 
 
 class Rejected(Exception):  # noqa: N818
@@ -63,10 +63,10 @@ class Draw:
     remembered: Choices | None = None
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
-    def whole(self, name: str, low: int, high: int) -> Size:
+    def whole(self, name: str, low: int, high: int, *, effort: float | None = None) -> Size:
         """A whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
-            reach = low + math.ceil((high - low) * self.effort)
+            reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
             value = int(self.rng.integers(low, reach + 1))
         else:
             value = min(max(self.remembered[name].value, low), high) if name in self.remembered else low
@@ -81,10 +81,7 @@ class Draw:
 
     def pick(self, name: str, options: Sequence[Any]) -> Any:
         """One of several; those that come first count as simpler, all are equally likely."""
-        effort, self.effort = self.effort, 1.0
-        place = self.whole(name, 0, len(options) - 1)
-        self.effort = effort
-        return options[place]
+        return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
         """Entries from ``low`` to ``high``: small whole numbers first, then any, and lines of zeros."""
@@ -99,7 +96,7 @@ class Draw:
                 value[common] = np.clip(old[common], low, high)
         axes = tuple(getattr(size, "name", "") for size in shape)
         self.drawn[name] = Drawn(value, simplest, axes)
-        return value.copy()
+        return value + 0.0  # a copy, and no zero of it has a sign
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
         """A real number: a small whole one first."""

@@ -74,23 +74,16 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     >>> [cell["id"] for cell in notebook(lesson)["cells"]][:5]
     ['title', 'imports', 'column_of_product-statement', 'column_of_product', 'column_of_product-check']
     """
-    text = opening(lesson, 'After an attempt, `exercises.solution("NAME")` explains how it can be done.')
-    cells = [markdown("title", text), code("imports", f"{HEADER}from lora_np import exercises")]
+    cells = [markdown("title", opening(lesson)), code("imports", f"{HEADER}from lora_np import exercises")]
     for number, exercise in enumerate(lesson.exercises, start=1):
         name = exercise.name
         cells += [markdown(f"{name}-statement", with_hints(exercise, number)), code(name, exercise.stub)]
         cells.append(code(f"{name}-check", f"exercises.check({name})"))
     if closing := lesson.closing:
-        cells += [markdown("closing", before_code(closing)), code("closing-code", code_in(closing))]
-    return {
-        "cells": cells,
-        "metadata": {
-            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-            "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
-        },
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
+        text = closing.partition("\n```python")[0]
+        cells += [markdown("closing", text), code("closing-code", code_in(closing))]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
@@ -127,34 +120,31 @@ def code(name: str, text: str) -> dict[str, Any]:
 
 
 def script(lesson: Lesson) -> str:
-    """The same as a script in percent format, with the hints at its end."""
-    text = opening(lesson, "After an attempt: `lora-np exercises solution NAME`.")
-    advice = f"In a terminal: `lora-np exercises check {lesson.stem}.py`. Hints are at the end."
-    blocks, hints = [commented(f"{text}\n\n{advice}"), HEADER], "## Hints"
+    """The same cells as a script in percent format, without the checks, and with all hints at its end."""
+    blocks = []
+    for cell in notebook(lesson)["cells"]:
+        text = "".join(cell["source"]).partition("\n\n<details>")[0].rstrip()
+        if cell["cell_type"] == "markdown":
+            blocks.append(f"# %% [markdown]\n{commented(text)}\n")
+        elif not cell["id"].endswith("-check"):
+            blocks.append(f"# %%\n{text}\n")
+    hints = "## Hints"
     for number, exercise in enumerate(lesson.exercises, start=1):
-        blocks += [commented(f"{heading(exercise, number)}\n\n{exercise.statement}"), exercise.stub]
         hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(f"- {hint}" for hint in exercise.hints)
-    if lesson.closing:
-        blocks += [commented(before_code(lesson.closing)), code_in(lesson.closing)]
-    blocks.append(commented(hints))
-    marks = (" [markdown]" * block.startswith("#") for block in blocks)
-    return "\n".join(f"# %%{mark}\n{block.rstrip()}\n" for mark, block in zip(marks, blocks, strict=True))
+    return "\n".join([*blocks, f"# %% [markdown]\n{commented(hints)}\n"])
 
 
-def before_code(markdown: str) -> str:
-    return markdown.partition("\n```python")[0]
-
-
-def opening(lesson: Lesson, explained: str) -> str:
-    """What to do; ``explained`` if there are solutions to read, which a course may leave out."""
-    text = (
+def opening(lesson: Lesson) -> str:
+    """What to do, and where it is explained, unless the course leaves its solutions out."""
+    explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
+    return (
         f"# Exercises: {lesson.title}\n\n"
         f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
         "`...` of each, and check it: the check tries your function on inputs from small to large, and "
         "shows the smallest that it finds wrong. Each law that holds earns its points. Any right answer "
-        "passes, with loops or without, in float64 or float32."
-    )
-    return f"{text} {explained}" if any(exercise.solution for exercise in lesson.exercises) else text
+        "passes, with loops or without, in float64 or float32. In a terminal, "
+        f"`lora-np exercises check {lesson.stem}.py` checks the script, whose end has the hints."
+    ) + explained * bool(lesson.exercises[0].solution)
 
 
 def heading(exercise: Exercise, number: int) -> str:

@@ -33,10 +33,6 @@ class LawBroken(AssertionError):  # noqa: N818
         self.name = name
         self.detail = detail
 
-    def _render_traceback_(self) -> list[str]:
-        """Let IPython print only the law: where in the check it was broken does not help a student."""
-        return [str(self)]
-
 
 def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
     """Raise `LawBroken` unless ``holds``.

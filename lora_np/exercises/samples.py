@@ -1,13 +1,10 @@
-"""Inputs that several laws draw: matrices with a given spectrum, scales, functions."""
+"""Inputs that several laws draw: matrices with a given spectrum, scales."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike
-from lora_np.exercises.asking import literal
 from lora_np.exercises.drawing import Draw
 
 
@@ -54,28 +51,3 @@ def independent(draw: Draw, name: str, d: int, k: int) -> Array:
     np.fill_diagonal(R, draw.array(f"diagonal of {name}", min(d, k), low=1))
     product: Array = scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R
     return product
-
-
-class Function:
-    """A function for students to call, which shows itself as code.
-
-    Parameters
-    ----------
-    source : str
-        A lambda.
-    **names : object
-        What the lambda refers to, in the order in which it is written down.
-    """
-
-    def __init__(self, source: str, **names: Any) -> None:
-        self.source = source
-        self.names = names
-        self.function = eval(source, {"np": np, **names})
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-    def __repr__(self) -> str:
-        given = ", ".join(f"{name}={literal(value)}" for name, value in self.names.items())
-        head, _, body = self.source.partition(":")
-        return f"{head}, {given}:{body}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
+from base64 import b64decode, b64encode
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,27 +22,21 @@ class WireError(ValueError):
     """
 
 
-class Remote:
-    """A function that lives on the other side, known there by its number.
-
-    Parameters
-    ----------
-    number : int
-        Its place among the functions of a call.
+class Source(str):
+    """The code of a function that an answer is given: text, until `call` makes it.
 
     Examples
     --------
-    >>> document, _ = encode([0.1, Remote(2)])  # a number, and the third function
-    >>> document
-    [0.1, {'function': 2}]
+    >>> encode([0.1, Source("lambda x: 2 * x")])
+    [0.1, {'function': 'lambda x: 2 * x'}]
     """
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __repr__(self) -> str:
+        return str(self)
 
 
-def encode(thing: Any) -> tuple[Any, bytes]:
-    """What JSON can say, and bytes: arrays become their dtype, shape and place among the bytes.
+def encode(thing: Any) -> Any:
+    """What JSON can say: an array becomes its dtype, its shape, and its bytes in base 64.
 
     Parameters
     ----------
@@ -50,10 +45,8 @@ def encode(thing: Any) -> tuple[Any, bytes]:
 
     Returns
     -------
-    document : Any
+    Any
         For ``json.dumps``.
-    arrays : bytes
-        All arrays, one after the other.
 
     Raises
     ------
@@ -62,50 +55,46 @@ def encode(thing: Any) -> tuple[Any, bytes]:
 
     Examples
     --------
-    >>> document, arrays = encode(("B", np.array([1.0, 2.0])))
-    >>> document, len(arrays)
-    ({'tuple': ['B', {'array': '<f8', 'shape': [2], 'start': 0}]}, 16)
+    >>> encode(("B", np.array([1, 2], dtype="u1")))
+    {'tuple': ['B', {'array': '|u1', 'shape': [2], 'bytes': 'AQI='}]}
     """
-    arrays = bytearray()
-
-    def part(thing: Any) -> Any:
-        if thing is None or type(thing) in (bool, int, float, str):
-            return thing
-        if isinstance(thing, (np.ndarray, np.generic)):
-            array, start = np.asarray(thing), len(arrays)
-            if array.dtype.kind not in "biufc":
-                raise WireError(f"an array of dtype {array.dtype} is not made of numbers")
-            arrays.extend(array.tobytes())
-            return {"array": array.dtype.str, "shape": list(array.shape), "start": start}
-        if isinstance(thing, Remote):
-            return {"function": thing.number}
-        if isinstance(thing, (list, tuple)):
-            items = list(map(part, thing))
-            return {"tuple": items} if isinstance(thing, tuple) else items
-        if isinstance(thing, dict):
-            if not all(isinstance(key, (str, int, float)) for key in thing):
-                raise WireError("the keys of a dict must be strings or numbers")
-            return {"dict": [[part(key), part(value)] for key, value in thing.items()]}
-        kind = type(thing)
-        raise WireError(f"{kind.__module__}.{kind.__qualname__} is neither a number nor an array")
-
-    return part(thing), bytes(arrays)
+    if isinstance(thing, (np.ndarray, np.generic)):
+        array = np.asarray(thing)
+        if array.dtype.kind not in "biufc":
+            raise WireError(f"an array of dtype {array.dtype} is not made of numbers")
+        content = b64encode(array.tobytes()).decode("ascii")
+        return {"array": array.dtype.str, "shape": list(array.shape), "bytes": content}
+    if isinstance(thing, Source):
+        return {"function": str(thing)}
+    if thing is None or isinstance(thing, (int, float, str)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        items = list(map(encode, thing))
+        return {"tuple": items} if isinstance(thing, tuple) else items
+    if isinstance(thing, dict):
+        if not all(isinstance(key, (str, int, float)) for key in thing):
+            raise WireError("the keys of a dict must be strings or numbers")
+        return {"dict": [[encode(key), encode(value)] for key, value in thing.items()]}
+    kind = type(thing)
+    raise WireError(f"{kind.__module__}.{kind.__qualname__} is neither a number nor an array")
 
 
-# The limits of an answer. Each number is checked before memory is allocated for it: an answer of a few
-# bytes can ask for a thousand times more (arrays that share bytes, text that NumPy pads to the longest).
+# The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text to the
+# longest, and a few digits can ask for any size.
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
-def decode(document: Any, arrays: bytes) -> Any:
-    """The opposite of `encode`: a document of JSON and the bytes of its arrays.
+def decode(document: Any, depth: int = 0, *, functions: bool = False) -> Any:
+    """The opposite of `encode`.
 
     Parameters
     ----------
     document : Any
         As ``json.loads`` gives it.
-    arrays : bytes
-        All arrays, one after the other.
+    depth : int
+        In how many lists it is.
+    functions : bool
+        Whether it may hold the code of functions: never if a submission wrote it.
 
     Returns
     -------
@@ -116,46 +105,35 @@ def decode(document: Any, arrays: bytes) -> Any:
     ------
     WireError
         If it is not what `encode` writes, or too large: more than 32 axes, text of more than 10,000
-        characters, lists in lists deeper than 100, or arrays that together take more bytes than there are.
+        characters, or lists in lists deeper than 100.
 
     Examples
     --------
-    >>> decode(*encode({"rank": 2, "B": np.eye(1, 2)}))
+    >>> decode(encode({"rank": 2, "B": np.eye(1, 2)}))
     {'rank': 2, 'B': array([[1., 0.]])}
     """
-    left = len(arrays)
+    if depth > DEPTH:
+        raise WireError(f"an answer may be {DEPTH} lists deep")
+    if isinstance(document, str) and len(document) > TEXT:
+        raise WireError(f"text may have {TEXT:,} characters, got {len(document):,}")
+    inner = partial(decode, depth=depth + 1, functions=functions)
+    if isinstance(document, list):
+        return list(map(inner, document))
+    if not isinstance(document, dict):
+        return document
+    if "array" in document:
+        return array_of(document["array"], document["shape"], document["bytes"])
+    if functions and "function" in document:
+        return Source(inner(document["function"]))
+    if "tuple" in document:
+        return tuple(map(inner, document["tuple"]))
+    return {inner(key): inner(item) for key, item in document["dict"]}
 
-    def value(part: Any, depth: int) -> Any:
-        if depth > DEPTH:
-            raise WireError(f"an answer may be {DEPTH} lists deep")
-        if isinstance(part, str) and len(part) > TEXT:
-            raise WireError(f"text may have {TEXT:,} characters, got {len(part):,}")
-        if isinstance(part, list):
-            return [value(item, depth + 1) for item in part]
-        if not isinstance(part, dict):
-            return part
-        if "array" in part:
-            return array(part["array"], part["shape"], part["start"])
-        if "function" in part:
-            return Remote(int(part["function"]))
-        if "tuple" in part:
-            return tuple(value(item, depth + 1) for item in part["tuple"])
-        return {value(key, depth + 1): value(item, depth + 1) for key, item in part["dict"]}
 
-    def array(kind: Any, shape: Any, start: Any) -> Any:
-        nonlocal left
-        if not isinstance(kind, str) or not isinstance(shape, list) or len(shape) > AXES:
-            raise WireError(f"an array has a dtype and at most {AXES} axes")
-        # Not left to NumPy, which makes structures of any size from text, and passes that text to Python.
-        if not re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind) or not all(
-            type(n) is int and 0 <= n < ITEMS for n in (*shape, start)
-        ):
-            raise WireError("an array of numbers has a numeric dtype and a shape of whole numbers")
-        dtype, count = np.dtype(kind), math.prod(shape)
-        left -= count * dtype.itemsize
-        if left < 0:
-            raise WireError("arrays may take no more bytes than were sent")
-        found = np.frombuffer(arrays, dtype, count, start) if count else np.empty(0, dtype)
-        return found.reshape(shape).copy()[()]
-
-    return value(document, 0)
+def array_of(kind: str, shape: list[int], content: str) -> Any:
+    # Not left to NumPy, which makes structures of any size from text, and passes that text to Python.
+    numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
+    if not numeric or len(shape) > AXES or not all(type(n) is int and 0 <= n < ITEMS for n in shape):
+        raise WireError(f"an array of numbers has a numeric dtype, and at most {AXES} axes, each a number")
+    found = np.frombuffer(b64decode(content), kind) if content else np.empty(0, kind)
+    return found.reshape(shape).copy()[()]

@@ -6,6 +6,5 @@ with on_demand(globals()):
     from lora_np.grading.assignments import nbgrader as nbgrader
     from lora_np.grading.classroom import Grades as Grades, check_out as check_out, grade as grade
     from lora_np.grading.confine import Limits as Limits
-    from lora_np.grading.repository import alternative as alternative, mistake as mistake
     from lora_np.grading.roster import read_roster as read_roster
     from lora_np.grading.submissions import Report as Report, check_file as check_file

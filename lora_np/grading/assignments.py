@@ -1,4 +1,4 @@
-"""A course for nbgrader: students' notebooks, marked and with solutions, and pages of solutions."""
+"""A course for nbgrader: students' notebooks, marked and with solutions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import Lesson, heading, lessons, notebook, notebook_text, solution
+from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
 HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
@@ -25,7 +25,7 @@ c.ExecutePreprocessor.timeout = 120
 
 
 def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[Path]]:
-    """Write a course for nbgrader: its settings, an assignment for each lesson, and a page of solutions.
+    """Write a course for nbgrader: its settings, and an assignment for each lesson.
 
     Parameters
     ----------
@@ -54,12 +54,11 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
     >>> folder = Path(tempfile.mkdtemp())
     >>> written, _ = nbgrader(folder, [1])
     >>> [path.relative_to(folder).as_posix() for path in written]
-    ['nbgrader_config.py', 'source/01-see-rank/01-see-rank.ipynb', 'solutions/01-see-rank.md']
+    ['nbgrader_config.py', 'source/01-see-rank/01-see-rank.ipynb']
     """
     files = {folder / "nbgrader_config.py": CONFIG}
     for lesson in lessons(numbers):
         files[folder / "source" / lesson.stem / f"{lesson.stem}.ipynb"] = teacher_notebook(lesson)
-        files[folder / "solutions" / f"{lesson.stem}.md"] = solution_page(lesson)
     return write_new(files)
 
 
@@ -87,14 +86,6 @@ outcome.points
         check["source"] += hidden.splitlines(keepends=True)
         check["metadata"]["nbgrader"] = marks_of(f"{name}-check", points=exercise.points)
     return notebook_text(content)
-
-
-def solution_page(lesson: Lesson) -> str:
-    """Each exercise with its explained solution, as Markdown."""
-    parts = [f"# Solutions: {lesson.title}"]
-    for number, exercise in enumerate(lesson.exercises, start=1):
-        parts += [heading(exercise, number), exercise.statement, solution(exercise.name)]
-    return "\n\n".join(parts) + "\n"
 
 
 def marks_of(name: str, *, solution: bool = False, points: int | None = None) -> dict[str, Any]:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 
-from lora_np.exercises import WireError
-from lora_np.grading.wire import receive, send
+from lora_np.grading.wire import LARGE, receive, send
 
 TICK = 0.05  # seconds between checks of the clock
 STARTING = 60.0  # seconds for Python and NumPy, on a slow and busy machine
@@ -33,8 +32,9 @@ class Ended(Exception):  # noqa: N818
 class Channel:
     """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends it.
 
-    Its output is read, and dropped beyond the first 2,000 characters; messages wait in a short queue, so a
-    process that floods its pipe is stopped by the pipe.
+    Messages are read when they are waited for, so a process that floods its pipe is stopped by the pipe; a
+    watch kills it at its deadline, so no read or write here can hang. Its output is read, and dropped beyond
+    the first 2,000 characters.
     """
 
     def __init__(self, module: str, environment: Callable[[Path], Mapping[str, str]]) -> None:
@@ -43,36 +43,21 @@ class Channel:
         folder.mkdir()
         folder.parent.chmod(0o711)
         command = [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()]
-        pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self.process: Any = subprocess.Popen(
-            command, cwd=folder, env=environment(folder), start_new_session=True, **pipes
-        )
-        self.received: queue.Queue[Any] = queue.Queue(maxsize=4)
-        self.to_send: queue.Queue[Any] = queue.Queue()
+        options: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        options |= {"cwd": folder, "env": environment(folder), "start_new_session": True}
+        self.process: Any = subprocess.Popen(command, **options)
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
-        self.threads = [Thread(target=work, daemon=True) for work in (self.read, self.write, self.listen)]
+        self.deadline = inf  # of the message that is waited for
+        self.threads = [Thread(target=work, daemon=True) for work in (self.watch, self.listen)]
         for thread in self.threads:
             thread.start()
 
-    def read(self) -> None:
-        while not self.over.is_set():
-            try:
-                message = receive(self.process.stdout)
-            except (EOFError, WireError, OSError, ValueError, MemoryError):
-                message = None
-            while not self.over.is_set():
-                with contextlib.suppress(queue.Full):
-                    self.received.put(message, timeout=TICK)
-                    break
-            if message is None:
-                return
-
-    def write(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while (message := self.to_send.get()) is not None:
-                send(self.process.stdin, message)
+    def watch(self) -> None:
+        while not self.over.wait(TICK):
+            if self.clock() >= self.deadline:
+                self.kill_group()
 
     def listen(self) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -86,16 +71,23 @@ class Channel:
             self.kept_waiting = int(waited) / 1e9
         return time.monotonic() - self.kept_waiting
 
-    def message(self, deadline: float) -> dict[str, Any]:
-        """The next message; `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense."""
+    def message(self, deadline: float, request: Any = None) -> dict[str, Any]:
+        """The next message, once ``request`` is sent.
+
+        `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense.
+        """
+        self.deadline = deadline
         # Not even messages that are already there once the time is over: they may never end.
-        while (left := deadline - self.clock()) > 0:
-            with contextlib.suppress(queue.Empty):
-                message = self.received.get(timeout=left)
+        with contextlib.suppress(EOFError, OSError, ValueError, MemoryError):
+            if self.clock() < deadline:
+                if request is not None:
+                    send(self.process.stdin, request, LARGE)
+                message = receive(self.process.stdout)
+                self.deadline = inf
                 if isinstance(message, dict):
                     return message
-                raise self.end("it stopped, or wrote to the grader's pipe")
-        raise self.end("it took too long")
+        late = self.clock() >= deadline
+        raise self.end("it took too long" if late else "it stopped, or wrote to the grader's pipe")
 
     @property
     def printed(self) -> str:
@@ -114,19 +106,21 @@ class Channel:
         if self.over.is_set():
             return
         self.over.set()
+        self.kill_group()
+        for thread in self.threads:
+            thread.join(timeout=1.0)
+        self.process.wait()  # now that no other thread can send a signal to its number
+        with contextlib.suppress(OSError), self.process:  # which closes its pipes
+            pass
+        with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
+            self.place.cleanup()
+
+    def kill_group(self) -> None:
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
-        self.process.wait()
-        self.to_send.put(None)
-        for thread in self.threads:
-            thread.join(timeout=1.0)
-        with contextlib.suppress(OSError), self.process:  # which closes its pipes
-            pass
-        with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
-            self.place.cleanup()
 
 
 def import_path() -> list[str]:

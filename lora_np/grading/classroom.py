@@ -6,10 +6,9 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy as np
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
-from lora_np.grading.confine import Limits
+from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.judge import judged
 from lora_np.grading.roster import Row, broken_laws, by_roster, gradebook, part_of, read_roster
 from lora_np.grading.sandbox import Sandbox
@@ -85,10 +84,11 @@ class Grades:
 
     @property
     def table(self) -> Table:
-        """A row for each student."""
+        """A row for each student; below, what was hard, limits that did not hold, and files not judged."""
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
         asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
-        notes = [asked, *self.hard(), *self.warnings()]
+        missing = [f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()]
+        notes = [asked, *self.hard(), *missing, *(f"{file}: {why}" for file, why in self.failures.items())]
         return Table(["student", "points", "of", "state"], rows, notes=notes)
 
     def hard(self) -> list[str]:
@@ -97,13 +97,6 @@ class Grades:
         hard = [f"{name} ({n})" for name, n in solved.items() if 2 * n < len(self.reports)]
         told = f"Solved by fewer than half of {plural(len(self.reports), 'student')}: {', '.join(hard)}."
         return [told] if hard else []
-
-    def warnings(self) -> list[str]:
-        """Warnings for the teacher: limits that did not hold, and files that could not be judged."""
-        return [
-            *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
-            *(f"{file}: {why}" for file, why in self.failures.items()),
-        ]
 
     @property
     def failures(self) -> dict[str, str]:
@@ -127,10 +120,7 @@ class Grades:
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
             for exercise in lesson.exercises:
-                outcome = self.outcome(student, exercise)
-                points = f"{outcome.points} of {exercise.points}"
-                lines += [f"**{exercise.title}** (`{exercise.name}`): {points}", ""]
-                lines += [quoted(text) for one in outcome.broken for text in (one.message, one.call) if text]
+                lines += [f"**{exercise.title}**", "", quoted(self.outcome(student, exercise).text)]
         for file in self.reports[student]:
             if problems := [text for text in (file.failure, *file.problems) if text]:
                 lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(problems))]
@@ -161,7 +151,7 @@ def grade(
     only: Sequence[str] = (),
     roster: Path | None = None,
     rng: np.random.Generator | int | None = None,
-    limits: Limits | None = None,
+    limits: Limits = USUAL,
     jobs: int | None = None,
     progress: bool = False,
 ) -> Grades:
@@ -215,7 +205,6 @@ def grade(
     >>> grade(folder, only=["lora_count"], rng=0, jobs=1).table.rows
     (('alice', 1, 1, ''),)
     """
-    limits = Limits() if limits is None else limits
     beyond = partial(HandedIn, failure=f"Only {MOST} files of one student are graded.")
     students = {
         name: [*map(look_at, paths[:MOST]), *map(beyond, paths[MOST:])]
@@ -255,7 +244,7 @@ def grade(
 
 
 def check_out(path: Path, submissions: Path) -> None:
-    """Refuse an output path that would overwrite a file, or fail once the grades are ready.
+    """Refuse an output path that would overwrite a file.
 
     Parameters
     ----------
@@ -283,9 +272,6 @@ def check_out(path: Path, submissions: Path) -> None:
         raise ValueError(f"grades must not be written among the submissions in {submissions}, got {path}")
     if path.exists() and not is_table_of_grades(path):
         raise ValueError(f"{path} exists and is not a table of grades; name another file")
-    folder = next(parent for parent in path.parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ValueError(f"grades must go where files can be written, but {folder} cannot be written")
 
 
 def is_table_of_grades(path: Path) -> bool:
@@ -313,18 +299,16 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
     readable: dict[str, list[Path]] = {}
     for name, found in students.items():
-        readable[unused(readable_name(name), readable)] = found
+        shown = readable_name(name)
+        while shown in readable:  # names that differ on disk may look the same
+            shown += "'"
+        readable[shown] = found
     return readable
 
 
 def readable_name(name: str) -> str:
     """The name of a file as text, for any bytes."""
     return printable(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\n", " ")
-
-
-def unused(name: str, taken: Container[str]) -> str:
-    """``name``, perhaps with a number appended: names that differ on disk may look the same."""
-    return next(found for i in count(1) if (found := name if i == 1 else f"{name} ({i})") not in taken)
 
 
 @dataclass(frozen=True)

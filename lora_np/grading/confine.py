@@ -32,9 +32,9 @@ import numpy as np
 
 from lora_np.checks import number, whole_number
 from lora_np.exercises import DATA
-from lora_np.grading.repository import FOLDER
 
 NOBODY = 65534
+ANSWERS = Path(__file__).parents[2] / "exercises"  # wrong and right ones, in a copy of the repository
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class Limits:
         for name in ("total_seconds", "student_seconds"):
             number(name, getattr(self, name), minimum=0, maximum=7 * 86_400, open_minimum=True)
         whole_number("memory", self.memory, maximum=2**50)
+
+
+USUAL = Limits()
 
 
 def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
@@ -140,8 +143,6 @@ def signal_the_parent() -> None:
 
 def die_with(parent: int) -> None:
     """Have the kernel end this process when its parent ends, for whatever reason."""
-    if sys.platform != "linux":
-        raise OSError("needs Linux")
     prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         raise SystemExit("the grader has ended")
@@ -159,7 +160,7 @@ def become_nobody(*, may_read: bool) -> None:
     if may_read:
         read_search = 1 << 2  # CAP_DAC_READ_SEARCH, and no other
         rights = struct.pack("6I", read_search, read_search, 0, 0, 0, 0)
-        checked(ctypes.CDLL(None, use_errno=True).capset(struct.pack("Ii", 0x20080522, 0), rights))
+        checked(linux().capset(struct.pack("Ii", 0x20080522, 0), rights))
 
 
 def address_space(beyond: int) -> int:
@@ -198,22 +199,18 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
 READ = 0b1101  # execute, read file, read folder
 LIST = 0b1000  # read folder: the names of its files
+READ_AND_WRITE = 0b110  # a file
 ON_A_FILE = 0b1100000000000111  # the rights that a file, not a folder, can have
 SCOPED = 0b11  # abstract sockets, signals
 
 
 def landlock() -> None:
-    if sys.platform != "linux":
-        raise OSError("needs Linux")
     version = syscall(444, None, 0, 1)
     rights = (1 << max(n for v, n in ALL_RIGHTS if v <= version)) - 1
     attributes = struct.pack("QQQ", rights, 0, SCOPED if version >= 6 else 0)
     ruleset = syscall(444, attributes, 24 if version >= 6 else 8, 0)
-    allow(ruleset, Path("."), READ & rights)
     for path, right in readable():
         allow(ruleset, path, right & rights)
-    for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
-        allow(ruleset, Path(device), 0b110)
     no_new_privileges()
     syscall(446, ruleset, 0)
     os.close(ruleset)
@@ -229,7 +226,9 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Where Python and its packages live, without solutions and laws."""
+    """Where Python and its packages live, without solutions and laws; devices may also be written to."""
+    yield from ((Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom"))
+    yield Path("."), READ
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
     packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
@@ -237,7 +236,7 @@ def readable() -> Iterator[tuple[Path, int]]:
     # The package that runs need not be the only copy: a checkout may be first in the path of an environment.
     exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
     hidden = {(place / name).resolve() for place in (DATA.parent, *exercises) for name in ("data", "checks")}
-    hidden = {place for place in {*hidden, FOLDER.resolve()} if place.exists()}
+    hidden = {place for place in {*hidden, ANSWERS.resolve()} if place.exists()}
     for path in (*map(Path, (*system, *python, *packages)), Path(__file__).parents[1]):
         yield from around(path.resolve(), hidden)
 
@@ -291,7 +290,7 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050001  # the second: errno EPERM
 
 
 def seccomp() -> None:
-    if sys.platform != "linux" or platform.machine() not in MACHINES or sys.byteorder != "little":
+    if platform.machine() not in MACHINES or sys.byteorder != "little":
         raise OSError("needs Linux on x86_64 or aarch64")
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
@@ -325,13 +324,19 @@ def no_new_privileges() -> None:
 
 def prctl(option: int, *arguments: int) -> None:
     values = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    checked(ctypes.CDLL(None, use_errno=True).prctl(option, *values))
+    checked(linux().prctl(option, *values))
 
 
 def syscall(number: int, *arguments: Any) -> int:
     # Whole numbers as longs: a variadic function does not say how wide its arguments are.
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return checked(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *values))
+    return checked(linux().syscall(ctypes.c_long(number), *values))
+
+
+def linux() -> Any:
+    if sys.platform != "linux":
+        raise OSError("needs Linux")
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def checked(result: int) -> int:

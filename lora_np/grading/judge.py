@@ -1,8 +1,8 @@
 """The judge: a process for one submission's checks, which may fail without harm to the grades of others.
 
-It runs the submission in another process (`Sandbox`), asks the questions, and reports each exercise as soon
-as it is decided. It is our code, but what it decodes and compares comes from a stranger: so it limits its own
-memory, its time is limited, and it ends when the supervisor ends.
+It runs the submission in another process (`Sandbox`), asks the questions, and reports. It is our code, but
+what it decodes and compares comes from a stranger: so it limits its own memory, its time is limited, and it
+ends when the supervisor ends.
 """
 
 from __future__ import annotations
@@ -12,73 +12,59 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import Outcome, exercise
+from lora_np.exercises import Outcome, Verdict, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
 from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
-from lora_np.grading.wire import receive, send
+from lora_np.grading.wire import LARGE, receive, send
 
-MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take: sixteen times the largest message
+MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take
 SLACK = 4  # multiple of a file's time limit, by the clock
-TELLING = 10.0  # seconds for the report of what was decided, once the submission's time is over
 
 
 def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> Report:
-    """The report on one file, from a judge in a separate process.
-
-    If the judge fails, whatever it has reported so far counts, and every other exercise says why it has no
-    points.
-    """
+    """The report on one file, from a judge in a separate process; if the judge fails, it says why."""
     began = time.monotonic()
-    report = Report(path, {})
     name = os.fsencode(path.resolve()).hex()
     order: dict[str, Any] = {"path": name, "exercises": list(exercises), "questions": list(questions)}
     order |= {"limits": astuple(limits), "parent": os.getpid()}
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
-        channel.to_send.put(order)
-        # By the clock, where the processes of the file may have to wait for others.
-        deadline = channel.clock() + SLACK * limits.total_seconds + STARTING + TELLING
         try:
-            while "seconds" not in (message := channel.message(deadline)):
-                told = Outcome.from_dict(exercise(message["exercise"]), message)
-                report.outcomes[told.exercise.name] = told
+            # By the clock, where the processes of the file may have to wait for others.
+            found = channel.message(channel.clock() + SLACK * limits.total_seconds + STARTING, order)
         finally:
             channel.kill()
-        report = replace(report, **message)
+        verdicts = {name: [Verdict(**one) for one in told] for name, told in found.pop("verdicts").items()}
+        outcomes = {name: Outcome(exercise(name), tuple(told)) for name, told in verdicts.items()}
+        return Report(path, outcomes, **found)
     except (Ended, OSError, KeyError, TypeError, ValueError) as error:
         failure = f"This file could not be judged to its end: {error}"
-        report = replace(report, failure=failure, seconds=time.monotonic() - began)
-    for name in exercises:
-        report.outcomes.setdefault(name, Outcome.failed(exercise(name), report.failure))
-    return report
+        return Report(path, {}, failure=failure, seconds=time.monotonic() - began)
 
 
 def main() -> None:
     """Receive what to judge, judge it, and report."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    order = receive(requests)
+    order = receive(requests, trusted=True)
     if sys.platform == "linux":
         die_with(order["parent"])
     limits = Limits(*order["limits"])
     limit_resources(limits)
     path = Path(os.fsdecode(bytes.fromhex(order["path"])))
     exercises = [exercise(name) for name in order["exercises"]]
-
-    def tell(outcome: Outcome) -> None:
-        send(replies, outcome.to_dict())
-
     try:
-        report = check_file(path, exercises, questions=order["questions"], limits=limits, told=tell)
+        report = check_file(path, exercises, questions=order["questions"], limits=limits)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
-    more = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
-    send(replies, {**more, "seconds": report.seconds + time.process_time()})
+    found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
+    found["verdicts"] = {name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()}
+    send(replies, {**found, "seconds": report.seconds + time.process_time()}, LARGE)
 
 
 def limit_resources(limits: Limits) -> None:

@@ -11,17 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from math import inf
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from lora_np.exercises import Remote
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
-from lora_np.grading.confine import Limits
+from lora_np.grading.confine import USUAL, Limits
 
 DROPPED = 5  # cells that hang or end the process; a file with more is not run
-NONE: Mapping[str, Any] = MappingProxyType({})  # rules
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
@@ -46,9 +43,9 @@ class Sandbox:
         Seconds that are left for the file.
     """
 
-    def __init__(self, cells: Sequence[str], limits: Limits | None = None) -> None:
+    def __init__(self, cells: Sequence[str], limits: Limits = USUAL) -> None:
         self.cells = {number: cell for number, cell in enumerate(cells, start=1) if cell.strip()}
-        self.limits = Limits() if limits is None else limits
+        self.limits = limits
         self.left = self.limits.total_seconds
         self.problems: dict[int, str] = {}
         self.missing: dict[str, str] = {}
@@ -76,11 +73,11 @@ class Sandbox:
         """The deadline on the process's clock; never beyond the time left for the whole file."""
         return process.clock() + min(seconds, self.left)
 
-    def message(self, process: Channel, deadline: float) -> dict[str, Any]:
+    def message(self, process: Channel, deadline: float, request: Any = None) -> dict[str, Any]:
         """The next message; waiting counts towards the file's time."""
         began = process.clock()
         try:
-            return process.message(deadline)
+            return process.message(deadline, request)
         finally:
             self.left -= max(0.0, process.clock() - began)
 
@@ -99,9 +96,9 @@ class Sandbox:
             if self.left <= 0:
                 raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
             self.process = process = Channel("child", environment)
-            process.to_send.put(self.settings(Path(process.place.name, "secret")))
+            settings = self.settings(Path(process.place.name, "secret"))
             try:
-                self.missing = self.message(process, self.deadline(process, STARTING))["limits"]
+                self.missing = self.message(process, self.deadline(process, STARTING), settings)["limits"]
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
@@ -123,39 +120,29 @@ class Sandbox:
         return self.process
 
     def call(
-        self, name: str, arguments: Sequence[Any], rules: Mapping[str, Any] = NONE, *, seconds: float = inf
+        self,
+        name: str,
+        arguments: Sequence[Any],
+        rules: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = inf,
     ) -> dict[str, Any]:
         """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
         seconds = min(seconds, self.limits.seconds)
-        functions = [a for a in arguments if callable(a)]
-        places = iter(range(len(functions)))
-        over_there = [Remote(next(places)) if callable(a) else a for a in arguments]
         self.calls += 1
-        request = {"call": name, "arguments": over_there, "rules": dict(rules), "number": self.calls}
+        request = {"call": name, "arguments": arguments, "rules": rules or {}, "number": self.calls}
         try:
             if min(seconds, self.left) <= 0:
                 raise Ended("it took too long")
             process = self.running()
-            process.to_send.put(request)
             deadline = self.deadline(process, seconds)
-            while True:
+            message = self.message(process, deadline, request)
+            while message.get("to") != self.calls:  # written by an earlier call, which has its own verdict
                 message = self.message(process, deadline)
-                if message.get("to") != self.calls:
-                    continue  # written by an earlier call, which has its own verdict
-                if "ask" not in message:
-                    return message
-                process.to_send.put(reply_to(message, functions))
+            return message
         except Ended as ended:
             self.stop()
             return {"error": str(ended), "kind": "Ended"}
-
-
-def reply_to(message: dict[str, Any], functions: Sequence[Any]) -> dict[str, Any]:
-    """The value of the function that the submission calls. The grader goes on, whatever it asks for."""
-    try:
-        return {"value": functions[message["ask"]](*message["arguments"])}
-    except Exception as error:
-        return {"error": f"the function that was given to yours: {type(error).__name__}: {error}"[:500]}
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_np.exercises import QUESTIONS, Exercise, Outcome, judge, lessons, plural
 from lora_np.grading.channel import Ended
-from lora_np.grading.confine import Limits
+from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
@@ -70,14 +70,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {
-            "file": printable(str(self.path)),
-            "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
-            "problems": self.problems,
-            "limits not enforced": self.missing,
-            "printed": self.printed,
-            "failure": self.failure,
-        }
+        answers = [outcome.to_dict() for outcome in self.outcomes.values()]
+        said = {"problems": self.problems, "limits not enforced": self.missing, "printed": self.printed}
+        return {"file": printable(str(self.path)), "exercises": answers, **said, "failure": self.failure}
 
 
 def check_file(
@@ -85,8 +80,7 @@ def check_file(
     exercises: Sequence[Exercise] = (),
     *,
     questions: Sequence[int] = QUESTIONS,
-    limits: Limits | None = None,
-    told: Callable[[Outcome], object] | None = None,
+    limits: Limits = USUAL,
 ) -> Report:
     """Check all exercises that a notebook or script has an answer to, in a separate process.
 
@@ -99,9 +93,7 @@ def check_file(
     questions : sequence of int
         What the inputs are drawn from; by default those that students see.
     limits : Limits, optional
-        By default those of `Limits`.
-    told : callable, optional
-        Called with each outcome as soon as it is known.
+        By default those that `Limits` has.
 
     Returns
     -------
@@ -129,31 +121,24 @@ def check_file(
     >>> check_file(path).passed
     True
     """
-    limits = Limits() if limits is None else limits
     cells = cells_of(path)
     exercises = exercises or defined_in(cells)
     if not exercises:
-        raise ValueError(f"{path} defines no function that an exercise asks for; {reason(cells, limits)}")
+        raise ValueError(f"{path} defines no function that an exercise asks for: see lora-np exercises list")
     box = Sandbox(cells, limits)
     outcomes, failure = {}, ""
     try:
         with box:
             for one in exercises:
-                outcomes[one.name] = outcome = bounded(outcome_of(one, box, cells, questions))
-                if told is not None:
-                    told(outcome)
+                outcomes[one.name] = bounded(outcome_of(one, box, cells, questions))
     except Ended as ended:
         failure = printable(str(ended))
     for one in exercises:
         outcomes.setdefault(one.name, Outcome.failed(one, failure))
     printed, seconds = printable(box.printed), limits.total_seconds - box.left
-    return Report(path, outcomes, problems_of(box), box.missing, printed, failure, seconds)
-
-
-def problems_of(box: Sandbox) -> list[str]:
-    """The problems, with their cells."""
     first = sorted(box.problems.items())[:PROBLEMS]
-    return [printable(f"cell {number}: {text}") for number, text in first]
+    problems = [printable(f"cell {number}: {text}") for number, text in first]
+    return Report(path, outcomes, problems, box.missing, printed, failure, seconds)
 
 
 def bounded(outcome: Outcome) -> Outcome:
@@ -167,17 +152,6 @@ def printable(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
     return re.sub(UNPRINTABLE, " ", text)
-
-
-def reason(cells: Sequence[str], limits: Limits) -> str:
-    """Why a file defines nothing: the first error as it is run, if there is one."""
-    box = Sandbox(cells, limits)
-    try:
-        with box:
-            problems = problems_of(box)
-    except Ended as ended:
-        problems = [str(ended)]
-    return problems[0] if problems else "see lora-np exercises list"
 
 
 def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], questions: Sequence[int]) -> Outcome:

@@ -1,58 +1,45 @@
-"""Messages between the grader and a submission: JSON and the bytes of arrays, never a pickle.
+"""Messages between the grader and a submission: lines of JSON, never a pickle.
 
-A message is a length, a JSON document and the bytes of its arrays. Whatever the other side writes, reading it
-yields arrays, numbers, strings, lists and dicts, or a `WireError`.
+Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a `WireError`.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from typing import IO, Any
 
 from lora_np.exercises import WireError, decode, encode
 
-LIMIT = 64 * 2**20  # bytes of one message
-DOCUMENT = 2**20  # bytes of its JSON, which takes up to sixty times as much memory once it is read
-HEAD = struct.Struct(">II")  # bytes of the JSON document, bytes of the arrays
+LIMIT = 8 * 2**20  # bytes of a message, which takes up to sixty times as much memory once it is read
+LARGE = 2**30  # of one that the grader wrote
 
 
-def send(stream: IO[bytes], message: Any) -> None:
+def send(stream: IO[bytes], message: Any, limit: int = LIMIT) -> None:
     """Write one message."""
-    stream.write(pack(message))
+    stream.write(pack(message, limit))
     stream.flush()
 
 
-def receive(stream: IO[bytes]) -> Any:
-    """Read one message; EOFError where there is none."""
-    json_size, arrays_size = HEAD.unpack(read(stream, HEAD.size))
-    check_size(json_size, arrays_size)
-    document, arrays = read(stream, json_size), read(stream, arrays_size)
+def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
+    """Read one message; EOFError where there is none. A ``trusted`` one may be large, and hold functions."""
+    limit = LARGE if trusted else LIMIT
+    line = stream.readline(limit + 1)
+    if len(line) > limit:
+        raise WireError(f"a message may have {limit:,} bytes")
+    if not line.endswith(b"\n"):
+        raise EOFError("the other side has closed")
     try:
-        return decode(json.loads(document), arrays)
+        return decode(json.loads(line), functions=trusted)
     except (ValueError, TypeError, KeyError, IndexError, RecursionError, OverflowError) as error:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 
 
-def check_size(document: int, arrays: int) -> None:
-    if document > DOCUMENT or document + arrays > LIMIT:
-        size = document + arrays
-        raise WireError(f"a message may have {LIMIT:,} bytes, {DOCUMENT:,} outside arrays, got {size:,}")
-
-
-def pack(message: Any) -> bytes:
+def pack(message: Any, limit: int = LIMIT) -> bytes:
     """One message as bytes."""
     try:
-        document, arrays = encode(message)
-        text = json.dumps(document).encode()
+        line = json.dumps(encode(message)).encode() + b"\n"
     except (RecursionError, ValueError) as error:
         raise WireError(f"too deep or too long to send: {error}") from None
-    check_size(len(text), len(arrays))
-    return HEAD.pack(len(text), len(arrays)) + text + arrays
-
-
-def read(stream: IO[bytes], size: int) -> bytes:
-    content = stream.read(size)
-    if len(content) < size:
-        raise EOFError("the other side has closed")
-    return content
+    if len(line) > limit:
+        raise WireError(f"a message may have {limit:,} bytes, got {len(line):,}")
+    return line

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, whole_number
 from lora_np.hub.folders import ModelDirectory
 from lora_np.hub.reading import HubError, naming, parse_json
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
@@ -18,6 +18,7 @@ __all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
 
 _NOTE = "quant_state.bitsandbytes__nf4"
 _OTHER_NOTE = "quant_state.bitsandbytes__fp4"
+_LARGEST = 2**31 - 1
 _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
 
@@ -103,7 +104,7 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     size = sum(model.info(part).nbytes for part in held)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
-    with naming(f"{model.path}: {name!r}"):
+    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
         note = _note(model, name)
         return _shape(note), size + 4 * ("nested_offset" in note)
 
@@ -141,7 +142,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     >>> read_bitsandbytes(open_directory(path), "fc.weight").dequantised()
     array([[0.5      , 0.2519685]], dtype=float32)
     """
-    with naming(f"{model.path}: {name!r}"):
+    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
         return _read_nf4(model, name) if f"{name}.{_NOTE}" in model else _read_int8(model, name)
 
 
@@ -155,7 +156,7 @@ def _read_int8(model: ModelDirectory, name: str) -> Int8:
 
 def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     note = _note(model, name)
-    shape, block = _shape(note), _whole("blocksize", note.get("blocksize"))
+    shape, block = _shape(note), whole_number("blocksize", note.get("blocksize"), maximum=_LARGEST)
     size = shape[0] * shape[1]
     packed = _part(model, name, np.uint8).reshape(-1)
     blocks = -(-size // block)
@@ -165,7 +166,7 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
         raise HubError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
         return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, blocks), shape, block)
-    nested = _whole("nested_blocksize", note.get("nested_blocksize"))
+    nested = whole_number("nested_blocksize", note.get("nested_blocksize"), maximum=_LARGEST)
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):
         raise HubError(f"nested_offset must be a number, got {offset!r:.40}")
@@ -202,10 +203,5 @@ def _shape(note: dict[str, Any]) -> tuple[int, int]:
     sizes = note.get("shape")
     if not isinstance(sizes, list) or len(sizes) != 2:
         raise HubError(f"shape must be two whole numbers, got {sizes!r:.40}")
-    return _whole("shape", sizes[0]), _whole("shape", sizes[1])
-
-
-def _whole(key: str, value: Any) -> int:
-    if type(value) is not int or not 0 < value < 2**31:
-        raise HubError(f"{key} must be a whole number, got {value!r:.40}")
-    return value
+    rows, columns = (whole_number("shape", size, maximum=_LARGEST) for size in sizes)
+    return rows, columns

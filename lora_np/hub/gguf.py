@@ -257,9 +257,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         raise HubError(f"it begins with {magic!r}, not with b'GGUF'")
     version = header.number("I", "the version")
     if version not in (2, 3):
-        swapped = int.from_bytes(version.to_bytes(4, "big"), "little")
-        hint = ": its bytes are in big-endian order" if swapped in (2, 3) else ""
-        raise HubError(f"its version is {version}, not 2 or 3{hint}")
+        raise HubError(f"its version is {version}, not 2 or 3 in little-endian order")
     tensor_count = header.count("the number of tensors", 24)
     metadata: dict[str, Any] = {}
     for _ in range(header.count("the number of metadata", 13)):
@@ -296,14 +294,12 @@ def _value(header: _Header, kind: int, key: str) -> Any:
     if inner == _STRING:
         count = header.count(f"the number of entries of {shown(key)}", 8)
         return [header.text(f"an entry of {shown(key)}") for _ in range(count)]
-    if inner == _ARRAY:
-        raise HubError(f"{shown(key)} is an array of arrays, which is not read")
     return _scalars(header, inner, header.count(f"the number of entries of {shown(key)}", 1), key)
 
 
 def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     if kind not in _SCALARS:
-        raise HubError(f"{shown(key)} has type {kind}, which the format does not have")
+        raise HubError(f"{shown(key)} has type {kind}, which is not read")
     dtype = np.dtype(_SCALARS[kind])
     raw = header.take(count * dtype.itemsize, f"the value of {shown(key)}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
@@ -353,10 +349,8 @@ def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
 
 
 def _packed_text(text: str) -> bytes:
-    try:
+    with naming(f"{shown(text)} cannot be encoded as UTF-8"):
         raw = text.encode()
-    except UnicodeEncodeError as error:
-        raise HubError(f"{shown(text)} cannot be encoded as UTF-8: {error}") from None
     return struct.pack("<Q", len(raw)) + raw
 
 

@@ -50,13 +50,15 @@ class MissingError(HubError, FileNotFoundError):
 
 
 @contextmanager
-def naming(place: object) -> Iterator[None]:
-    """Begin the message of a `HubError` with ``place``, unless it does already.
+def naming(place: object, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Make of an error a `HubError` whose message begins with ``place``, unless it does already.
 
     Parameters
     ----------
     place : object
         Such as a path.
+    kinds : tuple of type
+        Of the errors that become one.
 
     Yields
     ------
@@ -77,10 +79,11 @@ def naming(place: object) -> Iterator[None]:
     """
     try:
         yield
-    except HubError as error:
-        if str(error).startswith(str(place)):
+    except kinds as error:
+        known = isinstance(error, HubError)
+        if known and str(error).startswith(str(place)):
             raise
-        raise type(error)(f"{place}: {error}") from None
+        raise (type(error) if known else HubError)(f"{place}: {error}") from None
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -25,7 +25,6 @@ __all__ = ["SafetensorsFile", "file_size", "load_matrix", "open", "save", "write
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
 _BY_NUMPY = {np.dtype(stored): name for name, (_, stored) in TABLE.items() if "float8" not in name}
-_BY_NUMPY[np.dtype("<u2")] = "uint16"  # not bfloat16, whose bits are stored as such
 _MAX_HEADER = 100_000_000  # as in the reference implementation
 _BLOCK = 2**20  # entries converted at a time, so that no second tensor's worth is needed
 _MAX_AXES = 64  # as in NumPy
@@ -211,11 +210,9 @@ def load_matrix(source: str) -> Array:
 
 def _read_npy(path: str) -> Array:
     open_regular(Path(path)).close()  # a pipe would never end
-    try:
+    with naming(f"{path} is not a plain .npy array of numbers (pickles are not)"):
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a plain .npy array of numbers (pickles are not): {error}") from None
 
 
 def write(
@@ -387,10 +384,8 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
         offsets = [position, position + info.nbytes]
         header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
         ordered[name], position = info, offsets[1]
-    try:
+    with naming("a name or the metadata cannot be encoded as UTF-8"):
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise HubError(f"a name or the metadata cannot be encoded as UTF-8: {error}") from None
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, ordered
 

@@ -15,7 +15,13 @@ with on_demand(globals()):
         composed_operations as composed_operations,
     )
     from lora_np.language.generation import answer as answer, generate as generate
-    from lora_np.language.inputs import bits_to_learn as bits_to_learn, grams as grams
+    from lora_np.language.packing import (
+        bits_to_learn as bits_to_learn,
+        grams as grams,
+        likelihood as likelihood,
+        token_loss as token_loss,
+        windows as windows,
+    )
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,
@@ -23,7 +29,6 @@ with on_demand(globals()):
         save as save,
         shipped as shipped,
     )
-    from lora_np.language.text import likelihood as likelihood, token_loss as token_loss, windows as windows
     from lora_np.language.vocabulary import (
         Characters as Characters,
         Subwords as Subwords,

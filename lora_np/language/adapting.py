@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np.checks import StrPath, choice, generator, number, printable, whole_number
+from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
-from lora_np.language.decoder import LanguageModel
-from lora_np.language.packing import Row, Shuffled, batch_loss, divided, length, marked, packed, together
-from lora_np.language.text import vocabulary_of, within
+from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
-from lora_np.nn import AdamW, cosine_schedule, freeze, linear_schedule, start, trainable
+from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, fit
 
@@ -83,8 +82,8 @@ class Adapted:
     def diverged(self) -> bool:
         """Whether the loss is worse than before, also on the training text."""
         loss = self.history.loss
-        worse = not self.after <= self.before
-        return worse and not (math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0])
+        learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
+        return not self.after <= self.before and not learnt
 
     @property
     def table(self) -> Table:
@@ -305,8 +304,7 @@ def finetune(
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):
-            frozen = freeze(result.model)
-            losses = np.append(losses, np.mean([batch_loss(frozen, part) for part in plan.watched]))
+            losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if patience is None or result.interrupted else losses.min()
     held_out = float(losses[0]), float(after)
     return Adapted(result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes)
@@ -350,26 +348,25 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     """
     call = signature(finetune).bind(model, data, **settings)
     call.apply_defaults()
-    plan = Prepared(SimpleNamespace(**call.arguments))
-    run = start(plan.optimizer, plan.adapted, clip=call.arguments["clip"])
+    asked = SimpleNamespace(**call.arguments)
+    plan = Prepared(asked)
+    how: dict[str, Any] = {"loss": batch_loss, "optimizer": plan.optimizer, "clip": asked.clip}
 
     def seconds_of(rows: list[Row]) -> float:
-        begin = time.perf_counter()
-        batch_loss(plan.adapted, together([rows])[0], rng=plan.random).backward()
-        run.step()
-        return time.perf_counter() - begin
+        batch = packing.together([rows])
+        return fit(plan.adapted, batch, **how, steps=1, rng=plan.random, progress=False).history.seconds
 
     # first the batch that takes the most memory; it is not timed, since it makes tables and gets its pages
     seconds_of(sorted(plan.rows, key=length, reverse=True)[: plan.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
     begin = time.perf_counter()
-    batch_loss(freeze(plan.adapted), plan.watched[0])
+    packing.mean_loss(plan.adapted, plan.watched[:1])
     watching = (time.perf_counter() - begin) / plan.watched[0].tokens.size
     watched = plan.times * sum(part.tokens.size for part in plan.watched)
     tokens, passed = sum(map(length, plan.rows)), plan.steps * plan.batches.tokens
     learnt = sum(document.learnt for document in plan.documents)
-    shown = tuple(marked(document, vocabulary_of(model)) for document in plan.documents[:3])
+    shown = tuple(packing.marked(document, vocabulary_of(model)) for document in plan.documents[:3])
     counts = (tokens, learnt, len(plan.rows), plan.steps, passed / tokens)
     return Forecast(shown, plan.notes, *counts, rate * passed + watching * watched, peak_memory())
 
@@ -383,10 +380,10 @@ class Prepared:
         width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
-        context = within(model, min(model.context, 256) if s.context is None else s.context)
+        context = packing.within(model, s.context)
         self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
         other = None if s.validation is None else as_data(s.validation)
-        self.documents, held_out, notes = divided(data, other, model, context)
+        self.documents, held_out, notes = packing.divided(data, other, model, context)
         self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.random = generator(s.rng)
@@ -400,14 +397,14 @@ class Prepared:
         self.settings = {name: chosen[name] for name in SETTINGS}
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
-        self.batches = Shuffled(self.rows, self.size, accumulate, order, identity)
+        self.batches = packing.Shuffled(self.rows, self.size, accumulate, order, identity)
         falls = cosine_schedule if choice("schedule", s.schedule, SCHEDULES) == "cosine" else linear_schedule
         final = s.lr if s.schedule == "constant" else 0.0
         rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
         held, tokens = packed(held_out, context), self.batches.tokens * self.steps
         self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
-        self.watched = together([some[i : i + self.size] for i in range(0, len(some), self.size)])
+        self.watched = packing.in_batches(some, self.size)
         for note in self.notes if s.tell is not None else ():
             s.tell(note)
 
@@ -429,13 +426,6 @@ def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple
 
 def peak_memory() -> int | None:
     """The most bytes that the process has held so far, where the system tells."""
-    status = Path("/proc/self/status")  # Linux's, where getrusage begins with what the parent process held
+    status = Path("/proc/self/status")  # Linux's; getrusage begins with what the parent process held
     said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
-    if said:
-        return 1024 * int(said[0])
-    try:
-        import resource
-    except ImportError:
-        return None
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
+    return 1024 * int(said[0]) if said else None

@@ -17,7 +17,7 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, Rng
 from lora_np.language import composed, fused
-from lora_np.language.rotary import GROWING, Rotary
+from lora_np.language.rotary import Rotary
 from lora_np.nn import gelu, relu, sigmoid, softmax
 
 
@@ -103,7 +103,6 @@ class LayerNorm:
     W: Tensor | Array
     b: Tensor | Array | None
     eps: float
-    fused: ClassVar[bool] = True
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         x = x - np.mean(x, axis=-1, keepdims=True)
@@ -142,32 +141,26 @@ class Cache:
         self.tokens = 0
         self.k: Array | None = None
         self.v: Array | None = None
-        self.texts: Array | None = None  # of each key, where a row holds more than one text
 
-    def extend(self, k: Array, v: Array, texts: Array | None = None) -> tuple[Array, Array]:
+    def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """All keys and values so far, with these as the last: (batch, tokens, kv, d)."""
         start, self.tokens = self.tokens, self.tokens + k.shape[1]
         if self.k is None or self.v is None:
             self.k, self.v = np.empty((2, len(k), self.longest, *k.shape[2:]), k.dtype)
         self.k[:, start : self.tokens] = k
         self.v[:, start : self.tokens] = v
-        if texts is not None:
-            self.texts = texts if self.texts is None else np.concatenate([self.texts, texts], axis=1)
         return self.k[:, : self.tokens], self.v[:, : self.tokens]
 
 
-def positions(tokens: int, cache: Cache | None, texts: Array | None) -> Array:
-    """The place of each token in its own text: (tokens,) or (batch, tokens)."""
-    before = 0 if cache is None else cache.tokens
+def positions(before: int, tokens: int, texts: Array | None) -> Array:
+    """The place in its own text of each token after so many before: (tokens,) or (batch, tokens)."""
     if texts is None:
         return np.arange(before, before + tokens)
-    if cache is not None and cache.texts is not None:
-        texts = np.concatenate([cache.texts, texts], axis=1)
-    order, i = np.argsort(texts, axis=1, kind="stable"), np.arange(texts.shape[1])
-    first = np.diff(np.take_along_axis(texts, order, axis=1), axis=1, prepend=np.nan) != 0  # of a text
-    found = np.empty_like(order)
-    np.put_along_axis(found, order, i - np.maximum.accumulate(np.where(first, i, 0), axis=1), axis=1)
-    return found[:, before:]
+    places = np.empty_like(texts, dtype=np.intp)
+    for text in np.unique(texts):
+        own = texts == text
+        places[own] = np.cumsum(own, axis=1)[own] - 1
+    return places[:, before:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +174,8 @@ class SelfAttention(Part):
     ----------
     heads, kv : int
         Heads of queries, and of keys and values.
-    rotary : Rotary
-        How positions rotate queries and keys.
+    rotary : Rotary or None
+        How positions rotate queries and keys, if they do.
     window : int, optional
         How many tokens back a query sees.
     score : float
@@ -201,7 +194,7 @@ class SelfAttention(Part):
 
     heads: int
     kv: int
-    rotary: Rotary
+    rotary: Rotary | None
     window: int | None
     score: float
     score_cap: float = 0.0
@@ -214,66 +207,58 @@ class SelfAttention(Part):
     def __call__(
         self, x: Any, *, rng: Rng = None, cache: Cache | None = None, texts: Array | None = None
     ) -> Any:
+        q, k, v = self.by_heads(x, rng)
+        if self.normed == "heads" and self.normed_first:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.rotary is not None:
+            q, k = self.turned(self.rotary, 0 if cache is None else cache.tokens, q, k, texts)
+        if self.normed == "heads" and not self.normed_first:
+            q, k = self.query_norm(q), self.key_norm(k)
+        tokens = x.shape[1]
+        how: dict[str, Any] = {"window": self.window, "scale": self.score}
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
+            return self.output(fused.attend(q, k, v, texts=texts, **how), rng=rng)
+        how |= {"cap": self.score_cap, "texts": texts}
+        if cache is None:
+            return self.output(composed.attend(q, k, v, **how), rng=rng)
+        parts = []
+        for i in range(0, tokens, fused.BLOCK):  # some queries of a long prompt at a time
+            some = q[:, i : i + fused.BLOCK]
+            end = cache.tokens - tokens + i + some.shape[1]
+            parts.append(composed.attend(some, k[:, :end], v[:, :end], **how))
+        return self.output(np.concatenate(parts, axis=1), rng=rng)
+
+    def by_heads(self, x: Any, rng: Rng) -> Any:
+        """Queries, keys and values, (batch, tokens, heads, d) each."""
         if self.qkv is None:
             q, k, v = self.query(x, rng=rng), self.key(x, rng=rng), self.value(x, rng=rng)
+        elif self.joined == "heads":
+            each = heads_of(self.qkv(x, rng=rng), 3 * self.heads)
+            return [each[..., i::3, :] for i in range(3)]
         else:
-            q, k, v = self.apart(self.qkv(x, rng=rng))
-        if self.normed and self.normed_first:
-            q, k = self.with_norms(q, k)
-        start, stop = (0, x.shape[1]) if cache is None else (cache.tokens, cache.tokens + x.shape[1])
-        at = None  # the places of tokens in their texts, where scores depend on more than distances
-        if texts is not None and (self.rotary.kind in GROWING or not self.normed_first):
-            at = positions(x.shape[1], cache, texts)
-        cos, sin = self.rotary.turns(start, stop, x.dtype, 0 if at is None else int(at.max()) + 1)
-        if self.rotary.moved:
-            q, k = self.on_heads(self.rotary.halves, self.rotary.halves, q, k)
-        if not self.normed_first:
-            own = [cos, sin]
-            if at is not None:
-                own = [table[at] for table in self.rotary.turns(0, int(at.max()) + 1, x.dtype)]
-            turn = functools.partial(composed.rotate, cos=own[0], sin=own[1])
-            q, k = self.with_norms(*self.on_heads(turn, turn, q, k))
-            cos, sin = np.ones_like(cos), np.zeros_like(sin)
-        if cache is not None:
-            both = heads_of(np.concatenate([q, k], axis=-1), self.heads + self.kv)
-            turned = composed.rotate(both, cos, sin)  # at once: for a single token calls are what costs
-            keys, values = cache.extend(turned[..., self.heads :, :], heads_of(v, self.kv), texts)
-        how: dict[str, Any] = {"window": self.window, "scale": self.score}
-        if self.score_cap:
-            how["cap"] = self.score_cap
-        fast = self.fused and not self.score_cap
-        if cache is None or (fast and start == 0 and x.shape[1] > 1):
-            attention = fused.attention if fast else composed.attention
-            mixed = attention(q, k, v, cos=cos, sin=sin, heads=self.heads, kv=self.kv, texts=texts, **how)
-        else:
-            parts = []
-            for i in range(0, x.shape[1], fused.BLOCK):  # some queries of a long prompt at a time
-                end = min(start + i + fused.BLOCK, stop)
-                seen = None if cache.texts is None else cache.texts[:, :end]
-                asked = turned[:, i : i + fused.BLOCK, : self.heads]
-                some = asked, keys[:, :end], values[:, :end]
-                parts.append(composed.attend(*some, texts=seen, **how))
-            mixed = np.concatenate(parts, axis=1)
-        return self.output(mixed, rng=rng)
-
-    def apart(self, qkv: Any) -> tuple[Any, Any, Any]:
-        """Queries, keys and values from what one map gives."""
-        if self.joined == "heads":
-            each = qkv.reshape(*qkv.shape[:2], self.heads, 3, -1)
-            q, k, v = (each[..., i, :].reshape(*qkv.shape[:2], -1) for i in range(3))
-            return q, k, v
-        width = qkv.shape[-1] // (self.heads + 2 * self.kv)
-        first, last = self.heads * width, (self.heads + self.kv) * width
-        return qkv[..., :first], qkv[..., first:last], qkv[..., last:]
-
-    def with_norms(self, q: Any, k: Any) -> tuple[Any, Any]:
+            qkv = self.qkv(x, rng=rng)
+            width = qkv.shape[-1] // (self.heads + 2 * self.kv)
+            q, k, v = np.split(qkv, [self.heads * width, (self.heads + self.kv) * width], axis=-1)
         if self.normed == "whole":
-            return self.query_norm(q), self.key_norm(k)
-        return self.on_heads(self.query_norm, self.key_norm, q, k)
+            q, k = self.query_norm(q), self.key_norm(k)
+        return heads_of(q, self.heads), heads_of(k, self.kv), heads_of(v, self.kv)
 
-    def on_heads(self, f: Any, g: Any, q: Any, k: Any) -> tuple[Any, Any]:
-        """For the heads of queries f, and for those of keys g."""
-        return f(heads_of(q, self.heads)).reshape(q.shape), g(heads_of(k, self.kv)).reshape(k.shape)
+    def turned(self, rotary: Rotary, before: int, q: Any, k: Any, texts: Array | None) -> Any:
+        """Queries and keys, turned by the angles of their positions."""
+        longest = before + q.shape[1]
+        where: Any = slice(before, longest)
+        rotate = fused.rotate if self.fused else composed.rotate
+        if texts is not None and (rotary.trained or not self.normed_first):
+            # scores depend on more than distances
+            where, rotate = positions(before, q.shape[1], texts), composed.rotate
+            longest = int(where.max()) + 1
+        cos, sin = rotary.turns(where, longest, q.dtype)
+        if q.shape[1] == 1:  # at once: for a single token calls are what costs
+            both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
+            return both[:, :, : self.heads], both[:, :, self.heads :]
+        return rotate(rotary.halves(q), cos=cos, sin=sin), rotate(rotary.halves(k), cos=cos, sin=sin)
 
 
 def heads_of(x: Any, heads: int) -> Any:
@@ -301,9 +286,7 @@ class MLP(Part):
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         if self.gate_up is not None:
-            both = self.gate_up(x, rng=rng)
-            half = both.shape[-1] // 2
-            gate, up = both[..., :half], both[..., half:]
+            gate, up = np.split(self.gate_up(x, rng=rng), 2, axis=-1)
         elif self.gate is not None:
             gate, up = self.gate(x, rng=rng), self.up(x, rng=rng)
         else:
@@ -397,9 +380,8 @@ class Experts(Part):
     activation: str
 
     def __call__(self, x: Any, i: int) -> Any:
-        both = x @ self.gate_up[i].T
-        half = both.shape[-1] // 2
-        return gated(both[..., :half], both[..., half:], self.activation, fast=True) @ self.down[i].T
+        gate, up = np.split(x @ self.gate_up[i].T, 2, axis=-1)
+        return gated(gate, up, self.activation, fast=True) @ self.down[i].T
 
 
 def unchanged(x: Any) -> Any:
@@ -420,10 +402,7 @@ class DecoderLayer(Part):
 
     parallel: bool = False
     residual: float = 1.0
-    before_attention: ClassVar[Any] = staticmethod(unchanged)
-    after_attention: ClassVar[Any] = staticmethod(unchanged)
-    before_mlp: ClassVar[Any] = staticmethod(unchanged)
-    after_mlp: ClassVar[Any] = staticmethod(unchanged)
+    before_attention = after_attention = before_mlp = after_mlp = staticmethod(unchanged)
 
     def __call__(self, x: Any, *, rng: Rng = None, **how: Any) -> Any:
         y = self.after_attention(self.attention(self.before_attention(x), rng=rng, **how))

@@ -33,19 +33,18 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
 
     Parameters
     ----------
-    x : Tensor or ndarray of shape (..., tokens, heads, d)
-    cos, sin : ndarray of shape (tokens, d/2) or (batch, tokens, d/2)
+    x : Tensor or ndarray of shape (batch, tokens, heads, d)
+    cos, sin : ndarray of shape (tokens, 1, d) or (batch, tokens, 1, d)
+        Of the angle of each entry; the first half of the sines is negative.
 
     Examples
     --------
-    >>> quarter = np.array([[np.cos(np.pi / 2)]]), np.array([[np.sin(np.pi / 2)]])
-    >>> rotate(np.array([[[1.0, 0.0]]]), *quarter).round(3)
-    array([[[0., 1.]]])
+    >>> cos, sin = np.zeros((1, 1, 2)), np.array([[[-1.0, 1.0]]])  # a quarter
+    >>> rotate(np.array([[[[1.0, 0.0]]]]), cos, sin)
+    array([[[[0., 1.]]]])
     """
     half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    cos, sin = cos[..., np.newaxis, :], sin[..., np.newaxis, :]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return x * cos + np.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
 
 
 @functools.lru_cache(maxsize=8)
@@ -59,9 +58,9 @@ def attend(
     q: Any,
     k: Any,
     v: Any,
-    window: int | None = None,
     *,
-    scale: float | None = None,
+    window: int | None,
+    scale: float,
     cap: float = 0.0,
     texts: Array | None = None,
 ) -> Any:
@@ -73,13 +72,13 @@ def attend(
         The last ``queries`` of the tokens.
     k, v : Tensor or ndarray of shape (batch, keys, kv, d)
         ``kv`` divides ``heads``: each key serves ``heads / kv`` of them.
-    window : int, optional
-        How many tokens back a query sees, itself included; by default all.
-    scale : float, optional
-        s; by default ``1 / sqrt(d)``.
+    window : int or None
+        How many tokens back a query sees, itself included; None for all.
+    scale : float
+        s, usually ``1 / sqrt(d)``.
     cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
-    texts : ndarray of int, shape (batch, keys), optional
+    texts : ndarray of int, shape (batch, at least keys), optional
         A token sees only those of its own text.
 
     Returns
@@ -88,7 +87,7 @@ def attend(
     """
     batch, queries, heads, d = q.shape
     keys, kv = k.shape[1:3]
-    q = (q * (d**-0.5 if scale is None else scale)).transpose(0, 2, 1, 3)
+    q = (q * scale).transpose(0, 2, 1, 3)
     # rows of a group of heads that share a key, each with all its queries
     q = q.reshape(batch, kv, heads // kv * queries, d)
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
@@ -97,19 +96,12 @@ def attend(
     if queries > 1 or window is not None or texts is not None:  # the last token sees all
         seen = visible(queries, keys, window)
         if texts is not None:
+            texts = texts[:, :keys]
             seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
         by_query = scores.reshape(batch, kv, -1, queries, keys)
         scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
     mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
-
-
-def attention(q: Any, k: Any, v: Any, *, cos: Array, sin: Array, heads: int, kv: int, **how: Any) -> Any:
-    """`attend` after `rotate` of q (batch, tokens, heads * d) and k; k and v are (batch, tokens, kv * d)."""
-    batch, tokens, width = q.shape
-    d = width // heads
-    q, k = (rotate(x.reshape(batch, tokens, -1, d), cos, sin) for x in (q, k))
-    return attend(q, k, v.reshape(batch, tokens, kv, d), **how)
 
 
 def gated(gate: Any, up: Any) -> Any:
@@ -136,7 +128,7 @@ def exact_gelu(x: Any) -> Any:
 
 def _normal_below(x: Array) -> Array:
     x, half = np.asarray(x), np.minimum(np.abs(x) * 0.5**0.5, 30)  # beyond, exp is zero
-    tail = 0.5 * np.exp(-half * half) * chebval(4 / (2 + half) - 1, erfc_series(np.asarray(x).dtype))
+    tail = 0.5 * np.exp(-half * half) * chebval((56 / (2 + half) - 15) / 13, erfc_series(x.dtype))
     found: Array = np.where(x > 0, 1 - tail, tail)
     return found
 
@@ -146,14 +138,10 @@ normal_below = primitive(_normal_below, lambda y, x: lambda g: g * np.exp(-0.5 *
 
 @functools.cache
 def erfc_series(dtype: np.dtype[Any]) -> Array:
-    """Chebyshev coefficients of ``exp(x^2) erfc(x)`` in ``4 / (2 + x) - 1``, for x from 0 to infinity."""
+    """Chebyshev coefficients of ``exp(x^2) erfc(x)``, for x from 0 to 26 as z from 1 to -1."""
 
     def scaled(z: Any) -> Any:
-        x = 4 / (z + 1) - 2
-        a = 0.5 / np.maximum(x, 1) ** 2
-        far = (1 - a + 3 * a**2 - 15 * a**3 + 105 * a**4) / (np.maximum(x, 1) * math.pi**0.5)
-        near = [math.exp(each * each) * math.erfc(each) for each in np.minimum(x, 25)]
-        return np.where(x > 25, far, near)  # where the asymptotic series is exact
+        return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
 
     series: Array = chebinterpolate(scaled, 14 if dtype == np.float32 else 30).astype(dtype)
     return series

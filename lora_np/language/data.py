@@ -9,13 +9,12 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.checks import StrPath, choice, shown
-from lora_np.hub import parse_json
+from lora_np.hub import naming, parse_json
 from lora_np.language.storing import read_text
 
 FORMATS = ("jsonl", "csv", "text")
@@ -23,8 +22,8 @@ ONE = "one text"  # the kind of data that has no parts
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 # What an example can be, told by its fields, and fields that it may have besides; the first that fits.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "conversations": (("messages",), ("tools",)),
-    "prompts and completions": (("prompt", "completion"), ("tools",)),
+    "conversations": (("messages",), ()),
+    "prompts and completions": (("prompt", "completion"), ()),
     "instructions and outputs": (("instruction", "output"), ("input",)),
     "texts": (("text",), ()),
 }
@@ -34,7 +33,6 @@ class Conversation(NamedTuple):
     """Messages, of which the assistant's are learnt, from the ``first`` on."""
 
     messages: Sequence[Mapping[str, Any]]
-    tools: Any = None
     first: int = 0
 
 
@@ -123,7 +121,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     form = choice("format", format or told_by(content, Path(name).suffix.lower()), FORMATS)
     if form == "text":
         return replace(as_data(content), source=name)
-    with at(name):
+    with naming(name):
         return data_of(json_records(content) if form == "jsonl" else csv_records(content), name)
 
 
@@ -152,7 +150,7 @@ def json_records(content: str) -> Iterator[tuple[str, Any]]:
     """The places and objects of lines."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
-            with at(f"line {i}"):
+            with naming(f"line {i}"):
                 record = parse_json(line.encode())
             yield f"line {i}", record
 
@@ -176,7 +174,7 @@ def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Dat
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
-        with at(place):
+        with naming(place):
             if not isinstance(record, Mapping):
                 raise ValueError(f"it must be an object with named fields, got {shown(record)}")
             kind = kind or next((each for each, needed in KINDS.items() if record.keys() >= {*needed[0]}), "")
@@ -193,28 +191,16 @@ def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Dat
     return Data(tuple(examples), tuple(places), kind, source, tuple(unused))
 
 
-@contextmanager
-def at(place: str) -> Iterator[None]:
-    """Within it, an error says where it was."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-
-
 def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
     """An example of a kind, checked."""
     needed, optional = KINDS[kind]
     found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if found[name] is None]:
         raise ValueError(f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}")
-    tools = found.pop("tools", None)
-    if isinstance(tools, str):  # as trl has them in tables
-        tools = parse_json(f'{{"tools": {tools}}}'.encode())["tools"]
     if kind == "conversations":
-        return conversation(found["messages"], tools)
+        return conversation(found["messages"])
     if all(isinstance(each, list) for each in found.values()):
-        return conversation([*found["prompt"], *found["completion"]], tools, len(found["prompt"]))
+        return conversation([*found["prompt"], *found["completion"]], len(found["prompt"]))
     for name, text in found.items():
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} must be text, got {shown(text)}")
@@ -227,7 +213,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
     return Completion(found.get("prompt", ""), found[needed[-1]])
 
 
-def conversation(messages: Any, tools: Any, first: int = 0) -> Conversation:
+def conversation(messages: Any, first: int = 0) -> Conversation:
     """A conversation, checked as far as no template does it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")
@@ -244,4 +230,4 @@ def conversation(messages: Any, tools: Any, first: int = 0) -> Conversation:
             raise ValueError(f"message {i} has weight {shown(message['weight'])}, but only 1 is understood")
     if not any(message["role"] == "assistant" for message in messages[first:]):
         raise ValueError("it has no message of the assistant to learn from")
-    return Conversation(messages, tools, first)
+    return Conversation(messages, first)

@@ -1,8 +1,13 @@
-"""Decoders of many families as trees: a path in one is the name that transformers has for that module."""
+"""Decoders of many families as trees: a path in one is the name that transformers has for that module.
+
+What they are made of, and how they compute, is in a ``config.json`` and their family's data. A field that
+would change the computation and is not understood is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace as changed
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar, TypeVar
@@ -10,15 +15,30 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, Rng
+from lora_np.checks import Array, Rng, choice, shown, whole_number
+from lora_np.hub import naming
 from lora_np.language import blocks
 from lora_np.language.blocks import Cache, Part
-from lora_np.language.settings import decoder_settings
-from lora_np.models import ATTENTION, ModuleSpec
+from lora_np.language.rotary import rotary_of, stated
+from lora_np.models import ATTENTION, ModuleSpec, decoder_of
 from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
 Read = Callable[[str], Array | Tensor | None]  # the array of this name, if there is one
+CONTEXT = 2048  # tokens, where a config does not say
+# Fields that make some model compute differently, and the neutral value; null is always neutral.
+NEUTRAL: Mapping[str, Any] = {
+    **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
+    **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
+    **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
+    **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), 1),
+    **dict.fromkeys(("is_causal", "scale_attn_weights"), True),
+    **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window", "use_qk_norm"), False),
+    **dict.fromkeys(("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False),
+    **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
+    "router_jitter_noise": 0,
+}
+ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +64,8 @@ class Decoder(Part):
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            x = x + self.position(blocks.positions(tokens.shape[1], caches[0] if caches else None, texts))
+            before = caches[0].tokens if caches else 0
+            x = x + self.position(blocks.positions(before, tokens.shape[1], texts))
         for i, layer in enumerate(self.stack):
             x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
         x = self.last(x)
@@ -91,8 +112,9 @@ class LanguageModel(Part):
         caches : list of Cache, optional
             One for each layer, with the tokens before these.
         texts : ndarray of int, shape (batch, tokens), optional
-            Which text each token belongs to, where a row holds more than one: a token sees only its own.
-            Padding is a text like any other, so an attention mask of zeros and ones can be given as it is.
+            Which text each token belongs to, those in the caches first, where a row holds more than one: a
+            token sees only its own. Padding is a text like any other, so an attention mask of zeros and ones
+            can be given as it is.
         """
         return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
 
@@ -100,6 +122,12 @@ class LanguageModel(Part):
         """Logits from the hidden states that ``model`` gives."""
         z = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z
+
+
+def vocabulary_of(model: LanguageModel) -> Any:
+    if model.vocabulary is None:
+        raise ValueError("this model has no vocabulary: there was no tokenizer.json in its directory")
+    return model.vocabulary
 
 
 def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> LanguageModel:
@@ -160,6 +188,54 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
     whole = {"config": MappingProxyType(dict(config)), "vocabulary": vocabulary}
     model: LanguageModel = grown(found, modules, s, **whole)
     return model
+
+
+def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
+    """What a decoder needs from a config, under the names in its family's data.
+
+    Parameters
+    ----------
+    config : mapping
+        The contents of ``config.json``.
+
+    Returns
+    -------
+    SimpleNamespace
+        The variables of the family and what its table ``decoder`` says; in ``layers``, the same for each
+        layer, with its ``rotary``; ``spec``, its modules; ``embedding``, the name of one; and ``context``.
+
+    Raises
+    ------
+    ValueError
+        If the family cannot be run, a field does not fit, or one that would change the computation is not
+        understood.
+    """
+    with naming("config.json", (TypeError, ValueError)):
+        facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
+        config = stated(config)
+        check_neutral(config, facts, len(layers), read)
+        named = next(name for name in ACTIVATION if name in read)
+        choice(
+            named, facts["activation"], ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu")
+        )
+        positions = facts["positions"] or config.get("max_position_embeddings", CONTEXT)
+        context = whole_number("max_position_embeddings", positions)
+        embedding = next(module.name for module in spec.groups if module.role == "embedding")
+        layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
+        constants = {name: number for layer in layers for name, number in layer["constants"].items()}
+        found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
+        return SimpleNamespace(**{**facts, **found, "embedding": embedding})
+
+
+def check_neutral(
+    config: Mapping[str, Any], facts: Mapping[str, Any], layers: int, read: Collection[str]
+) -> None:
+    """Refuse fields that make other models compute differently, and that this family does not read."""
+    same = dict.fromkeys(ACTIVATION, facts["activation"])
+    for name, neutral in {**NEUTRAL, **same, "layer_types": ["full_attention"] * layers}.items():
+        if name not in read and config.get(name, neutral) != neutral:
+            right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
+            raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
 
 
 def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd import primitive
+from lora_np.autograd import NOT_DIFFERENTIABLE, primitive
 from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
@@ -110,171 +110,15 @@ def pieces(*arrays: Array) -> Iterator[list[Array]]:
 gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
-# Attention. Rows of a head group are ordered (token, head), so that a block of tokens is one slice.
+# Rotary positions
 
 
-def attention_forward(
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    cos: Array,
-    sin: Array,
-    heads: int,
-    kv: int,
-    window: int | None = None,
-    scale: float | None = None,
-    texts: Array | None = None,
-) -> tuple[Array, Any]:
-    tokens, each, d = q.shape[1], heads // kv, q.shape[2] // heads
-    scale = d**-0.5 if scale is None else scale
-    Q = by_group(turned(q, cos * scale, sin * scale), kv, d)
-    K, V = by_group(turned(k, cos, sin), kv, d), by_group(v, kv, d)
-    KT = np.ascontiguousarray(K.swapaxes(-1, -2))  # BLAS is faster with it
-    largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, K) else None
-    mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
-    sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
-    weights: list[Array | None] = []
-    kept = 0
-    for t, end, first, block in blocks(tokens, each, window):
-        E = scores(Q[:, :, block], KT, t, end, first, each, window, texts)
-        if largest is not None:
-            np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
-            E -= largest[:, :, block]
-        np.exp(E, out=E)
-        sums[:, :, block] = row_sums(E)
-        np.matmul(E, V[:, :, first:end], out=mixed[:, :, block])
-        kept += E.size
-        weights.append(E if kept <= KEPT else None)
-    mixed /= widened(sums, d)
-    return by_token(mixed, each), (Q, K, V, mixed, weights, largest, sums)
-
-
-def attention_joint(
-    kept: Any,
-    q: Array,
-    k: Array,
-    v: Array,
-    *,
-    wanted: tuple[bool, ...],
-    cos: Array,
-    sin: Array,
-    heads: int,
-    kv: int,
-    window: int | None = None,
-    scale: float | None = None,
-    texts: Array | None = None,
-) -> Any:
-    batch, tokens, width = q.shape
-    each, d = heads // kv, width // heads
-    scale = d**-0.5 if scale is None else scale
-
-    def pull(g: Array) -> tuple[Array | None, Array | None, Array | None]:
-        Q, K, V, mixed, weights, largest, sums = kept
-        KT = K.swapaxes(-1, -2)
-        # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
-        dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
-        weighted = by_group(g, kv, d) / widened(sums, d)
-        dmixed[..., :d] = weighted
-        weighted *= mixed
-        np.negative(row_sums(weighted), out=dmixed[..., d:])
-        V1T = np.ones((batch, kv, d + 1, tokens), V.dtype)
-        V1T[..., :d, :] = V.swapaxes(-1, -2)
-        dQ, dK, dV = np.empty_like(Q), np.zeros_like(K), np.zeros_like(V)
-        for i, (t, end, first, block) in enumerate(blocks(tokens, each, window)):
-            E, weights[i] = weights[i], None
-            if E is None:
-                E = scores(Q[:, :, block], KT, t, end, first, each, window, texts)
-                if largest is not None:
-                    E -= largest[:, :, block]
-                np.exp(E, out=E)
-            if wanted[0] or wanted[1]:
-                dS = np.matmul(dmixed[:, :, block], V1T[..., first:end])
-                dS *= E
-            if wanted[2]:
-                dV[:, :, first:end] += np.matmul(E.swapaxes(-1, -2), dmixed[:, :, block, :d])
-            if wanted[0]:
-                np.matmul(dS, K[:, :, first:end], out=dQ[:, :, block])
-            if wanted[1]:
-                dK[:, :, first:end] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
-        return (
-            turned(by_token(dQ, each), cos * scale, sin * -scale) if wanted[0] else None,
-            turned(by_token(dK, 1), cos, -sin) if wanted[1] else None,
-            by_token(dV, 1) if wanted[2] else None,
-        )
-
-    return pull
-
-
-attention = primitive(attention_forward, joint=attention_joint, keeps=True, composed=composed.attention)
-
-
-def may_overflow(Q: Array, K: Array) -> bool:
-    """Whether a score may be too large for exp: none is larger than the longest q times the longest k.
-
-    If none is, nothing needs to be subtracted from them first, which saves two passes over the scores.
-    """
-    d = Q.shape[-1]
-    if d * largest_of(Q) * largest_of(K) < HARMLESS:  # fast, and usually enough
-        return False
-    longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in (Q, K))
-    return not longest_q * longest_k < HARMLESS**2
-
-
-def largest_of(x: Array) -> float:
-    return max(float(x.max()), -float(x.min()))
-
-
-def blocks(tokens: int, each: int, window: int | None) -> Any:
-    """Blocks of queries: (first token, end, first key that one of them sees, rows)."""
-    for t in range(0, tokens, BLOCK):
-        end = min(t + BLOCK, tokens)
-        first = 0 if window is None else max(0, t - window + 1)
-        yield t, end, first, slice(t * each, end * each)
-
-
-def scores(
-    Q: Array, KT: Array, t: int, end: int, first: int, each: int, window: int | None, texts: Array | None
-) -> Array:
-    """``Q K^T`` of tokens t to end and the keys that they see, minus infinity where one does not."""
-    S: Array = np.matmul(Q, KT[..., first:end])
-    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is faster
-        S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
-    else:
-        S += barred(end - t, end - first, each, window, S.dtype)
-    if texts is not None:
-        other = texts[:, t:end, np.newaxis] != texts[:, np.newaxis, first:end]
-        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
-    return S
-
-
-@functools.lru_cache(maxsize=32)
-def barred(queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[Any]) -> Array:
-    mask = np.where(composed.visible(queries, keys, window), 0, -np.inf).astype(dtype)
-    return np.repeat(mask, each, axis=0)
-
-
-def by_group(x: Array, kv: int, d: int) -> Array:
-    """(batch, tokens, kv * each * d) to (batch, kv, tokens * each, d)."""
-    batch, tokens, _ = x.shape
-    return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
-
-
-def by_token(x: Array, each: int) -> Array:
-    """The inverse of `by_group`."""
-    batch, kv, n, d = x.shape
-    return x.reshape(batch, kv, -1, each, d).transpose(0, 2, 1, 3, 4).reshape(batch, n // each, -1)
-
-
-def turned(x: Array, cos: Array, sin: Array) -> Array:
-    """``x cos + x R sin`` for each head of x (batch, tokens, heads * d), where R turns a pair by 90 degrees.
-
-    With ``-sin`` this is its transpose.
-    """
-    halves = x.reshape(*x.shape[:2], -1, 2, cos.shape[1])
-    heads = halves.shape[2] if len(x) > 2 else 1  # for many texts, tables of x's width save passes
-    cos, sin = (np.stack(pair, axis=1)[:, np.newaxis] for pair in ((cos, cos), (-sin, sin)))
-    cos, sin = (np.repeat(table, heads, axis=1) for table in (cos, sin))
+def turned(x: Array, *, cos: Array, sin: Array) -> Array:
+    """With ``-sin`` this is its own transpose."""
+    halves = x.reshape(*x.shape[:-1], 2, -1)
+    heads = x.shape[2] if len(x) > 2 else 1  # for many texts, tables of x's width save passes
+    tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
+    cos, sin = (np.repeat(table, heads, axis=1) for table in tables)
     y = np.empty_like(halves)
     texts = max(1, PIECE // cos.size)
     for i in range(0, len(x), texts):
@@ -285,24 +129,170 @@ def turned(x: Array, cos: Array, sin: Array) -> Array:
     return y.reshape(x.shape)
 
 
+def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Any:
+    return lambda g: turned(g, cos=cos, sin=-sin)
+
+
+rotate = primitive(turned, turned_back, composed=composed.rotate)
+
+
+# Attention. Rows of a head group are ordered (token, head), so that a block of tokens is one slice.
+
+
+def attend_forward(
+    q: Array, k: Array, v: Array, *, window: int | None, scale: float, texts: Array | None = None
+) -> tuple[Array, Any]:
+    Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
+    KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
+    largest = np.empty((*Q.shape[:-1], 1), Q.dtype) if may_overflow(Q, KT) else None
+    mixed = np.empty_like(Q)  # (batch, kv, tokens * each, d)
+    sums = np.empty((*Q.shape[:-1], 1), Q.dtype)
+    weights: list[Array | None] = []
+    kept = 0
+    for some, keys, block in blocks(q, k, window):
+        E = scores(Q[:, :, block], KT, some, keys, window, texts)
+        if largest is not None:
+            np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
+            E -= largest[:, :, block]
+        np.exp(E, out=E)
+        sums[:, :, block] = row_sums(E)
+        np.matmul(E, V[:, :, keys], out=mixed[:, :, block])
+        kept += E.size
+        weights.append(E if kept <= KEPT else None)
+    mixed /= widened(sums, q.shape[-1])
+    return by_token(mixed, (*q.shape[:2], -1)), (Q, KT, V, mixed, weights, largest, sums)
+
+
+def attend_joint(
+    kept: Any,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    wanted: tuple[bool, ...],
+    window: int | None,
+    scale: float,
+    texts: Array | None = None,
+) -> Any:
+    wide, narrow, steps = q.shape, k.shape, [*blocks(q, k, window)]
+    d = wide[-1]
+
+    def pull(g: Array) -> tuple[Array | None, ...]:
+        Q, KT, V, mixed, weights, largest, sums = kept
+        # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
+        dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
+        weighted = by_group(g.reshape(wide), narrow[2]) / widened(sums, d)
+        dmixed[..., :d] = weighted
+        weighted *= mixed
+        np.negative(row_sums(weighted), out=dmixed[..., d:])
+        V1T = np.ones((*KT.shape[:2], d + 1, KT.shape[3]), V.dtype)
+        V1T[..., :d, :] = V.swapaxes(-1, -2)
+        dQ, dK, dV = np.empty_like(Q), np.zeros_like(V), np.zeros_like(V)
+        for i, (some, keys, block) in enumerate(steps):
+            E, weights[i] = weights[i], None
+            if E is None:
+                E = scores(Q[:, :, block], KT, some, keys, window, texts)
+                if largest is not None:
+                    E -= largest[:, :, block]
+                np.exp(E, out=E)
+            if wanted[0] or wanted[1]:
+                dS = np.matmul(dmixed[:, :, block], V1T[..., keys])
+                dS *= E
+            if wanted[2]:
+                dV[:, :, keys] += np.matmul(E.swapaxes(-1, -2), dmixed[:, :, block, :d])
+            if wanted[0]:
+                np.matmul(dS, KT[..., keys].swapaxes(-1, -2), out=dQ[:, :, block])
+            if wanted[1]:
+                dK[:, :, keys] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
+        dK *= scale
+        shapes = (dQ, wide), (dK, narrow), (dV, narrow)
+        return tuple(by_token(*each) if asked else None for each, asked in zip(shapes, wanted, strict=True))
+
+    return pull
+
+
+attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=composed.attend)
+
+
+def may_overflow(Q: Array, KT: Array) -> bool:
+    """Whether a score may be too large for exp: none is larger than the longest q times the longest k.
+
+    If none is, nothing needs to be subtracted from them first, which saves two passes over the scores.
+    """
+    if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # fast, and usually enough
+        return False
+    both = Q, KT.swapaxes(-1, -2)
+    longest_q, longest_k = (float(np.einsum("...i,...i->...", x, x).max()) for x in both)
+    return not longest_q * longest_k < HARMLESS**2
+
+
+def largest_of(x: Array) -> float:
+    return max(float(x.max()), -float(x.min()))
+
+
+def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
+    """Blocks of queries: their tokens, the keys that at least one of them sees, and their rows."""
+    tokens, each = q.shape[1], q.shape[2] // k.shape[2]
+    for t in range(0, tokens, BLOCK):
+        end = min(t + BLOCK, tokens)
+        first = 0 if window is None else max(0, t - window + 1)
+        yield slice(t, end), slice(first, end), slice(t * each, end * each)
+
+
+def scores(Q: Array, KT: Array, some: slice, keys: slice, window: int | None, texts: Array | None) -> Array:
+    """``Q K^T`` of some tokens and the keys that they see, minus infinity where one does not."""
+    S: Array = np.matmul(Q, KT[..., keys])
+    t, end, first = some.start, some.stop, keys.start
+    each = Q.shape[2] // (end - t)
+    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is faster
+        S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
+    else:
+        S += barred(end - t, end - first, each, window, S.dtype)
+    if texts is not None:
+        other = texts[:, some, np.newaxis] != texts[:, np.newaxis, keys]
+        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
+    return S
+
+
+@functools.lru_cache(maxsize=32)
+def barred(queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[Any]) -> Array:
+    mask = np.where(composed.visible(queries, keys, window), 0, -np.inf).astype(dtype)
+    return np.repeat(mask, each, axis=0)
+
+
+def by_group(x: Array, kv: int) -> Array:
+    """(batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
+    batch, tokens, _, d = x.shape
+    return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
+
+
+def by_token(x: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `by_group`, in a shape (batch, tokens, ...)."""
+    batch, kv, _, d = x.shape
+    return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
+
+
 # The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits stay in the
 # cache. The gradient of h is computed along the way: the mean of W's rows, weighted by the softmax, minus the
-# label's.
+# label's. A head that is trained has the usual logits and cross-entropy.
 
 
-def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, tuple[Array, Array, Array]]:
+def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, Array]:
     h2, labels = rows(h), labels.reshape(-1)
     keep = np.flatnonzero(labels != composed.IGNORED)
     dh = np.zeros_like(h2)
-    log_sum = np.empty((len(keep), 1), h.dtype)
     total = 0.0
-    for part, some, wanted in some_rows(h2, labels, keep):
+    for i in range(0, len(keep), ROWS):
+        part = keep[i : i + ROWS]
+        some, wanted, step = h2[part], labels[part], max(1, LOGITS // len(part))
         largest, picked = np.full((len(some), 1), -np.inf, h.dtype), np.empty((len(some), 1), h.dtype)
         mean = sums = np.zeros((1, 1), h.dtype)
-        for start, W_part in some_tokens(W, len(some)):
+        for start in range(0, W.shape[0], step):
+            W_part = tokens_of(W, slice(start, start + step))
             z = some.dot(W_part.T)
-            here = picks(wanted, start, len(W_part))
-            picked[here[0], 0] = z[here]
+            column = wanted - start
+            here = np.flatnonzero((column >= 0) & (column < len(W_part)))
+            picked[here, 0] = z[here, column[here]]
             before, largest = largest, np.maximum(largest, z.max(axis=1, keepdims=True))
             z -= largest
             np.exp(z, out=z)
@@ -311,70 +301,27 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any,
             sums = sums * shrunk + row_sums(z)
         mean /= sums
         mean -= tokens_of(W, wanted)
-        dh[keep[part]] = mean
-        log_sum[part] = np.log(sums) + largest
+        dh[part] = mean
         total += float(np.sum(largest - picked, dtype=np.float64) + np.sum(np.log(sums), dtype=np.float64))
-    return np.asarray(total / len(keep), h.dtype), (dh.reshape(h.shape), keep, log_sum)
+    dh /= len(keep)
+    return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
 
-def head_joint(kept: Any, h: Array, W: Any, *, wanted: tuple[bool, ...], labels: Array) -> Any:
-    dh, keep, log_sum = kept
-
-    def pull(g: Array) -> tuple[Array | None, Array | None]:
-        dW = None
-        if wanted[1]:  # if the head is trained, its logits are recomputed
-            dW = np.zeros_like(W)
-            for part, some, chosen in some_rows(rows(h), labels.reshape(-1), keep):
-                for start, W_part in some_tokens(W, len(some)):
-                    z = some.dot(W_part.T)
-                    z -= log_sum[part]
-                    np.exp(z, out=z)
-                    z[picks(chosen, start, len(W_part))] -= 1
-                    dW[start : start + len(W_part)] += z.T.dot(some)
-            dW *= float(g) / len(keep)
-        return dh * (g / len(keep)) if wanted[0] else None, dW
-
-    return pull
+def head_pull(dh: Array, h: Array, W: Any, *, labels: Array) -> Any:
+    return lambda g: dh * g
 
 
-head_loss = primitive(head_forward, joint=head_joint, keeps=True, composed=composed.head_loss)
+head_loss = primitive(head_forward, head_pull, NOT_DIFFERENTIABLE, keeps=True, composed=composed.head_loss)
 
 
-def some_rows(h: Array, labels: Array, keep: Array) -> Iterator[tuple[slice, Array, Array]]:
-    """Rows of h that count, 1,024 at a time: (their places in ``keep``, the rows, their labels)."""
-    for i in range(0, len(keep), ROWS):
-        part = slice(i, i + ROWS)
-        yield part, h[keep[part]], labels[keep[part]]
-
-
-def some_tokens(W: Array | Quantised, n: int) -> Iterator[tuple[int, Array]]:
-    """Rows of W, as many as make ``LOGITS`` logits with n rows of h: (the first, the rows)."""
-    step = max(1, LOGITS // n)
-    for start in range(0, W.shape[0], step):
-        stop = min(start + step, W.shape[0])
-        yield start, W.rows(np.arange(start, stop)) if isinstance(W, Quantised) else W[start:stop]
-
-
-def tokens_of(W: Array | Quantised, tokens: Array) -> Array:
+def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
     return W.rows(tokens) if isinstance(W, Quantised) else W[tokens]
-
-
-def picks(labels: Array, start: int, n: int) -> tuple[Array, Array]:
-    """Where the labels are that lie among n tokens from ``start``: (rows, columns)."""
-    column = labels - start
-    row = np.flatnonzero((column >= 0) & (column < n))
-    return row, column[row]
 
 
 def row_sums(x: Array) -> Array:
     """Sums over the last axis, which is kept: BLAS adds faster than np.sum."""
-    total: Array = rows(x).dot(ones(x.shape[-1], x.dtype))
+    total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
-
-
-@functools.lru_cache(maxsize=32)
-def ones(n: int, dtype: np.dtype[Any]) -> Array:
-    return np.ones(n, dtype)
 
 
 def widened(column: Array, n: int) -> Array:

@@ -11,9 +11,8 @@ import numpy as np
 from lora_np.autograd import value
 from lora_np.checks import Array, generator, number, shown, whole_number
 from lora_np.language.blocks import Cache
-from lora_np.language.decoder import LanguageModel
+from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.templates import Messages, Template
-from lora_np.language.text import vocabulary_of
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
@@ -91,9 +90,7 @@ def generate(
     return texts[0] if isinstance(prompt, str) else texts
 
 
-def answer(
-    model: LanguageModel, messages: Messages, *, tools: Any = None, tokens: int = 500, **options: Any
-) -> str:
+def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **options: Any) -> str:
     """What the model says next in a conversation, written as its chat template writes it.
 
     Parameters
@@ -102,8 +99,6 @@ def answer(
         With a chat template.
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
-    tools : list, optional
-        Descriptions of functions, as the template takes them.
     tokens : int
         The largest number of tokens. The answer ends earlier at an end token of ``generation_config.json``,
         or else of ``config.json``.
@@ -137,8 +132,7 @@ def answer(
     >>> answer(speaker, [{"role": "user", "content": "It is a truth "}], tokens=20, temperature=0)
     'to be a great deal o'
     """
-    template = Template(vocabulary_of(model), tools=bool(tools))
-    row = template.tokens(messages, tools=tools, add_generation_prompt=True).tolist()
+    row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
     (speech,) = spoken(model, [row], len(row), tokens=tokens, **options)
     if row[-1] in ends_of(model):
         row.pop()
@@ -203,7 +197,7 @@ def spoken(
     longest = min(context, max(map(len, said), default=0) + tokens)
     # where these kinds of positions change, all keys do
     turning = [layer.attention.rotary for layer in frozen.model.stack]
-    trained = next((rotary.trained for rotary in turning if rotary.kind == "longrope"), 0)
+    trained = next((rotary.trained for rotary in turning if rotary and rotary.longer), 0)
     going = [*said]
     caches: list[Cache] = []
     for _ in range(tokens if said else 0):
@@ -214,7 +208,7 @@ def spoken(
             step, texts = padded([row[-most:] for row in said])
         else:
             step = np.array([row[-1:] for row in said])
-            texts = None if caches[0].texts is None else np.ones_like(step)
+            texts = None if texts is None else np.pad(texts, ((0, 0), (0, 1)), constant_values=1)
         with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, draw tells
             hidden = frozen.model(step, caches=caches, texts=texts)[:, -1:]
             logits = value(frozen.logits(hidden))[:, 0]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.checks import Array, StrPath, shown
+from lora_np.hub import naming
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
 NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
@@ -75,10 +76,8 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     said = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
     if "model" not in said:
         return None
-    try:
+    with naming(where):
         return described(said)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,72 +1,62 @@
-"""Rotary positions: the angle by which a pair of entries turns from token to token, and its scalings."""
+"""Rotary positions: by which angles pairs of entries turn from token to token, and how configs say them."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, choice, number, shown, whole_number
+
+Fields = Mapping[str, Any]
+KINDS = {"full_attention", "sliding_attention"}  # of layers
+ROPE = {  # what is known among the parameters of rotary positions
+    *("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
+    *("factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"),
+    *("beta_fast", "beta_slow", "attention_factor", "finetuned"),
+}
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """How angles grow with the position: the ``rope_parameters`` of a config, as transformers reads them.
+    """How angles grow with the position: what `rotary_of` makes of a config, as transformers does.
 
     Parameters
     ----------
-    d : int
-        Entries of a head that turn, the first ones: d/2 pairs.
-    theta : float
-        Pair i turns by ``theta^(-2i/d)`` a token.
-    kind : {"default", "linear", "dynamic", "alpha", "llama3", "yarn", "longrope", "none"}
-        The scaling; with "none" nothing turns (layers without positions).
-    factor : float
-        The factor by which the context was stretched.
-    trained : int
-        The context on which the model was trained before stretching.
-    low, high : float
-        llama3: wavelengths longer than ``trained / low`` are stretched, those shorter than
-        ``trained / high`` are not. yarn: the same in turns within ``trained`` (beta_slow and beta_fast).
+    frequencies : tuple of float
+        By how much each of d/2 pairs turns from one token to the next.
     attention : float
         A factor on cos and sin (yarn, longrope).
-    truncate : bool
-        yarn: whether the range between low and high is rounded to whole pairs.
-    short, long : tuple of float
-        longrope: each pair's factor in texts within ``trained``, and in longer ones.
+    trained : int
+        Tokens of the longest text with these angles; 0 if all texts have them.
+    longer : tuple of float
+        longrope: the frequencies in longer texts.
+    factor : float
+        dynamic: how fast they shrink in longer texts.
     width : int
-        Entries of a head; by default d.
+        Entries of a head, of which the first d turn; by default d.
     neighbours : bool
         Whether pair i is the entries 2i and 2i + 1, rather than i and i + d/2.
 
     Examples
     --------
-    >>> Rotary(d=4, theta=100.0).frequencies(1)
-    array([1. , 0.1])
+    >>> cos, sin = Rotary((1.0, 0.1)).turns(slice(1, 2), 2, np.dtype(float))
+    >>> cos.round(3), sin.round(3)
+    (array([[[0.54 , 0.995, 0.54 , 0.995]]]), array([[[-0.841, -0.1  ,  0.841,  0.1  ]]]))
     """
 
-    d: int
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    trained: int = 0
-    low: float = 1.0
-    high: float = 1.0
+    frequencies: tuple[float, ...]
     attention: float = 1.0
-    truncate: bool = True
-    short: tuple[float, ...] = ()
-    long: tuple[float, ...] = ()
+    trained: int = 0
+    longer: tuple[float, ...] = ()
+    factor: float = 1.0
     width: int = 0
     neighbours: bool = False
-
-    @property
-    def moved(self) -> bool:
-        """Whether `halves` changes anything."""
-        return self.neighbours or self.width > self.d
 
     def halves(self, x: Any) -> Any:
         """Heads (..., width) in the order in which entry i turns with entry ``i + width/2``.
@@ -75,76 +65,156 @@ class Rotary:
 
         Examples
         --------
-        >>> Rotary(d=4, theta=100.0, width=6, neighbours=True).halves(np.arange(6))
-        array([0, 2, 4, 1, 3, 5])
+        >>> Rotary((1.0, 0.1), width=6).halves(np.arange(6))
+        array([0, 1, 4, 2, 3, 5])
+        >>> Rotary((1.0, 0.1), neighbours=True).halves(np.arange(4))
+        array([0, 2, 1, 3])
         """
         if self.neighbours:
             pairs = x.reshape(*x.shape[:-1], -1, 2)
             return np.concatenate([pairs[..., 0], pairs[..., 1]], axis=-1)
-        cuts = (0, self.d // 2, self.d, (self.d + self.width) // 2, self.width)
+        half = len(self.frequencies)
+        if self.width <= 2 * half:
+            return x
+        cuts = (0, half, 2 * half, half + self.width // 2, self.width)
         first, second, third, fourth = (x[..., a:b] for a, b in pairwise(cuts))
         return np.concatenate([first, third, second, fourth], axis=-1)
 
-    def frequencies(self, tokens: int) -> Array:
-        """Angles from one token to the next, (d/2,). Only kinds in `GROWING` look at the number of tokens."""
-        theta = self.theta
-        if self.kind == "alpha":
-            theta *= self.factor ** (self.d / (self.d - 2))
-        if self.kind == "dynamic":
-            stretch = self.factor * max(tokens, self.trained) / self.trained - (self.factor - 1)
-            theta *= stretch ** (self.d / (self.d - 2))
-        plain: Array = theta ** -(np.arange(0, self.d, 2) / self.d)
-        if self.kind == "none":
-            return np.zeros_like(plain)
-        if self.kind == "longrope":
-            factors: Array = np.array(self.long if tokens > self.trained else self.short)
-            return plain / factors
-        if self.kind == "linear":
-            return plain / self.factor
-        if self.kind == "llama3":
-            # From 0 where the wavelength is too long for the old context to 1 where it is short.
-            turns = self.trained * plain / (2 * math.pi)
-            kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
-        elif self.kind == "yarn":
-            first, last = self.pair(self.high), self.pair(self.low)
-            if self.truncate:
-                first, last = math.floor(first), math.ceil(last)
-            first, last = max(first, 0.0), min(last, self.d - 1.0)
-            last += 0.001 * (first == last)  # no range: a step
-            kept = 1 - np.clip((np.arange(self.d // 2) - first) / (last - first), 0, 1)
-        else:
-            return plain
-        return kept * plain + (1 - kept) * plain / self.factor
+    def turns(self, where: Any, longest: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """What `composed.rotate` takes for tokens in these places, each (*tokens, 1, width).
 
-    def pair(self, turns: float) -> float:
-        """Which pair turns that many times within the old context."""
-        return self.d * math.log(self.trained / (turns * 2 * math.pi)) / (2 * math.log(self.theta))
-
-    def turns(self, start: int, stop: int, dtype: np.dtype[Any], longest: int = 0) -> tuple[Array, Array]:
-        """Cosines and sines of the angles of tokens ``start`` to ``stop``, each (tokens, width/2).
-
-        Angles of some kinds depend on how long the longest text is: ``stop``, if nothing else is said.
+        Parameters
+        ----------
+        where : slice or ndarray of int
+            All below ``longest``.
+        longest : int
+            Tokens of the longest text, on which the angles may depend.
+        dtype : dtype
         """
-        longest = longest or stop
-        if self.kind in GROWING and longest > self.trained:
-            cos, sin = table(self, stop, longest, dtype)
+        if self.trained and longest > self.trained:
+            cos, sin = table(self, longest, longest, dtype)
         else:
-            cos, sin = table(self, 1 << (stop - 1).bit_length(), 1, dtype)
-        return cos[start:stop], sin[start:stop]
-
-
-GROWING = ("dynamic", "longrope")  # kinds whose angles depend on the number of tokens
+            cos, sin = table(self, 1 << (longest - 1).bit_length(), 0, dtype)
+        return cos[where], sin[where]
 
 
 @functools.lru_cache(maxsize=16)
-def table(rotary: Rotary, size: int, tokens: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+def table(rotary: Rotary, size: int, longest: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
+    """Cosines of the angles, twice, and sines, first negative; ``longest`` if they depend on it, or 0."""
+    frequencies, half = np.array(rotary.frequencies), len(rotary.frequencies)
+    if longest and rotary.longer:
+        frequencies = np.array(rotary.longer)
+    elif longest:
+        stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
+        frequencies *= stretch ** -(np.arange(half) / (half - 1))
     # In the model's precision, as in its peers.
-    angles = np.arange(size, dtype=dtype)[:, np.newaxis] * rotary.frequencies(tokens).astype(dtype)
-    if rotary.width > rotary.d:  # the rest does not turn
-        angles = np.pad(angles, ((0, 0), (0, (rotary.width - rotary.d) // 2)))
-    cos, sin = np.cos(angles), np.sin(angles)
-    if rotary.attention != 1.0:
-        factor = dtype.type(rotary.attention)
-        cos[:, : rotary.d // 2] *= factor
-        sin *= factor
-    return cos, sin
+    angles = np.arange(size, dtype=dtype)[:, np.newaxis, np.newaxis] * frequencies.astype(dtype)
+    cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
+    rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # does not turn
+    cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
+    return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)
+
+
+def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those that are null, which counts as missing."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def real(fields: Fields, name: str, default: float | None = None, *, above: float = 0.0) -> float:
+    """A finite number above ``above``."""
+    found = fields.get(name, default)
+    if found is None:
+        raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
+    return number(name, found, minimum=above, open_minimum=True)
+
+
+def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
+    """So many numbers above zero."""
+    found = fields.get(name)
+    if not isinstance(found, (list, tuple)) or len(found) != count:
+        raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
+    return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+
+
+def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary | None:
+    """Angles of positions in a layer, if any turn there."""
+    if not layer["turned"]:
+        return None
+    width, rope = layer["width"], parameters_of(config, layer)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
+    kind = "alpha" if kind == "dynamic" and "alpha" in rope else kind
+    choice("rope_type", kind, layer["rope_kinds"])
+    # yarn divides by its logarithm
+    least = float(kind == "yarn")
+    theta = number("rope_theta", rope.get("rope_theta", layer["theta"]), minimum=least, open_minimum=True)
+    part = real(rope, "partial_rotary_factor", layer["part"] or 1.0)
+    if part != 1.0 and layer["part"] is False:
+        raise ValueError(f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}")
+    d = int(width * part)
+    if d % 2 or width % 2 or not 0 < d <= width:
+        raise ValueError(f"head_dim must be even for rotary positions, got {width}, of which {d} turn")
+    if d == 2 and kind in ("dynamic", "alpha"):
+        raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
+    more: dict[str, Any] = {"width": width, "neighbours": layer["pairs"] == "neighbours"}
+    name, factor, trained = "original_max_position_embeddings", 1.0, context
+    if kind != "default":
+        trained = whole_number(name, config.get(name, rope.get(name, context)))
+        factor = real(rope, "factor", context / trained)
+    pairs = np.arange(0, d, 2) / d
+    plain = theta**-pairs  # pair i turns by theta^(-2i/d) a token
+
+    def stretched(kept: Array) -> Array:
+        """Where a pair is kept, from 0 to 1, and elsewhere stretched by the factor."""
+        return kept * plain + (1 - kept) * plain / factor
+
+    if kind == "linear":
+        plain = plain / factor
+    elif kind == "alpha":
+        plain = (theta * real(rope, "alpha") ** (d / (d - 2))) ** -pairs
+    elif kind == "dynamic":
+        more |= {"trained": context, "factor": factor}
+    elif kind == "longrope":
+        short, long = (np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long"))
+        stretch = 1 + math.log(factor) / math.log(trained) if factor > 1 and trained > 1 else 1.0
+        more["attention"] = real(rope, "attention_factor", stretch**0.5)
+        more |= {"trained": trained, "longer": tuple((plain / long).tolist())}
+        plain = plain / short
+    elif kind == "llama3":
+        low = real(rope, "low_freq_factor")
+        high = real(rope, "high_freq_factor", above=low)
+        # From 0 where the wavelength is too long for the old context to 1 where it is short.
+        turns = trained * plain / (2 * math.pi)
+        plain = stretched(np.clip((turns - low) / (high - low), 0, 1))
+    elif kind == "yarn":
+        slow, fast = real(rope, "beta_slow", 1), real(rope, "beta_fast", 32)
+        # the pairs that turn as often as that within the old context
+        first, last = (math.log(trained / (2 * math.pi * n)) / math.log(theta) * d / 2 for n in (fast, slow))
+        first, last = max(math.floor(first), 0), min(math.ceil(last), d - 1)
+        last += 0.001 * (first == last)  # no range: a step
+        plain = stretched(1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1))
+        grown = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+        more["attention"] = real(rope, "attention_factor", grown)
+    return Rotary(tuple(plain.tolist()), **more)
+
+
+def parameters_of(config: Fields, layer: Mapping[str, Any]) -> Fields:
+    """The parameters of a layer's rotary positions; unknown ones are refused."""
+    rope: dict[str, Any] = {}
+    kind = layer["kind"] if layer["rope_each"] else ""
+    # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before
+    for name in ("rope_scaling", "rope_parameters"):
+        part = config.get(name, {})
+        if not isinstance(part, Mapping):
+            raise ValueError(f"{name} must be an object or null, got {shown(part)}")
+        if kind and name == "rope_parameters":
+            if part.keys() - KINDS:
+                raise ValueError(f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}")
+            part = part.get(kind) or {}
+        elif kind == "sliding_attention":
+            continue
+        rope |= stated(part)
+    rope = rope or stated(layer["rope"])
+    if unknown := sorted(rope.keys() - ROPE):
+        raise ValueError(f"{unknown[0]} is not understood among the parameters of rotary positions")
+    return rope

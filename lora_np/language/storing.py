@@ -19,9 +19,8 @@ from lora_np import hub
 from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import replacing, target_path
-from lora_np.language.decoder import LanguageModel, build
+from lora_np.language.decoder import LanguageModel, build, decoder_settings
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
-from lora_np.language.settings import decoder_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
 from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
@@ -80,14 +79,13 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     >>> import tempfile
     >>> load(tempfile.mkdtemp())
     Traceback (most recent call last):
-    FileNotFoundError: ... has no config.json: it is not the directory of a model
+    lora_np.hub.reading.MissingError: ...config.json: no such file
     """
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
         return from_gguf(open_gguf(model), dtype, quantised)
     folder = hub.directory(model)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: it is not the directory of a model")
+    hub.inside(folder, "config.json")  # is there, or it is no model
     stored = open_model(folder)
     # weights read here become numbers, or keep their bits themselves
     settings = {key: field for key, field in stored.config.items() if key != "quantization_config"}
@@ -208,12 +206,8 @@ def read_text(source: StrPath) -> str:
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
         content = read_bytes(path)
-    try:
+    with hub.naming(f"{source} is not text in UTF-8"):
         text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{source} is not text in UTF-8: byte {content[error.start]:#04x} at position {error.start}"
-        ) from None
     if "\0" in text:
         raise ValueError(f"{source} is binary, not text: it has a zero byte at {text.index(chr(0))}")
     if not text.strip():
@@ -229,12 +223,10 @@ def read_bytes(path: Path) -> bytes:
 
 def limited(stream: BinaryIO, name: str) -> bytes:
     """All of ``stream``, which may have no end."""
-    content = bytearray()
-    while piece := stream.read(2**20):
-        content += piece
-        if len(content) > MAX_TEXT:
-            raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")
-    return bytes(content)
+    pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
+    if len(content := b"".join(pieces)) > MAX_TEXT:
+        raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")
+    return content
 
 
 def shipped() -> list[str]:

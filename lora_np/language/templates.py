@@ -16,10 +16,9 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.language.vocabulary import Vocabulary
+from lora_np.language.vocabulary import Vocabulary, needed
 
-Message: TypeAlias = Mapping[str, Any]
-Messages: TypeAlias = Sequence[Message]
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
 
@@ -31,8 +30,6 @@ class Template:
     ----------
     vocabulary : Characters or Subwords
         With the template among its files.
-    tools : bool
-        Whether conversations have tools.
 
     Raises
     ------
@@ -50,8 +47,8 @@ class Template:
     '<user>ab'
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, tools: bool = False) -> None:
-        source = vocabulary.chat_template(tools=tools)
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        source = vocabulary.chat_template()
         if not isinstance(source, str):
             raise ValueError(
                 "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF) and "
@@ -61,12 +58,12 @@ class Template:
         self.marked = MARKED.search(source) is not None
         self.compiled, self.blocks, self.spans = compiled(source)
 
-    def render(self, messages: Messages, *, tools: Any = None, add_generation_prompt: bool = False) -> str:
+    def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
         """The text of a conversation; ``self.spans`` then are the places of what it marks as generated."""
         self.blocks.clear()
         self.spans.clear()
         told = [complete(message) for message in messages]
-        options = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        options = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
             for block in self.compiled.generate(messages=told, **options, **self.vocabulary.special):
                 self.blocks.append(block)
@@ -78,15 +75,13 @@ class Template:
         """The tokens of a conversation; the template itself has put BOS before it, or not."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
-    def labelled(self, messages: Messages, tools: Any = None, first: int = 0) -> tuple[Array, Array, int]:
+    def labelled(self, messages: Messages, first: int = 0) -> tuple[Array, Array, int]:
         """Tokens of a conversation, and whether each is the model's to say.
 
         Parameters
         ----------
         messages : sequence of mapping
             The conversation.
-        tools : list, optional
-            Descriptions of functions, as templates take them.
         first : int
             The first message to learn from.
 
@@ -99,41 +94,35 @@ class Template:
         left : int
             How many answers are not labelled, because later messages change how they are written.
         """
-        text = self.render(messages, tools=tools)
+        text = self.render(messages)
         spans = list(self.spans)
         tokens, places = self.vocabulary.cut(text)
         answer, left = np.zeros(len(tokens), bool), 0
         if self.marked:
             for start, end in spans:
                 answer |= (places[:, 0] < end) & (places[:, 1] > start)
-            answer[: self.prompt(messages[:first], tokens, tools)] = False
+            answer[: self.prompt(messages[:first], tokens)] = False
             return tokens, answer, left
         for i in range(first, len(messages)):
             if messages[i]["role"] == "assistant":
-                upto = self.tokens(messages[: i + 1], tools=tools)
+                upto = self.tokens(messages[: i + 1])
                 end = shared(upto, tokens)
                 if self.vocabulary.specials.issuperset(upto[end:].tolist()):
-                    answer[self.prompt(messages[:i], tokens, tools) : end] = True
+                    answer[self.prompt(messages[:i], tokens) : end] = True
                 else:
                     left += 1
         return tokens, answer, left
 
-    def prompt(self, messages: Messages, tokens: Array, tools: Any) -> int:
+    def prompt(self, messages: Messages, tokens: Array) -> int:
         """How many of ``tokens`` are the conversation so far and what begins an answer."""
-        how = {"tools": tools, "add_generation_prompt": True}
-        return shared(self.tokens(messages, **how), tokens) if messages else 0
+        return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 
 @functools.lru_cache(maxsize=8)
 def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
     """A template; what it has rendered so far is put in the list; and it notes what it marks as generated."""
-    try:
-        jinja2, sandbox, ext = (import_module(f"jinja2{name}") for name in ("", ".sandbox", ".ext"))
-    except ImportError:
-        raise ImportError(
-            "chat templates need the library jinja2, which comes with pip install 'lora-np[language]' or by "
-            "itself with pip install jinja2"
-        ) from None
+    jinja2 = needed("jinja2", "chat templates need")
+    sandbox, ext = (import_module(f"jinja2.{name}") for name in ("sandbox", "ext"))
     blocks: list[str] = []
     spans: list[tuple[int, int]] = []
 
@@ -167,7 +156,7 @@ def refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def complete(message: Message) -> dict[str, Any]:
+def complete(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as templates expect it: without nulls, and reasoning under each of its names."""
     known = {name: value for name, value in message.items() if value is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.hub import parse_json
+from lora_np.hub import naming, parse_json
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -35,8 +35,8 @@ class Described:
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)}
 
-    def chat_template(self, *, tools: bool = False) -> Any:
-        """The template of conversations, or nothing; some models have another for those with tools."""
+    def chat_template(self) -> Any:
+        """The template of conversations, or nothing; some models have others, by names."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
         beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
@@ -44,15 +44,13 @@ class Described:
         if isinstance(found, list):
             found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
         if isinstance(found, dict):
-            found = found.get("tool_use" if tools and "tool_use" in found else "default")
+            found = found.get("default")
         return found
 
     def beside(self, name: str) -> dict[str, Any]:
         """The JSON of a file that came with it, or nothing."""
-        try:
+        with naming(name):
             return parse_json(self.files[name]) if name in self.files else {}
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
 
     @property
     def identity(self) -> str:
@@ -184,10 +182,9 @@ class Subwords(Described):
         added = self.contents.get("added_tokens") or ()
         return frozenset(each["id"] for each in added if each.get("special"))
 
-    def number(self, token: str) -> int | None:
+    def number(self, token: str) -> Any:
         """The number of a token, if there is one."""
-        found: int | None = self.library.token_to_id(token)
-        return found
+        return self.library.token_to_id(token)
 
     def encode(self, text: str, *, special: bool = True) -> Array:
         """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each text."""
@@ -227,13 +224,7 @@ Vocabulary: TypeAlias = Characters | Subwords
 
 def made(contents: Mapping[str, Any]) -> Any:
     """The library's ``Tokenizer`` of a ``tokenizer.json``."""
-    try:
-        tokenizers = importlib.import_module("tokenizers")
-    except ImportError:
-        raise ImportError(
-            "this vocabulary is not one of characters: it needs the library tokenizers, which comes with "
-            "pip install 'lora-np[language]' or by itself with pip install tokenizers"
-        ) from None
+    tokenizers = needed("tokenizers", "this vocabulary is not one of characters: it needs")
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))
     except Exception as error:  # it raises nothing narrower
@@ -241,6 +232,17 @@ def made(contents: Mapping[str, Any]) -> Any:
     library.no_truncation()  # as in transformers, unless asked
     library.no_padding()
     return library
+
+
+def needed(library: str, why: str) -> Any:
+    """A library that is an extra."""
+    try:
+        return importlib.import_module(library)
+    except ImportError:
+        raise ImportError(
+            f"{why} the library {library}, which comes with pip install 'lora-np[language]' or by itself "
+            f"with pip install {library}"
+        ) from None
 
 
 def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> Vocabulary:
@@ -272,15 +274,8 @@ def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO
     try:
         numbers = contents["model"]["vocab"]
         found = Characters("".join(sorted(numbers, key=numbers.__getitem__)), files)
-        if numbers and found.numbers == numbers and settled(found.tokenizer()) == settled(contents):
+        if numbers and found.tokenizer() == contents:
             return found
     except (AttributeError, LookupError, TypeError, ValueError):
         pass  # then it is something else, or damaged, which the library will report
     return Subwords(contents, files)
-
-
-def settled(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a ``tokenizer.json`` that matter: not absent, false or unused."""
-    model = {key: value for key, value in contents["model"].items() if value}
-    unasked = ("version", "truncation", "padding")
-    return {key: value for key, value in contents.items() if value and key not in unasked} | {"model": model}

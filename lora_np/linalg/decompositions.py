@@ -133,13 +133,8 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
     array([[-5., -3.],
            [ 0.,  4.]])
     """
-    unit, R = well_scaled(np.array(matrix("M", M)))
-    mirrors = []
-    for j in range(min(R.shape)):
-        mirrors.append(_mirror(R[j:, j]))
-        _reflect(R[j:, j:], mirrors[-1])
-        R[j + 1 :, j] = 0
-    return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit)
+    Q, R, _ = _triangular(M, pivoting=False)
+    return Q, R
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
@@ -194,17 +189,7 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
     >>> abs(np.diag(R))
     array([5. , 0.8])
     """
-    unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
-    order = np.arange(R.shape[1])
-    mirrors = []
-    for j in range(min(R.shape)):
-        best = j + int(np.argmax(np.square(R[j:, j:]).sum(axis=0)))
-        R[:, [j, best]] = R[:, [best, j]]
-        order[[j, best]] = order[[best, j]]
-        mirrors.append(_mirror(R[j:, j]))
-        _reflect(R[j:, j:], mirrors[-1])
-        R[j + 1 :, j] = 0
-    return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit), order
+    return _triangular(M, pivoting=True)
 
 
 def svd(M: ArrayLike) -> SVD:
@@ -269,6 +254,22 @@ def svd(M: ArrayLike) -> SVD:
     order = np.argsort(-s, kind="stable")
     s = s[order]
     return SVD(_directions(columns[:, order], s), restored("the norm of M", s, unit), V[:, order].T)
+
+
+def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
+    """Reflections that make M triangular: each lays what is left of a column on its axis."""
+    unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
+    order = np.arange(R.shape[1])
+    mirrors = []
+    for j in range(min(R.shape)):
+        if pivoting:
+            best = j + int(np.argmax(np.square(R[j:, j:]).sum(axis=0)))
+            R[:, [j, best]] = R[:, [best, j]]
+            order[[j, best]] = order[[best, j]]
+        mirrors.append(_mirror(R[j:, j]))
+        _reflect(R[j:, j:], mirrors[-1])
+        R[j + 1 :, j] = 0
+    return _product(mirrors, len(R)), restored("R", R[: len(mirrors)], unit), order
 
 
 def _mirror(x: Array) -> Array:

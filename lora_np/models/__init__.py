@@ -15,6 +15,7 @@ with on_demand(globals()):
         decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,
+        from_config as from_config,
         llama_cpp_of as llama_cpp_of,
     )
     from lora_np.models.llama_cpp import (
@@ -45,7 +46,6 @@ with on_demand(globals()):
         Catalogue as Catalogue,
         catalogue as catalogue,
         describe as describe,
-        from_config as from_config,
         hub_name as hub_name,
         matrix_size as matrix_size,
         preset as preset,

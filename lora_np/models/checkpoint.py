@@ -15,25 +15,22 @@ from typing import Any, get_args
 from lora_np import hub
 from lora_np.checks import StrPath
 from lora_np.hub import HubError, ModelDirectory
-from lora_np.models.families import build_spec, family_names
-from lora_np.models.names import NameMap, Place, default_targets, fused_names, names_are_known
-from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold
+from lora_np.models.families import family_names, from_config
+from lora_np.models.names import NameMap, Place, fused_names, names_are_known
+from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 
 HEAD = "lm_head.weight"
-_HEAD = HEAD.removesuffix(".weight")
 _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a class with a head ends
 # of classes whose head has the embedding's numbers, by another name
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # the last names of tables that are looked up rather than multiplied
 _EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is taken for a linear map unless it is named as an "
-    "embedding, names are those of the files, and a tied head that is not stored is not seen. PEFT may "
-    "count otherwise."
+    "Counted from headers: a matrix called weight is a linear map unless named as an embedding, names are "
+    "those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
-    "Counted from headers, as the modules of {} models are in transformers: PEFT counts otherwise where this "
-    "model differs from a usual one."
+    "Counted from headers, as {} models are in transformers: PEFT counts this one otherwise if it differs."
 )
 MEMORY = "count the model in memory, on the meta device"
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
@@ -65,7 +62,7 @@ class OpenModel(ModelDirectory):
     def described(self) -> ModelSpec | None:
         """The model as its family describes it, if one does."""
         try:
-            return build_spec(self.config) if self.config.get("model_type") in family_names() else None
+            return from_config(self.config) if self.config.get("model_type") in family_names() else None
         except (TypeError, ValueError):  # an architecture or fields that the family does not have
             return None
 
@@ -126,7 +123,7 @@ class OpenModel(ModelDirectory):
         """Whether a config can say that the `tied` parameters have their own numbers."""
         if self.described is None:
             return "others" not in self.sharing
-        return not any(module.tied for module in build_spec(untied(self.config)).groups)
+        return not any(module.tied for module in from_config(untied(self.config)).groups)
 
     @cached_property
     def table(self) -> str | None:
@@ -150,7 +147,7 @@ class OpenModel(ModelDirectory):
         names = self.config.get("architectures") or []
         if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
             return ("others",) if tied else ()
-        return (_HEAD,) if any(str(name).endswith(_HEADED) for name in names) else ()
+        return ("lm_head",) if any(str(name).endswith(_HEADED) for name in names) else ()
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:
@@ -339,15 +336,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
             # a checkpoint does not hold a head that is the embedding
             modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
-    return ModelSpec(
-        title or str(path),
-        tuple(fold(modules)),
-        family=family,
-        default_targets=default_targets(family),
-        fused=fused or None,
-        assumed=_ASSUMED if known is None else _KNOWN.format(family),
-        quantised=quantised_size(few),
-    )
+    assumed = _ASSUMED if known is None else _KNOWN.format(family)
+    bits = quantised_size(few)
+    return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=bits)
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:

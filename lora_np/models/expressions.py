@@ -56,21 +56,17 @@ class Expression:
     """
 
     def __init__(self, text: str, *, what: str = "the expression", end: bool = False) -> None:
-        self.text, self._what, self._end = text, what, end
+        self.text, self._what = text, what
         if len(text) > _MAX_LENGTH:
-            raise ValueError(
-                f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}: {text[:40]!r}..."
-            )
+            raise ValueError(f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}")
+        whole, starts = (rf"(?:.*\.)?(?:{text})", _QUICK_NAME + 2) if end else (text, 1)
         try:
             re.compile(text)  # by itself: "a)(b" is none
-            self._tree: Any = _parser.parse(text)
-            self._quick: re.Pattern[str] | None = None
-            whole = rf"(?:.*\.)?(?:{text})" if end else text
-            if _ways(_parser.parse(whole)) * len(whole) <= _QUICK_STEPS:
-                self._quick = re.compile(whole)
+            self._tree: Any = _parser.parse(whole)
+            self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
-        self._steps = count()
+        self._taken = count()
         self._items: dict[int, re.Pattern[str]] = {}
         self._places: dict[int, int] = {}
         if self._quick is None:
@@ -89,16 +85,14 @@ class Expression:
         if self._quick is not None and len(name) <= _QUICK_NAME:
             return self._quick.fullmatch(name) is not None
         self._places = {}
-        starts = 1 | sum(1 << i + 1 for i, character in enumerate(name) if self._end and character == ".")
-        ends = self._sequence(self._tree, starts, name)
-        return bool(ends >> len(name))
+        return bool(self._sequence(self._tree, 1, name) >> len(name))
 
     def _sequence(self, items: Iterable[Any], starts: int, name: str) -> int:
         """Where the items, one after the other, can end from any of ``starts``: positions are bits."""
         for item in items:
             if not starts and len(name):  # the empty name visits all of the tree, to meet what it holds
                 return 0
-            if next(self._steps) > _MAX_STEPS:
+            if next(self._taken) > _MAX_STEPS:
                 raise self._refused("takes too many steps")
             starts = self._item(item, starts, name)
         return starts
@@ -157,32 +151,16 @@ class Expression:
         return sum(1 << place for place in places if self._sequence(items, 1 << place, name))
 
     def _refused(self, why: str) -> ValueError:
-        return ValueError(
-            f"{self._what} {self.text!r} {why}, which cannot be matched in bounded time; write it with fewer "
-            "repeats and branches, or as a list of names"
-        )
+        advice = "write it with fewer repeats and branches, or as a list of names"
+        said = f"{self._what} {self.text!r} {why}"
+        return ValueError(f"{said}, which cannot be matched in bounded time; {advice}")
 
 
-def _ways(items: Iterable[Any]) -> float:
-    """How many ways ``re`` may try through the items, at most: infinitely many if a group is repeated."""
-    ways = 1.0
-    for kind, what in items:
-        match str(kind), what:
-            case "BRANCH", (_, branches):
-                ways *= sum(map(_ways, branches))
-            case "GROUPREF_EXISTS", (_, yes, no):
-                ways *= _ways(yes) + _ways(no or ())
-            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT", (least, most, inner):
-                if len(inner) == 1 and str(inner[0][0]) in _ONE:
-                    ways *= max(min(most, _QUICK_NAME) - least, 0) + 1
-                else:
-                    ways *= 1 + _ways(inner) if (least, most) == (0, 1) else inf
-            case "SUBPATTERN" | "ASSERT" | "ASSERT_NOT", (*_, inner):
-                ways *= _ways(inner)
-            case "ATOMIC_GROUP", inner:
-                ways *= _ways(inner)
-            case "GROUPREF", _:
-                ways *= _QUICK_NAME  # it is compared character by character
-            case name, _ if name not in (*_ONE, "AT", "FAILURE"):
-                return inf
-    return ways
+def _steps(text: str) -> float:
+    """How many steps ``re`` may take, at most: infinitely many if a group is, or may be, repeated."""
+    text = re.sub(r"\\\D", "a", text)
+    if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it
+        return inf
+    repeats = len(re.findall(r"\\\d|\(\?P=|(?<!\()[*+?{][?+]?", text))
+    branches, groups = text.count("|") + 1, text.count("(")
+    return (_QUICK_NAME + 1) ** repeats * branches ** min(branches - 1, max(groups, 1)) * len(text)

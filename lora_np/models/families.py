@@ -12,33 +12,30 @@ import ast
 import re
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from types import CodeType
 from typing import Any, NamedTuple, get_args
 
 from lora_np.checks import choice, number, shown, whole_number
-from lora_np.models.names import default_targets, fused_names
-from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec
+from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
 _Table = Mapping[str, Any]
 
 
-def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str | None = None) -> ModelSpec:
+def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
     """The modules of a model, from the fields of its ``config.json``.
 
     Parameters
     ----------
     values : mapping
-        The fields. ``model_type`` is needed; any other that is absent takes its default in transformers.
+        The fields. ``model_type`` is needed; any other that is absent takes its default in transformers. The
+        first of ``architectures`` is a class of transformers, such as ``"LlamaForSequenceClassification"``;
+        by default the family's usual one.
     name : str
         For titles; the model type if empty.
-    architecture : str, optional
-        A class of transformers, such as ``"LlamaForSequenceClassification"``; by default the first of the
-        field ``architectures``, or else the family's usual one.
 
     Returns
     -------
@@ -51,15 +48,22 @@ def build_spec(values: Mapping[str, Any], *, name: str = "", architecture: str |
         If the family or the architecture is not known, or fields contradict one another.
     TypeError
         If a field has the wrong type.
+
+    Examples
+    --------
+    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    >>> from_config(fields).total
+    4178240
     """
     if values.get("model_type") is None:
         raise ValueError("model_type is missing: it says which family a config.json is of, such as 'llama'")
     family = family_of(str(values["model_type"]))
-    architecture = architecture or _architecture(values)
-    task = family.tasks[0]
-    if architecture:
+    names, task = values.get("architectures") or [""], family.tasks[0]
+    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
+        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
+    if names[0]:
         known = [family.classes + task for task in family.tasks]
-        task = choice("architecture", architecture, known).removeprefix(family.classes)
+        task = choice("architecture", names[0], known).removeprefix(family.classes)
     return _evaluated(family, values, task, name or family.name)[0]
 
 
@@ -69,25 +73,9 @@ def _evaluated(family: Family, values: _Table, task: str, name: str) -> tuple[Mo
         modules, layers, env = _place(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
-    spec = ModelSpec(
-        name,
-        tuple(modules),
-        family=family.name,
-        default_targets=family.targets,
-        fused=family.fused or None,
-        layers=tuple(layers),
-        experts_per_token=next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0),
-        positions=_positions(values, env),
-    )
-    return spec, env
-
-
-def _architecture(values: Mapping[str, Any]) -> str:
-    """The class that a config names first; empty if it names none."""
-    names = values.get("architectures") or [""]
-    if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
-        raise TypeError(f"architectures must be a list of class names, got {shown(names)}")
-    return names[0]
+    chosen = next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0)
+    facts = {"layers": tuple(layers), "experts_per_token": chosen, "positions": _positions(values, env)}
+    return of_family(name, modules, family.name, **facts), env
 
 
 @cache
@@ -183,9 +171,7 @@ def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[st
     """Refuse a list without an entry for each layer, or with one that is not known."""
     name = field["from"][0]
     if entries and len(entries) < layers:
-        raise ValueError(
-            f"{name} must be a list with an entry for each of the {layers} layers, got {shown(values[name])}"
-        )
+        raise ValueError(f"{name} must have an entry for each of {layers} layers, got {shown(values[name])}")
     for index, entry in enumerate(entries[:layers]):
         choice(f"{name}[{index}]", entry, field["choices"])
 
@@ -196,8 +182,6 @@ class Family(NamedTuple):
     name: str
     classes: str  # what its class names start with
     tasks: tuple[str, ...]  # the first is the default
-    targets: tuple[str, ...] | str  # PEFT's default
-    fused: Mapping[str, str]  # experts: the names that PEFT translates, and into which parameter
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
     expressions: Formulas
 
@@ -255,23 +239,20 @@ def family_of(name: str) -> Family:
 
     Examples
     --------
-    >>> family_of("qwen2").targets
-    ('q_proj', 'v_proj')
+    >>> family_of("qwen2").classes
+    'Qwen2'
     """
     if name not in family_names():
-        close = get_close_matches(name[:100], family_names(), n=3)
-        hint = f" (close: {', '.join(close)})" if close else ""
+        other = (
+            "Others are counted from *.safetensors files, or an object with named_modules(), as torch's have"
+        )
         raise ValueError(
-            f"model_type must be one of the {len(family_names())} that lora-np count --list shows, got "
-            f"{shown(name)}{hint}. Any other model can be counted from its *.safetensors files (headers "
-            "only), or from an object with named_modules(), such as a torch model on the meta device"
+            f"model_type must be one that lora-np count --list shows, got {shown(name)}. {other}"
         )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
     expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
-    tables, fused = {**data, "fields": fields}, fused_names(name) or {}
-    tasks, targets = tuple(data["tasks"]), default_targets(name)
-    return Family(name, data["classes"], tasks, targets, fused, tables, expressions)
+    return Family(name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, expressions)
 
 
 def _folder() -> Any:
@@ -366,9 +347,8 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a value."""
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
-        entries = {**below.get(key, {}), **above.get(key, {})}
-        gone = [name for name, entry in entries.items() if entry is False and key != "fields"]
-        merged[key] = {name: entry for name, entry in entries.items() if name not in gone}
+        both = {**below.get(key, {}), **above.get(key, {})}
+        merged[key] = {name: each for name, each in both.items() if each is not False or key == "fields"}
     fields, let = above.get("fields", {}), above.get("let", {})
     merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
     kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
@@ -475,7 +455,7 @@ def _modules(
     modules = []
     for (path, computed), indices in found.items():
         entry = entries[path]
-        ranges = [_indices(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
+        ranges = [tuple(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
@@ -501,13 +481,6 @@ def _kind(role: str) -> Kind:
     if role == "position":
         return "embedding"
     return "norm" if role.endswith("norm") else "linear"
-
-
-def _indices(found: list[int]) -> Indices:
-    """The indices as a range if they are evenly spaced."""
-    step = found[1] - found[0] if len(found) > 1 else 1
-    even = range(found[0], found[-1] + 1, step)
-    return even if list(even) == found else tuple(found)
 
 
 def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:

@@ -128,10 +128,11 @@ def open_gguf(path: StrPath) -> GGUFModel:
         raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
     names = {}
     for theirs in file.tensors:
-        name = checkpoint_tensor(theirs, family)
-        if name is None:
+        module, _, part = theirs.rpartition(".")
+        found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+        if found is None:
             raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
-        names[name] = theirs
+        names[f"{found.parameter}.{part}"] = theirs
     if "model.embed_tokens.weight" not in names:
         raise HubError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
@@ -204,13 +205,6 @@ def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
             if pattern in names:
                 return Place(path.format(number and number[0]), None, names.index(pattern), len(names))
     return None
-
-
-def checkpoint_tensor(name: str, family: str) -> str | None:
-    """The inverse for a tensor: ``"blk.7.attn_q.weight"`` is ``"model.layers.7.self_attn.q_proj.weight"``."""
-    module, _, part = name.rpartition(".")
-    found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
-    return f"{found.parameter}.{part}" if found else None
 
 
 def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:

@@ -127,6 +127,7 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     return kind not in table["others"] and (not composite or kind in table["same"] or kind in table["rules"])
 
 
+@cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
     """The names of separate experts that PEFT still accepts when transformers fuses them, and their meaning.
 
@@ -155,6 +156,7 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
     return found
 
 
+@cache
 def default_targets(model_type: str) -> tuple[str, ...] | str:
     """What PEFT adapts in a model of this type if no targets are named; empty if it has no default.
 

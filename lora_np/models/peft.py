@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ EMBEDDINGS = ("embed_tokens", "lm_head")
 
 _BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 _MAX_ALPHA = 2**63
+_FILTERS = {"exclude": "exclude_modules", "layers_pattern": "layers_pattern", "saved": "modules_to_save"}
 _PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, and the usual value
 
 
@@ -181,9 +182,9 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
     blocks = int(said.get("nblocks", 1))
     found = {part: blocks for part, names in named.items() if any(name in module for name in names)}
     if len(found) > 1 or (not found and said.get("match_strict", True)):
+        for_ = "both" if found else "neither, although match_strict is true"
         raise HubError(
-            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for "
-            f"{'both' if found else 'neither, although match_strict is true'}"
+            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for {for_}"
         )
     return found
 
@@ -279,22 +280,15 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
         targets = "(?!)"  # no module at all
+    filters = {"layers": () if layers is None else layers, "what": "target_modules"}
+    for ours, theirs in _FILTERS.items():
+        filters[ours] = raw.get(theirs) or ()
     try:
-        return AdapterConfig(
-            raw=dict(raw),
-            ranks=Patterns(raw.get("rank_pattern") or {}, "rank_pattern"),
-            alphas=Patterns(raw.get("alpha_pattern") or {}, "alpha_pattern"),
-            targets=matcher(
-                ALL_LINEAR if targets is None else targets,
-                exclude=raw.get("exclude_modules") or (),
-                layers=() if layers is None else layers,
-                layers_pattern=raw.get("layers_pattern") or (),
-                saved=raw.get("modules_to_save") or (),
-                what="target_modules",
-            ),
-        )
+        ranks, alphas = (Patterns(raw.get(name) or {}, name) for name in _PATTERNS)
+        wanted = matcher(ALL_LINEAR if targets is None else targets, **filters)
     except ValueError as error:  # an expression
         raise HubError(f"{path}: {error}") from None
+    return AdapterConfig(dict(raw), ranks, alphas, wanted)
 
 
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
@@ -336,9 +330,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
     alphas = {f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha}
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
-    check_values(new, f"{path}: ")
-    said = replace(said, ranks=Patterns(ranks, "rank_pattern"), alphas=Patterns(alphas, "alpha_pattern"))
-    return replace(said, raw={**raw, **new})
+    return parse(path, {**raw, **new})
 
 
 def checked_alpha(alpha: object) -> float:

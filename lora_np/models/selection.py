@@ -66,11 +66,8 @@ def pick(
     spec: ModelSpec,
     targets: Targets | None,
     *,
-    saved: Collection[str] = (),
-    exclude: str | Sequence[str] = (),
-    layers: int | Sequence[int] = (),
-    layers_pattern: str | Sequence[str] = (),
     target_parameters: Collection[str] = (),
+    **filters: Any,
 ) -> list[Pick]:
     """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
 
@@ -80,16 +77,10 @@ def pick(
         The model.
     targets : str, iterable of str, callable or None
         As PEFT reads them; None takes the family's default. A function is called with (name, ModuleSpec).
-    saved : collection of str
-        Ends of names that ``modules_to_save`` trains in full.
-    exclude : str or sequence of str
-        Modules to leave out: ends of names, or one expression.
-    layers : int or sequence of int
-        Of modules that a list names, only those in the layers of these numbers.
-    layers_pattern : str or sequence of str
-        The names of the lists of layers that ``layers`` counts; by default any.
     target_parameters : collection of str
         Ends of the names of parameters to adapt directly. With them ``targets`` may be empty.
+    **filters
+        ``exclude``, ``layers``, ``layers_pattern`` and ``saved``, as `matcher` takes them.
 
     Returns
     -------
@@ -112,18 +103,16 @@ def pick(
         lost = target_parameters and (spec.fused or not spec.default_targets)
         targets = () if lost else spec.default_targets
         if not targets and not lost:
-            raise ValueError(
-                f"targets must be given: PEFT has no default for {spec.family or spec.name}. "
-                f"Candidates: {', '.join(_leaf_names(spec))}, or 'all-linear'"
-            )
+            known, family = ", ".join(_leaf_names(spec)), spec.family or spec.name
+            why = f"PEFT has no default for {family}"
+            raise ValueError(f"targets must be given: {why}. Candidates: {known}, or 'all-linear'")
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
-    elif layers != ():
+    elif filters.get("layers", ()) != ():
         raise ValueError("layers needs a list of targets: an expression says itself which layers it means")
-    if layers_pattern and layers == ():
+    if filters.get("layers_pattern") and filters.get("layers", ()) == ():
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     targets, fused = _unfused(spec, targets)
-    filters = {"exclude": exclude, "layers": layers, "layers_pattern": layers_pattern, "saved": saved}
     picks = _pick_modules(spec, targets, filters) if targets else []
     parameters = _pick_parameters(spec, target_parameters, fused, {each.module for each in picks})
     if not picks and not parameters:
@@ -201,7 +190,7 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     listed = targets if isinstance(targets, list) else []
     groups = spec.groups
     # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
-    alike = (listed or all_linear) and not any(filters.values()) and filters["layers"] == ()
+    alike = (listed or all_linear) and not any(filters.values()) and filters.get("layers", ()) == ()
     if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
         groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
     paths = _paths(groups)
@@ -228,19 +217,15 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
             what = next((each for each in listed if ends_with(path, each)), targets)
             inside = [each.name[len(path) + 1 :] for each in spec.modules if each.name.startswith(f"{path}.")]
             parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
-            raise ValueError(
-                f"targets: {what!r} matches the {module.kind if module else 'container'} {path!r}, "
-                f"which LoRA cannot adapt{'' if module else f'; it holds {parts}'}"
-            )
+            kind, holds = (module.kind, "") if module else ("container", f"; it holds {parts}")
+            raise ValueError(f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}")
     picks = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
-            raise ValueError(
-                f"targets: PEFT adapts no {' and no '.join(_UNCALLED)} in a {spec.family} model, which uses "
-                "their weights without calling them; name other modules"
-            )
+            names = " and no ".join(_UNCALLED)
+            raise ValueError(f"targets: PEFT adapts no {names} in a {spec.family} model; name other modules")
         if chosen:
             picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
     return picks
@@ -310,12 +295,8 @@ def _pick_parameters(
         target = min(said[chosen[0]])
         found |= {each for name in chosen for each in said[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
-            from lora_np.table import shape_text  # what has names need not know of tables
-
-            raise ValueError(
-                f"target_parameters: {target!r} is {pick.path(chosen[0])}, a {module.kind} of shape "
-                f"{shape_text(module.shape)}; matrices and stacks of matrices can be adapted"
-            )
+            what = f"a {module.kind} of shape {module.shape}"
+            raise ValueError(f"target_parameters: {target!r} is {what}, neither a matrix nor a stack of them")
         if module in taken:
             raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
         times = max(fused.get(each, 1) for each in ends(pick.path(chosen[0])))
@@ -352,10 +333,8 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
         return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
-        return ValueError(
-            f"targets: the string {target!r} is a regular expression for whole names and matches none of "
-            f"{spec.name}; for the ends of names give a list: {names}"
-        )
+        what = f"the string {target!r} is a regular expression for whole names"
+        return ValueError(f"targets: {what}, and matches none; for the ends of names give a list: {names}")
     return spec.missing("targets: the pattern", target, leaves)
 
 
@@ -475,10 +454,9 @@ def checked_names(targets: Iterable[str]) -> list[str]:
     --------
     matcher : Which modules they mean.
     """
-    try:
-        names = list(targets)
-    except TypeError:
-        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}") from None
+    if not isinstance(targets, Iterable):
+        raise TypeError(f"targets must be a list of names, a string or a function, got {targets!r}")
+    names = list(targets)
     if not names:
         raise ValueError("targets must name at least one module, got an empty list")
     for name in names:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np import hub
-from lora_np.checks import choice, whole_number
-from lora_np.models.families import build_spec, family_names, family_of
+from lora_np.checks import choice, close_names, whole_number
+from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.names import default_targets, fused_names
-from lora_np.models.spec import ModelSpec, ModuleSpec, fold
+from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
 
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
@@ -60,9 +60,12 @@ def describe(source: object) -> ModelSpec:
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        return _from_headers(path)
+        from lora_np.models.checkpoint import from_safetensors
+
+        return from_safetensors(path)
     if path.suffix == ".json":
-        return from_config(path)
+        name = path.parent.name if path.name == "config.json" else path.stem
+        return from_config(hub.read_json(path), name=name)
     if path.suffix == ".gguf":
         return _from_gguf(path)
     if text in preset_names():
@@ -71,48 +74,34 @@ def describe(source: object) -> ModelSpec:
         return preset(names[0])
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
-    close = get_close_matches(text.lower(), preset_names(), n=3, cutoff=0.5)
-    hint = f"; close presets: {', '.join(close)}" if close else ""
-    raise ValueError(
-        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf "
-        f"file, or a directory that is there, got {text!r}{hint}"
+    kinds = (
+        "a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf file, or a directory"
     )
+    close = close_names(text.lower(), preset_names())
+    raise ValueError(f"source must be {kinds} that is there, got {text!r}{close}")
 
 
 def _from_directory(path: Path) -> ModelSpec:
     """From the config if its family is described, otherwise from headers if there are weights."""
+    from lora_np.models.checkpoint import few_bits, from_safetensors, open_model, quantised_size
+
     if (path / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{path} is an adapter: lora-np inspect shows what it holds; to count it, give its base and "
-            f"config={str(path)!r} (--config {path})"
-        )
+        raise ValueError(f"{path} is an adapter: to count it, give its base, and it as the config (--config)")
     if not (path / "config.json").is_file():
-        return _from_headers(path)
+        return from_safetensors(path)
     config = hub.read_json(path / "config.json")
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
     if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
         files = [path]
     if kind in family_names() or len(files) != 1:
-        spec = from_config(path / "config.json")
-        return replace(spec, quantised=_bits_of(path)) if "quantization_config" in config else spec
-    spec = _from_headers(files[0])
+        spec = from_config(config, name=path.name)
+        if "quantization_config" in config:
+            with suppress(hub.HubError, OSError):  # the count needs no weights: some may be missing
+                return replace(spec, quantised=quantised_size(few_bits(open_model(path))))
+        return spec
+    spec = from_safetensors(files[0])
     return replace(spec, assumed=f"The family {kind!r} is not described. {spec.assumed}")
-
-
-def _from_headers(path: Path) -> ModelSpec:
-    from lora_np.models.checkpoint import from_safetensors
-
-    return from_safetensors(path)
-
-
-def _bits_of(path: Path) -> tuple[int, int]:
-    from lora_np.models.checkpoint import few_bits, open_model, quantised_size
-
-    try:
-        return quantised_size(few_bits(open_model(path)))
-    except (hub.HubError, OSError):  # the count needs no weights: some may be missing
-        return 0, 0
 
 
 def _from_gguf(path: Path) -> ModelSpec:
@@ -122,7 +111,7 @@ def _from_gguf(path: Path) -> ModelSpec:
     model = open_gguf(path)
     tensors = [model.file.info(name) for name in model.names.values()]
     few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
-    spec = build_spec(model.config, name=path.stem)
+    spec = from_config(model.config, name=path.stem)
     if all(tensor.dtype in ("F16", "BF16") for tensor in few):
         return spec
     return replace(spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few)))
@@ -157,46 +146,6 @@ def matrix_size(text: str) -> tuple[int, int] | None:
     return whole_number("d", int(match[1])), whole_number("k", int(match[2]))
 
 
-def from_config(source: str | Path | Mapping[str, Any], *, architecture: str | None = None) -> ModelSpec:
-    """The modules of a model from its ``config.json``.
-
-    Parameters
-    ----------
-    source : str, Path or mapping
-        A file, or its fields.
-    architecture : str, optional
-        A class of transformers, such as ``"LlamaForSequenceClassification"``; by default the first of the
-        config's ``architectures``, or else the family's usual one.
-
-    Returns
-    -------
-    ModelSpec
-        The modules by name, kind, shape and role.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file does not exist.
-    ValueError
-        If it is not a JSON object, names an unknown family, or its fields contradict one another.
-    TypeError
-        If a field has the wrong type.
-
-    Examples
-    --------
-    >>> from lora_np.accounting import count_model
-    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
-    >>> count_model(from_config(fields), rank=8).trainable
-    4096
-    """
-    if isinstance(source, Mapping):
-        return build_spec(source, architecture=architecture)
-    path = Path(source)
-    values = hub.read_json(path)
-    name = path.parent.name if path.name == "config.json" else path.stem
-    return build_spec(values, name=name, architecture=architecture)
-
-
 def preset(name: str) -> ModelSpec:
     """The modules of a well-known model.
 
@@ -220,7 +169,7 @@ def preset(name: str) -> ModelSpec:
     >>> f"{preset('deepseek-v3').total:,}"
     '671,026,404,352'
     """
-    return build_spec(preset_config(name), name=name)
+    return from_config(preset_config(name), name=name)
 
 
 def preset_config(name: str) -> dict[str, Any]:
@@ -319,11 +268,10 @@ def catalogue() -> Catalogue:
     for name in preset_names():
         spec, source = preset(name), _preset(name)["source"]
         presets.append((name, spec.family, spec.total, " ".join(spec.default_targets) or None, source))
-    described = map(family_of, family_names())
-    families = [
-        (each.name, ", ".join(each.classes + task for task in each.tasks), " ".join(each.targets) or None)
-        for each in described
-    ]
+    families = []
+    for each in map(family_of, family_names()):
+        classes = ", ".join(each.classes + task for task in each.tasks)
+        families.append((each.name, classes, " ".join(default_targets(each.name)) or None))
     return Catalogue(
         Table(("preset", "family", "parameters", "default targets", "source"), presets, title="Presets"),
         Table(("family", "architectures", "default targets"), families, title="Families"),
@@ -366,14 +314,9 @@ def from_named_modules(model: Any) -> ModelSpec:
     for name, module in model.named_modules():
         for found in _torch_modules(name, module, seen, fused or {}):
             modules.append(found._replace(role="head") if module is output else found)
-    return ModelSpec(
-        type(model).__name__,
-        tuple(fold(modules)),
-        family=family_name,
-        default_targets=default_targets(family_name),
-        fused=fused or None,
-        assumed=_ASSUMED if fused is None and any(module.kind == "experts" for module in modules) else "",
-    )
+    guessed = fused is None and any(module.kind == "experts" for module in modules)
+    title, assumed = type(model).__name__, _ASSUMED if guessed else ""
+    return of_family(title, fold(modules), family_name, assumed=assumed)
 
 
 def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
@@ -386,8 +329,7 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
         seen.add(id(parameter))
     known = _known(module, shapes)
     if known is not None:
-        bias = "bias" in shapes
-        flags: dict[str, Any] = {"bias": bias, "tied": tied["weight"], "tied_bias": bias and tied["bias"]}
+        flags = {"bias": "bias" in shapes, "tied": tied["weight"], "tied_bias": tied.get("bias", False)}
         yield known._replace(name=name or type(module).__name__, **flags)
         shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
     for key, shape in shapes.items():

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, product, starmap
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lora_np.checks import close_names
+from lora_np.models.names import default_targets, fused_names
 from lora_np.table import Cell, Table, shape_text
 
 Indices = range | tuple[int, ...]
@@ -258,6 +259,12 @@ class ModelSpec:
             rows.append((name, module.kind, shape, module.copies, module.parameters))
         title = f"{self.name}: {self.total:,} parameters"
         return Table(("module", "kind", "shape", "modules", "parameters"), rows, title=title)
+
+
+def of_family(name: str, modules: Iterable[ModuleSpec], family: str, **facts: Any) -> ModelSpec:
+    """A model with PEFT's default targets for its family, and the names of experts that it translates."""
+    known = default_targets(family), fused_names(family) or None
+    return ModelSpec(name, tuple(modules), family, *known, **facts)
 
 
 _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a name that is a number

@@ -27,12 +27,10 @@ with on_demand(globals()):
         Groups as Groups,
         Optimizer as Optimizer,
         Run as Run,
-        start as start,
-    )
-    from lora_np.nn.schedules import (
         cosine_schedule as cosine_schedule,
         linear_schedule as linear_schedule,
         rate_at as rate_at,
+        start as start,
     )
     from lora_np.nn.tree import (
         LEAVES as LEAVES,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor, affine, primitive, value
-from lora_np.checks import Array, computed_dtype, generator, shown, whole_number
+from lora_np.checks import Array, computed_dtype, generator, numbers_below, shown, whole_number
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
@@ -149,12 +149,7 @@ class Embedding:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
     def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
-        tokens, vocab = np.asarray(tokens), self.W.shape[0]
-        if tokens.dtype.kind not in "iu":
-            raise TypeError(f"tokens must be whole numbers, got dtype {tokens.dtype}")
-        wrong = tokens[(tokens < 0) | (tokens >= vocab)]
-        if wrong.size:
-            raise ValueError(f"tokens must be between 0 and {vocab - 1}, got {wrong[0]}")
+        tokens = numbers_below("tokens", tokens, self.W.shape[0])
         return self.W.rows(tokens) if isinstance(self.W, Quantised) else self.W[tokens]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.autograd import primitive, value
-from lora_np.checks import Array
+from lora_np.checks import Array, numbers_below
 
 
 def mean_squared_error(prediction: Any, target: Array) -> Any:
@@ -99,19 +99,13 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     >>> float(cross_entropy(np.zeros((1, 4)), np.array([2]))) == float(np.log(4))
     True
     """
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     shape = np.shape(logits)
-    if len(shape) != 2 or labels.shape != shape[:1]:
-        raise ValueError(f"logits (n, classes) and labels (n,) must fit, got {shape} and {labels.shape}")
-    n, classes = shape
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise ValueError(f"labels must be between 0 and {classes - 1}, got {wrong[0]}")
+    if len(shape) != 2 or np.shape(labels) != shape[:1]:
+        raise ValueError(f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}")
+    labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
     shifted = logits - value(logits).max(axis=1, keepdims=True)
-    return np.mean(np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(n), labels])
+    return np.mean(np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(shape[0]), labels])
 
 
 def accuracy(logits: Any, labels: Array) -> float:

@@ -16,10 +16,10 @@ with on_demand(globals()):
         rank_error_curves as rank_error_curves,
         singular_spectrum as singular_spectrum,
     )
-    from lora_np.plots.maps import heatmap as heatmap
     from lora_np.plots.pictures import (
         compression as compression,
         gallery as gallery,
+        heatmap as heatmap,
         matrix_tiles as matrix_tiles,
     )
     from lora_np.plots.style import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_np.plots.maps import heatmap
+from lora_np.plots.pictures import heatmap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

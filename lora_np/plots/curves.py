@@ -162,17 +162,10 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    return lines(
-        {
-            name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
-            for name, errors in curves.items()
-        },
-        xlabel="rank r",
-        ylabel="relative error $\\|M - M_r\\| / \\|M\\|$",
-        logarithmic="y",
-        level=tolerance,
-        ax=ax,
-    )
+    said = {name: np.where(errors > ROUNDING * errors[0], errors, 0) for name, errors in curves.items()}
+    places = {name: (np.arange(len(errors)), errors) for name, errors in said.items()}
+    ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
+    return lines(places, xlabel="rank r", ylabel=ylabel, logarithmic="y", level=tolerance, ax=ax)
 
 
 def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -> tuple[int, bool, bool]:

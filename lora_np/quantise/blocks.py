@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,11 +21,10 @@ from lora_np.quantise.weight import Quantised
 FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How one kind of block is laid out, read, and (if possible) made.
 
-    Attributes
+    Parameters
     ----------
     numbers : int
         Numbers in a block.
@@ -35,13 +34,13 @@ class Layout:
         From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and perhaps what
         is taken away in each run (n, runs); see ``runs``. For plain floats, the numbers themselves.
     encode : callable or None
-        The inverse, from numbers and `block`. None for kinds that are read only.
+        The inverse, from numbers (n, `numbers`) and `block`. None for kinds that are read only.
     """
 
     numbers: int
     block: np.dtype[Any]
     decode: Callable[[Array], Any]
-    encode: Callable[[Array, np.dtype[Any]], Array] | None = None
+    encode: Any = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,8 +152,6 @@ class Codes(Quantised):
 def encoded(W: Array, kind: str) -> Blocks:
     """W in blocks of this kind; float32, of which rows are whole blocks."""
     layout = LAYOUTS[kind]
-    if layout.encode is None:
-        raise ValueError(f"{kind} can be read, not made")
     if W.shape[-1] % layout.numbers:
         raise ValueError(f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}")
     with np.errstate(over="ignore"):

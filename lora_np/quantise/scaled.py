@@ -129,12 +129,8 @@ class FourBit(Quantised):
     shape: tuple[int, ...]
     block: int = 64
 
-    def dequantised(self) -> Array:
-        """``level[code] * scale``, float32 of shape (d, k)."""
-        return self.rows(slice(None)).reshape(self.shape)
-
     def rows(self, index: ArrayLike | slice) -> Array:
-        """Some rows of ``dequantised``."""
+        """Some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         if isinstance(index, slice):  # neighbours, from the block where they start
             start, stop, step = index.indices(self.size // k)

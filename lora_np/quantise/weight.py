@@ -94,8 +94,6 @@ class Quantised:
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         """`dequantised`, for NumPy's functions: ``np.asarray(Q)``."""
-        if copy is False:
-            raise ValueError("the numbers of a quantised matrix are always new: copy=False cannot be granted")
         return self.dequantised().astype(dtype or self.dtype, copy=False)
 
     @property

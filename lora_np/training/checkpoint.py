@@ -19,7 +19,6 @@ import types
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +30,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, brief, finite, whole_number
 from lora_np.files import write_whole
 from lora_np.hub import open_regular
+from lora_np.nn import trainable
 from lora_np.version import __version__
 
 FORMAT = 2
@@ -53,23 +53,14 @@ class CheckpointError(ValueError):
     """
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """A file that a run saves itself to.
+    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for it.
 
-    ``identity`` says what must be the same for the file to fit, each as a short text. A ``training`` is
-    that of ``fitting.py``.
+    A ``training`` is that of ``fitting.py``.
     """
 
-    path: Path
-    identity: dict[str, str]
-    every: int
-
-    def __post_init__(self) -> None:
-        whole_number("checkpoint_every", self.every)
-
-    def begin(self, training: Any, *, resume: bool) -> None:
-        """Continue from the file if it exists and resuming was requested."""
+    def __init__(self, path: Path, training: Any, *, resume: bool) -> None:
+        self.path, self.training, self.identity = path, training, identity(training)
         if not self.path.absolute().parent.is_dir():
             raise ValueError(f"{self.path.parent}: no such directory to write {self.path.name} into")
         if not self.path.exists():
@@ -85,12 +76,13 @@ class Checkpoint:
                     difference = f"what differs is {name}"
                 raise CheckpointError(f"{self.path} belongs to another run: {difference}")
         try:
-            self.restore(training, arrays, facts)
+            self.restore(arrays, facts)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
             raise self.damaged(error) from None
 
-    def restore(self, training: Any, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
+    def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
         """Restore what was saved, once all of it has been checked: completely or not at all."""
+        training = self.training
         for name, current in moved_by(training).items():
             fits(name, arrays[name], current)
         lowest = [arrays[name] for name in sorted(arrays) if name.startswith("lowest.")]
@@ -140,8 +132,9 @@ class Checkpoint:
             "once was one, delete it to start again"
         )
 
-    def save(self, training: Any) -> None:
+    def save(self) -> None:
         """Write the state of the run, after a step."""
+        training = self.training
         arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
         arrays |= {f"lowest.{i:04}": values for i, values in enumerate(training.lowest)}
         facts = {
@@ -155,6 +148,28 @@ class Checkpoint:
         }
         arrays["facts"] = np.array(json.dumps(facts, default=np.ndarray.tolist))
         write_whole(self.path, lambda file: np.savez(file, **arrays))
+
+
+def identity(training: Any) -> dict[str, str]:
+    """What must be the same for a checkpoint to fit, each in words."""
+    settings = {
+        **training.data.identity,
+        "validation": training.data.validation,
+        "model": training.model,
+        "optimizer": training.run.optimizer,
+        "clip": training.run.clip,
+        "accumulate": training.accumulate,
+        "patience": training.patience,
+    }
+    leaves = trainable(training.model)
+    run = Description(apart=[leaf for _, leaf in leaves])
+    return {
+        "versions": versions(),
+        **{name: run.of(setting) for name, setting in settings.items()},
+        **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
+        "generator": type(training.rng.bit_generator).__name__,
+        "the state of rng": describe(training.rng.bit_generator.state),
+    }
 
 
 def moved_by(training: Any) -> dict[str, Array]:
@@ -199,8 +214,6 @@ PARTS: dict[type, Callable[[Any], Any]] = {  # the built-in values that subclass
     functools.cached_property: lambda thing: thing.func,
     property: lambda thing: (thing.fget, thing.fset, thing.fdel),
     np.ndarray: lambda thing: thing.view(np.ndarray),
-    set: lambda thing: set(set.__iter__(thing)),
-    frozenset: lambda thing: frozenset(frozenset.__iter__(thing)),
 }
 DULL = {  # class attributes that no number depends on, or that are described as fields
     *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__"),
@@ -251,12 +264,12 @@ def describe(thing: Any) -> str:
     Examples
     --------
     >>> describe([np.tanh, 0.5, np.dtype("float32")])
-    "[numpy.tanh, 0.5, dtype('float32')]"
+    "list[numpy.tanh, 0.5, dtype('float32')]"
     >>> describe(lambda x: x**2) == describe(lambda x: x**3)
     False
     >>> a, b = [1], [1]
     >>> describe([a, b, a]), describe([a, b, b])
-    ('[[1], [1], #1]', '[[1], [1], #2]')
+    ('list[list[1], list[1], #1]', 'list[list[1], list[1], #2]')
     """
     return Description().of(thing)
 
@@ -274,10 +287,6 @@ class Description:
         kind = type(thing)
         if kind in ATOMS:  # and hex, since Python refuses to print a long number
             return hex(thing) if kind is int and abs(thing) >= 2**64 else repr(thing)
-        if kind is tuple:  # equal ones may be one object or several, as the compiler likes
-            return f"({self.all(thing)})"
-        if kind is frozenset:
-            return f"frozenset({self.all(sorted(thing, key=describe))})"
         if isinstance(thing, (np.generic, np.dtype)) and kind.__module__.startswith("numpy"):
             exact = thing.tobytes().hex() if isinstance(thing, np.void) else repr(thing)
             return exact if isinstance(thing, np.dtype) else f"{thing.dtype} {exact}"
@@ -285,8 +294,11 @@ class Description:
             return self.module(thing, set())
         if (name := named(thing)) is not None:
             return name
+        # Equal tuples may be one object or several, as the compiler likes.
+        if kind not in (tuple, frozenset) and (number := self.repeats(id(thing), thing)) is not None:
+            return number
         try:
-            return self.repeats(id(thing), thing) or self.first(kind, thing)
+            return self.first(kind, thing)
         except RecursionError:
             raise UnknownIdentityError(f"a {kind.__qualname__} is nested too deep to be recognised") from None
 
@@ -310,19 +322,17 @@ class Description:
         if kind is Tensor:
             values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
             return f"trained {thing.dtype} {thing.shape}{values}"
-        if kind is list:
-            return f"[{self.all(thing)}]"
-        if kind is set:  # whose own order depends on the process
-            return f"{{{self.all(sorted(thing, key=describe))}}}"
+        if kind in (set, frozenset):  # whose own order depends on the process
+            thing = sorted(thing, key=describe)
+        if kind in (tuple, list, set, frozenset):
+            return f"{kind.__name__}[{self.all(thing)}]"
         if kind is dict:
             return f"{{{', '.join(f'{self.of(k)}: {self.of(v)}' for k, v in thing.items())}}}"
         if kind is types.FunctionType:
             return self.function(thing)
         if kind in PARTS:
             return f"{kind.__name__} {self.of(PARTS[kind](thing))}"
-        if isinstance(thing, type):
-            return self.class_(thing)
-        return self.object_(kind, thing)
+        return self.class_(thing) if isinstance(thing, type) else self.object_(kind, thing)
 
     def object_(self, kind: type, thing: Any) -> str:
         """Its class, its attributes, and the value it is based on or what pickle would keep of it."""
@@ -411,16 +421,12 @@ def safe(name: str) -> str:
 
 def attributes_of(thing: Any) -> dict[str, Any]:
     """What an object holds in slots and in its dict, without cached properties."""
-    held, dull = dict(getattr(thing, "__dict__", {})), set(DULL)
-    for base in type(thing).__mro__:
-        for name, member in vars(base).items():
-            if isinstance(member, functools.cached_property):
-                dull.add(name)
-            # a type in C has members without slots, whose values may be addresses
-            elif isinstance(member, types.MemberDescriptorType) and "__slots__" in vars(base):
-                with suppress(AttributeError):
-                    held[name] = getattr(thing, name)
-    return {name: held[name] for name in sorted(held) if name not in dull}
+    state: Any = object.__getstate__(thing)
+    parts = state if isinstance(state, tuple) else (state,)
+    held = {name: part[name] for part in parts if part for name in part}
+    members = {name: member for base in reversed(type(thing).__mro__) for name, member in vars(base).items()}
+    cached = {name for name, member in members.items() if isinstance(member, functools.cached_property)}
+    return {name: held[name] for name in sorted(held.keys() - cached - DULL)}
 
 
 def pickled(thing: Any) -> list[Any] | None:
@@ -486,13 +492,8 @@ def version_of(module: str | None) -> str | None:
         return ""
     if not {"site-packages", "dist-packages"} & set(Path(file).parts):
         return None
-    from importlib import metadata  # slow to import, rarely needed
-
-    try:
-        return f" {metadata.version(top)}"
-    except metadata.PackageNotFoundError:
-        version = getattr(found, "__version__", None)
-        return None if version is None else f" {version}"
+    version = getattr(found, "__version__", None)
+    return None if version is None else f" {version}"
 
 
 def codes(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -506,9 +507,8 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
 def imported(code: types.CodeType, where: dict[str, Any]) -> Iterator[types.ModuleType]:
     """Modules that a function imports when it is called."""
     for inner in codes(code):
-        before: list[Any] = [None, None]
-        for step in dis.get_instructions(inner):
+        steps = list(dis.get_instructions(inner))
+        for level, _, step in zip(steps, steps[1:], steps[2:], strict=False):
             if step.opname == "IMPORT_NAME":
                 with suppress(ImportError):  # a library that is not installed
-                    yield import_module("." * before[-2] + step.argval, where.get("__package__"))
-            before.append(step.argval)
+                    yield import_module("." * level.argval + step.argval, where.get("__package__"))

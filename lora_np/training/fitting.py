@@ -33,22 +33,12 @@ class History:
     validation_loss : ndarray of shape (m,)
     seconds : float
         Time spent in training, validation included; in a resumed run, since it was resumed.
-    optimum : float or None
-        The lowest possible loss, if it was passed to `fit`.
     """
 
     loss: Array
     validation_steps: Array
     validation_loss: Array
     seconds: float
-    optimum: float | None = None
-
-    @property
-    def gap(self) -> Array:
-        """``loss / optimum - 1``: the distance to the optimum, as a share of it."""
-        if self.optimum is None:
-            raise ValueError("the gap needs the optimum: fit(..., optimum=training.optimum(model, x, y))")
-        return self.loss / self.optimum - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +75,10 @@ def fit(
     validation: Any = None,
     validate_every: int | None = None,
     patience: int | None = None,
-    optimum: float | None = None,
-    within: float | None = None,
+    goal: float | None = None,
     watch: Callable[[int, T], object] | None = None,
     sample: Callable[[int, T], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    checkpoint_every: int | None = None,
     resume: bool = False,
     rng: np.random.Generator | int = 0,
     progress: bool | str = True,
@@ -127,21 +115,17 @@ def fit(
         the last after it.
     patience : int, optional
         Stop after so many validations in a row without a new lowest loss, with the model of the lowest.
-    optimum : float, optional
-        The best loss that can be reached, see `lora_np.training.optimum`. The history then has the gap.
-    within : float, optional
-        Stop as soon as ``loss <= (1 + within) optimum``. Only for the full batch, since the loss of a smaller
-        batch says little about the distance.
+    goal : float, optional
+        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only for the
+        full batch: the loss of a smaller one may lie below what training can reach.
     watch : callable, optional
         ``watch(step, model)`` is called in every step when the gradients are known but nothing has moved yet.
     sample : callable, optional
         ``sample(step, model)`` is called at each validation, with the model frozen; text that it returns is
         printed above the progress bar.
     checkpoint : path, optional
-        A file that is written every ``checkpoint_every`` steps and at the end; it is always complete. It may
+        A file that is written every twentieth of ``steps`` and at the end; it is always complete. It may
         be deleted when the run is over.
-    checkpoint_every : int, optional
-        Steps between two checkpoints, by default a twentieth of ``steps``.
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit for bit
         as without the interruption.
@@ -205,9 +189,12 @@ def fit(
     else:
         data = Stream(x, loss, validation)
     steps = whole_number("steps", steps)
-    every = max(1, steps // 20) if validate_every is None else whole_number("validate_every", validate_every)
+    twentieth = max(1, steps // 20)
+    every = twentieth if validate_every is None else whole_number("validate_every", validate_every)
     accumulate = whole_number("accumulate", accumulate)
-    goal = check_goal(optimum, within, full_batch=data.whole and accumulate == 1)
+    if goal is not None and not (data.whole and accumulate == 1):
+        raise ValueError("goal is for the full batch: a smaller one may lie below what training can reach")
+    goal = -math.inf if goal is None else number("goal", goal, minimum=0)
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
@@ -224,9 +211,7 @@ def fit(
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
 
-        save_every = max(1, steps // 20) if checkpoint_every is None else checkpoint_every
-        store = Checkpoint(target_path(checkpoint), training.identity, save_every)
-        store.begin(training, resume=resume)
+        store = Checkpoint(target_path(checkpoint), training, resume=resume)
 
     interrupted = False
     begin = time.perf_counter()
@@ -249,14 +234,14 @@ def fit(
                     watch(step, model)
                 training.run.step()
                 bar.update()
-                if store is not None and ((step + 1) % store.every == 0 or step + 1 == steps):
-                    store.save(training)
+                if store is not None and ((step + 1) % twentieth == 0 or step + 1 == steps):
+                    store.save()
             training.validate(sample, bar)
             for bank, values in zip(training.run.banks, training.lowest, strict=False):
                 bank.values[...] = values
     except KeyboardInterrupt:
         interrupted = True
-    return Fit(model, training.history(time.perf_counter() - begin, optimum), interrupted)
+    return Fit(model, training.history(time.perf_counter() - begin), interrupted)
 
 
 class Training:
@@ -275,30 +260,6 @@ class Training:
         """Validations since the one with the lowest loss."""
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What must be the same for a checkpoint to fit, each in words."""
-        from lora_np.training.checkpoint import Description, describe, digest, versions
-
-        settings = {
-            **self.data.identity,
-            "validation": self.data.validation,
-            "model": self.model,
-            "optimizer": self.run.optimizer,
-            "clip": self.run.clip,
-            "accumulate": self.accumulate,
-            **({} if self.patience is None else {"patience": self.patience}),
-        }
-        leaves = trainable(self.model)
-        run = Description(apart=[leaf for _, leaf in leaves])
-        return {
-            "versions": versions(),
-            **{name: run.of(setting) for name, setting in settings.items()},
-            **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
-            "generator": type(self.rng.bit_generator).__name__,
-            "the state of rng": describe(self.rng.bit_generator.state),
-        }
 
     def gradients(self, goal: float) -> float:
         """Compute the gradients of the next step, leave them in the leaves, and return its loss.
@@ -336,10 +297,10 @@ class Training:
         if text:
             bar.write(text)
 
-    def history(self, seconds: float, optimum: float | None) -> History:
+    def history(self, seconds: float) -> History:
         """The history so far."""
         taken, errors = zip(*self.validated, strict=True) if self.validated else ((), ())
-        return History(np.array(self.loss), np.array(taken, dtype=int), np.array(errors), seconds, optimum)
+        return History(np.array(self.loss), np.array(taken, dtype=int), np.array(errors), seconds)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
@@ -371,19 +332,6 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
     if result.interrupted:
         raise KeyboardInterrupt
     return result
-
-
-def check_goal(optimum: float | None, within: float | None, *, full_batch: bool) -> float:
-    """The loss at which to stop; below every loss if there is none."""
-    if optimum is not None:
-        number("optimum", optimum, minimum=0, open_minimum=within is not None)
-    if within is None:
-        return -math.inf
-    if optimum is None:
-        raise ValueError("within needs the optimum: pass optimum=training.optimum(model, x, y)")
-    if not full_batch:
-        raise ValueError("within is for the full batch: the loss of a smaller one may lie below the optimum")
-    return (1 + number("within", within, minimum=0)) * optimum
 
 
 def diagnosis(training: Training) -> str:

@@ -15,7 +15,7 @@ from lora_np.linalg import optimal_losses
 from lora_np.lora import VARIANTS, LoRALinear, inject
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
-from lora_np.training.fitting import fit, rows, uninterrupted
+from lora_np.training.fitting import fit, uninterrupted
 from lora_np.work import one_thread, progress_bar
 
 SETTINGS = ("variant", "rank", "alpha", "learning_rate", "rng")
@@ -41,13 +41,6 @@ class Problem:
     loss : callable
         A function in a module, not a lambda: worker processes must be able to find it.
 
-    Raises
-    ------
-    TypeError
-        If the data is not made of arrays.
-    ValueError
-        If the arrays do not fit together or are not finite.
-
     Examples
     --------
     >>> x = np.eye(3)
@@ -61,11 +54,6 @@ class Problem:
     y: Array
     validation: tuple[Array, Array] | None = None
     loss: Callable[[Any, Array], Any] = mean_squared_error
-
-    def __post_init__(self) -> None:
-        self.x, self.y = rows("", self.x, self.y)
-        if self.validation is not None:
-            self.validation = rows("validation ", *self.validation)
 
     def optimum(self, rank: int) -> float | None:
         """The best training loss of a rank, if there is a closed form."""

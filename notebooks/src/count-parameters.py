@@ -211,7 +211,7 @@ for _, numbers, gradients, moments, file_bytes in rows:
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
 print(f"by hand: {by_hand:,}")
 
-llama = lnp.accounting.preset("llama-2-7b")
+llama = lnp.accounting.model_spec("llama-2-7b")
 count = lnp.accounting.count_model(llama, rank=8, targets=["q_proj", "v_proj"])
 assert count.trainable == by_hand
 print(count.peft_line)
@@ -244,7 +244,7 @@ for name, targets in [
     ("llama-3-8b", "q_proj v_proj"),
     ("llama-3-8b", "all linear"),
 ]:
-    spec = lnp.accounting.preset(name)
+    spec = lnp.accounting.model_spec(name)
     count = lnp.accounting.count_model(
         spec, rank=8, targets="all-linear" if targets == "all linear" else targets.split()
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lora_np.accounting import count_lora, count_model, from_config, preset, preset_config
+from lora_np.accounting import count_lora, count_model
+from lora_np.models import from_config, preset, preset_config
 from lora_np.table import binary_bytes, decimal_bytes
 
 QV = ["q_proj", "v_proj"]
@@ -44,7 +45,7 @@ def test_the_line_that_peft_prints() -> None:
 
 def test_bert_with_its_classifier_saved() -> None:
     cased = {**preset_config("bert-base"), "vocab_size": 28_996}
-    spec = from_config(cased, architecture="BertForSequenceClassification")
+    spec = from_config({**cased, "architectures": ["BertForSequenceClassification"]})
     report = count_model(spec, rank=8, targets=["query", "key"], modules_to_save=["classifier"])
     assert report.trainable == 296_450
     assert report.adapter == 294_912

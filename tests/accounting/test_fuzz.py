@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np.accounting import count_model, from_config, model_spec, preset_config, preset_names
+from lora_np.accounting import count_model, model_spec
 from lora_np.hub import INDEX, safetensors
-from lora_np.models import family_names
+from lora_np.models import family_names, preset_config, preset_names
 from tests.mutations import COUNTS, WILD, changed, in_little_memory, is_linear, overwritten, refusal
 
 VALUES = [*WILD, 64, 128, 65_536, 65_537, ["full_attention"] * 7, ["LlamaForCausalLM"], "silu"]
@@ -21,7 +21,7 @@ OURS = (ValueError, TypeError)
 
 
 def count(path: Path) -> int:
-    spec = from_config(path)
+    spec = model_spec(path)
     assert isinstance(spec.total, int)
     count_model(spec, rank=2)
     return spec.total

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
-from lora_np import Linear, Sequential, accounting
+from lora_np import Linear, Sequential, models
 from lora_np.accounting import (
     compare_memory,
     count,
@@ -23,13 +23,13 @@ from lora_np.accounting import (
     largest_rank,
     model_spec,
     plan,
-    preset_config,
     rank_errors_of,
     training_memory,
 )
+from lora_np.models import preset_config
 
 CONFIG = preset_config("llama-3.2-1b")
-EXPECTED = count_model(accounting.preset("llama-3.2-1b"), rank=8).trainable
+EXPECTED = count_model(models.preset("llama-3.2-1b"), rank=8).trainable
 
 
 class Parameter:
@@ -158,7 +158,7 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
         (lambda: training_memory("gpt2", targets="all-linear"), "rank must be a whole number, got None"),
         (lambda: count("gpt2", targets="all-linear"), "rank must be a whole number, got None"),
         (lambda: count("gpt2", rank=8, config={"r": 8}), "config says all about the LoRA: leave out rank"),
-        (lambda: count("gtp2"), "close presets: gpt2"),
+        (lambda: count("gtp2"), "close names: gpt2"),
         (lambda: plan("gpt2", card="RTX4091"), "did you mean 'RTX 4090'"),
         (lambda: plan("gpt2", card="24"), "card must be bytes or text such as '24 GB'"),
         (lambda: largest_rank("gpt2", rank=8, budget="1 GB"), "largest_rank finds the rank: leave it out"),

@@ -11,7 +11,6 @@ import pytest
 from lora_np.accounting import (
     cards,
     count_model,
-    from_config,
     largest_batch,
     largest_context,
     largest_rank,
@@ -20,7 +19,7 @@ from lora_np.accounting import (
 )
 from lora_np.accounting.activations import CHOICES, OPTIMIZERS
 from lora_np.accounting.memory import by_rank
-from lora_np.models import family_names
+from lora_np.models import family_names, from_config
 from tests.drawing import FULL, every
 
 MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]

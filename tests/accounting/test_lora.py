@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from lora_np.accounting import ModelSpec, ModuleSpec, count_model, from_config, preset
-from lora_np.models.families import build_spec, family_of
+from lora_np.accounting import count_model
+from lora_np.models import ModelSpec, ModuleSpec, from_config, preset
+from lora_np.models.families import family_of
 from tests.models.test_families import (
     BLOOM,
     DECODER,
@@ -23,7 +24,7 @@ from tests.models.test_families import (
     peft_count,
 )
 
-LLAMA = build_spec({"model_type": "llama", **DECODER}, name="tiny")
+LLAMA = from_config({"model_type": "llama", **DECODER}, name="tiny")
 VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 MIXTRAL = {**DECODER, "num_key_value_heads": 2, "num_local_experts": 4}
 
@@ -99,7 +100,7 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 )
 def test_options_as_in_peft(family: str, task: str, fields: dict[str, Any], options: dict[str, Any]) -> None:
     architecture = family_of(family).classes + task
-    spec = build_spec({"model_type": family, **fields}, architecture=architecture)
+    spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     theirs = {"targets": "target_modules", "dora": "use_dora"}
     model = meta_model(family, task, fields)
     expected = peft_count(model, r=3, **{theirs.get(key, key): value for key, value in options.items()})
@@ -167,7 +168,7 @@ def test_high_ranks_are_counted_and_flagged() -> None:
 
 
 def test_experts_by_both_conventions() -> None:
-    spec = build_spec({"model_type": "mixtral", **MIXTRAL})
+    spec = from_config({"model_type": "mixtral", **MIXTRAL})
     d, inner, experts, layers, r = 32, 48, 4, 2, 3
     maps = ["w1", "w2", "w3"]
     own = count_model(spec, rank=r, targets=maps, experts="per-expert")
@@ -183,7 +184,7 @@ def test_experts_by_both_conventions() -> None:
 
 
 def test_all_linear_per_expert_counts_every_map_and_the_router() -> None:
-    spec = build_spec({"model_type": "mixtral", **MIXTRAL})
+    spec = from_config({"model_type": "mixtral", **MIXTRAL})
     count = count_model(spec, rank=1, targets="all-linear", experts="per-expert")
     linear = [m for m in spec.per_expert().modules if m.kind == "linear" and m.name != "lm_head"]
     assert count.trainable == sum(sum(m.shape) for m in linear)
@@ -191,7 +192,7 @@ def test_all_linear_per_expert_counts_every_map_and_the_router() -> None:
 
 
 def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
-    spec = build_spec({"model_type": "vit", **VIT})
+    spec = from_config({"model_type": "vit", **VIT})
     assert (
         count_model(spec, rank=2, targets=["query", "value"]).trainable
         == count_model(spec, rank=2, targets=["q_proj", "v_proj"]).trainable

@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np.accounting import (
-    ModelSpec,
-    ModuleSpec,
     break_even_rank,
     count_full,
     count_lora,
@@ -17,6 +15,7 @@ from lora_np.accounting import (
     rank_for_budget,
     ratio,
 )
+from lora_np.models import ModelSpec, ModuleSpec
 
 SIZES = st.integers(1, 5_000)
 RANKS = st.integers(1, 6_000)

@@ -12,22 +12,19 @@ import pytest
 
 from lora_np.accounting import (
     LoraCount,
-    ModelSpec,
     TrainingOptions,
     compare_memory,
     count_flops,
     count_model,
-    from_config,
     largest_batch,
     largest_context,
     largest_rank,
     model_spec,
-    preset,
     training_memory,
 )
 from lora_np.accounting.activations import activations
 from lora_np.cli import run
-from lora_np.models.families import build_spec
+from lora_np.models import ModelSpec, from_config, preset
 from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
 from tests.accounting import torch_memory
 from tests.drawing import FULL
@@ -39,7 +36,7 @@ SMALL = {
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
 }
-LLAMA = from_config({"model_type": "llama", **SMALL}, architecture="LlamaForCausalLM")
+LLAMA = from_config({"model_type": "llama", **SMALL, "architectures": ["LlamaForCausalLM"]})
 
 
 def test_units_are_never_confused() -> None:
@@ -234,7 +231,7 @@ FURTHER = {"bert": 0.2, "gpt2": 0.15, "llava": 0.12, "cohere": 0.16}
 def test_memory_as_torch_holds_it(family: str, way: str) -> None:
     """Parameters, gradients and state to the byte; what is kept for backward, and the sum, within a tenth."""
     pytest.importorskip("torch")
-    if way == "DoRA" and "experts" in [module.kind for module in build_spec({"model_type": family}).groups]:
+    if way == "DoRA" and "experts" in [module.kind for module in from_config({"model_type": family}).groups]:
         pytest.skip("PEFT has no DoRA for fused experts")
     targets, dora = None if way == "full" else "all-linear", way == "DoRA"
     tolerance = FURTHER.get(family, 0.1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lora_np import accounting
+from lora_np import accounting, models
 from lora_np.cli import run
 
 CARD = "RTX 4090"
@@ -181,10 +181,9 @@ def test_notes_name_what_is_missing_and_what_is_not_counted(tmp_path: Path) -> N
         "fsdp": "", "rank_pattern": {"c_attn": 2}, "learning_rate": 1e-4,
     }  # fmt: skip
     notes = accounting.plan_from(written(tmp_path, fields), card=CARD, context=128).notes
-    assert notes[-4:] == (
+    assert notes[-3:] == (
         "plan counts adamw, not the optimizer 'lion_8bit'.",
         "Not counted, though memory depends on it: rank_pattern, use_unsloth.",
-        "No memory depends on lora_alpha.",
         "Not in a.json, so as plan has it: batch_size, optimizer, checkpointing.",
     )
 
@@ -269,6 +268,6 @@ def test_a_source_or_a_file_is_needed(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_preset_is_found_by_its_name_on_the_hub() -> None:
     for name in ("meta-llama/Meta-Llama-3-8B", "Meta-Llama/meta-llama-3-8b"):
-        assert accounting.model_spec(name) == accounting.preset("llama-3-8b")
+        assert accounting.model_spec(name) == models.preset("llama-3-8b")
     with pytest.raises(ValueError, match="source must be a matrix"):
         accounting.model_spec("meta-llama/Meta-Llama-3-8")

@@ -8,7 +8,8 @@ import warnings
 import weakref
 from typing import Any
 
-from lora_np.accounting import LoraCount, ModelSpec, count_model, from_config
+from lora_np.accounting import LoraCount, count_model
+from lora_np.models import ModelSpec, from_config
 from lora_np.models.families import family_of
 
 WIDE: dict[str, Any] = {
@@ -91,7 +92,7 @@ def pair(
         part._attn_implementation = "eager" if attention == "eager" else "sdpa"
     home = importlib.import_module(type(config).__module__.replace("configuration", "modeling"))
     model = getattr(home, architecture)(config).to(getattr(torch, precision)).train()
-    spec = from_config({"model_type": family, **fields}, architecture=architecture)
+    spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     counted: ModelSpec | LoraCount = spec
     if targets is not None:
         with warnings.catch_warnings():

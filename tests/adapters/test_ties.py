@@ -8,8 +8,7 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters.adapter import held
 from lora_np.hub import HubError, safetensors
-from lora_np.models import open_model
-from lora_np.models.families import build_spec
+from lora_np.models import from_config, open_model
 from tests.models.test_families import ENCODER, T5
 
 LLAMA = {
@@ -43,7 +42,7 @@ KINDS = {
 def checkpoint(path, config, seed=0):
     """What transformers would save of a model with this config: tied numbers once."""
     rng, tensors = np.random.default_rng(seed), {}
-    for module in build_spec(config).modules:
+    for module in from_config(config).modules:
         if module.kind in ("parameter", "experts"):
             tensors[module.name] = rng.standard_normal(module.shape)
             continue

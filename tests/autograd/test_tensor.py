@@ -290,7 +290,7 @@ def test_a_function_without_derivative_lists_what_to_do():
         np.unwrap(Tensor([1.0]))
     message = str(caught.value)
     assert message.startswith("np.unwrap has no derivative here")
-    for help_ in ("close: ", "lora_np.value(x)", "derivative(np.unwrap, ...)"):
+    for help_ in ("lora_np.value(x)", "derivative(np.unwrap, ...)"):
         assert help_ in message
 
 
@@ -300,7 +300,7 @@ def test_a_tensor_where_there_is_no_derivative_is_named():
         np.where(x, 1.0, 2.0)
     with pytest.raises(TypeError, match=r"the argument index"):
         x[Tensor([0])]
-    with pytest.raises(TypeError, match=r"np\.take: the argument indices"):
+    with pytest.raises(TypeError, match=r"pass lora_np\.value\(x\)"):
         np.take(x, Tensor([0]))
     with pytest.raises(TypeError, match=r"np\.sum: the argument axis"):
         np.sum(x, axis=Tensor(0))
@@ -310,11 +310,11 @@ def test_tensors_inside_a_list_do_not_lose_their_gradient():
     x, a = Tensor([1.0, 2.0]), Tensor(3.0)
     total = primitive(lambda arrays: np.sum(arrays), lambda y, arrays: lambda g: g)
     for call, name in [
-        (lambda: np.add(x, [a, 1.0]), r"np\.add: b is a list of Tensors"),
-        (lambda: np.maximum((a, a), x), ": a is a tuple of Tensors"),
-        (lambda: x @ [a, [a]], ": b is a list of Tensors"),
-        (lambda: np.concatenate([[a], x]), ": arrays is a list of Tensors"),
-        (lambda: total([x, x]), "<lambda>: arrays is a list of Tensors"),
+        (lambda: np.add(x, [a, 1.0]), r"join Tensors by np\.stack"),
+        (lambda: np.maximum((a, a), x), r"join Tensors by np\.stack"),
+        (lambda: x @ [a, [a]], r"join Tensors by np\.stack"),
+        (lambda: np.concatenate([[a], x]), r"join Tensors by np\.stack"),
+        (lambda: total([x, x]), r"join Tensors by np\.stack"),
         (lambda: x[(a,)], "the argument index has no derivative"),
         (lambda: np.where([a, 0.0], x, x), "the argument condition has no derivative"),
         (lambda: np.sum(x, axis=(a,)), "the argument axis has no derivative"),
@@ -353,7 +353,7 @@ def test_matrix_norms_without_derivative():
 def test_numpys_own_errors_come_through():
     with pytest.raises(ValueError, match="matmul"):
         Tensor(np.ones((2, 3))) @ np.ones((2, 3))
-    with pytest.raises(ValueError, match="name 2 operands, got 1"):
+    with pytest.raises(ValueError, match="equal to the number of operands"):
         np.einsum("ij,jk", Tensor(np.ones((2, 2))))
 
 

@@ -6,7 +6,7 @@ from types import ModuleType
 import matplotlib.pyplot as plt
 import pytest
 
-from lora_np.course import live, live_figure
+from lora_np.course import live, widgets
 
 
 class Notebook:
@@ -34,7 +34,7 @@ def notebook(monkeypatch):
         display.display = made.display
         monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
         monkeypatch.setitem(sys.modules, "IPython.display", display)
-        monkeypatch.setattr(live_figure, "monotonic", lambda: made.now)
+        monkeypatch.setattr(widgets, "monotonic", lambda: made.now)
         return made
 
     return notebook

@@ -26,12 +26,11 @@ def test_every_file_has_its_licence_beside_it():
         assert name in notes
 
 
-def test_patches_repeat_themselves_and_have_other_sizes():
+def test_patches_repeat_themselves():
     image = datasets.terrain()
     a, b = (datasets.patches(image, 7, rng=np.random.default_rng(1)) for _ in range(2))
     np.testing.assert_array_equal(a[0], b[0])
-    x, y = datasets.patches(image, 7, rng=np.random.default_rng(1), height=3, context=5, target=2)
-    assert (x.shape, y.shape) == ((7, 15), (7, 6))
+    np.testing.assert_array_equal(a[1], b[1])
 
 
 def test_the_whole_image_can_be_a_patch():
@@ -41,7 +40,7 @@ def test_the_whole_image_can_be_a_patch():
 
 
 @pytest.mark.parametrize(("image", "match"), [
-    (np.zeros((9, 30)), r"at least 10 rows and 22 columns, got shape \(9, 30\)"),
+    (np.zeros((9, 30)), r"at least 10 x 22 pixels, got shape \(9, 30\)"),
     (np.zeros(30), r"got shape \(30,\)"),
     (np.ones((20, 30)), "must not be all of one value, got 1.0 everywhere"),
     (np.full((20, 30), np.nan), r"image must be finite, got nan at \(0, 0\)"),

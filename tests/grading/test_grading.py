@@ -78,8 +78,7 @@ def test_grades_as_csv(graded):
 def test_feedback(graded):
     text = graded.feedback("bob")
     assert text.startswith("# bob: 5 of 9 points")
-    assert "**A rank for a budget** (`rank_within`): 0 of 2" in text
-    assert "    Not written yet" in text
+    assert "**A rank for a budget**\n\n    rank_within: 0 of 2 points\n      Not written yet\n" in text
     assert "is not a notebook" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
     assert "Not handed in" in graded.feedback("carol")
@@ -114,9 +113,10 @@ def test_limits_that_do_not_hold_are_said():
         missing = {"memory": "not enforced on Windows"}  # noqa: RUF012
         failure = ""
 
-    assert Grades((), 0, {"a": [File()]}).warnings() == [
-        "Limit not enforced here: memory (not enforced on Windows)."
-    ]
+        problems = ()
+
+    notes = Grades((), 0, {"a": [File()]}).table.notes
+    assert notes[1:] == ("Limit not enforced here: memory (not enforced on Windows).",)
 
 
 def test_each_student_is_reported(tmp_path):
@@ -200,7 +200,6 @@ def test_feedback_stays_short_whatever_a_submission_says(tmp_path):
 def test_a_judge_that_fails_costs_one_file(tmp_path, monkeypatch):
     folder = fill(tmp_path, {"a.py": COUNT})
     monkeypatch.setattr(judge, "STARTING", 0.0)
-    monkeypatch.setattr(judge, "TELLING", 0.0)
     grades = grade(folder, limits=Limits(seconds=1, total_seconds=0.001))
     assert grades.points("a") == 0
     assert "could not be judged to its end: it took too long" in grades.feedback("a")
@@ -275,9 +274,7 @@ def test_a_judge_that_cannot_be_started_costs_one_file(tmp_path, monkeypatch):
 
 HONEST_PART = "\n\n# %%\ndef last_rank_that_saves(d, k):\n    return (d * k - 1) // (d + k)\n"
 WRITES = """import os
-    from lora_np.grading.wire import HEAD
-    text, rest = {}, {}
-    body = HEAD.pack(len(text), rest) + text + bytes(rest)
+    body = {} + b'\\n'
     for fd in range(3, 30):
         try:
             while body: body = body[os.write(fd, body):]
@@ -331,13 +328,12 @@ IN_A_CALL = {
     ),
     "asks for much with a little": "return ['x' * 10**6] + [''] * 1200",
     "shares one buffer": WRITES.format(
-        "('{\"dict\": [[\"to\", 1], [\"value\", [' + ','.join(['{\"array\": \"<f8\", \"shape\": [7000000], \"start\": 0}'] * 36) + "
+        "('{\"dict\": [[\"to\", 1], [\"value\", [' + ','.join(['{\"array\": \"<f8\", \"shape\": [7000000], \"bytes\": \"\"}'] * 36) + "
         "']]]}').encode()",
-        56_000_000,
     ),
-    "empty lists without end": WRITES.format("b'[' + b'[],' * (20 * 2**20) + b'0]'", 0),
+    "empty lists without end": WRITES.format("b'[' + b'[],' * (20 * 2**20) + b'0]'"),
     "a shape of long numbers": WRITES.format(
-        "('{\"array\": \"<f8\", \"start\": 0, \"shape\": [' + ','.join(['9' * 4300] * 4000) + ']}').encode()", 0
+        "('{\"array\": \"<f8\", \"bytes\": \"\", \"shape\": [' + ','.join(['9' * 4300] * 4000) + ']}').encode()"
     ),
     "long words": "raise ValueError('x' * 10**8)",
     "hands in the library's": "import lora_np; return lora_np.count_lora(d, k, rank=r)",

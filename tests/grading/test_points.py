@@ -64,7 +64,7 @@ def test_part_of_the_laws_earns_part_of_the_points_everywhere(case, tmp_path):
     grades = grade(path.parent, rng=HIDDEN)
     hidden = in_a_notebook(name, source, HIDDEN)
     assert {grades.points("anna"), hidden.points, in_nbgrader(name, source)} == {PARTIAL[case]}
-    assert f"(`{name}`): {hidden.points} of {hidden.exercise.points}" in grades.feedback("anna")
+    assert f"    {name}: {hidden.points} of {hidden.exercise.points}" in grades.feedback("anna")
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "forget_nothing"])

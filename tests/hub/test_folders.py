@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
-from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, read_json, safetensors
-from lora_np.models import open_model
+from lora_np.models import from_safetensors, open_model
 from tests.drawing import examples
 
 NAMES = ("model.embed_tokens.weight", "model.norm.weight")

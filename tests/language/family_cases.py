@@ -50,11 +50,6 @@ CASES = [
     ("llama", "dynamic", {**rope("dynamic", factor=2.0), "max_position_embeddings": 11}),
     ("llama", "llama3", rope("llama3", factor=4.0, **LLAMA3)),
     ("llama", "yarn", {**rope("yarn", **YARN), "head_dim": 16}),
-    (
-        "llama",
-        "yarn, mscale",
-        {**rope("yarn", **YARN, mscale=0.7, mscale_all_dim=1.2, truncate=False), "head_dim": 16},
-    ),
     ("mistral", "windows", {"sliding_window": 7, "head_dim": 6}),
     ("mistral", "all", {"sliding_window": None}),
     ("qwen2", "tied", {"tie_word_embeddings": True}),

@@ -159,7 +159,7 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
         ("nf4", {STATE: note(quant_type="fp4")}, "does not describe nf4"),
         ("nf4", {STATE: note(shape=[24])}, "shape must be"),
         ("nf4", {STATE: note(shape=[2**40, 1])}, "shape must be"),
-        ("nf4", {STATE: note(blocksize=0)}, "blocksize must be a whole number, got 0"),
+        ("nf4", {STATE: note(blocksize=0)}, "blocksize must be between 1 and .*, got 0"),
         ("nf4", {STATE: note(nested_offset="x", nested_blocksize=256)}, "nested_offset must be a number"),
         ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "with scales of shape"),
         ("int8", {NAME: np.ones((24, 24), np.uint8)}, "must be int8, got uint8"),

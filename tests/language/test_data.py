@@ -18,14 +18,10 @@ ASKED = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "he
 CHAT = Conversation(ASKED)
 LINES = {
     "conversations": ({"messages": ASKED}, CHAT),
-    "conversations with tools": (
-        {"messages": ASKED, "tools": '[{"name": "f"}]'},
-        Conversation(ASKED, [{"name": "f"}]),
-    ),
     "prompts and completions": ({"prompt": "a", "completion": "b"}, Completion("a", "b")),
     "prompts and completions of messages": (
         {"prompt": ASKED[:1], "completion": ASKED[1:]},
-        Conversation(ASKED, None, 1),
+        Conversation(ASKED, 1),
     ),
     "instructions and outputs": ({"instruction": "hi", "output": "hello"}, CHAT),
     "instructions and outputs with input": (
@@ -135,7 +131,6 @@ WRONG = {
     "a picture": (chat(said(content=[{"type": "image"}])), "", "message 1 must have text as its content"),
     "a weight": (chat(said(), said("assistant", weight=0)), "", "message 2 has weight 0, but only 1 is"),
     "nobody answers": (chat(said(), said("system")), "", "it has no message of the assistant to learn from"),
-    "tools that are not JSON": (chat(*ASKED, tools="[f]"), "", "line 1: not valid JSON"),
     "what the template does not take": (
         chat(said("judge"), *ASKED),
         "",
@@ -164,11 +159,11 @@ WRONG = {
     "no batch": (f"{GOOD}\n{GOOD}", "--accumulate 0", "accumulate must be at least 1"),
     "no patience": (f"{GOOD}\n{GOOD}", "--patience 0", "patience must be at least 1"),
     "a wrong held-out file": (f"{GOOD}\n{GOOD}", "--validation none", "none: No such file"),
-    "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "--plot must end in"),
+    "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "'--plot': must end in"),
     "a place that is not there": (
         f"{GOOD}\n{GOOD}",
         "--html no/page.html",
-        "--html: the directory 'no' does not",
+        "'--html': the directory 'no' does not",
     ),
 }
 

@@ -19,7 +19,7 @@ from lora_np.hub import HubError, gguf
 from lora_np.language import fused
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
-from lora_np.models.llama_cpp import checkpoint_tensor, names_for, open_gguf, row_order
+from lora_np.models.llama_cpp import named_in, names_for, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 from tests.gguf_files import save_gguf
@@ -201,13 +201,11 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
 def test_names_there_and_back():
     for family in ("llama", "qwen2", "qwen3"):
         for module in [*shapes(LLAMA, "llama"), "lm_head"]:
-            assert (
-                checkpoint_tensor(f"{names_for('llama_cpp', module, family)[0]}.weight", family)
-                == f"{module}.weight"
-            )
-    assert checkpoint_tensor("blk.0.attn_q.scale", "llama") is None
-    assert checkpoint_tensor("blk.x.attn_q.weight", "llama") is None
-    assert checkpoint_tensor("blk.0.attn_q_norm.weight", "llama") is None
+            place = named_in("llama_cpp", names_for("llama_cpp", module, family)[0], [family])
+            assert place is not None
+            assert place.parameter == module
+    assert named_in("llama_cpp", "blk.x.attn_q", ["llama"]) is None
+    assert named_in("llama_cpp", "blk.0.attn_q_norm", ["llama"]) is None
 
 
 @needs_tokenizers
@@ -249,6 +247,7 @@ def test_bos_is_where_the_file_says(tmp_path, cut, adds, begins):
             {"extra": {"blk.0.ffn_gate_exps.weight": np.ones(4, np.float32)}},
             "'blk.0.ffn_gate_exps.weight' has no place",
         ),
+        ({"extra": {"blk.0.attn_q.scale": np.ones(4, np.float32)}}, "'blk.0.attn_q.scale' has no place"),
         ({"metadata": {"tokenizer.ggml.model": "llama"}}, "one score for each of its 259 tokens"),
         ({"metadata": {"tokenizer.ggml.model": "t5"}}, "vocabulary 't5' is not read, only 'gpt2'"),
         ({"metadata": {"tokenizer.ggml.pre": None}}, "texts cut as None are not read, only as gpt-2, mpt"),

@@ -131,14 +131,6 @@ def test_gram_matrices_may_come_from_a_file(place, capsys):
     assert run(command.split()) == 0, capsys.readouterr().err  # no base is needed
 
 
-def test_a_dry_run_shows_the_overlap_and_writes_nothing(place, capsys):
-    assert run(["combine", "one=0.5", "two", "-o", "both", "--dry-run", "--json"]) == 0
-    shown = capsys.readouterr().out
-    assert run(["overlap", "one", "two", "--json"]) == 0
-    assert capsys.readouterr().out == shown
-    assert not (place / "both").exists()
-
-
 def test_overlap_prints_a_table_and_draws(place, capsys):
     assert run(["overlap", "one", "two", "--plot", "map.png"]) == 0
     out = capsys.readouterr().out

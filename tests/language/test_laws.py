@@ -54,6 +54,22 @@ def test_gated(scale):
     compare("gated", [lnp.Tensor(scale * rng.normal(size=(2, 3, 5))), random(rng, 2, 3, 5)])
 
 
+def rotary_by(theta, d, **more):
+    """Pair i turns by theta^(-2i/d) a token."""
+    return Rotary(tuple((theta ** -(np.arange(0, d, 2) / d)).tolist()), **more)
+
+
+@every("piece", [1, 100, 2**15])
+@every("heads", [1, 3])
+@every("batch", [1, 2, 3, 5])
+def test_rotation(batch, heads, piece, monkeypatch):
+    """Some texts at a time, and tables of one head or of all."""
+    monkeypatch.setattr(fused, "PIECE", piece)
+    rng = np.random.default_rng(batch)
+    cos, sin = rotary_by(100.0, 4, attention=1.3, width=6).turns(slice(2, 9), 9, np.dtype(float))
+    compare("rotate", [random(rng, batch, 7, heads, 6)], cos=cos, sin=sin)
+
+
 @every("kept", [0, 5000, 2**22])
 @every("window", [None, 1, 3, 64, 70])
 @every(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
@@ -62,9 +78,8 @@ def test_attention(tokens, heads, kv, window, kept, monkeypatch):
     """Blocks, groups, windows, and weights that are made again on the way back."""
     monkeypatch.setattr(fused, "KEPT", kept)
     rng = np.random.default_rng(tokens * heads)
-    q, k, v = (random(rng, 2, tokens, n * 4) for n in (heads, kv, kv))
-    cos, sin = Rotary(4, 100.0).turns(0, tokens, np.dtype(float))
-    compare("attention", [q, k, v], cos=cos, sin=sin, heads=heads, kv=kv, window=window)
+    q, k, v = (random(rng, 2, tokens, n, 4) for n in (heads, kv, kv))
+    compare("attend", [q, k, v], window=window, scale=0.5)
 
 
 @every("kept", [0, 2**22])
@@ -76,17 +91,16 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
     monkeypatch.setattr(fused, "KEPT", kept)
     tokens = sum(lengths)
     rng = np.random.default_rng(tokens * heads)
-    q, k, v = (random(rng, 2, tokens, n * 4) for n in (heads, kv, kv))
-    cos, sin = Rotary(4, 100.0).turns(0, tokens, np.dtype(float))
+    q, k, v = (random(rng, 2, tokens, n, 4) for n in (heads, kv, kv))
     texts = np.stack([np.repeat(range(len(lengths)), lengths), np.arange(tokens) % 2])
-    how = {"cos": cos, "sin": sin, "heads": heads, "kv": kv, "window": window, "scale": 0.3, "texts": texts}
-    compare("attention", [q, k, v], **how)
-    whole = fused.attention(q.data, k.data, v.data, **how)
+    how = {"window": window, "scale": 0.3, "texts": texts}
+    compare("attend", [q, k, v], **how)
+    whole = fused.attend(q.data, k.data, v.data, **how)
     start = 0
-    for length in lengths:  # each text is the one that it would be alone: scores depend on distances
+    for length in lengths:  # each text is the one that it would be alone
         part = slice(start, start + length)
         alone = [t.data[:1, part] for t in (q, k, v)]
-        found = fused.attention(*alone, **{**how, "texts": None, "cos": cos[:length], "sin": sin[:length]})
+        found = fused.attend(*alone, **{**how, "texts": None})
         np.testing.assert_allclose(found, whole[:1, part], atol=1e-12)
         start += length
 
@@ -95,20 +109,18 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
 def test_scores_that_would_overflow(size):
     """Scores up to 10^4, of which exp is beyond float64: then the largest is subtracted, and else need not be."""
     rng = np.random.default_rng(0)
-    q, k, v = (random(rng, 2, 70, 8) for _ in range(3))
+    q, k, v = (random(rng, 2, 70, 2, 4) for _ in range(3))
     q.data *= size * 10
     k.data *= size
-    cos, sin = Rotary(4, 100.0).turns(0, 70, np.dtype(float))
-    compare("attention", [q, k, v], cos=cos, sin=sin, heads=2, kv=2)
+    compare("attend", [q, k, v], window=None, scale=0.5)
 
 
 def test_no_token_sees_a_later_one():
     rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(1, 100, 8)) for _ in range(3))
-    cos, sin = Rotary(4, 100.0).turns(0, 100, np.dtype(float))
-    before = fused.attention(q, k, v, cos=cos, sin=sin, heads=2, kv=2)
+    q, k, v = (rng.normal(size=(1, 100, 2, 4)) for _ in range(3))
+    before = fused.attend(q, k, v, window=None, scale=0.5)
     k[:, 70], v[:, 70] = 5.0, 5.0
-    after = fused.attention(q, k, v, cos=cos, sin=sin, heads=2, kv=2)
+    after = fused.attend(q, k, v, window=None, scale=0.5)
     changed = (before != after).any(axis=(0, 2))
     assert not changed[:70].any()
     assert changed[70:].all()
@@ -122,17 +134,17 @@ def test_head_loss(logits, rows, ignored, monkeypatch):
     rng = np.random.default_rng(ignored)
     labels = rng.integers(0, 11, (3, 7))
     labels.ravel()[rng.permutation(21)[:ignored]] = -100
-    compare("head_loss", [random(rng, 3, 7, 5), random(rng, 11, 5)], labels=labels)
+    compare("head_loss", [random(rng, 3, 7, 5)], W=rng.normal(size=(11, 5)), labels=labels)
 
 
 def test_rotation_depends_on_the_distance_only():
     """A query and a key, both moved by the same number of tokens, have the same product."""
     rng = np.random.default_rng(0)
-    rotary = Rotary(8, 50.0)
+    rotary = rotary_by(50.0, 8)
     q, k = rng.normal(size=(2, 1, 8))
 
     def turned(x, i):
-        return composed.rotate(x[np.newaxis], *rotary.turns(i, i + 1, np.dtype(float)))
+        return composed.rotate(x, *rotary.turns(i, i + 1, np.dtype(float)))
 
     products = [float(np.vdot(turned(q, start + 3), turned(k, start))) for start in (0, 5, 31)]
     np.testing.assert_allclose(products, products[0])
@@ -144,7 +156,7 @@ def test_rotation_depends_on_the_distance_only():
 def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
     """As complex numbers: pair i times exp(i angle), and the rest as it is; up to the order of entries."""
     rng = np.random.default_rng(d)
-    rotary = Rotary(d, 50.0, width=width, neighbours=neighbours)
+    rotary = rotary_by(50.0, d, width=width, neighbours=neighbours)
     x = rng.normal(size=(1, 5, 3, width))  # (batch, tokens, heads, width)
     pairs = (
         x[..., :d].reshape(1, 5, 3, d // 2, 2)
@@ -158,9 +170,9 @@ def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
         expected[..., :d:2], expected[..., 1:d:2] = z.real, z.imag
     else:
         expected[..., : d // 2], expected[..., d // 2 : d] = z.real, z.imag
-    cos, sin = rotary.turns(0, 5, np.dtype(float))
-    moved = rotary.halves if rotary.moved else lambda x: x
-    np.testing.assert_allclose(composed.rotate(moved(x), cos, sin), moved(expected), atol=1e-12)
+    cos, sin = rotary.turns(slice(5), 5, np.dtype(float))
+    found = composed.rotate(rotary.halves(x), cos, sin)
+    np.testing.assert_allclose(found, rotary.halves(expected), atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float64, 1e-14), (np.float32, 2e-7)])
@@ -193,12 +205,9 @@ def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
     n = int(rng.integers(1, 12))
     texts = rng.integers(0, 3, (int(rng.integers(1, 4)), n))
     expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
-    np.testing.assert_array_equal(positions(n, None, texts), expected)
+    np.testing.assert_array_equal(positions(0, n, texts), expected)
     before = int(rng.integers(0, n))
-    cache = Cache(n)
-    cache.extend(*np.zeros((2, len(texts), before, 1, 2)), texts[:, :before])
-    found = positions(n - before, cache, texts[:, before:])
-    np.testing.assert_array_equal(found, np.array(expected)[:, before:])
+    np.testing.assert_array_equal(positions(before, n - before, texts), np.array(expected)[:, before:])
 
 
 LONG = {

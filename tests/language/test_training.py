@@ -84,7 +84,6 @@ def test_a_stream_is_resumed_bit_for_bit(adapted, stream, tmp_path, stop):
         "optimizer": lnp.AdamW(lr=1e-2),
         "steps": 8,
         "accumulate": 2,
-        "checkpoint_every": 1,
         "progress": False,
     }
     whole = lnp.fit(adapted, stream, checkpoint=tmp_path / "whole", **settings)

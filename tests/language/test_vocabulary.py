@@ -80,7 +80,7 @@ def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
             for text in ("", "a", "ab", "ba\n\nab"):
                 assert ours.encode(text).tolist() == theirs.encode(text).ids, (path, other)
                 assert ours.decode(theirs.encode(text).ids) == theirs.decode(theirs.encode(text).ids)
-    assert read > 50
+    assert read > 40
     assert len(refused) > 100
     assert all("the library tokenizers cannot read it" in message for message in refused)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from docs import causal
-from lora_np.accounting import from_safetensors
 from lora_np.hub import HubError, safetensors
+from lora_np.models import from_safetensors
 from lora_np.models.checkpoint import kinds_by_type
 from tests.drawing import every, twentieth
 
@@ -45,7 +45,7 @@ def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str
         return
     spec = from_safetensors(tmp_path)
     assert spec.total == sum(prod(shape) for shape in held.values())
-    assert ("as the modules of" in spec.assumed) == (found == causal.HEADERS)
+    assert ("models are in transformers" in spec.assumed) == (found == causal.HEADERS)
 
 
 def save(folder: Path, kind: str, shapes: dict[str, tuple[int, ...]]) -> None:

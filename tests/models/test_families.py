@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model
-from lora_np.models.families import build_spec, family_names, family_of
+from lora_np.models import default_targets, from_config, fused_names
+from lora_np.models.families import family_names, family_of
 from tests.drawing import twentieth
 
 SMALL = {"vocab_size": 97}
@@ -277,10 +278,10 @@ DRAWN = twentieth(CASES)
 def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str, Any]) -> None:
     model = meta_model(family, task, fields)
     architecture = family_of(family).classes + task
-    spec = build_spec({"model_type": family, **fields}, architecture=architecture)
+    spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     assert spec.total == sum(p.numel() for p in model.parameters())
     # a saved config, which holds every field, says the same
-    assert build_spec(model.config.to_dict(), architecture=architecture).total == spec.total
+    assert from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
     ours = {module.name: module.shape for module in spec.modules if module.kind == "linear"}
     assert ours == linear_maps(model)
 
@@ -289,10 +290,10 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     )
     named = NAMED.get(family, GATED)
     assert our_count(spec, rank=4, targets=named) == peft_count(model, r=4, target_modules=named)
-    defaults = family_of(family).targets
+    defaults = default_targets(family)
     if defaults:
         # PEFT 0.21 loses the defaults of fused experts while it converts the config, so there they are named
-        asked = list(defaults) if family_of(family).fused else None
+        asked = list(defaults) if fused_names(family) else None
         pattern = {rf"1\..*{defaults[0]}": 7, defaults[-1]: 2}
         assert our_count(spec, rank=5) == peft_count(model, r=5, target_modules=asked)
         assert our_count(spec, rank=5, rank_pattern=pattern) == peft_count(
@@ -354,13 +355,13 @@ def random_fields(family: str, seed: int) -> dict[str, Any]:
 )
 def test_random_configs(family: str, seed: int) -> None:
     fields = random_fields(family, seed)
-    spec = build_spec({"model_type": family, **fields})
+    spec = from_config({"model_type": family, **fields})
     model = meta_model(family, family_of(family).tasks[0], fields)
     assert spec.total == sum(p.numel() for p in model.parameters())
     assert {m.name: m.shape for m in spec.modules if m.kind == "linear"} == linear_maps(model)
     assert our_count(spec, rank=2, targets="all-linear") == peft_count(
         model, r=2, target_modules="all-linear"
     )
-    if family_of(family).targets:
-        targets = list(family_of(family).targets)
+    if default_targets(family):
+        targets = list(default_targets(family))
         assert our_count(spec, rank=3) == peft_count(model, r=3, target_modules=targets)

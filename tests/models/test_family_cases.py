@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model, model_spec
-from lora_np.models.families import build_spec, family_names, family_of
+from lora_np.models import default_targets, from_config
+from lora_np.models.families import family_names, family_of
 from tests.drawing import every, twentieth
 from tests.models.family_cases import CASES
 from tests.models.test_families import linear_maps, peft_count
@@ -36,7 +37,7 @@ def test_every_family_has_cases() -> None:
 def test_a_family_with_its_defaults_is_built_for_every_task(name: str) -> None:
     family = family_of(name)
     for task in family.tasks:
-        spec = build_spec({"model_type": name}, architecture=family.classes + task)
+        spec = from_config({"model_type": name, "architectures": [family.classes + task]})
         assert len({module.name for module in spec.modules}) == len(spec.modules)
         assert all(module.role and module.parameters >= 0 for module in spec.groups)
         assert spec.total == sum(module.parameters for module in spec.modules)
@@ -58,9 +59,9 @@ def built(family: str, task: str, fields: dict[str, Any], *, device: str = "meta
 def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str, Any]) -> None:
     model = built(family, task, fields)
     architecture = family_of(family).classes + task
-    spec = build_spec({"model_type": family, **fields}, architecture=architecture)
+    spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     assert spec.total == sum(p.numel() for p in model.parameters())
-    assert build_spec(model.config.to_dict(), architecture=architecture).total == spec.total
+    assert from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
     maps = linear_maps(model)
     assert {module.name: module.shape for module in spec.modules if module.kind == "linear"} == maps
     names = set()
@@ -93,4 +94,4 @@ def test_default_targets_are_those_of_peft() -> None:
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
     for name in family_names():
-        assert list(family_of(name).targets) == list(DEFAULTS.get(name, [])), name
+        assert list(default_targets(name)) == list(DEFAULTS.get(name, [])), name

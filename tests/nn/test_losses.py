@@ -34,7 +34,7 @@ def test_cross_entropy_does_not_overflow():
 
 
 @pytest.mark.parametrize(("labels", "error", "match"), [
-    (np.array([0.0, 1.0]), TypeError, "must be integers, got dtype float64"),
+    (np.array([0.0, 1.0]), TypeError, "must be whole numbers, got dtype float64"),
     (np.array([0, 3]), ValueError, "between 0 and 2, got 3"),
     (np.array([-1, 0]), ValueError, "between 0 and 2, got -1"),
     (np.array([0]), ValueError, r"must fit, got \(2, 3\) and \(1,\)"),

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 
-from lora_np import accounting
+from lora_np import accounting, models
 from lora_np.cli import run
 from lora_np.models import hub_name
 from lora_np.table import decimal_bytes
@@ -68,7 +68,7 @@ def in_the_page(cases, script=SCRIPT):
 
 def in_the_package(config, options):
     try:
-        spec = accounting.from_config(config)
+        spec = models.from_config(config)
     except (ValueError, TypeError):
         return "refused"
     try:
@@ -88,7 +88,7 @@ def bytes_in_the_package(config, options, training):
         return [memory.parts, memory.host]
 
     try:
-        spec = accounting.from_config(config)
+        spec = models.from_config(config)
     except (ValueError, TypeError):
         return "refused"
     return [attempt(lambda: spec), attempt(lambda: accounting.count_model(spec, **options))]
@@ -216,7 +216,7 @@ IN_PAGE = f"cases => ({PLANS})(cases, loraFit.families, loraFit.memory, loraFit.
 
 def planned(config, choices, training, card):
     try:
-        spec = accounting.from_config(config)
+        spec = models.from_config(config)
         targets = spec.default_targets if choices["targets"] is None else choices["targets"]
         if not targets:
             return "refused"
@@ -264,7 +264,7 @@ def edges():
         }
         optimizer = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw")[number % 4]
         options = {"optimizer": optimizer, "context": 3, "dtype": ("bfloat16", "nf4")[number // 4 % 2]}
-        spec = accounting.from_config(config)
+        spec = models.from_config(config)
         rank = int(rng.integers(1, 64))
         needs = [
             accounting.training_memory(spec, rank=each, targets="all-linear", **options).total
@@ -364,7 +364,7 @@ def test_the_command_says_what_the_page_says(open_page, capsys):
             if k not in ("double_quantization", "master_copy", "adapter_dtype")
         }
         model = names[rng.integers(len(names))]
-        positions = accounting.preset(model).positions or 2048
+        positions = models.preset(model).positions or 2048
         shown_training["context"] = min(shown_training.get("context", 512), positions)
         asked = {
             "model": model, "rank": int(rng.integers(1, 40)), "targets": "all-linear",
@@ -389,12 +389,12 @@ def test_the_command_says_what_the_page_says(open_page, capsys):
 @pages
 def test_the_page_shows_the_count_and_keeps_its_address(open_page):
     page = open_page("use/fit.html#model=llama-3-8b&rank=16&targets=all-linear")
-    want = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
+    want = accounting.count_model(models.preset("llama-3-8b"), rank=16, targets="all-linear")
     assert page.locator(".fit-peft").inner_text() == want.peft_line
     page.locator("#fit [name=power]").focus()
     page.keyboard.press("ArrowLeft")
     page.locator("#fit").get_by_text("PEFT's default").click()
-    want = accounting.count_model(accounting.preset("llama-3-8b"), rank=8)
+    want = accounting.count_model(models.preset("llama-3-8b"), rank=8)
     assert page.locator(".fit-peft").inner_text() == want.peft_line
     assert here(page).endswith("#model=llama-3-8b&rank=8&targets=default&method=LoRA&card=RTX+4090")
     command = "lora-np plan llama-3-8b --card 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
@@ -416,7 +416,7 @@ def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_p
 @pages
 def test_the_page_shows_the_memory_by_cause(open_page):
     page = open_page("use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048")
-    count = accounting.count_model(accounting.preset("llama-3-8b"), rank=16, targets="all-linear")
+    count = accounting.count_model(models.preset("llama-3-8b"), rank=16, targets="all-linear")
 
     def shows(**training):
         want = accounting.compare_memory(count, **training)
@@ -462,7 +462,7 @@ def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
     slider, number = page.locator("#fit [name=power]"), page.get_by_label("rank r")
 
     def shows(rank):
-        want = accounting.count_model(accounting.preset("llama-3-8b"), rank=rank)
+        want = accounting.count_model(models.preset("llama-3-8b"), rank=rank)
         assert page.locator(".fit-peft").inner_text() == want.peft_line
         assert number.input_value() == str(rank)
         assert f"#model=llama-3-8b&rank={rank}&targets=default" in here(page)
@@ -617,7 +617,7 @@ def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
         else:
             page.locator("#fit [name=config]").fill(json.dumps(OWN))
     page.wait_for_function("location.hash.includes('config=')")
-    want = accounting.count_model(accounting.from_config(OWN), rank=16, targets="all-linear")
+    want = accounting.count_model(models.from_config(OWN), rank=16, targets="all-linear")
     assert page.locator(".fit-peft").inner_text() == want.peft_line
     assert show(page, "command").startswith("lora-np plan config.json --card ")
     assert len(here(page).split("config=")[1].split("&")[0]) < 200
@@ -843,7 +843,7 @@ def test_on_paper_there_is_the_answer_and_the_map(open_page):
 def test_the_address_of_the_calculator_still_leads_here(open_page):
     page = open_page("use/calculator.html#model=gpt2&rank=4&targets=all-linear")
     page.wait_for_url("**/use/fit.html#model=gpt2*")
-    want = accounting.count_model(accounting.preset("gpt2"), rank=4, targets="all-linear")
+    want = accounting.count_model(models.preset("gpt2"), rank=4, targets="all-linear")
     assert page.locator(".fit-peft").inner_text() == want.peft_line
 
 

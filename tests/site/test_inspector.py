@@ -327,6 +327,20 @@ def test_the_example_opens_and_is_cut(inspector):
     assert waiting.value.suggested_filename == "adapter_model.safetensors"
 
 
+def test_a_folder_is_dropped(inspector):
+    path = located_adapter("king-james")
+    target = inspector.locator(".inspector-drop").first
+    target.scroll_into_view_if_needed()
+    box = target.bounding_box()
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    dragged = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    session = inspector.context.new_cdp_session(inspector)
+    for event in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": event, "data": dragged, **place})
+    inspector.locator(".inspector-found").wait_for()
+    assert inspector.locator("[data-show=modules]").inner_text() == str(len(adapters.inspect(path).rows))
+
+
 def test_two_adapters_side_by_side(inspector, tmp_path):
     first, second = located_adapter("king-james"), located_adapter("genesis-by-peft")
     adapters.convert(second, tmp_path / "mlx", to="mlx")

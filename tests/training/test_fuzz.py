@@ -22,7 +22,7 @@ def fit(path, steps=3, rng=None):
     model = lnp.inject(BASE, rank=1, rng=0)
     settings = {"batch_size": 4, "steps": steps, "validation": (X, Y), "validate_every": 1, "progress": False}
     rng = np.random.default_rng(0) if rng is None else rng
-    return lnp.fit(model, X, Y, **settings, rng=rng, checkpoint=path, checkpoint_every=9, resume=True)
+    return lnp.fit(model, X, Y, **settings, rng=rng, checkpoint=path, resume=True)
 
 
 def parts(path):

@@ -8,10 +8,11 @@ import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer, Claims
+from lora_np.exercises.asking import Answer, Claims, literal
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
-from lora_np.exercises.samples import Function, independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.values import Source
 from lora_np.linalg import optimal_losses
 
 # Differentiate
@@ -35,9 +36,10 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
 def slope(draw: Draw, answer: Answer, key: str) -> Claims:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     x, c = draw.array("x", *shape), draw.array("c", *shape)
-    linear = Function("lambda x: float(np.sum(c * x))", c=c)
+    factors = literal(c)
+    linear = Source(f"lambda x: float(np.sum({factors} * x))")
     yield "linear", lambda: same("the slope", answer(linear, x), c, tolerance=1e-6, size=5)
-    square = Function("lambda x: float(np.sum(c * x * np.roll(x, 1) + c * x * x))", c=c)
+    square = Source(f"lambda x: float(np.sum({factors} * x * (np.roll(x, 1) + x)))")
     right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
     why = "exact, for a polynomial of degree two"
     yield "square", lambda: same("the slope", answer(square, x), right, tolerance=1e-7, size=1, why=why)

@@ -1,19 +1,20 @@
-"""``exercises ...``: write them, check them, grade a class."""
+"""``tour``, ``lab``, ``claims`` and ``exercises``: the main job, the lessons, what papers say, a class."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lora_np import exercises as course, grading
-from lora_np.checks import whole_number
+from lora_np import course, exercises as practice, grading
+from lora_np.checks import choice, whole_number
 from lora_np.cli import options
 from lora_np.table import Table
 
 lessons = click.option(
-    "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="Lessons, such as 1 or 1,2."
+    "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="As 1 or 1,2."
 )
 folder = click.argument("folder", type=options.WRITTEN)
 _LIMITS: dict[str, tuple[Any, str]] = {
@@ -22,6 +23,58 @@ _LIMITS: dict[str, tuple[Any, str]] = {
     "student_seconds": (float, "Time for all files of one student (1200)."),
     "memory": (int, "Megabytes for each submission (1024)."),
 }
+
+
+@click.command()
+@click.option("--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The folder to write into.")
+@click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
+@click.option("--rng", type=int, default=0, help="Random seed.")
+@options.as_json
+def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
+    """Adapt a real model with LoRA and show what it saved: the whole story in one run.
+
+    Example: lora-np tour --out my-tour
+    """
+    found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
+    parts = found.table, found.advantages, found.voice, f"\nReport with the figure: {found.report}"
+    options.show_as(asdict(found), as_json, *parts)
+
+
+@click.command()
+@click.argument("folder", type=options.WRITTEN, default="lora-np-lessons")
+@click.option("--browser/--no-browser", default=True, help="Open a window, or only print the address.")
+@click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
+def lab(folder: Path, browser: bool, port: int | None) -> None:
+    """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
+
+    Example: lora-np lab --no-browser
+    """
+    new, kept = course.copy_lessons(folder)
+    print(f"{folder}: {len(new)} lessons copied, {len(kept)} left as they were", flush=True)
+    course.open_lab(folder, browser=browser, port=port)
+
+
+@click.command()
+@click.argument("name", required=False)
+@options.as_json
+def claims(name: str | None, as_json: bool) -> None:
+    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about one.
+
+    Example: lora-np claims rslora
+    """
+    known = course.claims()
+    if name is None:
+        rows = [(key, claim["verdict"], claim["title"]) for key, claim in known.items()]
+        options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
+        return
+    claim = known[choice("claim", name, known)]
+    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
+    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
+    options.show_as(
+        Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes), as_json
+    )
 
 
 @click.group(invoke_without_command=True)
@@ -40,7 +93,7 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    found = course.lessons(lessons)
+    found = practice.lessons(lessons)
     rows = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
         for lesson in found
@@ -59,7 +112,7 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
 
     Example: lora-np exercises start my-exercises --lesson 1
     """
-    options.show_written(*course.start(folder, lessons))
+    options.show_written(*practice.start(folder, lessons))
     print("Then: lora-np exercises check FILE")
 
 
@@ -72,7 +125,7 @@ def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
-    report = grading.check_file(file, [course.exercise(name) for name in names])
+    report = grading.check_file(file, [practice.exercise(name) for name in names])
     options.show_as(report.to_dict(), as_json, report, status=0 if report.passed else 1)
 
 
@@ -83,7 +136,7 @@ def solution_command(name: str) -> None:
 
     Example: lora-np exercises solution lora_count
     """
-    print(course.solution(name))
+    print(practice.solution(name))
 
 
 @exercises.command("grade")
@@ -95,7 +148,7 @@ def solution_command(name: str) -> None:
 @click.option("--column", default="lora-np", help="The heading of the points in the gradebook (lora-np).")
 @click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
 @options.each(_LIMITS)
-@click.option("--jobs", type=int, callback=options.possible_jobs, help="Submissions at a time.")
+@click.option("--jobs", type=options.JOBS, help="Submissions at a time.")
 @options.as_json
 def grade_command(
     submissions: Path, out: Path, lessons: tuple[int, ...], column: str, as_json: bool, **asked: Any
