@@ -176,8 +176,6 @@ def resize(
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
-    if grams is not None:
-        notes.append("errors are those of the outputs on the inputs that were given")
     if gone := [row.name for row in rows if row.rank == 0]:
         why = "because they do nothing or the budget serves better elsewhere"
         notes.append(f"left out, {why}: {', '.join(gone)}")
@@ -339,9 +337,8 @@ class Goal(NamedTuple):
         """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
-            *first, last = goals
             said = " and ".join(name for name, _ in given) or "none of them"
-            raise ValueError(f"give one of {', '.join(first)} and {last}, got {said}")
+            raise ValueError(f"give one of {', '.join(goals)}, got {said}")
         ((name, value),) = given
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
