@@ -126,7 +126,7 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     """
     left_out = {
         "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "velora_config",
-        "ensure_weight_tying",
+        "ensure_weight_tying", "r", "lora_alpha",
     }  # fmt: skip
     new = {key: content for key, content in raw.items() if key not in left_out}
     if raw.get("init_lora_weights") == "mica":

@@ -392,18 +392,13 @@ def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portabl
     }
     if not modules:
         raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
-    raw = adapter.raw
+    # without them r becomes the largest rank, where programs with a limit look
+    raw = {key: content for key, content in adapter.raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
         raw = targeting(raw, modules)
-    made = replace(adapter, modules=modules, raw=largest_rank(raw, modules))
+    made = replace(adapter, modules=modules, raw=raw)
     return made_portable(made) if portable else made
-
-
-def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """Settings whose r, where programs with a limit look, will be the largest rank."""
-    right = raw.get("r") == max(module.rank for module in modules.values())
-    return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
 
 
 def allocate(
