@@ -158,7 +158,7 @@ def combine(
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
-    if (grams is not None) != way.inputs or (grams is not None and len(grams) != len(adapters)):
+    if (grams is not None) != (method == "regmean") or (grams is not None and len(grams) != len(adapters)):
         raise ValueError(f"'regmean' alone takes grams, and needs them for each adapter, got {shown(grams)}")
     loaded = [only_lora(load(path)) for path in adapters]
     pairs = zip(adapters, weights, strict=True)
@@ -311,7 +311,7 @@ def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterM
         "bias": biases.pop() if len(biases) == 1 else "all" if biases else "none",
         "trainable_token_indices": tokens or None,
     }
-    return targeting(resizing.largest_rank(raw, modules), modules)
+    return targeting(raw, modules)
 
 
 class Overlapping(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -23,7 +23,6 @@ from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
-Root = Callable[[int], Array | None]
 
 
 class ConvertedModule(NamedTuple):
@@ -230,8 +229,7 @@ def to_lora(
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        root = partial(root_of, name, grams)
-        B, A = finite(place, _factors, place, module, known.weights.get(name), error, root)
+        B, A = finite(place, _factors, place, name, module, known.weights.get(name), error, grams)
         stored = {
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
@@ -249,7 +247,7 @@ def to_lora(
 
 
 def _factors(
-    place: str, module: AdapterModule, weight: Reader | None, error: float | None, root: Root
+    at: str, name: str, module: AdapterModule, weight: Reader | None, error: float | None, grams: Grams | None
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
@@ -258,16 +256,16 @@ def _factors(
             return module.factors()
     elif weight is None or "bias" in module.parts:
         missing = "it has a bias of B, which is not converted" if weight else "give the base model (--base)"
-        raise HubError(f"{place} is a DoRA: {missing}")
+        raise HubError(f"{at} is a DoRA: {missing}")
     else:
         row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
         tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
         update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
     if error is None:
         why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
-        raise HubError(f"{place}: {why}; say which relative error is accepted (--error)")
+        raise HubError(f"{at}: {why}; say which relative error is accepted (--error)")
     dW = update()
-    R = root(dW.shape[1])
+    R = root_of(name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))
     rank = Spectrum.of(s, 1.0).needed(1 - error**2)
     return U[:, :rank] * s[:rank], (Vh if R is None else back(U.T @ dW, s))[:rank]

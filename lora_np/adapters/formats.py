@@ -80,8 +80,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     if isinstance(adapter, Adapter):
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
-        got = type(adapter).__name__
-        raise TypeError(f"adapter must be a name, a path or an Adapter, got {got}; save a model first")
+        raise TypeError(
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a model first"
+        )
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)

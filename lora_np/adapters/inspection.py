@@ -343,10 +343,8 @@ def _in_words(what: str, content: Any) -> str | None:
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
-        if len(content) > 4:
-            return f"{min(content, key=float)} to {max(content, key=float)}"
         often = "{} ({} times)" if len(content) > 1 else "{}"
-        return ", ".join(often.format(*item) for item in content.items())
+        content = ", ".join(often.format(*item) for item in content.items())
     if isinstance(content, list):
         names = list(map(str, content))
         few = names if len(names) <= 12 else dict.fromkeys(module_kinds(names).values())

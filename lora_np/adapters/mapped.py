@@ -118,8 +118,8 @@ class MappedModule(AdapterModule):
             return most
         return min(most, max(1, self.row.count_directions(*self.shape, **self.settings)))
 
-    maps = 1  # type: ignore[assignment]
-    scale = 1.0  # type: ignore[assignment]  # it is in the formula
+    maps = 1
+    scale = 1.0  # it is in the formula
 
 
 def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path) -> Adapter:

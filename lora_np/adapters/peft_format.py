@@ -126,7 +126,7 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     """
     left_out = {
         "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "velora_config",
-        "ensure_weight_tying",
+        "ensure_weight_tying", "r", "lora_alpha",
     }  # fmt: skip
     new = {key: content for key, content in raw.items() if key not in left_out}
     if raw.get("init_lora_weights") == "mica":
@@ -251,13 +251,12 @@ def _expanded(name: str, factor: Stored, blocks: int) -> Stored:
         raise HubError(f"factors of {name!r} must be {blocks} equal blocks, got {factor.shape}")
     rows, columns = factor.shape
 
-    def read() -> Array:
-        below = factor.read()
+    def on_diagonal(below: Array) -> Array:
         full = np.zeros((blocks, rows // blocks, blocks, columns), below.dtype)
         full[range(blocks), :, range(blocks)] = below.reshape(blocks, rows // blocks, columns)
         return full.reshape(rows, blocks * columns)
 
-    return Stored(factor.dtype, (rows, blocks * columns), read, blocks)
+    return replace(factor.seen(on_diagonal), blocks=blocks)
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:

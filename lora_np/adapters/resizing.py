@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start, header
+from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import FILES, Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import file_size, only_lora, targeting
@@ -176,8 +176,6 @@ def resize(
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
     together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
-    if grams is not None:
-        notes.append("errors are those of the outputs on the inputs that were given")
     if gone := [row.name for row in rows if row.rank == 0]:
         why = "because they do nothing or the budget serves better elsewhere"
         notes.append(f"left out, {why}: {', '.join(gone)}")
@@ -339,9 +337,8 @@ class Goal(NamedTuple):
         """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
-            *first, last = goals
             said = " and ".join(name for name, _ in given) or "none of them"
-            raise ValueError(f"give one of {', '.join(first)} and {last}, got {said}")
+            raise ValueError(f"give one of {', '.join(goals)}, got {said}")
         ((name, value),) = given
         if name in ("energy", "error"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
@@ -381,9 +378,8 @@ class Goal(NamedTuple):
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "total_rank":
             return allocate(values, groups, self.value, at_least=at_least, name=self.name)
-        factors = {name: header({part: x.parts[part] for part in "AB"}) for name, x in adapter.items()}
-        costs = {name: sum(info.nbytes for info in each.values()) for name, each in factors.items()}
-        costs = {name: cost // adapter[name].directions for name, cost in costs.items()}
+        ends = {name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()}
+        costs = {name: adapter[name].maps * sum(each) for name, each in ends.items()}
         return allocate(values, costs, self.value, at_least=at_least, taken=size, name=self.name)
 
 
@@ -396,18 +392,13 @@ def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portabl
     }
     if not modules:
         raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
-    raw = adapter.raw
+    # without them r becomes the largest rank, where programs with a limit look
+    raw = {key: content for key, content in adapter.raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
         raw = targeting(raw, modules)
-    made = replace(adapter, modules=modules, raw=largest_rank(raw, modules))
+    made = replace(adapter, modules=modules, raw=raw)
     return made_portable(made) if portable else made
-
-
-def largest_rank(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
-    """Settings whose r, where programs with a limit look, will be the largest rank."""
-    right = raw.get("r") == max(module.rank for module in modules.values())
-    return {key: content for key, content in raw.items() if right or key not in ("r", "lora_alpha")}
 
 
 def allocate(

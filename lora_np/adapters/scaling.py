@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.peft_format import targeting
 from lora_np.checks import Array
 from lora_np.hub import HubError
 from lora_np.models import peft
@@ -140,12 +141,8 @@ def made_portable(adapter: Adapter) -> Adapter:
     said = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
     raw = {**peft.FRESH, **{key: said[key] for key in plain if key in said}}
-    raw |= {"r": rank, "lora_alpha": rank, "rank_pattern": {}, "alpha_pattern": {}, "bias": "none"}
     # a list of names, without layers or exceptions, is exact for the model that it was made for
-    names = said.get("target_modules")
-    exact = isinstance(names, list) and not said.get("exclude_modules")
-    linear = sorted(name for name, module in modules.items() if not module.parameter)
-    raw["target_modules"] = names if exact and said.get("layers_to_transform") is None else linear
-    if parameters := sorted({*modules} - {*linear}):
-        raw["target_parameters"] = parameters
+    names, layers = said.get("target_modules"), said.get("layers_to_transform")
+    exact = isinstance(names, list) and layers is None and not said.get("exclude_modules")
+    raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})
     return replace(adapter, modules=modules, raw=raw)

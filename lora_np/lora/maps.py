@@ -206,8 +206,9 @@ def split(n: int, factor: int) -> tuple[int, int]:
 
 def lokr_shapes(d: int, k: int, *, r: int, decompose_factor: int) -> Shapes:
     (d1, d2), (k1, k2) = split(d, decompose_factor), split(k, decompose_factor)
-    whole = r >= max(d2, k2) / 2
-    return {"w1": (d1, k1)} | ({"w2": (d2, k2)} if whole else {"w2_a": (d2, r), "w2_b": (r, k2)})
+    if r >= max(d2, k2) / 2:
+        return {"w1": (d1, k1), "w2": (d2, k2)}
+    return {"w1": (d1, k1), "w2_a": (d2, r), "w2_b": (r, k2)}
 
 
 def lokr_size(at: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:

@@ -52,8 +52,7 @@ def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
     >>> A.shape, bool(np.abs(A).max() <= 0.1)
     ((8, 100), True)
     """
-    bound = k**-0.5
-    return generator(rng).uniform(-bound, bound, (r, k))
+    return generator(rng).uniform(-(k**-0.5), k**-0.5, (r, k))
 
 
 def gaussian(rng: np.random.Generator | int, r: int, k: int) -> Array:

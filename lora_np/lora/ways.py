@@ -91,8 +91,6 @@ class Way:
         Whether ``prune`` draws, and takes a Generator.
     cut : bool
         Whether the rank is by default the largest of the terms; otherwise it is whatever the formula gives.
-    inputs : bool
-        Whether it needs each term's ``gram``.
     exact : bool
         Whether the result is the weighted sum of the updates, but for a cut.
     warning : str
@@ -115,7 +113,6 @@ class Way:
     density: float | None = None
     chance: bool = False
     cut: bool = False
-    inputs: bool = False
     exact: bool = False
     warning: str = ""
 
@@ -354,5 +351,5 @@ WAYS: dict[str, Way] = {
     "core": Way(_core, **_TIES),
     "tsv": Way(_tsv),
     "iso": Way(_iso),
-    "regmean": Way(_regmean, inputs=True),
+    "regmean": Way(_regmean),
 }

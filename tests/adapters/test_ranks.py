@@ -173,7 +173,7 @@ def test_values_that_do_not_reach_the_share_say_so():
 @pytest.mark.parametrize(
     ("goal", "error", "message"),
     [
-        ({}, ValueError, "give one of rank, energy, error, bytes and total_rank, got none of them"),
+        ({}, ValueError, "give one of rank, energy, error, bytes, total_rank, got none of them"),
         ({"rank": 1, "energy": 0.5}, ValueError, "got rank and energy"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
         ({"rank": 2.5}, TypeError, "rank must be a whole number, got 2.5"),

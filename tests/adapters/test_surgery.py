@@ -516,11 +516,11 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
 
 def test_one_goal_is_wanted_and_all_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"give one of rank, energy, error, bytes and total_rank, got none of them"
+        ValueError, match=r"give one of rank, energy, error, bytes, total_rank, got none of them"
     ):
         adapters.extract(tmp_path, tmp_path, tmp_path / "out")
     with pytest.raises(
-        ValueError, match=r"one of rank, energy, error, bytes and total_rank, got rank and error"
+        ValueError, match=r"one of rank, energy, error, bytes, total_rank, got rank and error"
     ):
         adapters.resize(tmp_path, tmp_path / "out", rank=1, error=0.1)
 
