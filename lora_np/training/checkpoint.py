@@ -33,8 +33,6 @@ from lora_np.hub import open_regular
 from lora_np.nn import trainable
 from lora_np.version import __version__
 
-FORMAT = 2
-
 
 class CheckpointError(ValueError):
     """A checkpoint that is damaged, or that belongs to another run.
@@ -115,8 +113,6 @@ class Checkpoint:
             facts = json.loads(str(arrays.pop("facts")))
             if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
                 raise ValueError("it does not say which run it is of")
-            if facts["format"] != FORMAT:
-                raise ValueError(f"format {facts['format']}, not {FORMAT}")
             if facts["sum"] != digest(*arrays.values()):
                 raise ValueError("its sum does not match its content")
         except Exception as error:  # whatever zipfile, zlib and NumPy raise for arbitrary bytes
@@ -135,7 +131,6 @@ class Checkpoint:
         arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
         arrays |= {f"lowest.{i:04}": values for i, values in enumerate(training.lowest)}
         facts = {
-            "format": FORMAT,
             "identity": self.identity,
             "steps": training.run.steps,
             "position": training.data.position,

@@ -241,7 +241,9 @@ def fit(
                 bank.values[...] = values
     except KeyboardInterrupt:
         interrupted = True
-    return Fit(model, training.history(time.perf_counter() - begin), interrupted)
+    taken, errors = np.array(training.validated).reshape(-1, 2).T
+    history = History(np.array(training.loss), taken.astype(int), errors, time.perf_counter() - begin)
+    return Fit(model, history, interrupted)
 
 
 class Training:
@@ -296,11 +298,6 @@ class Training:
         text = None if sample is None else sample(step, frozen)
         if text:
             bar.write(text)
-
-    def history(self, seconds: float) -> History:
-        """The history so far."""
-        taken, errors = zip(*self.validated, strict=True) if self.validated else ((), ())
-        return History(np.array(self.loss), np.array(taken, dtype=int), np.array(errors), seconds)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:

@@ -265,7 +265,6 @@ EDITS = {
     "other steps": lambda arrays, facts: facts.update(steps=3),
     "no identity": lambda arrays, facts: facts.pop("identity"),
     "identity in words": lambda arrays, facts: facts.update(identity="mine"),
-    "another format": lambda arrays, facts: facts.update(format=1),
     "a place outside": lambda arrays, facts: facts.update(position=10**9),
     "no generator": lambda arrays, facts: facts.pop("random"),
     "a generator in words": lambda arrays, facts: facts.update(
