@@ -257,7 +257,10 @@ PHI3 = {"model_type": "phi3"}
             "layer_types must have an entry for each of 2 layers, got .'full_attention'.",
         ),
         (QWEN | {"layer_types": ["full_attention", "x"]}, r"layer_types\[1\] must be one of .*got 'x'"),
-        (SMOLLM | {"no_rope_layers": [1]}, r"no_rope_layers must have an entry for each of 2 layers, got \[1\]"),
+        (
+            SMOLLM | {"no_rope_layers": [1]},
+            r"no_rope_layers must have an entry for each of 2 layers, got \[1\]",
+        ),
         (SMOLLM | {"no_rope_layers": 1}, "no_rope_layers must have an entry for each of 2 layers, got 1$"),
         ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads = 4, got 3"),
         ({"head_dim": 3}, "head_dim must be even"),
