@@ -474,8 +474,13 @@ def literal(value: Any) -> str:
     >>> literal([np.array([[0.0, 1.5]]), 2])
     '[np.array([[0.0, 1.5]]), 2]'
     """
-    with np.printoptions(override_repr=array_literal, legacy="1.25"):  # scalars without their types
-        return repr(value)
+    if isinstance(value, np.ndarray):
+        return array_literal(value)
+    if isinstance(value, dict):
+        return repr({key: Source(literal(item)) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return repr(type(value)(Source(literal(item)) for item in value))
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def array_literal(value: np.ndarray) -> str:
