@@ -86,8 +86,6 @@ class Exercise:
         Markdown: why, and the code; empty in a course that leaves it out.
     forbids : tuple of str
         Families of functions, or single ones, that must not run: see ``lora_np.exercises.forbidden``.
-    dtype : str
-        ``"float64"`` where a right answer in float32 is too coarse.
     cases : int
         On how many inputs each law is tried.
     needs : tuple of str
@@ -110,7 +108,6 @@ class Exercise:
     hints: tuple[str, ...]
     solution: str = ""
     forbids: tuple[str, ...] = ()
-    dtype: str = "float32"
     cases: int = 40
     needs: tuple[str, ...] = ()
     example: str = field(default="", repr=False)
