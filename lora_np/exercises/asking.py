@@ -86,8 +86,6 @@ class Exercise:
         Markdown: why, and the code; empty in a course that leaves it out.
     forbids : tuple of str
         Families of functions, or single ones, that must not run: see ``lora_np.exercises.forbidden``.
-    dtype : str
-        ``"float64"`` where a right answer in float32 is too coarse.
     cases : int
         On how many inputs each law is tried.
     needs : tuple of str
@@ -110,7 +108,6 @@ class Exercise:
     hints: tuple[str, ...]
     solution: str = ""
     forbids: tuple[str, ...] = ()
-    dtype: str = "float32"
     cases: int = 40
     needs: tuple[str, ...] = ()
     example: str = field(default="", repr=False)
@@ -474,8 +471,13 @@ def literal(value: Any) -> str:
     >>> literal([np.array([[0.0, 1.5]]), 2])
     '[np.array([[0.0, 1.5]]), 2]'
     """
-    with np.printoptions(override_repr=array_literal, legacy="1.25"):  # scalars without their types
-        return repr(value)
+    if isinstance(value, np.ndarray):
+        return array_literal(value)
+    if isinstance(value, dict):
+        return repr({key: Source(literal(item)) for key, item in value.items()})
+    if isinstance(value, (list, tuple)):
+        return repr(type(value)(Source(literal(item)) for item in value))
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def array_literal(value: np.ndarray) -> str:

@@ -27,8 +27,7 @@ def mirror(v: Array) -> Array:
     array([[0., 1.],
            [1., 0.]])
     """
-    length = v @ v
-    return np.eye(len(v)) - 2 * np.outer(v, v) / (length if length else 1.0)
+    return np.eye(len(v)) - 2 * np.outer(v, v) / (v @ v or 1.0)
 
 
 def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:

@@ -23,7 +23,10 @@ def main() -> None:
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for source in settings["cells"].values()):
-        import_matplotlib(settings["figures"])
+        os.environ["MPLCONFIGDIR"] = settings["figures"]  # while it may still write its list of fonts
+        with contextlib.suppress(Exception):
+            importlib.import_module("matplotlib.pyplot")
+        del os.environ["MPLCONFIGDIR"]
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     names: dict[str, Any] = {"__name__": "submission"}
@@ -52,11 +55,3 @@ def take_standard_streams() -> None:
     os.dup2(2, 1)
     sys.stdin = io.TextIOWrapper(io.BytesIO())
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
-
-
-def import_matplotlib(folder: str) -> None:
-    """Import it while it may still write its list of fonts, so that students who plot lose nothing."""
-    os.environ["MPLCONFIGDIR"] = folder
-    with contextlib.suppress(Exception):
-        importlib.import_module("matplotlib.pyplot")
-    del os.environ["MPLCONFIGDIR"]
