@@ -182,6 +182,8 @@ def resize(
     notes += strength_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
+    if grams is not None:
+        notes.append("errors are those of the outputs on the inputs that were given")
     headings = ("module", "rank before", "rank", "relative error")
     return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together)
 

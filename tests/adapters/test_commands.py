@@ -61,7 +61,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
     ("arguments", "status", "message"),
     [
         (["inspect", "nowhere"], 1, "nowhere: no such directory"),
-        (["resize", "a", "-o", "out"], 1, "give one of rank, energy, error, bytes and total_rank, got none"),
+        (["resize", "a", "-o", "out"], 1, "give one of rank, energy, error, bytes, total_rank, got none"),
         (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 1, "give one of"),
         (["resize", "a", "-o", "out", "--rank", "0"], 1, "rank must be at least 1, got 0"),
         (["resize", "a", "--rank", "1"], 2, "-o"),
