@@ -394,8 +394,10 @@ def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portabl
     }
     if not modules:
         raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
-    # without them r becomes the largest rank, where programs with a limit look
-    raw = {key: content for key, content in adapter.raw.items() if key not in ("r", "lora_alpha")}
+    raw = adapter.raw
+    if raw.get("r") != max(module.rank for module in modules.values()):
+        # without them r becomes the largest rank, where programs with a limit look
+        raw = {key: content for key, content in raw.items() if key not in ("r", "lora_alpha")}
     new_factors = raw.get("ensure_weight_tying") or raw.get("init_lora_weights") == "mica"
     if new_factors or len(modules) < len(adapter.modules):
         raw = targeting(raw, modules)
