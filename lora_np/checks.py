@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
 import os
 import re
@@ -242,3 +243,11 @@ def remedy(function: Callable[..., Any], args: int, words: Iterable[str], remedi
     if named and args > len(places):
         told.append(f"{name} takes {named[0]} by name: {name}({', '.join(places)}, {named[0]}=...)")
     return "".join(f"; {each}" for each in told)
+
+
+def needed(module: str, *, extra: str, why: str) -> Any:
+    """A module of a library that comes with an ``extra`` of the package, or an error that says which."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(f"{why}: pip install 'lora-np[{extra}]'", name=module) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 from lora_np.accounting.activations import ITEMSIZE, OPTIMIZERS
 from lora_np.accounting.memory import split
 from lora_np.accounting.planning import METHODS, Plan, plan
-from lora_np.checks import choice, respelled, shown
+from lora_np.checks import choice, needed, respelled, shown
 from lora_np.hub import HubError, open_regular, read_json
 from lora_np.models import ALL_LINEAR
 
@@ -157,10 +156,7 @@ def _fields(path: Path) -> dict[str, Any]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        yaml = importlib.import_module("yaml")
-    except ImportError:
-        raise ImportError(f"{path}: YAML needs PyYAML: pip install 'lora-np[yaml]', or pyyaml") from None
+    yaml = needed("yaml", extra="yaml", why=f"{path}: YAML needs the library PyYAML")
     with open_regular(path) as file:
         data = file.read(_LARGEST + 1)
     try:  # an alias may stand for more than memory holds

@@ -16,7 +16,7 @@ from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import PREFIX, full_name
 from lora_np.checks import Array
 from lora_np.hub import HubError, SafetensorsFile, naming
-from lora_np.lora import Map, selecting
+from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
 Result = TypeVar("Result")
@@ -144,10 +144,11 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
             else:
                 others[key] = stored
         full = {full_name(key, said, found, row.name): stored for key, stored in others.items()}
-        if "v.1" in whole:
-            raise HubError("TinyLoRA of several vectors is not read: no file says which module has which")
-        if "v.0" in whole:
-            whole["v"] = whole.pop("v.0")
+        for name, parts in found.items() if row is MAPS["TINYLORA"] else ():
+            P = parts["P"].read() if "P" in parts else np.zeros(0)
+            which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
+            if f"v.{which}" in whole:
+                parts["v"] = whole[f"v.{which}"]
         modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
         for name in (name for name in modules if not said.targets(name)):
             raise HubError(f"{name!r} is not among the config's target_modules; PEFT would ignore it")

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lora_np.checks import needed
 from lora_np.files import target_path, write_new
 
 
@@ -150,11 +151,7 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     ModuleNotFoundError
         If JupyterLab is not installed: it comes with the extra ``notebooks``.
     """
-    try:
-        from jupyterlab.labapp import LabApp
-    except ModuleNotFoundError:
-        text = "JupyterLab is not installed here: pip install 'lora-np[notebooks]'"
-        raise ModuleNotFoundError(text, name="jupyterlab") from None
+    LabApp = needed("jupyterlab.labapp", extra="notebooks", why="JupyterLab is not installed here").LabApp
     first = sorted(Path(folder).glob("*.ipynb"))[:1]
     options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
     options += [f"--LabApp.default_url=/lab/tree/{lesson.name}" for lesson in first]

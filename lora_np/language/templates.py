@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from lora_np.checks import Array
-from lora_np.language.vocabulary import Vocabulary, needed
+from lora_np.checks import Array, needed
+from lora_np.language.vocabulary import Vocabulary
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
@@ -121,7 +121,7 @@ class Template:
 @functools.lru_cache(maxsize=8)
 def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
     """A template; what it has rendered so far is put in the list; and it notes what it marks as generated."""
-    jinja2 = needed("jinja2", "chat templates need")
+    jinja2 = needed("jinja2", extra="language", why="chat templates need the library jinja2")
     sandbox, ext = (import_module(f"jinja2.{name}") for name in ("sandbox", "ext"))
     blocks: list[str] = []
     spans: list[tuple[int, int]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -13,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, needed
 from lora_np.hub import naming, parse_json
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
@@ -224,7 +223,7 @@ Vocabulary: TypeAlias = Characters | Subwords
 
 def made(contents: Mapping[str, Any]) -> Any:
     """The library's ``Tokenizer`` of a ``tokenizer.json``."""
-    tokenizers = needed("tokenizers", "this vocabulary is not one of characters: it needs")
+    tokenizers = needed("tokenizers", extra="language", why="this vocabulary needs the library tokenizers")
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))
     except Exception as error:  # it raises nothing narrower
@@ -232,17 +231,6 @@ def made(contents: Mapping[str, Any]) -> Any:
     library.no_truncation()  # as in transformers, unless asked
     library.no_padding()
     return library
-
-
-def needed(library: str, why: str) -> Any:
-    """A library that is an extra."""
-    try:
-        return importlib.import_module(library)
-    except ImportError:
-        raise ImportError(
-            f"{why} the library {library}, which comes with pip install 'lora-np[language]' or by itself "
-            f"with pip install {library}"
-        ) from None
 
 
 def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> Vocabulary:

@@ -15,6 +15,7 @@ with on_demand(globals()):
         Map as Map,
         map_of as map_of,
         selecting as selecting,
+        vector_of as vector_of,
     )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,

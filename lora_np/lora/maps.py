@@ -14,6 +14,8 @@ from inspect import signature
 from math import inf, isqrt, prod
 from typing import Any, TypeVar
 
+import numpy as np
+
 from lora_np.checks import number, shown, whole_number
 from lora_np.lora import updates
 from lora_np.lora.updates import Pair
@@ -263,9 +265,45 @@ def randlora_shapes(d: int, k: int, *, r: int) -> Shapes:
 
 
 def tied(modules: int, *, u: int, weight_tying: float) -> Shapes:
+    return {"v": (1 + _group(modules - 1, modules, weight_tying), u)}
+
+
+def _group(index: int, modules: int, weight_tying: float) -> int:
+    """The vector of a module: those that follow one another share one."""
     groups = max(1, round(modules * (1 - weight_tying)))
-    last = min((modules - 1) // max(1, modules // groups), groups - 1)
-    return {"v": (1 + last, u)}
+    return min(index // max(1, modules // groups), groups - 1)
+
+
+def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
+    """Which of TinyLoRA's vectors a module has, by its place in the model: the seed of its P tells that.
+
+    Parameters
+    ----------
+    P : ndarray of shape (u, r, r)
+        The module's.
+    modules : int
+        How many are adapted.
+    settings : mapping of str to object
+        Of the row.
+
+    Returns
+    -------
+    int or None
+        None if P is not of that seed, or of fewer than 16 numbers.
+
+    Examples
+    --------
+    >>> P = updates.first_normals(7 + 1).reshape(1, 4, 4) / 2
+    >>> vector_of(P, 3, {"r": 4, "projection_seed": 7, "weight_tying": 0.0})
+    1
+    """
+    # torch draws the last 16 again where the number is not a multiple of that
+    head = P.ravel()[: max(0, min(16, P.size - (P.size % 16 and 16)))] * settings["r"] ** 0.5
+    for index in range(modules if len(head) else 0):
+        drawn = updates.first_normals(settings["projection_seed"] + index)
+        if np.allclose(drawn[: len(head)], head, atol=1e-4):
+            return _group(index, modules, settings["weight_tying"])
+    return None
 
 
 _ON = (True, False)

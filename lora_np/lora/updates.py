@@ -155,6 +155,13 @@ def tinylora_factors(B: Any, A: Any, P: Any, v: Any) -> Pair:
     return B, np.einsum("i,ijk->jk", v, P) @ A
 
 
+def first_normals(seed: int) -> Any:
+    """The first 16 of at least 16 standard normal numbers that ``torch.normal`` makes with this seed."""
+    uniform = np.random.RandomState(seed).randint(0, 2**32, size=16, dtype=np.uint32) % 2**24 / 2**24
+    radius, angle = np.sqrt(-2 * np.log1p(-uniform[:8])), 2 * np.pi * uniform[8:]
+    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+
+
 def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any) -> Pair:
     """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two diagonals.
 

@@ -209,7 +209,7 @@ def test_the_library_of_templates_is_named_where_it_is_missing(place, capsys, mo
     monkeypatch.setitem(sys.modules, "jinja2", None)
     (place / "data").write_text(f"{GOOD}\n{GOOD}\n")
     assert run(TUNE.split()) == 1
-    assert "chat templates need the library jinja2, which comes with pip install 'lora-np[language]'" in (
+    assert "chat templates need the library jinja2: pip install 'lora-np[language]'" in (
         capsys.readouterr().err
     )
 

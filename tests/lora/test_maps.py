@@ -40,7 +40,7 @@ SETTINGS = {
             {"r": 3, "num_vectors": 5, "vector_length": 2, "topk": 3},
         ],
     ),
-    "TINYLORA": ("TinyLoraConfig", [{"weight_tying": 1.0}, {"u": 7, "r": 3, "weight_tying": 1.0}]),
+    "TINYLORA": ("TinyLoraConfig", [{}, {"u": 7, "r": 3}, {"u": 16, "weight_tying": 0.5}, {"weight_tying": 1.0}]),
     "DELORA": ("DeloraConfig", [{"r": 3}, {"r": 1, "delora_lambda": 4}]),
     "MISS": (
         "MissConfig",
@@ -442,7 +442,6 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
         ),
         ("LOHA", lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)}, "'up': on a weight of shape"),
         ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
-        ("TINYLORA", lambda t: t | {"base_model.tinylora_v.1": np.ones(3)}, "of several vectors is not read"),
         (
             "PSOFT",
             lambda t: {key: x for key, x in t.items() if "vector_a" not in key},
@@ -694,7 +693,7 @@ TRANSPOSED = {
     "VBLORA": {"r": 2, "num_vectors": 8, "vector_length": 4},
     "RANDLORA": {"r": 5},
     "ADALORA": {"init_r": 3, "total_step": 10},
-    "TINYLORA": {"weight_tying": 1.0},
+    "TINYLORA": {},
 }
 
 
