@@ -50,7 +50,7 @@ class Law:
     points : int
         What an answer earns that satisfies it.
     check : callable
-        ``check(draw, answer)`` draws an input, passes it to the answer and raises `LawBroken` if the law
+        ``check(draw, answer)`` draws an input, passes it to the answer and raises ``LawBroken`` if the law
         fails.
     """
 

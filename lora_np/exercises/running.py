@@ -54,7 +54,7 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
 def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
     """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
 
-    ``"arguments"`` are the copies after the call (None for a function, which is made from its `Source`), so
+    ``"arguments"`` are the copies after the call (None for a function, which is made from its ``Source``), so
     that it can be seen whether the function changes them.
 
     Parameters
