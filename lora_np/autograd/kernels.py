@@ -39,7 +39,8 @@ def product(a: Array, b: Array) -> Array:
 
 
 def rows(a: Any) -> Any:
-    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])  # -1 would be unknown where the last axis is empty
+    # -1 would be unknown where the last axis is empty
+    return a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
 
 
 def sum_of_outer(g: Any, x: Any) -> Any:

@@ -221,7 +221,7 @@ class SelfAttention(Part):
         if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
             return self.output(fused.attend(q, k, v, texts=texts, **how), rng=rng)
         how |= {"cap": self.score_cap, "texts": texts}
-        if cache is None:
+        if cache is None or tokens == 1:
             return self.output(composed.attend(q, k, v, **how), rng=rng)
         parts = []
         for i in range(0, tokens, fused.BLOCK):  # some queries of a long prompt at a time

@@ -102,7 +102,7 @@ def one_plus_exp(x: Array) -> Array:
 
 
 def pieces(*arrays: Array) -> Iterator[list[Array]]:
-    flat = [array.reshape(-1) for array in arrays]
+    flat = arrays if arrays[0].size <= PIECE else [array.reshape(-1) for array in arrays]
     for i in range(0, flat[0].size, PIECE):
         yield [array[i : i + PIECE] for array in flat]
 
