@@ -46,9 +46,7 @@ def test_a_uniform_rank_is_the_truncated_svd_and_never_more_than_there_was(make_
 def test_modules_that_keep_their_rank_are_copied_bit_by_bit(make_adapter, tmp_path):
     path = make_adapter("a", rank=2, dtype="bfloat16")
     adapters.resize(path, tmp_path / "out", rank=2)
-    before, after = directory(path), directory(tmp_path / "out")
-    assert after[WEIGHTS] == before[WEIGHTS]
-    assert json.loads(after["adapter_config.json"]) == json.loads(before["adapter_config.json"])
+    assert directory(tmp_path / "out") == directory(path)
 
 
 @pytest.mark.parametrize("goal", [{"energy": 0.9}, {"error": 0.3}], ids=str)
