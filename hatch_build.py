@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent
 
 def place() -> dict[str, str]:
     """`[tool.publication]`, or what the file that the variable PUBLICATION names has there: to try it."""
-    file = Path(os.environ.get("PUBLICATION", ROOT / "pyproject.toml"))
+    file = Path(os.environ.get("PUBLICATION") or ROOT / "pyproject.toml")
     found: dict[str, str] = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]
     return found
 

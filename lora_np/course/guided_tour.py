@@ -176,9 +176,10 @@ class Tour:
             ["1. cheaper to train", "trained numbers", *(one.numbers for one in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(one.optimizer_bytes for one in self.updates)],
         ]
-        for size, (full, lora) in self.step_times.items():
+        titles = "2. less time to train", ""
+        for title, (size, (full, lora)) in zip(titles, self.step_times.items(), strict=True):
             what = f"microseconds of a step at {size}"
-            found.append(["2. less time to train", what, round(1e6 * full), None, round(1e6 * lora)])
+            found.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
         found.append(["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)])
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
