@@ -31,7 +31,7 @@
   ]));
   let subject = subjects.picture;
   let strengths = new Array(STRENGTHS).fill(1);
-  let announce;
+  let announce, opened = 0;
 
   // Rows of 16-bit integers, little-endian whatever the machine, and a scale for each.
   function decode({ scales, numbers }, length) {
@@ -229,12 +229,15 @@
   // The reader's own picture
 
   async function open(picture) {
+    const turn = ++opened;
     refused.hidden = true;
     show("verdict", "Looking for its singular values …");
     try {
-      subjects.own = await decomposed(picture);
+      const found = await decomposed(picture);
+      if (turn !== opened) return; // another was opened meanwhile
+      subjects.own = found;
     } catch (error) {
-      refuse(error);
+      if (turn === opened) refuse(error);
       return;
     }
     if (root.querySelector("[name=subject]:checked").value === "own") choose("own");

@@ -24,7 +24,7 @@
 
   let own = null, code = ""; // a config of one's own, and what the address says of it
   let kept = null; // a setting to compare with
-  let result, announce;
+  let result, announce, taken = 0; // taken: how often a model was given
 
   // ---- the setting: what the form shows and the address says
 
@@ -267,6 +267,7 @@
   }
 
   function erase(message) {
+    clearTimeout(announce);
     result = undefined;
     delete form.dataset.result;
     find(".fit-verdict").dataset.verdict = "unknown";
@@ -342,6 +343,7 @@
   function choose(text) {
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
+    taken += 1;
     own = null;
     code = "";
     const name = resolve(text);
@@ -354,10 +356,13 @@
   }
 
   async function take(text) {
+    const turn = ++taken;
     try {
       const config = JSON.parse(text), spec = ownSpec(config), few = needed(config);
+      const packed = few ? await pack(few) : "";
+      if (turn !== taken) return; // something else was given meanwhile
       own = few ?? config;
-      code = few ? await pack(few) : "";
+      code = packed;
       part("model").value = OWN;
       if (part("targets").value === "some") part("targets").value = "all-linear";
       if (spec.positions && Number(part("context").value) > spec.positions) part("context").value = spec.positions;

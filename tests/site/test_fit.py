@@ -671,6 +671,30 @@ def test_a_config_that_is_wrong_says_so(open_page):
 
 
 @pages
+def test_what_is_wrong_last_is_not_overtaken_by_an_answer_before(open_page):
+    """Nor by its announcement, nor by a right config that was still being packed for the address."""
+    page = open_page("use/fit.html")
+    before, after = page.evaluate(
+        """async config => {
+            const form = document.getElementById("fit"), status = form.querySelector('[data-show="status"]');
+            const before = status.textContent, say = (name, value) => {
+                form.elements.namedItem(name).value = value;
+                form.elements.namedItem(name).dispatchEvent(new Event("input", { bubbles: true }));
+            };
+            say("rank", 9);
+            say("config", config);
+            say("config", "{");
+            await new Promise((done) => { setTimeout(done, 800); });  // an announcement comes after 700
+            return [before, status.textContent];
+        }""",
+        json.dumps(OWN),
+    )
+    assert before == after
+    assert "not JSON" in page.locator(".fit-error").inner_text()
+    assert figures(page) == ["–"] * 5
+
+
+@pages
 def test_two_settings_side_by_side(open_page):
     page = open_page("use/fit.html")
     first = result(page)
