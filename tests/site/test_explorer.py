@@ -249,6 +249,40 @@ def test_a_file_that_is_no_picture_is_refused_by_name(open_page, tmp_path):
     assert shown(page, "full") == "1,200"  # one's own picture, the last that could be opened
 
 
+def test_the_picture_that_is_opened_last_is_shown(open_page, tmp_path):
+    first, second = tmp_path / "first.png", tmp_path / "second.png"
+    for file, shape in ((first, (20, 30)), (second, (10, 30))):
+        Image.fromarray(np.full(shape, 90, np.uint8)).save(file)
+    page = open_page("learn/explorer.html")
+    page.evaluate(
+        """() => {
+            const decode = window.createImageBitmap;
+            let asked = 0;
+            window.createImageBitmap = async (file) => {
+                if (asked++ === 0) await new Promise((done) => { window.goOn = done; });
+                return decode(file);
+            };
+        }"""
+    )
+    hand_in(page, first)
+    page.wait_for_function("Boolean(window.goOn)")
+    page.set_input_files(".explorer-file", str(second))
+    full = "document.querySelector('#rank-explorer [data-show=full]').textContent"
+    page.wait_for_function(f"{full} === '300'")
+    seen = page.evaluate(
+        f"""async () => {{
+            const found = new Promise((done) => {{
+                const terminate = Worker.prototype.terminate;
+                Worker.prototype.terminate = function () {{ terminate.call(this); setTimeout(done); }};
+            }});
+            window.goOn();
+            await found;
+            return {full};
+        }}"""
+    )
+    assert seen == "300"
+
+
 @pytest.mark.parametrize(("shape", "grey", "error"), [((20, 30), 0, "0.0 %"), ((1, 30), 200, "0.0 %")])
 def test_a_black_picture_and_one_of_a_single_row(open_page, tmp_path, shape, grey, error):
     Image.fromarray(np.full(shape, grey, np.uint8)).save(tmp_path / "own.png")
