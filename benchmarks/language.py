@@ -66,16 +66,18 @@ def main(arguments: list[str]) -> None:
     for name in names:
         rows += measure(name, contenders, options.rounds)
     table = Table(
-        ["size", "step", "CPU ms", "of torch's time", "peak, MB"],
+        ["size", "step", "CPU ms", "of torch's time", "peak, MiB"],
         rows,
         title=f"A LoRA step (q and v, r = {RANK}) of a Llama, float32, AdamW, one thread",
         notes=[
             "of torch's time: median of the ratios of each round, in which all run in turn, in one process",
             "peak: resident memory of a process that does three such steps, imports included"
-            + (f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MB" if TORCH in contenders else ""),
+            + (
+                f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MiB" if TORCH in contenders else ""
+            ),
             versions("numpy", "torch", "transformers", "peft"),
         ],
-        formats={"CPU ms": "{:.1f}".format, "of torch's time": "{:.2f}".format, "peak, MB": "{:.0f}".format},
+        formats={"CPU ms": "{:.1f}".format, "of torch's time": "{:.2f}".format, "peak, MiB": "{:.0f}".format},
     )
     print(table.to_json() if options.json else table)
 
@@ -182,7 +184,7 @@ def torch_step(name: str, tokens: Any) -> Step:
 
 
 def peak(name: str, contender: str) -> float | None:
-    """Peak of resident memory in MB, in a process that does nothing else."""
+    """Peak of resident memory in MiB, in a process that does nothing else."""
     command = [sys.executable, "-m", "benchmarks", "language", "--peak", name, contender]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_threads(1))
     return float(done.stdout) if done.returncode == 0 else None
@@ -233,12 +235,12 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
         found = figure("forecast_over_run", contender, 1, small, gguf)[0]
         notes.append(f"forecast over run, {which}: {found:.2f}" if found else f"forecast, {which}: failed")
     return Table(
-        ["task", "lora_np", "torch", "ours of theirs", "better is", "peak, MB", "torch's peak, MB"],
+        ["task", "lora_np", "torch", "ours of theirs", "better is", "peak, MiB", "torch's peak, MiB"],
         rows,
         notes=notes,
         formats={
             **dict.fromkeys(("lora_np", "torch", "ours of theirs"), "{:.3g}".format),
-            **dict.fromkeys(("peak, MB", "torch's peak, MB"), "{:.0f}".format),
+            **dict.fromkeys(("peak, MiB", "torch's peak, MiB"), "{:.0f}".format),
         },
     )
 
@@ -246,7 +248,7 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
 def figure(
     name: str, contender: str, threads: int, small: bool, gguf: str
 ) -> tuple[float, float] | tuple[None, None]:
-    """A figure and a peak of memory in MB, from a process that does nothing else."""
+    """A figure and a peak of memory in MiB, from a process that does nothing else."""
     command = [sys.executable, "-m", "benchmarks", "language", "--figure", name, contender, "--gguf", gguf]
     done = subprocess.run(
         [*command, *["--quick"] * small],

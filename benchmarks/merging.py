@@ -172,7 +172,7 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
     def cell(name: str, way: str) -> str:
         numbers = known[name]["ways"][way][right(name)]
         default = f" ({np.mean(numbers['default']):.2f})" if "default" in numbers else ""
-        return interval(numbers["tuned"]).replace("+-", "±") + default
+        return interval(numbers["tuned"]) + default
 
     single = [
         "single adapters",
@@ -204,4 +204,4 @@ def column(pairs: list[dict[str, float]], *names: str) -> list[list[float]]:
 
 def interval(values: list[float]) -> str:
     figure = Figure(tuple(values))
-    return f"{figure.mean:.3f} +- {figure.half:.3f}"
+    return f"{figure.mean:.3f} ± {figure.half:.3f}"

@@ -22,26 +22,24 @@ from lora_np.table import Cell, Table
 
 RESULTS = Path(__file__).with_suffix(".json")
 SHIPPED = {"king-james": "genesis", "devils-dictionary": "devils-dictionary", "genesis-by-peft": "genesis"}
-GRAM_TEXT, HELD = 20_000, 24  # characters, and rows of 256
+GRAM_TEXT = 16_000  # characters
+RANKS, TOTALS = (1, 2, 4), (28, 56)  # of each module; of all together, of the shipped adapters
 
 
 def main(arguments: list[str]) -> None:
     rows = [*shipped(), *trained()]
     write_whole(RESULTS, lambda file: file.write(compact(json.dumps(rows, indent=1)).encode()))
-    print(table(rows))
+    print(losses(rows), table(rows), sep="\n\n")
 
 
 def shipped() -> Iterator[dict[str, Any]]:
     """The three adapters of the package, cut, and extracted again from the merged models."""
-    encode = beds.shipped().vocabulary.encode
     for name, source in SHIPPED.items():
         adapter, text = adapters.load(language.located_adapter(name)), language.read_text(source)
-        held = language.windows(encode(text[len(text) * 9 // 10 :]), 256)[:HELD]
-        loss = functools.partial(language_loss, held)
+        loss = functools.partial(language_loss, text[len(text) * 9 // 10 :])
         grams = language.grams(beds.shipped(), text[:GRAM_TEXT])
-        yield from cut(
-            "shipped", name, adapter, loss, grams, (1, 2, 4), functools.partial(language_pair, adapter)
-        )
+        save = functools.partial(language_pair, adapter)
+        yield from cut("shipped", name, adapter, loss, grams, save, rank=RANKS, total_rank=TOTALS)
 
 
 def trained() -> Iterator[dict[str, Any]]:
@@ -50,30 +48,31 @@ def trained() -> Iterator[dict[str, Any]]:
         for name, task in suite.tasks(0).items():
             loss = functools.partial(digits_loss, suite, task)
             save = functools.partial(digits_pair, task)
-            yield from cut("trained", name, suites.adapter(task), loss, suite.grams(task), (1, 2), save)
+            yield from cut("trained", name, suites.adapter(task), loss, suite.grams(task), save, rank=(1, 2))
 
 
 def cut(
-    kind: str, name: str, adapter: Any, loss: Any, grams: Any, ranks: Any, save: Any
+    kind: str, name: str, adapter: Any, loss: Any, grams: Any, save: Any, **goals: tuple[int, ...]
 ) -> Iterator[dict[str, Any]]:
-    """Held-out losses of one adapter at smaller ranks, cut and extracted; the bytes are equal."""
+    """Held-out losses of one adapter at smaller ranks, cut and extracted."""
     folder = Path(tempfile.mkdtemp())
     base, tuned = save(folder)
-    for rank in ranks:
-        row = {"adapter": name, "kind": kind, "rank": rank, "base": loss(None), "whole": loss(adapter)}
+    whole = {"adapter": name, "kind": kind, "base": loss(None), "whole": loss(adapter)}
+    for goal, number in ((goal, number) for goal, numbers in goals.items() for number in numbers):
+        row = {**whole, goal: number}
         for how, given in (("plain", None), ("weighted", grams)):
-            out, found = folder / f"{rank}-{how}", folder / f"x{rank}-{how}"
-            adapters.resize(adapter, out, rank=rank, grams=given)
+            out, found = folder / f"{goal}-{number}-{how}", folder / f"x-{goal}-{number}-{how}"
+            adapters.resize(adapter, out, **{goal: number}, grams=given)
             row[f"resize, {how}"] = loss(adapters.load(out))
             row[f"bytes, {how}"] = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-            adapters.extract(base, tuned, found, rank=rank, grams=given)
-            row[f"extract, {how}"] = float(loss(adapters.load(found)))
+            adapters.extract(base, tuned, found, **{goal: number}, grams=given)
+            row[f"extract, {how}"] = loss(adapters.load(found))
         yield row
 
 
-def language_loss(held: Any, adapter: Any) -> float:
+def language_loss(held: str, adapter: Any) -> float:
     base = beds.shipped()
-    return beds.mean_loss(base if adapter is None else merge(adapters.attach(base, adapter)), held)
+    return language.likelihood(base if adapter is None else adapters.attach(base, adapter), held).loss
 
 
 def digits_loss(suite: Any, task: Any, adapter: Any) -> float:
@@ -102,9 +101,34 @@ def digits_pair(task: Any, folder: Path) -> tuple[Path, Path]:
     return folder / "base", folder / "tuned"
 
 
+def losses(rows: list[dict[str, Any]]) -> Table:
+    """Of the shipped adapters, cut: the loss of each, by weights and by outputs, the lower one bold."""
+    heads = [
+        "adapter",
+        "its loss",
+        "base",
+        "",
+        *(f"rank {n}" for n in RANKS),
+        *(f"total rank {n}" for n in TOTALS),
+    ]
+    found: list[list[Cell]] = []
+    for name in SHIPPED:
+        some = [row for row in rows if row["adapter"] == name]
+        first: list[Cell] = [f"`{name}`", f"{some[0]['whole']:.3f}", f"{some[0]['base']:.3f}"]
+        for how, words in (("plain", "by weights"), ("weighted", "by outputs")):
+            cells = []
+            for row in some:
+                lowest = min(row["resize, plain"], row["resize, weighted"])
+                loss = row[f"resize, {how}"]
+                cells.append(f"**{loss:.3f}**" if loss == lowest else f"{loss:.3f}")
+            found.append([*(first if how == "plain" else [""] * 3), words, *cells])
+    return Table(heads, found, title="Held-out loss of what is left, nats a character")
+
+
 def table(rows: list[dict[str, Any]]) -> Table:
     """Of what an adapter gains over the base, the share that is left; a row for each kind and rank."""
     found: list[list[Cell]] = []
+    rows = [row for row in rows if "rank" in row]
     for kind, rank in dict.fromkeys((row["kind"], row["rank"]) for row in rows):
         some = [row for row in rows if (row["kind"], row["rank"]) == (kind, rank)]
         for what in ("resize", "extract"):

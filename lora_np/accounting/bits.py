@@ -59,7 +59,8 @@ class Capacity(Shown):
         if self.bits is not None:
             heads, row = [*heads, "bits asked", "smallest rank"], [*row, round(self.bits), self.enough]
             if self.bits > self.low / 2:
-                notes.append("Warning: more than half of what it surely holds is asked, and learning slows.")
+                share = f"{self.bits / self.low:.0%} of what it surely holds"
+                notes.append(f"Warning: {share} is asked; above half, learning slows.")
             if self.enough is None:
                 notes.append("The smallest rank would be above those that were measured.")
         return Table(heads, [tuple(row)], title=f"Capacity of a LoRA on {self.count.spec.name}", notes=notes)

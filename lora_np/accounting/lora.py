@@ -455,9 +455,7 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
         why = f"how PEFT adapts those of {spec.name} cannot be told"
-        raise ValueError(
-            f"{asked} may mean experts, and {why}: name other modules, as in ['q_proj', 'v_proj']"
-        )
+        raise ValueError(f"{asked} may mean experts, and {why}: name others, as in ['q_proj', 'v_proj']")
 
 
 def _adapted(

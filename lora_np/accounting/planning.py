@@ -242,9 +242,7 @@ def plan(
     """
     spec = model_spec(model)
     if not spec.layers:
-        raise ValueError(
-            f"plan needs the layers of {spec.name}: give its config.json, or a directory with one"
-        )
+        raise ValueError(f"plan needs the layers of {spec.name}: give its config.json, or its directory")
     chosen = _card(card)
     of_training, of_lora = split(options)
     training = training_options(spec, of_training)

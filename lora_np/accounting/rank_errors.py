@@ -59,7 +59,9 @@ class RankErrors:
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         enough = float(self.errors[self.rank]) or None  # a zero has no place on the scale
-        ax = rank_error_curves({"enough": self.errors}, tolerance=enough, ax=figure.add_subplot())
+        ax = rank_error_curves(
+            {"rank that is enough": self.errors}, tolerance=enough, ax=figure.add_subplot()
+        )
         ax.set_title(f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10)
         ax.set_ylabel(f"relative error in the {self.norm} norm")
         ax.set_xlabel(f"rank r, of at most {len(self.errors) - 1:,}")

@@ -241,6 +241,8 @@ def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
         biases = parameter == "bias" and said.get("bias", "none") != "none"
         kept = "trained bias" if biases else "saved norm" if "norm" in module_name else "saved"
         found["copy" if name in copied(adapter) else kept].add(name)
+    if said.get("modules_to_save") and not adapter.full:
+        found["only named"] = {_ALL}
     found["rows"] = {*adapter.rows}
     found["moved base"] = {*adapter} if adapter.start else set()
     if isinstance(said.get("target_modules"), str) and said["target_modules"] not in ("all", "all-linear"):

@@ -159,7 +159,7 @@ def combine(
     if not len(adapters) == len(weights) > 0:
         raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
     if (grams is not None) != (method == "regmean") or (grams is not None and len(grams) != len(adapters)):
-        raise ValueError(f"'regmean' alone takes grams, and needs them for each adapter, got {shown(grams)}")
+        raise ValueError(f"'regmean' alone takes grams (--data), one for each adapter, got {shown(grams)}")
     loaded = [only_lora(load(path)) for path in adapters]
     pairs = zip(adapters, weights, strict=True)
     weights = [number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs]

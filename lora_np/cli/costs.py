@@ -56,8 +56,8 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
     """
     asked = options.given(asked)
-    if catalogue == bool(source) or (catalogue and asked):
-        raise click.UsageError("give either a SOURCE and options, or --list and a format at most")
+    if catalogue == bool(source) or (catalogue and asked) or (as_json and as_csv):
+        raise click.UsageError("give either a SOURCE and options, or --list; and one format at most")
     tables = list(models.catalogue()) if catalogue else _counted(source, **asked)
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))

@@ -95,7 +95,7 @@ class Voice:
     adapted_loss: float
 
     def __str__(self) -> str:
-        alone = f"{BASE} alone ({self.base_loss:.2f} nats a character of Genesis)"
+        alone = f"{BASE} alone ({self.base_loss:.2f} nats a character of the end of Genesis)"
         adapted = f"with {ADAPTER}, {self.numbers:,} numbers ({self.adapted_loss:.2f})"
         texts = {alone: self.base, adapted: self.adapted}
         return "\n".join(f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items())

@@ -151,9 +151,10 @@ def directory(path: StrPath) -> Path:
     """
     path = located(path)
     if not path.exists():
-        shipped = [*shipped_paths("models"), *shipped_paths("adapters")]
-        close = get_close_matches(str(path)[:100], shipped, n=1)
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; shipped: {', '.join(shipped)}"
+        models, adapters = shipped_paths("models"), shipped_paths("adapters")
+        close = get_close_matches(str(path)[:100], [*models, *adapters], n=1)
+        shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
+        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; {shipped}"
         raise MissingError(f"{path}: no such directory{hint}")
     if not path.is_dir():
         raise HubError(f"{path}: not a directory")

@@ -79,6 +79,8 @@ def generate(
     'It is a truth to be a great deal o'
     """
     vocabulary = vocabulary_of(model)
+    if not isinstance(prompt, Sequence) or not all(isinstance(each, str) for each in prompt):
+        raise TypeError(f"prompt must be text or a list of texts, got {shown(prompt)}")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if stream is not None and len(prompts) != 1:
         raise ValueError(f"stream is for one prompt, got {len(prompts)}")

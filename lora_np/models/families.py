@@ -243,12 +243,8 @@ def family_of(name: str) -> Family:
     'Qwen2'
     """
     if name not in family_names():
-        other = (
-            "Others are counted from *.safetensors files, or an object with named_modules(), as torch's have"
-        )
-        raise ValueError(
-            f"model_type must be one that lora-np count --list shows, got {shown(name)}. {other}"
-        )
+        other = "Others are counted from *.safetensors files, or an object with named_modules(), as in torch"
+        raise ValueError(f"model_type must be one of lora-np count --list, got {shown(name)}. {other}")
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
     expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})

@@ -225,9 +225,7 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             uncalled = " and no ".join(_UNCALLED)
-            raise ValueError(
-                f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name other modules"
-            )
+            raise ValueError(f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others")
         if chosen:
             picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
     return picks

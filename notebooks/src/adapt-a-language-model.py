@@ -408,7 +408,7 @@ print(f"loss on Austen without the adapter: {loss(without, 'austen'):.4f}, befor
 #   <details><summary>Answer</summary>
 #
 #   It was trained with twice the rank, twice the steps and eight times as much text in each, and its loss on the last tenth of
-#   Genesis is 1.18, ours 1.39: more words are right, and names come back.
+#   Genesis, in windows of 64 characters, is 1.18, ours 1.39: more words are right, and names come back.
 #
 #   </details>
 #

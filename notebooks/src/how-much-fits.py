@@ -134,8 +134,8 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 # 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each unit of rank brings 224
 # numbers. So at one bit a number it takes rank 89, and the head has full rank at 96.
 #
-# On all 28 maps of the layers even rank 1 brings 9,344 numbers. But there the facts have to be told through the rest of the model: for random tokens, read as text, 0.2 to 0.9 bits
-# a number were measured. `accounting.capacity` has these ranges, and answers with one:
+# On all 28 maps of the layers even rank 1 brings 9,344 numbers. But there the facts have to be told through the rest of the model: for random tokens, read as text, 0.07 to 0.61
+# bits a number were measured. `accounting.capacity` has these ranges, and answers with one:
 
 # %%
 bits = 1_000 * 6 * np.log2(10)
@@ -147,6 +147,10 @@ found
 # %%
 assert head == 89
 assert found.low < bits < found.high
+assert np.round([found.low / found.count.trainable, found.high / found.count.trainable], 2).tolist() == [
+    0.07,
+    0.61,
+]
 assert found.enough is None  # above a quarter of full rank, where nothing was measured
 
 # %% [markdown]

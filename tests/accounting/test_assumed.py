@@ -48,7 +48,7 @@ def test_a_family_that_is_not_described_is_counted_from_its_weights(tmp_path: Pa
     alone = model_spec(tmp_path)  # the only file, whatever its name
     assert (alone.groups, alone.assumed) == (spec.groups, spec.assumed)
     (tmp_path / "weights.safetensors").unlink()
-    with pytest.raises(ValueError, match="model_type must be one that"):
+    with pytest.raises(ValueError, match="model_type must be one of lora-np count --list"):
         model_spec(tmp_path)
 
 

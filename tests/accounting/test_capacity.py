@@ -66,7 +66,8 @@ def test_the_smallest_rank_is_the_smallest(seed, content):
         if accounting.capacity(shape, rank=r, content=content).low >= found.bits
     ]
     assert found.enough == (min(holds) if holds else None)
-    assert ("Warning" in str(found)) == (found.bits > found.low / 2)
+    share = f"Warning: {found.bits / found.low:.0%} of what it surely holds is asked"
+    assert (share in str(found)) == ("Warning" in str(found)) == (found.bits > found.low / 2)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_the_figure_says_which_rank_is_enough_and_for_what(tmp_path, norm, goal)
     found = rank_errors_of(f"{tmp_path}/m.safetensors:{name}", norm=norm, **goal)
     (ax,) = found.figure().get_axes()
     texts = [text.get_text() for text in ax.texts]
-    assert texts == [f"enough: {found.rank}" if found.rank < 8 else "enough"]
+    assert texts == ["rank that is enough" + f": {found.rank}" * (found.rank < 8)]
     assert len(ax.get_title(loc="left")) < 80
     assert "norm" in ax.get_ylabel()
 

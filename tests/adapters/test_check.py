@@ -130,6 +130,16 @@ def test_a_base_says_what_is_tied_and_what_is_not_there():
     }
 
 
+def test_a_list_of_saved_modules_that_are_not_in_the_file_is_noticed():
+    """vLLM refuses by the config alone."""
+    adapter = made(raw={"modules_to_save": ["lm_head"]})
+    assert {row.finding for row in findings(adapter, "vllm").values()} == {"refused", "fine"}
+    assert adapters.check(adapter, runtime="sglang").fine
+    assert "the file has nothing of modules_to_save, ['lm_head']" in adapters.inspect(adapter).notes
+    whole = made(raw={"modules_to_save": ["lm_head"]}, full=["lm_head.weight"])
+    assert not any("nothing of modules_to_save" in note for note in adapters.inspect(whole).notes)
+
+
 def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
     adapter = drawn(LLAMA, rslora=True)
     adapters.convert(adapter, tmp_path / "portable", to="portable", base=LLAMA)
@@ -146,7 +156,8 @@ def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
 
 def test_every_rule_has_its_version_and_source_and_is_about_something_known():
     known = {"magnitude", "bias", "kernel", "embedding", "parameter", "head", "saved", "saved norm", "trained bias",
-             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank", "moved base"}  # fmt: skip
+             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank", "moved base",
+             "only named"}  # fmt: skip
     for rules in runtimes().values():
         assert all(rules[key] for key in ("version", "date", "source", "reads", "instead"))
         for rule in rules.get("rules", ()):

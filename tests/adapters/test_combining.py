@@ -204,12 +204,12 @@ WRONG = {
         {"method": "dare_ties", "rng": -1},
         "rng must be a .*Generator or a whole number from 0, got -1",
     ),
-    "inputs of a sum": ({"grams": [{}, {}]}, "'regmean' alone takes grams, and needs them for each adapter"),
+    "inputs of a sum": ({"grams": [{}, {}]}, "'regmean' alone takes grams .--data., one for each adapter"),
     "no inputs": (
         {"method": "regmean"},
-        "'regmean' alone takes grams, and needs them for each adapter, got None",
+        "'regmean' alone takes grams .--data., one for each adapter, got None",
     ),
-    "too few inputs": ({"method": "regmean", "grams": [{}]}, "needs them for each adapter"),
+    "too few inputs": ({"method": "regmean", "grams": [{}]}, "one for each adapter"),
     "no inputs of a module": (
         {"method": "regmean", "grams": [{}, {}]},
         "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",

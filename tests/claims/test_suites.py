@@ -120,11 +120,13 @@ def test_the_page_has_the_recorded_tables():
 def test_the_page_on_resizing_has_what_inputs_were_worth():
     rows = json.loads(weighted.RESULTS.read_text(encoding="utf-8"))
     page = (weighted.RESULTS.parents[1] / "docs" / "use" / "resize.md").read_text(encoding="utf-8")
-    assert markdown(weighted.table(rows)) in page
+    for made in (weighted.losses(rows), weighted.table(rows)):
+        assert markdown(made).strip() in page
     adapters = {
         kind: {row["adapter"] for row in rows if row["kind"] == kind} for kind in ("shipped", "trained")
     }
     assert (len(adapters["shipped"]), len(adapters["trained"])) == (3, 12)
     for row in rows:
-        assert row["bytes, plain"] == row["bytes, weighted"]
+        if "rank" in row:  # a rank in total is spent on other modules, of other sizes
+            assert row["bytes, plain"] == row["bytes, weighted"]
         assert row["whole"] < row["base"]

@@ -418,6 +418,9 @@ def test_each_of_several_texts_ends_where_it_would_alone(model):
         assert text == (whole if at < 0 else whole[: at + 1])
     with pytest.raises(ValueError, match="stream is for one prompt, got 3"):
         language.generate(model, prompts, stream=print)
+    for wrong in (5, [5], None):
+        with pytest.raises(TypeError, match=r"prompt must be text or a list of texts, got (5|\[5\]|None)"):
+            language.generate(model, wrong)
     with pytest.raises(ValueError, match="at least one token"):
         language.generate(model, ["a", ""])
 
