@@ -318,10 +318,11 @@
   }
 
   async function recall() {
-    const state = new URLSearchParams(location.hash.slice(1) || START);
+    const state = new URLSearchParams(location.hash.slice(1) || START), turn = ++taken;
     try {
-      kept = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null;
-      const setting = await parse(state);
+      const other = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null, setting = await parse(state);
+      if (turn !== taken) return; // another address came, or a model was given
+      kept = other;
       fill(setting);
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
       if (wrong) throw new Error(`The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
@@ -329,6 +330,7 @@
       if (!state.has("context")) shorten();
       update();
     } catch (problem) {
+      if (turn !== taken) return;
       update();
       erase(problem.message);
     }

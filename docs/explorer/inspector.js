@@ -239,11 +239,12 @@
   }
 
   async function example(slot) {
-    const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    open(await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
+    const root = new URL(document.documentElement.dataset.content_root || "./", location), mine = ++runs[slot];
+    const files = await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
       const answer = await fetch(new URL(`_static/${EXAMPLES[slot]}/${name}`, root));
       return new File([await answer.blob()], name);
-    })), slot);
+    }));
+    if (mine === runs[slot]) open(files, slot); // unless files were chosen meanwhile
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());

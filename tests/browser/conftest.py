@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 5 * 60_000  # milliseconds: no test is about how fast a machine is
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -69,7 +70,7 @@ def lab(clean_environment, tmp_path):
 
 def address(log, server):
     """The address with its token, as soon as the server has printed it."""
-    for _ in range(600):
+    for _ in range(PATIENCE // 100):
         if found := re.search(r"http://127\.0\.0\.1:\d+/lab\S*", log.read_text()):
             return found[0]
         if server.poll() is not None:
@@ -80,8 +81,9 @@ def address(log, server):
 
 @pytest.fixture(scope="session")
 def chromium():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), headless=True, args=FLAGS
@@ -93,6 +95,6 @@ def chromium():
 @pytest.fixture
 def page(chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()

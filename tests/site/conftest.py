@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 AXE = "axe-core@4.10.2"
+PATIENCE = 10 * 60_000  # milliseconds: no test is about how fast a machine is
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 # JupyterLite's own remarks about itself.
 KNOWN = ("is duplicated", "No exact match found for python")
@@ -34,6 +35,10 @@ def root(site):
     return site.parent if (site.parent / "versions.json").is_file() else site
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with 5, a busy machine drops some of what a page asks for at once
+
+
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -51,7 +56,7 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def address(site, root):
     handler = functools.partial(Quiet, directory=str(root))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         folder = "" if site == root else f"{site.name}/"
         yield f"http://127.0.0.1:{server.server_port}/{folder}"
@@ -60,8 +65,9 @@ def address(site, root):
 
 @pytest.fixture(scope="session")
 def chromium():
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield browser
@@ -92,6 +98,7 @@ def open_page(chromium, address):
 
     def open_page(path, **settings):
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        context.set_default_timeout(PATIENCE)
         context.route(outside, lambda route: route.abort())
         contexts.append(context)
         page = context.new_page()

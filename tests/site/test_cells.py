@@ -10,7 +10,7 @@ import pytest
 from lora_np import exercises
 from lora_np.course import lessons
 from tests.drawing import few
-from tests.site.test_lessons import MINUTE, caption, cut, pixels
+from tests.site.test_lessons import caption, cut, pixels
 
 pytestmark = pytest.mark.browser
 STEMS = [path.stem for path in lessons()]
@@ -24,7 +24,6 @@ def open_lesson(open_page, site):
 
     def open_lesson(stem, **settings):
         page = open_page(f"lessons/{stem}.html", **settings)
-        page.set_default_timeout(3 * MINUTE)
         page.wait_for_load_state("networkidle")
         return page
 
@@ -48,7 +47,7 @@ def run(page, number, name="Run cell"):
     _, button, status = cell(page, number)
     button(name).click()
     ended = status.get_by_text("Ran ").or_(status.get_by_text("Ended")).or_(status.get_by_text("Stopped"))
-    ended.wait_for(timeout=10 * MINUTE)
+    ended.wait_for()
     return status.inner_text()
 
 
@@ -83,7 +82,7 @@ def test_a_lesson_runs_to_its_end_in_its_page_and_says_what_was_recorded(
     page.get_by_role("button", name="Run all cells").click()
     page.wait_for_function("document.querySelector('[data-state] .cell_output > *')")
     first = time.monotonic() - begin
-    page.wait_for_function(ALL_RAN, timeout=10 * MINUTE)
+    page.wait_for_function(ALL_RAN)
     whole = time.monotonic() - begin
     assert page.locator(".traceback").all_inner_texts() == []
     ready = dict(page.evaluate(MARKS))["python:ready"] - before
@@ -224,7 +223,7 @@ def test_a_slider_moves_its_picture(open_lesson):
     slider.focus()
     for rank in (20, 30):
         page.keyboard.press("ArrowRight")
-        expect(box.locator("figcaption")).to_have_text(caption(rank), timeout=2 * MINUTE)
+        expect(box.locator("figcaption")).to_have_text(caption(rank))
         assert slider.get_attribute("aria-valuetext") == str(rank)
         assert np.abs(pixels(box.locator("img")) - cut(rank)).max() <= 1
 

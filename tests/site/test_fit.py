@@ -477,10 +477,9 @@ def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
     shows(21)
     slider.press("ArrowRight")  # the power of two above that next to 21
     shows(32)
-    slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box["x"] + box["width"] <= 390
-    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    slider.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
     shows(1024)
 
 
@@ -795,14 +794,25 @@ def test_the_image_is_saved(open_page, compared, tmp_path):
             assert len(content) > 40_000
 
 
+# What buttons have said, since they say it for a moment only.
+LABELS = """() => {
+  window.labels = [];
+  const watch = (changes) => labels.push(...changes.filter(({ target }) => target.tagName === "BUTTON").map(({ target }) => target.textContent));
+  new MutationObserver(watch).observe(document.getElementById("fit"), { childList: true, subtree: true });
+}"""
+
+
 @pages
 def test_link_and_command_are_copied(open_page):
     page = open_page("use/fit.html", permissions=["clipboard-read", "clipboard-write"])
-    for button, want in (("Copy the link", here(page)), ("Copy", show(page, "command"))):
-        page.locator("#fit").get_by_role("button", name=button, exact=True).click()
-        page.locator("#fit").get_by_role("button", name="Copied").first.wait_for()
+    page.evaluate(LABELS)
+    for name, want in (("Copy the link", here(page)), ("Copy", show(page, "command"))):
+        button = page.locator("#fit").get_by_role("button", name=name, exact=True)
+        page.evaluate("labels.length = 0")
+        button.click()
+        page.wait_for_function("labels.includes('Copied')")
         assert page.evaluate("navigator.clipboard.readText()") == want
-        page.wait_for_timeout(1600)
+        button.wait_for()  # its own label again
 
 
 @pages

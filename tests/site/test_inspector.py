@@ -321,7 +321,7 @@ def test_the_example_opens_and_is_cut(inspector):
     before = inspector.locator("[data-show=error]").inner_text()
     inspector.keyboard.press("Home")
     assert inspector.locator("[data-show=error]").inner_text() != before
-    assert "r=1" in inspector.url
+    assert "r=1" in inspector.evaluate("location.search")
     with inspector.expect_download() as waiting:
         inspector.get_by_role("button", name="Download adapter_model").click()
     assert waiting.value.suggested_filename == "adapter_model.safetensors"
@@ -397,6 +397,36 @@ def test_a_refused_second_adapter_leaves_the_first_alone(inspector):
     verdict.get_by_text("Refused").wait_for()
     assert inspector.locator(".inspector-found").is_visible()
     assert inspector.locator(".inspector-both").is_hidden()
+
+
+def test_an_example_that_comes_late_does_not_replace_files_that_were_chosen(inspector):
+    inspector.evaluate(
+        """() => {
+          const fetched = window.fetch;
+          window.late = [];
+          window.fetch = async (...given) => {
+            await new Promise((done) => { window.late.push(done); });
+            return fetched(...given);
+          };
+        }"""
+    )
+    inspector.get_by_role("button", name="Open an example").click()
+    chosen(inspector, {"adapter.gguf": b"GGUF"})
+    message = inspector.locator("[data-show=message]")
+    message.get_by_text("Refused").wait_for()
+    before = message.inner_text()
+    inspector.evaluate(
+        """() => new Promise((done) => {
+          const made = window.File;
+          let count = 0;
+          window.File = function (...given) {
+            if (++count === 2) setTimeout(done);
+            return new made(...given);
+          };
+          for (const goOn of window.late) goOn();
+        })"""
+    )
+    assert message.inner_text() == before
 
 
 @pytest.mark.parametrize("width", [390, 1280])

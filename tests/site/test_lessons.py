@@ -15,8 +15,6 @@ from lora_np.datasets import photograph
 from tests.drawing import FULL
 
 pytestmark = pytest.mark.browser
-MINUTE = 60_000  # milliseconds
-
 
 PRODUCTS = """
 import itertools
@@ -63,7 +61,6 @@ def runtime(site):
 
 def test_products_in_the_browser_are_those_of_numpy(open_page, site, runtime):
     page = open_page("404.html")
-    page.set_default_timeout(2 * MINUTE)
     (wheel,) = (site / "lite" / "pypi").glob("lora_np-*.whl")
     faster = page.evaluate(
         """async ([wheel, program]) => {
@@ -81,7 +78,6 @@ def test_products_in_the_browser_are_those_of_numpy(open_page, site, runtime):
 def open_lesson(open_page, runtime):
     def open_lesson(name):
         page = open_page(f"lite/notebooks/index.html?path={name}.ipynb")
-        page.set_default_timeout(2 * MINUTE)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         return page
 
@@ -97,8 +93,7 @@ def wait_for_the_end(page):
         """() => {
           const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
           return prompts.length > 2 && prompts.every((p) => /\\[\\d+\\]/.test(p.textContent));
-        }""",
-        timeout=10 * MINUTE,
+        }"""
     )
 
 
@@ -109,10 +104,11 @@ def problems(page):
     return page.locator(selector).all_inner_texts()
 
 
-def figures_expected(site, name):
-    """How many cells of the lesson draw: those with an alt text."""
+def wait_for_figures(page, site, name):
+    """As many as cells of the lesson draw: those with an alt text. They come after the numbers of their cells."""
     notebook = json.loads((site / "lite" / "files" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    return sum("alt" in cell["metadata"] for cell in notebook["cells"])
+    expected = sum("alt" in cell["metadata"] for cell in notebook["cells"])
+    page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea img').length >= {expected}")
 
 
 ALWAYS = ("01-see-rank", "15-adapt-a-language-model")
@@ -124,33 +120,36 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
     begin = time.monotonic()
     page = open_lesson(name)
     run_all(page)
-    page.locator(".jp-CodeCell .jp-OutputArea-output").first.wait_for(state="attached", timeout=2 * MINUTE)
+    page.locator(".jp-CodeCell .jp-OutputArea-output").first.wait_for(state="attached")
     first = time.monotonic() - begin
     wait_for_the_end(page)
     with capsys.disabled():
         print(f"\n{name}: first result after {first:.0f} s, all after {time.monotonic() - begin:.0f} s")
     assert problems(page) == []
-    assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, name)
+    wait_for_figures(page, site, name)
+
+
+FETCHED = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/lite/')).length"
 
 
 def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime):
     page = open_page("lessons/01-see-rank.html")
     page.wait_for_load_state("networkidle")
-    before = len(open_page.received)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
     page.locator('a[href*="lite/notebooks/"]').first.hover()
     page.locator('a[href*="lite/notebooks/"]').first.focus()
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(3_000)
-    fetched = [answer.url.rpartition("/")[2] for answer in open_page.received[before:]]
-    assert {"pyodide.asm.wasm", "pyodide.asm.js", "python_stdlib.zip"} < set(fetched)
-    assert len(fetched) == len(set(fetched)) == 4
+    page.wait_for_function(f"{FETCHED} >= 4")
+    names = [url.rpartition("/")[2] for url in asked]
+    assert {"pyodide.asm.wasm", "pyodide.asm.js", "python_stdlib.zip"} < set(names)
+    assert len(names) == len(set(names)) == page.evaluate(FETCHED) == 4
 
 
 def test_a_notebook_leads_back_to_its_lesson_and_on_to_the_next(open_lesson):
     page = open_lesson("01-see-rank")
     page.get_by_role("link", name="Next lesson").click()
+    page.wait_for_url(lambda url: url.endswith("/lite/notebooks/index.html?path=02-factor-a-matrix.ipynb"))
     page.get_by_role("heading", name="Factor a matrix").wait_for()
-    assert page.url.endswith("/lite/notebooks/index.html?path=02-factor-a-matrix.ipynb")
     page.get_by_role("link", name="Back to the lesson").click()
     page.wait_for_url("**/lessons/02-factor-a-matrix.html")
     assert "Factor a matrix" in page.title()
@@ -169,12 +168,12 @@ def test_cut_the_svd_runs_and_its_slider_moves_the_picture(open_lesson, site):
     run_all(page)
     wait_for_the_end(page)
     assert problems(page) == []
-    assert page.locator(".jp-OutputArea img").count() >= figures_expected(site, "03-cut-the-svd")
+    wait_for_figures(page, site, "03-cut-the-svd")
     view = page.locator(".widget-vbox")
     view.locator(".noUi-handle").focus()
     for rank in (20, 30):  # the lesson starts it at 16
         page.keyboard.press("ArrowRight")
-        expect(view.locator("figcaption")).to_have_text(caption(rank), timeout=2 * MINUTE)
+        expect(view.locator("figcaption")).to_have_text(caption(rank))
         assert np.abs(pixels(view.locator("img")) - cut(rank)).max() <= 1
 
 
