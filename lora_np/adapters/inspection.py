@@ -303,8 +303,8 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
         notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
-    elif named := adapter.raw.get("modules_to_save"):
-        notes.append(f"the file has nothing of modules_to_save, {named}")
+    elif listed := adapter.raw.get("modules_to_save"):
+        notes.append(f"the file has nothing of modules_to_save, {listed}")
     for name, trained in adapter.rows.items():
         notes.append(f"rows replaced: {len(trained.tokens)} of {name}")
     return notes
