@@ -49,5 +49,5 @@ CLAIM = Claim(
     rule=rule,
     published="2 bits, even in int8 (whole models trained for long); 3.6 bits for GPT-like models.",
     limits="400 steps of Adam: a lower bound of what could be held.",
-    advice="Plan one trained number for each bit to learn by heart; with luck it holds two.",
+    advice="Plan one trained number for each bit to learn by heart, two at rank 1; with luck it holds two bits.",
 )

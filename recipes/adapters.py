@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks._measure import markdown
 from lora_np import adapters, language
 from lora_np.table import Table
 from recipes import samples
@@ -50,7 +51,7 @@ def what_ranks_leave(style: str) -> Table:
 def main() -> None:
     if sys.argv[1:] == ["--ranks"]:
         for style in STYLES:
-            print(what_ranks_leave(style).to_markdown())
+            print(markdown(what_ranks_leave(style)), end="\n\n")
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

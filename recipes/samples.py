@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from statistics import mean
 
+from benchmarks._measure import markdown
 from lora_np import adapters, language
 from lora_np.table import Table
 
@@ -124,7 +125,7 @@ def main() -> None:
         pairs = samples(model, style, best), found[best]
         shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]
         print(f"\n## Adapter: {name}, at temperature {best}\n")
-        print(Table(columns, rows).to_markdown())
+        print(markdown(Table(columns, rows)), end="\n\n")
         print(
             f"Words of its text, at {best}: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
             f"Layout: {shaped[0]} of 20 before and {shaped[1]} of 20 after {style.layout_words}.\n"

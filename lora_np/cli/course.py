@@ -21,7 +21,7 @@ _LIMITS: dict[str, tuple[Any, str]] = {
     "seconds": (float, "Time for one call of a student's function (10)."),
     "total_seconds": (float, "Time for all cells and calls of one file (300)."),
     "student_seconds": (float, "Time for all files of one student (1200)."),
-    "memory": (int, "Megabytes for each submission (1024)."),
+    "memory": (int, "MiB for each submission (1024)."),
 }
 
 

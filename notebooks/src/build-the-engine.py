@@ -304,8 +304,8 @@ print("slope at 8:", a.grad)
 #
 #   <details><summary>Answer</summary>
 #
-#   A step may then be sent on before all of its gradient has arrived. What comes later is lost, or needs a second walk.
-#   In a chain nothing goes wrong; where paths meet, gradients come out too small.
+#   A step may then be sent on before all of its gradient has arrived. In a chain nothing goes wrong. Where paths meet, the step is
+#   reached a second time, and `walk` says that it was used already; without that check gradients would be wrong.
 #
 #   </details>
 #

@@ -284,7 +284,7 @@ Table(columns, rows, formats=formats)
 #   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ cuts the
 #   SVD to rank $r$, and $C = X^T X / n$.
 # - For white inputs it is the SVD of $\Delta_*$, cut. For others a cut of the full update is worse, and training is not.
-# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model it ends at the optimum of its rank.
+# - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model with inputs in all directions it ends, in time, at the optimum of its rank.
 #
 # ## What you can do now
 #

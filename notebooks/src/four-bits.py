@@ -261,7 +261,7 @@ assert at_start["loftq"] < at_start["lora"]
 # Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back.
 #
 # That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
-# 2.100; on a text of a few sentences it rose from 3.951 to 3.959 (the how-to page *Work with four bits* says how to repeat it). An
+# 2.100 (the how-to page *Work with four bits* says how to repeat it); on a text of a few sentences it rose from 3.951 to 3.959. An
 # error in the Frobenius norm counts all inputs alike. The model does not.
 #
 # ## QLoRA
@@ -343,7 +343,7 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 
 # %% [markdown]
 # $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
-# $A$, $B$, moments and activations stay what they were. In this little model they are most of the memory, so QLoRA saves next to nothing. In
+# $A$, $B$, moments and activations stay what they were. In this little model they are most of the memory, so QLoRA saves a quarter. In
 # one of 7 billion numbers $W_0$ alone is 14 GB in 16 bits, and 4 in four. The price is time: each step computes the numbers from their levels anew.
 #
 # ## The law

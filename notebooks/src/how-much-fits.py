@@ -127,7 +127,7 @@ print(claim["title"], "Verdict:", claim["verdict"])
 Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.2f}".format))
 
 # %% [markdown]
-# So plan with one bit a number, and be glad of the second.
+# So plan with half a bit a number at rank 1, with one from rank 4 on, and be glad of the second.
 #
 # ## Which rank for a telephone book?
 #
@@ -135,7 +135,7 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 # numbers. So at one bit a number it takes rank 89, and the head has full rank at 96.
 #
 # On all 28 maps of the layers even rank 1 brings 9,344 numbers. But there the facts have to be told through the rest of the model: for random tokens, read as text, 0.07 to 0.61
-# bits a number were measured. `accounting.capacity` has these ranges, and answers with one:
+# bits a number were measured, on single maps. `accounting.capacity` has these ranges, and answers with one:
 
 # %%
 bits = 1_000 * 6 * np.log2(10)
@@ -161,7 +161,7 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 # ## The law
 #
 # - What has no rule costs its bits: $\log_2 C$ for one of $C$.
-# - On the head, a LoRA held about one to two bits for each of its numbers. Twice the rank, about twice the bits.
+# - On the head, a LoRA held about half a bit for each of its numbers at rank 1, and one to two at higher ranks. Twice the rank, about twice the bits.
 # - Ask for more than fits, and it holds less than it could.
 #
 # ## What you can do now

@@ -256,7 +256,7 @@ assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
 assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 
 # %% [markdown]
-# Read the first column alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
+# Read *both, at 1* alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
 # the weight**<!-- shown: both columns of the table -->, as with learning rates. RegMean found its strength by itself; that is what looking at inputs is worth.
 #
 # Then there is **training**: a few steps on both texts, from the sum at one half, let the parts make room for each other. Here are twenty.
@@ -291,7 +291,7 @@ assert all(np.array(mended) < curve[2])
 #
 #   <details><summary>Answer</summary>
 #
-#   For all with both entries other than zero. If task 1 has only inputs $(t, 0)$ and task 2 only $(0, t)$, for none that occur.
+#   For an input of task 1 if its second entry is not zero, for one of task 2 if its first is not. If task 1 has only inputs $(t, 0)$ and task 2 only $(0, t)$, for none that occur.
 #
 #   </details>
 # - Give the Bible twice the weight of the Dictionary: `weights=[0.6, 0.3]`. Which of the two losses moves more, against 0.5 for both?

@@ -59,8 +59,8 @@ print({setting: config[setting] for setting in ["target_modules", "r", "lora_alp
 
 # %% [markdown]
 # Two tensors, $2 \cdot (4 + 5) = 18$ numbers, and a name that says where they belong: `linear` is the layer,
-# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without them the
-# numbers are of no use: nobody could know the factor $\alpha / r$.
+# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$
+# nobody could know the factor $\alpha / r$: the shape of $A$ says only $r$.
 #
 # ## Two files, one adapter
 #
@@ -365,7 +365,7 @@ except lnp.hub.HubError as problem:
 #
 #   <details><summary>Answer</summary>
 #
-#   Read the column *needed*. Do not be surprised if it is half of the rank or less, as above, where 6 to 11 of 16 were needed.
+#   Read the column *needed*. Do not be surprised if it is well below the rank: above, 6 to 11 of 16 were needed.
 #
 #   </details>
 #

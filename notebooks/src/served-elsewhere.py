@@ -156,7 +156,7 @@ assert strengths[4] == strengths.min()
 assert strengths[7] > loss()
 
 # %% [markdown]
-# Half as strong is half as good. Twice as strong is worse than no adapter at all.
+# Half as strong still brings four fifths of the gain. Twice as strong is worse than no adapter at all.
 #
 # ## One form that all read alike
 #

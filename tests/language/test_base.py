@@ -2,7 +2,9 @@
 
 import importlib.util
 import re
+import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
-from recipes import samples
+from recipes import adapters as ranks, samples
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "lora_np" / "language" / "data" / "austen"
@@ -182,13 +184,31 @@ def test_a_best_temperature_is_the_lowest_that_seldom_repeats(name):
     assert samples.repeated("the sea and the sea") == 1 / 4
 
 
-def test_the_card_says_what_lower_ranks_leave(tmp_path):
+def test_the_card_says_what_its_recipe_prints_of_lower_ranks(monkeypatch, capsys):
     """The loss of one rank, on the held-out tenth; the best temperature is the page's."""
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    text = language.read_text("genesis")
-    adapters.resize(adapters.load(language.located_adapter("king-james")), tmp_path / "small", rank=4)
-    speaker = adapters.attach(language.load("austen"), tmp_path / "small")
-    loss = language.likelihood(speaker, text[len(text) * 9 // 10 :]).loss
-    assert f"\n| 4 | {loss:.3f} | And the " in card
+    monkeypatch.setattr(ranks, "RANKS", (4,))
+    monkeypatch.setattr(ranks, "STYLES", {"king-james": ranks.STYLES["king-james"]})
+    monkeypatch.setattr(sys, "argv", ["recipes.adapters", "--ranks"])
+    ranks.main()
+    rows = re.findall(r"^\| (?:none|4) \| [\d.]+ \| And the ", capsys.readouterr().out, re.MULTILINE)
+    assert len(rows) == 2
+    assert all(row in card for row in rows)
     for style in samples.STYLES.values():
         assert f"at temperature {style.temperature} |" in card
+
+
+def test_the_recipe_of_samples_prints_a_page(monkeypatch, capsys):
+    style = samples.STYLES["king-james"]
+    monkeypatch.setattr(samples, "STYLES", {"king-james": replace(style, prompts=style.prompts[:2])})
+    monkeypatch.setattr(samples, "TEMPERATURES", (style.temperature,))
+    monkeypatch.setattr(samples, "REPEATED", 1.0)  # which so few may do
+    samples.main()
+    said = capsys.readouterr().out
+    page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
+    for part in (
+        samples.BEGIN,
+        "| temperature | words of its text | pairs of words said again |\n| --- | --- | --- |\n",
+    ):
+        assert part in said
+        assert part in page
