@@ -28,8 +28,8 @@ def few(cases, share):
 
 
 def examples(number):
-    """How many of ``number`` examples Hypothesis tries: all in a full run, else a fifth, but no fewer than 25."""
-    return number if FULL else min(number, max(number // 5, 25))
+    """How many of ``number`` examples Hypothesis tries: all in a full run, else a tenth, but no fewer than 15."""
+    return number if FULL else min(number, max(number // 10, 15))
 
 
 def in_quarter(name):

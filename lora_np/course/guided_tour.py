@@ -162,8 +162,8 @@ class Tour:
     def enough(self) -> str:
         """The rank that is enough by held-out data and by the norm, and why they differ."""
         return (
-            f"On held-out patches rank {self.rank_for_gain}: its best update brings {GOAL:.0%} of the gain "
-            f"of the best full one. By the weights alone rank {self.rank_for_norm}: it keeps {ENOUGH:.0%} of "
+            f"On held-out patches rank {self.rank_for_gain}: its best update has {GOAL:.0%} or more of the "
+            f"gain of the best full one. By the weights rank {self.rank_for_norm}: it keeps {ENOUGH:.0%} of "
             "the squared norm of that update, which is how lora-np errors, inspect and resize answer. The "
             "norm counts all directions of the weight alike, the error only as far as the inputs take them, "
             "and pixels next to each other are so alike that they hardly take most."

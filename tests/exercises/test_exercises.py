@@ -224,7 +224,7 @@ def pasted(call, source, name):
 @pytest.mark.parametrize(
     ("one", "questions"),
     [
-        *(pytest.param(one, QUESTIONS, id=f"{name_of(one)}-student") for one in few(MISTAKES, 5)),
+        *(pytest.param(one, QUESTIONS, id=f"{name_of(one)}-student") for one in few(MISTAKES, 15)),
         *(
             pytest.param(one, other_questions(20_000), id=f"{name_of(one)}-grader")
             for one in few(MISTAKES, 20)
