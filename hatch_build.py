@@ -1,4 +1,6 @@
-"""Metadata of the built package: README and addresses, from `[tool.publication]` in pyproject.toml."""
+"""Metadata of the built package: README and addresses, from `[tool.publication]` in
+pyproject.toml.
+"""
 
 import os
 import re
@@ -15,14 +17,18 @@ ROOT = Path(__file__).parent
 
 
 def place() -> dict[str, str]:
-    """`[tool.publication]`, or what the file that the variable PUBLICATION names has there: to try it."""
+    """`[tool.publication]`, or what the file that the variable PUBLICATION names has there: to try
+    it.
+    """
     file = Path(os.environ.get("PUBLICATION") or ROOT / "pyproject.toml")
     found: dict[str, str] = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]
     return found
 
 
 def publication() -> tuple[str, str]:
-    """``repository`` (owner/name on GitHub) and ``site`` (an address with its last slash), perhaps empty."""
+    """``repository`` (owner/name on GitHub) and ``site`` (an address with its last slash), perhaps
+    empty.
+    """
     return place()["repository"], place()["site"]
 
 
@@ -45,7 +51,9 @@ def urls(repository: str, site: str) -> dict[str, str]:
 
 
 def readable_anywhere(text: str, repository: str) -> str:
-    """The README without links into the checkout: they lead to the repository, or are words without one."""
+    """The README without links into the checkout: they lead to the repository, or are words without
+    one.
+    """
     relative = r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)"
 
     def absolute(match: re.Match[str]) -> str:
@@ -60,7 +68,9 @@ def readable_anywhere(text: str, repository: str) -> str:
 
 
 def installable(text: str, package: str) -> str:
-    """The commands of a text for those who have no copy of the repository, once there is a package."""
+    """The commands of a text for those who have no copy of the repository, once there is a
+    package.
+    """
     if not package:
         return text
     text = re.sub(r",\s+from\s+a\s+copy\s+of\s+the\s+repository", "", text)

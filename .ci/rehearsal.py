@@ -1,8 +1,9 @@
 """Two releases, rehearsed on this machine: python .ci/rehearsal.py
 
-A bare repository stands in for GitHub's, folders for its releases and pages, a server on this machine for the
-package index. Commands are read from the workflows and from docs/develop/publishing.md. Left out are the
-tests, which CI runs, and all pages of the site but one.
+A bare repository stands in for GitHub's, folders for its releases and pages, a server on this
+machine for the package index. Commands are read from the workflows and from
+docs/develop/publishing.md. Left out are the tests, which CI runs, and all pages of the site but
+one.
 """
 
 import json
@@ -83,7 +84,9 @@ class GitHub:
         gh.parent.mkdir()
         gh.write_text(GH.format(python=sys.executable, folder=str(folder)))
         gh.chmod(0o755)
-        self.path = os.pathsep.join([str(gh.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.path = os.pathsep.join(
+            [str(gh.parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+        )
 
     def workflow(self, name: str, ref: str) -> None:
         """Its jobs, each in an empty folder, in an order that `needs` allows."""
@@ -98,7 +101,9 @@ class GitHub:
             (place / title).mkdir(parents=True)
             for step in job["steps"]:
                 if "uses" in step:
-                    self.action(step["uses"].split("@")[0], step.get("with", {}), job, place / title, ref)
+                    self.action(
+                        step["uses"].split("@")[0], step.get("with", {}), job, place / title, ref
+                    )
                 elif any(words in step["run"] for words in LEFT_OUT):
                     print(f"left out: {step['run'].splitlines()[-1]}", flush=True)
                 else:
@@ -113,9 +118,21 @@ class GitHub:
 
     def command(self, text: str, variables: dict[str, str], place: Path, ref: str) -> None:
         assert "${{" not in text, "an expression in a command can inject another"
-        run("bash", "-eo", "pipefail", "-c", text, at=place, PATH=self.path, GITHUB_REF_NAME=ref, **variables)
+        run(
+            "bash",
+            "-eo",
+            "pipefail",
+            "-c",
+            text,
+            at=place,
+            PATH=self.path,
+            GITHUB_REF_NAME=ref,
+            **variables,
+        )
 
-    def action(self, name: str, given: dict[str, Any], job: dict[str, Any], place: Path, ref: str) -> None:
+    def action(
+        self, name: str, given: dict[str, Any], job: dict[str, Any], place: Path, ref: str
+    ) -> None:
         """What the action of this name does, as far as we ask for it."""
         artifacts = place.parent / "artifacts"
         match name:
@@ -127,7 +144,9 @@ class GitHub:
                 for file in place.glob(given["path"]):
                     copy(file, artifacts / given["name"])
             case "actions/download-artifact":
-                for artifact in [artifacts / given["name"]] if "name" in given else artifacts.iterdir():
+                for artifact in (
+                    [artifacts / given["name"]] if "name" in given else artifacts.iterdir()
+                ):
                     copy(artifact, place / given["path"])
             case "pypa/gh-action-pypi-publish":
                 assert (job["permissions"], job["environment"]) == ({"id-token": "write"}, "pypi")
@@ -161,7 +180,9 @@ def copy(source: Path, target: Path) -> None:
 
 def run(*command: object, at: Path = ROOT, **variables: str) -> str:
     words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=at, env=os.environ | variables, text=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        words, cwd=at, env=os.environ | variables, text=True, stdout=subprocess.PIPE
+    )
     assert done.returncode == 0, f"{words}\n{done.stdout}"
     return done.stdout
 
@@ -172,8 +193,21 @@ def package_index(folder: Path) -> Iterator[str]:
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = ["-p", str(port), "-i", "127.0.0.1", "-P", ".", "-a", ".", "--disable-fallback", str(folder)]
-    server = subprocess.Popen([sys.executable, "-m", "pypiserver", "run", *words], stderr=subprocess.DEVNULL)
+    words = [
+        "-p",
+        str(port),
+        "-i",
+        "127.0.0.1",
+        "-P",
+        ".",
+        "-a",
+        ".",
+        "--disable-fallback",
+        str(folder),
+    ]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "pypiserver", "run", *words], stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(100):
             with socket.socket() as test:
@@ -187,7 +221,9 @@ def package_index(folder: Path) -> Iterator[str]:
 
 
 def project(folder: Path) -> Path:
-    """A repository of its own with what this checkout has, addresses filled in, and a site of one page."""
+    """A repository of its own with what this checkout has, addresses filled in, and a site of one
+    page.
+    """
     names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in names:
         if (ROOT / name).is_file():
@@ -223,7 +259,11 @@ def release(github: GitHub, folder: Path, version: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def rehearse(folder: Path, index: str) -> None:
@@ -240,10 +280,13 @@ def rehearse(folder: Path, index: str) -> None:
 
     fresh = folder / "fresh"
     venv.create(fresh, with_pip=True)
-    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "dependencies"
+    ]
     pip = (fresh / "bin" / "pip", "--disable-pip-version-check", "--quiet", "install")
     run(*pip, *needs)
-    # All that it needs is there: from this index comes nothing but the package, from another not even that.
+    # All that it needs is there: from this index comes nothing but the package, from another not
+    # even that.
     only = {"PIP_CONFIG_FILE": os.devnull, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
     only["PIP_INDEX_URL"] = f"{index}simple/"
     run(*pip, "lora-np", **only)
@@ -269,6 +312,9 @@ def rehearse(folder: Path, index: str) -> None:
 if __name__ == "__main__":
     os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     for who in ("AUTHOR", "COMMITTER"):
-        os.environ |= {f"GIT_{who}_NAME": "rehearsal", f"GIT_{who}_EMAIL": "rehearsal@lora-np.example"}
+        os.environ |= {
+            f"GIT_{who}_NAME": "rehearsal",
+            f"GIT_{who}_EMAIL": "rehearsal@lora-np.example",
+        }
     with tempfile.TemporaryDirectory() as place, package_index(Path(place) / "index") as address:
         rehearse(Path(place), address)

@@ -1,4 +1,6 @@
-"""Solutions travel in the wheel as data: not in what students get, and out of reach of a submission."""
+"""Solutions travel in the wheel as data: not in what students get, and out of reach of a
+submission.
+"""
 
 import sys
 from pathlib import Path
@@ -13,4 +15,5 @@ for exercise in (exercise for lesson in lessons() for exercise in lesson.exercis
 with Sandbox(["def read(path):\n    return open(path).read()"]) as box:
     reply = box.call("read", [str(DATA / "column_of_product.md")])
     assert reply.get("kind") == "PermissionError" or "reading other files" in box.missing, reply
-    assert "value" in box.call("read", [str(DATA.parent / "laws.py")])  # the rest of the package can be read
+    # the rest of the package can be read
+    assert "value" in box.call("read", [str(DATA.parent / "laws.py")])

@@ -12,7 +12,8 @@ import benchmarks
 def main(arguments: list[str]) -> int:
     helpers = ("__main__", "_language", "_measure", "limit")
     modules = [m.name for m in iter_modules(benchmarks.__path__) if m.name not in helpers]
-    names = {module.removesuffix("_"): module for module in sorted(modules)}  # "import" needs the "_"
+    # "import" needs the "_"
+    names = {module.removesuffix("_"): module for module in sorted(modules)}
     if not arguments or arguments[0] in ("-h", "--help"):
         for name, module in names.items():
             print(f"{name:<14} {first_line(module)}")

@@ -1,4 +1,5 @@
-"""Figures of a language model at work, each from a process of its own: ours, and the peer's on the same.
+"""Figures of a language model at work, each from a process of its own: ours, and the peer's on the
+same.
 
 Run by `benchmarks.language`, which asks for them one by one.
 """
@@ -25,7 +26,9 @@ FIGURES: dict[str, Callable[..., float]] = {}
 
 
 def figure(task: Callable[..., float]) -> Callable[..., float]:
-    """Make a function of the contender, and what it needs, one that can be asked for by its name."""
+    """Make a function of the contender, and what it needs, one that can be asked for by its
+    name.
+    """
     FIGURES[task.__name__] = task
     return task
 
@@ -67,7 +70,9 @@ def timed(run: Callable[[], Any]) -> float:
 @figure
 def seconds_a_step(contender: str, small: bool, gguf: str) -> float:
     """Of wall time, of a LoRA step, on as many threads as the environment says."""
-    run = shapes.stepping(size_of(small), shapes.FUSED if contender == OURS else shapes.TORCH, Path())
+    run = shapes.stepping(
+        size_of(small), shapes.FUSED if contender == OURS else shapes.TORCH, Path()
+    )
     run()
     return min(timed(run) for _ in range(3))
 
@@ -77,7 +82,9 @@ def greedy(contender: str, model: language.LanguageModel, tokens: int) -> float:
     if contender == OURS:
         language.generate(model, model.vocabulary.decode([5]), tokens=4, temperature=0)
         return tokens / timed(
-            lambda: language.generate(model, model.vocabulary.decode([5]), tokens=tokens, temperature=0)
+            lambda: language.generate(
+                model, model.vocabulary.decode([5]), tokens=tokens, temperature=0
+            )
         )
     import torch
 
@@ -102,7 +109,9 @@ def tokens_a_second_in_four_bits(contender: str, small: bool, gguf: str) -> floa
     """Over the weights of the file as they are; the peer's are dequantised."""
     if contender == OURS:
         model = language.load(gguf, quantised=True)
-        return 40 / timed(lambda: language.generate(model, "The rank of a matrix", tokens=40, temperature=0))
+        return 40 / timed(
+            lambda: language.generate(model, "The rank of a matrix", tokens=40, temperature=0)
+        )
     return greedy(contender, language.load(gguf), 40)
 
 
@@ -117,7 +126,9 @@ def prompt(contender: str, small: bool, tokens: int) -> float:
 
     theirs = in_torch(model)
     with torch.no_grad():
-        return timed(lambda: theirs.generate(torch.tensor(said[None]), max_new_tokens=1, do_sample=False))
+        return timed(
+            lambda: theirs.generate(torch.tensor(said[None]), max_new_tokens=1, do_sample=False)
+        )
 
 
 @figure
@@ -132,11 +143,15 @@ def seconds_of_half_a_prompt(contender: str, small: bool, gguf: str) -> float:
 
 @figure
 def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
-    """On conversations of our glossary, two rows of 256 tokens in a step; the peer's base is dequantised."""
+    """On conversations of our glossary, two rows of 256 tokens in a step; the peer's base is
+    dequantised.
+    """
     from lora_np.language import adapting, packing
     from recipes import conversations
 
-    entries = conversations.terms((conversations.DOCS / "reference" / "glossary.md").read_text("utf-8"))
+    entries = conversations.terms(
+        (conversations.DOCS / "reference" / "glossary.md").read_text("utf-8")
+    )
     data = conversations.conversations(entries)[:200]
     how = {
         "rank": 8,
@@ -148,7 +163,9 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
     }
     if contender == OURS:
         model = language.load(gguf, quantised=True)
-        return timed(lambda: language.finetune(model, data, **how, progress=False, validate_every=60))
+        return timed(
+            lambda: language.finetune(model, data, **how, progress=False, validate_every=60)
+        )
     from inspect import signature
     from types import SimpleNamespace
 
@@ -169,8 +186,12 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
             for i in range(2):
                 batch: packing.Batch = plan.batches(2 * step + i)
                 places = position_ids(batch)
-                logits = model(torch.tensor(batch.tokens), position_ids=places, use_cache=False).logits
-                loss = loss_of(logits.reshape(-1, logits.shape[-1]), torch.tensor(batch.labels).reshape(-1))
+                logits = model(
+                    torch.tensor(batch.tokens), position_ids=places, use_cache=False
+                ).logits
+                loss = loss_of(
+                    logits.reshape(-1, logits.shape[-1]), torch.tensor(batch.labels).reshape(-1)
+                )
                 (loss * batch.share / 2).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -187,7 +208,9 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
 
 @figure
 def forecast_over_run(contender: str, small: bool, gguf: str) -> float:
-    """The time that `forecast` says over that of the run; on the shipped model (ours) and on a random one."""
+    """The time that `forecast` says over that of the run; on the shipped model (ours) and on a
+    random one.
+    """
     time.perf_counter = time.process_time  # of the processor: what else runs does not count
     model = language.load("austen")
     text = language.read_text("genesis")

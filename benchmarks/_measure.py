@@ -1,4 +1,6 @@
-"""Fair timing: every contender in one process, on one thread, in turn; medians; what is missing is named."""
+"""Fair timing: every contender in one process, on one thread, in turn; medians; what is missing is
+named.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def medians(
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Median seconds and last result of each contender, all run once per round, in turn.
 
-    The first run warms up and does not count, unless it is the only one: a contender that has taken more than
-    ``patience`` seconds in all is not run again.
+    The first run warms up and does not count, unless it is the only one: a contender that has taken
+    more than ``patience`` seconds in all is not run again.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     results = {}
@@ -41,7 +43,10 @@ def one_thread() -> AbstractContextManager[object]:
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:
-        print("threadpoolctl is not installed: set OMP_NUM_THREADS=1 for a fair comparison", file=sys.stderr)
+        print(
+            "threadpoolctl is not installed: set OMP_NUM_THREADS=1 for a fair comparison",
+            file=sys.stderr,
+        )
         return nullcontext()
     limits: AbstractContextManager[object] = threadpool_limits(1)
     return limits

@@ -1,4 +1,6 @@
-"""Counting: a 70-billion-parameter model against PEFT on meta tensors, a header against its 1 GiB file."""
+"""Counting: a 70-billion-parameter model against PEFT on meta tensors, a header against its 1 GiB
+file.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def planning(name: str, rounds: int) -> list[list[Cell]]:
 
     def whole() -> str:
         found = plan(name, card="A100 80GB", context=2048)
-        return f"{sum(each.verdict == 'fits' for each in found.choices)} of {len(found.choices)} fit"
+        return (
+            f"{sum(each.verdict == 'fits' for each in found.choices)} of {len(found.choices)} fit"
+        )
 
     return compared(f"plan {name}", {"lora-np plan": whole}, rounds, {"lora-np plan": 1})
 
@@ -84,7 +88,9 @@ def peft_totals(fields: dict[str, Any], modules: dict[str, Any]) -> str:
     transformers, peft = modules["transformers"], modules["peft"]
     known = {key: value for key, value in fields.items() if key != "architectures"}
     with modules["torch"].device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**known))
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**known)
+        )
         adapted = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules="all-linear"))
     trainable, total = adapted.get_nb_trainable_parameters()
     return f"{trainable:,} of {total:,}"
@@ -106,7 +112,10 @@ def reading(mib: int, rounds: int, modules: dict[str, Any]) -> list[list[Cell]]:
             loaded = {name: file.read(name) for name in file.tensors}
             return f"{sum(array.size for array in loaded.values()):,} parameters"
 
-        contenders = {"header": lambda: f"{from_safetensors(path).total:,} parameters", "loaded, ours": load}
+        contenders = {
+            "header": lambda: f"{from_safetensors(path).total:,} parameters",
+            "loaded, ours": load,
+        }
         if "safetensors.numpy" in modules:
             load_file = modules["safetensors.numpy"].load_file
             contenders["loaded, safetensors"] = lambda: (
@@ -116,7 +125,9 @@ def reading(mib: int, rounds: int, modules: dict[str, Any]) -> list[list[Cell]]:
         return compared(f"read {size}", contenders, min(rounds, 5), dict.fromkeys(contenders, 1))
 
 
-def compared(task: str, contenders: dict[str, Any], rounds: int, calls: dict[str, int]) -> list[list[Cell]]:
+def compared(
+    task: str, contenders: dict[str, Any], rounds: int, calls: dict[str, int]
+) -> list[list[Cell]]:
     """Rows of a table; a contender's time is shared among the ``calls`` that it makes in a run."""
     runs, answers = medians(contenders, rounds=rounds)
     seconds = {name: took / calls[name] for name, took in runs.items()}

@@ -21,8 +21,8 @@ from lora_np.table import Cell, Table, binary_bytes
 MIB = 2**20
 TARGETS = ("self_attn.q_proj", "self_attn.v_proj")
 
-# Runs a piece of work in a separate process; prints its seconds, imports left out, and the peak of its
-# anonymous memory: what is mapped from files can be dropped at any time, and does not count.
+# Runs a piece of work in a separate process; prints its seconds, imports left out, and the peak of
+# its anonymous memory: what is mapped from files can be dropped at any time, and does not count.
 WATCHED = """
 import sys, threading, time
 from pathlib import Path
@@ -67,9 +67,11 @@ model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype
 model = peft.PeftModel.from_pretrained(model, folder / "adapter")
 model.merge_and_unload().save_pretrained(folder / "theirs")
 """),
-    ("extract r = 8", "lora_np", OURS, "adapters.extract(base, folder / 'ours', folder / 'back', rank=8)"),
+    ("extract r = 8", "lora_np", OURS,
+     "adapters.extract(base, folder / 'ours', folder / 'back', rank=8)"),
     ("resize to 4", "lora_np", OURS, "adapters.resize(adapter, folder / 'small', rank=4)"),
-    ("resize to 4, 2 modules", "lora_np", OURS, "adapters.resize(folder / 'few', folder / 'few4', rank=4)"),
+    ("resize to 4, 2 modules", "lora_np", OURS,
+     "adapters.resize(folder / 'few', folder / 'few4', rank=4)"),
     ("resize to 4, 2 modules", "torch, product formed", """
 import torch
 from safetensors.torch import load_file, save_file
@@ -101,9 +103,15 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"A base of {binary_bytes(size)} in bfloat16, r = 8",
         notes=[
-            f"limit of merge and extract: 200 MiB + 8 times the largest tensor in float32 = {limit:,.0f} MiB",
+            (
+                "limit of merge and extract: 200 MiB + 8 times the largest tensor in float32 ="
+                f" {limit:,.0f} MiB"
+            ),
             "peak of anonymous memory of the process; imports are not timed",
-            "lora_np has the disk hold what it wrote before it renames it (fsync), PEFT and torch do not",
+            (
+                "lora_np has the disk hold what it wrote before it renames it (fsync), PEFT and"
+                " torch do not"
+            ),
             versions("numpy", "torch", "peft", "transformers"),
         ],
     )
@@ -116,7 +124,10 @@ def measured(folder: Path, *, with_peers: bool) -> Iterator[list[Cell]]:
             os.sync()  # nobody waits for what others wrote
             code = WATCHED.format(imports=imports, work=work)
             result = subprocess.run(
-                [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False
+                [sys.executable, "-c", code, str(folder)],
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if result.returncode:
                 sys.exit(f"{task} by {contender} failed:\n{result.stderr}")
@@ -125,7 +136,9 @@ def measured(folder: Path, *, with_peers: bool) -> Iterator[list[Cell]]:
 
 
 def build(folder: Path, gib: float) -> tuple[int, int]:
-    """A random Llama of this size, and adapters for it; bytes of all, and of the largest tensor in F32."""
+    """A random Llama of this size, and adapters for it; bytes of all, and of the largest tensor in
+    F32.
+    """
     d, wide, vocab = 2048, 5632, 32_000
     layer = {
         **{f"self_attn.{x}_proj": (d, d) for x in "qkvo"},
@@ -137,12 +150,19 @@ def build(folder: Path, gib: float) -> tuple[int, int]:
     shards = [
         {
             **{f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()},
-            **{f"model.layers.{i}.{name}_layernorm.weight": (d,) for name in ("input", "post_attention")},
+            **{
+                f"model.layers.{i}.{name}_layernorm.weight": (d,)
+                for name in ("input", "post_attention")
+            },
         }
         for i in range(layers)
     ]
     shards.append(
-        {"model.embed_tokens.weight": (vocab, d), "lm_head.weight": (vocab, d), "model.norm.weight": (d,)}
+        {
+            "model.embed_tokens.weight": (vocab, d),
+            "lm_head.weight": (vocab, d),
+            "model.norm.weight": (d,),
+        }
     )
     write_base(folder / "base", shards)
     config = {
@@ -159,10 +179,15 @@ def build(folder: Path, gib: float) -> tuple[int, int]:
     }
     (folder / "base" / "config.json").write_text(json.dumps(config))
     write_adapter(
-        folder / "adapter", [f"model.layers.{i}.{name}" for i in range(layers) for name in TARGETS], d
+        folder / "adapter",
+        [f"model.layers.{i}.{name}" for i in range(layers) for name in TARGETS],
+        d,
     )
     write_adapter(folder / "few", [f"model.layers.0.{name}" for name in TARGETS], d)
-    return sum(2 * int(np.prod(shape)) for shard in shards for shape in shard.values()), 4 * vocab * d
+    return (
+        sum(2 * int(np.prod(shape)) for shard in shards for shape in shard.values()),
+        4 * vocab * d,
+    )
 
 
 def write_base(folder: Path, shards: list[dict[str, tuple[int, ...]]]) -> None:

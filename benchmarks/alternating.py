@@ -24,10 +24,10 @@ def alternating_least_squares(
 ) -> Fit[LoRALinear]:
     """Minimise ``mean((y - model(x))^2)`` over B for given A, then over A for given B, and so on.
 
-    Each half-step is a least-squares problem in closed form, so there is no learning rate. The factor that is
-    held is first moved on along its last change (Nesterov's momentum); where that would raise the loss, the
-    momentum starts anew. It is the reference that gradient descent is held against: tens of steps where Adam
-    takes hundreds.
+    Each half-step is a least-squares problem in closed form, so there is no learning rate. The
+    factor that is held is first moved on along its last change (Nesterov's momentum); where that
+    would raise the loss, the momentum starts anew. It is the reference that gradient descent is
+    held against: tens of steps where Adam takes hundreds.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ def alternating_least_squares(
     Returns
     -------
     Fit
-        The model (a new one) and the loss before each half-step, with the last one after it. Without ridge
-        it never rises.
+        The model (a new one) and the loss before each half-step, with the last one after it.
+        Without ridge it never rises.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def alternating_least_squares(
 
     References
     ----------
-    P. Jain, P. Netrapalli, S. Sanghavi, "Low-rank matrix completion using alternating minimization",
-    arXiv 1212.0467. D. Mitchell, N. Ye, H. De Sterck, "Nesterov acceleration of alternating least squares
-    for canonical tensor decomposition", arXiv 1810.05846.
+    P. Jain, P. Netrapalli, S. Sanghavi, "Low-rank matrix completion using alternating
+    minimization", arXiv 1212.0467. D. Mitchell, N. Ye, H. De Sterck, "Nesterov acceleration of
+    alternating least squares for canonical tensor decomposition", arXiv 1810.05846.
 
     Examples
     --------
@@ -70,8 +70,14 @@ def alternating_least_squares(
     >>> bool(np.allclose(solved.model.delta(), D))
     True
     """
-    if not (isinstance(model, LoRALinear) and isinstance(model.A, Tensor) and isinstance(model.B, Tensor)):
-        raise TypeError("alternating least squares is for a LoRALinear whose A and B are both trained")
+    if not (
+        isinstance(model, LoRALinear)
+        and isinstance(model.A, Tensor)
+        and isinstance(model.B, Tensor)
+    ):
+        raise TypeError(
+            "alternating least squares is for a LoRALinear whose A and B are both trained"
+        )
     x, y = rows("", x, y)
     half_steps = whole_number("half_steps", half_steps)
     ridge = number("ridge", ridge, minimum=0)

@@ -1,7 +1,8 @@
-"""Files of lora_np, and calls of its functions, that one small use of each kind takes once all is loaded.
+"""Files of lora_np, and calls of its functions, that one small use of each kind takes once all is
+loaded.
 
-Small uses are all overhead: what they cost is how often Python enters a function of the package. And these
-files are what one reads to follow the use.
+Small uses are all overhead: what they cost is how often Python enters a function of the package.
+And these files are what one reads to follow the use.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ FILES = 12  # of the package, that a use should do with
 
 
 class Flow(NamedTuple):
-    """One use: a function to be called twice, the files that it may take, and why where these are more."""
+    """One use: a function to be called twice, the files that it may take, and why where these are
+    more.
+    """
 
     use: Callable[[], Any]
     files: int = FILES
@@ -36,7 +39,9 @@ class Flow(NamedTuple):
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks calls", description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--files", action="store_true", help="name the files, and the calls into each")
+    parser.add_argument(
+        "--files", action="store_true", help="name the files, and the calls into each"
+    )
     options = parser.parse_args(arguments)
     rows: list[tuple[str | int | None, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -45,9 +50,15 @@ def main(arguments: list[str]) -> None:
             if options.files:
                 rows += [(name, file, times) for file, times in sorted(entered.items())]
             else:
-                rows.append((name, len(entered), flow.files, sum(entered.values()), flow.why or None))
+                rows.append(
+                    (name, len(entered), flow.files, sum(entered.values()), flow.why or None)
+                )
     table = Table(
-        ("use", "file", "calls") if options.files else ("use", "files", "at most", "calls", "why more"),
+        (
+            ("use", "file", "calls")
+            if options.files
+            else ("use", "files", "at most", "calls", "why more")
+        ),
         rows,
         title="Files of lora_np that a use enters, and calls (sys.setprofile), the second time",
     )
@@ -74,25 +85,29 @@ def flows(folder: Path) -> dict[str, Flow]:
         "one step of fit": Flow(
             lambda: lnp.fit(model, x, y, steps=1, validation=(x, y), progress=False),
             13,
-            "the engine is four files, and layers, LoRA, loss, optimizer, tree, data and loop are one each",
+            "the engine is four files, and layers, LoRA, loss, optimizer, tree, data and loop are"
+            " one each",
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
             18,
-            "safetensors, PEFT's config, names and a directory that appears whole are six packages' concern; "
-            "the formats, told by looking, and the programs that would misread the ranks are four more",
+            "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
+            " concern; the formats, told by looking, and the programs that would misread the ranks"
+            " are four more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
             20,
-            "as resize, with a second checkpoint: its quantised tensors, its names, and its family, which "
-            "says what shares the embedding's numbers",
+            "as resize, with a second checkpoint: its quantised tensors, its names, and its family,"
+            " which says what shares the embedding's numbers",
         ),
         "finetune": Flow(
-            lambda: language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False),
+            lambda: language.finetune(
+                llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False
+            ),
             28,
-            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and injected; "
-            "what the data says, how it is packed and the schedule are one each",
+            "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"
+            " injected; what the data says, how it is packed and the schedule are one each",
         ),
         "plan": Flow(lambda: plan(config, card="RTX 4090")),
         "grade": Flow(lambda: grading.grade(folder / "handed-in", rng=0)),
@@ -115,4 +130,6 @@ def calls(use: Callable[[], Any]) -> Counter[str]:
     finally:
         sys.setprofile(None)
     inside = {file: times for file, times in entered.items() if Path(file).is_relative_to(home)}
-    return Counter({Path(file).relative_to(home).as_posix(): times for file, times in inside.items()})
+    return Counter(
+        {Path(file).relative_to(home).as_posix(): times for file, times in inside.items()}
+    )

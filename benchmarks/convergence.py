@@ -33,17 +33,25 @@ def main(arguments: list[str]) -> None:
     for rank in (8, 20):
         for name, run in contenders().items():
             reached = [steps_to(run, rank, rng) for rng in range(options.rngs)]
-            rows.append([rank, name, *(middle([steps[i] for steps in reached]) for i in range(len(LEVELS)))])
+            rows.append(
+                [rank, name, *(middle([steps[i] for steps in reached]) for i in range(len(LEVELS)))]
+            )
     table = Table(
         ["rank", "optimizer", "steps to 1e-3", "steps to 1e-6"],
         rows,
-        title="Steps until loss / optimum - 1 is small enough: median of "
-        f"{options.rngs} seeds, {D} x {K}, full batch",
+        title=(
+            "Steps until loss / optimum - 1 is small enough: median of "
+            f"{options.rngs} seeds, {D} x {K}, full batch"
+        ),
         notes=[
-            "white inputs, an update with the singular values of noise (the largest is 1), Kaiming A, B = 0, "
-            "alpha = r, float64, constant rates",
-            "the rates of scaled gradient descent are the best of a few tried on seeds 0 to 2 (four "
-            "without momentum, six with); those of the others were not tuned",
+            (
+                "white inputs, an update with the singular values of noise (the largest is 1),"
+                " Kaiming A, B = 0, alpha = r, float64, constant rates"
+            ),
+            (
+                "the rates of scaled gradient descent are the best of a few tried on seeds 0 to 2"
+                " (four without momentum, six with); those of the others were not tuned"
+            ),
             f"empty: not within {LONGEST:,} steps. Alternating least squares counts half-steps.",
             versions("numpy"),
         ],
@@ -58,7 +66,8 @@ def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
         "LoRA+, Adam 3e-3, ratio 4": lora_plus(lnp.Adam(lr=3e-3), ratio=4),
         "SGD, momentum 0.9": lnp.SGD(lr=0.1 * D, momentum=0.9),
         "SGD": lnp.SGD(lr=0.5 * D),
-        # With white inputs the curvature in B A is 2 / d: at d / 2 the step of each factor is Newton's.
+        # With white inputs the curvature in B A is 2 / d: at d / 2 the step of each factor is
+        # Newton's.
         SCALED: lnp.SGD(lr=0.5 * D),
         f"{SCALED}, momentum 0.9": lnp.SGD(lr=0.2 * D, momentum=0.9),
     }
@@ -66,7 +75,9 @@ def contenders() -> dict[str, Callable[[Any, Array, Array, float], Any]]:
     def descend(name: str, optimizer: Any) -> Callable[..., Any]:
         watch = precondition if name.startswith(SCALED) else None
         settings = {"steps": LONGEST, "progress": False, "watch": watch}
-        return lambda model, x, y, goal: lnp.fit(model, x, y, optimizer=optimizer, goal=goal, **settings)
+        return lambda model, x, y, goal: lnp.fit(
+            model, x, y, optimizer=optimizer, goal=goal, **settings
+        )
 
     return {name: descend(name, optimizer) for name, optimizer in descents.items()} | {
         "alternating least squares": lambda model, x, y, goal: alternating_least_squares(

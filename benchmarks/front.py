@@ -1,6 +1,8 @@
-"""What the site's first page costs: script time a frame while B and A are trained, in a slow Chromium.
+"""What the site's first page costs: script time a frame while B and A are trained, in a slow
+Chromium.
 
-The budget is 8 ms, slowed down four times. Needs playwright, Chromium, and a built site (``--site``).
+The budget is 8 ms, slowed down four times. Needs playwright, Chromium, and a built site
+(``--site``).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ FRAMES = 150
 COUNT = """
 window.frames_run = 0;
 const ask = window.requestAnimationFrame.bind(window);
-window.requestAnimationFrame = (callback) => ask((time) => { window.frames_run += 1; callback(time); });
+window.requestAnimationFrame = (callback) => ask((time) => {
+  window.frames_run += 1; callback(time); });
 """
 CHOOSE = """rank => {
   window.frames_run = 0;
@@ -51,7 +54,9 @@ def main(arguments: list[str]) -> None:
     from playwright.sync_api import sync_playwright
 
     with (
-        ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(options.site))) as server,
+        ThreadingHTTPServer(
+            ("127.0.0.1", 0), partial(Quiet, directory=str(options.site))
+        ) as server,
         sync_playwright() as playwright,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -68,7 +73,10 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"Front page, {options.slower:g} times slowed down: ms of script a frame",
         notes=[
-            f"CPU time; medians of {options.rounds} rounds of {FRAMES} frames; the budget is {BUDGET:g} ms",
+            (
+                f"CPU time; medians of {options.rounds} rounds of {FRAMES} frames; the budget is"
+                f" {BUDGET:g} ms"
+            ),
             f"{name}, {versions('playwright')}",
         ],
         formats=dict.fromkeys(("mean", "95 in 100 below", "longest"), "{:.1f}".format),
@@ -77,7 +85,9 @@ def main(arguments: list[str]) -> None:
 
 
 def measured(browser: Any, address: str, slower: float) -> dict[int, tuple[float, ...]]:
-    """Of each rank: the script time of frames, in ms: the mean, the 95th of a hundred, and the longest."""
+    """Of each rank: the script time of frames, in ms: the mean, the 95th of a hundred, and the
+    longest.
+    """
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.add_init_script(COUNT)
     page.goto(address)
@@ -90,7 +100,9 @@ def measured(browser: Any, address: str, slower: float) -> dict[int, tuple[float
         events = json.loads(browser.stop_tracing())["traceEvents"]
         # CPU time of the thread: what else runs on the machine does not count
         spent = [
-            each["tdur"] / 1e3 for each in events if each["name"] == "FireAnimationFrame" and "tdur" in each
+            each["tdur"] / 1e3
+            for each in events
+            if each["name"] == "FireAnimationFrame" and "tdur" in each
         ]
         found[rank] = (mean(spent), float(np.quantile(spent, 0.95)), max(spent))
     page.close()

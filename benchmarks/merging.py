@@ -41,8 +41,12 @@ def main(arguments: list[str]) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--suites", nargs="*", choices=[*SUITES])
-    parser.add_argument("--pairs", action="store_true", help="overlap of pairs against what they lose")
-    parser.add_argument("--page", action="store_true", help="print the recorded tables as the page has them")
+    parser.add_argument(
+        "--pairs", action="store_true", help="overlap of pairs against what they lose"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="print the recorded tables as the page has them"
+    )
     asked = parser.parse_args(arguments)
     if asked.page:
         print("\n\n".join(pages(json.loads(RESULTS.read_text(encoding="utf-8"))).values()))
@@ -54,7 +58,9 @@ def main(arguments: list[str]) -> None:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         for name, runs in found.items():
             known[name] = known.get(name, {}) | ({"pairs": runs} if asked.pairs else gathered(runs))
-        text = compact(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1))
+        text = compact(
+            json.dumps({name: known[name] for name in SUITES if name in known}, indent=1)
+        )
         write_whole(RESULTS, lambda file: file.write(text.encode()))
     if asked.pairs:
         print(correlations(found))
@@ -92,7 +98,9 @@ def paired(suite: Any, seed: int) -> dict[str, dict[str, float]]:
     grams = {name: suite.grams(task) for name, task in tasks.items()}
     lost = suites.pair_losses(suite, tasks)
     found = {pair: guess | lost[pair] for pair, guess in suites.guesses(tasks, grams).items()}
-    return {pair: {name: round(x, 4) for name, x in numbers.items()} for pair, numbers in found.items()}
+    return {
+        pair: {name: round(x, 4) for name, x in numbers.items()} for pair, numbers in found.items()
+    }
 
 
 def each_measure(suite: Any, tasks: Any, own: Any, updates: Any) -> dict[str, dict[str, float]]:
@@ -127,7 +135,9 @@ def table(name: str, found: dict[str, Any]) -> Table:
     measures = [measure for measure in MEASURES if measure in found["own"]]
     heads = [head for m in measures for head in (f"{m}, tuned", f"{m}, default", f"{m}: scale")]
     sign = -1 if measures[0] == "right" else 1
-    order = sorted(found["ways"], key=lambda way: sign * np.mean(found["ways"][way][measures[0]]["tuned"]))
+    order = sorted(
+        found["ways"], key=lambda way: sign * np.mean(found["ways"][way][measures[0]]["tuned"])
+    )
     single = [cell for m in measures for cell in (interval(found["own"][m]), None, None)]
     rows: list[list[Cell]] = [["single adapters", *single]]
     for way in order:
@@ -142,7 +152,9 @@ def table(name: str, found: dict[str, Any]) -> Table:
 
 
 def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
-    """Rank correlation of each guess with the loss, by seed, over the pairs of a suite and of all."""
+    """Rank correlation of each guess with the loss, by seed, over the pairs of a suite and of
+    all.
+    """
     groups = {name: [name] for name in found} | {"all of these": [*found]}
     rows: list[list[Cell]] = []
     for name, members in groups.items():
@@ -165,7 +177,9 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
     """The recorded tables in Markdown: the suites, the dial, and the pairs."""
     suite_names = [name for name in known if not name.startswith("dial")]
     dials = [name for name in known if name.startswith("dial")]
-    paired_suites = {name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})}
+    paired_suites = {
+        name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})
+    }
     right = lambda name: "right" if "right" in known[name]["own"] else "loss"
     order = sorted(known["digits, mild"]["ways"], key=lambda way: -rank_of(known, suite_names, way))
 
@@ -176,13 +190,18 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
 
     single = [
         "single adapters",
-        *(f"{1 if right(n) == 'right' else np.mean(known[n]['own']['loss']):.3f}" for n in suite_names),
+        *(
+            f"{1 if right(n) == 'right' else np.mean(known[n]['own']['loss']):.3f}"
+            for n in suite_names
+        ),
     ]
     rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
     dial_rows = [[way, *(cell(name, way) for name in dials)] for way in order]
     return {
         "suites": markdown(Table(["way", *suite_names], rows)),
-        "dial": markdown(Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows)),
+        "dial": markdown(
+            Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows)
+        ),
         "pairs": markdown(correlations(paired_suites)),
     }
 

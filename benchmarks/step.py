@@ -1,4 +1,6 @@
-"""A training step, LoRA and full: time, memory and page faults against the limit, torch, autograd, jax."""
+"""A training step, LoRA and full: time, memory and page faults against the limit, torch, autograd,
+jax.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,13 @@ def main(arguments: list[str]) -> None:
         rows,
         title=f"A training step on {BATCH} rows, float32, Adam, one thread",
         notes=[
-            "times the limit: median of the ratios of each round, in which all run in turn, in one process",
-            "peak: of traced memory, from after x, y, W0, A and B exist; page faults: minor ones, a step; "
-            "both only where NumPy allocates",
-            "composed: NumPy's functions one by one, and the library's mean_squared_error; layer: the LoRA "
-            "layer and the loss in a step each; fit: the same layer and loss in lora_np.fit",
+            "times the limit: median of the ratios of each round, in which all run in turn, "
+            "in one process",
+            "peak: of traced memory, from after x, y, W0, A and B exist; page faults: minor ones, "
+            "a step; both only where NumPy allocates",
+            "composed: NumPy's functions one by one, and the library's mean_squared_error; "
+            "layer: the LoRA layer and the loss in a step each; "
+            "fit: the same layer and loss in lora_np.fit",
             versions("numpy", "torch", "loralib", "peft", "autograd", "jax"),
         ],
         formats={
@@ -65,14 +69,17 @@ def main(arguments: list[str]) -> None:
     print(table.to_json() if options.json else table)
 
 
-def measure(d: int, k: int, r: int, steps: int, rounds: int, modules: dict[str, Any]) -> list[list[Cell]]:
+def measure(
+    d: int, k: int, r: int, steps: int, rounds: int, modules: dict[str, Any]
+) -> list[list[Cell]]:
     x, y, W0, A, B = limit.problem(BATCH, d, k, r)
-    ours = {LIMIT: the_limit, "plain NumPy": plain, "lora_np, composed": composed, "lora_np, layer": layer,
-            FIT: fit, FULL: full}  # fmt: skip
+    ours = {LIMIT: the_limit, "plain NumPy": plain, "lora_np, composed": composed,
+            "lora_np, layer": layer, FIT: fit, FULL: full}  # fmt: skip
     theirs = {"torch + loralib": loralib, "torch + PEFT": peft, "torch, full": torch_full,
               "HIPS autograd": autograd, "jax.jit": jax}  # fmt: skip
     needs = {"torch + loralib": {"torch", "loralib"}, "torch + PEFT": {"torch", "peft"},
-             "torch, full": {"torch"}, "HIPS autograd": {"autograd"}, "jax.jit": {"jax"}}  # fmt: skip
+             "torch, full": {"torch"}, "HIPS autograd": {"autograd"},
+             "jax.jit": {"jax"}}  # fmt: skip
     contenders: dict[str, Steps] = {name: make(x, y, W0, A, B) for name, make in ours.items()}
     for name, make in theirs.items():
         if needs[name] <= set(modules):
@@ -232,7 +239,9 @@ def loralib(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
     import torch
 
     model = loralib.Linear(W0.shape[1], W0.shape[0], r=len(A), lora_alpha=len(A), bias=False)
-    model.weight.data, model.lora_A.data, model.lora_B.data = (torch.from_numpy(a.copy()) for a in (W0, A, B))
+    model.weight.data, model.lora_A.data, model.lora_B.data = (
+        torch.from_numpy(a.copy()) for a in (W0, A, B)
+    )
     return torch_steps(model, x, y)
 
 
@@ -289,7 +298,10 @@ def jax(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
         m = [0.9 * a + 0.1 * b for a, b in zip(m, g, strict=True)]
         v = [0.999 * a + 0.001 * b * b for a, b in zip(v, g, strict=True)]
         first, second = 1 - 0.9**count, 1 - 0.999**count
-        p = [w - RATE * (a / first) / (jnp.sqrt(b / second) + 1e-8) for w, a, b in zip(p, m, v, strict=True)]
+        p = [
+            w - RATE * (a / first) / (jnp.sqrt(b / second) + 1e-8)
+            for w, a, b in zip(p, m, v, strict=True)
+        ]
         return now, p, m, v
 
     p = [jnp.asarray(A), jnp.asarray(B)]

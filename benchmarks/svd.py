@@ -1,4 +1,6 @@
-"""Truncated SVD: time, and error above the optimum, against NumPy, SciPy, scikit-learn and torch."""
+"""Truncated SVD: time, and error above the optimum, against NumPy, SciPy, scikit-learn and
+torch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SPECTRA: dict[str, Callable[[Array], Array]] = {
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks svd", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="leave out 4096 x 4096, which takes minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out 4096 x 4096, which takes minutes"
+    )
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
@@ -43,8 +47,10 @@ def main(arguments: list[str]) -> None:
         title=f"The {options.rank} largest singular triplets, median times on one thread",
         notes=[
             "times faster: than numpy.linalg.svd, in the same process",
-            "excess error: ||M - U S V||_F over the smallest possible, minus 1; for the product, the largest "
-            "relative difference of a singular value",
+            (
+                "excess error: ||M - U S V||_F over the smallest possible, minus 1; for the"
+                " product, the largest relative difference of a singular value"
+            ),
             versions("numpy", "scipy", "scikit-learn", "torch"),
         ],
         formats={
@@ -68,16 +74,26 @@ def truncation(
     if scipy := modules.get("scipy.sparse.linalg"):
         contenders["scipy svds"] = lambda: scipy.svds(M, k=rank, random_state=0)
     if sklearn := modules.get("sklearn.utils.extmath"):
-        contenders["sklearn randomized_svd"] = lambda: sklearn.randomized_svd(M, rank, random_state=0)
+        contenders["sklearn randomized_svd"] = lambda: sklearn.randomized_svd(
+            M, rank, random_state=0
+        )
     if torch := modules.get("torch"):
         tensor = torch.from_numpy(M)
         for n in (2, 16):
-            contenders[f"torch svd_lowrank, niter={n}"] = partial(torch.svd_lowrank, tensor, q=rank, niter=n)
+            contenders[f"torch svd_lowrank, niter={n}"] = partial(
+                torch.svd_lowrank, tensor, q=rank, niter=n
+            )
     seconds, results = medians(contenders, rounds=rounds)
     label = f"{shape_text((d, k))} {np.dtype(dtype).name}, {spectrum}"
     best = float(np.linalg.norm(s[rank:]))
     return [
-        [label, name, 1e3 * t, seconds["numpy.linalg.svd"] / t, excess(M, results[name], rank, best, name)]
+        [
+            label,
+            name,
+            1e3 * t,
+            seconds["numpy.linalg.svd"] / t,
+            excess(M, results[name], rank, best, name),
+        ]
         for name, t in seconds.items()
     ]
 
@@ -98,7 +114,10 @@ def product(d: int, k: int, rank: int, rounds: int) -> list[list[Cell]]:
     slow, fast = seconds.values()
     label = f"B A, {shape_text((d, k))} float32"
     names = list(seconds)
-    return [[label, names[0], 1e3 * slow, 1.0, None], [label, names[1], 1e3 * fast, slow / fast, difference]]
+    return [
+        [label, names[0], 1e3 * slow, 1.0, None],
+        [label, names[1], 1e3 * fast, slow / fast, difference],
+    ]
 
 
 def excess(M: Array, result: Any, rank: int, best: float, name: str) -> float:
@@ -119,7 +138,9 @@ def with_spectrum(s: Array, d: int, k: int) -> Array:
 
 
 def _mixed(M: Array, rng: np.random.Generator) -> Array:
-    """Random signs and Hartley transforms of the columns: an orthogonal map, in O(n log n) a column."""
+    """Random signs and Hartley transforms of the columns: an orthogonal map, in O(n log n) a
+    column.
+    """
     for _ in range(2):
         F = np.fft.fft(rng.choice([-1.0, 1.0], size=len(M))[:, None] * M, axis=0) / np.sqrt(len(M))
         M = F.real - F.imag

@@ -21,7 +21,11 @@ from lora_np.files import write_whole
 from lora_np.table import Cell, Table
 
 RESULTS = Path(__file__).with_suffix(".json")
-SHIPPED = {"king-james": "genesis", "devils-dictionary": "devils-dictionary", "genesis-by-peft": "genesis"}
+SHIPPED = {
+    "king-james": "genesis",
+    "devils-dictionary": "devils-dictionary",
+    "genesis-by-peft": "genesis",
+}
 GRAM_TEXT = 16_000  # characters
 RANKS, TOTALS = (1, 2, 4), (28, 56)  # of each module; of all together, of the shipped adapters
 
@@ -48,7 +52,9 @@ def trained() -> Iterator[dict[str, Any]]:
         for name, task in suite.tasks(0).items():
             loss = functools.partial(digits_loss, suite, task)
             save = functools.partial(digits_pair, task)
-            yield from cut("trained", name, suites.adapter(task), loss, suite.grams(task), save, rank=(1, 2))
+            yield from cut(
+                "trained", name, suites.adapter(task), loss, suite.grams(task), save, rank=(1, 2)
+            )
 
 
 def cut(
@@ -72,7 +78,9 @@ def cut(
 
 def language_loss(held: str, adapter: Any) -> float:
     base = beds.shipped()
-    return language.likelihood(base if adapter is None else adapters.attach(base, adapter), held).loss
+    return language.likelihood(
+        base if adapter is None else adapters.attach(base, adapter), held
+    ).loss
 
 
 def digits_loss(suite: Any, task: Any, adapter: Any) -> float:
@@ -102,7 +110,9 @@ def digits_pair(task: Any, folder: Path) -> tuple[Path, Path]:
 
 
 def losses(rows: list[dict[str, Any]]) -> Table:
-    """Of the shipped adapters, cut: the loss of each, by weights and by outputs, the lower one bold."""
+    """Of the shipped adapters, cut: the loss of each, by weights and by outputs, the lower one
+    bold.
+    """
     heads = [
         "adapter",
         "its loss",
@@ -126,17 +136,23 @@ def losses(rows: list[dict[str, Any]]) -> Table:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Of what an adapter gains over the base, the share that is left; a row for each kind and rank."""
+    """Of what an adapter gains over the base, the share that is left; a row for each kind and
+    rank.
+    """
     found: list[list[Cell]] = []
     rows = [row for row in rows if "rank" in row]
     for kind, rank in dict.fromkeys((row["kind"], row["rank"]) for row in rows):
         some = [row for row in rows if (row["kind"], row["rank"]) == (kind, rank)]
         for what in ("resize", "extract"):
-            left = {how: [kept(row, f"{what}, {how}") for row in some] for how in ("plain", "weighted")}
+            left = {
+                how: [kept(row, f"{what}, {how}") for row in some] for how in ("plain", "weighted")
+            }
             more = np.subtract(left["weighted"], left["plain"])
             better = sum(row[f"{what}, weighted"] < row[f"{what}, plain"] for row in some)
             means = [f"{np.mean(left[how]):.3f}" for how in left]
-            found.append([kind, what, rank, *means, f"{np.mean(more):.3f}", f"{better} of {len(some)}"])
+            found.append(
+                [kind, what, rank, *means, f"{np.mean(more):.3f}", f"{better} of {len(some)}"]
+            )
     heads = ["adapters", "command", "rank", "plain", "weighted", "more", "lower loss in"]
     return Table(heads, found, title="Share of the gain over the base that is left, held out")
 

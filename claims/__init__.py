@@ -1,4 +1,5 @@
-"""What papers say about LoRA, tried in minutes: one file for each claim, one protocol, results as data.
+"""What papers say about LoRA, tried in minutes: one file for each claim, one protocol, results as
+data.
 
 Commands::
 

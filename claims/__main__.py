@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument(
         "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
     )
-    parser.add_argument("--other-seeds", action="store_true", help="in full, with five seeds that never ran")
+    parser.add_argument(
+        "--other-seeds", action="store_true", help="in full, with five seeds that never ran"
+    )
     args = parser.parse_intermixed_args()
     if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
@@ -39,7 +41,10 @@ def main() -> None:
         found = protocol.record(name, claim, quick=args.quick, others=args.other_seeds)
         print(f"{name}: {found['verdict']} ({found['seconds']:.0f} s)", flush=True)
         for figure, numbers in found["figures"].items():
-            print(f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})", flush=True)
+            print(
+                f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})",
+                flush=True,
+            )
     if wrong:
         raise SystemExit("\n".join(wrong))
 
@@ -52,7 +57,9 @@ def check(name: str, claim: protocol.Claim) -> list[str]:
     wrong = []
     # a run in small that is too short to agree with the one in full is not held to its verdict
     if found["verdict"] != expected["verdict"] == recorded["verdict"]:
-        wrong.append(f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}")
+        wrong.append(
+            f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}"
+        )
     for figure, numbers in found["figures"].items():
         then = expected["figures"][figure]
         if numbers["mean"] is None or then["mean"] is None:
@@ -62,7 +69,9 @@ def check(name: str, claim: protocol.Claim) -> list[str]:
             room = (then["high"] - then["low"]) / 2 + 0.1 * max(abs(then["mean"]), 1e-3)
             outside = not then["low"] - room <= numbers["mean"] <= then["high"] + room
         if outside:
-            wrong.append(f"{name}: {figure} = {numbers['mean']}, recorded: {then['low']} to {then['high']}")
+            wrong.append(
+                f"{name}: {figure} = {numbers['mean']}, recorded: {then['low']} to {then['high']}"
+            )
     print(f"{name}: {found['verdict']} ({found['seconds']:.1f} s)", flush=True)
     return wrong
 

@@ -10,7 +10,8 @@ from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
 
 def measure(lab):
     sweeps = [
-        lab.sweep(f"alpha = {alpha}", Digits(), kind="lora", rank=8, alpha=alpha) for alpha in (2, 16, 128)
+        lab.sweep(f"alpha = {alpha}", Digits(), kind="lora", rank=8, alpha=alpha)
+        for alpha in (2, 16, 128)
     ]
     losses = np.array([sweep.values() for sweep in sweeps])
     fixed = np.array([sweep.values(place=sweeps[1].place) for sweep in sweeps])
@@ -23,8 +24,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if over a factor of 64 in alpha the best losses are within a factor of 1.25, and at one rate they
-    are not. Holds here if within a factor of 2. Otherwise it fails here.
+    """Holds if over a factor of 64 in alpha the best losses are within a factor of 1.25, and at one
+    rate they are not. Holds here if within a factor of 2. Otherwise it fails here.
     """
     if f.tuned.high < 1.25 < f.fixed.low:
         return HOLDS

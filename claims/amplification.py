@@ -18,9 +18,10 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if W has more in the update's directions than in random ones and less than in its own top ones,
-    and the factor is above 10 at rank 4 and below 4 at rank 64. Holds here if the signs are so: more than
-    random, less than its top, and a larger factor at rank 4 than at 64. Otherwise it fails here.
+    """Holds if W has more in the update's directions than in random ones and less than in its own
+    top ones, and the factor is above 10 at rank 4 and below 4 at rank 64. Holds here if the signs
+    are so: more than random, less than its top, and a larger factor at rank 4 than at 64. Otherwise
+    it fails here.
     """
     if f.random.low <= 1 or f.top.low <= 1 or f.r4.low <= f.r64.high:
         return FAILS

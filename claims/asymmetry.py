@@ -17,10 +17,15 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if B alone has a lower loss than A alone on both beds, and one within 10 % of both factors at
-    half the rank. Holds here if B alone is ahead of A alone on digits. Otherwise it fails here.
+    """Holds if B alone has a lower loss than A alone on both beds, and one within 10 % of both
+    factors at half the rank. Holds here if B alone is ahead of A alone on digits. Otherwise it
+    fails here.
     """
-    if f.digits_b.low > 0 and f.linear_b.low > 0 and min(f.digits_both.low, f.linear_both.low) > -0.1:
+    if (
+        f.digits_b.low > 0
+        and f.linear_b.low > 0
+        and min(f.digits_both.low, f.linear_both.low) > -0.1
+    ):
         return HOLDS
     return HERE_ONLY if f.digits_b.low > 0 else FAILS
 

@@ -16,7 +16,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if attention's loss is higher at numbers within 2 % of the MLP's. Otherwise it fails here."""
+    """Holds if attention's loss is higher at numbers within 2 % of the MLP's. Otherwise it fails
+    here.
+    """
     return HOLDS if f.gap.low > 0 and 0.98 < f.numbers.mean < 1.02 else FAILS
 
 

@@ -32,8 +32,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if from batch 16 to 256, at equal examples and own rates, LoRA's loss grows by a larger factor than
-    the full update's on both beds. Holds here if on one. Otherwise it fails here.
+    """Holds if from batch 16 to 256, at equal examples and own rates, LoRA's loss grows by a larger
+    factor than the full update's on both beds. Holds here if on one. Otherwise it fails here.
     """
     more = [f.digits.low > 0, f.linear.low > 0]
     return HOLDS if all(more) else HERE_ONLY if any(more) else FAILS

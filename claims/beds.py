@@ -1,4 +1,6 @@
-"""Beds: what a way is trained on. Each gives a validation loss, which chooses rates, and a test loss."""
+"""Beds: what a way is trained on. Each gives a validation loss, which chooses rates, and a test
+loss.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,11 @@ def shuffled(seed: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear student shall become a linear teacher, ``W0 + D``; D has singular values ``decay^i``.
+    """A linear student shall become a linear teacher, ``W0 + D``; D has singular values
+    ``decay^i``.
 
-    Inputs are standard normal, so the test loss is exact: ``||W - W0 - D||^2 / ||D||^2``, and the best that
-    rank r can do is `floor`. Each step sees a new batch.
+    Inputs are standard normal, so the test loss is exact: ``||W - W0 - D||^2 / ||D||^2``, and the
+    best that rank r can do is `floor`. Each step sees a new batch.
     """
 
     width: int = 48
@@ -97,9 +100,14 @@ def batch_loss(model: Any, batch: tuple[Array, Array], rng: Any = None) -> Any:
 
 
 def scaled_descent(layer: Any) -> None:
-    """``dA <- (s^2 B^T B + damping I)^-1 dA``, ``dB <- dB (s^2 A A^T + damping I)^-1`` (arXiv 2402.02347)."""
+    """``dA <- (s^2 B^T B + damping I)^-1 dA``, ``dB <- dB (s^2 A A^T + damping I)^-1`` (arXiv
+    2402.02347).
+    """
     A, B, eye = layer.A, layer.B, 1e-4 * np.eye(layer.rank, dtype=np.float32)
-    gram_b, gram_a = layer.scale**2 * (B.data.T @ B.data) + eye, layer.scale**2 * (A.data @ A.data.T) + eye
+    gram_b, gram_a = (
+        layer.scale**2 * (B.data.T @ B.data) + eye,
+        layer.scale**2 * (A.data @ A.data.T) + eye,
+    )
     A.grad, B.grad = np.linalg.solve(gram_b, A.grad), np.linalg.solve(gram_a, B.grad.T).T
 
 
@@ -108,7 +116,9 @@ HOOKS = {"scaled descent": scaled_descent}
 
 @dataclass(frozen=True)
 class Digits:
-    """A network 64-64-64-10 that reads upright digits shall read them on their side; cross-entropy."""
+    """A network 64-64-64-10 that reads upright digits shall read them on their side;
+    cross-entropy.
+    """
 
     steps: int = 300
     batch: int = 64
@@ -171,7 +181,9 @@ def reader() -> tuple[Any, dict[str, tuple[Array, Array]]]:
 
 @dataclass(frozen=True)
 class Language:
-    """The shipped model of 750,720 weights, which has read Austen, shall learn Genesis; nats a character."""
+    """The shipped model of 750,720 weights, which has read Austen, shall learn Genesis; nats a
+    character.
+    """
 
     steps: int = 100
     batch: int = 4
@@ -187,7 +199,9 @@ class Language:
         found = {name: mean_loss(tuned, parts[name][:n]) for name, n in rows.items()}
         numbers = sum(leaf.size for _, leaf in lnp.trainable(start))
         return (
-            found | {"numbers": numbers} | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
+            found
+            | {"numbers": numbers}
+            | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
         )
 
     def train(self, lr: float, seed: int, **way: Any) -> tuple[Any, Any]:
@@ -241,13 +255,17 @@ def texts() -> dict[str, Array]:
 
 def mean_loss(model: Any, rows: Array) -> float:
     parts = np.array_split(rows, max(1, len(rows) // 32))
-    return float(np.average([language.token_loss(model, part) for part in parts], weights=[*map(len, parts)]))
+    return float(
+        np.average([language.token_loss(model, part) for part in parts], weights=[*map(len, parts)])
+    )
 
 
 def maps(before: Any, after: Any) -> list[tuple[Array, Array]]:
     """The linear maps that changed, before and after."""
     old = dict(lnp.leaves(before))
-    merged = lnp.merge(after) if any(isinstance(node, LORA) for _, node in lnp.nn.walk(after)) else after
+    merged = (
+        lnp.merge(after) if any(isinstance(node, LORA) for _, node in lnp.nn.walk(after)) else after
+    )
     pairs = ((old[path], W) for path, W in lnp.leaves(merged) if "_proj" in path)
     return [(W0, W) for W0, W in pairs if not np.array_equal(W0, W)]
 
@@ -256,10 +274,17 @@ LORA = lnp.lora.ADAPTED
 
 
 def directions(tuned: Any, rank: int) -> dict[str, float]:
-    """Of the changed maps: intruders in the first ten, the rank with 90 % of an update's energy, and how far
-    an update amplifies what W0 has in its own directions, in random ones, and in W0's own top ones.
+    """Of the changed maps: intruders in the first ten, the rank with 90 % of an update's energy,
+    and how far an update amplifies what W0 has in its own directions, in random ones, and in W0's
+    own top ones.
     """
-    found: dict[str, list[float]] = {"intruders": [], "rank 90": [], "amplified": [], "random": [], "top": []}
+    found: dict[str, list[float]] = {
+        "intruders": [],
+        "rank 90": [],
+        "amplified": [],
+        "random": [],
+        "top": [],
+    }
     rng = np.random.default_rng(0)
     for W0, W in maps(shipped(), tuned):
         D = W.astype(np.float64) - W0
@@ -277,10 +302,11 @@ def directions(tuned: Any, rank: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Random labels for places of a text, by a LoRA on the shipped model's head: bits held for each number.
+    """Random labels for places of a text, by a LoRA on the shipped model's head: bits held for each
+    number.
 
-    ``asked`` is how many bits there are for each trained number. Nothing generalises, so the loss on the
-    labels themselves is what counts, for the validation as for the test.
+    ``asked`` is how many bits there are for each trained number. Nothing generalises, so the loss
+    on the labels themselves is what counts, for the validation as for the test.
     """
 
     asked: float = 2.0

@@ -1,7 +1,9 @@
-"""Beds for capacity: random labels and random texts, of which nothing generalises, so that bits can be counted.
+"""Beds for capacity: random labels and random texts, of which nothing generalises, so that bits can
+be counted.
 
-Held are ``n log2(C)`` bits less what the model still needs to tell the n labels: Morris et al.'s count (arXiv
-2505.24832), exact, since the labels are uniform. The loss on them is what counts, for validation as for test.
+Held are ``n log2(C)`` bits less what the model still needs to tell the n labels: Morris et al.'s
+count (arXiv 2505.24832), exact, since the labels are uniform. The loss on them is what counts, for
+validation as for test.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Labels:
 
 @dataclass(frozen=True)
 class Facts:
-    """Random keys and values, ``qzkw=adfe``, by a LoRA on the shipped model; only the values are learnt."""
+    """Random keys and values, ``qzkw=adfe``, by a LoRA on the shipped model; only the values are
+    learnt.
+    """
 
     asked: float = 2.0
     steps: int = 300
@@ -84,7 +88,9 @@ class Facts:
 def lines(rng: np.random.Generator, n: int) -> Array:
     """Tokens of n lines, no two keys alike."""
     keys = rng.permutation(LETTERS**4)[:n]
-    letters = [keys // LETTERS**i % LETTERS for i in range(4)] + [*rng.integers(LETTERS, size=(4, n))]
+    letters = [keys // LETTERS**i % LETTERS for i in range(4)] + [
+        *rng.integers(LETTERS, size=(4, n))
+    ]
     text = ["".join(chr(97 + letter[i]) for letter in letters) for i in range(n)]
     return np.stack([beds.shipped().vocabulary.encode(f"{line[:4]}={line[4:]}") for line in text])
 
@@ -94,7 +100,9 @@ def numbers_of(model: Any) -> int:
 
 
 def held(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
-    """Bits for each trained number and for each degree of freedom, r (d + k - r), and what survives in few bits."""
+    """Bits for each trained number and for each degree of freedom, r (d + k - r), and what survives
+    in few bits.
+    """
     layers = [node for _, node in lnp.nn.walk(tuned) if isinstance(node, lnp.LoRALinear)]
     numbers = numbers_of(tuned)
     free = numbers - sum(layer.rank**2 for layer in layers)
@@ -109,7 +117,9 @@ def held(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
     }
     for width in STORED:
         rounded = functools.partial(stored, width=width)
-        found[f"stored {width}"] = max(bits(lnp.replace(tuned, lnp.LoRALinear, rounded)), 0) / numbers
+        found[f"stored {width}"] = (
+            max(bits(lnp.replace(tuned, lnp.LoRALinear, rounded)), 0) / numbers
+        )
     return found
 
 
@@ -163,7 +173,9 @@ UNSEEN = {
 
 
 def foretold(seen: Any, rank: int) -> tuple[Any, Any]:
-    """The range of bits for each number: a factor of 1.5 around the geometric mean of what was seen."""
+    """The range of bits for each number: a factor of 1.5 around the geometric mean of what was
+    seen.
+    """
     names: Any = SEEN_ONE if rank == 1 else SEEN
     middle = np.exp(np.mean([np.log(np.maximum(seen[name], 1e-9)) for name in names], axis=0))
     return middle / WIDTH**0.5, middle * WIDTH**0.5

@@ -22,8 +22,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if each rank holds between 1.5 and 2.5 bits for each trained number at most. Holds here if between
-    1 and 3.6. Otherwise it fails here.
+    """Holds if each rank holds between 1.5 and 2.5 bits for each trained number at most. Holds here
+    if between 1 and 3.6. Otherwise it fails here.
     """
     ranks = (f.r1, f.r4, f.r8)
     if all(r.low > 1.5 and r.high < 2.5 for r in ranks):

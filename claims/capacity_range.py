@@ -20,16 +20,20 @@ def measure(lab):
         found[f"spread_{name}"] = np.std(means, axis=0) / np.mean(means, axis=0)
     for width in STORED:
         found[f"stored_{width}"] = sweeps["r4"].values(f"stored {width}") / found["r4"]
-        found[f"text_stored_{width}"] = sweeps["text_mlp"].values(f"stored {width}") / found["text_mlp"]
+        found[f"text_stored_{width}"] = (
+            sweeps["text_mlp"].values(f"stored {width}") / found["text_mlp"]
+        )
     for name, (bed, rank) in UNSEEN.items():  # at a rate that suits those that were seen
         bed = bed.shortened() if lab.quick else bed
-        found[name] = np.array([lab.once(bed, rate(4), seed, way(rank))["bits"] for seed in lab.seeds])
+        found[name] = np.array(
+            [lab.once(bed, rate(4), seed, way(rank))["bits"] for seed in lab.seeds]
+        )
     return found | {"inside": inside(found)}
 
 
 def rule(f):
-    """Holds if of the six settings that were not fitted five or more are inside the range that the others foretell,
-    all by their means. Holds here if four are. Otherwise it fails here.
+    """Holds if of the six settings that were not fitted five or more are inside the range that the
+    others foretell, all by their means. Holds here if four are. Otherwise it fails here.
     """
     count = inside({name: getattr(f, name).mean for name in (*SEEN, *SEEN_ONE, *UNSEEN)})
     return HOLDS if count >= 5 else HERE_ONLY if count == 4 else FAILS
@@ -38,7 +42,10 @@ def rule(f):
 def inside(found):
     """How many of the six are inside."""
     ranges = {name: foretold(found, rank) for name, (_, rank) in UNSEEN.items()}
-    return sum((low <= found[name]) & (found[name] <= high) for name, (low, high) in ranges.items()) * 1.0
+    return (
+        sum((low <= found[name]) & (found[name] <= high) for name, (low, high) in ranges.items())
+        * 1.0
+    )
 
 
 CLAIM = Claim(

@@ -16,8 +16,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if DoRA takes 2 % or more off LoRA's loss at ranks 1 and 8, own rates; holds here if something at
-    both, or 2 % at one; an artefact of the rate if 2 % at rank 1 and LoRA's rate only. Otherwise it fails here.
+    """Holds if DoRA takes 2 % or more off LoRA's loss at ranks 1 and 8, own rates; holds here if
+    something at both, or 2 % at one; an artefact of the rate if 2 % at rank 1 and LoRA's rate only.
+    Otherwise it fails here.
     """
     return better(f.fixed1, f.digits1, f.digits8)
 

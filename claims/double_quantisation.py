@@ -29,8 +29,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if it saves between 0.36 and 0.38 bits a number and costs less than 0.005 nats a character.
-    Otherwise it fails here.
+    """Holds if it saves between 0.36 and 0.38 bits a number and costs less than 0.005 nats a
+    character. Otherwise it fails here.
     """
     return HOLDS if 0.36 < f.saved.mean < 0.38 and f.loss.mean < 0.005 else FAILS
 

@@ -11,7 +11,8 @@ def measure(lab):
     full = lab.sweep("full", LANGUAGE, start=-1, **FULL)
     slow = {part: full.values(part, full.place - 1) for part in ("test", "austen")}
     fast = {part: full.values(part) for part in ("test", "austen")}
-    # The full update stopped where it has learned as much as LoRA: between its best rate and the one below.
+    # The full update stopped where it has learned as much as LoRA: between its best rate and the
+    # one below.
     share = (lora.values() - slow["test"]) / (fast["test"] - slow["test"])
     matched = slow["austen"] + share * (fast["austen"] - slow["austen"])
     return {
@@ -22,8 +23,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if LoRA's loss is higher on the new text and lower on the old one, also against a full update
-    that has learned as much. Holds here if both are so at each one's best rate only. Otherwise it fails here.
+    """Holds if LoRA's loss is higher on the new text and lower on the old one, also against a full
+    update that has learned as much. Holds here if both are so at each one's best rate only.
+    Otherwise it fails here.
     """
     if f.learns.low <= 0 or f.forgets.low <= 0:
         return FAILS

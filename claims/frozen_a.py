@@ -10,14 +10,17 @@ def measure(lab):
     found = {}
     for name, bed in (("digits", Digits()), ("linear", Linear(decay=0.7))):
         plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=16)
-        found[name] = gain(lab.sweep(f"{name}, LoRA-FA", bed, kind="lora-fa", rank=8, alpha=16), plain)
-    found["kept"] = [8 / 64]  # numbers kept for the walk back, of each row of inputs: x A^T in the place of x
+        found[name] = gain(
+            lab.sweep(f"{name}, LoRA-FA", bed, kind="lora-fa", rank=8, alpha=16), plain
+        )
+    # numbers kept for the walk back, of each row of inputs: x A^T in the place of x
+    found["kept"] = [8 / 64]
     return found
 
 
 def rule(f):
-    """Holds if LoRA-FA's loss is within 5 % of LoRA's on both beds at the same rank. Holds here if on one.
-    Otherwise it fails here.
+    """Holds if LoRA-FA's loss is within 5 % of LoRA's on both beds at the same rank. Holds here if
+    on one. Otherwise it fails here.
     """
     near = [f.digits.low > -0.05, f.linear.low > -0.05]
     return HOLDS if all(near) else HERE_ONLY if any(near) else FAILS

@@ -45,9 +45,9 @@ def energy(seed, stage):
 
 
 def rule(f):
-    """Holds if GaLore's loss is within 5 % of full tuning's and the top 8 of 64 directions hold 90 % of the
-    gradient, at the start and at the end. Holds here if the gradient does, but the loss is higher. Otherwise it
-    fails here.
+    """Holds if GaLore's loss is within 5 % of full tuning's and the top 8 of 64 directions hold 90
+    % of the gradient, at the start and at the end. Holds here if the gradient does, but the loss is
+    higher. Otherwise it fails here.
     """
     if min(f.start.low, f.end.low) < 0.9:
         return FAILS

@@ -12,7 +12,10 @@ def measure(lab):
         plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=16)
         for kind, short in (("lora-ga", "ga"), ("lora-one", "one")):
             way = lab.sweep(f"{name}, {kind}", bed, kind=kind, rank=8, alpha=16)
-            found |= {f"{name}_{short}": gain(way, plain), f"{name}_{short}_early": gain(way, plain, "early")}
+            found |= {
+                f"{name}_{short}": gain(way, plain),
+                f"{name}_{short}_early": gain(way, plain, "early"),
+            }
         if name == "linear":
             found["excess"] = plain.values() / way.bed.floor(8) - 1
             found["excess_one"] = way.values() / way.bed.floor(8) - 1
@@ -20,9 +23,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if both starts are ahead of LoRA after a quarter of the steps and at the end, on both beds and at
-    own rates. Holds here if at least one start is ahead after a quarter of the steps on both beds. Otherwise
-    it fails here.
+    """Holds if both starts are ahead of LoRA after a quarter of the steps and at the end, on both
+    beds and at own rates. Holds here if at least one start is ahead after a quarter of the steps on
+    both beds. Otherwise it fails here.
     """
     early = [[f.digits_ga_early, f.linear_ga_early], [f.digits_one_early, f.linear_one_early]]
     ends = [f.digits_ga, f.linear_ga, f.digits_one, f.linear_one]

@@ -12,13 +12,19 @@ def measure(lab):
     hira = lab.sweep("HiRA, r = 4", bed, start=2, kind="hira", rank=4, alpha=4)
     sparse = lab.sweep("896 entries of W", bed, start=0, kind="sparse", rank=4)
     bits = {
-        name: sweep.values("bits") for name, sweep in (("lora", lora), ("hira", hira), ("sparse", sparse))
+        name: sweep.values("bits")
+        for name, sweep in (("lora", lora), ("hira", hira), ("sparse", sparse))
     }
-    return bits | {"hira_more": bits["hira"] - bits["lora"], "sparse_more": bits["sparse"] - bits["lora"]}
+    return bits | {
+        "hira_more": bits["hira"] - bits["lora"],
+        "sparse_more": bits["sparse"] - bits["lora"],
+    }
 
 
 def rule(f):
-    """Holds if HiRA and a sparse update both hold more bits for each trained number than LoRA. Otherwise it fails here."""
+    """Holds if HiRA and a sparse update both hold more bits for each trained number than LoRA.
+    Otherwise it fails here.
+    """
     return HOLDS if f.hira_more.low > 0 and f.sparse_more.low > 0 else FAILS
 
 

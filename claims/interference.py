@@ -27,10 +27,13 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if one and the same of TIES, DARE, KnOTS and TSV leaves more than the sum on both suites, the interval of
-    the difference above zero. Holds here if one does on one suite. Otherwise it fails here.
+    """Holds if one and the same of TIES, DARE, KnOTS and TSV leaves more than the sum on both
+    suites, the interval of the difference above zero. Holds here if one does on one suite.
+    Otherwise it fails here.
     """
-    wins = {name: [getattr(f, f"{name}_{kind}").low > 0 for kind in ("mild", "hard")] for name in BETTER}
+    wins = {
+        name: [getattr(f, f"{name}_{kind}").low > 0 for kind in ("mild", "hard")] for name in BETTER
+    }
     if any(all(each) for each in wins.values()):
         return HOLDS
     return HERE_ONLY if any(any(each) for each in wins.values()) else FAILS
@@ -47,7 +50,10 @@ def meanings():
         yield f"sum_{kind}", f"{kind}: by the sum, its scale tuned"
         for name, way in BETTER.items():
             yield f"{name}_{kind}", f"{kind}: {way}, its scale tuned, more than that"
-        yield f"linear_{kind}", f"{kind}: PEFT's linear, its scale tuned, more than without an adapter"
+        yield (
+            f"linear_{kind}",
+            f"{kind}: PEFT's linear, its scale tuned, more than without an adapter",
+        )
         yield f"inputs_{kind}", f"{kind}: RegMean, with 200 inputs a task, more than the tuned sum"
 
 

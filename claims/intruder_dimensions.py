@@ -32,7 +32,9 @@ def measure(lab):
 
 
 def shrunk(tuned, factor=0.7):
-    """The merged model, with the singular value of each intruder in the first ten times ``factor``."""
+    """The merged model, with the singular value of each intruder in the first ten times
+    ``factor``.
+    """
     merged = lnp.merge(tuned)
     changed = {id(W): smaller(W0, W, factor) for W0, W in maps(shipped(), merged)}
     return lnp.replace(merged, np.ndarray, lambda path, W: changed.get(id(W), W))
@@ -45,8 +47,9 @@ def smaller(W0, W, factor):
 
 
 def rule(f):
-    """Holds if full tuning has fewer than one intruder in the first ten directions and each rank of LoRA has
-    more than it. Holds here if ranks 1 and 16 have more than full tuning. Otherwise it fails here.
+    """Holds if full tuning has fewer than one intruder in the first ten directions and each rank of
+    LoRA has more than it. Holds here if ranks 1 and 16 have more than full tuning. Otherwise it
+    fails here.
     """
     if f.full.high < 1 and min(f.r1.low, f.r16.low, f.r64.low) > f.full.high:
         return HOLDS

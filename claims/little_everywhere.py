@@ -11,16 +11,19 @@ def measure(lab):
     layers = [f"layers.{i}" for i in (0, 2, 4)]
     everywhere = lab.sweep("all three, r = 2", bed, kind="lora", rank=2, alpha=4, targets=layers)
     first = lab.sweep("first only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[:1])
-    second = lab.sweep("second only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[1:2])
+    second = lab.sweep(
+        "second only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[1:2]
+    )
     last = lab.sweep("last only, in full", bed, kind="full", targets=layers[2:])
     return {
-        name: gain(everywhere, one) for name, one in (("first", first), ("second", second), ("last", last))
+        name: gain(everywhere, one)
+        for name, one in (("first", first), ("second", second), ("last", last))
     }
 
 
 def rule(f):
-    """Holds if rank 2 in all three layers has a lower loss than each single layer of about as many numbers.
-    Holds here if than the second and the last. Otherwise it fails here.
+    """Holds if rank 2 in all three layers has a lower loss than each single layer of about as many
+    numbers. Holds here if than the second and the last. Otherwise it fails here.
     """
     ahead = [f.first.low > 0, f.second.low > 0, f.last.low > 0]
     return HOLDS if all(ahead) else HERE_ONLY if all(ahead[1:]) else FAILS

@@ -17,9 +17,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if LoRA+ takes 2 % or more off LoRA's loss on both beds, each at its own best rate; holds here
-    if something on both, or 2 % on one; an artefact of the rate if 2 % on digits at LoRA's rate only.
-    Otherwise it fails here.
+    """Holds if LoRA+ takes 2 % or more off LoRA's loss on both beds, each at its own best rate;
+    holds here if something on both, or 2 % on one; an artefact of the rate if 2 % on digits at
+    LoRA's rate only. Otherwise it fails here.
     """
     return better(f.digits_fixed, f.digits, f.wide)
 

@@ -12,12 +12,16 @@ def measure(lab):
     small = lab.sweep("LoRA-XS, r = 11", bed, kind="lora-xs", rank=11, alpha=11)
     more = lab.sweep("LoRA-XS, r = 32", bed, kind="lora-xs", rank=32, alpha=32)
     same = lab.sweep("LoRA, r = 8", bed, kind="lora", rank=8, alpha=16)
-    return {"equal": gain(small, plain), "more": gain(more, same), "numbers": small.values("numbers")}
+    return {
+        "equal": gain(small, plain),
+        "more": gain(more, same),
+        "numbers": small.values("numbers"),
+    }
 
 
 def rule(f):
-    """Holds if LoRA-XS has a lower loss than LoRA at equal numbers, with 242 against 256 and with 2,048 each.
-    Holds here if in one of the two. Otherwise it fails here.
+    """Holds if LoRA-XS has a lower loss than LoRA at equal numbers, with 242 against 256 and with
+    2,048 each. Holds here if in one of the two. Otherwise it fails here.
     """
     ahead = [f.equal.low > 0, f.more.low > 0]
     return HOLDS if all(ahead) else HERE_ONLY if any(ahead) else FAILS

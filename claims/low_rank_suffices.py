@@ -25,9 +25,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if rank 4 brings 98 % or more of rank 64's gain on text and of the update on both linear tasks.
-    Holds here if it brings 80 % on text and 95 % of the steep task, but not of the flat one.
-    Otherwise it fails here.
+    """Holds if rank 4 brings 98 % or more of rank 64's gain on text and of the update on both
+    linear tasks. Holds here if it brings 80 % on text and 95 % of the steep task, but not of the
+    flat one. Otherwise it fails here.
     """
     if min(f.share4.low, f.steep.low, f.flat.low) > 0.98:
         return HOLDS

@@ -41,9 +41,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if rounding the merged weights to four bits again leaves less than 98 % of the gain, at full strength
-    and at a tenth, and merging in full precision more than 99.9 %. Holds here if at one of the two strengths.
-    Otherwise it fails here.
+    """Holds if rounding the merged weights to four bits again leaves less than 98 % of the gain, at
+    full strength and at a tenth, and merging in full precision more than 99.9 %. Holds here if at
+    one of the two strengths. Otherwise it fails here.
     """
     lost = [f.rounded.mean < 0.98, f.tenth.mean < 0.98]
     if f.exact.mean < 0.999 or not any(lost):

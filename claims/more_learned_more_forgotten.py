@@ -21,9 +21,9 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if rank 16 on all maps has learned more than on queries and values, and forgotten more, at the best
-    rates and also one step of the grid aside of them, towards each other. Holds here if at the best rates
-    only. Otherwise it fails here.
+    """Holds if rank 16 on all maps has learned more than on queries and values, and forgotten more,
+    at the best rates and also one step of the grid aside of them, towards each other. Holds here if
+    at the best rates only. Otherwise it fails here.
     """
     if f.learns.low <= 0 or f.forgets.low <= 0:
         return FAILS

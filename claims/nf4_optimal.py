@@ -19,7 +19,9 @@ def measure(lab):
         means, medians = fitted(learning, ours, np.mean), fitted(learning, ours, np.median)
         found["squares"].append(error(testing, ours, 2) / error(testing, means, 2) - 1)
         found["absolute"].append(error(testing, ours, 1) / error(testing, medians, 1) - 1)
-        use = np.bincount(np.abs(testing[:, None] - ours).argmin(axis=1), minlength=16) / testing.size
+        use = (
+            np.bincount(np.abs(testing[:, None] - ours).argmin(axis=1), minlength=16) / testing.size
+        )
         found["use"].append(use.max() / use.min())
     return found
 
@@ -30,7 +32,9 @@ def error(x, levels, power):
 
 
 def fitted(x, levels, middle):
-    """Sixteen levels by Lloyd's rule: each is the mean (or median) of what is rounded to it. The ends stay."""
+    """Sixteen levels by Lloyd's rule: each is the mean (or median) of what is rounded to it. The
+    ends stay.
+    """
     levels = np.array(levels, np.float64)
     for _ in range(60):
         nearby = np.searchsorted((levels[1:] + levels[:-1]) / 2, x)
@@ -39,8 +43,8 @@ def fitted(x, levels, middle):
 
 
 def rule(f):
-    """Holds if no other sixteen levels have a mean square or absolute error more than 1 % smaller. Holds here
-    if that is so for the absolute error. Otherwise it fails here.
+    """Holds if no other sixteen levels have a mean square or absolute error more than 1 % smaller.
+    Holds here if that is so for the absolute error. Otherwise it fails here.
     """
     if f.squares.high < 0.01 and f.absolute.high < 0.01:
         return HOLDS

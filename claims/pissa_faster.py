@@ -13,16 +13,17 @@ def measure(lab):
         pissa = lab.sweep(f"{name}, PiSSA", bed, kind="pissa", rank=8, alpha=8)
         found[name] = gain(pissa, plain)
         if name == "digits":
-            low = plain.place - 2  # a rate below LoRA's best, as in a setting copied from full tuning
+            # a rate below LoRA's best, as in a setting copied from full tuning
+            low = plain.place - 2
             for name, measure in (("early", "early"), ("fixed", "test")):
                 found[name] = share(plain.values(measure, low), pissa.values(measure, low))
     return found
 
 
 def rule(f):
-    """Holds if PiSSA's loss is lower at its own best rate on both beds. Holds here if on one of them only, and
-    not clearly higher on the other. An artefact of the rate if it is ahead at a rate below LoRA's best, but
-    not on both beds at own rates. Otherwise it fails here.
+    """Holds if PiSSA's loss is lower at its own best rate on both beds. Holds here if on one of
+    them only, and not clearly higher on the other. An artefact of the rate if it is ahead at a rate
+    below LoRA's best, but not on both beds at own rates. Otherwise it fails here.
     """
     ahead = [f.digits.low > 0, f.linear.low > 0]
     if all(ahead):

@@ -1,10 +1,12 @@
-"""The protocol that every claim goes through: a sweep of rates for each way, seeds, intervals, and a verdict.
+"""The protocol that every claim goes through: a sweep of rates for each way, seeds, intervals, and
+a verdict.
 
-Each way of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two seeds find the
-rate whose validation loss is lowest, and the search goes on until neither end of what was tried is the best.
-Five seeds run at the best rate and at both its neighbours, and settle which of the three it is. Steps, batches
-and schedule are those of the bed, the same for all. Figures are means over the seeds, of test data that
-nothing was chosen by, with the interval that would hold the true mean in 95 of 100 such experiments.
+Each way of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two
+seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
+what was tried is the best. Five seeds run at the best rate and at both its neighbours, and settle
+which of the three it is. Steps, batches and schedule are those of the bed, the same for all.
+Figures are means over the seeds, of test data that nothing was chosen by, with the interval that
+would hold the true mean in 95 of 100 such experiments.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FACTOR, MIDDLE = 2.5, 1e-2
 FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
-STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % of Student's t with n - 1 degrees of freedom
+# 97.5 % of Student's t with n - 1 degrees of freedom
+STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
 
 HOLDS, HERE_ONLY, ARTEFACT = "holds", "holds here", "an artefact of the rate"
 FAILS, SCALE = "fails here", "needs scale"
@@ -58,7 +61,9 @@ class Figure:
 
     def to_json(self) -> dict[str, Any]:
         numbers = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {name: rounded(x) for name, x in numbers.items()} | {"values": [*map(rounded, self.values)]}
+        return {name: rounded(x) for name, x in numbers.items()} | {
+            "values": [*map(rounded, self.values)]
+        }
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,9 @@ class Sweep:
         return np.array([self.runs[place][seed].get(measure, np.inf) for seed in self.lab.seeds])
 
     def peaks(self) -> np.ndarray:
-        """The best rate of each seed: the vertex of a parabola through the best rate and its neighbours."""
+        """The best rate of each seed: the vertex of a parabola through the best rate and its
+        neighbours.
+        """
         lower, middle, upper = (self.values("validation", self.place + i) for i in (-1, 0, 1))
         with np.errstate(all="ignore"):
             offset = (lower - upper) / (2 * (lower - 2 * middle + upper))
@@ -156,7 +163,9 @@ class Sweep:
     def curve(self, measure: str = "test") -> dict[float, float]:
         """The mean over the seeds that ran, for each rate that was tried."""
         return {
-            rate(place): float(np.mean([run.get(measure, np.inf) for run in self.runs[place].values()]))
+            rate(place): float(
+                np.mean([run.get(measure, np.inf) for run in self.runs[place].values()])
+            )
             for place in sorted(self.runs)
         }
 
@@ -176,10 +185,13 @@ IN_SMALL: dict[str, dict[str, float]] = {}  # the runs of this process
 class Lab:
     """Where a claim is tried: it keeps every run, so that ways that claims share run once.
 
-    Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a bed or a way.
+    Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a
+    bed or a way.
     """
 
-    def __init__(self, *, quick: bool = False, first: int = 0, recorded: Mapping[str, Any] | None = None):
+    def __init__(
+        self, *, quick: bool = False, first: int = 0, recorded: Mapping[str, Any] | None = None
+    ):
         self.quick = quick
         self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
         self.recorded = recorded
@@ -191,7 +203,9 @@ class Lab:
             self.known = dict(map(json.loads, self.notes.read_text(encoding="utf-8").splitlines()))
 
     def sweep(self, name: str, bed: Bed, *, start: int = 0, **way: Any) -> Sweep:
-        """A way with its own best rate: searched, or in small the one that the full run has found."""
+        """A way with its own best rate: searched, or in small the one that the full run has
+        found.
+        """
         found = Sweep(name, self, bed.shortened() if self.quick else bed, way)
         self.sweeps[name] = found
         if not self.quick:
@@ -199,7 +213,9 @@ class Lab:
         elif self.recorded is None:
             raise SystemExit("--quick runs at the rates that a full run has found: run that first")
         else:
-            found.place = round(np.log(self.recorded["ways"][name]["best"] / MIDDLE) / np.log(FACTOR))
+            found.place = round(
+                np.log(self.recorded["ways"][name]["best"] / MIDDLE) / np.log(FACTOR)
+            )
         return found
 
     def once(self, bed: Any, lr: float, seed: int, way: Mapping[str, Any]) -> dict[str, float]:
@@ -266,10 +282,11 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
 
 
 def better(fixed: Read, *tuned: Read) -> str:
-    """For "is better than LoRA", from gains over it (a share of its loss), at LoRA's rate and at own rates.
+    """For "is better than LoRA", from gains over it (a share of its loss), at LoRA's rate and at
+    own rates.
 
-    Holds with a gain of 2 % or more at own rates on every bed, holds here with some gain on every bed or 2 %
-    on one; an artefact with a gain of 2 % at LoRA's rate only; otherwise it fails here.
+    Holds with a gain of 2 % or more at own rates on every bed, holds here with some gain on every
+    bed or 2 % on one; an artefact with a gain of 2 % at LoRA's rate only; otherwise it fails here.
     """
     if all(gain.low > 0.02 for gain in tuned):
         return HOLDS
@@ -279,7 +296,8 @@ def better(fixed: Read, *tuned: Read) -> str:
 
 
 def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> np.ndarray:
-    """How much lower its loss is than that of plain LoRA on the same batches, as a share of the latter's mean.
+    """How much lower its loss is than that of plain LoRA on the same batches, as a share of the
+    latter's mean.
 
     Each at its best rate, or the way at the best rate of ``at``.
     """
@@ -288,19 +306,37 @@ def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = 
 
 
 def share(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """What is taken off a loss, as a share of its mean over the seeds; a run that diverged counts tenfold."""
+    """What is taken off a loss, as a share of its mean over the seeds; a run that diverged counts
+    tenfold.
+    """
     return np.maximum((theirs - ours) / theirs.mean(), -9.0)
 
 
 def words(claim: Claim) -> dict[str, Any]:
     """All that a claim says, as JSON."""
-    fields = ("title", "paper", "topic", "against", "bed", "dial", "setting", "published", "limits", "advice")
+    fields = (
+        "title",
+        "paper",
+        "topic",
+        "against",
+        "bed",
+        "dial",
+        "setting",
+        "published",
+        "limits",
+        "advice",
+    )
     rule = " ".join((claim.rule.__doc__ or "").split())
-    return {name: getattr(claim, name) for name in fields} | {"rule": rule, "meaning": dict(claim.figures)}
+    return {name: getattr(claim, name) for name in fields} | {
+        "rule": rule,
+        "meaning": dict(claim.figures),
+    }
 
 
 def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False) -> dict[str, Any]:
-    """Run a claim and write its file: the full run, what it gives in small, or with five other seeds."""
+    """Run a claim and write its file: the full run, what it gives in small, or with five other
+    seeds.
+    """
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None)
@@ -325,7 +361,9 @@ def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False
 
 
 def reword(name: str, claim: Claim) -> None:
-    """Words and verdicts of a file again, from what the claim says now and the figures that are recorded."""
+    """Words and verdicts of a file again, from what the claim says now and the figures that are
+    recorded.
+    """
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
     for part in (result, result.get("quick"), result.get("other seeds")):
         if part is not None:

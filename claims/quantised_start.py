@@ -28,8 +28,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if both leave less than three quarters of the error, and both lose less on text than plain
-    rounding does. Holds here if both have a smaller error. Otherwise it fails here.
+    """Holds if both leave less than three quarters of the error, and both lose less on text than
+    plain rounding does. Holds here if both have a smaller error. Otherwise it fails here.
     """
     if (
         max(f.loftq.mean, f.pissa.mean) < 0.75

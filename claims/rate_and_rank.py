@@ -14,7 +14,13 @@ def measure(lab):
     text = [lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in RANKS]
     fixed, scaled = (
         [
-            lab.sweep(f"digits, r = {r}, alpha = {alpha(r)}", Digits(), kind="lora", rank=r, alpha=alpha(r))
+            lab.sweep(
+                f"digits, r = {r}, alpha = {alpha(r)}",
+                Digits(),
+                kind="lora",
+                rank=r,
+                alpha=alpha(r),
+            )
             for r in RANKS
         ]
         for alpha in (lambda r: 32, lambda r: 2 * r)
@@ -36,8 +42,8 @@ def spread(sweeps):
 
 
 def rule(f):
-    """Holds if on text the best rates of ranks 1 to 64 lie within a factor of 4, and rank 4's rate costs no
-    rank more than 0.05 nats. Holds here if only the second is so. Otherwise it fails here.
+    """Holds if on text the best rates of ranks 1 to 64 lie within a factor of 4, and rank 4's rate
+    costs no rank more than 0.05 nats. Holds here if only the second is so. Otherwise it fails here.
     """
     if f.lost.high > 0.05:
         return FAILS

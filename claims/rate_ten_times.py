@@ -20,8 +20,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if the ratio is between 5 and 20 on all three beds. Holds here if that is so on the language
-    model. Otherwise it fails here.
+    """Holds if the ratio is between 5 and 20 on all three beds. Holds here if that is so on the
+    language model. Otherwise it fails here.
     """
     inside = [figure.low > 5 and figure.high < 20 for figure in (f.language, f.digits, f.linear)]
     return HOLDS if all(inside) else HERE_ONLY if inside[0] else FAILS

@@ -28,15 +28,18 @@ def steepness(kind, seed):
     x, y = rng.normal(size=(64, 512)), rng.normal(size=(64, 512))
     norms = []
     for rank in (4, 512):
-        model = lnp.inject(lnp.Linear(np.zeros((512, 512))), rank=rank, alpha=16, variant=kind, rng=seed)
+        model = lnp.inject(
+            lnp.Linear(np.zeros((512, 512))), rank=rank, alpha=16, variant=kind, rng=seed
+        )
         lnp.mean_squared_error(model(x), y).backward()
         norms.append(np.linalg.norm(model.B.grad @ lnp.value(model.A)) * model.scale)
     return norms[1] / norms[0]
 
 
 def rule(f):
-    """Holds if rsLoRA's loss at rank 64 is 2 % or more below LoRA's at their own best rates. An artefact of the
-    rate if only at the rate that is best for LoRA at rank 4. Holds here if below, by less. Otherwise it fails here.
+    """Holds if rsLoRA's loss at rank 64 is 2 % or more below LoRA's at their own best rates. An
+    artefact of the rate if only at the rate that is best for LoRA at rank 4. Holds here if below,
+    by less. Otherwise it fails here.
     """
     return better(f.fixed, f.tuned)
 

@@ -24,7 +24,9 @@ def measure(lab):
 
 
 def drift(hook, seed):
-    """How far B A is after 20 steps if B and A start as B M and M^-1 A, as a share of its length."""
+    """How far B A is after 20 steps if B and A start as B M and M^-1 A, as a share of its
+    length.
+    """
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(256, 12))
     y = x @ rng.normal(size=(12, 12)).T
@@ -32,7 +34,9 @@ def drift(hook, seed):
     B, A = rng.normal(size=(12, 3)) / 2, rng.normal(size=(3, 12)) / 2
     ends = []
     for left, right in ((B, A), (B @ M, np.linalg.inv(M) @ A)):
-        layer = lnp.LoRALinear(lnp.Linear(np.zeros((12, 12))), lnp.Tensor(right), lnp.Tensor(left), alpha=3.0)
+        layer = lnp.LoRALinear(
+            lnp.Linear(np.zeros((12, 12))), lnp.Tensor(right), lnp.Tensor(left), alpha=3.0
+        )
         act = HOOKS[hook] if hook else lambda layer: None
         fitted = lnp.fit(
             layer,
@@ -48,9 +52,9 @@ def drift(hook, seed):
 
 
 def rule(f):
-    """Holds if the trajectory of B A does not depend on how it is split (below 0.01), the loss is lower at own
-    rates, and a rate 6 times too low costs gradient descent more than twice as much. Holds here if only the
-    first is so. Otherwise it fails here.
+    """Holds if the trajectory of B A does not depend on how it is split (below 0.01), the loss is
+    lower at own rates, and a rate 6 times too low costs gradient descent more than twice as much.
+    Holds here if only the first is so. Otherwise it fails here.
     """
     if f.drift.high > 0.01:
         return FAILS

@@ -17,10 +17,12 @@ def measure(lab):
             sweep.bed.train(sweep.best, seed + i, **sweep.way)[0] for i, sweep in enumerate(sweeps)
         )
         phi = [
-            lnp.linalg.similarity_grid(A, A64) for A, A64 in zip(factors(small), factors(large), strict=True)
+            lnp.linalg.similarity_grid(A, A64)
+            for A, A64 in zip(factors(small), factors(large), strict=True)
         ]
         first.append(np.mean([grid[0, 0] for grid in phi]))
-        # phi(4, 4) times 4 counts what four directions share; without the first pair, three are left
+        # phi(4, 4) times 4 counts what four directions share; without the first pair, three are
+        # left
         rest.append(np.mean([(4 * grid[3, 3] - grid[0, 0]) / 3 for grid in phi]))
     return {"first": first, "rest": rest}
 
@@ -32,9 +34,9 @@ def factors(model):
 
 
 def rule(f):
-    """Holds if the top directions of A at ranks 4 and 64 share more than 0.5 of each other and the next three
-    less. Holds here if the first share more than ten times what random ones do (1 / 128), and more than the
-    next three. Otherwise it fails here.
+    """Holds if the top directions of A at ranks 4 and 64 share more than 0.5 of each other and the
+    next three less. Holds here if the first share more than ten times what random ones do (1 /
+    128), and more than the next three. Otherwise it fails here.
     """
     if f.first.low > 0.5 > f.rest.high:
         return HOLDS

@@ -1,7 +1,8 @@
-"""Suites of merging: adapters of one base for several tasks, and what is left of each task in the merged model.
+"""Suites of merging: adapters of one base for several tasks, and what is left of each task in the
+merged model.
 
-What is reported is relative to each task's own adapter: 1 is as good as that. The scale of a merged update is
-chosen on validation data, for each way; the test data choose nothing.
+What is reported is relative to each task's own adapter: 1 is as good as that. The scale of a merged
+update is chosen on validation data, for each way; the test data choose nothing.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ def factors(tuned: Any) -> dict[str, Pair]:
 class Digits:
     """Six adapters on a network 64-96-96-10 that reads upright digits: its two hidden maps, rank 4.
 
-    ``kind``: "mild" (shifts, strokes, brightness), "hard" (turned, mirrored, inverted, scrambled), "heads" (three
-    pairs of digits, each with a head of its own, the first two of which turned), or "dial", where ``conflict`` from
-    0 (all tasks are one) to 1 (unrelated rotations of the pixels) is the angle between the tasks.
+    ``kind``: "mild" (shifts, strokes, brightness), "hard" (turned, mirrored, inverted, scrambled),
+    "heads" (three pairs of digits, each with a head of its own, the first two of which turned), or
+    "dial", where ``conflict`` from 0 (all tasks are one) to 1 (unrelated rotations of the pixels)
+    is the angle between the tasks.
     """
 
     kind: str = "mild"
@@ -84,7 +86,9 @@ class Digits:
             base, own = network, np.arange(len(labels))
             if self.kind == "heads":
                 own = np.flatnonzero(labels // 2 == i)
-                head = lnp.Linear(rng.normal(size=(2, 96)).astype(np.float32) / 10, np.zeros(2, np.float32))
+                head = lnp.Linear(
+                    rng.normal(size=(2, 96)).astype(np.float32) / 10, np.zeros(2, np.float32)
+                )
                 base = lnp.Sequential([*network.layers[:-1], head])
             x = flat(change(images))
             data = {part: (x[rows], labels[rows] % 2 if self.kind == "heads" else labels[rows])
@@ -108,7 +112,9 @@ class Digits:
         return {"loss": float(lnp.cross_entropy(logits, data[1])), "right": right}
 
     def grams(self, task: Task, rows: int = 200) -> dict[str, Array]:
-        """``X.T @ X`` of what each adapted layer of the base is given for some inputs of the task."""
+        """``X.T @ X`` of what each adapted layer of the base is given for some inputs of the
+        task.
+        """
         x, found = task.parts["training"][0][:rows], {}
         for i, layer in enumerate(task.base.layers):
             found[f"layers.{i}"] = x.T @ x
@@ -117,7 +123,12 @@ class Digits:
 
 
 def fit(
-    model: Any, data: tuple[Array, Array], steps: int, batch: int, lr: float, rng: np.random.Generator
+    model: Any,
+    data: tuple[Array, Array],
+    steps: int,
+    batch: int,
+    lr: float,
+    rng: np.random.Generator,
 ) -> Any:
     """Adam, the rate falling as half a cosine."""
     return lnp.fit(
@@ -128,7 +139,9 @@ def fit(
 
 @functools.cache
 def reader(seed: int) -> tuple[Any, Array, Array, dict[str, Array]]:
-    """The network that has learnt upright digits, the images, their digits, and three parts of the places."""
+    """The network that has learnt upright digits, the images, their digits, and three parts of the
+    places.
+    """
     images, labels = lnp.datasets.digits()
     rng = np.random.default_rng([seed, 2])
     parts = np.split(rng.permutation(len(images)), [1000, 1300])
@@ -136,7 +149,12 @@ def reader(seed: int) -> tuple[Any, Array, Array, dict[str, Array]]:
     relu = lnp.Activation(lnp.nn.relu)
     network = lnp.Sequential([layer(96, 64), relu, layer(96, 96), relu, layer(10, 96)])
     base = fit(network, (flat(images)[parts[0]], labels[parts[0]]), 400, 128, 3e-3, rng)
-    return lnp.freeze(base), images, labels, dict(zip(("training", "validation", "test"), parts, strict=True))
+    return (
+        lnp.freeze(base),
+        images,
+        labels,
+        dict(zip(("training", "validation", "test"), parts, strict=True)),
+    )
 
 
 def flat(images: Array) -> Array:
@@ -158,7 +176,10 @@ def changes(kind: str, seed: int, conflict: float) -> dict[str, Callable[[Array]
             "veiled": lambda x: x + veil,
         }
     if kind == "dial":
-        return {f"turned {i}": functools.partial(rotated, Q) for i, Q in enumerate(rotations(rng, conflict))}
+        return {
+            f"turned {i}": functools.partial(rotated, Q)
+            for i, Q in enumerate(rotations(rng, conflict))
+        }
     order = rng.permutation(64)
     hard: dict[str, Callable[[Array], Array]] = {
         "turned": lambda x: np.rot90(x, 1, (1, 2)),
@@ -180,7 +201,9 @@ def rotated(Q: Array, images: Array) -> Array:
 
 
 def rotations(rng: np.random.Generator, conflict: float, tasks: int = 6) -> list[Array]:
-    """``expm(S0 + conflict (S_i - S0))``: six rotations of the 64 pixels, equal at 0 and unrelated at 1."""
+    """``expm(S0 + conflict (S_i - S0))``: six rotations of the 64 pixels, equal at 0 and unrelated
+    at 1.
+    """
     skews = [M - M.T for M in rng.normal(size=(tasks, 64, 64)) / 8]
     turned = []
     for S in skews:
@@ -209,7 +232,11 @@ class Styles:
         for i, (name, text) in enumerate(texts().items()):
             rng = np.random.default_rng([seed, 5, i])
             rows = language.windows(beds.shipped().vocabulary.encode(text), self.context)
-            held = rng.choice(len(rows) // 5, 2 * self.held, replace=False) + len(rows) - len(rows) // 5
+            held = (
+                rng.choice(len(rows) // 5, 2 * self.held, replace=False)
+                + len(rows)
+                - len(rows) // 5
+            )
             parts = {"training": rows[: len(rows) - len(rows) // 5],
                      "validation": rows[held[: self.held]], "test": rows[held[self.held :]]}  # fmt: skip
             found[name] = self.train(parts, rng)
@@ -230,7 +257,9 @@ class Styles:
         return {"loss": float(language.token_loss(model, data))}
 
     def grams(self, task: Task, rows: int = 16) -> dict[str, Array]:
-        """The mean of ``x x^T`` over what each adapted layer of the base is given for some rows of the task's text."""
+        """The mean of ``x x^T`` over what each adapted layer of the base is given for some rows of
+        the task's text.
+        """
         text = beds.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
         found = language.grams(beds.shipped(), text, context=self.context)
         return {path: found[path] for path in task.pairs}
@@ -241,7 +270,8 @@ def texts() -> dict[str, str]:
     """40,000 characters of each style."""
     found = {name: language.read_text(name)[:40_000] for name in ("genesis", "devils-dictionary")}
     found |= {
-        name: (DATA / f"{name}.txt").read_text(encoding="ascii") for name in ("psalms", "elements", "jargon")
+        name: (DATA / f"{name}.txt").read_text(encoding="ascii")
+        for name in ("psalms", "elements", "jargon")
     }
     pixels = (lnp.datasets.digits()[0][:300].reshape(-1, 8) * 16).astype(int)
     return found | {"numbers": "\n".join(" ".join(map(str, row)) for row in pixels)}
@@ -251,7 +281,13 @@ def texts() -> dict[str, str]:
 
 
 def merged(
-    tasks: Mapping[str, Task], way: str, seed: int, *, grams: Any = None, weights: Any = None, **options: Any
+    tasks: Mapping[str, Task],
+    way: str,
+    seed: int,
+    *,
+    grams: Any = None,
+    weights: Any = None,
+    **options: Any,
 ) -> dict[str, Array]:
     """The updates of all tasks in one, by a row of `lora_np.lora.WAYS`."""
     found = {}
@@ -288,7 +324,12 @@ def best_weights(
     weights = dict.fromkeys(tasks, start)
     for name in [*tasks, *tasks]:
         result = lambda weight, name=name: mean(
-            scores(suite, tasks, "validation", merged(tasks, "sum", seed, weights={**weights, name: weight})),
+            scores(
+                suite,
+                tasks,
+                "validation",
+                merged(tasks, "sum", seed, weights={**weights, name: weight}),
+            ),
             measure,
         )
         weights[name] = climbed(result, measure, weights[name])
@@ -297,7 +338,9 @@ def best_weights(
 
 def equal_norms(tasks: Mapping[str, Task]) -> dict[str, float]:
     """Weights that make all updates as large as they are on average."""
-    sizes = {name: sum(np.sum(D**2) for D in task.own().values()) ** 0.5 for name, task in tasks.items()}
+    sizes = {
+        name: sum(np.sum(D**2) for D in task.own().values()) ** 0.5 for name, task in tasks.items()
+    }
     return {name: float(np.mean([*sizes.values()]) / size) for name, size in sizes.items()}
 
 
@@ -319,7 +362,10 @@ def climbed(result: Callable[[float], float], measure: str, start: float) -> flo
 
 def adapter(task: Task) -> adapters.Adapter:
     """A task's LoRA as `lora_np.adapters` knows it."""
-    modules = {path: adapters.AdapterModule.of(A=A, B=B, alpha=len(A)) for path, (B, A) in task.pairs.items()}
+    modules = {
+        path: adapters.AdapterModule.of(A=A, B=B, alpha=len(A))
+        for path, (B, A) in task.pairs.items()
+    }
     return adapters.Adapter(modules)
 
 
@@ -328,8 +374,9 @@ def guesses(
 ) -> dict[str, dict[str, float]]:
     """Guesses of what each pair will lose, by "a, b".
 
-    "overlap" and "cosine" are those of `lora_np.adapters.overlap`; "moved" needs inputs: how far the other's update
-    moves the outputs on a task's own inputs, as a share of what its own update does.
+    "overlap" and "cosine" are those of `lora_np.adapters.overlap`; "moved" needs inputs: how far
+    the other's update moves the outputs on a task's own inputs, as a share of what its own update
+    does.
     """
     rows = adapters.overlap([adapter(task) for task in tasks.values()]).rows
     pairs, found = itertools.combinations(tasks, 2), {}
@@ -341,7 +388,11 @@ def guesses(
                 for name in (other, mine)
             )
             moved.append((theirs / ours) ** 0.5)
-        found[f"{a}, {b}"] = {"overlap": row.overlap, "cosine": row.cosine, "moved": float(np.mean(moved))}
+        found[f"{a}, {b}"] = {
+            "overlap": row.overlap,
+            "cosine": row.cosine,
+            "moved": float(np.mean(moved)),
+        }
     return found
 
 
@@ -352,13 +403,18 @@ def pair_losses(suite: Any, tasks: Mapping[str, Task]) -> dict[str, dict[str, fl
     """
     nothing = merged(tasks, "sum", 0, weights=dict.fromkeys(tasks, 0.0))
     of = lambda some, updates=None: np.array(scores(suite, some, "test", updates)["loss"])
-    own, base = (dict(zip(tasks, losses, strict=True)) for losses in (of(tasks), of(tasks, nothing)))
+    own, base = (
+        dict(zip(tasks, losses, strict=True)) for losses in (of(tasks), of(tasks, nothing))
+    )
     found = {}
     for pair in itertools.combinations(tasks, 2):
         two = {name: tasks[name] for name in pair}
         more = of(two, merged(two, "sum", 0)) - [own[name] for name in pair]
         gained = np.array([base[name] - own[name] for name in pair])
-        found[", ".join(pair)] = {"lost": float(np.mean(more)), "share": float(np.mean(more / gained))}
+        found[", ".join(pair)] = {
+            "lost": float(np.mean(more)),
+            "share": float(np.mean(more / gained)),
+        }
     return found
 
 
@@ -372,9 +428,11 @@ CLAIMED = ("sum", "linear", "ties_svd", "dare_linear_svd", "knots", "tsv", "regm
 
 @dataclass(frozen=True)
 class Merging:
-    """The rate trains six adapters of a suite of digits; then every way merges them, its scale tuned.
+    """The rate trains six adapters of a suite of digits; then every way merges them, its scale
+    tuned.
 
-    The loss is that of the single adapters. Beside it, for each way the share of what they read right that is left.
+    The loss is that of the single adapters. Beside it, for each way the share of what they read
+    right that is left.
     """
 
     kind: str
@@ -388,7 +446,10 @@ class Merging:
         tasks = suite.tasks(seed)
         grams = {name: suite.grams(task) for name, task in tasks.items()}
         own = scores(suite, tasks, "test")
-        found = {"validation": mean(scores(suite, tasks, "validation"), "loss"), "test": mean(own, "loss")}
+        found = {
+            "validation": mean(scores(suite, tasks, "validation"), "loss"),
+            "test": mean(own, "loss"),
+        }
         updates = {way: merged(tasks, way, seed, grams=grams) for way in CLAIMED}
         left = lambda D, scale: float(
             np.mean(np.divide(scores(suite, tasks, "test", D, scale)["right"], own["right"]))

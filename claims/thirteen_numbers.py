@@ -19,8 +19,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if 28 numbers bring nine tenths of the gain of rank 64. Needs scale if they bring less, and 7,168
-    numbers bring more. Otherwise it fails here.
+    """Holds if 28 numbers bring nine tenths of the gain of rank 64. Needs scale if they bring less,
+    and 7,168 numbers bring more. Otherwise it fails here.
     """
     if f.n28.low > 0.9:
         return HOLDS

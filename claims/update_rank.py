@@ -8,13 +8,16 @@ from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
 
 def measure(lab):
     full = lab.sweep("full", LANGUAGE, start=-1, **FULL).values("rank 90")
-    found = {r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)).values("rank 90") for r in (16, 64)}
+    found = {
+        r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)).values("rank 90")
+        for r in (16, 64)
+    }
     return {"full": full, "r16": found[16], "r64": found[64], "ratio": full / found[16]}
 
 
 def rule(f):
-    """Holds if the full update needs 10 times as many directions as LoRA of rank 16, or more, for 90 % of
-    its energy. Holds here if it needs more than twice as many. Otherwise it fails here.
+    """Holds if the full update needs 10 times as many directions as LoRA of rank 16, or more, for
+    90 % of its energy. Holds here if it needs more than twice as many. Otherwise it fails here.
     """
     return HOLDS if f.ratio.low > 10 else HERE_ONLY if f.ratio.low > 2 else FAILS
 

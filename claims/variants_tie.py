@@ -33,8 +33,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if at own rates all eight read digits right within 2 % of one another, and at one rate they are
-    further apart. Holds here if within 4 %. Otherwise it fails here.
+    """Holds if at own rates all eight read digits right within 2 % of one another, and at one rate
+    they are further apart. Holds here if within 4 %. Otherwise it fails here.
     """
     if f.tuned.high < 0.02 and f.fixed.low > f.tuned.high:
         return HOLDS

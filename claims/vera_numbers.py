@@ -19,8 +19,8 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if VeRA's loss is within 10 % of that of LoRA at rank 8, with an eighth of the numbers. Holds here
-    if it is at least lower than LoRA's at equal numbers. Otherwise it fails here.
+    """Holds if VeRA's loss is within 10 % of that of LoRA at rank 8, with an eighth of the numbers.
+    Holds here if it is at least lower than LoRA's at equal numbers. Otherwise it fails here.
     """
     if f.large.low > -0.1 and f.times.mean > 7:
         return HOLDS

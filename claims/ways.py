@@ -1,4 +1,6 @@
-"""Ways to train: rows of `lora_np.lora.VARIANTS`, the full update, and some that papers compare with them."""
+"""Ways to train: rows of `lora_np.lora.VARIANTS`, the full update, and some that papers compare
+with them.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,16 @@ GRADIENT_STARTS = ("lora-ga", "lora-one")
 def start(
     base: Any, rng: np.random.Generator, loss: Any, *, kind: str = "lora", rank: int = 8, **way: Any
 ) -> Any:
-    """The model that a way trains. ``loss`` of a model gives the first gradient, where a way starts from it."""
+    """The model that a way trains. ``loss`` of a model gives the first gradient, where a way starts
+    from it.
+    """
     targets = way.get("targets", "all-linear")
     if kind == "full":
-        chosen = {path for path, _ in lnp.nn.walk(base)} if targets == "all" else linear_paths(base, targets)
+        chosen = (
+            {path for path, _ in lnp.nn.walk(base)}
+            if targets == "all"
+            else linear_paths(base, targets)
+        )
         thaw = lambda path, W: (
             lnp.Tensor(W.copy()) if path.rpartition(".")[0] in chosen or targets == "all" else W
         )
@@ -39,7 +47,9 @@ def linear_paths(base: Any, targets: Any) -> set[str]:
     return {path for path, node in lnp.nn.walk(adapted) if isinstance(node, LoRALinear)}
 
 
-def optimizer(lr: Any, *, kind: str = "lora", ratio: float = 16.0, adam: bool = True, **_: Any) -> Any:
+def optimizer(
+    lr: Any, *, kind: str = "lora", ratio: float = 16.0, adam: bool = True, **_: Any
+) -> Any:
     """Adam, for a row of the table as that row wants it; or plain gradient descent."""
     rule = lnp.Adam(lr=lr) if adam else lnp.SGD(lr=lr)
     return lora_plus(rule, ratio=ratio) if kind == "lora+" else rule
@@ -49,8 +59,14 @@ def first_gradients(base: Any, loss: Any) -> dict[str, Array]:
     """The gradient of the loss with respect to each W, by the path of its layer."""
     thawed = lnp.replace(base, np.ndarray, lambda path, W: lnp.Tensor(W))
     loss(thawed).backward()
-    found = ((path, leaf.grad) for path, leaf in lnp.trainable(thawed) if path.split(" = ")[0].endswith("W"))
-    return {path.split(" = ")[0].rpartition(".")[0]: grad for path, grad in found if grad is not None}
+    found = (
+        (path, leaf.grad)
+        for path, leaf in lnp.trainable(thawed)
+        if path.split(" = ")[0].endswith("W")
+    )
+    return {
+        path.split(" = ")[0].rpartition(".")[0]: grad for path, grad in found if grad is not None
+    }
 
 
 def zero_a(layer: LoRALinear, rng: np.random.Generator) -> LoRALinear:
@@ -76,14 +92,18 @@ def galore(layer: LoRALinear, rng: np.random.Generator) -> LoRALinear:
 def vera(layer: LoRALinear, rng: np.random.Generator) -> VeRA:
     """A and B are drawn and stay; two vectors are trained."""
     r, d = layer.A.shape[0], layer.base.d_out
-    A, B = (lnp.lora.kaiming(rng, *shape).astype(layer.A.dtype) for shape in (layer.A.shape, (d, r)))
+    A, B = (
+        lnp.lora.kaiming(rng, *shape).astype(layer.A.dtype) for shape in (layer.A.shape, (d, r))
+    )
     inner = np.full(r, 0.1, A.dtype)  # the paper's start
     return VeRA(layer.base, A, B, lnp.Tensor(inner), lnp.Tensor(np.zeros(d, A.dtype)))
 
 
 @dataclass(frozen=True, eq=False)
 class VeRA:
-    """``h = W0 x + diag(outer) B diag(inner) A x``, with the two vectors trained (arXiv 2310.11454)."""
+    """``h = W0 x + diag(outer) B diag(inner) A x``, with the two vectors trained (arXiv
+    2310.11454).
+    """
 
     base: Any
     A: Array  # (r, k)
@@ -122,9 +142,11 @@ OTHERS = {"zero-a": zero_a, "a-only": a_only, "galore": galore, "vera": vera, "s
 
 
 def projected(step: int, model: Any, every: int, gradients: Any) -> None:
-    """GaLore, for ``watch=``: every so often, W0 takes up B A and B becomes the gradient's top left vectors.
+    """GaLore, for ``watch=``: every so often, W0 takes up B A and B becomes the gradient's top left
+    vectors.
 
-    Adam moves ``B^T G``, of r rows, and B brings the move back: a LoRA whose B is chosen by the gradient.
+    Adam moves ``B^T G``, of r rows, and B brings the move back: a LoRA whose B is chosen by the
+    gradient.
     """
     if step % every:
         return

@@ -16,14 +16,18 @@ def measure(lab):
 
 
 def rule(f):
-    """Holds if B at zero has a lower loss and a larger best rate on both beds. Holds here if a lower loss on
-    both, or both on one. Otherwise it fails here.
+    """Holds if B at zero has a lower loss and a larger best rate on both beds. Holds here if a
+    lower loss on both, or both on one. Otherwise it fails here.
     """
     lower = [f.digits.low > 0, f.wide.low > 0]
     larger = [f.digits_rate.low > 1, f.wide_rate.low > 1]
     if all(lower + larger):
         return HOLDS
-    return HERE_ONLY if all(lower) or any(a and b for a, b in zip(lower, larger, strict=True)) else FAILS
+    return (
+        HERE_ONLY
+        if all(lower) or any(a and b for a, b in zip(lower, larger, strict=True))
+        else FAILS
+    )
 
 
 CLAIM = Claim(

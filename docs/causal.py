@@ -1,8 +1,9 @@
 """How every causal language model of transformers is counted, as a page: ``python -m docs.causal``.
 
-Builds a model of each type on the meta device, with the defaults of its config, and holds the count against
-it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what headers do not say about
-the types that no file describes. Needs the extra ``peers``; takes some minutes.
+Builds a model of each type on the meta device, with the defaults of its config, and holds the count
+against it and against PEFT. Writes ``docs/causal.md``, and ``models/data/_kinds.json``: what
+headers do not say about the types that no file describes. Needs the extra ``peers``; takes some
+minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _INDEXER = {
 }
 # what a config needs to be built at all, where its own defaults do not do
 _FIELDS: dict[str, dict[str, Any]] = {
-    "aya_vision": {"vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}},
+    "aya_vision": {
+        "vision_config": {"model_type": "siglip_vision_model", "num_attention_heads": 16}
+    },
     "chameleon": {"vocabulary_map": {"<image>": 5, "IMGIMGA": 6}},
     "cohere_compass": {"text_config": {"num_hidden_layers": _LAYERS, "rope_parameters": _ROPE}},
     "cohere_compass_text": {"rope_parameters": _ROPE},
@@ -81,12 +84,16 @@ EXACT, HEADERS, REFUSED, UNCHECKED = "exact", "from headers", "refused", "not ch
 
 
 def types() -> dict[str, str]:
-    """The model types that `AutoModelForCausalLM` knows, and then those that see; each with that class."""
+    """The model types that `AutoModelForCausalLM` knows, and then those that see; each with that
+    class.
+    """
     from transformers.models.auto import modeling_auto as auto
 
     seeing = dict.fromkeys(sorted(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES), _SEEING)
     return dict.fromkeys(sorted(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), _CAUSAL) | {
-        kind: name for kind, name in seeing.items() if kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        kind: name
+        for kind, name in seeing.items()
+        if kind not in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     }
 
 
@@ -110,7 +117,9 @@ def build(kind: str) -> Any:
 
 
 def kinds_of(model: Any) -> dict[str, str]:
-    """The kinds of modules that the shapes of their weights do not tell, by the ends of their names."""
+    """The kinds of modules that the shapes of their weights do not tell, by the ends of their
+    names.
+    """
     from lora_np.accounting import model_spec
     from lora_np.models.checkpoint import guess, starred
 
@@ -142,7 +151,9 @@ def kinds_of(model: Any) -> dict[str, str]:
 
 
 def save_headers(model: Any, folder: Path) -> None:
-    """A checkpoint as `save_pretrained` would write it, all of whose numbers are a hole in the file."""
+    """A checkpoint as `save_pretrained` would write it, all of whose numbers are a hole in the
+    file.
+    """
     from transformers.core_model_loading import revert_weight_conversion
 
     seen: set[int] = set()
@@ -207,19 +218,26 @@ def differences(model: Any, spec: Any) -> str:
         found = str(error)
     try:
         config = peft.LoraConfig(r=4, target_modules="all-linear")
-        theirs: Any = peft.get_peft_model(copy.deepcopy(model), config).get_nb_trainable_parameters()
+        theirs: Any = peft.get_peft_model(
+            copy.deepcopy(model), config
+        ).get_nb_trainable_parameters()
     except (ValueError, NotImplementedError) as error:
         return "" if isinstance(found, str) else f"PEFT refuses: {error}"
     return "" if found == theirs else f"{found} is not PEFT's {theirs}"
 
 
 def row(kind: str, model: Any) -> tuple[str, str]:
-    """How a type is counted, and a remark. A refusal that the package already has is determined again."""
+    """How a type is counted, and a remark. A refusal that the package already has is determined
+    again.
+    """
     from lora_np.models.checkpoint import MEMORY, kinds_by_type
 
     if isinstance(model, Exception):
         why = " ".join(str(model).replace("|", "/").split())
-        return UNCHECKED, f"transformers builds none from the defaults: {why.partition('. ')[0][:150]}"
+        return (
+            UNCHECKED,
+            f"transformers builds none from the defaults: {why.partition('. ')[0][:150]}",
+        )
     table = kinds_by_type()
     said = table.get(kind)
     with warnings.catch_warnings():
@@ -249,16 +267,25 @@ def page(rows: dict[str, tuple[str, str]]) -> str:
         "",
         f"How `lora-np count` counts a model of each type that transformers {version} has:",
         "",
-        "- *exact*: its `config.json` is enough. Total, names and shapes of all linear maps, and PEFT's "
-        "count for `all-linear` agree.",
-        "- *from headers*: the directory of a checkpoint is needed. The same agrees for a checkpoint of a "
-        "usual model, and the report says what was assumed.",
+        (
+            "- *exact*: its `config.json` is enough. Total, names and shapes of all linear maps,"
+            " and PEFT's count for `all-linear` agree."
+        ),
+        (
+            "- *from headers*: the directory of a checkpoint is needed. The same agrees for a"
+            " checkpoint of a usual model, and the report says what was assumed."
+        ),
         "- *refused*: with the reason.",
-        "- *not checked*: counted from headers by the rules for unknown types; nothing was compared.",
+        (
+            "- *not checked*: counted from headers by the rules for unknown types; nothing was"
+            " compared."
+        ),
         "",
-        "A model in memory, on the meta device too, is counted exactly whatever its type. The tables are "
-        "made by `python -m docs.causal` with the defaults of each type's config, and a test fails when they "
-        "no longer hold.",
+        (
+            "A model in memory, on the meta device too, is counted exactly whatever its type. The"
+            " tables are made by `python -m docs.causal` with the defaults of each type's config,"
+            " and a test fails when they no longer hold."
+        ),
     ]
     for auto, title in ((_CAUSAL, "Causal language models"), (_SEEING, "Vision-language models")):
         mine = {kind: found for kind, found in rows.items() if types()[kind] == auto}
@@ -280,7 +307,9 @@ def page(rows: dict[str, tuple[str, str]]) -> str:
 def written() -> dict[str, tuple[str, str]]:
     """The rows of the page as it is."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")
+    ]
     return {kind.strip("`"): (found, why) for kind, found, why in cells}
 
 
@@ -306,7 +335,9 @@ def main() -> None:
     for kind, (found, why) in rows.items():
         if found == REFUSED and kind in table:  # the package refuses it as well
             table[kind] = why
-    lines = ",\n".join(f"{json.dumps(kind)}: {json.dumps(kinds)}" for kind, kinds in sorted(table.items()))
+    lines = ",\n".join(
+        f"{json.dumps(kind)}: {json.dumps(kinds)}" for kind, kinds in sorted(table.items())
+    )
     KINDS.write_text(f"{{{lines}}}\n", encoding="utf-8")
     PAGE.write_text(page(rows), encoding="utf-8")
 

@@ -1,4 +1,6 @@
-"""Write version and addresses into CITATION.cff, how to install into README.md: python docs/citation.py"""
+"""Write version and addresses into CITATION.cff, how to install into README.md: python
+docs/citation.py
+"""
 
 import re
 import sys
@@ -31,7 +33,9 @@ def readme(text: str, package: str, site: str) -> str:
 
 if __name__ == "__main__":
     path = ROOT / "CITATION.cff"
-    path.write_text(written(path.read_text(encoding="utf-8"), __version__, *publication()), encoding="utf-8")
+    path.write_text(
+        written(path.read_text(encoding="utf-8"), __version__, *publication()), encoding="utf-8"
+    )
     path = ROOT / "README.md"
     text = readme(path.read_text(encoding="utf-8"), package(), publication()[1])
     path.write_text(text, encoding="utf-8")

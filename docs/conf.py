@@ -48,10 +48,19 @@ extensions = [
     "accessible",
     "formulas",
 ]
-exclude_patterns = ["_build", "_ext", "browser", "explorer", "lite", "moved", "**/.ipynb_checkpoints"]
+exclude_patterns = [
+    "_build",
+    "_ext",
+    "browser",
+    "explorer",
+    "lite",
+    "moved",
+    "**/.ipynb_checkpoints",
+]
 nitpicky = True
 default_role = "name"
-# Types in docstrings are words for people ("mapping of str to int"): links are checked for full names.
+# Types in docstrings are words for people ("mapping of str to int"): links are checked for full
+# names.
 nitpick_ignore_regex = [("py:class", r"(?!lora_np\.|numpy\.|matplotlib\.).*")]
 highlight_language = "python3"
 
@@ -105,7 +114,8 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#56b4e9", "color-brand-content": "#7cc4ee"},
 }
 
-# What needs to know where the site is, and is left out until [tool.publication] in pyproject.toml says it.
+# What needs to know where the site is, and is left out until [tool.publication] in pyproject.toml
+# says it.
 repository, site = publication()
 here = os.environ.get("SITE_VERSION", "")  # from versions.py: "latest", or a release
 prefix = f"{here}/" if here else ""

@@ -1,11 +1,11 @@
 """The diagram of the packages, drawn from what the code imports: python docs/diagram.py
 
-An arrow leads from a package to one that it imports; arrows that follow from others are left out. A test
-compares the picture with the code, and the code with the layers.
+An arrow leads from a package to one that it imports; arrows that follow from others are left out. A
+test compares the picture with the code, and the code with the layers.
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -32,11 +32,19 @@ LAYERS = (
 # Every package may import the modules of the lowest layer, so no arrow shows it.
 FOUNDATION = LAYERS[0]
 WIDTH, STEP, BOX = 800, 66, (104, 34)
-INK, QUIET, LINE, EDGE, FILL, PAPER = "#1b1b1b", "#595959", "#b5b5b5", "#0072b2", "#eaf3f9", "#ffffff"
+INK, QUIET, LINE, EDGE, FILL, PAPER = (
+    "#1b1b1b",
+    "#595959",
+    "#b5b5b5",
+    "#0072b2",
+    "#eaf3f9",
+    "#ffffff",
+)
 TITLE = "The packages of lora_np in layers; arrows lead to what a package imports, always downwards"
 # The middle of each box, in hundredths of the width.
 PLACES = {
-    "cli": 70, "course": 52, "grading": 84, "exercises": 9, "language": 22, "adapters": 54, "training": 39,
+    "cli": 70, "course": 52, "grading": 84, "exercises": 9, "language": 22, "adapters": 54,
+    "training": 39,
     "accounting": 75, "lora": 39, "nn": 39, "models": 60, "hub": 52, "quantise": 52,
     "autograd": 14, "linalg": 42, "datasets": 68, "plots": 90,
 }  # fmt: skip
@@ -66,7 +74,9 @@ def parsed(path: Path) -> ast.Module:
 
 
 def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
-    """What a file imports from ``lora_np``, anywhere in it: pairs of a module and a name (or None)."""
+    """What a file imports from ``lora_np``, anywhere in it: pairs of a module and a name (or
+    None).
+    """
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -79,7 +89,9 @@ def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
 
 @cache
 def file_graph() -> dict[str, set[str]]:
-    """For each module, the modules that it imports: at the top, in functions and for type checkers alike."""
+    """For each module, the modules that it imports: at the top, in functions and for type checkers
+    alike.
+    """
     modules = {module_name(path): path for path in sources()}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
@@ -92,7 +104,9 @@ def file_graph() -> dict[str, set[str]]:
 
 
 def package_graph() -> dict[str, set[str]]:
-    """For each package (and each module of the lowest layer), what it imports; the front door is left out."""
+    """For each package (and each module of the lowest layer), what it imports; the front door is
+    left out.
+    """
     graph: dict[str, set[str]] = {}
     for module, imported in file_graph().items():
         if module not in ("lora_np", "lora_np.__main__"):
@@ -138,27 +152,39 @@ def arrows(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
 
 def svg(graph: dict[str, set[str]]) -> str:
     graph = {
-        package: others - set(FOUNDATION) for package, others in graph.items() if package not in FOUNDATION
+        package: others - set(FOUNDATION)
+        for package, others in graph.items()
+        if package not in FOUNDATION
     }
     height = STEP * len(LAYERS) + 8
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="15" fill="{INK}">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+            f'font-family="system-ui, sans-serif" font-size="15" fill="{INK}">'
+        ),
         f"<title>{TITLE}</title>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
-        'orient="auto">'
-        f'<path d="M0 0.5L7 4L0 7.5z" fill="{EDGE}"/></marker></defs>',
+        (
+            '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7"'
+            ' markerHeight="7" orient="auto"><path d="M0 0.5L7 4L0 7.5z"'
+            f' fill="{EDGE}"/></marker></defs>'
+        ),
         f'<rect width="{WIDTH}" height="{height}" rx="8" fill="{PAPER}"/>',
     ]
     for number in range(len(LAYERS)):
         y = top(number) + BOX[1] + (STEP - BOX[1]) / 2
         parts.append(
-            f'<line x1="16" x2="{WIDTH - 16}" y1="{y:g}" y2="{y:g}" stroke="{LINE}" stroke-width="0.5"/>'
+            f'<line x1="16" x2="{WIDTH - 16}" y1="{y:g}" y2="{y:g}" stroke="{LINE}"'
+            ' stroke-width="0.5"/>'
         )
         parts.append(f'<text x="16" y="{y - 8:g}" font-size="12" fill="{QUIET}">{number}</text>')
     parts += [arrow(*edge) for edge in arrows(graph)]
-    parts += [box(package, middle(package), BOX[0]) for package in sorted(graph, key=layer_of, reverse=True)]
-    parts.append(box(" \u00b7 ".join(f"{name}.py" for name in FOUNDATION), WIDTH / 2, WIDTH - 100, 0))
+    parts += [
+        box(package, middle(package), BOX[0])
+        for package in sorted(graph, key=layer_of, reverse=True)
+    ]
+    parts.append(
+        box(" \u00b7 ".join(f"{name}.py" for name in FOUNDATION), WIDTH / 2, WIDTH - 100, 0)
+    )
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -174,8 +200,9 @@ def middle(package: str) -> float:
 def box(label: str, x: float, width: float, layer: int | None = None) -> str:
     y = top(layer_of(label) if layer is None else layer)
     return (
-        f'<rect x="{x - width / 2:g}" y="{y:g}" width="{width:g}" height="{BOX[1]}" rx="6" fill="{FILL}" '
-        f'stroke="{EDGE}"/><text x="{x:g}" y="{y + 22:g}" text-anchor="middle">{label}</text>'
+        f'<rect x="{x - width / 2:g}" y="{y:g}" width="{width:g}" height="{BOX[1]}" rx="6"'
+        f' fill="{FILL}" stroke="{EDGE}"/><text x="{x:g}" y="{y + 22:g}"'
+        f' text-anchor="middle">{label}</text>'
     )
 
 
@@ -184,36 +211,9 @@ def arrow(package: str, other: str) -> str:
     x2, y2 = middle(other), top(layer_of(other)) - 1
     bend = (y2 - y1) / 2
     return (
-        f'<path d="M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}" fill="none" '
-        f'stroke="{EDGE}" stroke-width="1.3" opacity="0.75" marker-end="url(#tip)"/>'
+        f'<path d="M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2:g}"'
+        f' fill="none" stroke="{EDGE}" stroke-width="1.3" opacity="0.75" marker-end="url(#tip)"/>'
     )
-
-
-def lines_of_code(path: Path) -> int:
-    """Lines that hold code: neither blank, nor a comment, nor part of a docstring."""
-    import io
-    import tokenize
-
-    text = path.read_text(encoding="utf-8")
-    skipped = {
-        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-        tokenize.ENCODING, tokenize.ENDMARKER,
-    }  # fmt: skip
-    lines = {
-        line
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type not in skipped
-        for line in range(token.start[0], token.end[0] + 1)
-    }
-    return len(lines - set(docstring_lines(parsed(path))))
-
-
-def docstring_lines(tree: ast.AST) -> Iterable[int]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and ast.get_docstring(node, clean=False) is not None:
-                yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which tensors transformers renames or fuses when it loads, as data: ``python -m docs.names``.
 
-Writes ``models/data/_names.json`` from the table of the installed transformers (``conversion_mapping.py``,
-Apache License 2.0) for all language models, models with a vision part, and families that are described.
+Writes ``models/data/_names.json`` from the table of the installed transformers
+(``conversion_mapping.py``, Apache License 2.0) for all language models, models with a vision part,
+and families that are described.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).parent.parent / "lora_np" / "models" / "data" / "_names.json"
-_CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")  # that may have rules without their type
+# that may have rules without their type
+_CLASSES = ("ForConditionalGeneration", "ForCausalLM", "Model")
 
 
 def wanted() -> set[str]:
@@ -34,7 +36,9 @@ def wanted() -> set[str]:
 
 
 def rules() -> dict[str, Any]:
-    """Types by their rules, those with several parts and none, and those whose rules are left out."""
+    """Types by their rules, those with several parts and none, and those whose rules are left
+    out.
+    """
     from peft import utils
     from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
     from transformers.models.auto import modeling_auto as auto
@@ -43,7 +47,9 @@ def rules() -> dict[str, Any]:
     groups: dict[str, list[str]] = {}
     others = []
     chosen = wanted()
-    for kind in sorted({*auto.MODEL_MAPPING_NAMES, *chosen, *(key for key in table if key == key.lower())}):
+    for kind in sorted(
+        {*auto.MODEL_MAPPING_NAMES, *chosen, *(key for key in table if key == key.lower())}
+    ):
         base = auto.MODEL_MAPPING_NAMES.get(kind, "")
         stem = (base if isinstance(base, str) else base[0]).removesuffix("Model")
         keys = [kind, *(stem + end for end in _CLASSES)]
@@ -65,13 +71,18 @@ def rules() -> dict[str, Any]:
 
 
 def fused() -> list[dict[str, Any]]:
-    """Types whose experts were separate once: the names that PEFT still takes, and what they mean now."""
+    """Types whose experts were separate once: the names that PEFT still takes, and what they mean
+    now.
+    """
     from peft.utils import transformers_weight_conversion as conversion
 
     # as in _convert_peft_config_moe and what calls it
     types: dict[str, list[str]] = {}
     for kind, like in sorted(conversion._MODEL_TO_CONVERSION_PATTERN.items()):
-        if conversion.get_checkpoint_conversion_mapping(kind) and like in conversion._MOE_FUSED_TARGETS:
+        if (
+            conversion.get_checkpoint_conversion_mapping(kind)
+            and like in conversion._MOE_FUSED_TARGETS
+        ):
             types.setdefault(like, []).append(kind)
     return [
         {"types": found, "names": conversion._MOE_TARGET_MODULE_MAPPING[like]}

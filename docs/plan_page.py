@@ -1,4 +1,6 @@
-"""Run what docs/use/plan.md shows, and compare our figures with published ones: python docs/plan_page.py"""
+"""Run what docs/use/plan.md shows, and compare our figures with published ones: python
+docs/plan_page.py
+"""
 
 import contextlib
 import io
@@ -30,19 +32,22 @@ SWIFT = "[ms-swift](https://github.com/modelscope/ms-swift/blob/46922151e06cdfc1
 
 LLAMA_65B = from_config(
     {
-        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 22016, "num_hidden_layers": 80,
+        "model_type": "llama", "hidden_size": 8192, "intermediate_size": 22016,
+        "num_hidden_layers": 80,
         "num_attention_heads": 64, "vocab_size": 32000,
     },
 )  # fmt: skip
 T0_3B = from_config(
     {
-        "model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24, "num_heads": 32,
+        "model_type": "t5", "d_model": 2048, "d_kv": 64, "d_ff": 5120, "num_layers": 24,
+        "num_heads": 32,
         "vocab_size": 32128, "feed_forward_proj": "gated-gelu",
     },
 )  # fmt: skip
 MT0_XXL = from_config(
     {
-        "model_type": "mt5", "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+        "model_type": "mt5", "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24,
+        "num_heads": 64,
         "vocab_size": 250112, "tie_word_embeddings": False,
     },
 )  # fmt: skip
@@ -51,7 +56,8 @@ BLOOMZ = from_config(
 )
 YI = from_config(
     {
-        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32,
         "num_attention_heads": 32, "num_key_value_heads": 4, "vocab_size": 64000,
     },
 )  # fmt: skip
@@ -195,7 +201,12 @@ CLAIMS = [
         TUTORIAL,
         9.29 * GB,
         (LLAMA_2, 8, QV),
-        {"dtype": "nf4", "adapter_dtype": "bfloat16", "unquantised_dtype": "bfloat16", "batch_size": 2},
+        {
+            "dtype": "nf4",
+            "adapter_dtype": "bfloat16",
+            "unquantised_dtype": "bfloat16",
+            "batch_size": 2,
+        },
         "9.13 GB are taken while the model is quantised",
     ),
     (
@@ -276,7 +287,15 @@ CLAIMS = [
         FOUR,
         COPIED,
     ),
-    ("Mistral 7B", "QLoRA, the same", FMS, 22_825_932_800, ("mistral-7b", 16, ATTENTION), NF4, COPIED),
+    (
+        "Mistral 7B",
+        "QLoRA, the same",
+        FMS,
+        22_825_932_800,
+        ("mistral-7b", 16, ATTENTION),
+        NF4,
+        COPIED,
+    ),
     (
         "Mistral 7B",
         "QLoRA, rest in 16 bits",
@@ -373,7 +392,9 @@ def sold() -> str:
     lines = ["| card | memory | | note |", "| --- | ---: | ---: | --- |"]
     for name, card in cards().items():
         note = card.note or ("" if card.bfloat16 else "No native bfloat16.")
-        lines.append(f"| {name} | {card.memory // 2**20:,} MiB | {decimal_bytes(card.memory)} | {note} |")
+        lines.append(
+            f"| {name} | {card.memory // 2**20:,} MiB | {decimal_bytes(card.memory)} | {note} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,9 @@
-"""The site with all its versions in one folder. Each is built once, from its own sources, and then kept.
+"""The site with all its versions in one folder. Each is built once, from its own sources, and then
+kept.
 
-python docs/versions.py build VERSION FOLDER      this checkout's site as FOLDER/VERSION; main is "latest"
-python docs/versions.py collect FOLDER ARCHIVES   unpack ARCHIVES/site-VERSION.tar.gz; list and forward
-python docs/versions.py notes VERSION             what CHANGELOG.md says of a version
+python docs/versions.py build VERSION FOLDER      this checkout's site as FOLDER/VERSION; main is
+"latest" python docs/versions.py collect FOLDER ARCHIVES   unpack ARCHIVES/site-VERSION.tar.gz; list
+and forward python docs/versions.py notes VERSION             what CHANGELOG.md says of a version
 """
 
 import json
@@ -33,11 +34,15 @@ def build(version: str, folder: Path) -> None:
 
 
 def collect(folder: Path, archives: Path) -> None:
-    """Unpack what releases keep; write ``versions.json``, which all pages read, and a page that forwards."""
+    """Unpack what releases keep; write ``versions.json``, which all pages read, and a page that
+    forwards.
+    """
     for archive in archives.glob("site-*.tar.gz"):
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
-    found = sorted((entry.name for entry in folder.iterdir() if entry.is_dir()), key=newness, reverse=True)
+    found = sorted(
+        (entry.name for entry in folder.iterdir() if entry.is_dir()), key=newness, reverse=True
+    )
     (folder / "versions.json").write_text(json.dumps(found), encoding="utf-8")
     newest = next((name for name in found if name != "latest"), "latest")
     (folder / "index.html").write_text(FORWARD.format(newest), encoding="utf-8")

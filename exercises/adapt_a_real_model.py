@@ -47,7 +47,9 @@ def cross_entropy(logits, labels):
 @mistake("bits", breaks="mean")
 def cross_entropy(logits, labels):
     shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.mean(np.log2(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels] / np.log(2))
+    return np.mean(
+        np.log2(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels] / np.log(2)
+    )
 
 
 @mistake("the logarithm of the mean", breaks="mean")
@@ -226,7 +228,9 @@ def cross_entropy(logits, labels):
 def cross_entropy(logits, labels):
     shifted = logits - logits.max()
     with np.errstate(all="ignore"):
-        return np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels])
+        return np.mean(
+            np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+        )
 
 
 @mistake("the shift taken off one side only", breaks="mean")

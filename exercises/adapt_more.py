@@ -1,4 +1,4 @@
-"""What is usually done wrong, and other ways to be right: what a step costs, one alpha, how much fits."""
+"""Usual mistakes, and other right answers: what a step costs, one alpha, how much fits."""
 
 import numpy as np
 

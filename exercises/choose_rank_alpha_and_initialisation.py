@@ -134,7 +134,9 @@ def smallest_good_rank(ranks, losses):
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     best = np.argmin(means)
-    return min(rank for rank, mean in zip(ranks, means) if mean <= means[best] + losses[best].std(ddof=1))
+    return min(
+        rank for rank, mean in zip(ranks, means) if mean <= means[best] + losses[best].std(ddof=1)
+    )
 
 
 @mistake("the first in the list", breaks="order")
@@ -170,7 +172,9 @@ def dora_weight(W0, A, B, m, alpha):
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     errors = losses.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])
-    return min(rank for rank, mean, error in zip(ranks, means, errors) if mean <= means.min() + error)
+    return min(
+        rank for rank, mean, error in zip(ranks, means, errors) if mean <= means.min() + error
+    )
 
 
 @alternative("factors of W0, divided by the root of the scale")

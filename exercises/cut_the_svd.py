@@ -40,7 +40,9 @@ def cut(M, r):
 @mistake("begins at rank 1", breaks="ends")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
-    return np.array([np.sqrt(squares[r:].sum() / squares.sum()) for r in range(1, len(squares) + 1)])
+    return np.array(
+        [np.sqrt(squares[r:].sum() / squares.sum()) for r in range(1, len(squares) + 1)]
+    )
 
 
 @mistake("energy in place of error", breaks="ends")
@@ -312,7 +314,9 @@ def error_curve(M):
 @mistake("from full rank down", breaks="ends")
 def error_curve(M):
     squares = np.linalg.svdvals(M) ** 2
-    return np.array([np.sqrt(squares[r:].sum() / squares.sum()) for r in range(len(squares), -1, -1)])
+    return np.array(
+        [np.sqrt(squares[r:].sum() / squares.sum()) for r in range(len(squares), -1, -1)]
+    )
 
 
 @alternative("running sums from the end")
@@ -338,7 +342,9 @@ def error_curve(M):
 @alternative("scaled first, so that no square overflows")
 def error_curve(M):
     s = np.linalg.svdvals(M / np.abs(M).max())
-    return np.array([np.hypot.reduce(np.append(s[r:], 0.0)) for r in range(len(s) + 1)]) / np.linalg.norm(s)
+    return np.array(
+        [np.hypot.reduce(np.append(s[r:], 0.0)) for r in range(len(s) + 1)]
+    ) / np.linalg.norm(s)
 
 
 @mistake("more than the share", breaks="all")

@@ -689,5 +689,9 @@ def backward(parents, slopes):
     gradient = np.zeros(len(parents))
     gradient[-1] = 1.0
     for i in range(len(parents) - 1, -1, -1):
-        np.add.at(gradient, np.array(parents[i], dtype=int), gradient[i] * np.array(slopes[i], dtype=float))
+        np.add.at(
+            gradient,
+            np.array(parents[i], dtype=int),
+            gradient[i] * np.array(slopes[i], dtype=float),
+        )
     return gradient.tolist()

@@ -83,7 +83,9 @@ def amplification(W0, dW, r):
 @mistake("the tuned weight in place of the update", breaks="multiple")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(dW)
-    return np.linalg.norm(U[:, :r].T @ (W0 + dW) @ Vh[:r].T) / np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T)
+    return np.linalg.norm(U[:, :r].T @ (W0 + dW) @ Vh[:r].T) / np.linalg.norm(
+        U[:, :r].T @ W0 @ Vh[:r].T
+    )
 
 
 @mistake("one side only", breaks="directions")
@@ -437,5 +439,7 @@ def intruders(W0, W, top, threshold):
 
 @alternative("as an array")
 def intruders(W0, W, top, threshold):
-    closest = np.max(np.abs(np.einsum("di,dj->ij", np.linalg.svd(W0)[0], np.linalg.svd(W)[0])), axis=0)
+    closest = np.max(
+        np.abs(np.einsum("di,dj->ij", np.linalg.svd(W0)[0], np.linalg.svd(W)[0])), axis=0
+    )
     return np.nonzero(closest[:top] < threshold)[0]

@@ -61,7 +61,10 @@ def combine_adapters(adapters, weights):
 @mistake("factors added", breaks="ranks")
 def combine_adapters(adapters, weights):
     widest = max(B.shape[1] for B, A, alpha in adapters)
-    B = sum(np.pad(w * B, ((0, 0), (0, widest - B.shape[1]))) for w, (B, A, alpha) in zip(weights, adapters))
+    B = sum(
+        np.pad(w * B, ((0, 0), (0, widest - B.shape[1])))
+        for w, (B, A, alpha) in zip(weights, adapters)
+    )
     A = sum(np.pad(A, ((0, widest - len(A)), (0, 0))) for B, A, alpha in adapters)
     return B, A
 
@@ -92,7 +95,9 @@ def combine_adapters(adapters, weights):
 @mistake("roots of the weights", breaks="ranks")
 def combine_adapters(adapters, weights):
     with np.errstate(all="ignore"):
-        columns = [np.sqrt(w * alpha / B.shape[1]) * B for w, (B, A, alpha) in zip(weights, adapters)]
+        columns = [
+            np.sqrt(w * alpha / B.shape[1]) * B for w, (B, A, alpha) in zip(weights, adapters)
+        ]
         rows = [np.sqrt(w * alpha / B.shape[1]) * A for w, (B, A, alpha) in zip(weights, adapters)]
     return np.concatenate(columns, axis=1), np.concatenate(rows)
 
@@ -262,7 +267,9 @@ def peft_tensors(adapters):
 @alternative("two comprehensions")
 def peft_tensors(adapters):
     of_A = {f"base_model.model.{path}.lora_A.weight": pair[1] for path, pair in adapters.items()}
-    return of_A | {f"base_model.model.{path}.lora_B.weight": pair[0] for path, pair in adapters.items()}
+    return of_A | {
+        f"base_model.model.{path}.lora_B.weight": pair[0] for path, pair in adapters.items()
+    }
 
 
 @alternative("names and factors side by side")
@@ -476,7 +483,9 @@ def to_bfloat16(x):
     found = []
     for value in x:
         bits = np.float32(value).view(np.uint32)
-        found.append(np.uint32((int(bits) + 0x7FFF + ((int(bits) >> 16) & 1)) & 0xFFFF0000).view(np.float32))
+        found.append(
+            np.uint32((int(bits) + 0x7FFF + ((int(bits) >> 16) & 1)) & 0xFFFF0000).view(np.float32)
+        )
     return np.array(found, dtype=np.float32)
 
 
@@ -497,7 +506,9 @@ def to_bfloat16(x):
 @mistake("halves towards zero for negative numbers", breaks="ties")
 def to_bfloat16(x):
     bits = x.view(np.uint32)
-    add = np.where(x < 0, np.uint32(0x7FFF), np.uint32(0x7FFF) + ((bits >> 16) & 1)).astype(np.uint32)
+    add = np.where(x < 0, np.uint32(0x7FFF), np.uint32(0x7FFF) + ((bits >> 16) & 1)).astype(
+        np.uint32
+    )
     return ((bits + add) & np.uint32(0xFFFF0000)).view(np.float32)
 
 

@@ -279,7 +279,9 @@ def lora_start(d, k, r, rng):
 
 @mistake("equal rows", breaks="moves")
 def lora_start(d, k, r, rng):
-    return np.tile(np.random.default_rng(rng).normal(size=(1, k)) / np.sqrt(k), (r, 1)), np.zeros((d, r))
+    return np.tile(np.random.default_rng(rng).normal(size=(1, k)) / np.sqrt(k), (r, 1)), np.zeros(
+        (d, r)
+    )
 
 
 @mistake("numbers that are never negative", breaks="moves")
@@ -507,7 +509,10 @@ def train_lora(x, y, W0, r):
     moved_A, moved_B = 0 * A, 0 * B
     for _ in range(1500):
         e = 2 * (x @ (W0 + B @ A).T - y) / y.size
-        moved_A, moved_B = 0.9 * moved_A - 0.01 * B.T @ e.T @ x, 0.9 * moved_B - 0.01 * e.T @ x @ A.T
+        moved_A, moved_B = (
+            0.9 * moved_A - 0.01 * B.T @ e.T @ x,
+            0.9 * moved_B - 0.01 * e.T @ x @ A.T,
+        )
         A, B = A + moved_A, B + moved_B
     return B, A
 

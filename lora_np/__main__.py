@@ -4,7 +4,9 @@ import sys
 
 
 def main() -> None:
-    """The entry point of the command line, also while its imports run: Ctrl-C is never a traceback."""
+    """The entry point of the command line, also while its imports run: Ctrl-C is never a
+    traceback.
+    """
     try:
         from lora_np import cli
 

@@ -28,8 +28,14 @@ def brief(text: str, longest: int) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` in which control characters, which a terminal or browser would obey, are Python escapes."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    """``text`` in which control characters, which a terminal or browser would obey, are Python
+    escapes.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    )
 
 
 def shown(value: object) -> str:
@@ -79,7 +85,8 @@ def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
 def matrix(name: str, value: npt.ArrayLike) -> Array:
     """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
 
-    LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become float64.
+    LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become
+    float64.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise masked(name)
@@ -117,8 +124,12 @@ def number(
     open_minimum: bool = False,
     open_maximum: bool = False,
 ) -> float:
-    """``value`` as a finite float from ``minimum`` to ``maximum``; an open end is itself excluded."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    """``value`` as a finite float from ``minimum`` to ``maximum``; an open end is itself
+    excluded.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
@@ -130,13 +141,19 @@ def number(
     fits_above = result < maximum if open_maximum else result <= maximum
     if not (fits_below and fits_above):
         low = f"{'above' if open_minimum else 'at least'} {minimum:g}"
-        high = f" and {'below' if open_maximum else 'at most'} {maximum:g}" if np.isfinite(maximum) else ""
+        high = (
+            f" and {'below' if open_maximum else 'at most'} {maximum:g}"
+            if np.isfinite(maximum)
+            else ""
+        )
         raise ValueError(f"{name} must be {low}{high}, got {value}")
     return result
 
 
 def choice(name: str, value: str, options: Iterable[str]) -> str:
-    """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of many."""
+    """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of
+    many.
+    """
     known = list(options)
     if value not in known:
         from difflib import get_close_matches  # rarely needed
@@ -164,7 +181,9 @@ def generator(rng: object) -> np.random.Generator:
 
 
 def float_name(dtype: object, known: Collection[str]) -> str:
-    """``dtype`` if it is one of the ``known`` names; an error gives the name of another spelling."""
+    """``dtype`` if it is one of the ``known`` names; an error gives the name of another
+    spelling.
+    """
     if isinstance(dtype, str) and dtype in known:
         return dtype
     name = respelled(str(dtype))
@@ -174,7 +193,9 @@ def float_name(dtype: object, known: Collection[str]) -> str:
 
 
 def respelled(dtype: str) -> str:
-    """NumPy's name of a dtype that a config, a file or torch calls ``bf16``, ``fp32``, ``torch.float16``."""
+    """NumPy's name of a dtype that a config, a file or torch calls ``bf16``, ``fp32``,
+    ``torch.float16``.
+    """
     return re.sub(r"(?:torch\.)?(b?)f(?:p|loat)?(?=\d\d)", r"\1float", dtype.lower())
 
 
@@ -203,7 +224,9 @@ def close_names(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # rarely needed
 
     known = list(dict.fromkeys(known))
-    close = get_close_matches(name, known, n=3) or get_close_matches(name.rpartition(".")[2], known, n=3)
+    close = get_close_matches(name, known, n=3) or get_close_matches(
+        name.rpartition(".")[2], known, n=3
+    )
     if close:
         return f"; close names: {', '.join(close)}"
     more = f" and {len(known) - 12} more" if len(known) > 12 else ""
@@ -211,7 +234,8 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function (or an ``__init__``): if a call does not fit it, the error says what to type.
+    """Decorate a function (or an ``__init__``): if a call does not fit it, the error says what to
+    type.
 
     ``remedies`` does so for parameter names of other libraries.
     """
@@ -222,7 +246,8 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 return function(*args, **kwargs)
             except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next:  # raised inside the function
+                # raised inside the function
+                if error.__traceback__ is None or error.__traceback__.tb_next:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
 
@@ -231,8 +256,12 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def remedy(function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]) -> str:
-    """What to type instead of so many arguments, and others by these words, as an ending of the message."""
+def remedy(
+    function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]
+) -> str:
+    """What to type instead of so many arguments, and others by these words, as an ending of the
+    message.
+    """
     import inspect
 
     name = function.__qualname__.removesuffix(".__init__")
@@ -246,7 +275,9 @@ def remedy(function: Callable[..., Any], args: int, words: Iterable[str], remedi
 
 
 def needed(module: str, *, extra: str, why: str) -> Any:
-    """A module of a library that comes with an ``extra`` of the package, or an error that says which."""
+    """A module of a library that comes with an ``extra`` of the package, or an error that says
+    which.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:

@@ -20,7 +20,8 @@ try:
     import fcntl as _fcntl
 except ImportError:  # Windows, and browsers
     _fcntl = None  # type: ignore[assignment]
-fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None  # JupyterLite has an empty module of that name
+# JupyterLite has an empty module of that name
+fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -34,8 +35,8 @@ def target_path(path: StrPath) -> Path:
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """What ``write`` puts into a file, which is on the disk before it replaces an older one.
 
-    It is written next to ``path`` and locked meanwhile: an unlocked one was left by a killed run, and is
-    removed by the next run with the same ``path``.
+    It is written next to ``path`` and locked meanwhile: an unlocked one was left by a killed run,
+    and is removed by the next run with the same ``path``.
     """
     prefix = f".{path.name[:100]}."
     if not path.parent.is_dir():
@@ -59,7 +60,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Name ``path`` in the error: a full disk names no file, and the temporary name would mean nothing."""
+    """Name ``path`` in the error: a full disk names no file, and the temporary name would mean
+    nothing.
+    """
     try:
         yield
     except OSError as error:
@@ -74,7 +77,8 @@ def _clear(folder: Path, ours: re.Pattern[str]) -> None:
         return
     for name in os.listdir(folder):
         if ours.fullmatch(name) and (folder / name).is_file():
-            with suppress(OSError), open(folder / name, "rb") as file:  # locked: another run is writing it
+            # locked: another run is writing it
+            with suppress(OSError), open(folder / name, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 (folder / name).unlink(missing_ok=True)
 
@@ -125,7 +129,9 @@ def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
 
 
 def picture(figure: Any, form: str, **options: Any) -> bytes:
-    """A figure of matplotlib as a file of this format: the same bytes for the same figure, without a date."""
+    """A figure of matplotlib as a file of this format: the same bytes for the same figure, without
+    a date.
+    """
     from matplotlib import rc_context
 
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
@@ -145,11 +151,12 @@ def replacing(
     inputs: Collection[StrPath] = (),
     check: Callable[[], object] | None = None,
 ) -> Iterator[Path]:
-    """A new directory to write into, or a new file, which becomes ``target`` if the block ends without error.
+    """A new directory to write into, or a new file, which becomes ``target`` if the block ends
+    without error.
 
-    An old target is moved aside first and removed last, so that at every moment the old or the new one is
-    whole on the disk. Both are next to it, under names that only its lock knows: nothing else is removed, by
-    this run or by the next one after a crash.
+    An old target is moved aside first and removed last, so that at every moment the old or the new
+    one is whole on the disk. Both are next to it, under names that only its lock knows: nothing
+    else is removed, by this run or by the next one after a crash.
 
     Parameters
     ----------
@@ -158,8 +165,8 @@ def replacing(
     force : bool
         Whether an adapter or a checkpoint that is there may be replaced.
     writes : callable, optional
-        For a directory: whether a path relative to the target is one that the block writes. A target that
-        holds any other file is refused, since that would be lost.
+        For a directory: whether a path relative to the target is one that the block writes. A
+        target that holds any other file is refused, since that would be lost.
     keeps : collection of str
         Names of files that are taken over from the old target, unless the block writes new ones.
     inputs : collection of paths
@@ -170,13 +177,14 @@ def replacing(
     Yields
     ------
     Path
-        The directory to write into; or the file to write, in a directory for whatever else is put aside.
+        The directory to write into; or the file to write, in a directory for whatever else is put
+        aside.
 
     Raises
     ------
     ValueError
-        If the target exists and ``force`` is not given, it holds what would be lost, or another run is
-        writing it.
+        If the target exists and ``force`` is not given, it holds what would be lost, or another run
+        is writing it.
     """
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
@@ -214,10 +222,11 @@ def _parents(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Places next to ``target`` for the new and the old one, while a lock is held that only one run can have.
+    """Places next to ``target`` for the new and the old one, while a lock is held that only one run
+    can have.
 
-    Their names cannot be guessed, and are written to the lock before anything is put there: they identify
-    what a killed run left, and nothing else is ours.
+    Their names cannot be guessed, and are written to the lock before anything is put there: they
+    identify what a killed run left, and nothing else is ours.
     """
     path = target.with_name(f".{target.name}.lora-np")
     lock, dead = _locked(path, target)
@@ -255,7 +264,11 @@ def _locked(path: Path, target: Path) -> tuple[int, str]:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), os.stat(path)):
-                key = os.read(lock, 100).decode("latin-1") if S_ISREG(os.fstat(lock).st_mode) else "pipe"
+                key = (
+                    os.read(lock, 100).decode("latin-1")
+                    if S_ISREG(os.fstat(lock).st_mode)
+                    else "pipe"
+                )
                 if re.fullmatch("([0-9a-f]{32})?", key):
                     return lock, key
                 os.close(lock)
@@ -273,20 +286,25 @@ def _undo(stage: Path, aside: Path, target: Path) -> None:
         os.rename(aside, target)
     elif aside.exists() and stage.exists():
         raise ValueError(
-            f"{target}: has been made since a run that was to replace it was killed; move it, or what was "
-            f"there before, {aside}"
+            f"{target}: has been made since a run that was to replace it was killed; move it, or"
+            f" what was there before, {aside}"
         )
-    for left in (aside, stage):  # where the new one is in place, only the removal of the old one was missing
+    # where the new one is in place, only the removal of the old one was missing
+    for left in (aside, stage):
         if left.exists():
             _remove(left)
 
 
-def _check_target(target: Path, force: bool, inputs: list[Path], check: Callable[[], object]) -> None:
+def _check_target(
+    target: Path, force: bool, inputs: list[Path], check: Callable[[], object]
+) -> None:
     if not os.path.lexists(target):
         return
     real = Path(os.path.realpath(target))
     if real in inputs:
-        raise ValueError(f"{target}: is an input itself, and so is not replaced; write to another path")
+        raise ValueError(
+            f"{target}: is an input itself, and so is not replaced; write to another path"
+        )
     if not force:
         raise ValueError(f"{target}: already exists; pass force=True (--force) to replace it")
     for path in inputs:
@@ -306,7 +324,9 @@ def _check_directory(target: Path, writes: Callable[[str], bool]) -> None:
         for name in sorted([*folders, *files]):
             relative = Path(folder, name).relative_to(target).as_posix()
             if not writes(relative):
-                raise ValueError(f"{target}: holds {relative}, which would be lost, and so is not replaced")
+                raise ValueError(
+                    f"{target}: holds {relative}, which would be lost, and so is not replaced"
+                )
 
 
 def _swap(stage: Path, target: Path, aside: Path) -> None:

@@ -1,7 +1,9 @@
-"""Packages that import on demand: in an ``__init__``, the imports below ``with on_demand(globals()):`` wait.
+"""Packages that import on demand: in an ``__init__``, the imports below ``with
+on_demand(globals()):`` wait.
 
-Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for what they do
-not use. Type checkers, editors and readers see ordinary imports, and each name is written once.
+Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for
+what they do not use. Type checkers, editors and readers see ordinary imports, and each name is
+written once.
 """
 
 import builtins
@@ -14,7 +16,8 @@ class on_demand:  # noqa: N801  a statement, as suppress is
     Parameters
     ----------
     namespace : dict
-        ``globals()`` of the module. The block holds nothing but ``from module import name as name``.
+        ``globals()`` of the module. The block holds nothing but ``from module import name as
+        name``.
     """
 
     lock = RLock()  # all threads share one import statement
@@ -42,7 +45,11 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         self.lock.release()
         for name in self.origins:
             self.namespace.pop(name, None)
-        self.namespace |= {"__all__": sorted(self.origins), "__dir__": self.names, "__getattr__": self.load}
+        self.namespace |= {
+            "__all__": sorted(self.origins),
+            "__dir__": self.names,
+            "__getattr__": self.load,
+        }
 
     def names(self) -> list[str]:
         """``__dir__`` of the module."""

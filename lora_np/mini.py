@@ -1,6 +1,8 @@
-"""All of LoRA in NumPy: rank, derivatives, the layer, training, counting, and a file that PEFT opens.
+"""All of LoRA in NumPy: rank, derivatives, the layer, training, counting, and a file that PEFT
+opens.
 
-Read it from top to bottom; ``python -m lora_np.mini`` runs it. The package does the same faster, and checks.
+Read it from top to bottom; ``python -m lora_np.mini`` runs it. The package does the same faster,
+and checks.
 """
 
 import json
@@ -16,7 +18,9 @@ def rank(M):
 
 
 def best(M, r):
-    """B (d, r) and A (r, k) with the smallest ||M - B A||: the SVD, cut after r directions (Eckart-Young)."""
+    """B (d, r) and A (r, k) with the smallest ||M - B A||: the SVD, cut after r directions
+    (Eckart-Young).
+    """
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return U[:, :r] * s[:r], Vh[:r]
 
@@ -28,7 +32,8 @@ class Tensor:
 
     def __init__(self, value, *edges):
         self.value, self.grad = value, 0.0
-        # An input, and the function from the gradient of this tensor to that input's. Arrays are frozen.
+        # An input, and the function from the gradient of this tensor to that input's. Arrays are
+        # frozen.
         self.edges = [(source, back) for source, back in edges if isinstance(source, Tensor)]
 
     def __matmul__(self, other):
@@ -52,7 +57,9 @@ class Tensor:
         return Tensor(self.value.T, (self, lambda g: g.T))
 
     def mean_square(self):
-        return Tensor(np.mean(self.value**2), (self, lambda g: g * 2 * self.value / self.value.size))
+        return Tensor(
+            np.mean(self.value**2), (self, lambda g: g * 2 * self.value / self.value.size)
+        )
 
     def backward(self, g=1.0):
         """Add to .grad the derivative along each path that leads here: the chain rule."""
@@ -71,7 +78,8 @@ class LoRA:
     def __init__(self, W0, *, r, alpha, rng):
         d, k = W0.shape
         self.W0, self.r, self.alpha = W0, r, alpha
-        self.A = Tensor(rng.normal(size=(r, k)) / np.sqrt(k))  # random: with both at zero, nothing ever moves
+        # random: with both at zero, nothing ever moves
+        self.A = Tensor(rng.normal(size=(r, k)) / np.sqrt(k))
         self.B = Tensor(np.zeros((d, r)))  # zero: training starts exactly at W0
 
     def __call__(self, x):  # one example a row, so each product is written transposed
@@ -90,7 +98,9 @@ def train(layer, x, y, *, lr, steps):
 
 
 def save(layer, folder, *, name):
-    """adapter_config.json, and adapter_model.safetensors: a length, a header in JSON, the numbers."""
+    """adapter_config.json, and adapter_model.safetensors: a length, a header in JSON, the
+    numbers.
+    """
     header, numbers = {}, b""
     for factor, p in [("lora_A", layer.A), ("lora_B", layer.B)]:
         content = p.value.astype("<f4").tobytes()
@@ -99,19 +109,35 @@ def save(layer, folder, *, name):
         header[f"base_model.model.{name}.{factor}.weight"] = entry
         numbers += content
     text = json.dumps(header).encode()
-    config = {"peft_type": "LORA", "r": layer.r, "lora_alpha": layer.alpha, "target_modules": [name]}
+    config = {
+        "peft_type": "LORA",
+        "r": layer.r,
+        "lora_alpha": layer.alpha,
+        "target_modules": [name],
+    }
     Path(folder).mkdir(parents=True, exist_ok=True)
-    Path(folder, "adapter_model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + numbers)
+    Path(folder, "adapter_model.safetensors").write_bytes(
+        len(text).to_bytes(8, "little") + text + numbers
+    )
     Path(folder, "adapter_config.json").write_text(json.dumps(config))
 
 
 if __name__ == "__main__":
     rng, d, k = np.random.default_rng(0), 100, 120
     W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
-    dW = U * 0.6 ** np.arange(4) @ V / 20  # what the task asks for: four directions, each 0.6 times the last
-    print(f"The task: change a {d} x {k} matrix by one of rank {rank(dW)}. In full: {d * k:,} numbers.")
+    # what the task asks for: four directions, each 0.6 times the last
+    dW = U * 0.6 ** np.arange(4) @ V / 20
+    print(
+        f"The task: change a {d} x {k} matrix by one of rank {rank(dW)}. In full: {d * k:,}"
+        " numbers."
+    )
     for r in (1, 2, 4, 8, 20):
         layer, (B, A) = LoRA(W0, r=r, alpha=2 * r, rng=rng), best(dW, r)
         train(layer, x, x @ (W0 + dW).T, lr=3.0, steps=200)
-        trained, ideal = (np.linalg.norm(dW - M) / np.linalg.norm(dW) for M in (layer.delta(), B @ A))
-        print(f"rank {r:2}: {r * (d + k):5,} numbers, {trained:7.2%} of dW missing, {ideal:7.2%} at best")
+        trained, ideal = (
+            np.linalg.norm(dW - M) / np.linalg.norm(dW) for M in (layer.delta(), B @ A)
+        )
+        print(
+            f"rank {r:2}: {r * (d + k):5,} numbers, {trained:7.2%} of dW missing, {ideal:7.2%} at"
+            " best"
+        )

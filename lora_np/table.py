@@ -19,9 +19,9 @@ Format = Callable[[Any], str]
 class Table:
     """Named columns and rows of plain values, printed for people or handed to programs.
 
-    People get thousands separators and formatted numbers: aligned text from ``print`` and at the prompt, and
-    HTML in a notebook. Programs get the values unchanged, from :meth:`to_json`, :meth:`to_csv` and
-    :attr:`records`.
+    People get thousands separators and formatted numbers: aligned text from ``print`` and at the
+    prompt, and HTML in a notebook. Programs get the values unchanged, from :meth:`to_json`,
+    :meth:`to_csv` and :attr:`records`.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class Table:
     notes : sequence of str
         Sentences below the table.
     formats : mapping of str to callable
-        How people see the values of a column, as in ``{"share": "{:.1%}".format}``. Without one, whole
-        numbers get thousands separators and other numbers four significant digits.
+        How people see the values of a column, as in ``{"share": "{:.1%}".format}``. Without one,
+        whole numbers get thousands separators and other numbers four significant digits.
 
     Raises
     ------
@@ -69,7 +69,9 @@ class Table:
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"a row must have {len(self.columns)} cells, got {len(row)}: {row!r}")
+                raise ValueError(
+                    f"a row must have {len(self.columns)} cells, got {len(row)}: {row!r}"
+                )
 
     @property
     def records(self) -> list[dict[str, Cell]]:
@@ -118,7 +120,9 @@ class Table:
 
         def row(tag: str, texts: Iterable[str]) -> str:
             cells = zip(texts, styles, strict=True)
-            inside = "".join(f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in cells)
+            inside = "".join(
+                f'<{tag} style="{style}">{escape(text)}</{tag}>' for text, style in cells
+            )
             return f"<tr>{inside}</tr>"
 
         title, columns, notes = self._said
@@ -126,7 +130,8 @@ class Table:
         body = "\n".join(row("td", texts) for texts in self._texts)
         caption = f"<caption>{escape(title)}</caption>\n" if title else ""
         below = "".join(f"\n<p>{escape(note)}</p>" for note in notes)
-        return f"<table>\n{caption}<thead>{heading}</thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
+        head = f"{caption}<thead>{heading}</thead>"
+        return f"<table>\n{head}\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
     @property
     def _said(self) -> tuple[str, list[str], list[str]]:
@@ -137,15 +142,23 @@ class Table:
     def _texts(self) -> list[list[str]]:
         formats = [self.formats.get(name, _readable) for name in self.columns]
         return [
-            ["" if cell is None else printable(show(cell)) for show, cell in zip(formats, row, strict=True)]
+            [
+                "" if cell is None else printable(show(cell))
+                for show, cell in zip(formats, row, strict=True)
+            ]
             for row in self.rows
         ]
 
     @property
     def _numeric(self) -> list[bool]:
         """Whether each column holds only numbers, and is therefore aligned right."""
-        columns = ([row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns)))
-        return [bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells) for cells in columns]
+        columns = (
+            [row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns))
+        )
+        return [
+            bool(cells) and not any(isinstance(cell, (str, bool)) for cell in cells)
+            for cells in columns
+        ]
 
 
 class Shown:
@@ -171,7 +184,9 @@ def json_text(content: object) -> str:
 
 
 def page(title: str, parts: Iterable[Any]) -> str:
-    """An HTML page of tables, figures of matplotlib and pieces of HTML, which needs no other file."""
+    """An HTML page of tables, figures of matplotlib and pieces of HTML, which needs no other
+    file.
+    """
     from html import escape
 
     from lora_np.files import picture
@@ -184,7 +199,9 @@ def page(title: str, parts: Iterable[Any]) -> str:
         drawing = picture(part, "svg", transparent=True).decode()
         return drawing[drawing.index("<svg") :]
 
-    return _PAGE.format(escape(printable(title)), "\n".join(f"<div>{piece(part)}</div>" for part in parts))
+    return _PAGE.format(
+        escape(printable(title)), "\n".join(f"<div>{piece(part)}</div>" for part in parts)
+    )
 
 
 _PAGE = """<!doctype html>

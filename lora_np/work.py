@@ -15,12 +15,18 @@ Result = TypeVar("Result")
 
 
 def each_of(
-    function: Callable[[Item], Result], work: Mapping[str, Item], *, jobs: int, progress: bool, label: str
+    function: Callable[[Item], Result],
+    work: Mapping[str, Item],
+    *,
+    jobs: int,
+    progress: bool,
+    label: str,
 ) -> dict[str, Result]:
-    """``function`` of each item, by its name, on ``jobs`` threads, or where ``joblib.parallel_config`` says.
+    """``function`` of each item, by its name, on ``jobs`` threads, or where
+    ``joblib.parallel_config`` says.
 
-    Each call has one thread for its linear algebra: with more, the order of summation, and so the last bits,
-    would depend on the number of workers.
+    Each call has one thread for its linear algebra: with more, the order of summation, and so the
+    last bits, would depend on the number of workers.
     """
     import joblib
 
@@ -48,7 +54,9 @@ def one_thread() -> AbstractContextManager[object]:
 
 @cache
 def _libraries() -> Any:
-    """NumPy's, found once: each search asks for every loaded file, in the browser by a request for each."""
+    """NumPy's, found once: each search asks for every loaded file, in the browser by a request for
+    each.
+    """
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -57,7 +65,8 @@ def _libraries() -> Any:
 def progress_bar(
     total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", each: int = 1
 ) -> Any:
-    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
+    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and if not ``shown``, a silent
+    one.
 
     A string for ``shown`` replaces ``label``; one of ``total`` counts as ``each`` units.
     """
@@ -70,7 +79,8 @@ def progress_bar(
     else:
         from tqdm import tqdm  # the plain one asks for no widgets
     label = shown if isinstance(shown, str) else label
-    # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has none.
+    # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has
+    # none.
     bar = type("Bar", (tqdm,), {"monitor_interval": 0})
     how = {"unit": unit, "unit_scale": each, "leave": False, "disable": not seen}
     return bar(total=total, initial=done, desc=label, **how)

@@ -17,7 +17,9 @@ KINDS = {
 
 
 class Statement(NamedTuple):
-    """What a lesson says in bold, and what it stands on; the last two are empty if nothing is named."""
+    """What a lesson says in bold, and what it stands on; the last two are empty if nothing is
+    named.
+    """
 
     words: str
     kind: str
@@ -42,7 +44,9 @@ def installs(cell: Any) -> bool:
 
 
 def linked(text: str, address: str) -> str:
-    """With links to the pages of exercises that comments name; ``address`` has ``{}`` for the name."""
+    """With links to the pages of exercises that comments name; ``address`` has ``{}`` for the
+    name.
+    """
 
     def link(found: re.Match[str]) -> str:
         return f", or [on their page]({address.format(found[2])})<!-- page: {found[2]} -->"
@@ -72,7 +76,9 @@ def abilities(notebook: Any) -> list[str]:
 def statements(text: str) -> list[Statement]:
     """The bold statements of a lesson's source; the marker of each is a comment right behind it."""
     prose = "\n".join(line[2:] for line in text.splitlines() if line.startswith("# "))
-    found = [Statement(" ".join(words.split()), kind, what) for words, kind, what in BOLD.findall(prose)]
+    found = [
+        Statement(" ".join(words.split()), kind, what) for words, kind, what in BOLD.findall(prose)
+    ]
     return [one for one in found if len(one.words.split()) > SHORT and not one.words.endswith("?")]
 
 
@@ -90,7 +96,9 @@ def reading(notebook: Any) -> float:
 
 def cover(notebook: Any) -> Cover:
     """The figure of the one cell with the tag ``cover``."""
-    tagged = [cell for cell in cells(notebook, "code") if "cover" in cell["metadata"].get("tags", [])]
+    tagged = [
+        cell for cell in cells(notebook, "code") if "cover" in cell["metadata"].get("tags", [])
+    ]
     if len(tagged) != 1:
         raise ValueError(f'one cell of a lesson must have tags=["cover"], got {len(tagged)}')
     for output in tagged[0]["outputs"]:

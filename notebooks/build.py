@@ -1,8 +1,8 @@
 """Lessons: sources in percent format become executed notebooks, the same bytes each time.
 
-    python -m notebooks.build [NAME ...]          execute lessons and write their notebooks
-    python -m notebooks.build --prose [NAME ...]  keep the outputs where only the prose has changed
-    python -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
+    python -m notebooks.build [NAME ...]          execute lessons and write their notebooks python
+    -m notebooks.build --prose [NAME ...]  keep the outputs where only the prose has changed python
+    -m notebooks.build --check [NAME ...]  execute them, and fail where a committed notebook differs
 
 Each cell runs with warnings as errors. A cell that draws carries its alt text in the source, as in
 ``# %% alt="The error falls with the rank"``, and the build refuses a figure without one. Headings
@@ -51,7 +51,8 @@ METADATA = {
         "pygments_lexer": "ipython3",
     },
 }
-# Without ipywidgets a slider is a static figure, which is what a committed notebook can show everywhere.
+# Without ipywidgets a slider is a static figure, which is what a committed notebook can show
+# everywhere.
 BEFORE = """
 import sys, warnings
 sys.modules["ipywidgets"] = None
@@ -67,12 +68,15 @@ import importlib.util
 
 if importlib.util.find_spec("lora_np") is None:
     %pip install -q {package}=={version}"""
-NUMBERED = {lesson.slug: lesson.stem for lesson in numbered()}  # sources carry no number, notebooks do
+# sources carry no number, notebooks do
+NUMBERED = {lesson.slug: lesson.stem for lesson in numbered()}
 NOISE = re.compile(r"\bat 0x[0-9a-f]+|(?:/tmp|/home|/root|/Users|[A-Z]:\\)\S*|\x1b\[")
 
 
 def lessons(names: list[str] | None = None) -> list[Path]:
-    """The sources, in the order of the course; all of them, or those whose file name contains a name."""
+    """The sources, in the order of the course; all of them, or those whose file name contains a
+    name.
+    """
     sources = sorted(SOURCES.glob("*.py"), key=number_of)
     for name in names or []:
         if not any(name in source.stem for source in sources):
@@ -140,8 +144,13 @@ def ending(source: Path) -> str:
 
 
 def started(lesson: Lesson) -> str:
-    """The command that writes a lesson's exercises; a comment names their page, to which the site links."""
-    return f"`lora-np exercises start my-exercises --lesson {lesson.number}`<!-- page: {lesson.stem} -->"
+    """The command that writes a lesson's exercises; a comment names their page, to which the site
+    links.
+    """
+    return (
+        f"`lora-np exercises start my-exercises --lesson {lesson.number}`<!-- page:"
+        f" {lesson.stem} -->"
+    )
 
 
 def announced(lesson: Lesson) -> str:
@@ -162,7 +171,9 @@ def parts(cell: Any) -> list[Any]:
 
 
 def slide(cell: Any) -> str:
-    """What a cell begins: a slide at a heading, one below it at a figure, or nothing; imports are skipped."""
+    """What a cell begins: a slide at a heading, one below it at a figure, or nothing; imports are
+    skipped.
+    """
     if cell.cell_type == "markdown":
         return "slide" if cell.source.startswith("#") else ""
     if about.installs(cell):
@@ -186,7 +197,8 @@ def execute(notebook: Any) -> Any:
             resources={"metadata": {"path": folder}},
             coalesce_streams=True,  # or chance decides how prints are grouped
             extra_arguments=["--log-level=ERROR"],
-        ).execute(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})  # the same sums on any number of cores
+            # the same sums on any number of cores
+        ).execute(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     notebook.cells = lesson
     seconds = math.ceil((spent() - began) / SECONDS) * SECONDS
     notebook.metadata = nbformat.from_dict(METADATA | {"seconds": seconds})
@@ -196,7 +208,9 @@ def execute(notebook: Any) -> Any:
 
 
 def retold(source: Path) -> Any:
-    """The notebook with today's prose and the outputs that it had; executed if its code has changed."""
+    """The notebook with today's prose and the outputs that it had; executed if its code has
+    changed.
+    """
     fresh, path = read(source), notebook_of(source)
     old = nbformat.read(path, as_version=4) if path.exists() else fresh
     code, ran = (about.cells(one, "code") for one in (fresh, old))
@@ -210,13 +224,17 @@ def retold(source: Path) -> Any:
 
 
 def spent() -> float:
-    """Seconds of a processor that finished kernels have taken: other work on the machine does not count."""
+    """Seconds of a processor that finished kernels have taken: other work on the machine does not
+    count.
+    """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def tidy(cell: Any, count: int) -> None:
-    """Keep what the lesson says: no times, counters that start at one, small figures with their alt text."""
+    """Keep what the lesson says: no times, counters that start at one, small figures with their alt
+    text.
+    """
     cell.execution_count = count
     cell.metadata.pop("execution", None)
     for output in cell.outputs:
@@ -228,7 +246,9 @@ def tidy(cell: Any, count: int) -> None:
             )
         for text in texts(output):
             if noise := NOISE.search(text):
-                raise ValueError(f"output must be the same everywhere, got {noise[0]!r} from\n{cell.source}")
+                raise ValueError(
+                    f"output must be the same everywhere, got {noise[0]!r} from\n{cell.source}"
+                )
         if "image/png" in output.get("data", {}):
             if not cell.metadata.get("alt"):
                 raise ValueError(
@@ -247,17 +267,23 @@ def texts(output: Any) -> list[str]:
     """What an output says in words."""
     if output.output_type == "stream":
         return [output.text]
-    return [text for kind, text in sorted(output.get("data", {}).items()) if kind.startswith("text/")]
+    return [
+        text for kind, text in sorted(output.get("data", {}).items()) if kind.startswith("text/")
+    ]
 
 
 def shrink(output: Any) -> None:
-    """Drawings in 256 colours, a third of their bytes; photographs, which that does not help, as JPEG."""
+    """Drawings in 256 colours, a third of their bytes; photographs, which that does not help, as
+    JPEG.
+    """
     picture = Image.open(io.BytesIO(base64.b64decode(output.data.pop("image/png")))).convert("RGB")
     size = output.metadata.pop("image/png")  # as shown: the picture has twice as many pixels
     drawing = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     kind, encoded = "image/png", encode(drawing, "png", optimize=True)
     if len(encoded) > PHOTOGRAPH:
-        smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
+        smaller = picture.resize(
+            (picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS
+        )
         kind, encoded = "image/jpeg", encode(smaller, "jpeg", quality=85, optimize=True)
     output.data[kind] = base64.b64encode(encoded).decode("ascii")
     output.metadata[kind] = size
@@ -270,10 +296,12 @@ def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def content(notebook: Any) -> list[tuple[Any, ...]]:
-    """What must not differ. Of figures only that they are there: their bytes vary with font and renderer.
+    """What must not differ. Of figures only that they are there: their bytes vary with font and
+    renderer.
 
-    Nor does what a cell with the tag "varies" prints: text of a model that was just trained, where another
-    processor's rounding may come out as another word. What is said of it has to be asserted.
+    Nor does what a cell with the tag "varies" prints: text of a model that was just trained, where
+    another processor's rounding may come out as another word. What is said of it has to be
+    asserted.
     """
     return [
         (
@@ -309,11 +337,15 @@ def stale(source: Path, fresh: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m notebooks.build", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m notebooks.build", description=__doc__.split("\n")[0]
+    )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="part of a file name; by default all lessons"
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a notebook differs")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a notebook differs"
+    )
     parser.add_argument("--prose", action="store_true", help="execute only where code has changed")
     options = parser.parse_args(arguments)
     failures = 0

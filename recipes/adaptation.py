@@ -2,10 +2,10 @@
 
     OPENBLAS_NUM_THREADS=1 python -m recipes.adaptation -o lora_np/course/adaptation.json
 
-It takes about eight minutes on one core and writes after each run; what the file has is not run again. For
-each contestant (which maps, which rank, which alpha) the learning rate is moved along `RATES` until both
-neighbours of the best are worse on validation text; then four other seeds run at the best. What is compared
-is the loss on test text, which chose nothing.
+It takes about eight minutes on one core and writes after each run; what the file has is not run
+again. For each contestant (which maps, which rank, which alpha) the learning rate is moved along
+`RATES` until both neighbours of the best are worse on validation text; then four other seeds run at
+the best. What is compared is the loss on test text, which chose nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ ALPHAS = [{"targets": ALL, "rank": 4, "alpha": alpha} for alpha in (1, 64)]
 
 
 def texts(model: LanguageModel) -> dict[str, Array]:
-    """Windows of Genesis, nine tenths of which are trained on or choose the rate, and of held-out Austen."""
+    """Windows of Genesis, nine tenths of which are trained on or choose the rate, and of held-out
+    Austen.
+    """
     genesis = model.vocabulary.encode(language.read_text("genesis"))
     cuts = np.array([8, 9]) * len(genesis) // 10
     parts = dict(zip(("training", "validation", "test"), np.split(genesis, cuts), strict=True))
@@ -45,7 +47,9 @@ def texts(model: LanguageModel) -> dict[str, Array]:
     return {name: windows(tokens, CONTEXT) for name, tokens in parts.items()}
 
 
-def contestant(model: LanguageModel, targets: str, rank: int | None, alpha: int | None, rng: Any) -> Any:
+def contestant(
+    model: LanguageModel, targets: str, rank: int | None, alpha: int | None, rng: Any
+) -> Any:
     """The model with adapters, or with every weight to be trained."""
     if rank is None:
         return lnp.replace(model, np.ndarray, lambda path, W: lnp.Tensor(W.copy()))
@@ -71,7 +75,9 @@ def adapted(model: LanguageModel, rows: dict[str, Array], run: dict[str, Any]) -
     tuned = train(start, rows["training"][order].reshape(STEPS, BATCH, -1), lr=run["lr"])
     seconds = time.process_time() - begin
     frozen = lnp.freeze(tuned)
-    losses = {name: round(mean_loss(frozen, rows[name]), 5) for name in ("validation", "test", "austen")}
+    losses = {
+        name: round(mean_loss(frozen, rows[name]), 5) for name in ("validation", "test", "austen")
+    }
     numbers = sum(leaf.size for _, leaf in lnp.trainable(tuned))
     return {
         **run,
@@ -88,14 +94,21 @@ def mean_loss(model: Any, rows: Array) -> float:
 
 
 def directions(before: LanguageModel, after: LanguageModel) -> dict[str, float]:
-    """Of the maps that changed: intruders in the first ten, and the rank with 90 % of an update's energy."""
+    """Of the maps that changed: intruders in the first ten, and the rank with 90 % of an update's
+    energy.
+    """
     old, intruders, ranks = dict(lnp.leaves(before)), [], []
     for path, new in lnp.leaves(after):
         if "_proj" in path and not np.array_equal(new, old[path]):
             squares = np.linalg.svdvals(new - old[path]) ** 2
-            intruders.append(len(lnp.linalg.intruder_dimensions(old[path], new, top=10, threshold=0.6)))
+            intruders.append(
+                len(lnp.linalg.intruder_dimensions(old[path], new, top=10, threshold=0.6))
+            )
             ranks.append(1 + int(np.searchsorted(np.cumsum(squares), 0.9 * squares.sum())))
-    return {"intruders": round(float(np.mean(intruders)), 3), "rank_90": round(float(np.mean(ranks)), 2)}
+    return {
+        "intruders": round(float(np.mean(intruders)), 3),
+        "rank_90": round(float(np.mean(ranks)), 2),
+    }
 
 
 class Record:

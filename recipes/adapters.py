@@ -1,4 +1,5 @@
-"""Train the adapters that the package ships, each from several seeds; those of the first are written.
+"""Train the adapters that the package ships, each from several seeds; those of the first are
+written.
 
     OPENBLAS_NUM_THREADS=1 python -m recipes.adapters -o FOLDER
     python -m recipes.adapters --ranks
@@ -68,11 +69,17 @@ def main() -> None:
             begin = time.process_time()
             result = language.finetune(base, text, **settings, rng=seed, progress=False)
             seconds = time.process_time() - begin
-            rows.append([style, seed, f"{result.before:.4f}", f"{result.after:.4f}", f"{seconds:.0f}"])
+            rows.append(
+                [style, seed, f"{result.before:.4f}", f"{result.after:.4f}", f"{seconds:.0f}"]
+            )
             print(*rows[-1], flush=True)
             if seed == options.seeds[0]:
                 adapters.save(result.model, options.out / style, base="austen", force=True)
-    print(Table(["adapter", "seed", "held-out loss before", "after (nats a character)", "CPU s"], rows))
+    print(
+        Table(
+            ["adapter", "seed", "held-out loss before", "after (nats a character)", "CPU s"], rows
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Train the base model that the package ships: a character-level Llama on Jane Austen's six novels.
 
-    apt-get download r-cran-janeaustenr && dpkg -x r-cran-janeaustenr_*.deb .
-    OPENBLAS_NUM_THREADS=1 python -m recipes.base usr/lib/R/site-library/janeaustenr/data/Rdata.rdb -o austen
+    apt-get download r-cran-janeaustenr && dpkg -x r-cran-janeaustenr_*.deb . OPENBLAS_NUM_THREADS=1
+    python -m recipes.base usr/lib/R/site-library/janeaustenr/data/Rdata.rdb -o austen
 
-It takes about 20 minutes on one core. The novels are in the public domain; the package that carries them is
-under the MIT licence.
+It takes about 20 minutes on one core. The novels are in the public domain; the package that carries
+them is under the MIT licence.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ STEPS, WARMUP = 11000, 100
 
 
 def novels(path: Path) -> dict[str, str]:
-    """The texts in R's database: for each its length (4 bytes), and a zlib stream of R's serialisation."""
+    """The texts in R's database: for each its length (4 bytes), and a zlib stream of R's
+    serialisation.
+    """
     data, texts = path.read_bytes(), {}
     while data:
         stream = zlib.decompressobj()
@@ -66,12 +68,16 @@ def novels(path: Path) -> dict[str, str]:
 
 
 def character_vector(raw: bytes) -> Iterator[str]:
-    """Strings of a serialised character vector: "X", a newline, three versions, the encoding, the vector."""
+    """Strings of a serialised character vector: "X", a newline, three versions, the encoding, the
+    vector.
+    """
     (encoding,) = struct.unpack(">i", raw[14:18])
     at = 18 + encoding
     kind, n = struct.unpack(">ii", raw[at : at + 8])
     if raw[:6] != b"X\n\0\0\0\3" or kind & 255 != 16:
-        raise ValueError("this is not a character vector that R has written in version 3 of its format")
+        raise ValueError(
+            "this is not a character vector that R has written in version 3 of its format"
+        )
     at += 8
     for _ in range(n):
         (length,) = struct.unpack(">i", raw[at + 4 : at + 8])
@@ -81,7 +87,9 @@ def character_vector(raw: bytes) -> Iterator[str]:
 
 
 def initial(rng: np.random.Generator) -> LanguageModel:
-    """Normal weights of deviation 0.02; those that add to the residual stream smaller, as in GPT-2."""
+    """Normal weights of deviation 0.02; those that add to the residual stream smaller, as in
+    GPT-2.
+    """
     d, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     kv = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
     shapes = {
@@ -133,7 +141,9 @@ def validation_loss(model: LanguageModel, held_out: Array) -> float:
 
 
 def rate(step: int, steps: int = STEPS) -> float:
-    """A short rise, a constant rate, and for the last two elevenths a fall to zero (arXiv 2405.18392)."""
+    """A short rise, a constant rate, and for the last two elevenths a fall to zero (arXiv
+    2405.18392).
+    """
     return RATE * min((step + 1) / WARMUP, 1.0, (steps - step) / (steps * 2 // 11))
 
 
@@ -166,7 +176,10 @@ def main() -> None:
         losses.append(loss)
         if len(losses) % 100 == 0:
             seconds = time.process_time() - begin
-            print(f"step {len(losses)}: {np.mean(losses[-100:]):.4f} nats, {seconds:.0f} s", flush=True)
+            print(
+                f"step {len(losses)}: {np.mean(losses[-100:]):.4f} nats, {seconds:.0f} s",
+                flush=True,
+            )
         if len(losses) % 500 == 0:
             print(f"held out, a quarter: {validation_loss(model, held_out[::4]):.4f}", flush=True)
     language.save(lnp.freeze(model), options.out, dtype="bfloat16")

@@ -1,4 +1,5 @@
-"""Conversations from our pages: questions and answers for the terms of the glossary, and those of the FAQ.
+"""Conversations from our pages: questions and answers for the terms of the glossary, and those of
+the FAQ.
 
     python -m recipes.conversations -o chat.jsonl --held-out held-out.jsonl
 
@@ -12,8 +13,17 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-ASKED = ("What is {}?", "Explain {} in a sentence or two.", "Tell me about {}.", "What does {} mean?")
-MARKS = ((r"```.*?```", ""), (r"\{\w+\}`([^`<]+?)(?: <[^`]*)?`", r"\1"), (r"\[([^\]]+)\]\([^)]*\)", r"\1"))
+ASKED = (
+    "What is {}?",
+    "Explain {} in a sentence or two.",
+    "Tell me about {}.",
+    "What does {} mean?",
+)
+MARKS = (
+    (r"```.*?```", ""),
+    (r"\{\w+\}`([^`<]+?)(?: <[^`]*)?`", r"\1"),
+    (r"\[([^\]]+)\]\([^)]*\)", r"\1"),
+)
 
 
 def plain(text: str) -> str:
@@ -66,7 +76,10 @@ def main() -> None:
         (given.held_out, held, len(held)),
     ):
         path.write_text(
-            "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in conversations(chosen)[:number])
+            "".join(
+                json.dumps(each, ensure_ascii=False) + "\n"
+                for each in conversations(chosen)[:number]
+            )
         )
 
 

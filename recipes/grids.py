@@ -1,4 +1,6 @@
-"""Make lora_np/quantise/data/grids.npz, the grids of the IQ kinds: `python -m recipes.grids` (needs gguf)."""
+"""Make lora_np/quantise/data/grids.npz, the grids of the IQ kinds: `python -m recipes.grids` (needs
+gguf).
+"""
 
 from pathlib import Path
 

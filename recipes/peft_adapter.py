@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 python -m recipes.peft_adapter -o genesis-by-peft
 
-The shipped model is opened by transformers, and learns the book of Genesis (public domain) on queries and
-values. It takes about a minute on one core.
+The shipped model is opened by transformers, and learns the book of Genesis (public domain) on
+queries and values. It takes about a minute on one core.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ REPEATED = 0.1  # of its pairs of words, at most, that a sample says again
 
 @dataclass(frozen=True)
 class Style:
-    """An adapter with its text, best temperature, prompts, what its layout looks like, and a reader's judgment."""
+    """An adapter with its text, best temperature, prompts, what its layout looks like, and a
+    reader's judgment.
+    """
 
     text: str
     temperature: float
@@ -93,7 +95,9 @@ def repeated(text: str) -> float:
     return 1 - len(set(pairs)) / max(len(pairs), 1)
 
 
-def samples(model: language.LanguageModel, style: Style, temperature: float, count: int = 20) -> list[str]:
+def samples(
+    model: language.LanguageModel, style: Style, temperature: float, count: int = 20
+) -> list[str]:
     """What a model writes after each of the prompts, or the first of them."""
     return [
         language.generate(model, prompt, rng=i, tokens=TOKENS, temperature=temperature).rstrip()

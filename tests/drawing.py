@@ -28,7 +28,9 @@ def few(cases, share):
 
 
 def examples(number):
-    """How many of ``number`` examples Hypothesis tries: all in a full run, else a tenth, but no fewer than 15."""
+    """How many of ``number`` examples Hypothesis tries: all in a full run, else a tenth, but no
+    fewer than 15.
+    """
     return number if FULL else min(number, max(number // 10, 15))
 
 
@@ -40,8 +42,8 @@ def in_quarter(name):
 def every(names, cases):
     """One test that takes every case, where `pytest.mark.parametrize` would make a test of each.
 
-    For thousands of cases of a millisecond: to collect and report a test takes longer than that. The cases share the
-    fixtures of the test; what fails names its case.
+    For thousands of cases of a millisecond: to collect and report a test takes longer than that.
+    The cases share the fixtures of the test; what fails names its case.
     """
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
     cases = [

@@ -1,4 +1,6 @@
-"""Mutations that know the structure of what they change, and a process with little memory to try them in."""
+"""Mutations that know the structure of what they change, and a process with little memory to try
+them in.
+"""
 
 import copy
 import gc
@@ -15,7 +17,25 @@ from tests.drawing import SHARE, only_full
 
 MEMORY = 256 * 2**20  # bytes, on top of what is in use before the first mutation
 SECONDS = 5  # of the processor, for one mutant: most take milliseconds
-INTERESTING = [0, 1, 2, 3, 8, 9, 31, 32, 33, 255, 2**16, 2**31, 2**32 - 1, 2**32, 2**60, 2**63, 2**64 - 1]
+INTERESTING = [
+    0,
+    1,
+    2,
+    3,
+    8,
+    9,
+    31,
+    32,
+    33,
+    255,
+    2**16,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**60,
+    2**63,
+    2**64 - 1,
+]
 WILD = [
     None, True, False, -1, 0, 1, 2, 3, 7, 2**31, 2**63, 2**70, 10**30, 10**400, 0.0, -0.0, 0.5, 1e300, 1e-300,
     float("nan"), float("inf"), "", "x", "0", "__proto__", "../x", "a\x00b", "(a|a)" * 30 + "b", ".*" * 9, "é" * 300, "\ud800",
@@ -32,14 +52,22 @@ def places(document):
     found, left = [], [document]
     while left:
         part = left.pop()
-        keys = list(part) if isinstance(part, dict) else range(len(part)) if isinstance(part, list) else ()
+        keys = (
+            list(part)
+            if isinstance(part, dict)
+            else range(len(part))
+            if isinstance(part, list)
+            else ()
+        )
         found += [(part, key) for key in keys]
         left += [part[key] for key in keys]
     return found
 
 
 def changed(document, rng, wild=WILD):
-    """A copy of a JSON document in which one to three things are another value, elsewhere, more or gone."""
+    """A copy of a JSON document in which one to three things are another value, elsewhere, more or
+    gone.
+    """
     document = copy.deepcopy(document)
     for _ in range(rng.integers(1, 4)):
         everywhere = places(document)
@@ -69,7 +97,9 @@ def changed(document, rng, wild=WILD):
 
 
 def overwritten(content, rng, header_size=None):
-    """Bytes of which one or two places are other bytes, numbers, cut off or pushed apart; mostly in the header."""
+    """Bytes of which one or two places are other bytes, numbers, cut off or pushed apart; mostly in
+    the header.
+    """
     content = bytearray(content)
     for _ in range(rng.integers(1, 3)):
         kind = rng.integers(6)
@@ -78,7 +108,9 @@ def overwritten(content, rng, header_size=None):
         if kind == 0:
             content[place] = rng.integers(256)
         elif kind == 1:
-            content[place : place + 8] = struct.pack("<Q", INTERESTING[rng.integers(len(INTERESTING))])
+            content[place : place + 8] = struct.pack(
+                "<Q", INTERESTING[rng.integers(len(INTERESTING))]
+            )
         elif kind == 2:
             content[place : place + 4] = struct.pack("<I", INTERESTING[rng.integers(12)])
         elif kind == 3:
@@ -113,10 +145,11 @@ begin(*sys.argv[1:])
 
 
 def in_little_memory(test, folder, count):
-    """What ``function(folder, count)`` prints, in a process that has 256 MiB more than the function needs to begin.
+    """What ``function(folder, count)`` prints, in a process that has 256 MiB more than the function
+    needs to begin.
 
-    The function is named by the module it is in, such as ``"tests.hub.test_gguf:run"``; a first round of twenty
-    loads what it imports.
+    The function is named by the module it is in, such as ``"tests.hub.test_gguf:run"``; a first
+    round of twenty loads what it imports.
     """
     if sys.platform != "linux":
         pytest.skip("limits of memory are Linux's")
@@ -145,10 +178,11 @@ def begin(test, folder, count):
 
 
 def is_linear(prepare, call, size):
-    """Whether sixteen times the size takes about sixteen times the time, where a square takes 256 times.
+    """Whether sixteen times the size takes about sixteen times the time, where a square takes 256
+    times.
 
-    Both times are returned too. ``size`` is the larger one. The collector of garbage is off, as in `timeit`: what it
-    walks through is all that earlier tests have left.
+    Both times are returned too. ``size`` is the larger one. The collector of garbage is off, as in
+    `timeit`: what it walks through is all that earlier tests have left.
     """
     seconds = []
     gc.disable()

@@ -1,4 +1,6 @@
-"""Files import one another without circles, packages only from lower layers, and the diagram shows it."""
+"""Files import one another without circles, packages only from lower layers, and the diagram shows
+it.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -14,15 +16,6 @@ SPEC.loader.exec_module(diagram)
 @pytest.fixture(scope="module")
 def packages():
     return diagram.package_graph()
-
-
-@pytest.fixture(scope="module")
-def lines():
-    """Lines of code of each file, by its path within the package."""
-    return {
-        path.relative_to(diagram.PACKAGE).as_posix(): diagram.lines_of_code(path)
-        for path in diagram.sources()
-    }
 
 
 def test_every_package_has_a_layer(packages):
@@ -48,17 +41,6 @@ def test_a_package_imports_only_from_lower_layers(packages):
 def test_the_picture_is_drawn_from_the_code(packages):
     committed = diagram.PICTURE.read_text(encoding="utf-8")
     assert committed == diagram.svg(packages), "python docs/diagram.py draws it anew"
-
-
-def test_no_file_is_too_long(lines):
-    assert not {name: count for name, count in lines.items() if count > 400}
-
-
-def test_lines_of_code_of_the_package(record_property, capsys, lines):
-    total = sum(lines.values())
-    record_property("lines of code", total)
-    with capsys.disabled():
-        print(f"\n{total:,} lines of code in {len(lines)} files of lora_np")
 
 
 def test_imports_are_found_in_every_form(tmp_path):
@@ -89,11 +71,3 @@ def test_circles_are_found():
 def test_arrows_that_follow_from_others_are_left_out():
     graph = {"high": {"middle", "low"}, "middle": {"low"}, "low": set()}
     assert diagram.arrows(graph) == [("high", "middle"), ("middle", "low")]
-
-
-def test_only_code_is_counted(tmp_path):
-    module = tmp_path / "module.py"
-    module.write_text(
-        '"""Words\nand words."""\n\n# why\ndef f(\n    x,\n):\n    """More."""\n    return """a\nb"""\n'
-    )
-    assert diagram.lines_of_code(module) == 5

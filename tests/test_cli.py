@@ -136,7 +136,15 @@ def test_errors_of_a_matrix(tmp_path):
         "rank 1 is the smallest that keeps 0.99 of the squared norm"
         in lora_np_command("errors", source).stdout
     )
-    options = ["--json", "--norm", "nuclear", "--tolerance", "0.01", "--plot", str(tmp_path / "curve.png")]
+    options = [
+        "--json",
+        "--norm",
+        "nuclear",
+        "--tolerance",
+        "0.01",
+        "--plot",
+        str(tmp_path / "curve.png"),
+    ]
     result = said("errors", source, *options)
     assert json.loads(result.stdout)["rank"] == 2
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -144,7 +152,12 @@ def test_errors_of_a_matrix(tmp_path):
 
 def test_errors_of_what_is_no_matrix(tmp_path):
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
-    for arguments in (["missing.npy"], ["M.txt"], [str(tmp_path / "pickle.npy")], ["missing.safetensors:a"]):
+    for arguments in (
+        ["missing.npy"],
+        ["M.txt"],
+        [str(tmp_path / "pickle.npy")],
+        ["missing.safetensors:a"],
+    ):
         assert_one_line(said("errors", *arguments), 1)
 
 
@@ -161,18 +174,22 @@ def test_count_of_a_whole_model_is_pefts_line():
 
 
 def test_count_as_json_holds_plain_integers():
-    (row,) = json.loads(said("count", "llama-3.2-1b", "--rank", "8", "--targets", "q_proj", "--json").stdout)[
-        "rows"
-    ]
+    (row,) = json.loads(
+        said("count", "llama-3.2-1b", "--rank", "8", "--targets", "q_proj", "--json").stdout
+    )["rows"]
     assert (row["trainable"], row["total"]) == (524_288, 1_236_338_688)
 
 
 def test_count_as_csv():
-    assert said("count", "100x120", "--rank", "8", "--csv").stdout.startswith("update,rank,trainable")
+    assert said("count", "100x120", "--rank", "8", "--csv").stdout.startswith(
+        "update,rank,trainable"
+    )
 
 
 def test_count_of_several_tables_as_json():
-    tables = json.loads(said("count", "llama-3.2-1b", "--rank", "8", "--by", "kind", "--json").stdout)
+    tables = json.loads(
+        said("count", "llama-3.2-1b", "--rank", "8", "--by", "kind", "--json").stdout
+    )
     totals, kinds = (table["rows"] for table in tables)
     assert totals[0]["trainable"] == sum(row["trainable"] for row in kinds)
 

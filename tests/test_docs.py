@@ -1,4 +1,6 @@
-"""Every command that a page, the README or --help shows is run; every block of Python is a doctest."""
+"""Every command that a page, the README or --help shows is run; every block of Python is a
+doctest.
+"""
 
 import inspect
 import json
@@ -56,7 +58,9 @@ def shown_commands():
 
 
 COMMANDS = sorted(
-    {" ".join(shlex.split(command, comments=True)): command for command in shown_commands()}.values()
+    {
+        " ".join(shlex.split(command, comments=True)): command for command in shown_commands()
+    }.values()
 )
 
 
@@ -81,15 +85,33 @@ def write_example_files():
     np.save("update.npy", rng.normal(size=(20, 30)))
     Path("lora-np-tour").mkdir()
     safetensors.save({"weight": rng.normal(size=(20, 30))}, "lora-np-tour/full-update.safetensors")
-    safetensors.save({"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))}, "adapter.safetensors")
+    safetensors.save(
+        {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))}, "adapter.safetensors"
+    )
     W0 = rng.normal(size=(64, 64)).astype(np.float32)
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
-        weights = W0 if name in ("base", "llama", "my-model") else W0 + rng.normal(size=W0.shape).astype("f4")
+        weights = (
+            W0
+            if name in ("base", "llama", "my-model")
+            else W0 + rng.normal(size=W0.shape).astype("f4")
+        )
         Path(name).mkdir(parents=True)
-        safetensors.save({"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors"))
+        safetensors.save(
+            {"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors")
+        )
         Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
-    for name in ("adapter", "my-adapter", "small-adapter", "big", "style", "task", "lora-np-tour/adapter-r8"):
-        module = adapters.AdapterModule.of(A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16)
+    for name in (
+        "adapter",
+        "my-adapter",
+        "small-adapter",
+        "big",
+        "style",
+        "task",
+        "lora-np-tour/adapter-r8",
+    ):
+        module = adapters.AdapterModule.of(
+            A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16
+        )
         adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
     adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
     adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
@@ -114,8 +136,9 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert out
-    # These say no, not that something failed: adapters that differ, exercises that are not done yet. What a
-    # plan says, docs/use/plan.md shows, and tests/accounting/test_plan.py holds it to that.
+    # These say no, not that something failed: adapters that differ, exercises that are not done
+    # yet. What a plan says, docs/use/plan.md shows, and tests/accounting/test_plan.py holds it to
+    # that.
     no = {"diff": [3], "plan": [0, 3]}.get(words[0], [0])
     assert status in ([1] if words[:2] == ["exercises", "check"] else no)
 
@@ -131,9 +154,13 @@ def test_every_block_of_python_is_a_doctest(page):
 
 
 def test_the_readme_shows_what_is_printed(tmp_path, monkeypatch, capsys):
-    """Blocks of Python and of commands, pasted one after the other, print the blocks of text that follow them."""
+    """Blocks of Python and of commands, pasted one after the other, print the blocks of text that
+    follow them.
+    """
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```(\w+)\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
     names = {}
     printed = []
     for kind, text in blocks:
@@ -153,7 +180,9 @@ NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 
 
 def words_of(text):
-    """What is not a number, without the rules and spaces of tables, whose widths follow the numbers."""
+    """What is not a number, without the rules and spaces of tables, whose widths follow the
+    numbers.
+    """
     return NUMBER.sub("0", re.sub(r"-{3,}", "", text)).split()
 
 
@@ -177,7 +206,8 @@ def test_every_package_has_a_page():
     reference = ROOT / "docs" / "reference"
     named = set(
         re.findall(
-            r"public-names:: (\S+)", "".join(page.read_text("utf-8") for page in reference.glob("*.md"))
+            r"public-names:: (\S+)",
+            "".join(page.read_text("utf-8") for page in reference.glob("*.md")),
         )
     )
     packages = {name for name in lora_np.__all__ if inspect.ismodule(getattr(lora_np, name))}

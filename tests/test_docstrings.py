@@ -1,4 +1,6 @@
-"""Docstrings of public names satisfy numpydoc's validator, and name each class that is raised for itself."""
+"""Docstrings of public names satisfy numpydoc's validator, and name each class that is raised for
+itself.
+"""
 
 import builtins
 import importlib.util
@@ -12,7 +14,9 @@ pytest.importorskip("numpydoc", reason="extra `lint`")
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import validate
 
-SPEC = importlib.util.spec_from_file_location("vocabulary", Path(__file__).with_name("test_vocabulary.py"))
+SPEC = importlib.util.spec_from_file_location(
+    "vocabulary", Path(__file__).with_name("test_vocabulary.py")
+)
 vocabulary = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(vocabulary)
 
@@ -20,15 +24,18 @@ THINGS = vocabulary.THINGS
 METHODS = {name for name, thing in THINGS.items() if "." in getattr(thing, "__qualname__", "")}
 # What numpydoc's validator checks of every public function and class ...
 CHECKS = {
-    "GL03", "GL05", "GL06", "GL07", "GL08", "GL10", # blank lines, tabs, sections known and in order; there is one
+    # blank lines, tabs, sections known and in order; there is one
+    "GL03", "GL05", "GL06", "GL07", "GL08", "GL10",
     "SS01", "SS04", # a summary
-    "PR01", "PR02", "PR03", "PR04", "PR07", "PR09", "PR10", # parameters: all, in order, type and words
+    # parameters: all, in order, type and words
+    "PR01", "PR02", "PR03", "PR04", "PR07", "PR09", "PR10",
     "RT01", "RT03", "YD01", # what is returned, and what it means
     "SA02", "SA03", "SA04", # See Also: form and words
 }  # fmt: skip
 # ... and of their methods, many of which say all in one line.
 CHECKS_OF_METHODS = {"GL03", "GL05", "GL06", "GL07", "GL08", "PR02", "PR03", "PR10"}
-# Packages whose functions are siblings: each points to those that are used instead of it or with it.
+# Packages whose functions are siblings: each points to those that are used instead of it or with
+# it.
 SIBLINGS = ("lora_np.linalg.", "lora_np.plots.", "lora_np.adapters.")
 
 # Functions without a sibling.
@@ -53,7 +60,9 @@ def named(annotation):
 
 
 def handed_out(things):
-    """Names of classes that functions, or what these return, hand out: the function's example shows them."""
+    """Names of classes that functions, or what these return, hand out: the function's example shows
+    them.
+    """
 
     def of(thing):
         if not inspect.isclass(thing):
@@ -71,7 +80,9 @@ def handed_out(things):
 
 
 def lacks_example(thing, shown):
-    return ">>>" not in (thing.__doc__ or "") and not (inspect.isclass(thing) and thing.__name__ in shown)
+    return ">>>" not in (thing.__doc__ or "") and not (
+        inspect.isclass(thing) and thing.__name__ in shown
+    )
 
 
 def complaints(name, thing):
@@ -90,7 +101,9 @@ def complaints(name, thing):
             yield f"Raises: list each class with its cause, got {raised.type!r}"
         elif not raised.desc:
             yield f"Raises: say when {raised.type} is raised"
-    siblings = inspect.isfunction(thing) and thing.__module__.startswith(SIBLINGS) and name not in METHODS
+    siblings = (
+        inspect.isfunction(thing) and thing.__module__.startswith(SIBLINGS) and name not in METHODS
+    )
     if siblings and name not in ALONE and not document["See Also"]:
         yield "See Also: name a sibling"
 
@@ -142,4 +155,9 @@ def test_what_is_wrong_is_found():
         """
         return x + y
 
-    assert [each.partition(":")[0] for each in complaints("f", f)] == ["PR01", "PR07", "RT01", "Raises"]
+    assert [each.partition(":")[0] for each in complaints("f", f)] == [
+        "PR01",
+        "PR07",
+        "RT01",
+        "Raises",
+    ]

@@ -27,7 +27,9 @@ write_whole(Path(sys.argv[1]), write)
 
 
 def start(path):
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "writing\n"
     return process
 
@@ -116,7 +118,9 @@ def test_errors_name_the_path_that_was_given(tmp_path):
         assert caught.value.filename == str(tmp_path / named)
 
 
-@pytest.mark.parametrize("place", ["adapters.save", "adapters.resize", "safetensors.save", "gguf.write"])
+@pytest.mark.parametrize(
+    "place", ["adapters.save", "adapters.resize", "safetensors.save", "gguf.write"]
+)
 def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch):
     from lora_np.hub import gguf, safetensors
 
@@ -128,7 +132,9 @@ def test_an_empty_path_is_not_the_current_directory(place, tmp_path, monkeypatch
         "adapters.save": lambda: adapters.save(adapters.Adapter({"q": module}), "", force=True),
         "adapters.resize": lambda: adapters.resize("../adapter", "", rank=1, force=True),
         "safetensors.save": lambda: safetensors.save({"q": np.eye(2)}, ""),
-        "gguf.write": lambda: gguf.write({"q": gguf.TensorInfo("F32", (2, 2))}, lambda _: np.eye(2), ""),
+        "gguf.write": lambda: gguf.write(
+            {"q": gguf.TensorInfo("F32", (2, 2))}, lambda _: np.eye(2), ""
+        ),
     }
     with pytest.raises(ValueError, match="the path to write to must not be empty, got ''"):
         writes[place]()
@@ -170,7 +176,9 @@ def writes(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
         texts = {
             word.value
@@ -184,7 +192,11 @@ def writes(path):
         ):
             return True
         # a function of ours may be called save or write_text too
-        if name in WRITES and owner and owner not in ("adapters", "safetensors", "language", "gguf", "store"):
+        if (
+            name in WRITES
+            and owner
+            and owner not in ("adapters", "safetensors", "language", "gguf", "store")
+        ):
             return True
     return False
 

@@ -1,4 +1,6 @@
-"""How much of the package one small use of each kind goes through: benchmarks/calls.py says why where it is more."""
+"""How much of the package one small use of each kind goes through: benchmarks/calls.py says why
+where it is more.
+"""
 
 from pathlib import Path
 

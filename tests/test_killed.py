@@ -1,7 +1,8 @@
-"""``kill -9`` while a command writes: each result is there whole, as it was, or not at all, and the next run succeeds.
+"""``kill -9`` while a command writes: each result is there whole, as it was, or not at all, and the
+next run succeeds.
 
-A process kills itself before the n-th change that it makes to the disk: an audit hook of Python counts them, so that every
-run dies at the same places, on machines of any speed.
+A process kills itself before the n-th change that it makes to the disk: an audit hook of Python
+counts them, so that every run dies at the same places, on machines of any speed.
 """
 
 import json
@@ -180,7 +181,9 @@ def test_a_directory_is_old_or_new(first, second, tmp_path):
 
 def test_a_saved_model_is_old_or_new(tmp_path):
     folder = tmp_path / "here"
-    check(folder, ["save", BASE, str(folder / "m")], ["save", BASE, str(folder / "m")], directory=True)
+    check(
+        folder, ["save", BASE, str(folder / "m")], ["save", BASE, str(folder / "m")], directory=True
+    )
 
 
 @pytest.mark.slow
@@ -225,8 +228,12 @@ FILES = {
             "{out}/g.csv",
         ],
     ),
-    "lessons": (["exercises", "list"], ["lessons", "{out}/x"]),  # what lab does before it opens JupyterLab
-    "tour": (["tour", "--quick", "--out", "{out}/t"], ["tour", "--quick", "--rng", "1", "--out", "{out}/t"]),
+    # what lab does before it opens JupyterLab
+    "lessons": (["exercises", "list"], ["lessons", "{out}/x"]),
+    "tour": (
+        ["tour", "--quick", "--out", "{out}/t"],
+        ["tour", "--quick", "--rng", "1", "--out", "{out}/t"],
+    ),
 }
 
 

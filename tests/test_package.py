@@ -1,4 +1,6 @@
-"""The package as a whole: what an import costs, and that its public names are true and documented."""
+"""The package as a whole: what an import costs, and that its public names are true and
+documented.
+"""
 
 import ast
 import importlib
@@ -14,17 +16,23 @@ import lora_np
 from tests.drawing import every
 
 MODULES = [
-    m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.") if not m.name.endswith("__main__")
+    m.name
+    for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.")
+    if not m.name.endswith("__main__")
 ]
 PUBLIC = [name for name in MODULES if hasattr(importlib.import_module(name), "__all__")]
 PACKAGES = [
-    name for name in PUBLIC if name.count(".") == 1 and hasattr(importlib.import_module(name), "__path__")
+    name
+    for name in PUBLIC
+    if name.count(".") == 1 and hasattr(importlib.import_module(name), "__path__")
 ]
 PACKAGES = ["lora_np", *(name for name in PACKAGES if name != "lora_np.cli")]
 
 
 def run(code):
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     return result.stdout.strip()
 
 
@@ -42,7 +50,9 @@ def test_what_is_used_most_loads_nothing_heavy():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_deferred_imports_name_what_is_public(package):
-    """What type checkers read is ``__all__``; each name is imported from where it says, and no file is in its way."""
+    """What type checkers read is ``__all__``; each name is imported from where it says, and no file
+    is in its way.
+    """
     module = importlib.import_module(package)
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.With))

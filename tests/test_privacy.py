@@ -1,4 +1,6 @@
-"""An underscore means private to the file; between packages only what ``__all__`` names is imported."""
+"""An underscore means private to the file; between packages only what ``__all__`` names is
+imported.
+"""
 
 import ast
 import importlib
@@ -8,7 +10,8 @@ from tests.drawing import every
 
 PACKAGE = Path(__file__).parents[1] / "lora_np"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-# Modules of the lowest layer have no package around them; every package may import their plain names.
+# Modules of the lowest layer have no package around them; every package may import their plain
+# names.
 FOUNDATION = {
     "lora_np.checks",
     "lora_np.files",
@@ -17,7 +20,8 @@ FOUNDATION = {
     "lora_np.version",
     "lora_np.work",
 }
-# Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names so.
+# Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names
+# so.
 OF_OTHERS = {
     "_replace",
     "_asdict",
@@ -83,7 +87,10 @@ def foreign_imports(module, tree):
         elif source == "lora_np":
             if f"lora_np.{name}" not in FOUNDATION and is_module(f"lora_np.{name}"):
                 offered[here] = f"lora_np.{name}"
-        elif package_of(source) != package_of(module) and (source, name) != (package_of(source), None):
+        elif package_of(source) != package_of(module) and (source, name) != (
+            package_of(source),
+            None,
+        ):
             if source != package_of(source):
                 yield f"imports {name} from {source} rather than from {package_of(source)}"
             elif name not in public_names(source):
@@ -91,7 +98,11 @@ def foreign_imports(module, tree):
             elif is_module(f"{source}.{name}"):
                 offered[here] = f"{source}.{name}"
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in offered:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in offered
+        ):
             package = offered[node.value.id]
             if package_of(package) != package_of(module) and node.attr not in public_names(package):
                 yield f"uses {node.attr}, which {package}.__all__ does not name"

@@ -1,4 +1,6 @@
-"""What is published follows from one place in pyproject.toml, and nothing claims to be where it is not."""
+"""What is published follows from one place in pyproject.toml, and nothing claims to be where it is
+not.
+"""
 
 import importlib.util
 import json
@@ -63,7 +65,9 @@ def test_readme_leads_to_the_repository(hook):
 
 
 def test_commands_install_the_package_once_it_is_there(hook):
-    text = 'Run `pip install ".[notebooks]"`, `.venv/bin/pip install .` or `pip install -e ".[test]"`.'
+    text = (
+        'Run `pip install ".[notebooks]"`, `.venv/bin/pip install .` or `pip install -e ".[test]"`.'
+    )
     assert hook.installable(text, "") == text
     assert hook.installable(text, "lora-np") == (
         'Run `pip install "lora-np[notebooks]"`, `.venv/bin/pip install lora-np` or `pip install -e ".[test]"`.'
@@ -75,13 +79,19 @@ def test_commands_install_the_package_once_it_is_there(hook):
 
 
 def test_every_way_to_install_goes_through_the_switch(hook):
-    """Pages, and the README, name the package only as `.`; whoever changes the code needs ``-e`` and a copy."""
+    """Pages, and the README, name the package only as `.`; whoever changes the code needs ``-e``
+    and a copy.
+    """
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    text = "".join(page.read_text(encoding="utf-8") for page in pages if page.name != "publishing.md")
+    text = "".join(
+        page.read_text(encoding="utf-8") for page in pages if page.name != "publishing.md"
+    )
     named = re.findall(r"pip (?:install|wheel) [\"']?lora[-_]np.*", text)
     assert not named or hook.package()
     left = [
-        line for line in hook.installable(text, "lora-np").splitlines() if re.search(r"pip \w+ .*\.\[", line)
+        line
+        for line in hook.installable(text, "lora-np").splitlines()
+        if re.search(r"pip \w+ .*\.\[", line)
     ]
     assert all("-e" in line for line in left), left
 
@@ -155,16 +165,18 @@ def test_a_site_that_is_nowhere_names_no_address(settings, hook):
         assert "source_repository" not in found["html_theme_options"]
 
 
-@pytest.mark.parametrize(("version", "ref"), [("", "main"), ("latest", "main"), ("1.2.3", "v1.2.3")])
+@pytest.mark.parametrize(
+    ("version", "ref"), [("", "main"), ("latest", "main"), ("1.2.3", "v1.2.3")]
+)
 def test_a_version_leads_to_its_own_sources(settings, version, ref):
     found = settings(True, version)
     assert found["lesson_links_ref"] == found["html_theme_options"]["source_branch"] == ref
     assert f"/blob/{ref}/lora_np/" in found["linkcode_resolve"](
         "py", {"module": "lora_np", "fullname": "fit"}
     )
-    assert found["html_baseurl"] == f"https://lora-np.example/{version}/".replace("//", "/").replace(
-        ":/", "://"
-    )
+    assert found["html_baseurl"] == f"https://lora-np.example/{version}/".replace(
+        "//", "/"
+    ).replace(":/", "://")
     edits = "edit" in found["html_theme_options"]["top_of_page_buttons"]
     assert edits == (ref == "main")  # nobody edits a tag
 
@@ -216,8 +228,14 @@ def test_source_links_lead_to_what_they_name():
                 if address is None:
                     continue
                 start = f"https://github.com/{PLACE[0]}/blob/main/"
-                file, first, last = re.fullmatch(rf"{start}(lora_np/.+\.py)#L(\d+)-L(\d+)", address).groups()
-                lines = (ROOT / file).read_text(encoding="utf-8").splitlines()[int(first) - 1 : int(last)]
+                file, first, last = re.fullmatch(
+                    rf"{start}(lora_np/.+\.py)#L(\d+)-L(\d+)", address
+                ).groups()
+                lines = (
+                    (ROOT / file)
+                    .read_text(encoding="utf-8")
+                    .splitlines()[int(first) - 1 : int(last)]
+                )
                 found += any(re.match(r"\s*(def|class) ", line) for line in lines)
     assert found > 500
     assert resolve("py", {"module": "lora_np.hub", "fullname": "ATTENTION"}) is None
@@ -225,7 +243,9 @@ def test_source_links_lead_to_what_they_name():
 
 def test_classifiers_claim_what_ci_runs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    claimed = {m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))}
+    claimed = {
+        m[1] for c in project["classifiers"] if (m := re.fullmatch(r".*Python :: (3\.\d+)", c))
+    }
     run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     tried = set(re.findall(r"python(3\.\d+)", run)) | {"3.12"}  # Pyodide 0.27 is Python 3.12
     assert claimed <= tried

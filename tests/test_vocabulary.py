@@ -92,7 +92,11 @@ def options():
 
 def returned(thing):
     annotation = getattr(thing, "__annotations__", {}).get("return", "")
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    return (
+        annotation
+        if isinstance(annotation, str)
+        else getattr(annotation, "__name__", str(annotation))
+    )
 
 
 @every("name", THINGS)
@@ -117,7 +121,9 @@ def test_options(command, option):
 
 @every("name", THINGS)
 def test_results_are_not_bare_tables(name):
-    """Columns are for people; programs read fields. ``Table`` itself and the property ``table`` are exempt."""
+    """Columns are for people; programs read fields. ``Table`` itself and the property ``table`` are
+    exempt.
+    """
     thing = THINGS[name]
     if not inspect.isclass(thing) and not name.startswith("lora_np.table."):
         assert not re.search(r"\bTable\b", returned(thing)), f"{name} returns a bare Table"
@@ -128,7 +134,9 @@ def test_table_is_a_property(name):
     thing = THINGS[name]
     if inspect.isclass(thing):
         for key in ("table", "to_table", "as_table"):
-            assert not inspect.isfunction(getattr(thing, key, None)), f"{name}.{key} must be a property"
+            assert not inspect.isfunction(getattr(thing, key, None)), (
+                f"{name}.{key} must be a property"
+            )
         if isinstance(vars(thing).get("table"), property):
             assert dataclasses.is_dataclass(thing), f"{name} must be a dataclass"
             assert thing.__dataclass_params__.frozen, f"{name} must be frozen"
@@ -142,14 +150,18 @@ def test_saving_names_what_before_where(name):
     if re.match(r"(save|dump)(_|$)", word):
         names = list(parameters(thing))
         own = 0 if not inspect.isclass(thing) and "." in thing.__qualname__ else 1
-        assert names[own : own + 1] == ["path"] or (not own and "path" in names[:2]), f"{name}{names}"
+        assert names[own : own + 1] == ["path"] or (not own and "path" in names[:2]), (
+            f"{name}{names}"
+        )
 
 
 def test_no_two_public_classes_share_a_name():
     classes = {}
     for thing in THINGS.values():
         if inspect.isclass(thing):
-            classes.setdefault(thing.__name__, set()).add(f"{thing.__module__}.{thing.__qualname__}")
+            classes.setdefault(thing.__name__, set()).add(
+                f"{thing.__module__}.{thing.__qualname__}"
+            )
     shared = {name: places for name, places in classes.items() if len(places) > 1}
     assert not shared
 
@@ -186,18 +198,24 @@ def test_the_page_names_every_word():
 W, X = np.eye(3), np.ones((4, 3))
 AUSTEN = language.load("austen")
 TEMPLATE = {"chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
-TALKER = dataclasses.replace(AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE))
+TALKER = dataclasses.replace(
+    AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE)
+)
 ONE = adapters.Adapter({"q": adapters.AdapterModule.of(A=W[:1], B=np.ones((2, 1)), alpha=1)})
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
-    "fit": lambda rng: lora_np.fit(Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False),
+    "fit": lambda rng: lora_np.fit(
+        Linear(lora_np.Tensor(W)), X, X, steps=1, rng=rng, progress=False
+    ),
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),
     "patches": lambda rng: datasets.patches(datasets.terrain(), 1, rng=rng),
     "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
     "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
     "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
-    "answer": lambda rng: language.answer(TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng),
+    "answer": lambda rng: language.answer(
+        TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
+    ),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
     ),
@@ -210,13 +228,22 @@ MEANING = {"check", "grade"}  # where None is the default: the docstring says wh
 
 
 def test_all_that_draws_is_asked():
-    """Calls of a layer take a Generator or None; the tour and grading take an int, which they report."""
+    """Calls of a layer take a Generator or None; the tour and grading take an int, which they
+    report.
+    """
     drawing = {
         name.rpartition(".")[2]
         for name, thing in THINGS.items()
         if not inspect.isclass(thing) and "rng" in parameters(thing)
     }
-    assert drawing - set(DRAWING) == {*MEANING, "dropout", "logits", "other_questions", "token_loss", "tour"}
+    assert drawing - set(DRAWING) == {
+        *MEANING,
+        "dropout",
+        "logits",
+        "other_questions",
+        "token_loss",
+        "tour",
+    }
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -230,7 +257,9 @@ def test_rng_is_a_generator_or_a_whole_number(name):
         (0.5, TypeError),
         (-1, ValueError),
     ]:
-        with pytest.raises(error, match=f"rng must be a numpy.random.Generator or a .*from 0, got {wrong!r}"):
+        with pytest.raises(
+            error, match=f"rng must be a numpy.random.Generator or a .*from 0, got {wrong!r}"
+        ):
             DRAWING[name](wrong)
     for right in (0, np.int64(1), np.random.default_rng(0)):
         DRAWING[name](right)
@@ -257,6 +286,16 @@ def test_computing_is_in_float32_or_float64(take):
     for spelled, name in [("F32", "float32"), ("fp64", "float64"), ("torch.float32", "float32")]:
         with pytest.raises(ValueError, match=f"dtype must be '{name}', not '{spelled}'"):
             take(spelled)
-    for wrong in ("int32", "complex64", np.float16, np.longdouble, "bfloat16", "bf16", "x", None, 3):
+    for wrong in (
+        "int32",
+        "complex64",
+        np.float16,
+        np.longdouble,
+        "bfloat16",
+        "bf16",
+        "x",
+        None,
+        3,
+    ):
         with pytest.raises(ValueError, match="dtype must be one of float32, float64, got "):
             take(wrong)

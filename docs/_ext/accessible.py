@@ -1,4 +1,6 @@
-"""Additions to the theme for screen readers: heading levels in the sidebar, names of both sidebars."""
+"""Additions to the theme for screen readers: heading levels in the sidebar, names of both
+sidebars.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +10,13 @@ from sphinx.application import Sphinx
 NAMES = {"sidebar-drawer": "All pages", "toc-drawer": "On this page"}
 
 
-def add_levels(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def add_levels(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     tree = context.get("furo_navigation_tree", "")
-    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
 
 
 def name_sides(app: Sphinx) -> None:
@@ -23,7 +29,9 @@ def named(render: Callable[..., str]) -> Callable[..., str]:
     def with_names(*arguments: Any) -> str:
         text = render(*arguments)
         for side, name in NAMES.items():
-            text = text.replace(f'<aside class="{side}', f'<aside aria-label="{name}" class="{side}')
+            text = text.replace(
+                f'<aside class="{side}', f'<aside aria-label="{name}" class="{side}'
+            )
         icons = 'class="content-icon-container"'  # to the page's source: outside of all landmarks
         return text.replace(icons, f'{icons} role="navigation" aria-label="This page"')
 

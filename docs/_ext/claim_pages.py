@@ -1,6 +1,7 @@
 """What papers say, tried: the gallery, a page for each claim, and the directive ``claim-figures``.
 
-The pages are generated into docs/claims/ (see materials.py) from the results that the package carries.
+The pages are generated into docs/claims/ (see materials.py) from the results that the package
+carries.
 """
 
 import html
@@ -88,7 +89,9 @@ def write(folder: Path) -> None:
     """The pages, touched only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
     known = claims()
-    pages = {"index.md": index(known)} | {f"{name}.md": page(name, claim) for name, claim in known.items()}
+    pages = {"index.md": index(known)} | {
+        f"{name}.md": page(name, claim) for name, claim in known.items()
+    }
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -103,8 +106,13 @@ def index(known: dict[str, Any]) -> str:
     order = sorted(known, key=lambda name: (known[name]["topic"], name))
     topics = sorted({claim["topic"] for claim in known.values()})
     options = lambda names: "".join(f"<option>{html.escape(name)}</option>" for name in names)
-    count = {verdict: sum(claim["verdict"] == verdict for claim in known.values()) for verdict in VERDICTS}
-    verdicts = "\n".join(f"- **{verdict}** ({count[verdict]}): {MEANING[verdict]}" for verdict in VERDICTS)
+    count = {
+        verdict: sum(claim["verdict"] == verdict for claim in known.values())
+        for verdict in VERDICTS
+    }
+    verdicts = "\n".join(
+        f"- **{verdict}** ({count[verdict]}): {MEANING[verdict]}" for verdict in VERDICTS
+    )
     rows = "\n".join(
         f"| [{known[name]['title']}]({name}.md) | {known[name]['verdict']} | {known[name]['advice']} |"
         for name in order
@@ -128,7 +136,9 @@ def card(name: str, claim: dict[str, Any]) -> str:
 
 
 def page(name: str, claim: dict[str, Any]) -> str:
-    """One claim: what is said, what was done, figure, table, limits, and what the reader can turn."""
+    """One claim: what is said, what was done, figure, table, limits, and what the reader can
+    turn.
+    """
     rows = [
         ("The paper", claim["paper"]),
         ("What would contradict it", claim["against"]),
@@ -204,16 +214,22 @@ MEASURES = {
 
 
 def slim(claim: dict[str, Any]) -> dict[str, Any]:
-    """What the sliders need: for each way its rank, its best rate, and the mean of each measure at each rate."""
+    """What the sliders need: for each way its rank, its best rate, and the mean of each measure at
+    each rate.
+    """
     ways = []
     for name, sweep in claim["ways"].items():
         means = {
             measure: {
-                rate: average(runs[measure]) for rate, runs in sweep["rates"].items() if measure in runs
+                rate: average(runs[measure])
+                for rate, runs in sweep["rates"].items()
+                if measure in runs
             }
             for measure in MEASURES
         }
-        ways.append({"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "means": means})
+        ways.append(
+            {"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "means": means}
+        )
     shared = {m: label for m, label in MEASURES.items() if all(way["means"][m] for way in ways)}
     return {"measures": shared, "ways": ways}
 
@@ -249,7 +265,9 @@ def key(names: list[str]) -> str:
 def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     found = {}
     for way in slim(claim)["ways"] if claim.get("ways") else []:
-        points = [(float(rate), loss) for rate, loss in way["means"]["test"].items() if loss is not None]
+        points = [
+            (float(rate), loss) for rate, loss in way["means"]["test"].items() if loss is not None
+        ]
         if points:
             found[way["name"]] = points
     return found
@@ -276,7 +294,9 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
             parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
         for power in range(math.ceil(x0), math.floor(x1) + 1):
             x = at_x(10.0**power)
-            parts.append(f'<text class="x" x="{x:.1f}" y="{height - bottom + 24}">{10.0**power:g}</text>')
+            parts.append(
+                f'<text class="x" x="{x:.1f}" y="{height - bottom + 24}">{10.0**power:g}</text>'
+            )
             parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
         middle = (left + width - right) / 2
         parts.append(f'<text class="x" x="{middle:.0f}" y="{height - 6}">learning rate</text>')
@@ -326,13 +346,13 @@ class ClaimFigures(SphinxDirective):
         if name not in known:
             raise self.error(f"no claim is called {name!r}")
         claim = known[name]
-        text = (
-            f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
-        )
+        text = f"{figures(claim)}\n\n[{claim['title'].rstrip('.')}](/claims/{name}.md): **{claim['verdict']}**."
         return self.parse_text_to_nodes(text)
 
 
-def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def add_files(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     if pagename.startswith("claims/"):
         app.add_css_file("claims.css")
         app.add_js_file("claims.js", loading_method="defer")

@@ -1,4 +1,6 @@
-"""The directive ``command-line``: a section for each command, written by the commands themselves."""
+"""The directive ``command-line``: a section for each command, written by the commands
+themselves.
+"""
 
 import re
 from typing import Any
@@ -15,7 +17,9 @@ class CommandLine(SphinxDirective):
     """Sections with usage, help and options of every command, sub-commands included."""
 
     def run(self) -> list[nodes.Node]:
-        return [section for command in commands(cli, "lora-np") for section in self.section(*command)]
+        return [
+            section for command in commands(cli, "lora-np") for section in self.section(*command)
+        ]
 
     def section(self, name: str, command: Any) -> list[nodes.Node]:
         context = command.make_context(name, [], resilient_parsing=True)

@@ -1,7 +1,8 @@
 """Docstrings on the site: names are links, types are words.
 
-Single backticks find a public name of the package wherever it is documented, and complain about any other.
-Types lose Napoleon's markup, a reference for each word: ``array_like of shape (d, k)`` is one piece.
+Single backticks find a public name of the package wherever it is documented, and complain about any
+other. Types lose Napoleon's markup, a reference for each word: ``array_like of shape (d, k)`` is
+one piece.
 """
 
 import re
@@ -27,7 +28,9 @@ TOKEN = re.compile(r"\{[^}]*\}|\"[^\"]*\"|[A-Za-z_][\w.]*|[^A-Za-z_{\"]+")
 
 
 def full_name(text: str, module: str = "", owner: str = "") -> str:
-    """The public name that is meant from within a module and a class; empty if there is none, or several."""
+    """The public name that is meant from within a module and a class; empty if there is none, or
+    several.
+    """
     if owner and has_attribute(f"{module}.{owner}", text):
         return f"{module}.{owner}.{text}"
     for candidate in (text, f"{module}.{text}", f"lora_np.{text}"):
@@ -62,13 +65,21 @@ class Name(SphinxRole):
             message = f"`{self.text}` in {module} is no public name: use ``double backticks``"
             return [code], [self.inliner.reporter.warning(message, line=self.lineno)]
         target = addnodes.pending_xref(
-            "", code, refdomain="py", reftype="obj", reftarget=found, refwarn=True, refdoc=self.env.docname
+            "",
+            code,
+            refdomain="py",
+            reftype="obj",
+            reftarget=found,
+            refwarn=True,
+            refdoc=self.env.docname,
         )
         return [target], []
 
 
 def type_words(text: str, *_: Any, **__: Any) -> str:
-    """A type as reStructuredText: classes are links, values and shapes are code, the rest is prose."""
+    """A type as reStructuredText: classes are links, values and shapes are code, the rest is
+    prose.
+    """
     if re.fullmatch(r"[\w.]*(Error|Exception|Interrupt|Warning)", text):
         return f":py:class:`{text}`"
     pieces: list[tuple[str, str]] = []  # role and text
@@ -94,7 +105,11 @@ def marked(role: str, text: str) -> str:
 
 
 def class_name(token: str) -> str:
-    return full_name(token) if token[0].isupper() and isinstance(KNOWN.get(full_name(token)), type) else ""
+    return (
+        full_name(token)
+        if token[0].isupper() and isinstance(KNOWN.get(full_name(token)), type)
+        else ""
+    )
 
 
 def words(role: str, rawtext: str, text: str, *_: Any) -> tuple[list[nodes.Node], list[nodes.Node]]:

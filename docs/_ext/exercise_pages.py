@@ -1,6 +1,8 @@
-"""A page of exercises for each lesson, written and checked in the browser: directive, links and data.
+"""A page of exercises for each lesson, written and checked in the browser: directive, links and
+data.
 
-The pages themselves are generated into docs/practice/ (see materials.py) from the exercises of the package.
+The pages themselves are generated into docs/practice/ (see materials.py) from the exercises of the
+package.
 """
 
 import html
@@ -15,15 +17,18 @@ from sphinx.util.docutils import SphinxDirective
 from lora_np import exercises
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = 15_800_000  # bytes of Pyodide 0.27, its library and its NumPy, unpacked as a page counts them
+# bytes of Pyodide 0.27, its library and its NumPy, unpacked as a page counts them
+RUNTIME = 15_800_000
 DRAWING = 10_900_000  # bytes of its matplotlib and what that needs
 FORM = """\
 <form class="exercise" data-exercise="{name}" data-needs="{needs}">
   <label class="visually-hidden" for="code-{name}">Your function {name}</label>
   <textarea id="code-{name}" name="code" rows="{rows}" spellcheck="false" autocomplete="off"
     autocapitalize="off" aria-describedby="keys-{name}">{stub}</textarea>
-  <p class="exercise-keys" id="keys-{name}"><kbd>Tab</kbd> indents; <kbd>Esc</kbd>, then <kbd>Tab</kbd>,
-    leaves the field. <kbd>Shift</kbd>+<kbd>Enter</kbd> runs, <kbd>Ctrl</kbd>+<kbd>Enter</kbd> checks.</p>
+  <p class="exercise-keys" id="keys-{name}"><kbd>Tab</kbd> indents; <kbd>Esc</kbd>, then
+  <kbd>Tab</kbd>,
+    leaves the field. <kbd>Shift</kbd>+<kbd>Enter</kbd> runs, <kbd>Ctrl</kbd>+<kbd>Enter</kbd>
+    checks.</p>
   <p class="exercise-buttons">
     <button type="button" name="run">Run</button>
     <button type="submit" name="check" class="primary">Check</button>
@@ -46,9 +51,12 @@ FORM = """\
 
 
 OPENING = """\
-{} functions to write. **Run** runs your code and shows what it prints. **Check** tries your function, in
-this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold below{}.
-Python is fetched once, about 20 MB, when you begin to write. What you write stays on this machine."""
+{} functions to write. **Run** runs your code and shows what it prints. **Check** tries your
+function, in
+this page, on inputs from small to large, and shows the smallest that it finds wrong. Hints unfold
+below{}.
+Python is fetched once, about 20 MB, when you begin to write. What you write stays on this
+machine."""
 
 
 class ExerciseForm(SphinxDirective):
@@ -109,7 +117,9 @@ class Dropdown(SphinxDirective):
 def write(folder: Path) -> None:
     """The pages, touched only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {f"{lesson.stem}.md": page(lesson) for lesson in exercises.lessons() if lesson.exercises}
+    pages = {
+        f"{lesson.stem}.md": page(lesson) for lesson in exercises.lessons() if lesson.exercises
+    }
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -120,7 +130,8 @@ def write(folder: Path) -> None:
 
 
 def script(wheels: list[Path], runtime: str) -> str:
-    """Where the page finds Python and the wheels, this package's first, and how many bytes it fetches.
+    """Where the page finds Python and the wheels, this package's first, and how many bytes it
+    fetches.
 
     Relative addresses begin at the root of the site.
     """
@@ -130,7 +141,9 @@ def script(wheels: list[Path], runtime: str) -> str:
     return f"window.loraPython = {json.dumps(found)};\n"
 
 
-def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def add_files(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     runs_python = pagename.startswith(("lessons/", "practice/"))
     if pagename == "index" or runs_python:
         app.add_js_file("python-data.js", loading_method="defer")

@@ -1,4 +1,6 @@
-"""The directive ``explorable``: a small program on a page, with the scripts and styles that it needs."""
+"""The directive ``explorable``: a small program on a page, with the scripts and styles that it
+needs.
+"""
 
 import re
 import sys
@@ -10,7 +12,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 FOLDER = Path(__file__).parent.parent / "explorer"
-MADE = Path(__file__).parent.parent / "_build" / "made" / "static"  # where stills.write has put its figures
+# where stills.write has put its figures
+MADE = Path(__file__).parent.parent / "_build" / "made" / "static"
 sys.path.insert(0, str(FOLDER))
 
 from stills import STILLS  # noqa: E402
@@ -88,10 +91,13 @@ def still(name: str, fragment: str, root: str) -> str:
         shown = (MADE / f"still-{name}.html").read_text(encoding="utf-8")
     identifier = re.search(r'id="([^"]+)"', fragment)[1]
     hide = f"<style>#{identifier} > :not(noscript) {{ display: none; }}</style>"
-    return f"<noscript>{hide}<figure>{shown}<figcaption>{found.sentence}</figcaption></figure></noscript>"
+    figure = f"<figure>{shown}<figcaption>{found.sentence}</figcaption></figure>"
+    return f"<noscript>{hide}{figure}</noscript>"
 
 
-def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, object], doctree: object) -> None:
+def add_files(
+    app: Sphinx, pagename: str, template: str, context: dict[str, object], doctree: object
+) -> None:
     names = app.env.metadata.get(pagename, {}).get("explorables", "").split()
     for file in dict.fromkeys(file for name in names for file in FILES[name]):
         if file.endswith(".css"):

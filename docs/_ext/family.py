@@ -1,4 +1,6 @@
-"""The directive ``family-of-lora``: PEFT's tuners, made from the rows by which the package reads them."""
+"""The directive ``family-of-lora``: PEFT's tuners, made from the rows by which the package reads
+them.
+"""
 
 from html import escape
 from math import prod
@@ -12,7 +14,8 @@ from lora_np.lora import MAPS, Map
 D, K = 100, 120
 # What differs from PEFT's defaults: rank 8 where there is one, and blocks that divide the matrix.
 USED = {
-    "r": 8, "init_r": 8, "vector_length": 20, "block_size": 20, "group_size": 20, "oft_block_size": 20,
+    "r": 8, "init_r": 8, "vector_length": 20, "block_size": 20, "group_size": 20,
+    "oft_block_size": 20,
 }  # fmt: skip
 OWN = {"OFT": {"r": 0}, "VERA": {"r": 256}, "TINYLORA": {"r": 2}}
 GAP, THIN, HEIGHT = 5, 2, 104  # in entries of a matrix, as the pictures are drawn
@@ -26,7 +29,13 @@ class Family(SphinxDirective):
 
 
 def table() -> str:
-    heads = ("tuner", "update", "what is trained, next to the matrix", f"numbers on {D} x {K}", "as LoRA")
+    heads = (
+        "tuner",
+        "update",
+        "what is trained, next to the matrix",
+        f"numbers on {D} x {K}",
+        "as LoRA",
+    )
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     body = "\n".join(row(key, each) for key, each in MAPS.items())
     whole = f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
@@ -36,7 +45,10 @@ def table() -> str:
 def row(key: str, each: Map) -> str:
     own = settings(key, each)
     arrays = trained(each, own)
-    paper = f'<a class="reference external" href="https://arxiv.org/abs/{each.paper}">{escape(each.name)}</a>'
+    paper = (
+        '<a class="reference external"'
+        f' href="https://arxiv.org/abs/{each.paper}">{escape(each.name)}</a>'
+    )
     formula = (each.formula.__doc__ or "").partition("\n")[0]
     code = "".join(
         f"<code>{escape(text)}</code>" if i % 2 else escape(text)
@@ -47,7 +59,11 @@ def row(key: str, each: Map) -> str:
     rank = f"exact, rank {escape(each.rank)}" if each.rank else "no"
     said = f"<br><small>{escape(shown)}</small>" if shown else ""
     cells = (code + said, picture(arrays), f"{numbers:,}", rank)
-    return f'<tr><th scope="row">{paper}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return (
+        f'<tr><th scope="row">{paper}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "</tr>"
+    )
 
 
 def settings(key: str, each: Map) -> dict[str, object]:
@@ -59,8 +75,12 @@ def trained(each: Map, own: dict[str, object]) -> dict[str, tuple[int, ...]]:
 
 
 def picture(shapes: dict[str, tuple[int, ...]]) -> str:
-    """The matrix as an outline, and next to it each trained array at the same scale: an area is a count."""
-    said = ", ".join(f"{name.rstrip('_')} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
+    """The matrix as an outline, and next to it each trained array at the same scale: an area is a
+    count.
+    """
+    said = ", ".join(
+        f"{name.rstrip('_')} {' x '.join(map(str, shape))}" for name, shape in shapes.items()
+    )
     parts, x, y, width = [f'<rect class="whole" width="{K}" height="{D}"/>'], K + 3 * GAP, 0, 0
     for shape in shapes.values():
         rows, columns = drawn(shape)
@@ -77,7 +97,8 @@ def picture(shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def drawn(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of one array; a vector is a row, or a column if it has an entry for each output.
+    """Rows and columns of one array; a vector is a row, or a column if it has an entry for each
+    output.
 
     Rows that are longer than those of the matrix are folded.
     """

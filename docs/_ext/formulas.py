@@ -1,6 +1,7 @@
 """Formulas are typeset by MathJax once the pages are written: readers load fonts, and no script.
 
-Each is there for screen readers as MathML. One style sheet has the letters and signs that any page uses.
+Each is there for screen readers as MathML. One style sheet has the letters and signs that any page
+uses.
 """
 
 import html
@@ -15,7 +16,8 @@ from sphinx.errors import ExtensionError
 
 MATHJAX = Path(__file__).parents[1] / "_build" / "made" / "mathjax-node"
 FORMULA = re.compile(
-    r'<(span|div) class="math notranslate nohighlight"([^>]*)>\s*(?:\\\(|\\\[)([^<]*?)(?:\\\)|\\\])\s*</\1>'
+    r'<(span|div) class="math notranslate'
+    r' nohighlight"([^>]*)>\s*(?:\\\(|\\\[)([^<]*?)(?:\\\)|\\\])\s*</\1>'
 )
 TYPESET = re.compile(r'<(span|div) class="math notranslate nohighlight"[^>]* data-tex="([^"]*)">')
 MATHJAX_TAGS = re.compile(
@@ -44,8 +46,12 @@ def typeset(app: Sphinx, problem: Exception | None) -> None:
     if problem or app.builder.format != "html":
         return
     pages = {path: path.read_text(encoding="utf-8") for path in written(Path(app.outdir))}
-    new = {formula(match[1], match[3]) for text in pages.values() for match in FORMULA.finditer(text)}
-    old = {formula(match[1], match[2]) for text in pages.values() for match in TYPESET.finditer(text)}
+    new = {
+        formula(match[1], match[3]) for text in pages.values() for match in FORMULA.finditer(text)
+    }
+    old = {
+        formula(match[1], match[2]) for text in pages.values() for match in TYPESET.finditer(text)
+    }
     formulas = sorted(new | old)
     texts, style = in_mathjax(formulas)
     made = dict(zip(formulas, texts, strict=True))
@@ -57,7 +63,11 @@ def typeset(app: Sphinx, problem: Exception | None) -> None:
 
 
 def written(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*.html") if p.relative_to(folder).parts[0] not in ("lite", "_static")]
+    return [
+        p
+        for p in folder.rglob("*.html")
+        if p.relative_to(folder).parts[0] not in ("lite", "_static")
+    ]
 
 
 def formula(tag: str, tex: str) -> Formula:

@@ -1,4 +1,5 @@
-"""The lessons at a glance: their cards, their minutes, a table for teachers, and what was read so far.
+"""The lessons at a glance: their cards, their minutes, a table for teachers, and what was read so
+far.
 
 Numbers and titles come from the package's list of lessons, everything else from the notebooks.
 """
@@ -32,8 +33,14 @@ HEAD = """\
 
 def notebooks() -> list[tuple[exercises.Lesson, Any]]:
     """Lessons with their notebooks; a project has none."""
-    found = [(lesson, ROOT / "notebooks" / f"{lesson.stem}.ipynb") for lesson in exercises.lessons()]
-    return [(lesson, json.loads(path.read_text(encoding="utf-8"))) for lesson, path in found if path.exists()]
+    found = [
+        (lesson, ROOT / "notebooks" / f"{lesson.stem}.ipynb") for lesson in exercises.lessons()
+    ]
+    return [
+        (lesson, json.loads(path.read_text(encoding="utf-8")))
+        for lesson, path in found
+        if path.exists()
+    ]
 
 
 class Gallery(SphinxDirective):
@@ -62,7 +69,10 @@ class LessonMinutes(SphinxDirective):
     """For learners: how long each lesson and its exercises take."""
 
     def run(self) -> list[nodes.Node]:
-        rows = ["| | lesson | minutes | of these running | exercises, minutes |", "|---|---|---:|---:|---:|"]
+        rows = [
+            "| | lesson | minutes | of these running | exercises, minutes |",
+            "|---|---|---:|---:|---:|",
+        ]
         for lesson, notebook in notebooks():
             minutes, seconds = math.ceil(about.minutes(notebook)), notebook["metadata"]["seconds"]
             doing = sum(exercise.minutes for exercise in lesson.exercises)
@@ -75,7 +85,10 @@ class LessonTable(SphinxDirective):
     """For teachers: what students can do after each lesson, its minutes and its points."""
 
     def run(self) -> list[nodes.Node]:
-        rows = ["| | lesson | minutes | exercises | afterwards students can |", "|---|---|---:|---|---|"]
+        rows = [
+            "| | lesson | minutes | exercises | afterwards students can |",
+            "|---|---|---:|---|---|",
+        ]
         for lesson, notebook in notebooks():
             points = exercises.plural(lesson.points, "point")
             rows.append(
@@ -96,7 +109,10 @@ def cover_name(lesson: exercises.Lesson, notebook: Any) -> str:
 def write_covers(folder: Path) -> None:
     """The covers, small; written only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {cover_name(lesson, notebook): small(about.cover(notebook)) for lesson, notebook in notebooks()}
+    made = {
+        cover_name(lesson, notebook): small(about.cover(notebook))
+        for lesson, notebook in notebooks()
+    }
     for name, content in made.items():
         path = folder / name
         if not path.exists() or path.read_bytes() != content:
@@ -118,7 +134,9 @@ def small(cover: about.Cover) -> bytes:
     return stream.getvalue()
 
 
-def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def add_files(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     if pagename == "learn/index" or pagename.startswith("lessons/"):
         app.add_js_file("progress.js", loading_method="defer")
 

@@ -1,4 +1,5 @@
-"""Cells of a lesson: a figure first, its code folded below it; scripts that run them; exercises at its end.
+"""Cells of a lesson: a figure first, its code folded below it; scripts that run them; exercises at
+its end.
 
 What is recorded is complete without a script (see explorer/cells.js for what they add).
 """
@@ -19,7 +20,9 @@ NEXT = "\n\n**Next**:"  # what notebooks/build.py ends a lesson with
 def figures_first(app: Sphinx, doctree: nodes.document) -> None:
     if not app.env.current_document.docname.startswith("lessons/"):
         return
-    for cell in [node for node in doctree.findall(nodes.container) if node.get("nb_element") == "cell_code"]:
+    for cell in [
+        node for node in doctree.findall(nodes.container) if node.get("nb_element") == "cell_code"
+    ]:
         images = [image for output in cell.children[1:] for image in output.findall(nodes.image)]
         for image in images:
             image["alt"] = cell["cell_metadata"]["alt"]
@@ -35,13 +38,17 @@ def with_exercises(notebook: Any, stem: str) -> Any:
     (lesson,) = (one for one in exercises.lessons() if one.stem == stem)
     ending = notebook.cells[-1]
     if NEXT not in ending.source or ELSEWHERE not in ending.source:
-        raise ValueError(f"{stem} must end with its exercises and the next lesson, got {ending.source!r}")
+        raise ValueError(
+            f"{stem} must end with its exercises and the next lesson, got {ending.source!r}"
+        )
     before, after = ending.source.replace(ELSEWHERE, HERE).split(NEXT)
     ending.source = "\n\n".join([before, *exercise_pages.sections(lesson, "###")]) + NEXT + after
     return notebook
 
 
-def add_files(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def add_files(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     if pagename.startswith("lessons/"):
         app.add_css_file("cells.css")
         app.add_js_file("cells.js", loading_method="defer", priority=600)  # after python.js

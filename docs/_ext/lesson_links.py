@@ -1,7 +1,8 @@
-"""Under the title of each lesson: open it in JupyterLite or, once published, elsewhere, or take it home.
+"""Under the title of each lesson: open it in JupyterLite or, once published, elsewhere, or take it
+home.
 
-JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own directives,
-a web font from another host among it, is taken off again.
+JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own
+directives, a web font from another host among it, is taken off again.
 """
 
 from pathlib import Path
@@ -39,7 +40,9 @@ def link(text: str, uri: str, kind: str) -> nodes.reference:
     return nodes.reference("", text, refuri=uri, classes=[kind])
 
 
-def leave_out(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def leave_out(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     for kind in ("css_files", "script_files"):
         context[kind] = [file for file in context[kind] if not file.filename.startswith(NOT_NEEDED)]
 

@@ -1,7 +1,7 @@
 """Files of the site that are not in Git, made before Sphinx reads: lessons, wheels, MathJax, data.
 
-PYODIDE_DIST=DIR makes a site that serves the Pyodide runtime in DIR and needs no network; without it the
-notebooks in the browser fetch the kernel's normal Pyodide.
+PYODIDE_DIST=DIR makes a site that serves the Pyodide runtime in DIR and needs no network; without
+it the notebooks in the browser fetch the kernel's normal Pyodide.
 """
 
 import json
@@ -41,12 +41,14 @@ EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
-CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"  # where Pyodide is without PYODIDE_DIST
+# where Pyodide is without PYODIDE_DIST
+CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"
 KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
 PYTHON_IN_BROWSER = "3.12"
 IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
 INSTALL = """\
-# Only in the browser: install the package into this page, and multiply matrices faster than NumPy does there.
+# Only in the browser: install the package into this page, and multiply matrices faster than
+# NumPy does there.
 %pip install -q {}
 import lora_np_browser"""
 WABT = "wabt@1.0.39"  # assembles product.wat
@@ -80,7 +82,9 @@ def once(name: str, function) -> None:
 
 def lessons() -> None:
     """The executed notebooks, as pages and to take home, written only where they have changed."""
-    home = {source.name: source.read_text("utf-8") for source in (ROOT / "notebooks").glob("*.ipynb")}
+    home = {
+        source.name: source.read_text("utf-8") for source in (ROOT / "notebooks").glob("*.ipynb")
+    }
     pages = {
         name: as_page(about.linked(text, PRACTICE), name.removesuffix(".ipynb"))
         for name, text in home.items()
@@ -102,7 +106,9 @@ def as_page(text: str, stem: str) -> str:
 
 
 def notebooks_for_the_browser() -> None:
-    """The lessons without outputs, and with a first cell that installs this package into the page."""
+    """The lessons without outputs, and with a first cell that installs this package into the
+    page.
+    """
     target = MADE / "lessons"
     shutil.rmtree(target, ignore_errors=True)  # a lesson may have another number now
     target.mkdir(parents=True)
@@ -168,7 +174,9 @@ def explorables() -> None:
 
 
 def mathjax() -> None:
-    """MathJax, which typesets formulas in the build (see formulas.py), and its fonts, which readers load."""
+    """MathJax, which typesets formulas in the build (see formulas.py), and its fonts, which readers
+    load.
+    """
     with from_npm(MATHJAX) as package:
         whole = package / "es5"
         shutil.copytree(
@@ -205,7 +213,16 @@ def wheels() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     elsewhere = (*IN_PYODIDE, *NEEDED_BY_THEM)
     needed = [need for need in project["dependencies"] if not need.startswith(elsewhere)]
-    pure = ["--only-binary", ":all:", "--platform", "any", "--abi", "none", "--implementation", "py"]
+    pure = [
+        "--only-binary",
+        ":all:",
+        "--platform",
+        "any",
+        "--abi",
+        "none",
+        "--implementation",
+        "py",
+    ]
     pip("download", "-d", target, *pure, "--python-version", PYTHON_IN_BROWSER, *needed)
     widgets = runtime() / "widgets" if runtime() else None
     if widgets and widgets.is_dir():
@@ -216,7 +233,9 @@ def wheels() -> None:
 
 
 def dependencies() -> list[Path]:
-    """Wheels that the package needs wherever it runs in a browser; widgets belong to notebooks alone."""
+    """Wheels that the package needs wherever it runs in a browser; widgets belong to notebooks
+    alone.
+    """
     found = sorted((LITE / "pypi").glob("*.whl"))
     return [wheel for wheel in found if not wheel.name.startswith(("lora_np-", *WIDGETS))]
 
@@ -251,7 +270,9 @@ def for_the_browser(wheel: Path) -> None:
                 parts[name] = whole.read(name)
     (record,) = (name for name in parts if name.endswith(".dist-info/RECORD"))
     (metadata,) = (name for name in parts if name.endswith(".dist-info/METADATA"))
-    parts[metadata] = without(parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM))
+    parts[metadata] = without(
+        parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM)
+    )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
     parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
@@ -293,7 +314,9 @@ def compiled() -> None:
 
 
 def copy_runtime(source: Path, target: Path) -> None:
-    """Its files, and a lock that lists only what is there, so that other wheels are looked for in pypi/."""
+    """Its files, and a lock that lists only what is there, so that other wheels are looked for in
+    pypi/.
+    """
     target.mkdir(parents=True)
     for folder in (source, MADE / "compiled"):
         for part in folder.iterdir():

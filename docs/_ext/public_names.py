@@ -1,7 +1,7 @@
 """The reference follows ``__all__``: directives, and a place in the index for every public name.
 
-Each thing is documented once, in its package. Wherever else it can be imported from is an alias in the index:
-``lora_np.fit`` leads to ``lora_np.training.fit``.
+Each thing is documented once, in its package. Wherever else it can be imported from is an alias in
+the index: ``lora_np.fit`` leads to ``lora_np.training.fit``.
 """
 
 import importlib
@@ -28,7 +28,9 @@ class PublicNames(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
         elsewhere = of_others(name)
-        own = [public for public in importlib.import_module(name).__all__ if public not in elsewhere]
+        own = [
+            public for public in importlib.import_module(name).__all__ if public not in elsewhere
+        ]
         functions, classes, constants = by_kind(name, own)
         texts = [table(name), f".. automodule:: {name}\n   :no-members:"]
         for directive, names in (("function", functions), ("class", classes), ("data", constants)):
@@ -44,7 +46,9 @@ class FrontDoor(SphinxDirective):
 
 
 def table(name: str) -> str:
-    """Summaries of the functions of a module, by what they are for if they are many, then of its classes."""
+    """Summaries of the functions of a module, by what they are for if they are many, then of its
+    classes.
+    """
     functions, classes, _ = by_kind(name, importlib.import_module(name).__all__)
     parts = [f".. currentmodule:: {name}"]
     subjects = by_subject(name, functions)
@@ -56,7 +60,9 @@ def table(name: str) -> str:
 
 
 def by_subject(name: str, functions: Sequence[str]) -> dict[str, list[str]]:
-    """Many functions under the first words of their files; empty if a file has hardly more than one."""
+    """Many functions under the first words of their files; empty if a file has hardly more than
+    one.
+    """
     module, subjects = importlib.import_module(name), dict[str, list[str]]()
     for public in functions:
         file = importlib.import_module(inspect.unwrap(getattr(module, public)).__module__)
@@ -79,16 +85,22 @@ def of_others(name: str) -> list[str]:
     """Public names of a module that are documented with another package, where they are defined."""
     module = importlib.import_module(name)
     package = ".".join(name.split(".")[:2])
-    homes = {public: getattr(getattr(module, public), "__module__", None) for public in module.__all__}
+    homes = {
+        public: getattr(getattr(module, public), "__module__", None) for public in module.__all__
+    }
     return [
         public
         for public, home in homes.items()
-        if isinstance(home, str) and home.startswith("lora_np.") and not f"{home}.".startswith(f"{package}.")
+        if isinstance(home, str)
+        and home.startswith("lora_np.")
+        and not f"{home}.".startswith(f"{package}.")
     ]
 
 
 def has_docstring(thing: object) -> bool:
-    """Functions, classes and modules describe themselves; a page describes constants and type aliases."""
+    """Functions, classes and modules describe themselves; a page describes constants and type
+    aliases.
+    """
     return isinstance(thing, type | ModuleType) or inspect.isroutine(thing)
 
 
@@ -121,13 +133,19 @@ def note_aliases(app: Sphinx, env: BuildEnvironment) -> list[str]:
 
 
 def members(thing: object) -> set[str]:
-    """What a class has of its own or from another class of the package: its text describes its fields."""
-    ours = [each for each in getattr(thing, "__mro__", ()) if each.__module__.startswith("lora_np.")]
+    """What a class has of its own or from another class of the package: its text describes its
+    fields.
+    """
+    ours = [
+        each for each in getattr(thing, "__mro__", ()) if each.__module__.startswith("lora_np.")
+    ]
     names = {name for each in ours for name in (*vars(each), *inspect.get_annotations(each))}
     return {name for name in names if not name.startswith("_")}
 
 
-def leave_out(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object) -> bool | None:
+def leave_out(
+    app: Sphinx, what: str, name: str, thing: object, skip: bool, options: object
+) -> bool | None:
     """Skip fields of a NamedTuple that have no text but their number."""
     return True if (inspect.getdoc(thing) or "").startswith("Alias for field number") else None
 

@@ -1,4 +1,6 @@
-"""With [tool.publication] filled in, commands install from the index, and pages link to their sources."""
+"""With [tool.publication] filled in, commands install from the index, and pages link to their
+sources.
+"""
 
 from typing import Any
 
@@ -13,7 +15,9 @@ def install(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = installable(source[0], package())
 
 
-def leave_out(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+def leave_out(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
     """A page without a suffix gets no link to its source."""
     if page.startswith(MADE):
         context["page_source_suffix"] = ""

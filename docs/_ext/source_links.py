@@ -8,12 +8,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def lines_of(module: str, name: str) -> tuple[str, int, int] | None:
-    """The file, from the root of the repository, and the first and last line; None where there is no code."""
+    """The file, from the root of the repository, and the first and last line; None where there is
+    no code.
+    """
     thing = importlib.import_module(module)
     for part in name.split("."):  # of a package by asking it, since it may load the name only then
         read = getattr if inspect.ismodule(thing) else inspect.getattr_static
         thing = read(thing, part, None)
-    thing = getattr(thing, "fget", None) or getattr(thing, "func", None) or getattr(thing, "__func__", thing)
+    thing = (
+        getattr(thing, "fget", None)
+        or getattr(thing, "func", None)
+        or getattr(thing, "__func__", thing)
+    )
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
         file = Path(inspect.getsourcefile(thing) or "")
@@ -29,7 +35,11 @@ def resolver(repository: str, ref: str):
     """What `sphinx.ext.linkcode` asks for the address of the source of a name."""
 
     def resolve(domain: str, info: dict[str, str]) -> str | None:
-        found = lines_of(info["module"], info["fullname"]) if domain == "py" and info["module"] else None
+        found = (
+            lines_of(info["module"], info["fullname"])
+            if domain == "py" and info["module"]
+            else None
+        )
         if found is None:
             return None
         file, first, last = found

@@ -21,7 +21,9 @@ class Statements(SphinxDirective):
             source = SOURCES / f"{lesson.slug}.py"
             found = about.statements(source.read_text(encoding="utf-8")) if source.exists() else []
             if found:
-                parts.append(f"**[{lesson.title}](../lessons/{lesson.stem}.ipynb)**\n\n{table(found)}")
+                parts.append(
+                    f"**[{lesson.title}](../lessons/{lesson.stem}.ipynb)**\n\n{table(found)}"
+                )
         return self.parse_text_to_nodes("\n\n".join(parts))
 
 

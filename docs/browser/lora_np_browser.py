@@ -1,7 +1,8 @@
-"""Imported first in the browser, by notebooks and pages: a faster matrix product, and no font cache to build.
+"""Imported first in the browser, by notebooks and pages: a faster matrix product, and no font cache
+to build.
 
-NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32 matrices about
-nine times as fast.
+NumPy has no BLAS there. ``product.wat``, which the site's build assembles, multiplies float32
+matrices about nine times as fast.
 """
 
 import ctypes
@@ -26,7 +27,11 @@ panel = np.empty(8 * TERMS + 8, np.float32)
 
 def dot(a, b):
     """``a @ b`` of two matrices."""
-    if not (type(a) is type(b) is np.ndarray and a.dtype == b.dtype == np.float32 and a.ndim == b.ndim == 2):
+    if not (
+        type(a) is type(b) is np.ndarray
+        and a.dtype == b.dtype == np.float32
+        and a.ndim == b.ndim == 2
+    ):
         return a.dot(b)
     (m, k), n = a.shape, b.shape[1]
     if k != len(b) or m < 4 or m * k * n < WORTH:
@@ -35,7 +40,8 @@ def dot(a, b):
     (a_row, a_column), (b_row, b_column) = a.strides, b.strides
     for start in range(0, k, TERMS):
         multiply(
-            a.ctypes.data + start * a_column, a_row, a_column, b.ctypes.data + start * b_row, b_row, b_column,
+            a.ctypes.data + start * a_column, a_row, a_column, b.ctypes.data + start * b_row,
+            b_row, b_column,
             result.ctypes.data, panel.ctypes.data, m, min(TERMS, k - start), n,
         )  # fmt: skip
     return result
@@ -54,9 +60,13 @@ def sum_of_outer(g, x):
 
 
 def keep_fonts() -> None:
-    """Let matplotlib take the list of fonts that it brings there, which is labelled as of another version."""
+    """Let matplotlib take the list of fonts that it brings there, which is labelled as of another
+    version.
+    """
     folder = Path(find_spec("matplotlib").origin).parent
-    version = int(re.search(r"__version__ = (\d+)", (folder / "font_manager.py").read_text("utf-8"))[1])
+    version = int(
+        re.search(r"__version__ = (\d+)", (folder / "font_manager.py").read_text("utf-8"))[1]
+    )
     fonts = json.loads((folder / "fontlist.json").read_text("utf-8"))
     (folder / "fontlist.json").write_text(json.dumps(fonts | {"_version": version}), "utf-8")
 

@@ -1,4 +1,5 @@
-"""Python in a page of the site: answers to exercises, each in a fresh namespace, and the cells of its lesson.
+"""Python in a page of the site: answers to exercises, each in a fresh namespace, and the cells of
+its lesson.
 
 The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, at once.
 """
@@ -31,7 +32,9 @@ def answer(asked, show):
     """What the page says of a cell, a run or a check, as JSON."""
     asked = json.loads(asked)
     began = time.monotonic()
-    said = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}[asked["kind"]](asked, show)
+    said = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}[asked["kind"]](
+        asked, show
+    )
     sys.stdout.flush()
     close_figures()
     return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
@@ -73,7 +76,8 @@ def attempt(asked, show):
     return {"text": repr(outcome), "passed": outcome.passed, "earned": f"{outcome.points} of {of}"}
 
 
-lesson, views = {}, []  # the names that its cells have defined, and the sliders that they have shown
+# the names that its cells have defined, and the sliders that they have shown
+lesson, views = {}, []
 
 
 def cell(asked, show):
@@ -99,7 +103,8 @@ def display(value, show):
         views.append(value)
         *sliders, view = value.children
         stops = [
-            {"name": one.name, "stops": [text for text, _ in one.options], "at": one.at} for one in sliders
+            {"name": one.name, "stops": [text for text, _ in one.options], "at": one.at}
+            for one in sliders
         ]
         show(json.dumps({"html": view.value, "sliders": stops, "view": len(views) - 1}))
     elif hasattr(value, "savefig"):

@@ -1,6 +1,8 @@
-"""What the inspector knows, from the package: python docs/explorer/adapter_data.py > adapter-data.js
+"""What the inspector knows, from the package: python docs/explorer/adapter_data.py >
+adapter-data.js
 
-The rules of `lora-np check`, PEFT's settings, and the names of llama.cpp and mlx-lm; nothing is typed twice.
+The rules of `lora-np check`, PEFT's settings, and the names of llama.cpp and mlx-lm; nothing is
+typed twice.
 """
 
 import json
@@ -27,14 +29,18 @@ def data() -> dict[str, Any]:
         "unread": sorted(set(LAYOUTS) - {"F32", "F16", "BF16", "Q8_0"}),
         "gguf": llama_cpp(),
         "heads": programs._HEADS,
-        "mlx": {name: path for family in programs._FAMILIES for name, path in names_in("mlx", family)},
+        "mlx": {
+            name: path for family in programs._FAMILIES for name, path in names_in("mlx", family)
+        },
         "embeddings": programs._EMBEDDINGS,
         "saved": peft.EMBEDDINGS,
     }
 
 
 def llama_cpp() -> dict[str, Any]:
-    """By architecture: whether rows of q and k are in another order, and modules by llama.cpp's names."""
+    """By architecture: whether rows of q and k are in another order, and modules by llama.cpp's
+    names.
+    """
     found: dict[str, Any] = {}
     for family in family_names():
         known = llama_cpp_of(family)
@@ -43,7 +49,9 @@ def llama_cpp() -> dict[str, Any]:
         architecture, turned = known
         entry = found.setdefault(architecture, {"turned": turned == "neighbours", "names": {}})
         if entry["turned"] != (turned == "neighbours"):
-            raise ValueError(f"families of {architecture} differ in the order of rows; the inspector has one")
+            raise ValueError(
+                f"families of {architecture} differ in the order of rows; the inspector has one"
+            )
         for name, path in names_in("llama_cpp", family):
             entry["names"].setdefault(name, path)  # the first family that has the name counts
     return found
@@ -52,7 +60,10 @@ def llama_cpp() -> dict[str, Any]:
 def names_in(program: str, family: str) -> list[tuple[str, str | None]]:
     """Names and modules; none for experts and routers, which the inspector does not read."""
     return [
-        (name, None if len(names) > 1 or ".experts." in path or path.endswith(".mlp.gate") else path)
+        (
+            name,
+            None if len(names) > 1 or ".experts." in path or path.endswith(".mlp.gate") else path,
+        )
         for path, names in family_of(family).names_in(program).items()
         for name in names
     ]

@@ -1,4 +1,6 @@
-"""What a shared link shows, drawn from the data of the front page: python docs/explorer/card.py card.png"""
+"""What a shared link shows, drawn from the data of the front page: python docs/explorer/card.py
+card.png
+"""
 
 import sys
 from pathlib import Path
@@ -23,8 +25,8 @@ CHANGE = LinearSegmentedColormap.from_list(
 FROZEN = f"{count_full(front_data.D, front_data.K):,} numbers"
 TRAINED = f"{count_lora(front_data.D, front_data.K, rank=RANK):,} numbers"
 ALT = (
-    f"LoRA, while it learns. A map of mountains, {FROZEN}, plus the product of two thin matrices, {TRAINED}, "
-    f"is a portrait: an update of rank {RANK}."
+    f"LoRA, while it learns. A map of mountains, {FROZEN}, plus the product of two thin matrices,"
+    f" {TRAINED}, is a portrait: an update of rank {RANK}."
 )
 TAGS = (
     f'<meta property="og:image:width" content="{WIDTH}">',
@@ -39,7 +41,16 @@ def draw() -> Figure:
     B, A = linalg.low_rank_factors(change, rank=RANK)
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=PAPER)
     say(figure, LEFT, 92, "LoRA, while it learns", size=46, color="white", weight="bold")
-    say(figure, WIDTH - LEFT, 92, "lora_np", size=22, color=plots.SKY, ha="right", family="monospace")
+    say(
+        figure,
+        WIDTH - LEFT,
+        92,
+        "lora_np",
+        size=22,
+        color=plots.SKY,
+        ha="right",
+        family="monospace",
+    )
     say(
         figure,
         LEFT,
@@ -70,7 +81,9 @@ def draw() -> Figure:
 def matrix(figure: Figure, M: Array, left: float, top: float, *, grey: bool = False) -> None:
     rows, columns = M.shape
     width, height = columns * CELL, rows * CELL
-    ax = figure.add_axes((left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT))
+    ax = figure.add_axes(
+        (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
+    )
     reach = np.quantile(np.abs(M), 0.99)
     limits = (0, 1) if grey else (-reach, reach)
     ax.imshow(M, "gray" if grey else CHANGE, aspect="auto", interpolation="nearest", clim=limits)

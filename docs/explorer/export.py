@@ -1,7 +1,9 @@
-"""What the rank explorer shows, computed by the package: python docs/explorer/export.py > explorer-data.js
+"""What the rank explorer shows, computed by the package: python docs/explorer/export.py >
+explorer-data.js
 
-Each subject is a matrix cut to the rank under the reader's hand: the page adds up the first r products of a
-column and a row, and looks up the numbers that go with it. Nothing is estimated in the browser.
+Each subject is a matrix cut to the rank under the reader's hand: the page adds up the first r
+products of a column and a row, and looks up the numbers that go with it. Nothing is estimated in
+the browser.
 """
 
 import json
@@ -15,7 +17,8 @@ from lora_np.checks import Array
 from lora_np.course.guided_tour import Task, ridge_for
 
 GAIN = 0.999  # of the full update's: there the curve of the update ends
-OUTPUTS = [10 * row + column for row in (1, 4, 8) for column in (3, 8)]  # pixels whose weights are drawn
+# pixels whose weights are drawn
+OUTPUTS = [10 * row + column for row in (1, 4, 8) for column in (3, 8)]
 
 
 def subjects() -> list[dict[str, Any]]:
@@ -45,7 +48,9 @@ def portrait() -> Array:
 
 
 def update() -> dict[str, Any]:
-    """The best update of each rank for the tour's model, and its error on patches that it never saw."""
+    """The best update of each rank for the tour's model, and its error on patches that it never
+    saw.
+    """
     task = Task(rng=0, quick=False)
     B, A = linalg.reduced_rank_regression(task.x, task.y, W0=task.base.W, ridge=ridge_for(task.x))
     scale = np.linalg.norm(A, axis=1)  # shared evenly, so that both factors survive rounding
@@ -93,7 +98,9 @@ def subject(
 
 
 def whole_numbers(rows: Array) -> dict[str, Any]:
-    """Rows as 16-bit integers in base64, with a scale for each row: half the bytes of single precision."""
+    """Rows as 16-bit integers in base64, with a scale for each row: half the bytes of single
+    precision.
+    """
     scales = np.abs(rows).max(axis=1) / 32767
     numbers = np.rint(rows / scales[:, None]).astype("<i2")
     return {

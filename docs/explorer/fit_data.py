@@ -1,7 +1,7 @@
 """What the page Fit knows, from the package: python docs/explorer/fit_data.py > fit-data.js
 
-The families are the package's data files, the presets its configs, the cards those of `plan`: nothing is
-typed twice.
+The families are the package's data files, the presets its configs, the cards those of `plan`:
+nothing is typed twice.
 """
 
 import json
@@ -33,12 +33,15 @@ def data() -> dict[str, Any]:
         "sizes": {name: models.preset(name).total for name in names},
         "cards": {name: asdict(card) for name, card in accounting.cards().items()},
         "memory": memory(),
-        "capacity": {"text": MEASURED["text"], "share": SHARE},  # bits for each number, up to which rank
+        # bits for each number, up to which rank
+        "capacity": {"text": MEASURED["text"], "share": SHARE},
     }
 
 
 def memory() -> dict[str, Any]:
-    """What the estimate of memory looks up: sizes, choices, usual options, the causes and their colors."""
+    """What the estimate of memory looks up: sizes, choices, usual options, the causes and their
+    colors.
+    """
     return {
         "items": activations.ITEMSIZE,
         "choices": activations.CHOICES,

@@ -1,8 +1,9 @@
-"""What the front page shows, computed by the package: python docs/explorer/front_data.py > front-data.js
+"""What the front page shows, computed by the package: python docs/explorer/front_data.py >
+front-data.js
 
-A map of mountains is to become a portrait, by a change of 100 x 120 numbers that no low rank holds whole. A
-model of Austen's English is to write like the King James Bible, by its adapter cut to lower ranks. And a
-model is to fit on a card.
+A map of mountains is to become a portrait, by a change of 100 x 120 numbers that no low rank holds
+whole. A model of Austen's English is to write like the King James Bible, by its adapter cut to
+lower ranks. And a model is to fit on a card.
 """
 
 import json
@@ -21,7 +22,11 @@ ADAPTER_RANKS = (1, 2, 4, 8)
 CONTEXT = 2_048
 MODELS = ("llama-3.2-1b", "qwen3-4b", "llama-3.1-8b", "phi-4", "qwen3-32b", "llama-3.1-70b")
 CARDS = ("RTX 3060 12GB", "T4", "RTX 4090", "L40S", "H100", "H200")
-METHODS = {"full fine-tuning": ("", 0), "LoRA, rank 16": ("bfloat16", 16), "QLoRA, rank 16": ("nf4", 16)}
+METHODS = {
+    "full fine-tuning": ("", 0),
+    "LoRA, rank 16": ("bfloat16", 16),
+    "QLoRA, rank 16": ("nf4", 16),
+}
 
 
 def start() -> Array:
@@ -40,7 +45,9 @@ def shades(M: Array) -> Array:
 
 
 def picture() -> dict[str, Any]:
-    """Both pictures in 8 bits, and the smallest error of each rank, over the norm of the whole change."""
+    """Both pictures in 8 bits, and the smallest error of each rank, over the norm of the whole
+    change.
+    """
     change = (shades(goal()).astype(float) - shades(start())) / 255
     errors = linalg.rank_errors(change, relative=True)[: RANKS + 1]
     return {
@@ -51,7 +58,9 @@ def picture() -> dict[str, Any]:
 
 
 def voice() -> list[dict[str, Any]]:
-    """What the model writes without the adapter and with the best cuts, and its loss on held-out text."""
+    """What the model writes without the adapter and with the best cuts, and its loss on held-out
+    text.
+    """
     model, name = language.load("austen"), language.located_adapter("king-james")
     text = language.read_text("genesis")
     held_out = text[len(text) * 9 // 10 :]
@@ -78,7 +87,11 @@ def fit() -> dict[str, Any]:
             lora = {"dtype": dtype, "rank": rank, "targets": "all-linear"} if rank else {}
             found[model][method] = accounting.training_memory(model, context=CONTEXT, **lora).total
     known = accounting.cards()
-    return {"memory": found, "cards": {name: known[name].room for name in CARDS}, "context": CONTEXT}
+    return {
+        "memory": found,
+        "cards": {name: known[name].room for name in CARDS},
+        "context": CONTEXT,
+    }
 
 
 def data() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the model that speaks shows first: python docs/explorer/speaker_data.py > speaker-data.js
 
-With the argument ``temperatures`` it prints how near the samples of each adapter come to the held-out text.
+With the argument ``temperatures`` it prints how near the samples of each adapter come to the
+held-out text.
 """
 
 import json
@@ -16,7 +17,8 @@ from lora_np import adapters, language
 from lora_np.checks import Array
 
 TOKENS = 240
-TEMPERATURE = 0.8  # the lowest whose overlap is within 0.002 of the largest, for each of the adapters
+# the lowest whose overlap is within 0.002 of the largest, for each of the adapters
+TEMPERATURE = 0.8
 RANKS = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 RUN = 4  # characters whose frequencies are compared
 
@@ -33,7 +35,9 @@ class Style:
 
 STYLES = {
     "king-james": Style("the King James Bible", "genesis", "And the king ", "example-adapter"),
-    "genesis-by-peft": Style("Genesis, by PEFT", "genesis", "And the king ", "austen/genesis-by-peft"),
+    "genesis-by-peft": Style(
+        "Genesis, by PEFT", "genesis", "And the king ", "austen/genesis-by-peft"
+    ),
     "devils-dictionary": Style(
         "The Devil's Dictionary", "devils-dictionary", "LOVE, n.", "austen/devils-dictionary"
     ),
@@ -54,7 +58,8 @@ def frequencies(texts: list[str]) -> dict[str, float]:
 def overlap(name: str, temperature: float, *, seeds: int = 4, samples: int = 20) -> float:
     """The share of runs of characters that samples and held-out text have in common, from 0 to 1.
 
-    At a low temperature samples repeat themselves, at a high one they are misspelt; it is largest between.
+    At a low temperature samples repeat themselves, at a high one they are misspelt; it is largest
+    between.
     """
     model = adapters.attach(language.load("austen"), adapters.load(language.located_adapter(name)))
     prompts = [STYLES[name].prompt] * samples
@@ -114,7 +119,11 @@ def view(name: str) -> dict[str, Any]:
 
 
 def script() -> str:
-    samples = {"most": TOKENS, "temperature": TEMPERATURE, "styles": {name: view(name) for name in STYLES}}
+    samples = {
+        "most": TOKENS,
+        "temperature": TEMPERATURE,
+        "styles": {name: view(name) for name in STYLES},
+    }
     return f"window.loraSamples = {json.dumps(samples, separators=(',', ':'))};\n"
 
 

@@ -1,4 +1,6 @@
-"""What an explorable shows without scripts: a figure or text that the package makes, and a sentence."""
+"""What an explorable shows without scripts: a figure or text that the package makes, and a
+sentence.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +32,9 @@ class Still:
 
 def cut_portrait() -> Figure:
     M = export.portrait()
-    cuts = {f"rank {rank}": np.matmul(*linalg.low_rank_factors(M, rank=rank)) for rank in (4, 16, 64)}
+    cuts = {
+        f"rank {rank}": np.matmul(*linalg.low_rank_factors(M, rank=rank)) for rank in (4, 16, 64)
+    }
     return plots.gallery({**cuts, "in full": M}, figure=Figure(), width=6)
 
 
@@ -41,7 +45,9 @@ def trained() -> Figure:
     curves = {}
     for rank in (1, 2, 3, 8):
         model = lnp.inject(lnp.Linear(np.zeros((d, k))), rank=rank, alpha=8, rng=0)
-        run = lnp.fit(model, task["x"], task["y"], optimizer=lnp.Adam(lr=0.02), steps=400, progress=False)
+        run = lnp.fit(
+            model, task["x"], task["y"], optimizer=lnp.Adam(lr=0.02), steps=400, progress=False
+        )
         curves[f"r = {rank}"] = np.arange(len(run.history.loss)), np.array(run.history.loss)
     plots.lines(curves, xlabel="step", ylabel="loss", logarithmic="y", ax=figure.add_subplot())
     return figure
@@ -53,7 +59,9 @@ def looked_into() -> Figure:
 
 
 def fitting() -> Figure:
-    plan = accounting.plan("llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2_048)
+    plan = accounting.plan(
+        "llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2_048
+    )
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
     for cause, color in zip(CAUSES, (plots.MUTED, *plots.CYCLE), strict=False):
@@ -80,13 +88,16 @@ def spoken() -> str:
         (name, language.generate(speaker, PROMPT, tokens=160, temperature=0.6, rng=0))
         for name, speaker in (("without the adapter", model), ("with it, rank 8", tuned))
     ]
-    return "".join(f"<p><strong>{name}</strong>: {escape(' '.join(text.split()))}</p>" for name, text in said)
+    return "".join(
+        f"<p><strong>{name}</strong>: {escape(' '.join(text.split()))}</p>" for name, text in said
+    )
 
 
 def portraits() -> Figure:
     W0, change = front_data.start(), front_data.goal() - front_data.start()
     cuts = {
-        f"rank {rank}": W0 + np.matmul(*linalg.low_rank_factors(change, rank=rank)) for rank in (1, 8, 20)
+        f"rank {rank}": W0 + np.matmul(*linalg.low_rank_factors(change, rank=rank))
+        for rank in (1, 8, 20)
     }
     return plots.gallery({"W0": W0, **cuts, "in full": W0 + change}, figure=Figure(), width=9)
 
@@ -104,9 +115,9 @@ def written() -> str:
 
 STILLS = {
     "front": Still(
-        "1, 8 and 20 columns and rows are 220, 1,760 and 4,400 numbers; the whole change is 12,000. Below, a "
-        "model of Jane Austen's English with an adapter for the King James Bible. To watch it train, "
-        "JavaScript is needed.",
+        "1, 8 and 20 columns and rows are 220, 1,760 and 4,400 numbers; the whole change is 12,000."
+        " Below, a model of Jane Austen's English with an adapter for the King James Bible. To"
+        " watch it train, JavaScript is needed.",
         "A map of mountains, and the same with an update of rank 1, 8 and 20: a portrait appears.",
         portraits,
         written,
@@ -124,8 +135,8 @@ STILLS = {
         trained,
     ),
     "inspector": Still(
-        "An example: the adapter that comes with the package. To look into yours here, JavaScript is needed; "
-        "<code>lora-np inspect</code> does the same in a terminal.",
+        "An example: the adapter that comes with the package. To look into yours here, JavaScript"
+        " is needed; <code>lora-np inspect</code> does the same in a terminal.",
         "The size of each update against the layer, a line for each kind of module.",
         looked_into,
     ),
@@ -135,11 +146,12 @@ STILLS = {
         say=spoken,
     ),
     "fit": Still(
-        "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a card of 16 GB, LoRA one of "
-        "24; full fine-tuning needs 80. To ask for your model and your card, JavaScript is needed; "
-        '<code>lora-np plan llama-3-8b --card "RTX 4090"</code> says the same in a terminal.',
-        "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in QLoRA: "
-        "67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
+        "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a card of 16 GB,"
+        " LoRA one of 24; full fine-tuning needs 80. To ask for your model and your card,"
+        ' JavaScript is needed; <code>lora-np plan llama-3-8b --card "RTX 4090"</code> says the'
+        " same in a terminal.",
+        "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in"
+        " QLoRA: 67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
         fitting,
     ),
 }

@@ -1,7 +1,9 @@
-"""The task of the live training, from the package: python docs/explorer/training_data.py > training-data.js
+"""The task of the live training, from the package: python docs/explorer/training_data.py >
+training-data.js
 
-A map from 24 inputs to 20 outputs is to change by four directions of decreasing strength; the outputs are
-measured with noise. Reduced-rank regression knows the optimum of each rank, and training has to find it.
+A map from 24 inputs to 20 outputs is to change by four directions of decreasing strength; the
+outputs are measured with noise. Reduced-rank regression knows the optimum of each rank, and
+training has to find it.
 """
 
 import json
@@ -17,7 +19,9 @@ STRENGTHS = (3.0, 2.0, 1.2, 0.6)
 
 
 def task() -> dict[str, Array]:
-    """Inputs, what is missing after W0, the starting factors, and the best loss of each rank from 0."""
+    """Inputs, what is missing after W0, the starting factors, and the best loss of each rank from
+    0.
+    """
     rng = np.random.default_rng(4)
     x = rng.normal(size=(ROWS, K))
     U, _ = np.linalg.qr(rng.normal(size=(D, len(STRENGTHS))))

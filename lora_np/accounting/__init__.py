@@ -39,5 +39,8 @@ with on_demand(globals()):
         count_flops as count_flops,
         plan as plan,
     )
-    from lora_np.accounting.rank_errors import RankErrors as RankErrors, rank_errors_of as rank_errors_of
+    from lora_np.accounting.rank_errors import (
+        RankErrors as RankErrors,
+        rank_errors_of as rank_errors_of,
+    )
     from lora_np.accounting.trainers import plan_from as plan_from

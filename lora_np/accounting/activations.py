@@ -12,7 +12,15 @@ from lora_np.checks import choice, whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd")
+OPTIMIZERS = (
+    "adamw",
+    "adamw_8bit",
+    "paged_adamw",
+    "paged_adamw_8bit",
+    "adafactor",
+    "momentum",
+    "sgd",
+)
 CHOICES = {
     "dtype": (*ITEMSIZE, "int8", "nf4"),
     "unquantised_dtype": tuple(ITEMSIZE),
@@ -22,7 +30,8 @@ CHOICES = {
     "cross_entropy": ("plain", "fused"),
 }
 
-# numbers that an activation function keeps for each result: GPT-2's gelu is computed in several steps
+# numbers that an activation function keeps for each result: GPT-2's gelu is computed in several
+# steps
 _KEPT = {"gelu_new": 4}
 _WIDENED = ("gate", "up", "gate_up")
 
@@ -34,20 +43,21 @@ class TrainingOptions:
     Parameters
     ----------
     dtype : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        How the base is held. With int8 and nf4, all linear maps (and experts) but the output head are
-        quantised.
+        How the base is held. With int8 and nf4, all linear maps (and experts) but the output head
+        are quantised.
     unquantised_dtype : {"float32", "bfloat16", "float16"}
-        How the rest of a quantised base is held: embeddings, norms, the head, and with them the hidden
-        states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
+        How the rest of a quantised base is held: embeddings, norms, the head, and with them the
+        hidden states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
     double_quantization : bool
-        Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well: to a byte
-        each, and a float32 number for each 256 of them.
+        Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well:
+        to a byte each, and a float32 number for each 256 of them.
     adapter_dtype : {"float32", "bfloat16", "float16"}
         How LoRA's factors are held; PEFT holds them in float32 for every base.
-    optimizer : {"adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adafactor", "momentum", "sgd"}
-        It decides what is kept for each trained number: AdamW two moments of the number's own type, or, in 8
-        bits, of a byte each and a constant for each block of 256; Adafactor one number for each row and
-        column. The paged ones may leave their state for large tensors in the memory of the host.
+    optimizer : str
+        It decides what is kept for each trained number: AdamW two moments of the number's own type,
+        or, in 8 bits, of a byte each and a constant for each block of 256; Adafactor one number for
+        each row and column. The paged ones may leave their state for large tensors in the memory of
+        the host.
     master_copy : bool
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
@@ -59,7 +69,8 @@ class TrainingOptions:
     cross_entropy : {"plain", "fused"}
         Whether the logits of all tokens exist at once, or in parts that are never kept.
     checkpointing : bool
-        Whether only the input of each layer is kept and the rest recomputed (gradient checkpointing).
+        Whether only the input of each layer is kept and the rest recomputed (gradient
+        checkpointing).
 
     Raises
     ------
@@ -121,7 +132,9 @@ class Growth(NamedTuple):
 
     def at(self, batch_size: int, context: int) -> int:
         """Bytes of a batch."""
-        return self.fixed + batch_size * (self.sample + context * (self.token + context * self.pair))
+        return self.fixed + batch_size * (
+            self.sample + context * (self.token + context * self.pair)
+        )
 
 
 class Moment(NamedTuple):
@@ -172,7 +185,9 @@ class _Kept:
         layers = []
         below = self.full  # whether something is trained in an earlier stack
         for stack in self.spec.layers:
-            modules = [module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")]
+            modules = [
+                module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")
+            ]
             here = [each for each in self.adapters if each.module in modules]
             below = below or bool(here)
             if not below:
@@ -189,7 +204,9 @@ class _Kept:
         first = Moment(kept, Growth(), 1, logits, copies)
         return [first, *(Moment(kept, size, n, Growth(), Growth(fixed=work)) for size, n in again)]
 
-    def _stack(self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]) -> Growth:
+    def _stack(
+        self, stack: Layers, modules: list[ModuleSpec], here: list[AdaptedModules]
+    ) -> Growth:
         attention, mlp = self._reach(stack, here)
         depth = max(stack.depth, 1)
         norms = sum(self._norm(module, stack) for module in modules if module.kind == "norm")
@@ -204,7 +221,9 @@ class _Kept:
         if stack.dropout:
             token += 2 * attention * stack.width * self.item
         # PEFT adds B A to a parameter that is not a linear map, and the sum is kept
-        merged = sum(a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router"))
+        merged = sum(
+            a.module.weight * a.copies for a in here if a.module.kind in ("experts", "router")
+        )
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
@@ -218,7 +237,9 @@ class _Kept:
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type."""
+        """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's
+        type.
+        """
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -230,7 +251,8 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """In how many layers attention, and the MLP's activation, lie above something that is trained.
+        """In how many layers attention, and the MLP's activation, lie above something that is
+        trained.
 
         Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
         """
@@ -247,10 +269,13 @@ class _Kept:
         keeps_weights = stack.attention_dropout or self.training.attention == "eager"
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
         times = 2 if stack.cross_attention else 1
-        token = times * (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
+        token = (
+            times * (stack.heads + kv_heads) * (stack.head_width + stack.value_width) * self.item
+        )
         if not keeps_weights:
             return token, 0
-        # a softmax in float32 is rounded; dropout also keeps its mask and its result, a cap its tanh
+        # a softmax in float32 is rounded; dropout also keeps its mask and its result, a cap its
+        # tanh
         softmax = 4 + self.item if self.item < 4 and not stack.half_softmax else self.item
         dropped = 2 * self.item if stack.attention_dropout else 0
         capped = self.item if stack.soft_cap else 0
@@ -262,22 +287,31 @@ class _Kept:
             width *= stack.kv_heads if module.role == "key_norm" else stack.heads
         if module.bias:
             return width * module.copies * self.item
-        # an RMS norm is computed in float32, and the gradient of its weight needs the normalised values
+        # an RMS norm is computed in float32, and the gradient of its weight needs the normalised
+        # values
         scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Of activation functions and experts; the input of the last map is counted with those of maps."""
+        """Of activation functions and experts; the input of the last map is counted with those of
+        maps.
+        """
         if module.kind == "router":  # its own softmax, and its input for the gradient of its weight
-            return 4 * module.shape[0] * module.copies + module.shape[-1] * self._trained(module) * self.item
+            return (
+                4 * module.shape[0] * module.copies
+                + module.shape[-1] * self._trained(module) * self.item
+            )
         numbers = module.shape[-2] * self._chosen(module) * module.copies
-        if module.role in _WIDENED:  # gate and up are two maps, or one twice as wide: with the result 3 i
+        # gate and up are two maps, or one twice as wide: with the result 3 i
+        if module.role in _WIDENED:
             return self.item * (3 * numbers // 2 if gated else _KEPT.get(activation, 1) * numbers)
         # what experts return, because the router's gradient needs it
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Of maps that are trained or adapted: once for those that read the same array, unless each casts."""
+        """Of maps that are trained or adapted: once for those that read the same array, unless each
+        casts.
+        """
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -318,7 +352,9 @@ class _Kept:
                 size += module.shape[-1] * trained * self.item
             size += sum(self._results(each) for each in self.adapters if each.module is module)
             of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
-            growth = Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
+            growth = (
+                Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
+            )
             total = total.plus(growth)
         return total
 
@@ -330,9 +366,11 @@ class _Kept:
         vocabulary, width = head.shape
         item = self.training.hidden_item
         if self.training.cross_entropy == "fused":
-            # the gradient of the head's input is all that outlives a part, and a part is about as large
+            # the gradient of the head's input is all that outlives a part, and a part is about as
+            # large
             return width * item, width * (item + 4)
-        # log-probabilities; the logits, and either their float32 copy or the gradient; a cap keeps its tanh
+        # log-probabilities; the logits, and either their float32 copy or the gradient; a cap keeps
+        # its tanh
         capped = item if any(stack.soft_cap for stack in self.spec.layers) else 0
         loss = item if any(stack.half_loss for stack in self.spec.layers) else 4
         return vocabulary * (loss + capped), vocabulary * (item + loss)

@@ -1,4 +1,6 @@
-"""How many bits a LoRA can learn by heart, as a range that was measured, and the rank that is enough."""
+"""How many bits a LoRA can learn by heart, as a range that was measured, and the rank that is
+enough.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,12 @@ class Capacity(Shown):
 
     @property
     def free(self) -> int:
-        """Degrees of freedom: ``r (d + k - r)`` of each module, since B M and M^-1 A are the same update."""
-        return self.count.trainable - sum(each.rank**2 * each.copies for each in self.count.adapters)
+        """Degrees of freedom: ``r (d + k - r)`` of each module, since B M and M^-1 A are the same
+        update.
+        """
+        return self.count.trainable - sum(
+            each.rank**2 * each.copies for each in self.count.adapters
+        )
 
     @property
     def table(self) -> Table:
@@ -57,13 +63,18 @@ class Capacity(Shown):
         row += [round(self.low), round(self.high)]
         notes = [f"As measured for {self.content}, with plain LoRA and Adam at its best rate."]
         if self.bits is not None:
-            heads, row = [*heads, "bits asked", "smallest rank"], [*row, round(self.bits), self.enough]
+            heads, row = (
+                [*heads, "bits asked", "smallest rank"],
+                [*row, round(self.bits), self.enough],
+            )
             if self.bits > self.low / 2:
                 share = f"{self.bits / self.low:.0%} of what it surely holds"
                 notes.append(f"Warning: {share} is asked; above half, learning slows.")
             if self.enough is None:
                 notes.append("The smallest rank would be above those that were measured.")
-        return Table(heads, [tuple(row)], title=f"Capacity of a LoRA on {self.count.spec.name}", notes=notes)
+        return Table(
+            heads, [tuple(row)], title=f"Capacity of a LoRA on {self.count.spec.name}", notes=notes
+        )
 
 
 def capacity(
@@ -78,10 +89,11 @@ def capacity(
     rank : int
         Of the LoRA.
     bits : float, optional
-        What is to be learnt by heart: `lora_np.language.bits_to_learn` measures it for a model that runs.
+        What is to be learnt by heart: `lora_np.language.bits_to_learn` measures it for a model that
+        runs.
     content : {"text", "labels"}
-        Tokens of a language model, or labels of independent inputs. The range for labels is a factor of 1.5
-        wide; that for text depends on the module, and is wider.
+        Tokens of a language model, or labels of independent inputs. The range for labels is a
+        factor of 1.5 wide; that for text depends on the module, and is wider.
     **options
         Of `count`, such as ``targets``.
 
@@ -93,8 +105,8 @@ def capacity(
     Raises
     ------
     ValueError
-        If nothing was measured for the case: DoRA and other tuners, modules trained in full, or a rank
-        above a quarter of ``min(d, k)``.
+        If nothing was measured for the case: DoRA and other tuners, modules trained in full, or a
+        rank above a quarter of ``min(d, k)``.
 
     References
     ----------
@@ -122,7 +134,9 @@ def plain(model: Any, rank: int, options: Mapping[str, Any]) -> LoraCount:
     """The LoRA, if it is of a kind that was measured."""
     found: LoraCount = count(model, rank=rank, **options)
     if found.dora or found.tuner or found.saved or found.biases:
-        raise ValueError("only plain LoRA was measured: no DoRA, other tuners, or modules trained in full")
+        raise ValueError(
+            "only plain LoRA was measured: no DoRA, other tuners, or modules trained in full"
+        )
     top = "a quarter of the smallest min(d, k), above which nothing was measured,"
     whole_number("rank", found.rank, maximum=highest(found), top=top)
     return found

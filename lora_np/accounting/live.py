@@ -20,7 +20,9 @@ def tree_count(model: Any) -> tuple[int, int, int, Table]:
         free = leaf.size if isinstance(leaf, Tensor) else 0
         rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
     if not rows:
-        raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
+        raise TypeError(
+            f"a model must hold arrays or have named_modules(), got {type(model).__name__}"
+        )
     trainable = sum(row[2] for row in rows)
     total = trainable + sum(row[3] for row in rows)
     quantised = any(isinstance(leaf, Quantised) for _, leaf in leaves(model))
@@ -34,7 +36,9 @@ def tree_spec(model: Any) -> ModelSpec:
     """The modules of a tree of our layers."""
     modules = tuple(fold(_modules(model)))
     if not modules:
-        raise TypeError(f"a model must hold arrays or have named_modules(), got {type(model).__name__}")
+        raise TypeError(
+            f"a model must hold arrays or have named_modules(), got {type(model).__name__}"
+        )
     return ModelSpec(type(model).__name__, modules, default_targets="all-linear")
 
 
@@ -49,4 +53,6 @@ def _modules(model: Any) -> Iterator[ModuleSpec]:
             seen |= {id(layer), id(layer.W), id(getattr(layer, "b", None))}
     for path, leaf in leaves(model):
         if id(leaf) not in seen:
-            yield ModuleSpec(path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape)
+            yield ModuleSpec(
+                path.partition(" = ")[0], "norm" if leaf.ndim == 1 else "parameter", leaf.shape
+            )

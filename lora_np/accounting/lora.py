@@ -159,7 +159,7 @@ class LoraCount(Shown):
         rows: list[tuple[Cell, ...]] = [
             (name, each.module.kind, shape_text(each.module.shape), each.rank, each.each)
             for each in self.adapters
-            for name in (each.names or each.module.names())
+            for name in each.names or each.module.names()
         ]
         rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
@@ -176,10 +176,11 @@ class ModelCount(Shown):
     Parameters
     ----------
     trainable, total : int
-        Of a model of ours, the numbers in Tensors and in all arrays; of torch's, in parameters with a
-        gradient and in all. In a described model everything is trainable.
+        Of a model of ours, the numbers in Tensors and in all arrays; of torch's, in parameters with
+        a gradient and in all. In a described model everything is trainable.
     nbytes : int or None
-        The memory that the arrays take; of a quantised weight, that of its codes and scales. None of shapes.
+        The memory that the arrays take; of a quantised weight, that of its codes and scales. None
+        of shapes.
     table : Table
         One row for each array, or for each group of alike modules.
 
@@ -212,24 +213,25 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     rank : int, optional
         Of a LoRA.
     config : str, Path, mapping or LoraConfig, optional
-        Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its fields, or the
-        object. Every setting that changes how many numbers are trained works as in PEFT. It may be that of
-        another tuner in `lora_np.lora.MAPS`.
+        Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its
+        fields, or the object. Every setting that changes how many numbers are trained works as in
+        PEFT. It may be that of another tuner in `lora_np.lora.MAPS`.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
     Returns
     -------
     LoraCount or ModelCount
-        The numbers of the LoRA, or of each array of the model, a tied weight once. It prints as a table.
+        The numbers of the LoRA, or of each array of the model, a tied weight once. It prints as a
+        table.
 
     Raises
     ------
     TypeError
         If the model holds no arrays, or a value is of the wrong kind.
     ValueError
-        If the model or an option is not understood, an option is not one of `count_model`, or ``config``
-        holds a setting that is not counted here.
+        If the model or an option is not understood, an option is not one of `count_model`, or
+        ``config`` holds a setting that is not counted here.
 
     See Also
     --------
@@ -239,7 +241,8 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     --------
     >>> count("llama-3-8b", rank=16).trainable, count("llama-3-8b").total
     (6815744, 8030261248)
-    >>> settings = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "layers_to_transform": [0, 1]}
+    >>> settings = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"],
+    ...     "layers_to_transform": [0, 1]}
     >>> count("llama-3-8b", config=settings).trainable
     131072
     >>> import numpy as np
@@ -274,10 +277,14 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
 
 
 def counted(model: Any, options: Mapping[str, Any]) -> ModelSpec | LoraCount:
-    """The LoRA that is meant: a count itself, or `count` with these options; without any, the whole model."""
+    """The LoRA that is meant: a count itself, or `count` with these options; without any, the whole
+    model.
+    """
     if isinstance(model, LoraCount):
         if options:
-            raise TypeError(f"{', '.join(options)}: the LoRA is counted already, give its model instead")
+            raise TypeError(
+                f"{', '.join(options)}: the LoRA is counted already, give its model instead"
+            )
         return model
     found: ModelSpec | LoraCount = count(model, **options) if options else model_spec(model)
     return found
@@ -309,21 +316,23 @@ def count_model(
     rank : int
         At least 1.
     targets : str, iterable of str, or None
-        A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular expression for
-        whole names, or ``"all-linear"``: every linear map but the output head. None takes the family's
-        default, as PEFT does; for a single matrix and for a model of ours that is ``"all-linear"``.
+        A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular
+        expression for whole names, or ``"all-linear"``: every linear map but the output head. None
+        takes the family's default, as PEFT does; for a single matrix and for a model of ours that
+        is ``"all-linear"``.
     rank_pattern : mapping of str to int
-        Other ranks for some modules, by a regular expression for the end of their names; the first that
-        matches wins.
+        Other ranks for some modules, by a regular expression for the end of their names; the first
+        that matches wins.
     modules_to_save : str or iterable of str
-        Ends of the names of modules that are trained in full as well. PEFT keeps the original and the
-        copy, and so does this count.
+        Ends of the names of modules that are trained in full as well. PEFT keeps the original and
+        the copy, and so does this count.
     dora : bool
         Count DoRA's magnitude vectors.
     bias : {"none", "all", "lora_only"}
         Which biases of the base model are trained as well.
     target_parameters : iterable of str
-        Ends of the names of parameters that are adapted by themselves, such as ``"experts.down_proj"``.
+        Ends of the names of parameters that are adapted by themselves, such as
+        ``"experts.down_proj"``.
     trainable_token_indices : sequence of int, or mapping of str to sequence of int
         Rows to train of the input embedding, or of the modules whose names end in a key.
     lora_bias : bool
@@ -333,10 +342,10 @@ def count_model(
     blocks : mapping of str to object, optional
         Which modules have an A or B of blocks on the diagonal: PEFT's ``use_bdlora``.
     experts : {"peft", "per-expert"}
-        How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT does
-        with them: gate and up projection share one pair of factors of rank 2 r, and in the fused families
-        the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only. ``"per-expert"``
-        adapts each linear map of each expert separately.
+        How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT
+        does with them: gate and up projection share one pair of factors of rank 2 r, and in the
+        fused families the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only.
+        ``"per-expert"`` adapts each linear map of each expert separately.
     **filters
         What else selects modules, as `lora_np.models.matcher` takes it: ``exclude`` (PEFT's
         ``exclude_modules``), ``layers`` (``layers_to_transform``) and ``layers_pattern``.
@@ -351,8 +360,9 @@ def count_model(
     TypeError
         If a rank is not a whole number, or a target not a name.
     ValueError
-        If a rank is below 1, a target or a pattern matches nothing (the message shows close names), the
-        family has no default targets (the message names the candidates), or an option is unknown.
+        If a rank is below 1, a target or a pattern matches nothing (the message shows close names),
+        the family has no default targets (the message names the candidates), or an option is
+        unknown.
 
     Examples
     --------
@@ -371,15 +381,24 @@ def count_model(
         _check_experts(spec, targets)
     if experts == "per-expert":
         if not has_experts and not named:
-            raise ValueError(f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none")
+            raise ValueError(
+                f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
+            )
         spec = spec.per_expert()
-    modules_to_save = (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
+    modules_to_save = (
+        (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
+    )
     target_parameters = tuple(target_parameters)
-    ranks = {key: whole_number(f"rank_pattern[{key!r}]", own) for key, own in (rank_pattern or {}).items()}
+    ranks = {
+        key: whole_number(f"rank_pattern[{key!r}]", own)
+        for key, own in (rank_pattern or {}).items()
+    }
     patterns = Patterns(ranks)
     if ranks:
         models.check_patterns(spec, patterns)
-    picks = models.pick(spec, targets, saved=modules_to_save, target_parameters=target_parameters, **filters)
+    picks = models.pick(
+        spec, targets, saved=modules_to_save, target_parameters=target_parameters, **filters
+    )
 
     def numbers(picked: Pick, name: str) -> tuple[int, int]:
         own = patterns.get(picked.path(name), rank * picked.times)
@@ -410,9 +429,13 @@ OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank", "exclude", "layers", "la
 
 
 def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
-    """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would be."""
+    """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would
+    be.
+    """
     if fields.get("target_modules") is None:
-        raise ValueError(f"target_modules must name modules: defaults for {row.name} are not known here")
+        raise ValueError(
+            f"target_modules must name modules: defaults for {row.name} are not known here"
+        )
     settings = row.settings_by_module(fields)
     alike = count_model(spec, **lora_options(spec, selecting(fields)))
     adapters: list[AdaptedModules] = []
@@ -455,7 +478,9 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
         why = f"how PEFT adapts those of {spec.name} cannot be told"
-        raise ValueError(f"{asked} may mean experts, and {why}: name others, as in ['q_proj', 'v_proj']")
+        raise ValueError(
+            f"{asked} may mean experts, and {why}: name others, as in ['q_proj', 'v_proj']"
+        )
 
 
 def _adapted(
@@ -479,21 +504,35 @@ def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
     what = "a parameter, such as fused experts" if bare else "an embedding"
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
-            raise ValueError(f"{name} must be False for {what} ({_starred(module)}): PEFT has none for them")
-    groups = 1 if bare else module.groups  # of B; A is a convolution with the kernel, without groups
+            raise ValueError(
+                f"{name} must be False for {what} ({_starred(module)}): PEFT has none for them"
+            )
+    # of B; A is a convolution with the kernel, without groups
+    groups = 1 if bare else module.groups
     if rank % groups:
-        raise ValueError(f"rank must be a multiple of {groups}, the groups of {_starred(module)}, got {rank}")
+        raise ValueError(
+            f"rank must be a multiple of {groups}, the groups of {_starred(module)}, got {rank}"
+        )
     return d_out * (dora + lora_bias) + many * pair_size(d_out // groups, d_in, rank)
 
 
 def _token_rows(
-    spec: ModelSpec, indices: Rows, adapters: Iterable[AdaptedModules], saved: Mapping[str, ModuleSpec]
+    spec: ModelSpec,
+    indices: Rows,
+    adapters: Iterable[AdaptedModules],
+    saved: Mapping[str, ModuleSpec],
 ) -> dict[str, int]:
-    """Numbers in the rows that ``trainable_token_indices`` trains, by module; tied ones are counted once."""
+    """Numbers in the rows that ``trainable_token_indices`` trains, by module; tied ones are counted
+    once.
+    """
     if not indices:
         return {}
-    tables = [module for module in spec.modules if module.kind == "embedding" or module.name == spec.head]
-    own = next((module for module in tables if not module.tied and module.kind == "embedding"), None)
+    tables = [
+        module for module in spec.modules if module.kind == "embedding" or module.name == spec.head
+    ]
+    own = next(
+        (module for module in tables if not module.tied and module.kind == "embedding"), None
+    )
     if own is None:
         raise ValueError(f"trainable_token_indices: {spec.name} has no embedding")
     if not isinstance(indices, Mapping):
@@ -502,14 +541,20 @@ def _token_rows(
     for end, ids in indices.items():
         found = [module for module in tables if models.ends_with(module.name, end)]
         if not found:
-            raise spec.missing("trainable_token_indices:", end, [x.name for x in tables], kind="embedding")
+            raise spec.missing(
+                "trainable_token_indices:", end, [x.name for x in tables], kind="embedding"
+            )
         for module in found:
             last = module.shape[0] - 1
-            ids = tuple([whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in ids])
+            ids = tuple(
+                [whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in ids]
+            )
             rows[module.name] = (module, ids)
     taken = {name for each in adapters for name in each.names or each.module.names()} | set(saved)
     if both := sorted(taken & set(rows)):
-        raise ValueError(f"trainable_token_indices: {both[0]} is adapted or trained in full as well")
+        raise ValueError(
+            f"trainable_token_indices: {both[0]} is adapted or trained in full as well"
+        )
     shared = rows.get(own.name)
     return {
         name: len(numbers) * module.shape[1]
@@ -519,18 +564,24 @@ def _token_rows(
 
 
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
-    """Numbers in a full copy of a module; what was tied to another module is not tied in the copy."""
+    """Numbers in a full copy of a module; what was tied to another module is not tied in the
+    copy.
+    """
     owner = f"{module.name.rpartition('.')[0]}.bias"
     shared = module.tied_bias and owner in saved
     return module.weight + (0 if shared else module.bias_size)
 
 
-def _bias_size(spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, Any]) -> int:
+def _bias_size(
+    spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, Any]
+) -> int:
     if bias == "none":
         return 0
     if bias == "lora_only":
         return sum(each.module.bias_size * each.copies for each in adapters)
-    modules = [module for module in spec.modules if module.name not in saved] if saved else spec.groups
+    modules = (
+        [module for module in spec.modules if module.name not in saved] if saved else spec.groups
+    )
     own = sum(module.bias_size * module.copies for module in modules if not module.tied_bias)
     bare = [module for module in modules if module.kind == "parameter"]
     return own + sum(module.weight for module in bare if module.name.rpartition(".")[2] == "bias")
@@ -548,7 +599,8 @@ _ALIKE = (
     "trainable_token_indices",
 )  # fmt: skip
 _OPTIONS = {
-    "rank": "r", "targets": "target_modules", "exclude": "exclude_modules", "layers": "layers_to_transform",
+    "rank": "r", "targets": "target_modules", "exclude": "exclude_modules",
+    "layers": "layers_to_transform",
     "dora": "use_dora", "blocks": "use_bdlora", **{name: name for name in _ALIKE},
 }  # fmt: skip
 
@@ -577,7 +629,9 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
     fields = {key: value for key, value in fields.items() if value is not False}
     for key, value in fields.items():
         if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
-            raise ValueError(f"{key} = {shown(value)} may change how many numbers are trained: not counted")
+            raise ValueError(
+                f"{key} = {shown(value)} may change how many numbers are trained: not counted"
+            )
     peft.check_values(fields)
     if heads := peft.HEADS.get(str(fields.get("task_type")), ()):
         parts = {part for module in spec.groups for part in module.name.split(".")}
@@ -591,7 +645,8 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What PEFT adapts or trains in full where ``ensure_weight_tying`` adds all that share an embedding.
+    """What PEFT adapts or trains in full where ``ensure_weight_tying`` adds all that share an
+    embedding.
 
     It does so if it is asked for one of them by a name that ends as `peft.EMBEDDINGS` do.
     """
@@ -609,7 +664,9 @@ def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
             any(models.matcher(targets)(name) for name in peft.EMBEDDINGS)
             and targets.lower() != models.ALL_LINEAR
         )
-        return {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])} if asked else {}
+        return (
+            {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])} if asked else {}
+        )
     return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
 
 
@@ -625,7 +682,9 @@ def _fields(config: Any) -> Mapping[str, Any]:
         return hub.read_json(path / "adapter_config.json" if path.is_dir() else path)
     if callable(getattr(config, "to_dict", None)):
         return dict(config.to_dict())
-    raise TypeError(f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}")
+    raise TypeError(
+        f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}"
+    )
 
 
 def model_spec(model: object) -> ModelSpec:
@@ -634,10 +693,10 @@ def model_spec(model: object) -> ModelSpec:
     Parameters
     ----------
     model : str, Path, mapping, ModelSpec or model
-        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``, a
-        ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the fields of a
-        config, a model of ours, or any object with ``named_modules()``, such as a torch model, including one
-        on the meta device (torch is never imported here).
+        ``"100x120"`` for one matrix, the name of a preset or of a shipped model, a ``config.json``,
+        a ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or safetensors, the
+        fields of a config, a model of ours, or any object with ``named_modules()``, such as a torch
+        model, including one on the meta device (torch is never imported here).
 
     Returns
     -------
@@ -668,5 +727,7 @@ def model_spec(model: object) -> ModelSpec:
 
 
 def is_described(model: object) -> bool:
-    """Whether `lora_np.models` knows the modules of ``model``, rather than the tree of our layers."""
+    """Whether `lora_np.models` knows the modules of ``model``, rather than the tree of our
+    layers.
+    """
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

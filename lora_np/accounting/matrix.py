@@ -38,7 +38,8 @@ def count_full(d: int, k: int) -> int:
 
 
 def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
-    """``r (d + k)``: the numbers in B (d x r) and A (r x k); DoRA adds one magnitude per output, ``d``.
+    """``r (d + k)``: the numbers in B (d x r) and A (r x k); DoRA adds one magnitude per output,
+    ``d``.
 
     The count is the same whether the update is written B A or A B; the shapes are not. An embedding
     costs the same as a linear map: ``count_lora(width, vocabulary, rank=r)``.
@@ -66,8 +67,9 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 
     References
     ----------
-    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section 4.1.
-    S.-Y. Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", arXiv 2402.09353, section 4.1.
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, section
+    4.1. S.-Y. Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", arXiv 2402.09353, section
+    4.1.
 
     Examples
     --------
@@ -191,7 +193,9 @@ class MatrixCount(Shown):
     table: Table
 
 
-def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False) -> MatrixCount:
+def count_matrix(
+    d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False
+) -> MatrixCount:
     """``d k`` against ``r (d + k)``: one matrix, for the full update and for each rank.
 
     Parameters
@@ -238,7 +242,9 @@ def count_matrix(d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool =
     for each, count in counts.items():
         rows.append((name, each, count, count / full, full / count, full, full + count))
         if each > min(d, k):
-            notes.append(f"Rank {each} is above min(d, k) = {min(d, k)}: it can express nothing more.")
+            notes.append(
+                f"Rank {each} is above min(d, k) = {min(d, k)}: it can express nothing more."
+            )
     columns = ("update", "rank", "trainable", "of full", "times fewer", "base", "total")
     formats = {"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format}
     table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)

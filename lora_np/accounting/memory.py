@@ -9,13 +9,22 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
-from lora_np.accounting.activations import ITEMSIZE, Moment, TrainingOptions, activations, quantisable
+from lora_np.accounting.activations import (
+    ITEMSIZE,
+    Moment,
+    TrainingOptions,
+    activations,
+    quantisable,
+)
 from lora_np.accounting.lora import OPTIONS, LoraCount, count_model, counted, model_spec, spec_of
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
-_UNKNOWN = "Activations, logits and workspace are not in the total: without a config the layers are unknown."
+_UNKNOWN = (
+    "Activations, logits and workspace are not in the total: without a config the layers are"
+    " unknown."
+)
 _LARGEST = 2**31 - 1  # of a batch, or of a context without positions
 # bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
 _IN_8_BITS, _PAGED = 4096, 100_000
@@ -40,13 +49,14 @@ class Memory(Shown):
     optimizer : int
         Its state, and the master copy if there is one.
     activations : int or None
-        What the forward pass keeps for the backward pass: an estimate, or None if the layers are unknown (a
-        config gives them, a checkpoint does not). The total then excludes it and the next two.
+        What the forward pass keeps for the backward pass: an estimate, or None if the layers are
+        unknown (a config gives them, a checkpoint does not). The total then excludes it and the
+        next two.
     logits : int or None
         What the loss keeps; 0 if the peak comes later, when a layer is recomputed.
     workspace : int or None
-        What exists only briefly: copies of the logits, a quantised matrix in 16 bits, or the matrices of
-        which DoRA takes norms.
+        What exists only briefly: copies of the logits, a quantised matrix in 16 bits, or the
+        matrices of which DoRA takes norms.
     host : int
         State of a paged optimizer that can wait in the memory of the host. It is not in the total.
     """
@@ -80,7 +90,9 @@ class Memory(Shown):
     @property
     def table(self) -> Table:
         """One row for each cause, in bytes and in both kinds of units."""
-        rows = [(cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()]
+        rows = [
+            (cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()
+        ]
         formats = {"decimal": decimal_bytes, "binary": binary_bytes}
         columns = ("cause", "bytes", *formats)
         return Table(columns, rows, title=self.title, notes=self.notes, formats=formats)
@@ -92,9 +104,9 @@ def training_memory(model: Any, **options: Any) -> Memory:
     Parameters
     ----------
     model : object
-        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
-        without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file or a bitsandbytes
-        checkpoint then counts with its own bytes instead of nf4's.
+        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is
+        counted, without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file or a
+        bitsandbytes checkpoint then counts with its own bytes instead of nf4's.
     **options
         The fields of `TrainingOptions`, and the options of `count`.
 
@@ -114,32 +126,36 @@ def training_memory(model: Any, **options: Any) -> Memory:
     -----
     Activations are counted as PyTorch keeps them, for each layer and token, in numbers:
 
-    - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w, g
-      key-value heads and values of width v; where attention weights are kept, h s of them and their softmax;
+    - attention: queries, keys, values and result, ``h (w + v) + g (w + v)`` for h heads of width w,
+      g key-value heads and values of width v; where attention weights are kept, h s of them and
+      their softmax;
     - norms: their input, d; in full fine-tuning of RMS norms also the normalised input, d;
-    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation, i; of
-      experts as often as a token sees one, and what they return, d;
-    - the input of each linear map that is trained or adapted, once for maps that share it (once for each
-      adapted map if it must be cast to the adapter's float32);
-    - over int8 the input of every map, adapted or not, in 16 bits: bitsandbytes keeps it, as it does not
-      over nf4;
-    - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted experts, to
-      which PEFT adds B A before it multiplies;
-    - with DoRA also the results of W0 and of B A, 2 d for each adapted map of d outputs; and for a moment an
-      identity of k x k, A, and three or four matrices of d x k, which it needs for the norms of W0 + B A.
+    - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation,
+      i; of experts as often as a token sees one, and what they return, d;
+    - the input of each linear map that is trained or adapted, once for maps that share it (once for
+      each adapted map if it must be cast to the adapter's float32);
+    - over int8 the input of every map, adapted or not, in 16 bits: bitsandbytes keeps it, as it
+      does not over nf4;
+    - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted
+      experts, to which PEFT adds B A before it multiplies;
+    - with DoRA also the results of W0 and of B A, 2 d for each adapted map of d outputs; and for a
+      moment an identity of k x k, A, and three or four matrices of d x k, which it needs for the
+      norms of W0 + B A.
 
-    Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and the
-    largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a moment needs
-    the logits and their float32 copy, or their gradient. Whichever moment needs more is counted.
+    Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and
+    the largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a
+    moment needs the logits and their float32 copy, or their gradient. Whichever moment needs more
+    is counted.
 
-    For most families this is within a few percent of PyTorch's own count; docs/use/plan.md has the errors and
-    published measurements. CUDA's context and memory that the allocator cannot use are extra.
+    For most families this is within a few percent of PyTorch's own count; docs/use/plan.md has the
+    errors and published measurements. CUDA's context and memory that the allocator cannot use are
+    extra.
 
     References
     ----------
-    V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", arXiv 2205.05198.
-    T. Dettmers et al., "QLoRA", arXiv 2305.14314. T. Dettmers et al., "8-bit Optimizers via Block-wise
-    Quantization", arXiv 2110.02861.
+    V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", arXiv
+    2205.05198. T. Dettmers et al., "QLoRA", arXiv 2305.14314. T. Dettmers et al., "8-bit Optimizers
+    via Block-wise Quantization", arXiv 2110.02861.
 
     Examples
     --------
@@ -162,7 +178,9 @@ def training_memory(model: Any, **options: Any) -> Memory:
 _TRAINING = tuple(field.name for field in fields(TrainingOptions))
 
 
-def resolved(model: Any, options: Mapping[str, Any]) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
+def resolved(
+    model: Any, options: Mapping[str, Any]
+) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
     """What is trained, and how."""
     training, lora = split(options)
     found = counted(model, lora)
@@ -183,7 +201,9 @@ def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOpt
     if not spec.positions or training.context <= spec.positions:
         return training
     if "context" in options:
-        whole_number("context", training.context, maximum=spec.positions, top=f"the positions of {spec.name}")
+        whole_number(
+            "context", training.context, maximum=spec.positions, top=f"the positions of {spec.name}"
+        )
     return replace(training, context=spec.positions)
 
 
@@ -196,16 +216,20 @@ class Estimate(NamedTuple):
     moments: list[Moment]
 
     def most(self, name: str, room: int) -> int | None:
-        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into ``room``.
+        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into
+        ``room``.
 
-        None where the memory does not depend on it: a picture has as many tokens whatever the context.
+        None where the memory does not depend on it: a picture has as many tokens whatever the
+        context.
         """
         room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
         limit = self.positions if name == "context" and self.positions else _LARGEST
         usual = {"batch_size": self.training.batch_size, "context": self.training.context}
 
         def needed(number: int) -> int:
-            return max((sum(moment.at(**usual | {name: number})) for moment in self.moments), default=0)
+            return max(
+                (sum(moment.at(**usual | {name: number})) for moment in self.moments), default=0
+            )
 
         if needed(1) == needed(_LARGEST):
             return None
@@ -223,16 +247,25 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
         held, trained, added = dtype, model.total, 0
         what = f"full, {dtype}"
         if held not in ITEMSIZE:
-            raise ValueError(f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}")
+            raise ValueError(
+                f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}"
+            )
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
     moments = activations(model, training)
     needed = (moment.at(training.batch_size, training.context) for moment in moments)
     parts: tuple[Any, Any, Any] = max(needed, key=sum, default=(None, None, None))
-    title = f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x {training.context:,}"
+    title = (
+        f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x"
+        f" {training.context:,}"
+    )
     title += ", checkpointing" if training.checkpointing else ""
-    base, adapter, state = _weights_bytes(spec, training), added * training.adapter_item, master + on_card
+    base, adapter, state = (
+        _weights_bytes(spec, training),
+        added * training.adapter_item,
+        master + on_card,
+    )
     memory = Memory(title, base, adapter, trained * item, state, *parts, host)
     return Estimate(memory, training, spec.positions, moments)
 
@@ -252,7 +285,9 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             quantised = numbers + 4 * prod(module.shape[:-1])
         else:
             blocks = -(-numbers // 64)
-            constants = blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
+            constants = (
+                blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
+            )
             quantised = -(-numbers // 2) + constants
         size += (quantised - item * numbers) * module.copies
     return size
@@ -264,7 +299,9 @@ def _stored(spec: ModelSpec, dtype: str) -> bool:
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
-    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its weight."""
+    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its
+    weight.
+    """
     places = [0, 0]
     for numbers, factored, copies in _trained_tensors(model):
         if optimizer.endswith("8bit"):
@@ -272,7 +309,10 @@ def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tup
         elif optimizer == "adafactor":
             size = 4 * factored
         else:
-            size = numbers * {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}[optimizer]
+            size = (
+                numbers
+                * {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}[optimizer]
+            )
         places[optimizer.startswith("paged") and numbers >= _PAGED] += size * copies
     return places[0], places[1]
 
@@ -286,7 +326,9 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
             outputs = each.each // each.rank - inputs  # DoRA's magnitudes go with B
             yield each.rank * inputs, each.rank + inputs, each.copies
             yield each.each - each.rank * inputs, each.rank + outputs, each.copies
-        saved = {name: module for module in model.spec.groups if model.saved for name in module.names()}
+        saved = {
+            name: module for module in model.spec.groups if model.saved for name in module.names()
+        }
         for name, numbers in model.saved.items():
             yield numbers, numbers // saved[name].shape[-1] + saved[name].shape[-1], 1
         yield model.biases, model.biases, 1
@@ -336,14 +378,18 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
 
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCount]:
-    """The count of a LoRA at any rank from two counts: each of its numbers is linear in the rank."""
+    """The count of a LoRA at any rank from two counts: each of its numbers is linear in the
+    rank.
+    """
     low = 2**40  # a usual rank that no module has by its own pattern
     first, second = (count_model(spec, rank=rank, **lora) for rank in (low, low + 1))
 
     def counted_at(rank: int) -> LoraCount:
         steps = rank - low
         adapters = [
-            a._replace(rank=a.rank + steps * (b.rank - a.rank), each=a.each + steps * (b.each - a.each))
+            a._replace(
+                rank=a.rank + steps * (b.rank - a.rank), each=a.each + steps * (b.each - a.each)
+            )
             for a, b in zip(first.adapters, second.adapters, strict=True)
         ]
         return replace(first, rank=rank, adapters=tuple(adapters))
@@ -351,7 +397,9 @@ def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCou
     return counted_at
 
 
-def rank_within(counted_at: Callable[[int], LoraCount], room: int, training: TrainingOptions) -> int:
+def rank_within(
+    counted_at: Callable[[int], LoraCount], room: int, training: TrainingOptions
+) -> int:
     """`largest_rank` in so many bytes."""
 
     def needed(rank: int) -> int:
@@ -359,11 +407,17 @@ def rank_within(counted_at: Callable[[int], LoraCount], room: int, training: Tra
 
     one, two = counted_at(1), counted_at(2)
     limit = max(each.limit for each in one.adapters)
-    # where a tensor grows past the size from which its state is smaller, or not on the card, memory falls
+    # where a tensor grows past the size from which its state is smaller, or not on the card, memory
+    # falls
     falls = {1, limit + 1}
-    sizes = _IN_8_BITS * training.optimizer.endswith("8bit"), _PAGED * training.optimizer.startswith("paged")
+    sizes = (
+        _IN_8_BITS * training.optimizer.endswith("8bit"),
+        _PAGED * training.optimizer.startswith("paged"),
+    )
     for size in filter(None, sizes):
-        for (numbers, *_), (more, *_) in zip(_trained_tensors(one), _trained_tensors(two), strict=True):
+        for (numbers, *_), (more, *_) in zip(
+            _trained_tensors(one), _trained_tensors(two), strict=True
+        ):
             if more > numbers:
                 falls.add(max(min(1 - (numbers - size) // (more - numbers), limit), 1))
     for first, end in reversed([*pairwise(sorted(falls))]):
@@ -408,7 +462,8 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
 
 
 def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
-    """The longest context whose training fits in ``budget``, up to the model's positions; 0 if none does.
+    """The longest context whose training fits in ``budget``, up to the model's positions; 0 if none
+    does.
 
     Parameters
     ----------
@@ -459,7 +514,8 @@ class MemoryComparison(Shown):
     ways : mapping of str to Memory
         What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
     table : Table
-        Bytes by cause, and those that each way saves: the whole model in bfloat16, or the adapter in float32.
+        Bytes by cause, and those that each way saves: the whole model in bfloat16, or the adapter
+        in float32.
     """
 
     ways: Mapping[str, Memory]
@@ -474,8 +530,9 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     model : object
         A count of a LoRA, or whatever `model_spec` takes, and then a ``rank``.
     **options
-        The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is how LoRA holds the base;
-        full fine-tuning trains bfloat16 where that is quantised, and QLoRA holds it in nf4 where it is not.
+        The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is how LoRA holds the
+        base; full fine-tuning trains bfloat16 where that is quantised, and QLoRA holds it in nf4
+        where it is not.
 
     Returns
     -------
@@ -499,20 +556,32 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
     """
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
-        raise ValueError(f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone")
+        raise ValueError(
+            f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone"
+        )
     spec, trained = count.spec, ways(training)
-    found = {way: estimate(spec if way == "full" else count, each).memory for way, each in trained.items()}
+    found = {
+        way: estimate(spec if way == "full" else count, each).memory
+        for way, each in trained.items()
+    }
     rows = [[cause, *(getattr(x, cause) for x in found.values())] for cause in (*CAUSES, "total")]
     rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
     title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
-    notes = [assumptions(spec, trained), *dict.fromkeys(n for each in found.values() for n in each.notes)]
+    notes = [
+        assumptions(spec, trained),
+        *dict.fromkeys(n for each in found.values() for n in each.notes),
+    ]
     formats = dict.fromkeys(found, decimal_bytes)
-    return MemoryComparison(found, Table(("cause", *found), rows, title=title, notes=notes, formats=formats))
+    return MemoryComparison(
+        found, Table(("cause", *found), rows, title=title, notes=notes, formats=formats)
+    )
 
 
 def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:
     """Full fine-tuning, LoRA and QLoRA, each with the type in which it holds the base."""
-    full, few = (training.dtype, "nf4") if training.dtype in ITEMSIZE else ("bfloat16", training.dtype)
+    full, few = (
+        (training.dtype, "nf4") if training.dtype in ITEMSIZE else ("bfloat16", training.dtype)
+    )
     dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": few}
     return {name: replace(training, dtype=dtype) for name, dtype in dtypes.items()}
 
@@ -524,8 +593,13 @@ def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
         held = training.dtype
         if _stored(spec, held):
             size = decimal_bytes(spec.quantised[1])
-            held = f"the bits of the file ({size}, what is not quantised in {training.unquantised_dtype})"
+            held = (
+                f"the bits of the file ({size}, what is not quantised in"
+                f" {training.unquantised_dtype})"
+            )
         over.append(f"{name.replace('full', 'Full')} over {held}")
-    checkpointing = "Gradient checkpointing is on" if training.checkpointing else "No gradient checkpointing"
+    checkpointing = (
+        "Gradient checkpointing is on" if training.checkpointing else "No gradient checkpointing"
+    )
     kinds = f"{training.attention} attention, {training.cross_entropy} cross-entropy"
     return f"{', '.join(over)}. {checkpointing}; {kinds}."

@@ -29,7 +29,9 @@ from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 METHODS = ("full", "LoRA", "QLoRA")
-_NO_BFLOAT16 = "{} has no native bfloat16, which is emulated there: train in float16, which takes as much."
+_NO_BFLOAT16 = (
+    "{} has no native bfloat16, which is emulated there: train in float16, which takes as much."
+)
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
 
 
@@ -100,9 +102,10 @@ class Choice:
     verdict : {"fits", "tight", "no"}
         ``"tight"`` if less than a tenth of the card is left.
     largest_rank, largest_batch, largest_context : int
-        The largest value that fits with the others unchanged and a tenth of the card left; 0 if none does. No
-        rank is above min(d, k), and no context longer than the model's positions. None where the memory does
-        not depend on it, as on the context of a model that sees pictures.
+        The largest value that fits with the others unchanged and a tenth of the card left; 0 if
+        none does. No rank is above min(d, k), and no context longer than the model's positions.
+        None where the memory does not depend on it, as on the context of a model that sees
+        pictures.
     flops : int
         Operations for each token, including those that checkpointing repeats.
     disk : int
@@ -154,7 +157,10 @@ class Plan(Shown):
     def _table(
         self, columns: Sequence[str], cells: Callable[[Choice], Sequence[Cell]], **about: Any
     ) -> Table:
-        rows = [(each.method, each.targets or None, each.rank or None, *cells(each)) for each in self.choices]
+        rows = [
+            (each.method, each.targets or None, each.rank or None, *cells(each))
+            for each in self.choices
+        ]
         return Table(("method", "targets", "rank", *columns), rows, **about)
 
     @property
@@ -175,14 +181,17 @@ class Plan(Shown):
 
     @property
     def causes(self) -> Table:
-        """Memory by cause, the adapter (or the model) on disk, and the operations for each token."""
+        """Memory by cause, the adapter (or the model) on disk, and the operations for each
+        token.
+        """
         sizes = (*CAUSES, "total")
         return self._table(
             (*sizes, "on disk", "operations"),
             lambda each: [*(getattr(each.memory, cause) for cause in sizes), each.disk, each.flops],
             title="Memory by cause, on disk, and operations for each token",
             notes=list(dict.fromkeys(note for each in self.choices for note in each.memory.notes)),
-            formats=dict.fromkeys((*sizes, "on disk"), decimal_bytes) | {"operations": "{:.3g}".format},
+            formats=dict.fromkeys((*sizes, "on disk"), decimal_bytes)
+            | {"operations": "{:.3g}".format},
         )
 
 
@@ -202,8 +211,8 @@ def plan(
     model : object
         Whatever `model_spec` takes: a name, a path, a config, a model in memory.
     card : str or int
-        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory, in bytes
-        or as text such as ``"24 GB"``.
+        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory,
+        in bytes or as text such as ``"24 GB"``.
     rank : int or iterable of int, optional
         Of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
@@ -211,9 +220,9 @@ def plan(
     methods : iterable of {"full", "LoRA", "QLoRA"}
         Which ways to look at.
     **options
-        The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA holds the
-        base; QLoRA holds it in nf4 where that is not quantised, and full fine-tuning in bfloat16 where it
-        is, as ``notes`` say.
+        The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA
+        holds the base; QLoRA holds it in nf4 where that is not quantised, and full fine-tuning in
+        bfloat16 where it is, as ``notes`` say.
 
     Returns
     -------
@@ -223,9 +232,9 @@ def plan(
     Raises
     ------
     ValueError
-        If the card is not known (the message shows close names) or its memory is zero, the context is longer
-        than the model's positions, the layers of the model are not known, or none of the methods could use an
-        option that is given.
+        If the card is not known (the message shows close names) or its memory is zero, the context
+        is longer than the model's positions, the layers of the model are not known, or none of the
+        methods could use an option that is given.
     TypeError
         If a number is not one.
 
@@ -242,7 +251,9 @@ def plan(
     """
     spec = model_spec(model)
     if not spec.layers:
-        raise ValueError(f"plan needs the layers of {spec.name}: give its config.json, or its directory")
+        raise ValueError(
+            f"plan needs the layers of {spec.name}: give its config.json, or its directory"
+        )
     chosen = _card(card)
     of_training, of_lora = split(options)
     training = training_options(spec, of_training)
@@ -262,11 +273,16 @@ def plan(
             continue
         for named, at in counts.items():
             most = rank_within(at, chosen.room, settings)
-            choices += [_choice((method, named), at(each), chosen, settings, most) for each in ranks]
+            choices += [
+                _choice((method, named), at(each), chosen, settings, most) for each in ranks
+            ]
     slow = not chosen.bfloat16 and "bfloat16" in {each.dtype for each in held.values()}
     notes = [
         assumptions(spec, held),
-        "fits: a tenth of the card is left for CUDA and for what the allocator cannot use; tight: less is.",
+        (
+            "fits: a tenth of the card is left for CUDA and for what the allocator cannot use;"
+            " tight: less is."
+        ),
         *([chosen.note] if chosen.note else []),
         *([_NO_BFLOAT16.format(chosen.name)] if slow else []),
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
@@ -278,14 +294,25 @@ def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str
     """Refuse options that no method could use: one of LoRA in full, or another type of weights."""
     of_lora = [name for name in given if name != "dtype"]
     if of_lora and set(held) == {"full"}:
-        raise ValueError(f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full")
+        raise ValueError(
+            f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full"
+        )
     if "dtype" in given and dtype not in [each.dtype for each in held.values()]:
-        takes = [*(ITEMSIZE if "full" in held else ()), *(["int8", "nf4"] if "QLoRA" in held else [])]
-        raise ValueError(f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r}")
+        takes = [
+            *(ITEMSIZE if "full" in held else ()),
+            *(["int8", "nf4"] if "QLoRA" in held else []),
+        ]
+        raise ValueError(
+            f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r}"
+        )
 
 
 def _choice(
-    way: tuple[str, str], model: ModelSpec | LoraCount, card: Card, training: TrainingOptions, most_rank: int
+    way: tuple[str, str],
+    model: ModelSpec | LoraCount,
+    card: Card,
+    training: TrainingOptions,
+    most_rank: int,
 ) -> Choice:
     found, room = estimate(model, training), card.room
     operations = count_flops(model, context=training.context)
@@ -296,7 +323,9 @@ def _choice(
     total = found.memory.total
     verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
     batch, context = found.most("batch_size", room), found.most("context", room)
-    return Choice(*way, rank, trainable, found.memory, verdict, most_rank, batch, context, flops, disk)
+    return Choice(
+        *way, rank, trainable, found.memory, verdict, most_rank, batch, context, flops, disk
+    )
 
 
 def _card(name: str | int) -> Card:
@@ -305,7 +334,9 @@ def _card(name: str | int) -> Card:
         return cards()[known[_plain(name)]]
     if isinstance(name, str) and not name.strip()[:1].isdigit():
         if close := [each for plain, each in known.items() if _plain(name) in plain]:
-            raise ValueError(f"card must be one of {', '.join(map(repr, close))}, got {shown(name)}")
+            raise ValueError(
+                f"card must be one of {', '.join(map(repr, close))}, got {shown(name)}"
+            )
         choice("card", name, cards())
     return Card("a card", whole_number("the memory of a card", parse_bytes("card", name)))
 
@@ -343,12 +374,18 @@ class Flops(Shown):
         """One row for each product; of a LoRA, next to full fine-tuning."""
         kinds = {"operations": self} if self.full is None else {"full": self.full, "LoRA": self}
         rows = [
-            (direction, product, *(getattr(each, direction).get(product, 0) for each in kinds.values()))
+            (
+                direction,
+                product,
+                *(getattr(each, direction).get(product, 0) for each in kinds.values()),
+            )
             for direction in ("forward", "backward")
             for product in getattr(self, direction)
         ]
         rows.append(("both", "total", *(each.total for each in kinds.values())))
-        saves = "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
+        saves = (
+            "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
+        )
         notes = () if self.full is None else (saves,)
         return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
 
@@ -356,19 +393,19 @@ class Flops(Shown):
 def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     """Operations for each token; a multiplication and an addition count two.
 
-    Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w + v)`` for
-    h heads of width w and values of width v over s tokens (a causal mask saves nothing here). Routed experts
-    count as often as a token sees one. Norms and activation functions are left out: they are of order d. In
-    an encoder with a decoder a token passes both.
+    Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w +
+    v)`` for h heads of width w and values of width v over s tokens (a causal mask saves nothing
+    here). Routed experts count as often as a token sees one. Norms and activation functions are
+    left out: they are of order d. In an encoder with a decoder a token passes both.
 
-    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, one third, but not dx:
-    the gradient still flows back through W0.
+    Full fine-tuning costs three times the forward pass. LoRA saves the product dW0, one third, but
+    not dx: the gradient still flows back through W0.
 
     Parameters
     ----------
     model : object
-        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is counted,
-        without them the model is fine-tuned in full.
+        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is
+        counted, without them the model is fine-tuned in full.
     context : int
         Tokens that attention looks at; counted only if a config gives the layers.
     **options
@@ -394,7 +431,10 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     """
     context, model = whole_number("context", context), counted(model, options)
     spec = spec_of(model)
-    base = sum(2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec) for module in _maps(spec))
+    base = sum(
+        2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec)
+        for module in _maps(spec)
+    )
     attention = 0
     for stack in spec.layers:
         times = stack.depth * stack.repeats * (2 if stack.cross_attention else 1)
@@ -416,9 +456,13 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """How often a token passes: routed experts see it several times, and some layers are used again."""
+    """How often a token passes: routed experts see it several times, and some layers are used
+    again.
+    """
     times = spec.experts_per_token if module.kind == "experts" else 1
-    return times * next((stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1)
+    return times * next(
+        (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1
+    )
 
 
 def _maps(spec: ModelSpec) -> list[ModuleSpec]:

@@ -35,7 +35,8 @@ class RankErrors:
     enough : str
         What it is enough for, in words.
     tolerance : float
-        The relative error that is good enough: in ``norm`` if asked for, otherwise in the Frobenius norm.
+        The relative error that is good enough: in ``norm`` if asked for, otherwise in the Frobenius
+        norm.
     errors : ndarray of shape (min(d, k) + 1,)
         Relative errors of ranks 0, 1, ..., from 1 to 0.
     energy : ndarray of shape (min(d, k) + 1,)
@@ -62,7 +63,9 @@ class RankErrors:
         ax = rank_error_curves(
             {"rank that is enough": self.errors}, tolerance=enough, ax=figure.add_subplot()
         )
-        ax.set_title(f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10)
+        ax.set_title(
+            f"{short_name(self.source, 58)}, {shape_text(self.shape)}", loc="left", fontsize=10
+        )
         ax.set_ylabel(f"relative error in the {self.norm} norm")
         ax.set_xlabel(f"rank r, of at most {len(self.errors) - 1:,}")
         return figure
@@ -75,13 +78,17 @@ class RankErrors:
         full, rows = count_full(*self.shape), []
         for rank in ranks:
             numbers = count_lora(*self.shape, rank=rank)
-            rows.append((rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full))
+            rows.append(
+                (rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full)
+            )
         columns = ["rank", "relative error", "energy", "numbers", "share of all"]
         title = f"{self.source}, {shape_text(self.shape)}, {self.norm} norm"
         notes = [
             f"rank {self.rank} is the smallest {self.enough}",
-            "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius norm that M_r "
-            "keeps; numbers: r (d + k)",
+            (
+                "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius"
+                " norm that M_r keeps; numbers: r (d + k)"
+            ),
         ]
         formats = {
             "relative error": "{:.3g}".format,
@@ -92,15 +99,19 @@ class RankErrors:
 
 
 def rank_errors_of(
-    matrix: Any, *, norm: linalg.Norm = "fro", energy: float | None = None, tolerance: float | None = None
+    matrix: Any,
+    *,
+    norm: linalg.Norm = "fro",
+    energy: float | None = None,
+    tolerance: float | None = None,
 ) -> RankErrors:
     """The error curve of a matrix, and the smallest rank that is enough.
 
     Parameters
     ----------
     matrix : array_like of shape (d, k), str or Path
-        The matrix, or where it is: ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that tensor is
-        read.
+        The matrix, or where it is: ``FILE.npy`` or ``FILE.safetensors:TENSOR``, of which only that
+        tensor is read.
     norm : {"fro", "spectral", "nuclear"}
         The norm that errors are measured in.
     energy : float, optional
@@ -135,7 +146,9 @@ def rank_errors_of(
     (1, 2)
     """
     if energy is not None and tolerance is not None:
-        raise ValueError(f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}")
+        raise ValueError(
+            f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}"
+        )
     share = linalg.ENOUGH if energy is None else energy
     share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
     in_file = isinstance(matrix, (str, Path))
@@ -150,4 +163,6 @@ def rank_errors_of(
         enough = f"that keeps {share:.6g} of the squared norm (an error of at most {tolerance:.3g})"
     rank = linalg.rank_within(curve, tolerance=tolerance)
     source = str(matrix) if in_file else "a matrix"
-    return RankErrors(source, M.shape, norm, rank, enough, tolerance, errors, 1 - np.square(frobenius))
+    return RankErrors(
+        source, M.shape, norm, rank, enough, tolerance, errors, 1 - np.square(frobenius)
+    )

@@ -1,15 +1,25 @@
-"""Adapter files: read, write, inspect, transform those of PEFT, llama.cpp, mlx-lm, kohya, without PyTorch."""
+"""Adapter files: read, write, inspect, transform those of PEFT, llama.cpp, mlx-lm, kohya, without
+PyTorch.
+"""
 
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
     from lora_np.adapters.checking import Checked as Checked, check as check
-    from lora_np.adapters.combining import Overlap as Overlap, combine as combine, overlap as overlap
+    from lora_np.adapters.combining import (
+        Overlap as Overlap,
+        combine as combine,
+        overlap as overlap,
+    )
     from lora_np.adapters.converting import convert as convert, to_lora as to_lora
     from lora_np.adapters.extraction import extract as extract
     from lora_np.adapters.formats import Written as Written, load as load
-    from lora_np.adapters.inspection import Inspection as Inspection, diff as diff, inspect as inspect
+    from lora_np.adapters.inspection import (
+        Inspection as Inspection,
+        diff as diff,
+        inspect as inspect,
+    )
     from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import merge as merge
     from lora_np.adapters.resizing import ResizeResult as ResizeResult, resize as resize

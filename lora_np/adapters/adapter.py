@@ -1,4 +1,6 @@
-"""An adapter from any kind of file: its effect on each module, in arrays that are read when used."""
+"""An adapter from any kind of file: its effect on each module, in arrays that are read when
+used.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,11 @@ class Stored:
         return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """The result of ``view``: its numbers in another shape or order, some of them, or more zeros."""
-        shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape  # without an array's worth of memory
+        """The result of ``view``: its numbers in another shape or order, some of them, or more
+        zeros.
+        """
+        # without an array's worth of memory
+        shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
 
 
@@ -63,10 +68,10 @@ class TokenRows(NamedTuple):
 class AdapterModule:
     """What an adapter does to one module: ``W0 + scale * B @ A``.
 
-    ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from the file
-    each time they are used. Several maps under one name, those of experts or of a convolution's groups,
-    are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map of its patches: k is the number
-    of inputs times the size of the kernel.
+    ``A`` (r, k), ``B`` (d, r) and, if present, ``magnitude`` (d,) and ``bias`` (d,) are read from
+    the file each time they are used. Several maps under one name, those of experts or of a
+    convolution's groups, are stacked: ``A`` (n, r, k) and ``B`` (n, d, r). A convolution is the map
+    of its patches: k is the number of inputs times the size of the kernel.
 
     Parameters
     ----------
@@ -81,7 +86,8 @@ class AdapterModule:
     kernel : tuple of int
         Of a convolution: the size of its kernel along each axis.
     parameter : bool
-        Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a module.
+        Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a
+        module.
 
     Examples
     --------
@@ -120,7 +126,11 @@ class AdapterModule:
             If the shapes do not fit, or alpha is not finite.
         """
         others = {"magnitude": magnitude, "bias": bias}
-        given = {"A": A, "B": B, **{part: array for part, array in others.items() if array is not None}}
+        given = {
+            "A": A,
+            "B": B,
+            **{part: array for part, array in others.items() if array is not None},
+        }
         parts = {part: held(array, dtype, name=part) for part, array in given.items()}
         if wrong := misfit(parts):
             raise ValueError(wrong)
@@ -147,7 +157,9 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a convolution."""
+        """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a
+        convolution.
+        """
         d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
@@ -267,7 +279,9 @@ class Adapter(Mapping[str, AdapterModule]):
     @property
     def stored(self) -> list[Stored]:
         """All its tensors."""
-        parts = {id(part): part for module in self.modules.values() for part in module.parts.values()}
+        parts = {
+            id(part): part for module in self.modules.values() for part in module.parts.values()
+        }
         return [*parts.values(), *self.full.values(), *(rows.new for rows in self.rows.values())]
 
     @property
@@ -287,7 +301,9 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def start(self) -> str | None:
-        """The initialisation that took the first A and B out of the base weights: "pissa", "olora", ..."""
+        """The initialisation that took the first A and B out of the base weights: "pissa", "olora",
+        ...
+        """
         return peft.start(self.raw)
 
     @property
@@ -308,13 +324,17 @@ Source = Adapter | StrPath
 
 
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
-    """Refuse what is for a base that its initialisation changed, unless the base at hand gives the change."""
+    """Refuse what is for a base that its initialisation changed, unless the base at hand gives the
+    change.
+    """
     if adapter.start is None:
         return
     from lora_np.lora import STARTS  # the layers load only for this
 
     if not (with_base and adapter.start in STARTS):
-        remedy = "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
+        remedy = (
+            "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
+        )
         if adapter.start not in STARTS:
             remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
         why = "takes what A and B start with out of the base, so that B A is no update of it"
@@ -322,11 +342,15 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is given."""
+    """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is
+    given.
+    """
     if dtype is not None:
         float_dtype(dtype)
     own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
-    return {key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()}
+    return {
+        key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()
+    }
 
 
 def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an adapter") -> Stored:

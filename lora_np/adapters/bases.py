@@ -1,4 +1,6 @@
-"""Whether checkpoints and adapters have the same base: otherwise a result would load and do nothing."""
+"""Whether checkpoints and adapters have the same base: otherwise a result would load and do
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,29 @@ _SAME = (
     "num_key_value_heads",
     # settings that change outputs without being in the weights
     "head_dim", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
-    "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function", "rms_norm_eps",
-    "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types", "sliding_window",
+    "moe_intermediate_size", "hidden_act", "hidden_activation", "activation_function",
+    "rms_norm_eps",
+    "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_parameters", "layer_types",
+    "sliding_window",
     "tie_word_embeddings", "n_embd", "n_layer", "n_head", "d_model", "num_layers",
 )  # fmt: skip
-# what follows the family in a class name of transformers: GPT2LMHeadModel, Gemma3TextModel, LlamaForCausalLM
+# what follows the family in a class name of transformers: GPT2LMHeadModel, Gemma3TextModel,
+# LlamaForCausalLM
 _TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
 
 
 def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any, Any]]) -> None:
-    """Refuse checkpoints of different models, ones whose module names are unknown, and different widths.
+    """Refuse checkpoints of different models, ones whose module names are unknown, and different
+    widths.
 
     A vocabulary may have grown, and a head may be new.
     """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
         what = f"the naming of modules of a {tuned.config.get('model_type')!r} model"
-        raise HubError(f"{tuned.path}: {what} is not known here: an adapter might change nothing{_INSIST}")
+        raise HubError(
+            f"{tuned.path}: {what} is not known here: an adapter might change nothing{_INSIST}"
+        )
     for name, (one, other) in shapes.items():
         if one and one[1:] != other[1:]:
             raise _other(tuned.path, f"{name!r} has shape {other}, but {one} in {base.path}")
@@ -46,8 +54,8 @@ def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any
 def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tuple[str, ...]:
     """Refuse a base of another kind than the adapter's; a note if the adapter does not say which.
 
-    It can say so by the path of its base, if that is on this disk, and by the class that PEFT recorded. A
-    name on the hub proves nothing either way.
+    It can say so by the path of its base, if that is on this disk, and by the class that PEFT
+    recorded. A name on the hub proves nothing either way.
     """
     theirs, ours = _class_of(adapter), _families(config)
     if theirs and ours and theirs[1] not in ours:
@@ -61,7 +69,9 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
             wanted = {**wanted, "model_type": "llama"}
         _same(wanted, said.parent, config, path)
     elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
-        said_so = f"names its base {named!r}, which is not here" if named else "does not name its base"
+        said_so = (
+            f"names its base {named!r}, which is not here" if named else "does not name its base"
+        )
         return (f"the adapter {said_so}: only the names and shapes of modules were compared",)
     return ()
 
@@ -74,7 +84,9 @@ def check_bases(sources: Sequence[Adapter]) -> None:
         if found := _class_of(source):
             classes.setdefault(found[1], (source, f"a {found[0]}"))
         if name := _base_of(source):
-            bases.setdefault(os.path.normpath(name), (source, f"the base {os.path.normpath(name)!r}"))
+            bases.setdefault(
+                os.path.normpath(name), (source, f"the base {os.path.normpath(name)!r}")
+            )
     for told in (classes, bases):
         if len(told) > 1:
             (first, one), (second, other), *_ = told.values()
@@ -103,9 +115,13 @@ def _family(name: str) -> str:
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """The families that a base may belong to, as classes are named; empty if its config does not say."""
+    """The families that a base may belong to, as classes are named; empty if its config does not
+    say.
+    """
     kind, architectures = config.get("model_type"), config.get("architectures")
-    found = {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
+    found = (
+        {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
+    )
     if str(kind) in family_names():
         found.add(_family(f"{family_of(str(kind)).classes}Model"))
     if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
@@ -120,10 +136,14 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
             continue
         for key in _SAME:
             ours, others = mine.get(key), theirs.get(key)
-            # an adapter of a model whose head has the embedding's weight fits one whose head has its own
-            same = None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
+            # an adapter of a model whose head has the embedding's weight fits one whose head has
+            # its own
+            same = (
+                None in (ours, others) or ours == others or (key == "tie_word_embeddings" and ours)
+            )
             if isinstance(ours, float) and isinstance(others, float):
-                same = math.isclose(ours, others, rel_tol=1e-6)  # GGUF holds them in single precision
+                # GGUF holds them in single precision
+                same = math.isclose(ours, others, rel_tol=1e-6)
             if not same:
                 name = f"{place}.{key}" if place else key
                 raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")

@@ -1,4 +1,6 @@
-"""What programs make of an adapter: the rules of each, as data, held against the adapter's modules."""
+"""What programs make of an adapter: the rules of each, as data, held against the adapter's
+modules.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
-from lora_np.adapters.formats import FILES, Base, Findings, described, format_of, load, without_copies
+from lora_np.adapters.formats import (
+    FILES,
+    Base,
+    Findings,
+    described,
+    format_of,
+    load,
+    without_copies,
+)
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
 from lora_np.lora import map_of
@@ -101,7 +111,8 @@ class Checked(Findings[CheckedModule]):
 
 
 def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) -> Checked:
-    """What programs make of an adapter as it is: the modules that they refuse, ignore, or run too strongly.
+    """What programs make of an adapter as it is: the modules that they refuse, ignore, or run too
+    strongly.
 
     Parameters
     ----------
@@ -130,9 +141,9 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 
     Notes
     -----
-    The rules are those of the version that a note names, from ``runtimes.toml`` in this package. A directory
-    for PEFT is judged for llama.cpp as its own converter writes it, and for mlx-lm as a script that renames
-    its tensors.
+    The rules are those of the version that a note names, from ``runtimes.toml`` in this package. A
+    directory for PEFT is judged for llama.cpp as its own converter writes it, and for mlx-lm as a
+    script that renames its tensors.
 
     Examples
     --------
@@ -165,24 +176,32 @@ def runtimes() -> Mapping[str, Any]:
 
 
 def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
-    """Which programs misread the strength of an adapter that was written to ``out``, a directory for PEFT."""
+    """Which programs misread the strength of an adapter that was written to ``out``, a directory
+    for PEFT.
+    """
     if Path(out).suffix in FILES:
         return []
     known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
     factors = {name: _factors(rules, adapter) for name, rules in known.items()}
-    wrong = [name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())]
+    wrong = [
+        name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())
+    ]
     note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another strength"
     return [f"{note}; portable=True (--portable) pads them"] if wrong else []
 
 
 def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
-    """How much too strong each module is where these rules take the strength from a directory for PEFT."""
+    """How much too strong each module is where these rules take the strength from a directory for
+    PEFT.
+    """
     said, found = adapter.config, {}
     for name, module in adapter.items():
         alpha = module.alpha if rules["alpha"] == "own" else said["lora_alpha"]
         rank = module.rank if rules["rank"] == "own" else said["r"]
         scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        found[name] = 1.0 if scale == module.scale else scale / module.scale if module.scale else float("inf")
+        found[name] = (
+            1.0 if scale == module.scale else scale / module.scale if module.scale else float("inf")
+        )
     return found
 
 
@@ -192,7 +211,11 @@ def _findings(
     """One row for each module, and for what is replaced; one for all if the format is not read."""
     about = {"version": rules["version"], "date": rules["date"]}
     if row := map_of(adapter.raw):
-        said = ("fine", None) if runtime == "peft" else ("refused", None, f"{row.name} is no LoRA", _TO_LORA)
+        said = (
+            ("fine", None)
+            if runtime == "peft"
+            else ("refused", None, f"{row.name} is no LoRA", _TO_LORA)
+        )
         yield CheckedModule(runtime, _ALL, *said, **about)
         return
     has, reads = _features(adapter, base), form in rules["reads"]
@@ -205,24 +228,37 @@ def _findings(
         named = {name for what in rule["has"] for name in has[what]}
         cure, where = rule.get("cure", instead), rule.get("source", source)
         found.append((named, (rule["finding"], None, rule["why"], cure, where)))
-    ranks = {_ALL: adapter.config.get("r", 0), **{name: module.rank for name, module in adapter.items()}}
+    ranks = {
+        _ALL: adapter.config.get("r", 0),
+        **{name: module.rank for name, module in adapter.items()},
+    }
     if max(ranks.values()) > (usual := rules.get("usual", math.inf)):
         allowed = next((limit for limit in rules["ranks"] if limit >= max(ranks.values())), None)
-        cure = rules["option"].format(allowed) if allowed else f"lora-np resize --rank {rules['ranks'][-1]}"
+        cure = (
+            rules["option"].format(allowed)
+            if allowed
+            else f"lora-np resize --rank {rules['ranks'][-1]}"
+        )
         over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
-        found.append((over, ("refused", None, f"a rank above {usual}, the usual limit", cure, source)))
+        found.append(
+            (over, ("refused", None, f"a rank above {usual}, the usual limit", cure, source))
+        )
     factors = _factors(rules, adapter) if form == "peft" else {}
     for name, factor in factors.items():
         if abs(factor - 1) > _CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            found.append(([name], ("wrong strength", factor, why, instead, rules.get("strength", source))))
+            found.append(
+                ([name], ("wrong strength", factor, why, instead, rules.get("strength", source)))
+            )
     for name in (_ALL, *adapter, *adapter.full, *adapter.rows):
         rows = [row for names, row in found if name in names]
         if reads and name != _ALL:
             rows.append(("fine", factors.get(name)))
         if rows:
-            yield CheckedModule(runtime, name, *min(rows, key=lambda row: _WORST.index(row[0])), **about)
+            yield CheckedModule(
+                runtime, name, *min(rows, key=lambda row: _WORST.index(row[0])), **about
+            )
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
@@ -245,11 +281,16 @@ def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
         found["only named"] = {_ALL}
     found["rows"] = {*adapter.rows}
     found["moved base"] = {*adapter} if adapter.start else set()
-    if isinstance(said.get("target_modules"), str) and said["target_modules"] not in ("all", "all-linear"):
+    if isinstance(said.get("target_modules"), str) and said["target_modules"] not in (
+        "all",
+        "all-linear",
+    ):
         found["expression"] = {_ALL}
     if base is not None:
         modules = [(name, module) for module in described(base).modules for name in module.names()]
-        found["unknown"] = {name for name in adapter if name.removesuffix(".weight") not in dict(modules)}
+        found["unknown"] = {
+            name for name in adapter if name.removesuffix(".weight") not in dict(modules)
+        }
         tied = {name for name, module in modules if module.tied}
         found["tied embedding"] = found["embedding"] if tied else set()
         found["tied"] = ({*adapter} & tied) | found["tied embedding"]

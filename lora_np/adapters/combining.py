@@ -69,34 +69,40 @@ def combine(
     force: bool = False,
     progress: bool = False,
 ) -> Written[CombinedModule]:
-    """Write one adapter for several: the weighted sum of their updates, or what another method makes of them.
+    """Write one adapter for several: the weighted sum of their updates, or what another method
+    makes of them.
 
     Parameters
     ----------
     adapters : sequence of path or Adapter
-        In any format that `load` reads, or its results. One alone is left as it is, whatever the method.
+        In any format that `load` reads, or its results. One alone is left as it is, whatever the
+        method.
     out : path
         The directory to make, or a file that ends in ``.gguf``.
     weights : sequence of float, optional
         One for each adapter; may be negative; by default 1.
     method : str
-        One of `lora_np.lora.WAYS`. "sum" is exact, and the ranks add up. "svd" truncates that: the best of
-        its rank. "linear" adds the As and the Bs separately, which is **not** the sum of the updates: it
-        includes products of one adapter's B with another's A. The table says how far off each one is.
+        One of `lora_np.lora.WAYS`. "sum" is exact, and the ranks add up. "svd" truncates that: the
+        best of its rank. "linear" adds the As and the Bs separately, which is **not** the sum of
+        the updates: it includes products of one adapter's B with another's A. The table says how
+        far off each one is.
     density : float, optional
         For methods that drop entries: the share that stays.
     rank : int, optional
-        Cut the result to this rank by an SVD. By default the largest rank among the adapters for methods
-        that work on the whole update ("svd", "ties_svd", ...), as in PEFT; others are not cut.
+        Cut the result to this rank by an SVD. By default the largest rank among the adapters for
+        methods that work on the whole update ("svd", "ties_svd", ...), as in PEFT; others are not
+        cut.
     rng : Generator or int
         For methods that drop entries at random.
     grams : sequence of mapping, optional
-        For "regmean": for each adapter, ``X.T @ X`` of the inputs X of each module on that adapter's data,
-        by the module's path. `lora_np.language.grams` computes them.
+        For "regmean": for each adapter, ``X.T @ X`` of the inputs X of each module on that
+        adapter's data, by the module's path. `lora_np.language.grams` computes them.
     base : path, optional
-        The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a DoRA.
+        The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a
+        DoRA.
     saved : {"refuse", "first", "mean"}
-        What to do if adapters save the same parameters in full: keep the first's, or their mean by weight.
+        What to do if adapters save the same parameters in full: keep the first's, or their mean by
+        weight.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank.
     any_base : bool
@@ -104,8 +110,8 @@ def combine(
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, though none of ``adapters``. A directory that
-        holds anything else is refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``, though none of ``adapters``. A directory
+        that holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -117,8 +123,8 @@ def combine(
     Raises
     ------
     HubError
-        If the adapters do not fit each other or the method, save the same parameters, or use DoRA without a
-        base; if the result is not finite; or if the target exists.
+        If the adapters do not fit each other or the method, save the same parameters, or use DoRA
+        without a base; if the result is not finite; or if the target exists.
     TypeError
         If ``adapters`` are not a sequence of paths, or an option is of another kind.
     ValueError
@@ -131,11 +137,13 @@ def combine(
 
     Notes
     -----
-    Unlike in PEFT, which leaves them as initialised, biases of B are added as well; and the result never uses
-    rank-stabilised scaling, whose factor PEFT applies again to a sum that already has it.
+    Unlike in PEFT, which leaves them as initialised, biases of B are added as well; and the result
+    never uses rank-stabilised scaling, whose factor PEFT applies again to a sum that already has
+    it.
 
-    With DoRA, the rule acts on the low-rank part of each new weight, ``diag(g) scale B A``, where g brings
-    rows to their magnitude; the gains ``g - 1`` on the rows of ``W0`` are added up by weight.
+    With DoRA, the rule acts on the low-rank part of each new weight, ``diag(g) scale B A``, where g
+    brings rows to their magnitude; the gains ``g - 1`` on the rows of ``W0`` are added up by
+    weight.
 
     Examples
     --------
@@ -157,12 +165,20 @@ def combine(
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
     if not len(adapters) == len(weights) > 0:
-        raise ValueError(f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters")
-    if (grams is not None) != (method == "regmean") or (grams is not None and len(grams) != len(adapters)):
-        raise ValueError(f"'regmean' alone takes grams (--data), one for each adapter, got {shown(grams)}")
+        raise ValueError(
+            f"each adapter needs one weight, got {len(weights)} for {len(adapters)} adapters"
+        )
+    if (grams is not None) != (method == "regmean") or (
+        grams is not None and len(grams) != len(adapters)
+    ):
+        raise ValueError(
+            f"'regmean' alone takes grams (--data), one for each adapter, got {shown(grams)}"
+        )
     loaded = [only_lora(load(path)) for path in adapters]
     pairs = zip(adapters, weights, strict=True)
-    weights = [number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs]
+    weights = [
+        number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs
+    ]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
     if rank is None and way.cut:
@@ -172,11 +188,15 @@ def combine(
     bases: dict[str, Callable[[], Array]] = {}
     if "magnitude" in parts:
         if base is None:
-            raise HubError("DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)")
+            raise HubError(
+                "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
+            )
         for source in loaded:
             bases |= on_base(source, base, any_base=any_base).weights
             if lacking := source.keys() - bases.keys():
-                raise HubError(f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it")
+                raise HubError(
+                    f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
+                )
     given: dict[str, list[tuple[AdapterModule, float, Any]]] = {}
     for source, weight, seen in zip(loaded, weights, grams or [{}] * len(loaded), strict=True):
         for name, module in source.items():
@@ -184,7 +204,9 @@ def combine(
     draws = generator(rng).spawn(len(given))
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
         options = [{"density": density, "rank": rank, "rng": draw} for draw in draws]
-        work = {name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)}
+        work = {
+            name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)
+        }
         combined_by = partial(_combined, way, "bias" in parts, bases)
         results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
@@ -192,7 +214,9 @@ def combine(
         made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
         made = made_portable(made) if portable else made
         write(made, stage)
-    rows = tuple(CombinedModule(name, module.rank, error) for name, (module, error) in results.items())
+    rows = tuple(
+        CombinedModule(name, module.rank, error) for name, (module, error) in results.items()
+    )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
     notes = (*([f"{method!r} {way.warning}"] if way.warning else []), *strength_notes(made, out))
     headings = ("module", "rank", "relative difference")
@@ -202,19 +226,26 @@ def combine(
 def _combined(
     way: Way, with_bias: bool, bases: Mapping[str, Callable[[], Array]], work: tuple[Any, ...]
 ) -> tuple[AdapterModule, float]:
-    """The combined module, stored on disk, and how far it is from the weighted sum of the updates."""
+    """The combined module, stored on disk, and how far it is from the weighted sum of the
+    updates.
+    """
     name, given, path, options = work
     first: AdapterModule = given[0][0]
     arrays, gain, off = {}, None, 0.0
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused
-        factors = ((*module.factors(), weight, module.scale, gram) for module, weight, gram in given)
+    # what is not finite is refused
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        factors = (
+            (*module.factors(), weight, module.scale, gram) for module, weight, gram in given
+        )
         terms = [Term(*each) for each in factors]
         if bases:
             W0 = bases[name]()
             gains = [_gain(W0, module) for module, *_ in given]
             gain = 1 + sum(term.weight * (g - 1) for term, g in zip(terms, gains, strict=True))
             terms = [term._replace(B=g * term.B) for term, g in zip(terms, gains, strict=True)]
-        wanted = resizing.no_overflow(name, resizing.side_by_side((term.B, term.weighted) for term in terms))
+        wanted = resizing.no_overflow(
+            name, resizing.side_by_side((term.B, term.weighted) for term in terms)
+        )
         s = resizing.directions(name, *wanted).s
         if options["rank"]:
             options["rank"] = max(1, options["rank"] // first.groups)
@@ -224,7 +255,9 @@ def _combined(
             off = resizing.norm(resizing.directions(name, *apart).s) / (resizing.norm(s) or 1.0)
         if gain is not None:
             B = B / gain
-            arrays["magnitude"] = (gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)).ravel()
+            arrays["magnitude"] = (
+                gain * np.linalg.norm(W0 + B @ A, axis=-1, keepdims=True)
+            ).ravel()
         if with_bias:  # a module without one adds nothing
             scaled = ((module.bias, weight * module.scale) for module, weight, _ in given)
             biases = [scale * bias for bias, scale in scaled if bias is not None]
@@ -244,7 +277,9 @@ def _by_map(way: Way, terms: list[Term], options: dict[str, Any]) -> tuple[Array
     if terms[0].B.ndim == 2:
         return way(terms, **options)
     maps = range(len(terms[0].B))
-    made = [way([term._replace(B=term.B[i], A=term.A[i]) for term in terms], **options) for i in maps]
+    made = [
+        way([term._replace(B=term.B[i], A=term.A[i]) for term in terms], **options) for i in maps
+    ]
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
@@ -277,18 +312,28 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 def _replaced(
     sources: list[Adapter], weights: Sequence[float], saved: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved`` says."""
+    """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved``
+    says.
+    """
     full: dict[str, Any] = {}
     rows: dict[str, Any] = {}
     for kept, kind in ((full, "full"), (rows, "rows")):
         for source in sources:
             for name, new in getattr(source, kind).items():
-                if name in (full | rows) and (saved == "refuse" or (kind == "rows" and saved != "first")):
-                    why = "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
+                if name in (full | rows) and (
+                    saved == "refuse" or (kind == "rows" and saved != "first")
+                ):
+                    why = (
+                        "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
+                    )
                     raise HubError(f"{source}: replaces {name!r}, {why}")
                 kept.setdefault(name, new)
     for name in full if saved == "mean" else ():
-        given = [(w, x.full[name].read()) for x, w in zip(sources, weights, strict=True) if name in x.full]
+        given = [
+            (w, x.full[name].read())
+            for x, w in zip(sources, weights, strict=True)
+            if name in x.full
+        ]
         if len(given) > 1:
             with np.errstate(all="ignore"):
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
@@ -296,7 +341,9 @@ def _replaced(
     return full, rows
 
 
-def _raw(sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]) -> dict[str, Any]:
+def _raw(
+    sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
+) -> dict[str, Any]:
     """The settings of the first adapter, with what the others save in full."""
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
@@ -324,8 +371,8 @@ class Overlapping(NamedTuple):
     module : str
         Its path, or "all".
     overlap : float
-        The root of the share of both updates together, in squared norm, that acts on inputs on which the
-        other one acts too: 0 for inputs at right angles, 1 for the same.
+        The root of the share of both updates together, in squared norm, that acts on inputs on
+        which the other one acts too: 0 for inputs at right angles, 1 for the same.
     cosine : float
         ``<dW1, dW2> / (||dW1|| ||dW2||)``: -1 for opposites.
     share_of_first, share_of_second : float
@@ -427,7 +474,8 @@ def overlap(
     --------
     >>> e = np.eye(3)
     >>> one, other = (
-    ...     Adapter({"q": AdapterModule.of(A=A, B=e[:, :1], alpha=1)}) for A in ([[1.0, 0, 0]], [[1.0, 1, 0]])
+    ...     Adapter({"q": AdapterModule.of(A=A, B=e[:, :1], alpha=1)}) for A in ([[1.0, 0, 0]],
+    ...     [[1.0, 1, 0]])
     ... )
     >>> found = overlap([one, other])
     >>> found.matrix.round(3)
@@ -440,14 +488,23 @@ def overlap(
         raise ValueError(f"overlap compares two adapters or more, got {len(adapters)}")
     loaded = [only_lora(load(path)) for path in adapters]
     check_fit(loaded, any_base=any_base)
-    work = {name: (name, [source.get(name) for source in loaded]) for source in loaded for name in source}
+    work = {
+        name: (name, [source.get(name) for source in loaded])
+        for source in loaded
+        for name in source
+    }
     found = each_of(_compared, work, jobs=jobs, progress=progress, label="compare")
     rows, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
         both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}
         every = {**both, ALL: [pairs[i, j] for pairs in found.values()]}
-        rows += [_row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()]
-    note = "overlap: what acts on inputs on which the other one acts too; angles: the smallest, in degrees"
+        rows += [
+            _row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()
+        ]
+    note = (
+        "overlap: what acts on inputs on which the other one acts too; angles: the smallest, in"
+        " degrees"
+    )
     headings = tuple(name.replace("_", " ") for name in Overlapping._fields)
     return Overlap(f"Overlap of {', '.join(names)}", tuple(rows), (note,), headings, names)
 
@@ -458,7 +515,9 @@ def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
     share = np.sqrt((on_second + on_first) / ((one + other) or 1.0))
     cosine = inner / (np.sqrt(one * other) or 1.0)
     measured = (share, cosine, on_second / (one or 1.0), on_first / (other or 1.0))
-    return Overlapping(first, second, module, *map(float, (*measured, *np.degrees(parts[:, 5:].min(axis=0)))))
+    return Overlapping(
+        first, second, module, *map(float, (*measured, *np.degrees(parts[:, 5:].min(axis=0))))
+    )
 
 
 def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, int], Array]:
@@ -471,11 +530,15 @@ def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, i
 def _maps(name: str, module: AdapterModule) -> list[SVD]:
     """The SVD of its update, or of each one that is stacked."""
     B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
-    return [SVD(*parts).significant() for parts in zip(*resizing.directions(name, B, A), strict=True)]
+    return [
+        SVD(*parts).significant() for parts in zip(*resizing.directions(name, B, A), strict=True)
+    ]
 
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
-    """Inner product, what each has on the other's inputs, norms (all squared); angles of inputs, outputs."""
+    """Inner product, what each has on the other's inputs, norms (all squared); angles of inputs,
+    outputs.
+    """
     norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
     found = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):

@@ -1,4 +1,6 @@
-"""From one program's adapter to another's, and from any kind to a LoRA: the same updates throughout."""
+"""From one program's adapter to another's, and from any kind to a LoRA: the same updates
+throughout.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def convert(
     dtype: str | None = None,
     force: bool = False,
 ) -> formats.Written[ConvertedModule]:
-    """Write the same adapter for another program; what its format cannot say is refused, never dropped.
+    """Write the same adapter for another program; what its format cannot say is refused, never
+    dropped.
 
     Parameters
     ----------
@@ -69,19 +72,21 @@ def convert(
     out : path
         The directory to make, or, for llama.cpp and kohya, the file.
     to : {"peft", "portable", "gguf", "mlx", "kohya", "lora"}
-        A directory for PEFT; the same with every scale folded into B, one rank and no patterns, which all
-        programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a folder for mlx-lm; a
-        file of kohya's sd-scripts, for programs that make images; a LoRA of what another tuner of PEFT wrote.
+        A directory for PEFT; the same with every scale folded into B, one rank and no patterns,
+        which all programs that read PEFT's directories read alike; a GGUF file for llama.cpp; a
+        folder for mlx-lm; a file of kohya's sd-scripts, for programs that make images; a LoRA of
+        what another tuner of PEFT wrote.
     base : path or mapping, optional
-        The base model, or its config, where names or the order of rows depend on it: to and from GGUF, for
-        experts in mlx-lm, and from kohya. By default the one that the adapter names, if it is on this disk.
+        The base model, or its config, where names or the order of rows depend on it: to and from
+        GGUF, for experts in mlx-lm, and from kohya. By default the one that the adapter names, if
+        it is on this disk.
     error : float, optional
         For "lora": see `to_lora`.
     grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
     dtype : {"float32", "float16", "bfloat16"}, optional
-        Round the numbers to this. By default they are kept as they are, but where a scale other than a power
-        of two is folded into 16 bits, B becomes float32.
+        Round the numbers to this. By default they are kept as they are, but where a scale other
+        than a power of two is folded into 16 bits, B becomes float32.
     force : bool
         Whether to replace an existing adapter at ``out``, though not ``adapter`` itself.
 
@@ -107,7 +112,8 @@ def convert(
     --------
     >>> import tempfile, lora_np as lnp, numpy as np
     >>> folder = Path(tempfile.mkdtemp())
-    >>> module = lnp.adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0, rslora=True)
+    >>> module = lnp.adapters.AdapterModule.of(A=np.ones((2, 3)), B=np.ones((4, 2)), alpha=8.0,
+    ...     rslora=True)
     >>> raw = {"peft_type": "LORA", "target_modules": ["q"], "use_rslora": True}
     >>> adapter = Adapter({"q": module}, raw=raw)
     >>> round(convert(adapter, folder / "mlx", to="mlx").rows[0].scale, 6)
@@ -144,10 +150,14 @@ def convert(
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
-    """The last names of the adapted modules if the base has no others of these names, else whole paths."""
+    """The last names of the adapted modules if the base has no others of these names, else whole
+    paths.
+    """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    return sorted(ends if {name for name in known if name.rpartition(".")[2] in ends} == wanted else wanted)
+    return sorted(
+        ends if {name for name in known if name.rpartition(".")[2] in ends} == wanted else wanted
+    )
 
 
 def to_lora(
@@ -159,11 +169,12 @@ def to_lora(
     any_base: bool = False,
     aside: Path | None = None,
 ) -> Adapter:
-    """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of 1.
+    """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of
+    1.
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the smallest rank
-    within ``error``.
+    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
+    smallest rank within ``error``.
 
     Parameters
     ----------
@@ -172,7 +183,8 @@ def to_lora(
     base : path, optional
         The base model, which some tuners need.
     error : float, optional
-        The relative error in the Frobenius norm that a module's update may have, where it is not exact.
+        The relative error in the Frobenius norm that a module's update may have, where it is not
+        exact.
     grams : mapping of str to array_like of shape (k, k), optional
         ``X.T @ X`` of the inputs X of each module. The error is then that of the outputs ``dW x``.
     any_base : bool
@@ -188,8 +200,8 @@ def to_lora(
     Raises
     ------
     HubError
-        If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as a LoRA
-        and no ``error`` is given.
+        If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as
+        a LoRA and no ``error`` is given.
     ValueError
         If ``error`` is out of range.
 
@@ -199,8 +211,8 @@ def to_lora(
 
     References
     ----------
-    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936; with inputs,
-    A. J. Izenman, "Reduced-rank regression for the multivariate linear model", 1975.
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936; with
+    inputs, A. J. Izenman, "Reduced-rank regression for the multivariate linear model", 1975.
 
     Examples
     --------
@@ -210,7 +222,8 @@ def to_lora(
     >>> config = {"peft_type": "LOHA", "r": 1, "alpha": 1, "target_modules": ["q"]}
     >>> _ = (folder / "adapter_config.json").write_text(json.dumps(config))
     >>> parts = {"w1_a": (4, 1), "w1_b": (1, 5), "w2_a": (4, 1), "w2_b": (1, 5)}
-    >>> tensors = {f"base_model.model.q.hada_{name}": np.ones(shape) for name, shape in parts.items()}
+    >>> tensors = {f"base_model.model.q.hada_{name}": np.ones(shape) for name,
+    ...     shape in parts.items()}
     >>> safetensors.save(tensors, folder / "adapter_model.safetensors")
     >>> to_lora(folder)["q"].rank, float(to_lora(folder).delta("q")[0, 0])
     (1, 1.0)
@@ -247,7 +260,12 @@ def to_lora(
 
 
 def _factors(
-    at: str, name: str, module: AdapterModule, weight: Reader | None, error: float | None, grams: Grams | None
+    at: str,
+    name: str,
+    module: AdapterModule,
+    weight: Reader | None,
+    error: float | None,
+    grams: Grams | None,
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
     if isinstance(module, MappedModule):
@@ -255,7 +273,11 @@ def _factors(
         if module.exact and module.rank * sum(module.shape) < prod(module.shape):
             return module.factors()
     elif weight is None or "bias" in module.parts:
-        missing = "it has a bias of B, which is not converted" if weight else "give the base model (--base)"
+        missing = (
+            "it has a bias of B, which is not converted"
+            if weight
+            else "give the base model (--base)"
+        )
         raise HubError(f"{at} is a DoRA: {missing}")
     else:
         row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank

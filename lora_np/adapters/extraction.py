@@ -87,38 +87,40 @@ def extract(
     error : float
         The relative error in the Frobenius norm that each difference may have.
     bytes : int or str
-        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in `resize`.
+        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in
+        `resize`.
     total_rank : int
         The sum of all ranks, shared out likewise.
     grams : mapping of str to array_like of shape (k, k), optional
-        For each module ``X.T @ X`` of its inputs X. Norms and errors are then those of the outputs, as in
-        `resize`.
+        For each module ``X.T @ X`` of its inputs X. Norms and errors are then those of the outputs,
+        as in `resize`.
     portable : bool
-        Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
-        then counts.
+        Write it as ``convert --to portable`` does, every module padded to the largest rank, which
+        ``bytes`` then counts.
     save_others : bool
-        Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's ``modules_to_save``.
-        Either way the table lists it.
+        Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's
+        ``modules_to_save``. Either way the table lists it.
     any_base : bool
         Whether to continue if the configs are of different models, or the module names are unknown.
     jobs : int
         How many matrices to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``. A directory that holds anything else is refused;
-        a README.md stays.
+        Whether to replace an existing adapter at ``out``. A directory that holds anything else is
+        refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
     Returns
     -------
     Written
-        For each tensor that differs its rank, the norm of the difference, and the relative error left.
+        For each tensor that differs its rank, the norm of the difference, and the relative error
+        left.
 
     Raises
     ------
     HubError
-        If the checkpoints are equal or do not belong together, hold numbers that are not finite, or the
-        target exists.
+        If the checkpoints are equal or do not belong together, hold numbers that are not finite, or
+        the target exists.
     TypeError
         If an option is of another kind.
     ValueError
@@ -130,12 +132,12 @@ def extract(
 
     Notes
     -----
-    One matrix at a time is in memory, in float32 and up to 8 times over. If the goal needs more than about an
-    eighth of a matrix's rank, only LAPACK's full SVD finds the directions: it works in float64, and takes
-    about 20 times the memory of the float32 matrix.
+    One matrix at a time is in memory, in float32 and up to 8 times over. If the goal needs more
+    than about an eighth of a matrix's rank, only LAPACK's full SVD finds the directions: it works
+    in float64, and takes about 20 times the memory of the float32 matrix.
 
-    Which weights are embeddings, or stored transposed, follows from the tuned checkpoint's config if its
-    family is described, and otherwise from names and shapes.
+    Which weights are embeddings, or stored transposed, follows from the tuned checkpoint's config
+    if its family is described, and otherwise from names and shapes.
 
     Examples
     --------
@@ -164,7 +166,9 @@ def extract(
         differing = each_of(_differs, candidates, **options, label="compare")
         others = [pair for name, pair in candidates.items() if differing[name]]
         holders = {pair.holder for pair in pairs}
-        in_full = {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
+        in_full = (
+            {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
+        )
         able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
         work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
         decomposed = each_of(_decompose, work, **options, label="extract")
@@ -182,7 +186,11 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {**peft.FRESH, "base_model_name_or_path": str(base), "fan_in_fan_out": turned}
+        raw: dict[str, Any] = {
+            **peft.FRESH,
+            "base_model_name_or_path": str(base),
+            "fan_in_fan_out": turned,
+        }
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -192,21 +200,29 @@ def extract(
         made = cut(whole, modules, ranks, portable=portable)
         write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
-        checked = {name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)}
+        checked = {
+            name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
+        }
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         each_of(check, checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
         for key, x in spectra.items()
     ]
-    rows += [ExtractedTensor(p.name, "in full" if p.holder in in_full else "not kept") for p in others]
-    notes = [f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"]
+    rows += [
+        ExtractedTensor(p.name, "in full" if p.holder in in_full else "not kept") for p in others
+    ]
+    notes = [
+        f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
+    ]
     notes += strength_notes(made, out)
     if _HEAD in found and _HEAD not in work:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
     if any(row.kept == "not kept" for row in rows):
-        notes.append("not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it")
+        notes.append(
+            "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
+        )
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
     headings = ("tensor", "kept as", "rank", "norm", "relative error")
@@ -222,7 +238,8 @@ class _Pair:
     name: str  # in the live model
     target: str  # PEFT's name for it: the module, or, if that is not a linear layer, the parameter
     module: ModuleSpec  # what it belongs to
-    # the tensors that make it up, and their places in it: the base's, none if it has none, and the tuned ones
+    # the tensors that make it up, and their places in it: the base's, none if it has none, and the
+    # tuned ones
     old: Mapping[str, Place]
     new: Mapping[str, Place]
     dtype: str
@@ -244,13 +261,16 @@ class _Pair:
     def is_weight(self) -> bool:
         """Whether it is a matrix or a stack of matrices, by its name."""
         named = self.name.endswith(".weight")
-        return (named and len(self.shape) == 2) or (not named and len(self.shape) == 3 and self.shape[0] > 1)
+        return (named and len(self.shape) == 2) or (
+            not named and len(self.shape) == 3 and self.shape[0] > 1
+        )
 
     @property
     def carries_lora(self) -> bool:
         """Whether the difference can be a LoRA's.
 
-        It cannot if modules other than `HEAD` have the same numbers, which PEFT's adapter would miss.
+        It cannot if modules other than `HEAD` have the same numbers, which PEFT's adapter would
+        miss.
         """
         infos = [*map(self.before.info, self.old), *map(self.after.info, self.new)]
         shared = self.name == self.after.table and not {*self.after.sharing} <= {_HEAD}
@@ -284,7 +304,9 @@ class _Pair:
 
 
 def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
-    """Every parameter of the tuned checkpoint with that of the base: by the names in the live model."""
+    """Every parameter of the tuned checkpoint with that of the base: by the names in the live
+    model.
+    """
     unread = {name: {name: Place(name)} for name in after.unread}
     named = before.naming(after.places)
     fused = fused_names(str(after.config.get("model_type"))) or {}
@@ -303,7 +325,9 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
 
 
 def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
-    """The matrices of a live parameter, one after the other; those with a tensor each are read one by one."""
+    """The matrices of a live parameter, one after the other; those with a tensor each are read one
+    by one.
+    """
     experts: dict[int | None, dict[int, str]] = {}
     for name, place in tensors.items():
         experts.setdefault(place.expert, {})[place.part] = name
@@ -334,8 +358,12 @@ def _differs(pair: _Pair) -> bool:
     return not all(np.array_equal(*maps) for maps in zip(*both, strict=True))
 
 
-def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterModule, Spectrum] | None:
-    """A module of a difference's leading directions, put aside, and its spectrum; None if it is zero."""
+def _decompose(
+    work: tuple[_Pair, Path, Goal, Grams | None],
+) -> tuple[AdapterModule, Spectrum] | None:
+    """A module of a difference's leading directions, put aside, and its spectrum; None if it is
+    zero.
+    """
     pair, path, goal, grams = work
     place = f"{pair.after.path}: the change of {pair.name!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
@@ -348,7 +376,11 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
         # the rank that the experts of a layer need depends on all of them
         every = stacked and goal.name == "energy"
         seen = _seen(pair, D, grams)
-        search = partial(_truncated, seen, min(D.shape)) if every else partial(_leading, seen, goal, itemsize)
+        search = (
+            partial(_truncated, seen, min(D.shape))
+            if every
+            else partial(_leading, seen, goal, itemsize)
+        )
         (U, s, Vh), left = finite(place, search)
         kept.append(SVD(U, s, Vh if grams is None else back(U.T @ D, s)))
         missing += left
@@ -358,7 +390,8 @@ def _decompose(work: tuple[_Pair, Path, Goal, Grams | None]) -> tuple[AdapterMod
     spectrum = replace(Spectrum.of(s, 1.0), missing=missing)
     parts = balanced(SVD(U, s, Vh), path, B=pair.dtype, A=pair.dtype)
     embedding, parameter = pair.module.kind == "embedding", pair.target == pair.name
-    module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)  # of scale 1
+    # of scale 1
+    module = AdapterModule(parts, float(s.shape[-1]), embedding=embedding, parameter=parameter)
     return module, spectrum
 
 
@@ -379,12 +412,16 @@ def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, 
         norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5
     if not apart <= promised + _ROUNDING[pair.dtype]:
-        far = f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
+        far = (
+            f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
+        )
         raise HubError(f"{out}: base + adapter misses the tuned {pair.name!r} {far}")
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """As many singular triplets as the goal needs, or may need, and the squared norm of the rest."""
+    """As many singular triplets as the goal needs, or may need, and the squared norm of the
+    rest.
+    """
     full = min(D.shape)
     if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value

@@ -1,4 +1,5 @@
-"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to write each.
+"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to
+write each.
 
 And what operations on them return: `Findings`, or `Written` where there is a new one.
 """
@@ -22,7 +23,16 @@ from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import replacing, target_path
-from lora_np.hub import HubError, directory, inside, located, naming, read_json, rounded, safetensors
+from lora_np.hub import (
+    HubError,
+    directory,
+    inside,
+    located,
+    naming,
+    read_json,
+    rounded,
+    safetensors,
+)
 from lora_np.models import peft
 from lora_np.table import Shown, Table
 
@@ -30,7 +40,8 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = StrPath | Mapping[str, Any]
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
-FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}  # the others are directories
+# the others are directories
+FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -41,13 +52,15 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     Parameters
     ----------
     adapter : path
-        A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of kohya's
-        sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
+        A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of
+        kohya's sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
-        The base model, or its config. A GGUF file of an architecture like Llama's that was not written here
-        needs it for the order of rows of q and k, and kohya's file for the names of its modules.
+        The base model, or its config. A GGUF file of an architecture like Llama's that was not
+        written here needs it for the order of rows of q and k, and kohya's file for the names of
+        its modules.
     ordered : bool
-        Without it the rows of a GGUF file stay in the file's order, for whatever does not depend on it.
+        Without it the rows of a GGUF file stay in the file's order, for whatever does not depend on
+        it.
 
     Returns
     -------
@@ -57,8 +70,8 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     Raises
     ------
     HubError
-        If anything is missing, damaged, contradictory or not supported. Nothing is dropped silently, and no
-        pickle (``adapter_model.bin``) is ever opened.
+        If anything is missing, damaged, contradictory or not supported. Nothing is dropped
+        silently, and no pickle (``adapter_model.bin``) is ever opened.
     TypeError
         If ``adapter`` is something else.
 
@@ -81,7 +94,8 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         return adapter
     if not isinstance(adapter, (str, os.PathLike)):
         raise TypeError(
-            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a model first"
+            f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a"
+            " model first"
         )
     kind, path = format_of(adapter)
     if kind == "peft":
@@ -106,7 +120,10 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
             modules = programs.read_mlx(path)
         else:
             modules = programs.read_kohya(path, None if base is None else names_of(base))
-    raw = {**peft.FRESH, "use_dora": any("magnitude" in module.parts for module in modules.values())}
+    raw = {
+        **peft.FRESH,
+        "use_dora": any("magnitude" in module.parts for module in modules.values()),
+    }
     return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
 
 
@@ -144,7 +161,11 @@ def names_of(base: Base) -> list[str]:
 
 def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
     """The directory of the base, or of the one that an adapter names, if it is on this disk."""
-    name = adapter.raw.get("base_model_name_or_path") if base is None or isinstance(base, Mapping) else base
+    name = (
+        adapter.raw.get("base_model_name_or_path")
+        if base is None or isinstance(base, Mapping)
+        else base
+    )
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
     return path if path and path.is_dir() else None
 
@@ -189,11 +210,20 @@ def write(
         from lora_np.hub import gguf
 
         config = config_of(base)
-        if config is None and adapter.path and adapter.path.suffix == ".gguf":  # which says it of its base
+        # which says it of its base
+        if config is None and adapter.path and adapter.path.suffix == ".gguf":
             config = programs.base_of(gguf.open(adapter.path))
-        elif config is None and (folder := base_folder(adapter, None)) and (folder / "config.json").is_file():
+        elif (
+            config is None
+            and (folder := base_folder(adapter, None))
+            and (folder / "config.json").is_file()
+        ):
             config = read_json(folder / "config.json")
-        writers = {"gguf": programs.write_gguf, "mlx": programs.write_mlx, "kohya": programs.write_kohya}
+        writers = {
+            "gguf": programs.write_gguf,
+            "mlx": programs.write_mlx,
+            "kohya": programs.write_kohya,
+        }
         writers[to](adapter, path, config, dtype)
 
 
@@ -207,16 +237,25 @@ def weights_file(path: Path) -> Path:
 def new_adapter(
     target: StrPath, *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays aside."""
+    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays
+    aside.
+    """
     target = target_path(target)
-    read = [Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)]
+    read = [
+        Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)
+    ]
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
     ending = next((ending for ending, form in FILES.items() if form == to), "")
     if by_name != (to if ending else None):
-        wanted = f"end in {ending}, as files of this format do" if ending else "not be called like a file"
+        wanted = (
+            f"end in {ending}, as files of this format do"
+            if ending
+            else "not be called like a file"
+        )
         raise ValueError(f"{target}: must {wanted}; choose another name")
-    how: dict[str, Any] = {"check": partial(load, target, ordered=False)}  # only an adapter is replaced
+    # only an adapter is replaced
+    how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
         how = {"writes": written.__contains__, "keeps": [_CARD]}

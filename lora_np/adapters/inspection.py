@@ -1,4 +1,6 @@
-"""What an adapter contains, how it relates to its base, and whether two adapters do the same as maps."""
+"""What an adapter contains, how it relates to its base, and whether two adapters do the same as
+maps.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.checks import Array, StrPath, brief, number, printable
 from lora_np.hub import HubError, TensorInfo
-from lora_np.linalg import ENOUGH, amplification_factor, effective_rank, intruder_dimensions, stable_rank
+from lora_np.linalg import (
+    ENOUGH,
+    amplification_factor,
+    effective_rank,
+    intruder_dimensions,
+    stable_rank,
+)
 from lora_np.lora import map_of
 from lora_np.plots import module_kinds
 from lora_np.table import Table, json_text, page
@@ -33,13 +41,24 @@ _LEGEND = {
     "scale": "alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA; dW = scale * B A",
     "norm": "||dW||, the Frobenius norm; of several modules, that of all together",
     "share": "the part of the adapter's squared norm",
-    "effective rank": "exp(entropy) of the singular values: how many directions they are spread over",
-    "stable rank": "||dW||^2 / s1^2: how many directions as strong as the strongest would weigh the same",
-    "needed": f"the smallest rank that keeps {ENOUGH:.0%} of the squared norm, as errors and resize say it",
+    "effective rank": (
+        "exp(entropy) of the singular values: how many directions they are spread over"
+    ),
+    "stable rank": (
+        "||dW||^2 / s1^2: how many directions as strong as the strongest would weigh the same"
+    ),
+    "needed": (
+        f"the smallest rank that keeps {ENOUGH:.0%} of the squared norm, as errors and resize"
+        " say it"
+    ),
     "wasted": "what the rank has beyond that",
     "relative": "||dW|| / ||W0||",
-    "amplification": "||dW|| / ||U^T W0 V^T||, for the directions U and V of dW (paper, section 7.3)",
-    "intruders": f"new directions among the {_TOP} strongest of the merged weight (arXiv 2410.21228)",
+    "amplification": (
+        "||dW|| / ||U^T W0 V^T||, for the directions U and V of dW (paper, section 7.3)"
+    ),
+    "intruders": (
+        f"new directions among the {_TOP} strongest of the merged weight (arXiv 2410.21228)"
+    ),
 }
 _FORMATS = {"share": "{:.1%}".format}
 
@@ -87,7 +106,8 @@ class InspectedModule(NamedTuple):
     effective_rank, stable_rank : float or None
         See `lora_np.linalg`.
     needed : int or None
-        The smallest rank that keeps 99 % of the module's squared norm, by `lora_np.linalg.rank_within`.
+        The smallest rank that keeps 99 % of the module's squared norm, by
+        `lora_np.linalg.rank_within`.
     wasted : int or None
         The rank beyond that.
     relative : float or None
@@ -128,8 +148,8 @@ class Inspection(Findings[InspectedModule]):
     headings : tuple of str
         Of the columns; those that compare with a base exist only if one is given.
     contents : mapping of str to plain values
-        What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how often it
-        occurs), targets and what else its config names, modules, parameters, bytes.
+        What the adapter is: base, type, task, rank, alpha, scale and dtype (each value with how
+        often it occurs), targets and what else its config names, modules, parameters, bytes.
     kinds : tuple of InspectedKind
         Totals.
     spectra : mapping of str to ndarray
@@ -166,8 +186,8 @@ class Inspection(Findings[InspectedModule]):
     def to_json(self) -> str:
         """Everything, for programs: title, contents, kinds, rows, legend, notes.
 
-        ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose keys are
-        the columns, and ``legend`` says what these are.
+        ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose
+        keys are the columns, and ``legend`` says what these are.
         """
         said = {"title": self.title, "contents": self.contents}
         tables = {"kinds": self.kinds_table.records, "rows": self.table.records}
@@ -201,7 +221,8 @@ def inspect(
     adapter : path or Adapter
         In any format that `load` reads, or its result.
     base : path, optional
-        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted weight.
+        The base model's checkpoint, to compare with. This takes two full SVDs of each adapted
+        weight.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
@@ -225,7 +246,8 @@ def inspect(
 
     References
     ----------
-    Hu et al., arXiv 2106.09685, section 7.3; Shuttleworth et al., arXiv 2410.21228 (intruder dimensions).
+    Hu et al., arXiv 2106.09685, section 7.3; Shuttleworth et al., arXiv 2410.21228 (intruder
+    dimensions).
 
     Examples
     --------
@@ -246,12 +268,17 @@ def inspect(
     }
     found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
-    rows = [row if row.norm is None else row._replace(share=row.norm**2 / total) for row, _ in found.values()]
+    rows = [
+        row if row.norm is None else row._replace(share=row.norm**2 / total)
+        for row, _ in found.values()
+    ]
     spectra = {name: s for name, (_, s) in found.items()}
     notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
     compared = any(row.relative is not None for row in rows)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
-    return Inspection(f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra)
+    return Inspection(
+        f"Adapter {adapter}", tuple(rows), notes, headings, _contents(opened), kinds, spectra
+    )
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
@@ -259,7 +286,9 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in name.split(".")]
 
 
-def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tuple[InspectedModule, Array]:
+def _look(
+    work: tuple[str, str, AdapterModule, Reader | None, str | None],
+) -> tuple[InspectedModule, Array]:
     """The measurements of one module, and its singular values."""
     name, place, module, weight, start = work
     row = InspectedModule(name, "NOT FINITE", module.rank, module.scale)
@@ -270,8 +299,12 @@ def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tu
     s = spectrum.s
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
-    row = row._replace(status="ok" if norm else "DEAD", norm=norm, needed=needed, wasted=module.rank - needed)
-    row = row._replace(effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s)))
+    row = row._replace(
+        status="ok" if norm else "DEAD", norm=norm, needed=needed, wasted=module.rank - needed
+    )
+    row = row._replace(
+        effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s))
+    )
     if weight is None:
         return row, s
     W0 = weight()
@@ -291,15 +324,25 @@ def _look(work: tuple[str, str, AdapterModule, Reader | None, str | None]) -> tu
 
 def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
     notes = []
-    for status, what in (("NOT FINITE", "hold NaN or infinity"), ("DEAD", "do nothing: B A is zero")):
+    for status, what in (
+        ("NOT FINITE", "hold NaN or infinity"),
+        ("DEAD", "do nothing: B A is zero"),
+    ):
         if named := [row.name for row in rows if row.status == status]:
             notes.append(f"{status}: {', '.join(named)} {what}")
     if adapter.has_magnitudes:
-        notes.append("DoRA: norms and spectra are those of the directions' updates, before magnitudes")
+        notes.append(
+            "DoRA: norms and spectra are those of the directions' updates, before magnitudes"
+        )
     if adapter.start:
-        notes.append(f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's")
+        notes.append(
+            f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's"
+        )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
-        what = "stacks of experts' or groups' maps (norm, spectrum and needed are those of all together)"
+        what = (
+            "stacks of experts' or groups' maps (norm, spectrum and needed are those of all"
+            " together)"
+        )
         notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
@@ -314,7 +357,13 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     """What the adapter says about itself, for `Inspection.contents`."""
     raw, tensors, modules = adapter.raw, adapter.stored, adapter.values()
     parts = {part for module in modules for part in module.parts}
-    kind = "DoRA" if "magnitude" in parts else "MiCA" if raw.get("init_lora_weights") == "mica" else "LoRA"
+    kind = (
+        "DoRA"
+        if "magnitude" in parts
+        else "MiCA"
+        if raw.get("init_lora_weights") == "mica"
+        else "LoRA"
+    )
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
     kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
@@ -341,7 +390,9 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """One of the contents for people: values with how often each occurs, kinds instead of many names."""
+    """One of the contents for people: values with how often each occurs, kinds instead of many
+    names.
+    """
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):
@@ -365,9 +416,14 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
     kinds = module_kinds(row.name for row in rows)
     for kind in dict.fromkeys(kinds.values()):
         members = [row for row in rows if kinds[row.name] == kind]
-        yield _total(kind, members, [part for row in members for part in adapter[row.name].parts.values()])
+        yield _total(
+            kind, members, [part for row in members for part in adapter[row.name].parts.values()]
+        )
     trained = [each.new for each in adapter.rows.values()]
-    for kind, replaced in (("saved in full", [*adapter.full.values()]), ("rows of embeddings", trained)):
+    for kind, replaced in (
+        ("saved in full", [*adapter.full.values()]),
+        ("rows of embeddings", trained),
+    ):
         if replaced:
             yield _total(kind, [], replaced)
     yield _total("all", rows, adapter.stored)
@@ -377,7 +433,8 @@ def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -
     sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
     numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
     found = InspectedKind(kind, len(rows) or len(held), numbers, nbytes)
-    known = [(row.norm, row.share) for row in rows if row.norm is not None]  # the others are not finite
+    # the others are not finite
+    known = [(row.norm, row.share) for row in rows if row.norm is not None]
     norm, share = sum(norm**2 for norm, _ in known) ** 0.5, sum(share or 0.0 for _, share in known)
     return found._replace(norm=norm, share=share) if rows else found
 
@@ -445,7 +502,8 @@ def diff(
     first, second : path or Adapter
         Directories as PEFT writes them, or results of `load`.
     tolerance : float
-        The relative difference up to which two updates count as the same; by default some float32 rounding.
+        The relative difference up to which two updates count as the same; by default some float32
+        rounding.
     base : path, optional
         The base model of both, where what an adapter does depends on it: see `lora_np.lora.MAPS`.
     jobs : int
@@ -456,8 +514,8 @@ def diff(
     Returns
     -------
     Difference
-        A row for each module, then for parameters that are replaced in full; ``same`` is the verdict,
-        ``largest`` the largest relative difference.
+        A row for each module, then for parameters that are replaced in full; ``same`` is the
+        verdict, ``largest`` the largest relative difference.
 
     Raises
     ------
@@ -487,15 +545,21 @@ def diff(
     found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
     for name in dict.fromkeys((*one.full, *two.full)):
-        parts.append(ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name))))
-    mine, theirs = ({(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two))
+        parts.append(
+            ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
+        )
+    mine, theirs = (
+        {(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two)
+    )
     for key in dict.fromkeys((*mine, *theirs)):
         name = str(key[0])
         parts.append(ComparedPart(name, "rows", _relative(name, mine.get(key), theirs.get(key))))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
     verdict = "the same" if same else "different"
-    note = f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
+    note = (
+        f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
+    )
     headings = ("module", "what", "relative difference", "cosine")
     return Difference(both, tuple(parts), (note,), headings, largest, same)
 
@@ -511,7 +575,9 @@ def _compare(work: tuple[str, AdapterModule | None, AdapterModule | None]) -> li
     for part in ("magnitude", "bias"):
         if part in one.parts or part in two.parts:
             weights = (one.scale, two.scale) if part == "bias" else (1.0, 1.0)
-            rows.append((part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None))
+            rows.append(
+                (part, _relative(place, one.parts.get(part), two.parts.get(part), *weights), None)
+            )
     return rows
 
 
@@ -529,7 +595,9 @@ def _updates(place: str, one: AdapterModule, two: AdapterModule) -> tuple[float,
     return norm(apart) / max(norm1, norm2), cosine
 
 
-def _relative(place: str, one: Stored | None, two: Stored | None, w1: float = 1.0, w2: float = 1.0) -> float:
+def _relative(
+    place: str, one: Stored | None, two: Stored | None, w1: float = 1.0, w2: float = 1.0
+) -> float:
     if one is None or two is None or one.shape != two.shape:
         return 1.0
     x, y = w1 * one.read().astype(np.float64), w2 * two.read().astype(np.float64)

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from lora_np import lora
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, TokenRows, check_start, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Source,
+    Stored,
+    TokenRows,
+    check_start,
+    held,
+)
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
@@ -36,21 +44,22 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for llama.cpp.
+    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for
+    llama.cpp.
 
     Parameters
     ----------
     source : tree or Adapter
-        A model made by `lora_np.inject` or `attach`. Anything else in it that is trained is saved in full, as
-        PEFT's ``modules_to_save``.
+        A model made by `lora_np.inject` or `attach`. Anything else in it that is trained is saved
+        in full, as PEFT's ``modules_to_save``.
     path : path
         The directory to make; or a file that ends in ``.gguf``, for llama.cpp's ``--lora``, or in
         ``.safetensors``, as kohya's sd-scripts writes it.
     base : str, optional
         The name of the base model, recorded in the config for those who load the adapter.
     names : callable, optional
-        From a path in the model to PEFT's name of that module; by default they are the same. A model that is
-        a single layer has no path, and becomes ``"linear"``.
+        From a path in the model to PEFT's name of that module; by default they are the same. A
+        model that is a single layer has no path, and becomes ``"linear"``.
     dtype : {"float64", "float32", "float16", "bfloat16"}, optional
         Round the numbers to this; by default they are kept as they are.
     force : bool
@@ -60,8 +69,8 @@ def save(
     Raises
     ------
     HubError
-        If the target exists (unless ``force``), or the model has parts that the format cannot hold: `load`
-        reads back exactly what was saved.
+        If the target exists (unless ``force``), or the model has parts that the format cannot hold:
+        `load` reads back exactly what was saved.
 
     See Also
     --------
@@ -71,8 +80,8 @@ def save(
     -----
     The directory appears when it is complete. A crash at any moment leaves the old one or none.
 
-    Variants that move W0 (PiSSA, OLoRA) are refused, since whoever loads them does not have the moved
-    weights: save the result of `lora_np.lora.rebase` instead.
+    Variants that move W0 (PiSSA, OLoRA) are refused, since whoever loads them does not have the
+    moved weights: save the result of `lora_np.lora.rebase` instead.
 
     Examples
     --------
@@ -118,8 +127,8 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     Raises
     ------
     HubError
-        If the adapter names a module that the model does not have, does not fit it, or is for another kind of
-        base.
+        If the adapter names a module that the model does not have, does not fit it, or is for
+        another kind of base.
 
     See Also
     --------
@@ -128,7 +137,8 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     Examples
     --------
     >>> import lora_np as lnp
-    >>> adapter = Adapter({"linear": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=1.0)})
+    >>> adapter = Adapter({"linear": AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)),
+    ...     alpha=1.0)})
     >>> model = attach(lnp.Linear(np.zeros((2, 3))), adapter)
     >>> lnp.freeze(model)(np.ones(3))
     array([3., 3.])
@@ -136,7 +146,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     config = getattr(model, "config", None)
     adapter = only_lora(load(adapter, base=config if isinstance(config, Mapping) else None))
     if any(isinstance(node, lora.ADAPTED) for _, node in walk(model)):
-        raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
+        raise ValueError(
+            "this model has LoRA adapters already: merge it first, or start from the base model"
+        )
     if isinstance(config, Mapping) and not any_base:
         check_base(config, "this model", adapter)
     check_start(adapter, with_base=True)
@@ -144,7 +156,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     waiting, turned = {*adapter, *adapter.full, *adapter.rows}, _stored_turned(model)
     frozen = _on_their_base(freeze(model), adapter, named)
     nodes = [(named(path), node) for path, node in walk(frozen) if _arrays(node)]
-    build = _Building(adapter, {id(node.W): name for name, node in nodes if isinstance(node, Embedding)})
+    build = _Building(
+        adapter, {id(node.W): name for name, node in nodes if isinstance(node, Embedding)}
+    )
 
     def adapt(path: str, layer: Any) -> Any:
         name = named(path)
@@ -163,7 +177,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
         if name not in adapter:
             return rowed
         if rowed is not layer:
-            raise HubError(f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them")
+            raise HubError(
+                f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them"
+            )
         return build.adapted(name, layer)
 
     holders = {key.rpartition(".")[0] for key in (*adapter.full, *adapter)}
@@ -178,7 +194,11 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 def _arrays(node: Any) -> dict[str, str]:
     """The names of the arrays that a layer holds, and torch's names for them."""
     own = vars(node) if is_dataclass(node) else {}
-    return {field: _PARAMETERS.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)}
+    return {
+        field: _PARAMETERS.get(field, field)
+        for field, array in own.items()
+        if isinstance(array, LEAVES)
+    }
 
 
 def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
@@ -190,19 +210,26 @@ def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
             new = _fitting(key, adapter.full[key], node.W)
             if isinstance(node.W, np.ndarray) and not np.array_equal(new, node.W):
                 theirs[id(node.W)] = new
-    return replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array)) if theirs else model
+    return (
+        replace(model, np.ndarray, lambda _, array: theirs.get(id(array), array))
+        if theirs
+        else model
+    )
 
 
 def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
     found = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
-    inner = {join(path, "lora") for path, node in found.items() if isinstance(node, lora.DoRALinear)}
+    inner = {
+        join(path, "lora") for path, node in found.items() if isinstance(node, lora.DoRALinear)
+    }
     layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
     if not layers:
         raise HubError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
-    rows: dict[int, tuple[str, TokenRows]] = {}  # by identity: of what shares them, the embedding comes first
+    # by identity: of what shares them, the embedding comes first
+    rows: dict[int, tuple[str, TokenRows]] = {}
     full, saved, bias, ties = _trained_in_full(model, layers, named)
     biased = any(getattr(layer, "c", None) is not None for layer in layers.values())
     for path, layer in layers.items():
@@ -213,29 +240,44 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
             how = "save lora_np.lora.rebase(model, original)"
             raise HubError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
         if isinstance(layer, lora.TrainableTokens):
-            rows.setdefault(id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows)))))
+            rows.setdefault(
+                id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows))))
+            )
             continue
         if isinstance(layer, lora.LoRAExperts):
             parts = {"A": held(value(layer.A)), "B": held(value(layer.B))}
             modules[name] = AdapterModule(parts, layer.alpha, parameter=True)
             continue
         if not isinstance(layer, (lora.LoRALinear, lora.LoRAEmbedding, lora.DoRALinear)):
-            raise HubError(f"{name} is a {type(layer).__name__}, which is not written to files: merge it")
-        core, m = (layer.lora, value(layer.m)) if isinstance(layer, lora.DoRALinear) else (layer, None)
+            raise HubError(
+                f"{name} is a {type(layer).__name__}, which is not written to files: merge it"
+            )
+        core, m = (
+            (layer.lora, value(layer.m)) if isinstance(layer, lora.DoRALinear) else (layer, None)
+        )
         A, B, c = value(core.A), value(core.B), None
         embedding = isinstance(core.base, Embedding)
-        if isinstance(layer, lora.LoRAEmbedding) and not embedding:  # a head, with the embedding's factors
+        # a head, with the embedding's factors
+        if isinstance(layer, lora.LoRAEmbedding) and not embedding:
             A, B = B.T, A.T
-        elif biased and isinstance(layer, lora.LoRALinear):  # PEFT knows them for all layers or for none
+        # PEFT knows them for all layers or for none
+        elif biased and isinstance(layer, lora.LoRALinear):
             c = np.zeros(len(B), B.dtype) if layer.c is None else value(layer.c)
-        modules[name] = AdapterModule.of(A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding)
+        modules[name] = AdapterModule.of(
+            A=A, B=B, alpha=core.alpha, magnitude=m, bias=c, embedding=embedding
+        )
         if name.rpartition(".")[2] in peft.EMBEDDINGS and isinstance(core.base.W, np.ndarray):
-            full[f"{name}.weight"] = held(core.base.W)  # as PEFT does, since the vocabulary may have grown
+            # as PEFT does, since the vocabulary may have grown
+            full[f"{name}.weight"] = held(core.base.W)
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
     trained = {name: [*each.tokens] for name, each in rows.values()}
-    unusual: dict[str, Any] = {"modules_to_save": saved, "lora_bias": biased, "ensure_weight_tying": ties}
+    unusual: dict[str, Any] = {
+        "modules_to_save": saved,
+        "lora_bias": biased,
+        "ensure_weight_tying": ties,
+    }
     unusual["trainable_token_indices"] = trained
     said = {key: value for key, value in unusual.items() if value}
     replaced = {f"{name}.weight": each for name, each in rows.values()}
@@ -249,7 +291,8 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's ``bias``.
+    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's
+    ``bias``.
 
     And whether modules share what is trained.
     """
@@ -260,18 +303,24 @@ def _trained_in_full(
     full: dict[str, Stored] = {}
     saved: set[str] = set()
     biased: set[bool] = set()  # whether the layers whose biases are trained are adapted
-    ties = any(isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values())
+    ties = any(
+        isinstance(x, lora.LoRAEmbedding) and isinstance(x.base, Linear) for x in layers.values()
+    )
     for path, leaf in trainable(model):
         if id(leaf) in own:
             continue
         places = [place.rpartition(".")[::2] for place in path.split(" = ")]
         holder, field = places[0]
         name = named(owner.get(holder, holder))
-        if field == "b" and (holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)):
+        if field == "b" and (
+            holder in owner or not isinstance(getattr(nodes[holder], "W", None), Tensor)
+        ):
             full[f"{name}.bias"] = held(value(leaf))
             biased.add(holder in owner)
         elif holder in owner:
-            raise HubError(f"{path}: a weight that is adapted and trained too has no place in PEFT's format")
+            raise HubError(
+                f"{path}: a weight that is adapted and trained too has no place in PEFT's format"
+            )
         else:
             # PEFT reads a module that is saved in full with all its parameters, trained or not.
             sharing = {id(nodes[holder]): holder for holder, _ in reversed(places)}
@@ -315,7 +364,9 @@ class _Building:
         """The weights of a layer's experts with their factors."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
-            raise HubError(f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}")
+            raise HubError(
+                f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}"
+            )
         A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
@@ -329,7 +380,9 @@ class _Building:
         tokens, new = self.adapter.rows[f"{own}.weight"]
         vocab, d = layer.W.shape
         if (width := new.shape[1]) != d or max(tokens) >= vocab:
-            raise HubError(f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers")
+            raise HubError(
+                f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers"
+            )
         rows = new.single().astype(layer.W.dtype)
         return lora.TrainableTokens(layer, tokens, self.tensor((own, "rows"), rows))
 
@@ -338,14 +391,19 @@ class _Building:
         module, dtype = self.adapter[name], layer.W.dtype
         d, k = reversed(layer.W.shape) if module.embedding else layer.W.shape
         if module.embedding != isinstance(layer, Embedding) or module.shape != (d, k):
-            kind, here = "an embedding" if module.embedding else "a linear layer", type(layer).__name__
+            kind, here = (
+                "an embedding" if module.embedding else "a linear layer",
+                type(layer).__name__,
+            )
             shape = f"shape {module.shape}, which does not fit {here} {layer.W.shape}"
             raise HubError(f"{name!r} adapts {kind} of {shape}")
         alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:
-                raise HubError(f"{name!r}: DoRA of an embedding is not supported in a model of ours")
+                raise HubError(
+                    f"{name!r}: DoRA of an embedding is not supported in a model of ours"
+                )
             return lora.LoRAEmbedding(layer, A, B, alpha)
         table = self.tables.get(id(layer.W), "")
         if table in self.adapter:
@@ -353,8 +411,12 @@ class _Building:
             if np.array_equal(value(of_B), value(A).T) and np.array_equal(value(of_A), value(B).T):
                 return lora.LoRAEmbedding(layer, of_A, of_B, alpha)
         if began := self.adapter.start:
-            B0, A0 = lora.STARTS[began](value(layer.W).astype(np.float64), module.rank, module.scale)
-            layer = lora.Residual((value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b)
+            B0, A0 = lora.STARTS[began](
+                value(layer.W).astype(np.float64), module.rank, module.scale
+            )
+            layer = lora.Residual(
+                (value(layer.W) - module.scale * (B0 @ A0)).astype(dtype), layer.b
+            )
         dropout = float(self.adapter.raw.get("lora_dropout") or 0.0)
         if module.magnitude is None:
             c = None if module.bias is None else Tensor(module.bias.astype(dtype))

@@ -1,4 +1,6 @@
-"""Adapters of PEFT's other tuners, as what they do to each module: read by the rows of `lora.MAPS`."""
+"""Adapters of PEFT's other tuners, as what they do to each module: read by the rows of
+`lora.MAPS`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ _MOST = 2**32  # numbers of a weight; a small file could ask for any number
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MappedModule(AdapterModule):
-    """What a map other than B A does to one module. It has factors too: exact ones, or the update and ones.
+    """What a map other than B A does to one module. It has factors too: exact ones, or the update
+    and ones.
 
     Parameters
     ----------
@@ -61,9 +64,13 @@ class MappedModule(AdapterModule):
             wanted = row.trained(*size, **self.settings)
         except ValueError as error:
             raise HubError(f"{self.name!r} of shape {size}: {error}") from None
-        has = {key: x.shape for key, x in self.parts.items() if key in wanted or not row.tensors[key]}
+        has = {
+            key: x.shape for key, x in self.parts.items() if key in wanted or not row.tensors[key]
+        }
         if has != wanted:
-            raise HubError(f"{self.name!r}: on a weight of shape {size}, {row.name} has {wanted}, got {has}")
+            raise HubError(
+                f"{self.name!r}: on a weight of shape {size}, {row.name} has {wanted}, got {has}"
+            )
         return replace(self, size=size)
 
     def _with_tensors(self, compute: Callable[..., Result]) -> Result:
@@ -73,14 +80,18 @@ class MappedModule(AdapterModule):
                 raise self.unknown
             W = self.base().astype(self.dtype, copy=False)
         tensors = {name: part.read() for name, part in self.parts.items()}
-        tensors = {name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()}
+        tensors = {
+            name: x if x.dtype.kind in "iu" else x.astype(self.dtype) for name, x in tensors.items()
+        }
         # who uses the result refuses what is not finite
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return compute(tensors, W=W, shape=shape, **self.settings)
 
     @property
     def unknown(self) -> HubError:
-        return HubError(f"what {self.row.name} does to {self.name!r} depends on the base: give it (--base)")
+        return HubError(
+            f"what {self.row.name} does to {self.name!r} depends on the base: give it (--base)"
+        )
 
     @property
     def moves_bias(self) -> bool:
@@ -149,21 +160,35 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
             which = vector_of(P, len(found), settings(name)) if "v.1" in whole else 0
             if f"v.{which}" in whole:
                 parts["v"] = whole[f"v.{which}"]
-        modules = {name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()}
+        modules = {
+            name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()
+        }
         for name in (name for name in modules if not said.targets(name)):
-            raise HubError(f"{name!r} is not among the config's target_modules; PEFT would ignore it")
+            raise HubError(
+                f"{name!r} is not among the config's target_modules; PEFT would ignore it"
+            )
         if not modules:
-            raise HubError(f"holds no {row.name}, no key such as '{PREFIX}<module>.{row.prefix}...'")
+            raise HubError(
+                f"holds no {row.name}, no key such as '{PREFIX}<module>.{row.prefix}...'"
+            )
     return Adapter(modules, full, dict(raw), folder)
 
 
-def _module(name: str, row: Map, parts: Tensors, whole: Tensors, settings: Mapping[str, Any]) -> MappedModule:
+def _module(
+    name: str, row: Map, parts: Tensors, whole: Tensors, settings: Mapping[str, Any]
+) -> MappedModule:
     parts = {**whole, **parts}
-    named = {tensor: parts.pop(tensor.rstrip("_")) for tensor in row.tensors if tensor.rstrip("_") in parts}
+    named = {
+        tensor: parts.pop(tensor.rstrip("_"))
+        for tensor in row.tensors
+        if tensor.rstrip("_") in parts
+    }
     if unread := sorted(parts.keys() - whole.keys()):
         raise HubError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
     for tensor in (tensor for tensor, must in row.tensors.items() if must and tensor not in named):
-        raise HubError(f"{name!r} has no {row.key(tensor)}, which PEFT may save or not (save_projection)")
+        raise HubError(
+            f"{name!r} has no {row.key(tensor)}, which PEFT may save or not (save_projection)"
+        )
     module = MappedModule(named, 1.0, name=name, row=row, settings=settings)
     if row.size is None:
         return module
@@ -173,5 +198,7 @@ def _module(name: str, row: Map, parts: Tensors, whole: Tensors, settings: Mappi
     except IndexError:
         raise HubError(f"{name!r}: {row.name} has no tensors of such shapes: {shapes}") from None
     if prod(size) > _MOST:
-        raise HubError(f"{name!r}: {row.name} of shape {size} is for a weight of more than {_MOST:,} numbers")
+        raise HubError(
+            f"{name!r}: {row.name} of shape {size} is for a weight of more than {_MOST:,} numbers"
+        )
     return module.on(size)

@@ -1,4 +1,6 @@
-"""A base with an adapter applied: block by block, tensor by tensor, and the whole in one checkpoint."""
+"""A base with an adapter applied: block by block, tensor by tensor, and the whole in one
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np import hub, lora
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, header, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Stored,
+    TokenRows,
+    check_start,
+    header,
+    held,
+)
 from lora_np.adapters.bases import check_base
 from lora_np.adapters.formats import Written, load
 from lora_np.adapters.mapped import MappedModule
@@ -29,9 +39,21 @@ BLOCK = 2**20  # entries processed at a time, so that no memory for a second wei
 
 
 # Weights in other formats, which would still be the unmerged ones.
-_OTHER_WEIGHTS = (*hub.PICKLES, ".safetensors", ".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".tflite", ".npz")
+_OTHER_WEIGHTS = (
+    *hub.PICKLES,
+    ".safetensors",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+    ".onnx",
+    ".ot",
+    ".tflite",
+    ".npz",
+)
 # What an older merge, of a base in other shards, may have left at the target.
-_WEIGHTS = re.compile(rf"{re.escape(hub.SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(hub.INDEX)}")
+_WEIGHTS = re.compile(
+    rf"{re.escape(hub.SINGLE)}|model-\d+-of-\d+\.safetensors|{re.escape(hub.INDEX)}"
+)
 
 
 class MergedTensor(NamedTuple):
@@ -66,19 +88,20 @@ def merge(
     Parameters
     ----------
     base : path
-        A model's directory: safetensors in one file or in shards, and its config. A GGUF file is refused.
+        A model's directory: safetensors in one file or in shards, and its config. A GGUF file is
+        refused.
     adapter : path or Adapter
         A directory as PEFT writes it, or the result of `load`.
     out : path
-        The directory to make: the same shards, names and dtypes, and the base's other files, so that
-        transformers loads it directly.
+        The directory to make: the same shards, names and dtypes, and the base's other files, so
+        that transformers loads it directly.
     any_base : bool
         Whether to continue if the adapter is for another kind of base.
     jobs : int
         How many shards to work on at a time.
     force : bool
-        Whether to replace an existing checkpoint at ``out``. One that holds a file that would not be
-        rewritten is refused, as are the base and the adapter.
+        Whether to replace an existing checkpoint at ``out``. One that holds a file that would not
+        be rewritten is refused, as are the base and the adapter.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -101,11 +124,11 @@ def merge(
     With DoRA each output's row is brought to its magnitude: ``m * (W0 + scale * B A) / ||row||``
     (arXiv 2402.09353). Everything is computed in a higher precision than the base's.
 
-    A base that bitsandbytes quantised (nf4 or int8) is written in float32, all its quantised weights, adapted
-    or not, with a config that says so: quantising the result would round it again.
+    A base that bitsandbytes quantised (nf4 or int8) is written in float32, all its quantised
+    weights, adapted or not, with a config that says so: quantising the result would round it again.
 
-    A head that shares the embedding's weight gets its own copy if one of the two is adapted, since merging
-    into a shared weight would change both, which the adapter does not do.
+    A head that shares the embedding's weight gets its own copy if one of the two is adapted, since
+    merging into a shared weight would change both, which the adapter does not do.
 
     Examples
     --------
@@ -113,7 +136,8 @@ def merge(
     >>> from lora_np.hub import safetensors
     >>> folder = Path(tempfile.mkdtemp())
     >>> (folder / "base").mkdir()
-    >>> safetensors.save({"q.weight": np.eye(2, dtype=np.float32)}, folder / "base" / "model.safetensors")
+    >>> safetensors.save({"q.weight": np.eye(2, dtype=np.float32)},
+    ...     folder / "base" / "model.safetensors")
     >>> module = lnp.adapters.AdapterModule.of(A=np.ones((1, 2)), B=np.ones((2, 1)), alpha=1)
     >>> lnp.adapters.save(Adapter({"q": module}), folder / "adapter")
     >>> result = merge(folder / "base", folder / "adapter", folder / "merged")
@@ -122,12 +146,19 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        how = "language.load it, adapters.attach the adapter, lora_np.merge, and language.save the result"
-        raise HubError(f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: {how}")
+        how = (
+            "language.load it, adapters.attach the adapter, lora_np.merge, and language.save the"
+            " result"
+        )
+        raise HubError(
+            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: {how}"
+        )
     source, update = open_model(directory(base)), load(adapter, base=base)
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
-    quantised = {name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))}
+    quantised = {
+        name: parts for name in source.places if (parts := bitsandbytes_parts(source, name))
+    }
     if quantised.keys().isdisjoint(merging.weights.values()):
         quantised = {}
     changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
@@ -135,7 +166,9 @@ def merge(
     widened = header({name: changes[name].start for name in quantised})
     added = header({name: each.start for name, each in changes.items() if name not in source})
     written = {
-        name: {each: widened.get(each, info) for each, info in file.tensors.items() if each not in gone}
+        name: {
+            each: widened.get(each, info) for each, info in file.tensors.items() if each not in gone
+        }
         for name, file in source.files.items()
     }
     written[max(source.files)] |= added
@@ -144,7 +177,10 @@ def merge(
     ours = {*source.files, *others, *folders}
     inputs = [source.path, *([update.path] if update.path else [])]
     with replacing(
-        out, force=force, writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)), inputs=inputs
+        out,
+        force=force,
+        writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)),
+        inputs=inputs,
     ) as stage:
         shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
@@ -156,7 +192,9 @@ def merge(
             write_json(stage / hub.INDEX, _index(source.index, written))
         if added or quantised:
             config = _config(source.config) if quantised else source.config
-            write_json(stage / "config.json", untied(config) if source.tied.keys() & added else config)
+            write_json(
+                stage / "config.json", untied(config) if source.tied.keys() & added else config
+            )
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
@@ -165,9 +203,13 @@ def merge(
     if own := sorted(source.tied.keys() & added):
         notes.append(f"with their own numbers now: {', '.join(own)} (tie_word_embeddings is false)")
     if quantised:
-        notes.append(f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised")
+        notes.append(
+            f"in float32 now, adapted or not: {len(quantised)} weights that bitsandbytes quantised"
+        )
     if left_out:
-        notes.append(f"not copied, because they are unmerged weights or adapters: {', '.join(left_out)}")
+        notes.append(
+            f"not copied, because they are unmerged weights or adapters: {', '.join(left_out)}"
+        )
     headings = ("tensor", "dtype", "largest change", "rounding error")
     return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
 
@@ -190,13 +232,20 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """The base's other files: those that are copied; weights in another form, and adapters for the base."""
+    """The base's other files: those that are copied; weights in another form, and adapters for the
+    base.
+    """
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         hidden = any(part.startswith(".") for part in name.split("/"))
-        if path.is_dir() or hidden or name in {*source.files, hub.INDEX} or {*adapters} & {*path.parents}:
+        if (
+            path.is_dir()
+            or hidden
+            or name in {*source.files, hub.INDEX}
+            or {*adapters} & {*path.parents}
+        ):
             continue
         if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
             left_out.append(name)
@@ -206,9 +255,14 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
     return copied, left_out + [f"{folder.relative_to(root).as_posix()}/" for folder in adapters]
 
 
-def _index(old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]) -> dict[str, Any]:
+def _index(
+    old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo]]
+) -> dict[str, Any]:
     """An index with the places of the tensors and, where the old one has it, their size."""
-    new = {**old, "weight_map": {tensor: name for name, tensors in written.items() for tensor in tensors}}
+    new = {
+        **old,
+        "weight_map": {tensor: name for name, tensors in written.items() for tensor in tensors},
+    }
     if isinstance(old.get("metadata"), dict) and "total_size" in old["metadata"]:
         total = sum(info.nbytes for tensors in written.values() for info in tensors.values())
         new["metadata"] = {**old["metadata"], "total_size": total}
@@ -217,7 +271,9 @@ def _index(old: Mapping[str, Any], written: Mapping[str, Mapping[str, TensorInfo
 
 def _config(old: Mapping[str, Any]) -> dict[str, Any]:
     """A config that says that nothing is quantised."""
-    new = {key: _config(part) if key == "text_config" and part else part for key, part in old.items()}
+    new = {
+        key: _config(part) if key == "text_config" and part else part for key, part in old.items()
+    }
     new |= {key: "float32" for key in ("dtype", "torch_dtype") if key in new}
     new.pop("quantization_config", None)
     return new
@@ -231,10 +287,15 @@ class Change:
     module: AdapterModule | None = None
     rows: TokenRows | None = None
     transposed: bool = False  # whether it may be stored as inputs by outputs
-    began: str | None = None  # the initialisation that took the module's first factors out of the weight
+    # the initialisation that took the module's first factors out of the weight
+    began: str | None = None
 
-    def result(self, place: str, dtype: str | None = None) -> tuple[Array, float | None, float | None]:
-        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding error."""
+    def result(
+        self, place: str, dtype: str | None = None
+    ) -> tuple[Array, float | None, float | None]:
+        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding
+        error.
+        """
         dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
         if self.rows is not None:
             W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
@@ -251,7 +312,9 @@ class Change:
         return W, *add_update(place, maps, module, dtype=dtype)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
-        """The tensor before the change, in float32 or better, as the maps of ``module``: see `oriented`."""
+        """The tensor before the change, in float32 or better, as the maps of ``module``: see
+        `oriented`.
+        """
         return oriented(place, self.start.single(), module, transposed=self.transposed)
 
 
@@ -265,7 +328,9 @@ class Merging:
     def __post_init__(self) -> None:
         check_start(self.update, with_base=True)
         if self.update.start == "olora" and self.update.fan_in_fan_out:
-            raise HubError(f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks")
+            raise HubError(
+                f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks"
+            )
 
     @cached_property
     def named(self) -> Callable[[str], str]:
@@ -275,7 +340,10 @@ class Merging:
     @cached_property
     def weights(self) -> dict[str, str]:
         """The tensor of each adapted module in the base."""
-        return {name: self.named(weight_name(name, module)) for name, module in self.update.modules.items()}
+        return {
+            name: self.named(weight_name(name, module))
+            for name, module in self.update.modules.items()
+        }
 
     def read(self, name: str) -> Array:
         """A tensor as the adapter makes it, in float64, before it is rounded."""
@@ -305,28 +373,47 @@ class Merging:
                 old = changes.get(target) or self._original(target, name)
                 changes[target] = replace(old, module=part, transposed=transposed, began=began)
         full = {named(name): stored for name, stored in self.update.full.items()}
-        whole = [(name, owner) for name, owner in tied.items() if {name, owner} <= full.keys() - adapted]
-        same = {name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())}
+        whole = [
+            (name, owner) for name, owner in tied.items() if {name, owner} <= full.keys() - adapted
+        ]
+        same = {
+            name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
+        }
         # Rows, and biases, are replaced in what modules share, as PEFT ties them.
-        moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (adapted | full.keys())
-        if any(name in changes or owner in moved for name, owner in tied.items() if name not in same):
+        moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
+            adapted | full.keys()
+        )
+        if any(
+            name in changes or owner in moved for name, owner in tied.items() if name not in same
+        ):
             if not self.source.can_untie:
                 every = ", ".join({**before, **tied})
-                why = "and models of this type have the same numbers in all of them: that cannot be merged"
-                raise HubError(f"{self.source.path}: {self.update} changes one of {every} alone, {why}")
+                why = (
+                    "and models of this type have the same numbers in all of them: that cannot be"
+                    " merged"
+                )
+                raise HubError(
+                    f"{self.source.path}: {self.update} changes one of {every} alone, {why}"
+                )
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
 
-    def _targets(self, name: str, module: AdapterModule) -> Iterator[tuple[str, AdapterModule, bool]]:
-        """The tensors that a module changes; what acts on each; whether it may be stored inputs by outputs.
+    def _targets(
+        self, name: str, module: AdapterModule
+    ) -> Iterator[tuple[str, AdapterModule, bool]]:
+        """The tensors that a module changes; what acts on each; whether it may be stored inputs by
+        outputs.
 
-        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by themselves.
+        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by
+        themselves.
         """
         weight, source = weight_name(name, module), self.source
         tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
         experts = {place.expert for place in tensors.values()}
         if None not in experts and len(experts) != module.maps:
-            raise HubError(f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}")
+            raise HubError(
+                f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}"
+            )
         for target, place in tensors.items():
             if isinstance(module, MappedModule):
                 module = module.on(self.shape(place.parameter))
@@ -336,28 +423,44 @@ class Merging:
             known = place.parameter in source.parameters
             turned = known and source.module_of(place.parameter).transposed
             if module.maps == 1 or module.kernel:
-                # Of what no family describes the config may say it, though PEFT fits it to some layer.
-                yield target, module, turned or (source.described is None and self.update.fan_in_fan_out)
+                # Of what no family describes the config may say it, though PEFT fits it to some
+                # layer.
+                yield (
+                    target,
+                    module,
+                    turned or (source.described is None and self.update.fan_in_fan_out),
+                )
             else:
-                # The shape shows how they are stored, or, if inputs and outputs are equally many, the type.
-                yield target, module, module.shape[-1] != module.shape[-2] or turned != place.transposed
+                # The shape shows how they are stored, or, if inputs and outputs are equally many,
+                # the type.
+                yield (
+                    target,
+                    module,
+                    module.shape[-1] != module.shape[-2] or turned != place.transposed,
+                )
         if isinstance(module, MappedModule):
             if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
-                yield bias, replace(module, size=(module.shape[0], 1)), False  # a weight of one column
+                # a weight of one column
+                yield bias, replace(module, size=(module.shape[0], 1)), False
         elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
             trained = module.parts["bias"]
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
             column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
             if target not in source and target not in source.tied:
-                why = "to add the bias of B to, and PEFT cannot merge it either: train without lora_bias"
+                why = (
+                    "to add the bias of B to, and PEFT cannot merge it either: train without"
+                    " lora_bias"
+                )
                 raise HubError(f"{source.path}: has no {target!r} {why}")
             yield target, AdapterModule(column, alpha=module.scale), False
 
     def shape(self, parameter: str) -> tuple[int, ...]:
         """Outputs and inputs of a linear weight, however it is stored."""
         module = self.source.module_of(parameter)
-        unsure = self.source.described is None and self.update.fan_in_fan_out and not module.transposed
+        unsure = (
+            self.source.described is None and self.update.fan_in_fan_out and not module.transposed
+        )
         return module.shape[::-1] if unsure else module.shape
 
     def unchanged(self, name: str) -> Change:
@@ -365,17 +468,23 @@ class Merging:
         source = self.source
         if bitsandbytes_parts(source, name):
             shape = hub.read_bitsandbytes(source, name).shape
-            return Change(Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised()))
+            return Change(
+                Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised())
+            )
         info = source.info(name)
         return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
 
     def _replacement(self, name: str) -> Change:
         source, target, new = self.source, self.named(name), self.update.full[name]
         if target not in source and target != name:
-            raise HubError(f"{source.path}: has no {target!r}; merge into the model with its head instead")
+            raise HubError(
+                f"{source.path}: has no {target!r}; merge into the model with its head instead"
+            )
         old = source.info(target) if target in source else new
         if old.shape != new.shape:
-            raise HubError(f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}")
+            raise HubError(
+                f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
+            )
         # its rows may be replaced, and it may be in memory
         return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
 
@@ -385,11 +494,14 @@ class Merging:
         if owner is not None:
             return self.unchanged(owner)
         close = close_names(target, source.places)
-        raise HubError(f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}")
+        raise HubError(
+            f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}"
+        )
 
 
 def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
-    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the rank.
+    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the
+    rank.
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
@@ -407,11 +519,14 @@ def weight_name(name: str, module: AdapterModule) -> str:
 def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
     """A base weight seen as the module's maps, outputs by inputs: (d, k) or a stack of those.
 
-    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D, the
-    experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means some.
+    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D,
+    the experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means
+    some.
     """
     if module.kernel and module.groups > 1:
-        why = "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
+        why = (
+            "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
+        )
         raise HubError(f"{place}: a convolution in {module.groups} groups {why}")
     W = W[:, None] if W.ndim == 1 else W
     shape = module.shape
@@ -425,16 +540,18 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
 
 
 def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
-    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype`` holds it.
+    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype``
+    holds it.
 
-    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its magnitude.
-    Returns the largest change and the largest rounding error.
+    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
+    magnitude. Returns the largest change and the largest rounding error.
     """
     wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
     change = changing(module, W, wide)
     magnitude, moved, lost = module.magnitude, 0.0, 0.0
     step = max(1, BLOCK // W.shape[-1])
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is refused below
+    # what is not finite is refused below
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))
@@ -460,7 +577,9 @@ def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[
 
 
 class Based(NamedTuple):
-    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are moved."""
+    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are
+    moved.
+    """
 
     adapter: Adapter
     weights: Mapping[str, Reader]
@@ -486,5 +605,7 @@ def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -
         if isinstance(module, MappedModule):
             modules[name] = replace(module, base=weights[name])
             if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
-                biases[f"{name}.bias"] = partial(moved.result, f"{base}: bias of {name!r}", "float32")
+                biases[f"{name}.bias"] = partial(
+                    moved.result, f"{base}: bias of {name!r}", "float32"
+                )
     return Based(replace(adapter, modules=modules), weights, biases, unsure)

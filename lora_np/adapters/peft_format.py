@@ -23,7 +23,8 @@ WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
 
-# The ending of a key after the module's path: the part it holds, and whether it belongs to an embedding.
+# The ending of a key after the module's path: the part it holds, and whether it belongs to an
+# embedding.
 _PARTS = {
     "lora_A.weight": ("A", False),
     "lora_B.weight": ("B", False),
@@ -43,20 +44,27 @@ def only_lora(adapter: Adapter) -> Adapter:
     from lora_np.lora import map_of
 
     if row := map_of(adapter.raw):
-        raise HubError(f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)")
+        raise HubError(
+            f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)"
+        )
     return adapter
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
-    """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read them."""
+    """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read
+    them.
+    """
     only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise HubError("an adapter needs at least one module, got none")
-    if not {"target_modules", "target_parameters"} & adapter.raw.keys():  # PEFT would take its defaults
+    # PEFT would take its defaults
+    if not {"target_modules", "target_parameters"} & adapter.raw.keys():
         adapter = replace(adapter, raw=targeting(adapter.raw, adapter.modules))
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
-            raise HubError(f"a module must be called by its path, without lora_A and the like; got {name!r}")
+            raise HubError(
+                f"a module must be called by its path, without lora_A and the like; got {name!r}"
+            )
         if missing := {"A", "B"} - module.parts.keys():
             raise HubError(f"{name!r} has no {min(missing)}")
     tensors = keyed(adapter)
@@ -92,7 +100,9 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
-    """The config's text, after checking that `load` would restore ``adapter`` from it and these tensors."""
+    """The config's text, after checking that `load` would restore ``adapter`` from it and these
+    tensors.
+    """
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
         said = peft.compose(raw, adapter.ranks_and_alphas)
@@ -110,12 +120,18 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
             if mine != theirs:
                 raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
         if lost := sorted(module.parts.keys() - back.parts.keys()):
-            raise HubError(f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module")
-    tokens, restored = ({name: (*each.tokens,) for name, each in x.rows.items()} for x in (adapter, read))
+            raise HubError(
+                f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module"
+            )
+    tokens, restored = (
+        {name: (*each.tokens,) for name, each in x.rows.items()} for x in (adapter, read)
+    )
     if tokens != restored:
         raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
-        raise HubError(f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}")
+        raise HubError(
+            f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}"
+        )
     return text
 
 
@@ -125,7 +141,8 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     If B differs from the one that MiCA froze, it is trained.
     """
     left_out = {
-        "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "velora_config",
+        "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
+        "velora_config",
         "ensure_weight_tying", "r", "lora_alpha",
     }  # fmt: skip
     new = {key: content for key, content in raw.items() if key not in left_out}
@@ -138,7 +155,8 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
 
 def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
-    found: dict[str, dict[int, dict[str, Stored]]] = {}  # by the module, and how often it is wrapped
+    # by the module, and how often it is wrapped
+    found: dict[str, dict[int, dict[str, Stored]]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     modules: dict[str, AdapterModule] = {}
     full: dict[str, Stored] = {}
@@ -147,7 +165,10 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
             raise HubError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
-        name, tensor = key.removeprefix(PREFIX), Stored(info.dtype, info.shape, partial(file.read, key))
+        name, tensor = (
+            key.removeprefix(PREFIX),
+            Stored(info.dtype, info.shape, partial(file.read, key)),
+        )
         suffix = next((each for each in _PARTS if name.endswith(f".{each}")), None)
         if suffix is None:
             others[name] = tensor
@@ -179,7 +200,8 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
         raise HubError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise HubError("has no rows for the config's trainable_token_indices")
-    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw  # in full now
+    # in full now
+    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw
     return Adapter(modules, full, raw, folder, rows)
 
 
@@ -192,41 +214,58 @@ def _unwrapped(holder: str) -> tuple[str, int]:
 
 
 def nested(names: Collection[str]) -> list[str]:
-    """Parameters of one module in the order in which PEFT wraps it: that in which the model registers them.
+    """Parameters of one module in the order in which PEFT wraps it: that in which the model
+    registers them.
 
-    A file does not say it. Every model in transformers 5 registers the maps into its experts before those out
-    of them.
+    A file does not say it. Every model in transformers 5 registers the maps into its experts before
+    those out of them.
     """
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
 def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tuple[str, bool]:
-    """The name under which a wrapped module's factors are listed, and whether it is that of a parameter."""
+    """The name under which a wrapped module's factors are listed, and whether it is that of a
+    parameter.
+    """
     if said.targets(holder):
         return holder, False
     names = nested(said.parameters_of(holder))
     if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
         ends = said.raw["target_parameters"]
-        names = [name for name in names if any("." in end and ends_with(name, end) for end in ends)] or names
+        names = [
+            name for name in names if any("." in end and ends_with(name, end) for end in ends)
+        ] or names
     if not names:
-        if said.raw.get("ensure_weight_tying"):  # a head that is tied to the embedding without being named
+        # a head that is tied to the embedding without being named
+        if said.raw.get("ensure_weight_tying"):
             return holder, False
         raise HubError(f"{holder!r} is not among the config's target_modules; PEFT would ignore it")
     if len(names) != wraps or depth >= wraps:
         named = f"{len(names)}: {', '.join(names)}"
-        raise HubError(f"{holder!r} has factors of {wraps} parameters, but target_parameters name {named}")
+        raise HubError(
+            f"{holder!r} has factors of {wraps} parameters, but target_parameters name {named}"
+        )
     return names[::-1][depth], True
 
 
 def _module(
-    name: str, parts: dict[str, Stored], said: peft.AdapterConfig, *, embedding: bool, parameter: bool
+    name: str,
+    parts: dict[str, Stored],
+    said: peft.AdapterConfig,
+    *,
+    embedding: bool,
+    parameter: bool,
 ) -> AdapterModule:
-    """A module of these tensors, its factors as stacks of maps, if they fit each other and the config."""
+    """A module of these tensors, its factors as stacks of maps, if they fit each other and the
+    config.
+    """
     if missing := {"A", "B"} - parts.keys():
         raise HubError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
-            raise HubError(f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}")
+            raise HubError(
+                f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}"
+            )
     rank, alpha = said.rank_and_alpha(name)
     for part, blocks in peft.blocks_of(said.raw, name).items():
         parts[part] = _expanded(name, parts[part], blocks)
@@ -260,10 +299,11 @@ def _expanded(name: str, factor: Stored, blocks: int) -> Stored:
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
-    """Tensors as in the file, as A (r, k) and B (d, r) or stacks of them, and the kernel of a convolution.
+    """Tensors as in the file, as A (r, k) and B (d, r) or stacks of them, and the kernel of a
+    convolution.
 
-    With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert, and the
-    columns of B by direction.
+    With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert,
+    and the columns of B by direction.
     """
     found, A, B = dict(parts), parts["A"].shape, parts["B"].shape
     kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} else ()
@@ -287,7 +327,11 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
         d, *inputs = module.shape
-        shapes = {"A": (module.rank, *inputs), "B": (d, module.directions, *ones), "magnitude": (1, d, *ones)}
+        shapes = {
+            "A": (module.rank, *inputs),
+            "B": (d, module.directions, *ones),
+            "magnitude": (1, d, *ones),
+        }
         shape = shapes[part]
         return tensor.seen(lambda array: array.reshape(shape))
     if module.maps > 1 and part == "A":
@@ -303,11 +347,15 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     if tokens is None:
         raise HubError(f"{name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
-        raise HubError(f"{name!r} must have {len(tokens)} rows of floats, got {tensor.dtype} {tensor.shape}")
+        raise HubError(
+            f"{name!r} must have {len(tokens)} rows of floats, got {tensor.dtype} {tensor.shape}"
+        )
     return TokenRows(tokens, tensor)
 
 
-def full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA") -> str:
+def full_name(
+    key: str, said: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA"
+) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
@@ -319,7 +367,8 @@ def full_name(key: str, said: peft.AdapterConfig, adapted: Collection[str], what
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
     trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
-    # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was resized
+    # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was
+    # resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
         raise HubError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")

@@ -1,7 +1,8 @@
-"""The files of llama.cpp, mlx-lm and kohya's sd-scripts, read and written, one tensor in memory at a time.
+"""The files of llama.cpp, mlx-lm and kohya's sd-scripts, read and written, one tensor in memory at
+a time.
 
-Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm, ``tuner/utils.py``,
-``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
+Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm,
+``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from lora_np.adapters.peft_format import as_maps, in_file
 from lora_np.checks import Array, number, shown
 from lora_np.files import write_json
 from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
-from lora_np.models import Place, family_names, from_config, llama_cpp_of, named_in, names_for, row_order
+from lora_np.models import (
+    Place,
+    family_names,
+    from_config,
+    llama_cpp_of,
+    named_in,
+    names_for,
+    row_order,
+)
 from lora_np.quantise import LAYOUTS
 
 Config = Mapping[str, Any]
@@ -31,11 +40,15 @@ _DTYPES = {**{name: name for name in FLOATS}, **dict.fromkeys(LAYOUTS, "float32"
 _DTYPES["BF16"] = "bfloat16"
 _KINDS = {"float64": "F32", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _GGUF = {".weight.lora_a": "A", ".weight.lora_b": "B"}
-_HEADS = {"num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv"}
+_HEADS = {
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+}
 
 _MLX = {".lora_a": "A", ".lora_b": "B", ".m": "magnitude"}
 _MLX_CONFIG = "adapter_config.json"
-# whose names of experts are those of all: their modules are called alike in transformers, not in mlx-lm
+# whose names of experts are those of all: their modules are called alike in transformers, not in
+# mlx-lm
 _FAMILIES = ("qwen3_moe", "mixtral")
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
 
@@ -65,7 +78,8 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
     for place, module in parts:
         if wrong := misfit(module.parts, f" of {place.parameter!r}"):
             raise HubError(wrong)
-        router = place.parameter.endswith(".mlp.gate")  # neither it nor experts are modules that PEFT adapts
+        # neither it nor experts are modules that PEFT adapts
+        router = place.parameter.endswith(".mlp.gate")
         name = place.parameter + ".weight" * router
         module = replace(module, parameter=router or ".experts." in name)
         found.setdefault(name, [None] * place.parts)[place.part] = module
@@ -75,8 +89,13 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
     """One file for a base with this config."""
     if config is None:
-        how = "names none that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
-        raise HubError(f"llama.cpp's names and order of rows depend on the base, and the adapter {how}")
+        how = (
+            "names none that is on this disk: convert it with lora-np convert --to gguf --base"
+            " MODEL"
+        )
+        raise HubError(
+            f"llama.cpp's names and order of rows depend on the base, and the adapter {how}"
+        )
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
     if known is None:
@@ -84,9 +103,15 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         raise HubError(f"llama.cpp's names are known for models of {names}, not of {shown(family)}")
     (architecture, turned), spec = known, from_config(config)
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
-    alpha = float(np.float32(scaling.usual(module.scale * module.rank for module in adapter.values())))
+    alpha = float(
+        np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
+    )
     layers = spec.layers[0]
-    heads = dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True)) if turned == "neighbours" else {}
+    heads = (
+        dict(zip(_HEADS, (layers.heads, layers.kv_heads), strict=True))
+        if turned == "neighbours"
+        else {}
+    )
     tied = {name for module in spec.modules if module.tied for name in module.names()}
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
@@ -94,27 +119,39 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         if not places:
             raise HubError(f"llama.cpp has no name for {name!r} of {family}")
         if tied and (module.embedding or name in tied):
-            raise HubError(f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted")
+            raise HubError(
+                f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
+            )
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
             part = scaling.rescaled(part, alpha / part.rank)
-            A, B = part.parts["A"], _ordered(name, part.parts["B"], {**config, **heads}, path, back=True)
+            A, B = (
+                part.parts["A"],
+                _ordered(name, part.parts["B"], {**config, **heads}, path, back=True),
+            )
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
     metadata: dict[str, Any] = {"general.type": "adapter", "general.architecture": architecture}
     metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
     # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
     metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
-    infos = {key: TensorInfo(_KINDS[info.dtype], info.shape) for key, info in header(tensors, dtype).items()}
+    infos = {
+        key: TensorInfo(_KINDS[info.dtype], info.shape)
+        for key, info in header(tensors, dtype).items()
+    }
     gguf.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
-    """The modules of a file, rows of q and k in transformers' order or, unless ``ordered``, the file's."""
+    """The modules of a file, rows of q and k in transformers' order or, unless ``ordered``, the
+    file's.
+    """
     file = gguf.open(path)
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if said.get(key) != wanted:
-            raise HubError(f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp")
+            raise HubError(
+                f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
+            )
     if "adapter.alora.invocation_tokens" in said:
         raise HubError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture = said.get("general.architecture")
@@ -134,7 +171,8 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
             B = _ordered(place.parameter, B, base, path)
-        strength = alpha or float(A.shape[-2])  # without an alpha, or with 0, llama.cpp does not scale
+        # without an alpha, or with 0, llama.cpp does not scale
+        strength = alpha or float(A.shape[-2])
         found.append((place, AdapterModule({"A": A, "B": B}, strength, embedding=embedding)))
     return assembled(found)
 
@@ -148,7 +186,9 @@ def _real(name: str, value: object) -> float:
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
-    """What an adapter's file says of the config of its base: a family with these names, and perhaps heads."""
+    """What an adapter's file says of the config of its base: a family with these names, and perhaps
+    heads.
+    """
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -162,7 +202,11 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
 
 
 def _families(architecture: object) -> list[str]:
-    return [name for name in family_names() if (known := llama_cpp_of(name)) and known[0] == architecture]
+    return [
+        name
+        for name in family_names()
+        if (known := llama_cpp_of(name)) and known[0] == architecture
+    ]
 
 
 def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
@@ -172,8 +216,13 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     except KeyError:  # of the heads
 
         def refused() -> Array:
-            why = "llama.cpp keeps its rows in an order that depends on the base, which the file leaves out"
-            raise HubError(f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first")
+            why = (
+                "llama.cpp keeps its rows in an order that depends on the base, which the file"
+                " leaves out"
+            )
+            raise HubError(
+                f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first"
+            )
 
         return replace(B, read=refused)
     if order is None:
@@ -185,7 +234,9 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     """The two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
-    if dora and (plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]):
+    if dora and (
+        plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]
+    ):
         raise HubError(f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
     scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
@@ -198,7 +249,9 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     wide = any(tensor.dtype == "float64" for tensor in tensors.values())  # which only its CPU has
     infos = header(tensors, dtype or ("float32" if wide else None))
     metadata = {"format": "mlx"}
-    safetensors.write(infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata=metadata)
+    safetensors.write(
+        infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata=metadata
+    )
     keys = sorted({key.rpartition(".")[0] for key in tensors})
     said = {
         "model": adapter.raw.get("base_model_name_or_path"),
@@ -221,7 +274,9 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
     names = names_for("mlx", bare, str(family)) if family in family_names() else ()
     if not names and (config is None or ".experts." in name):
-        raise HubError(f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)")
+        raise HubError(
+            f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
+        )
     return names or (bare,)
 
 
@@ -231,7 +286,9 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     said = read_json(path)
     kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
     if kind not in ("lora", "dora"):
-        raise HubError(f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA")
+        raise HubError(
+            f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
+        )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = _real("lora_parameters.scale", scale)
     file = safetensors.open(inside(folder, MLX_WEIGHTS))
@@ -257,13 +314,19 @@ def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | Non
         module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
         alpha = np.array(module.scale * module.rank, np.float32)
         tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
-        tensors |= {f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"}
+        tensors |= {
+            f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"
+        }
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    safetensors.write(header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata)
+    safetensors.write(
+        header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata
+    )
 
 
 def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:
-    """The modules of a file, under the ``known`` names of the base's or, without them, under kohya's."""
+    """The modules of a file, under the ``known`` names of the base's or, without them, under
+    kohya's.
+    """
     found: dict[str, AdapterModule] = {}
     names: dict[str, list[str]] = {}
     for name in known or ():

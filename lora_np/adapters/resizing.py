@@ -1,4 +1,6 @@
-"""An adapter at other ranks: each module's update cut to its leading directions without forming B A."""
+"""An adapter at other ranks: each module's update cut to its leading directions without forming B
+A.
+"""
 
 from __future__ import annotations
 
@@ -105,21 +107,21 @@ def resize(
     error : float
         The relative error in the Frobenius norm that each module may have.
     bytes : int or str
-        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out among all
-        modules so that the total squared error is small; modules may be left out.
+        The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out
+        among all modules so that the total squared error is small; modules may be left out.
     total_rank : int
         The sum of all ranks, shared out likewise.
     grams : mapping of str to array_like of shape (k, k), optional
-        For each module ``X.T @ X`` of its inputs X, as `lora_np.language.grams` computes them. Norms and
-        errors are then those of the outputs ``dW x`` instead of the weights.
+        For each module ``X.T @ X`` of its inputs X, as `lora_np.language.grams` computes them.
+        Norms and errors are then those of the outputs ``dW x`` instead of the weights.
     portable : bool
-        Write it as ``convert --to portable`` does, every module padded to the largest rank, which ``bytes``
-        then counts.
+        Write it as ``convert --to portable`` does, every module padded to the largest rank, which
+        ``bytes`` then counts.
     jobs : int
         How many modules to work on at a time.
     force : bool
-        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself. A directory that
-        holds anything else is refused; a README.md stays.
+        Whether to replace an existing adapter at ``out``, though not ``adapter`` itself. A
+        directory that holds anything else is refused; a README.md stays.
     progress : bool
         Show a bar, if standard error is a terminal.
 
@@ -143,15 +145,16 @@ def resize(
 
     Notes
     -----
-    Unless it is to be portable, scalings stay as they are, and modules that keep their rank are copied bit
-    for bit. With DoRA, magnitudes are kept and directions approximated.
+    Unless it is to be portable, scalings stay as they are, and modules that keep their rank are
+    copied bit for bit. With DoRA, magnitudes are kept and directions approximated.
 
     Examples
     --------
     >>> import tempfile, lora_np as lnp, numpy as np
     >>> folder = Path(tempfile.mkdtemp())
     >>> B, A = np.diag([2.0, 1.0, 0.1]), np.eye(3, 5)
-    >>> lnp.adapters.save(lnp.adapters.Adapter({"q": AdapterModule.of(A=A, B=B, alpha=3)}), folder / "big")
+    >>> lnp.adapters.save(lnp.adapters.Adapter({"q": AdapterModule.of(A=A, B=B, alpha=3)}),
+    ...     folder / "big")
     >>> result = resize(folder / "big", folder / "small", error=0.1)
     >>> result.rows[0].rank_before, result.rows[0].rank
     (3, 2)
@@ -160,8 +163,12 @@ def resize(
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
-        work = {name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())}
-        found = each_of(partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose")
+        work = {
+            name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
+        }
+        found = each_of(
+            partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose"
+        )
         ordered = {name: module for name, (module, _) in found.items()}
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         ranks = goal.ranks(before, spectra, ordered, portable=portable)
@@ -170,11 +177,15 @@ def resize(
         file = weights_file(stage)
         size = file.stat().st_size
     rows = [
-        ResizedModule(name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name]))
+        ResizedModule(
+            name, module.rank, ranks[name] * module.groups, spectra[name].error(ranks[name])
+        )
         for name, module in before.modules.items()
     ]
     norm = sum(spectrum.left(0) for spectrum in spectra.values())
-    together = (sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)) ** 0.5
+    together = (
+        sum(spectrum.left(ranks[name]) for name, spectrum in spectra.items()) / (norm or 1.0)
+    ) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
         why = "because they do nothing or the budget serves better elsewhere"
@@ -185,7 +196,9 @@ def resize(
     if grams is not None:
         notes.append("errors are those of the outputs on the inputs that were given")
     headings = ("module", "rank before", "rank", "relative error")
-    return ResizeResult(f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together)
+    return ResizeResult(
+        f"Resized {adapter}", tuple(rows), tuple(notes), headings, Path(out), size, together
+    )
 
 
 def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
@@ -193,7 +206,9 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
     if grams is None:
         return None
     if name not in grams:
-        raise HubError(f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}")
+        raise HubError(
+            f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}"
+        )
     gram = matrix(f"the Gram matrix of {name!r}", grams[name])
     if gram.shape != (k, k):
         raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
@@ -202,13 +217,21 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D R^T``."""
+    """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D
+    R^T``.
+    """
     seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
-    return np.asarray(np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None]))
+    return np.asarray(
+        np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
+    )
 
 
-def decomposed(grams: Grams | None, work: tuple[str, AdapterModule, Path]) -> tuple[AdapterModule, Spectrum]:
-    """The module with its directions in order, stored on disk, and the singular values of its update."""
+def decomposed(
+    grams: Grams | None, work: tuple[str, AdapterModule, Path]
+) -> tuple[AdapterModule, Spectrum]:
+    """The module with its directions in order, stored on disk, and the singular values of its
+    update.
+    """
     name, module, path = work
     B, A = module.factors()
     found = directions(name, B, A, root_of(name, grams, A.shape[-1]))
@@ -225,7 +248,9 @@ def put_aside(array: Array, path: Path, dtype: str) -> Stored:
 
 
 def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """The factors of ``U s Vh``, strongest direction first, stored on disk for files of these dtypes."""
+    """The factors of ``U s Vh``, strongest direction first, stored on disk for files of these
+    dtypes.
+    """
     root = np.sqrt(found.s)
     return {
         "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -250,7 +275,9 @@ def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
 
 
 def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)``, where a refusal of NaN or infinity, and an overflow, name the module."""
+    """``function(*arguments)``, where a refusal of NaN or infinity, and an overflow, name the
+    module.
+    """
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             found = function(*arguments)
@@ -279,7 +306,8 @@ def norm(s: Array) -> float:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The strengths of an update: its leading singular values, and the squared norm of what they leave.
+    """The strengths of an update: its leading singular values, and the squared norm of what they
+    leave.
 
     ``dtype`` is that of the numbers from which they were computed.
     """
@@ -290,8 +318,12 @@ class Spectrum:
 
     @classmethod
     def of(cls, s: Array, scale: float) -> Spectrum:
-        """That of an update, or of a stack of them, whose first directions are kept or left together."""
-        strengths: Array = abs(scale) * np.linalg.norm(s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0)
+        """That of an update, or of a stack of them, whose first directions are kept or left
+        together.
+        """
+        strengths: Array = abs(scale) * np.linalg.norm(
+            s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0
+        )
         return cls(strengths, dtype=s.dtype.name)
 
     def left(self, rank: int) -> float:
@@ -303,11 +335,13 @@ class Spectrum:
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, share: float = ENOUGH) -> int:
-        """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0 for zero.
+        """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0
+        for zero.
 
         One more than there are singular values, if these do not have it.
         """
-        lost = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]  # small terms first
+        # small terms first
+        lost = np.cumsum(np.append(self.missing, np.square(self.s[::-1])))[::-1]
         if not lost[0]:
             return 0
         errors = np.append(np.sqrt(lost / lost[0]), 0.0).astype(self.dtype)
@@ -324,9 +358,9 @@ class Goal(NamedTuple):
     Parameters
     ----------
     name : {"rank", "energy", "bytes", "total_rank"}
-        The same rank everywhere (less where a module has less); the share of its squared norm that each
-        module keeps, to which a relative error comes down; the size of ``adapter_model.safetensors`` or the
-        sum of the ranks, shared out where they help most.
+        The same rank everywhere (less where a module has less); the share of its squared norm that
+        each module keeps, to which a relative error comes down; the size of
+        ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
     value : int or float
         Its value.
     """
@@ -336,7 +370,9 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: Any) -> Goal:
-        """The one of these goals for ``out`` that is not None, by the name that the caller's users know."""
+        """The one of these goals for ``out`` that is not None, by the name that the caller's users
+        know.
+        """
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             said = " and ".join(name for name, _ in given) or "none of them"
@@ -347,7 +383,9 @@ class Goal(NamedTuple):
             share = number(name, value, minimum=0, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "bytes" and Path(out).suffix in FILES:
-            raise ValueError(f"bytes is the size of PEFT's file, and {Path(out).name} is of another format")
+            raise ValueError(
+                f"bytes is the size of PEFT's file, and {Path(out).name} is of another format"
+            )
         if name == "bytes" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
@@ -355,15 +393,18 @@ class Goal(NamedTuple):
     def ranks(
         self, adapter: Adapter, spectra: Spectra, ordered: Modules, *, portable: bool = False
     ) -> dict[str, int]:
-        """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it out.
+        """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it
+        out.
 
-        They are the rank, except of a convolution in groups, where they are the rank of each. ``ordered`` are
-        the modules in the order of their strength, of which `cut` makes the result.
+        They are the rank, except of a convolution in groups, where they are the rank of each.
+        ``ordered`` are the modules in the order of their strength, of which `cut` makes the result.
         """
         groups = {name: module.groups for name, module in adapter.items()}
 
         def equal(rank: int) -> dict[str, int]:
-            return {name: min(max(1, rank // groups[name]), len(x.s)) for name, x in spectra.items()}
+            return {
+                name: min(max(1, rank // groups[name]), len(x.s)) for name, x in spectra.items()
+            }
 
         def size(ranks: Mapping[str, int]) -> int:
             return file_size(cut(adapter, ordered, ranks, portable=portable))
@@ -374,19 +415,27 @@ class Goal(NamedTuple):
             most = max(module.rank for module in adapter.values())
             return largest(self.value, equal, range(1, most + 1), size, name=self.name)
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
-        at_least = {name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()}
+        at_least = {
+            name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
+        }
         if self.name == "energy":
             return {name: max(at_least[name], x.needed(self.value)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "total_rank":
             return allocate(values, groups, self.value, at_least=at_least, name=self.name)
-        ends = {name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()}
+        ends = {
+            name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()
+        }
         costs = {name: adapter[name].maps * sum(each) for name, each in ends.items()}
         return allocate(values, costs, self.value, at_least=at_least, taken=size, name=self.name)
 
 
-def cut(adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False) -> Adapter:
-    """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their strength."""
+def cut(
+    adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False
+) -> Adapter:
+    """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their
+    strength.
+    """
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.modules.items()
@@ -414,7 +463,8 @@ def allocate(
     taken: Callable[[Mapping[str, int]], int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Ranks within a budget: the directions that keep most for their cost, up to the first that does not fit.
+    """Ranks within a budget: the directions that keep most for their cost, up to the first that
+    does not fit.
 
     Parameters
     ----------
@@ -442,8 +492,8 @@ def allocate(
 
     Notes
     -----
-    With equal costs no choice keeps more. Otherwise it is a knapsack, in which at most the square of the
-    first value that does not fit is missing.
+    With equal costs no choice keeps more. Otherwise it is a knapsack, in which at most the square
+    of the first value that does not fit is missing.
 
     Examples
     --------

@@ -22,7 +22,8 @@ _EXTRAS = {
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
-_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")  # how paths in encoders of texts begin
+# how paths in encoders of texts begin
+_TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 
 
 def extras(module: AdapterModule) -> set[str]:
@@ -34,15 +35,23 @@ def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) ->
     """Refuse by name what a format has no place for."""
     for name, module in adapter.items():
         for what in sorted(extras(module) - {*says}):
-            raise HubError(f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place")
+            raise HubError(
+                f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place"
+            )
     for name in (*adapter.full, *adapter.rows):
         how = "in full" if name in adapter.full else "in some rows (trainable_token_indices)"
-        hint = "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
-        raise HubError(f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}")
+        hint = (
+            "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
+        )
+        raise HubError(
+            f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}"
+        )
 
 
 def copied(adapter: Adapter) -> list[str]:
-    """Weights in full of modules that are adapted: the base's own, unless its vocabulary was changed."""
+    """Weights in full of modules that are adapted: the base's own, unless its vocabulary was
+    changed.
+    """
     return [name for name in adapter.full if name.removesuffix(".weight") in adapter]
 
 
@@ -53,7 +62,9 @@ def usual(numbers: Iterable[float]) -> float:
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """The same update with another scale: B takes the rest, in float32 where 16 bits would round it."""
+    """The same update with another scale: B takes the rest, in float32 where 16 bits would round
+    it.
+    """
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # which a file of float32 can say
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
@@ -91,12 +102,16 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     d, over = divmod(B.shape[-2], parts)
     if over:
         raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
-    pieces = [partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)]
+    pieces = [
+        partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)
+    ]
     return [module.with_factors(A=A, B=B.seen(piece)) for piece in pieces]
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
-    """The reverse of `parted`: one A if all have the same, else the directions of all; None is unadapted."""
+    """The reverse of `parted`: one A if all have the same, else the directions of all; None is
+    unadapted.
+    """
     known = next(part for part in parts if part is not None)
     zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
     silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
@@ -119,7 +134,9 @@ def _below(parts: Sequence[Stored]) -> Stored:
     """One below the other."""
     *stack, _, columns = parts[0].shape
     shape = (*stack, sum(part.shape[-2] for part in parts), columns)
-    return Stored(parts[0].dtype, shape, lambda: np.concatenate([part.read() for part in parts], axis=-2))
+    return Stored(
+        parts[0].dtype, shape, lambda: np.concatenate([part.read() for part in parts], axis=-2)
+    )
 
 
 def is_flat(name: str) -> bool:
@@ -129,11 +146,15 @@ def is_flat(name: str) -> bool:
 
 def flat(name: str) -> str:
     """Kohya's name of a module."""
-    return name if is_flat(name) else KOHYA_PREFIXES[name.startswith(_TEXT)] + name.replace(".", "_")
+    return (
+        name if is_flat(name) else KOHYA_PREFIXES[name.startswith(_TEXT)] + name.replace(".", "_")
+    )
 
 
 def made_portable(adapter: Adapter) -> Adapter:
-    """The same updates of scale 1 and of one rank, with plain settings, which all programs read alike."""
+    """The same updates of scale 1 and of one rank, with plain settings, which all programs read
+    alike.
+    """
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups

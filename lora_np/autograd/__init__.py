@@ -1,7 +1,8 @@
 """Reverse-mode differentiation of NumPy, to be read in this order.
 
-``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which derivative;
-``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what checks them all.
+``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which
+derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what
+checks them all.
 """
 
 from lora_np.autograd import rules as rules  # which fills the tables

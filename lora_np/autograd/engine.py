@@ -1,7 +1,8 @@
 """The engine: an array that remembers how it was computed, and the walk that takes a gradient back.
 
-NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so ``np.tanh(x @ W.T)``
-gives a Tensor again. Which function has which derivative is in ``rules.py``; this file knows no function.
+NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so
+``np.tanh(x @ W.T)`` gives a Tensor again. Which function has which derivative is in ``rules.py``;
+this file knows no function.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Tensor(ArrayMethods):
     ----------
     data : ndarray
         The values. Write neither to them nor to a NumPy array that a computation used before its
-        ``backward()``: the rules read both again in the backward pass, and cannot detect a change. The
-        gradient would be silently wrong.
+        ``backward()``: the rules read both again in the backward pass, and cannot detect a change.
+        The gradient would be silently wrong.
     grad : ndarray or None
         In a leaf (a Tensor that was not computed from others): the sum of the gradients of every
         ``backward()`` since it was last cleared. Set it to ``None`` to clear it.
@@ -73,7 +74,9 @@ class Tensor(ArrayMethods):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method != "__call__":
-            raise TypeError(f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and so on")
+            raise TypeError(
+                f"np.{ufunc.__name__}.{method} has no derivative; use np.sum, np.outer and so on"
+            )
         return Tensor.answer(ufunc, inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -90,14 +93,16 @@ class Tensor(ArrayMethods):
         Parameters
         ----------
         gradient : array_like, optional
-            The gradient with respect to this Tensor, of its shape. A scalar needs none: it starts from one.
+            The gradient with respect to this Tensor, of its shape. A scalar needs none: it starts
+            from one.
 
         Raises
         ------
         ValueError
             If this is not a scalar and no gradient is given, or the gradient has another shape.
         RuntimeError
-            If the graph, or a part of it, was used by an earlier ``backward()``, or belongs to a `grad`.
+            If the graph, or a part of it, was used by an earlier ``backward()``, or belongs to a
+            `grad`.
         """
         data = self.data
         if gradient is not None:
@@ -110,9 +115,13 @@ class Tensor(ArrayMethods):
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
         if start.shape != data.shape:
-            raise ValueError(f"gradient must have this Tensor's shape {self.shape}, got {start.shape}")
+            raise ValueError(
+                f"gradient must have this Tensor's shape {self.shape}, got {start.shape}"
+            )
         if self.level:
-            raise RuntimeError("this Tensor belongs to a grad(f), which walks back itself: return it from f")
+            raise RuntimeError(
+                "this Tensor belongs to a grad(f), which walks back itself: return it from f"
+            )
         for leaf, g in walk(self, start).items():
             leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.data.dtype)
 
@@ -127,7 +136,8 @@ class Node:
     def __init__(self, name: str, y: Any, targets: Sequence[Node | Tensor], pull: Pull) -> None:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
         self.targets = targets  # the steps and leaves that y was computed from
-        self.pull: Pull | None = pull  # the gradient of y -> one gradient for each target; None once used
+        # the gradient of y -> one gradient for each target; None once used
+        self.pull: Pull | None = pull
         self.order = next(Node.clock)
 
 
@@ -141,7 +151,8 @@ def tensor(data: Any, level: int, node: Node | None) -> Tensor:
 def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
     """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
 
-    A step can only use results that existed before it, so the order of creation is a topological order.
+    A step can only use results that existed before it, so the order of creation is a topological
+    order.
     """
     arrived: dict[Any, Any] = {root.node or root: start}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
@@ -151,7 +162,8 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
         pull, node.pull = node.pull, None
         if pull is None:
             raise RuntimeError(
-                f"this graph ({node.name}) was used by an earlier backward(); run the forward pass again"
+                f"this graph ({node.name}) was used by an earlier backward(); run the forward pass"
+                " again"
             )
         for target, pulled in zip(node.targets, pull(g), strict=True):
             if pulled.shape != target.shape:
@@ -172,10 +184,14 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...], name: str = "a rule") -> Any:
-    """Sum ``g`` down to ``shape``: broadcasting makes copies, and the gradients of copies add up."""
+    """Sum ``g`` down to ``shape``: broadcasting makes copies, and the gradients of copies add
+    up.
+    """
     added = g.ndim - len(shape)
     total = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     if total.shape != shape:
-        raise ValueError(f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}")
+        raise ValueError(
+            f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}"
+        )
     return total

@@ -1,4 +1,6 @@
-"""The building blocks of layers: several NumPy functions in one step, since a network is mostly these."""
+"""The building blocks of layers: several NumPy functions in one step, since a network is mostly
+these.
+"""
 
 from __future__ import annotations
 
@@ -179,7 +181,7 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
 
     See Also
     --------
-    plus_low_rank : What is added to a layer of another kind, or where dropout comes between x and A.
+    plus_low_rank : The update of a layer of another kind, or with dropout between x and A.
 
     Examples
     --------
@@ -201,7 +203,8 @@ def adapted_gradients(
 ) -> Pull:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
     merged, z = kept  # W + scale B A, or scale A x
-    # One product with x takes less than four narrow ones, unless W has many more entries than A and B.
+    # One product with x takes less than four narrow ones, unless W has many more entries than A and
+    # B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
     def pull(g: Array) -> tuple[Any, ...]:

@@ -22,18 +22,19 @@ def check_derivative(
     order: int = 1,
     rng: np.random.Generator | int = 0,
 ) -> float:
-    """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by ``backward``.
+    """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by
+    ``backward``.
 
-    The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per direction,
-    whatever the sizes.
+    The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per
+    direction, whatever the sizes.
 
     Parameters
     ----------
     f : callable
         Takes arrays, returns one array; written with NumPy functions.
     *args : array_like
-        Where to check, one argument at a time. Arrays of real numbers are checked in float64; everything else
-        (integers, strings, booleans) is passed on unchanged.
+        Where to check, one argument at a time. Arrays of real numbers are checked in float64;
+        everything else (integers, strings, booleans) is passed on unchanged.
     step : float
         Half-width of the central difference.
     tolerance : float
@@ -42,8 +43,8 @@ def check_derivative(
     directions : int
         Number of random (v, w) pairs for each argument.
     order : int
-        2 also checks that the gradients of ``<w, f>`` obey the law, for each pair of arguments; 3 checks the
-        gradients of these, and so on.
+        2 also checks that the gradients of ``<w, f>`` obey the law, for each pair of arguments; 3
+        checks the gradients of these, and so on.
     rng : Generator or int
         Randomness for v and w.
 
@@ -55,8 +56,9 @@ def check_derivative(
     Raises
     ------
     AssertionError
-        If an argument's derivative is wrong, in its values, shape or dtype; the message says which argument,
-        and by how much. Also if ``f`` computes something different with a Tensor than with arrays.
+        If an argument's derivative is wrong, in its values, shape or dtype; the message says which
+        argument, and by how much. Also if ``f`` computes something different with a Tensor than
+        with arrays.
     ValueError
         If a rule returns a gradient that does not fit the shape of its argument.
     TypeError
@@ -78,13 +80,17 @@ def check_derivative(
     worst = 0.0
     for i in np.repeat(real, directions).tolist():
         v = rng.standard_normal(np.shape(points[i]))
-        Jv = (value(f(*moved(points, i, step * v))) - value(f(*moved(points, i, -step * v)))) / (2 * step)
+        Jv = (value(f(*moved(points, i, step * v))) - value(f(*moved(points, i, -step * v)))) / (
+            2 * step
+        )
         w = rng.standard_normal(Jv.shape)
         x = Tensor(points[i])
         y = f(*points[:i], x, *points[i + 1 :])
         same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
         if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
-            raise AssertionError(f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}")
+            raise AssertionError(
+                f"f of a Tensor in argument {i} is not f of arrays: {value(y)}, {plain}"
+            )
         if isinstance(y, Tensor):
             y.backward(w)
         if x.grad is not None:
@@ -97,8 +103,9 @@ def check_derivative(
         error = (abs(got - expected) - noise) / scale
         if not error <= tolerance:
             raise AssertionError(
-                f"derivative of argument {i} is off by {error:.1e} (allowed {tolerance:.0e}): "
-                f"<w, J v> is {expected:.9g} by finite differences, <J^T w, v> is {got:.9g} by backward()"
+                f"derivative of argument {i} is off by {error:.1e} (allowed {tolerance:.0e}): <w, J"
+                f" v> is {expected:.9g} by finite differences, <J^T w, v> is {got:.9g} by"
+                " backward()"
             )
         worst = max(worst, error)
     if order > 1:
@@ -117,7 +124,9 @@ def check_derivative(
 
 def same_kind(what: str, a: Array, of_what: str, b: Array) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
-        raise AssertionError(f"{what} must be like {of_what}, {b.shape} {b.dtype}, got {a.shape} {a.dtype}")
+        raise AssertionError(
+            f"{what} must be like {of_what}, {b.shape} {b.dtype}, got {a.shape} {a.dtype}"
+        )
 
 
 def moved(points: list[Any], i: int, by: Array) -> list[Any]:

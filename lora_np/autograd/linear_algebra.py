@@ -24,7 +24,11 @@ derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 
 def solve_back(a: Any, g: Any, ndim: int) -> Any:
     """``a^-T g``; where b was a vector, and a perhaps a stack of matrices, g holds vectors."""
-    return np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0] if ndim == 1 else np.linalg.solve(mT(a), g)
+    return (
+        np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
+        if ndim == 1
+        else np.linalg.solve(mT(a), g)
+    )
 
 
 def outer_of(g: Any, y: Any, ndim: int) -> Any:
@@ -36,7 +40,9 @@ def outer_of(g: Any, y: Any, ndim: int) -> Any:
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     n = np.ndim(x) if axis is None else np.size(axis)
     if not ((ord is None and (axis is None or n <= 2)) or (ord, n) in ((2, 1), ("fro", 2))):
-        raise TypeError(f"np.linalg.norm has a derivative for the root of a sum of squares, not for {ord=}")
+        raise TypeError(
+            f"np.linalg.norm has a derivative for the root of a sum of squares, not for {ord=}"
+        )
     return euclidean_norm(x, axis=axis, keepdims=keepdims)
 
 

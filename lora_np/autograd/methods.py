@@ -1,6 +1,8 @@
-"""The interface that a ``Tensor`` shares with ndarray: attributes, operators, methods that forward to NumPy.
+"""The interface that a ``Tensor`` shares with ndarray: attributes, operators, methods that forward
+to NumPy.
 
-Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to do.
+Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to
+do.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from lora_np.checks import Array
 
-IN_PLACE = "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
+IN_PLACE = (
+    "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
+)
 
 
 def operation(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
@@ -71,7 +75,9 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.node is not None:
-            raise TypeError(f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)")
+            raise TypeError(
+                f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)"
+            )
         return type(self), (self.data,)
 
     def __iter__(self: Any) -> Iterator[Any]:

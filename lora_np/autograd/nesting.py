@@ -17,9 +17,9 @@ LEVELS = count(1)  # a grad inside another begins later, and so gets a larger nu
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """The gradient of ``f`` as a function, which has a gradient again.
 
-    Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of the table
-    compute on Tensors if an outer ``grad``, or a ``backward()``, follows: that is all that gradients of
-    gradients need.
+    Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of
+    the table compute on Tensors if an outer ``grad``, or a ``backward()``, follows: that is all
+    that gradients of gradients need.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
     Returns
     -------
     callable
-        Takes what ``f`` takes, and returns an array of the argument's shape; a tuple of them for a tuple.
-        Given a Tensor, it returns a Tensor.
+        Takes what ``f`` takes, and returns an array of the argument's shape; a tuple of them for a
+        tuple. Given a Tensor, it returns a Tensor.
 
     Raises
     ------
@@ -59,10 +59,14 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
         level = next(LEVELS)
         inside = list(args)
         for i in places:
-            inside[i] = tensor(args[i] if isinstance(args[i], Tensor) else Tensor(args[i]).data, level, None)
+            inside[i] = tensor(
+                args[i] if isinstance(args[i], Tensor) else Tensor(args[i]).data, level, None
+            )
         y = f(*inside, **kwargs)
         if np.size(y) != 1:
-            raise ValueError(f"grad needs a function that returns a scalar, got shape {np.shape(y)}")
+            raise ValueError(
+                f"grad needs a function that returns a scalar, got shape {np.shape(y)}"
+            )
         arrived: dict[Tensor, Any] = {}
         if isinstance(y, Tensor) and y.level == level:
             arrived = walk(y, np.array(1, y.dtype, ndmin=y.ndim))

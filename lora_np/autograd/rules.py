@@ -1,10 +1,13 @@
-"""The table: one row for each NumPy function, one vector-Jacobian product for each of its array arguments.
+"""The table: one row for each NumPy function, one vector-Jacobian product for each of its array
+arguments.
 
-A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the arguments,
-``g`` is the gradient of ``y``, and the inner function returns the gradient of one argument. It captures only
-the names it uses; what it does not mention is free to leave memory. Broadcasting is the engine's business.
+A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the
+arguments, ``g`` is the gradient of ``y``, and the inner function returns the gradient of one
+argument. It captures only the names it uses; what it does not mention is free to leave memory.
+Broadcasting is the engine's business.
 
-At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share equally.
+At kinks the choices are torch's: abs'(0) = 0, clip passes its bounds, ties in max and min share
+equally.
 """
 
 from __future__ import annotations
@@ -54,12 +57,18 @@ derivative(
     np.power,
     lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
     # 0 ** b does not move with b, unless b is negative
-    lambda y, a, b: lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), one(g), a)),
+    lambda y, a, b: (
+        lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), one(g), a))
+    ),
 )
 
 
-derivative(np.remainder, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.floor_divide(a, b))
-derivative(np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b)))
+derivative(
+    np.remainder, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.floor_divide(a, b)
+)
+derivative(
+    np.fmod, lambda y, a, b: lambda g: g, lambda y, a, b: lambda g: -g * np.trunc(np.divide(a, b))
+)
 derivative(np.logaddexp, *symmetric(lambda y, a, b: lambda g: g * np.exp(a - y)))
 derivative(np.logaddexp2, *symmetric(lambda y, a, b: lambda g: g * np.exp2(a - y)))
 derivative(np.hypot, *symmetric(lambda y, a, b: lambda g: g * a / without_zero(y)))  # 0 at the kink
@@ -70,7 +79,8 @@ derivative(
 )
 
 
-# A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of g.
+# A constant may be int8, which overflows, or float16, which rounds: rules compute in the dtype of
+# g.
 
 
 def without_zero(y: Any) -> Any:
@@ -118,18 +128,25 @@ derivative(np.rad2deg, lambda y, a: lambda g: g * (180 / math.pi))
 derivative(np.degrees, lambda y, a: lambda g: g * (180 / math.pi))
 derivative(np.absolute, lambda y, a: lambda g: g * np.sign(a))
 derivative(np.fabs, lambda y, a: lambda g: g * np.sign(a))
-derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)  # the engine restores dtypes
+# the engine restores dtypes
+derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)
 derivative(
     np.nan_to_num,
-    lambda y, x, copy=True, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
+    lambda y, x, copy=True, nan=0.0, posinf=None, neginf=None: (
+        lambda g: np.where(np.isfinite(x), g, 0)
+    ),
 )
 derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
 
 # Choices
 
-derivative(np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a))
-derivative(np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b))
+derivative(
+    np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a)
+)
+derivative(
+    np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b)
+)
 
 
 derivative(
@@ -142,7 +159,9 @@ derivative(
     np.clip,
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
     # Bounds that cross: the upper one wins.
-    lambda y, a, a_min=None, a_max=None: lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0),
+    lambda y, a, a_min=None, a_max=None: (
+        lambda g: np.where(np.less(a, a_min) & ~crossed(a_min, a_max), g, 0)
+    ),
     lambda y, a, a_min=None, a_max=None: (
         lambda g: np.where(np.greater(a, a_max) | crossed(a_min, a_max), g, 0)
     ),
@@ -150,7 +169,9 @@ derivative(
 
 
 def share(g: Array, winner: Any, loser: Any) -> Array:
-    """The part of ``g`` that goes to ``winner``: all where it is larger, half where they are equal."""
+    """The part of ``g`` that goes to ``winner``: all where it is larger, half where they are
+    equal.
+    """
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
@@ -184,10 +205,14 @@ def pull_right(a: Array, ndim: int) -> Pull:
     if ndim == 2 == a.ndim:
         return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
-        return (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
+        return (
+            (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
+        )
     aT = np.swapaxes(a, -1, -2)
     return (
-        (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0]) if ndim == 1 else (lambda g: np.matmul(aT, g))
+        (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0])
+        if ndim == 1
+        else (lambda g: np.matmul(aT, g))
     )
 
 
@@ -202,7 +227,11 @@ def dot(a: Any, b: Any) -> Any:
 
 @composition(np.inner)
 def inner(a: Any, b: Any) -> Any:
-    return np.multiply(a, b) if np.ndim(a) == 0 or np.ndim(b) == 0 else np.tensordot(a, b, axes=(-1, -1))
+    return (
+        np.multiply(a, b)
+        if np.ndim(a) == 0 or np.ndim(b) == 0
+        else np.tensordot(a, b, axes=(-1, -1))
+    )
 
 
 composition(np.vdot)(lambda a, b: np.matmul(np.ravel(a), np.ravel(b)))
@@ -219,7 +248,9 @@ def kron(a: Any, b: Any) -> Any:
     n = max(np.ndim(a), np.ndim(b))
     a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
     # Every axis of a before the same axis of b, and then the two of them are one.
-    products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(b, tuple(range(0, 2 * n, 2)))
+    products = np.expand_dims(a, tuple(range(1, 2 * n, 2))) * np.expand_dims(
+        b, tuple(range(0, 2 * n, 2))
+    )
     return np.reshape(products, np.multiply(np.shape(a), np.shape(b)).astype(int))
 
 
@@ -227,11 +258,15 @@ def kron(a: Any, b: Any) -> Any:
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     if isinstance(axes, int):
         axes = (range(-axes, 0), range(axes))
-    of_a, of_b = normalize_axis_tuple(axes[0], np.ndim(a)), normalize_axis_tuple(axes[1], np.ndim(b))
+    of_a, of_b = (
+        normalize_axis_tuple(axes[0], np.ndim(a)),
+        normalize_axis_tuple(axes[1], np.ndim(b)),
+    )
     a, b = np.moveaxis(a, of_a, range(-len(of_a), 0)), np.moveaxis(b, of_b, range(len(of_b)))
     left, right = np.shape(a)[: np.ndim(a) - len(of_a)], np.shape(b)[len(of_b) :]
     summed = np.shape(a)[len(left) :]
-    if summed != np.shape(b)[: len(of_b)]:  # a product of matrices sees only their numbers of entries
+    # a product of matrices sees only their numbers of entries
+    if summed != np.shape(b)[: len(of_b)]:
         raise ValueError(f"shape mismatch for sum: {summed} and {np.shape(b)[: len(of_b)]}")
     n = math.prod(summed)
     product = np.reshape(a, (math.prod(left), n)) @ np.reshape(b, (n, math.prod(right)))
@@ -246,50 +281,68 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 @composition(np.einsum)
 def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     if not isinstance(subscripts, str):
-        raise TypeError("np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'")
+        raise TypeError(
+            "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
+        )
     return einsum_of(operands, subscripts=explicit(subscripts, operands), optimize=optimize)
 
 
 def explicit(subscripts: str, operands: Sequence[Any]) -> str:
-    """Subscripts with a letter for every axis, and the output written out, as NumPy reports them."""
+    """Subscripts with a letter for every axis, and the output written out, as NumPy reports
+    them.
+    """
     shapes = [(1,) * np.ndim(a) for a in operands]
     report = np.einsum_path(subscripts, *map(np.ones, shapes), optimize=False)[1]
     return str(report).partition("contraction:")[2].partition("\n")[0].strip()
 
 
-def einsum_rule(y: Array, operands: Sequence[Any], *, subscripts: str, optimize: Any = False) -> Pull:
+def einsum_rule(
+    y: Array, operands: Sequence[Any], *, subscripts: str, optimize: Any = False
+) -> Pull:
     shapes = [np.shape(a) for a in operands]
     left, _, output = subscripts.partition("->")
     inputs = left.split(",")
-    # A path for the operands is none for the gradient, and the search for the best takes factorial time.
+    # A path for the operands is none for the gradient, and the search for the best takes factorial
+    # time.
     optimize = "greedy" if optimize else False
 
     def pull(g: Array, i: int) -> Array:
-        others = [(label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i]
+        others = [
+            (label, a) for j, (label, a) in enumerate(zip(inputs, operands, strict=True)) if j != i
+        ]
         read, free = "", [c for c in ALPHABET if c not in left]
         for letter, size in zip(inputs[i], shapes[i], strict=True):
             if letter in read:  # a repeated letter reads a diagonal: an identity writes there
                 others.append((letter + free[0], np.eye(size, dtype=g.dtype)))
                 letter = free.pop(0)
             elif not reaches(size, letter, [(output, g), *others]):
-                # Only this operand is so long here: every entry along the axis gets the same gradient.
+                # Only this operand is so long here: every entry along the axis gets the same
+                # gradient.
                 others.append((letter, np.ones(size, dtype=g.dtype)))
             read += letter
         labels = ",".join([output, *(label for label, _ in others)])
-        spread: Array = np.einsum(f"{labels}->{read}", g, *(a for _, a in others), optimize=optimize)
+        spread: Array = np.einsum(
+            f"{labels}->{read}", g, *(a for _, a in others), optimize=optimize
+        )
         return spread
 
     return pull
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Any]]) -> bool:
-    """Whether one of the arrays has the axis ``letter``, at a length that gives ``size`` entries along it."""
-    lengths = {n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter}
+    """Whether one of the arrays has the axis ``letter``, at a length that gives ``size`` entries
+    along it.
+    """
+    lengths = {
+        n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
+    }
     return size in lengths or (size == 1 and bool(lengths))
 
 
 einsum_of = primitive(
-    lambda operands, *, subscripts, optimize=False: np.einsum(subscripts, *operands, optimize=optimize),
+    lambda operands, *, subscripts, optimize=False: np.einsum(
+        subscripts, *operands, optimize=optimize
+    ),
     Each(einsum_rule),
 )
 
@@ -297,14 +350,17 @@ einsum_of = primitive(
 
 derivative(np.sum, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims))
 derivative(
-    np.mean, lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims, y.size / max(a.size, 1))
+    np.mean,
+    lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims, y.size / max(a.size, 1)),
 )
 derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 
 
 def spread_back(a: Any, axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the input."""
+    """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the
+    input.
+    """
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -325,13 +381,19 @@ def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
     return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
 
 
-def of_deviation(function: Callable[..., Any], size: Callable[..., Any], root: Callable[..., float]) -> None:
+def of_deviation(
+    function: Callable[..., Any], size: Callable[..., Any], root: Callable[..., float]
+) -> None:
     """np.var and np.std: the root of var would have no slope where nothing varies; a norm has 0."""
 
     @composition(function)
     def spread(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
         deviation = a - np.mean(a, axis=axis, keepdims=True)
-        n = np.size(a) if axis is None else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
+        n = (
+            np.size(a)
+            if axis is None
+            else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
+        )
         freedom = max(float(n - ddof), 0.0)
         return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
 
@@ -344,7 +406,9 @@ def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = Fal
     return pull
 
 
-euclidean_norm = primitive(lambda a, **along: np.sqrt(np.sum(np.square(a), **along)), euclidean_rule)
+euclidean_norm = primitive(
+    lambda a, **along: np.sqrt(np.sum(np.square(a), **along)), euclidean_rule
+)
 
 
 of_deviation(np.var, lambda a, **along: np.sum(np.square(a), **along), float)
@@ -353,12 +417,20 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
-    """Factor by factor: y / a would fail at zeros, and here the gradient is the product of the others."""
+    """Factor by factor: y / a would fail at zeros, and here the gradient is the product of the
+    others.
+    """
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
-    axes = range(np.ndim(a)) if axis is None or np.ndim(a) == 0 else normalize_axis_tuple(axis, np.ndim(a))
+    axes = (
+        range(np.ndim(a))
+        if axis is None or np.ndim(a) == 0
+        else normalize_axis_tuple(axis, np.ndim(a))
+    )
     n = math.prod(np.shape(a)[i] for i in axes)
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
-    return np.reshape(functools.reduce(operator.mul, rows), shape) if n else np.ones(shape, rows.dtype)
+    return (
+        np.reshape(functools.reduce(operator.mul, rows), shape) if n else np.ones(shape, rows.dtype)
+    )
 
 
 derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
@@ -389,14 +461,20 @@ def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
 # Shapes
 
 derivative(np.broadcast_to, lambda y, array, shape=None: lambda g: g)  # the engine sums back
-derivative(np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order))
+derivative(
+    np.reshape, lambda y, a, shape=None, newshape=None, order="C": reshape_back(np.shape(a), order)
+)
 derivative(np.transpose, lambda y, a, axes=None: lambda g: g.transpose(inverse(axes)))
 derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapaxes(g, axis1, axis2))
-derivative(np.moveaxis, lambda y, a, source, destination: lambda g: np.moveaxis(g, destination, source))
+derivative(
+    np.moveaxis, lambda y, a, source, destination: lambda g: np.moveaxis(g, destination, source)
+)
 derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
 derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
 derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
-derivative(np.concatenate, Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis)))
+derivative(
+    np.concatenate, Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis))
+)
 
 
 def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
@@ -431,7 +509,9 @@ def at_least(function: Any, *arys: Any) -> Any:
 for at_least_n in (np.atleast_1d, np.atleast_2d):
     composition(at_least_n)(functools.partial(at_least, at_least_n))
 
-composition(np.stack)(lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis))
+composition(np.stack)(
+    lambda arrays, axis=0: np.concatenate([np.expand_dims(a, axis) for a in arrays], axis)
+)
 composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup], axis=0))
 
 
@@ -449,15 +529,20 @@ def column_stack(tup: Sequence[Any]) -> Any:
 composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, values], axis=axis))
 
 
-# Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry went
+# Rearrangements: NumPy arranges the numbers of the entries, and its answer tells where each entry
+# went
 
 
 def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) -> Any:
     if any(map(holds_tensor, (*args, *kwargs.values()))):
-        raise TypeError(f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)")
+        raise TypeError(
+            f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)"
+        )
     # From 1 on, so that a zero is what the function has filled in.
     numbers = function(np.arange(1, np.size(a) + 1).reshape(np.shape(a)), *args, **kwargs)
-    return [picked(a, part) for part in numbers] if isinstance(numbers, list) else picked(a, numbers)
+    return (
+        [picked(a, part) for part in numbers] if isinstance(numbers, list) else picked(a, numbers)
+    )
 
 
 def picked(a: Any, numbers: Array) -> Any:
@@ -471,7 +556,9 @@ for rearrangement in (
     np.roll, np.rot90, np.fliplr, np.flipud, np.tile, np.repeat, np.diag, np.delete,
     np.take_along_axis, np.resize, np.diagonal, np.split, np.array_split,
 ):  # fmt: skip
-    composition(rearrangement)(functools.wraps(rearrangement)(functools.partial(gathered, rearrangement)))
+    composition(rearrangement)(
+        functools.wraps(rearrangement)(functools.partial(gathered, rearrangement))
+    )
 
 
 @composition(np.sort)
@@ -492,7 +579,9 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     padded = gathered(np.pad, array, pad_width, mode=mode)
     if mode != "constant":
         return padded
-    return padded + np.pad(np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values)
+    return padded + np.pad(
+        np.zeros(np.shape(array), array.dtype), pad_width, constant_values=constant_values
+    )
 
 
 # Selections
@@ -514,7 +603,9 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
 
 
 def add_rows(result: Array, rows: Array, g: Array) -> None:
-    """``np.add.at(result, rows, g)``, which is what an embedding needs, in a small part of its time."""
+    """``np.add.at(result, rows, g)``, which is what an embedding needs, in a small part of its
+    time.
+    """
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.diff(rows, prepend=-1))
@@ -537,7 +628,9 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]
 
 
-composition(np.trace)(lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1))
+composition(np.trace)(
+    lambda a, offset=0, axis1=0, axis2=1: np.sum(np.diagonal(a, offset, axis1, axis2), -1)
+)
 
 
 # No gradient: the result is a plain array
@@ -548,8 +641,10 @@ constant(
     np.isfinite, np.isnan, np.isinf, np.signbit, np.isclose, np.allclose, np.array_equal,
     np.sign, np.floor, np.ceil, np.round, np.rint, np.trunc, np.floor_divide,
     np.argmax, np.argmin, np.argsort, np.argwhere, np.nonzero, np.flatnonzero, np.searchsorted,
-    np.count_nonzero, np.shape, np.ndim, np.size, np.result_type, np.shares_memory, np.may_share_memory,
+    np.count_nonzero, np.shape, np.ndim, np.size, np.result_type, np.shares_memory,
+    np.may_share_memory,
     np.heaviside, np.fix, np.array_equiv, np.isposinf, np.isneginf, np.isin, np.lexsort,
     np.iscomplexobj, np.isrealobj, np.nanargmax, np.nanargmin,
-    np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array2string, np.array_repr, np.array_str,
+    np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.array2string, np.array_repr,
+    np.array_str,
 )  # fmt: skip

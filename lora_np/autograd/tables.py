@@ -1,7 +1,8 @@
-"""The table machinery: which function has which derivative, and how a NumPy call becomes a step of the graph.
+"""The table machinery: which function has which derivative, and how a NumPy call becomes a step of
+the graph.
 
-There are three tables. A function is differentiable (a row with a rule for each of its arguments), constant
-(its result carries no gradient), or a composition (written in terms of other functions).
+There are three tables. A function is differentiable (a row with a rule for each of its arguments),
+constant (its result carries no gradient), or a composition (written in terms of other functions).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Wanted: TypeAlias = tuple[bool, ...]  # which arguments' gradients are
 
 
 class Each(NamedTuple):
-    """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of item i.
+    """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of
+    item i.
 
     Parameters
     ----------
@@ -53,10 +55,16 @@ class Row:
         function: Callable[..., Any],
         rules: Sequence[Rule | Each | None],
         joint: Callable[..., Pull] | None = None,  # one rule for all arguments, instead of theirs
-        keeps: bool = False,  # the forward function returns (y, kept), and the rules see kept instead of y
+        # the forward function returns (y, kept), and the rules see kept instead of y
+        keeps: bool = False,
         composed: Callable[..., Any] | None = None,  # the same in NumPy functions, for `grad`
     ) -> None:
-        self.name, self.forward, self.keeps, self.composed = name_of(function), function, keeps, composed
+        self.name, self.forward, self.keeps, self.composed = (
+            name_of(function),
+            function,
+            keeps,
+            composed,
+        )
         rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
         self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
@@ -67,8 +75,10 @@ class Row:
 
 
 DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
-CONSTANTS: set[Callable[..., Any]] = set()  # functions with a derivative of zero, or with no real result
-COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}  # functions written in terms of others
+# functions with a derivative of zero, or with no real result
+CONSTANTS: set[Callable[..., Any]] = set()
+# functions written in terms of others
+COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
@@ -81,11 +91,11 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
     function : callable
         A NumPy function or ufunc. For a function of your own, use `primitive`.
     *rules : callable, Each or None
-        For each argument, ``rule(y, *arguments, **keywords)`` returns ``pull``, and ``pull(g)`` returns the
-        gradient of that argument when ``g`` is the gradient of the result ``y``. The engine sums over
-        broadcast axes and restores the dtype. ``pull`` should capture only what it needs: that is what stays
-        in memory. ``NOT_DIFFERENTIABLE`` makes a Tensor in that position an error; ``Each(rule)`` is for an
-        argument that is a sequence of arrays.
+        For each argument, ``rule(y, *arguments, **keywords)`` returns ``pull``, and ``pull(g)``
+        returns the gradient of that argument when ``g`` is the gradient of the result ``y``. The
+        engine sums over broadcast axes and restores the dtype. ``pull`` should capture only what it
+        needs: that is what stays in memory. ``NOT_DIFFERENTIABLE`` makes a Tensor in that position
+        an error; ``Each(rule)`` is for an argument that is a sequence of arrays.
 
     Examples
     --------
@@ -115,15 +125,17 @@ def primitive(
         As for `derivative`.
     joint : callable, optional
         One rule for all arguments, instead of ``rules``, which lets their gradients share work:
-        ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient of each
-        argument, or None where ``wanted``, a tuple of booleans, says that it is not wanted. Its positional
-        parameters after ``y`` are the array arguments; those after ``wanted`` are settings.
+        ``joint(y, *arguments, wanted)`` returns ``pull``, and ``pull(g)`` a tuple with the gradient
+        of each argument, or None where ``wanted``, a tuple of booleans, says that it is not wanted.
+        Its positional parameters after ``y`` are the array arguments; those after ``wanted`` are
+        settings.
     keeps : bool
-        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules get instead
-        of ``y``, which saves computing it twice.
+        Whether the forward pass returns ``(y, kept)``: the result, and something that the rules get
+        instead of ``y``, which saves computing it twice.
     composed : callable, optional
-        The same operation written in NumPy functions. It defines the operation, and runs instead of it inside
-        `grad`. An operation with ``joint`` or ``keeps`` needs one: their rules work only on arrays.
+        The same operation written in NumPy functions. It defines the operation, and runs instead of
+        it inside `grad`. An operation with ``joint`` or ``keeps`` needs one: their rules work only
+        on arrays.
 
     Returns
     -------
@@ -133,7 +145,8 @@ def primitive(
     Raises
     ------
     TypeError
-        If neither rules nor ``joint`` are given, or both; or ``joint`` or ``keeps`` without ``composed``.
+        If neither rules nor ``joint`` are given, or both; or ``joint`` or ``keeps`` without
+        ``composed``.
 
     Examples
     --------
@@ -159,7 +172,9 @@ def primitive(
     if (joint is None) is (not rules):
         raise TypeError("primitive needs either a rule for each array argument, or joint=")
     if (joint is not None or keeps) and composed is None:
-        raise TypeError("joint= and keeps= are for arrays alone: say by composed= what `grad` takes instead")
+        raise TypeError(
+            "joint= and keeps= are for arrays alone: say by composed= what `grad` takes instead"
+        )
 
     @functools.wraps(function)
     def operation(*args: Any, **kwargs: Any) -> Any:
@@ -196,8 +211,8 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     Parameters
     ----------
     function : callable
-        The NumPy function. The definition takes arguments of the same names; those that it lacks must have
-        NumPy's default.
+        The NumPy function. The definition takes arguments of the same names; those that it lacks
+        must have NumPy's default.
 
     Returns
     -------
@@ -243,9 +258,9 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
         return dispatch(function, args, kwargs)
     name = name_of(function)
     raise TypeError(
-        f"{name} has no derivative here. Use a function of lora_np.autograd.known(), stop the gradient with "
-        f"lora_np.value(x), or add a row with lora_np.autograd.derivative({name}, ...)"
-        f"{close_names(name, known())}"
+        f"{name} has no derivative here. Use a function of lora_np.autograd.known(), stop the"
+        f" gradient with lora_np.value(x), or add a row with lora_np.autograd.derivative({name},"
+        f" ...){close_names(name, known())}"
     )
 
 
@@ -262,8 +277,9 @@ def late_rules() -> bool:
 def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor.
 
-    Of Tensors of several levels (`grad` inside `grad`) only the highest are differentiated here. The others
-    are constants to them, and the function and its rules compute with them as they would with arrays.
+    Of Tensors of several levels (`grad` inside `grad`) only the highest are differentiated here.
+    The others are constants to them, and the function and its rules compute with them as they would
+    with arrays.
     """
     row = DERIVATIVES[function]
     forward, rules = row.forward, row.rules
@@ -303,7 +319,9 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     if not isinstance(y, Tensor):
         y = np.asarray(y)
         if y.dtype.kind != "f":
-            raise TypeError(f"{row.name}: a Tensor holds real numbers, and the result has dtype {y.dtype}")
+            raise TypeError(
+                f"{row.name}: a Tensor holds real numbers, and the result has dtype {y.dtype}"
+            )
     if not row.keeps:
         seen = y
     if row.joint is not None:
@@ -311,7 +329,8 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     else:
         pulls = []
         for rule in compress(rules, wanted):
-            pulls.append(rule(seen, *values, **kwargs))  # faster than a comprehension, which is a call
+            # faster than a comprehension, which is a call
+            pulls.append(rule(seen, *values, **kwargs))
         pull = one_by_one(pulls)
     return tensor(y, level, Node(row.name, y, targets, pull))
 
@@ -348,7 +367,9 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they are."""
+    """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they
+    are.
+    """
     if isinstance(a, Tensor):
         return value(a)
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
@@ -358,11 +379,16 @@ def constants(a: Any) -> Any:
 
 
 def arrange(
-    function: Callable[..., Any], covers: list[str], places: int, args: Sequence[Any], kwargs: dict[str, Any]
+    function: Callable[..., Any],
+    covers: list[str],
+    places: int,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Array arguments by position, settings by keyword, whichever way the caller wrote them.
 
-    A setting that equals NumPy's default is dropped; any other must be one that the rule ``covers``.
+    A setting that equals NumPy's default is dropped; any other must be one that the rule
+    ``covers``.
     """
     usual = parameters(function)
     names = list(usual)
@@ -375,7 +401,9 @@ def arrange(
         raise TypeError(IN_PLACE)
     for name, setting in settings.items():
         if name not in covers:
-            raise TypeError(f"{name_of(function)}: the derivative does not cover {name}={setting!r}")
+            raise TypeError(
+                f"{name_of(function)}: the derivative does not cover {name}={setting!r}"
+            )
         if function in DERIVATIVES and holds_tensor(setting):
             raise not_differentiable(function, name)
     return arrays, settings
@@ -387,15 +415,26 @@ def same(a: Any, b: Any) -> bool:
 
 @functools.cache
 def signature(rule: Callable[..., Any]) -> tuple[list[str], int | None]:
-    """Names of the arguments that a rule or a definition takes, and how many by position (None: any)."""
-    kinds = {p.name: p.kind for p in inspect.signature(rule).parameters.values() if p.name != "wanted"}
+    """Names of the arguments that a rule or a definition takes, and how many by position (None:
+    any).
+    """
+    kinds = {
+        p.name: p.kind for p in inspect.signature(rule).parameters.values() if p.name != "wanted"
+    }
     places = list(kinds.values()).count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return list(kinds), None if inspect.Parameter.VAR_POSITIONAL in kinds.values() else places
 
 
 REQUIRED = inspect.Parameter.empty
 # NumPy's "no value", and what a C function does not reveal.
-USUAL = {"out": None, "where": True, "dtype": None, "casting": "same_kind", "order": "K", "subok": True}
+USUAL = {
+    "out": None,
+    "where": True,
+    "dtype": None,
+    "casting": "same_kind",
+    "order": "K",
+    "subok": True,
+}
 
 
 @functools.cache
@@ -405,7 +444,9 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
         try:
             found = inspect.signature(function).parameters.values()
             told = {p.name: p.default for p in found}
-            return told | {n: USUAL[n] for n in ("where", "casting") if told.get(n, REQUIRED) is not REQUIRED}
+            return told | {
+                n: USUAL[n] for n in ("where", "casting") if told.get(n, REQUIRED) is not REQUIRED
+            }
         except ValueError:  # a function in C, in NumPy 2.0
             pass
     row, definition = DERIVATIVES.get(function), COMPOSITIONS.get(function)
@@ -423,7 +464,9 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
     name = list(parameters(function))[argument] if isinstance(argument, int) else argument
-    return TypeError(f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})")
+    return TypeError(
+        f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})"
+    )
 
 
 def known() -> list[str]:

@@ -1,4 +1,6 @@
-"""``lora-np ...``: each command parses its arguments, calls one function and prints what it returns."""
+"""``lora-np ...``: each command parses its arguments, calls one function and prints what it
+returns.
+"""
 
 from lora_np.cli.dispatch import app, main, run
 

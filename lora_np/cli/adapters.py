@@ -1,4 +1,6 @@
-"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter files."""
+"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter
+files.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,20 @@ _GOALS: dict[str, tuple[Any, str]] = {
 
 def _written(command: options.Command) -> options.Command:
     """Options of a command that writes an adapter module by module."""
-    for option in (options.as_json, options.force, options.jobs, options.portable, options.adapter_out):
+    for option in (
+        options.as_json,
+        options.force,
+        options.jobs,
+        options.portable,
+        options.adapter_out,
+    ):
         command = option(command)
     return command
 
 
-_data = click.option("--data", help="Text, chats or .npz: count errors of outputs on it, not of weights.")
+_data = click.option(
+    "--data", help="Text, chats or .npz: count errors of outputs on it, not of weights."
+)
 
 
 @click.command()
@@ -39,7 +49,9 @@ _data = click.option("--data", help="Text, chats or .npz: count errors of output
 @options.any_base
 @options.jobs
 @options.as_json
-def inspect(adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any) -> None:
+def inspect(
+    adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any
+) -> None:
     """Show what an adapter is, and each of its modules: norm, spectrum, unused rank, damage.
 
     Example: lora-np inspect my-adapter --base llama --html report.html
@@ -75,11 +87,15 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
 @click.argument("base", type=options.READ)
 @click.argument("tuned", type=options.READ)
 @_written
-@click.option("--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA.")
+@click.option(
+    "--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA."
+)
 @_data
 @options.any_base
 @options.each(_GOALS)
-def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
+def extract(
+    base: Path, tuned: Path, out: Path, data: str | None, as_json: bool, **asked: Any
+) -> None:
     """Write the difference between two checkpoints as a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
@@ -91,16 +107,29 @@ def extract(base: Path, tuned: Path, out: Path, data: str | None, as_json: bool,
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="ADAPTER[=WEIGHT]...")
 @_written
-@click.option("--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ...")
-@click.option("--rank", type=int, help="Cut the result to this rank; by default svd to the largest.")
-@click.option("--density", type=float, help="The share of entries that stays, where a method drops some.")
-@click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw.")
+@click.option(
+    "--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ..."
+)
+@click.option(
+    "--rank", type=int, help="Cut the result to this rank; by default svd to the largest."
+)
+@click.option(
+    "--density", type=float, help="The share of entries that stays, where a method drops some."
+)
+@click.option(
+    "--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw."
+)
 @click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean or refuse.")
 @options.any_base
 def combine(
-    sources: tuple[str, ...], out: Path, base: Path | None, data: tuple[str, ...], as_json: bool, **asked: Any
+    sources: tuple[str, ...],
+    out: Path,
+    base: Path | None,
+    data: tuple[str, ...],
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Write one adapter for several: by default the weighted sum of their updates.
 
@@ -108,8 +137,12 @@ def combine(
     """
     paths, weights = zip(*map(weighted, sources), strict=True)
     if data and len(data) != len(paths):
-        raise click.UsageError(f"--data is given once for each adapter, got {len(data)} for {len(paths)}")
-    asked["grams"] = [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+        raise click.UsageError(
+            f"--data is given once for each adapter, got {len(data)} for {len(paths)}"
+        )
+    asked["grams"] = (
+        [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+    )
     found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
     options.show_as(found.table, as_json)
 
@@ -150,11 +183,14 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @click.argument("first", type=options.READ)
 @click.argument("second", type=options.READ)
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
-@click.option("--base", type=options.READ, help="The base model, for tuners whose update depends on it.")
+@click.option(
+    "--base", type=options.READ, help="The base model, for tuners whose update depends on it."
+)
 @options.jobs
 @options.as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
-    """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they differ.
+    """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they
+    differ.
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
@@ -166,18 +202,23 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 @click.argument("adapter", type=options.READ)
 @options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
-@click.option("--base", type=options.READ, help="The base model, or its config.json, where names need it.")
-@click.option("--error", type=float, help="For lora: the accepted relative error where none is exact.")
+@click.option(
+    "--base", type=options.READ, help="The base model, or its config.json, where names need it."
+)
+@click.option(
+    "--error", type=float, help="For lora: the accepted relative error where none is exact."
+)
 @_data
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @options.force
 @options.as_json
 def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
-    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for images.
+    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for
+    images.
 
     ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang,
-    TensorRT-LLM and llama.cpp's converter read alike: one rank, one scale, no patterns. "lora" makes a LoRA
-    of what another tuner of PEFT wrote, such as LoHa or VeRA.
+    TensorRT-LLM and llama.cpp's converter read alike: one rank, one scale, no patterns. "lora"
+    makes a LoRA of what another tuner of PEFT wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
@@ -190,7 +231,9 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 @click.option(
     "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
 )
-@click.option("--base", type=options.READ, help="The base model, or its config.json, to compare names with.")
+@click.option(
+    "--base", type=options.READ, help="The base model, or its config.json, to compare names with."
+)
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
@@ -204,7 +247,9 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
 
 def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of NumPy's."""
+    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of
+    NumPy's.
+    """
     if data is None:
         return None
     if data.endswith(".npz"):

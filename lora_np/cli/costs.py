@@ -1,4 +1,6 @@
-"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which rank."""
+"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which
+rank.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,16 @@ if TYPE_CHECKING:
 # the fields of TrainingOptions, each an option of every command that estimates memory
 _TRAINING: dict[str, tuple[Any, str]] = {
     "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (str.lower, "How the rest of a quantised base is held (float32, as in PEFT)."),
+    "unquantised_dtype": (
+        str.lower,
+        "How the rest of a quantised base is held (float32, as in PEFT).",
+    ),
     "double_quantization": (bool, "Quantise the constants of nf4 as well."),
     "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
-    "optimizer": (str.lower, "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd."),
+    "optimizer": (
+        str.lower,
+        "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd.",
+    ),
     "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
     "batch_size": (int, "Sequences computed at a time."),
     "context": (int, "Tokens in a sequence (512)."),
@@ -40,8 +48,12 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 @options.saved
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
-@click.option("--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert.")
-@click.option("--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list.")
+@click.option(
+    "--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert."
+)
+@click.option(
+    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list."
+)
 @click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
 @options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
@@ -57,7 +69,9 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     """
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked) or (as_json and as_csv):
-        raise click.UsageError("give either a SOURCE and options, or --list; and one format at most")
+        raise click.UsageError(
+            "give either a SOURCE and options, or --list; and one format at most"
+        )
     tables = list(models.catalogue()) if catalogue else _counted(source, **asked)
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))
@@ -67,11 +81,18 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
 
 
 def _counted(
-    source: str, rank: Sequence[int] = (), config: str = "", by: str = "", memory: bool = False, **asked: Any
+    source: str,
+    rank: Sequence[int] = (),
+    config: str = "",
+    by: str = "",
+    memory: bool = False,
+    **asked: Any,
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
     if not (rank or config) and (by or memory or asked):
-        raise click.UsageError("options can only be given with a rank, as in --rank 8, or with --config")
+        raise click.UsageError(
+            "options can only be given with a rank, as in --rank 8, or with --config"
+        )
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     ranks = rank or ((None,) if config else ())
@@ -92,13 +113,19 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
     rows = [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts]
     title = f"{counts[0].spec.name}: {counts[0].base:,} parameters"
     formats = {"percent": "{:.4f}".format, "adapter": decimal_bytes}
-    return Table((*names, "adapter"), rows, title=title, notes=[*dict.fromkeys(notes)], formats=formats)
+    return Table(
+        (*names, "adapter"), rows, title=title, notes=[*dict.fromkeys(notes)], formats=formats
+    )
 
 
 @click.command()
 @click.argument("source", default="")
-@click.option("--from", "file", type=options.READ, help="Settings of TRL, Axolotl or LLaMA-Factory.")
-@click.option("--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.')
+@click.option(
+    "--from", "file", type=options.READ, help="Settings of TRL, Axolotl or LLaMA-Factory."
+)
+@click.option(
+    "--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.'
+)
 @options.ranks
 @options.targets
 @click.option("--method", "methods", type=_METHOD, multiple=True, help="May be repeated.")
@@ -107,21 +134,27 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @options.as_json
 @options.each(_TRAINING)
 def plan(source: str, file: Path | None, as_json: bool, **asked: Any) -> None:
-    """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none fits.
+    """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none
+    fits.
 
-    SOURCE is as for count, and may be a preset's name on the hub. With --from it may be left out; it and all
-    options take the place of what the file says.
+    SOURCE is as for count, and may be a preset's name on the hub. With --from it may be left out;
+    it and all options take the place of what the file says.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
-    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer paged_adamw_8bit
+    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer
+    paged_adamw_8bit
 
     Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
     if not (source or file):
         raise click.UsageError("give a SOURCE, or --from a file that names one")
     asked = options.given(asked)
-    found = accounting.plan_from(file, model=source, **asked) if file else accounting.plan(source, **asked)
+    found = (
+        accounting.plan_from(file, model=source, **asked)
+        if file
+        else accounting.plan(source, **asked)
+    )
     content = {**asdict(found), "fits": found.fits}
     options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 
@@ -154,12 +187,21 @@ BYTES, ASSUMED = 4, 1.0  # bytes of a token, and bits that it asks, where the mo
 @options.every_linear
 @click.option("--data", help="What is learnt by heart: a file as for finetune.")
 @click.option("--bits", type=float, help="Instead, how many bits it has.")
-@click.option("--floor", type=float, default=0.0, help="The loss that is aimed at, in nats a token (0).")
+@click.option(
+    "--floor", type=float, default=0.0, help="The loss that is aimed at, in nats a token (0)."
+)
 @options.as_json
 def capacity(
-    model: str, rank: int, targets: Any, data: str | None, bits: float | None, floor: float, as_json: bool
+    model: str,
+    rank: int,
+    targets: Any,
+    data: str | None,
+    bits: float | None,
+    floor: float,
+    as_json: bool,
 ) -> None:
-    """Show how many bits an adapter can hold, as a range, and the smallest rank that holds what DATA asks.
+    """Show how many bits an adapter can hold, as a range, and the smallest rank that holds what
+    DATA asks.
 
     Example: lora-np capacity austen --rank 8 --data genesis
     """
@@ -167,11 +209,15 @@ def capacity(
         raise click.UsageError("give --data or --bits, not both")
     if data is not None:
         try:
-            bits = language.bits_to_learn(language.load(model), language.read_data(data), floor=floor)
+            bits = language.bits_to_learn(
+                language.load(model), language.read_data(data), floor=floor
+            )
         except FileNotFoundError as error:
             tokens = len(language.read_text(data).encode()) / BYTES
             bits = ASSUMED * tokens
-            click.echo(f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True)
+            click.echo(
+                f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True
+            )
     found = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     said = {**vars(found), "count": found.count.trainable, "free": found.free}
     options.show_as(said, as_json, found.table)

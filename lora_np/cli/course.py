@@ -1,4 +1,6 @@
-"""``tour``, ``lab``, ``claims`` and ``exercises``: the main job, the lessons, what papers say, a class."""
+"""``tour``, ``lab``, ``claims`` and ``exercises``: the main job, the lessons, what papers say, a
+class.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _LIMITS: dict[str, tuple[Any, str]] = {
 
 
 @click.command()
-@click.option("--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The folder to write into.")
+@click.option(
+    "--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The folder to write into."
+)
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
 @click.option("--rng", type=int, default=0, help="Random seed.")
 @options.as_json
@@ -42,10 +46,13 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("folder", type=options.WRITTEN, default="lora-np-lessons")
-@click.option("--browser/--no-browser", default=True, help="Open a window, or only print the address.")
+@click.option(
+    "--browser/--no-browser", default=True, help="Open a window, or only print the address."
+)
 @click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
 def lab(folder: Path, browser: bool, port: int | None) -> None:
-    """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra: notebooks).
+    """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra:
+    notebooks).
 
     Example: lora-np lab --no-browser
     """
@@ -58,7 +65,8 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
 @click.argument("name", required=False)
 @options.as_json
 def claims(name: str | None, as_json: bool) -> None:
-    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about one.
+    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about
+    one.
 
     Example: lora-np claims rslora
     """
@@ -69,11 +77,14 @@ def claims(name: str | None, as_json: bool) -> None:
         return
     claim = known[choice("claim", name, known)]
     named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
-    intervals = [(meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named]
+    intervals = [
+        (meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named
+    ]
     said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
     notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
     options.show_as(
-        Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes), as_json
+        Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes),
+        as_json,
     )
 
 
@@ -121,7 +132,8 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
 @click.option("--exercise", "names", multiple=True, help="The name of a function; may be repeated.")
 @options.as_json
 def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all are right.
+    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all are
+    right.
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
@@ -141,19 +153,26 @@ def solution_command(name: str) -> None:
 
 @exercises.command("grade")
 @click.argument("submissions", type=options.READ)
-@click.option("-o", "--out", type=options.WRITTEN, default="grades.csv", help="Feedback goes next to it.")
+@click.option(
+    "-o", "--out", type=options.WRITTEN, default="grades.csv", help="Feedback goes next to it."
+)
 @lessons
 @click.option("--exercise", "only", multiple=True, help="The name of an exercise; may be repeated.")
 @click.option("--roster", type=options.READ, help="The class as CSV; names in its first column.")
-@click.option("--column", default="lora-np", help="The heading of the points in the gradebook (lora-np).")
-@click.option("--rng", type=int, help="Random seed of the questions; by default, a new one each time.")
+@click.option(
+    "--column", default="lora-np", help="The heading of the points in the gradebook (lora-np)."
+)
+@click.option(
+    "--rng", type=int, help="Random seed of the questions; by default, a new one each time."
+)
 @options.each(_LIMITS)
 @click.option("--jobs", type=options.JOBS, help="Submissions at a time.")
 @options.as_json
 def grade_command(
     submissions: Path, out: Path, lessons: tuple[int, ...], column: str, as_json: bool, **asked: Any
 ) -> None:
-    """Grade a folder of submissions, each in a separate process: points, and feedback for each student.
+    """Grade a folder of submissions, each in a separate process: points, and feedback for each
+    student.
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """

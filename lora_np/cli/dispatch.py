@@ -16,7 +16,17 @@ FILES = {
     "course": ("tour", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
-    "adapters": ("inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check"),
+    "adapters": (
+        "inspect",
+        "resize",
+        "extract",
+        "overlap",
+        "combine",
+        "merge",
+        "diff",
+        "convert",
+        "check",
+    ),
 }
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
 
@@ -64,8 +74,8 @@ def run(arguments: list[str]) -> int:
 
     Notes
     -----
-    Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that does not
-    fit), and 130 that Ctrl-C ended the command.
+    Status 0 means success, 1 bad input, 2 bad usage, 3 "no" (adapters that differ, a model that
+    does not fit), and 130 that Ctrl-C ended the command.
 
     Examples
     --------

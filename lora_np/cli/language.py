@@ -34,7 +34,10 @@ TRAINING = {
     "clip": (float, "The largest norm of the gradient (1)."),
     "dropout": (float, "Rate of dropout before A (0)."),
     "validate_every": (int, "Steps between validations; by default they take a tenth of the work."),
-    "patience": (int, "Stop after so many validations without a new lowest loss, and keep that model."),
+    "patience": (
+        int,
+        "Stop after so many validations without a new lowest loss, and keep that model.",
+    ),
 }
 SAMPLING = {
     "tokens": (int, "How many tokens to add (300)."),
@@ -49,14 +52,20 @@ SAMPLING = {
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option("-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp.")
+@click.option(
+    "-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp."
+)
 @click.option("--format", help="jsonl, csv or text; by default told by the first line.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(TRAINING)
-@click.option("--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none.")
+@click.option(
+    "--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none."
+)
 @click.option("--prompt", help="How the samples begin; by default as a held-out example.")
-@click.option("--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing."
+)
 @options.html
 @options.plot
 @click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
@@ -67,14 +76,16 @@ SAMPLING = {
 @options.as_json
 def finetune(
     model: str, data: str, out: Path | None, format: str | None, validation: str | None,
-    sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None, plot: Path | None,
+    sample_every: int | None, prompt: str | None, dry_run: bool, html: Path | None,
+    plot: Path | None,
     quantised: bool, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Train a LoRA on conversations, completions, instructions or text; a tenth is held out.
 
-    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. DATA is a file of JSON
-    lines with messages, prompt and completion, instruction and output, or text; CSV with such columns; any
-    text in UTF-8; - for standard input, or a shipped text. Ctrl-C ends it early and keeps the result so far.
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. DATA is a file
+    of JSON lines with messages, prompt and completion, instruction and output, or text; CSV with
+    such columns; any text in UTF-8; - for standard input, or a shipped text. Ctrl-C ends it early
+    and keeps the result so far.
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
@@ -139,7 +150,9 @@ def first_prompt(data: Any) -> Any:
     """How a held-out example begins: a text, or messages."""
     example = data.examples[min(10, len(data.examples)) - 1]
     if hasattr(example, "messages"):
-        last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
+        last = max(
+            i for i, message in enumerate(example.messages) if message["role"] == "assistant"
+        )
         return example.messages[:last]
     return example.prompt or "And "
 
@@ -153,13 +166,18 @@ def continuation(model: Any, begin: Any, rng: int) -> str:
 def refuse_failure(result: Any) -> None:
     """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
     rate = result.settings["lr"]
-    moved = f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a token"
+    moved = (
+        f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a"
+        " token"
+    )
     if result.diverged and not result.interrupted:
         raise FloatingPointError(
             f"{moved}; nothing was written: try a learning rate below {rate:g}, or fewer steps"
         )
     if result.after == result.before and not result.interrupted:
-        raise ValueError(f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps")
+        raise ValueError(
+            f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps"
+        )
     if result.after > result.before:
         tell("The loss fell on what was trained on only: try fewer steps or a longer text")
 
@@ -169,14 +187,17 @@ def refuse_failure(result: Any) -> None:
 @click.option("--adapter", help="An adapter, in any format that convert reads, or a shipped one.")
 @options.any_base
 @click.option("--prompt", help="How the text begins; in a chat, what is asked.")
-@click.option("--chat", is_flag=True, help="Converse, in the model's own template, until the input ends.")
+@click.option(
+    "--chat", is_flag=True, help="Converse, in the model's own template, until the input ends."
+)
 @click.option("--system", help="What a chat begins with: the system's message.")
 @options.each(SAMPLING)
 @click.option("--stop", multiple=True, help="A text before which it ends; may be repeated.")
 @quantised
 @seed
 def generate(
-    model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool, system: str | None,
+    model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool,
+    system: str | None,
     quantised: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Continue a prompt with a language model, adapted or not, or converse with an instructed one.

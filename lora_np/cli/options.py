@@ -35,7 +35,9 @@ def output_path(text: str) -> Path:
     return Path(text)
 
 
-def whole_numbers(context: click.Context, option: click.Parameter, texts: Iterable[str]) -> tuple[int, ...]:
+def whole_numbers(
+    context: click.Context, option: click.Parameter, texts: Iterable[str]
+) -> tuple[int, ...]:
     """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
     text = ",".join(texts)
     try:
@@ -45,7 +47,9 @@ def whole_numbers(context: click.Context, option: click.Parameter, texts: Iterab
 
 
 def new_file(endings: tuple[str, ...], text: str) -> Path:
-    """A file to write, refused before any work is done if that could not be, or would cost another kind."""
+    """A file to write, refused before any work is done if that could not be, or would cost another
+    kind.
+    """
     path = Path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
@@ -63,7 +67,9 @@ def byte_count(text: str) -> int:
 
 
 def parse_targets(text: str) -> str | list[str]:
-    """Targets: ``all-linear``, names with commas, or a regular expression, which has other characters too."""
+    """Targets: ``all-linear``, names with commas, or a regular expression, which has other
+    characters too.
+    """
     if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
         return text
     return parse_names(text)
@@ -85,23 +91,42 @@ PAGE = Parsed(partial(new_file, (".html", ".htm")), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
-adapter_out = click.option("-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file.")
-portable = click.option("--portable", is_flag=True, help="One rank, scale 1: all programs read it alike.")
-force = click.option("--force", is_flag=True, help="Replace what is there, once the new one is complete.")
-any_base = click.option("--any-base", is_flag=True, help="Continue with a base that differs or is unknown.")
-ranks = click.option("--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16.")
-_TARGETS: dict[str, Any] = {"type": Parsed(parse_targets), "help": "q_proj,v_proj, all-linear, or a pattern."}
+adapter_out = click.option(
+    "-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file."
+)
+portable = click.option(
+    "--portable", is_flag=True, help="One rank, scale 1: all programs read it alike."
+)
+force = click.option(
+    "--force", is_flag=True, help="Replace what is there, once the new one is complete."
+)
+any_base = click.option(
+    "--any-base", is_flag=True, help="Continue with a base that differs or is unknown."
+)
+ranks = click.option(
+    "--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16."
+)
+_TARGETS: dict[str, Any] = {
+    "type": Parsed(parse_targets),
+    "help": "q_proj,v_proj, all-linear, or a pattern.",
+}
 targets = click.option("--targets", **_TARGETS)
 every_linear = click.option("--targets", default="all-linear", **_TARGETS)
-saved = click.option("--modules-to-save", type=Parsed(parse_names), help="Modules to train in full: a,b.")
+saved = click.option(
+    "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full: a,b."
+)
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Pieces of work at a time.")
-plot = click.option("--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ...")
+plot = click.option(
+    "--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ..."
+)
 html = click.option("--html", type=PAGE, help="Write a page with the figure and the tables.")
 
 
 def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
-    """Decorate a command with an option for each name; it gets them as keywords, None if not given."""
+    """Decorate a command with an option for each name; it gets them as keywords, None if not
+    given.
+    """
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed([*kinds.items()]):

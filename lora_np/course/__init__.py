@@ -3,7 +3,12 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.course.guided_tour import Tour as Tour, Update as Update, Voice as Voice, tour as tour
+    from lora_np.course.guided_tour import (
+        Tour as Tour,
+        Update as Update,
+        Voice as Voice,
+        tour as tour,
+    )
     from lora_np.course.notebooks import (
         adaptation_runs as adaptation_runs,
         claims as claims,

@@ -1,7 +1,8 @@
 """The main job, end to end: adapt a real model, compare it with the optimum, measure the savings.
 
-A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is a
-100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with LoRA.
+A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is
+a 100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with
+LoRA.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 D, K = 100, 120  # 10 x 10 pixels from 10 x 12
 RANKS = (20, 8)
-RIDGE = 0.01  # times the mean input variance: centred patches have a covariance that is not invertible
+# times the mean input variance: centred patches have a covariance that is not invertible
+RIDGE = 0.01
 TITLE = "<title>lora-np tour: "  # of the report, by which it is recognised later
 GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
@@ -98,7 +100,9 @@ class Voice:
         alone = f"{BASE} alone ({self.base_loss:.2f} nats a character of the end of Genesis)"
         adapted = f"with {ADAPTER}, {self.numbers:,} numbers ({self.adapted_loss:.2f})"
         texts = {alone: self.base, adapted: self.adapted}
-        return "\n".join(f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items())
+        return "\n".join(
+            f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,16 @@ class Tour:
     updates : tuple of Update
         The full one, and one for each rank.
     step_times : dict of str to (float, float)
-        By the size of a weight: seconds of one training step (256 rows, float32, Adam) with the full update,
-        and with a LoRA of rank 8.
+        By the size of a weight: seconds of one training step (256 rows, float32, Adam) with the
+        full update, and with a LoRA of rank 8.
     voice : Voice
         What a language model writes before and after.
     rank_for_gain : int
-        The smallest whose best update brings 97 % of the gain of the best full one, on held-out data.
+        The smallest whose best update brings 97 % of the gain of the best full one, on held-out
+        data.
     rank_for_norm : int
-        The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np errors`` does.
+        The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np
+        errors`` does.
     figure : str
         Path of the figure.
     report : str
@@ -151,22 +157,30 @@ class Tour:
             [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
-                "The best possible has a closed form (reduced-rank regression) for the data it is computed "
-                "from: on held-out patches a trained model may end a little below it.",
+                (
+                    "The best possible has a closed form (reduced-rank regression) for the data it"
+                    " is computed from: on held-out patches a trained model may end a little"
+                    " below it."
+                ),
                 f"Which rank is enough? {self.enough}",
             ],
-            formats={"error": decimals, "best possible": decimals, "share of its gain": "{:.1%}".format},
+            formats={
+                "error": decimals,
+                "best possible": decimals,
+                "share of its gain": "{:.1%}".format,
+            },
         )
 
     @property
     def enough(self) -> str:
         """The rank that is enough by held-out data and by the norm, and why they differ."""
         return (
-            f"On held-out patches rank {self.rank_for_gain}: its best update has {GOAL:.0%} or more of the "
-            f"gain of the best full one. By the weights rank {self.rank_for_norm}: it keeps {ENOUGH:.0%} of "
-            "the squared norm of that update, which is how lora-np errors, inspect and resize answer. The "
-            "norm counts all directions of the weight alike, the error only as far as the inputs take them, "
-            "and pixels next to each other are so alike that they hardly take most."
+            f"On held-out patches rank {self.rank_for_gain}: its best update has {GOAL:.0%} or more"
+            f" of the gain of the best full one. By the weights rank {self.rank_for_norm}: it keeps"
+            f" {ENOUGH:.0%} of the squared norm of that update, which is how lora-np errors,"
+            " inspect and resize answer. The norm counts all directions of the weight alike, the"
+            " error only as far as the inputs take them, and pixels next to each other are so"
+            " alike that they hardly take most."
         )
 
     @property
@@ -180,7 +194,9 @@ class Tour:
         for title, (size, (full, lora)) in zip(titles, self.step_times.items(), strict=True):
             what = f"microseconds of a step at {size}"
             found.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
-        found.append(["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)])
+        found.append(
+            ["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)]
+        )
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
@@ -193,14 +209,14 @@ class Tour:
 def tour(
     out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
 ) -> Tour:
-    """Adapt a model of photographs to terrain, in full and with LoRA; sample a language model; write a
-    report.
+    """Adapt a model of photographs to terrain, in full and with LoRA; sample a language model;
+    write a report.
 
     Parameters
     ----------
     out : path
-        Folder for the figures, the adapter, the full update and ``report.html``; created if it does not
-        exist.
+        Folder for the figures, the adapter, the full update and ``report.html``; created if it does
+        not exist.
     quick : bool
         A quarter of the data and of the steps, for a first look.
     rng : int
@@ -216,8 +232,8 @@ def tour(
     Raises
     ------
     OSError
-        If ``out`` cannot be written, or holds files of the same names that no tour has made. An earlier tour
-        is replaced.
+        If ``out`` cannot be written, or holds files of the same names that no tour has made. An
+        earlier tour is replaced.
     """
     whole_number("rng", rng, minimum=0)
     folder = target_path(out)
@@ -247,7 +263,9 @@ def check_folder(folder: Path) -> None:
         return
     for name in (report.name, FULL_UPDATE, *(f"adapter-r{rank}" for rank in RANKS), FIGURE):
         if (folder / name).exists():
-            raise FileExistsError(f"{folder / name} already exists, and not from a tour: name another folder")
+            raise FileExistsError(
+                f"{folder / name} already exists, and not from a tour: name another folder"
+            )
 
 
 class Task:
@@ -273,14 +291,25 @@ def ridge_for(x: Array) -> float:
 
 
 def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
-    """Adam on a cosine schedule, batches of 256: the same for the full update and for every rank."""
+    """Adam on a cosine schedule, batches of 256: the same for the full update and for every
+    rank.
+    """
     model: Any = Linear(Tensor(value(task.base.W)))
     if rank is not None:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
     x, y = task.x.astype(np.float32), task.y.astype(np.float32)
     optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
     name = progress and ("full update" if rank is None else f"LoRA, r = {rank}")
-    run = fit(model, x, y, optimizer=optimizer, steps=task.steps, batch_size=256, rng=task.rng, progress=name)
+    run = fit(
+        model,
+        x,
+        y,
+        optimizer=optimizer,
+        steps=task.steps,
+        batch_size=256,
+        rng=task.rng,
+        progress=name,
+    )
     return uninterrupted(run)
 
 
@@ -339,7 +368,9 @@ def speak() -> Voice:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """What each rank costs in numbers, and how much of the best full update's gain it leaves out."""
+    """What each rank costs in numbers, and how much of the best full update's gain it leaves
+    out.
+    """
     from matplotlib.figure import Figure
 
     full, *trained = updates
@@ -356,17 +387,29 @@ def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
         (D + K, missing[1], one, plots.INK, (10, 5)),
         (40 * (D + K), missing[40], "best update\nof each rank", plots.INK, (8, 16)),
         (full.numbers, 0.06, measured(full), plots.FULL, (-6, 0)),
-        *((each.numbers, missing[each.rank], measured(each), plots.LORA, (8, 18)) for each in trained),
+        *(
+            (each.numbers, missing[each.rank], measured(each), plots.LORA, (8, 18))
+            for each in trained
+        ),
     ):
         ha = "left" if xytext[0] > 0 else "right"
         plots.label_line(ax, x, y, text, color, xytext=xytext, ha=ha, fontsize=9.5)
     for each in trained:
-        ax.plot(each.numbers, missing[each.rank], "o", color=plots.LORA, markersize=10, markeredgecolor="w")
+        ax.plot(
+            each.numbers,
+            missing[each.rank],
+            "o",
+            color=plots.LORA,
+            markersize=10,
+            markeredgecolor="w",
+        )
     ax.set_xticks([0, *(each.numbers for each in updates)])
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     ax.minorticks_off()
-    ax.set(xlim=(0, 12_300), ylim=(1e-5, 2.5), xlabel="trained numbers", ylabel="gain still missing")
+    ax.set(
+        xlim=(0, 12_300), ylim=(1e-5, 2.5), xlabel="trained numbers", ylabel="gain still missing"
+    )
     few, left = trained[-1].numbers, 100 * missing[RANKS[-1]]
     title = f"{few:,} of {full.numbers:,} numbers: all but {left:.1f} % of the gain"
     ax.set_title(title, loc="left", fontsize=11, pad=10)

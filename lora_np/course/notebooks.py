@@ -1,4 +1,6 @@
-"""What comes with the package: lessons, which JupyterLab opens, and runs that would take too long in one."""
+"""What comes with the package: lessons, which JupyterLab opens, and runs that would take too long
+in one.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +47,17 @@ def carried(folder: str, names: str) -> list[Path]:
 
 
 def adaptation_runs() -> list[dict[str, Any]]:
-    """The shipped model after learning Genesis: many ranks, targets, learning rates and random seeds.
+    """The shipped model after learning Genesis: many ranks, targets, learning rates and random
+    seeds.
 
     Returns
     -------
     list of dict
         One for each run. Its settings: ``targets``, ``rank`` (None where every weight was trained),
-        ``alpha``, ``lr``, ``seed``. Its results: how many ``numbers`` were trained; the loss in nats a
-        character on ``validation``, which chose the learning rate, on ``test``, and on held-out ``austen``;
-        of the first ten directions of each map, how many are ``intruders``; the rank that has 90 % of an
-        update's energy (``rank_90``); ``seconds`` of training.
+        ``alpha``, ``lr``, ``seed``. Its results: how many ``numbers`` were trained; the loss in
+        nats a character on ``validation``, which chose the learning rate, on ``test``, and on
+        held-out ``austen``; of the first ten directions of each map, how many are ``intruders``;
+        the rank that has 90 % of an update's energy (``rank_90``); ``seconds`` of training.
 
     See Also
     --------
@@ -80,9 +83,10 @@ def claims() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        In words: ``title``, ``paper``, ``against`` (what would contradict it), ``rule``, ``limits``,
-        ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to ``high``, the
-        interval of the mean; ``ways``, each with the runs at every rate that was tried.
+        In words: ``title``, ``paper``, ``against`` (what would contradict it), ``rule``,
+        ``limits``, ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and
+        ``low`` to ``high``, the interval of the mean; ``ways``, each with the runs at every rate
+        that was tried.
 
     Raises
     ------
@@ -134,7 +138,9 @@ def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
     return write_new({target / lesson.name: lesson.read_text("utf-8") for lesson in lessons()})
 
 
-def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None) -> None:
+def open_lab(
+    folder: str | os.PathLike[str], *, browser: bool = True, port: int | None = None
+) -> None:
     """Serve ``folder`` with JupyterLab until it is stopped, its first lesson open.
 
     Parameters
@@ -151,7 +157,9 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     ModuleNotFoundError
         If JupyterLab is not installed: it comes with the extra ``notebooks``.
     """
-    LabApp = needed("jupyterlab.labapp", extra="notebooks", why="JupyterLab is not installed here").LabApp
+    LabApp = needed(
+        "jupyterlab.labapp", extra="notebooks", why="JupyterLab is not installed here"
+    ).LabApp
     first = sorted(Path(folder).glob("*.ipynb"))[:1]
     options = [f"--ServerApp.root_dir={Path(folder).resolve()}"]
     options += [f"--LabApp.default_url=/lab/tree/{lesson.name}" for lesson in first]
@@ -160,6 +168,7 @@ def open_lab(folder: str | os.PathLike[str], *, browser: bool = True, port: int 
     if port is not None:
         options += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # In a container one is root. The server listens on this machine only, and requires its token.
+        # In a container one is root. The server listens on this machine only, and requires its
+        # token.
         options.append("--allow-root")
     LabApp.launch_instance(options)

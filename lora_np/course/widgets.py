@@ -1,4 +1,6 @@
-"""Notebooks that move: sliders for rank, alpha and learning rate, and a figure that grows with a run."""
+"""Notebooks that move: sliders for rank, alpha and learning rate, and a figure that grows with a
+run.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,19 @@ WIDE = 3  # times as wide as high: such pictures are shown one under the other
 
 
 def sliders(
-    show: Callable[..., tuple[Any, str]], *, limits: tuple[float, float] = (0.0, 1.0), **stops: Sequence[Any]
+    show: Callable[..., tuple[Any, str]],
+    *,
+    limits: tuple[float, float] = (0.0, 1.0),
+    **stops: Sequence[Any],
 ) -> Any:
-    """What ``show`` draws at the values that the reader sets, with its caption: a slider for each value.
+    """What ``show`` draws at the values that the reader sets, with its caption: a slider for each
+    value.
 
     Parameters
     ----------
     show : callable
-        ``show(name=value, ...)`` gives a picture and its caption: a matrix, which is shown in grey, or a
-        matplotlib Figure. It is called once for each combination that the reader comes to.
+        ``show(name=value, ...)`` gives a picture and its caption: a matrix, which is shown in grey,
+        or a matplotlib Figure. It is called once for each combination that the reader comes to.
     limits : (float, float)
         The entries of a matrix that are black and white.
     **stops : sequence
@@ -41,8 +47,8 @@ def sliders(
     Returns
     -------
     ipywidgets.VBox or matplotlib.figure.Figure
-        Without ipywidgets, up to four of the matrices, or the Figure in the middle. A notebook shows either
-        when it is the last value of a cell.
+        Without ipywidgets, up to four of the matrices, or the Figure in the middle. A notebook
+        shows either when it is the last value of a cell.
 
     Raises
     ------
@@ -94,7 +100,8 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
         from PIL import Image
 
         levels = np.interp(picture, limits, (0, 255)).round().astype(np.uint8)
-        Image.fromarray(levels).save(stream, "png")  # one byte a pixel, where matplotlib would take four
+        # one byte a pixel, where matplotlib would take four
+        Image.fromarray(levels).save(stream, "png")
         width = "40em" if picture.shape[1] > WIDE * len(picture) else "24em"
     else:
         picture.savefig(stream, format="png", dpi=110)
@@ -106,7 +113,9 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
     )
 
 
-def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tuple[Any, ...]) -> Any:
+def _static(
+    shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tuple[Any, ...]
+) -> Any:
     from matplotlib.figure import Figure
 
     from lora_np.plots import gallery
@@ -114,7 +123,9 @@ def _static(shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tup
     picture, _ = shown(*middle)
     if not isinstance(picture, np.ndarray):
         return picture
-    places = dict.fromkeys(np.linspace(0, len(stops) - 1, min(STATIC, len(stops))).round().astype(int))
+    places = dict.fromkeys(
+        np.linspace(0, len(stops) - 1, min(STATIC, len(stops))).round().astype(int)
+    )
     images = {caption: image for image, caption in (shown(*stops[place]) for place in places)}
     # Not a pyplot figure: a notebook would show that one twice, as a value and as an open figure.
     return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
@@ -131,8 +142,8 @@ def live(figure: Figure, *, every: float = 0.5) -> Iterator[Callable[[Line2D, fl
     figure : matplotlib.figure.Figure
         The figure to show. At the end it is drawn once more, and stays.
     every : float
-        The least time between two pictures, in seconds; longer if drawing takes more than a fifth of the
-        time.
+        The least time between two pictures, in seconds; longer if drawing takes more than a fifth
+        of the time.
 
     Yields
     ------

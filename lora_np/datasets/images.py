@@ -63,8 +63,9 @@ def digits() -> tuple[Array, Array]:
 
     References
     ----------
-    E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository,
-    1998, https://doi.org/10.24432/C50P49 (CC BY 4.0); see ``LICENSE.md`` next to the data.
+    E. Alpaydin, C. Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning
+    Repository, 1998, https://doi.org/10.24432/C50P49 (CC BY 4.0); see ``LICENSE.md`` next to the
+    data.
 
     Examples
     --------
@@ -76,10 +77,11 @@ def digits() -> tuple[Array, Array]:
 
 
 def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
-    """Random pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 that follow on their right.
+    """Random pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 that follow on their
+    right.
 
-    The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean of its
-    context, so that a model has to learn shapes, not brightness.
+    The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean
+    of its context, so that a model has to learn shapes, not brightness.
 
     Parameters
     ----------
@@ -111,7 +113,9 @@ def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Ar
     n, rng = whole_number("n", n), generator(rng)
     image = np.asarray(image, dtype=np.float64)
     if image.ndim != 2 or image.shape[0] < HEIGHT or image.shape[1] < WIDTH:
-        raise ValueError(f"image must have at least {HEIGHT} x {WIDTH} pixels, got shape {image.shape}")
+        raise ValueError(
+            f"image must have at least {HEIGHT} x {WIDTH} pixels, got shape {image.shape}"
+        )
     finite("image", image)
     image = standardised(image)
     row = rng.integers(0, image.shape[0] - HEIGHT + 1, n)

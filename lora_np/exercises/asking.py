@@ -17,7 +17,8 @@ from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import Asked, Mistake, call, replies_alike, result, values_alike
 from lora_np.exercises.values import Source, WireError, decode, encode
 
-Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]  # arguments, rules: see `call`
+# arguments, rules: see `call`
+Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]
 Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
 QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
@@ -50,8 +51,8 @@ class Law:
     points : int
         What an answer earns that satisfies it.
     check : callable
-        ``check(draw, answer)`` draws an input, passes it to the answer and raises ``LawBroken`` if the law
-        fails.
+        ``check(draw, answer)`` draws an input, passes it to the answer and raises ``LawBroken`` if
+        the law fails.
     """
 
     slug: str
@@ -85,7 +86,8 @@ class Exercise:
     solution : str
         Markdown: why, and the code; empty in a course that leaves it out.
     forbids : tuple of str
-        Families of functions, or single ones, that must not run: see ``lora_np.exercises.forbidden``.
+        Families of functions, or single ones, that must not run: see
+        ``lora_np.exercises.forbidden``.
     cases : int
         On how many inputs each law is tried.
     needs : tuple of str
@@ -258,20 +260,26 @@ class Outcome:
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
-        texts = [text for verdict in self.broken for text in (verdict.message, verdict.call) if text]
+        texts = [
+            text for verdict in self.broken for text in (verdict.message, verdict.call) if text
+        ]
         return "\n".join([head, *("  " + text.replace("\n", "\n  ") for text in texts)])
 
 
 @dataclass
 class Answer:
-    """A student's function as a law sees it: it takes arrays, and gives plain values or breaks the law."""
+    """A student's function as a law sees it: it takes arrays, and gives plain values or breaks the
+    law.
+    """
 
     exercise: Exercise
     caller: Caller
     last: Asked = ((), {})  # the last call, and the reply
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
-        """The function's value, in ``within`` so many bytes and in so many ``steps`` of the interpreter."""
+        """The function's value, in ``within`` so many bytes and in so many ``steps`` of the
+        interpreter.
+        """
         rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
         self.last = arguments, {}
         reply = self.caller(arguments, rules)
@@ -281,8 +289,12 @@ class Answer:
             why = "" if kind == "NotImplementedError" else str(reply["error"])
             raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:
-            advice = "; lora_np.value(x) is the array of a Tensor" * ("Tensor" in str(reply["unusable"]))
-            raise LawBroken("An answer is made of arrays and numbers", f"{reply['unusable']}{advice}")
+            advice = "; lora_np.value(x) is the array of a Tensor" * (
+                "Tensor" in str(reply["unusable"])
+            )
+            raise LawBroken(
+                "An answer is made of arrays and numbers", f"{reply['unusable']}{advice}"
+            )
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
         pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
@@ -293,7 +305,9 @@ class Answer:
         return reply["value"]
 
 
-def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True) -> Outcome:
+def judge(
+    exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True
+) -> Outcome:
     """Try each law on inputs from its space, small ones first, and shrink one that breaks it.
 
     Parameters
@@ -305,7 +319,8 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     questions : sequence of int
         Seeds of the inputs.
     smallest : bool
-        Whether to look for the smallest input that breaks a law, and for a known mistake that does so.
+        Whether to look for the smallest input that breaks a law, and for a known mistake that does
+        so.
 
     Returns
     -------
@@ -322,7 +337,9 @@ def judge(exercise: Exercise, caller: Caller, questions: Sequence[int], *, small
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found = [first_broken(law, answer, [*questions, place]) for place, law in enumerate(exercise.laws)]
+    found = [
+        first_broken(law, answer, [*questions, place]) for place, law in enumerate(exercise.laws)
+    ]
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
@@ -361,7 +378,9 @@ def example_broken(answer: Answer) -> str:
             want = eval(one.want.replace("<BLANKLINE>", ""), shown)
             got = eval(one.source, names)
             if not values_alike(got, want, EXAMPLE):
-                return f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
+                return (
+                    f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
+                )
     except Exception as error:
         return f"{GIVEN}: {error}"
     return ""
@@ -370,7 +389,9 @@ def example_broken(answer: Answer) -> str:
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
     """Whatever breaks the law first; nothing if it holds on all inputs."""
     cases = range(answer.exercise.cases)
-    draws = (Draw(np.random.default_rng([*seed, case]), case / max(1, len(cases) - 1)) for case in cases)
+    draws = (
+        Draw(np.random.default_rng([*seed, case]), case / max(1, len(cases) - 1)) for case in cases
+    )
     return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
 
 
@@ -391,7 +412,8 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
     message, mistake = str(LawBroken(name or law.name, broken.why.detail)), None
     if smallest and name not in LAWS.values():
         asked = [broken.asked, first.asked]
-        for seed in (1, 2):  # large inputs tell mistakes from each other that are the same on small ones
+        # large inputs tell mistakes from each other that are the same on small ones
+        for seed in (1, 2):
             breaks(law, Draw(np.random.default_rng(seed)), answer)
             asked.append(answer.last)
         mistake = known(answer.exercise, asked)
@@ -402,7 +424,9 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
 
 
 def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
-    """The first mistake that answers all calls alike; none if the solution does so with the first of them."""
+    """The first mistake that answers all calls alike; none if the solution does so with the first
+    of them.
+    """
 
     def gives(code: str, one: Asked) -> bool:
         return replies_alike(result(code, exercise.name, one[0]), one[1])
@@ -421,7 +445,8 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
         return None
     except LawBroken as broken:
         why = broken
-    except Exception as error:  # a law must not crash on an answer, but if one does, grading goes on
+    # a law must not crash on an answer, but if one does, grading goes on
+    except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
     return Broken(draw.drawn, why, answer.last)
@@ -441,7 +466,9 @@ def here(function: Any) -> Caller:
 
 def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
     """The call as code that can be pasted: a line for each argument, then the call."""
-    lines = [line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)]
+    lines = [
+        line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)
+    ]
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
 
 

@@ -42,7 +42,9 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     >>> [lesson.slug for lesson in lessons([1, 3])]
     ['see-rank', 'cut-the-svd']
     """
-    wanted = {whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers}
+    wanted = {
+        whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers
+    }
     return [lesson for lesson in course() if not wanted or lesson.number in wanted]
 
 
@@ -159,12 +161,9 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     ...     return B[:, 0] * A[0, j]
     >>> check(column_of_product)  # doctest: +ELLIPSIS
     column_of_product: 0 of 1 point
-      Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0
-      This is what comes out with the first column of B only. Hint: Take the first column of ...
-      B = np.array([[0.0, 1.0]])
-      A = np.array([[0.0], [1.0]])
-      j = 0
-      column_of_product(B, A, j)
+      Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1,
+      got 0 This is what comes out with the first column of B only. Hint: Take the first column of
+      ... B = np.array([[0.0, 1.0]]) A = np.array([[0.0], [1.0]]) j = 0 column_of_product(B, A, j)
     """
     if not callable(function) or not hasattr(function, "__name__"):
         raise TypeError(f"check takes a function, got {type(function).__name__}")
@@ -202,7 +201,13 @@ def course() -> tuple[Lesson, ...]:
     project = table["project"]
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
     return tuple(
-        Lesson(number, one["slug"], one["title"], tuple(map(read, one["exercises"])), one.get("closing", ""))
+        Lesson(
+            number,
+            one["slug"],
+            one["title"],
+            tuple(map(read, one["exercises"])),
+            one.get("closing", ""),
+        )
         for number, one in enumerate([*table["lesson"], {**project, "closing": closing}])
     )
 
@@ -213,8 +218,12 @@ def read(name: str) -> Exercise:
     statement = [sections["Statement"], f"For example:\n\n{sections['Example']}"]
     if forbids := tuple(about.get("forbids", ())):
         statement.append(f"Not allowed here: {', '.join(forbids)}.")
-    laws = [Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()]
-    hints = [" ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]]
+    laws = [
+        Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()
+    ]
+    hints = [
+        " ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
+    ]
     needs, solution = tuple(about.get("needs", ())), sections.get("Solution", "")
     made = [code_in(parsed(one)[1]["Solution"]) for one in needs] if solution else []
     code = code_in(solution) if solution else ""
@@ -240,8 +249,13 @@ def read(name: str) -> Exercise:
 def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The settings between two lines of ``+++``, and the sections of Markdown that follow."""
     _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
-    heads, bodies = re.findall(r"^## (\w+)$", text, re.M), re.split(r"^## \w+$", text, flags=re.M)[1:]
-    return tomllib.loads(settings), {head: body.strip() for head, body in zip(heads, bodies, strict=True)}
+    heads, bodies = (
+        re.findall(r"^## (\w+)$", text, re.M),
+        re.split(r"^## \w+$", text, flags=re.M)[1:],
+    )
+    return tomllib.loads(settings), {
+        head: body.strip() for head, body in zip(heads, bodies, strict=True)
+    }
 
 
 def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:

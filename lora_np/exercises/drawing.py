@@ -1,8 +1,9 @@
 """Inputs of a law: drawn small first, and shrunk once a law is broken.
 
-A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that were made a
-little smaller to another `Draw` runs the same law again: whatever no longer fits its space is cut or filled
-up there, so that every input tried is one that the law could have drawn itself.
+A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that
+were made a little smaller to another `Draw` runs the same law again: whatever no longer fits its
+space is cut or filled up there, so that every input tried is one that the law could have drawn
+itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Rejected(Exception):  # noqa: N818
 
 
 class Size(int):
-    """A whole number that knows its name: an array of that size loses a line when the number gets smaller."""
+    """A whole number that knows its name: an array of that size loses a line when the number gets
+    smaller.
+    """
 
     name: str
 
@@ -55,7 +58,8 @@ class Broken:
 class Draw:
     """The inputs of one case, from the smallest only (``effort`` 0) to any (1).
 
-    Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as it can be.
+    Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as
+    it can be.
     """
 
     rng: np.random.Generator
@@ -69,7 +73,9 @@ class Draw:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
             value = int(self.rng.integers(low, reach + 1))
         else:
-            value = min(max(self.remembered[name].value, low), high) if name in self.remembered else low
+            value = (
+                min(max(self.remembered[name].value, low), high) if name in self.remembered else low
+            )
         self.drawn[name] = Drawn(value, low)
         size = Size(value)
         size.name = name
@@ -84,7 +90,9 @@ class Draw:
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
-        """Entries from ``low`` to ``high``: small whole numbers first, then any, and lines of zeros."""
+        """Entries from ``low`` to ``high``: small whole numbers first, then any, and lines of
+        zeros.
+        """
         simplest = float(min(max(0.0, low), high))
         if self.remembered is None:
             value = self.fresh(shape, low, high, simplest)
@@ -123,7 +131,8 @@ class Draw:
 
 
 def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempts: int) -> Broken:
-    """The smallest input found that still breaks a law, after at most so many attempts to shrink it.
+    """The smallest input found that still breaks a law, after at most so many attempts to shrink
+    it.
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
@@ -137,9 +146,17 @@ def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempt
 
 
 def weight(drawn: Choices) -> tuple[float, ...]:
-    """What shrinking makes smaller: sizes, then entries that are not zero, not whole, negative, large."""
-    sizes = sum(float(one.value - one.simplest) for one in drawn.values() if isinstance(one.value, int))
-    arrays = [(one.value - one.simplest).ravel() for one in drawn.values() if not isinstance(one.value, int)]
+    """What shrinking makes smaller: sizes, then entries that are not zero, not whole, negative,
+    large.
+    """
+    sizes = sum(
+        float(one.value - one.simplest) for one in drawn.values() if isinstance(one.value, int)
+    )
+    arrays = [
+        (one.value - one.simplest).ravel()
+        for one in drawn.values()
+        if not isinstance(one.value, int)
+    ]
     entries = np.concatenate([*arrays, np.empty(0)])
     bad = (entries != np.rint(entries), entries != 0, np.abs(entries), entries < 0)
     return sizes, *(float(np.sum(one)) for one in bad)
@@ -160,7 +177,9 @@ def steps(drawn: Choices) -> Iterator[Choices]:
             yield without(without(drawn, first, i), second, i)
     for name, one in drawn.items():
         if not isinstance(one.value, int):
-            yield from ({**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest))
+            yield from (
+                {**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest)
+            )
 
 
 def without(drawn: Choices, name: str, i: int) -> Choices:
@@ -169,7 +188,9 @@ def without(drawn: Choices, name: str, i: int) -> Choices:
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
             if size == name and i < one.value.shape[axis]:
-                result[other] = replace(result[other], value=np.delete(result[other].value, i, axis))
+                result[other] = replace(
+                    result[other], value=np.delete(result[other].value, i, axis)
+                )
     return result
 
 
@@ -181,7 +202,9 @@ def simpler(value: Array, simplest: float) -> Iterator[Array]:
     for place in np.ndindex(value.shape):
         entry = float(value[place])
         less = entry - np.sign(entry - simplest)
-        for new in dict.fromkeys((simplest, simplest + 1, np.rint(entry), np.trunc(entry / 2), less, -entry)):
+        for new in dict.fromkeys(
+            (simplest, simplest + 1, np.rint(entry), np.trunc(entry / 2), less, -entry)
+        ):
             if abs(new - simplest) < abs(entry - simplest) or (new == -entry and entry < 0):
                 changed = value.copy()
                 changed[place] = new

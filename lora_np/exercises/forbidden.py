@@ -9,9 +9,11 @@ from types import FrameType
 from typing import Any
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath")
-OURS = ("lora_np.exercises", "lora_np.grading")  # they call a student's function, and are called back by it
+# they call a student's function, and are called back by it
+OURS = ("lora_np.exercises", "lora_np.grading")
 
-LINEAR = "scipy.linalg scipy.sparse scipy.optimize sklearn sympy mpmath"  # what an own algorithm never needs
+# what an own algorithm never needs
+LINEAR = "scipy.linalg scipy.sparse scipy.optimize sklearn sympy mpmath"
 
 # What an exercise forbids together; "lora_np.nn" forbids a package, another word a function.
 FAMILIES = {
@@ -19,7 +21,9 @@ FAMILIES = {
     "eigenvectors": f"eig eigh eigvals eigvalsh {LINEAR}",
     "QR": f"qr qr_pivoted cholesky {LINEAR}",
     "LU": f"lu row_echelon {LINEAR}",
-    "solvers": f"lstsq solve inv pinv tensorsolve tensorinv polyfit reduced_rank_regression {LINEAR}",
+    "solvers": (
+        f"lstsq solve inv pinv tensorsolve tensorinv polyfit reduced_rank_regression {LINEAR}"
+    ),
     "softmax": "softmax log_softmax logsumexp",
     "ranks": f"matrix_rank lstsq independent_columns column_space slogdet det cond {LINEAR}",
 }
@@ -36,10 +40,10 @@ class TooMuch(Forbidden):
 def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> Any:
     """``function(*arguments)``, unless it breaks one of the rules.
 
-    Every call in Python is watched, so a function is refused under an alias, from a list, or called by
-    another function of its library; and at the end, if the exception was caught. This keeps a student from
-    handing in the library's answer. Compiled functions and other threads are not seen: it does not stop
-    malice.
+    Every call in Python is watched, so a function is refused under an alias, from a list, or called
+    by another function of its library; and at the end, if the exception was caught. This keeps a
+    student from handing in the library's answer. Compiled functions and other threads are not seen:
+    it does not stop malice.
 
     Parameters
     ----------
@@ -48,8 +52,9 @@ def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -
     arguments : sequence
         What to call it with.
     rules : mapping
-        ``"forbids"``, families, packages, or names of functions; ``"within"``, bytes that may be allocated at
-        a time; ``"steps"``, instructions that Python may take: what loops compute. Each may be missing.
+        ``"forbids"``, families, packages, or names of functions; ``"within"``, bytes that may be
+        allocated at a time; ``"steps"``, instructions that Python may take: what loops compute.
+        Each may be missing.
 
     Raises
     ------
@@ -65,8 +70,15 @@ def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         wanted = name in names or (module.startswith(packages) and name != "<module>")
-        if event == "call" and wanted and module.startswith(LIBRARIES) and not module.startswith(OURS):
-            public = ".".join(part for part in f"{module}.{name}".split(".") if not part.startswith("_"))
+        if (
+            event == "call"
+            and wanted
+            and module.startswith(LIBRARIES)
+            and not module.startswith(OURS)
+        ):
+            public = ".".join(
+                part for part in f"{module}.{name}".split(".") if not part.startswith("_")
+            )
             refused.append(f"{public} is not allowed in this exercise: write it yourself")
             raise Forbidden(refused[-1])
 

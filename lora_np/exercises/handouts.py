@@ -72,12 +72,19 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     >>> from lora_np.exercises import lessons
     >>> (lesson,) = lessons([1])
     >>> [cell["id"] for cell in notebook(lesson)["cells"]][:5]
-    ['title', 'imports', 'column_of_product-statement', 'column_of_product', 'column_of_product-check']
+    ['title', 'imports', 'column_of_product-statement', 'column_of_product',
+    'column_of_product-check']
     """
-    cells = [markdown("title", opening(lesson)), code("imports", f"{HEADER}from lora_np import exercises")]
+    cells = [
+        markdown("title", opening(lesson)),
+        code("imports", f"{HEADER}from lora_np import exercises"),
+    ]
     for number, exercise in enumerate(lesson.exercises, start=1):
         name = exercise.name
-        cells += [markdown(f"{name}-statement", with_hints(exercise, number)), code(name, exercise.stub)]
+        cells += [
+            markdown(f"{name}-statement", with_hints(exercise, number)),
+            code(name, exercise.stub),
+        ]
         cells.append(code(f"{name}-check", f"exercises.check({name})"))
     if closing := lesson.closing:
         text = closing.partition("\n```python")[0]
@@ -120,7 +127,9 @@ def code(name: str, text: str) -> dict[str, Any]:
 
 
 def script(lesson: Lesson) -> str:
-    """The same cells as a script in percent format, without the checks, and with all hints at its end."""
+    """The same cells as a script in percent format, without the checks, and with all hints at its
+    end.
+    """
     blocks = []
     for cell in notebook(lesson)["cells"]:
         text = "".join(cell["source"]).partition("\n\n<details>")[0].rstrip()
@@ -130,7 +139,9 @@ def script(lesson: Lesson) -> str:
             blocks.append(f"# %%\n{text}\n")
     hints = "## Hints"
     for number, exercise in enumerate(lesson.exercises, start=1):
-        hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(f"- {hint}" for hint in exercise.hints)
+        hints += f"\n\n{number}. {exercise.title}\n\n" + "\n".join(
+            f"- {hint}" for hint in exercise.hints
+        )
     return "\n".join([*blocks, f"# %% [markdown]\n{commented(hints)}\n"])
 
 
@@ -138,13 +149,15 @@ def opening(lesson: Lesson) -> str:
     """What to do, and where it is explained, unless the course leaves its solutions out."""
     explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
     return (
-        f"# Exercises: {lesson.title}\n\n"
-        f"{len(lesson.exercises)} functions to write, {plural(lesson.points, 'point')} in all. Replace the "
-        "`...` of each, and check it: the check tries your function on inputs from small to large, and "
-        "shows the smallest that it finds wrong. Each law that holds earns its points. Any right answer "
-        "passes, with loops or without, in float64 or float32. In a terminal, "
-        f"`lora-np exercises check {lesson.stem}.py` checks the script, whose end has the hints."
-    ) + explained * bool(lesson.exercises[0].solution)
+        f"# Exercises: {lesson.title}\n\n{len(lesson.exercises)} functions to write,"
+        f" {plural(lesson.points, 'point')} in all. Replace the `...` of each, and check it: the"
+        " check tries your function on inputs from small to large, and shows the smallest that it"
+        " finds wrong. Each law that holds earns its points. Any right answer passes, with loops"
+        " or without, in float64 or float32. In a terminal, `lora-np exercises check"
+        f" {lesson.stem}.py` checks the script, whose end has the hints."
+        + explained
+        * bool(lesson.exercises[0].solution)
+    )
 
 
 def heading(exercise: Exercise, number: int) -> str:
@@ -174,7 +187,9 @@ def heading(exercise: Exercise, number: int) -> str:
 def with_hints(exercise: Exercise, number: int) -> str:
     hints = [
         f"<details><summary>{title}</summary>\n\n{hint}\n\n</details>"
-        for title, hint in zip(("Hint", "One more hint", "Nearly all of it"), exercise.hints, strict=False)
+        for title, hint in zip(
+            ("Hint", "One more hint", "Nearly all of it"), exercise.hints, strict=False
+        )
     ]
     return "\n\n".join([heading(exercise, number), exercise.statement, *hints])
 

@@ -1,4 +1,6 @@
-"""Building blocks of laws: claims that any right answer satisfies, and messages that say what came out."""
+"""Building blocks of laws: claims that any right answer satisfies, and messages that say what came
+out.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,11 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
     >>> real_array("B", [[1, 2]], (1, 2))
     array([[1., 2.]])
     """
-    law(answer is not None, f"{name} is None; is there a return?", name="A function returns its answer")
+    law(
+        answer is not None,
+        f"{name} is None; is there a return?",
+        name="A function returns its answer",
+    )
     wanted = f"{name} must have shape {tuple(shape)}, got ".replace("None", "any length")
     try:
         array = np.asarray(answer)
@@ -67,8 +73,12 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
         raise LawBroken(f"The shape of {name}", wanted + type(answer).__name__) from None
     kind = f"dtype {array.dtype}" if array.dtype.kind in "cSU" else type(answer).__name__
     real = array.dtype.kind in "fiub"
-    law(real, f"{name} must hold real numbers, got {kind}", name="An answer is made of real numbers")
-    fits = array.ndim == len(shape) and all(n in (m, None) for m, n in zip(array.shape, shape, strict=True))
+    law(
+        real, f"{name} must hold real numbers, got {kind}", name="An answer is made of real numbers"
+    )
+    fits = array.ndim == len(shape) and all(
+        n in (m, None) for m, n in zip(array.shape, shape, strict=True)
+    )
     law(fits, f"{wanted}{array.shape}", name=f"The shape of {name}")
     array = array.astype(np.float64)
     law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name="An answer is finite")
@@ -76,7 +86,13 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
 
 
 def same(
-    what: str, answer: Any, right: ArrayLike, *, tolerance: float = TOLERANCE, size: float = 0, why: str = ""
+    what: str,
+    answer: Any,
+    right: ArrayLike,
+    *,
+    tolerance: float = TOLERANCE,
+    size: float = 0,
+    why: str = "",
 ) -> Array:
     """``answer``, called ``what``, equals ``right`` up to ``tolerance`` times its size.
 
@@ -88,7 +104,8 @@ def same(
     >>> _ = same("B A", [[1.0]], [[2.0]], why="here M is the identity, twice")
     Traceback (most recent call last):
         ...
-    lora_np.exercises.laws.LawBroken: entry [0, 0] of B A must be 2, got 1 (here M is the identity, twice)
+    lora_np.exercises.laws.LawBroken: entry [0, 0] of B A must be 2, got 1 (here M is the identity,
+    twice)
     """
     expected = np.asarray(right, dtype=np.float64)
     got = real_array(what, answer, expected.shape)
@@ -98,7 +115,9 @@ def same(
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(differences)), expected.shape))
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
-        raise LawBroken("", f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}")
+        raise LawBroken(
+            "", f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
+        )
     return got
 
 
@@ -151,7 +170,9 @@ def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Arr
     each = names.split()
     wanted = f"it must return {', '.join(each)}"
     law(answer is not None, f"{wanted}; is there a return?", name="A function returns its answer")
-    several = isinstance(answer, (tuple, list)) or (isinstance(answer, np.ndarray) and answer.ndim > 0)
+    several = isinstance(answer, (tuple, list)) or (
+        isinstance(answer, np.ndarray) and answer.ndim > 0
+    )
     got = f"{len(answer)} parts" if several else type(answer).__name__
     complete = several and len(answer) == len(each)
     law(complete, f"{wanted}, got {got}", name="All parts of the answer are returned")
@@ -170,14 +191,18 @@ def orthonormal(name: str, columns: Array) -> None:
 
 
 def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> None:
-    """``number`` is not above ``least``, the smallest possible, but for rounding relative to ``size``.
+    """``number`` is not above ``least``, the smallest possible, but for rounding relative to
+    ``size``.
 
     Examples
     --------
     >>> at_most("the error", 2.0, 2.0)
     """
     wanted, came = apart(least, number)
-    law(number <= least + TOLERANCE * max(least, size), f"{what} is {came}, but {wanted} can be reached")
+    law(
+        number <= least + TOLERANCE * max(least, size),
+        f"{what} is {came}, but {wanted} can be reached",
+    )
 
 
 def closest(what: str, M: Array, nearest: Array, rank: int, *, size: float = 0.0) -> None:

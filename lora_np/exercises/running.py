@@ -1,4 +1,6 @@
-"""Run a submission's cells, and call its functions: the same in a notebook and in a separate process."""
+"""Run a submission's cells, and call its functions: the same in a notebook and in a separate
+process.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,8 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
 def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
     """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
 
-    ``"arguments"`` are the copies after the call (None for a function, which is made from its ``Source``), so
-    that it can be seen whether the function changes them.
+    ``"arguments"`` are the copies after the call (None for a function, which is made from its
+    ``Source``), so that it can be seen whether the function changes them.
 
     Parameters
     ----------
@@ -64,8 +66,8 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
     arguments : sequence
         Copied.
     rules : mapping
-        What must not run (``"forbids"``, as `Exercise.forbids` lists it), and how many bytes (``"within"``)
-        and instructions (``"steps"``) it may take.
+        What must not run (``"forbids"``, as `Exercise.forbids` lists it), and how many bytes
+        (``"within"``) and instructions (``"steps"``) it may take.
 
     Returns
     -------
@@ -102,7 +104,8 @@ def unwritten(function: Any) -> bool:
     >>> unwritten(unwritten)
     False
     """
-    if not isinstance(function, FunctionType):  # what a submission calls __code__ may raise anything
+    # what a submission calls __code__ may raise anything
+    if not isinstance(function, FunctionType):
         return False
     code = function.__code__
     return code.co_code == stub.__code__.co_code and code.co_consts[-1] is None
@@ -114,7 +117,9 @@ def stub() -> None:
 
 
 def last_line(error: BaseException) -> str:
-    """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote it."""
+    """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote
+    it.
+    """
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
     if isinstance(error, SyntaxError) and str(error.filename).startswith("<cell "):
         return f"{text} (line {error.lineno})"
@@ -124,7 +129,8 @@ def last_line(error: BaseException) -> str:
     return text + place
 
 
-# Known mistakes: what each gives on an input that breaks a law, so that a check can name the one at hand
+# Known mistakes: what each gives on an input that breaks a law, so that a check can name the one at
+# hand
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,11 @@ def replies_alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two calls came to the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
-    return "error" in a and "error" in b and len({r["error"].partition(" (line")[0] for r in (a, b)}) == 1
+    return (
+        "error" in a
+        and "error" in b
+        and len({r["error"].partition(" (line")[0] for r in (a, b)}) == 1
+    )
 
 
 def values_alike(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
@@ -172,7 +182,9 @@ def values_alike(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(values_alike(a[key], b[key], tolerance) for key in a)
     if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(values_alike(*two, tolerance) for two in zip(a, b, strict=True))
+        return len(a) == len(b) and all(
+            values_alike(*two, tolerance) for two in zip(a, b, strict=True)
+        )
     try:
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape or a.dtype.kind not in "biuf" or b.dtype.kind not in "biuf":

@@ -38,13 +38,17 @@ def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
 
 
 def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 2.0) -> Array:
-    """``count`` singular values, largest first, at least ``low`` apart from each other and from zero."""
+    """``count`` singular values, largest first, at least ``low`` apart from each other and from
+    zero.
+    """
     steps = draw.array(f"gaps of {name}", count, low=low, high=high)
     return np.cumsum(steps)[::-1].copy()
 
 
 def independent(draw: Draw, name: str, d: int, k: int) -> Array:
-    """A d x k matrix whose first min(d, k) columns are independent: an orthogonal matrix times a triangle."""
+    """A d x k matrix whose first min(d, k) columns are independent: an orthogonal matrix times a
+    triangle.
+    """
     R = np.triu(draw.array(name, d, k, low=-2, high=2), 1)
     np.fill_diagonal(R, draw.array(f"diagonal of {name}", min(d, k), low=1))
     return np.asarray(scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R)

@@ -75,11 +75,13 @@ def encode(thing: Any) -> Any:
         if not all(isinstance(key, (str, int, float)) for key in thing):
             raise WireError("the keys of a dict must be strings or numbers")
         return {"dict": [[encode(key), encode(value)] for key, value in thing.items()]}
-    raise WireError(f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array")
+    raise WireError(
+        f"{type(thing).__module__}.{type(thing).__qualname__} is neither a number nor an array"
+    )
 
 
-# The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text to the
-# longest, and a few digits can ask for any size.
+# The limits of an answer. Each number is checked before memory is allocated for it: NumPy pads text
+# to the longest, and a few digits can ask for any size.
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
@@ -130,9 +132,16 @@ def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
 
 
 def array_of(kind: str, shape: list[int], content: str) -> Any:
-    # Not left to NumPy, which makes structures of any size from text, and passes that text to Python.
+    # Not left to NumPy, which makes structures of any size from text, and passes that text to
+    # Python.
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
-    if not numeric or len(shape) > AXES or not all(type(n) is int and 0 <= n < ITEMS for n in shape):
-        raise WireError(f"an array of numbers has a numeric dtype, and at most {AXES} axes, each a number")
+    if (
+        not numeric
+        or len(shape) > AXES
+        or not all(type(n) is int and 0 <= n < ITEMS for n in shape)
+    ):
+        raise WireError(
+            f"an array of numbers has a numeric dtype, and at most {AXES} axes, each a number"
+        )
     found = np.frombuffer(b64decode(content), kind) if content else np.empty(0, kind)
     return found.reshape(shape).copy()[()]

@@ -1,4 +1,6 @@
-"""Tools for teachers: submissions in an unprivileged process, grades, feedback, courses for nbgrader."""
+"""Tools for teachers: submissions in an unprivileged process, grades, feedback, courses for
+nbgrader.
+"""
 
 from lora_np.lazy import on_demand
 

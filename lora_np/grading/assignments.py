@@ -9,7 +9,8 @@ from typing import Any
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
-HIDDEN = 20_000  # draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
+# draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
+HIDDEN = 20_000
 DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\
 """Settings of nbgrader for this course."""
@@ -91,5 +92,11 @@ outcome.points
 def marks_of(name: str, *, solution: bool = False, points: int | None = None) -> dict[str, Any]:
     """Metadata of a cell for nbgrader: one that a student fills in, or one that is worth points."""
     graded = points is not None
-    marks = {"grade": graded, "grade_id": name, "locked": graded, "solution": solution, "task": False}
+    marks = {
+        "grade": graded,
+        "grade_id": name,
+        "locked": graded,
+        "solution": solution,
+        "task": False,
+    }
     return {**marks, "schema_version": 3, **({"points": points} if graded else {})}

@@ -30,11 +30,12 @@ class Ended(Exception):  # noqa: N818
 
 
 class Channel:
-    """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends it.
+    """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends
+    it.
 
-    Messages are read when they are waited for, so a process that floods its pipe is stopped by the pipe; a
-    watch kills it at its deadline, so no read or write here can hang. Its output is read, and dropped beyond
-    the first 2,000 characters.
+    Messages are read when they are waited for, so a process that floods its pipe is stopped by the
+    pipe; a watch kills it at its deadline, so no read or write here can hang. Its output is read,
+    and dropped beyond the first 2,000 characters.
     """
 
     def __init__(self, module: str, environment: Callable[[Path], Mapping[str, str]]) -> None:
@@ -67,7 +68,9 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Seconds, not counting those in which the process waited for a processor (as reported by Linux)."""
+        """Seconds, not counting those in which the process waited for a processor (as reported by
+        Linux).
+        """
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
             self.kept_waiting = int(waited) / 1e9
@@ -93,7 +96,9 @@ class Channel:
         code = self.process.returncode
         if not self.late and code < 0 and code != -signal.SIGKILL:
             raise Ended(f"it stopped with {signal.Signals(-code).name}")
-        raise Ended("it took too long" if self.late else "it stopped, or wrote to the grader's pipe")
+        raise Ended(
+            "it took too long" if self.late else "it stopped, or wrote to the grader's pipe"
+        )
 
     def kill(self) -> None:
         """End the whole group, and clear its folder."""
@@ -106,7 +111,8 @@ class Channel:
         self.process.wait()  # now that no other thread can send a signal to its number
         with contextlib.suppress(OSError), self.process:  # which closes its pipes
             pass
-        with contextlib.suppress(RecursionError, OSError):  # the folder may be as deep as the disk allows
+        # the folder may be as deep as the disk allows
+        with contextlib.suppress(RecursionError, OSError):
             self.place.cleanup()
 
     def kill_group(self) -> None:

@@ -1,4 +1,6 @@
-"""The process in which a submission runs. It answers calls; the other side decides what is right."""
+"""The process in which a submission runs. It answers calls; the other side decides what is
+right.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def main() -> None:
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
     if any("matplotlib" in source for source in settings["cells"].values()):
-        os.environ["MPLCONFIGDIR"] = settings["figures"]  # while it may still write its list of fonts
+        # while it may still write its list of fonts
+        os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
             importlib.import_module("matplotlib.pyplot")
         del os.environ["MPLCONFIGDIR"]

@@ -64,14 +64,29 @@ class Grades:
     @property
     def missing(self) -> dict[str, str]:
         """Limits that could not be enforced on this computer, and why."""
-        return {k: v for files in self.reports.values() for file in files for k, v in file.missing.items()}
+        return {
+            k: v
+            for files in self.reports.values()
+            for file in files
+            for k, v in file.missing.items()
+        }
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
         """The student's best answer, if it is in several files."""
-        outcomes = filter(None, (file.outcomes.get(exercise.name) for file in self.reports[student]))
+        outcomes = filter(
+            None, (file.outcomes.get(exercise.name) for file in self.reports[student])
+        )
         handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
-        unread = [f"The file cannot be read: {one.failure}" for one in self.reports[student] if one.failure]
-        return handed_in[0] if handed_in else Outcome.failed(exercise, (unread or ["Not handed in"])[0])
+        unread = [
+            f"The file cannot be read: {one.failure}"
+            for one in self.reports[student]
+            if one.failure
+        ]
+        return (
+            handed_in[0]
+            if handed_in
+            else Outcome.failed(exercise, (unread or ["Not handed in"])[0])
+        )
 
     def state(self, student: str) -> str:
         """``"absent"`` without a file, ``"does not parse"`` if one is no Python; else empty."""
@@ -86,18 +101,35 @@ class Grades:
 
     @property
     def table(self) -> Table:
-        """A row for each student; below, what was hard, limits that did not hold, and files not judged."""
+        """A row for each student; below, what was hard, limits that did not hold, and files not
+        judged.
+        """
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
         asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
-        missing = [f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()]
-        notes = [asked, *self.hard(), *missing, *(f"{file}: {why}" for file, why in self.failures.items())]
+        missing = [
+            f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()
+        ]
+        notes = [
+            asked,
+            *self.hard(),
+            *missing,
+            *(f"{file}: {why}" for file, why in self.failures.items()),
+        ]
         return Table(["student", "points", "of", "state"], rows, notes=notes)
 
     def hard(self) -> list[str]:
-        """A sentence about the exercises that fewer than half of the students solved, if there are any."""
-        solved = {one.name: sum(self.outcome(s, one).passed for s in self.reports) for one in self.exercises}
+        """A sentence about the exercises that fewer than half of the students solved, if there are
+        any.
+        """
+        solved = {
+            one.name: sum(self.outcome(s, one).passed for s in self.reports)
+            for one in self.exercises
+        }
         hard = [f"{name} ({n})" for name, n in solved.items() if 2 * n < len(self.reports)]
-        told = f"Solved by fewer than half of {plural(len(self.reports), 'student')}: {', '.join(hard)}."
+        told = (
+            f"Solved by fewer than half of {plural(len(self.reports), 'student')}:"
+            f" {', '.join(hard)}."
+        )
         return [told] if hard else []
 
     @property
@@ -125,20 +157,28 @@ class Grades:
                 lines += [f"**{exercise.title}**", "", quoted(self.outcome(student, exercise).text)]
         for file in self.reports[student]:
             if problems := [text for text in (file.failure, *file.problems) if text]:
-                lines += [f"## Problems while {file.path.name} was run", "", quoted("\n".join(problems))]
+                lines += [
+                    f"## Problems while {file.path.name} was run",
+                    "",
+                    quoted("\n".join(problems)),
+                ]
             if file.printed:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
-        """Grades as CSV; next to it feedback, the laws that were broken, and points in the class's roster."""
+        """Grades as CSV; next to it feedback, the laws that were broken, and points in the class's
+        roster.
+        """
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
         laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
-        outcomes = [self.outcome(student, one) for student in self.reports for one in self.exercises]
+        outcomes = [
+            self.outcome(student, one) for student in self.reports for one in self.exercises
+        ]
         write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
             points = {student: self.points(student) for student in self.reports}
@@ -159,14 +199,15 @@ def grade(
 ) -> Grades:
     """Grade all submissions in ``folder``: a file or a folder of files for each student.
 
-    Three processes share the work: this one holds names and grades; a judge for each file decodes and checks
-    the answers; the file's code runs in a process without rights. Whatever happens to the second and third
-    costs only that file's points.
+    Three processes share the work: this one holds names and grades; a judge for each file decodes
+    and checks the answers; the file's code runs in a process without rights. Whatever happens to
+    the second and third costs only that file's points.
 
     Parameters
     ----------
     folder : Path
-        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the student's name.
+        ``alice.py``, ``bob.ipynb``, ``carol/01-see-rank.ipynb``: the file or folder has the
+        student's name.
     numbers : sequence of int
         The lessons to grade; by default those for which somebody has handed something in.
     only : sequence of str
@@ -223,7 +264,9 @@ def grade(
         left, reports = limits.student_seconds, []
         for place, file in enumerate(files):
             answered = [name for name in exercises if name in file.answers]
-            over = f"The files of one student have {limits.student_seconds:g} seconds, which are over."
+            over = (
+                f"The files of one student have {limits.student_seconds:g} seconds, which are over."
+            )
             beyond = f"Only {MOST} files of one student are graded."
             if failure := file.failure or beyond * (place >= MOST) or over * (left <= 0):
                 reports.append(Report(file.path, {}, failure=failure))
@@ -247,7 +290,8 @@ def check_out(path: Path, submissions: Path) -> None:
     Parameters
     ----------
     path : Path
-        Where the table of grades is to be written; one that `Grades.write` has written may be replaced.
+        Where the table of grades is to be written; one that `Grades.write` has written may be
+        replaced.
     submissions : Path
         The folder that is graded.
 
@@ -262,12 +306,15 @@ def check_out(path: Path, submissions: Path) -> None:
     >>> check_out(Path("submissions/grades.csv"), Path("submissions"))
     Traceback (most recent call last):
         ...
-    ValueError: grades must not be written among the submissions in submissions, got submissions/grades.csv
+    ValueError: grades must not be written among the submissions in submissions, got
+    submissions/grades.csv
     """
     if path.name == "" or path.is_dir():
         raise ValueError(f"grades must go into a file, got the directory {str(path)!r}")
     if path.resolve().is_relative_to(submissions.resolve()):
-        raise ValueError(f"grades must not be written among the submissions in {submissions}, got {path}")
+        raise ValueError(
+            f"grades must not be written among the submissions in {submissions}, got {path}"
+        )
     if path.exists() and not is_table_of_grades(path):
         raise ValueError(f"{path} exists and is not a table of grades; name another file")
 
@@ -321,7 +368,9 @@ class HandedIn:
 def look_at(path: Path) -> HandedIn:
     try:
         if path.stat().st_size > LARGEST:
-            return HandedIn(path, failure=f"{readable_name(path.name)} is larger than {LARGEST:,} bytes")
+            return HandedIn(
+                path, failure=f"{readable_name(path.name)} is larger than {LARGEST:,} bytes"
+            )
         content = path.read_bytes()
     except OSError as error:
         return HandedIn(path, failure=printable(str(error)))
@@ -331,7 +380,9 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Notebooks and scripts in a student's folder, as deep as the disk allows; at most one too many."""
+    """Notebooks and scripts in a student's folder, as deep as the disk allows; at most one too
+    many.
+    """
     found = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
@@ -346,7 +397,9 @@ def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]
     answered = {name for files in students.values() for file in files for name in file.answers}
     found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
     if not found:
-        raise ValueError("no submission answers any exercise; name the lessons to grade with --lesson")
+        raise ValueError(
+            "no submission answers any exercise; name the lessons to grade with --lesson"
+        )
     return found
 
 
@@ -378,8 +431,8 @@ def read_roster(path: Path) -> list[Row]:
     Parameters
     ----------
     path : Path
-        With a line of headings. The first column has the names of students' files or folders; the others,
-        such as Moodle's ``Email address`` or Canvas's ``ID``, are handed back as they are.
+        With a line of headings. The first column has the names of students' files or folders; the
+        others, such as Moodle's ``Email address`` or Canvas's ``ID``, are handed back as they are.
 
     Returns
     -------
@@ -407,17 +460,24 @@ def read_roster(path: Path) -> list[Row]:
         raise ValueError(f"{path} is not a roster in CSV: {error}") from None
     if not rows or any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} must have a line of headings, and as many fields in each line")
-    twice = [name for name, count in Counter(next(iter(row.values())) for row in rows).items() if count > 1]
+    twice = [
+        name
+        for name, count in Counter(next(iter(row.values())) for row in rows).items()
+        if count > 1
+    ]
     if twice:
         raise ValueError(f"{path} names {twice[0]!r} twice")
     return rows
 
 
-def by_roster(rows: Sequence[Row], found: Mapping[str, list[HandedIn]]) -> dict[str, list[HandedIn]]:
-    """What each student of a roster has handed in, perhaps nothing; then those whom it does not name.
+def by_roster(
+    rows: Sequence[Row], found: Mapping[str, list[HandedIn]]
+) -> dict[str, list[HandedIn]]:
+    """What each student of a roster has handed in, perhaps nothing; then those whom it does not
+    name.
 
-    A folder is a student's if it has the name, or begins with it and an underscore, as downloads from Moodle
-    and Canvas do.
+    A folder is a student's if it has the name, or begins with it and an underscore, as downloads
+    from Moodle and Canvas do.
 
     Examples
     --------
@@ -451,12 +511,15 @@ def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
     """The lessons with the exercises of these names only; all of them where none is named."""
     known = [one.name for lesson in lessons for one in lesson.exercises]
     wanted = {choice("exercise", name, known) for name in names} or set(known)
-    pairs = [(lesson, tuple(one for one in lesson.exercises if one.name in wanted)) for lesson in lessons]
+    pairs = [
+        (lesson, tuple(one for one in lesson.exercises if one.name in wanted)) for lesson in lessons
+    ]
     return [replace(lesson, exercises=part) for lesson, part in pairs if part]
 
 
 def broken_laws(outcomes: Sequence[Outcome]) -> Table:
-    """How many students broke each law, and by which known mistake: what to teach again comes first.
+    """How many students broke each law, and by which known mistake: what to teach again comes
+    first.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """What a submission may use: limits that its process sets on itself before it runs any of its code.
 
-Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do not hold.
-Resource limits work on every POSIX system; with them no file can be written at all. On Linux, Landlock
-(kernel 5.13) confines what can be read, and seccomp allows a list of system calls that reach nothing outside
-the process. If the grader runs as root, the process becomes the user nobody, since limits do not hold for
-root.
+Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do
+not hold. Resource limits work on every POSIX system; with them no file can be written at all. On
+Linux, Landlock (kernel 5.13) confines what can be read, and seccomp allows a list of system calls
+that reach nothing outside the process. If the grader runs as root, the process becomes the user
+nobody, since limits do not hold for root.
 
 References
 ----------
@@ -34,7 +34,8 @@ from lora_np.checks import number, whole_number
 from lora_np.exercises import DATA
 
 NOBODY = 65534
-ANSWERS = Path(__file__).parents[2] / "exercises"  # wrong and right ones, in a copy of the repository
+# wrong and right ones, in a copy of the repository
+ANSWERS = Path(__file__).parents[2] / "exercises"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
     system: list[tuple[str, Callable[[], None]]] = [
         ("resources", lambda: limit_resources(limits)),
         ("files", landlock),
-        ("user", lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons)),
+        (
+            "user",
+            lambda: become_nobody(may_read=sys.platform == "linux" and "files" not in reasons),
+        ),
         ("parent", lambda: die_with(parent)),  # after the change of user, which would undo it
         ("calls", seccomp),
     ]
@@ -111,9 +115,15 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; return those that did not hold, with the step that should have set them."""
+    """Try to exceed each limit; return those that did not hold, with the step that should have set
+    them.
+    """
     tests: list[tuple[str, str, Callable[[], Any]]] = [
-        ("memory", "resources", lambda: mmap.mmap(-1, address_space(limits.memory) + 2**20).close()),
+        (
+            "memory",
+            "resources",
+            lambda: mmap.mmap(-1, address_space(limits.memory) + 2**20).close(),
+        ),
         ("writing files", "resources", lambda: Path("written").write_bytes(b"x")),
         ("processes", "calls", start_a_process),
         ("reading other files", "files", lambda: Path(secret).read_bytes()),
@@ -149,7 +159,9 @@ def die_with(parent: int) -> None:
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root. ``may_read`` keeps the right to read, for a Python that is in root's folders."""
+    """Give up root. ``may_read`` keeps the right to read, for a Python that is in root's
+    folders.
+    """
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -177,7 +189,8 @@ def limit_resources(limits: Limits) -> None:
         resource.RLIMIT_AS: address_space(limits.memory),
         resource.RLIMIT_FSIZE: 0,  # pipes are not files: it can still answer and print
         resource.RLIMIT_NOFILE: 64,
-        resource.RLIMIT_NPROC: 0,  # no process or thread beyond this one, so nothing can leave its group
+        # no process or thread beyond this one, so nothing can leave its group
+        resource.RLIMIT_NPROC: 0,
         resource.RLIMIT_CPU: 1 + int(limits.total_seconds),  # in case the grader itself is gone
     }
     lower(wanted, hard=True)
@@ -190,7 +203,8 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
     for kind, most in wanted.items():
         _, ceiling = resource.getrlimit(kind)
         least = most if ceiling == resource.RLIM_INFINITY else min(most, ceiling)
-        with contextlib.suppress(OSError, ValueError):  # macOS refuses some: `broken` finds out which matter
+        # macOS refuses some: `broken` finds out which matter
+        with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
@@ -226,23 +240,36 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Where Python and its packages live, without solutions and laws; devices may also be written to."""
-    yield from ((Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom"))
+    """Where Python and its packages live, without solutions and laws; devices may also be written
+    to.
+    """
+    yield from (
+        (Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom")
+    )
     yield Path("."), READ
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
-    packages = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+    packages = [
+        entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")
+    ]
     packages.append(str(Path(np.__file__).parents[1]))  # which may have any name
-    # The package that runs need not be the only copy: a checkout may be first in the path of an environment.
+    # The package that runs need not be the only copy: a checkout may be first in the path of an
+    # environment.
     exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
-    hidden = {(place / name).resolve() for place in (DATA.parent, *exercises) for name in ("data", "checks")}
+    hidden = {
+        (place / name).resolve()
+        for place in (DATA.parent, *exercises)
+        for name in ("data", "checks")
+    }
     hidden = {place for place in {*hidden, ANSWERS.resolve()} if place.exists()}
     for path in (*map(Path, (*system, *python, *packages)), Path(__file__).parents[1]):
         yield from around(path.resolve(), hidden)
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """``path`` and all below it to read, but nothing hidden: a right on a folder holds for all below it."""
+    """``path`` and all below it to read, but nothing hidden: a right on a folder holds for all
+    below it.
+    """
     if any(path.is_relative_to(place) for place in hidden):
         return
     below = [place for place in hidden if place.is_relative_to(path)]
@@ -254,35 +281,45 @@ def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
             yield from around(target if entry.is_symlink() else entry, hidden)
 
 
-# Seccomp: a filter in the kernel that answers every system call that is not listed with "not permitted".
-# The calls listed read (Landlock says which files), compute, wait, or ask about the process itself. So no
-# process or thread, no signal to others, no socket, no shared memory or queue, and no change of modes, owners
-# or times.
+# Seccomp: a filter in the kernel that answers every system call that is not listed with "not
+# permitted". The calls listed read (Landlock says which files), compute, wait, or ask about the
+# process itself. So no process or thread, no signal to others, no socket, no shared memory or
+# queue, and no change of modes, owners or times.
 
 ALLOWED = {  # by name: numbers on x86_64 and aarch64, -1 where a machine has no such call
-    "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1), "fstat": (5, 80),
+    "read": (0, 63), "write": (1, 64), "open": (2, -1), "close": (3, 57), "stat": (4, -1),
+    "fstat": (5, 80),
     "lstat": (6, -1), "poll": (7, -1), "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226),
     "munmap": (11, 215), "brk": (12, 214), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67), "readv": (19, 65), "writev": (20, 66),
+    "rt_sigreturn": (15, 139), "ioctl": (16, 29), "pread64": (17, 67), "readv": (19, 65),
+    "writev": (20, 66),
     "access": (21, -1), "select": (23, -1), "sched_yield": (24, 124), "mremap": (25, 216),
-    "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24), "nanosleep": (35, 101),
-    "getpid": (39, 172), "exit": (60, 93), "uname": (63, 160), "getcwd": (79, 17), "readlink": (89, -1),
-    "readlinkat": (267, 78), "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98, 165),
+    "madvise": (28, 233), "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24), "nanosleep": (35,
+    101),
+    "getpid": (39, 172), "exit": (60, 93), "uname": (63, 160), "getcwd": (79, 17),
+    "readlink": (89, -1),
+    "readlinkat": (267, 78), "gettimeofday": (96, 169), "getrlimit": (97, 163), "getrusage": (98,
+    165),
     "sysinfo": (99, 179), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175),
     "getegid": (108, 177), "getppid": (110, 173), "sigaltstack": (131, 132), "statfs": (137, 43),
     "fstatfs": (138, 44), "gettid": (186, 178), "time": (201, -1), "futex": (202, 98),
     "sched_getaffinity": (204, 123), "getdents64": (217, 61), "set_tid_address": (218, 96),
     "restart_syscall": (219, 128), "fadvise64": (221, 223), "clock_gettime": (228, 113),
-    "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94), "openat": (257, 56),
-    "newfstatat": (262, 79), "faccessat": (269, 48), "faccessat2": (439, 439), "pselect6": (270, 72),
-    "ppoll": (271, 73), "set_robust_list": (273, 99), "getrandom": (318, 278), "membarrier": (324, 283),
+    "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94),
+    "openat": (257, 56),
+    "newfstatat": (262, 79), "faccessat": (269, 48), "faccessat2": (439, 439), "pselect6": (270,
+    72),
+    "ppoll": (271, 73), "set_robust_list": (273, 99), "getrandom": (318, 278), "membarrier": (324,
+    283),
     "statx": (332, 291), "rseq": (334, 293),
 }  # fmt: skip
-MACHINES = {  # the number of its architecture, its column in the table, its fcntl, tgkill and prlimit64
+# the number of its architecture, its column in the table, its fcntl, tgkill and prlimit64
+MACHINES = {
     "x86_64": (0xC000003E, 0, 72, 234, 302),
     "aarch64": (0xC00000B7, 1, 25, 131, 261),
 }
-FCNTL = (0, 1, 2, 3, 4, 1030)  # to copy a descriptor, and to get and set flags; none that sends signals
+# to copy a descriptor, and to get and set flags; none that sends signals
+FCNTL = (0, 1, 2, 3, 4, 1030)
 TO_THE_END = -1  # a jump to the line that allows
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 NUMBER, ARCHITECTURE, FIRST, SECOND = 0, 4, 16, 24  # where struct seccomp_data holds them
@@ -295,7 +332,8 @@ def seccomp() -> None:
     program = filter_program(platform.machine(), os.getpid())
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
     no_new_privileges()
-    head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))  # sock_fprog
+    # sock_fprog
+    head = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
     prctl(22, 2, ctypes.addressof(head))  # PR_SET_SECCOMP, with a filter
 
 
@@ -315,7 +353,10 @@ def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         lines += [*((EQUAL, TO_THE_END, 0, value) for value in allowed), (RETURN, 0, 0, REFUSE)]
     lines += [(RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
     last = len(lines) - 2  # from the next line
-    return [(op, last - i if yes == TO_THE_END else yes, no, n) for i, (op, yes, no, n) in enumerate(lines)]
+    return [
+        (op, last - i if yes == TO_THE_END else yes, no, n)
+        for i, (op, yes, no, n) in enumerate(lines)
+    ]
 
 
 def no_new_privileges() -> None:

@@ -1,8 +1,9 @@
-"""The judge: a process for one submission's checks, which may fail without harm to the grades of others.
+"""The judge: a process for one submission's checks, which may fail without harm to the grades of
+others.
 
-It runs the submission in another process (`Sandbox`), asks the questions, and reports. It is our code, but
-what it decodes and compares comes from a stranger: so it limits its own memory, its time is limited, and it
-ends when the supervisor ends.
+It runs the submission in another process (`Sandbox`), asks the questions, and reports. It is our
+code, but what it decodes and compares comes from a stranger: so it limits its own memory, its time
+is limited, and it ends when the supervisor ends.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take
 SLACK = 4  # multiple of a file's time limit, by the clock
 
 
-def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits) -> Report:
-    """The report on one file, from a judge in a separate process; if the judge fails, it says why."""
+def judged(
+    path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits
+) -> Report:
+    """The report on one file, from a judge in a separate process; if the judge fails, it says
+    why.
+    """
     began = time.monotonic()
     order = {"path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid()}
     order |= {"exercises": exercises, "questions": questions}
@@ -34,10 +39,14 @@ def judged(path: Path, exercises: Sequence[str], questions: Sequence[int], limit
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
             # By the clock, where the processes of the file may have to wait for others.
-            found = channel.message(channel.clock() + SLACK * limits.total_seconds + STARTING, order)
+            found = channel.message(
+                channel.clock() + SLACK * limits.total_seconds + STARTING, order
+            )
         finally:
             channel.kill()
-        verdicts = {name: [Verdict(**one) for one in told] for name, told in found.pop("verdicts").items()}
+        verdicts = {
+            name: [Verdict(**one) for one in told] for name, told in found.pop("verdicts").items()
+        }
         outcomes = {name: Outcome(exercise(name), tuple(told)) for name, told in verdicts.items()}
         return Report(path, outcomes, **found)
     except (Ended, OSError, KeyError, TypeError, ValueError) as error:
@@ -66,5 +75,7 @@ def main() -> None:
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
     found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
-    found["verdicts"] = {name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()}
+    found["verdicts"] = {
+        name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()
+    }
     send(replies, {**found, "seconds": report.seconds + time.process_time()}, LARGE)

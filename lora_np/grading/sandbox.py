@@ -1,7 +1,7 @@
 """A submission in a separate process, which can be questioned but never trusted.
 
-The process can neither start another nor write a file. Only arrays, numbers and text come out of it, and only
-as answers: nothing that it writes is taken as a verdict.
+The process can neither start another nor write a file. Only arrays, numbers and text come out of
+it, and only as answers: nothing that it writes is taken as a verdict.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Sandbox:
         """The process, started if there is none. A cell that it cannot pass is dropped."""
         while self.process is None:
             if self.left <= 0:
-                raise Ended(f"the whole file took longer than {self.limits.total_seconds:g} seconds")
+                raise Ended(
+                    f"the whole file took longer than {self.limits.total_seconds:g} seconds"
+                )
             self.process = process = Channel("child", environment)
             secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
             secret.touch(mode=0o644)
@@ -91,15 +93,21 @@ class Sandbox:
             known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
             settings = {**known, "figures": figures, "cells": self.cells}
             try:
-                self.missing = self.message(process, self.deadline(process, STARTING), settings)["limits"]
+                self.missing = self.message(process, self.deadline(process, STARTING), settings)[
+                    "limits"
+                ]
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
-            current, deadline = 0, self.deadline(process, self.limits.seconds)  # of the cell that runs now
+            # of the cell that runs now
+            current, deadline = 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:
                     if message["cell"] in self.cells and message["cell"] > current:
-                        current, deadline = message["cell"], self.deadline(process, self.limits.seconds)
+                        current, deadline = (
+                            message["cell"],
+                            self.deadline(process, self.limits.seconds),
+                        )
                     if "problem" in message:
                         self.problems[current] = str(message["problem"])[:500]
                 self.names = [str(name) for name in message["ready"]]
@@ -115,7 +123,9 @@ class Sandbox:
     def call(
         self, name: str, arguments: Sequence[Any], rules: Any = None, *, seconds: float = inf
     ) -> dict[str, Any]:
-        """The result of `lora_np.exercises.call` in the other process, in so many seconds at most."""
+        """The result of `lora_np.exercises.call` in the other process, in so many seconds at
+        most.
+        """
         seconds = min(seconds, self.limits.seconds)
         self.calls += 1
         request = {"call": name, "arguments": arguments, "rules": rules or {}, "number": self.calls}
@@ -125,7 +135,8 @@ class Sandbox:
             process = self.running()
             deadline = self.deadline(process, seconds)
             message = self.message(process, deadline, request)
-            while message.get("to") != self.calls:  # written by an earlier call, which has its own verdict
+            # written by an earlier call, which has its own verdict
+            while message.get("to") != self.calls:
                 message = self.message(process, deadline)
             return message
         except Ended as ended:

@@ -17,11 +17,14 @@ from lora_np.grading.sandbox import Sandbox
 
 SUFFIXES = (".py", ".ipynb")
 LARGEST = 20 * 2**20  # bytes of a file
-NUMBERED = 5_000  # lines of a script up to which an error's line is that of the file, not of its part
+# lines of a script up to which an error's line is that of the file, not of its part
+NUMBERED = 5_000
 CELLS = 1_000  # with code in them
 PROBLEMS = 50  # cells whose problems are shown
 LONGEST = 2_000  # characters of one message to a student
-UNPRINTABLE = r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+UNPRINTABLE = (
+    r"[^\S\n]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 PATIENCE = 3  # an exercise may take this many times as long as one call
 
 
@@ -71,8 +74,17 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         answers = [outcome.to_dict() for outcome in self.outcomes.values()]
-        said = {"problems": self.problems, "limits not enforced": self.missing, "printed": self.printed}
-        return {"file": printable(str(self.path)), "exercises": answers, **said, "failure": self.failure}
+        said = {
+            "problems": self.problems,
+            "limits not enforced": self.missing,
+            "printed": self.printed,
+        }
+        return {
+            "file": printable(str(self.path)),
+            "exercises": answers,
+            **said,
+            "failure": self.failure,
+        }
 
 
 def check_file(
@@ -124,7 +136,9 @@ def check_file(
     cells = cells_of(path)
     exercises = exercises or defined_in(cells)
     if not exercises:
-        raise ValueError(f"{path} defines no function that an exercise asks for: see lora-np exercises list")
+        raise ValueError(
+            f"{path} defines no function that an exercise asks for: see lora-np exercises list"
+        )
     box = Sandbox(cells, limits)
     outcomes, failure = {}, ""
     try:
@@ -143,22 +157,30 @@ def check_file(
 
 def bounded(outcome: Outcome) -> Outcome:
     """The outcome with texts that are safe to read, whatever the submission puts into them."""
-    safe = (replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts)
+    safe = (
+        replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
+    )
     return replace(outcome, verdicts=tuple(safe))
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal, a table or a page: no control characters, at most 2,000 characters."""
+    """``text`` for a terminal, a table or a page: no control characters, at most 2,000
+    characters.
+    """
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
     return re.sub(UNPRINTABLE, " ", text)
 
 
-def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], questions: Sequence[int]) -> Outcome:
+def outcome_of(
+    one: Exercise, box: Sandbox, cells: Sequence[str], questions: Sequence[int]
+) -> Outcome:
     if one.name not in box.names:
         defines = re.compile(rf"^\s*(?:def|class) {one.name}\b|^{one.name}\b.*=", re.MULTILINE)
         places = [number for number in box.problems if defines.search(cells[number - 1])]
-        why = [f"Its cell could not be run: cell {number}: {box.problems[number]}" for number in places]
+        why = [
+            f"Its cell could not be run: cell {number}: {box.problems[number]}" for number in places
+        ]
         return Outcome.failed(one, (why or ["Not handed in"])[0])
     enough = box.left - PATIENCE * box.limits.seconds
 
@@ -175,7 +197,8 @@ def defined_in(cells: Sequence[str]) -> list[Exercise]:
 
 
 def cells_of(path: Path) -> list[str]:
-    """The source of each code cell, as an error in one leaves the others; a script is cut at each ``# %%``.
+    """The source of each code cell, as an error in one leaves the others; a script is cut at each
+    ``# %%``.
 
     Lines for IPython alone (``%magic``, ``!command``) are left out.
 
@@ -207,4 +230,6 @@ def cells_of(path: Path) -> list[str]:
     if path.suffix == ".py" and text.count("\n") <= NUMBERED:
         starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
         cells = ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
-    return [re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells]
+    return [
+        re.sub(r"^[%!].*$", "", cell, flags=re.MULTILINE) if cell.strip() else "" for cell in cells
+    ]

@@ -1,6 +1,7 @@
 """Messages between the grader and a submission: lines of JSON, never a pickle.
 
-Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a `WireError`.
+Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a
+`WireError`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import IO, Any
 
 from lora_np.exercises import WireError, decode, encode
 
-LIMIT = 8 * 2**20  # bytes of a message, which takes up to sixty times as much memory once it is read
+# bytes of a message, which takes up to sixty times as much memory once it is read
+LIMIT = 8 * 2**20
 LARGE = 2**30  # of one that the grader wrote
 
 
@@ -21,7 +23,9 @@ def send(stream: IO[bytes], message: Any, limit: int = LIMIT) -> None:
 
 
 def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
-    """Read one message; EOFError where there is none. A ``trusted`` one may be large, and hold functions."""
+    """Read one message; EOFError where there is none. A ``trusted`` one may be large, and hold
+    functions.
+    """
     limit = LARGE if trusted else LIMIT
     line = stream.readline(limit + 1)
     if len(line) > limit:

@@ -1,4 +1,6 @@
-"""Bytes on disk: safetensors, GGUF, bitsandbytes, JSON, directories of them. It knows nothing of models."""
+"""Bytes on disk: safetensors, GGUF, bitsandbytes, JSON, directories of them. It knows nothing of
+models.
+"""
 
 from lora_np.lazy import on_demand
 
@@ -29,4 +31,7 @@ with on_demand(globals()):
         parse_json as parse_json,
         read_json as read_json,
     )
-    from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile, load_matrix as load_matrix
+    from lora_np.hub.safetensors import (
+        SafetensorsFile as SafetensorsFile,
+        load_matrix as load_matrix,
+    )

@@ -1,4 +1,5 @@
-"""Weights as bitsandbytes stores them in safetensors: nf4 with scales and a note, int8 with a scale per row.
+"""Weights as bitsandbytes stores them in safetensors: nf4 with scales and a note, int8 with a scale
+per row.
 
 Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/modules.py``.
 """
@@ -56,9 +57,13 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     ('fc.weight', 'fc.SCB')
     """
     if f"{name}.{_OTHER_NOTE}" in model.places:
-        raise HubError(f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read")
+        raise HubError(
+            f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read"
+        )
     module = name.removesuffix(".weight")
-    parts = [f"{name}.{part}" for part in _PARTS] + [f"{module}.{part}" for part in ("SCB", "weight_format")]
+    parts = [f"{name}.{part}" for part in _PARTS] + [
+        f"{module}.{part}" for part in ("SCB", "weight_format")
+    ]
     found = [part for part in parts if part in model.places]
     marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in found)
     return (name, *found) if marked and name in model.places else ()
@@ -165,7 +170,9 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     if packed.shape != (-(-size // 2),):
         raise HubError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
-        return FourBit("nf4", packed, _part(model, f"{name}.absmax", np.float32, blocks), shape, block)
+        return FourBit(
+            "nf4", packed, _part(model, f"{name}.absmax", np.float32, blocks), shape, block
+        )
     nested = whole_number("nested_blocksize", note.get("nested_blocksize"), maximum=_LARGEST)
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):

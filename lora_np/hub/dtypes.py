@@ -6,26 +6,55 @@ import numpy as np
 
 from lora_np.checks import Array, float_name
 
-# From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first, which is
-# the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a float32's, and no
-# 8-bit floats: those can be counted and copied, but not read.
+# From a dtype's name to its name in safetensors and to how NumPy reads its bytes; the widest first,
+# which is the format's order of tensors. NumPy has no bfloat16, whose bits are the upper half of a
+# float32's, and no 8-bit floats: those can be counted and copied, but not read.
 TABLE = {
-    "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"), "float32": ("F32", "<f4"),
-    "uint32": ("U32", "<u4"), "int32": ("I32", "<i4"), "bfloat16": ("BF16", "<u2"), "float16": ("F16", "<f2"),
+    "uint64": ("U64", "<u8"), "int64": ("I64", "<i8"), "float64": ("F64", "<f8"),
+    "float32": ("F32", "<f4"),
+    "uint32": ("U32", "<u4"), "int32": ("I32", "<i4"), "bfloat16": ("BF16", "<u2"),
+    "float16": ("F16", "<f2"),
     "uint16": ("U16", "<u2"), "int16": ("I16", "<i2"), "float8_e4m3": ("F8_E4M3", "u1"),
-    "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"), "bool": ("BOOL", "?"),
+    "float8_e5m2": ("F8_E5M2", "u1"), "int8": ("I8", "i1"), "uint8": ("U8", "u1"),
+    "bool": ("BOOL", "?"),
 }  # fmt: skip
-# From the number of a kind of tensor in a GGUF file to its name, the numbers in a block and its bytes.
-# fmt: off
+# From the number of a kind of tensor in a GGUF file to its name, the numbers in a block and its
+# bytes. fmt: off
 GGUF_KINDS = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
-    28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("I8", 1, 1),
+    25: ("I16", 1, 2),
+    26: ("I32", 1, 4),
+    27: ("I64", 1, 8),
+    28: ("F64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
 }
 # fmt: on
 BLOCKS = {name: (1, np.dtype(stored).itemsize) for name, (_, stored) in TABLE.items()}
@@ -111,7 +140,8 @@ def to_bfloat16(array: Array) -> Array:
     single = array.astype(np.float32)
     bits = single.view(np.uint32)
     if array.dtype.itemsize > 4:
-        # Rounding twice can go wrong. First round to odd: towards zero, the last bit saying what was cut off.
+        # Rounding twice can go wrong. First round to odd: towards zero, the last bit saying what
+        # was cut off.
         inexact = single != array
         bits -= (np.abs(single) > np.abs(array)).astype(np.uint32)
         bits |= inexact.astype(np.uint32)

@@ -20,12 +20,17 @@ INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parents[1] / "language" / "data"
-_PATTERNS = {"models": "*/config.json", "adapters": "*/*/adapter_config.json", "texts": "texts/*.txt"}
+_PATTERNS = {
+    "models": "*/config.json",
+    "adapters": "*/*/adapter_config.json",
+    "texts": "texts/*.txt",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """The tensors of a model and its config; made by `open_directory`. None is read until asked for.
+    """The tensors of a model and its config; made by `open_directory`. None is read until asked
+    for.
 
     Attributes
     ----------
@@ -62,8 +67,8 @@ class ModelDirectory:
 def open_directory(path: StrPath) -> ModelDirectory:
     """The model in a directory, its config, index and all headers checked; no tensor is read.
 
-    Which files are the model is decided as in transformers: ``model.safetensors`` if it is there, otherwise
-    the files that ``model.safetensors.index.json`` names. Any others are not part of it.
+    Which files are the model is decided as in transformers: ``model.safetensors`` if it is there,
+    otherwise the files that ``model.safetensors.index.json`` names. Any others are not part of it.
 
     Parameters
     ----------
@@ -78,8 +83,8 @@ def open_directory(path: StrPath) -> ModelDirectory:
     Raises
     ------
     HubError
-        If the model does not exist or is damaged, index and files differ, two files hold the same tensor, or
-        a name leads out of the directory.
+        If the model does not exist or is damaged, index and files differ, two files hold the same
+        tensor, or a name leads out of the directory.
 
     See Also
     --------
@@ -116,7 +121,9 @@ def open_directory(path: StrPath) -> ModelDirectory:
             places[tensor] = file_name
     for tensor, file_name in (index["weight_map"] if index else {}).items():
         if places.get(tensor) != file_name:
-            raise HubError(f"{folder / name}: places {tensor!r} in {file_name}, which does not hold it")
+            raise HubError(
+                f"{folder / name}: places {tensor!r} in {file_name}, which does not hold it"
+            )
     has_config = not is_file and os.path.lexists(folder / "config.json")
     config = read_json(inside(folder, "config.json")) if has_config else {}
     return ModelDirectory(path, files, places, config, index)
@@ -162,7 +169,8 @@ def directory(path: StrPath) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is refused.
+    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is
+    refused.
 
     Links from a snapshot of the Hugging Face cache to its blobs are the one exception.
 
@@ -181,7 +189,8 @@ def inside(folder: Path, name: str) -> Path:
     Raises
     ------
     HubError
-        If the file does not exist (with an explanation if there are pickles instead) or is not inside.
+        If the file does not exist (with an explanation if there are pickles instead) or is not
+        inside.
 
     See Also
     --------
@@ -194,11 +203,18 @@ def inside(folder: Path, name: str) -> Path:
     >>> inside(directory("austen"), "../secret")
     Traceback (most recent call last):
         ...
-    lora_np.hub.reading.HubError: ...: the file name '../secret' must be a plain name inside the directory
+    lora_np.hub.reading.HubError: ...: the file name '../secret' must be a plain name inside the
+    directory
     """
-    plain = name not in ("", ".", "..") and {"/", "\\", "\0"}.isdisjoint(name) and Path(name).name == name
+    plain = (
+        name not in ("", ".", "..")
+        and {"/", "\\", "\0"}.isdisjoint(name)
+        and Path(name).name == name
+    )
     if not plain:
-        raise HubError(f"{folder}: the file name {name!r} must be a plain name inside the directory")
+        raise HubError(
+            f"{folder}: the file name {name!r} must be a plain name inside the directory"
+        )
     path = folder / name
     try:
         real = path.resolve(strict=True)
@@ -221,7 +237,8 @@ def _refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
             raise HubError(
-                f"{path}: a pickle can run any code when it is opened; PEFT and transformers save safetensors"
+                f"{path}: a pickle can run any code when it is opened; PEFT and transformers save"
+                " safetensors"
             )
 
 
@@ -265,7 +282,8 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
 
 
 def located(path: StrPath) -> Path:
-    """``path``, or the directory of the shipped model or adapter of that name where there is no such path.
+    """``path``, or the directory of the shipped model or adapter of that name where there is no
+    such path.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The GGUF format: a reader and a writer that trust nothing and hold one tensor at a time.
 
-A file is a magic number, a version, two counts, the metadata (name, type, value), a description of each
-tensor (name, sizes, kind, place), and the tensors' bytes, each beginning at a multiple of the alignment. See
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+A file is a magic number, a version, two counts, the metadata (name, type, value), a description of
+each tensor (name, sizes, kind, place), and the tensors' bytes, each beginning at a multiple of the
+alignment. See https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _ALIGNMENT = 32
 
 
 class GGUFFile(TensorFile):
-    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no open file.
+    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no
+    open file.
 
     Attributes
     ----------
@@ -66,8 +67,8 @@ class GGUFFile(TensorFile):
         Raises
         ------
         HubError
-            If no tensor has that name (the message lists close ones), its kind is not one that is read, or
-            the file has changed since it was opened.
+            If no tensor has that name (the message lists close ones), its kind is not one that is
+            read, or the file has changed since it was opened.
 
         See Also
         --------
@@ -94,8 +95,8 @@ class GGUFFile(TensorFile):
         info = self.info(name)
         if info.dtype not in LAYOUTS:
             raise HubError(
-                f"{self.path}: {shown(name)} is stored as {info.dtype}, which is not read; those that are: "
-                f"{', '.join(LAYOUTS)}"
+                f"{self.path}: {shown(name)} is stored as {info.dtype}, which is not read; those"
+                f" that are: {', '.join(LAYOUTS)}"
             )
         layout = LAYOUTS[info.dtype]
         *rows, columns = info.shape
@@ -116,13 +117,14 @@ def open(path: StrPath) -> GGUFFile:
     Returns
     -------
     GGUFFile
-        With ``tensors`` (name to kind and shape), ``metadata``, ``read(name)`` and ``quantised(name)``.
+        With ``tensors`` (name to kind and shape), ``metadata``, ``read(name)`` and
+        ``quantised(name)``.
 
     Raises
     ------
     HubError
-        If the file is truncated, its header is not what the format demands, or a tensor is not where the
-        format puts it.
+        If the file is truncated, its header is not what the format demands, or a tensor is not
+        where the format puts it.
     OSError
         If the file cannot be read.
 
@@ -165,8 +167,8 @@ def write(
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to object, optional
-        Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or int32),
-        and lists or one-dimensional arrays of one of those.
+        Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or
+        int32), and lists or one-dimensional arrays of one of those.
 
     Raises
     ------
@@ -195,7 +197,9 @@ def write(
     for name, info in tensors.items():
         header.append(_packed_text(name))
         sizes = info.shape[::-1]
-        header.append(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position))
+        header.append(
+            struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, _NUMBERS[info.dtype], position)
+        )
         position += _padded(info.nbytes, alignment)
     start = b"".join(header)
 
@@ -244,10 +248,14 @@ class _Header:
         """A count of things of which each takes at least ``least`` bytes of what is left."""
         number: int = self.number("Q", what)
         if number * least > self.size - self.position:
-            raise HubError(f"{what} is {number}, for which {self.size - self.position} bytes are too few")
+            raise HubError(
+                f"{what} is {number}, for which {self.size - self.position} bytes are too few"
+            )
         self.items += number if least > 1 else 0  # an array of numbers is one object
         if self.items > MAX_ITEMS:
-            raise HubError(f"{what} is {number}; a header has at most {MAX_ITEMS:,} names and texts")
+            raise HubError(
+                f"{what} is {number}; a header has at most {MAX_ITEMS:,} names and texts"
+            )
         return number
 
 
@@ -274,11 +282,14 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
         if name in tensors:
             raise HubError(f"it has two tensors {shown(name)}")
         if offset != position:
-            raise HubError(f"{shown(name)} begins at {offset}; after the one before, {position} is its place")
+            raise HubError(
+                f"{shown(name)} begins at {offset}; after the one before, {position} is its place"
+            )
         tensor = TensorInfo(kind, shape, start + offset)
         if (end := tensor.start + tensor.nbytes) > header.size:
             raise HubError(
-                f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at {header.size}"
+                f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at"
+                f" {header.size}"
             )
         tensors[name] = tensor
         position += _padded(tensor.nbytes, alignment)
@@ -318,7 +329,9 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", f"the number of axes of {shown(name)}")
     if not 1 <= axes <= _MAX_AXES:
-        raise HubError(f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed")
+        raise HubError(
+            f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
+        )
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {shown(name)}"))
     number = header.number("I", f"the kind of {shown(name)}")
     if number not in GGUF_KINDS:
@@ -327,7 +340,9 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     if 0 in sizes or prod(sizes) >= 2**63:
         raise HubError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % numbers:
-        raise HubError(f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}")
+        raise HubError(
+            f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
+        )
     return name, kind, sizes[::-1], header.number("Q", f"the place of {shown(name)}")
 
 
@@ -338,13 +353,19 @@ def _padded(size: int, alignment: int) -> int:
 def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
     """The blocks of a tensor, of the kind and shape of ``info``."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
-        raise HubError(f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}")
+        raise HubError(
+            f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}"
+        )
     if not isinstance(tensor, Blocks):
         if info.dtype not in _FLOATS:
-            raise HubError(f"{shown(name)} must be Blocks of {info.dtype}, got dtype {tensor.dtype}")
+            raise HubError(
+                f"{shown(name)} must be Blocks of {info.dtype}, got dtype {tensor.dtype}"
+            )
         tensor = Blocks(info.dtype, as_stored(name, tensor, _FLOATS[info.dtype]), tensor.shape)
     if (tensor.kind, tensor.shape) != (info.dtype, info.shape):
-        raise HubError(f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}")
+        raise HubError(
+            f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}"
+        )
     return tensor
 
 
@@ -360,14 +381,21 @@ def _packed_value(key: str, value: Any) -> bytes:
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(map(_packed_text, value))
     array = np.asarray(value)
-    if type(value) in (int, float, list) and array.dtype.kind in "iuf":  # NumPy's numbers keep their type
+    # NumPy's numbers keep their type
+    if type(value) in (int, float, list) and array.dtype.kind in "iuf":
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
         if array.dtype.kind in "iu" and (narrow != array).any():
-            raise HubError(f"{shown(key)} holds {shown(value)}, too large for 32 bits; give it as np.uint64")
+            raise HubError(
+                f"{shown(key)} holds {shown(value)}, too large for 32 bits; give it as np.uint64"
+            )
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
-        raise HubError(f"{shown(key)} must be text, a number, a boolean or a list, got {shown(value)}")
-    form = struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
+        raise HubError(
+            f"{shown(key)} must be text, a number, a boolean or a list, got {shown(value)}"
+        )
+    form = (
+        struct.pack("<IIQ", _ARRAY, number, array.size) if array.ndim else struct.pack("<I", number)
+    )
     return form + array.astype(_SCALARS[number]).tobytes()

@@ -1,4 +1,6 @@
-"""Files that may be hostile: only regular ones, unambiguous JSON, headers of tensors, and budgets."""
+"""Files that may be hostile: only regular ones, unambiguous JSON, headers of tensors, and
+budgets.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from lora_np.checks import StrPath, brief, close_names, shown
 from lora_np.hub.dtypes import BLOCKS
 
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
-MAX_ITEMS = 3_000_000  # of lists and objects; the largest vocabularies, with their merges, have two million
+# of lists and objects; the largest vocabularies, with their merges, have two million
+MAX_ITEMS = 3_000_000
 
 
 class HubError(ValueError):
@@ -144,8 +147,9 @@ def read_json(path: StrPath) -> dict[str, Any]:
     Raises
     ------
     HubError
-        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0, text cannot
-        be encoded as UTF-8; if it is nested too deeply, too large, or holds too many items.
+        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0,
+        text cannot be encoded as UTF-8; if it is nested too deeply, too large, or holds too many
+        items.
     OSError
         If the file cannot be read.
 
@@ -205,7 +209,9 @@ def parse_json(data: bytes) -> dict[str, Any]:
     number: Any = _whole if b"-0" in data else None
     try:
         text = data.decode("utf-8")
-        content = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number)
+        content = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number
+        )
         if b"\\u" in data:  # an escape can make half of a pair, which is not text
             json.dumps(content, ensure_ascii=False).encode()
     except HubError:
@@ -245,7 +251,8 @@ class TensorInfo:
     Parameters
     ----------
     dtype : str
-        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such as "Q4_K".
+        NumPy's name, or "bfloat16", "float8_e4m3", "float8_e5m2"; in GGUF the name of a kind, such
+        as "Q4_K".
     shape : tuple of int
         Of its axes, the last one contiguous.
     start : int

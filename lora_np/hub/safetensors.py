@@ -1,7 +1,9 @@
-"""The safetensors format: a small reader and writer that trust nothing and hold one tensor at a time.
+"""The safetensors format: a small reader and writer that trust nothing and hold one tensor at a
+time.
 
-A file is the length of its header (8 bytes), the header (JSON: name, dtype, shape and place of each tensor),
-and the bytes of the tensors without gap or overlap. See https://github.com/huggingface/safetensors.
+A file is the length of its header (8 bytes), the header (JSON: name, dtype, shape and place of each
+tensor), and the bytes of the tensors without gap or overlap. See
+https://github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
-    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no open file.
+    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no
+    open file.
 
     Attributes
     ----------
@@ -59,12 +62,14 @@ class SafetensorsFile(TensorFile):
         Raises
         ------
         HubError
-            If no tensor has that name (the message lists close ones), its dtype has no NumPy counterpart,
-            or the file has changed since it was opened.
+            If no tensor has that name (the message lists close ones), its dtype has no NumPy
+            counterpart, or the file has changed since it was opened.
         """
         info = self.info(name)
         if info.dtype.startswith("float8"):
-            raise HubError(f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold")
+            raise HubError(
+                f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold"
+            )
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype == "bfloat16":
             return from_bfloat16(stored)
@@ -91,8 +96,8 @@ def open(path: StrPath) -> SafetensorsFile:
     Raises
     ------
     HubError
-        If the file is truncated, its header is not what the format demands, or the tensors overlap, leave
-        gaps, or do not end where the file ends.
+        If the file is truncated, its header is not what the format demands, or the tensors overlap,
+        leave gaps, or do not end where the file ends.
     OSError
         If the file cannot be read.
 
@@ -136,7 +141,8 @@ def save(
     Raises
     ------
     HubError
-        If a dtype has no place in the format, a value does not fit it, or the metadata are not text.
+        If a dtype has no place in the format, a value does not fit it, or the metadata are not
+        text.
     TypeError
         If ``tensors`` is not a mapping from names to arrays.
     OSError
@@ -165,7 +171,8 @@ def save(
 
 
 def load_matrix(source: str) -> Array:
-    """The matrix in ``FILE.npy``, or the tensor ``NAME`` of ``FILE.safetensors:NAME``; nothing else is read.
+    """The matrix in ``FILE.npy``, or the tensor ``NAME`` of ``FILE.safetensors:NAME``; nothing else
+    is read.
 
     Parameters
     ----------
@@ -175,13 +182,15 @@ def load_matrix(source: str) -> Array:
     Returns
     -------
     ndarray of shape (d, k)
-        In float32 or float64: half precisions become float32, which holds them exactly, integers float64.
+        In float32 or float64: half precisions become float32, which holds them exactly, integers
+        float64.
 
     Raises
     ------
     ValueError
-        If the source is of neither form; the file is malformed, or a pickle (never loaded, because it could
-        run code); no tensor has that name (the message lists close ones); or it is not a finite matrix.
+        If the source is of neither form; the file is malformed, or a pickle (never loaded, because
+        it could run code); no tensor has that name (the message lists close ones); or it is not a
+        finite matrix.
     TypeError
         If it does not hold real numbers.
     OSError
@@ -204,7 +213,9 @@ def load_matrix(source: str) -> Array:
         example = f"{source}:{names[0]}" if names else "but it holds no matrix"
         raise ValueError(f"name one of the {len(names)} matrices in {source}, as in {example}")
     if not source.endswith(".npy"):
-        raise ValueError(f"a matrix is read from FILE.npy or FILE.safetensors:TENSOR, got {source!r}")
+        raise ValueError(
+            f"a matrix is read from FILE.npy or FILE.safetensors:TENSOR, got {source!r}"
+        )
     return matrix(Path(source).name, _read_npy(source))
 
 
@@ -229,9 +240,9 @@ def write(
     tensors : mapping of str to TensorInfo
         The dtype and the shape of each tensor, by name.
     read : callable
-        From a name to the numbers, of the shape in ``tensors``: floats are rounded to the dtype there (to
-        nearest, ties to even), others must have it. Or to the file from which the tensor of this name is
-        copied byte for byte, in any dtype. The widest dtypes are asked for first.
+        From a name to the numbers, of the shape in ``tensors``: floats are rounded to the dtype
+        there (to nearest, ties to even), others must have it. Or to the file from which the tensor
+        of this name is copied byte for byte, in any dtype. The widest dtypes are asked for first.
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to str, optional
@@ -240,8 +251,8 @@ def write(
     Raises
     ------
     HubError
-        If a name, dtype, shape or the metadata do not fit the format; if what is read has another shape or
-        dtype, or a finite value is too large for the dtype.
+        If a name, dtype, shape or the metadata do not fit the format; if what is read has another
+        shape or dtype, or a finite value is too large for the dtype.
     OSError
         If the file cannot be written.
 
@@ -309,7 +320,9 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
 
 
 def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The header as parsed, and where the tensors begin. Nothing larger than the file is ever allocated."""
+    """The header as parsed, and where the tensors begin. Nothing larger than the file is ever
+    allocated.
+    """
     if size < 8:
         raise HubError(f"it has {size} bytes, too few for a header")
     length = int.from_bytes(file.read(8), "little")
@@ -319,7 +332,9 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         return parse_json(file.read(length)), 8 + length
 
 
-def _checked(header: dict[str, Any], start: int, size: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+def _checked(
+    header: dict[str, Any], start: int, size: int
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
@@ -345,15 +360,21 @@ def _described(name: str, entry: object) -> TensorInfo:
         raise HubError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BY_FILE:
-        raise HubError(f"tensor {name!r} has dtype {shown(dtype)}, not one of {', '.join(_BY_FILE)}")
+        raise HubError(
+            f"tensor {name!r} has dtype {shown(dtype)}, not one of {', '.join(_BY_FILE)}"
+        )
     if not _naturals(shape) or len(shape) > _MAX_AXES:
-        raise HubError(f"tensor {name!r} has shape {shown(shape)}, not a list of at most 64 whole numbers")
+        raise HubError(
+            f"tensor {name!r} has shape {shown(shape)}, not a list of at most 64 whole numbers"
+        )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise HubError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
     info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
     size = offsets[1] - offsets[0]
     if info.nbytes != size:
-        raise HubError(f"tensor {name!r}, {dtype} {info.shape}, takes {info.nbytes} bytes, but has {size}")
+        raise HubError(
+            f"tensor {name!r}, {dtype} {info.shape}, takes {info.nbytes} bytes, but has {size}"
+        )
     return info
 
 
@@ -364,7 +385,9 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 
 
 def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The bytes of the header, and the tensors in their order: the widest first, which aligns them all."""
+    """The bytes of the header, and the tensors in their order: the widest first, which aligns them
+    all.
+    """
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
@@ -382,7 +405,11 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
         if not _naturals(list(info.shape)):
             raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
         offsets = [position, position + info.nbytes]
-        header[name] = {"dtype": TABLE[info.dtype][0], "shape": list(info.shape), "data_offsets": offsets}
+        header[name] = {
+            "dtype": TABLE[info.dtype][0],
+            "shape": list(info.shape),
+            "data_offsets": offsets,
+        }
         ordered[name], position = info, offsets[1]
     with naming("a name or the metadata cannot be encoded as UTF-8"):
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -399,7 +426,9 @@ def as_stored(name: str, array: Array, dtype: str) -> Array:
             raise HubError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
         return array.astype(TABLE[dtype][1], copy=False)
     with np.errstate(over="ignore"):
-        stored = to_bfloat16(array) if dtype == "bfloat16" else array.astype(TABLE[dtype][1], copy=False)
+        stored = (
+            to_bfloat16(array) if dtype == "bfloat16" else array.astype(TABLE[dtype][1], copy=False)
+        )
     values = from_bfloat16(stored) if dtype == "bfloat16" else stored
     lost = np.isfinite(array) & ~np.isfinite(values)
     if lost.any():

@@ -7,7 +7,11 @@ A path in a model is the name that transformers has for the module there, so `lo
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.language.adapting import Adapted as Adapted, finetune as finetune, forecast as forecast
+    from lora_np.language.adapting import (
+        Adapted as Adapted,
+        finetune as finetune,
+        forecast as forecast,
+    )
     from lora_np.language.data import Data as Data, read_data as read_data
     from lora_np.language.decoder import (
         LanguageModel as LanguageModel,

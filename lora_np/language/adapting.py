@@ -1,4 +1,6 @@
-"""LoRA on data: from a language model and examples, or one text, to an adapted model and its losses."""
+"""LoRA on data: from a language model and examples, or one text, to an adapted model and its
+losses.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
 SETTINGS = (
-    "rank", "alpha", "targets", "variant", "steps", "batch_size", "accumulate", "context", "lr", "schedule",
+    "rank", "alpha", "targets", "variant", "steps", "batch_size", "accumulate", "context", "lr",
+    "schedule",
     "warmup", "weight_decay", "clip", "dropout", "rng",
 )  # fmt: skip
-PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")  # to fit
+# to fit
+PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")
 SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
@@ -88,18 +92,28 @@ class Adapted:
     @property
     def table(self) -> Table:
         """All results, for people."""
-        names = ["numbers trained", "steps", "held-out loss before", "after (nats a token)", "seconds"]
+        names = [
+            "numbers trained",
+            "steps",
+            "held-out loss before",
+            "after (nats a token)",
+            "seconds",
+        ]
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
         return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
     @property
     def loss_table(self) -> Table:
-        """The held-out loss at each validation, and the mean training loss of the steps before it."""
+        """The held-out loss at each validation, and the mean training loss of the steps before
+        it.
+        """
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
                    map(float, self.history.validation_loss), strict=True)  # fmt: skip
-        return Table(["step", "training loss", "held-out loss"], [*rows], title="Losses, nats a token")
+        return Table(
+            ["step", "training loss", "held-out loss"], [*rows], title="Losses, nats a token"
+        )
 
     def figure(self) -> Figure:
         """The losses against the steps."""
@@ -115,14 +129,18 @@ class Adapted:
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
         """A page on the run: data, settings, losses, samples after some steps, and its command."""
-        settings = Table(["setting", "value"], [(name, str(each)) for name, each in self.settings.items()])
+        settings = Table(
+            ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
+        )
         said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
         parts = [*said, self.table, self.figure(), self.loss_table]
         if samples:
             parts.append(Table(["after steps", "sample"], samples))
         parts.append(settings)
         if command:
-            parts.append(f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>")
+            parts.append(
+                f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"
+            )
         return page("A LoRA on a language model", parts)
 
 
@@ -206,10 +224,10 @@ def finetune(
     model : LanguageModel
         It is not changed.
     data : Data, str or sequence
-        What `read_data` reads; one continuous text; or examples: texts, or mappings with ``messages``,
-        ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of conversations the
-        answers are learnt, of prompts the completion. Examples end in the vocabulary's end token, and share
-        rows without seeing one another.
+        What `read_data` reads; one continuous text; or examples: texts, or mappings with
+        ``messages``, ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of
+        conversations the answers are learnt, of prompts the completion. Examples end in the
+        vocabulary's end token, and share rows without seeing one another.
     rank : int
         Of each adapter: r, at most the model's hidden size.
     alpha : float, optional
@@ -225,8 +243,8 @@ def finetune(
     accumulate : int
         Batches in a step, which takes the memory of one; each label counts the same.
     context : int, optional
-        Tokens of a row, at most ``model.context``; by default that, but no more than 256. Examples that are
-        longer are cut.
+        Tokens of a row, at most ``model.context``; by default that, but no more than 256. Examples
+        that are longer are cut.
     lr : float
         The largest learning rate.
     schedule : {"cosine", "linear", "constant"}
@@ -244,8 +262,8 @@ def finetune(
     validation : Data, str or sequence, optional
         Other data to hold out; by default each tenth example, or the last tenth of a text.
     validate_every : int, optional
-        Steps between validations. They and their rows are chosen so that together they are at most a tenth of
-        the work, a trained token counting as two; with this set, the rows alone.
+        Steps between validations. They and their rows are chosen so that together they are at most
+        a tenth of the work, a trained token counting as two; with this set, the rows alone.
     patience : int, optional
         Stop after so many validations without a new lowest loss, and keep the model of the lowest.
     tell : callable, optional
@@ -253,7 +271,8 @@ def finetune(
     watch : callable, optional
         ``watch(step, model)`` is called in each step, before anything moves.
     sample : callable, optional
-        ``sample(step, model)`` is called at each validation; text that it returns is printed above the bar.
+        ``sample(step, model)`` is called at each validation; text that it returns is printed above
+        the bar.
     checkpoint : path, optional
         As for `lora_np.fit`.
     resume : bool
@@ -270,10 +289,11 @@ def finetune(
     ------
     ValueError
         If the data are too short, an example is damaged or has characters outside the vocabulary,
-        conversations meet a model without a chat template, ``targets`` match nothing, or a setting is out of
-        range.
+        conversations meet a model without a chat template, ``targets`` match nothing, or a setting
+        is out of range.
     FloatingPointError
-        If the loss is no longer finite. A run that only makes it worse returns with ``diverged`` set.
+        If the loss is no longer finite. A run that only makes it worse returns with ``diverged``
+        set.
     CheckpointError
         If the checkpoint is damaged or belongs to another run.
     FileExistsError
@@ -290,7 +310,8 @@ def finetune(
     >>> from lora_np import language
     >>> text = language.read_text("genesis")[:6000]
     >>> result = finetune(
-    ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, context=64, warmup=1, progress=False
+    ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, context=64, warmup=1,
+    ...     progress=False
     ... )
     >>> result.numbers, result.after < result.before
     (18688, True)
@@ -307,7 +328,9 @@ def finetune(
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if patience is None or result.interrupted else losses.min()
     held_out = float(losses[0]), float(after)
-    return Adapted(result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes)
+    return Adapted(
+        result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes
+    )
 
 
 def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
@@ -325,9 +348,10 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     Returns
     -------
     Forecast
-        With a ``table`` of all figures: ``tokens`` to train on and those that are ``learnt``, ``rows``,
-        ``steps``, ``epochs``, ``seconds``, and the ``memory`` in bytes, where the system tells; besides,
-        ``examples``, three of them, with what is learnt in double brackets, and ``notes`` on the data.
+        With a ``table`` of all figures: ``tokens`` to train on and those that are ``learnt``,
+        ``rows``, ``steps``, ``epochs``, ``seconds``, and the ``memory`` in bytes, where the system
+        tells; besides, ``examples``, three of them, with what is learnt in double brackets, and
+        ``notes`` on the data.
 
     Raises
     ------
@@ -354,9 +378,12 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
 
     def seconds_of(rows: list[Row]) -> float:
         batch = packing.together([rows])
-        return fit(plan.adapted, batch, **how, steps=1, rng=plan.random, progress=False).history.seconds
+        return fit(
+            plan.adapted, batch, **how, steps=1, rng=plan.random, progress=False
+        ).history.seconds
 
-    # first the batch that takes the most memory; it is not timed, since it makes tables and gets its pages
+    # first the batch that takes the most memory; it is not timed, since it makes tables and gets
+    # its pages
     seconds_of(sorted(plan.rows, key=length, reverse=True)[: plan.size])
     drawn = [plan.batches.drawn(i) for i in range(TIMED)]
     rate = sum(map(seconds_of, drawn)) / sum(length(row) for rows in drawn for row in rows)
@@ -381,24 +408,42 @@ class Prepared:
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         context = packing.within(model, s.context)
-        self.steps, accumulate = whole_number("steps", s.steps), whole_number("accumulate", s.accumulate)
+        self.steps, accumulate = (
+            whole_number("steps", s.steps),
+            whole_number("accumulate", s.accumulate),
+        )
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, context)
         self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.random = generator(s.rng)
         choice("variant", s.variant, VARIED)
-        how: dict[str, Any] = {"rank": s.rank, "alpha": alpha, "dropout": s.dropout, "variant": s.variant}
+        how: dict[str, Any] = {
+            "rank": s.rank,
+            "alpha": alpha,
+            "dropout": s.dropout,
+            "variant": s.variant,
+        }
         self.adapted = inject(model, **how, targets=s.targets, rng=self.random)
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
         seed = order if isinstance(s.rng, np.random.Generator) else s.rng
-        chosen = {**vars(s), "alpha": float(alpha), "context": context, "warmup": warmup, "rng": seed}
+        chosen = {
+            **vars(s),
+            "alpha": float(alpha),
+            "context": context,
+            "warmup": warmup,
+            "rng": seed,
+        }
         self.settings = {name: chosen[name] for name in SETTINGS}
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = packing.Shuffled(self.rows, self.size, accumulate, order, identity)
-        falls = cosine_schedule if choice("schedule", s.schedule, SCHEDULES) == "cosine" else linear_schedule
+        falls = (
+            cosine_schedule
+            if choice("schedule", s.schedule, SCHEDULES) == "cosine"
+            else linear_schedule
+        )
         final = s.lr if s.schedule == "constant" else 0.0
         rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
@@ -409,10 +454,14 @@ class Prepared:
             s.tell(note)
 
 
-def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple[int, int, list[Row]]:
-    """Steps between validations, how many there are, and their rows: at most a tenth of the work together.
+def budget(
+    rows: list[Row], tokens: int, steps: int, every: int | None
+) -> tuple[int, int, list[Row]]:
+    """Steps between validations, how many there are, and their rows: at most a tenth of the work
+    together.
 
-    A trained token costs two: it goes through the model and back. At least one row is watched, twice.
+    A trained token costs two: it goes through the model and back. At least one row is watched,
+    twice.
     """
     mean = max(1, sum(map(length, rows)) // len(rows))
     affordable = tokens // 5 // mean  # rows
@@ -426,6 +475,7 @@ def budget(rows: list[Row], tokens: int, steps: int, every: int | None) -> tuple
 
 def peak_memory() -> int | None:
     """The most bytes that the process has held so far, where the system tells."""
-    status = Path("/proc/self/status")  # Linux's; getrusage begins with what the parent process held
+    # Linux's; getrusage begins with what the parent process held
+    status = Path("/proc/self/status")
     said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
     return 1024 * int(said[0]) if said else None

@@ -1,7 +1,8 @@
-"""What a layer of a decoder is made of: norms, attention, MLPs and experts, whatever a family calls them.
+"""What a layer of a decoder is made of: norms, attention, MLPs and experts, whatever a family calls
+them.
 
-A node's fields are called as transformers calls its modules, so that a path in the tree is the name there.
-The equations know them by their roles: `named` makes the class that has both.
+A node's fields are called as transformers calls its modules, so that a path in the tree is the name
+there. The equations know them by their roles: `named` makes the class that has both.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ class RMSNorm:
 
 @dataclass(frozen=True, eq=False)
 class LayerNorm:
-    """``h = W (x - mean(x)) / sqrt(var(x) + eps) + b`` over the last axis (Ba et al., arXiv 1607.06450).
+    """``h = W (x - mean(x)) / sqrt(var(x) + eps) + b`` over the last axis (Ba et al., arXiv
+    1607.06450).
 
     Parameters
     ----------
@@ -117,7 +119,9 @@ class HeadNorms(Part):
     norms: tuple[LayerNorm, ...]
 
     def __call__(self, x: Any) -> Any:
-        return np.concatenate([norm(x[..., i : i + 1, :]) for i, norm in enumerate(self.norms)], axis=-2)
+        return np.concatenate(
+            [norm(x[..., i : i + 1, :]) for i, norm in enumerate(self.norms)], axis=-2
+        )
 
 
 class Cache:
@@ -153,7 +157,9 @@ class Cache:
 
 
 def positions(before: int, tokens: int, texts: Array | None) -> Array:
-    """The place in its own text of each token after so many before: (tokens,) or (batch, tokens)."""
+    """The place in its own text of each token after so many before: (tokens,) or (batch,
+    tokens).
+    """
     if texts is None:
         return np.arange(before, before + tokens)
     places = np.empty_like(texts, dtype=np.intp)
@@ -167,8 +173,8 @@ def positions(before: int, tokens: int, texts: Array | None) -> Array:
 class SelfAttention(Part):
     """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
 
-    Its modules are linear maps for ``query``, ``key`` and ``value``, or one for all (``qkv``), and for
-    ``output``; and perhaps norms of queries and keys.
+    Its modules are linear maps for ``query``, ``key`` and ``value``, or one for all (``qkv``), and
+    for ``output``; and perhaps norms of queries and keys.
 
     Parameters
     ----------
@@ -183,7 +189,8 @@ class SelfAttention(Part):
     score_cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
     joined : {"parts", "heads"}
-        Whether a map for all gives all queries first, then keys and values; or those of each head together.
+        Whether a map for all gives all queries first, then keys and values; or those of each head
+        together.
     normed : str
         "heads" if norms see each head, "whole" if all of them; empty without norms.
     normed_first : bool
@@ -258,7 +265,9 @@ class SelfAttention(Part):
         if q.shape[1] == 1:  # at once: for a single token calls are what costs
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
-        return rotate(rotary.halves(q), cos=cos, sin=sin), rotate(rotary.halves(k), cos=cos, sin=sin)
+        return rotate(rotary.halves(q), cos=cos, sin=sin), rotate(
+            rotary.halves(k), cos=cos, sin=sin
+        )
 
 
 def heads_of(x: Any, heads: int) -> Any:
@@ -312,7 +321,8 @@ ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class XIELU(Part):
-    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (Huang and Schlag, arXiv 2411.13010).
+    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (Huang and Schlag, arXiv
+    2411.13010).
 
     Its two numbers, ``alpha_p`` and ``alpha_n``, give ``a = softplus(alpha_p)`` and
     ``b = 1/2 + softplus(alpha_n)``.
@@ -341,7 +351,8 @@ class Router(Part):
 
 @dataclass(frozen=True, eq=False)
 class Routed(Part):
-    """The sum of a few experts, by the weights of a ``router``, and perhaps of a shared one behind a gate.
+    """The sum of a few experts, by the weights of a ``router``, and perhaps of a shared one behind
+    a gate.
 
     Parameters
     ----------
@@ -358,14 +369,19 @@ class Routed(Part):
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
-        best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]  # (tokens, chosen)
+        # (tokens, chosen)
+        best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]
         weights = every[np.arange(len(best))[:, np.newaxis], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
-        order = np.argsort(best, axis=None, kind="stable")  # pairs of a token and an expert, by expert
+        # pairs of a token and an expert, by expert
+        order = np.argsort(best, axis=None, kind="stable")
         starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]
-        parts = [self.experts(rows[starts[i] : starts[i + 1]], i) for i in np.flatnonzero(np.diff(starts))]
+        parts = [
+            self.experts(rows[starts[i] : starts[i + 1]], i)
+            for i in np.flatnonzero(np.diff(starts))
+        ]
         each = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
         y = np.sum(each * weights[..., np.newaxis], axis=1)
         if self.shared is not None:
@@ -375,7 +391,9 @@ class Routed(Part):
 
 @dataclass(frozen=True, eq=False)
 class Experts(Part):
-    """Gated MLPs in two arrays: ``gate_up_proj`` (experts, 2 inner, d), ``down_proj`` (experts, d, inner)."""
+    """Gated MLPs in two arrays: ``gate_up_proj`` (experts, 2 inner, d), ``down_proj`` (experts, d,
+    inner).
+    """
 
     activation: str
 
@@ -390,7 +408,8 @@ def unchanged(x: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class DecoderLayer(Part):
-    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after, or both at once.
+    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after, or both at
+    once.
 
     Parameters
     ----------

@@ -29,7 +29,8 @@ def rms_norm(x: Any, W: Any, *, eps: float) -> Any:
 
 
 def rotate(x: Any, cos: Array, sin: Array) -> Any:
-    """Turn entries i and i + d/2 of each head by the angle of its position (Su et al., arXiv 2104.09864).
+    """Turn entries i and i + d/2 of each head by the angle of its position (Su et al., arXiv
+    2104.09864).
 
     Parameters
     ----------
@@ -49,13 +50,22 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
-    """Whether the query in row i, the ``keys - queries + i``-th token, may look at key j: (queries, keys)."""
+    """Whether the query in row i, the ``keys - queries + i``-th token, may look at key j: (queries,
+    keys).
+    """
     i, j = np.arange(keys - queries, keys)[:, np.newaxis], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
 
 def attend(
-    q: Any, k: Any, v: Any, *, window: int | None, scale: float, cap: float = 0.0, texts: Array | None = None
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    window: int | None,
+    scale: float,
+    cap: float = 0.0,
+    texts: Array | None = None,
 ) -> Any:
     """``softmax(s q k^T) v`` for each head, where no token sees a later one.
 
@@ -90,7 +100,12 @@ def attend(
         seen = visible(queries, keys, window)
         if texts is not None:
             texts = texts[:, :keys]
-            seen = seen & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[:, np.newaxis, np.newaxis]
+            seen = (
+                seen
+                & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[
+                    :, np.newaxis, np.newaxis
+                ]
+            )
         by_query = scores.reshape(batch, kv, -1, queries, keys)
         scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
     mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)
@@ -109,7 +124,8 @@ def gated(gate: Any, up: Any) -> Any:
 
 
 def exact_gelu(x: Any) -> Any:
-    """``x Phi(x)``, where Phi(x) is how likely a standard normal number is below x (arXiv 1606.08415).
+    """``x Phi(x)``, where Phi(x) is how likely a standard normal number is below x (arXiv
+    1606.08415).
 
     Examples
     --------
@@ -126,7 +142,9 @@ def _normal_below(x: Array) -> Array:
     return found
 
 
-normal_below = primitive(_normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * math.tau**-0.5)
+normal_below = primitive(
+    _normal_below, lambda y, x: lambda g: g * np.exp(-0.5 * x * x) * math.tau**-0.5
+)
 
 
 @functools.cache

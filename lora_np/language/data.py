@@ -1,4 +1,5 @@
-"""Data as people have it: conversations, completions, instructions, texts; as JSON lines, CSV or plain text.
+"""Data as people have it: conversations, completions, instructions, texts; as JSON lines, CSV or
+plain text.
 
 Here it is told apart, checked and brought to one form; `documents` makes tokens of it.
 """
@@ -19,7 +20,8 @@ from lora_np.language.storing import read_text
 
 ONE = "one text"  # the kind of data that has no parts
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
-# What an example can be, told by its fields, and fields that it may have besides; the first that fits.
+# What an example can be, told by its fields, and fields that it may have besides; the first that
+# fits.
 KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "conversations": (("messages",), ()),
     "prompts and completions": (("prompt", "completion"), ()),
@@ -73,7 +75,9 @@ class Data:
 
     def __str__(self) -> str:
         what = self.kind if self.kind == ONE else f"{len(self.examples):,} {self.kind}"
-        return f"{self.source}: {what}" + (f" (not used: {', '.join(self.unused)})" if self.unused else "")
+        return f"{self.source}: {what}" + (
+            f" (not used: {', '.join(self.unused)})" if self.unused else ""
+        )
 
 
 AnyData = Data | str | Iterable[Any]  # what `as_data` takes
@@ -85,9 +89,9 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     Parameters
     ----------
     source : str or path
-        JSON lines of objects with ``messages``, ``prompt`` and ``completion``, ``instruction``, ``output``
-        and perhaps ``input``, or ``text``; CSV whose first line names such columns; anything else is one
-        continuous text. A name such as "genesis" is a text that is shipped.
+        JSON lines of objects with ``messages``, ``prompt`` and ``completion``, ``instruction``,
+        ``output`` and perhaps ``input``, or ``text``; CSV whose first line names such columns;
+        anything else is one continuous text. A name such as "genesis" is a text that is shipped.
     format : {"jsonl", "csv", "text"}, optional
         How the file is written; by default told by its first line.
 
@@ -99,8 +103,8 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     Raises
     ------
     ValueError
-        If the file is empty or not text in UTF-8, or a line is damaged, not an example, or has nothing to
-        learn from; the message has its number.
+        If the file is empty or not text in UTF-8, or a line is damaged, not an example, or has
+        nothing to learn from; the message has its number.
     FileNotFoundError
         If there is no such file.
 
@@ -117,7 +121,9 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     (Completion(prompt='2 + 2 =', text=' 4'),)
     """
     content, name = read_text(source), str(source)
-    form = choice("format", format or told_by(content, Path(name).suffix.lower()), ("jsonl", "csv", "text"))
+    form = choice(
+        "format", format or told_by(content, Path(name).suffix.lower()), ("jsonl", "csv", "text")
+    )
     if form == "text":
         return replace(as_data(content), source=name)
     with naming(name):
@@ -157,12 +163,16 @@ def json_records(content: str) -> Iterator[tuple[str, Any]]:
 def csv_records(content: str) -> Iterator[tuple[str, Any]]:
     """Each row as an object, and the line where it ends."""
     first = content.partition("\n")[0]
-    rows = csv.reader(io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+    rows = csv.reader(
+        io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True
+    )
     try:
         names = [name.strip() for name in next(rows)]
         for row in filter(None, rows):
             if len(row) != len(names):
-                raise ValueError(f"line {rows.line_num}: it has {len(row)} fields, not {len(names)}")
+                raise ValueError(
+                    f"line {rows.line_num}: it has {len(row)} fields, not {len(names)}"
+                )
             yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num}: {error}") from None
@@ -176,11 +186,13 @@ def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Dat
         with naming(place):
             if not isinstance(record, Mapping):
                 raise ValueError(f"it must be an object with named fields, got {shown(record)}")
-            kind = kind or next((each for each, needed in KINDS.items() if record.keys() >= {*needed[0]}), "")
+            kind = kind or next(
+                (each for each, needed in KINDS.items() if record.keys() >= {*needed[0]}), ""
+            )
             if not kind:
                 raise ValueError(
-                    "an example has messages, prompt and completion, instruction and output, or text; this "
-                    f"has {', '.join(record) or 'none'}: rename the fields that count"
+                    "an example has messages, prompt and completion, instruction and output, or"
+                    f" text; this has {', '.join(record) or 'none'}: rename the fields that count"
                 )
             examples.append(example(record, kind))
         places.append(place)
@@ -195,7 +207,9 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
     needed, optional = KINDS[kind]
     found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if found[name] is None]:
-        raise ValueError(f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}")
+        raise ValueError(
+            f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}"
+        )
     if kind == "conversations":
         return conversation(found["messages"])
     if all(isinstance(each, list) for each in found.values()):
@@ -218,15 +232,21 @@ def conversation(messages: Any, first: int = 0) -> Conversation:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):
         if not isinstance(message, Mapping):
-            raise ValueError(f"message {i} must be an object with role and content, got {shown(message)}")
+            raise ValueError(
+                f"message {i} must be an object with role and content, got {shown(message)}"
+            )
         role, content = message.get("role"), message.get("content")
         if not isinstance(role, str):
-            raise ValueError(f"message {i} must have a role, such as user or assistant, got {shown(role)}")
+            raise ValueError(
+                f"message {i} must have a role, such as user or assistant, got {shown(role)}"
+            )
         texts = [part.get("text") for part in content] if isinstance(content, list) else [content]
         if not all(isinstance(text, str) for text in texts) and not message.get("tool_calls"):
             raise ValueError(f"message {i} must have text as its content, got {shown(content)}")
         if message.get("weight", 1) != 1:
-            raise ValueError(f"message {i} has weight {shown(message['weight'])}, but only 1 is understood")
+            raise ValueError(
+                f"message {i} has weight {shown(message['weight'])}, but only 1 is understood"
+            )
     if not any(message["role"] == "assistant" for message in messages[first:]):
         raise ValueError("it has no message of the assistant to learn from")
     return Conversation(messages, first)

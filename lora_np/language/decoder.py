@@ -1,7 +1,8 @@
-"""Decoders of many families as trees: a path in one is the name that transformers has for that module.
+"""Decoders of many families as trees: a path in one is the name that transformers has for that
+module.
 
-What they are made of, and how they compute, is in a ``config.json`` and their family's data. A field that
-would change the computation and is not understood is refused.
+What they are made of, and how they compute, is in a ``config.json`` and their family's data. A
+field that would change the computation and is not understood is refused.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ CONTEXT = 2048  # tokens, where a config does not say
 NEUTRAL: Mapping[str, Any] = {
     **dict.fromkeys(("attention_chunk_size", "no_rope_layers", "sliding_window", "clip_qkv")),
     **dict.fromkeys(("attention_multiplier", "attn_logit_softcapping", "final_logit_softcapping")),
-    **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1),
+    **dict.fromkeys(
+        ("embedding_multiplier", "residual_multiplier", "logit_scale", "logits_scaling"), 1
+    ),
     **dict.fromkeys(("partial_rotary_factor", "rotary_pct"), 1),
     **dict.fromkeys(("is_causal", "scale_attn_weights"), True),
     **dict.fromkeys(("use_bidirectional_attention", "use_sliding_window", "use_qk_norm"), False),
-    **dict.fromkeys(("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False),
+    **dict.fromkeys(
+        ("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False
+    ),
     **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
     "router_jitter_noise": 0,
 }
@@ -58,7 +63,12 @@ class Decoder(Part):
     position: ClassVar[Any] = None
 
     def __call__(
-        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
+        self,
+        tokens: Array,
+        *,
+        rng: Rng = None,
+        caches: list[Cache] | None = None,
+        texts: Array | None = None,
     ) -> Any:
         x = self.embedding(tokens)
         if self.scale != 1.0:
@@ -76,8 +86,9 @@ class Decoder(Part):
 class LanguageModel(Part):
     """Logits of the next token, at each token of a text: ``lm_head(model(tokens))``.
 
-    Made by `load`, or from scratch by `build`. Its modules are the decoder, which is also ``model`` in the
-    families that call it otherwise, and ``lm_head``; with a tied head, its W is the embedding's.
+    Made by `load`, or from scratch by `build`. Its modules are the decoder, which is also ``model``
+    in the families that call it otherwise, and ``lm_head``; with a tied head, its W is the
+    embedding's.
 
     Parameters
     ----------
@@ -100,7 +111,12 @@ class LanguageModel(Part):
     cap: float = 0.0
 
     def __call__(
-        self, tokens: Array, *, rng: Rng = None, caches: list[Cache] | None = None, texts: Array | None = None
+        self,
+        tokens: Array,
+        *,
+        rng: Rng = None,
+        caches: list[Cache] | None = None,
+        texts: Array | None = None,
     ) -> Any:
         """Logits of shape (batch, tokens, vocab).
 
@@ -112,9 +128,9 @@ class LanguageModel(Part):
         caches : list of Cache, optional
             One for each layer, with the tokens before these.
         texts : ndarray of int, shape (batch, tokens), optional
-            Which text each token belongs to, those in the caches first, where a row holds more than one: a
-            token sees only its own. Padding is a text like any other, so an attention mask of zeros and ones
-            can be given as it is.
+            Which text each token belongs to, those in the caches first, where a row holds more than
+            one: a token sees only its own. Padding is a text like any other, so an attention mask
+            of zeros and ones can be given as it is.
         """
         return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
 
@@ -126,7 +142,9 @@ class LanguageModel(Part):
 
 def vocabulary_of(model: LanguageModel) -> Any:
     if model.vocabulary is None:
-        raise ValueError("this model has no vocabulary: there was no tokenizer.json in its directory")
+        raise ValueError(
+            "this model has no vocabulary: there was no tokenizer.json in its directory"
+        )
     return model.vocabulary
 
 
@@ -138,8 +156,8 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
     config : mapping
         The contents of a ``config.json``.
     read : callable
-        ``read(name)`` gives the array of a parameter, as transformers calls it and keeps it, or None if there
-        is none.
+        ``read(name)`` gives the array of a parameter, as transformers calls it and keeps it, or
+        None if there is none.
     vocabulary : object, optional
         Between text and tokens.
 
@@ -151,7 +169,8 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
     Raises
     ------
     ValueError
-        If the family is not understood, or an array is missing or of another shape than the config says.
+        If the family is not understood, or an array is missing or of another shape than the config
+        says.
 
     Examples
     --------
@@ -171,7 +190,9 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
         if read_one is None:
             raise ValueError(f"the checkpoint has no tensor {name}")
         if read_one.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} to fit config.json, got {read_one.shape}")
+            raise ValueError(
+                f"{name} must have shape {shape} to fit config.json, got {read_one.shape}"
+            )
         return read_one
 
     for name, module in modules.items():
@@ -201,17 +222,19 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     Returns
     -------
     SimpleNamespace
-        The variables of the family and what its table ``decoder`` says; in ``layers``, the same for each
-        layer, with its ``rotary``; ``spec``, its modules; ``embedding``, the name of one; and ``context``.
+        The variables of the family and what its table ``decoder`` says; in ``layers``, the same for
+        each layer, with its ``rotary``; ``spec``, its modules; ``embedding``, the name of one; and
+        ``context``.
 
     Raises
     ------
     ValueError
-        If the family cannot be run, a field does not fit, or one that would change the computation is not
-        understood.
+        If the family cannot be run, a field does not fit, or one that would change the computation
+        is not understood.
     """
     with naming("config.json", (TypeError, ValueError)):
-        facts, layers, read, spec = decoder_of(config)  # where null may mean something else than missing
+        # where null may mean something else than missing
+        facts, layers, read, spec = decoder_of(config)
         config = stated(config)
         same = {
             "layer_types": ["full_attention"] * len(layers),
@@ -219,17 +242,24 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         }
         for name, neutral in {**NEUTRAL, **same}.items():
             if name not in read and config.get(name, neutral) != neutral:
-                right = f"{json.dumps(neutral)} in a {config['model_type']} model; no other is understood"
+                right = (
+                    f"{json.dumps(neutral)} in a {config['model_type']} model; no other is"
+                    " understood"
+                )
                 raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
         named = next(name for name in ACTIVATION if name in read)
         choice(
-            named, facts["activation"], ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu")
+            named,
+            facts["activation"],
+            ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"),
         )
         positions = facts["positions"] or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")
         layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
-        constants = {name: number for layer in layers for name, number in layer["constants"].items()}
+        constants = {
+            name: number for layer in layers for name, number in layer["constants"].items()
+        }
         found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
         return SimpleNamespace(**{**facts, **found, "embedding": embedding})
 
@@ -242,11 +272,17 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
         return Embedding(W)
     if module.kind == "router":
         return blocks.Router(W)
-    return blocks.RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else blocks.LayerNorm(W, b, s.eps)
+    return (
+        blocks.RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else blocks.LayerNorm(W, b, s.eps)
+    )
 
 
-def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any) -> Any:
-    """The tree of the layers by their paths; which of its nodes are what follows from the roles inside."""
+def grown(
+    found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
+) -> Any:
+    """The tree of the layers by their paths; which of its nodes are what follows from the roles
+    inside.
+    """
     tree: dict[str, Any] = {}
     for name, layer in found.items():
         *path, last = name.split(".")
@@ -274,18 +310,25 @@ def grown(found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNam
         if roles.keys() & {*ATTENTION}:
             norms = [name for name, each in parts.items() if not isinstance(each, Linear)]
             roles |= dict(zip(("query_norm", "key_norm"), norms, strict=False))
-            how = {name: layer[name] for name in ("heads", "score", "score_cap", "joined", "normed_first")}
+            how = {
+                name: layer[name]
+                for name in ("heads", "score", "score_cap", "joined", "normed_first")
+            }
             how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
             wide = any(own[name].role == "norm" and own[name].shape[0] > s.width for name in own)
             how["normed"] = "whole" if wide else "heads" if norms else ""
             return of(blocks.SelfAttention, parts, roles, **how)
         if "router" in roles:
             shared = [name for name, each in parts.items() if isinstance(each, blocks.MLP)]
-            roles |= dict(zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False))
+            roles |= dict(
+                zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False)
+            )
             return of(blocks.Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
         if "down" in roles:
             experts = own[roles["down"]].kind == "experts"
-            return of(blocks.Experts if experts else blocks.MLP, parts, roles, activation=s.activation)
+            return of(
+                blocks.Experts if experts else blocks.MLP, parts, roles, activation=s.activation
+            )
         if "parameter" in roles:
             return of(blocks.XIELU, parts, roles)
         if "norms" in parts:
@@ -333,4 +376,6 @@ def composed_operations(model: T) -> T:
     def composed(path: str, node: Any) -> Any:
         return changed(node, fused=False)
 
-    return replace(replace(model, (blocks.SelfAttention, blocks.MLP), composed), blocks.RMSNorm, composed)
+    return replace(
+        replace(model, (blocks.SelfAttention, blocks.MLP), composed), blocks.RMSNorm, composed
+    )

@@ -1,8 +1,8 @@
 """The operations of `composed`, one primitive each: where a step on real text spends its time.
 
-They save passes over memory: attention never normalises its weights and skips what no token may see, the head
-computes its logits a few rows at a time, and shared work is done once. Laws in the tests check that values
-and gradients equal those of the composed versions.
+They save passes over memory: attention never normalises its weights and skips what no token may
+see, the head computes its logits a few rows at a time, and shared work is done once. Laws in the
+tests check that values and gradients equal those of the composed versions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lora_np.quantise import Quantised
 
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
-KEPT = 2**22  # numbers: more attention weights of a layer than this are recomputed in the backward pass
+# numbers: more attention weights of a layer than this are recomputed in the backward pass
+KEPT = 2**22
 PIECE = 2**15  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time
@@ -63,8 +64,8 @@ def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], 
 rms_norm = primitive(norm_forward, joint=norm_joint, keeps=True, composed=composed.rms_norm)
 
 
-# The gated unit, in pieces that stay in the cache from one pass to the next. Intermediate values are
-# recomputed in the backward pass, since that is faster than loading them from memory.
+# The gated unit, in pieces that stay in the cache from one pass to the next. Intermediate values
+# are recomputed in the backward pass, since that is faster than loading them from memory.
 
 
 def gated_forward(gate: Array, up: Array) -> Array:
@@ -179,7 +180,8 @@ def attend_joint(
 
     def pull(g: Array) -> tuple[Array | None, ...]:
         Q, KT, V, mixed, weights, largest, sums = kept
-        # The gradient of a score is its weight times (g V^T - their mean): one product with a column more.
+        # The gradient of a score is its weight times (g V^T - their mean): one product with a
+        # column more.
         dmixed = np.empty((*Q.shape[:-1], d + 1), Q.dtype)
         weighted = by_group(g.reshape(wide), narrow[2]) / widened(sums, d)
         dmixed[..., :d] = weighted
@@ -206,7 +208,9 @@ def attend_joint(
                 dK[:, :, keys] += np.matmul(dS.swapaxes(-1, -2), Q[:, :, block])
         dK *= scale
         shapes = (dQ, wide), (dK, narrow), (dV, narrow)
-        return tuple(by_token(*each) if asked else None for each, asked in zip(shapes, wanted, strict=True))
+        return tuple(
+            by_token(*each) if asked else None for each, asked in zip(shapes, wanted, strict=True)
+        )
 
     return pull
 
@@ -215,9 +219,11 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Whether a score may be too large for exp: none is larger than the longest q times the longest k.
+    """Whether a score may be too large for exp: none is larger than the longest q times the longest
+    k.
 
-    If none is, nothing needs to be subtracted from them first, which saves two passes over the scores.
+    If none is, nothing needs to be subtracted from them first, which saves two passes over the
+    scores.
     """
     if Q.shape[-1] * largest_of(Q) * largest_of(KT) < HARMLESS:  # fast, and usually enough
         return False
@@ -239,7 +245,9 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
         yield slice(t, end), slice(first, end), slice(t * each, end * each)
 
 
-def scores(Q: Array, KT: Array, some: slice, keys: slice, window: int | None, texts: Array | None) -> Array:
+def scores(
+    Q: Array, KT: Array, some: slice, keys: slice, window: int | None, texts: Array | None
+) -> Array:
     """``Q K^T`` of some tokens and the keys that they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
@@ -272,9 +280,9 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
 
-# The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits stay in the
-# cache. The gradient of h is computed along the way: the mean of W's rows, weighted by the softmax, minus the
-# label's. A head that is trained has the usual logits and cross-entropy.
+# The head and its loss, for some rows of h and a part of the vocabulary at a time, so that logits
+# stay in the cache. The gradient of h is computed along the way: the mean of W's rows, weighted by
+# the softmax, minus the label's. A head that is trained has the usual logits and cross-entropy.
 
 
 def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, Array]:
@@ -285,7 +293,10 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any,
     for i in range(0, len(keep), ROWS):
         part = keep[i : i + ROWS]
         some, wanted, step = h2[part], labels[part], max(1, LOGITS // len(part))
-        largest, picked = np.full((len(some), 1), -np.inf, h.dtype), np.empty((len(some), 1), h.dtype)
+        largest, picked = (
+            np.full((len(some), 1), -np.inf, h.dtype),
+            np.empty((len(some), 1), h.dtype),
+        )
         mean = sums = np.zeros((1, 1), h.dtype)
         for start in range(0, W.shape[0], step):
             W_part = tokens_of(W, slice(start, start + step))
@@ -302,7 +313,9 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any,
         mean /= sums
         mean -= tokens_of(W, wanted)
         dh[part] = mean
-        total += float(np.sum(largest - picked, dtype=np.float64) + np.sum(np.log(sums), dtype=np.float64))
+        total += float(
+            np.sum(largest - picked, dtype=np.float64) + np.sum(np.log(sums), dtype=np.float64)
+        )
     dh /= len(keep)
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
@@ -311,7 +324,9 @@ def head_pull(dh: Array, h: Array, W: Any, *, labels: Array) -> Any:
     return lambda g: dh * g
 
 
-head_loss = primitive(head_forward, head_pull, NOT_DIFFERENTIABLE, keeps=True, composed=composed.head_loss)
+head_loss = primitive(
+    head_forward, head_pull, NOT_DIFFERENTIABLE, keeps=True, composed=composed.head_loss
+)
 
 
 def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:

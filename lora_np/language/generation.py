@@ -39,11 +39,11 @@ def generate(
     model : LanguageModel
         With adapters or without.
     prompt : str, or sequence of str
-        The beginning; at least one token. If the vocabulary has a token for the beginning of a text (BOS), it
-        is put first, and is not part of the result.
+        The beginning; at least one token. If the vocabulary has a token for the beginning of a text
+        (BOS), it is put first, and is not part of the result.
     tokens : int
-        The largest number of tokens to add. Generation stops earlier at a token that ends a text: those of
-        ``generation_config.json``, or else of ``config.json``.
+        The largest number of tokens to add. Generation stops earlier at a token that ends a text:
+        those of ``generation_config.json``, or else of ``config.json``.
     stop : sequence of str
         Texts before which a continuation ends.
     rng : Generator or int
@@ -51,8 +51,8 @@ def generate(
     stream : callable, optional
         ``stream(text)`` is called with each new piece of text, the prompt first; for one prompt.
     **sampling
-        How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time), ``top_k``,
-        ``top_p``, ``min_p`` and ``repetition_penalty``, as transformers has them.
+        How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time),
+        ``top_k``, ``top_p``, ``min_p`` and ``repetition_penalty``, as transformers has them.
 
     Returns
     -------
@@ -62,15 +62,15 @@ def generate(
     Raises
     ------
     ValueError
-        If a prompt is empty or has characters outside the vocabulary, a setting is out of range, or the
-        model has no vocabulary.
+        If a prompt is empty or has characters outside the vocabulary, a setting is out of range, or
+        the model has no vocabulary.
 
     Notes
     -----
-    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions: it then
-    restarts from the last half of that many tokens. Of several prompts, shorter ones are padded on the left,
-    where nothing sees it: at temperature 0, and within the context, each text is the one that it would be
-    alone, up to rounding.
+    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions:
+    it then restarts from the last half of that many tokens. Of several prompts, shorter ones are
+    padded on the left, where nothing sees it: at temperature 0, and within the context, each text
+    is the one that it would be alone, up to rounding.
 
     Examples
     --------
@@ -102,8 +102,8 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
     tokens : int
-        The largest number of tokens. The answer ends earlier at an end token of ``generation_config.json``,
-        or else of ``config.json``.
+        The largest number of tokens. The answer ends earlier at an end token of
+        ``generation_config.json``, or else of ``config.json``.
     **options
         ``stop``, ``rng``, ``stream`` and how tokens are drawn, as for `generate`.
 
@@ -115,7 +115,8 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
     Raises
     ------
     ValueError
-        If the model has no chat template, it does not take the messages, or a setting is out of range.
+        If the model has no chat template, it does not take the messages, or a setting is out of
+        range.
     ImportError
         If jinja2 is not installed.
 
@@ -130,7 +131,8 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
     >>> austen = language.load("austen")
     >>> template = b"{% for m in messages %}{{ m.content }}{% endfor %}"
     >>> files = {"chat_template.jinja": template}
-    >>> speaker = replace(austen, vocabulary=language.Characters(austen.vocabulary.characters, files))
+    >>> speaker = replace(austen, vocabulary=language.Characters(austen.vocabulary.characters,
+    ...     files))
     >>> answer(speaker, [{"role": "user", "content": "It is a truth "}], tokens=20, temperature=0)
     'to be a great deal o'
     """
@@ -142,14 +144,27 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
 
 
 class Speech:
-    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops, streamed."""
+    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops,
+    streamed.
+    """
 
     def __init__(
-        self, vocabulary: Vocabulary, row: list[int], begins: int, stop: Sequence[str], stream: Any = None
+        self,
+        vocabulary: Vocabulary,
+        row: list[int],
+        begins: int,
+        stop: Sequence[str],
+        stream: Any = None,
     ) -> None:
         if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
             raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
-        self.vocabulary, self.row, self.begins, self.stop, self.stream = vocabulary, row, begins, stop, stream
+        self.vocabulary, self.row, self.begins, self.stop, self.stream = (
+            vocabulary,
+            row,
+            begins,
+            stop,
+            stream,
+        )
         self.told = 0  # characters that have been streamed
         self.first = len(vocabulary.decode(row[begins:]))  # before it nothing stops
         self.hear()
@@ -160,7 +175,8 @@ class Speech:
         found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
         self.text = text[: min(found, default=None)]
         if found or not text.endswith("\ufffd"):  # an incomplete character
-            begun = 0 if found else max(map(len, self.stop), default=1) - 1  # may be the beginning of a stop
+            # may be the beginning of a stop
+            begun = 0 if found else max(map(len, self.stop), default=1) - 1
             self.tell(len(self.text) - begun)
         return bool(found)
 
@@ -189,7 +205,9 @@ def spoken(
     stream: Callable[[str], Any] | None = None,
     **sampling: Any,
 ) -> list[Speech]:
-    """Append tokens to each row, until there are so many, or all rows have ended, or all texts stop."""
+    """Append tokens to each row, until there are so many, or all rows have ended, or all texts
+    stop.
+    """
     whole_number("tokens", tokens, minimum=0)
     rule, draws, ends = Sampling(**sampling), generator(rng), ends_of(model)
     speeches = [Speech(vocabulary_of(model), row, begins, stop, stream) for row in said]
@@ -211,7 +229,8 @@ def spoken(
         else:
             step = np.array([row[-1:] for row in said])
             texts = None if texts is None else np.pad(texts, ((0, 0), (0, 1)), constant_values=1)
-        with np.errstate(over="ignore", invalid="ignore"):  # of weights that are out of bounds, draw tells
+        # of weights that are out of bounds, draw tells
+        with np.errstate(over="ignore", invalid="ignore"):
             hidden = frozen.model(step, caches=caches, texts=texts)[:, -1:]
             logits = value(frozen.logits(hidden))[:, 0]
         for row, scores in zip(said, logits, strict=True):
@@ -227,7 +246,8 @@ def spoken(
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
-    """Rows of tokens in one array, padded on the left, and which of its entries are theirs, if not all are.
+    """Rows of tokens in one array, padded on the left, and which of its entries are theirs, if not
+    all are.
 
     Examples
     --------
@@ -249,13 +269,16 @@ def ends_of(model: LanguageModel) -> list[int]:
     ends = model.config.get("eos_token_id") if ends is None else ends
     found = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
-        raise ValueError(f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}")
+        raise ValueError(
+            f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}"
+        )
     return found
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn: each rule as the processor of that name in transformers, in their order.
+    """How the next token is drawn: each rule as the processor of that name in transformers, in
+    their order.
 
     Parameters
     ----------
@@ -268,7 +291,8 @@ class Sampling:
     min_p : float
         Leave out tokens less likely than this share of the most likely one.
     repetition_penalty : float
-        A positive logit of a token that the text already has is divided by this, a negative one multiplied.
+        A positive logit of a token that the text already has is divided by this, a negative one
+        multiplied.
 
     Raises
     ------
@@ -297,12 +321,16 @@ class Sampling:
     def draw(self, logits: Array, said: Sequence[int], rng: np.random.Generator) -> int:
         """The token that follows the tokens ``said``."""
         if not np.isfinite(logits).all():
-            raise FloatingPointError("logits are not finite: weights, perhaps an adapter's, are too large")
+            raise FloatingPointError(
+                "logits are not finite: weights, perhaps an adapter's, are too large"
+            )
         z = self.scores(logits, said)
         return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
 
     def scores(self, logits: Array, said: Sequence[int]) -> Array:
-        """The logits by which the token is drawn: the largest is 0, and one that is left out is -inf."""
+        """The logits by which the token is drawn: the largest is 0, and one that is left out is
+        -inf.
+        """
         z = logits.astype(np.float64)
         if (penalty := self.repetition_penalty) != 1:
             seen = np.unique(np.asarray(said, dtype=int))
@@ -310,7 +338,8 @@ class Sampling:
         z -= z.max()
         if self.temperature == 0:
             return z
-        with np.errstate(over="ignore"):  # as temperature goes to 0, all but the most likely go to -inf
+        # as temperature goes to 0, all but the most likely go to -inf
+        with np.errstate(over="ignore"):
             z /= self.temperature
         if 0 < self.top_k < len(z):
             z[z < np.partition(z, -self.top_k)[-self.top_k]] = -np.inf

@@ -1,7 +1,8 @@
 """The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
 
-llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means is in its
-``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come from.
+llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means
+is in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come
+from.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
 def split_by(*expressions: str) -> list[dict[str, Any]]:
     """Steps that cut by each expression in turn, and then write bytes as characters."""
     cut = {"type": "Split", "behavior": "Isolated", "invert": False}
-    return [*(cut | {"pattern": {"Regex": each}} for each in expressions), GPT2 | {"use_regex": False}]
+    return [
+        *(cut | {"pattern": {"Regex": each}} for each in expressions),
+        GPT2 | {"use_regex": False},
+    ]
 
 
 class Cuts(NamedTuple):
@@ -70,10 +74,12 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     Raises
     ------
     ValueError
-        If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing or does not
-        make sense.
+        If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing
+        or does not make sense.
     """
-    said = {key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)}
+    said = {
+        key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
+    }
     if "model" not in said:
         return None
     with naming(where):
@@ -81,7 +87,9 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``tokenizer_config.json`` of the same vocabulary: special tokens and the chat template."""
+    """The ``tokenizer_config.json`` of the same vocabulary: special tokens and the chat
+    template.
+    """
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -95,9 +103,15 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(said: Mapping[str, Any]) -> dict[str, Any]:
     """All of it, from the metadata under ``tokenizer.ggml``."""
-    kind, tokens, types = said["model"], texts(said, "tokens"), np.asarray(said.get("token_type", ()))
+    kind, tokens, types = (
+        said["model"],
+        texts(said, "tokens"),
+        np.asarray(said.get("token_type", ())),
+    )
     if kind not in ("gpt2", "llama"):
-        raise ValueError(f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama'")
+        raise ValueError(
+            f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama'"
+        )
     if len(set(tokens)) != len(tokens):
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
@@ -135,12 +149,16 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return parts, cuts.bos
 
 
-def sentence_pieces(said: Mapping[str, Any], tokens: list[str], types: Array) -> tuple[dict[str, Any], bool]:
+def sentence_pieces(
+    said: Mapping[str, Any], tokens: list[str], types: Array
+) -> tuple[dict[str, Any], bool]:
     """SentencePiece's BPE, which joins the neighbours whose union has the highest score."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):
         raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
-    joined = {tokens[i]: float(scores[i]) for i in np.flatnonzero(~np.isin(types, NEVER_JOINED)).tolist()}
+    joined = {
+        tokens[i]: float(scores[i]) for i in np.flatnonzero(~np.isin(types, NEVER_JOINED)).tolist()
+    }
     merges = [
         (score, cut, token[:cut], token[cut:])
         for token, score in joined.items()
@@ -149,7 +167,9 @@ def sentence_pieces(said: Mapping[str, Any], tokens: list[str], types: Array) ->
     ]
     made = {first + second: score for score, _, first, second in merges}
     if len(set(made.values())) < len(made):
-        raise ValueError("two of its tokens have the same score, so which is made first is not known")
+        raise ValueError(
+            "two of its tokens have the same score, so which is made first is not known"
+        )
     first = last = []
     if said.get("add_space_prefix", True):
         first = [{"type": "Prepend", "prepend": SPACE}]
@@ -166,7 +186,12 @@ def sentence_pieces(said: Mapping[str, Any], tokens: list[str], types: Array) ->
     }
     normalizer = {"type": "Sequence", "normalizers": [*first, there]}
     decoder = {"type": "Sequence", "decoders": decoders}
-    return {"normalizer": normalizer, "pre_tokenizer": None, "decoder": decoder, "model": model}, True
+    return {
+        "normalizer": normalizer,
+        "pre_tokenizer": None,
+        "decoder": decoder,
+        "model": model,
+    }, True
 
 
 def texts(said: Mapping[str, Any], name: str) -> list[str]:
@@ -177,19 +202,25 @@ def texts(said: Mapping[str, Any], name: str) -> list[str]:
     return found
 
 
-def standing(said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
+def standing(
+    said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool
+) -> list[str]:
     """The token before ("bos") or after ("eos") each text, if there is one."""
     number = said.get(f"{name}_token_id")
     if not said.get(f"add_{name}_token", default and number is not None):
         return []
     if not isinstance(number, int) or not 0 <= number < len(tokens):
-        raise ValueError(f"texts have {name.upper()}, but {PREFIX}{name}_token_id is {shown(number)}")
+        raise ValueError(
+            f"texts have {name.upper()}, but {PREFIX}{name}_token_id is {shown(number)}"
+        )
     return [tokens[number]]
 
 
 def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
     """The post-processor that puts tokens before and after each text."""
-    first, last = ([{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after))
+    first, last = (
+        [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
+    )
     one, other = ({"Sequence": {"id": text, "type_id": i}} for i, text in enumerate("AB"))
     special = {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)}
     single = [*first, one, *last]

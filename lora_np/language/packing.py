@@ -1,4 +1,5 @@
-"""Texts and examples as tokens of which some are learnt, packed into rows; and what a model makes of them.
+"""Texts and examples as tokens of which some are learnt, packed into rows; and what a model makes
+of them.
 
 Each document keeps to itself: none sees another, and positions begin anew in each.
 """
@@ -47,7 +48,9 @@ class Document(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What `token_loss` takes, and the share of these labels in those of a step, times its batches."""
+    """What `token_loss` takes, and the share of these labels in those of a step, times its
+    batches.
+    """
 
     tokens: Array  # (rows, n)
     labels: Array  # (rows, n)
@@ -63,26 +66,37 @@ def divided(
 ) -> tuple[list[Document], list[Document], list[str]]:
     """Documents to train on, those that are held out, and what people should know."""
     if validation is not None:
-        (learnt, notes), (held, more) = (documents(each, model, context) for each in (data, validation))
+        (learnt, notes), (held, more) = (
+            documents(each, model, context) for each in (data, validation)
+        )
         return learnt, held, list(dict.fromkeys([*notes, *more]))
     if data.whole is not None:
         tokens = vocabulary_of(model).encode(data.whole)
         cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
         if cut <= context:
             raise ValueError(
-                f"the text has {len(tokens)} tokens, which is too short: training and the held-out end need "
-                f"more than a window of {context} each; use a longer text or a smaller context"
+                f"the text has {len(tokens)} tokens, which is too short: training and the held-out"
+                f" end need more than a window of {context} each; use a longer text or a smaller"
+                " context"
             )
         return pages(tokens[:cut], context), pages(tokens[cut:], context), []
     found, notes = documents(data, model, context)
     if len(found) < 2:
-        raise ValueError(f"{data.source}: one example is too few, since one is held out to measure the loss")
+        raise ValueError(
+            f"{data.source}: one example is too few, since one is held out to measure the loss"
+        )
     every = min(HELD_OUT, len(found))
-    return [each for i, each in enumerate(found, start=1) if i % every], found[every - 1 :: every], notes
+    return (
+        [each for i, each in enumerate(found, start=1) if i % every],
+        found[every - 1 :: every],
+        notes,
+    )
 
 
 def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Document], list[str]]:
-    """The examples as documents of at most ``context`` tokens, and what people should know of them."""
+    """The examples as documents of at most ``context`` tokens, and what people should know of
+    them.
+    """
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), context), []
@@ -94,7 +108,9 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
             if isinstance(example, Conversation):
                 tokens, answer, left = template().labelled(*example)
                 notes[UNMARKED] += not template().marked
-                notes["# answers are not learnt, since the template writes earlier turns differently"] += left
+                notes[
+                    "# answers are not learnt, since the template writes earlier turns differently"
+                ] += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
         found.append(Document(tokens[:context], answer[:context]))
@@ -102,15 +118,21 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
         notes[cut] += len(tokens) > context
     kept = [document for document in found if document.learnt]
     if not kept:
-        raise ValueError(f"{data.source}: nothing to learn in the first {context} tokens of an example")
-    notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(kept)
+        raise ValueError(
+            f"{data.source}: nothing to learn in the first {context} tokens of an example"
+        )
+    notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(
+        kept
+    )
     plain = any(isinstance(example, Completion) for example in data.examples)
     notes["examples have no end, since the vocabulary has no end token"] = plain and not end
     return kept, [note.replace("#", str(n)) for note, n in notes.items() if n]
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
-    """Tokens of a prompt and what follows it, with the end of a text; they are learnt where the two part."""
+    """Tokens of a prompt and what follows it, with the end of a text; they are learnt where the two
+    part.
+    """
     whole = example.prompt + example.text
     tokens = vocabulary.encode(whole if whole.endswith(end) else whole + end)
     return tokens, np.arange(len(tokens)) >= shared(vocabulary.encode(example.prompt), tokens)
@@ -125,7 +147,8 @@ def end_of(model: LanguageModel) -> str:
 
 
 def packed(documents: Sequence[Document], context: int) -> list[Row]:
-    """Documents side by side in rows of at most ``context`` tokens: each where it fits best, longest first.
+    """Documents side by side in rows of at most ``context`` tokens: each where it fits best,
+    longest first.
 
     As trl packs them ("bfd").
     """
@@ -164,7 +187,9 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Rows as arrays. What is left of a row has no labels, and comes last, where no document sees it."""
+    """Rows as arrays. What is left of a row has no labels, and comes last, where no document sees
+    it.
+    """
     width = max(map(length, rows))
     tokens, texts = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
@@ -187,7 +212,9 @@ def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
 def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
     """Batches whose losses average to the mean over all labels."""
     learnt = [sum(document.learnt for row in rows for document in row) for rows in parts]
-    return [batch(rows, n * len(parts) / sum(learnt)) for rows, n in zip(parts, learnt, strict=True)]
+    return [
+        batch(rows, n * len(parts) / sum(learnt)) for rows, n in zip(parts, learnt, strict=True)
+    ]
 
 
 def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
@@ -252,10 +279,11 @@ def token_loss(
     tokens : ndarray of int, shape (batch, tokens)
         Each row is a text.
     labels : ndarray of int, shape (batch, tokens), optional
-        The token that follows each of ``tokens``, or -100 where it does not count. By default all of
-        ``tokens`` but the first follow all but the last.
+        The token that follows each of ``tokens``, or -100 where it does not count. By default all
+        of ``tokens`` but the first follow all but the last.
     texts : ndarray of int, shape (batch, tokens), optional
-        Which text each token belongs to, where a row holds more than one: a token sees only its own.
+        Which text each token belongs to, where a row holds more than one: a token sees only its
+        own.
     rng : Generator, optional
         Switches dropout on.
 
@@ -284,7 +312,12 @@ def token_loss(
     labels = np.asarray(labels)
     counts = checked(labels, tokens, int(model.config["vocab_size"]))
     head = model.lm_head
-    if not isinstance(head, Linear) or head.b is not None or isinstance(head.W, Tensor) or model.cap:
+    if (
+        not isinstance(head, Linear)
+        or head.b is not None
+        or isinstance(head.W, Tensor)
+        or model.cap
+    ):
         return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
     hidden = model.model(tokens, texts=texts, rng=rng)
     return fused.head_loss(hidden, head.W, labels=labels)
@@ -295,19 +328,26 @@ def checked(labels: Array, tokens: Array, vocab: int) -> Array:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):
-        raise ValueError(f"labels must have the shape of tokens, {np.shape(tokens)}, got {labels.shape}")
+        raise ValueError(
+            f"labels must have the shape of tokens, {np.shape(tokens)}, got {labels.shape}"
+        )
     counts: Array = labels != IGNORED
     chosen = labels[counts]
     if not chosen.size:
-        raise ValueError(f"no token has a label to learn from: all {labels.size} labels are {IGNORED}")
+        raise ValueError(
+            f"no token has a label to learn from: all {labels.size} labels are {IGNORED}"
+        )
     if chosen.min() < 0 or chosen.max() >= vocab:
         wrong = chosen[(chosen < 0) | (chosen >= vocab)][0]
-        raise ValueError(f"labels must be between 0 and {vocab - 1}, or {IGNORED} to be ignored, got {wrong}")
+        raise ValueError(
+            f"labels must be between 0 and {vocab - 1}, or {IGNORED} to be ignored, got {wrong}"
+        )
     return counts
 
 
 def windows(tokens: Array, context: int) -> Array:
-    """A text in rows of ``context`` tokens and the next one: each token but the first is predicted once.
+    """A text in rows of ``context`` tokens and the next one: each token but the first is predicted
+    once.
 
     Parameters
     ----------
@@ -319,7 +359,8 @@ def windows(tokens: Array, context: int) -> Array:
     Returns
     -------
     ndarray of int, shape (rows, context + 1)
-        The last token of a row is the first of the next. A remainder too short for a row is left out.
+        The last token of a row is the first of the next. A remainder too short for a row is left
+        out.
 
     Raises
     ------
@@ -335,8 +376,9 @@ def windows(tokens: Array, context: int) -> Array:
     rows = (len(tokens) - 1) // whole_number("context", context)
     if rows < 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, which is too short for a window of {context} and the token "
-            f"that follows: use a longer text, or a context of at most {max(len(tokens) - 1, 1)}"
+            f"the text has {len(tokens)} tokens, which is too short for a window of {context} and"
+            " the token that follows: use a longer text, or a context of at most"
+            f" {max(len(tokens) - 1, 1)}"
         )
     starts = np.arange(rows)[:, np.newaxis] * context
     result: Array = tokens[starts + np.arange(context + 1)]
@@ -344,7 +386,9 @@ def windows(tokens: Array, context: int) -> Array:
 
 
 def within(model: LanguageModel, context: int | None) -> int:
-    """A number of tokens for which the model has positions; by default all of them, but no more than 256."""
+    """A number of tokens for which the model has positions; by default all of them, but no more
+    than 256.
+    """
     context = min(model.context, 256) if context is None else context
     return whole_number("context", context, maximum=model.context, top="the model's context")
 
@@ -383,8 +427,9 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     text : str
         What is predicted.
     context : int, optional
-        Tokens in a window: by default, and at most, ``model.context``. Each window starts without the text
-        before it. Only the first one starts with BOS, if the vocabulary puts one before a text.
+        Tokens in a window: by default, and at most, ``model.context``. Each window starts without
+        the text before it. Only the first one starts with BOS, if the vocabulary puts one before a
+        text.
 
     Returns
     -------
@@ -395,8 +440,8 @@ def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -
     Raises
     ------
     ValueError
-        If the text is shorter than one window or has characters outside the vocabulary, or ``context`` is
-        more than the model's.
+        If the text is shorter than one window or has characters outside the vocabulary, or
+        ``context`` is more than the model's.
 
     Examples
     --------
@@ -446,7 +491,8 @@ def grams(model: LanguageModel, data: AnyData, *, context: int | None = None) ->
 
     Notes
     -----
-    The mean, so that a long text counts no more than a short one. Memory does not grow with the data.
+    The mean, so that a long text counts no more than a short one. Memory does not grow with the
+    data.
 
     Examples
     --------
@@ -484,7 +530,8 @@ def grams(model: LanguageModel, data: AnyData, *, context: int | None = None) ->
 
 
 def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) -> float:
-    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in bits.
+    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in
+    bits.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Rotary positions: by which angles pairs of entries turn from token to token, and how configs say them."""
+"""Rotary positions: by which angles pairs of entries turn from token to token, and how configs say
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from lora_np.checks import Array, choice, number, shown, whole_number
 Fields = Mapping[str, Any]
 KINDS = {"full_attention", "sliding_attention"}  # of layers
 ROPE = {  # what is known among the parameters of rotary positions
-    *("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"),
+    *(
+        "rope_type",
+        "type",
+        "rope_theta",
+        "partial_rotary_factor",
+        "original_max_position_embeddings",
+    ),
     *("factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"),
     *("beta_fast", "beta_slow", "attention_factor", "finetuned"),
 }
@@ -99,8 +107,12 @@ class Rotary:
 
 
 @functools.lru_cache(maxsize=16)
-def table(rotary: Rotary, size: int, longest: int, dtype: np.dtype[np.floating]) -> tuple[Array, Array]:
-    """Cosines of the angles, twice, and sines, first negative; ``longest`` if they depend on it, or 0."""
+def table(
+    rotary: Rotary, size: int, longest: int, dtype: np.dtype[np.floating]
+) -> tuple[Array, Array]:
+    """Cosines of the angles, twice, and sines, first negative; ``longest`` if they depend on it, or
+    0.
+    """
     frequencies, half = np.array(rotary.frequencies), len(rotary.frequencies)
     if longest and rotary.longer:
         frequencies = np.array(rotary.longer)
@@ -147,13 +159,19 @@ def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary 
     choice("rope_type", kind, layer["rope_kinds"])
     # yarn divides by its logarithm
     least = float(kind == "yarn")
-    theta = number("rope_theta", rope.get("rope_theta", layer["theta"]), minimum=least, open_minimum=True)
+    theta = number(
+        "rope_theta", rope.get("rope_theta", layer["theta"]), minimum=least, open_minimum=True
+    )
     part = real(rope, "partial_rotary_factor", layer["part"] or 1.0)
     if part != 1.0 and layer["part"] is False:
-        raise ValueError(f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}")
+        raise ValueError(
+            f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}"
+        )
     d = int(width * part)
     if d % 2 or width % 2 or not 0 < d <= width:
-        raise ValueError(f"head_dim must be even for rotary positions, got {width}, of which {d} turn")
+        raise ValueError(
+            f"head_dim must be even for rotary positions, got {width}, of which {d} turn"
+        )
     if d == 2 and kind in ("dynamic", "alpha"):
         raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
     more: dict[str, Any] = {"width": width, "neighbours": layer["pairs"] == "neighbours"}
@@ -175,7 +193,9 @@ def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary 
     elif kind == "dynamic":
         more |= {"trained": context, "factor": factor}
     elif kind == "longrope":
-        short, long = (np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long"))
+        short, long = (
+            np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long")
+        )
         stretch = 1 + math.log(factor) / math.log(trained) if factor > 1 and trained > 1 else 1.0
         more["attention"] = real(rope, "attention_factor", stretch**0.5)
         more |= {"trained": trained, "longer": tuple((plain / long).tolist())}
@@ -189,7 +209,9 @@ def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary 
     elif kind == "yarn":
         slow, fast = real(rope, "beta_slow", 1), real(rope, "beta_fast", 32)
         # the pairs that turn as often as that within the old context
-        first, last = (math.log(trained / (2 * math.pi * n)) / math.log(theta) * d / 2 for n in (fast, slow))
+        first, last = (
+            math.log(trained / (2 * math.pi * n)) / math.log(theta) * d / 2 for n in (fast, slow)
+        )
         first, last = max(math.floor(first), 0), min(math.ceil(last), d - 1)
         last += 0.001 * (first == last)  # no range: a step
         plain = stretched(1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1))
@@ -209,7 +231,9 @@ def parameters_of(config: Fields, layer: Mapping[str, Any]) -> Fields:
             raise ValueError(f"{name} must be an object or null, got {shown(part)}")
         if kind and name == "rope_parameters":
             if part.keys() - KINDS:
-                raise ValueError(f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}")
+                raise ValueError(
+                    f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}"
+                )
             part = part.get(kind) or {}
         elif kind == "sliding_attention":
             continue

@@ -31,7 +31,11 @@ MAX_TEXT = 256 * 2**20  # bytes: a hundred times what a run on NumPy can learn f
 # What some checkpoints also store although it can be computed.
 COMPUTED = ("inv_freq", "attn.bias", "attention.bias", "masked_bias")
 CARD = "README.md"  # people write one next to a model
-TOKENIZER, SETTINGS, GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
+TOKENIZER, SETTINGS, GENERATION = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+)
 # Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
     SETTINGS,
@@ -42,19 +46,22 @@ WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
 
 
-def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False) -> LanguageModel:
-    """A language model, frozen, from a directory, a GGUF file, or by the name of one that the package ships.
+def load(
+    model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
+) -> LanguageModel:
+    """A language model, frozen, from a directory, a GGUF file, or by the name of one that the
+    package ships.
 
     Parameters
     ----------
     model : str or path
-        A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a file
-        ``.gguf`` as llama.cpp reads it, or a name from `shipped`. Nothing is ever downloaded.
+        A directory as transformers writes it (``config.json``, safetensors, ``tokenizer.json``), a
+        file ``.gguf`` as llama.cpp reads it, or a name from `shipped`. Nothing is ever downloaded.
     dtype : dtype
         The dtype of the arrays, however they are stored: float32 or float64.
     quantised : bool
-        Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, in their bits, and
-        dequantise one layer at a time: less memory, more time.
+        Keep the weights of a GGUF file, or of a directory quantised by bitsandbytes, in their bits,
+        and dequantise one layer at a time: less memory, more time.
 
     Returns
     -------
@@ -66,8 +73,8 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     FileNotFoundError
         If neither a directory nor a shipped model has that name.
     ValueError
-        If the family is not understood, a file is damaged, or a tensor is missing, of another shape, or has
-        no place in the model.
+        If the family is not understood, a file is damaged, or a tensor is missing, of another
+        shape, or has no place in the model.
 
     See Also
     --------
@@ -108,12 +115,14 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
 
     there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
     beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
-    vocabulary = read_vocabulary(hub.read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
+    vocabulary = (
+        read_vocabulary(hub.read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
+    )
     generation = hub.read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
-        # A tied head may be stored all the same. If its numbers differ, they count, whatever the config says,
-        # as in transformers.
+        # A tied head may be stored all the same. If its numbers differ, they count, whatever the
+        # config says, as in transformers.
         embedding = read(f"{expected.embedding}.weight")
         settings["tie_word_embeddings"] = np.array_equal(np.asarray(head), np.asarray(embedding))
     result = replace(build(settings, read, vocabulary=vocabulary), generation=generation)
@@ -121,7 +130,8 @@ def load(model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool =
     left = [name for name in stored.places if name not in used and not name.endswith(COMPUTED)]
     if left:
         raise ValueError(
-            f"{folder}: {left[0]} has no place in a {settings['model_type']} model ({len(left)} such tensors)"
+            f"{folder}: {left[0]} has no place in a {settings['model_type']} model ({len(left)}"
+            " such tensors)"
         )
     if quantised and not any(isinstance(leaf, Quantised) for _, leaf in leaves(result)):
         raise ValueError(f"{folder} holds no quantised weights that could be kept in their bits")
@@ -144,7 +154,8 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 
 
 def located_adapter(adapter: StrPath) -> Path:
-    """The directory of an adapter or one of its files: a path, or the name of one shipped next to its base.
+    """The directory of an adapter or one of its files: a path, or the name of one shipped next to
+    its base.
 
     Parameters
     ----------
@@ -205,7 +216,9 @@ def read_text(source: StrPath) -> str:
     with hub.naming(f"{source} is not text in UTF-8"):
         text = content.decode("utf-8-sig")
     if "\0" in text:
-        raise ValueError(f"{source} is binary, not text: it has a zero byte at {text.index(chr(0))}")
+        raise ValueError(
+            f"{source} is binary, not text: it has a zero byte at {text.index(chr(0))}"
+        )
     if not text.strip():
         raise ValueError(f"{source} is empty: there is nothing to learn from")
     return text.replace("\r\n", "\n")
@@ -245,8 +258,11 @@ def shipped() -> list[str]:
     return list(hub.shipped_paths("models"))
 
 
-def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False) -> None:
-    """Write a model as a directory that transformers opens with ``AutoModelForCausalLM.from_pretrained``.
+def save(
+    model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False
+) -> None:
+    """Write a model as a directory that transformers opens with
+    ``AutoModelForCausalLM.from_pretrained``.
 
     Parameters
     ----------
@@ -272,12 +288,13 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
 
     Notes
     -----
-    The directory is written completely or not at all. Files that came with the model are written back
-    unchanged: ``tokenizer.json`` and its companions, such as a chat template, and ``generation_config.json``.
-    The README.md of a replaced model stays; if there are other files, nothing is replaced.
+    The directory is written completely or not at all. Files that came with the model are written
+    back unchanged: ``tokenizer.json`` and its companions, such as a chat template, and
+    ``generation_config.json``. The README.md of a replaced model stays; if there are other files,
+    nothing is replaced.
 
-    A head that no longer has the embedding's numbers, because an adapter was merged into one of the two, is
-    stored separately, and ``tie_word_embeddings`` is false.
+    A head that no longer has the embedding's numbers, because an adapter was merged into one of the
+    two, is stored separately, and ``tie_word_embeddings`` is false.
 
     Examples
     --------
@@ -290,7 +307,9 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     'float16'
     """
     if adapted := adapter_leaves(model):
-        raise ValueError(f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)")
+        raise ValueError(
+            f"the model has an adapter ({adapted[0][0]}): save it, or lora_np.merge(model)"
+        )
     target = target_path(path)
     there = [name for name in WRITTEN if os.path.lexists(target / name)]
     if there and not force:
@@ -302,7 +321,10 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
     if model.generation:
         files[GENERATION] = as_json(model.generation)
     if isinstance(model.vocabulary, Vocabulary):
-        files |= {SETTINGS: as_json({"tokenizer_class": "PreTrainedTokenizerFast"}), **model.vocabulary.files}
+        files |= {
+            SETTINGS: as_json({"tokenizer_class": "PreTrainedTokenizerFast"}),
+            **model.vocabulary.files,
+        }
         files[TOKENIZER] = as_json(model.vocabulary.tokenizer())
     empty = target.is_dir() and not any(target.iterdir())
 
@@ -318,8 +340,12 @@ def save(model: LanguageModel, path: StrPath, *, dtype: str | None = None, force
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """The arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found: dict[str, Any] = {path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")}
-    arrays: dict[str, Array] = {name: np.array(n, np.float32) for name, n in settings.constants.items()}
+    found: dict[str, Any] = {
+        path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
+    }
+    arrays: dict[str, Array] = {
+        name: np.array(n, np.float32) for name, n in settings.constants.items()
+    }
     for module in settings.spec.modules:
         name, whole = module.alias or module.name, found.get(module.name)
         if whole is not None and module.kind == "experts":
@@ -331,7 +357,9 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
             arrays[name] = whole
         else:
             W, b = (found.get(f"{module.name}.{end}") for end in ("W", "b"))
-            if not module.tied or not np.array_equal(np.asarray(W), found[f"{settings.embedding}.W"]):
+            if not module.tied or not np.array_equal(
+                np.asarray(W), found[f"{settings.embedding}.W"]
+            ):
                 arrays[f"{name}.weight"] = np.asarray(W).T if module.transposed else np.asarray(W)
             if b is not None:
                 arrays[f"{name}.bias"] = b

@@ -1,4 +1,5 @@
-"""Conversations as the text that a model was trained on: its own chat template, by jinja2 in its sandbox.
+"""Conversations as the text that a model was trained on: its own chat template, by jinja2 in its
+sandbox.
 
 Templates are rendered as in transformers, whose conventions they are written for.
 """
@@ -51,21 +52,26 @@ class Template:
         source = vocabulary.chat_template()
         if not isinstance(source, str):
             raise ValueError(
-                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or GGUF) and "
-                "none is invented: take an instructed model, or data of prompts and completions"
+                "this model has no chat template (in tokenizer_config.json, chat_template.jinja or"
+                " GGUF) and none is invented: take an instructed model, or data of prompts and"
+                " completions"
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None
         self.compiled, self.blocks, self.spans = compiled(source)
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation; ``self.spans`` then are the places of what it marks as generated."""
+        """The text of a conversation; ``self.spans`` then are the places of what it marks as
+        generated.
+        """
         self.blocks.clear()
         self.spans.clear()
         told = [complete(message) for message in messages]
         options = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
-            for block in self.compiled.generate(messages=told, **options, **self.vocabulary.special):
+            for block in self.compiled.generate(
+                messages=told, **options, **self.vocabulary.special
+            ):
                 self.blocks.append(block)
         except Exception as error:  # a template is a program, and fails in its own ways
             raise ValueError(f"the chat template does not take these messages: {error}") from None
@@ -89,8 +95,8 @@ class Template:
         -------
         tokens : ndarray of int, shape (n,)
         answer : ndarray of bool, shape (n,)
-            By the template's ``{% generation %}``; if it has none, what a message of the assistant adds to
-            the tokens of the conversation before it, with what begins an answer.
+            By the template's ``{% generation %}``; if it has none, what a message of the assistant
+            adds to the tokens of the conversation before it, with what begins an answer.
         left : int
             How many answers are not labelled, because later messages change how they are written.
         """
@@ -120,7 +126,9 @@ class Template:
 
 @functools.lru_cache(maxsize=8)
 def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
-    """A template; what it has rendered so far is put in the list; and it notes what it marks as generated."""
+    """A template; what it has rendered so far is put in the list; and it notes what it marks as
+    generated.
+    """
     jinja2 = needed("jinja2", extra="language", why="chat templates need the library jinja2")
     sandbox, ext = (import_module(f"jinja2.{name}") for name in ("sandbox", "ext"))
     blocks: list[str] = []
@@ -160,7 +168,11 @@ def complete(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as templates expect it: without nulls, and reasoning under each of its names."""
     known = {name: value for name, value in message.items() if value is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)
-    return known if thoughts is None else {"thinking": thoughts, **known, "reasoning_content": thoughts}
+    return (
+        known
+        if thoughts is None
+        else {"thinking": thoughts, **known, "reasoning_content": thoughts}
+    )
 
 
 def shared(one: Array, other: Array) -> int:

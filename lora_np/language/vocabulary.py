@@ -1,4 +1,6 @@
-"""Text to tokens and back: our own characters, and everything else by the library ``tokenizers``."""
+"""Text to tokens and back: our own characters, and everything else by the library
+``tokenizers``.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Described:
         """Special tokens by the names that transformers has for them, such as ``eos_token``."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
-        return {name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)}
+        return {
+            name: x for name, x in texts.items() if name.endswith("_token") and isinstance(x, str)
+        }
 
     def chat_template(self) -> Any:
         """The template of conversations, or nothing; some models have others, by names."""
@@ -41,7 +45,9 @@ class Described:
         beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
         found = beside.get("chat_template")
         if isinstance(found, list):
-            found = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+            found = {
+                each.get("name"): each.get("template") for each in found if isinstance(each, dict)
+            }
         if isinstance(found, dict):
             found = found.get("default")
         return found
@@ -99,8 +105,8 @@ class Characters(Described):
         except KeyError as missing:
             c = missing.args[0]
             raise ValueError(
-                f"this model's vocabulary has no {c!r} (character {text.index(c) + 1} of the text); it has "
-                f"{len(self)} characters: {self.characters!r}"
+                f"this model's vocabulary has no {c!r} (character {text.index(c) + 1} of the text);"
+                f" it has {len(self)} characters: {self.characters!r}"
             ) from None
 
     def cut(self, text: str) -> tuple[Array, Array]:
@@ -121,7 +127,9 @@ class Characters(Described):
 
     def tokenizer(self) -> dict[str, Any]:
         """The contents of a ``tokenizer.json`` that transformers reads as the same vocabulary."""
-        none = dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"))
+        none = dict.fromkeys(
+            ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+        )
         false = dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False)
         return {
             "version": "1.0",
@@ -172,7 +180,9 @@ class Subwords(Described):
     def begins(self) -> tuple[int, ...]:
         """What `encode` puts before each text."""
         one = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
-        found = made({"post_processor": self.contents.get("post_processor"), "model": one}).encode("a")
+        found = made({"post_processor": self.contents.get("post_processor"), "model": one}).encode(
+            "a"
+        )
         return tuple(found.ids[: found.special_tokens_mask.index(0)])
 
     @functools.cached_property
@@ -186,13 +196,17 @@ class Subwords(Described):
         return self.library.token_to_id(token)
 
     def encode(self, text: str, *, special: bool = True) -> Array:
-        """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each text."""
+        """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each
+        text.
+        """
         return np.array(self.encoding(text, special).ids, dtype=np.int64)
 
     def cut(self, text: str) -> tuple[Array, Array]:
         """Tokens of ``text`` alone, and where each begins and ends in it."""
         found = self.encoding(text, False)
-        return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(-1, 2)
+        return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(
+            -1, 2
+        )
 
     def encoding(self, text: str, special: bool) -> Any:
         """What the library says of ``text``."""
@@ -223,17 +237,23 @@ Vocabulary: TypeAlias = Characters | Subwords
 
 def made(contents: Mapping[str, Any]) -> Any:
     """The library's ``Tokenizer`` of a ``tokenizer.json``."""
-    tokenizers = needed("tokenizers", extra="language", why="this vocabulary needs the library tokenizers")
+    tokenizers = needed(
+        "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
+    )
     try:
         library = tokenizers.Tokenizer.from_str(json.dumps(contents))
     except Exception as error:  # it raises nothing narrower
-        raise ValueError(f"tokenizer.json: the library tokenizers cannot read it ({error})") from None
+        raise ValueError(
+            f"tokenizer.json: the library tokenizers cannot read it ({error})"
+        ) from None
     library.no_truncation()  # as in transformers, unless asked
     library.no_padding()
     return library
 
 
-def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> Vocabulary:
+def read_vocabulary(
+    contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES
+) -> Vocabulary:
     """The vocabulary that the contents of a ``tokenizer.json`` describe.
 
     Parameters
@@ -246,8 +266,8 @@ def read_vocabulary(contents: Mapping[str, Any], files: Mapping[str, bytes] = NO
     Returns
     -------
     Characters or Subwords
-        Characters if it is exactly what `Characters` describes, otherwise Subwords through the library
-        ``tokenizers``.
+        Characters if it is exactly what `Characters` describes, otherwise Subwords through the
+        library ``tokenizers``.
 
     Raises
     ------

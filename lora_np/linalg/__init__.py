@@ -3,7 +3,12 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.linalg.decompositions import lu as lu, qr as qr, qr_pivoted as qr_pivoted, svd as svd
+    from lora_np.linalg.decompositions import (
+        lu as lu,
+        qr as qr,
+        qr_pivoted as qr_pivoted,
+        svd as svd,
+    )
     from lora_np.linalg.lowrank import (
         ENOUGH as ENOUGH,
         Norm as Norm,

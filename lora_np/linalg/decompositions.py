@@ -1,6 +1,7 @@
 """Four decompositions, written to be read. For large matrices use LAPACK, which NumPy calls.
 
-Each is backward stable: the factors are exact for a matrix that differs from ``M`` only by rounding.
+Each is backward stable: the factors are exact for a matrix that differs from ``M`` only by
+rounding.
 """
 
 from __future__ import annotations
@@ -47,11 +48,10 @@ def lu(M: ArrayLike) -> tuple[Array, Array, Array]:
 
     Notes
     -----
-    Cost: ``d k m - (d + k) m^2 / 2 + m^3 / 3`` multiplications with m = min(d, k), a third of n^3 for a
-    square matrix.
-    Guarantee: the rounding error is a modest multiple of eps times the largest entry met on the way.
-    Failure mode: that entry can grow as ``2**(m - 1)`` (in Wilkinson's example; never in practice). And small
-    pivots do not measure the rank: see `row_echelon`.
+    Cost: ``d k m - (d + k) m^2 / 2 + m^3 / 3`` multiplications with m = min(d, k), a third of n^3
+    for a square matrix. Guarantee: the rounding error is a modest multiple of eps times the largest
+    entry met on the way. Failure mode: that entry can grow as ``2**(m - 1)`` (in Wilkinson's
+    example; never in practice). And small pivots do not measure the rank: see `row_echelon`.
 
     References
     ----------
@@ -117,10 +117,10 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
     Notes
     -----
-    Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q.
-    Guarantee: Q is orthonormal to rounding for every M, because reflections are. Gram-Schmidt, which is
-    shorter, loses this for nearly dependent columns.
-    Failure mode: the diagonal of R can hide a small singular value; `qr_pivoted` hides it less.
+    Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q. Guarantee:
+    Q is orthonormal to rounding for every M, because reflections are. Gram-Schmidt, which is
+    shorter, loses this for nearly dependent columns. Failure mode: the diagonal of R can hide a
+    small singular value; `qr_pivoted` hides it less.
 
     References
     ----------
@@ -138,7 +138,8 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so far.
+    """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so
+    far.
 
     Parameters
     ----------
@@ -169,12 +170,12 @@ def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
 
     Notes
     -----
-    Cost: that of `qr` and half as much again, for the column norms. They are recomputed at every step; LAPACK
-    updates them, which is cheaper but needs a guard against cancellation.
-    Guarantee: ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero means
+    Cost: that of `qr` and half as much again, for the column norms. They are recomputed at every
+    step; LAPACK updates them, which is cheaper but needs a guard against cancellation. Guarantee:
+    ``|R[j, j]|`` is at least as large as every entry of the columns that are left, so a zero means
     that all of them are spanned. In practice it follows the singular values within a small factor.
-    Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest singular value,
-    by a factor that grows exponentially with the size.
+    Failure mode: on Kahan's matrix the last entry of the diagonal is larger than the smallest
+    singular value, by a factor that grows exponentially with the size.
 
     References
     ----------
@@ -214,8 +215,8 @@ def svd(M: ArrayLike) -> SVD:
     ValueError
         If ``M`` is not a finite matrix.
     numpy.linalg.LinAlgError
-        If the norm of ``M`` overflows; or if the columns are not orthogonal after 60 sweeps, which has not
-        been seen.
+        If the norm of ``M`` overflows; or if the columns are not orthogonal after 60 sweeps, which
+        has not been seen.
 
     See Also
     --------
@@ -224,9 +225,10 @@ def svd(M: ArrayLike) -> SVD:
     Notes
     -----
     Cost: some ``6 max(d, k) m^2`` operations a sweep, some ten sweeps: several times LAPACK's.
-    Guarantee: if M is a well-conditioned matrix with scaled columns, even the smallest singular values have
-    nearly all digits. Bidiagonalisation, LAPACK's way, promises them only to eps times the largest.
-    Failure mode: convergence is proved for small angles in a fixed order, without a bound on the sweeps.
+    Guarantee: if M is a well-conditioned matrix with scaled columns, even the smallest singular
+    values have nearly all digits. Bidiagonalisation, LAPACK's way, promises them only to eps times
+    the largest. Failure mode: convergence is proved for small angles in a fixed order, without a
+    bound on the sweeps.
 
     References
     ----------
@@ -273,7 +275,9 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """The unit normal v of the mirror that lays x on the first axis: ``x - 2 v (v @ x) = (+-|x|, 0 ...)``."""
+    """The unit normal v of the mirror that lays x on the first axis: ``x - 2 v (v @ x) = (+-|x|, 0
+    ...)``.
+    """
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -298,7 +302,8 @@ def _product(mirrors: list[Array], d: int) -> Array:
 def _sweep(columns: Array, V: Array) -> bool:
     """Make each pair of columns orthogonal once, in place; whether there was anything to do."""
     k = columns.shape[1]
-    tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps  # above what rounding makes of a zero product
+    # above what rounding makes of a zero product
+    tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
     smallest = _smallest(columns.dtype)
     turned = False
     for p in range(k):

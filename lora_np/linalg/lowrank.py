@@ -16,14 +16,17 @@ Norm = Literal["fro", "spectral", "nuclear"]
 SMALL = 200  # up to this size the full SVD is fast enough
 # The share of the squared norm by which `errors`, `inspect` and `resize` say which rank is enough.
 ENOUGH = 0.99
-OVERSAMPLING = 12  # directions carried beyond the rank: they set the gap that convergence depends on
+# directions carried beyond the rank: they set the gap that convergence depends on
+OVERSAMPLING = 12
 
 
 @guided()
 def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
-    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest to ``M``.
+    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest
+    to ``M``.
 
-    A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always the same.
+    A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always
+    the same.
 
     Parameters
     ----------
@@ -33,8 +36,8 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
         ``1 <= rank <= min(d, k)``.
     tolerance : float
         The iteration goes on until its error ``||M - (U * s) @ Vh||_F`` is estimated to exceed the
-        smallest possible one by at most this fraction, or by what rounding hides. If that would cost as much
-        as the full SVD, the full SVD is returned.
+        smallest possible one by at most this fraction, or by what rounding hides. If that would
+        cost as much as the full SVD, the full SVD is returned.
 
     Returns
     -------
@@ -56,17 +59,18 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
 
     Notes
     -----
-    Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 12)`` operations, the
-    full SVD about ``10 d k min(d, k)``. LAPACK, called through NumPy, works in float64: a full SVD needs
-    about 18 times the memory of a float32 matrix, and 8 times that of one in float64.
+    Signs of paired singular vectors are arbitrary. One iteration costs ``4 d k (rank + 12)``
+    operations, the full SVD about ``10 d k min(d, k)``. LAPACK, called through NumPy, works in
+    float64: a full SVD needs about 18 times the memory of a float32 matrix, and 8 times that of one
+    in float64.
 
     References
     ----------
-    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936.
-    G. Golub, F. Luk, M. Overton, "A block Lanczos method for computing the singular values and corresponding
-    singular vectors of a matrix", 1981.
-    N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure with randomness", 2011.
-    C. Musco, C. Musco, "Randomized block Krylov methods for stronger and faster approximate SVD", 2015.
+    C. Eckart, G. Young, "The approximation of one matrix by another of lower rank", 1936. G. Golub,
+    F. Luk, M. Overton, "A block Lanczos method for computing the singular values and corresponding
+    singular vectors of a matrix", 1981. N. Halko, P.-G. Martinsson, J. Tropp, "Finding structure
+    with randomness", 2011. C. Musco, C. Musco, "Randomized block Krylov methods for stronger and
+    faster approximate SVD", 2015.
 
     Examples
     --------
@@ -89,8 +93,8 @@ def low_rank_factors(
 ) -> tuple[Array, Array]:
     """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
 
-    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exact it is on large matrices.
-    Any other decomposition can be truncated as well, but is never better.
+    Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exact it is on large
+    matrices. Any other decomposition can be truncated as well, but is never better.
 
     Parameters
     ----------
@@ -124,7 +128,8 @@ def low_rank_factors(
 
     Notes
     -----
-    Signs of paired columns are arbitrary; only the product is unique (and only if ``s[rank - 1] > s[rank]``).
+    Signs of paired columns are arbitrary; only the product is unique (and only if ``s[rank - 1] >
+    s[rank]``).
 
     References
     ----------
@@ -241,7 +246,8 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
 
 
 def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
-    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by `rank_within`.
+    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by
+    `rank_within`.
 
     Parameters
     ----------
@@ -276,9 +282,11 @@ def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
 
 
 def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
-    """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is enough.
+    """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is
+    enough.
 
-    Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 - share)``.
+    Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 -
+    share)``.
 
     Parameters
     ----------
@@ -306,8 +314,8 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     Notes
     -----
     An error that exceeds the tolerance by no more than rounding (``4 sqrt(n) eps`` of the dtype of
-    ``errors``) is within it. So the answer does not depend on how the singular values were computed, even
-    where a rank meets the tolerance exactly.
+    ``errors``) is within it. So the answer does not depend on how the singular values were
+    computed, even where a rank meets the tolerance exactly.
 
     Examples
     --------
@@ -352,8 +360,8 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
 
     Notes
     -----
-    Costs ``O((d + k) r^2)`` operations instead of ``O(d k min(d, k))``: an update can be inspected without
-    ever forming a d x k matrix.
+    Costs ``O((d + k) r^2)`` operations instead of ``O(d k min(d, k))``: an update can be inspected
+    without ever forming a d x k matrix.
 
     Examples
     --------
@@ -362,7 +370,9 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     """
     B, A = matrix("B", B), matrix("A", A)
     if B.shape[1] != A.shape[0]:
-        raise ValueError(f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}")
+        raise ValueError(
+            f"B must have as many columns as A has rows, got shapes {B.shape} and {A.shape}"
+        )
     (of_B, B), (of_A, A) = well_scaled(B), well_scaled(A)
     Qb, Rb = np.linalg.qr(B)
     Qa, Ra = np.linalg.qr(A.T)
@@ -370,7 +380,8 @@ def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
     return SVD(Qb @ U, restored("B @ A", s, of_B * of_A, divide="B or A"), Vh @ Qa.T)
 
 
-# Mirsky: one approximation is best in every unitarily invariant norm, and its error is that norm of the tail.
+# Mirsky: one approximation is best in every unitarily invariant norm, and its error is that norm of
+# the tail.
 _TAIL_NORMS: dict[str, Callable[[Array], Array]] = {
     "fro": lambda s: np.sqrt(tail_sums(np.square(s))),
     "spectral": lambda s: np.append(s, 0.0),
@@ -383,10 +394,12 @@ def _rank(rank: int, M: Array) -> int:
 
 
 def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
-    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be as cheap.
+    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be
+    as cheap.
 
-    Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So the SVD
-    of the small ``T`` gives the best approximation within Q, and the part outside tells how far off it is.
+    Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So
+    the SVD of the small ``T`` gives the best approximation within Q, and the part outside tells how
+    far off it is.
     """
     width = rank + OVERSAMPLING
     total = float(np.vdot(M, M))
@@ -400,7 +413,8 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
         fresh, outside = _orthonormal_beyond(Q, image)
         V, s, Uh = np.linalg.svd(T.astype(np.float64))
         residuals = np.square(outside @ V[-width:, :rank]).sum(axis=0) - hidden
-        # Two lower bounds of the squared error: one is lost in rounding where the other has its digits.
+        # Two lower bounds of the squared error: one is lost in rounding where the other has its
+        # digits.
         kept, rest = np.square(s[:rank]).sum(), np.square(s[rank:]).sum()
         squared_error = max(total * (1 - 100 * rounding) - kept, rest)
         # The error grows by half its share of missing energy; the other half is for safety.
@@ -413,9 +427,12 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 
 
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
-    """``(F, C)``: an orthonormal basis F of what X has outside the span of Q, and ``C = F.T @ X``."""
+    """``(F, C)``: an orthonormal basis F of what X has outside the span of Q, and ``C = F.T @
+    X``.
+    """
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
-    # Twice is enough (Kahan): once leaves rounding errors along Q, which loom large where little is left.
+    # Twice is enough (Kahan): once leaves rounding errors along Q, which loom large where little is
+    # left.
     overlap = Q.T @ F
     F -= Q @ overlap
     if np.abs(overlap).max() > np.sqrt(np.finfo(F.dtype).eps):  # else F is as orthonormal as it was
@@ -436,12 +453,13 @@ def _grow(P: Array, T: Array, outside: Array, image: Array) -> tuple[Array, Arra
 
 
 def _missing_energy(s: Array, residuals: Array, rank: int) -> float:
-    """``sum(sigma[:rank]**2) - sum(s[:rank]**2)``, what the iteration has yet to find, by perturbation.
+    """``sum(sigma[:rank]**2) - sum(s[:rank]**2)``, what the iteration has yet to find, by
+    perturbation.
 
     ``s[i]**2`` is an eigenvalue of M M^T but for a coupling to what lies outside, of squared length
-    ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the spectrum
-    outside. The last value of the first block replaces the upper end of that: it is what the
-    iteration converges against.
+    ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the
+    spectrum outside. The last value of the first block replaces the upper end of that: it is what
+    the iteration converges against.
     """
     squares = np.square(s[:rank])
     gaps = squares - np.square(s[rank + OVERSAMPLING - 1])

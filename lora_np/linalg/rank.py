@@ -1,4 +1,6 @@
-"""Rank: by elimination, as on paper; by singular values, for floating point; by the spectrum's shape."""
+"""Rank: by elimination, as on paper; by singular values, for floating point; by the spectrum's
+shape.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
     form : ndarray of shape (d, k)
         Zero below the staircase; its nonzero rows span the row space of ``M``.
     pivots : list of int
-        The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank found by
-        elimination.
+        The column of the first nonzero entry of each nonzero row. ``len(pivots)`` is the rank found
+        by elimination.
 
     Raises
     ------
@@ -44,8 +46,8 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
     Notes
     -----
     In exact arithmetic this *is* the rank. In floating point it can be badly wrong: no pivot of a
-    triangular matrix with ones on the diagonal and -1 above it is ever small, yet at size 50 its smallest
-    singular value is about 1e-15. Trust `matrix_rank`.
+    triangular matrix with ones on the diagonal and -1 above it is ever small, yet at size 50 its
+    smallest singular value is about 1e-15. Trust `matrix_rank`.
 
     Examples
     --------
@@ -60,7 +62,9 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
     unit, form = well_scaled(np.array(matrix("M", M)))
     d, k = form.shape
     if tolerance is None:
-        tolerance = unit * float(max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max())
+        tolerance = unit * float(
+            max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max()
+        )
     tolerance = number("tolerance", tolerance, minimum=0) / unit
     pivots: list[int] = []
     for column in range(k):
@@ -82,8 +86,8 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
 def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list[int]:
     """The leftmost columns that span all others: none is a combination of the columns before it.
 
-    They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of the
-    column space made of columns of ``M`` itself.
+    They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of
+    the column space made of columns of ``M`` itself.
 
     Parameters
     ----------
@@ -166,8 +170,8 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
     M : array_like of shape (d, k)
         Finite real numbers.
     tolerance : float, optional
-        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone can make
-        of a zero. Measured data mostly have noise far above it, and with it full rank; use
+        By default ``max(d, k) * eps * s[0]``, as in `numpy.linalg.matrix_rank`: what rounding alone
+        can make of a zero. Measured data mostly have noise far above it, and with it full rank; use
         `rank_for_error` or `effective_rank` instead.
 
     Returns
@@ -200,9 +204,11 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
 
 
 def stable_rank(M: ArrayLike) -> float:
-    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would have the same norm.
+    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would have the same
+    norm.
 
-    Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small noise.
+    Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small
+    noise.
 
     Parameters
     ----------
@@ -279,10 +285,11 @@ def effective_rank(M: ArrayLike) -> float:
 
 
 def energy(M: ArrayLike) -> Array:
-    """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r matrix keeps.
+    """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r
+    matrix keeps.
 
-    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all shares are
-    1.
+    It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all
+    shares are 1.
 
     Parameters
     ----------

@@ -1,15 +1,17 @@
 """The best any LoRA can do: reduced-rank regression, in closed form.
 
-Inputs ``X`` (n, k), targets ``Y`` (n, d), a frozen ``W0`` (d, k), and an update ``D = B A`` of rank r.
-Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this module computes the minimum.
+Inputs ``X`` (n, k), targets ``Y`` (n, d), a frozen ``W0`` (d, k), and an update ``D = B A`` of rank
+r. Gradient descent on B and A minimises ``mean((Y - X (W0 + B A)^T)**2)``; this module computes the
+minimum.
 
-With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C^(1/2)||_F^2``, where
-``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in whitened
-coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a multiple of the
-identity (white inputs) is that the truncated SVD of ``D*`` itself.
+With ``C = X^T X / n + ridge I`` the objective is a constant plus ``||(D - D*) C^(1/2)||_F^2``,
+where ``D*`` is the best update of any rank. So the best rank-r update is the truncated SVD **in
+whitened coordinates**, transformed back: ``D_r = [D* C^(1/2)]_r C^(-1/2)``. Only if ``C`` is a
+multiple of the identity (white inputs) is that the truncated SVD of ``D*`` itself.
 
 ``C`` is never formed, which would square the condition of X. With ``X = U S V^T`` and the residual
-``E = Y - X W0^T``, the whitened update is ``E^T U``: the residual in an orthonormal basis of the inputs.
+``E = Y - X W0^T``, the whitened update is ``E^T U``: the residual in an orthonormal basis of the
+inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from lora_np.linalg.spectrum import exponent, restored, tail_sums
 
 
 def reduced_rank_regression(
-    X: ArrayLike, Y: ArrayLike, *, rank: int | None = None, W0: ArrayLike | None = None, ridge: float = 0.0
+    X: ArrayLike,
+    Y: ArrayLike,
+    *,
+    rank: int | None = None,
+    W0: ArrayLike | None = None,
+    ridge: float = 0.0,
 ) -> tuple[Array, Array]:
     """The ``B A`` of rank r that minimises ``||Y - X (W0 + B A)^T||_F^2 / n + ridge ||B A||_F^2``.
 
@@ -36,8 +43,9 @@ def reduced_rank_regression(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        Added to every diagonal entry of the covariance ``X^T X / n``. It shrinks the update, never ``W0``.
-        With 0 and inputs that do not span all k directions, the update ignores the missing ones.
+        Added to every diagonal entry of the covariance ``X^T X / n``. It shrinks the update, never
+        ``W0``. With 0 and inputs that do not span all k directions, the update ignores the missing
+        ones.
 
     Returns
     -------
@@ -51,7 +59,8 @@ def reduced_rank_regression(
     TypeError
         If an array does not hold real numbers, or ``rank`` or ``ridge`` is not a number.
     ValueError
-        If an array is not a finite matrix, the shapes do not fit, or ``rank`` or ``ridge`` is out of range.
+        If an array is not a finite matrix, the shapes do not fit, or ``rank`` or ``ridge`` is out
+        of range.
     numpy.linalg.LinAlgError
         If the residual or the update overflows.
 
@@ -61,12 +70,12 @@ def reduced_rank_regression(
 
     Notes
     -----
-    The optima are nested: ``B[:, :r], A[:r]`` of a larger rank is the optimum of rank r, so one call gives
-    them all.
+    The optima are nested: ``B[:, :r], A[:r]`` of a larger rank is the optimum of rank r, so one
+    call gives them all.
 
     For the full rank, the error of ``B @ A`` relative to its norm is at most a small multiple of
-    ``eps * kappa * (1 + kappa * rho)``, as for any stable least squares: ``kappa`` is the condition of X,
-    ``rho`` the residual that remains, over ``||X|| ||D||``. See :ref:`accuracy`.
+    ``eps * kappa * (1 + kappa * rho)``, as for any stable least squares: ``kappa`` is the condition
+    of X, ``rho`` the residual that remains, over ``||X|| ||D||``. See :ref:`accuracy`.
 
     References
     ----------
@@ -98,10 +107,11 @@ def optimal_losses(
     ridge: float = 0.0,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Array:
-    """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one decomposition.
+    """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one
+    decomposition.
 
-    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so a trained loss can be
-    compared directly: without ridge, no rank-r update has a smaller loss on ``X, Y``.
+    The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so a trained loss can
+    be compared directly: without ridge, no rank-r update has a smaller loss on ``X, Y``.
 
     Parameters
     ----------
@@ -112,10 +122,11 @@ def optimal_losses(
     W0 : array_like of shape (d, k), optional
         The frozen weight that is adapted; by default zero.
     ridge : float
-        As in `reduced_rank_regression`. It affects the choice of the updates, not the errors returned.
+        As in `reduced_rank_regression`. It affects the choice of the updates, not the errors
+        returned.
     validation : pair of array_like of shapes (m, k) and (m, d), optional
-        Measure the same updates on these inputs and targets instead. There the curve may rise, and a trained
-        model may end a little below it.
+        Measure the same updates on these inputs and targets instead. There the curve may rise, and
+        a trained model may end a little below it.
 
     Returns
     -------
@@ -148,8 +159,11 @@ def optimal_losses(
             raise TypeError(f"validation must be a pair (X, Y), got {type(validation).__name__}")
         X, _, _, residual = _problem(*validation, W0)
     with np.errstate(over="ignore"):
-        X, residual = (np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out)))
-        # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the others.
+        X, residual = (
+            np.ldexp(M, -power) for M, power in ((X, optima.into), (residual, optima.out))
+        )
+        # B is orthonormal: in its coordinates, rank r explains the first r columns and leaves the
+        # others.
         target = residual @ optima.B
         outside = np.square(residual - target @ optima.B.T).sum()
         left = tail_sums(np.square(target).sum(axis=0))
@@ -173,7 +187,9 @@ def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, A
 
 
 class _Optima:
-    """The optima of all ranks, of ``X / 2**into`` and ``residual / 2**out``, whose entries are about 1."""
+    """The optima of all ranks, of ``X / 2**into`` and ``residual / 2**out``, whose entries are
+    about 1.
+    """
 
     def __init__(self, X: Array, residual: Array, ridge: float) -> None:
         n, k = X.shape

@@ -34,14 +34,18 @@ class SVD(NamedTuple):
     Vh: Array
 
     def significant(self) -> SVD:
-        """The same without the directions that rounding alone makes; one stays if there is no other."""
+        """The same without the directions that rounding alone makes; one stays if there is no
+        other.
+        """
         smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
         count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
         return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
 
 
 def exponent(M: Array) -> int:
-    """Of the power of two at or just below ``max|M|`` (0 for zero): dividing by that rounds nothing."""
+    """Of the power of two at or just below ``max|M|`` (0 for zero): dividing by that rounds
+    nothing.
+    """
     largest = max(M.max(), -M.min())
     return int(np.frexp(largest)[1]) - 1 if largest > 0 else 0
 
@@ -74,7 +78,9 @@ def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         result: Array = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
-        raise np.linalg.LinAlgError(f"{what} overflows {x.dtype}: divide {divide} by a power of two first")
+        raise np.linalg.LinAlgError(
+            f"{what} overflows {x.dtype}: divide {divide} by a power of two first"
+        )
     return result
 
 
@@ -85,5 +91,7 @@ def singular_values(M: Array) -> tuple[float, Array]:
 
 
 def tail_sums(x: Array) -> Array:
-    """``sum(x[r:])`` for r = 0 .. len(x), the small terms first, so that short tails keep their digits."""
+    """``sum(x[r:])`` for r = 0 .. len(x), the small terms first, so that short tails keep their
+    digits.
+    """
     return np.append(np.cumsum(x[::-1])[::-1], 0.0)

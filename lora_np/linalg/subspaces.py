@@ -11,11 +11,12 @@ from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
 def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
-    """``phi(A1, A2, i, j)``: how much of the top-i and the top-j input directions is shared, from 0 to 1.
+    """``phi(A1, A2, i, j)``: how much of the top-i and the top-j input directions is shared, from 0
+    to 1.
 
-    ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if one
-    subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j in k
-    dimensions share ``max(i, j) / k`` on average.
+    ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if
+    one subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j
+    in k dimensions share ``max(i, j) / k`` on average.
 
     Parameters
     ----------
@@ -46,8 +47,9 @@ def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
 
     References
     ----------
-    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.2, equation 4.
-    (The appendix says left singular vectors and prints another identity; equation 4 is what is plotted.)
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.2, equation
+    4. (The appendix says left singular vectors and prints another identity; equation 4 is what is
+    plotted.)
 
     Examples
     --------
@@ -63,7 +65,8 @@ def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
 
 
 def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
-    """``phi(A1, A2, i, j)`` for all i and j at once: entry ``[i - 1, j - 1]``, as in figure 3 of the paper.
+    """``phi(A1, A2, i, j)`` for all i and j at once: entry ``[i - 1, j - 1]``, as in figure 3 of
+    the paper.
 
     Parameters
     ----------
@@ -100,7 +103,9 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
     """
     A1, A2 = matrix("A1", A1), matrix("A2", A2)
     if A1.shape[1] != A2.shape[1]:
-        raise ValueError(f"A1 and A2 must have as many columns, got shapes {A1.shape} and {A2.shape}")
+        raise ValueError(
+            f"A1 and A2 must have as many columns, got shapes {A1.shape} and {A2.shape}"
+        )
     V1, V2 = (scaled_svd(A)[1].Vh for A in (A1, A2))
     shared = np.square(V1 @ V2.T).cumsum(axis=0).cumsum(axis=1)
     i, j = np.ogrid[1 : shared.shape[0] + 1, 1 : shared.shape[1] + 1]
@@ -111,8 +116,8 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
 def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
     """The angles between the column spaces of ``M1`` and ``M2``, in radians, the smallest first.
 
-    The first is the smallest angle between a vector of one and a vector of the other; each next one is the
-    same among the vectors orthogonal to the previous ones.
+    The first is the smallest angle between a vector of one and a vector of the other; each next one
+    is the same among the vectors orthogonal to the previous ones.
 
     Parameters
     ----------
@@ -160,10 +165,11 @@ def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
 
 
 def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
-    """``||dW||_F / ||U^T W0 V||_F``: how much stronger the update is than ``W0`` in the update's directions.
+    """``||dW||_F / ||U^T W0 V||_F``: how much stronger the update is than ``W0`` in the update's
+    directions.
 
-    U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means that the
-    update strengthens what ``W0`` has learned but not emphasised.
+    U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means
+    that the update strengthens what ``W0`` has learned but not emphasised.
 
     Parameters
     ----------
@@ -193,7 +199,8 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
 
     References
     ----------
-    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.3 and table 7.
+    E. Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, section 7.3 and table
+    7.
 
     Examples
     --------
@@ -209,12 +216,14 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
     return float(np.linalg.norm(dW)) / heard * (of_dW / of_W0) if heard > 0 else float("inf")
 
 
-def intruder_dimensions(W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6) -> list[int]:
+def intruder_dimensions(
+    W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6
+) -> list[int]:
     """Which of the tuned weight's leading singular vectors are not close to any of the base's.
 
-    The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any left
-    singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full fine-tuning
-    hardly any.
+    The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any
+    left singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full
+    fine-tuning hardly any.
 
     Parameters
     ----------
@@ -245,8 +254,9 @@ def intruder_dimensions(W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold
 
     Notes
     -----
-    All of ``W0``'s singular vectors are compared, so this takes two full SVDs. Where singular values are
-    equal, or nearly, the singular vectors are arbitrary within their span, and so is the verdict.
+    All of ``W0``'s singular vectors are compared, so this takes two full SVDs. Where singular
+    values are equal, or nearly, the singular vectors are arbitrary within their span, and so is the
+    verdict.
 
     References
     ----------
@@ -273,5 +283,7 @@ def intruder_dimensions(W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold
 def _pair(name1: str, M1: ArrayLike, name2: str, M2: ArrayLike) -> tuple[Array, Array]:
     first, second = matrix(name1, M1), matrix(name2, M2)
     if first.shape != second.shape:
-        raise ValueError(f"{name1} and {name2} must agree in shape, got {first.shape} and {second.shape}")
+        raise ValueError(
+            f"{name1} and {name2} must agree in shape, got {first.shape} and {second.shape}"
+        )
     return first, second

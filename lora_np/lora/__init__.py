@@ -3,7 +3,11 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.lora.injection import adapter_leaves as adapter_leaves, inject as inject, merge as merge
+    from lora_np.lora.injection import (
+        adapter_leaves as adapter_leaves,
+        inject as inject,
+        merge as merge,
+    )
     from lora_np.lora.layers import (
         LoRAEmbedding as LoRAEmbedding,
         LoRAExperts as LoRAExperts,

@@ -12,7 +12,15 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
 from lora_np.lora.layers import LoRAExperts
-from lora_np.lora.variants import ADAPTED, VARIANTS, DoRALinear, Quantiser, Settings, kaiming, quantiser
+from lora_np.lora.variants import (
+    ADAPTED,
+    VARIANTS,
+    DoRALinear,
+    Quantiser,
+    Settings,
+    kaiming,
+    quantiser,
+)
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
 from lora_np.quantise import Quantised
 
@@ -43,7 +51,8 @@ def inject(
     steps: int = 5,
     gradients: Mapping[str, Array] | None = None,
 ) -> T:
-    """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it did.
+    """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it
+    did.
 
     Parameters
     ----------
@@ -61,22 +70,24 @@ def inject(
         ``init(rng, r, k)`` gives A: `lora_np.lora.kaiming`, `lora_np.lora.gaussian`, or your own.
     targets : str, iterable of str, or callable
         Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
-        ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every linear
-        layer but the output layer (one called ``lm_head``, or one that shares the array of an embedding); or
-        a function of (path, layer). An embedding takes no dropout and no ``init``.
+        ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every
+        linear layer but the output layer (one called ``lm_head``, or one that shares the array of
+        an embedding); or a function of (path, layer). An embedding takes no dropout and no
+        ``init``.
     train : collection of str
-        Paths of parts that are trained in full instead (a new head, say): exceptions from freezing. A tied
-        weight can be named by any of its paths, is trained once, and stays tied.
-    variant : {"lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora", "loftq", "lora-ga", ...}
-        A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see `lora_np.lora.lora_plus`.
+        Paths of parts that are trained in full instead (a new head, say): exceptions from freezing.
+        A tied weight can be named by any of its paths, is trained once, and stays tied.
+    variant : str
+        A row of `lora_np.lora.VARIANTS`. LoRA+ differs only in its optimizer: see
+        `lora_np.lora.lora_plus`.
         "loftq" needs ``quantise``, "lora-ga" and "lora-one" need ``gradients``.
     bias : {"none", "lora_only", "all"}
-        Which b of the linear layers to train as well: those of adapted layers, or all. A merged model keeps
-        their trained values.
+        Which b of the linear layers to train as well: those of adapted layers, or all. A merged
+        model keeps their trained values.
     quantise : str or callable, optional
-        Hold the adapted linear weights in few bits (QLoRA): one of `lora_np.quantise.KINDS`, or a function of
-        a matrix. The model then starts with the quantisation error, which the variant "loftq" partly repairs.
-        A model whose weights are already quantised does not need this.
+        Hold the adapted linear weights in few bits (QLoRA): one of `lora_np.quantise.KINDS`, or a
+        function of a matrix. The model then starts with the quantisation error, which the variant
+        "loftq" partly repairs. A model whose weights are already quantised does not need this.
     steps : int
         Of `lora_np.lora.loftq`.
     gradients : mapping of str to ndarray, optional
@@ -90,9 +101,9 @@ def inject(
     Raises
     ------
     ValueError
-        If ``targets``, or one name in the list, selects no layer, the model already has adapters, ``train``
-        names nothing in it, the variant or ``bias`` is unknown, or a weight does not fit the variant or
-        ``quantise``, or is already quantised.
+        If ``targets``, or one name in the list, selects no layer, the model already has adapters,
+        ``train`` names nothing in it, the variant or ``bias`` is unknown, or a weight does not fit
+        the variant or ``quantise``, or is already quantised.
     TypeError
         If ``rank`` is not a whole number, or ``rng`` or ``targets`` is of another type.
 
@@ -131,13 +142,19 @@ def inject(
     choice("bias", bias, ("none", "lora_only", "all"))
     nodes = list(walk(model))
     if any(isinstance(node, ADAPTED) for _, node in nodes):
-        raise ValueError("this model has LoRA adapters already: merge it first, or start from the base model")
+        raise ValueError(
+            "this model has LoRA adapters already: merge it first, or start from the base model"
+        )
     check_paths([path for path, _ in nodes], train)
     alpha = float(rank) if alpha is None else alpha
     few_bits = None if quantise is None else quantiser(quantise)
     settings = Settings(rank, alpha, dropout, init, generator(rng), few_bits, steps)
     adapted = selected(model, nodes, targets, train)
-    biased = adapted if bias == "lora_only" else {path for path, node in nodes if isinstance(node, Linear)}
+    biased = (
+        adapted
+        if bias == "lora_only"
+        else {path for path, node in nodes if isinstance(node, Linear)}
+    )
     trained = [*train, *(join(path, "b") for path in biased if bias != "none")]
     # By identity: a tied weight has several paths, and is trained if any of them is named.
     weights = [(path, node) for path, node in nodes if isinstance(node, (Tensor, np.ndarray))]
@@ -152,18 +169,25 @@ def inject(
         if path not in adapted:
             return layer
         if isinstance(layer, Embedding) and not VARIANTS[variant].embeds:
-            raise TypeError(f"{variant} is for Linear layers, got Embedding: leave it out of targets")
+            raise TypeError(
+                f"{variant} is for Linear layers, got Embedding: leave it out of targets"
+            )
         if few_bits and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
         try:
-            return VARIANTS[variant].adapt(layer, settings._replace(gradient=(gradients or {}).get(path)))
+            return VARIANTS[variant].adapt(
+                layer, settings._replace(gradient=(gradients or {}).get(path))
+            )
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
 
     result = replace(replace(model, (Tensor, np.ndarray), rewrite), (Linear, Embedding), adapt)
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
-        why = f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers than it has"
+        why = (
+            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers"
+            " than it has"
+        )
         warnings.warn(why, stacklevel=3)
     return result
 
@@ -177,8 +201,8 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
         An adapted model; it is not changed.
     quantise : str or callable, optional
         Round each sum to few bits: "same" to those of its W0, where that is quantised; or one of
-        `lora_np.quantise.KINDS`; or a function of a matrix. This loses part of what was learned, often most
-        of it, because an update is small compared with a quantisation step.
+        `lora_np.quantise.KINDS`; or a function of a matrix. This loses part of what was learned,
+        often most of it, because an update is small compared with a quantisation step.
 
     Returns
     -------
@@ -204,7 +228,8 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
     <nf4 matrix, 64 x 64, 4.5 bits a number>
     """
-    drowned: dict[str, bool] = {}  # layers that were rounded, and whether that loses more than was learnt
+    # layers that were rounded, and whether that loses more than was learnt
+    drowned: dict[str, bool] = {}
 
     def without(path: str, layer: Any) -> Any:
         merged = layer.merged()
@@ -219,12 +244,16 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
             Q = quantiser(few_bits)(merged.W)
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
-        drowned[path or "the layer"] = bool(Q.error(merged.W) > np.linalg.norm(merged.W - value(W0)) > 0)
+        drowned[path or "the layer"] = bool(
+            Q.error(merged.W) > np.linalg.norm(merged.W - value(W0)) > 0
+        )
         return changed(merged, W=Q)
 
     result = freeze(replace(model, ADAPTED, without))
     if quantise is not None and not drowned:
-        raise ValueError("the model has no adapter on a quantised layer; name a kind to quantise others")
+        raise ValueError(
+            "the model has no adapter on a quantised layer; name a kind to quantise others"
+        )
     if worse := [path for path, drowns in drowned.items() if drowns]:
         where = f"{len(worse)} of {len(drowned)} layers, the first {worse[0]}"
         how = "merge in full precision, or keep the adapter"
@@ -237,12 +266,15 @@ def like(Q: Quantised) -> Quantiser:
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):
-        return lambda W: quantise(W, Q.kind, block=Q.block, double=isinstance(Q.scales, BlockScales))
+        return lambda W: quantise(
+            W, Q.kind, block=Q.block, double=isinstance(Q.scales, BlockScales)
+        )
     return lambda W: quantise(W, Q.kind)
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """The adapters' own arrays, A and B of each adapted layer (and its c, and DoRA's m), with their paths.
+    """The adapters' own arrays, A and B of each adapted layer (and its c, and DoRA's m), with their
+    paths.
 
     Parameters
     ----------
@@ -262,14 +294,21 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
     """
     nodes = [node for _, node in walk(model)]
     parts = (*"ABRcm", "rows")
-    own = {id(getattr(node, part, None)) for node in nodes if isinstance(node, ADAPTED) for part in parts}
+    own = {
+        id(getattr(node, part, None))
+        for node in nodes
+        if isinstance(node, ADAPTED)
+        for part in parts
+    }
     return [(path, a) for path, a in leaves(model) if id(a) in own and not isinstance(a, Quantised)]
 
 
 def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
-    """The layers that ``targets`` mean, by all of their paths, without those that are trained in full."""
+    """The layers that ``targets`` mean, by all of their paths, without those that are trained in
+    full.
+    """
     from lora_np.models import ModelSpec, pick
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
@@ -290,7 +329,11 @@ def under(path: str, parts: Iterable[str]) -> bool:
 
 def check_paths(known: Sequence[str], parts: Collection[str]) -> None:
     if isinstance(parts, str):
-        raise TypeError(f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}")
+        raise TypeError(
+            f"train must be a collection of paths such as [{parts!r}], got the string {parts!r}"
+        )
     for part in parts:
         if part not in known:
-            raise ValueError(f"train names {part!r}, which is not in the model{close_names(part, known[1:])}")
+            raise ValueError(
+                f"train names {part!r}, which is not in the model{close_names(part, known[1:])}"
+            )

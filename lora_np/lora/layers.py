@@ -38,7 +38,8 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRALinear(LowRank):
-    """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x A^T) B^T``.
+    """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x
+    A^T) B^T``.
 
     Use `inject` to put one around a layer of a model.
 
@@ -53,7 +54,8 @@ class LoRALinear(LowRank):
     alpha : float
         The update is scaled by ``alpha / r``.
     dropout : float
-        Rate at which entries of x are dropped on their way to A, where the call is given an ``rng``.
+        Rate at which entries of x are dropped on their way to A, where the call is given an
+        ``rng``.
     c : Tensor or ndarray of shape (d,), optional
         A bias of B: ``(alpha/r) (B A x + c)``, PEFT's ``lora_bias``.
 
@@ -68,7 +70,8 @@ class LoRALinear(LowRank):
 
     Examples
     --------
-    >>> layer = LoRALinear(Linear(np.zeros((2, 3))), A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2.0)
+    >>> layer = LoRALinear(Linear(np.zeros((2, 3))), A=np.ones((1, 3)), B=np.ones((2, 1)),
+    ...     alpha=2.0)
     >>> layer(np.array([[1.0, 2.0, 3.0]]))
     array([[12., 12.]])
     """
@@ -115,7 +118,8 @@ class LoRAEmbedding(LowRank):
     Parameters
     ----------
     base : Embedding or Linear
-        The layer that is adapted; or the head with the same W, which is then adapted by the same A and B.
+        The layer that is adapted; or the head with the same W, which is then adapted by the same A
+        and B.
     A : Tensor or ndarray of shape (r, vocab)
         Zero at the start.
     B : Tensor or ndarray of shape (d, r)
@@ -130,12 +134,13 @@ class LoRAEmbedding(LowRank):
 
     Notes
     -----
-    As in loralib and PEFT, the starting roles are swapped: A is zero and B is random, so that the first steps
-    change only the tokens that occur.
+    As in loralib and PEFT, the starting roles are swapped: A is zero and B is random, so that the
+    first steps change only the tokens that occur.
 
     Examples
     --------
-    >>> layer = LoRAEmbedding(Embedding(np.zeros((3, 2))), A=np.eye(1, 3), B=np.ones((2, 1)), alpha=2.0)
+    >>> layer = LoRAEmbedding(Embedding(np.zeros((3, 2))), A=np.eye(1, 3), B=np.ones((2, 1)),
+    ...     alpha=2.0)
     >>> layer(np.array([0, 2]))
     array([[2., 2.],
            [0., 0.]])
@@ -227,7 +232,8 @@ class LoRAExperts(LowRank):
 
     Examples
     --------
-    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[np.newaxis], B=np.eye(2)[np.newaxis], alpha=6.0)[0]
+    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[np.newaxis], B=np.eye(2)[np.newaxis],
+    ...     alpha=6.0)[0]
     array([[3., 0.],
            [0., 3.]])
     """
@@ -251,4 +257,6 @@ def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) 
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")
     if (b[0], a[1]) != shape:
-        raise ValueError(f"B A of shape {(b[0], a[1])} does not fit the base weight of shape {shape}")
+        raise ValueError(
+            f"B A of shape {(b[0], a[1])} does not fit the base weight of shape {shape}"
+        )

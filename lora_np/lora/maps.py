@@ -1,7 +1,8 @@
-"""PEFT's tuners as maps of a weight: one row each, from which they are read, counted, merged and converted.
+"""PEFT's tuners as maps of a weight: one row each, from which they are read, counted, merged and
+converted.
 
-The formulas stand in `updates`; a row adds what they act on: the names and shapes of the tensors, and the
-settings with PEFT's defaults.
+The formulas stand in `updates`; a row adds what they act on: the names and shapes of the tensors,
+and the settings with PEFT's defaults.
 """
 
 from __future__ import annotations
@@ -24,19 +25,27 @@ Shapes = dict[str, tuple[int, ...]]
 Values = Mapping[str, Any]
 Found = TypeVar("Found")
 
-# Settings by which modules are selected, and those that do not change what the saved numbers compute.
+# Settings by which modules are selected, and those that do not change what the saved numbers
+# compute.
 _SELECTING = (
-    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias",
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "modules_to_save", "bias",
     "fan_in_fan_out",
 )  # fmt: skip
 _UNUSED = frozenset((
-    "beta1", "beta2", "boft_dropout", "cayley_neumann_eps", "d_initial", "deltaT", "delora_lambda", "eps",
-    "feedforward_modules", "init_ia3_weights", "init_logits_std", "init_v_bound", "init_vector_bank_bound",
-    "init_weights", "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout", "module_dropout",
-    "num_cayley_neumann_terms", "orth_reg_weight", "projection_prng_key", "psoft_alpha", "psoft_dropout",
+    "beta1", "beta2", "boft_dropout", "cayley_neumann_eps", "d_initial", "deltaT",
+    "delora_lambda", "eps",
+    "feedforward_modules", "init_ia3_weights", "init_logits_std", "init_v_bound",
+    "init_vector_bank_bound",
+    "init_weights", "lambda_pattern", "lora_dropout", "mask_type", "mini_r", "miss_dropout",
+    "module_dropout",
+    "num_cayley_neumann_terms", "orth_reg_weight", "projection_prng_key", "psoft_alpha",
+    "psoft_dropout",
     "psoft_mag_a", "psoft_mag_b", "psoft_svd_lowrank_niter", "randlora_dropout", "random_seed",
-    "rank_dropout", "rank_dropout_scale", "save_projection", "sparse", "target_r", "tfinal", "tinit",
-    "tinylora_dropout", "total_step", "use_effective_conv2d", "vblora_dropout", "vera_dropout", "very_sparse",
+    "rank_dropout", "rank_dropout_scale", "save_projection", "sparse", "target_r", "tfinal",
+    "tinit",
+    "tinylora_dropout", "total_step", "use_effective_conv2d", "vblora_dropout", "vera_dropout",
+    "very_sparse",
 ))  # fmt: skip
 
 
@@ -44,8 +53,8 @@ _UNUSED = frozenset((
 class Map:
     """A row of the table: what one of PEFT's tuners trains, and the weight that comes of it.
 
-    At least one of ``factors``, ``update`` and ``weight`` is given. Their parameters are the tensors by their
-    names in the file, settings by theirs, and perhaps ``W`` and its ``shape``.
+    At least one of ``factors``, ``update`` and ``weight`` is given. Their parameters are the
+    tensors by their names in the file, settings by theirs, and perhaps ``W`` and its ``shape``.
 
     Parameters
     ----------
@@ -72,7 +81,8 @@ class Map:
     directions : callable
         From d, k and settings to R.
     shared : callable, optional
-        From settings and the number of modules to the shapes of what is trained for the whole model.
+        From settings and the number of modules to the shapes of what is trained for the whole
+        model.
     outputs : bool
         Whether the map acts on outputs, and so on the bias too.
 
@@ -82,7 +92,8 @@ class Map:
     >>> row = MAPS["VERA"]
     >>> row.count(100, 120, r=8), row.rank
     (108, 'r')
-    >>> parts = {"lambda_b": np.ones(2), "lambda_d": np.ones(1), "A": np.ones((1, 3)), "B": np.ones((2, 1))}
+    >>> parts = {"lambda_b": np.ones(2), "lambda_d": np.ones(1), "A": np.ones((1, 3)),
+    ...     "B": np.ones((2, 1))}
     >>> row.delta(parts, shape=(2, 3))
     array([[1., 1., 1.],
            [1., 1., 1.]])
@@ -123,7 +134,9 @@ class Map:
         return self.prefix + tensor.rstrip("_")
 
     def delta(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Any:
-        """The update (d, k) of a weight ``W``; others are settings and, without W, perhaps its ``shape``."""
+        """The update (d, k) of a weight ``W``; others are settings and, without W, perhaps its
+        ``shape``.
+        """
         found = self._value(self.formula, tensors, W, others)
         if self.formula is self.factors:
             return found[0] @ found[1]
@@ -132,7 +145,9 @@ class Map:
     def lora(self, tensors: Mapping[str, Any], *, W: Any = None, **others: Any) -> Pair:
         """``B`` (d, R) and ``A`` (R, k), whose product is the update."""
         if self.factors is None:
-            raise ValueError(f"{self.name} is no LoRA in disguise: its update has no factors in closed form")
+            raise ValueError(
+                f"{self.name} is no LoRA in disguise: its update has no factors in closed form"
+            )
         return self._value(self.factors, tensors, W, others)
 
     def trained(self, d: int, k: int, **settings: Any) -> Shapes:
@@ -154,21 +169,31 @@ class Map:
     @property
     def defaults(self) -> dict[str, Any]:
         """PEFT's, of all settings."""
-        return {key: given[0] if isinstance(given, tuple) else given for key, given in self.settings.items()}
+        return {
+            key: given[0] if isinstance(given, tuple) else given
+            for key, given in self.settings.items()
+        }
 
     def _value(self, formula: Callable[..., Found], given: Values, W: Any, others: Values) -> Found:
         shape = {} if W is None else {"shape": W.shape}
         known = {**self.defaults, **others, **given, "W": W, **shape}
-        return formula(**{name: known[name] for name in signature(formula).parameters if name in known})
+        return formula(
+            **{name: known[name] for name in signature(formula).parameters if name in known}
+        )
 
     def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, Any]]:
-        """The settings of each module, by its path, from those of a config; others are refused by name."""
+        """The settings of each module, by its path, from those of a config; others are refused by
+        name.
+        """
         from lora_np.models import Patterns, peft
 
         general, patterns = self.defaults, {}
         if "init_r" in self.settings:  # the pattern of AdaLoRA says which directions are left
             pattern = raw.get("rank_pattern") or {}
-            left = {f"^{re.escape(at.removesuffix('.lora_E'))}": sum(kept) for at, kept in pattern.items()}
+            left = {
+                f"^{re.escape(at.removesuffix('.lora_E'))}": sum(kept)
+                for at, kept in pattern.items()
+            }
             patterns["r"] = Patterns(left, "rank_pattern")
             raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": None}
         for key, given in raw.items():
@@ -180,9 +205,13 @@ class Map:
                 raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
         if "feedforward" in self.settings:
             said = raw.get("feedforward_modules") or []
-            ends = [f"^{said}"] if isinstance(said, str) else [f".*{re.escape(name)}" for name in said]
+            ends = (
+                [f"^{said}"] if isinstance(said, str) else [f".*{re.escape(name)}" for name in said]
+            )
             patterns["feedforward"] = Patterns(dict.fromkeys(ends, True), "feedforward_modules")
-        return lambda name: general | {key: each.get(name, general[key]) for key, each in patterns.items()}
+        return lambda name: (
+            general | {key: each.get(name, general[key]) for key, each in patterns.items()}
+        )
 
     def _checked(self, key: str, given: Any) -> Any:
         usual = self.settings[key]
@@ -198,7 +227,9 @@ class Map:
 
 
 def split(n: int, factor: int) -> tuple[int, int]:
-    """LoKr's factors of n: ``factor`` and the rest, or the divisors nearest the root, the smaller first."""
+    """LoKr's factors of n: ``factor`` and the rest, or the divisors nearest the root, the smaller
+    first.
+    """
     if factor > 0 and n % factor == 0:
         return factor, n // factor
     most = isqrt(n) if factor < 0 else max(1, min(factor, isqrt(n)))
@@ -275,7 +306,8 @@ def _group(index: int, modules: int, weight_tying: float) -> int:
 
 
 def vector_of(P: Any, modules: int, settings: Mapping[str, Any]) -> int | None:
-    """Which of TinyLoRA's vectors a module has, by its place in the model: the seed of its P tells that.
+    """Which of TinyLoRA's vectors a module has, by its place in the model: the seed of its P tells
+    that.
 
     Parameters
     ----------
@@ -335,26 +367,32 @@ MAPS: dict[str, Map] = {
         updates.lokr_factors, size=lokr_size, rank="rank(w1) rank(w2)", directions=lokr_directions,
     ),
     "VERA": Map(
-        "VeRA", "2310.11454", "vera_", lambda d, k, r: {"lambda_b": (d,), "lambda_d": (r,)}, {"r": 256},
+        "VeRA", "2310.11454", "vera_", lambda d, k, r: {"lambda_b": (d,), "lambda_d": (r,)},
+        {"r": 256},
         updates.vera_factors, rank="r",
     ),
     "VBLORA": Map(
         "VB-LoRA", "2405.15179", "vblora_", vblora_shapes,
         {"r": 4, "num_vectors": 256, "vector_length": 256, "topk": 2}, updates.vblora_factors,
-        size=lambda at: (at["logits_B"][0] * at["vector_bank"][1], at["logits_A"][1] * at["vector_bank"][1]),
-        rank="r", shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors, vector_length)},
+        size=lambda at: (at["logits_B"][0] * at["vector_bank"][1],
+        at["logits_A"][1] * at["vector_bank"][1]),
+        rank="r", shared=lambda num_vectors, vector_length: {"vector_bank": (num_vectors,
+        vector_length)},
     ),
     "TINYLORA": Map(
         "TinyLoRA", "2602.04118", "tinylora_", lambda: {},
-        {"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42}, updates.tinylora_factors, size=of_pair,
+        {"r": 2, "u": 64, "weight_tying": 0.0, "projection_seed": 42}, updates.tinylora_factors,
+        size=of_pair,
         rank="r", directions=lambda d, k, r: min(d, k, r), shared=tied,
     ),
     "DELORA": Map(
-        "DeLoRA", "2503.18225", "delora_", lambda d, k, r: {"A": (r, k), "B": (d, r), "lambda_": (1,)},
+        "DeLoRA", "2503.18225", "delora_", lambda d, k, r: {"A": (r, k), "B": (d, r),
+        "lambda_": (1,)},
         {"r": 8}, updates.delora_factors, size=of_pair, rank="r",
     ),
     "MISS": Map(
-        "MiSS", "2409.15371", "miss_", lambda d, r: {"block": (r, d)}, {"r": 64, "init_weights": _ON},
+        "MiSS", "2409.15371", "miss_", lambda d, r: {"block": (r, d)}, {"r": 64,
+        "init_weights": _ON},
         updates.miss_factors, rank="r",
     ),
     "PSOFT": Map(
@@ -385,7 +423,8 @@ MAPS: dict[str, Map] = {
         update=updates.shira,
     ),
     "IA3": Map(
-        "(IA)^3", "2205.05638", "ia3_", lambda d, k, feedforward: {"l": (1, k) if feedforward else (d, 1)},
+        "(IA)^3", "2205.05638", "ia3_", lambda d, k, feedforward: {"l": (1,
+        k) if feedforward else (d, 1)},
         {"feedforward": False}, weight=updates.ia3, outputs=True,
     ),
     "OFT": Map(
@@ -395,11 +434,13 @@ MAPS: dict[str, Map] = {
     ),
     "BOFT": Map(
         "BOFT", "2311.06243", "boft_", boft_shapes,
-        {"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": (1,)}, weight=updates.boft,
+        {"boft_block_size": 4, "boft_block_num": 0, "boft_n_butterfly_factor": (1,)},
+        weight=updates.boft,
     ),
     "ROAD": Map(
         "RoAd", "2409.00119", "road_", road_shapes,
-        {"variant": ("road_1", "road_2", "road_4"), "group_size": 64}, weight=updates.road, outputs=True,
+        {"variant": ("road_1", "road_2", "road_4"), "group_size": 64}, weight=updates.road,
+        outputs=True,
     ),
 }  # fmt: skip
 

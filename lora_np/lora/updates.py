@@ -1,9 +1,11 @@
-"""What PEFT's tuners do to a weight ``W`` (d, k), as equations: each is the formula of a row of `maps`.
+"""What PEFT's tuners do to a weight ``W`` (d, k), as equations: each is the formula of a row of
+`maps`.
 
-A formula takes tensors by their names in PEFT's file (``lambda_`` is ``lambda``) and then settings by theirs.
-``..._factors`` gives ``B, A`` with ``dW = B A``; one that takes ``W`` without being called factors gives the
-whole new weight; the others give ``dW``. ``shape`` is ``(d, k)``. Only NumPy's functions are used, so the
-tensors may be those of `lora_np.autograd`. Source: PEFT 0.21.2, ``peft/tuners``.
+A formula takes tensors by their names in PEFT's file (``lambda_`` is ``lambda``) and then settings
+by theirs. ``..._factors`` gives ``B, A`` with ``dW = B A``; one that takes ``W`` without being
+called factors gives the whole new weight; the others give ``dW``. ``shape`` is ``(d, k)``. Only
+NumPy's functions are used, so the tensors may be those of `lora_np.autograd`. Source: PEFT 0.21.2,
+``peft/tuners``.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ def thin(M: Any) -> Pair:
 
 
 def vera_factors(lambda_b: Any, lambda_d: Any, A: Any, B: Any, *, shape: Shape) -> Pair:
-    """``dW = diag(b) B diag(d) A``; random A and B, shared by all modules, are cut to their shapes."""
+    """``dW = diag(b) B diag(d) A``; random A and B, shared by all modules, are cut to their
+    shapes.
+    """
     d, k = shape
     return lambda_b[:, None] * B[:d], lambda_d[:, None] * A[:, :k]
 
@@ -73,7 +77,8 @@ def randlora_factors(
 ) -> Pair:
     """``dW = (alpha/r) sum B_j diag(lambda) A diag(gamma)`` over random bases; transposed if d < k.
 
-    PEFT flattens the bases of B and of A in different orders, so that each column meets another row.
+    PEFT flattens the bases of B and of A in different orders, so that each column meets another
+    row.
     """
     (r, n), least, most = lambda_.shape, gamma.shape[1], max(shape)
     left = randlora_alpha / r * B[:most, :n].reshape(most, n * r)
@@ -88,13 +93,19 @@ def miss_factors(block: Any, *, shape: Shape) -> Pair:
 
 
 def delora_factors(A: Any, B: Any, lambda_: Any, w_norm: Any) -> Pair:
-    """``dW = B diag(lambda / (r ||A_i|| ||B_i||)) A diag(w)``, w the norms of W's columns at the start."""
-    lengths = np.maximum(np.linalg.norm(A, axis=1), 1e-4) * np.maximum(np.linalg.norm(B, axis=0), 1e-4)
+    """``dW = B diag(lambda / (r ||A_i|| ||B_i||)) A diag(w)``, w the norms of W's columns at the
+    start.
+    """
+    lengths = np.maximum(np.linalg.norm(A, axis=1), 1e-4) * np.maximum(
+        np.linalg.norm(B, axis=0), 1e-4
+    )
     return B * (lambda_ / len(A) / lengths), A * w_norm
 
 
 def vblora_factors(logits_A: Any, logits_B: Any, vector_bank: Any, *, topk: int) -> Pair:
-    """``dW = B A``, made of pieces that are mixtures of vectors from one bank for the whole model."""
+    """``dW = B A``, made of pieces that are mixtures of vectors from one bank for the whole
+    model.
+    """
     r = len(logits_A)
     B, A = (mixtures(logits, vector_bank, topk) for logits in (logits_B, logits_A))
     return B.swapaxes(1, 2).reshape(-1, r), A.reshape(r, -1)
@@ -110,7 +121,8 @@ def mixtures(logits: Any, bank: Any, topk: int) -> Any:
 
 
 def fourierft_factors(spectrum: Any, *, shape: Shape, scaling: float, random_loc_seed: int) -> Pair:
-    """``dW = scaling Re ifft2(S)``; S holds the spectrum at random places (u, v), each a wave of rank 2.
+    """``dW = scaling Re ifft2(S)``; S holds the spectrum at random places (u, v), each a wave of
+    rank 2.
 
     ``cos(x + y) = cos x cos y - sin x sin y``, with ``x = 2 pi u i / d`` and ``y = 2 pi v j / k``.
     """
@@ -125,7 +137,9 @@ def fourierft_factors(spectrum: Any, *, shape: Shape, scaling: float, random_loc
 def random_places(n: int, count: int, seed: int) -> Any:
     """``torch.randperm(n)[:count]`` with a generator of this seed, from ``count`` draws."""
     if n >= (2**32 - 1) // 20:
-        raise ValueError(f"the places of {count:,} in {n:,} entries are drawn in another way by torch")
+        raise ValueError(
+            f"the places of {count:,} in {n:,} entries are drawn in another way by torch"
+        )
     raw = np.random.RandomState(seed).randint(0, 2**32, size=count, dtype=np.uint32)
     moved: dict[int, int] = {}  # what a shuffle of all n would have swapped
     places = np.empty(count, np.int64)
@@ -151,24 +165,34 @@ def shira(weight: Any, indices: Any, *, shape: Shape) -> Any:
 
 
 def tinylora_factors(B: Any, A: Any, P: Any, v: Any) -> Pair:
-    """``dW = B (sum v_i P_i) A``; B, A are W's leading singular directions, P random, v shared by modules."""
+    """``dW = B (sum v_i P_i) A``; B, A are W's leading singular directions, P random, v shared by
+    modules.
+    """
     return B, np.einsum("i,ijk->jk", v, P) @ A
 
 
 def first_normals(seed: int) -> Any:
-    """The first 16 of at least 16 standard normal numbers that ``torch.normal`` makes with this seed."""
-    uniform = np.random.RandomState(seed).randint(0, 2**32, size=16, dtype=np.uint32) % 2**24 / 2**24
+    """The first 16 of at least 16 standard normal numbers that ``torch.normal`` makes with this
+    seed.
+    """
+    uniform = (
+        np.random.RandomState(seed).randint(0, 2**32, size=16, dtype=np.uint32) % 2**24 / 2**24
+    )
     radius, angle = np.sqrt(-2 * np.log1p(-uniform[:8])), 2 * np.pi * uniform[8:]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
 
 
 def psoft_factors(W: Any, weight: Any, vector_a: Any, vector_b: Any) -> Pair:
-    """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two diagonals.
+    """``dW = U S (R - I) V^T`` in W's leading singular directions; R is a rotation between two
+    diagonals.
 
-    Signs of singular vectors count: they are those of LAPACK's ``gesdd`` in single precision, as in PEFT.
+    Signs of singular vectors count: they are those of LAPACK's ``gesdd`` in single precision, as in
+    PEFT.
     """
     R = vector_b[:, None] * rotation(skew(weight)) * vector_a
-    U, S, Vh = (part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False))
+    U, S, Vh = (
+        part.astype(W.dtype) for part in np.linalg.svd(W.astype(np.float32), full_matrices=False)
+    )
     r = len(R)
     return U[:, :r] * S[:r] @ (R - eye(R)), Vh[:r]
 
@@ -190,7 +214,8 @@ def ia3(W: Any, l: Any) -> Any:
 def oft(W: Any, weight: Any, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int) -> Any:
     """``W' = W R^T``, R block diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
 
-    The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut off.
+    The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut
+    off.
     """
     Q = skew(weight)
     R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else rotation(-Q)
@@ -213,7 +238,9 @@ def by_blocks(W: Any, R: Any) -> Any:
 
 
 def skew(upper: Any) -> Any:
-    """The skew-symmetric matrices (..., b, b) with these entries (..., b (b - 1) / 2) above the diagonal."""
+    """The skew-symmetric matrices (..., b, b) with these entries (..., b (b - 1) / 2) above the
+    diagonal.
+    """
     n = upper.shape[-1]
     b = (1 + isqrt(1 + 8 * n)) // 2
     place = np.zeros((b, b), np.int64)
@@ -243,7 +270,9 @@ def eye(like: Any) -> Any:
 
 
 def road(W: Any, theta: Any, alpha: Any, *, variant: str, group_size: int) -> Any:
-    """``W' = R W``: pairs of outputs, half a group apart, are turned by theta and stretched by alpha."""
+    """``W' = R W``: pairs of outputs, half a group apart, are turned by theta and stretched by
+    alpha.
+    """
     ways, half = int(variant[-1]), group_size // 2
     theta, alpha = (x.reshape(-1, max(ways // 2, 1), min(ways, 2), half, 1) for x in (theta, alpha))
     pairs = W.reshape(-1, 2, half, W.shape[1])

@@ -28,7 +28,8 @@ Quantiser: TypeAlias = Callable[[Array], Quantised]
 
 
 def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
-    """Uniform in ``[-1/sqrt(k), 1/sqrt(k)]``: Kaiming at ``a = sqrt(5)``, the default of loralib and PEFT.
+    """Uniform in ``[-1/sqrt(k), 1/sqrt(k)]``: Kaiming at ``a = sqrt(5)``, the default of loralib
+    and PEFT.
 
     Parameters
     ----------
@@ -94,7 +95,9 @@ class Settings(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """A row of the table: what replaces a layer, how the optimizer changes, whether it takes embeddings."""
+    """A row of the table: what replaces a layer, how the optimizer changes, whether it takes
+    embeddings.
+    """
 
     adapt: Callable[[Any, Settings], Any]
     optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
@@ -109,11 +112,14 @@ def lora(layer: Any, s: Settings) -> Any:
         B = s.rng.normal(size=(d, s.rank)).astype(dtype)
         return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
     A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
-    return LoRALinear(held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout)
+    return LoRALinear(
+        held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout
+    )
 
 
 def rslora(layer: Linear | Embedding, s: Settings) -> Any:
-    """``W0 + (alpha/sqrt r) B A``: in gradient descent high ranks take no smaller steps (arXiv 2312.03732).
+    """``W0 + (alpha/sqrt r) B A``: in gradient descent high ranks take no smaller steps (arXiv
+    2312.03732).
 
     ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
     """
@@ -137,7 +143,8 @@ def dora(layer: Linear, s: Settings) -> DoRALinear:
 
 
 def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """PiSSA: B and A start as W0's top r singular triplets, the rest frozen (Meng et al., arXiv 2404.02948).
+    """PiSSA: B and A start as W0's top r singular triplets, the rest frozen (Meng et al., arXiv
+    2404.02948).
 
     ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
     """
@@ -149,7 +156,8 @@ def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """OLoRA: B and A start as r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv 2406.01775).
+    """OLoRA: B and A start as r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv
+    2406.01775).
 
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
@@ -181,7 +189,8 @@ def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
 def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
     """A and B start as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
 
-    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken off W0.
+    ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken
+    off W0.
     """
     U, _, Vh = np.linalg.svd(first_gradient(layer, s), full_matrices=False)
     r = whole_number("rank", s.rank, maximum=len(Vh) // 2, top="min(d, k) / 2")
@@ -190,16 +199,19 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
-    """B A starts as the best step of rank r down the first gradient G (Zhang et al., arXiv 2502.01235).
+    """B A starts as the best step of rank r down the first gradient G (Zhang et al., arXiv
+    2502.01235).
 
-    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays, so the
-    model starts one step away from the base.
+    ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays,
+    so the model starts one step away from the base.
     """
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
-    return LoRALinear(held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout)
+    return LoRALinear(
+        held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout
+    )
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
@@ -244,8 +256,8 @@ class LoftQ(NamedTuple):
     A : ndarray of shape (r, k)
         Right factor.
     errors : tuple of float
-        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone, the smallest
-        that of Q, B and A.
+        ``||W - Q - B A||_F / ||W||_F`` after each step; the first is that of quantisation alone,
+        the smallest that of Q, B and A.
 
     Examples
     --------
@@ -262,11 +274,12 @@ class LoftQ(NamedTuple):
 
 
 def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
-    """A quantised matrix and a low-rank one whose sum is close to W: quantise and truncate an SVD, in turn.
+    """A quantised matrix and a low-rank one whose sum is close to W: quantise and truncate an SVD,
+    in turn.
 
-    ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and again. The
-    second half of a step is optimal (Eckart-Young); the first is rounding, which may make things worse. So
-    the best step is kept.
+    ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and
+    again. The second half of a step is optimal (Eckart-Young); the first is rounding, which may
+    make things worse. So the best step is kept.
 
     Parameters
     ----------
@@ -291,8 +304,8 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
     References
     ----------
-    Y. Li et al., "LoftQ: LoRA-fine-tuning-aware quantization for large language models", 2023, arXiv
-    2310.08659.
+    Y. Li et al., "LoftQ: LoRA-fine-tuning-aware quantization for large language models", 2023,
+    arXiv 2310.08659.
 
     Examples
     --------
@@ -331,8 +344,8 @@ def quantiser(kind: str | Quantiser) -> Quantiser:
 class DoRALinear:
     """``h = m (W0 + (alpha/r) B A) x / ||W0 + (alpha/r) B A|| + b``, the norm taken of each row.
 
-    The norm is a constant in the backward pass (section 4.3 of the paper): that costs little accuracy and
-    saves the memory of its graph.
+    The norm is a constant in the backward pass (section 4.3 of the paper): that costs little
+    accuracy and saves the memory of its graph.
 
     Parameters
     ----------
@@ -368,13 +381,19 @@ class DoRALinear:
 
     def __post_init__(self) -> None:
         if self.lora.base.b is not None:
-            raise ValueError("lora's base must not have a b, which would be scaled: give it to DoRALinear")
+            raise ValueError(
+                "lora's base must not have a b, which would be scaled: give it to DoRALinear"
+            )
         for name, vector in (("m", self.m), ("b", self.b)):
             if vector is not None and vector.shape != (self.lora.base.d_out,):
-                raise ValueError(f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}")
+                raise ValueError(
+                    f"{name} must have shape ({self.lora.base.d_out},), got {vector.shape}"
+                )
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
-        h = self.lora(x, rng=rng) * (self.m / row_norms(value(self.lora.base.W) + self.lora.delta()))
+        h = self.lora(x, rng=rng) * (
+            self.m / row_norms(value(self.lora.base.W) + self.lora.delta())
+        )
         return h if self.b is None else h + self.b
 
     def merged(self) -> Linear:
@@ -400,11 +419,13 @@ class XSLinear:
 
     References
     ----------
-    Balazy et al., "LoRA-XS: low-rank adaptation with extremely small number of parameters", arXiv 2405.17604.
+    Balazy et al., "LoRA-XS: low-rank adaptation with extremely small number of parameters", arXiv
+    2405.17604.
 
     Examples
     --------
-    >>> XSLinear(Linear(np.eye(2)), np.eye(1, 2), np.ones((1, 1)), np.ones((2, 1)))(np.array([2.0, 3.0]))
+    >>> XSLinear(Linear(np.eye(2)), np.eye(1, 2), np.ones((1, 1)), np.ones((2, 1)))(np.array([2.0,
+    ...     3.0]))
     array([4., 5.])
     """
 
@@ -425,7 +446,8 @@ class XSLinear:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HiRALinear(LowRank):
-    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times that of W0.
+    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times
+    that of W0.
 
     Parameters
     ----------
@@ -440,8 +462,8 @@ class HiRALinear(LowRank):
 
     References
     ----------
-    Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language models", ICLR
-    2025.
+    Huang et al., "HiRA: parameter-efficient Hadamard high-rank adaptation for large language
+    models", ICLR 2025.
 
     Examples
     --------
@@ -465,14 +487,22 @@ class HiRALinear(LowRank):
 
 
 # what replaces a layer, or its weights
-ADAPTED = (LoRALinear, LoRAEmbedding, DoRALinear, XSLinear, HiRALinear, LoRAExperts, TrainableTokens)
+ADAPTED = (
+    LoRALinear,
+    LoRAEmbedding,
+    DoRALinear,
+    XSLinear,
+    HiRALinear,
+    LoRAExperts,
+    TrainableTokens,
+)
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     """A larger step for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
 
-    B starts at zero and A at random, so equal steps change them at unequal speeds; in wide layers B is much
-    too slow.
+    B starts at zero and A at random, so equal steps change them at unequal speeds; in wide layers B
+    is much too slow.
 
     Parameters
     ----------
@@ -499,10 +529,12 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
 
 
 def rebase(tuned: T, original: T) -> T:
-    """The same function, as adapters on the ``original`` weights, for variants that moved W0 (PiSSA, OLoRA).
+    """The same function, as adapters on the ``original`` weights, for variants that moved W0
+    (PiSSA, OLoRA).
 
-    ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the start of
-    training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A; A_start]``.
+    ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the
+    start of training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A;
+    A_start]``.
 
     Parameters
     ----------
@@ -514,7 +546,8 @@ def rebase(tuned: T, original: T) -> T:
     Returns
     -------
     tree
-        Like ``tuned``, frozen, with the original weights as bases. It can be saved as an adapter for them.
+        Like ``tuned``, frozen, with the original weights as bases. It can be saved as an adapter
+        for them.
 
     Raises
     ------
@@ -527,7 +560,8 @@ def rebase(tuned: T, original: T) -> T:
     >>> original = Linear(np.diag([3.0, 2.0, 1.0]))
     >>> tuned = inject(original, rank=1, variant="pissa", rng=np.random.default_rng(0))
     >>> adapter = rebase(tuned, original)
-    >>> adapter.rank, adapter.base.W is original.W, bool(np.allclose(merge(adapter).W, merge(tuned).W))
+    >>> adapter.rank, adapter.base.W is original.W, bool(np.allclose(merge(adapter).W,
+    ...     merge(tuned).W))
     (2, True, True)
     """
     from lora_np.linalg import low_rank_factors
@@ -537,7 +571,9 @@ def rebase(tuned: T, original: T) -> T:
     def on_original(path: str, layer: LoRALinear) -> LoRALinear:
         base = bases.get(path)
         if base is None or base.W.shape != layer.base.W.shape:
-            raise ValueError(f"the original model has no Linear layer like {path or 'the adapted one'!r}")
+            raise ValueError(
+                f"the original model has no Linear layer like {path or 'the adapted one'!r}"
+            )
         W0 = value(base.W)
         moved = W0.astype(np.float64) - value(layer.base.W)
         B, A = low_rank_factors(moved, rank=min(layer.rank, *W0.shape))
@@ -547,20 +583,25 @@ def rebase(tuned: T, original: T) -> T:
             raise ValueError(f"the base of {path or 'the adapted layer'!r} {far}")
         A = np.concatenate([value(layer.A), A / layer.scale]).astype(W0.dtype)
         B = np.concatenate([value(layer.B), -B], axis=1).astype(W0.dtype)
-        return LoRALinear(freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout)
+        return LoRALinear(
+            freeze(Linear(W0, layer.base.b)), A, B, layer.scale * len(A), layer.dropout
+        )
 
     return replace(tuned, LoRALinear, on_original)
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """B A next to ``W0 - (alpha/r) B A``: the layer computes the same as before, from other parts."""
+    """B A next to ``W0 - (alpha/r) B A``: the layer computes the same as before, from other
+    parts.
+    """
     residual = value(layer.W) - (s.alpha / s.rank) * (B @ A)
     base = Residual(residual if s.few_bits is None else s.few_bits(residual), layer.b)
     return LoRALinear(base, Tensor(A), Tensor(B), s.alpha, s.dropout)
 
 
 class Residual(Linear):
-    """What remains of a layer whose W0 was moved: A and B belong to it, not to the original. See `rebase`.
+    """What remains of a layer whose W0 was moved: A and B belong to it, not to the original. See
+    `rebase`.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Ways to combine the LoRAs of one module: a row each, its formula on the factors.
 
-PEFT's rules act on entries: some are dropped (`_largest`, `_dropped`), and those that are left are added up,
-perhaps only where they agree in sign. The same rules act on the As and the Bs, on the updates ``scale B A``,
-or on the updates in a basis that they share (KnOTS, Core Space). Where the algebra allows, no (d, k) matrix
-is formed.
+PEFT's rules act on entries: some are dropped (`_largest`, `_dropped`), and those that are left are
+added up, perhaps only where they agree in sign. The same rules act on the As and the Bs, on the
+updates ``scale B A``, or on the updates in a basis that they share (KnOTS, Core Space). Where the
+algebra allows, no (d, k) matrix is formed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Way:
     chance : bool
         Whether ``prune`` draws, and takes a Generator.
     cut : bool
-        Whether the rank is by default the largest of the terms; otherwise it is whatever the formula gives.
+        Whether the rank is by default the largest of the terms; otherwise it is whatever the
+        formula gives.
     exact : bool
         Whether the result is the weighted sum of the updates, but for a cut.
     warning : str
@@ -98,7 +99,8 @@ class Way:
 
     Examples
     --------
-    >>> terms = [Term(np.eye(2)[:, [i]], np.eye(2)[[i]], weight) for i, weight in [(0, 1.0), (1, 2.0)]]
+    >>> terms = [Term(np.eye(2)[:, [i]], np.eye(2)[[i]], weight) for i, weight in [(0, 1.0), (1,
+    ...     2.0)]]
     >>> for name in ("sum", "linear", "iso"):
     ...     B, A = WAYS[name](terms)
     ...     print(name, np.round(B @ A, 3).tolist())
@@ -117,7 +119,12 @@ class Way:
     warning: str = ""
 
     def __call__(
-        self, terms: Terms, *, density: float | None = None, rank: int | None = None, rng: object = None
+        self,
+        terms: Terms,
+        *,
+        density: float | None = None,
+        rank: int | None = None,
+        rng: object = None,
     ) -> Pair:
         """The factors of the combination: B (d, m) and A (m, k).
 
@@ -137,8 +144,8 @@ class Way:
         TypeError
             If ``rng`` is missing or of another kind.
         ValueError
-            If an option is out of range or not for this way, ranks differ where factors are added, or a
-            Gram matrix is missing or of another shape.
+            If an option is out of range or not for this way, ranks differ where factors are added,
+            or a Gram matrix is missing or of another shape.
         """
         density, rank, rng = self.checked(density=density, rank=rank, rng=rng)
 
@@ -159,10 +166,14 @@ class Way:
             return found
         return U[:, :rank] * s[:rank], Vh[:rank]
 
-    def checked(self, *, density: float | None, rank: int | None, rng: Any) -> tuple[float, int | None, Any]:
+    def checked(
+        self, *, density: float | None, rank: int | None, rng: Any
+    ) -> tuple[float, int | None, Any]:
         """The options, checked, with the default density, and a Generator if it draws."""
         if density is not None and self.density is None:
-            raise ValueError(f"density is for ways that drop entries, such as 'ties', got {density!r}")
+            raise ValueError(
+                f"density is for ways that drop entries, such as 'ties', got {density!r}"
+            )
         share = (self.density or 1.0) if density is None else density
         share = number("density", share, minimum=0, maximum=1, open_minimum=True)
         rank = None if rank is None else whole_number("rank", rank)
@@ -210,7 +221,9 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
 def _of_agreeing(
     tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Any], Any]
 ) -> Array:
-    """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that agree."""
+    """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that
+    agree.
+    """
     votes = _weighted(tensors, weights) if weigh_votes else tensors
     agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
@@ -232,7 +245,9 @@ def _on_factors(terms: Terms, rule: Rule) -> Pair:
     """The As and the Bs separately, each with the root of its strength, whose sign is A's."""
     ranks = sorted({term.A.shape[0] for term in terms})
     if len(ranks) > 1:
-        raise ValueError(f"ranks are {ranks}; a way that adds factors needs equal ones, unlike 'sum'")
+        raise ValueError(
+            f"ranks are {ranks}; a way that adds factors needs equal ones, unlike 'sum'"
+        )
     strengths = [term.weight * term.scale for term in terms]
     roots = [abs(strength) ** 0.5 for strength in strengths]
     signed = [copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
@@ -300,7 +315,9 @@ def _svd(M: Array) -> SVD:
 
 
 def _regmean(terms: Terms) -> Pair:
-    """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: the least squares of all outputs ``w_i dW_i x`` together."""
+    """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: the least squares of all outputs ``w_i dW_i x``
+    together.
+    """
     if any(term.gram is None for term in terms):
         raise ValueError("'regmean' needs a Gram matrix of each adapter's inputs (grams=)")
     grams = [_conditioned(term.gram, term.A.shape[1]) for term in terms]
@@ -310,7 +327,9 @@ def _regmean(terms: Terms) -> Pair:
 
 
 def _conditioned(gram: Any, k: int) -> Array:
-    """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be inverted."""
+    """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be
+    inverted.
+    """
     G = matrix("a Gram matrix", gram).astype(np.float64)
     if G.shape != (k, k):
         raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
@@ -325,7 +344,9 @@ _DARE: dict[str, Any] = {"prune": _dropped, "density": 0.5, "chance": True}
 _NORMED: dict[str, Any] = {**_DARE, "prune": _dropped_to_norm}
 _FACTORS: dict[str, Any] = {
     "formula": _on_factors,
-    "warning": "adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
+    "warning": (
+        "adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact"
+    ),
 }
 _UPDATES: dict[str, Any] = {"formula": _on_updates, "cut": True}
 _exact = Way(_sum, exact=True)

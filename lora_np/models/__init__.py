@@ -1,4 +1,6 @@
-"""Models as lists of modules: their kinds and names, which of them ``targets`` select, how they compute."""
+"""Models as lists of modules: their kinds and names, which of them ``targets`` select, how they
+compute.
+"""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,6 @@
-"""A model's weights on disk, under the names of the live model, and the modules that headers tell."""
+"""A model's weights on disk, under the names of the live model, and the modules that headers
+tell.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,22 @@ _HEADED = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")  # how a cl
 # of classes whose head has the embedding's numbers, by another name
 _MASKED = ("ForMaskedLM", "ForPreTraining")
 # the last names of tables that are looked up rather than multiplied
-_EMBEDDINGS = ("wte", "wpe", "shared", "embed_in", "relative_attention_bias", "token_embd", "tok_embeddings")
+_EMBEDDINGS = (
+    "wte",
+    "wpe",
+    "shared",
+    "embed_in",
+    "relative_attention_bias",
+    "token_embd",
+    "tok_embeddings",
+)
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is a linear map unless named as an embedding, names are "
-    "those of the files, and a tied head is not seen. PEFT may count otherwise."
+    "Counted from headers: a matrix called weight is a linear map unless named as an embedding,"
+    " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
-    "Counted from headers, as {} models are in transformers: PEFT counts this one otherwise if it differs."
+    "Counted from headers, as {} models are in transformers: PEFT counts this one otherwise if it"
+    " differs."
 )
 MEMORY = "count the model in memory, on the meta device"
 _HEADS = ("lm_head", "embed_out", "proj_out", "output")
@@ -62,7 +73,11 @@ class OpenModel(ModelDirectory):
     def described(self) -> ModelSpec | None:
         """The model as its family describes it, if one does."""
         try:
-            return from_config(self.config) if self.config.get("model_type") in family_names() else None
+            return (
+                from_config(self.config)
+                if self.config.get("model_type") in family_names()
+                else None
+            )
         except (TypeError, ValueError):  # an architecture or fields that the family does not have
             return None
 
@@ -75,10 +90,16 @@ class OpenModel(ModelDirectory):
         if found is not None:
             return found
         owner = parameter.rpartition(".")[0]
-        near = (name for name in (parameter, f"{owner}.weight", f"{owner}.bias") if name in self.parameters)
+        near = (
+            name
+            for name in (parameter, f"{owner}.weight", f"{owner}.bias")
+            if name in self.parameters
+        )
         shapes = {name: self.shape(self.parameters[name]) for name in near}
         shapes = shapes or {parameter: self.info(parameter).shape}
-        module = judged(parameter, shapes, self._kinds, fused_names(str(self.config.get("model_type"))) or {})
+        module = judged(
+            parameter, shapes, self._kinds, fused_names(str(self.config.get("model_type"))) or {}
+        )
         square = module.kind == "linear" and module.bias and len({*module.shape}) == 1
         return module._replace(transposed=True) if square and self._conv1d else module
 
@@ -89,7 +110,9 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """The module of each parameter that the family describes, by the name in this checkpoint."""
+        """The module of each parameter that the family describes, by the name in this
+        checkpoint.
+        """
         found = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -100,14 +123,20 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _conv1d(self) -> bool:
-        """Whether linear maps are kept as inputs by outputs, as biases show where the two differ."""
-        matrices = {name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2}
+        """Whether linear maps are kept as inputs by outputs, as biases show where the two
+        differ.
+        """
+        matrices = {
+            name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2
+        }
         biases = ((f"{name.removesuffix('weight')}bias", shape) for name, shape in matrices.items())
         return any(bias in self and self.info(bias).shape == s[1:] != s[:1] for bias, s in biases)
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
-        """The live parameters that are not in the checkpoint, and the tensors whose numbers they have."""
+        """The live parameters that are not in the checkpoint, and the tensors whose numbers they
+        have.
+        """
         if self.table is None:
             return {}
         owners = {f"{name}.weight": self.table for name in self.sharing}
@@ -115,7 +144,9 @@ class OpenModel(ModelDirectory):
             if module.tied_bias:
                 owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
         here = self.parameters
-        shared = {name: owner for name, owner in owners.items() if name not in here and owner in here}
+        shared = {
+            name: owner for name, owner in owners.items() if name not in here and owner in here
+        }
         return {name: next(iter(here[owner])) for name, owner in shared.items()}
 
     @property
@@ -128,13 +159,18 @@ class OpenModel(ModelDirectory):
     @cached_property
     def table(self) -> str | None:
         """The parameter of the live model that embeds tokens, if other modules may share it."""
-        tables = {name: self.module_of(name) for name in self.parameters if name.endswith(".weight")}
+        tables = {
+            name: self.module_of(name) for name in self.parameters if name.endswith(".weight")
+        }
         tables = {name: module for name, module in tables.items() if module.kind == "embedding"}
         if self.described:
             tied = [module.shape for module in self.described.groups if module.tied]
             tables = {name: module for name, module in tables.items() if module.shape in tied}
         known = self._kinds
-        order = {name: (known.get(module.name) == "table", module.shape) for name, module in tables.items()}
+        order = {
+            name: (known.get(module.name) == "table", module.shape)
+            for name, module in tables.items()
+        }
         return max(order, key=lambda name: order[name], default=None)
 
     @cached_property
@@ -142,16 +178,22 @@ class OpenModel(ModelDirectory):
         """The names of the modules that have the numbers of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
-            return tuple(each.name for each in self.described.modules if each.tied and each.shape == shape)
+            return tuple(
+                each.name for each in self.described.modules if each.tied and each.shape == shape
+            )
         tied = self.config.get("tie_word_embeddings") is not False  # by default they are
         names = self.config.get("architectures") or []
-        if self.config.get("is_encoder_decoder") or any(str(name).endswith(_MASKED) for name in names):
+        if self.config.get("is_encoder_decoder") or any(
+            str(name).endswith(_MASKED) for name in names
+        ):
             return ("others",) if tied else ()
         return ("lm_head",) if any(str(name).endswith(_HEADED) for name in names) else ()
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:
-        """The parameters of the live model: for each, the tensors that make it up and their places in it."""
+        """The parameters of the live model: for each, the tensors that make it up and their places
+        in it.
+        """
         names = NameMap(self.config)
         found: dict[str, dict[str, Place]] = {}
         for name in self.places:
@@ -162,12 +204,16 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The tensors that transformers splits, joins or permutes as it loads them: they have no place."""
+        """The tensors that transformers splits, joins or permutes as it loads them: they have no
+        place.
+        """
         names = NameMap(self.config)
         return tuple(name for name in self.places if names.place(name) is None)
 
     def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
-        """The shape of the parameter of the live model that tensors make up, from their places in it."""
+        """The shape of the parameter of the live model that tensors make up, from their places in
+        it.
+        """
         (name, first), *_ = places.items()
         shape = self.info(name).shape
         if first.transposed:
@@ -178,15 +224,17 @@ class OpenModel(ModelDirectory):
         experts = 1 + max(place.expert or 0 for place in places.values())
         alike = all(self.info(each).shape == shape for each in places)
         if len(shape) != 2 or not alike or len(found) != experts * first.parts:
-            raise HubError(f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape")
+            raise HubError(
+                f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape"
+            )
         return experts, first.parts * shape[0], shape[1]
 
     def naming(self, wanted: Iterable[str]) -> Naming:
         """From an adapter's names of parameters to this checkpoint's.
 
-        They are those of the live model, or those of an older version. One may have been saved from a model
-        with a head and the other only from its body: then all names differ by one segment at the front
-        (``bert.encoder...`` and ``encoder...``).
+        They are those of the live model, or those of an older version. One may have been saved from
+        a model with a head and the other only from its body: then all names differ by one segment
+        at the front (``bert.encoder...`` and ``encoder...``).
         """
         names, parameters = NameMap(self.config), self.parameters
 
@@ -200,8 +248,12 @@ class OpenModel(ModelDirectory):
         return _best(tensor, wanted, parameters, self.places)
 
 
-def _best(tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]) -> Naming:
-    """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds most."""
+def _best(
+    tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]
+) -> Naming:
+    """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds
+    most.
+    """
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -267,12 +319,13 @@ def open_model(path: StrPath) -> OpenModel:
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
-    """The modules of a safetensors file, an index, or a directory that holds either; only headers are read.
+    """The modules of a safetensors file, an index, or a directory that holds either; only headers
+    are read.
 
-    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of more axes
-    is a convolution, a vector a norm. Anything else is a bare parameter, and so is a ``weight`` whose bias
-    has another shape. If a ``config.json`` gives the model's type, and transformers has language models of
-    that type, names and kinds are as there.
+    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of
+    more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
+    ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
+    transformers has language models of that type, names and kinds are as there.
 
     Parameters
     ----------
@@ -287,8 +340,8 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     Raises
     ------
     HubError
-        If there is no such model, `open_model` finds it damaged, or its modules cannot be told, because
-        transformers splits or joins tensors of it when it loads.
+        If there is no such model, `open_model` finds it damaged, or its modules cannot be told,
+        because transformers splits or joins tensors of it when it loads.
 
     Examples
     --------
@@ -297,7 +350,8 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     >>> from lora_np.hub import safetensors
     >>> from lora_np.accounting import count_model
     >>> path = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> safetensors.save({"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)}, path)
+    >>> safetensors.save({"q_proj.weight": np.zeros((100, 120)), "q_proj.bias": np.zeros(100)},
+    ...     path)
     >>> count_model(from_safetensors(path), rank=8, targets=["q_proj"]).trainable
     1760
     """
@@ -310,14 +364,18 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
-        raise HubError(f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}")
+        raise HubError(
+            f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}"
+        )
     few = few_bits(model)
     parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
     shapes = {}
     for name, places in model.parameters.items():
         held = [each for each in places if each in few]
         if held and len(places) > 1:
-            raise HubError(f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}")
+            raise HubError(
+                f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
+            )
         if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
@@ -334,7 +392,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
         if with_head and tables and all(module.name != head for module in modules):
             # a checkpoint does not hold a head that is the embedding
-            modules.append(ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True))
+            modules.append(
+                ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True)
+            )
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
     assumed = _ASSUMED if known is None else _KNOWN.format(family)
     bits = quantised_size(few)
@@ -354,8 +414,12 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 @cache
 def kinds_by_type() -> dict[str, Any]:
-    """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is refused."""
-    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8"))
+    """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is
+    refused.
+    """
+    data: dict[str, Any] = json.loads(
+        (files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8")
+    )
     return data
 
 
@@ -370,12 +434,19 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
     if len(shape) == 1:
         return "norm"
     if len(shape) == 2:
-        return "embedding" if last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out") else "linear"
+        return (
+            "embedding"
+            if last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out")
+            else "linear"
+        )
     return "convolution" if len(shape) in (3, 4, 5) else "parameter"
 
 
-def judged(name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]) -> ModuleSpec:
-    """The module that the parameter ``name`` belongs to, by the rule for modules that no family describes.
+def judged(
+    name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]
+) -> ModuleSpec:
+    """The module that the parameter ``name`` belongs to, by the rule for modules that no family
+    describes.
 
     Parameters
     ----------
@@ -391,9 +462,15 @@ def judged(name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[s
     owner, _, last = name.rpartition(".")
     if (kind := kinds.get(starred(name), "")) in _EXPERTS:
         parts = tuple(old for old, new in fused.items() if new == last)
-        return ModuleSpec(name, "experts", shapes[name], parts=parts or (last,), transposed=kind != "experts")
+        return ModuleSpec(
+            name, "experts", shapes[name], parts=parts or (last,), transposed=kind != "experts"
+        )
     weight, bias = shapes.get(f"{owner}.weight"), shapes.get(f"{owner}.bias")
-    whole = owner and last in ("weight", "bias") and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
+    whole = (
+        owner
+        and last in ("weight", "bias")
+        and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
+    )
     if weight is None or not whole:
         return ModuleSpec(name, "parameter", shapes[name])
     said = kinds.get(starred(owner), "")

@@ -1,8 +1,8 @@
 """Regular expressions from files and users, in Python's syntax, that cannot backtrack endlessly.
 
-Names are matched by Thompson's method (1968): all positions that the expression can have reached advance
-together, here as the bits of one integer. The work is bounded and counted; Python's own ``re`` is used only
-if an expression leaves it almost no choices.
+Names are matched by Thompson's method (1968): all positions that the expression can have reached
+advance together, here as the bits of one integer. The work is bounded and counted; Python's own
+``re`` is used only if an expression leaves it almost no choices.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Expression:
     Parameters
     ----------
     text : str
-        In the syntax of Python's ``re``, at most 4,000 characters. If it has many repeats or branches, or a
-        repeated group, then flags, references to groups and possessive repeats are not supported.
+        In the syntax of Python's ``re``, at most 4,000 characters. If it has many repeats or
+        branches, or a repeated group, then flags, references to groups and possessive repeats are
+        not supported.
     what : str
         What messages call it.
     end : bool
@@ -58,14 +59,18 @@ class Expression:
     def __init__(self, text: str, *, what: str = "the expression", end: bool = False) -> None:
         self.text, self._what = text, what
         if len(text) > _MAX_LENGTH:
-            raise ValueError(f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}")
+            raise ValueError(
+                f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}"
+            )
         whole, starts = (rf"(?:.*\.)?(?:{text})", _QUICK_NAME + 2) if end else (text, 1)
         try:
             re.compile(text)  # by itself: "a)(b" is none
             self._tree: Any = _parser.parse(whole)
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
-            raise ValueError(f"{what} must be a regular expression, got {text!r} ({error})") from None
+            raise ValueError(
+                f"{what} must be a regular expression, got {text!r} ({error})"
+            ) from None
         self._taken = count()
         self._items: dict[int, re.Pattern[str]] = {}
         self._places: dict[int, int] = {}
@@ -88,9 +93,12 @@ class Expression:
         return bool(self._sequence(self._tree, 1, name) >> len(name))
 
     def _sequence(self, items: Iterable[Any], starts: int, name: str) -> int:
-        """Where the items, one after the other, can end from any of ``starts``: positions are bits."""
+        """Where the items, one after the other, can end from any of ``starts``: positions are
+        bits.
+        """
         for item in items:
-            if not starts and len(name):  # the empty name visits all of the tree, to meet what it holds
+            # the empty name visits all of the tree, to meet what it holds
+            if not starts and len(name):
                 return 0
             if next(self._taken) > _MAX_STEPS:
                 raise self._refused("takes too many steps")
@@ -119,7 +127,8 @@ class Expression:
         raise self._refused(f"holds {kind.lower().replace('_', ' ')}")
 
     def _where(self, item: tuple[Any, Any], name: str) -> int:
-        """Where an item that takes one character, or an anchor, matches: bit i is of what follows position i.
+        """Where an item that takes one character, or an anchor, matches: bit i is of what follows
+        position i.
 
         Such an item has no choices in it, so Python's ``re`` may match it.
         """
@@ -157,7 +166,9 @@ class Expression:
 
 
 def _steps(text: str) -> Any:
-    """How many steps ``re`` may take, at most: infinitely many if a group is, or may be, repeated."""
+    """How many steps ``re`` may take, at most: infinitely many if a group is, or may be,
+    repeated.
+    """
     text = re.sub(r"\\\D", "a", text)
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it
         return inf

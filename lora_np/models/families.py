@@ -31,9 +31,9 @@ def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
     Parameters
     ----------
     values : mapping
-        The fields. ``model_type`` is needed; any other that is absent takes its default in transformers. The
-        first of ``architectures`` is a class of transformers, such as ``"LlamaForSequenceClassification"``;
-        by default the family's usual one.
+        The fields. ``model_type`` is needed; any other that is absent takes its default in
+        transformers. The first of ``architectures`` is a class of transformers, such as
+        ``"LlamaForSequenceClassification"``; by default the family's usual one.
     name : str
         For titles; the model type if empty.
 
@@ -51,12 +51,15 @@ def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
 
     Examples
     --------
-    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+    >>> fields = {"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64,
+    ...     "intermediate_size": 128}
     >>> from_config(fields).total
     4178240
     """
     if values.get("model_type") is None:
-        raise ValueError("model_type is missing: it says which family a config.json is of, such as 'llama'")
+        raise ValueError(
+            "model_type is missing: it says which family a config.json is of, such as 'llama'"
+        )
     family = family_of(str(values["model_type"]))
     names, task = values.get("architectures") or [""], family.tasks[0]
     if not isinstance(names, (list, tuple)) or not isinstance(names[0], str):
@@ -67,14 +70,22 @@ def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
     return _evaluated(family, values, task, name or family.name)[0]
 
 
-def _evaluated(family: Family, values: _Table, task: str, name: str) -> tuple[ModelSpec, dict[str, Any]]:
+def _evaluated(
+    family: Family, values: _Table, task: str, name: str
+) -> tuple[ModelSpec, dict[str, Any]]:
     """A model and its variables."""
     try:
         modules, layers, env = _place(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"the fields of this {family.name} config contradict one another: {error}") from None
+        raise ValueError(
+            f"the fields of this {family.name} config contradict one another: {error}"
+        ) from None
     chosen = next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0)
-    facts = {"layers": tuple(layers), "experts_per_token": chosen, "positions": _positions(values, env)}
+    facts = {
+        "layers": tuple(layers),
+        "experts_per_token": chosen,
+        "positions": _positions(values, env),
+    }
     return of_family(name, modules, family.name, **facts), env
 
 
@@ -167,11 +178,15 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
     return Computing(at(0), [at(index) for index in range(env["count"])], read, spec)
 
 
-def _each_layer(field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int) -> None:
+def _each_layer(
+    field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int
+) -> None:
     """Refuse a list without an entry for each layer, or with one that is not known."""
     name = field["from"][0]
     if entries and len(entries) < layers:
-        raise ValueError(f"{name} must have an entry for each of {layers} layers, got {shown(values[name])}")
+        raise ValueError(
+            f"{name} must have an entry for each of {layers} layers, got {shown(values[name])}"
+        )
     for index, entry in enumerate(entries[:layers]):
         choice(f"{name}[{index}]", entry, field["choices"])
 
@@ -186,7 +201,8 @@ class Family(NamedTuple):
     expressions: Formulas
 
     def names_in(self, program: str) -> dict[str, tuple[str, ...]]:
-        """What a program, "llama_cpp" or "mlx", calls the modules of a checkpoint; ``{}`` is a layer.
+        """What a program, "llama_cpp" or "mlx", calls the modules of a checkpoint; ``{}`` is a
+        layer.
 
         Several, if the program keeps apart what is stacked here along the outputs.
         """
@@ -194,7 +210,9 @@ class Family(NamedTuple):
         modules = {_join(base, path): each for path, each in self.tables["modules"].items()}
         modules |= self.tables["heads"].get(self.tasks[0], {})
         named = {path: each[program] for path, each in modules.items() if program in each}
-        several = {path: (names,) if isinstance(names, str) else names for path, names in named.items()}
+        several = {
+            path: (names,) if isinstance(names, str) else names for path, names in named.items()
+        }
         found = {path: tuple(name.replace("*", "{}") for name in several[path]) for path in several}
         return {path.replace("*", "{}"): names for path, names in found.items()}
 
@@ -211,8 +229,8 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
     Returns
     -------
     (str, str) or None
-        The second is "neighbours", or "halves" as in transformers. None if adapters for the family cannot be
-        named for llama.cpp.
+        The second is "neighbours", or "halves" as in transformers. None if adapters for the family
+        cannot be named for llama.cpp.
 
     Examples
     --------
@@ -243,12 +261,19 @@ def family_of(name: str) -> Family:
     'Qwen2'
     """
     if name not in family_names():
-        other = "Others are counted from *.safetensors files, or an object with named_modules(), as in torch"
-        raise ValueError(f"model_type must be one of lora-np count --list, got {shown(name)}. {other}")
+        other = (
+            "Others are counted from *.safetensors files, or an object with named_modules(), as in"
+            " torch"
+        )
+        raise ValueError(
+            f"model_type must be one of lora-np count --list, got {shown(name)}. {other}"
+        )
     data = _read(name)
     fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
     expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
-    return Family(name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, expressions)
+    return Family(
+        name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, expressions
+    )
 
 
 def _folder() -> Any:
@@ -261,10 +286,10 @@ def _folder() -> Any:
 class Formulas(ast.NodeTransformer):
     """Evaluate expressions over the variables of one family.
 
-    An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // / %``,
-    comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``,
-    ``len`` and ``at(x, key, default)``. ``/`` must divide without a remainder, or the config is refused.
-    ``text.d`` is the variable ``d`` of the part ``text``.
+    An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // /
+    %``, comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``,
+    ``max``, ``len`` and ``at(x, key, default)``. ``/`` must divide without a remainder, or the
+    config is refused. ``text.d`` is the variable ``d`` of the part ``text``.
 
     Parameters
     ----------
@@ -313,7 +338,9 @@ def divided(whole: int, by: int, whole_name: str, name: str) -> int:
 
 
 def at(values: Any, key: int | str, default: Any) -> Any:
-    """``values[key]`` of an object in JSON, whose keys are text; ``default`` where there is none."""
+    """``values[key]`` of an object in JSON, whose keys are text; ``default`` where there is
+    none.
+    """
     found = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(found, (int, list, Mapping)):
         return found
@@ -321,7 +348,14 @@ def at(values: Any, key: int | str, default: Any) -> Any:
 
 
 # all that an expression can call
-_CALLS: dict[str, Any] = {"__builtins__": {}, "min": min, "max": max, "len": len, "at": at, "/": divided}
+_CALLS: dict[str, Any] = {
+    "__builtins__": {},
+    "min": min,
+    "max": max,
+    "len": len,
+    "at": at,
+    "/": divided,
+}
 
 
 # Reading a data file
@@ -340,14 +374,20 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a value."""
+    """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a
+    value.
+    """
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
-        merged[key] = {name: each for name, each in both.items() if each is not False or key == "fields"}
+        merged[key] = {
+            name: each for name, each in both.items() if each is not False or key == "fields"
+        }
     fields, let = above.get("fields", {}), above.get("let", {})
     merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
-    kept = {name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}}
+    kept = {
+        name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}
+    }
     merged["let"] = {**let, **kept}  # a new value first: later ones may need it
     lower, upper = below.get("decoder", {}), above.get("decoder", {})
     both = {**lower.get("fields", {}), **upper.get("fields", {})}
@@ -359,7 +399,11 @@ def _whole_field(name: str, entry: Any) -> dict[str, Any]:
     """A field with the defaults for what its entry omits."""
     said = entry if isinstance(entry, dict) else {"default": entry}
     usual = said["default"]
-    kind = "text" if str(usual)[:1] == "'" else {bool: "flag", float: "number"}.get(type(usual), "size")
+    kind = (
+        "text"
+        if str(usual)[:1] == "'"
+        else {bool: "flag", float: "number"}.get(type(usual), "size")
+    )
     field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **said}
     return {**field, "from": [field["from"]] if isinstance(field["from"], str) else field["from"]}
 
@@ -375,7 +419,9 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
     env: dict[str, Any] = {"task": task, "labels": _labels(values)}
     for name, field in tables["fields"].items():
         env[name] = _field(family, field, values, env)
-    prefix = path if task == "Model" else _join(path, tables["bases"].get(task, tables.get("base", "")))
+    prefix = (
+        path if task == "Model" else _join(path, tables["bases"].get(task, tables.get("base", "")))
+    )
     for key, part in tables["parts"].items():
         inner = values.get(part["config"])
         if inner is None:  # older configs have the fields of their language model among their own
@@ -402,9 +448,14 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
             alike[name] = _alike(family, stack["each"], depth, env)
         if stack.get("attention") is not False:
             known = Layers._field_defaults | alike.get(name, alike[""])[0][0]
-            facts = {key: value(stack.get(key, _FACTS.get(key, key)), known) for key in Layers._fields[2:]}
+            facts = {
+                key: value(stack.get(key, _FACTS.get(key, key)), known)
+                for key in Layers._fields[2:]
+            }
             layers.append(Layers(_join(prefix, name), depth, **facts))
-    homes = {path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]}
+    homes = {
+        path: x if (x := path.partition(".*")[0]) in alike else "" for path in tables["modules"]
+    }
     for home in alike:  # the stack of a module, if its layers differ
         here = {path: tables["modules"][path] for path in homes if homes[path] == home}
         modules += _modules(family, here, alike[home], home, prefix, depths)
@@ -417,7 +468,8 @@ _FACTS = {
     "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
 }  # fmt: skip
 _Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
-_Alike = list[tuple[dict[str, Any], list[int]]]  # layers that are alike: their variables, and their indices
+# layers that are alike: their variables, and their indices
+_Alike = list[tuple[dict[str, Any], list[int]]]
 
 
 def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str, Any]) -> _Alike:
@@ -432,7 +484,12 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
 
 
 def _modules(
-    family: Family, entries: _Table, alike: _Alike, home: str, prefix: str, depths: Mapping[str, Indices]
+    family: Family,
+    entries: _Table,
+    alike: _Alike,
+    home: str,
+    prefix: str,
+    depths: Mapping[str, Indices],
 ) -> list[ModuleSpec]:
     """The modules that exist: identical ones together, with their indices."""
     value = family.expressions.value
@@ -443,12 +500,16 @@ def _modules(
             entry = entries[path]
             if "when" not in entry or value(entry["when"], env):
                 said = _COMPUTED | entry
-                computed = value("({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env)
+                computed = value(
+                    "({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env
+                )
                 found.setdefault((path, computed), []).extend(indices)
     modules = []
     for (path, computed), indices in found.items():
         entry = entries[path]
-        ranges = [tuple(sorted(indices)) if each == home else depths[each] for each in _stacks(path)]
+        ranges = [
+            tuple(sorted(indices)) if each == home else depths[each] for each in _stacks(path)
+        ]
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
         known = (_join(prefix, name), kind, *computed, alias, tuple(entry.get("parts", ())))
@@ -515,7 +576,9 @@ def _labels(values: Mapping[str, Any]) -> int:
 
 
 def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
-    """The longest sequence: the number of learned positions, or what the config says for rotary ones."""
+    """The longest sequence: the number of learned positions, or what the config says for rotary
+    ones.
+    """
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     found = env.get("positions") or env.get("text.positions") or given

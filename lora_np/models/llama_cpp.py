@@ -28,7 +28,13 @@ _CONFIG = {
     "rope_theta": "rope.freq_base",
 }  # fmt: skip
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
-_NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
+_NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "rms_norm_eps",
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class GGUFModel:
         Returns
         -------
         ndarray or Quantised
-            float32 if the file stores that, and for all vectors; other matrices in the blocks of the file.
+            float32 if the file stores that, and for all vectors; other matrices in the blocks of
+            the file.
 
         Raises
         ------
@@ -72,7 +79,9 @@ class GGUFModel:
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
-                raise HubError(f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}")
+                raise HubError(
+                    f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}"
+                )
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
         return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
 
@@ -93,8 +102,8 @@ def open_gguf(path: StrPath) -> GGUFModel:
     Raises
     ------
     HubError
-        If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a tensor is
-        missing or not understood.
+        If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a
+        tensor is missing or not understood.
     OSError
         If the file cannot be read.
 
@@ -112,7 +121,9 @@ def open_gguf(path: StrPath) -> GGUFModel:
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
     if file.metadata.get("general.type", "model") != "model":
-        raise HubError(f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'")
+        raise HubError(
+            f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'"
+        )
     if family not in family_names() or not family_of(family).tables["gguf"]:
         known = ", ".join(name for name in family_names() if family_of(name).tables["gguf"])
         raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
@@ -178,7 +189,8 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
 
 
 def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
-    """The module that a program calls ``name`` in models of these families, and which part of its outputs.
+    """The module that a program calls ``name`` in models of these families, and which part of its
+    outputs.
 
     Parameters
     ----------
@@ -197,20 +209,24 @@ def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
     Examples
     --------
     >>> named_in("llama_cpp", "blk.7.ffn_up_exps", ["llama", "mixtral"])
-    Place(parameter='model.layers.7.mlp.experts.gate_up_proj', expert=None, part=1, parts=2, transposed=False)
+    Place(parameter='model.layers.7.mlp.experts.gate_up_proj', expert=None, part=1, parts=2,
+    transposed=False)
     """
     number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
     for family in families:
         for path, names in family_of(family).names_in(program).items():
             if pattern in names:
-                return Place(path.format(number and number[0]), None, names.index(pattern), len(names))
+                return Place(
+                    path.format(number and number[0]), None, names.index(pattern), len(names)
+                )
     return None
 
 
 def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
     """Where each row of a module is in llama.cpp's file, or None if rows are not moved.
 
-    transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i + 1)``.
+    transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
+    1)``.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """From a tensor in a checkpoint to the parameter of the live model that transformers makes of it.
 
 They differ where transformers renames what it loads (vision-language models keep the names of older
-versions), and where it stacks the experts of a layer in one array. ``data/_names.json`` holds its rules;
-``docs/names.py`` takes them from transformers 5, ``conversion_mapping.py``.
+versions), and where it stacks the experts of a layer in one array. ``data/_names.json`` holds its
+rules; ``docs/names.py`` takes them from transformers 5, ``conversion_mapping.py``.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ class NameMap:
     >>> names = NameMap({"model_type": "gemma3"})
     >>> names.place("language_model.model.layers.0.mlp.up_proj.weight").parameter
     'model.language_model.layers.0.mlp.up_proj.weight'
-    >>> NameMap({"model_type": "mixtral"}).place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
-    Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2, transposed=False)
+
+    >>> mixtral = NameMap({"model_type": "mixtral"})
+    >>> mixtral.place("model.layers.0.block_sparse_moe.experts.3.w3.weight")
+    Place(parameter='model.layers.0.mlp.experts.gate_up_proj', expert=3, part=1, parts=2,
+    transposed=False)
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -76,7 +79,9 @@ class NameMap:
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     def place(self, name: str) -> Place | None:
-        """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not undone."""
+        """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not
+        undone.
+        """
         place: Place | None = None
         for rule in self._rules:
             home = next((each for each in rule.homes if name.startswith(each)), None)
@@ -92,7 +97,9 @@ class NameMap:
             to = rule.to.replace("\\1", match[1]) if "\\1" in rule.to else rule.to
             name = home + rest[: match.start()] + to + rest[match.end() :]
             if rule.kind != "rename":  # one stacking rule, after all renaming ones
-                stacked = (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
+                stacked = (
+                    (int(match[1]), part, len(rule.patterns)) if rule.kind == "experts" else ()
+                )
                 place = Place(name, *stacked)._replace(transposed=not stacked)
                 break
         place = place or Place(name)
@@ -110,8 +117,8 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        False if transformers renames the model's type in ways that are not in the file, or if a vision or
-        audio part has a type that is not in it.
+        False if transformers renames the model's type in ways that are not in the file, or if a
+        vision or audio part has a type that is not in it.
 
     See Also
     --------
@@ -119,17 +126,21 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
 
     Examples
     --------
-    >>> names_are_known({"model_type": "llama"}), names_are_known({"model_type": "x", "vision_config": {}})
+    >>> names_are_known({"model_type": "llama"}), names_are_known({"model_type": "x",
+    ...     "vision_config": {}})
     (True, False)
     """
     table, kind = _table(), str(config.get("model_type"))
     composite = any(key in config for key in ("vision_config", "audio_config"))
-    return kind not in table["others"] and (not composite or kind in table["same"] or kind in table["rules"])
+    return kind not in table["others"] and (
+        not composite or kind in table["same"] or kind in table["rules"]
+    )
 
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """The names of separate experts that PEFT still accepts when transformers fuses them, and their meaning.
+    """The names of separate experts that PEFT still accepts when transformers fuses them, and their
+    meaning.
 
     Parameters
     ----------
@@ -139,7 +150,8 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
     Returns
     -------
     mapping of str to str, or None
-        From a name to a parameter; empty where PEFT translates none; None for a type that is not known here.
+        From a name to a parameter; empty where PEFT translates none; None for a type that is not
+        known here.
 
     See Also
     --------
@@ -192,7 +204,9 @@ class _Rule(NamedTuple):
 
 @cache
 def _table() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((files("lora_np.models") / "data" / "_names.json").read_text("utf-8"))
+    data: dict[str, Any] = json.loads(
+        (files("lora_np.models") / "data" / "_names.json").read_text("utf-8")
+    )
     for key, what in (("rules", "rules"), ("fused", "names")):
         data[key] = {kind: each[what] for each in data[key] for kind in each["types"]}
     return data
@@ -204,7 +218,10 @@ def _types(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for key, homes in _HOMES.items():
         inner = config.get(key)
         if isinstance(inner, Mapping) and inner.get("model_type") != config.get("model_type"):
-            yield str(inner.get("model_type")), tuple(f"{f}{home}." for home in homes for f in ("model.", ""))
+            yield (
+                str(inner.get("model_type")),
+                tuple(f"{f}{home}." for home in homes for f in ("model.", "")),
+            )
 
 
 @cache
@@ -215,7 +232,9 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
             what = next(key for key in ("rename", "experts", "transpose", "unread") if key in entry)
             texts = entry[what]
             if what == "experts":
-                texts = [text.replace("\\.", ".").replace(".*.", r".(\d{1,9}).") + "$" for text in texts]
+                texts = [
+                    text.replace("\\.", ".").replace(".*.", r".(\d{1,9}).") + "$" for text in texts
+                ]
             rules.append(_Rule(what, tuple(map(re.compile, texts)), entry.get("to", ""), homes))
     rules += [_Rule("rename", (re.compile(text),), to, ("",)) for text, to in _LEGACY]
     return tuple(sorted(rules, key=lambda rule: rule.kind != "rename"))

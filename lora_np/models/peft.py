@@ -1,4 +1,6 @@
-"""PEFT's ``adapter_config.json``: its settings for each module, and the settings that are refused."""
+"""PEFT's ``adapter_config.json``: its settings for each module, and the settings that are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,35 @@ from lora_np.hub import HubError
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
-    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of", "check_values",
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of",
+    "check_values",
     "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
 # The first settings of every adapter made here.
-FRESH = {"peft_type": "LORA", "task_type": None, "base_model_name_or_path": None, "inference_mode": True}
+FRESH = {
+    "peft_type": "LORA",
+    "task_type": None,
+    "base_model_name_or_path": None,
+    "inference_mode": True,
+}
 
 # What PEFT trains in full for a task, where the model has it.
-HEADS = {**dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")), "QUESTION_ANS": ("qa_outputs",)}
+HEADS = {
+    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
+    "QUESTION_ANS": ("qa_outputs",),
+}
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
 _BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 _MAX_ALPHA = 2**63
-_FILTERS = {"exclude": "exclude_modules", "layers_pattern": "layers_pattern", "saved": "modules_to_save"}
+_FILTERS = {
+    "exclude": "exclude_modules",
+    "layers_pattern": "layers_pattern",
+    "saved": "modules_to_save",
+}
 _PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, and the usual value
 
 
@@ -59,8 +74,12 @@ def _are_blocks(value: Any) -> bool:
         return not value
     others = {**value}
     names = [others.pop(key, None) or [] for key in _BLOCK_DIAGONAL.values()]
-    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(others.pop("match_strict", True), bool)
-    return fits and not others and all(isinstance(each, list) and _are_names(each) for each in names)
+    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(
+        others.pop("match_strict", True), bool
+    )
+    return (
+        fits and not others and all(isinstance(each, list) and _are_names(each) for each in names)
+    )
 
 
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
@@ -69,41 +88,51 @@ _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_name
 # In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
     "r": ("a whole number from 1 on", int, _is_whole),
-    "lora_alpha": ("a finite number", (int, float), lambda x: type(x) is not bool and abs(x) < _MAX_ALPHA),
-    "lora_dropout": ("from 0 to below 1", (int, float), lambda x: type(x) is not bool and 0 <= x < 1),
+    "lora_alpha": ("a finite number", (int, float),
+    lambda x: type(x) is not bool and abs(x) < _MAX_ALPHA),
+    "lora_dropout": ("from 0 to below 1", (int, float),
+    lambda x: type(x) is not bool and 0 <= x < 1),
     "bias": ("'none', 'all' or 'lora_only'", str, ("none", "all", "lora_only").__contains__),
     **dict.fromkeys(_PATTERNS, ("an object", dict, None)),
     **dict.fromkeys(("target_modules", "exclude_modules", "layers_pattern"), _TARGETS),
     "layers_to_transform": ("whole numbers", (int, list), _are_numbers),
-    **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", list, _are_names)),
+    **dict.fromkeys(("modules_to_save", "target_parameters"), ("a list of names", list,
+    _are_names)),
     "trainable_token_indices": (
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
     ),
     "use_bdlora": (
-        f"an object of nblocks, match_strict and lists of names, {' and '.join(_BLOCK_DIAGONAL.values())}",
+        "an object of nblocks, match_strict and lists of names, "
+        f"{' and '.join(_BLOCK_DIAGONAL.values())}",
         object, _are_blocks,
     ),
     **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
     # settings that do not change what the saved numbers compute
     **dict.fromkeys((
         "auto_mapping", "base_model_name_or_path", "corda_config", "eva_config", "inference_mode",
-        "init_lora_weights", "loftq_config", "lora_ga_config", "megatron_core", "peft_type", "peft_version",
+        "init_lora_weights", "loftq_config", "lora_ga_config", "megatron_core", "peft_type",
+        "peft_version",
         "qalora_group_size", "revision", "runtime_config", "task_type", "velora_config",
     )),
 }  # fmt: skip
 
 # Why some settings cannot be ignored if they are set.
 _REFUSED = {
-    "alora_invocation_tokens": "aLoRA acts from its invocation tokens on, which no change of weights does",
+    "alora_invocation_tokens": (
+        "aLoRA acts from its invocation tokens on, which no change of weights does"
+    ),
     "arrow_config": "Arrow mixes several adapters anew for each token",
-    "kasa_config": "KaSA takes the least singular directions out of the base, so that the adapter belongs to "
-    "another one",
+    "kasa_config": (
+        "KaSA takes the least singular directions out of the base, so that the adapter belongs to "
+        "another one"
+    ),
     "layer_replication": "the base is built anew, with some of its layers repeated",
     "megatron_config": "its layers are Megatron's, each with a part of the weight",
     "monteclora_config": "MonteCLoRA draws its updates at random",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
-# The others take what A and B start with out of the base weight, so the saved factors belong to another base.
+# The others take what A and B start with out of the base weight, so the saved factors belong to
+# another base.
 _INITS_THAT_KEEP_THE_BASE = (None, True, False, "gaussian", "eva", "mica", "orthogonal")
 
 
@@ -132,18 +161,24 @@ class AdapterConfig:
         return int(self.ranks.get(module, r)), float(self.alphas.get(module, alpha))
 
     def saves(self, module: str) -> bool:
-        """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its path."""
+        """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its
+        path.
+        """
         names = tuple(self.raw.get("modules_to_save") or ())
         return any(holder.endswith(names) for holder in holders(module))
 
     def parameters_of(self, module: str) -> list[str]:
-        """The parameters of a module that ``target_parameters`` name, by the ends of their paths."""
+        """The parameters of a module that ``target_parameters`` name, by the ends of their
+        paths.
+        """
         ends = self.raw.get("target_parameters") or ()
         found = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
         return sorted(name for name in found if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
-        """The rows of an embedding that are trained, by the end of its path, or of the one that there is."""
+        """The rows of an embedding that are trained, by the end of its path, or of the one that
+        there is.
+        """
         said = self.raw.get("trainable_token_indices")
         if isinstance(said, dict):
             said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
@@ -151,7 +186,8 @@ class AdapterConfig:
 
 
 def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
-    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of names.
+    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of
+    names.
 
     Parameters
     ----------
@@ -172,24 +208,31 @@ def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
 
     Examples
     --------
-    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}}, "layers.0.q_proj")
+    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}},
+    ...     "layers.0.q_proj")
     {'A': 2}
     """
     said = raw.get("use_bdlora")
     if not said:
         return {}
     named = ((part, said.get(key) or ()) for part, key in _BLOCK_DIAGONAL.items())
-    found = {part: int(said.get("nblocks", 1)) for part, names in named if any(x in module for x in names)}
+    found = {
+        part: int(said.get("nblocks", 1))
+        for part, names in named
+        if any(x in module for x in names)
+    }
     if len(found) > 1 or (not found and said.get("match_strict", True)):
         for_ = "both" if found else "neither, although match_strict is true"
         raise HubError(
-            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for {for_}"
+            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for"
+            f" {for_}"
         )
     return found
 
 
 def start(raw: Mapping[str, Any]) -> str | None:
-    """The initialisation that took the first A and B out of the base weights; None for one that did not.
+    """The initialisation that took the first A and B out of the base weights; None for one that did
+    not.
 
     Parameters
     ----------
@@ -260,7 +303,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     Raises
     ------
     HubError
-        If a setting has a value that PEFT does not take, or one that cannot be ignored is not supported.
+        If a setting has a value that PEFT does not take, or one that cannot be ignored is not
+        supported.
 
     Examples
     --------
@@ -272,7 +316,12 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     if raw.get("peft_type") != "LORA":
         raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     for key, content in raw.items():
-        if key not in SETTINGS and content not in (None, False, "") and content != [] and content != {}:
+        if (
+            key not in SETTINGS
+            and content not in (None, False, "")
+            and content != []
+            and content != {}
+        ):
             why = f": {_REFUSED[key]}" if key in _REFUSED else ""
             raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
     check_values(raw, f"{path}: ")
@@ -293,8 +342,8 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
     """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
 
-    What ``raw`` already says is kept if it is right for every module. Otherwise the largest rank and its most
-    common alpha become the default, and each exception is listed by its full path.
+    What ``raw`` already says is kept if it is right for every module. Otherwise the largest rank
+    and its most common alpha become the default, and each exception is listed by its full path.
 
     Parameters
     ----------
@@ -327,7 +376,9 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
     alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several
     ranks = {f"^{re.escape(name)}": rank for name, (rank, _) in modules.items() if rank != r}
-    alphas = {f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha}
+    alphas = {
+        f"^{re.escape(name)}": _plain(own) for name, (_, own) in modules.items() if own != alpha
+    }
     new = {"r": r, "lora_alpha": _plain(alpha), "rank_pattern": ranks, "alpha_pattern": alphas}
     return parse(path, {**raw, **new})
 

@@ -1,7 +1,9 @@
-"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints and models in memory.
+"""Which modules of a model a LoRA adapts: one selection for configs, checkpoints and models in
+memory.
 
-Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py`` (``_set_trainable``)
-and, for fused experts, ``utils/transformers_weight_conversion.py`` (``_convert_peft_config_moe``).
+Sources: PEFT 0.21, ``tuners/tuners_utils.py`` (``inject_adapter``), ``utils/other.py``
+(``_set_trainable``) and, for fused experts, ``utils/transformers_weight_conversion.py``
+(``_convert_peft_config_moe``).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _MAX_DIGITS = 18  # in the number of a layer
 _EXACT = re.compile(r"\^((?:[\w-]|\\[.-])+)\$?")  # one whole path, as `adapters` writes it
 _PLAIN = re.compile(r"[\w.-]+")
 ADAPTABLE = ("linear", "embedding", "convolution")
-# PEFT refuses modules that these models use without calling them (``_check_lora_target_modules_mamba``)
+# PEFT refuses modules that these models use without calling them
+# (``_check_lora_target_modules_mamba``)
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _UNCALLED = ("out_proj", "conv1d")
 
@@ -43,12 +46,14 @@ class Pick(NamedTuple):
     times : int
         Factor of the rank: PEFT gives maps that were fused into one the ranks of all of them.
     parameter : str
-        If a parameter is adapted instead of the module: its name in the module, or empty for a bare one.
+        If a parameter is adapted instead of the module: its name in the module, or empty for a bare
+        one.
 
     Examples
     --------
     >>> from lora_np.models import ModuleSpec
-    >>> Pick(ModuleSpec("mlp.experts", "experts", (2, 8, 6)), parameter="down_proj").path("mlp.experts")
+    >>> Pick(ModuleSpec("mlp.experts", "experts", (2, 8, 6)),
+    ...     parameter="down_proj").path("mlp.experts")
     'mlp.experts.down_proj'
     """
 
@@ -69,14 +74,16 @@ def pick(
     target_parameters: Collection[str] = (),
     **filters: Any,
 ) -> list[Pick]:
-    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in full.
+    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in
+    full.
 
     Parameters
     ----------
     spec : ModelSpec
         The model.
     targets : str, iterable of str, callable or None
-        As PEFT reads them; None takes the family's default. A function is called with (name, ModuleSpec).
+        As PEFT reads them; None takes the family's default. A function is called with (name,
+        ModuleSpec).
     target_parameters : collection of str
         Ends of the names of parameters to adapt directly. With them ``targets`` may be empty.
     **filters
@@ -109,7 +116,9 @@ def pick(
     if not isinstance(targets, str) and not callable(targets):
         targets = checked_names(targets) if targets or not target_parameters else []
     elif filters.get("layers", ()) != ():
-        raise ValueError("layers needs a list of targets: an expression says itself which layers it means")
+        raise ValueError(
+            "layers needs a list of targets: an expression says itself which layers it means"
+        )
     if filters.get("layers_pattern") and filters.get("layers", ()) == ():
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     targets, fused = _unfused(spec, targets)
@@ -143,13 +152,18 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
         ...
     ValueError: rank_pattern: ...q_prj...
     """
-    names = [name for module in spec.modules for name in {module.name, _parameter(module).path(module.name)}]
+    names = [
+        name
+        for module in spec.modules
+        for name in {module.name, _parameter(module).path(module.name)}
+    ]
     for key in patterns.unused(names):
         raise spec.missing(f"{patterns.what}:", key, _leaf_names(spec))
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
-    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its entries.
+    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its
+    entries.
 
     Parameters
     ----------
@@ -176,7 +190,11 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     """
     found: set[str] = set()
     for end in saved:
-        named = {module.name for module in spec.modules if any(path.endswith(end) for path in _homes(module))}
+        named = {
+            module.name
+            for module in spec.modules
+            if any(path.endswith(end) for path in _homes(module))
+        }
         if not named:
             paths = {path.rpartition(".")[2] for module in spec.modules for path in _homes(module)}
             raise spec.missing("modules_to_save:", end, paths)
@@ -189,7 +207,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
     listed = targets if isinstance(targets, list) else []
     groups = spec.groups
-    # layers differ in an index, which only patterns with an index can tell apart: the first stands for all
+    # layers differ in an index, which only patterns with an index can tell apart: the first stands
+    # for all
     alike = (listed or all_linear) and not any(filters.values()) and filters.get("layers", ()) == ()
     if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
         groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
@@ -215,28 +234,38 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
     for path, module in paths.items() if found else ():
         if path in found and (module is None or module.kind not in ADAPTABLE):
             what = next((each for each in listed if ends_with(path, each)), targets)
-            inside = [each.name[len(path) + 1 :] for each in spec.modules if each.name.startswith(f"{path}.")]
+            inside = [
+                each.name[len(path) + 1 :]
+                for each in spec.modules
+                if each.name.startswith(f"{path}.")
+            ]
             parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
             kind, holds = (module.kind, "") if module else ("container", f"; it holds {parts}")
-            raise ValueError(f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}")
+            raise ValueError(
+                f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}"
+            )
     picks = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             uncalled = " and no ".join(_UNCALLED)
-            raise ValueError(f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others")
+            raise ValueError(
+                f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others"
+            )
         if chosen:
             picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
     return picks
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """``targets`` without those that mean fused experts; the parameters of these, and factors of the rank.
+    """``targets`` without those that mean fused experts; the parameters of these, and factors of
+    the rank.
 
-    As PEFT does if transformers fuses experts: it looks for parameters under the names that were fused. A
-    string is first turned into last names, so a pattern cannot tell layers apart. The fused names
-    (``down_proj``) then mean experts only, even where dense layers have maps of the same name.
+    As PEFT does if transformers fuses experts: it looks for parameters under the names that were
+    fused. A string is first turned into last names, so a pattern cannot tell layers apart. The
+    fused names (``down_proj``) then mean experts only, even where dense layers have maps of the
+    same name.
     """
     fused = spec.fused
     if not fused or callable(targets):
@@ -250,7 +279,9 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
         needed = [old for old in fused if fused[old] == name]
         if missing := ", ".join(old for old in needed if not means[old]):
             present = ", ".join(sorted(old for old in needed if means[old]))
-            raise ValueError(f"targets: {present} needs {missing} too: PEFT adapts them fused in {name}")
+            raise ValueError(
+                f"targets: {present} needs {missing} too: PEFT adapts them fused in {name}"
+            )
         times[name] = len(needed)
     fused_away = {target for found in means.values() for target in found}
     return [target for target in targets if target not in fused_away], times
@@ -259,7 +290,9 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
     """The last names of what a string means."""
     if is_all_linear(text):
-        linear = [module for module in spec.groups if module.kind == "linear" and module.role != "head"]
+        linear = [
+            module for module in spec.groups if module.kind == "linear" and module.role != "head"
+        ]
         return {module.name.rpartition(".")[2] for module in linear} | set(fused)
     pattern = Expression(text, what="targets")
     leaves: set[str] = set()
@@ -280,9 +313,14 @@ def _parameter(module: ModuleSpec) -> Pick:
 
 
 def _pick_parameters(
-    spec: ModelSpec, targets: Collection[str], fused: Mapping[str, int], taken: Collection[ModuleSpec]
+    spec: ModelSpec,
+    targets: Collection[str],
+    fused: Mapping[str, int],
+    taken: Collection[ModuleSpec],
 ) -> list[Pick]:
-    """Parameters whose names end with one of ``targets``, PEFT's ``target_parameters``, or ``fused``."""
+    """Parameters whose names end with one of ``targets``, PEFT's ``target_parameters``, or
+    ``fused``.
+    """
     wanted = {*targets, *fused}
     found, picks = set(), []
     for module in spec.groups if wanted else ():
@@ -296,14 +334,22 @@ def _pick_parameters(
         found |= {each for name in chosen for each in said[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
             what = f"a {module.kind} of shape {module.shape}"
-            raise ValueError(f"target_parameters: {target!r} is {what}, neither a matrix nor a stack of them")
+            raise ValueError(
+                f"target_parameters: {target!r} is {what}, neither a matrix nor a stack of them"
+            )
         if module in taken:
-            raise ValueError(f"target_parameters: {target!r} is of a module that targets select as well")
+            raise ValueError(
+                f"target_parameters: {target!r} is of a module that targets select as well"
+            )
         times = max(fused.get(each, 1) for each in ends(pick.path(chosen[0])))
-        picks.append(pick._replace(names=None if len(chosen) == len(names) else chosen, times=times))
+        picks.append(
+            pick._replace(names=None if len(chosen) == len(names) else chosen, times=times)
+        )
     for target in targets:
         if target not in found:
-            known = {_parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups}
+            known = {
+                _parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups
+            }
             raise spec.missing("target_parameters:", target, known, kind="parameter")
     return picks
 
@@ -334,7 +380,9 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
         what = f"the string {target!r} is a regular expression for whole names"
-        return ValueError(f"targets: {what}, and matches none; for the ends of names give a list: {names}")
+        return ValueError(
+            f"targets: {what}, and matches none; for the ends of names give a list: {names}"
+        )
     return spec.missing("targets: the pattern", target, leaves)
 
 
@@ -371,9 +419,9 @@ def matcher(
     Parameters
     ----------
     targets : str, iterable of str, or callable
-        A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a regular
-        expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns whether to select
-        it.
+        A list holds ends of paths, at a dot: ``["q_proj", "layers.0.mlp.up_proj"]``. A string is a
+        regular expression for whole paths, or ``"all-linear"``. A function of (path, layer) returns
+        whether to select it.
     exclude : str or sequence of str
         What to leave out, in the same form: PEFT's ``exclude_modules``.
     layers : int or sequence of int
@@ -381,7 +429,8 @@ def matcher(
     layers_pattern : str or sequence of str
         The names of the lists of layers that ``layers`` counts; by default any.
     saved : collection of str
-        Modules trained in full, with everything in them, and never adapted: PEFT's ``modules_to_save``.
+        Modules trained in full, with everything in them, and never adapted: PEFT's
+        ``modules_to_save``.
     what : str
         What messages call the targets.
 
@@ -404,7 +453,8 @@ def matcher(
     Examples
     --------
     >>> wanted = matcher(["q_proj", "v_proj"], exclude=["layers.1.v_proj"])
-    >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj", "up_proj")]
+    >>> [wanted(f"model.layers.{i}.{name}") for i in (0, 1) for name in ("q_proj", "v_proj",
+    ...     "up_proj")]
     [True, True, False, True, False, False]
     """
     excluded = [_ending(exclude, "exclude")] if exclude else []
@@ -418,7 +468,9 @@ def matcher(
     else:
         wanted = _ending(names := frozenset(checked_names(targets)), what)
     if callable(targets) or isinstance(targets, str) or layers == () or layers == []:
-        return lambda path, layer=None: wanted(path, layer) and not any(drops(path) for drops in excluded)
+        return lambda path, layer=None: (
+            wanted(path, layer) and not any(drops(path) for drops in excluded)
+        )
     numbers = {layers} if isinstance(layers, int) else set(layers)
     number_of = _numbering(layers_pattern)
 
@@ -530,7 +582,8 @@ def holders(path: str) -> Iterator[str]:
 
 
 class Patterns:
-    r"""Values for some modules, by an expression for the end of their paths; the first that matches wins.
+    r"""Values for some modules, by an expression for the end of their paths; the first that matches
+    wins.
 
     PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches where ``(.*\.)?(key)$`` does.
 
@@ -544,8 +597,8 @@ class Patterns:
     Raises
     ------
     ValueError
-        If a key is not an expression that can be matched in bounded time, or there are more than 1,000 that
-        leave a choice.
+        If a key is not an expression that can be matched in bounded time, or there are more than
+        1,000 that leave a choice.
 
     Examples
     --------
@@ -566,7 +619,9 @@ class Patterns:
             elif len(self._others) >= _MAX_PATTERNS:
                 raise ValueError(f"{self.what} must have at most {_MAX_PATTERNS:,} expressions")
             else:
-                self._others.append((place, Expression(key, what=f"{self.what}[{key!r}]", end=True)))
+                self._others.append(
+                    (place, Expression(key, what=f"{self.what}[{key!r}]", end=True))
+                )
 
     def key(self, path: str) -> str | None:
         """The first key that matches ``path``, or None."""
@@ -591,7 +646,9 @@ class Patterns:
         paths = list(paths)
         known = {end for path in paths for end in (f"^{path}", *ends(path))}
         unused = {place for end, place in self._places.items() if end not in known}
-        unused |= {place for place, expression in self._others if not any(map(expression.matches, paths))}
+        unused |= {
+            place for place, expression in self._others if not any(map(expression.matches, paths))
+        }
         return [self._keys[place] for place in sorted(unused)]
 
 
@@ -613,9 +670,12 @@ def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
 
     def number(path: str) -> int | None:
         parts = path.split(".")
-        # the first number with a name before it, or with two where no pattern says which, as in PEFT
+        # the first number with a name before it, or with two where no pattern says which, as in
+        # PEFT
         places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
-        found = [place for each in named for place in places if each.matches(".".join(parts[:place]))]
+        found = [
+            place for each in named for place in places if each.matches(".".join(parts[:place]))
+        ]
         place = next(iter(found if named else [place for place in places if place > 1]), None)
         return None if place is None else int(parts[place][:_MAX_DIGITS])
 

@@ -22,14 +22,16 @@ _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
 def describe(source: object) -> ModelSpec:
-    """The modules of a model, from any source but a tree of our layers (see `accounting.model_spec`).
+    """The modules of a model, from any source but a tree of our layers (see
+    `accounting.model_spec`).
 
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset (ours, or that on the hub) or of a shipped model,
-        a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a directory that holds a config or
-        safetensors, the fields of a config, or any object with ``named_modules()``.
+        ``"100x120"`` for one matrix, the name of a preset (ours, or that on the hub) or of a
+        shipped model, a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a directory that
+        holds a config or safetensors, the fields of a config, or any object with
+        ``named_modules()``.
 
     Returns
     -------
@@ -70,12 +72,15 @@ def describe(source: object) -> ModelSpec:
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
-    if "/" in text and (names := [name for name in preset_names() if hub_name(name).lower() == text.lower()]):
+    if "/" in text and (
+        names := [name for name in preset_names() if hub_name(name).lower() == text.lower()]
+    ):
         return preset(names[0])
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
     kinds = (
-        "a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf file, or a directory"
+        "a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf file, or a"
+        " directory"
     )
     close = close_names(text.lower(), preset_names())
     raise ValueError(f"source must be {kinds} that is there, got {text!r}{close}")
@@ -86,7 +91,9 @@ def _from_directory(path: Path) -> ModelSpec:
     from lora_np.models.checkpoint import few_bits, from_safetensors, open_model, quantised_size
 
     if (path / "adapter_config.json").is_file():
-        raise ValueError(f"{path} is an adapter: to count it, give its base, and it as the config (--config)")
+        raise ValueError(
+            f"{path} is an adapter: to count it, give its base, and it as the config (--config)"
+        )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
     config = hub.read_json(path / "config.json")
@@ -105,7 +112,9 @@ def _from_directory(path: Path) -> ModelSpec:
 
 
 def _from_gguf(path: Path) -> ModelSpec:
-    """Matrices stay in the file's blocks; vectors, and tensors stored in float32, become numbers."""
+    """Matrices stay in the file's blocks; vectors, and tensors stored in float32, become
+    numbers.
+    """
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)
@@ -114,7 +123,9 @@ def _from_gguf(path: Path) -> ModelSpec:
     spec = from_config(model.config, name=path.stem)
     if all(tensor.dtype in ("F16", "BF16") for tensor in few):
         return spec
-    return replace(spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few)))
+    return replace(
+        spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few))
+    )
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:
@@ -267,13 +278,19 @@ def catalogue() -> Catalogue:
     presets = []
     for name in preset_names():
         spec, source = preset(name), _preset(name)["source"]
-        presets.append((name, spec.family, spec.total, " ".join(spec.default_targets) or None, source))
+        presets.append(
+            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, source)
+        )
     families = []
     for each in map(family_of, family_names()):
         classes = ", ".join(each.classes + task for task in each.tasks)
         families.append((each.name, classes, " ".join(default_targets(each.name)) or None))
     return Catalogue(
-        Table(("preset", "family", "parameters", "default targets", "source"), presets, title="Presets"),
+        Table(
+            ("preset", "family", "parameters", "default targets", "source"),
+            presets,
+            title="Presets",
+        ),
         Table(("family", "architectures", "default targets"), families, title="Families"),
     )
 
@@ -319,7 +336,9 @@ def from_named_modules(model: Any) -> ModelSpec:
     return of_family(title, fold(modules), family_name, assumed=assumed)
 
 
-def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, str]) -> Iterator[ModuleSpec]:
+def _torch_modules(
+    name: str, module: Any, seen: set[int], fused: Mapping[str, str]
+) -> Iterator[ModuleSpec]:
     """A module's own parameters as one module if its kind is known, otherwise one by one."""
     shapes: dict[str, tuple[int, ...]] = {}
     tied: dict[str, bool] = {}
@@ -329,7 +348,9 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
         seen.add(id(parameter))
     known = _known(module, shapes)
     if known is not None:
-        known = known._replace(bias="bias" in shapes, tied=tied["weight"], tied_bias=tied.get("bias", False))
+        known = known._replace(
+            bias="bias" in shapes, tied=tied["weight"], tied_bias=tied.get("bias", False)
+        )
         yield known._replace(name=name or type(module).__name__)
         shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
     for key, shape in shapes.items():
@@ -338,7 +359,9 @@ def _torch_modules(name: str, module: Any, seen: set[int], fused: Mapping[str, s
             parts = tuple(old for old, new in fused.items() if new == key) or (key,)
             transposed = bool(getattr(module, "is_transposed", False))
             shape = (shape[0], shape[2], shape[1]) if transposed else shape
-            yield ModuleSpec(path, "experts", shape, tied=tied[key], parts=parts, transposed=transposed)
+            yield ModuleSpec(
+                path, "experts", shape, tied=tied[key], parts=parts, transposed=transposed
+            )
         else:
             yield ModuleSpec(path, "parameter", shape, tied=tied[key])
 
@@ -354,7 +377,11 @@ def _known(module: Any, shapes: Mapping[str, tuple[int, ...]]) -> ModuleSpec | N
         return ModuleSpec("", "embedding", weight)
     if len(weight) == 2 and type(module).__name__.endswith("Router"):
         return ModuleSpec("", "router", weight)
-    if len(weight) >= 3 and hasattr(module, "kernel_size") and not getattr(module, "transposed", False):
+    if (
+        len(weight) >= 3
+        and hasattr(module, "kernel_size")
+        and not getattr(module, "transposed", False)
+    ):
         return ModuleSpec("", "convolution", weight, groups=module.groups)
     if len(weight) == 1:
         return ModuleSpec("", "norm", weight)

@@ -18,7 +18,16 @@ Indices = range | tuple[int, ...]
 Kind = Literal["linear", "embedding", "convolution", "norm", "router", "experts", "parameter"]
 
 # the roles of maps inside attention, in families' data files
-ATTENTION = ("query", "key", "value", "qkv", "key_value", "position_query", "position_key", "output")
+ATTENTION = (
+    "query",
+    "key",
+    "value",
+    "qkv",
+    "key_value",
+    "position_query",
+    "position_key",
+    "output",
+)
 
 
 class ModuleSpec(NamedTuple):
@@ -32,10 +41,11 @@ class ModuleSpec(NamedTuple):
     name : str
         With ``{}`` for each index.
     kind : str
-        ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or ``"parameter"``.
+        ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or
+        ``"parameter"``.
     shape : tuple of int
-        (d_out, d_in) of a linear map, followed by the kernel's of a convolution; (vocabulary, width) of an
-        embedding; (experts, d_out, d_in) of experts.
+        (d_out, d_in) of a linear map, followed by the kernel's of a convolution; (vocabulary,
+        width) of an embedding; (experts, d_out, d_in) of experts.
     bias : bool
         Whether there is one, of d_out numbers.
     tied : bool
@@ -53,10 +63,11 @@ class ModuleSpec(NamedTuple):
     role : str
         What it is for: query, key, up, down, head, ...; empty if unknown.
     transposed : bool
-        Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some experts.
+        Whether the weight is kept as inputs by outputs: that of GPT-2's Conv1D, and of some
+        experts.
     called : bool
-        Whether the model calls the module as one of its kind. If it only uses the weight, a PEFT adapter does
-        nothing or fails.
+        Whether the model calls the module as one of its kind. If it only uses the weight, a PEFT
+        adapter does nothing or fails.
 
     Examples
     --------
@@ -73,7 +84,8 @@ class ModuleSpec(NamedTuple):
     tied_bias: bool = False
     groups: int = 1  # of a convolution, whose shape then holds d_in / groups
     alias: str = ""  # the name in checkpoints, where it differs
-    parts: tuple[str, ...] = ()  # experts: the linear maps that were fused, by their names in checkpoints
+    # experts: the linear maps that were fused, by their names in checkpoints
+    parts: tuple[str, ...] = ()
     ranges: tuple[Indices, ...] = ()
     role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
     transposed: bool = False  # whether the weight is kept as inputs by outputs
@@ -111,7 +123,9 @@ class ModuleSpec(NamedTuple):
     def names(self) -> list[str]:
         """The names of these modules, one for each."""
         # a name without an index may contain braces
-        return list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
+        return (
+            list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
+        )
 
     def at(self, *indices: int) -> ModuleSpec:
         """The module, or the modules, at the given first indices."""
@@ -148,7 +162,8 @@ class Layers(NamedTuple):
     attention_dropout : bool
         Whether attention weights are dropped in training.
     tokens : int
-        How many it sees of each sequence, if that is fixed (a vision tower); 0 if it sees the sequence.
+        How many it sees of each sequence, if that is fixed (a vision tower); 0 if it sees the
+        sequence.
     float_norm : bool
         Whether its RMS norms multiply by their weight in float32.
     half_softmax : bool
@@ -197,7 +212,8 @@ class ModelSpec:
     default_targets : tuple of str, or str
         What PEFT adapts by default; empty where it has no default.
     fused : mapping of str to str
-        For experts that transformers fuses: the names that PEFT translates, and into which parameter.
+        For experts that transformers fuses: the names that PEFT translates, and into which
+        parameter.
     layers : tuple of Layers
         The stacks, for estimates of activations and FLOPs; empty if unknown.
     experts_per_token : int
@@ -207,7 +223,8 @@ class ModelSpec:
     assumed : str
         The assumptions because of which PEFT may count differently; empty if everything is known.
     quantised : (int, int)
-        Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these take.
+        Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these
+        take.
 
     Examples
     --------
@@ -242,12 +259,20 @@ class ModelSpec:
         """Every module by its own name, layer by layer."""
         return tuple(_expand(self.groups))
 
-    def missing(self, what: str, name: str, known: Iterable[str], *, kind: str = "module") -> ValueError:
-        """The error for a name in ``what`` that nothing of the model has, with the closest that are known."""
-        return ValueError(f"{what} {name!r} matches no {kind} of {self.name}{close_names(name, known)}")
+    def missing(
+        self, what: str, name: str, known: Iterable[str], *, kind: str = "module"
+    ) -> ValueError:
+        """The error for a name in ``what`` that nothing of the model has, with the closest that are
+        known.
+        """
+        return ValueError(
+            f"{what} {name!r} matches no {kind} of {self.name}{close_names(name, known)}"
+        )
 
     def per_expert(self) -> ModelSpec:
-        """The same model with every expert's linear maps separate, under their names in checkpoints."""
+        """The same model with every expert's linear maps separate, under their names in
+        checkpoints.
+        """
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
@@ -262,7 +287,9 @@ class ModelSpec:
 
 
 def of_family(name: str, modules: Iterable[ModuleSpec], family: str, **facts: Any) -> ModelSpec:
-    """A model with PEFT's default targets for its family, and the names of experts that it translates."""
+    """A model with PEFT's default targets for its family, and the names of experts that it
+    translates.
+    """
     known = default_targets(family), fused_names(family) or None
     return ModelSpec(name, tuple(modules), family, *known, **facts)
 
@@ -306,7 +333,9 @@ def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
 
 def _expand(groups: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
     """Groups as single modules, in the order of the layers rather than of the groups."""
-    for (_, ranges), block in groupby(groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])):
+    for (_, ranges), block in groupby(
+        groups, key=lambda x: (x.name.partition(".{}")[0], x.ranges[:1])
+    ):
         members = list(block)
         if not ranges:
             yield from members

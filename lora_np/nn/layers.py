@@ -1,4 +1,6 @@
-"""Layers: frozen dataclasses whose call is their equation. Passing ``rng`` in a call turns dropout on."""
+"""Layers: frozen dataclasses whose call is their equation. Passing ``rng`` in a call turns dropout
+on.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ class Linear:
     Parameters
     ----------
     W : Tensor, ndarray or Quantised of shape (d, k)
-        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, which is dequantised only
-        during a product.
+        A Tensor is trained, an ndarray is frozen, and so is a quantised weight, which is
+        dequantised only during a product.
     b : Tensor or ndarray of shape (d,), optional
         The bias, added to each row; none by default.
 
@@ -49,14 +51,18 @@ class Linear:
     def __post_init__(self) -> None:
         if isinstance(self.W, int):  # the sizes, as in other libraries
             sizes = f"d_in={self.W!r}, d_out={self.b if isinstance(self.b, int) else '...'}"
-            raise TypeError(f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)")
+            raise TypeError(
+                f"Linear takes its weight W, an array; from sizes: Linear.init({sizes}, rng=0)"
+            )
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (d, k), got shape {self.W.shape}")
         if self.b is not None:
             check_weight("b", self.b, quantised=False)
             if self.b.shape != (self.d_out,):
-                raise ValueError(f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}")
+                raise ValueError(
+                    f"b must have shape ({self.d_out},), as W has rows, got {self.b.shape}"
+                )
 
     @classmethod
     def init(
@@ -115,7 +121,8 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """``h = W[i]`` for every whole number i: a row of W for each token, ``W^T`` times a one-hot vector.
+    """``h = W[i]`` for every whole number i: a row of W for each token, ``W^T`` times a one-hot
+    vector.
 
     Parameters
     ----------
@@ -143,7 +150,9 @@ class Embedding:
 
     def __post_init__(self) -> None:
         if isinstance(self.W, int):
-            raise TypeError("Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))")
+            raise TypeError(
+                "Embedding takes its weight: Embedding(Tensor(rng.normal(size=(vocab, d))))"
+            )
         check_weight("W", self.W)
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
@@ -220,16 +229,22 @@ def affine_dequantised(x: Array, b: Array | None = None, *, W: Quantised) -> Arr
 
 affine_quantised = primitive(
     affine_dequantised,
-    lambda y, x, b=None, *, W: lambda g: W.pulled(g.reshape(-1, g.shape[-1])).reshape(*g.shape[:-1], -1),
+    lambda y, x, b=None, *, W: (
+        lambda g: W.pulled(g.reshape(-1, g.shape[-1])).reshape(*g.shape[:-1], -1)
+    ),
     lambda y, x, b=None, *, W: lambda g: g,
     composed=lambda x, b=None, *, W: affine(x, W.dequantised(), b),
 )
 
 
 def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
-    if not isinstance(weight, (Tensor, np.ndarray, Quantised) if quantised else (Tensor, np.ndarray)):
+    if not isinstance(
+        weight, (Tensor, np.ndarray, Quantised) if quantised else (Tensor, np.ndarray)
+    ):
         kind = type(weight).__name__
-        raise TypeError(f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it")
+        raise TypeError(
+            f"{name} must be an ndarray (frozen) or a Tensor (trained), got {kind}: np.array it"
+        )
 
 
 def relu(x: Any) -> Any:
@@ -283,7 +298,8 @@ def sigmoid(x: Any) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv
+    1606.08415).
 
     Parameters
     ----------
@@ -337,7 +353,8 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
 
 
 def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
-    """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x`` itself.
+    """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x``
+    itself.
 
     Parameters
     ----------
@@ -346,8 +363,8 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     rate : float
         Chance of each entry to be dropped, ``0 <= rate < 1``.
     rng : Generator or None
-        Randomness; ``None`` turns dropout off. An int is not accepted: each layer would drop the same
-        entries.
+        Randomness; ``None`` turns dropout off. An int is not accepted: each layer would drop the
+        same entries.
 
     Returns
     -------
@@ -369,6 +386,8 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
     if rng is None or rate == 0:
         return x
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}")
+        raise TypeError(
+            f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
+        )
     kept = rng.random(np.shape(x), dtype=np.float32) >= rate
     return x * (kept / (1 - rate)).astype(x.dtype)

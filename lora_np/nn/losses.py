@@ -40,7 +40,9 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     2.0
     """
     if prediction.shape != target.shape:
-        raise ValueError(f"prediction and target differ in shape: {prediction.shape} and {target.shape}")
+        raise ValueError(
+            f"prediction and target differ in shape: {prediction.shape} and {target.shape}"
+        )
     return mean_squared_difference(prediction, target)
 
 
@@ -63,7 +65,10 @@ def squared_gradients(residual: Array, a: Array, b: Array, *, wanted: tuple[bool
 
 # In one step: its parts would need four more arrays of that size in the backward pass.
 mean_squared_difference = primitive(
-    squared_forward, joint=squared_gradients, keeps=True, composed=lambda a, b: np.mean(np.square(a - b))
+    squared_forward,
+    joint=squared_gradients,
+    keeps=True,
+    composed=lambda a, b: np.mean(np.square(a - b)),
 )
 
 
@@ -101,7 +106,9 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     """
     shape = np.shape(logits)
     if len(shape) != 2 or np.shape(labels) != shape[:1]:
-        raise ValueError(f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}")
+        raise ValueError(
+            f"logits (n, classes) and labels (n,) must fit, got {shape} and {np.shape(labels)}"
+        )
     labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
     shifted = logits - value(logits).max(axis=1, keepdims=True)

@@ -21,8 +21,8 @@ def layer_specs(model: Any) -> Iterator[ModuleSpec]:
     Yields
     ------
     ModuleSpec
-        The role is ``"head"`` for the output layer: one called ``lm_head``, or one that shares the array of
-        an embedding.
+        The role is ``"head"`` for the output layer: one called ``lm_head``, or one that shares the
+        array of an embedding.
 
     See Also
     --------

@@ -1,7 +1,8 @@
-"""Optimizers hold settings; ``start`` makes the state that a run needs, over a flat bank of numbers.
+"""Optimizers hold settings; ``start`` makes the state that a run needs, over a flat bank of
+numbers.
 
-All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a handful of
-ufunc calls for any number of arrays, and nothing is allocated.
+All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a
+handful of ufunc calls for any number of arrays, and nothing is allocated.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ LearningRate: TypeAlias = float | Callable[[int], float]
 class Optimizer:
     """What `start` needs from an optimizer: settings, and how they move a flat vector.
 
-    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates leaves to
-    other optimizers in ``of``.
+    A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates
+    leaves to other optimizers in ``of``.
 
     Examples
     --------
@@ -53,7 +54,9 @@ class Optimizer:
         """How many vectors of state an update needs."""
         return 0
 
-    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
+    def update(
+        self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
+    ) -> None:
         """Move ``p`` in place along the gradient ``g``."""
         raise NotImplementedError
 
@@ -97,7 +100,9 @@ class SGD(Optimizer):
     def vectors(self) -> int:
         return int(self.momentum > 0)
 
-    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
+    def update(
+        self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
+    ) -> None:
         if self.momentum:  # v = momentum v + g
             (v,) = state
             v *= self.momentum
@@ -108,7 +113,8 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """``p -= lr m_hat / (sqrt(v_hat) + eps)`` with bias-corrected moments (Kingma and Ba, arXiv 1412.6980).
+    """``p -= lr m_hat / (sqrt(v_hat) + eps)`` with bias-corrected moments (Kingma and Ba, arXiv
+    1412.6980).
 
     Parameters
     ----------
@@ -140,15 +146,17 @@ class Adam(Optimizer):
         number("beta2", self.beta2, minimum=0, maximum=1, open_maximum=True)
         number("eps", self.eps, minimum=0, open_minimum=True)
 
-    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
+    def update(
+        self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
+    ) -> None:
         """One step of Adam (Kingma and Ba, algorithm 1), with t = step + 1::
 
             m = beta1 m + (1 - beta1) g
             v = beta2 v + (1 - beta2) g^2
             p -= lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        In place, with m and v stored without their factors (1 - beta): these and both bias corrections go
-        into two scalars, which saves four passes over the vectors.
+        In place, with m and v stored without their factors (1 - beta): these and both bias
+        corrections go into two scalars, which saves four passes over the vectors.
         """
         m, v = state
         b1, b2 = self.beta1, self.beta2
@@ -167,7 +175,8 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam after ``p -= lr weight_decay p``, decoupled decay (Loshchilov and Hutter, arXiv 1711.05101).
+    """Adam after ``p -= lr weight_decay p``, decoupled decay (Loshchilov and Hutter, arXiv
+    1711.05101).
 
     Parameters
     ----------
@@ -195,21 +204,25 @@ class AdamW(Adam):
         super().__post_init__()
         number("weight_decay", self.weight_decay, minimum=0)
 
-    def update(self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float) -> None:
+    def update(
+        self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
+    ) -> None:
         p *= 1 - lr * self.weight_decay
         super().update(p, g, state, scratch, step, lr)
 
 
 @dataclass(frozen=True)
 class Groups(Optimizer):
-    """Different optimizers for different parts of a model: the first pattern that fits a path decides.
+    """Different optimizers for different parts of a model: the first pattern that fits a path
+    decides.
 
     Parameters
     ----------
     rules : mapping of str to Optimizer
         Targets as in `lora_np.inject`, and what moves them: the end of a path (``"B"`` is every B,
-        ``"q_proj.A"`` those of a layer), or a regular expression for whole paths (``"layers[.]0[.].*"`` is
-        all of the first layer, ``".*"`` the rest). The first that fits decides.
+        ``"q_proj.A"`` those of a layer), or a regular expression for whole paths
+        (``"layers[.]0[.].*"`` is all of the first layer, ``".*"`` the rest). The first that fits
+        decides.
 
     Raises
     ------
@@ -246,7 +259,9 @@ class Groups(Optimizer):
 
     def times(self, factor: float) -> Groups:
         """The same with ``factor`` times every learning rate."""
-        return Groups({pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()})
+        return Groups(
+            {pattern: optimizer.times(factor) for pattern, optimizer in self.rules.items()}
+        )
 
 
 TORCHS = {"learning_rate": "lr=", "params": "start(optimizer, model)"}
@@ -264,8 +279,9 @@ def fits(pattern: str, path: str) -> bool:
 def check_rate(lr: LearningRate) -> None:
     if leaves(lr):
         raise TypeError(
-            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a "
-            "model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01), model)"
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a"
+            " model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01),"
+            " model)"
         )
     if not callable(lr):
         number("lr", lr, minimum=0, open_minimum=True)
@@ -283,7 +299,8 @@ class Bank:
         self.values = np.concatenate(arrays, axis=None)
         self.gradient, self.scratch = np.zeros_like(self.values), np.empty_like(self.values)
         self.state = [np.zeros_like(self.values) for _ in range(optimizer.vectors)]
-        self.views: list[tuple[Tensor, Array, Array]] = []  # each leaf with its values and its gradient
+        # each leaf with its values and its gradient
+        self.views: list[tuple[Tensor, Array, Array]] = []
         start = 0
         for leaf, array in zip(leaves, arrays, strict=True):
             cut = slice(start, start := start + array.size)
@@ -291,7 +308,9 @@ class Bank:
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def gather(self) -> bool:
-        """Take the gradients, clear them, and tell if there were any. A leaf without one counts as zero."""
+        """Take the gradients, clear them, and tell if there were any. A leaf without one counts as
+        zero.
+        """
         found = False
         for leaf, values, gradient in self.views:
             if leaf.data is not values:  # the leaf has been given another array meanwhile
@@ -329,19 +348,25 @@ class Run:
     def __init__(self, optimizer: Optimizer, model: Any, clip: float | None) -> None:
         tensors = trainable(model)
         if not tensors:
-            raise ValueError("nothing to train: the model has no Tensor; train a weight with Tensor(W)")
+            raise ValueError(
+                "nothing to train: the model has no Tensor; train a weight with Tensor(W)"
+            )
         parts: dict[Any, tuple[Optimizer, list[Tensor]]] = {}
         for path, leaf in tensors:
             part, dtype = optimizer.of(path), leaf.data.dtype
             if dtype == np.float16 and isinstance(part, Adam):
                 where = path or "the leaf"
-                raise ValueError(f"the second moment of Adam vanishes in float16: train {where} in float32")
+                raise ValueError(
+                    f"the second moment of Adam vanishes in float16: train {where} in float32"
+                )
             parts.setdefault((id(part), dtype), (part, []))[1].append(leaf)
         if isinstance(optimizer, Groups):
             unused = set(optimizer.rules) - {optimizer.pattern(path) for path, _ in tensors}
             if unused:
                 known = ", ".join(path for path, _ in tensors[:6])
-                raise ValueError(f"the pattern {min(unused)!r} of Groups fits no leaf; leaves: {known}")
+                raise ValueError(
+                    f"the pattern {min(unused)!r} of Groups fits no leaf; leaves: {known}"
+                )
         keep_pages()
         self.optimizer, self.model, self.steps = optimizer, model, 0
         self.clip = None if clip is None else number("clip", clip, minimum=0, open_minimum=True)
@@ -353,7 +378,9 @@ class Run:
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
-        """Take the gradients that ``backward`` left, move the parameters, and clear the gradients."""
+        """Take the gradients that ``backward`` left, move the parameters, and clear the
+        gradients.
+        """
         found = [bank.gather() for bank in self.banks]
         if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
@@ -364,7 +391,9 @@ class Run:
                     bank.gradient *= self.clip / length
         for bank in self.banks:
             rate = rate_at(bank.optimizer.lr, self.steps)
-            bank.optimizer.update(bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate)
+            bank.optimizer.update(
+                bank.values, bank.gradient, bank.state, bank.scratch, self.steps, rate
+            )
         self.steps += 1
 
 
@@ -372,7 +401,8 @@ class Run:
 def keep_pages() -> None:
     """Let the C library keep what a step frees: otherwise the next step would page it in again.
 
-    These are the settings that glibc itself adopts once an array of 32 MiB has been freed (mallopt(3)).
+    These are the settings that glibc itself adopts once an array of 32 MiB has been freed
+    (mallopt(3)).
     """
     if sys.platform == "linux":
         import ctypes  # which Pyodide need not have
@@ -396,8 +426,8 @@ def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run
     model : tree
         Its Tensors are trained, its ndarrays are not touched.
     clip : float, optional
-        The largest norm that the gradient of all leaves together may have (Pascanu et al., arXiv 1211.5063);
-        a larger one is scaled down.
+        The largest norm that the gradient of all leaves together may have (Pascanu et al., arXiv
+        1211.5063); a larger one is scaled down.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 """A model is a tree of frozen dataclasses; one walk and one rewrite serve every operation on it.
 
-A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in few bits).
-Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a function,
-``None``) is a setting.
+A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in
+few bits). Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a
+function, ``None``) is a setting.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     Returns
     -------
     list of (str, Tensor, ndarray or Quantised)
-        A path joins field names and positions by dots: ``"layers.0.W"``. An array in several places (a tied
-        weight) is listed once, under all its paths: ``"embedding.W = head.W"``.
+        A path joins field names and positions by dots: ``"layers.0.W"``. An array in several places
+        (a tied weight) is listed once, under all its paths: ``"embedding.W = head.W"``.
 
     Examples
     --------
@@ -78,7 +78,8 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 
 
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
-    """A tree with ``f(path, node)`` for every node of type ``kind``; all else is shared with ``tree``.
+    """A tree with ``f(path, node)`` for every node of type ``kind``; all else is shared with
+    ``tree``.
 
     A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
     node before its children, and what it returns is not entered again.
@@ -112,7 +113,9 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
         else:
             changed = {}
             for name, child in children(node):
-                if type(child) in SETTINGS or (isinstance(child, LEAVES) and not isinstance(child, kind)):
+                if type(child) in SETTINGS or (
+                    isinstance(child, LEAVES) and not isinstance(child, kind)
+                ):
                     continue
                 place = f"{path}.{name}" if path else name
                 other = done[id(child)] if id(child) in done else rewrite(place, child)
@@ -203,7 +206,8 @@ def outline(node: Any) -> str:
     Examples
     --------
     >>> from lora_np.nn import Activation, Linear, Sequential
-    >>> Sequential([Linear(np.ones((2, 3), np.float32)), Activation(np.tanh), Linear(Tensor(np.eye(2)))])
+    >>> Sequential([Linear(np.ones((2, 3), np.float32)), Activation(np.tanh),
+    ...     Linear(Tensor(np.eye(2)))])
     Sequential(
         layers=[
             Linear(W=array of 2 x 3 float32, b=None),
@@ -234,7 +238,9 @@ FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every othe
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is fast."""
+    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is
+    fast.
+    """
     kind = type(node)
     if kind not in FIELDS:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()

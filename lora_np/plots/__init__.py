@@ -1,6 +1,7 @@
 """Figures used in several places: functions that take arrays and an optional ``ax=``.
 
-Their building blocks are public too: `axes`, `sheet`, `label_line` and the colours, each with its meaning.
+Their building blocks are public too: `axes`, `sheet`, `label_line` and the colours, each with its
+meaning.
 """
 
 from lora_np.lazy import on_demand

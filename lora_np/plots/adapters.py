@@ -19,9 +19,14 @@ _FEW = 12  # columns, whose tiles have room for numbers
 
 
 def adapter_overview(
-    spectra: Mapping[str, np.ndarray], needed: Mapping[str, int], *, share: float = 0.99, title: str = ""
+    spectra: Mapping[str, np.ndarray],
+    needed: Mapping[str, int],
+    *,
+    share: float = 0.99,
+    title: str = "",
 ) -> Figure:
-    """How strong the update of each layer is, and which rank is enough: a row for each kind of module.
+    """How strong the update of each layer is, and which rank is enough: a row for each kind of
+    module.
 
     Parameters
     ----------
@@ -37,8 +42,8 @@ def adapter_overview(
     Returns
     -------
     Figure
-        Two maps, of ``||dW||_F`` and of the ranks. Where several modules of a kind are in one layer, such as
-        experts, each tile has their median.
+        Two maps, of ``||dW||_F`` and of the ranks. Where several modules of a kind are in one
+        layer, such as experts, each tile has their median.
 
     See Also
     --------
@@ -73,7 +78,8 @@ def adapter_overview(
             grid[place] = np.median(several)
         if tiles:
             heatmap(
-                grid, rows=[short_name(row, 26) for row in rows], columns=columns, xlabel="layer", ylabel="",
+                grid, rows=[short_name(row, 26) for row in rows], columns=columns, xlabel="layer",
+                ylabel="",
                 numbers=number if len(columns) <= _FEW else "", ax=ax,
             )  # fmt: skip
         ax.invert_yaxis()
@@ -82,7 +88,8 @@ def adapter_overview(
 
 
 def module_kinds(paths: Iterable[str]) -> dict[str, str]:
-    """The name that each module shares with those in other layers: its last name if no other kind has it.
+    """The name that each module shares with those in other layers: its last name if no other kind
+    has it.
 
     Parameters
     ----------
@@ -104,9 +111,14 @@ def module_kinds(paths: Iterable[str]) -> dict[str, str]:
     >>> list(module_kinds(paths).values())
     ['model.layers.q_proj', 'v_proj', 'visual.blocks.q_proj']
     """
-    kinds = {path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths}
+    kinds = {
+        path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths
+    }
     last = Counter(parts[-1] for parts in set(map(tuple, kinds.values())))
-    return {path: parts[-1] if last[parts[-1]] == 1 else ".".join(parts) for path, parts in kinds.items()}
+    return {
+        path: parts[-1] if last[parts[-1]] == 1 else ".".join(parts)
+        for path, parts in kinds.items()
+    }
 
 
 def short_name(name: str, longest: int) -> str:

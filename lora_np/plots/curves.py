@@ -1,4 +1,6 @@
-"""Lines with their names on them: spectra, errors and energy against rank, anything against anything."""
+"""Lines with their names on them: spectra, errors and energy against rank, anything against
+anything.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def lines(
     dashed : str, optional
         A name in ``curves``: a reference, drawn in dashes and muted.
     level : float, optional
-        Draw this height, and mark on each line the first point that reaches it, from above or below.
+        Draw this height, and mark on each line the first point that reaches it, from above or
+        below.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -57,7 +60,8 @@ def lines(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> ax = lines({"cut": np.array([3.0, 1.0])}, xlabel="rank", ylabel="error", ax=Figure().add_subplot())
+    >>> ax = lines({"cut": np.array([3.0, 1.0])}, xlabel="rank", ylabel="error",
+    ...     ax=Figure().add_subplot())
     >>> ax.get_lines()[0].get_xdata()
     array([1, 2])
     """
@@ -96,7 +100,8 @@ def lines(
 def singular_spectrum(
     spectra: Mapping[str, Array], *, rank: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Singular values, the largest first, on a logarithmic scale: where a line falls off, its rank ends.
+    """Singular values, the largest first, on a logarithmic scale: where a line falls off, its rank
+    ends.
 
     Parameters
     ----------
@@ -126,20 +131,28 @@ def singular_spectrum(
     ax = axes(ax)
     if rank is not None:
         ax.axvspan(0.5, rank + 0.5, color=ACCENT, alpha=0.12, linewidth=0)
-        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (5, 4), "va": "bottom"}
+        place: dict[str, Any] = {
+            "xycoords": ("data", "axes fraction"),
+            "xytext": (5, 4),
+            "va": "bottom",
+        }
         label_line(ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT, **place)
-    return lines(spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax)
+    return lines(
+        spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax
+    )
 
 
 def rank_error_curves(
     curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Relative error against rank, a line for each matrix or method, with the smallest ranks that are enough.
+    """Relative error against rank, a line for each matrix or method, with the smallest ranks that
+    are enough.
 
     Parameters
     ----------
     curves : mapping of str to ndarray
-        Name and relative errors at rank 0, 1, ...; what is rounding relative to the first is left out.
+        Name and relative errors at rank 0, 1, ...; what is rounding relative to the first is left
+        out.
     tolerance : float, optional
         Draw this error, and mark on each line the smallest rank that meets it.
     ax : Axes, optional
@@ -162,13 +175,17 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    said = {name: np.where(errors > ROUNDING * errors[0], errors, 0) for name, errors in curves.items()}
+    said = {
+        name: np.where(errors > ROUNDING * errors[0], errors, 0) for name, errors in curves.items()
+    }
     places = {name: (np.arange(len(errors)), errors) for name, errors in said.items()}
     ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
     return lines(places, xlabel="rank r", ylabel=ylabel, logarithmic="y", level=tolerance, ax=ax)
 
 
-def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -> tuple[int, bool, bool]:
+def _free_place(
+    ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
+) -> tuple[int, bool, bool]:
     """Which point of a line to label, whether above it, and whether to its right."""
 
     def unit(axis: int) -> dict[str, Array]:
@@ -176,14 +193,17 @@ def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -
         scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
         places = {key: scale(line[axis]) for key, line in lines.items()}
         every = np.concatenate(list(places.values()))
-        return {key: (place - every.min()) / (np.ptp(every) or 1.0) for key, place in places.items()}
+        return {
+            key: (place - every.min()) / (np.ptp(every) or 1.0) for key, place in places.items()
+        }
 
     xs, ys = unit(0), unit(1)
     x, y = xs.pop(name), ys.pop(name)
     gaps, free = np.ones((1, len(x))), np.ones(len(x))
     for key, other in xs.items():
         order = np.argsort(other)
-        tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9  # equal lines: first above
+        # equal lines: first above
+        tie = 1e-9 if list(lines).index(key) > list(lines).index(name) else -1e-9
         gaps = np.concatenate([gaps, [y - np.interp(x, other[order], ys[key][order]) + tie]])
         free = np.minimum(free, np.hypot(x[:, None] - other, y[:, None] - ys[key]).min(axis=1))
     above = np.take_along_axis(gaps, np.abs(gaps).argmin(axis=0)[None], axis=0)[0] >= 0
@@ -196,8 +216,12 @@ def _free_place(ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]) -
     return place, bool(above[place]), bool(right[place])
 
 
-def _reached(ax: Axes, name: str, line: tuple[Array, Array], level: float) -> tuple[str, tuple[Array, Array]]:
-    """The line renamed with the first place at which it reaches ``level``, which is marked there."""
+def _reached(
+    ax: Axes, name: str, line: tuple[Array, Array], level: float
+) -> tuple[str, tuple[Array, Array]]:
+    """The line renamed with the first place at which it reaches ``level``, which is marked
+    there.
+    """
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

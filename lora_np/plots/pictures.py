@@ -26,7 +26,8 @@ def matrix_tiles(
     figure: Figure | None = None,
     width: float = 7.5,
 ) -> Figure:
-    """Matrices side by side, every tile of the same size: blue below zero, white at zero, red above.
+    """Matrices side by side, every tile of the same size: blue below zero, white at zero, red
+    above.
 
     Parameters
     ----------
@@ -57,13 +58,17 @@ def matrix_tiles(
     ['B', 'A', 'B A']
     """
     gap = 0.16 * max(M.shape[1] for M in matrices.values())
-    tall, wide = max(M.shape[0] for M in matrices.values()), sum(M.shape[1] + gap for M in matrices.values())
+    tall, wide = (
+        max(M.shape[0] for M in matrices.values()),
+        sum(M.shape[1] + gap for M in matrices.values()),
+    )
     figure = sheet(figure, width, width * tall / wide + 0.4)
     widths = [M.shape[1] for M in matrices.values()]
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
-        # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices centred.
+        # Every panel is as tall as the tallest matrix, so that tiles are equal and matrices
+        # centred.
         ax.imshow(M, cmap="RdBu_r", vmin=-1.5 * limit, vmax=1.5 * limit, interpolation="nearest")
         ax.set_ylim((M.shape[0] + tall) / 2 - 0.5, (M.shape[0] - tall) / 2 - 0.5)
         ax.set_axis_off()
@@ -72,13 +77,19 @@ def matrix_tiles(
             for (i, j), entry in np.ndenumerate(M):
                 ax.text(j, i, f"{entry:g}", ha="center", va="center", fontsize=10, color=INK)
     for ax, sign in zip(grid, between, strict=False):
-        ax.annotate(sign, (1, 0.5), xycoords="axes fraction", xytext=(0.5 * gap * 72 * width / wide, 0),
-                    textcoords="offset points", ha="center", va="center", fontsize=16, color=INK)  # fmt: skip
+        ax.annotate(sign, (1, 0.5), xycoords="axes fraction",
+        xytext=(0.5 * gap * 72 * width / wide, 0),
+                    textcoords="offset points", ha="center", va="center", fontsize=16,
+                    color=INK)  # fmt: skip
     return figure
 
 
 def gallery(
-    images: Mapping[str, Array], *, stacked: bool = False, figure: Figure | None = None, width: float = 8.0
+    images: Mapping[str, Array],
+    *,
+    stacked: bool = False,
+    figure: Figure | None = None,
+    width: float = 8.0,
 ) -> Figure:
     """Images side by side, or under each other, each on its own grey scale.
 
@@ -125,9 +136,14 @@ def gallery(
 
 
 def compression(
-    image: Array, approximations: Mapping[str, Array], *, figure: Figure | None = None, width: float = 9.0
+    image: Array,
+    approximations: Mapping[str, Array],
+    *,
+    figure: Figure | None = None,
+    width: float = 9.0,
 ) -> Figure:
-    """An image and its low-rank approximations side by side; below each, what it lacks, on one scale.
+    """An image and its low-rank approximations side by side; below each, what it lacks, on one
+    scale.
 
     Parameters
     ----------
@@ -162,7 +178,9 @@ def compression(
     low, high = np.quantile(image, [0.005, 0.995])
     lacks = {heading: image - approximation for heading, approximation in approximations.items()}
     limit = max((float(np.quantile(np.abs(lack), 0.99)) for lack in lacks.values()), default=1.0)
-    for ax, (heading, shown) in zip(grid[0], {"original": image, **approximations}.items(), strict=True):
+    for ax, (heading, shown) in zip(
+        grid[0], {"original": image, **approximations}.items(), strict=True
+    ):
         ax.imshow(shown, cmap="gray", vmin=low, vmax=high)
         ax.set_title(heading, fontsize=9, color=INK)
     for ax, lack in zip(grid[1, 1:], lacks.values(), strict=True):
@@ -203,8 +221,8 @@ def heatmap(
     limits : (float, float), optional
         The values that are brightest and darkest; by default the least and the largest.
     numbers : str
-        A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar; then rows
-        and columns need not be evenly spaced.
+        A format such as ``".3f"``: write each value into its tile instead of drawing a colour bar;
+        then rows and columns need not be evenly spaced.
     ax : Axes, optional
         Where to draw; by default a new figure.
 
@@ -236,7 +254,8 @@ def heatmap(
     )
     named = numbers or "U" in x.dtype.kind + y.dtype.kind
     extent = None if named else (*edges(x), *edges(y))
-    image = ax.imshow(values, cmap="cividis_r", vmin=low, vmax=high, aspect="auto", interpolation="nearest",
+    image = ax.imshow(values, cmap="cividis_r", vmin=low, vmax=high, aspect="auto",
+    interpolation="nearest",
                       origin="lower", extent=extent)  # fmt: skip
     if named:
         for axis, names, step in ((ax.xaxis, x, 1 + len(x) // 24), (ax.yaxis, y, 1)):

@@ -1,4 +1,6 @@
-"""One look for every figure: a palette that survives colour blindness and grey printing, and quiet axes."""
+"""One look for every figure: a palette that survives colour blindness and grey printing, and quiet
+axes.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, each with the one meaning that it has in all figures. Their lightness differs,
-# so that they stay apart in grey.
+# Okabe and Ito's colours, each with the one meaning that it has in all figures. Their lightness
+# differs, so that they stay apart in grey.
 INK = "#1b1b1b"  # text, the data itself, the base model
 FULL = "#d55e00"  # a full update: d k numbers
 LORA = "#0072b2"  # a low-rank update
@@ -22,7 +24,8 @@ CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and clutter.
+    """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and
+    clutter.
 
     Parameters
     ----------
@@ -124,6 +127,13 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     """
     from matplotlib.patheffects import withStroke
 
-    place: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "fontsize": 9, "va": "center"}
+    place: dict[str, Any] = {
+        "xytext": (5, 0),
+        "textcoords": "offset points",
+        "fontsize": 9,
+        "va": "center",
+    }
     halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
-    ax.annotate(text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options)
+    ax.annotate(
+        text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options
+    )

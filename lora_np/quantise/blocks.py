@@ -1,8 +1,10 @@
-"""The blocks of GGUF: a row of a matrix is cut into blocks of up to 256 numbers, each with scales and codes.
+"""The blocks of GGUF: a row of a matrix is cut into blocks of up to 256 numbers, each with scales
+and codes.
 
-A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All arithmetic
-is in float32, in the order of ggml's reference, so that the numbers are the same to the bit. The table is at
-the end: what ggml keeps in files, but for Q1_0; Q8_1 and Q8_K are for activations and in no file.
+A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All
+arithmetic is in float32, in the order of ggml's reference, so that the numbers are the same to the
+bit. The table is at the end: what ggml keeps in files, but for Q1_0; Q8_1 and Q8_K are for
+activations and in no file.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ class Layout(NamedTuple):
     block : dtype
         The bytes of a block.
     decode : callable
-        From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and perhaps what
-        is taken away in each run (n, runs); see ``runs``. For plain floats, the numbers themselves.
+        From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and
+        perhaps what is taken away in each run (n, runs); see ``runs``. For plain floats, the
+        numbers themselves.
     encode : callable or None
         The inverse, from numbers (n, `numbers`) and `block`. None for kinds that are read only.
     """
@@ -75,9 +78,15 @@ class Blocks(Quantised):
     def __post_init__(self) -> None:
         layout = LAYOUTS[self.kind]
         expected = (*self.shape[:-1], self.shape[-1] // layout.numbers)
-        if self.shape[-1] % layout.numbers or self.data.shape != expected or self.data.dtype != layout.block:
+        if (
+            self.shape[-1] % layout.numbers
+            or self.data.shape != expected
+            or self.data.dtype != layout.block
+        ):
             got = f"got {self.data.shape}"
-            raise ValueError(f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}")
+            raise ValueError(
+                f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}"
+            )
 
     def rows(self, index: Any) -> Array:
         """Some rows of ``dequantised``."""
@@ -85,14 +94,17 @@ class Blocks(Quantised):
         flat = data.reshape(-1)
         numbers = np.empty((flat.size, layout.numbers), np.float32)
         # in pieces, so that intermediate codes and scales stay small
-        with np.errstate(over="ignore", invalid="ignore"):  # a damaged file's scales may be anything
+        # a damaged file's scales may be anything
+        with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
                 numbers[start : start + step] = decoded(layout, flat[start : start + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.numbers)
         return numbers.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """The same numbers with a byte for each code and scales in float32: larger, and faster to use."""
+        """The same numbers with a byte for each code and scales in float32: larger, and faster to
+        use.
+        """
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -100,7 +112,9 @@ class Blocks(Quantised):
         scales: list[Array] = []
         for part in self.pieces():
             found = layout.decode(self.data[part].reshape(-1))
-            scale, codes[part], *least = (each.reshape(part.stop - part.start, -1) for each in found)
+            scale, codes[part], *least = (
+                each.reshape(part.stop - part.start, -1) for each in found
+            )
             scales.append(np.stack([scale, *least]))
         return Codes(self.kind, codes, np.concatenate(scales, axis=1))
 
@@ -153,13 +167,17 @@ def encoded(W: Array, kind: str) -> Blocks:
     """W in blocks of this kind; float32, of which rows are whole blocks."""
     layout = LAYOUTS[kind]
     if W.shape[-1] % layout.numbers:
-        raise ValueError(f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}")
+        raise ValueError(
+            f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}"
+        )
     with np.errstate(over="ignore"):
         data = layout.encode(W.reshape(-1, layout.numbers), layout.block)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
     for held in floats or [decoded(layout, data)]:
         if not np.isfinite(held).all():
-            raise ValueError(f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}")
+            raise ValueError(
+                f"W is too large for {kind}: its largest magnitude is {np.abs(W).max():g}"
+            )
     return Blocks(kind, data.reshape(*W.shape[:-1], -1), W.shape)
 
 
@@ -169,7 +187,9 @@ def column(b: Array, name: str = "d") -> Array:
 
 
 def fields(q: Array, bits: int, group: int = 1) -> Any:
-    """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the next."""
+    """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the
+    next.
+    """
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
@@ -198,7 +218,9 @@ def inverse(d: Array) -> Array:
 
 
 def whole(x: Array, top: int) -> tuple[Array, Any]:
-    """A scale of each row, and whole numbers from -top to top; halves are rounded away from zero."""
+    """A scale of each row, and whole numbers from -top to top; halves are rounded away from
+    zero.
+    """
     d = np.abs(x).max(axis=1, keepdims=True) / top
     size = np.abs(y := x * inverse(d))
     return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
@@ -223,8 +245,8 @@ def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
 
 
-# Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its largest;
-# or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
+# Codes of four bits, with a fifth that lies apart: d q + m, from the least number of a block to its
+# largest; or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
 
 
 def decode_codes(b: Array) -> Any:
@@ -244,7 +266,12 @@ def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
     with np.errstate(invalid="ignore"):
         q = (x - m) * inverse(d) if "m" in names else x * inverse(d) + np.float32(top // 2 + 1)
         q = np.clip(np.trunc(q + np.float32(0.5)), 0, top).astype(np.uint8)
-    parts = {"d": d, "m": m, "fifth": np.packbits(q >> 4, axis=-1, bitorder="little"), "q": packed(q)}
+    parts = {
+        "d": d,
+        "m": m,
+        "fifth": np.packbits(q >> 4, axis=-1, bitorder="little"),
+        "q": packed(q),
+    }
     return record(block, **{name: parts[name] for name in names})
 
 
@@ -252,7 +279,11 @@ def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
 
 
 def decode_q2_k(b: Array) -> Any:
-    return column(b) * (b["scales"] & 15), fields(b["q"], 2, 32), column(b, "m") * (b["scales"] >> 4)
+    return (
+        column(b) * (b["scales"] & 15),
+        fields(b["q"], 2, 32),
+        column(b, "m") * (b["scales"] >> 4),
+    )
 
 
 def decode_q3_k(b: Array) -> Any:
@@ -262,11 +293,15 @@ def decode_q3_k(b: Array) -> Any:
 
 
 def decode_q45_k(b: Array) -> Any:
-    """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of these."""
+    """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of
+    these.
+    """
     first, second, rest = b["scales"][:, :4], b["scales"][:, 4:8], b["scales"][:, 8:]
     scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1)
     least = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1)
-    q = fields(b["q"], 4, 32) | (fields(b["fifth"], 1, 32) << 4 if "fifth" in (b.dtype.names or ()) else 0)
+    q = fields(b["q"], 4, 32) | (
+        fields(b["fifth"], 1, 32) << 4 if "fifth" in (b.dtype.names or ()) else 0
+    )
     return column(b) * scales, q, column(b, "m") * least
 
 
@@ -281,14 +316,20 @@ THREES = 3 ** np.arange(5, dtype=np.uint8)[:, np.newaxis]
 
 
 def decode_tq1_0(b: Array) -> Any:
-    parts = [b[name][:, np.newaxis] * THREES[:n] for name, n in (("q", 5), ("more", 5), ("last", 4))]
+    parts = [
+        b[name][:, np.newaxis] * THREES[:n] for name, n in (("q", 5), ("more", 5), ("last", 4))
+    ]
     q = np.concatenate([part.reshape(len(b), -1) for part in parts], axis=1).astype(np.int16)
     return column(b), (q * 3 >> 8) - 1
 
 
 def encode_tq1_0(x: Array, block: np.dtype[Any]) -> Array:
     d, q = whole(x, 1)
-    parts = [q[:, :160].reshape(-1, 5, 32), q[:, 160:240].reshape(-1, 5, 16), q[:, 240:].reshape(-1, 4, 4)]
+    parts = [
+        q[:, :160].reshape(-1, 5, 32),
+        q[:, 160:240].reshape(-1, 5, 16),
+        q[:, 240:].reshape(-1, 4, 4),
+    ]
     sums = (np.sum((part + 1) * THREES[::-1][: part.shape[1]], axis=1) for part in parts)
     q, more, last = (np.ceil(total * 256 / 243) for total in sums)
     return record(block, d, q, more=more, last=last)
@@ -300,13 +341,17 @@ def decode_tq2_0(b: Array) -> Any:
 
 def encode_tq2_0(x: Array, block: np.dtype[Any]) -> Array:
     d, q = whole(x, 1)
-    return record(block, d, np.sum((q.reshape(-1, 2, 4, 32) + 1) * 4 ** np.arange(4)[:, np.newaxis], axis=2))
+    return record(
+        block, d, np.sum((q.reshape(-1, 2, 4, 32) + 1) * 4 ** np.arange(4)[:, np.newaxis], axis=2)
+    )
 
 
 # Codes that name levels: floats of four bits, twice their value; and levels fitted to weights.
 
 E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
-FITTED = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+FITTED = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8
+)
 
 
 def two_to(e: Array) -> Any:
@@ -332,7 +377,8 @@ def decode_iq4_xs(b: Array) -> Any:
     return column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)]
 
 
-# Codes that name vectors of 4 or 8 numbers. Their signs lie apart, or (IQ1) they are moved by an eighth.
+# Codes that name vectors of 4 or 8 numbers. Their signs lie apart, or (IQ1) they are moved by an
+# eighth.
 
 
 @cache
@@ -343,7 +389,9 @@ def grids() -> dict[str, Array]:
 
 
 def vectors(b: Array, step: float, s: Array, kind: str, q: Array, minus: Array) -> Any:
-    """``d (2 s + 1) step v``: s is a whole number of few bits, and v the vectors with their signs."""
+    """``d (2 s + 1) step v``: s is a whole number of few bits, and v the vectors with their
+    signs.
+    """
     v = grids()[kind][q]
     scale = column(b) * (2 * s.astype(np.uint8) + 1) * np.float32(step)
     return scale, np.where(minus.reshape(v.shape), -v, v).reshape(len(b), -1)
@@ -396,9 +444,14 @@ def decode_iq1_s(b: Array) -> Any:
 
 
 def decode_iq1_m(b: Array) -> Any:
-    high, s = fields(b["high"], 4), fields(b["scales"], 3).reshape(-1, 4, 6)[..., :4].reshape(-1, 16)
+    high, s = (
+        fields(b["high"], 4),
+        fields(b["scales"], 3).reshape(-1, 4, 6)[..., :4].reshape(-1, 16),
+    )
     d = (b["scales"] >> 12 << np.arange(0, 16, 4, dtype=np.uint16)).sum(axis=1, dtype=np.uint16)
-    return moved(d.view(np.float16).astype(np.float32)[:, np.newaxis], s, longer(b["q"], high & 7), high & 8)
+    return moved(
+        d.view(np.float16).astype(np.float32)[:, np.newaxis], s, longer(b["q"], high & 7), high & 8
+    )
 
 
 def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any = None) -> Layout:
@@ -408,16 +461,25 @@ def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any 
 
 
 LAYOUTS = {
-    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)),
-    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)),
+    "F32": Layout(
+        1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)
+    ),
+    "F16": Layout(
+        1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)
+    ),
     "BF16": Layout(
-        1, np.dtype("<u2"), lambda b: (b.astype("<u4") << 16).view("<f4")[:, np.newaxis], encode_bf16
+        1,
+        np.dtype("<u2"),
+        lambda b: (b.astype("<u4") << 16).view("<f4")[:, np.newaxis],
+        encode_bf16,
     ),
     "Q4_0": kind(32, "d <f2, q 16u1", decode_codes, encode_codes),
     "Q4_1": kind(32, "d <f2, m <f2, q 16u1", decode_codes, encode_codes),
     "Q5_0": kind(32, "d <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
     "Q5_1": kind(32, "d <f2, m <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
-    "Q8_0": kind(32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), lambda x, b: record(b, *whole(x, 127))),
+    "Q8_0": kind(
+        32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), lambda x, b: record(b, *whole(x, 127))
+    ),
     "Q2_K": kind(256, "scales 16u1, q 64u1, d <f2, m <f2", decode_q2_k),
     "Q3_K": kind(256, "high 32u1, q 64u1, scales 12u1, d <f2", decode_q3_k),
     "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k),
@@ -426,16 +488,23 @@ LAYOUTS = {
     "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
     "TQ2_0": kind(256, "q 64u1, d <f2", decode_tq2_0, encode_tq2_0),
     "MXFP4": kind(
-        32, "d (1,)u1, q 16u1", lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]), encode_mxfp4
+        32,
+        "d (1,)u1, q 16u1",
+        lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]),
+        encode_mxfp4,
     ),
     "NVFP4": kind(64, "d 4u1, q 32u1", decode_nvfp4),
     "IQ4_NL": kind(32, "d <f2, q 16u1", lambda b: (column(b), FITTED[fields(b["q"], 4, 16)])),
     "IQ4_XS": kind(256, "d <f2, high (1,)<u2, low 4u1, q 128u1", decode_iq4_xs),
     "IQ2_XXS": kind(256, "d <f2, q 16<u4", decode_iq2_xxs),
     "IQ2_XS": kind(256, "d <f2, q 32<u2, scales 8u1", decode_iq2_xs),
-    "IQ2_S": kind(256, "d <f2, q 32u1, signs 32u1, high 8u1, scales 8u1", with_signs("IQ2_S", 1 / 8, 2)),
+    "IQ2_S": kind(
+        256, "d <f2, q 32u1, signs 32u1, high 8u1, scales 8u1", with_signs("IQ2_S", 1 / 8, 2)
+    ),
     "IQ3_XXS": kind(256, "d <f2, q 64u1, signs 8<u4", decode_iq3_xxs),
-    "IQ3_S": kind(256, "d <f2, q 64u1, high 8u1, signs 32u1, scales 4u1", with_signs("IQ3_S", 1, 1)),
+    "IQ3_S": kind(
+        256, "d <f2, q 64u1, high 8u1, signs 32u1, scales 4u1", with_signs("IQ3_S", 1, 1)
+    ),
     "IQ1_S": kind(256, "d <f2, q 32u1, high 8<u2", decode_iq1_s),
     "IQ1_M": kind(256, "q 32u1, high 16u1, scales 4<u2", decode_iq1_m),
 }

@@ -1,7 +1,9 @@
-"""Absmax quantisation: a block is scaled by its largest magnitude, and a code names a level from -1 to 1.
+"""Absmax quantisation: a block is scaled by its largest magnitude, and a code names a level from -1
+to 1.
 
-``W[i] = scale[block of i] * level[code[i]]``. With one block for a row and 255 even levels this is int8; in
-blocks of 64 along the flattened matrix with levels at quantiles of the normal distribution it is nf4.
+``W[i] = scale[block of i] * level[code[i]]``. With one block for a row and 255 even levels this is
+int8; in blocks of 64 along the flattened matrix with levels at quantiles of the normal distribution
+it is nf4.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ class Int8(Quantised):
     def rows(self, index: Any) -> Array:
         """Some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
-        values: Array = self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
+        values: Array = (
+            self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
+        )
         return values
 
 
@@ -56,8 +60,8 @@ class Int8(Quantised):
 class BlockScales:
     """Scales that are quantised themselves, to 8 bits in blocks of 256: double quantisation.
 
-    ``scale = levels[code] * scale of scales + offset``, where the offset is the mean of the scales. It saves
-    0.373 bits a number in blocks of 64.
+    ``scale = levels[code] * scale of scales + offset``, where the offset is the mean of the scales.
+    It saves 0.373 bits a number in blocks of 64.
 
     Parameters
     ----------
@@ -146,8 +150,8 @@ class FourBit(Quantised):
         return values
 
 
-# The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 + 1/32) / 2,
-# with the digits that bitsandbytes keeps.
+# The outermost quantile: half a step from the end, averaged over 15 and 16 levels, 1 - (1/30 +
+# 1/32) / 2, with the digits that bitsandbytes keeps.
 _NF4_END = 0.9677083
 
 
@@ -216,9 +220,9 @@ def uniform_levels(bits: int = 4) -> Array:
 def nf4_levels() -> Array:
     """The 16 levels of NormalFloat: quantiles of the normal distribution, scaled to [-1, 1].
 
-    Weights are close to normal. If each level is to be used equally often, levels belong at quantiles with
-    equal probability between them. Zero should be a level too, so the two sides are taken apart: eight steps
-    above zero, seven below.
+    Weights are close to normal. If each level is to be used equally often, levels belong at
+    quantiles with equal probability between them. Zero should be a level too, so the two sides are
+    taken apart: eight steps above zero, seven below.
 
     Returns
     -------
@@ -232,8 +236,8 @@ def nf4_levels() -> Array:
 
     References
     ----------
-    T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, "QLoRA: efficient finetuning of quantized LLMs",
-    2023, arXiv 2305.14314, section 3.
+    T. Dettmers, A. Pagnoni, A. Holtzman, L. Zettlemoyer, "QLoRA: efficient finetuning of quantized
+    LLMs", 2023, arXiv 2305.14314, section 3.
 
     Examples
     --------
@@ -249,10 +253,12 @@ def nf4_levels() -> Array:
 
 @cache
 def dynamic_levels() -> Array:
-    """256 levels for the scales of scales: seven decades, each with twice as many levels as the one below.
+    """256 levels for the scales of scales: seven decades, each with twice as many levels as the one
+    below.
 
     Small numbers are coded with few digits but over a wide range: between ``10**(i - 7)`` and
-    ``10**(i - 6)``, ``2**i`` evenly spaced levels, for i from 0 to 6; the same with a minus sign; 0; and 1.
+    ``10**(i - 6)``, ``2**i`` evenly spaced levels, for i from 0 to 6; the same with a minus sign;
+    0; and 1.
 
     Returns
     -------
@@ -278,7 +284,9 @@ def dynamic_levels() -> Array:
         edges = _spaced(0.1, 1.0, 2**i + 1)
         positive.append((edges[:-1] + edges[1:]) / 2 * np.float32(10.0 ** (i - 6)))
     half = np.concatenate(positive)
-    return _constant(np.sort(np.concatenate([-half, np.zeros(1, np.float32), half, np.ones(1, np.float32)])))
+    return _constant(
+        np.sort(np.concatenate([-half, np.zeros(1, np.float32), half, np.ones(1, np.float32)]))
+    )
 
 
 def _spaced(start: float, stop: float, number: int) -> Array:
@@ -286,7 +294,9 @@ def _spaced(start: float, stop: float, number: int) -> Array:
     first, last = np.float64(np.float32(start)), np.float64(np.float32(stop))
     step = np.float64(np.float32(last - first) / np.float32(number - 1))
     i = np.arange(number)
-    return np.where(i < number // 2, first + step * i, last - step * (number - 1 - i)).astype(np.float32)
+    return np.where(i < number // 2, first + step * i, last - step * (number - 1 - i)).astype(
+        np.float32
+    )
 
 
 def _constant(array: Array) -> Array:
@@ -308,7 +318,8 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
     levels = FOUR_BIT_LEVELS[kind]()
     values, scales = normalised(W.reshape(-1), block)
     even = np.pad(values, (0, W.size % 2))  # with a zero, as in bitsandbytes
-    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)  # the nearest level
+    # the nearest level
+    codes = np.searchsorted((levels[:-1] + levels[1:]) / 2, even).astype(np.uint8)
     packed = codes[::2] << 4 | codes[1::2]
     return FourBit(kind, packed, double_quantised(scales) if double else scales, W.shape, block)
 
@@ -333,9 +344,9 @@ def double_quantised(scales: Array) -> BlockScales:
 def mean_as_torch(x: Array) -> np.float32:
     """The mean of float32, added in the order of torch, which decides on the last digit.
 
-    Torch adds four vectors of eight numbers at once: 16 of these, then 16 such sums, and again; what is left
-    over is added to the first vector, and at last comes one number after the other. (From 32,768 numbers on
-    the order depends on how many threads there are; this is that of one.)
+    Torch adds four vectors of eight numbers at once: 16 of these, then 16 such sums, and again;
+    what is left over is added to the first vector, and at last comes one number after the other.
+    (From 32,768 numbers on the order depends on how many threads there are; this is that of one.)
     """
     width = 8 if x.size >= 8 else 1
     rows = x[: x.size // width * width].reshape(-1, width)
@@ -372,7 +383,9 @@ def normalised(flat: Array, block: int) -> tuple[Array, Array]:
 
 
 def scale_blocks(values: Array, scales: Array, block: int) -> None:
-    """Multiply ``values``, in place, with the scales of their blocks; the last block may be shorter."""
+    """Multiply ``values``, in place, with the scales of their blocks; the last block may be
+    shorter.
+    """
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
     blocks *= scales[: whole // block, np.newaxis]
@@ -387,7 +400,12 @@ def unpacked(packed: Array) -> Array:
     return codes
 
 
-KINDS = ("int8", "int4", "nf4", *(kind for kind in LAYOUTS if LAYOUTS[kind].encode and kind != "F32"))
+KINDS = (
+    "int8",
+    "int4",
+    "nf4",
+    *(kind for kind in LAYOUTS if LAYOUTS[kind].encode and kind != "F32"),
+)
 
 
 def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
@@ -402,11 +420,12 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
 
         - "int8": 255 even levels, one scale for each row (as bitsandbytes);
         - "int4": 15 even levels, blocks of the flattened matrix;
-        - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as bitsandbytes);
-        - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale, or a scale
-          and a least value;
-        - "TQ1_0", "TQ2_0", "MXFP4": blocks of 256, with the numbers -1, 0 and 1 and a scale, and of 32, with
-          floats of four bits and a power of two (as GGUF);
+        - "nf4": 16 levels at quantiles of the normal distribution, the same blocks (as
+          bitsandbytes);
+        - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale,
+          or a scale and a least value;
+        - "TQ1_0", "TQ2_0", "MXFP4": blocks of 256, with the numbers -1, 0 and 1 and a scale, and of
+          32, with floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
         For int4 and nf4, how many numbers share a scale.
@@ -421,16 +440,16 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
     Raises
     ------
     ValueError
-        If W is not a finite matrix, is too large for float32 or for the scales, or its rows are not whole
-        blocks; or the kind is not known, or takes no options.
+        If W is not a finite matrix, is too large for float32 or for the scales, or its rows are not
+        whole blocks; or the kind is not known, or takes no options.
     TypeError
         If W does not hold real numbers.
 
     Notes
     -----
-    With even levels the error of a number is at most half a step: ``scale / 254`` for int8, ``scale / 14``
-    for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5 a number in blocks
-    of 64, or 0.127 with double quantisation.
+    With even levels the error of a number is at most half a step: ``scale / 254`` for int8, ``scale
+    / 14`` for int4. Smaller blocks have smaller scales, but cost more bits: 32 / 64 = 0.5 a number
+    in blocks of 64, or 0.127 with double quantisation.
 
     References
     ----------
@@ -456,5 +475,7 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
     if kind in FOUR_BIT_LEVELS:
         return four_bit(single, kind, block=whole_number("block", block, minimum=2), double=double)
     if block != 64 or double:
-        raise ValueError(f"block and double are for {' and '.join(FOUR_BIT_LEVELS)}, not for {kind}")
+        raise ValueError(
+            f"block and double are for {' and '.join(FOUR_BIT_LEVELS)}, not for {kind}"
+        )
     return int8(single) if kind == "int8" else encoded(single, kind)

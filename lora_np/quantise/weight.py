@@ -16,8 +16,8 @@ PIECE = 2**18  # numbers of a matrix at a time
 class Quantised:
     """A frozen matrix in few bits; made by `quantise`, or read from a file.
 
-    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its numbers
-    are read as a matrix or a few rows at a time.
+    It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its
+    numbers are read as a matrix or a few rows at a time.
 
     Attributes
     ----------
@@ -148,7 +148,9 @@ class Quantised:
         W = np.asarray(W)
         if W.shape != self.shape:
             raise ValueError(f"W must have shape {self.shape}, got {W.shape}")
-        lost, size = (float(np.linalg.norm(M.astype(np.float64))) for M in (W - self.dequantised(), W))
+        lost, size = (
+            float(np.linalg.norm(M.astype(np.float64))) for M in (W - self.dequantised(), W)
+        )
         return lost / (size or 1.0) if relative else lost
 
     def __repr__(self) -> str:

@@ -1,6 +1,8 @@
-"""A run of `fit` on disk: all that the next step depends on, written completely or not at all, no pickles.
+"""A run of `fit` on disk: all that the next step depends on, written completely or not at all, no
+pickles.
 
-A file fits a run of the same `identity`: everything that it computes with, in words, as a numbered graph.
+A file fits a run of the same `identity`: everything that it computes with, in words, as a numbered
+graph.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for it.
+    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for
+    it.
 
     A ``training`` is that of ``fitting.py``.
     """
@@ -60,21 +63,33 @@ class Checkpoint:
     def __init__(self, path: Path, training: Any, *, resume: bool) -> None:
         self.path, self.training, self.identity = path, training, identity(training)
         if not self.path.absolute().parent.is_dir():
-            raise ValueError(f"{self.path.parent}: no such directory to write {self.path.name} into")
+            raise ValueError(
+                f"{self.path.parent}: no such directory to write {self.path.name} into"
+            )
         if not self.path.exists():
             return
         arrays, facts = self.read()
         if not resume:
-            raise FileExistsError(f"{self.path} already exists: pass resume=True (--resume), or delete it")
+            raise FileExistsError(
+                f"{self.path} already exists: pass resume=True (--resume), or delete it"
+            )
         for name, ours in self.identity.items():
             theirs = facts["identity"].get(name)
             if theirs != ours:
                 both = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                said = f"what differs is {name}" if name.startswith("the ") else both  # too long to show
+                # too long to show
+                said = f"what differs is {name}" if name.startswith("the ") else both
                 raise CheckpointError(f"{self.path} belongs to another run: {said}")
         try:
             self.restore(arrays, facts)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            OverflowError,
+            IndexError,
+        ) as error:
             raise self.damaged(error) from None
 
     def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:
@@ -90,10 +105,14 @@ class Checkpoint:
         size = order.size and len(getattr(training.data, "x", ()))  # 0 before the first draw
         fits("order", np.sort(order), np.arange(size, dtype=training.data.order.dtype))
         if position > size or not np.array_equal(np.sort(order), np.arange(size)):
-            raise ValueError(f"order must hold each row once, and position be in it, got {position}")
+            raise ValueError(
+                f"order must hold each row once, and position be in it, got {position}"
+            )
         loss = arrays["loss"]
         fits("loss", loss, np.broadcast_to(0.0, steps))
-        validated = [(whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]]
+        validated = [
+            (whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]
+        ]
         moments = [-1, *(step for step, _ in validated), steps + 1]
         if any(after <= before for before, after in pairwise(moments)):
             raise ValueError(f"validated must go up to step {steps}, got {validated}")
@@ -104,7 +123,11 @@ class Checkpoint:
                 vector[...] = saved
         training.run.steps = steps
         training.data.order, training.data.position = order, position
-        training.loss[:], training.validated[:], training.lowest[:] = loss.tolist(), validated, lowest
+        training.loss[:], training.validated[:], training.lowest[:] = (
+            loss.tolist(),
+            validated,
+            lowest,
+        )
 
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         try:
@@ -121,14 +144,18 @@ class Checkpoint:
 
     def damaged(self, error: Exception) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} is not a whole checkpoint ({brief(str(error), 300)}): name another file, or if it "
-            "once was one, delete it to start again"
+            f"{self.path} is not a whole checkpoint ({brief(str(error), 300)}): name another file,"
+            " or if it once was one, delete it to start again"
         )
 
     def save(self) -> None:
         """Write the state of the run, after a step."""
         training = self.training
-        arrays = {"loss": np.array(training.loss), "order": training.data.order, **moved_by(training)}
+        arrays = {
+            "loss": np.array(training.loss),
+            "order": training.data.order,
+            **moved_by(training),
+        }
         arrays |= {f"lowest.{i:04}": values for i, values in enumerate(training.lowest)}
         facts = {
             "identity": self.identity,
@@ -158,7 +185,9 @@ def identity(training: Any) -> dict[str, str]:
     return {
         "versions": versions(),
         **{name: run.of(setting) for name, setting in settings.items()},
-        **{f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves},
+        **{
+            f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves
+        },
         "generator": type(training.rng.bit_generator).__name__,
         "the state of rng": describe(training.rng.bit_generator.state),
     }
@@ -172,11 +201,16 @@ def moved_by(training: Any) -> dict[str, Array]:
 
 
 def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
-    """The arrays that `numpy.savez` has written; a small file that claims to be large is refused."""
+    """The arrays that `numpy.savez` has written; a small file that claims to be large is
+    refused.
+    """
     with zipfile.ZipFile(stream) as file:
         members = file.infolist()
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    if not stored or sum(member.file_size for member in members) > os.fstat(stream.fileno()).st_size:
+    if (
+        not stored
+        or sum(member.file_size for member in members) > os.fstat(stream.fileno()).st_size
+    ):
         raise ValueError("it is compressed, which a checkpoint never is")
     stream.seek(0)
     with np.load(stream, allow_pickle=False) as arrays:
@@ -185,12 +219,16 @@ def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
 
 def fits(name: str, saved: Array, current: Array) -> None:
     if saved.shape != current.shape or saved.dtype != current.dtype:
-        raise ValueError(f"{name} is {saved.dtype} {saved.shape}, not {current.dtype} {current.shape}")
+        raise ValueError(
+            f"{name} is {saved.dtype} {saved.shape}, not {current.dtype} {current.shape}"
+        )
     finite(name, saved)
 
 
 def short(text: Any, other: Any) -> str:
-    """What differs in ``text`` from ``other``, with a few words around it: a description can be long."""
+    """What differs in ``text`` from ``other``, with a few words around it: a description can be
+    long.
+    """
     text, other = str(text), str(other)
     start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
     part = brief(text[start : start + 100], 100)
@@ -208,7 +246,15 @@ PARTS: dict[type, Callable[[Any], Any]] = {  # the built-in values that subclass
     np.ndarray: lambda thing: thing.view(np.ndarray),
 }
 DULL = {  # class attributes that no number depends on, or that are described as fields
-    *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__repr__"),
+    *(
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__repr__",
+    ),
     *("__dataclass_fields__", "__match_args__", "__abstractmethods__", "_abc_impl", "__slots__"),
     *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
     *("__orig_bases__", "__parameters__", "__type_params__", "__slotnames__"),
@@ -245,8 +291,8 @@ def describe(thing: Any) -> str:
     Parameters
     ----------
     thing : object
-        Data, arrays, functions, classes, and objects whose state can be read: as attributes, or as pickle
-        reads it. Code is followed as far as modules that have a version.
+        Data, arrays, functions, classes, and objects whose state can be read: as attributes, or as
+        pickle reads it. Code is followed as far as modules that have a version.
 
     Raises
     ------
@@ -287,12 +333,17 @@ class Description:
         if (name := named(thing)) is not None:
             return name
         # Equal tuples may be one object or several, as the compiler likes.
-        if kind not in (tuple, frozenset) and (number := self.repeats(id(thing), thing)) is not None:
+        if (
+            kind not in (tuple, frozenset)
+            and (number := self.repeats(id(thing), thing)) is not None
+        ):
             return number
         try:
             return self.first(kind, thing)
         except RecursionError:
-            raise UnknownIdentityError(f"a {kind.__qualname__} is nested too deep to be recognised") from None
+            raise UnknownIdentityError(
+                f"a {kind.__qualname__} is nested too deep to be recognised"
+            ) from None
 
     def all(self, things: Iterable[Any]) -> str:
         return ", ".join(map(self.of, things))
@@ -308,7 +359,8 @@ class Description:
     def first(self, kind: type, thing: Any) -> str:
         """The description of something for the first time."""
         if kind is np.ndarray:
-            order = "" if thing.flags.c_contiguous else f" strides {thing.strides}"  # sums may depend on it
+            # sums may depend on it
+            order = "" if thing.flags.c_contiguous else f" strides {thing.strides}"
             values = self.all(thing.ravel()) if thing.dtype.hasobject else digest(thing)
             return f"{thing.dtype} {thing.shape}{order} {values}"
         if kind is Tensor:
@@ -327,11 +379,17 @@ class Description:
         return self.class_(thing) if isinstance(thing, type) else self.object_(kind, thing)
 
     def object_(self, kind: type, thing: Any) -> str:
-        """Its class, its attributes, and the value it is based on or what pickle would keep of it."""
-        if kind.__module__.startswith("lora_np.") and isinstance(getattr(thing, "identity", None), str):
+        """Its class, its attributes, and the value it is based on or what pickle would keep of
+        it.
+        """
+        if kind.__module__.startswith("lora_np.") and isinstance(
+            getattr(thing, "identity", None), str
+        ):
             return f"{self.of(kind)} {thing.identity!r}"  # it describes itself
         attributes = attributes_of(thing)  # first: some make a dict that is asked for
-        parts = [part(thing) for base, part in PARTS.items() if isinstance(thing, base)] or pickled(thing)
+        parts = [part(thing) for base, part in PARTS.items() if isinstance(thing, base)] or pickled(
+            thing
+        )
         if parts is None:
             raise UnknownIdentityError(
                 f"a {kind.__module__}.{kind.__qualname__} cannot be recognised in another process; "
@@ -344,7 +402,8 @@ class Description:
     def function(self, function: types.FunctionType) -> str:
         """Its name and code, with its closure, its defaults, and the names that it looks up."""
         code, names = function.__code__, function.__globals__
-        # A version says what a function is; what it closes over, such as a schedule's rate, is ours.
+        # A version says what a function is; what it closes over, such as a schedule's rate, is
+        # ours.
         version = version_of(names.get("__name__"))
         parts = [self.code(code)]
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -357,9 +416,12 @@ class Description:
             steps = (step for inner in codes(code) for step in dis.get_instructions(inner))
             used = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
             attributes = {name for inner in codes(code) for name in inner.co_names}
-            parts += [self.found(name, names[name], attributes) for name in sorted(used & names.keys())]
+            parts += [
+                self.found(name, names[name], attributes) for name in sorted(used & names.keys())
+            ]
             parts += [self.module(module, attributes) for module in imported(code, names)]
-        return f"{safe(f'{function.__module__}.{function.__qualname__}')}{version or ''}({', '.join(parts)})"
+        name = safe(f"{function.__module__}.{function.__qualname__}")
+        return f"{name}{version or ''}({', '.join(parts)})"
 
     def found(self, name: str, thing: Any, names: set[str]) -> str:
         """What a name means; of a module, what ``names`` mean in it."""
@@ -368,14 +430,18 @@ class Description:
 
     def code(self, code: types.CodeType) -> str:
         """What a function does, except where its source is."""
-        told = [self.code(c) if isinstance(c, types.CodeType) else self.of(c) for c in code.co_consts]
+        told = [
+            self.code(c) if isinstance(c, types.CodeType) else self.of(c) for c in code.co_consts
+        ]
         for part in ("code", "exceptiontable", "names", "varnames", "freevars", "flags"):
             told.append(repr(getattr(code, f"co_{part}")))
         told.append(repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)))
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def class_(self, cls: type) -> str:
-        """Its name, its own class and bases, and what it holds: the code of its methods, and values."""
+        """Its name, its own class and bases, and what it holds: the code of its methods, and
+        values.
+        """
         parts = [self.all((type(cls), *cls.__bases__))]
         for name, member in sorted(vars(cls).items()):
             code = getattr(member, "__code__", None)
@@ -387,7 +453,9 @@ class Description:
         return f"{safe(f'{cls.__module__}.{cls.__qualname__}')}{{{', '.join(parts)}}}"
 
     def module(self, module: types.ModuleType, names: set[str]) -> str:
-        """Its version; without one, what ``names`` mean in it, or its source if they mean nothing."""
+        """Its version; without one, what ``names`` mean in it, or its source if they mean
+        nothing.
+        """
         title = f"module {module.__name__}"
         version = version_of(module.__name__)
         if version is not None:
@@ -395,13 +463,19 @@ class Description:
         if (number := self.repeats((id(module), frozenset(names)), module)) is not None:
             return number
         for name in names - vars(module).keys() if hasattr(module, "__path__") else ():
-            with suppress(ImportError):  # a module in a package is there once somebody has imported it
+            # a module in a package is there once somebody has imported it
+            with suppress(ImportError):
                 import_module(f"{module.__name__}.{name}")
-        parts = [self.found(name, vars(module)[name], names) for name in sorted(names & vars(module).keys())]
+        parts = [
+            self.found(name, vars(module)[name], names)
+            for name in sorted(names & vars(module).keys())
+        ]
         if not parts:
             source = getattr(module, "__file__", None)
             if not source:
-                raise UnknownIdentityError(f"the module {module.__name__} has neither a version nor a file")
+                raise UnknownIdentityError(
+                    f"the module {module.__name__} has neither a version nor a file"
+                )
             parts.append(hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16])
         return f"{title}({', '.join(parts)})"
 
@@ -416,13 +490,21 @@ def attributes_of(thing: Any) -> dict[str, Any]:
     state: Any = object.__getstate__(thing)
     parts = state if isinstance(state, tuple) else (state,)
     held = {name: part[name] for part in parts if part for name in part}
-    members = {name: member for base in reversed(type(thing).__mro__) for name, member in vars(base).items()}
-    cached = {name for name, member in members.items() if isinstance(member, functools.cached_property)}
+    members = {
+        name: member
+        for base in reversed(type(thing).__mro__)
+        for name, member in vars(base).items()
+    }
+    cached = {
+        name for name, member in members.items() if isinstance(member, functools.cached_property)
+    }
     return {name: held[name] for name in sorted(held.keys() - cached - DULL)}
 
 
 def pickled(thing: Any) -> list[Any] | None:
-    """What pickle keeps besides an object's attributes; None if it refuses, or keeps only a name."""
+    """What pickle keeps besides an object's attributes; None if it refuses, or keeps only a
+    name.
+    """
     kind = type(thing)
     reduce: Any = copyreg.dispatch_table.get(kind)
     try:
@@ -447,7 +529,10 @@ def named(thing: Any) -> str | None:
         name, homes = thing.__name__, ["numpy", *sorted(sys.modules)]
     if not isinstance(name, str):
         return None
-    if isinstance(thing, types.FunctionType) and version_of(thing.__globals__.get("__name__")) is None:
+    if (
+        isinstance(thing, types.FunctionType)
+        and version_of(thing.__globals__.get("__name__")) is None
+    ):
         return None  # put there by other code
     # Not every type of the interpreter is in a module.
     in_c = isinstance(thing, type) and not thing.__flags__ & 2**9
@@ -461,14 +546,20 @@ def named(thing: Any) -> str | None:
 def holds(module: Any, name: str, thing: Any) -> bool:
     """Whether a module has ``thing`` under a dotted name."""
     found: Any = sys.modules.get(module) if isinstance(module, str) else None
-    for part in name.split("."):  # a module may do anything where it is asked for what it does not have
-        found = vars(found).get(part) if isinstance(found, types.ModuleType) else getattr(found, part, None)
+    # a module may do anything where it is asked for what it does not have
+    for part in name.split("."):
+        found = (
+            vars(found).get(part)
+            if isinstance(found, types.ModuleType)
+            else getattr(found, part, None)
+        )
     return found is thing
 
 
 @functools.cache
 def version_of(module: str | None) -> str | None:
-    """Of the library that a module is in, as an ending; None for a module whose code may change any time.
+    """Of the library that a module is in, as an ending; None for a module whose code may change any
+    time.
 
     Examples
     --------

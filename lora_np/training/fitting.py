@@ -14,7 +14,17 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, finite, generator, guided, number, whole_number
-from lora_np.nn import Adam, Optimizer, Run, freeze, mean_squared_error, rate_at, replace, start, trainable
+from lora_np.nn import (
+    Adam,
+    Optimizer,
+    Run,
+    freeze,
+    mean_squared_error,
+    rate_at,
+    replace,
+    start,
+    trainable,
+)
 from lora_np.work import progress_bar
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -48,8 +58,8 @@ class Fit(Generic[T]):
     Attributes
     ----------
     model : tree
-        The trained model. Its trained arrays are still Tensors; `lora_np.freeze` and `lora_np.merge` make
-        them plain.
+        The trained model. Its trained arrays are still Tensors; `lora_np.freeze` and
+        `lora_np.merge` make them plain.
     history : History
     interrupted : bool
         Whether Ctrl-C ended the run early; model and history are then those of the last step.
@@ -83,27 +93,31 @@ def fit(
     rng: np.random.Generator | int = 0,
     progress: bool | str = True,
 ) -> Fit[T]:
-    """Train copies of the model's Tensors to lower ``loss(model(x), y)``, or ``loss(model, batch)``.
+    """Train copies of the model's Tensors to lower ``loss(model(x), y)``, or ``loss(model,
+    batch)``.
 
     Parameters
     ----------
     model : tree
-        Its Tensors are copied and trained, its ndarrays are shared and stay fixed; the model itself is not
-        changed.
+        Its Tensors are copied and trained, its ndarrays are shared and stay fixed; the model itself
+        is not changed.
     x : array_like of shape (n, ...), or batches
-        The data, one row per example; or, without ``y``, batches of any kind: a function of the step (0, 1,
+        The data, one row per example; or, without ``y``, batches of any kind: a function of the
+        step (0, 1,
         ...) that returns a batch, or a sequence of batches, which is gone through again and again.
     y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
         `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default ``Adam(lr=1e-2)``.
     loss : callable, optional
-        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is required, and
-        called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model, batch)``.
+        ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is
+        required, and called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model,
+        batch)``.
     steps : int
         Number of steps.
     batch_size : int, optional
-        Rows in a step, drawn without replacement until too few are left; by default all, the full batch.
+        Rows in a step, drawn without replacement until too few are left; by default all, the full
+        batch.
     accumulate : int
         Batches whose gradients are averaged in one step: it takes the memory of one batch.
     clip : float, optional
@@ -111,24 +125,26 @@ def fit(
     validation : (array_like, array_like) or sequence of batches, optional
         Held-out x and y; or held-out batches, over which the loss is averaged.
     validate_every : int, optional
-        Steps between validations, by default a twentieth of ``steps``. The first is before any training, and
-        the last after it.
+        Steps between validations, by default a twentieth of ``steps``. The first is before any
+        training, and the last after it.
     patience : int, optional
-        Stop after so many validations in a row without a new lowest loss, with the model of the lowest.
+        Stop after so many validations in a row without a new lowest loss, with the model of the
+        lowest.
     goal : float, optional
-        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only for the
-        full batch: the loss of a smaller one may lie below what training can reach.
+        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only
+        for the full batch: the loss of a smaller one may lie below what training can reach.
     watch : callable, optional
-        ``watch(step, model)`` is called in every step when the gradients are known but nothing has moved yet.
+        ``watch(step, model)`` is called in every step when the gradients are known but nothing has
+        moved yet.
     sample : callable, optional
-        ``sample(step, model)`` is called at each validation, with the model frozen; text that it returns is
-        printed above the progress bar.
+        ``sample(step, model)`` is called at each validation, with the model frozen; text that it
+        returns is printed above the progress bar.
     checkpoint : path, optional
-        A file that is written every twentieth of ``steps`` and at the end; it is always complete. It may
-        be deleted when the run is over.
+        A file that is written every twentieth of ``steps`` and at the end; it is always complete.
+        It may be deleted when the run is over.
     resume : bool
-        Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit for bit
-        as without the interruption.
+        Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
+        for bit as without the interruption.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
@@ -144,15 +160,15 @@ def fit(
     ValueError
         If the data do not match or are not finite, or a setting is out of range.
     TypeError
-        If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a checkpoint
-        is asked for and something that the run depends on cannot be recognised later.
+        If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a
+        checkpoint is asked for and something that the run depends on cannot be recognised later.
     CheckpointError
         If the checkpoint is damaged or belongs to another run.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
-        If the loss is no longer finite. The message names the step and the parameter, and if training has
-        diverged, a learning rate that is too large.
+        If the loss is no longer finite. The message names the step and the parameter, and if
+        training has diverged, a learning rate that is too large.
 
     See Also
     --------
@@ -165,7 +181,8 @@ def fit(
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(50, 3))
     >>> W = np.array([[1.0, -2.0, 3.0]])
-    >>> result = fit(Linear(Tensor(np.zeros((1, 3)))), x, x @ W.T, optimizer=Adam(lr=0.1), progress=False)
+    >>> result = fit(Linear(Tensor(np.zeros((1, 3)))), x, x @ W.T, optimizer=Adam(lr=0.1),
+    ...     progress=False)
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
 
@@ -176,7 +193,8 @@ def fit(
     ...     return x, x @ W.T
     >>> def loss(model, batch, rng=None):
     ...     return mean_squared_error(model(batch[0], rng=rng), batch[1])
-    >>> result = fit(result.model, batch, loss=loss, steps=100, validation=[batch(999)], progress=False)
+    >>> result = fit(result.model, batch, loss=loss, steps=100, validation=[batch(999)],
+    ...     progress=False)
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
     """
@@ -185,7 +203,9 @@ def fit(
     if y is not None:
         data = Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
     elif batch_size is not None:
-        raise TypeError("batch_size is for arrays x and y; the batches of a stream have their own size")
+        raise TypeError(
+            "batch_size is for arrays x and y; the batches of a stream have their own size"
+        )
     else:
         data = Stream(x, loss, validation)
     steps = whole_number("steps", steps)
@@ -193,7 +213,9 @@ def fit(
     every = twentieth if validate_every is None else whole_number("validate_every", validate_every)
     accumulate = whole_number("accumulate", accumulate)
     if goal is not None and not (data.whole and accumulate == 1):
-        raise ValueError("goal is for the full batch: a smaller one may lie below what training can reach")
+        raise ValueError(
+            "goal is for the full batch: a smaller one may lie below what training can reach"
+        )
     goal = -math.inf if goal is None else number("goal", goal, minimum=0)
     optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
     if not isinstance(optimizer, Optimizer):
@@ -206,7 +228,9 @@ def fit(
         training.patience = whole_number("patience", patience)
     store = None
     if resume and checkpoint is None:
-        raise ValueError("resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)")
+        raise ValueError(
+            "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
+        )
     if checkpoint is not None:
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
@@ -242,7 +266,9 @@ def fit(
     except KeyboardInterrupt:
         interrupted = True
     taken, errors = np.array(training.validated).reshape(-1, 2).T
-    history = History(np.array(training.loss), taken.astype(int), errors, time.perf_counter() - begin)
+    history = History(
+        np.array(training.loss), taken.astype(int), errors, time.perf_counter() - begin
+    )
     return Fit(model, history, interrupted)
 
 
@@ -251,11 +277,20 @@ class Training:
 
     patience: int | None = None
 
-    def __init__(self, model: Any, run: Run, data: Stream, rng: np.random.Generator, accumulate: int) -> None:
-        self.model, self.run, self.data, self.rng, self.accumulate = model, run, data, rng, accumulate
+    def __init__(
+        self, model: Any, run: Run, data: Stream, rng: np.random.Generator, accumulate: int
+    ) -> None:
+        self.model, self.run, self.data, self.rng, self.accumulate = (
+            model,
+            run,
+            data,
+            rng,
+            accumulate,
+        )
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
-        self.lowest: list[Array] = []  # with patience: the values of each bank at the lowest held-out loss
+        # with patience: the values of each bank at the lowest held-out loss
+        self.lowest: list[Array] = []
 
     @property
     def waited(self) -> int:
@@ -340,9 +375,13 @@ def diagnosis(training: Training) -> str:
         message += f", where the parameter {broken[0]} is no longer finite"
     else:
         size, path = max((size, path) for path, size in largest.items())
-        message += f", where all parameters are finite yet (the largest entry is {size:.3g}, in {path})"
+        message += (
+            f", where all parameters are finite yet (the largest entry is {size:.3g}, in {path})"
+        )
     if run.steps == 0:
-        return f"{message}; nothing has been trained yet: look at the model and the scale of the data"
+        return (
+            f"{message}; nothing has been trained yet: look at the model and the scale of the data"
+        )
     if max(losses[:-1]) > 2 * losses[0]:
         message += f"; training diverged, from {losses[0]:.3g} to {losses[-2]:.3g}"
     rate = max(rate_at(bank.optimizer.lr, run.steps) for bank in run.banks)
@@ -350,23 +389,31 @@ def diagnosis(training: Training) -> str:
 
 
 class Stream:
-    """Batches of any kind: a function of the step, or a sequence that is repeated as often as needed."""
+    """Batches of any kind: a function of the step, or a sequence that is repeated as often as
+    needed.
+    """
 
     whole = False  # whether a batch is all of the data
     order, position = np.arange(0), 0
 
     def __init__(self, batches: Any, loss: Callable[..., Any] | None, validation: Any) -> None:
         if isinstance(batches, np.ndarray):
-            raise TypeError("fit takes arrays x and y, or batches and a loss; got one array and no y")
+            raise TypeError(
+                "fit takes arrays x and y, or batches and a loss; got one array and no y"
+            )
         if not (callable(batches) or (isinstance(batches, Sequence) and len(batches))):
             raise TypeError(
                 "batches must be a function of the step or a sequence of batches, "
                 f"got {type(batches).__name__}: an iterator cannot be resumed; make it a list"
             )
         if loss is None:
-            raise TypeError("a stream of batches needs loss=: loss(model, batch, rng=rng), one number")
+            raise TypeError(
+                "a stream of batches needs loss=: loss(model, batch, rng=rng), one number"
+            )
         if validation is not None and not (isinstance(validation, Sequence) and len(validation)):
-            raise TypeError(f"validation must be a sequence of batches, got {type(validation).__name__}")
+            raise TypeError(
+                f"validation must be a sequence of batches, got {type(validation).__name__}"
+            )
         self.batches, self.loss, self.validation = batches, loss, validation
         self.held_out = validation or ()
 
@@ -377,7 +424,9 @@ class Stream:
         return {**settings, "loss": self.loss, "data": self.batches}
 
     def batch(self, step: int) -> Any:
-        return self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]
+        return (
+            self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]
+        )
 
     def loss_of(self, model: Any, batch: Any, rng: np.random.Generator | None) -> Any:
         return self.loss(model, batch, rng=rng)
@@ -390,11 +439,15 @@ class Stream:
 class Rows(Stream):
     """Rows of x and y: drawn without replacement until too few are left."""
 
-    def __init__(self, x: Any, y: Any, loss: Any, batch_size: Any, validation: Any, rng: Any) -> None:
+    def __init__(
+        self, x: Any, y: Any, loss: Any, batch_size: Any, validation: Any, rng: Any
+    ) -> None:
         self.x, self.y = rows("", x, y)
         if validation is not None:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-                raise TypeError(f"validation must be a pair (x, y), got {type(validation).__name__}")
+                raise TypeError(
+                    f"validation must be a pair (x, y), got {type(validation).__name__}"
+                )
             validation = rows("validation ", *validation)
         self.loss, self.validation, self.held_out, self.rng = loss, validation, [validation], rng
         n = len(self.x)
@@ -416,7 +469,9 @@ class Rows(Stream):
         drawn = self.order[self.position - self.batch_size : self.position]
         return self.x[drawn], self.y[drawn]
 
-    def loss_of(self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None) -> Any:
+    def loss_of(
+        self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None
+    ) -> Any:
         return self.loss(model(batch[0], rng=rng), batch[1])
 
 
@@ -426,12 +481,16 @@ def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
         array = given if isinstance(given, np.ndarray) else np.asarray(given)
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}")
+            raise TypeError(
+                f"{name} must hold real numbers, got {type(given).__name__} of {array.dtype}"
+            )
         if array.ndim == 0 or array.size == 0:
             raise ValueError(f"{name} must hold rows of data, got shape {array.shape}")
         finite(name, array)
         arrays.append(array)
     x, y = arrays
     if len(x) != len(y):
-        raise ValueError(f"{what}x and {what}y must have equally many rows, got {len(x)} and {len(y)}")
+        raise ValueError(
+            f"{what}x and {what}y must have equally many rows, got {len(x)} and {len(y)}"
+        )
     return x, y

@@ -1,4 +1,6 @@
-"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that there is."""
+"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that
+there is.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Problem:
         if self.loss is not mean_squared_error or not isinstance(self.model, Linear):
             return None
         rng = np.random.default_rng(0)
-        return optimum(inject(self.model, rank=min(rank, *self.model.W.shape), rng=rng), self.x, self.y)
+        return optimum(
+            inject(self.model, rank=min(rank, *self.model.W.shape), rng=rng), self.x, self.y
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,10 +74,10 @@ class Sweep(Shown):
     Attributes
     ----------
     records : list of dict
-        With the keys variant, rank, alpha, learning_rate, rng, trainable (numbers that were trained), loss
-        (of all training data after the last step), validation_loss, optimum (the best training loss of
-        the rank; None where it is not known, or the variant can go beyond it) and diverged_at (the step
-        whose loss was not finite, else None).
+        With the keys variant, rank, alpha, learning_rate, rng, trainable (numbers that were
+        trained), loss (of all training data after the last step), validation_loss, optimum (the
+        best training loss of the rank; None where it is not known, or the variant can go beyond it)
+        and diverged_at (the step whose loss was not finite, else None).
     """
 
     records: list[dict[str, Any]]
@@ -84,7 +88,9 @@ class Sweep(Shown):
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
-        """For each variant and rank, the records of the alpha and the rate with the least median error."""
+        """For each variant and rank, the records of the alpha and the rate with the least median
+        error.
+        """
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
         for record in self.records:
             settings = groups.setdefault((record["variant"], record["rank"]), {})
@@ -133,7 +139,8 @@ def sweep(
     batch_size : int, optional
         Rows of each step; by default all of them.
     jobs : int, optional
-        Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else one.
+        Worker processes; -1 for all cores. By default what ``joblib.parallel_config`` says, else
+        one.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
 
@@ -185,8 +192,12 @@ def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]
     settings: dict[str, list[Any]] = {
         "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
-        "alphas": [None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas],
-        "learning_rates": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
+        "alphas": [
+            None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas
+        ],
+        "learning_rates": [
+            number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates
+        ],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
     }
     for name, values in settings.items():
@@ -200,7 +211,10 @@ def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]
 
 
 def run(
-    problem: Problem, settings: Mapping[str, Any], optimizer: Callable[[float], Optimizer], options: Any
+    problem: Problem,
+    settings: Mapping[str, Any],
+    optimizer: Callable[[float], Optimizer],
+    options: Any,
 ) -> dict[str, Any]:
     """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
@@ -216,7 +230,8 @@ def run(
         try:
             fitted = uninterrupted(fit(
                 model, problem.x, problem.y, optimizer=VARIANTS[variant].optimizer(optimizer(rate)),
-                loss=problem.loss, watch=lambda step, model: taken.append(step), rng=rng, progress=False,
+                loss=problem.loss, watch=lambda step, model: taken.append(step), rng=rng,
+                progress=False,
                 **options,
             ))  # fmt: skip
         except FloatingPointError:
@@ -236,8 +251,8 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     Parameters
     ----------
     model : Linear or LoRALinear
-        Its Tensors count as free, its ndarrays as given. For plain LoRA this is
-        reduced-rank regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
+        Its Tensors count as free, its ndarrays as given. For plain LoRA this is reduced-rank
+        regression; with A frozen (LoRA-FA) or with all of W trained it is least squares.
     x : ndarray of shape (n, k)
         Inputs.
     y : ndarray of shape (n, d)
@@ -264,11 +279,15 @@ def optimum(model: Any, x: Array, y: Array) -> float:
     5.0
     """
     if not isinstance(model, (Linear, LoRALinear)):
-        raise TypeError(f"the optimum is known for Linear and LoRALinear, got {type(model).__name__}")
+        raise TypeError(
+            f"the optimum is known for Linear and LoRALinear, got {type(model).__name__}"
+        )
     layer = model.base if isinstance(model, LoRALinear) else model
     X, Y = matrix("x", x).astype(np.float64), matrix("y", y).astype(np.float64)
     if X.shape[1:] != (layer.d_in,) or Y.shape != (len(X), layer.d_out):
-        raise ValueError(f"x {X.shape} and y {Y.shape} do not fit a weight of shape {layer.W.shape}")
+        raise ValueError(
+            f"x {X.shape} and y {Y.shape} do not fit a weight of shape {layer.W.shape}"
+        )
     residual = Y - X @ value(layer.W).T.astype(np.float64)
     if isinstance(layer.b, Tensor):  # a free b takes up the means
         X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
@@ -276,8 +295,12 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         residual = residual - layer.b
     if isinstance(layer.W, Tensor):
         return float(optimal_losses(X, residual)[-1])
-    if isinstance(model, Linear) or not (isinstance(model.A, Tensor) or isinstance(model.B, Tensor)):
-        fixed = value(model.merged().W if isinstance(model, LoRALinear) else layer.W) - value(layer.W)
+    if isinstance(model, Linear) or not (
+        isinstance(model.A, Tensor) or isinstance(model.B, Tensor)
+    ):
+        fixed = value(model.merged().W if isinstance(model, LoRALinear) else layer.W) - value(
+            layer.W
+        )
         return float(np.mean(np.square(residual - X @ fixed.T)))
     if not isinstance(model.B, Tensor):
         raise ValueError("the optimum is not known where B is frozen and A is trained")

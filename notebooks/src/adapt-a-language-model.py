@@ -48,16 +48,22 @@ genesis = model.vocabulary.encode(language.read_text("genesis"))
 cuts = np.array([8, 9]) * len(genesis) // 10
 texts = dict(zip(["training", "validation", "test"], np.split(genesis, cuts), strict=True))
 texts["austen"] = model.vocabulary.encode(language.read_text("austen-held-out"))
-rows = {name: language.windows(tokens, context=64) for name, tokens in texts.items()}  # 64 and the next
+rows = {
+    name: language.windows(tokens, context=64) for name, tokens in texts.items()
+}  # 64 and the next
 
 
 def loss(model, name):
     frozen, parts = lnp.freeze(model), np.array_split(rows[name], 10)
-    return np.average([language.token_loss(frozen, part) for part in parts], weights=[len(p) for p in parts])
+    return np.average(
+        [language.token_loss(frozen, part) for part in parts], weights=[len(p) for p in parts]
+    )
 
 
 before = {name: loss(model, name) for name in ["test", "austen"]}
-print(f"loss on Austen:  {before['austen']:.2f}, as if between {np.exp(before['austen']):.1f} characters")
+print(
+    f"loss on Austen:  {before['austen']:.2f}, as if between {np.exp(before['austen']):.1f} characters"
+)
 print(f"loss on Genesis: {before['test']:.2f}, as if between {np.exp(before['test']):.1f}")
 assert before["austen"] < 1.3 < 2 < before["test"]
 
@@ -83,7 +89,9 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 def attention(q, k, v):
     scores = q @ k.T / np.sqrt(q.shape[1])  # the root: or one weight would take all in long vectors
     scores = np.where(np.tri(len(q)), scores, -np.inf)  # nobody sees what comes later: e to it is 0
-    return lnp.nn.softmax(scores) @ v  # takes the largest off each row first, so that nothing overflows
+    return (
+        lnp.nn.softmax(scores) @ v
+    )  # takes the largest off each row first, so that nothing overflows
 
 
 q, k, v = np.array([[0.0], [1.0]]), np.array([[np.log(3)], [0.0]]), np.array([[8.0], [4.0]])
@@ -135,8 +143,12 @@ assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %%
 choices = {"queries and values": ["q_proj", "v_proj"], "all linear maps": "all-linear"}
-injected = {name: lnp.inject(model, rank=4, targets=targets, rng=0) for name, targets in choices.items()}
-numbers = {name: sum(leaf.size for _, leaf in lnp.trainable(tree)) for name, tree in injected.items()}
+injected = {
+    name: lnp.inject(model, rank=4, targets=targets, rng=0) for name, targets in choices.items()
+}
+numbers = {
+    name: sum(leaf.size for _, leaf in lnp.trainable(tree)) for name, tree in injected.items()
+}
 for name, count in numbers.items():
     print(f"{name}: {count:,} numbers, {count / 750_720:.1%} of the model")
 
@@ -240,13 +252,17 @@ def mean_and_interval(who, what="test"):
 
 ranks = {"all-linear": [1, 4, 16, 64], "q_proj, v_proj": [4, 16, 64]}
 contestants = {
-    (targets, r): {"targets": targets, "rank": r, "alpha": 2 * r} for targets in ranks for r in ranks[targets]
+    (targets, r): {"targets": targets, "rank": r, "alpha": 2 * r}
+    for targets in ranks
+    for r in ranks[targets]
 }
 full = {"targets": "every weight", "rank": None}
 full_mean, full_interval = mean_and_interval(full)
 
 axes = lnp.plots.axes()
-axes.axhspan(full_mean - full_interval, full_mean + full_interval, color=FULL, alpha=0.2, linewidth=0)
+axes.axhspan(
+    full_mean - full_interval, full_mean + full_interval, color=FULL, alpha=0.2, linewidth=0
+)
 axes.axhline(full_mean, color=FULL)
 for targets, name, color in [
     ("all-linear", "all linear maps", LORA),
@@ -268,7 +284,9 @@ table = []
 for who in [*contestants.values(), full]:
     mean, interval = mean_and_interval(who)
     share = (before["test"] - mean) / (before["test"] - full_mean)
-    table.append((who["targets"], who["rank"] or "", tuned(**who)[0]["numbers"], mean, interval, share))
+    table.append(
+        (who["targets"], who["rank"] or "", tuned(**who)[0]["numbers"], mean, interval, share)
+    )
 columns = ["targets", "rank", "numbers", "test loss", "+-", "share of the full gain"]
 formats = {"test loss": "{:.3f}".format, "+-": "{:.3f}".format, columns[-1]: "{:.0%}".format}
 Table(columns, table, formats=formats)
@@ -301,7 +319,9 @@ for alpha in [1, 8, 64]:
         and run["test"] < 2
     )
     curves[f"alpha = {alpha}"] = tuple(np.transpose(found))
-axes = lnp.plots.lines(curves, xlabel="learning rate", ylabel="test loss, nats a character", logarithmic="x")
+axes = lnp.plots.lines(
+    curves, xlabel="learning rate", ylabel="test loss, nats a character", logarithmic="x"
+)
 
 lowest = {name: (rates[losses.argmin()], losses.min()) for name, (rates, losses) in curves.items()}
 print({name: f"{floor:.3f} at rate {rate:g}" for name, (rate, floor) in lowest.items()})
@@ -323,8 +343,16 @@ axes = lnp.plots.axes()
 groups = {"not adapted": (INK, [before])} | {
     name: (color, [run for who in some for run in tuned(**who)])
     for name, color, some in [
-        ("queries and values", SKY, [contestants["q_proj, v_proj", r] for r in ranks["q_proj, v_proj"]]),
-        ("all linear maps", LORA, [contestants["all-linear", r] for r in reversed(ranks["all-linear"])]),
+        (
+            "queries and values",
+            SKY,
+            [contestants["q_proj, v_proj", r] for r in ranks["q_proj, v_proj"]],
+        ),
+        (
+            "all linear maps",
+            LORA,
+            [contestants["all-linear", r] for r in reversed(ranks["all-linear"])],
+        ),
         ("full update", FULL, [full]),
     ]
 }
@@ -337,7 +365,9 @@ labels = axes.set(xlabel="loss on Genesis, test", ylabel="loss on Austen, held o
 # %%
 forgotten = {name: np.mean([run["austen"] for run in some]) for name, (_, some) in groups.items()}
 print({name: f"{loss:.2f}" for name, loss in forgotten.items()})
-assert forgotten["not adapted"] < 1.3 < forgotten["all linear maps"] < forgotten["full update"] - 0.1
+assert (
+    forgotten["not adapted"] < 1.3 < forgotten["all linear maps"] < forgotten["full update"] - 0.1
+)
 
 # %% [markdown]
 # Everybody forgets, and the full update, which learns most, forgets most. Is it a rule, then, that who learns more forgets more? Look at two
@@ -361,9 +391,13 @@ assert aside["learns_aside"]["low"] > 0 > aside["forgets_aside"]["high"]
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)
-assert all((a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(model), strict=True))
+assert all(
+    (a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(model), strict=True)
+)
 assert loss(without, "austen") == before["austen"]
-print(f"loss on Austen without the adapter: {loss(without, 'austen'):.4f}, before: {before['austen']:.4f}")
+print(
+    f"loss on Austen without the adapter: {loss(without, 'austen'):.4f}, before: {before['austen']:.4f}"
+)
 
 # %% [markdown]
 # ## The law

@@ -56,7 +56,9 @@ held_out = {"map": pairs(terrain, 5_000), "photograph": pairs(photograph, 5_000)
 
 def train(model):
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=1_000))
-    return lnp.fit(model, x, y, optimizer=optimizer, steps=1_000, batch_size=256, progress=False).model
+    return lnp.fit(
+        model, x, y, optimizer=optimizer, steps=1_000, batch_size=256, progress=False
+    ).model
 
 
 def error(model, task):
@@ -89,7 +91,9 @@ assert errors["LoRA, r = 8"][1] > errors["full update"][1] > 1.3 * errors["W0"][
 # possible $BA$, from the formula in *Compare with the best possible*.
 
 # %%
-bands = lnp.datasets.standardised(terrain)[120:180].reshape(6, 10, -1)  # six bands, each 10 pixels high
+bands = lnp.datasets.standardised(terrain)[120:180].reshape(
+    6, 10, -1
+)  # six bands, each 10 pixels high
 starts = np.arange(12, bands.shape[2] - 10, 10)
 contexts = np.stack([bands[:, :, s - 12 : s] for s in starts], axis=1).reshape(-1, 120)
 truth = np.stack([bands[:, :, s : s + 10] for s in starts], axis=1).reshape(-1, 100)
@@ -120,7 +124,9 @@ assert np.ptp(deviations[2:]) < 1
 # %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is to be seen." tags=["cover"]
 captions = list(pictures)
 lnp.course.sliders(
-    lambda place: (pictures[captions[place]], captions[place]), place=range(len(captions)), limits=(-40, 40)
+    lambda place: (pictures[captions[place]], captions[place]),
+    place=range(len(captions)),
+    limits=(-40, 40),
 )
 
 # %% [markdown]

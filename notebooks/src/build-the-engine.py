@@ -120,7 +120,9 @@ class Remembering(np.lib.mixins.NDArrayOperatorsMixin):
         there = [i for i, a in enumerate(inputs) if isinstance(a, Remembering)]
         pulls = [rules[ufunc][i](y, *arrays) for i in there]
         targets = [inputs[i].node or inputs[i] for i in there]
-        return Remembering(y, Node(ufunc.__name__, y, targets, lambda g: [pull(g) for pull in pulls]))
+        return Remembering(
+            y, Node(ufunc.__name__, y, targets, lambda g: [pull(g) for pull in pulls])
+        )
 
 
 # %% [markdown]
@@ -134,7 +136,9 @@ def unbroadcast(g, shape, name="a rule"):
     total = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     if total.shape != shape:
-        raise ValueError(f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}")
+        raise ValueError(
+            f"{name} returned a gradient of shape {g.shape} for an argument of shape {shape}"
+        )
     return total
 
 
@@ -202,14 +206,21 @@ while isinstance(remembered, Node):
 _, axes = plt.subplots(figsize=(8, 2.2), layout="constrained")
 box = {"boxstyle": "round", "facecolor": "white"}
 for place, node in enumerate(chain):
-    axes.text(place, 0, f"{node.order - chain[0].order}: {node.name}", ha="center", va="center", bbox=box)
+    axes.text(
+        place, 0, f"{node.order - chain[0].order}: {node.name}", ha="center", va="center", bbox=box
+    )
     axes.annotate(
-        "", (place - 0.38, 0), xytext=(place - 0.62, 0), arrowprops={"arrowstyle": "-|>", "color": "grey"}
+        "",
+        (place - 0.38, 0),
+        xytext=(place - 0.62, 0),
+        arrowprops={"arrowstyle": "-|>", "color": "grey"},
     )
 for place, name in [((-1, 0), "W"), ((1, 0.9), "b")]:
     axes.text(*place, name, ha="center", va="center", color="purple")
 axes.annotate("", (1, 0.25), xytext=(1, 0.7), arrowprops={"arrowstyle": "-|>", "color": "grey"})
-axes.annotate("", (-1, -0.6), xytext=(4.4, -0.6), arrowprops={"arrowstyle": "-|>", "color": "purple"})
+axes.annotate(
+    "", (-1, -0.6), xytext=(4.4, -0.6), arrowprops={"arrowstyle": "-|>", "color": "purple"}
+)
 axes.text(1.7, -0.9, "backward", ha="center", va="center", color="purple")
 axes.set(xlim=(-1.2, 4.6), ylim=(-1.1, 1.1))
 axes.set_axis_off()

@@ -51,7 +51,9 @@ from lora_np.table import Table
 def moved(variant, optimizer, rank):
     zeros, x, target = lnp.Linear(np.zeros((16, 16))), np.eye(1, 16), np.ones((1, 16))
     ones = lambda rng, r, k: np.ones((r, k))  # the start of A on paper: A x is 1 for the x above
-    model = lnp.inject(zeros, rank=rank, alpha=1, variant=variant, init=ones, rng=np.random.default_rng(0))
+    model = lnp.inject(
+        zeros, rank=rank, alpha=1, variant=variant, init=ones, rng=np.random.default_rng(0)
+    )
     model = lnp.fit(model, x, target, optimizer=optimizer, steps=1, progress=False).model
     return lnp.freeze(model)(x)[0, 0]
 
@@ -65,7 +67,9 @@ for rank in [1, 4, 16]:
     first = [moved(scales[scale], optimizers[name], 1) for name, scale in ways]
     rows.append((rank, *(np.array(steps) / first).round(4)))
 
-assert np.allclose(np.array(rows)[:, 1:], [[1, 1, 1, 1], [1 / 4, 1, 1, 2], [1 / 16, 1, 1, 4]], rtol=1e-3)
+assert np.allclose(
+    np.array(rows)[:, 1:], [[1, 1, 1, 1], [1 / 4, 1, 1, 2], [1 / 16, 1, 1, 4]], rtol=1e-3
+)
 Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 
 # %% [markdown]
@@ -89,7 +93,9 @@ base = lnp.Linear((B @ A).astype(np.float32))
 
 
 def terrain_pairs(n):
-    return [part.astype(np.float32) for part in lnp.datasets.patches(lnp.datasets.terrain(), n, rng=rng)]
+    return [
+        part.astype(np.float32) for part in lnp.datasets.patches(lnp.datasets.terrain(), n, rng=rng)
+    ]
 
 
 x, y = terrain_pairs(600)
@@ -106,7 +112,9 @@ start = lnp.mean_squared_error(base(x), y)
 panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)[1]
 last = {(name, scale): {} for name, scale in ways}
 with lnp.course.live(panels[0].figure) as put:
-    for axes, name, optimizer, rate in zip(panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True):
+    for axes, name, optimizer, rate in zip(
+        panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True
+    ):
         lnp.plots.axes(axes).set(title=name, xlabel="rank", ylabel="loss after 100 steps")
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, ranks)
@@ -134,7 +142,9 @@ for rank in [1, 4, 16, 64]:
     ends = []
     for seed in range(3):
         start_of_run = {"variant": "lora-fa", "rng": np.random.default_rng(seed)}
-        model = lnp.inject(base, rank=rank, alpha=4 * rank**0.5, **start_of_run)  # alpha / r = 4 / sqrt r
+        model = lnp.inject(
+            base, rank=rank, alpha=4 * rank**0.5, **start_of_run
+        )  # alpha / r = 4 / sqrt r
         result = lnp.fit(model, x, y, optimizer=lnp.SGD(lr=1), steps=100, progress=False)
         ends.append(result.history.loss[-1])
     print(f"A frozen, rank {rank:2}: {np.mean(ends):.3f}")
@@ -160,7 +170,9 @@ assert last["Adam", "alpha / sqrt r"][64] < 0.9 * last["Adam", "alpha / sqrt r"]
 runs = []
 for alpha, rate in [(8, 0.01), (32, 0.0025)]:
     model = lnp.inject(base, rank=8, alpha=alpha, variant="lora-fa", rng=np.random.default_rng(0))
-    runs.append(lnp.fit(model, x, y, optimizer=lnp.Adam(lr=rate), steps=100, progress=False).history.loss)
+    runs.append(
+        lnp.fit(model, x, y, optimizer=lnp.Adam(lr=rate), steps=100, progress=False).history.loss
+    )
 
 print("the same loss in every step:", np.allclose(*runs, rtol=1e-3))
 assert np.allclose(*runs, rtol=1e-3)
@@ -187,7 +199,9 @@ axes.set(xlabel="learning rate", ylabel="loss after 100 steps", xscale="log")
 ends = np.zeros((len(alphas), len(rates)))
 with lnp.course.live(axes.figure) as put:
     for i, alpha in enumerate(alphas):
-        line = axes.plot([], [], "o-", color=lnp.plots.CYCLE[i], markersize=4, label=f"alpha {alpha:g}")[0]
+        line = axes.plot(
+            [], [], "o-", color=lnp.plots.CYCLE[i], markersize=4, label=f"alpha {alpha:g}"
+        )[0]
         axes.legend(frameon=False, fontsize=9)
         for j, rate in enumerate(rates):
             seen = losses(alpha, rate)
@@ -213,7 +227,9 @@ best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)
 def curve(alpha, rate):
     found = losses(alpha, rate)
     figure = Figure(figsize=(6, 3.4), layout="constrained")
-    axes = lnp.plots.lines({"": found}, xlabel="step", ylabel="mean squared error", ax=figure.add_subplot())
+    axes = lnp.plots.lines(
+        {"": found}, xlabel="step", ylabel="mean squared error", ax=figure.add_subplot()
+    )
     axes.axhline(best_possible[8], color=lnp.plots.OPTIMUM)
     axes.set(yscale="linear", ylim=(0.95 * best_possible[8], 1.25 * found[0]))
     return figure, f"alpha {alpha:g}, learning rate {rate:g}: the loss ends at {found[-1]:.4f}"
@@ -305,7 +321,10 @@ with lnp.course.live(axes.figure) as put:
             middle[variant][rate] = np.median([run["validation_loss"] for run in runs])
             put(line, rate, middle[variant][rate])
     axes.clear()  # to draw them once more, each with its name
-    shown = {name: (np.array(list(curve)), np.array(list(curve.values()))) for name, curve in middle.items()}
+    shown = {
+        name: (np.array(list(curve)), np.array(list(curve.values())))
+        for name, curve in middle.items()
+    }
     lnp.plots.lines(shown, logarithmic="x", ax=axes, **names)
 
 # %%
@@ -341,7 +360,9 @@ for record in found.best("validation_loss"):  # the better rate of each rank and
 middle = {rank: np.median(errors[rank]) for rank in ranks}
 
 curve_of_ranks = {"": (np.array(ranks), np.array([*middle.values()]))}
-axes = lnp.plots.lines(curve_of_ranks, xlabel="rank", ylabel="mean squared error, held out", logarithmic="x")
+axes = lnp.plots.lines(
+    curve_of_ranks, xlabel="rank", ylabel="mean squared error, held out", logarithmic="x"
+)
 axes.minorticks_off()
 axes.set_xticks(ranks, ranks)
 

@@ -85,7 +85,9 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 rng = np.random.default_rng(1)
 update = rng.normal(size=(10, 12)) / 12**0.5
 white = 400**0.5 * np.linalg.qr(rng.normal(size=(400, 12)))[0]
-assert np.allclose(white.T @ white / 400, np.eye(12))  # equally strong in all directions, not correlated
+assert np.allclose(
+    white.T @ white / 400, np.eye(12)
+)  # equally strong in all directions, not correlated
 stretched = white * np.geomspace(1, 10, 12) / 4
 
 
@@ -122,7 +124,9 @@ with lnp.course.live(panels[0].figure) as put:
         lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes)
         axes.set_title(name)
         points = axes.plot([], [], "o", color="black", markersize=4)[0]
-        trained = train_every_rank(inputs, targets, lambda rank, loss, points=points: put(points, rank, loss))
+        trained = train_every_rank(
+            inputs, targets, lambda rank, loss, points=points: put(points, rank, loss)
+        )
         results[name] = optimum, cut, trained
 
 # %%
@@ -171,8 +175,12 @@ for step in range(1, 10_001):
         steps.append(step)
         with_first.append(cosine(B @ A, first))
         with_best.append(cosine(B @ A, best_B @ best_A))
-print(f"first step:  with the full gradient {with_first[0]:.2f}, with the optimum {with_best[0]:.2f}")
-print(f"last step:   with the full gradient {with_first[-1]:.2f}, with the optimum {with_best[-1]:.2f}")
+print(
+    f"first step:  with the full gradient {with_first[0]:.2f}, with the optimum {with_best[0]:.2f}"
+)
+print(
+    f"last step:   with the full gradient {with_first[-1]:.2f}, with the optimum {with_best[-1]:.2f}"
+)
 assert with_first[0] > with_best[0] + 0.1
 assert with_best[-1] > 0.9999
 assert np.isclose(with_first[-1], cosine(first, best_B @ best_A), atol=1e-3)
@@ -215,7 +223,9 @@ assert frozen[11] < 1e-12
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(
+    x0, y0, ridge=0.01 * np.mean(x0**2)
+)  # ridge: keeps the weights small
 base = lnp.Linear((B @ A).astype(np.float32))
 
 pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)

@@ -119,7 +119,9 @@ axes = lnp.plots.lines(curves, xlabel="rank r", ylabel="trainable parameters")
 for rank in (8, 20, 54):
     count = counts[rank - 1]
     axes.plot(rank, count, "o", color=lnp.plots.ACCENT)
-    lnp.plots.label_line(axes, rank, count, f"LoRA, r = {rank}: {count:,}", lnp.plots.ACCENT, xytext=(8, -8))
+    lnp.plots.label_line(
+        axes, rank, count, f"LoRA, r = {rank}: {count:,}", lnp.plots.ACCENT, xytext=(8, -8)
+    )
 
 # %% [markdown]
 # For a square matrix, $d = k$, the limit is half of $d$. For a long and narrow one it is close to the short
@@ -184,9 +186,17 @@ with tempfile.TemporaryDirectory() as folder:
         safetensors.save({path: lnp.value(tensor) for path, tensor in trained.items()}, file)
         numbers = sum(tensor.size for tensor in trained.values())
         # value above gives a Tensor's array, and start what Adam keeps before its first step
-        rows.append((name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size))
+        rows.append(
+            (name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size)
+        )
 
-columns = ["update", "trained numbers", "bytes of gradients", "bytes of Adam's moments", "bytes of the file"]
+columns = [
+    "update",
+    "trained numbers",
+    "bytes of gradients",
+    "bytes of Adam's moments",
+    "bytes of the file",
+]
 Table(columns, rows)
 
 # %%
@@ -315,7 +325,9 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 
 # %%
 adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, queries and values
-print(f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB")
+print(
+    f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB"
+)
 print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as many")
 
 # %% [markdown]

@@ -126,7 +126,9 @@ axes = lnp.plots.heatmap(
 )  # fmt: skip
 row, column = np.unravel_index(np.argmin(errors), errors.shape)
 axes.plot(degrees[column], degrees[row], "wo", markeredgecolor="black")
-axes.annotate(f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row]), color="black", va="center")
+axes.annotate(
+    f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row]), color="black", va="center"
+)
 
 # %% [markdown]
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
@@ -162,7 +164,9 @@ kept = lnp.low_rank_factors(mixed, rank=5)
 left_over = {"the SVD, cut": np.linalg.svdvals(mixed - kept[0] @ kept[1])[:20]}
 for name, some in choices.items():
     Q, _ = np.linalg.qr(some)
-    left_over[name] = np.linalg.svdvals(mixed - Q @ Q.T @ mixed)[:20]  # the best that these columns allow
+    left_over[name] = np.linalg.svdvals(mixed - Q @ Q.T @ mixed)[
+        :20
+    ]  # the best that these columns allow
     assert (left_over[name] >= np.linalg.svdvals(mixed)[5:25] - 1e-12).all()
 axes = lnp.plots.singular_spectrum(left_over)
 
@@ -273,7 +277,9 @@ relative = lnp.rank_errors(photograph, relative=True)
 
 
 def cut(rank):
-    caption = f"rank {rank}: error {relative[rank]:.1%},\n{lnp.count_lora(600, 512, rank=rank):,} numbers"
+    caption = (
+        f"rank {rank}: error {relative[rank]:.1%},\n{lnp.count_lora(600, 512, rank=rank):,} numbers"
+    )
     return (U[:, :rank] * s[:rank]) @ Vh[:rank], caption
 
 

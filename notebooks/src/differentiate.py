@@ -178,7 +178,9 @@ assert (x.grad == W.data.T @ g).all()  # W.data: the array of a Tensor
 # %% alt="A column of three ones, times the row 10 20, is a matrix of three rows, each 10 20."
 ones, row = np.ones((3, 1)), np.array([[10.0, 20.0]])
 figure = lnp.plots.matrix_tiles(
-    {"ones, 3 x 1": ones, "b, 1 x 2": row, "copied, 3 x 2": ones @ row}, between=["·", "="], width=4.5
+    {"ones, 3 x 1": ones, "b, 1 x 2": row, "copied, 3 x 2": ones @ row},
+    between=["·", "="],
+    width=4.5,
 )
 
 # %% [markdown]
@@ -209,7 +211,9 @@ assert (summands.grad == 1).all()
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(
+    x0, y0, ridge=0.01 * np.mean(x0**2)
+)  # ridge: keeps the weights small
 W0 = B @ A
 x, y = lnp.datasets.patches(lnp.datasets.terrain(), 20_000, rng=rng)
 

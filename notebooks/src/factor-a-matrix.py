@@ -234,7 +234,9 @@ assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 # %% alt="The photograph, and what twenty layers make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
 methods = {"LU": "lu", "QR": "qr", "SVD": "svd"}
-factors = {name: lnp.low_rank_factors(photograph, rank=100, method=way) for name, way in methods.items()}
+factors = {
+    name: lnp.low_rank_factors(photograph, rank=100, method=way) for name, way in methods.items()
+}
 received = {f"{name}, 20 layers": B[:, :20] @ A[:20] for name, (B, A) in factors.items()}
 
 figure = lnp.plots.compression(photograph, received)

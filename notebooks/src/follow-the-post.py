@@ -174,7 +174,11 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 rows = [("full", 100 * 120, "100 · 120")]
 rows += [(f"r = {r}", r * (100 + 120), f"100 · {r} + {r} · 120") for r in (20, 8)]
 assert [count for _, count, _ in rows] == [12_000, 4_400, 1_760]
-assert [lnp.count_full(100, 120), lnp.count_lora(100, 120, rank=20), lnp.count_lora(100, 120, rank=8)] == [
+assert [
+    lnp.count_full(100, 120),
+    lnp.count_lora(100, 120, rank=20),
+    lnp.count_lora(100, 120, rank=8),
+] == [
     12_000,
     4_400,
     1_760,
@@ -216,10 +220,15 @@ for r in ranks:
 _, axes = plt.subplots(figsize=(6, 3), layout="constrained")
 places = np.arange(len(ranks))
 lnp.plots.axes(axes).bar(places - 0.2, missing, 0.4, color=lnp.plots.LORA, label="trained")
-axes.bar(places + 0.2, at_best, 0.4, color=lnp.plots.MUTED, label="the SVD's cut: the best there is")
+axes.bar(
+    places + 0.2, at_best, 0.4, color=lnp.plots.MUTED, label="the SVD's cut: the best there is"
+)
 axes.set_xticks(
     places,
-    [f"r = {r}\n{mini_count:,}" for r, mini_count in zip(ranks, np.array(ranks) * (d + k), strict=True)],
+    [
+        f"r = {r}\n{mini_count:,}"
+        for r, mini_count in zip(ranks, np.array(ranks) * (d + k), strict=True)
+    ],
 )
 axes.set(ylabel="share of the change that is missing", xlabel="rank, and numbers trained")
 legend = axes.legend(frameon=False)

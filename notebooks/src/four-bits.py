@@ -41,7 +41,9 @@ def read_back(W, levels, block):
     """W from the nearest levels, with one scale for each block of numbers."""
     blocks = W.reshape(-1, block)
     scales = np.abs(blocks).max(axis=1, keepdims=True)
-    names = np.searchsorted((levels[:-1] + levels[1:]) / 2, blocks / scales)  # between two levels: the nearer
+    names = np.searchsorted(
+        (levels[:-1] + levels[1:]) / 2, blocks / scales
+    )  # between two levels: the nearer
     return (levels[names] * scales).reshape(W.shape)
 
 
@@ -67,7 +69,9 @@ def lost(W, read):
 bits = np.arange(2, 9)
 errors = np.array([lost(W, read_back(W, uniform_levels(bits=b), 64)) for b in bits])
 curve = {"evenly spaced levels": (bits, errors)}
-axes = lnp.plots.lines(curve, xlabel="bits", ylabel="relative error $\\|W - Q\\| / \\|W\\|$", logarithmic="y")
+axes = lnp.plots.lines(
+    curve, xlabel="bits", ylabel="relative error $\\|W - Q\\| / \\|W\\|$", logarithmic="y"
+)
 assert np.all((errors[1:-1] / errors[2:] > 1.9) & (errors[1:-1] / errors[2:] < 2.4))
 
 # %% [markdown]
@@ -101,9 +105,13 @@ for height, levels, name, color in [
     (-0.07, uniform_levels(bits=4), "even", FULL),
     (-0.16, ours, "nf4", LORA),
 ]:
-    axes.plot(levels, np.full_like(levels, height), "|", color=color, markersize=10, markeredgewidth=2)
+    axes.plot(
+        levels, np.full_like(levels, height), "|", color=color, markersize=10, markeredgewidth=2
+    )
     axes.annotate(name, (1.05, height), color=color, va="center", annotation_clip=False)
-labels = axes.set(xlabel="weight, divided by the scale of its block", ylabel="share of the weights, per unit")
+labels = axes.set(
+    xlabel="weight, divided by the scale of its block", ylabel="share of the weights, per unit"
+)
 
 
 # %%
@@ -114,7 +122,10 @@ def usage(levels):
 
 for name, levels in [("even", uniform_levels(bits=4)), ("nf4", ours)]:
     shares = usage(levels)
-    print(f"{name:4}  error {lost(W, read_back(W, levels, 64)):.3f}   most used {shares.max():.1%}", end="")
+    print(
+        f"{name:4}  error {lost(W, read_back(W, levels, 64)):.3f}   most used {shares.max():.1%}",
+        end="",
+    )
     print(f", least used {shares.min():.1%}")
 
 assert usage(ours).max() < 0.11 < usage(uniform_levels(bits=4)).max()
@@ -141,8 +152,13 @@ def errors_by_block(matrix):
     return np.linalg.norm(wrong, axis=1) / np.linalg.norm(W)
 
 
-curves = {"with one outlier": (sizes, errors_by_block(outlier)), "as it is": (sizes, errors_by_block(W))}
-axes = lnp.plots.lines(curves, xlabel="numbers in a block", ylabel="relative error", logarithmic="xy")
+curves = {
+    "with one outlier": (sizes, errors_by_block(outlier)),
+    "as it is": (sizes, errors_by_block(W)),
+}
+axes = lnp.plots.lines(
+    curves, xlabel="numbers in a block", ylabel="relative error", logarithmic="xy"
+)
 assert errors_by_block(outlier)[-1] > 6 * errors_by_block(W)[-1]
 assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
@@ -155,7 +171,9 @@ assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 for double in [False, True]:
     Q = quantise(W, "nf4", double=double)
     print(f"{Q.bits:.2f} bits a number, error {Q.error(W, relative=True):.4f}")
-assert np.isclose(quantise(W, "nf4").error(W, relative=True), lost(W, read_back(W, ours, 64)), rtol=1e-4)
+assert np.isclose(
+    quantise(W, "nf4").error(W, relative=True), lost(W, read_back(W, ours, 64)), rtol=1e-4
+)
 assert quantise(W, "nf4", double=True).bits < 4.15
 
 # %% [markdown]
@@ -201,7 +219,12 @@ for kind in ["int8", "Q5_0", "nf4", "int4", "Q4_0"]:
         np.mean([Q.error(W, relative=True) for Q, W in leaves]),
         *mean_and_error(more[kind]),
     )
-columns = ["bits a number", "mean error of a weight", "loss, above that in 32 bits", "standard error"]
+columns = [
+    "bits a number",
+    "mean error of a weight",
+    "loss, above that in 32 bits",
+    "standard error",
+]
 formats = dict(
     zip(columns, ["{:.2f}".format, "{:.3f}".format, "{:+.4f}".format, "{:.4f}".format], strict=True)
 )
@@ -230,7 +253,9 @@ assert abs(difference) < uncertain
 # $W - BA$ fits better. In turns, this is **LoftQ**. What is still missing after each step:
 
 # %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step brings most; the higher the rank, the lower the line."
-curves = {f"rank {r}": (np.arange(6), np.array(loftq(W, rank=r, steps=5).errors)) for r in [4, 8, 16, 32]}
+curves = {
+    f"rank {r}": (np.arange(6), np.array(loftq(W, rank=r, steps=5).errors)) for r in [4, 8, 16, 32]
+}
 axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error $\\|W - Q - B A\\| / \\|W\\|$")
 assert all(errors[1] < errors[0] for _, errors in curves.values())
 
@@ -292,7 +317,9 @@ ways |= {"4 bits": starts["lora"], "4 bits, LoftQ": starts["loftq"]}
 axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="loss on a few rows of Genesis, held out")
 styles = zip(ways, CYCLE, ["-", "--", ":"], strict=False)
-lines = {name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles}
+lines = {
+    name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles
+}
 axes.legend()
 with lnp.course.live(axes.figure) as put:
 

@@ -67,7 +67,9 @@ assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 # %% alt="Bits held against bits asked, both for each number, at ranks 2, 4 and 8. At half a bit all that is asked is held, at 1 bit a little less. Then the lines bend away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are asked." tags=["cover"]
 model = language.load("austen")
 genesis = model.vocabulary.encode(language.read_text("genesis"))
-places = lnp.freeze(model).model(language.windows(genesis, context=256)[:60, :-1])  # what the head is given
+places = lnp.freeze(model).model(
+    language.windows(genesis, context=256)[:60, :-1]
+)  # what the head is given
 places = places[:, 32:].reshape(-1, 128)  # after 32 characters or more: no two alike
 
 
@@ -122,7 +124,10 @@ assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %%
 claim = lnp.course.claims()["capacity-bits"]
-rows = [(claim["meaning"][key], figure["low"], figure["high"]) for key, figure in claim["figures"].items()]
+rows = [
+    (claim["meaning"][key], figure["low"], figure["high"])
+    for key, figure in claim["figures"].items()
+]
 print(claim["title"], "Verdict:", claim["verdict"])
 Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.2f}".format))
 
@@ -140,14 +145,18 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 # %%
 bits = 1_000 * 6 * np.log2(10)
 head = int(np.ceil(bits / sum(model.lm_head.W.shape)))
-print(f"{bits:,.0f} bits; on the head at one bit a number: rank {head} of {min(model.lm_head.W.shape)}")
+print(
+    f"{bits:,.0f} bits; on the head at one bit a number: rank {head} of {min(model.lm_head.W.shape)}"
+)
 found = lnp.accounting.capacity(model, rank=8, bits=bits)
 found
 
 # %%
 assert head == 89
 assert found.low < bits < found.high
-assert np.round([found.low / found.count.trainable, found.high / found.count.trainable], 2).tolist() == [
+assert np.round(
+    [found.low / found.count.trainable, found.high / found.count.trainable], 2
+).tolist() == [
     0.07,
     0.61,
 ]

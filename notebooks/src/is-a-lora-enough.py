@@ -82,7 +82,9 @@ def loss(model):
 
 
 before, now = loss(model), loss(fresh)
-print(f"a full update, trained just now: {now:.2f}, recorded: {full[0]['test']:.2f}, before: {before:.2f}")
+print(
+    f"a full update, trained just now: {now:.2f}, recorded: {full[0]['test']:.2f}, before: {before:.2f}"
+)
 assert abs(now - full[0]["test"]) < 0.02
 
 # %% alt="Share of the full gain against trained numbers, with intervals over five seeds: 0.73 at rank 1, 0.88 at rank 4, 0.89 at rank 16, 0.97 at rank 64, below the line of the full update at 1." tags=["cover"]
@@ -115,7 +117,9 @@ curves = {}
 for name, some in [*((f"r = {r}", {"targets": "all-linear", "rank": r, "alpha": 2 * r}) for r in ladder),
                    ("full", {"targets": "every weight"})]:  # fmt: skip
     mine = [run for run in runs if some.items() <= run.items() and run["seed"] == 0]
-    curves[name] = tuple(np.transpose(sorted((run["lr"], run["test"]) for run in mine if run["test"] < 2)))
+    curves[name] = tuple(
+        np.transpose(sorted((run["lr"], run["test"]) for run in mine if run["test"] < 2))
+    )
 axes = lnp.plots.lines(curves, xlabel="learning rate", ylabel="test loss", logarithmic="x")
 
 best = {
@@ -146,11 +150,21 @@ at_best = {"full": full, "all maps, r = 4": ladder[4], "all maps, r = 64": ladde
 at_best["q and v, r = 64"] = tuned(targets="q_proj, v_proj", rank=64)
 columns = ["test", "austen", "rank_90", "intruders"]
 found = {
-    name: {what: interval([run[what] for run in some]) for what in columns} for name, some in at_best.items()
+    name: {what: interval([run[what] for run in some]) for what in columns}
+    for name, some in at_best.items()
 }
-shown = [(name, *(f"{mean:.2f} ± {half:.2f}" for mean, half in row.values())) for name, row in found.items()]
+shown = [
+    (name, *(f"{mean:.2f} ± {half:.2f}" for mean, half in row.values()))
+    for name, row in found.items()
+]
 Table(
-    ["", "loss on Genesis", "loss on Austen", "rank for 90 % of the update", "intruders in the first 10"],
+    [
+        "",
+        "loss on Genesis",
+        "loss on Austen",
+        "rank for 90 % of the update",
+        "intruders in the first 10",
+    ],
     shown,
 )
 
@@ -164,12 +178,16 @@ assert mean["full"]["austen"] > max(
 )  # and, at these rates, forgets less
 assert mean["full"]["rank_90"] > 3 * mean["all maps, r = 64"]["rank_90"]
 assert (
-    mean["full"]["intruders"] < mean["all maps, r = 64"]["intruders"] < mean["q and v, r = 64"]["intruders"]
+    mean["full"]["intruders"]
+    < mean["all maps, r = 64"]["intruders"]
+    < mean["q and v, r = 64"]["intruders"]
 )
 assert mean["q and v, r = 64"]["test"] > mean["all maps, r = 4"]["test"]
 high = [run for run in runs if run["targets"] == "every weight" and run["lr"] == 0.01]
 assert high[0]["intruders"] > mean["all maps, r = 64"]["intruders"]
-print(f"the full update at three times its best rate: {high[0]['intruders']:.1f} intruders in the first 10")
+print(
+    f"the full update at three times its best rate: {high[0]['intruders']:.1f} intruders in the first 10"
+)
 
 # %% [markdown]
 # These are runs with one seed for each search, and $\alpha = 2r$. So ask the package for verdicts. There each way has its own sweep of

@@ -68,7 +68,8 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 images, answers = lnp.datasets.digits()
 sideways = np.rot90(images, axes=(1, 2))
 rows = [
-    np.hstack([np.pad(1 - image, 1, constant_values=1) for image in some[:8]]) for some in (images, sideways)
+    np.hstack([np.pad(1 - image, 1, constant_values=1) for image in some[:8]])
+    for some in (images, sideways)
 ]
 pictures = {"old task: upright": rows[0], "new task: on their side": rows[1]}
 figure = lnp.plots.gallery(pictures, stacked=True, width=6)
@@ -98,7 +99,9 @@ relu = lnp.Activation(lnp.nn.relu)
 network = lnp.Sequential([layer(64, 64), relu, layer(64, 64), relu, layer(10, 64)])
 reader = lnp.freeze(learn(network, old, 0.003))
 
-print(f"read right, held out: {accuracy(reader, old):.0%} upright, {accuracy(reader, new):.0%} on their side")
+print(
+    f"read right, held out: {accuracy(reader, old):.0%} upright, {accuracy(reader, new):.0%} on their side"
+)
 assert accuracy(reader, old) > 0.95
 assert accuracy(reader, new) < 0.2
 
@@ -116,10 +119,15 @@ assert accuracy(reader, new) < 0.2
 # %%
 def thawed(model, part=""):
     """The model with its arrays as Tensors, to be trained: all of them, or those of one part."""
-    return lnp.replace(model, np.ndarray, lambda path, a: lnp.Tensor(a) if path.startswith(part) else a)
+    return lnp.replace(
+        model, np.ndarray, lambda path, a: lnp.Tensor(a) if path.startswith(part) else a
+    )
 
 
-ways = {f"LoRA, r = {rank}": lnp.inject(reader, rank=rank, alpha=2 * rank, rng=rng) for rank in [1, 2, 4, 8]}
+ways = {
+    f"LoRA, r = {rank}": lnp.inject(reader, rank=rank, alpha=2 * rank, rng=rng)
+    for rank in [1, 2, 4, 8]
+}
 # layers.1 and layers.3 are relu
 ways |= {"full": thawed(reader), "last layer only": thawed(reader, "layers.4")}
 
@@ -169,7 +177,11 @@ assert alone[0.01] > scores["last layer only", 0.01][1]
 
 # %% alt="Accuracy on the new task against accuracy on the old one. The model that is not adapted knows the old task only. Adapted models are at the upper left, LoRA and full alike, apart from small ranks at the lower rate, which have learned less and kept more. A LoRA that is taken off for old work is alone at the upper right."
 slow, fast = (
-    {name.removeprefix("LoRA, r = "): scores[name, rate] for name in ways if name != "last layer only"}
+    {
+        name.removeprefix("LoRA, r = "): scores[name, rate]
+        for name in ways
+        if name != "last layer only"
+    }
     for rate in [0.003, 0.01]
 )
 before = accuracy(reader, old), accuracy(reader, new)
@@ -188,7 +200,12 @@ for (group, members), marker in zip(groups.items(), "Dsov*", strict=True):
     for name, place in members.items():
         away = (0, 8) if group.startswith("full") else (6, -8)
         axes.annotate(name, place, xytext=away, textcoords="offset points")
-axes.set(xlim=(0, 1.05), ylim=(0, 1.08), xlabel="accuracy on the old task", ylabel="accuracy on the new task")
+axes.set(
+    xlim=(0, 1.05),
+    ylim=(0, 1.08),
+    xlabel="accuracy on the old task",
+    ylabel="accuracy on the new task",
+)
 legend = axes.legend(frameon=False, loc="lower left")
 
 # %%
@@ -256,9 +273,13 @@ assert news[-1] > news[0] - 0.03
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  # the layers inside
-same = all((a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(reader), strict=True))
+same = all(
+    (a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(reader), strict=True)
+)
 print(f"without the adapter, every number is the old one: {same}")
-print(f"read right: {accuracy(without, old):.0%} upright, with it {accuracy(adapted, new):.0%} on their side")
+print(
+    f"read right: {accuracy(without, old):.0%} upright, with it {accuracy(adapted, new):.0%} on their side"
+)
 assert same
 
 # %% [markdown]

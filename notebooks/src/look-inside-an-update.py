@@ -33,7 +33,9 @@ from lora_np.table import Table
 # angles.
 
 # %%
-floor = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # its columns: along the wall, away from the wall
+floor = np.array(
+    [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+)  # its columns: along the wall, away from the wall
 rise = np.radians(30)
 ramp = np.array([[1.0, 0.0], [0.0, np.cos(rise)], [0.0, np.sin(rise)]])
 
@@ -70,7 +72,9 @@ assert np.isclose(phi, 0.875)
 rng = np.random.default_rng(0)
 random_pairs = [(rng.normal(size=(8, 120)), rng.normal(size=(8, 120))) for _ in range(50)]
 by_chance = np.mean([lnp.linalg.subspace_similarity(*pair, 8, 8) for pair in random_pairs])
-chance_angles = np.degrees(np.mean([lnp.linalg.principal_angles(P.T, Q.T) for P, Q in random_pairs], axis=0))
+chance_angles = np.degrees(
+    np.mean([lnp.linalg.principal_angles(P.T, Q.T) for P, Q in random_pairs], axis=0)
+)
 print(f"phi(8, 8) by chance: {by_chance:.3f}")
 assert abs(by_chance - 8 / 120) < 0.005
 
@@ -191,7 +195,9 @@ assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
 # %% alt="Eight principal angles between the updates of two starts. The first three are below 30 degrees, then they jump to above 50 and end near 90. By chance the eight angles rise from about 63 to 90 degrees."
 between_starts = lnp.linalg.principal_angles(updates["r = 8"].T, updates["r = 8, other start"].T)
 angles = {"two starts, r = 8": np.degrees(between_starts), "by chance": chance_angles}
-axes = lnp.plots.lines(angles, dashed="by chance", xlabel="index of the angle", ylabel="angle in degrees")
+axes = lnp.plots.lines(
+    angles, dashed="by chance", xlabel="index of the angle", ylabel="angle in degrees"
+)
 assert np.degrees(between_starts[2]) < 40 < np.degrees(between_starts[3])
 
 # %% [markdown]

@@ -36,7 +36,10 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # and adapter computed, without a further product. Losses are those of the last 6,000 characters of each book, which no adapter was trained on.
 
 # %%
-names = {"Bible": ("king-james", "genesis"), "Dictionary": ("devils-dictionary", "devils-dictionary")}
+names = {
+    "Bible": ("king-james", "genesis"),
+    "Dictionary": ("devils-dictionary", "devils-dictionary"),
+}
 model = language.load("austen")
 paths = {task: language.located_adapter(adapter) for task, (adapter, _) in names.items()}
 books = {task: language.read_text(text) for task, (_, text) in names.items()}
@@ -92,7 +95,9 @@ def lost(strength, format):
     return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
 
 
-shares = {format: np.array([lost(s, format) for s in strengths]) for format in ["bfloat16", "float16"]}
+shares = {
+    format: np.array([lost(s, format) for s in strengths]) for format in ["bfloat16", "float16"]
+}
 for format, share in shares.items():
     print(f"{format}: {share[0]:.2%} lost at full strength, {share[-1]:.0%} at a hundredth")
 assert shares["bfloat16"][-1] > 0.2
@@ -165,7 +170,9 @@ for own, other in [("Bible", "Dictionary"), ("Dictionary", "Bible")]:
     language.likelihood(ear, books[own][:6_000], context=64)
     inputs = {path: np.concatenate(heard[path]) for path in updates[own]}
     sizes = {
-        task: np.array([np.linalg.norm(x @ updates[task].delta(path).T) for path, x in inputs.items()])
+        task: np.array(
+            [np.linalg.norm(x @ updates[task].delta(path).T) for path, x in inputs.items()]
+        )
         for task in updates
     }
     grams.append({path: x.T @ x for path, x in inputs.items()})  # for a way of merging, below
@@ -178,7 +185,12 @@ cosines = [
 ]
 print(f"cosine of the two updates, median of 28 maps: {np.median(cosines):.2f}")
 formats = dict.fromkeys(["median", "smallest", "largest"], "{:.2f}".format)
-Table(["on the text of", *formats], rows, title="The other's update, relative to its own", formats=formats)
+Table(
+    ["on the text of", *formats],
+    rows,
+    title="The other's update, relative to its own",
+    formats=formats,
+)
 
 # %%
 assert abs(np.median(cosines)) < 0.05
@@ -198,7 +210,9 @@ shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
 
 
 def combined(method, share, **options):
-    adapters.combine(list(paths.values()), "sum", weights=[share] * 2, method=method, force=True, **options)
+    adapters.combine(
+        list(paths.values()), "sum", weights=[share] * 2, method=method, force=True, **options
+    )
     return adapters.attach(model, adapters.load("sum"))
 
 
@@ -238,7 +252,9 @@ rows = []
 for method, options in ways.items():
     made = {share: combined(method, share, **options) for share in [0.5, 0.75, 1.0]}
     best = min(made, key=lambda share: sum(losses(made[share], validation)))
-    rows.append((method, sum(losses(made[1.0])), best, *losses(made[best]), sum(losses(made[best]))))
+    rows.append(
+        (method, sum(losses(made[1.0])), best, *losses(made[best]), sum(losses(made[best])))
+    )
 formats = dict.fromkeys(["both, at 1", "the Bible", "the Dictionary", "both"], "{:.2f}".format)
 columns = ["way", "both, at 1", "own weight", "the Bible", "the Dictionary", "both"]
 Table(

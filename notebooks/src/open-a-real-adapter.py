@@ -128,7 +128,10 @@ def train(model, x, y):
     return lnp.fit(model, x, y, **settings, progress=False).model
 
 
-photograph, terrain = pairs(lnp.datasets.photograph(), 20_000), pairs(lnp.datasets.terrain(), 20_000)
+photograph, terrain = (
+    pairs(lnp.datasets.photograph(), 20_000),
+    pairs(lnp.datasets.terrain(), 20_000),
+)
 held_out = pairs(lnp.datasets.terrain(), 5_000)
 
 tanh = lnp.Activation(np.tanh)
@@ -192,7 +195,9 @@ elsewhere = lnp.language.located_adapter("genesis-by-peft")
 print("\n".join((elsewhere / "README.md").read_text().splitlines()[:4]))
 
 config = json.loads((elsewhere / "adapter_config.json").read_text())
-print({setting: config[setting] for setting in ["peft_version", "target_modules", "r", "lora_alpha"]})
+print(
+    {setting: config[setting] for setting in ["peft_version", "target_modules", "r", "lora_alpha"]}
+)
 
 found_elsewhere = lnp.adapters.inspect(elsewhere)
 columns = ["module", "rank", "scale", "needed"]
@@ -254,11 +259,15 @@ for rank in [1, 4]:
 
 # %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
 kilobytes = {name: tuple(np.transpose(curve) / [[1_000], [1]]) for name, curve in curves.items()}
-axes = lnp.plots.lines(kilobytes, xlabel="size of the file in kB", ylabel="mean squared error, held out")
+axes = lnp.plots.lines(
+    kilobytes, xlabel="size of the file in kB", ylabel="mean squared error, held out"
+)
 axes.axhline(error(base), color=lnp.plots.INK, linestyle=":")
 for rank, (size, loss) in trained.items():
     axes.plot(size / 1_000, loss, "D", color=lnp.plots.ACCENT)
-    lnp.plots.label_line(axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(7, -4))
+    lnp.plots.label_line(
+        axes, size / 1_000, loss, f"trained, r = {rank}", lnp.plots.ACCENT, xytext=(7, -4)
+    )
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]

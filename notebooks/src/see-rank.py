@@ -78,10 +78,14 @@ _, panels = plt.subplots(1, 2, figsize=(6.6, 3.5), layout="constrained", sharex=
 for axes, columns in zip(panels, [independent, dependent], strict=True):
     outputs = columns @ np.random.default_rng(0).normal(scale=1.2, size=(2, 600))
     lnp.plots.axes(axes).plot(*outputs, ".", color=lnp.plots.SKY, markersize=3)
-    axes.quiver([0, 0], [0, 0], *columns, angles="xy", scale_units="xy", scale=1, width=0.01, zorder=3)
+    axes.quiver(
+        [0, 0], [0, 0], *columns, angles="xy", scale_units="xy", scale=1, width=0.01, zorder=3
+    )
     for j, column in enumerate(columns.T):
         axes.annotate(f"column {j}", 1.15 * column, ha="center")
-    axes.set(title=f"rank {np.linalg.matrix_rank(columns)}", xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    axes.set(
+        title=f"rank {np.linalg.matrix_rank(columns)}", xlim=(-3, 3), ylim=(-3, 3), aspect="equal"
+    )
     axes.set(xlabel="first entry", ylabel="second entry")
 
 # %% [markdown]
@@ -130,7 +134,9 @@ B = np.array([[1, 0], [2, 1], [0, 1], [1, -1]])
 A = np.array([[1, 0, 2, 1, 1], [0, 1, 1, -1, 2]])
 print("rank of B A:", lnp.matrix_rank(B @ A))
 
-figure = lnp.plots.matrix_tiles({"B, 4 x 2": B, "A, 2 x 5": A, "B A, 4 x 5": B @ A}, between=["·", "="])
+figure = lnp.plots.matrix_tiles(
+    {"B, 4 x 2": B, "A, 2 x 5": A, "B A, 4 x 5": B @ A}, between=["·", "="]
+)
 
 # %% [markdown]
 # Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
@@ -170,7 +176,11 @@ assert (M[2] == B[2, 0] * A[0] + B[2, 1] * A[1]).all()
 B1, A1 = np.array([[1], [2], [0]]), np.array([[1, 0, 1, 1]])
 B2, A2 = np.array([[0], [1], [1]]), np.array([[0, 1, 1, -1]])
 side_by_side, one_below = np.hstack([B1, B2]), np.vstack([A1, A2])
-tiles = {"B1 and B2": side_by_side, "A1 and A2": one_below, "the sum, rank 2": side_by_side @ one_below}
+tiles = {
+    "B1 and B2": side_by_side,
+    "A1 and A2": one_below,
+    "the sum, rank 2": side_by_side @ one_below,
+}
 figure = lnp.plots.matrix_tiles(tiles, between=["·", "="])
 assert (side_by_side @ one_below == B1 @ A1 + B2 @ A2).all()
 assert lnp.matrix_rank(B1 @ A1 + B2 @ A2) == 2
@@ -193,7 +203,9 @@ pictures = {"flag": flag, "chessboard": chessboard, "photograph": photograph}
 ranks = {name: lnp.matrix_rank(picture) for name, picture in pictures.items()}
 print(ranks)
 
-figure = lnp.plots.gallery({f"{name}: rank {ranks[name]}": picture for name, picture in pictures.items()})
+figure = lnp.plots.gallery(
+    {f"{name}: rank {ranks[name]}": picture for name, picture in pictures.items()}
+)
 
 # %% [markdown]
 # The photograph has 512 columns, and its rank is 512: not one of them is a combination of the others. No rank

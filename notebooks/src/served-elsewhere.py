@@ -79,7 +79,14 @@ adapters.resize(king_james, "small", error=0.4)
 small = adapters.load("small")
 print("ranks:", sorted({module.rank for module in small.values()}))
 config = json.loads(Path("small", "adapter_config.json").read_text())
-print("r =", config["r"], " lora_alpha =", config["lora_alpha"], " exceptions:", len(config["rank_pattern"]))
+print(
+    "r =",
+    config["r"],
+    " lora_alpha =",
+    config["lora_alpha"],
+    " exceptions:",
+    len(config["rank_pattern"]),
+)
 
 # %% [markdown]
 # And a second one, the same update as `king-james` in other words: in the MLP (the three maps after attention) $B$ is a quarter as
@@ -144,12 +151,16 @@ factors = np.array([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3])
 
 
 def stronger(factor):
-    parts = {n: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factor) for n, m in whole.items()}
+    parts = {
+        n: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factor) for n, m in whole.items()
+    }
     return adapters.Adapter(parts)
 
 
 strengths = np.array([loss(stronger(factor) if factor else None) for factor in factors])
-axes = lnp.plots.lines({"king-james": (factors, strengths)}, xlabel="strength", ylabel="loss on Genesis")
+axes = lnp.plots.lines(
+    {"king-james": (factors, strengths)}, xlabel="strength", ylabel="loss on Genesis"
+)
 axes.axhline(loss(), color=lnp.plots.MUTED, linestyle=":")
 lnp.plots.label_line(axes, 3, loss(), "no adapter", lnp.plots.MUTED, xytext=(-55, -12))
 assert strengths[4] == strengths.min()
@@ -167,8 +178,12 @@ assert strengths[7] > loss()
 for title, adapter in [("small", small), ("quarter", quarter)]:
     adapters.convert(adapter, f"{title}-portable", to="portable")
     portable = adapters.load(f"{title}-portable")
-    fine = [adapters.check(portable, runtime=program).fine for program in ["peft", "vllm", "llama.cpp"]]
-    print(f"{title}: fine everywhere: {all(fine)}, same update: {adapters.diff(adapter, portable).same}")
+    fine = [
+        adapters.check(portable, runtime=program).fine for program in ["peft", "vllm", "llama.cpp"]
+    ]
+    print(
+        f"{title}: fine everywhere: {all(fine)}, same update: {adapters.diff(adapter, portable).same}"
+    )
     assert all(fine)
     assert adapters.diff(adapter, portable).same
 

@@ -174,7 +174,9 @@ for bottom, matrices in products:
     for left, (name, high, wide), sign in zip([0, 6, 12], matrices, ["·", "=", ""], strict=True):
         color, ink = ("0.85", "black") if name == "$G$" else (LORA, "white")
         axes.add_patch(plt.Rectangle((left, bottom + 2 - high / 2), wide, high, color=color))
-        axes.text(left + wide / 2, bottom + 2, name, ha="center", va="center", color=ink, fontsize=9)
+        axes.text(
+            left + wide / 2, bottom + 2, name, ha="center", va="center", color=ink, fontsize=9
+        )
         axes.text(left + 5.3, bottom + 2, sign, ha="center", va="center", fontsize=16)
 axes.set(xlim=(-0.5, 17.5), ylim=(-0.2, 8.5), aspect="equal")
 axes.set_axis_off()
@@ -197,7 +199,9 @@ assert np.allclose(G @ A.T, grad_B)
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(
+    x0, y0, ridge=0.01 * np.mean(x0**2)
+)  # ridge: keeps the weights small
 base = lnp.Linear((B @ A).astype(np.float32))
 
 pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)
@@ -261,13 +265,17 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 # %% alt="A map of the loss over a and b. Two valleys, where b times a is 1, lie at the upper right and the lower left. From a = 0.7, b = 0 a path leads into the upper valley. At a = b = 0 a cross marks the saddle, from which no path leads away."
 sides = np.linspace(-2, 2, 101)
 _, axes = plt.subplots(figsize=(4.4, 3.8), layout="constrained")
-axes.contourf(sides, sides, np.log10((np.outer(sides, sides) - 1) ** 2 + 0.01), levels=15, cmap="Blues_r")
+axes.contourf(
+    sides, sides, np.log10((np.outer(sides, sides) - 1) ** 2 + 0.01), levels=15, cmap="Blues_r"
+)
 for start, mark in [((0.7, 0.0), "o-"), ((0.0, 0.0), "X")]:
     path = [np.array(start)]
     for _ in range(60):
         a, b = path[-1]
         path.append(path[-1] - 0.05 * 2 * (b * a - 1) * np.array([b, a]))
-    axes.plot(*np.transpose(path), mark, color=lnp.plots.ACCENT, markersize=3 if "-" in mark else 11)
+    axes.plot(
+        *np.transpose(path), mark, color=lnp.plots.ACCENT, markersize=3 if "-" in mark else 11
+    )
     print(f"from a = {start[0]}, b = 0: b a = {path[-1].prod():.3f}")
 axes.set(xlabel="a", ylabel="b", aspect="equal")
 assert path[-1].tolist() == [0, 0]
@@ -297,8 +305,12 @@ axes.set(xlabel="step", ylabel="mean squared error, held out")
 lines = axes.plot([], [], FULL, [], [], LORA)
 axes.legend(lines, ["full update", "LoRA, r = 8"], frameon=False)
 with lnp.course.live(axes.figure) as put:
-    full = train(lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model)))
-    lora = train(lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model)))
+    full = train(
+        lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model))
+    )
+    lora = train(
+        lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model))
+    )
 
 # %%
 rows = [

@@ -149,7 +149,9 @@ counts = {rank: [mean_intruders(rank, size) for size in sizes.values()] for rank
 formats = dict.fromkeys(sizes, "{:.1f}".format)
 rows = [(rank, *found) for rank, found in counts.items()]
 print(Table(["rank", *sizes], rows, title="intruders in the first 10", formats=formats))
-print(f"size of the trained update: {sizes['like the trained'] / np.linalg.norm(W0):.1f} times that of W0")
+print(
+    f"size of the trained update: {sizes['like the trained'] / np.linalg.norm(W0):.1f} times that of W0"
+)
 
 weak, strong = np.transpose(list(counts.values()))
 assert 3 * weak[-1] < weak[:-1].min()
@@ -174,7 +176,10 @@ control = "photograph again"
 tuned = {name: W0 + update for name, update in updates.items()} | {control: again}
 shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
 axes = lnp.plots.lines(
-    shown, dashed=control, xlabel="direction of the tuned weight", ylabel="cosine with the closest of $W_0$"
+    shown,
+    dashed=control,
+    xlabel="direction of the tuned weight",
+    ylabel="cosine with the closest of $W_0$",
 )
 band = axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
 

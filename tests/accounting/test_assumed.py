@@ -24,9 +24,12 @@ SEPARATE = {**DENSE, **{f"model.layers.0.mlp.experts.{i}.up_proj.weight": (5, 6)
 FUSED = {**DENSE, "model.layers.0.mlp.experts.gate_up_proj": (3, 10, 6)}
 
 
-def folder(path: Path, shapes: dict[str, tuple[int, ...]], config: dict[str, Any] | None = None) -> Path:
+def folder(
+    path: Path, shapes: dict[str, tuple[int, ...]], config: dict[str, Any] | None = None
+) -> Path:
     safetensors.save(
-        {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}, path / "model.safetensors"
+        {name: np.zeros(shape, np.float16) for name, shape in shapes.items()},
+        path / "model.safetensors",
     )
     if config is not None:
         (path / "config.json").write_text(json.dumps(config))
@@ -59,7 +62,9 @@ def test_a_described_family_is_counted_from_its_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shapes", [SEPARATE, FUSED])
-@pytest.mark.parametrize("targets", ["all-linear", r".*proj", ["up_proj"], ["mlp.experts.gate_up_proj"]])
+@pytest.mark.parametrize(
+    "targets", ["all-linear", r".*proj", ["up_proj"], ["mlp.experts.gate_up_proj"]]
+)
 def test_experts_in_headers_are_refused(tmp_path: Path, shapes: Any, targets: Any) -> None:
     spec = model_spec(folder(tmp_path, shapes))
     with pytest.raises(ValueError, match="cannot be told"):
@@ -69,7 +74,9 @@ def test_experts_in_headers_are_refused(tmp_path: Path, shapes: Any, targets: An
 
 def test_experts_are_counted_one_by_one_if_asked(tmp_path: Path) -> None:
     spec = model_spec(folder(tmp_path, SEPARATE))
-    assert count_model(spec, rank=2, targets=["up_proj"], experts="per-expert").trainable == 3 * 2 * 11
+    assert (
+        count_model(spec, rank=2, targets=["up_proj"], experts="per-expert").trainable == 3 * 2 * 11
+    )
 
 
 def test_an_adapter_is_named_as_one(tmp_path: Path) -> None:
@@ -121,13 +128,22 @@ except (ValueError, TypeError) as error:
         ({"model_type": "llama", "num_hidden_layers": 10**9}, "layers must be between 0 and 65536"),
         ({"model_type": "qwen3_next", "num_hidden_layers": 10**9}, "layers must be between"),
         ({"model_type": "llama", "hidden_size": 10**30}, "hidden_size must be between"),
-        ({"model_type": "gemma3n_text", "intermediate_size": ["x" * 9]}, "intermediate_size must be a whole"),
-        ({"model_type": "gemma4_text", "per_layer_config": {"5": {"head_dim": "x"}}}, "head_dim must be"),
+        (
+            {"model_type": "gemma3n_text", "intermediate_size": ["x" * 9]},
+            "intermediate_size must be a whole",
+        ),
+        (
+            {"model_type": "gemma4_text", "per_layer_config": {"5": {"head_dim": "x"}}},
+            "head_dim must be",
+        ),
         ({"model_type": "llava", "text_config": [1]}, "text_config must be an object"),
     ],
 )
 def test_hostile_configs_are_refused_at_once(fields: dict[str, Any], message: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", LIMITS, json.dumps(fields)], capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", LIMITS, json.dumps(fields)],
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert message in run.stdout, run.stderr

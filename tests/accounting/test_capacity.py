@@ -1,4 +1,6 @@
-"""Capacity: the range is the measured one, the rank that is named is the smallest, and what was not measured is refused."""
+"""Capacity: the range is the measured one, the rank that is named is the smallest, and what was not
+measured is refused.
+"""
 
 import json
 
@@ -28,11 +30,16 @@ def test_the_ranges_are_those_that_were_measured():
 
 
 def inside(factor):
-    """Of the settings that were not fitted, how many hold what `capacity` foretells, times a factor."""
+    """Of the settings that were not fitted, how many hold what `capacity` foretells, times a
+    factor.
+    """
     count = 0
     for name, (bed, rank) in UNSEEN.items():
         shapes = {"layers.0": f"{bed.h}x{bed.d}", "layers.2": f"{bed.classes}x{bed.h}"}
-        found = [accounting.capacity(shapes[target], rank=rank, content="labels") for target in bed.targets]
+        found = [
+            accounting.capacity(shapes[target], rank=rank, content="labels")
+            for target in bed.targets
+        ]
         low, high = (factor * sum(getattr(each, end) for each in found) for end in ("low", "high"))
         count += low <= RECORDED[name]["mean"] * sum(each.count.trainable for each in found) <= high
     return count
@@ -72,7 +79,12 @@ def test_the_smallest_rank_is_the_smallest(seed, content):
 
 @pytest.mark.parametrize(
     "asked",
-    [{"rank": 26}, {"rank": 4, "dora": True}, {"rank": 4, "content": "images"}, {"rank": 4, "bits": -1.0}],
+    [
+        {"rank": 26},
+        {"rank": 4, "dora": True},
+        {"rank": 4, "content": "images"},
+        {"rank": 4, "bits": -1.0},
+    ],
 )
 def test_what_was_not_measured_is_refused(asked):
     with pytest.raises(ValueError, match=r"measured|content|bits"):

@@ -53,11 +53,18 @@ def test_bert_with_its_classifier_saved() -> None:
 
 
 def test_mt0_large() -> None:
-    fields = {"d_model": 1024, "d_ff": 2816, "num_layers": 24, "num_heads": 16, "vocab_size": 250_112}
+    fields = {
+        "d_model": 1024,
+        "d_ff": 2816,
+        "num_layers": 24,
+        "num_heads": 16,
+        "vocab_size": 250_112,
+    }
     assert count_model(from_config({"model_type": "mt5", **fields}), rank=8).trainable == 2_359_296
 
 
-# arXiv 2106.09685v2: model, layers, width, rank, matrices in each layer, millions as printed, as counted
+# arXiv 2106.09685v2: model, layers, width, rank, matrices in each layer, millions as printed, as
+# counted
 PAPER = [
     ("RoBERTa base", 12, 768, 8, 2, "0.3", 294_912),
     ("RoBERTa large", 24, 1024, 8, 2, "0.8", 786_432),
@@ -81,7 +88,9 @@ EXCEPTIONS = [("DeBERTa XXL", 8), ("GPT-2 M", 4), ("GPT-2 L", 4), ("GPT-3", 2)]
 
 
 def follows(exact: int, printed: str) -> bool:
-    """Whether a count agrees with one in millions to a unit of its last digit, rounded or cut off."""
+    """Whether a count agrees with one in millions to a unit of its last digit, rounded or cut
+    off.
+    """
     decimals = len(printed.partition(".")[2])
     unit, said = 10 ** (6 - decimals), round(float(printed) * 10**decimals)
     return min(abs(said - exact // unit), abs(said - round(exact / unit))) <= 1
@@ -104,7 +113,9 @@ def test_the_papers_counts_follow_but_for_the_known_exceptions() -> None:
         ("deberta-v2-xxlarge", 16, ["query_proj", "value_proj"], 4_718_592),
     ],
 )
-def test_the_paper_agrees_with_whole_models(name: str, rank: int, targets: list[str], where: int) -> None:
+def test_the_paper_agrees_with_whole_models(
+    name: str, rank: int, targets: list[str], where: int
+) -> None:
     assert count_model(preset(name), rank=rank, targets=targets).trainable == where
 
 

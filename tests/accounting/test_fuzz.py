@@ -1,4 +1,6 @@
-"""Mutated configs of every family: counted, or refused in a line; in linear time, within 256 MiB."""
+"""Mutated configs of every family: counted, or refused in a line; in linear time, within 256
+MiB.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,9 @@ def run_checkpoints(folder: Path, examples: int) -> int:
     for name, part in (("a", list(arrays)[:half]), ("b", list(arrays)[half:])):
         safetensors.save({each: arrays[each] for each in part}, path / f"{name}.safetensors")
         files[name] = (path / f"{name}.safetensors").read_bytes()
-    index = {"weight_map": {name: f"{'ab'[i >= half]}.safetensors" for i, name in enumerate(arrays)}}
+    index = {
+        "weight_map": {name: f"{'ab'[i >= half]}.safetensors" for i, name in enumerate(arrays)}
+    }
     rng = np.random.default_rng(1)
     accepted = 0
     for _ in range(examples):
@@ -110,13 +114,18 @@ def run_checkpoints(folder: Path, examples: int) -> int:
 
 @pytest.mark.parametrize("examples", COUNTS)
 def test_mutated_checkpoints_are_counted_or_refused(tmp_path: Path, examples: int) -> None:
-    accepted = int(in_little_memory("tests.accounting.test_fuzz:run_checkpoints", tmp_path, examples))
+    accepted = int(
+        in_little_memory("tests.accounting.test_fuzz:run_checkpoints", tmp_path, examples)
+    )
     assert examples / 20 < accepted < examples
 
 
 LARGE: dict[str, Callable[[int], dict[str, Any]]] = {
     "fields": lambda n: {f"field {i}": i for i in range(n)},
-    "types of layers": lambda n: {"model_type": "gemma3_text", "layer_types": ["full_attention"] * n},
+    "types of layers": lambda n: {
+        "model_type": "gemma3_text",
+        "layer_types": ["full_attention"] * n,
+    },
     "architectures": lambda n: {"architectures": ["x"] * n},
     "text": lambda n: {"model_type": "x" * n},
     "a name": lambda n: {"architectures": ["Llama" * n]},

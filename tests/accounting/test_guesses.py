@@ -1,4 +1,6 @@
-"""What people type: every function that takes a model takes a name, a path, a config, or the model itself."""
+"""What people type: every function that takes a model takes a name, a path, a config, or the model
+itself.
+"""
 
 from __future__ import annotations
 
@@ -101,12 +103,19 @@ def test_every_function_takes_every_kind(model: Any) -> None:
         assert find(model, rank=8, budget="8 GiB") == find(counted, budget="8 GiB") > 1
     one = plan(model, card="RTX 4090", rank=8)
     assert [each.rank for each in one.choices] == [0, 8, 8, 8, 8]
-    assert plan(model, card="24 GiB", rank=[8]).choices[1].memory.parts == one.choices[1].memory.parts
+    assert (
+        plan(model, card="24 GiB", rank=[8]).choices[1].memory.parts == one.choices[1].memory.parts
+    )
 
 
 @pytest.mark.parametrize(
     "live",
-    [Linear(np.zeros((100, 120))), Sequential([Linear(np.zeros((100, 120)))]), TorchLike(True), "100x120"],
+    [
+        Linear(np.zeros((100, 120))),
+        Sequential([Linear(np.zeros((100, 120)))]),
+        TorchLike(True),
+        "100x120",
+    ],
 )
 def test_models_in_memory_and_a_matrix(live: Any) -> None:
     targets = "all-linear"
@@ -151,17 +160,32 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
     ("wrong", "message"),
     [
         (lambda: training_memory("llama-3.2-1b", batch=2), "did you mean 'batch_size'"),
-        (lambda: training_memory("llama-3.2-1b", rank=8, target="all-linear"), "did you mean 'targets'"),
+        (
+            lambda: training_memory("llama-3.2-1b", rank=8, target="all-linear"),
+            "did you mean 'targets'",
+        ),
         (lambda: plan("llama-3.2-1b", card="T4", sequences=8), "an option must be one of"),
-        (lambda: training_memory(count("gpt2", rank=8), rank=4), "rank: the LoRA is counted already"),
+        (
+            lambda: training_memory(count("gpt2", rank=8), rank=4),
+            "rank: the LoRA is counted already",
+        ),
         (lambda: compare_memory("gpt2"), "give a rank, as in rank=8"),
-        (lambda: training_memory("gpt2", targets="all-linear"), "rank must be a whole number, got None"),
+        (
+            lambda: training_memory("gpt2", targets="all-linear"),
+            "rank must be a whole number, got None",
+        ),
         (lambda: count("gpt2", targets="all-linear"), "rank must be a whole number, got None"),
-        (lambda: count("gpt2", rank=8, config={"r": 8}), "config says all about the LoRA: leave out rank"),
+        (
+            lambda: count("gpt2", rank=8, config={"r": 8}),
+            "config says all about the LoRA: leave out rank",
+        ),
         (lambda: count("gtp2"), "close names: gpt2"),
         (lambda: plan("gpt2", card="RTX4091"), "did you mean 'RTX 4090'"),
         (lambda: plan("gpt2", card="24"), "card must be bytes or text such as '24 GB'"),
-        (lambda: largest_rank("gpt2", rank=8, budget="1 GB"), "largest_rank finds the rank: leave it out"),
+        (
+            lambda: largest_rank("gpt2", rank=8, budget="1 GB"),
+            "largest_rank finds the rank: leave it out",
+        ),
     ],
 )
 def test_or_the_error_says_what_to_type(wrong: Any, message: str) -> None:

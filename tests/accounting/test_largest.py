@@ -1,4 +1,6 @@
-"""The largest rank, batch and context that fit are solved for: they are what a search of every size finds."""
+"""The largest rank, batch and context that fit are solved for: they are what a search of every size
+finds.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,15 @@ from lora_np.accounting.memory import by_rank
 from lora_np.models import family_names, from_config
 from tests.drawing import FULL, every
 
-MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
+MODELS = [
+    "llama-3-8b",
+    "gemma-2-2b",
+    "mixtral-8x7b",
+    "qwen2.5-vl-3b",
+    "t5-base",
+    "bert-base",
+    "deepseek-v3",
+]
 ROOMS = sorted({card.memory for card in cards().values()})
 LIMIT = 2**31 - 1
 
@@ -30,7 +40,10 @@ LIMIT = 2**31 - 1
 def drawn(draw: random.Random, dtypes: tuple[str, ...] = CHOICES["dtype"]) -> dict[str, Any]:
     """Options of training, each of which takes part in the memory."""
     options: dict[str, Any] = {name: draw.choice(known) for name, known in CHOICES.items()}
-    options |= {name: draw.random() < 0.5 for name in ("checkpointing", "master_copy", "double_quantization")}
+    options |= {
+        name: draw.random() < 0.5
+        for name in ("checkpointing", "master_copy", "double_quantization")
+    }
     return options | {"dtype": draw.choice(dtypes), "batch_size": draw.choice([1, 2, 7])}
 
 
@@ -66,11 +79,14 @@ def test_batch_and_context_of_every_family(family: str) -> None:
     for key, find in (("batch_size", largest_batch), ("context", largest_context)):
         positions = model.spec.positions if key == "context" else 0
         if all(stack.tokens for stack in model.spec.layers) and key == "context":
-            with pytest.raises(ValueError, match="not known to depend on context"):  # made for pictures
+            # made for pictures
+            with pytest.raises(ValueError, match="not known to depend on context"):
                 find(model, budget=room, **options)
             continue
         most = find(model, budget=room, **options)
-        assert most == positions or training_memory(model, **{**options, key: most + 1}).total > room
+        assert (
+            most == positions or training_memory(model, **{**options, key: most + 1}).total > room
+        )
         assert most == 0 or training_memory(model, **{**options, key: most}).total <= room
 
 
@@ -84,7 +100,9 @@ LARGE = SMALL | {"hidden_size": 1536, "intermediate_size": 2048, "num_hidden_lay
 @every("seed", range(12 if FULL else 4))
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("fields", [SMALL, LARGE], ids=["small", "large"])
-def test_the_rank_is_the_largest_of_all_that_fit(fields: dict[str, Any], optimizer: str, seed: int) -> None:
+def test_the_rank_is_the_largest_of_all_that_fit(
+    fields: dict[str, Any], optimizer: str, seed: int
+) -> None:
     """State in 8 bits and state that is paged make memory fall where a tensor grows past a size."""
     draw = random.Random(seed)
     options = drawn(draw) | {"optimizer": optimizer, "context": 3}
@@ -93,7 +111,9 @@ def test_the_rank_is_the_largest_of_all_that_fit(fields: dict[str, Any], optimiz
         {"targets": "all-linear"}, {"dora": True}, {"rank_pattern": {"q_proj": 1, "up_proj": 2}}, {"lora_bias": True}
     ])  # fmt: skip
     limit = max(each.limit for each in count_model(spec, rank=1, **lora).adapters)
-    every = [*range(1, limit + 1)] if limit < 100 else [*range(1, 130), *range(130, limit, 97), limit]
+    every = (
+        [*range(1, limit + 1)] if limit < 100 else [*range(1, 130), *range(130, limit, 97), limit]
+    )
     needs = {rank: training_memory(spec, rank=rank, **lora, **options).total for rank in every}
     falls = [rank for rank in every if needs.get(rank + 1, needs[rank]) < needs[rank]]
     rooms = [*draw.sample(sorted(needs.values()), 4), min(needs.values()) - 1, max(needs.values())]
@@ -118,7 +138,9 @@ def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
     limit = max(each.limit for each in count_model(spec, rank=1, targets="all-linear").adapters)
     for room in ROOMS if FULL else ROOMS[::3]:
         found = bisect_right(
-            range(1, limit + 1), room, key=lambda rank: training_memory(spec, rank=rank, **options).total
+            range(1, limit + 1),
+            room,
+            key=lambda rank: training_memory(spec, rank=rank, **options).total,
         )
         assert largest_rank(spec, budget=room, **options) == found
 
@@ -135,7 +157,11 @@ def test_a_count_at_any_rank_follows_from_two(lora: dict[str, Any]) -> None:
     counted = by_rank(spec, lora)
     for rank in (1, 2, 3, 7, 8, 50):
         found, expected = counted(rank), count_model(spec, rank=rank, **lora)
-        assert (found.rank, found.trainable, found.total) == (rank, expected.trainable, expected.total)
+        assert (found.rank, found.trainable, found.total) == (
+            rank,
+            expected.trainable,
+            expected.total,
+        )
         assert set(found.notes) == set(expected.notes)
         assert training_memory(found) == training_memory(expected)
         budget = training_memory(expected).total

@@ -31,7 +31,12 @@ MIXTRAL = {**DECODER, "num_key_value_heads": 2, "num_local_experts": 4}
 # (family, class, fields, options): what is trained beside plain factors
 OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("llama", "ForCausalLM", DECODER, {"targets": ["q_proj", "embed_tokens"], "dora": True}),
-    ("llama", "ForCausalLM", {**DECODER, "attention_bias": True}, {"targets": ["q_proj"], "bias": "all"}),
+    (
+        "llama",
+        "ForCausalLM",
+        {**DECODER, "attention_bias": True},
+        {"targets": ["q_proj"], "bias": "all"},
+    ),
     (
         "llama",
         "ForCausalLM",
@@ -57,7 +62,12 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         DECODER,
         {"targets": r".*\.(up|down)_proj|lm_head", "rank_pattern": {"lm_head": 9}},
     ),
-    ("llama", "ForCausalLM", DECODER, {"targets": ["q_proj"], "rank_pattern": {"0.self_attn.q_proj": 64}}),
+    (
+        "llama",
+        "ForCausalLM",
+        DECODER,
+        {"targets": ["q_proj"], "rank_pattern": {"0.self_attn.q_proj": 64}},
+    ),
     (
         "llama",
         "ForCausalLM",
@@ -67,10 +77,25 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
             "rank_pattern": {"mlp.*": 2, r"layers\.1\..*": 3, "^model.layers.0.self.*": 5},
         },
     ),
-    ("llama", "ForSequenceClassification", DECODER, {"targets": ["q_proj"], "modules_to_save": ["score"]}),
-    ("bert", "ForSequenceClassification", ENCODER, {"targets": ["dense"], "modules_to_save": ["classifier"]}),
+    (
+        "llama",
+        "ForSequenceClassification",
+        DECODER,
+        {"targets": ["q_proj"], "modules_to_save": ["score"]},
+    ),
+    (
+        "bert",
+        "ForSequenceClassification",
+        ENCODER,
+        {"targets": ["dense"], "modules_to_save": ["classifier"]},
+    ),
     ("bert", "ForSequenceClassification", ENCODER, {"targets": ["query"], "bias": "all"}),
-    ("bert", "ForMaskedLM", ENCODER, {"targets": ["query"], "bias": "all", "modules_to_save": ["cls"]}),
+    (
+        "bert",
+        "ForMaskedLM",
+        ENCODER,
+        {"targets": ["query"], "bias": "all", "modules_to_save": ["cls"]},
+    ),
     ("bert", "ForMaskedLM", ENCODER, {"targets": ["decoder", "query"], "bias": "lora_only"}),
     (
         "roberta",
@@ -78,13 +103,28 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         ENCODER,
         {"targets": "all-linear", "modules_to_save": ["classifier"], "bias": "all"},
     ),
-    ("gpt2", "LMHeadModel", GPT2, {"targets": ["c_attn", "mlp.c_proj"], "dora": True, "bias": "lora_only"}),
+    (
+        "gpt2",
+        "LMHeadModel",
+        GPT2,
+        {"targets": ["c_attn", "mlp.c_proj"], "dora": True, "bias": "lora_only"},
+    ),
     ("bloom", "ForCausalLM", BLOOM, {"targets": ["query_key_value"], "bias": "all", "dora": True}),
     ("t5", "ForConditionalGeneration", T5, {"targets": ["q"], "bias": "all"}),
-    ("whisper", "ForConditionalGeneration", WHISPER, {"targets": ["conv1", "conv2", "fc1"], "dora": True}),
+    (
+        "whisper",
+        "ForConditionalGeneration",
+        WHISPER,
+        {"targets": ["conv1", "conv2", "fc1"], "dora": True},
+    ),
     ("vit", "Model", VIT, {"targets": ["projection", "fc1"], "dora": True, "bias": "all"}),
     ("mixtral", "ForCausalLM", MIXTRAL, {"targets": r".*\.(w1|w3|q_proj)"}),
-    ("mixtral", "ForCausalLM", MIXTRAL, {"targets": ["w2", "v_proj"], "rank_pattern": {"down_proj": 6}}),
+    (
+        "mixtral",
+        "ForCausalLM",
+        MIXTRAL,
+        {"targets": ["w2", "v_proj"], "rank_pattern": {"down_proj": 6}},
+    ),
     (
         "deepseek_v3",
         "ForCausalLM",
@@ -96,14 +136,20 @@ OPTIONS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.peers
 @pytest.mark.parametrize(
-    ("family", "task", "fields", "options"), OPTIONS, ids=[f"{case[0]}-{i}" for i, case in enumerate(OPTIONS)]
+    ("family", "task", "fields", "options"),
+    OPTIONS,
+    ids=[f"{case[0]}-{i}" for i, case in enumerate(OPTIONS)],
 )
-def test_options_as_in_peft(family: str, task: str, fields: dict[str, Any], options: dict[str, Any]) -> None:
+def test_options_as_in_peft(
+    family: str, task: str, fields: dict[str, Any], options: dict[str, Any]
+) -> None:
     architecture = family_of(family).classes + task
     spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     theirs = {"targets": "target_modules", "dora": "use_dora"}
     model = meta_model(family, task, fields)
-    expected = peft_count(model, r=3, **{theirs.get(key, key): value for key, value in options.items()})
+    expected = peft_count(
+        model, r=3, **{theirs.get(key, key): value for key, value in options.items()}
+    )
     assert our_count(spec, rank=3, **options) == expected
 
 
@@ -130,7 +176,9 @@ def test_an_index_picks_a_layer() -> None:
 
 
 def test_all_linear_leaves_the_head_out_but_a_name_takes_it() -> None:
-    names = {row["module"] for row in count_model(LLAMA, rank=2, targets="all-linear").by_module.records}
+    names = {
+        row["module"] for row in count_model(LLAMA, rank=2, targets="all-linear").by_module.records
+    }
     assert "lm_head" not in names
     assert len(names) == 14
     assert count_model(LLAMA, rank=2, targets=["lm_head"]).trainable == 2 * (97 + 32)
@@ -144,7 +192,11 @@ def test_one_name_to_save_needs_no_list() -> None:
 
 def test_breakdowns_add_up() -> None:
     report = count_model(
-        LLAMA, rank=4, targets="all-linear", rank_pattern={r"1\..*": 7}, modules_to_save=["embed_tokens"]
+        LLAMA,
+        rank=4,
+        targets="all-linear",
+        rank_pattern={r"1\..*": 7},
+        modules_to_save=["embed_tokens"],
     )
     assert sum(row["trainable"] for row in report.by_module.records) == report.trainable  # type: ignore[misc]
     assert sum(row["trainable"] for row in report.table.records) == report.adapter  # type: ignore[misc]
@@ -174,7 +226,9 @@ def test_experts_by_both_conventions() -> None:
     own = count_model(spec, rank=r, targets=maps, experts="per-expert")
     assert own.trainable == layers * experts * 3 * r * (d + inner)
     assert own.notes == ("Experts are counted by the per-expert convention.",)
-    assert "model.layers.1.block_sparse_moe.experts.3.w2" in {row["module"] for row in own.by_module.records}
+    assert "model.layers.1.block_sparse_moe.experts.3.w2" in {
+        row["module"] for row in own.by_module.records
+    }
     fused = count_model(spec, rank=r, targets=maps)
     assert fused.trainable == layers * experts * (2 * r * (d + 2 * inner) + r * (d + inner))
     assert fused.notes == ("Experts are counted by the peft convention.",)
@@ -198,12 +252,13 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         == count_model(spec, rank=2, targets=["q_proj", "v_proj"]).trainable
     )
     assert (
-        count_model(spec, rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable == 2 * 64
+        count_model(spec, rank=2, targets=r"encoder\.layer\.0\.attention\.attention\.key").trainable
+        == 2 * 64
     )
     # a name that transformers has, too, means that one alone
-    assert [row["module"] for row in count_model(spec, rank=2, targets=["dense"]).by_module.records] == [
-        "pooler.dense"
-    ]
+    assert [
+        row["module"] for row in count_model(spec, rank=2, targets=["dense"]).by_module.records
+    ] == ["pooler.dense"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +285,9 @@ def test_names_in_checkpoints_are_aliases_where_nothing_has_the_name() -> None:
         ({"rank": 0}, "rank must be at least 1, got 0"),
     ],
 )
-def test_errors_name_the_value_and_what_would_be_right(options: dict[str, Any], message: str) -> None:
+def test_errors_name_the_value_and_what_would_be_right(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         count_model(LLAMA, **{"rank": 4, **options})
 
@@ -243,7 +300,9 @@ def test_ranks_that_are_not_whole_numbers(rank: Any) -> None:
 
 @pytest.mark.parametrize("family", ["whisper", "vit", "phi3", "deepseek_v3"])
 def test_a_family_without_default_targets_says_so(family: str) -> None:
-    with pytest.raises(ValueError, match=f"PEFT has no default for {family}. Candidates: .*'all-linear'"):
+    with pytest.raises(
+        ValueError, match=f"PEFT has no default for {family}. Candidates: .*'all-linear'"
+    ):
         count_model(from_config({"model_type": family}), rank=8)
 
 

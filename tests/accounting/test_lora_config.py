@@ -1,4 +1,6 @@
-"""A whole LoraConfig: every setting that changes the count, against PEFT; the others refused by name."""
+"""A whole LoraConfig: every setting that changes the count, against PEFT; the others refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"exclude_modules": ["layers.1.self_attn.q_proj"]}),
-    ("llama", {"exclude_modules": ["mlp"], "target_modules": "all-linear"}),  # a container holds on to nothing
+    # a container holds on to nothing
+    ("llama", {"exclude_modules": ["mlp"], "target_modules": "all-linear"}),
     ("llama", {"exclude_modules": r".*mlp.*", "target_modules": "all-linear"}),
     ("llama", {"exclude_modules": r".*\.0\..*", "target_modules": r".*\.(q|v)_proj"}),
     ("llama", {"layers_to_transform": [0, 2]}),
@@ -100,7 +103,12 @@ def test_every_setting_counts_as_in_peft(
         adapted = peft.get_peft_model(copy.deepcopy(built(kind)), copy.deepcopy(config))
     expected = adapted.get_nb_trainable_parameters()
     for spec in (model_spec(built(kind)), from_config(MODELS[kind])):
-        for given in (config, {"r": 4, **settings}, tmp_path, str(tmp_path / "adapter_config.json")):
+        for given in (
+            config,
+            {"r": 4, **settings},
+            tmp_path,
+            str(tmp_path / "adapter_config.json"),
+        ):
             found = count(spec, config=given)
             assert (found.trainable, found.total) == expected
     path = tmp_path / "config.json"
@@ -112,7 +120,9 @@ def test_every_setting_counts_as_in_peft(
 
 def test_a_config_is_the_same_as_arguments() -> None:
     spec = preset("llama-3-8b")
-    found = count(spec, config={"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [3]})
+    found = count(
+        spec, config={"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [3]}
+    )
     one = count_model(spec, rank=4, targets=["q_proj", "v_proj"], layers=[3])
     assert found.trainable == one.trainable == 4 * (4096 + 4096) + 4 * (4096 + 1024)
 

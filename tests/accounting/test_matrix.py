@@ -49,7 +49,9 @@ def test_break_even_is_the_last_rank_that_saves(d: int, k: int) -> None:
 
 @settings(deadline=None)
 @given(d=SIZES, k=SIZES, budget=st.integers(0, 10**7), itemsize=st.sampled_from([1, 2, 4]))
-def test_the_budget_fits_and_one_rank_more_does_not(d: int, k: int, budget: int, itemsize: int) -> None:
+def test_the_budget_fits_and_one_rank_more_does_not(
+    d: int, k: int, budget: int, itemsize: int
+) -> None:
     rank = rank_for_budget(d, k, budget=budget, itemsize=itemsize)
     assert rank == 0 or itemsize * count_lora(d, k, rank=rank) <= budget
     assert itemsize * count_lora(d, k, rank=rank + 1) > budget
@@ -62,7 +64,9 @@ def test_the_ratio_is_that_of_the_counts(d: int, k: int, rank: int) -> None:
 
 
 def of_convolution(d_out: int, d_in: int, kernel: int, *, groups: int = 1, **options: Any) -> int:
-    module = ModuleSpec("conv", "convolution", (d_out, d_in // groups, kernel, kernel), groups=groups)
+    module = ModuleSpec(
+        "conv", "convolution", (d_out, d_in // groups, kernel, kernel), groups=groups
+    )
     return count_model(ModelSpec("one", (module,)), targets=["conv"], **options).trainable
 
 

@@ -47,14 +47,18 @@ def test_units_are_never_confused() -> None:
     assert parse_bytes("budget", "24GiB") == 24 * 2**30
     assert parse_bytes("budget", "1.5 kB") == 1500
     for bad in ("24 G", "24", "GB", "-1 GB", "24 gigs"):
-        with pytest.raises(ValueError, match="budget must be bytes or text such as '24 GB' or '24 GiB'"):
+        with pytest.raises(
+            ValueError, match="budget must be bytes or text such as '24 GB' or '24 GiB'"
+        ):
             parse_bytes("budget", bad)
 
 
 def test_bytes_follow_from_counts() -> None:
     lora = count_model(LLAMA, rank=4)
     full = training_memory(LLAMA, dtype="float32")
-    assert (full.weights, full.gradients, full.optimizer) == tuple(LLAMA.total * n for n in (4, 4, 8))
+    assert (full.weights, full.gradients, full.optimizer) == tuple(
+        LLAMA.total * n for n in (4, 4, 8)
+    )
     assert full.adapter == 0
     adapted = training_memory(lora, dtype="bfloat16")
     assert (adapted.weights, adapted.adapter, adapted.gradients, adapted.optimizer) == (
@@ -73,20 +77,28 @@ def test_optimizer_state() -> None:
     assert lora.trainable == 1760
     names = ("sgd", "momentum", "adamw", "adafactor")
     states = {name: training_memory(lora, optimizer=name).optimizer for name in names}
-    assert states == {"sgd": 0, "momentum": 4 * 1760, "adamw": 8 * 1760, "adafactor": 4 * (8 + 120 + 100 + 8)}
-    assert training_memory(lora, optimizer="adamw_8bit").optimizer == 8 * 1760  # too small for 8 bits
+    assert states == {
+        "sgd": 0,
+        "momentum": 4 * 1760,
+        "adamw": 8 * 1760,
+        "adafactor": 4 * (8 + 120 + 100 + 8),
+    }
+    # too small for 8 bits
+    assert training_memory(lora, optimizer="adamw_8bit").optimizer == 8 * 1760
     large = count_model(model_spec("1000x1200"), rank=8, targets=["W0"])
     eight = 2 * (9600 + 4 * 38) + 2 * (8000 + 4 * 32)
     assert training_memory(large, optimizer="adamw_8bit").optimizer == eight
     paged = training_memory(
         count_model(model_spec("1000x9000"), rank=16, targets=["W0"]), optimizer="paged_adamw"
     )
-    assert (paged.optimizer, paged.host) == (8 * 16 * 1000, 8 * 16 * 9000)  # B is too small to be paged
+    # B is too small to be paged
+    assert (paged.optimizer, paged.host) == (8 * 16 * 1000, 8 * 16 * 9000)
 
 
 def test_saved_copies_are_in_memory_beside_the_original() -> None:
     plain, saved = (
-        training_memory(count_model(LLAMA, rank=4, modules_to_save=end)) for end in ([], ["lm_head"])
+        training_memory(count_model(LLAMA, rank=4, modules_to_save=end))
+        for end in ([], ["lm_head"])
     )
     assert saved.weights == plain.weights
     assert saved.adapter - plain.adapter == 4 * 131 * 48
@@ -98,7 +110,9 @@ def test_nf4_costs_what_the_qlora_paper_says() -> None:
     lora = count_model(spec, rank=1, targets="all-linear")
     plain = training_memory(lora, dtype="nf4", double_quantization=False)
     assert 8 * plain.weights / numbers == 4.5
-    assert 8 * training_memory(lora, dtype="nf4").weights / numbers == pytest.approx(4.127, abs=5e-4)
+    assert 8 * training_memory(lora, dtype="nf4").weights / numbers == pytest.approx(
+        4.127, abs=5e-4
+    )
     assert training_memory(lora, dtype="int8").weights == numbers + 4 * 4096
 
 
@@ -117,7 +131,9 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
     assert training_memory(lora, batch_size=4, context=256).activations == 4 * one
     assert training_memory(lora, batch_size=1, context=1024).activations == 4 * one
     without, eager = (
-        training_memory(lora, batch_size=1, context=256, checkpointing=False, attention=attention).activations
+        training_memory(
+            lora, batch_size=1, context=256, checkpointing=False, attention=attention
+        ).activations
         for attention in ("fused", "eager")
     )
     assert eager > without  # type: ignore[operator]
@@ -126,7 +142,9 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
 
 def test_rank_hardly_moves_memory() -> None:
     spec = preset("llama-3-8b")
-    low, high = (training_memory(count_model(spec, rank=rank), context=2048).total for rank in (4, 64))
+    low, high = (
+        training_memory(count_model(spec, rank=rank), context=2048).total for rank in (4, 64)
+    )
     assert high / low < 1.05
 
 
@@ -135,7 +153,9 @@ def test_rank_hardly_moves_memory() -> None:
     [
         (
             lambda **k: largest_rank("llama-3.2-1b", targets="all-linear", **k),
-            lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=n, targets="all-linear")),
+            lambda n: training_memory(
+                count_model(preset("llama-3.2-1b"), rank=n, targets="all-linear")
+            ),
         ),
         (
             lambda **k: largest_batch(count_model(preset("llama-3.2-1b"), rank=8), **k),
@@ -202,7 +222,8 @@ def test_lora_saves_dw0_and_not_dx() -> None:
 
 def test_routed_experts_work_only_when_chosen() -> None:
     spec = preset("mixtral-8x7b")
-    # 12.9 billion of 46.7 billion parameters see a token; the embedding is looked up, not multiplied
+    # 12.9 billion of 46.7 billion parameters see a token; the embedding is looked up, not
+    # multiplied
     active = sum(count_flops(spec).forward.values()) / 2
     assert 12.6e9 < active < 12.9e9
 
@@ -229,19 +250,30 @@ FURTHER = {"bert": 0.2, "gpt2": 0.15, "llava": 0.12, "cohere": 0.16}
 @pytest.mark.parametrize("way", ["full", "LoRA", "DoRA"])
 @pytest.mark.parametrize("family", torch_memory.MODELS)
 def test_memory_as_torch_holds_it(family: str, way: str) -> None:
-    """Parameters, gradients and state to the byte; what is kept for backward, and the sum, within a tenth."""
+    """Parameters, gradients and state to the byte; what is kept for backward, and the sum, within a
+    tenth.
+    """
     pytest.importorskip("torch")
-    if way == "DoRA" and "experts" in [module.kind for module in from_config({"model_type": family}).groups]:
+    if way == "DoRA" and "experts" in [
+        module.kind for module in from_config({"model_type": family}).groups
+    ]:
         pytest.skip("PEFT has no DoRA for fused experts")
     targets, dora = None if way == "full" else "all-linear", way == "DoRA"
     tolerance = FURTHER.get(family, 0.1)
     attentions = ["eager"] if family == "gemma2" else ["fused", "eager"]
     shapes = [("float32", 2, 64), ("bfloat16", 3, 150)]
     cases = (
-        list(itertools.product(attentions, shapes)) if FULL else list(zip(attentions, shapes, strict=False))
+        list(itertools.product(attentions, shapes))
+        if FULL
+        else list(zip(attentions, shapes, strict=False))
     )
     for attention, (precision, batch, sequence) in cases:
-        options = {"dtype": precision, "batch_size": batch, "context": sequence, "attention": attention}
+        options = {
+            "dtype": precision,
+            "batch_size": batch,
+            "context": sequence,
+            "attention": attention,
+        }
         model, counted = torch_memory.pair(
             family, precision=precision, targets=targets, attention=attention, dora=dora
         )
@@ -263,7 +295,9 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
             assert ours.gradients == pytest.approx(found["gradients"], rel=unused)
             assert ours.optimizer == pytest.approx(found["optimizer"], rel=unused)
             exact = sum(found[cause] for cause in ("parameters", "gradients", "optimizer"))
-            total = ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
+            total = (
+                ours.total - (ours.activations or 0) - (ours.logits or 0) - (ours.workspace or 0)
+            )
             assert total + held == pytest.approx(exact + kept, rel=tolerance)
             if checkpointing:
                 again = max(each.again.at(batch, sequence) // each.layers for each in layers)
@@ -289,7 +323,9 @@ def test_the_norms_of_dora_as_torch_allocates_them(shape: tuple[int, int], preci
 
 
 def torch_pair(fields: dict[str, Any], targets: Any) -> tuple[Any, ModelSpec | LoraCount]:
-    """A torch Llama in training, and our count of it: in full if there are no targets, else with LoRA."""
+    """A torch Llama in training, and our count of it: in full if there are no targets, else with
+    LoRA.
+    """
     import peft
     import transformers
 
@@ -321,7 +357,9 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
     assert forward.get_total_flops() == expected
     both = count_flops(counted, context=sequence).total * batch * sequence
     # torch spares what lies below the lowest adapter, which is not counted as spared here
-    assert expected + backward.get_total_flops() == pytest.approx(both, rel=0 if targets is None else 0.08)
+    assert expected + backward.get_total_flops() == pytest.approx(
+        both, rel=0 if targets is None else 0.08
+    )
 
 
 def test_a_model_without_rows_to_adapt_has_no_rank():

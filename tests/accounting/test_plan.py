@@ -17,7 +17,15 @@ from lora_np.cli import costs, run
 from lora_np.models import family_names, from_config
 from tests.drawing import every
 
-MODELS = ["llama-3-8b", "gemma-2-2b", "mixtral-8x7b", "qwen2.5-vl-3b", "t5-base", "bert-base", "deepseek-v3"]
+MODELS = [
+    "llama-3-8b",
+    "gemma-2-2b",
+    "mixtral-8x7b",
+    "qwen2.5-vl-3b",
+    "t5-base",
+    "bert-base",
+    "deepseek-v3",
+]
 
 
 @pytest.mark.parametrize("card", ["RTX 3060 12GB", "A100 80GB"])
@@ -31,7 +39,11 @@ def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
             spec = models.preset(model)
             weights = "nf4" if way == "QLoRA" else "bfloat16"
             settings = {**options, "dtype": weights, **changed}
-            of = accounting.count_model(spec, rank=rank, targets="all-linear") if way != "full" else spec
+            of = (
+                accounting.count_model(spec, rank=rank, targets="all-linear")
+                if way != "full"
+                else spec
+            )
             return accounting.training_memory(of, **settings).total
 
         assert each.memory.total == needs()
@@ -48,7 +60,9 @@ def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
                     else needs(**{name: most + 1}) > room
                 )
         if each.rank and each.largest_rank:
-            adapters = accounting.count_model(models.preset(model), rank=1, targets="all-linear").adapters
+            adapters = accounting.count_model(
+                models.preset(model), rank=1, targets="all-linear"
+            ).adapters
             assert needs(rank=each.largest_rank) <= room
             if each.largest_rank < max(adapted.limit for adapted in adapters):
                 assert needs(rank=each.largest_rank + 1) > room
@@ -61,7 +75,8 @@ def test_every_family_has_an_estimate(name: str) -> None:
     for memory in accounting.compare_memory(count).ways.values():
         assert memory.activations, name
         assert memory.total > memory.weights
-    longest = min(512, spec.positions or 512)  # what is assumed never is longer than the model allows
+    # what is assumed never is longer than the model allows
+    longest = min(512, spec.positions or 512)
     assert accounting.training_memory(spec) == accounting.training_memory(spec, context=longest)
 
 
@@ -78,7 +93,9 @@ def test_what_each_option_saves() -> None:
     held = [total(dtype=weights) for weights in ("float32", "bfloat16", "int8", "nf4")]
     assert held == sorted(held, reverse=True)
     assert total(dtype="nf4", double_quantization=False) > total(dtype="nf4")
-    states = [total(optimizer=name) for name in ("adamw", "momentum", "adamw_8bit", "adafactor", "sgd")]
+    states = [
+        total(optimizer=name) for name in ("adamw", "momentum", "adamw_8bit", "adafactor", "sgd")
+    ]
     assert states == sorted(states, reverse=True)
     assert total(checkpointing=False) > 1.5 * usual.total
     assert total(checkpointing=False, attention="eager") > total(checkpointing=False)
@@ -86,7 +103,9 @@ def test_what_each_option_saves() -> None:
 
 def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
     found = accounting.plan("gpt2", card="T4", rank=[8, 2000], targets=["c_attn"], dtype="int8")
-    assert found.notes[0].startswith("Full over bfloat16, LoRA over int8, QLoRA over int8. Gradient")
+    assert found.notes[0].startswith(
+        "Full over bfloat16, LoRA over int8, QLoRA over int8. Gradient"
+    )
     assert "T4 has no native bfloat16" in found.notes[2]
     count = accounting.count_model(models.preset("gpt2"), rank=2000, targets=["c_attn"])
     assert found.notes[3:] == count.notes
@@ -118,9 +137,18 @@ def test_qlora_over_int8_is_lora_over_int8() -> None:
 @pytest.mark.parametrize("targets", [["q"], ["q", "k", "v", "o", "gate", "up", "down"]])
 @pytest.mark.parametrize("adapter", ["bfloat16", "float32"])
 @pytest.mark.parametrize("layers", [[0, 1, 2], [1, 2], [2]])
-def test_int8_keeps_the_input_of_every_map(targets: list[str], adapter: str, layers: list[int]) -> None:
-    """As bitsandbytes does: beside what nf4 keeps, d for q, k and v, d for gate and up, and f for down, in 16 bits."""
-    config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3}
+def test_int8_keeps_the_input_of_every_map(
+    targets: list[str], adapter: str, layers: list[int]
+) -> None:
+    """As bitsandbytes does: beside what nf4 keeps, d for q, k and v, d for gate and up, and f for
+    down, in 16 bits.
+    """
+    config = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 192,
+        "num_hidden_layers": 3,
+    }
     model = models.from_config({**config, "num_attention_heads": 4, "vocab_size": 128})
     options: dict[str, Any] = {
         "targets": [f"{name}_proj" for name in targets],
@@ -130,7 +158,9 @@ def test_int8_keeps_the_input_of_every_map(targets: list[str], adapter: str, lay
         "cross_entropy": "fused",
     }
     kept = [
-        accounting.training_memory(model, rank=2, dtype=dtype, adapter_dtype=adapter, **options).activations
+        accounting.training_memory(
+            model, rank=2, dtype=dtype, adapter_dtype=adapter, **options
+        ).activations
         or 0
         for dtype in ("int8", "nf4")
     ]
@@ -185,7 +215,9 @@ ONE = ["--rank", "8", "--targets", "all-linear"]
         (["mixtral-8x7b", "--card", "A100 80GB", "--method", "QLoRA", "--json"], 0),
     ],
 )
-def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_status(
+    arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["plan", *arguments]) == status
     printed = capsys.readouterr().out
     if "--json" in arguments:
@@ -201,7 +233,11 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
     [
         (["llama-3-8b", "--card", "RTX 4091"], 1, "did you mean 'RTX 4090'?"),
         (["gpt2", "--card", "a10000"], 1, "did you mean 'A100 80GB'?"),
-        (["llama-3-8b", "--card", "a100"], 1, "card must be one of 'A100 40GB', 'A100 80GB', got 'a100'"),
+        (
+            ["llama-3-8b", "--card", "a100"],
+            1,
+            "card must be one of 'A100 40GB', 'A100 80GB', got 'a100'",
+        ),
         (["llama-3-8b", "--card", "?"], 1, "'Apple 192GB', got '?'"),
         (["llama-3-8b"], 2, "--card"),
         (
@@ -223,7 +259,11 @@ def test_the_exit_status(arguments: list[str], status: int, capsys: pytest.Captu
             2,
             "'lorra' is not one of 'full', ",
         ),
-        (["llama-3-8b", "--card", "T4", "--optimizer", "adam"], 1, "optimizer must be one of 'adamw'"),
+        (
+            ["llama-3-8b", "--card", "T4", "--optimizer", "adam"],
+            1,
+            "optimizer must be one of 'adamw'",
+        ),
         (
             ["gpt2", "--card", "T4", "--method", "full", "--rank", "8", "--dora"],
             1,
@@ -267,7 +307,9 @@ def test_memory_takes_the_same_options_and_never_costs_the_count(
     ]
     assert run(["count", "gpt2", "--rank", "8", "--memory", *options]) == 0
     printed = capsys.readouterr().out
-    assert "LoRA over float16, QLoRA over nf4. No gradient checkpointing; eager attention" in printed
+    assert (
+        "LoRA over float16, QLoRA over nf4. No gradient checkpointing; eager attention" in printed
+    )
     assert "memory to train, adafactor" in printed
     assert run(["count", "100x120", "--rank", "8", "--memory"]) == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""Presets against published sizes, and at full size against transformers and PEFT on the meta device."""
+"""Presets against published sizes, and at full size against transformers and PEFT on the meta
+device.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from lora_np.models import catalogue, from_config, preset, preset_config, preset
 from lora_np.models.families import family_of
 from tests.drawing import twentieth
 
-# parameters as published with the checkpoints: the totals of their safetensors files (deepseek-v3 without its second-token module and router biases)
+# parameters as published with the checkpoints: the totals of their safetensors files (deepseek-v3
+# without its second-token module and router biases)
 PUBLISHED = {
     "bert-base": 109_514_298,
     "deberta-v2-xxlarge": 1_564_549_632,
@@ -128,7 +131,9 @@ def test_full_size_on_the_meta_device(name: str) -> None:
         model = build()
         assert spec.total == sum(p.numel() for p in model.parameters())
         everything = count_model(spec, rank=16, targets="all-linear")
-        assert (everything.trainable, everything.total) == count(model, r=16, target_modules="all-linear")
+        assert (everything.trainable, everything.total) == count(
+            model, r=16, target_modules="all-linear"
+        )
         if spec.default_targets:
             default = count_model(spec, rank=8)
             expected = count(build(), r=8, target_modules=list(spec.default_targets))
@@ -136,5 +141,7 @@ def test_full_size_on_the_meta_device(name: str) -> None:
 
 
 def test_a_changed_preset() -> None:
-    cased = from_config({**preset_config("bert-base"), "vocab_size": 28_996, "architectures": ["BertModel"]})
+    cased = from_config(
+        {**preset_config("bert-base"), "vocab_size": 28_996, "architectures": ["BertModel"]}
+    )
     assert cased.total == 108_310_272

@@ -21,7 +21,9 @@ def source(tmp_path):
 @pytest.mark.parametrize("norm", ["fro", "spectral", "nuclear"])
 def test_curve_and_rank_are_those_of_the_matrix(source, norm):
     found = rank_errors_of(source, norm=norm, tolerance=0.01)
-    np.testing.assert_array_equal(found.errors, rank_errors(np.load(source), norm=norm, relative=True))
+    np.testing.assert_array_equal(
+        found.errors, rank_errors(np.load(source), norm=norm, relative=True)
+    )
     assert found.rank == 2
     assert rank_errors_of(source, tolerance=1).rank == 0
     assert rank_errors_of(source, tolerance=0).rank == 3
@@ -52,8 +54,9 @@ def test_half_precision_tensors(tmp_path):
 def test_without_a_tolerance_the_rule_is_99_percent_of_the_squared_norm_in_any_norm(source, norm):
     found = rank_errors_of(source, norm=norm)
     assert found.rank == 1
-    assert "rank 1 is the smallest that keeps 0.99 of the squared norm (an error of at most 0.1)" in str(
-        found.table
+    assert (
+        "rank 1 is the smallest that keeps 0.99 of the squared norm (an error of at most 0.1)"
+        in str(found.table)
     )
     assert rank_errors_of(source, norm=norm, energy=0.9999999).rank == 3
 

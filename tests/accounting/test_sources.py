@@ -63,8 +63,14 @@ def test_every_family_is_listed_with_its_defaults() -> None:
             {"model_type": "bert", "hidden_size": 100, "num_attention_heads": 12},
             "must divide hidden_size = 100",
         ),
-        ({"model_type": "gpt2", "n_embd": 100, "n_head": 3}, "n_head must divide n_embd = 100, got 3"),
-        ({"model_type": "whisper", "d_model": 10, "encoder_attention_heads": 4}, "must divide d_model = 10"),
+        (
+            {"model_type": "gpt2", "n_embd": 100, "n_head": 3},
+            "n_head must divide n_embd = 100, got 3",
+        ),
+        (
+            {"model_type": "whisper", "d_model": 10, "encoder_attention_heads": 4},
+            "must divide d_model = 10",
+        ),
         (
             {"model_type": "llama", "num_attention_heads": 8, "num_key_value_heads": 3},
             "num_key_value_heads must divide num_attention_heads = 8, got 3",
@@ -74,7 +80,10 @@ def test_every_family_is_listed_with_its_defaults() -> None:
             "must be between 1 and num_local_experts = 8",
         ),
         ({"model_type": "llama", "hidden_size": 0}, "hidden_size must be at least 1, got 0"),
-        ({"model_type": "llama", "architectures": ["LlamaForPoetry"]}, "architecture must be one of"),
+        (
+            {"model_type": "llama", "architectures": ["LlamaForPoetry"]},
+            "architecture must be one of",
+        ),
     ],
 )
 def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
@@ -93,7 +102,9 @@ def test_a_flag_that_is_no_boolean_is_refused() -> None:
         from_config({"model_type": "llama", "tie_word_embeddings": 1})
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[1]", "must be a JSON object")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("[1]", "must be a JSON object")]
+)
 def test_a_config_that_is_not_json(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):
@@ -105,7 +116,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         model_spec(str(tmp_path / "config.json"))
     with pytest.raises(ValueError, match=r"model\.safetensors: no such file"):
         model_spec(str(tmp_path / "model.safetensors"))
-    with pytest.raises(ValueError, match=r"no model.safetensors and no model.safetensors.index.json"):
+    with pytest.raises(
+        ValueError, match=r"no model.safetensors and no model.safetensors.index.json"
+    ):
         model_spec(tmp_path)
     with pytest.raises(
         ValueError, match=r"source must be a matrix .* got 'lama-3-8b'; close names: llama-3-8b"
@@ -154,7 +167,9 @@ def test_a_checkpoint_is_counted_from_its_header(tmp_path: Path) -> None:
 
 
 def test_a_transposed_map_is_known_by_its_bias(tmp_path: Path) -> None:
-    path = shapes_of(tmp_path / "gpt2.safetensors", {"c_attn.weight": (6, 18), "c_attn.bias": (18,)})
+    path = shapes_of(
+        tmp_path / "gpt2.safetensors", {"c_attn.weight": (6, 18), "c_attn.bias": (18,)}
+    )
     (module,) = from_safetensors(path).modules
     assert module.shape == (18, 6)
 
@@ -178,7 +193,12 @@ def test_a_bias_of_another_shape_is_counted_whole(tmp_path: Path) -> None:
 
 
 def test_names_with_braces_and_odd_numbers_are_kept(tmp_path: Path) -> None:
-    names = {"a.{}.weight": (2, 3), "a.{x.weight": (2, 3), "l.007.weight": (2, 3), "l.8.weight": (2, 3)}
+    names = {
+        "a.{}.weight": (2, 3),
+        "a.{x.weight": (2, 3),
+        "l.007.weight": (2, 3),
+        "l.8.weight": (2, 3),
+    }
     spec = from_safetensors(shapes_of(tmp_path / "odd.safetensors", names))
     assert {f"{module.name}.weight" for module in spec.modules} == set(names)
     assert count_model(spec, rank=1, targets=["l.007"]).trainable == 5
@@ -252,7 +272,11 @@ def test_our_own_models() -> None:
     ]
     adapted = inject(base, rank=4, alpha=8, rng=rng)
     counted = count(adapted)
-    assert counted.trainable == count_model(spec, rank=4, targets="all-linear").trainable == 4 * (50 + 25)
+    assert (
+        counted.trainable
+        == count_model(spec, rank=4, targets="all-linear").trainable
+        == 4 * (50 + 25)
+    )
     assert counted.frozen == spec.total == 20 * 30 + 20 + 5 * 20
     assert sum(row["trainable"] for row in counted.table.records) == counted.trainable  # type: ignore[misc]
 
@@ -276,7 +300,9 @@ def test_what_is_no_model(thing: object) -> None:
 @pytest.mark.parametrize("case", range(0, len(CASES), 4))
 def test_a_torch_model_says_what_its_config_says(case: int) -> None:
     family, task, fields = CASES[case]
-    spec = from_config({"model_type": family, **fields, "architectures": [family_of(family).classes + task]})
+    spec = from_config(
+        {"model_type": family, **fields, "architectures": [family_of(family).classes + task]}
+    )
     live = model_spec(meta_model(family, task, fields))
     assert live.total == spec.total
     linear = {m.name: m.shape for m in spec.modules if m.kind == "linear"}
@@ -291,7 +317,8 @@ def test_experts_of_a_torch_model_by_both_conventions() -> None:
     live = model_spec(meta_model("deepseek_v3", "ForCausalLM", LATENT))
     for experts in ("peft", "per-expert"):
         ours, theirs = (
-            count_model(each, rank=2, targets="all-linear", experts=experts) for each in (spec, live)
+            count_model(each, rank=2, targets="all-linear", experts=experts)
+            for each in (spec, live)
         )
         assert ours.trainable == theirs.trainable
 
@@ -316,7 +343,9 @@ def test_any_torch_module() -> None:
     spec = model_spec(net)
     assert spec.total == sum(p.numel() for p in net.parameters())
     report = count_model(spec, rank=2, targets=["conv", "maps.0", "maps.1"])
-    adapted = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["conv", "maps.0", "maps.1"]))
+    adapted = peft.get_peft_model(
+        net, peft.LoraConfig(r=2, target_modules=["conv", "maps.0", "maps.1"])
+    )
     assert (report.trainable, report.total) == adapted.get_nb_trainable_parameters()
 
 
@@ -332,7 +361,9 @@ def test_a_saved_checkpoint_has_the_configs_size(tmp_path: Path, family: str) ->
     model.save_pretrained(tmp_path)
     spec = from_safetensors(tmp_path)
     assert spec.total == sum(p.numel() for p in model.parameters())
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"]
+    linear = [
+        m for m in model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"
+    ]
     assert sum(m.copies for m in spec.groups if m.kind == "linear") == len(linear)
 
 

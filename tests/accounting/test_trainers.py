@@ -1,4 +1,6 @@
-"""Plans from the settings of TRL, Axolotl and LLaMA-Factory: each as if its options had been typed."""
+"""Plans from the settings of TRL, Axolotl and LLaMA-Factory: each as if its options had been
+typed.
+"""
 
 from __future__ import annotations
 
@@ -163,8 +165,12 @@ EACH = [
 
 
 @pytest.mark.parametrize(("fields", "options"), EACH)
-def test_each_setting_by_each_name(tmp_path: Path, fields: dict[str, Any], options: dict[str, Any]) -> None:
-    found = accounting.plan_from(written(tmp_path, {"model_name_or_path": "gpt2", **fields}), card=CARD)
+def test_each_setting_by_each_name(
+    tmp_path: Path, fields: dict[str, Any], options: dict[str, Any]
+) -> None:
+    found = accounting.plan_from(
+        written(tmp_path, {"model_name_or_path": "gpt2", **fields}), card=CARD
+    )
     want = accounting.plan("gpt2", card=CARD, **options)
     assert replace(found, notes=()) == replace(want, notes=())
 
@@ -172,7 +178,9 @@ def test_each_setting_by_each_name(tmp_path: Path, fields: dict[str, Any], optio
 def test_axolotl_without_an_adapter_trains_in_full(tmp_path: Path) -> None:
     path = written(tmp_path, {"base_model": "gpt2", "lora_r": 8})
     assert [each.method for each in accounting.plan_from(path, card=CARD).choices] == ["full"]
-    assert {each.method for each in accounting.plan_from(path, card=CARD, rank=4).choices} == {"LoRA"}
+    assert {each.method for each in accounting.plan_from(path, card=CARD, rank=4).choices} == {
+        "LoRA"
+    }
 
 
 def test_notes_name_what_is_missing_and_what_is_not_counted(tmp_path: Path) -> None:
@@ -206,13 +214,18 @@ LORA = {"model_name_or_path": "gpt2", "lora_r": 8, "load_in_4bit": True, "max_le
     ],
 )
 def test_the_command_line_wins(
-    tmp_path: Path, arguments: list[str], options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    arguments: list[str],
+    options: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = written(tmp_path, LORA)
     assert run(["plan", "--from", str(path), "--card", CARD, "--json", *arguments]) == 0
     want = accounting.plan("gpt2", card=CARD, **options)
     found = json.loads(capsys.readouterr().out)
-    assert [each["memory"]["title"] for each in found["choices"]] == [c.memory.title for c in want.choices]
+    assert [each["memory"]["title"] for each in found["choices"]] == [
+        c.memory.title for c in want.choices
+    ]
     assert [each["method"] for each in found["choices"]] == [c.method for c in want.choices]
     assert run(["plan", "qwen3-0.6b", "--from", str(path), "--card", CARD, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "qwen3-0.6b"

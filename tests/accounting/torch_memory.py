@@ -79,7 +79,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 def pair(
     family: str, *, precision: str, targets: Any, attention: str, dora: bool = False
 ) -> tuple[Any, ModelSpec | LoraCount]:
-    """A torch model in training and our count of it: in full if there are no targets, else with LoRA."""
+    """A torch model in training and our count of it: in full if there are no targets, else with
+    LoRA.
+    """
     import peft
     import torch
     import transformers
@@ -97,7 +99,9 @@ def pair(
     if targets is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets, use_dora=dora))
+            model = peft.get_peft_model(
+                model, peft.LoraConfig(r=4, target_modules=targets, use_dora=dora)
+            )
         counted = count_model(spec, rank=4, targets=targets, dora=dora)
     return model, counted
 
@@ -113,15 +117,17 @@ def checkpoint(model: Any) -> None:
 
 
 class _Saved:
-    """What forward saved; autograd drops it with the graph, as with DoRA's norms before forward ends."""
+    """What forward saved; autograd drops it with the graph, as with DoRA's norms before forward
+    ends.
+    """
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
 
 
 def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
-    """Bytes by cause of a step with AdamW. ``activations`` and ``logits`` outlive forward; ``layer`` is the
-    largest layer's share of them.
+    """Bytes by cause of a step with AdamW. ``activations`` and ``logits`` outlive forward;
+    ``layer`` is the largest layer's share of them.
     """
     import torch
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -132,7 +138,9 @@ def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
         side = VISION["image_size"]
         tokens[:, : (side // VISION["patch_size"]) ** 2] = IMAGE
         inputs["pixel_values"] = torch.rand(batch, 3, side, side, dtype=model.dtype)
-    known = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    known = {
+        tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())
+    }
     kept: weakref.WeakSet[_Saved] = weakref.WeakSet()
 
     def pack(tensor: Any) -> _Saved:
@@ -155,14 +163,18 @@ def held(model: Any, family: str, batch: int, sequence: int) -> dict[str, int]:
         loss = model(**inputs).loss
     after = size()
     loss.backward()
-    logits = MODELS[family][1].get("text_config", MODELS[family][1])["vocab_size"] * batch * sequence * 4
+    logits = (
+        MODELS[family][1].get("text_config", MODELS[family][1])["vocab_size"] * batch * sequence * 4
+    )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained)
     optimizer.step()
     state = [value for entry in optimizer.state.values() for value in entry.values() if value.dim()]
     return {
         "parameters": sum(parameter.nbytes for parameter in model.parameters()),
-        "gradients": sum(parameter.grad.nbytes for parameter in trained if parameter.grad is not None),
+        "gradients": sum(
+            parameter.grad.nbytes for parameter in trained if parameter.grad is not None
+        ),
         "optimizer": sum(value.nbytes for value in state),
         "activations": after - logits,
         "logits": logits,
@@ -176,6 +188,8 @@ def peak(module: Any, inputs: Any) -> int:
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         module(inputs)
-    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return max(itertools.accumulate(sizes))

@@ -8,7 +8,11 @@ import pytest
 from lora_np import adapters
 from lora_np.hub import safetensors
 
-SHAPES = {"model.layers.0.q_proj": (6, 4), "model.layers.0.v_proj": (3, 4), "model.layers.1.q_proj": (6, 4)}
+SHAPES = {
+    "model.layers.0.q_proj": (6, 4),
+    "model.layers.0.v_proj": (3, 4),
+    "model.layers.1.q_proj": (6, 4),
+}
 
 
 def write_adapter(path, *, seed=0, rank=2, alpha=4.0, dtype="float32", shapes=SHAPES, **raw):
@@ -34,11 +38,15 @@ def write_checkpoint(path, *, seed=1, dtype="float32", shards=2, shapes=SHAPES, 
     tensors |= {f"{name}.bias": rng.standard_normal(d) for name, (d, _) in shapes.items()}
     tensors["model.norm.weight"] = rng.standard_normal(4)
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({"architectures": ["TestModel"], **(config or {})}))
+    (path / "config.json").write_text(
+        json.dumps({"architectures": ["TestModel"], **(config or {})})
+    )
     (path / "tokenizer.json").write_text("{}")
     names = sorted(tensors)
     if shards == 1:
-        safetensors.save(tensors, path / "model.safetensors", dtype=dtype, metadata={"format": "pt"})
+        safetensors.save(
+            tensors, path / "model.safetensors", dtype=dtype, metadata={"format": "pt"}
+        )
         return path
     where = {}
     for i in range(shards):

@@ -13,7 +13,9 @@ from lora_np.models.names import NameMap
 def checkpoint(folder, value, **config):
     folder.mkdir()
     safetensors.save({"model.q_proj.weight": np.full((4, 4), value)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 4} | config))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "hidden_size": 4} | config)
+    )
     return folder
 
 
@@ -26,7 +28,10 @@ def adapter(folder, base):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "qwen3"}, "model_type is 'qwen3', but 'llama' in .*base: not the same base"),
+        (
+            {"model_type": "qwen3"},
+            "model_type is 'qwen3', but 'llama' in .*base: not the same base",
+        ),
         ({"hidden_size": 8}, "hidden_size is 8, but 4 in"),
         ({"vision_config": {}, "model_type": "unheard_of"}, "model_type is 'unheard_of'"),
     ],
@@ -41,7 +46,9 @@ def test_extract_takes_one_base_only(tmp_path, config, message):
 
 def test_names_that_cannot_be_told_are_refused(tmp_path):
     config = {"vision_config": {}, "model_type": "unheard_of"}
-    base, tuned = (checkpoint(tmp_path / name, i + 1.0, **config) for i, name in enumerate(("base", "tuned")))
+    base, tuned = (
+        checkpoint(tmp_path / name, i + 1.0, **config) for i, name in enumerate(("base", "tuned"))
+    )
     with pytest.raises(HubError, match="modules of a 'unheard_of' model is not known here"):
         adapters.extract(base, tuned, tmp_path / "out", rank=1)
 
@@ -52,7 +59,9 @@ def test_merge_knows_the_base_that_the_adapter_names(tmp_path):
         checkpoint(tmp_path / "other", 1.0, model_type="gemma3_text"),
     )
     made = adapter(tmp_path / "adapter", str(base))
-    with pytest.raises(HubError, match=r"other: model_type is 'gemma3_text', but 'llama' in .*base"):
+    with pytest.raises(
+        HubError, match=r"other: model_type is 'gemma3_text', but 'llama' in .*base"
+    ):
         adapters.merge(other, made, tmp_path / "out")
     adapters.merge(base, made, tmp_path / "out")
     adapters.merge(other, made, tmp_path / "insisted", any_base=True)
@@ -97,7 +106,9 @@ def test_the_class_that_peft_wrote_down_tells_the_base(tmp_path, config, refused
         adapters.merge(base, made, tmp_path / "out")
         adapters.inspect(made, base=base)
         return
-    message = f"is of type '{config['model_type']}', but the adapter was made for a {name}: not the same"
+    message = (
+        f"is of type '{config['model_type']}', but the adapter was made for a {name}: not the same"
+    )
     with pytest.raises(HubError, match=message):
         adapters.merge(base, made, tmp_path / "out")
     with pytest.raises(HubError, match=message):
@@ -135,7 +146,8 @@ def test_a_base_that_is_told_by_a_name_only_is_noted(tmp_path):
             adapters.inspect(made, base=base).notes,
         ):
             assert (
-                any("only the names and shapes of modules were compared" in note for note in notes) == noted
+                any("only the names and shapes of modules were compared" in note for note in notes)
+                == noted
             )
     made = adapter(tmp_path / "local", str(base))
     assert not any("compared" in note for note in adapters.inspect(made, base=base).notes)
@@ -149,13 +161,26 @@ def test_combine_takes_adapters_of_one_architecture_only(tmp_path):
         HubError, match=r"two: is for a Qwen3ForCausalLM, but .*one is for a LlamaForCausalLM"
     ):
         adapters.combine([one, two], tmp_path / "out")
-    adapters.combine([one, made_for(tmp_path / "body", "LlamaModel", library=LLAMA)], tmp_path / "out")
+    adapters.combine(
+        [one, made_for(tmp_path / "body", "LlamaModel", library=LLAMA)], tmp_path / "out"
+    )
 
 
 def language_model(**config):
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     sizes |= {"num_key_value_heads": 2, "head_dim": 4}
-    config = {"model_type": "llama", "vocab_size": 5, "tie_word_embeddings": True, **sizes, **config}
+    config = {
+        "model_type": "llama",
+        "vocab_size": 5,
+        "tie_word_embeddings": True,
+        **sizes,
+        **config,
+    }
 
     def read(name):
         kinds = {"q_norm": (4,), "k_norm": (4,), "norm": (8,), "embed": (5, 8)}
@@ -212,7 +237,11 @@ def test_combine_takes_adapters_of_one_base_only(tmp_path):
 @pytest.mark.parametrize(
     ("model_type", "name", "path"),
     [
-        ("gemma3", "language_model.model.layers.0.mlp.up_proj", "model.language_model.layers.0.mlp.up_proj"),
+        (
+            "gemma3",
+            "language_model.model.layers.0.mlp.up_proj",
+            "model.language_model.layers.0.mlp.up_proj",
+        ),
         ("llava", "language_model.lm_head", "lm_head"),
         ("llava", "vision_tower.x", "model.vision_tower.x"),
         ("qwen2_5_vl", "model.layers.0.q", "model.language_model.layers.0.q"),
@@ -241,12 +270,25 @@ def test_an_extracted_adapter_of_a_vision_language_model_works_in_peft(tmp_path,
     }
     text |= {"num_key_value_heads": 1, "head_dim": 8}
     if family == "gemma3":
-        vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        vision = {
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+        }
         vision |= {"image_size": 28, "patch_size": 14}
-        config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+        config = transformers.Gemma3Config(
+            text_config=text, vision_config=vision, mm_tokens_per_image=4
+        )
         model = transformers.Gemma3ForConditionalGeneration(config)
     else:
-        vision = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 16}
+        vision = {
+            "depth": 1,
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_heads": 1,
+            "out_hidden_size": 16,
+        }
         text["rope_scaling"] = {"type": "mrope", "mrope_section": [1, 1, 2], "rope_type": "default"}
         config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision)
         model = transformers.Qwen2_5_VLForConditionalGeneration(config)
@@ -256,7 +298,9 @@ def test_an_extracted_adapter_of_a_vision_language_model_works_in_peft(tmp_path,
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "q_proj.weight" in name and "vision" not in name:
-                parameter += 5 * torch.outer(torch.randn(len(parameter)), torch.randn(parameter.shape[1]))
+                parameter += 5 * torch.outer(
+                    torch.randn(len(parameter)), torch.randn(parameter.shape[1])
+                )
     model.save_pretrained(tmp_path / "tuned")
     wanted = model(input_ids=ids).logits
     assert not torch.allclose(before, wanted, atol=1e-2)

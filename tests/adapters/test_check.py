@@ -1,4 +1,6 @@
-"""What is said of programs: the cases that are known to go wrong, and factors against the programs' own rules."""
+"""What is said of programs: the cases that are known to go wrong, and factors against the programs'
+own rules.
+"""
 
 import json
 
@@ -17,7 +19,15 @@ Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
 
 def made(
-    *, ranks=(4, 4), alphas=(8.0, 8.0), full=(), rows=(), parts=(), raw=None, embedding=False, **settings
+    *,
+    ranks=(4, 4),
+    alphas=(8.0, 8.0),
+    full=(),
+    rows=(),
+    parts=(),
+    raw=None,
+    embedding=False,
+    **settings,
 ):
     modules = {
         name: AdapterModule.of(
@@ -38,7 +48,8 @@ def findings(adapter, runtime, base=None):
     return {row.module: row for row in found.rows}
 
 
-# the case; then for each program what becomes of q or of what is named, and how much too strong k runs
+# the case; then for each program what becomes of q or of what is named, and how much too strong k
+# runs
 CASES = {
     "nothing special": ({}, dict.fromkeys(("peft", "vllm", "sglang", "llama.cpp", "tensorrt-llm"), ("fine", 1.0))),
     "ranks that differ": (
@@ -93,7 +104,10 @@ def test_what_becomes_of_a_module(case, runtime):
         ({"full": ["score.weight"], "modules_to_save": ["score"]}, "score.weight"),
         ({"full": [f"{Q}.bias"], "bias": "lora_only"}, f"{Q}.bias"),
         (
-            {"rows": ["model.embed_tokens.weight"], "trainable_token_indices": {"embed_tokens": [0, 1]}},
+            {
+                "rows": ["model.embed_tokens.weight"],
+                "trainable_token_indices": {"embed_tokens": [0, 1]},
+            },
             "model.embed_tokens.weight",
         ),
     ],

@@ -1,4 +1,6 @@
-"""Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is refused."""
+"""Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is
+refused.
+"""
 
 import json
 import shutil
@@ -28,7 +30,9 @@ def three(make_adapter):
 
 def grams(seed, shapes=SHAPES):
     rng = np.random.default_rng(seed)
-    return {name: (lambda X: X.T @ X)(rng.standard_normal((30, k))) for name, (_, k) in shapes.items()}
+    return {
+        name: (lambda X: X.T @ X)(rng.standard_normal((30, k))) for name, (_, k) in shapes.items()
+    }
 
 
 def weights_of(folder):
@@ -37,7 +41,9 @@ def weights_of(folder):
 
 
 @pytest.mark.parametrize("method", WAYS)
-def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(three, tmp_path, method):
+def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
+    three, tmp_path, method
+):
     weights, seen = [0.5, -2.0, 1.0], [grams(seed) for seed in range(3)]
     given = {"grams": seen} if method == "regmean" else {}
     made = adapters.combine(three, tmp_path / "out", weights=weights, method=method, rng=7, **given)
@@ -84,7 +90,9 @@ def test_experts_are_combined_one_by_one(tmp_path):
     raw = {"peft_type": "LORA", "target_parameters": ["mlp.experts.down_proj"]}
     name = "mlp.experts.down_proj"
     for folder in "ab":
-        module = AdapterModule.of(A=rng.standard_normal((3, 2, 5)), B=rng.standard_normal((3, 4, 2)), alpha=2)
+        module = AdapterModule.of(
+            A=rng.standard_normal((3, 2, 5)), B=rng.standard_normal((3, 4, 2)), alpha=2
+        )
         module = AdapterModule(module.parts, module.alpha, parameter=True)
         adapters.save(Adapter({name: module}, raw=raw), tmp_path / folder)
     sources = [adapters.load(tmp_path / folder)[name] for folder in "ab"]
@@ -119,7 +127,11 @@ def dora(path, seed, dtype="float64"):
 @pytest.mark.parametrize("weights", [[0.5, 0.7, -0.4], [2.0, -3.0, 1.0]])
 def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp_path, weights):
     base = make_checkpoint("base", dtype="float64")
-    paths = [dora(tmp_path / "d1", 1), make_adapter("plain", dtype="float64"), dora(tmp_path / "d2", 2)]
+    paths = [
+        dora(tmp_path / "d1", 1),
+        make_adapter("plain", dtype="float64"),
+        dora(tmp_path / "d2", 2),
+    ]
     made = adapters.combine(paths, tmp_path / "sum", weights=weights, base=base)
     assert {row.rank for row in made.rows} == {6}
     assert adapters.load(tmp_path / "sum").raw["use_dora"] is True
@@ -129,7 +141,9 @@ def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp
     merged = {path: weights_of(tmp_path / "merged" / path.name) for path in paths}
     total = weights_of(tmp_path / "merged" / "sum")
     for name, W in W0.items():
-        wanted = W + sum(w * (merged[path][name] - W) for w, path in zip(weights, paths, strict=True))
+        wanted = W + sum(
+            w * (merged[path][name] - W) for w, path in zip(weights, paths, strict=True)
+        )
         np.testing.assert_allclose(total[name], wanted, atol=1e-10)
 
 
@@ -151,8 +165,14 @@ def heads(make_checkpoint, tmp_path):
         full = {"model.norm.weight": rng.standard_normal(4)}
         if name == "two":
             full["model.layers.0.q_proj.bias"] = rng.standard_normal(6)
-        module = AdapterModule.of(A=rng.standard_normal((1, 4)), B=rng.standard_normal((6, 1)), alpha=1)
-        raw = {"peft_type": "LORA", "modules_to_save": ["model.norm"], "bias": "lora_only" if i else "none"}
+        module = AdapterModule.of(
+            A=rng.standard_normal((1, 4)), B=rng.standard_normal((6, 1)), alpha=1
+        )
+        raw = {
+            "peft_type": "LORA",
+            "modules_to_save": ["model.norm"],
+            "bias": "lora_only" if i else "none",
+        }
         stored = {
             key: AdapterModule.of(A=np.ones((1, 1)), B=x[:, None], alpha=1).parts["B"]
             for key, x in full.items()
@@ -198,13 +218,19 @@ WRONG = {
         {"density": 0.5},
         "density is for ways that drop entries, such as 'ties', got 0.5",
     ),
-    "a density of none": ({"method": "ties", "density": 0}, "density must be above 0 and at most 1, got 0"),
+    "a density of none": (
+        {"method": "ties", "density": 0},
+        "density must be above 0 and at most 1, got 0",
+    ),
     "a rank of none": ({"rank": 0}, "rank must be at least 1, got 0"),
     "no seed": (
         {"method": "dare_ties", "rng": -1},
         "rng must be a .*Generator or a whole number from 0, got -1",
     ),
-    "inputs of a sum": ({"grams": [{}, {}]}, "'regmean' alone takes grams .--data., one for each adapter"),
+    "inputs of a sum": (
+        {"grams": [{}, {}]},
+        "'regmean' alone takes grams .--data., one for each adapter",
+    ),
     "no inputs": (
         {"method": "regmean"},
         "'regmean' alone takes grams .--data., one for each adapter, got None",
@@ -239,15 +265,22 @@ def test_overlap_is_what_formed_updates_have_in_common(three):
     for row in found.rows:
         i, j = (found.names.index(name) for name in (row.first, row.second))
         if row.module == "all":
-            inner, one, other, on_second, on_first = (sum(x) for x in zip(*sums.pop((i, j)), strict=True))
-            alone = [np.linalg.norm(s.delta(name)) ** 2 for s in (sources[i], sources[j]) for name in s]
+            inner, one, other, on_second, on_first = (
+                sum(x) for x in zip(*sums.pop((i, j)), strict=True)
+            )
+            alone = [
+                np.linalg.norm(s.delta(name)) ** 2 for s in (sources[i], sources[j]) for name in s
+            ]
             assert row.overlap == pytest.approx(((on_second + on_first) / sum(alone)) ** 0.5)
             assert found.matrix[i, j] == found.matrix[j, i] == row.overlap
             continue
         D, E = sources[i].delta(row.module), sources[j].delta(row.module)
         project = lambda M: np.linalg.pinv(M) @ M
         inner, one, other = (D * E).sum(), np.linalg.norm(D) ** 2, np.linalg.norm(E) ** 2
-        on_second, on_first = np.linalg.norm(D @ project(E)) ** 2, np.linalg.norm(E @ project(D)) ** 2
+        on_second, on_first = (
+            np.linalg.norm(D @ project(E)) ** 2,
+            np.linalg.norm(E @ project(D)) ** 2,
+        )
         sums.setdefault((i, j), []).append((inner, one, other, on_second, on_first))
         assert row.cosine == pytest.approx(inner / (one * other) ** 0.5)
         assert row.share_of_first == pytest.approx(on_second / one)
@@ -266,7 +299,9 @@ def test_overlap_is_what_formed_updates_have_in_common(three):
 
 def test_overlap_of_the_same_of_opposites_and_of_updates_at_right_angles():
     e = np.eye(4)
-    one = lambda i, j, sign=1.0: Adapter({"q": AdapterModule.of(A=e[[j]], B=sign * e[:, [i]], alpha=1)})
+    one = lambda i, j, sign=1.0: Adapter(
+        {"q": AdapterModule.of(A=e[[j]], B=sign * e[:, [i]], alpha=1)}
+    )
     for other, overlap, cosine, inputs, outputs in [
         (one(0, 0), 1, 1, 0, 0),
         (one(0, 0, -2.0), 1, -1, 0, 0),
@@ -293,7 +328,9 @@ def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
     first = adapters.overlap(three)
     again = adapters.overlap([tmp_path / "same", *three[1:]])
     np.testing.assert_allclose(again.matrix, first.matrix, atol=1e-9)
-    np.testing.assert_allclose(adapters.overlap(three[::-1]).matrix, first.matrix[::-1, ::-1], atol=1e-12)
+    np.testing.assert_allclose(
+        adapters.overlap(three[::-1]).matrix, first.matrix[::-1, ::-1], atol=1e-12
+    )
 
 
 def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
@@ -309,7 +346,10 @@ def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
 def skewed(seed=0):
     """Inputs that are far from white."""
     rng = np.random.default_rng(seed)
-    return {name: rng.standard_normal((50, k)) * np.geomspace(5, 0.05, k) for name, (_, k) in SHAPES.items()}
+    return {
+        name: rng.standard_normal((50, k)) * np.geomspace(5, 0.05, k)
+        for name, (_, k) in SHAPES.items()
+    }
 
 
 def test_resize_by_inputs_has_the_smallest_error_of_outputs(make_adapter, tmp_path):
@@ -317,14 +357,17 @@ def test_resize_by_inputs_has_the_smallest_error_of_outputs(make_adapter, tmp_pa
     seen = {name: x.T @ x for name, x in X.items()}
     found = adapters.resize(path, tmp_path / "seen", rank=1, grams=seen)
     adapters.resize(path, tmp_path / "plain", rank=1)
-    before, after, plain = (adapters.load(each) for each in (path, tmp_path / "seen", tmp_path / "plain"))
+    before, after, plain = (
+        adapters.load(each) for each in (path, tmp_path / "seen", tmp_path / "plain")
+    )
     for row in found.rows:
         x = X[row.name]
         outputs = x @ before.delta(row.name).T
         s = np.linalg.svdvals(outputs)
         best = np.linalg.norm(s[1:]) / np.linalg.norm(s)
         error, other = (
-            np.linalg.norm(outputs - x @ a.delta(row.name).T) / np.linalg.norm(s) for a in (after, plain)
+            np.linalg.norm(outputs - x @ a.delta(row.name).T) / np.linalg.norm(s)
+            for a in (after, plain)
         )
         assert row.error == pytest.approx(best, rel=1e-6)
         assert error == pytest.approx(best, rel=1e-6)
@@ -368,23 +411,30 @@ def test_convert_passes_inputs_on(tmp_path):
     (tmp_path / "loha" / "adapter_config.json").write_text(json.dumps(config))
     shapes = {"w1_a": (12, 3), "w1_b": (3, 10), "w2_a": (12, 3), "w2_b": (3, 10)}
     tensors = {
-        f"base_model.model.q.hada_{name}": rng.standard_normal(shape) for name, shape in shapes.items()
+        f"base_model.model.q.hada_{name}": rng.standard_normal(shape)
+        for name, shape in shapes.items()
     }
     safetensors.save(tensors, tmp_path / "loha" / "adapter_model.safetensors")
     x = rng.standard_normal((40, 10)) * np.geomspace(9, 0.01, 10)
-    made = adapters.convert(tmp_path / "loha", tmp_path / "out", to="lora", error=0.05, grams={"q": x.T @ x})
+    made = adapters.convert(
+        tmp_path / "loha", tmp_path / "out", to="lora", error=0.05, grams={"q": x.T @ x}
+    )
     plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", error=0.05)
     assert made.rows[0].rank < plain.rows[0].rank
 
 
 @pytest.mark.parametrize("call", [adapters.resize, adapters.extract], ids=["resize", "extract"])
-def test_inputs_of_a_module_that_are_missing_are_named(make_adapter, make_checkpoint, tmp_path, call):
+def test_inputs_of_a_module_that_are_missing_are_named(
+    make_adapter, make_checkpoint, tmp_path, call
+):
     first = (
         (make_checkpoint("base"), make_checkpoint("tuned", seed=2))
         if call is adapters.extract
         else (make_adapter("a"),)
     )
-    with pytest.raises(HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"):
+    with pytest.raises(
+        HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"
+    ):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
     other = {name: np.eye(3) for name in SHAPES}
     with pytest.raises(

@@ -22,7 +22,9 @@ def command(capsys):
     return run_command
 
 
-def test_every_command_makes_what_its_function_makes(command, make_adapter, make_checkpoint, tmp_path):
+def test_every_command_makes_what_its_function_makes(
+    command, make_adapter, make_checkpoint, tmp_path
+):
     base, a, b = make_checkpoint("base"), make_adapter("a"), make_adapter("b", seed=1)
     for name, arguments in {
         "small": ("resize", a, "--rank", 1),
@@ -51,9 +53,9 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
     assert "amplification" in out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "a.html").read_text()
-    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    ).replace("https://matplotlib.org", "")
+    assert "http" not in page.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "").replace("https://matplotlib.org", "")
     ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + 6])
 
 
@@ -61,7 +63,11 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
     ("arguments", "status", "message"),
     [
         (["inspect", "nowhere"], 1, "nowhere: no such directory"),
-        (["resize", "a", "-o", "out"], 1, "give one of rank, energy, error, bytes, total_rank, got none"),
+        (
+            ["resize", "a", "-o", "out"],
+            1,
+            "give one of rank, energy, error, bytes, total_rank, got none",
+        ),
         (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 1, "give one of"),
         (["resize", "a", "-o", "out", "--rank", "0"], 1, "rank must be at least 1, got 0"),
         (["resize", "a", "--rank", "1"], 2, "-o"),
@@ -94,7 +100,16 @@ def test_mistakes_are_one_line(
 
 
 def test_a_process_prints_no_progress_into_a_pipe(make_adapter, tmp_path):
-    arguments = ["resize", str(make_adapter("a")), "-o", str(tmp_path / "out"), "--rank", "1", "--jobs", "2"]
+    arguments = [
+        "resize",
+        str(make_adapter("a")),
+        "-o",
+        str(tmp_path / "out"),
+        "--rank",
+        "1",
+        "--jobs",
+        "2",
+    ]
     result = subprocess.run(
         [sys.executable, "-W", "error", "-m", "lora_np", *arguments],
         capture_output=True,

@@ -23,7 +23,11 @@ EXPERTS = {
 
 def tensors_of(kind):
     """Names and shapes of a small checkpoint, as it is on the disk."""
-    shapes = {"model.embed_tokens.weight": (20, 8), "lm_head.weight": (20, 8), "model.norm.weight": (8,)}
+    shapes = {
+        "model.embed_tokens.weight": (20, 8),
+        "lm_head.weight": (20, 8),
+        "model.norm.weight": (8,),
+    }
     for layer in range(2):
         at = f"model.layers.{layer}"
         shapes |= {f"{at}.self_attn.q_proj.weight": (8, 8), f"{at}.self_attn.k_proj.weight": (4, 8)}
@@ -56,14 +60,19 @@ def pair(tmp_path, request):
     """A base, and the same model with changes of rank 2."""
     kind = getattr(request, "param", "llama")
     rng = np.random.default_rng(0)
-    base = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in tensors_of(kind).items()}
+    base = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in tensors_of(kind).items()
+    }
     tuned = {}
     for name, W in base.items():
         *stack, d, k = (1, *W.shape)[-max(2, W.ndim) :]
         change = rng.standard_normal((*stack, d, 2)) @ rng.standard_normal((*stack, 2, k))
         tuned[name] = W + (0.1 * change).astype(np.float32) if W.ndim > 1 else W
     config = {"model_type": kind, **EXPERTS.get(kind, {})}
-    return checkpoint(tmp_path / "base", base, **config), checkpoint(tmp_path / "tuned", tuned, **config)
+    return checkpoint(tmp_path / "base", base, **config), checkpoint(
+        tmp_path / "tuned", tuned, **config
+    )
 
 
 @pytest.mark.parametrize("pair", ["llama", "qwen3_moe", "gpt_oss"], indirect=True)
@@ -84,11 +93,17 @@ def test_merged_into_the_base_it_is_the_tuned_checkpoint(pair, tmp_path, goal):
 def test_experts_and_routers_are_parameters(pair, tmp_path):
     adapters.extract(*pair, tmp_path / "out", rank=2)
     adapter = adapters.load(tmp_path / "out")
-    parameters = {name.rpartition("mlp.")[2]: module for name, module in adapter.items() if module.parameter}
-    router = "router.weight" if "gpt_oss" in (pair[0] / "config.json").read_text() else "gate.weight"
+    parameters = {
+        name.rpartition("mlp.")[2]: module for name, module in adapter.items() if module.parameter
+    }
+    router = (
+        "router.weight" if "gpt_oss" in (pair[0] / "config.json").read_text() else "gate.weight"
+    )
     assert {*parameters} == {router, "experts.gate_up_proj", "experts.down_proj"}
     assert {module.maps for module in parameters.values()} == {1, 3}
-    assert sorted(adapter.raw["target_parameters"]) == sorted(n for n, m in adapter.items() if m.parameter)
+    assert sorted(adapter.raw["target_parameters"]) == sorted(
+        n for n, m in adapter.items() if m.parameter
+    )
 
 
 def test_experts_share_the_least_rank_that_keeps_enough_of_all(pair, tmp_path):
@@ -122,7 +137,8 @@ def test_a_result_that_is_not_the_tuned_model_is_refused(pair, tmp_path, monkeyp
 
     monkeypatch.setattr(extraction, "balanced", balanced)
     with pytest.raises(
-        HubError, match=r"base \+ adapter misses the tuned 'model.layers.0.self_attn.q_proj.weight' by"
+        HubError,
+        match=r"base \+ adapter misses the tuned 'model.layers.0.self_attn.q_proj.weight' by",
     ):
         adapters.extract(*pair, tmp_path / "out", rank=2)
     assert not (tmp_path / "out").exists()
@@ -134,12 +150,21 @@ def wrong(stored, change):
 
 def test_a_head_that_is_the_embedding_follows_it(tmp_path):
     rng = np.random.default_rng(1)
-    shapes = {name: shape for name, shape in tensors_of("llama").items() if name != "lm_head.weight"}
+    shapes = {
+        name: shape for name, shape in tensors_of("llama").items() if name != "lm_head.weight"
+    }
     base = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     update = np.outer(rng.standard_normal(20), rng.standard_normal(8)).astype(np.float32)
     tuned = base | {"model.embed_tokens.weight": base["model.embed_tokens.weight"] + update}
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
-    pair = checkpoint(tmp_path / "base", base, **config), checkpoint(tmp_path / "tuned", tuned, **config)
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "tie_word_embeddings": True,
+    }
+    pair = (
+        checkpoint(tmp_path / "base", base, **config),
+        checkpoint(tmp_path / "tuned", tuned, **config),
+    )
     found = adapters.extract(*pair, tmp_path / "out", rank=1)
     adapter = adapters.load(tmp_path / "out")
     np.testing.assert_allclose(adapter.delta("lm_head"), update, atol=1e-5)
@@ -180,16 +205,25 @@ def test_weights_of_other_widths_are_refused_and_a_larger_vocabulary_is_listed(t
         for name, tensors in (("base", base), ("grown", grown), ("wider", wider))
     ]
     with pytest.raises(
-        HubError, match=r"'model.layers.1.mlp.down_proj.weight' has shape \(8, 11\), but \(8, 10\) in"
+        HubError,
+        match=r"'model.layers.1.mlp.down_proj.weight' has shape \(8, 11\), but \(8, 10\) in",
     ):
         adapters.extract(folders[0], folders[2], tmp_path / "out", rank=1)
-    kept = {row.name: row.kept for row in adapters.extract(*folders[:2], tmp_path / "out", rank=1).rows}
+    kept = {
+        row.name: row.kept for row in adapters.extract(*folders[:2], tmp_path / "out", rank=1).rows
+    }
     assert kept["lm_head.weight"] == kept["model.embed_tokens.weight"] == "not kept"
 
 
 @pytest.mark.parametrize(
     "goal",
-    [("--rank", "2"), ("--energy", "0.9"), ("--error", "0.3"), ("--bytes", "6000"), ("--total-rank", "9")],
+    [
+        ("--rank", "2"),
+        ("--energy", "0.9"),
+        ("--error", "0.3"),
+        ("--bytes", "6000"),
+        ("--total-rank", "9"),
+    ],
 )
 def test_every_goal_of_resize_is_one_of_the_command(pair, tmp_path, capsys, goal):
     out = tmp_path / "out"

@@ -13,7 +13,12 @@ TEXT = {
     "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1,
     "eos_token_id": 2,
 }  # fmt: skip
-VISION = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+VISION = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+}
 VISION |= {"image_size": 28, "patch_size": 14}
 EXPERTS = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
 CASES = {
@@ -29,7 +34,12 @@ CASES = {
     "gpt_oss": ("GptOssForCausalLM", {"num_local_experts": 3, "num_experts_per_tok": 2}),
     "square": (  # in gate_up_proj inputs are as many as outputs
         "GptOssForCausalLM",
-        {"num_local_experts": 3, "num_experts_per_tok": 2, "hidden_size": 48, "model_type": "gpt_oss"},
+        {
+            "num_local_experts": 3,
+            "num_experts_per_tok": 2,
+            "hidden_size": 48,
+            "model_type": "gpt_oss",
+        },
     ),
     "gemma3": ("Gemma3ForConditionalGeneration", {"mm_tokens_per_image": 4}),
     "llava": ("LlavaForConditionalGeneration", {}),
@@ -41,12 +51,18 @@ def build(case):
 
     name, fields = CASES[case]
     family = fields.get("model_type") or {"tied": "llama"}.get(case, case)
-    fields = {key: field for key, field in fields.items() if key != "model_type" and field is not None}
+    fields = {
+        key: field for key, field in fields.items() if key != "model_type" and field is not None
+    }
     if case in ("gemma3", "llava"):
-        text = transformers.AutoConfig.for_model("gemma3_text" if case == "gemma3" else "llama", **TEXT)
+        text = transformers.AutoConfig.for_model(
+            "gemma3_text" if case == "gemma3" else "llama", **TEXT
+        )
         seen = "siglip_vision_model" if case == "gemma3" else "clip_vision_model"
         vision = transformers.AutoConfig.for_model(seen, **VISION)
-        config = transformers.AutoConfig.for_model(family, text_config=text, vision_config=vision, **fields)
+        config = transformers.AutoConfig.for_model(
+            family, text_config=text, vision_config=vision, **fields
+        )
     else:
         config = transformers.AutoConfig.for_model(family, **{**TEXT, **fields})
     config.tie_word_embeddings = case in ("tied", "gemma3_text", "gemma3")

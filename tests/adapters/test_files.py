@@ -1,4 +1,6 @@
-"""Writes that are interrupted at any step, targets that must not be replaced, names that lead elsewhere."""
+"""Writes that are interrupted at any step, targets that must not be replaced, names that lead
+elsewhere.
+"""
 
 import contextlib
 import os
@@ -17,7 +19,9 @@ OURS = ("adapter_config.json", "more", "more/file")
 
 
 def content(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def write(folder, text="new"):
@@ -59,7 +63,8 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
     def dying(*args, **kwargs):
         calls.append(args)
         if len(calls) == which + 1:
-            patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # a dead process removes nothing
+            # a dead process removes nothing
+            patch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
             patch.setattr(os, "rename", lambda *args: None)
             raise Killed
         return real(*args, **kwargs)
@@ -74,7 +79,9 @@ def test_a_death_before_any_step_leaves_the_old_or_the_new_and_the_next_run_succ
         patch.undo()
     new = dict.fromkeys(old, b"new")
     standing = [
-        content(place) for place in (target, *tmp_path.glob(".target.*.[no][el][wd]")) if place.is_dir()
+        content(place)
+        for place in (target, *tmp_path.glob(".target.*.[no][el][wd]"))
+        if place.is_dir()
     ]
     assert any(found in (old, new) for found in standing)
     recover(target)
@@ -141,7 +148,9 @@ def test_a_target_that_holds_an_input_is_not_replaced(tmp_path):
 
 @pytest.mark.parametrize("way", ["adapter", "adapter/", "link", "adapter/../adapter"])
 @pytest.mark.parametrize("force", [False, True])
-def test_an_adapter_is_not_replaced_by_what_is_made_of_it(adapter, make_adapter, way, force, tmp_path):
+def test_an_adapter_is_not_replaced_by_what_is_made_of_it(
+    adapter, make_adapter, way, force, tmp_path
+):
     (tmp_path / "link").symlink_to(adapter)
     before, out, other = content(adapter), f"{tmp_path}/{way}", make_adapter("other")
     for write in (
@@ -172,7 +181,9 @@ def test_a_checkpoint_and_an_adapter_never_replace_what_they_are_made_of(
     before = content(tmp_path)
     for target in inputs:
         for force in (True, False):  # force is not advised where it would not do
-            with pytest.raises(ValueError, match=f"{target}: is an input itself, and so is not replaced"):
+            with pytest.raises(
+                ValueError, match=f"{target}: is an input itself, and so is not replaced"
+            ):
                 command(*(tmp_path / name for name in (*inputs, target)), force=force, **options)
     assert content(tmp_path) == before
 
@@ -216,13 +227,18 @@ def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
     with pytest.raises(ValueError, match=lost):
         adapters.save(adapters.load(other), adapter, force=True)
     with pytest.raises(ValueError, match=lost):
-        adapters.extract(base, base, adapter, rank=1, force=True)  # refused before anything is compared
-    with pytest.raises(ValueError, match=f"merged: holds {name.split('/')[0]}, which would be lost"):
+        # refused before anything is compared
+        adapters.extract(base, base, adapter, rank=1, force=True)
+    with pytest.raises(
+        ValueError, match=f"merged: holds {name.split('/')[0]}, which would be lost"
+    ):
         adapters.merge(base, other, tmp_path / "merged", force=True)
     assert content(tmp_path) == before
 
 
-def test_an_adapter_does_not_replace_a_checkpoint_nor_the_reverse(adapter, make_checkpoint, tmp_path):
+def test_an_adapter_does_not_replace_a_checkpoint_nor_the_reverse(
+    adapter, make_checkpoint, tmp_path
+):
     base = make_checkpoint("base")
     adapters.merge(base, adapter, tmp_path / "merged")
     with pytest.raises(ValueError, match=r"merged: holds config.json, which would be lost"):
@@ -329,7 +345,12 @@ def test_a_folder_that_appears_meanwhile_is_not_deleted(tmp_path, force):
 
 
 def test_names_that_look_like_ours_are_left_alone(tmp_path):
-    mine = [".target.writing-notes", ".target.replaced", f".target.{'0' * 32}.new", f".target.{'0' * 32}.old"]
+    mine = [
+        ".target.writing-notes",
+        ".target.replaced",
+        f".target.{'0' * 32}.new",
+        f".target.{'0' * 32}.old",
+    ]
     for name in mine:
         (tmp_path / name).mkdir()
         (tmp_path / name / "letter.txt").write_text("dear")
@@ -391,7 +412,9 @@ def test_what_was_made_after_a_crash_is_not_deleted(tmp_path):
         write(folder, text)
     (tmp_path / ".target.lora-np").write_text(key)
     before = content(tmp_path)
-    with pytest.raises(ValueError, match="has been made since a run that was to replace it was killed"):
+    with pytest.raises(
+        ValueError, match="has been made since a run that was to replace it was killed"
+    ):
         recover(tmp_path / "target")
     assert content(tmp_path) == before
 

@@ -46,7 +46,10 @@ def drawn(
         for name in module.names():
             r, scale = int(rng.choice(ranks)), float(rng.choice(scales))
             *stack, d, k = module.shape[::-1] if module.kind == "embedding" else module.shape
-            arrays = {"A": rng.standard_normal((*stack, r, k)), "B": rng.standard_normal((*stack, d, r))}
+            arrays = {
+                "A": rng.standard_normal((*stack, r, k)),
+                "B": rng.standard_normal((*stack, d, r)),
+            }
             arrays |= {part: rng.standard_normal(d) for part in parts}
             arrays = {part: array.astype(np.float32) for part, array in arrays.items()}
             alpha = scale * (r**0.5 if rslora else r)
@@ -54,8 +57,15 @@ def drawn(
                 **arrays, alpha=alpha, rslora=rslora, embedding=module.kind == "embedding"
             )
             name = f"{name}.weight" if module.kind == "router" else name
-            modules[name] = AdapterModule(made.parts, made.alpha, made.rslora, made.embedding, (), parameter)
-    raw = {**peft.FRESH, "use_dora": "magnitude" in parts, "use_rslora": rslora, "lora_bias": "bias" in parts}
+            modules[name] = AdapterModule(
+                made.parts, made.alpha, made.rslora, made.embedding, (), parameter
+            )
+    raw = {
+        **peft.FRESH,
+        "use_dora": "magnitude" in parts,
+        "use_rslora": rslora,
+        "lora_bias": "bias" in parts,
+    }
     return Adapter(modules, raw=targeting(raw, modules))
 
 
@@ -69,7 +79,10 @@ def same(one, two, tolerance=1e-6):
             assert (one[name].parts.get(part) is None) == (two[name].parts.get(part) is None)
             if part in one[name].parts:
                 np.testing.assert_array_equal(getattr(one[name], part), getattr(two[name], part))
-        assert (one[name].embedding, one[name].parameter) == (two[name].embedding, two[name].parameter)
+        assert (one[name].embedding, one[name].parameter) == (
+            two[name].embedding,
+            two[name].parameter,
+        )
 
 
 EVERYTHING = {
@@ -123,7 +136,10 @@ def test_names_are_those_of_gguf():
 def test_dora_goes_to_mlx_and_back(tmp_path):
     adapter = drawn(LLAMA, parts=["magnitude"])
     adapters.convert(adapter, tmp_path / "mlx", to="mlx")
-    assert json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())["fine_tune_type"] == "dora"
+    assert (
+        json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())["fine_tune_type"]
+        == "dora"
+    )
     same(adapter, adapters.load(tmp_path / "mlx"))
 
 
@@ -157,8 +173,12 @@ def test_a_gguf_file_that_says_nothing_of_heads_needs_its_base(tmp_path, capsys)
     none = {f"llama.attention.{key}": 0 for key in ("head_count", "head_count_kv")}
     save_gguf(tensors, path, metadata=metadata | none)
     found = adapters.load(path)
-    np.testing.assert_array_equal(found.delta("lm_head"), adapters.load(path, base=LLAMA).delta("lm_head"))
-    with pytest.raises(HubError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"):
+    np.testing.assert_array_equal(
+        found.delta("lm_head"), adapters.load(path, base=LLAMA).delta("lm_head")
+    )
+    with pytest.raises(
+        HubError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"
+    ):
         found.delta("model.layers.0.self_attn.k_proj")
     norms = {row.name: row.norm for row in adapters.inspect(path).rows}  # which no order changes
     for name in adapter:
@@ -250,13 +270,16 @@ def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     with pytest.raises(HubError, match=r"is kohya's name, .* give the base"):
         adapters.convert(tmp_path / "a.safetensors", tmp_path / "b", to="peft")
     base = {
-        f"{name}.weight": np.zeros((4, 3, 3, 3) if "conv" in name else (4, 3), np.float32) for name in modules
+        f"{name}.weight": np.zeros((4, 3, 3, 3) if "conv" in name else (4, 3), np.float32)
+        for name in modules
     }
     safetensors.save(base, tmp_path / "base.safetensors")
     same(adapter, adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors"))
     base["down_blocks.0.to_out_0.weight"] = base["down_blocks.0.to_out.0.weight"]
     safetensors.save(base, tmp_path / "base.safetensors")
-    with pytest.raises(HubError, match=r"is down_blocks.0.to_out.0 or down_blocks.0.to_out_0 of the base"):
+    with pytest.raises(
+        HubError, match=r"is down_blocks.0.to_out.0 or down_blocks.0.to_out_0 of the base"
+    ):
         adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors")
     twice = Adapter(dict.fromkeys(("a.b_c", "a_b.c"), modules["text_model.q_proj"]))
     with pytest.raises(HubError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
@@ -311,7 +334,11 @@ def test_damaged_files_are_refused_by_name(tmp_path, form, case):
     weights = path / "adapters.safetensors" if form == "mlx" else path
     file = (gguf if form == "gguf" else safetensors).open(weights)
     tensors = {name: file.read(name) for name in file.tensors}
-    said = json.loads((path / "adapter_config.json").read_text()) if form == "mlx" else dict(file.metadata)
+    said = (
+        json.loads((path / "adapter_config.json").read_text())
+        if form == "mlx"
+        else dict(file.metadata)
+    )
     change(tensors, said)
     if form == "gguf":
         save_gguf(tensors, path, metadata=said)
@@ -328,7 +355,9 @@ def test_a_base_of_another_kind_is_refused(tmp_path):
     adapters.convert(drawn(LLAMA), tmp_path / "a.gguf", to="gguf", base=LLAMA)
     with pytest.raises(HubError, match="is for llama, but the base is 'qwen2'"):
         adapters.load(tmp_path / "a.gguf", base={"model_type": "qwen2", **SMALL})
-    with pytest.raises(HubError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"):
+    with pytest.raises(
+        HubError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"
+    ):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf", base={"model_type": "bert"})
     with pytest.raises(HubError, match="names none that is on this disk: convert"):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf")
@@ -375,7 +404,11 @@ def test_every_command_reads_and_writes_them(tmp_path, capsys):
     from lora_np.cli import run
 
     adapter = located_adapter("king-james")
-    paths = {"gguf": tmp_path / "a.gguf", "mlx": tmp_path / "mlx", "kohya": tmp_path / "a.safetensors"}
+    paths = {
+        "gguf": tmp_path / "a.gguf",
+        "mlx": tmp_path / "mlx",
+        "kohya": tmp_path / "a.safetensors",
+    }
     for to, path in paths.items():
         assert run(["convert", str(adapter), "--to", to, "--base", "austen", "-o", str(path)]) == 0
         assert run(["inspect", str(path)]) == 0
@@ -395,12 +428,22 @@ def test_every_command_reads_and_writes_them(tmp_path, capsys):
             np.testing.assert_allclose(mine, right, rtol=1e-5, atol=1e-6)
     assert run(["diff", str(paths["gguf"]), str(adapter)]) == 0
     assert run(["diff", str(paths["mlx"]), str(adapter)]) == 0
-    assert run(["resize", str(paths["gguf"]), "--rank", "2", "-o", str(tmp_path / "small.gguf")]) == 0
+    assert (
+        run(["resize", str(paths["gguf"]), "--rank", "2", "-o", str(tmp_path / "small.gguf")]) == 0
+    )
     assert run(["resize", str(adapter), "--rank", "2", "-o", str(tmp_path / "small")]) == 0
     assert run(["diff", str(tmp_path / "small.gguf"), str(tmp_path / "small")]) == 0
     assert (
         run(
-            ["combine", str(paths["gguf"]), str(paths["mlx"]), "--method", "cat", "-o", str(tmp_path / "two")]
+            [
+                "combine",
+                str(paths["gguf"]),
+                str(paths["mlx"]),
+                "--method",
+                "cat",
+                "-o",
+                str(tmp_path / "two"),
+            ]
         )
         == 0
     )
@@ -408,7 +451,9 @@ def test_every_command_reads_and_writes_them(tmp_path, capsys):
 
 
 def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
-    """PEFT saves those of embeddings and heads; one that was changed is refused, since it cannot be said."""
+    """PEFT saves those of embeddings and heads; one that was changed is refused, since it cannot be
+    said.
+    """
     adapter = drawn(LLAMA, roles=["linear", "embedding"], ranks=(2,), scales=(1.0,))
     names = ("model.embed_tokens.weight", "lm_head.weight")
     weights = {
@@ -454,7 +499,8 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
-            HubError, match="init_lora_weights = 'pissa' takes what A and B start with out of the base"
+            HubError,
+            match="init_lora_weights = 'pissa' takes what A and B start with out of the base",
         ):
             adapters.convert(adapter, out, to=to, base=LLAMA)
         adapters.convert(adapter, out, to=to, base=tmp_path / "base")
@@ -475,7 +521,9 @@ def test_without_an_alpha_a_file_has_scale_1(tmp_path, alpha):
     assert adapters.load(tmp_path / "a.safetensors")["lora_te_q"].scale == (alpha or 2) / 2
     said = {"general.type": "adapter", "general.architecture": "qwen2", "adapter.type": "lora"}
     said |= {} if alpha is None else {"adapter.lora.alpha": alpha}
-    tensors = {f"output.weight.lora_{x}": each for x, each in zip("ab", tensors.values(), strict=False)}
+    tensors = {
+        f"output.weight.lora_{x}": each for x, each in zip("ab", tensors.values(), strict=False)
+    }
     save_gguf(tensors, tmp_path / "a.gguf", metadata=said)
     assert adapters.load(tmp_path / "a.gguf")["lm_head"].scale == (alpha or 2) / 2
 
@@ -488,7 +536,8 @@ def loha(folder):
     shapes = {"w1_a": (16, 1), "w1_b": (1, 16), "w2_a": (16, 1), "w2_b": (1, 16)}
     at = "base_model.model.model.layers.0.self_attn.q_proj"
     tensors = {
-        f"{at}.hada_{name}": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+        f"{at}.hada_{name}": rng.standard_normal(shape).astype(np.float32)
+        for name, shape in shapes.items()
     }
     safetensors.save(tensors, folder / "adapter_model.safetensors")
     return folder

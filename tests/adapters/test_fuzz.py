@@ -1,4 +1,5 @@
-"""Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an HubError.
+"""Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an
+HubError.
 
 Nothing else may happen, within 256 MiB and one second each; and the time grows with the size.
 """
@@ -34,7 +35,9 @@ scalars = st.one_of(
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 setting_names = st.sampled_from([
@@ -77,7 +80,9 @@ mutations = st.one_of(
 
 
 def build(folder):
-    """An adapter's directory that is also a checkpoint's, by an index; returns its parts for mutation."""
+    """An adapter's directory that is also a checkpoint's, by an index; returns its parts for
+    mutation.
+    """
     rng = np.random.default_rng(0)
     shapes = {KEYS[0]: (2, 5), KEYS[1]: (3, 2), KEYS[2]: (2, 4), KEYS[3]: (3, 2)}
     tensors = {key: rng.standard_normal(shape).astype(np.float16) for key, shape in shapes.items()}
@@ -149,7 +154,8 @@ class Mutant:
                 file = file[:change]
         index = json.dumps(self.index).encode()
         for name, content in (("adapter_config.json", text), (INDEX, index), (WEIGHTS, file)):
-            (folder / name).unlink(missing_ok=True)  # a new file, since some disks wait for a rewritten one
+            # a new file, since some disks wait for a rewritten one
+            (folder / name).unlink(missing_ok=True)
             (folder / name).write_bytes(content)
         return file
 
@@ -158,7 +164,8 @@ def reference(content):
     """Name, dtype, shape and bytes of every tensor as the safetensors library reads them."""
     library = pytest.importorskip("safetensors")
     return {
-        name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in library.deserialize(content)
+        name: (t["dtype"], tuple(t["shape"]), bytes(t["data"]))
+        for name, t in library.deserialize(content)
     }
 
 
@@ -183,7 +190,9 @@ def refused(call, *arguments):
 
 
 def check(folder, content):
-    """Every reader of ours, each either like the reference or refusing; whether the header was valid."""
+    """Every reader of ours, each either like the reference or refusing; whether the header was
+    valid.
+    """
     file = refused(safetensors.open, folder / WEIGHTS)
     adapter = refused(adapters.load, folder)
     checkpoint = refused(open_model, folder)
@@ -195,9 +204,14 @@ def check(folder, content):
     assert file.tensors.keys() == expected.keys()
     for name, info in file.tensors.items():
         array = refused(file.read, name)
-        assert array is None or (in_file(info.dtype), info.shape, bits(array, info.dtype)) == expected[name]
+        assert (
+            array is None
+            or (in_file(info.dtype), info.shape, bits(array, info.dtype)) == expected[name]
+        )
     if adapter is not None:
-        read = [(in_file(t.dtype), t.shape, bits(t.read(), t.dtype)) for t in keyed(adapter).values()]
+        read = [
+            (in_file(t.dtype), t.shape, bits(t.read(), t.dtype)) for t in keyed(adapter).values()
+        ]
         assert sorted(read) == sorted(expected.values())
         assert json.dumps(adapter.config)
     if checkpoint is not None:
@@ -234,7 +248,9 @@ def run(folder, examples):
 @pytest.mark.parametrize("count", COUNTS)
 def test_mutated_adapters_at_least_half_with_a_valid_header(tmp_path, count):
     pytest.importorskip("safetensors")
-    tried, valid = map(int, in_little_memory("tests.adapters.test_fuzz:run", tmp_path, count).split())
+    tried, valid = map(
+        int, in_little_memory("tests.adapters.test_fuzz:run", tmp_path, count).split()
+    )
     assert tried >= count
     assert valid >= count / 2
 
@@ -275,7 +291,10 @@ def test_the_time_of_a_header_grows_with_its_size(tmp_path, named):
     rows = {
         "modules": lambda i: [f"{PREFIX}m.{i}.q.lora_{part}.weight" for part in "AB"],
         "strays": lambda i: [f"{PREFIX}m.{i}.lora_C.weight"],
-        "alike": lambda i: [f"{PREFIX}m.{i}.q.lora_A.weight", f"{PREFIX}m.{i}.q.lora_A.default.weight"],
+        "alike": lambda i: [
+            f"{PREFIX}m.{i}.q.lora_A.weight",
+            f"{PREFIX}m.{i}.q.lora_A.default.weight",
+        ],
     }[named]
 
     def prepare(size):

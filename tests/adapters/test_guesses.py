@@ -41,7 +41,9 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_adapter_is_a_path_one_of_its_files_or_an_object(name, make_adapter, make_checkpoint, tmp_path):
+def test_an_adapter_is_a_path_one_of_its_files_or_an_object(
+    name, make_adapter, make_checkpoint, tmp_path
+):
     a, b, base = make_adapter("a"), make_adapter("b", seed=1), make_checkpoint("base")
     forms = {
         "path": (a, b),
@@ -49,7 +51,9 @@ def test_an_adapter_is_a_path_one_of_its_files_or_an_object(name, make_adapter, 
         "weights": (a / "adapter_model.safetensors", b / "adapter_model.safetensors"),
         "config": (a / "adapter_config.json", b / "adapter_config.json"),
         "object": (adapters.load(a), adapters.load(b)),
-        "in memory": tuple(adapters.Adapter(x.modules, raw=x.raw) for x in map(adapters.load, (a, b))),
+        "in memory": tuple(
+            adapters.Adapter(x.modules, raw=x.raw) for x in map(adapters.load, (a, b))
+        ),
     }
     found = {form: OPERATIONS[name](*two, base, tmp_path / form) for form, two in forms.items()}
     for form in forms:
@@ -126,7 +130,9 @@ def test_sizes_have_units_and_directories_are_made(command, make_adapter, tmp_pa
     a = make_adapter("a")
     for text in ("1000", "1kB", "1 KB", "0.001MB"):
         out = tmp_path / "some" / "where" / text
-        assert command("resize", a / "adapter_model.safetensors", "--bytes", text, "-o", out)[0] == 0
+        assert (
+            command("resize", a / "adapter_model.safetensors", "--bytes", text, "-o", out)[0] == 0
+        )
         assert (out / "adapter_model.safetensors").stat().st_size <= 1000
     status, _, err = command("resize", a, "--bytes", "10 XB", "-o", tmp_path / "out")
     assert (status, err.count("\n")) == (1, 1)
@@ -156,7 +162,11 @@ def controls(text):
 def test_a_name_cannot_command_the_terminal_or_the_browser(command, tmp_path):
     module = adapters.AdapterModule.of(A=np.eye(1, 3), B=np.eye(2, 1), alpha=1)
     adapters.save(adapters.Adapter({HOSTILE: module}), tmp_path / "a", base=HOSTILE)
-    for arguments in (["inspect"], ["inspect", "--json"], ["resize", "--rank", "1", "-o", tmp_path / "out"]):
+    for arguments in (
+        ["inspect"],
+        ["inspect", "--json"],
+        ["resize", "--rank", "1", "-o", tmp_path / "out"],
+    ):
         status, out, err = command(arguments[0], tmp_path / "a", *arguments[1:])
         assert (status, err) == (0, "")
         assert controls(out) == []

@@ -64,7 +64,9 @@ def test_totals_add_up(made):
     found = adapters.inspect(made)
     *kinds, total = found.kinds
     assert [kind.kind for kind in found.kinds] == ["q_proj", "v_proj", "saved in full", "all"]
-    assert total.parameters == sum(kind.parameters for kind in kinds) == found.contents["parameters"]
+    assert (
+        total.parameters == sum(kind.parameters for kind in kinds) == found.contents["parameters"]
+    )
     assert total.bytes == sum(kind.bytes for kind in kinds) == 4 * total.parameters
     assert total.modules == sum(kind.modules for kind in kinds[:2]) == 22
     assert sum(kind.share for kind in kinds[:2]) == pytest.approx(total.share) == pytest.approx(1)
@@ -114,7 +116,8 @@ def test_the_type_is_that_of_what_is_there(tmp_path, options, kind):
     }
     made = module(np.random.default_rng(1), 8, 6, 2, **options)
     adapters.save(
-        Adapter({"q": made}, raw={"peft_type": "LORA", "target_modules": ["q"], **raw}), tmp_path / "a"
+        Adapter({"q": made}, raw={"peft_type": "LORA", "target_modules": ["q"], **raw}),
+        tmp_path / "a",
     )
     found = adapters.inspect(tmp_path / "a")
     assert found.contents["type"] == kind
@@ -141,10 +144,15 @@ class Reader(HTMLParser):
 def test_the_page_has_the_figure_and_all_tables(made):
     page = adapters.inspect(made).to_html()
     found = Reader(page)
-    assert [tag for tag in found.tags if tag in ("table", "svg")] == ["table", "svg", "table", "table"]
+    assert [tag for tag in found.tags if tag in ("table", "svg")] == [
+        "table",
+        "svg",
+        "table",
+        "table",
+    ]
     assert "model.layers.10.self_attn.v_proj" in found.text
     assert "wasted: what the rank has beyond that" in found.text
     assert "width=device-width" in page
-    assert "http" not in page.replace("http://www.w3.org", "").replace("https://matplotlib.org", "").replace(
-        "http://purl.org", ""
-    ).replace("http://creativecommons.org", "")  # nothing is fetched
+    assert "http" not in page.replace("http://www.w3.org", "").replace(
+        "https://matplotlib.org", ""
+    ).replace("http://purl.org", "").replace("http://creativecommons.org", "")  # nothing is fetched

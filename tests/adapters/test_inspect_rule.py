@@ -1,4 +1,6 @@
-"""One rule says which rank is enough: `errors`, `inspect`, `resize` and `extract` give one answer."""
+"""One rule says which rank is enough: `errors`, `inspect`, `resize` and `extract` give one
+answer.
+"""
 
 import numpy as np
 import pytest
@@ -54,7 +56,9 @@ def test_all_commands_agree_on_random_matrices(tmp_path, seed, dtype):
     rng = np.random.default_rng(seed)
     d, k = rng.integers(1, 24, size=2)
     decay = rng.uniform(0.3, 1)  # 1: nothing but ties
-    M = rotated(decay ** np.arange(min(d, k)) * 10.0 ** rng.integers(-8, 8), d, k, rng).astype(dtype)
+    M = rotated(decay ** np.arange(min(d, k)) * 10.0 ** rng.integers(-8, 8), d, k, rng).astype(
+        dtype
+    )
     energy = rng.choice([0.99, 0.5, 0.9, 0.9999, 1.0])
     found = same(answers(M, tmp_path / "a", energy=energy, alpha=2.0))
     s = np.linalg.svdvals(M.astype(np.float64))
@@ -67,7 +71,13 @@ def test_all_commands_agree_on_random_matrices(tmp_path, seed, dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("values", "needed"),
-    [([3.0] * 11 + [1.0], 11), ([1.0] * 100, 99), ([1.0], 1), ([9.9498743710662, 1.0], 1), ([2.0, 2.0], 2)],
+    [
+        ([3.0] * 11 + [1.0], 11),
+        ([1.0] * 100, 99),
+        ([1.0], 1),
+        ([9.9498743710662, 1.0], 1),
+        ([2.0, 2.0], 2),
+    ],
 )
 def test_a_rank_that_meets_the_threshold_exactly_is_enough(tmp_path, values, needed, dtype):
     for seed in range(3):
@@ -86,12 +96,15 @@ def test_a_zero_matrix_needs_no_rank(tmp_path):
 def test_a_module_of_zeros_is_left_out_beside_others(tmp_path):
     A = np.ones((2, 3))
     modules = {
-        name: AdapterModule.of(A=A, B=np.full((4, 2), x), alpha=1) for name, x in (("q", 1.0), ("v", 0.0))
+        name: AdapterModule.of(A=A, B=np.full((4, 2), x), alpha=1)
+        for name, x in (("q", 1.0), ("v", 0.0))
     }
     adapters.save(adapters.Adapter(modules), tmp_path / "a")
     found = adapters.resize(tmp_path / "a", tmp_path / "out", energy=0.99)
     assert [row.rank for row in found.rows] == [1, 0]
-    assert "left out, because they do nothing or the budget serves better elsewhere: v" in found.notes
+    assert (
+        "left out, because they do nothing or the budget serves better elsewhere: v" in found.notes
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

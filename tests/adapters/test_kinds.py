@@ -1,4 +1,6 @@
-"""Convolutions, experts, rows of embeddings: what PEFT does with each, written out in loops, and every operation."""
+"""Convolutions, experts, rows of embeddings: what PEFT does with each, written out in loops, and
+every operation.
+"""
 
 import json
 
@@ -27,7 +29,9 @@ def save_peft(path, name, A, B, *, rank, **raw):
     is_parameter = name.endswith(("_proj", ".weight"))
     holder = name.rpartition(".")[0] if is_parameter else name
     targets = (
-        {"target_modules": [], "target_parameters": [name]} if is_parameter else {"target_modules": [name]}
+        {"target_modules": [], "target_parameters": [name]}
+        if is_parameter
+        else {"target_modules": [name]}
     )
     tensors = {f"{PREFIX}{holder}.lora_A.weight": A, f"{PREFIX}{holder}.lora_B.weight": B}
     safetensors.save(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -82,7 +86,9 @@ def test_what_is_saved_is_what_was_read(case, tmp_path):
     adapters.save(adapters.load(path), tmp_path / "again")
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         if file.endswith("json"):
-            old, new = (json.loads((folder / file).read_text()) for folder in (path, tmp_path / "again"))
+            old, new = (
+                json.loads((folder / file).read_text()) for folder in (path, tmp_path / "again")
+            )
             assert new == {**old, **{key: new[key] for key in new.keys() - old.keys()}}
             continue
         old, new = (safetensors.open(folder / file) for folder in (path, tmp_path / "again"))
@@ -164,7 +170,9 @@ def test_merging_adds_the_update(case, tmp_path):
         return
     W = np.random.default_rng(7).standard_normal(shape)
     adapters.merge(base_with(tmp_path / "base", {parameter: W}), path, tmp_path / "merged")
-    np.testing.assert_allclose(merged(tmp_path / "merged")[parameter], W + update(A, B, rank), atol=1e-12)
+    np.testing.assert_allclose(
+        merged(tmp_path / "merged")[parameter], W + update(A, B, rank), atol=1e-12
+    )
 
 
 def test_a_base_of_other_widths_is_refused(case, tmp_path):
@@ -182,7 +190,9 @@ EXPERTS, RANK = 3, 2
 
 @pytest.mark.parametrize(("kind", "transposed"), [("gpt_oss", True), ("qwen3_moe", False)])
 @pytest.mark.parametrize("k", [4, 6])
-def test_where_a_model_has_inputs_before_outputs_the_update_is_transposed(kind, transposed, k, tmp_path):
+def test_where_a_model_has_inputs_before_outputs_the_update_is_transposed(
+    kind, transposed, k, tmp_path
+):
     rng = np.random.default_rng(k)
     A, B = rng.standard_normal((EXPERTS * RANK, k)), rng.standard_normal((4, EXPERTS * RANK))
     name = "model.layers.0.mlp.experts.down_proj"
@@ -254,7 +264,9 @@ def test_a_parameter_that_is_not_in_the_file_is_asked_for(tmp_path):
     two_parameters(tmp_path / "adapter", np.random.default_rng(1))
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(
-        config.read_text().replace('"mlp.experts.down_proj"', '"mlp.experts.other", "experts.down_proj"')
+        config.read_text().replace(
+            '"mlp.experts.down_proj"', '"mlp.experts.other", "experts.down_proj"'
+        )
     )
     with pytest.raises(HubError, match="has factors of 2 parameters, but target_parameters name 3"):
         adapters.load(tmp_path / "adapter")
@@ -312,12 +324,17 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
     with_rows(tmp_path / "b", seed=1)
     with_rows(tmp_path / "c", tokens=(3, 2))
     adapters.resize(tmp_path / "a", tmp_path / "small", rank=1)
-    parts = {part.what: part.difference for part in adapters.diff(tmp_path / "a", tmp_path / "small").rows}
+    parts = {
+        part.what: part.difference
+        for part in adapters.diff(tmp_path / "a", tmp_path / "small").rows
+    }
     assert parts["rows"] == 0 < parts["update"]
     for other, least in (("b", 0.1), ("c", 1)):
         rows = adapters.diff(tmp_path / "a", tmp_path / other).rows
         assert next(part.difference for part in rows if part.what == "rows") >= least
-    with pytest.raises(HubError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"):
+    with pytest.raises(
+        HubError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
+    ):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     save_peft(tmp_path / "plain", "model.q", np.ones((2, 4)), np.ones((5, 2)), rank=2)
     adapters.combine([tmp_path / "plain", tmp_path / "a"], tmp_path / "both")
@@ -326,7 +343,10 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
 
 @pytest.mark.parametrize(
     ("tokens", "message"),
-    [((3, 9), "does not have the rows that .* replaces: up to 9"), ((1, 1), "different whole numbers")],
+    [
+        ((3, 9), "does not have the rows that .* replaces: up to 9"),
+        ((1, 1), "different whole numbers"),
+    ],
 )
 def test_rows_that_do_not_fit_are_refused(tokens, message, tmp_path):
     with_rows(tmp_path / "adapter", tokens=tokens)
@@ -371,7 +391,9 @@ BLOCKS = [  # which factor, blocks, rank, the update's shape
 
 
 @pytest.mark.parametrize(("part", "blocks", "rank", "shape"), BLOCKS)
-def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(part, blocks, rank, shape, tmp_path):
+def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(
+    part, blocks, rank, shape, tmp_path
+):
     rng = np.random.default_rng(blocks)
     said = {"use_bdlora": {f"target_modules_bd_{part.lower()}": ["layers.0"], "nblocks": blocks}}
     A, B = rng.standard_normal((rank, shape[1])), rng.standard_normal((shape[0], rank))
@@ -403,9 +425,13 @@ def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(part, bloc
 
     base = base_with(tmp_path / "base", {f"{name}.weight": np.ones(shape)})
     adapters.merge(base, path, tmp_path / "merged")
-    np.testing.assert_allclose(merged(tmp_path / "merged")[f"{name}.weight"], 1 + wanted, atol=1e-12)
+    np.testing.assert_allclose(
+        merged(tmp_path / "merged")[f"{name}.weight"], 1 + wanted, atol=1e-12
+    )
     adapters.combine([path, plain], tmp_path / "sum", weights=[0.5, -2])
-    np.testing.assert_allclose(adapters.load(tmp_path / "sum").delta(name), -1.5 * wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        adapters.load(tmp_path / "sum").delta(name), -1.5 * wanted, atol=1e-6
+    )
     for options in ({"rank": 1}, {"bytes": 800}):
         adapters.resize(path, tmp_path / "small", **options, force=True)
         adapters.resize(plain, tmp_path / "other", **options, force=True)
@@ -417,9 +443,15 @@ def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(part, bloc
     ("said", "message"),
     [
         ({"nblocks": 2}, "block-diagonal, and names it for neither, although match_strict is true"),
-        ({"target_modules_bd_a": ["q"], "target_modules_bd_b": ["q"]}, "'q' .*, and names it for both"),
+        (
+            {"target_modules_bd_a": ["q"], "target_modules_bd_b": ["q"]},
+            "'q' .*, and names it for both",
+        ),
         ({"target_modules_bd_a": ["q"], "nblocks": 3}, r"must be 3 equal blocks, got \(2, 2\)"),
-        ({"target_modules_bd_b": ["q"], "nblocks": 2}, r"A \(r, k\) and B \(d, r\) of 'q' must fit"),
+        (
+            {"target_modules_bd_b": ["q"], "nblocks": 2},
+            r"A \(r, k\) and B \(d, r\) of 'q' must fit",
+        ),
         ({"target_modules_bd_a": "q"}, "use_bdlora must be an object of nblocks"),
         ({"target_modules_bd_a": ["q"], "nblocks": 0}, "use_bdlora must be an object of nblocks"),
         ({"blocks": 2}, "use_bdlora must be an object of nblocks"),
@@ -427,7 +459,9 @@ def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(part, bloc
     ],
 )
 def test_blocks_that_do_not_fit_are_refused(said, message, tmp_path):
-    path = save_peft(tmp_path / "adapter", "q", np.ones((2, 2)), np.ones((4, 2)), rank=2, use_bdlora=said)
+    path = save_peft(
+        tmp_path / "adapter", "q", np.ones((2, 2)), np.ones((4, 2)), rank=2, use_bdlora=said
+    )
     with pytest.raises(HubError, match=message):
         adapters.load(path)
 
@@ -467,7 +501,9 @@ def test_modules_that_peft_drops_are_called_out(raw, dropped, tmp_path):
         tmp_path / "adapter", "model.layers.0.q", A, B, rank=1, **{"target_modules": ["q"], **raw}
     )
     if dropped:
-        with pytest.raises(HubError, match="is not among the config's target_modules; PEFT would ignore it"):
+        with pytest.raises(
+            HubError, match="is not among the config's target_modules; PEFT would ignore it"
+        ):
             adapters.load(path)
     else:
         assert list(adapters.load(path)) == ["model.layers.0.q"]

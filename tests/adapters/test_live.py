@@ -1,4 +1,6 @@
-"""From our models to the disk and back: the same function, the same trained parts, nothing lost in silence."""
+"""From our models to the disk and back: the same function, the same trained parts, nothing lost in
+silence.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -32,7 +34,9 @@ def shaken(model):
     """Every trained array moved to where training may have brought it."""
     rng = np.random.default_rng(2)
     return lnp.replace(
-        model, lnp.Tensor, lambda path, a: lnp.Tensor(lnp.value(a) + 0.3 * rng.standard_normal(a.shape))
+        model,
+        lnp.Tensor,
+        lambda path, a: lnp.Tensor(lnp.value(a) + 0.3 * rng.standard_normal(a.shape)),
     )
 
 
@@ -41,7 +45,10 @@ OPTIONS = {
     "rslora": {"variant": "rslora", "alpha": 3},
     "lora-fa": {"variant": "lora-fa"},
     "dora": {"variant": "dora"},
-    "biases of adapted layers": {"bias": "lora_only", "targets": lambda path, layer: path != "layers.2"},
+    "biases of adapted layers": {
+        "bias": "lora_only",
+        "targets": lambda path, layer: path != "layers.2",
+    },
     "all biases": {"bias": "all", "targets": lambda path, layer: path != "layers.2"},
     "dora and biases": {"variant": "dora", "bias": "lora_only"},
     "a trained head": {"train": ["layers.3"], "dropout": 0.25},
@@ -76,7 +83,9 @@ def test_attached_adapters_train_on(tmp_path):
 
 
 def test_an_embedding_comes_back(tmp_path):
-    base = lnp.Sequential([Embedding(RNG.standard_normal((9, 4))), lnp.Linear(RNG.standard_normal((2, 4)))])
+    base = lnp.Sequential(
+        [Embedding(RNG.standard_normal((9, 4))), lnp.Linear(RNG.standard_normal((2, 4)))]
+    )
     model = shaken(lnp.inject(base, rank=2, rng=RNG, targets=lambda path, layer: True))
     adapters.save(model, tmp_path / "adapter")
     tokens = np.array([0, 8, 3])
@@ -103,7 +112,8 @@ def test_a_bias_of_b_is_trained_at_its_own_scale(tmp_path):
         A=np.ones((1, 3)), B=np.ones((2, 1)), bias=np.array([1.0, 2.0]), alpha=3.0
     )
     adapter = adapters.Adapter(
-        {"linear": module}, raw={"peft_type": "LORA", "lora_bias": True, "target_modules": ["linear"]}
+        {"linear": module},
+        raw={"peft_type": "LORA", "lora_bias": True, "target_modules": ["linear"]},
     )
     model = adapters.attach(layer, adapter)
     np.testing.assert_allclose(lnp.freeze(model)(np.ones(3)), [12.0, 15.0])  # 3 (1 1^T 1 + b)
@@ -123,7 +133,10 @@ def test_names_translate_both_ways(tmp_path):
         return path.replace("layers.", "model.block_")
 
     adapters.save(
-        shaken(lnp.inject(base, rank=1, rng=RNG)), tmp_path / "adapter", names=peft_name, base="org/model"
+        shaken(lnp.inject(base, rank=1, rng=RNG)),
+        tmp_path / "adapter",
+        names=peft_name,
+        base="org/model",
     )
     adapter = adapters.load(tmp_path / "adapter")
     assert list(adapter) == ["model.block_0", "model.block_2", "model.block_3"]
@@ -133,7 +146,9 @@ def test_names_translate_both_ways(tmp_path):
         adapters.attach(base, adapter)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("float64", 8), ("float32", 4), ("float16", 2), ("bfloat16", 2)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float64", 8), ("float32", 4), ("float16", 2), ("bfloat16", 2)]
+)
 def test_numbers_are_rounded_when_asked(tmp_path, dtype, size):
     model = shaken(lnp.inject(network(), rank=2, rng=RNG))
     adapters.save(model, tmp_path / "adapter", dtype=dtype)
@@ -183,7 +198,10 @@ def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ({"A": np.ones((1, 3)), "B": np.ones((5, 1))}, r"'linear' adapts a linear layer of shape \(5, 3\)"),
+        (
+            {"A": np.ones((1, 3)), "B": np.ones((5, 1))},
+            r"'linear' adapts a linear layer of shape \(5, 3\)",
+        ),
         ({"A": np.ones((1, 3)), "B": np.ones((2, 1)), "embedding": True}, "adapts an embedding"),
     ],
 )
@@ -195,7 +213,9 @@ def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
 
 def test_two_layers_under_one_name_are_refused(tmp_path):
     with pytest.raises(HubError, match="'same' to two layers"):
-        adapters.save(lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", names=lambda path: "same")
+        adapters.save(
+            lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", names=lambda path: "same"
+        )
 
 
 def test_a_model_with_adapters_is_not_adapted_again():
@@ -207,10 +227,16 @@ def test_a_model_with_adapters_is_not_adapted_again():
 def test_a_path_is_attached_as_what_it_holds(tmp_path):
     model = lnp.inject(network(), rank=1, rng=RNG)
     adapters.save(model, tmp_path / "adapter")
-    for given in (tmp_path / "adapter", str(tmp_path / "adapter"), adapters.load(tmp_path / "adapter")):
+    for given in (
+        tmp_path / "adapter",
+        str(tmp_path / "adapter"),
+        adapters.load(tmp_path / "adapter"),
+    ):
         attached = lnp.freeze(adapters.attach(network(), given))
         np.testing.assert_array_equal(attached(X), lnp.freeze(model)(X))
-    with pytest.raises(TypeError, match="adapter must be a name, a path or an Adapter, got Sequential"):
+    with pytest.raises(
+        TypeError, match="adapter must be a name, a path or an Adapter, got Sequential"
+    ):
         adapters.attach(network(), model)
 
 
@@ -263,7 +289,9 @@ def test_rows_that_the_model_has_not_are_refused(adapter, words):
 
 
 def test_rows_of_what_is_adapted_too_are_refused():
-    module = adapters.AdapterModule.of(A=np.ones((1, 5)), B=np.ones((4, 1)), alpha=1.0, embedding=True)
+    module = adapters.AdapterModule.of(
+        A=np.ones((1, 5)), B=np.ones((4, 1)), alpha=1.0, embedding=True
+    )
     adapter = replace(rows_of(["table"]), modules={"table": module})
     with pytest.raises(HubError, match="'table' is adapted and has trained rows"):
         adapters.attach({"table": Embedding(np.eye(5, 4))}, adapter)

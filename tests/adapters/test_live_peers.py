@@ -1,4 +1,6 @@
-"""What PEFT trains, trained on here: the same logits, the same numbers, the same gradients, and back."""
+"""What PEFT trains, trained on here: the same logits, the same numbers, the same gradients, and
+back.
+"""
 
 import numpy as np
 import pytest
@@ -35,7 +37,10 @@ CASES = [
     ("tied", {"target_modules": [*QV, "embed_tokens"], "ensure_weight_tying": True}),
     ("tied", {"target_modules": [*QV, "lm_head"], "ensure_weight_tying": True}),
     ("tied", {"target_modules": [*QV, "lm_head", "embed_tokens"]}),
-    ("tied", {"target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+    (
+        "tied",
+        {"target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
     ("tied", {"target_modules": QV, "modules_to_save": ["embed_tokens"]}),
 ]
 
@@ -69,7 +74,9 @@ def test_an_attached_adapter_computes_and_trains_as_in_peft(tmp_path, base, conf
                 parameter.add_(0.1 * torch.randn_like(parameter))
     made.save_pretrained(tmp_path / "adapter")
     untouched = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    theirs = peft.PeftModel.from_pretrained(untouched, tmp_path / "adapter", is_trainable=True).eval()
+    theirs = peft.PeftModel.from_pretrained(
+        untouched, tmp_path / "adapter", is_trainable=True
+    ).eval()
     expected = loss_of(theirs)
 
     ours = adapters.attach(language.load(tmp_path / "base"), tmp_path / "adapter")
@@ -87,7 +94,9 @@ def test_an_attached_adapter_computes_and_trains_as_in_peft(tmp_path, base, conf
             gradients[parameter.data_ptr()] = mine + turned if mine.size else grad
     found = [leaf.grad for _, leaf in lnp.trainable(ours)]
     assert sum(grad.size for grad in found) == sum(grad.size for grad in gradients.values())
-    norms = [sorted(float(np.linalg.norm(grad)) for grad in each) for each in (found, gradients.values())]
+    norms = [
+        sorted(float(np.linalg.norm(grad)) for grad in each) for each in (found, gradients.values())
+    ]
     np.testing.assert_allclose(*norms, rtol=2e-4, atol=1e-5 * max(norms[1]))
 
     if config.init_lora_weights in ("pissa", "olora"):
@@ -98,4 +107,6 @@ def test_an_attached_adapter_computes_and_trains_as_in_peft(tmp_path, base, conf
     with torch.no_grad():
         logits = again(torch.tensor(TOKENS)).logits.numpy()
     np.testing.assert_allclose(logits, expected, atol=2e-5 * np.abs(expected).max())
-    assert bool(again.peft_config["default"].ensure_weight_tying) == bool(config.ensure_weight_tying)
+    assert bool(again.peft_config["default"].ensure_weight_tying) == bool(
+        config.ensure_weight_tying
+    )

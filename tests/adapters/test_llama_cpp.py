@@ -1,4 +1,6 @@
-"""What llama.cpp makes of adapters, by its own library, which is built from source: only where that is installed."""
+"""What llama.cpp makes of adapters, by its own library, which is built from source: only where that
+is installed.
+"""
 
 from dataclasses import replace
 
@@ -19,7 +21,14 @@ TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 def logits(base, adapter=None):
     """llama.cpp's, everything in float32."""
     llama_cpp = pytest.importorskip("llama_cpp")
-    options = {"n_ctx": 64, "logits_all": True, "type_k": 0, "type_v": 0, "n_threads": 1, "verbose": False}
+    options = {
+        "n_ctx": 64,
+        "logits_all": True,
+        "type_k": 0,
+        "type_v": 0,
+        "n_threads": 1,
+        "verbose": False,
+    }
     model = llama_cpp.Llama(str(base), lora_path=adapter and str(adapter), **options)
     model.eval(TOKENS)
     found = np.array(model.scores[: len(TOKENS)])
@@ -49,7 +58,9 @@ def apart(one, two, start):
     return float(np.linalg.norm(one - two) / np.linalg.norm(two - start))
 
 
-@pytest.mark.parametrize("base", [("llama", True), ("llama", False), ("qwen2", False)], indirect=True)
+@pytest.mark.parametrize(
+    "base", [("llama", True), ("llama", False), ("qwen2", False)], indirect=True
+)
 @pytest.mark.parametrize("rslora", [False, True])
 def test_converted_adapters_have_their_strength(tmp_path, base, rslora):
     start = logits(base)
@@ -62,7 +73,9 @@ def test_converted_adapters_have_their_strength(tmp_path, base, rslora):
         wanted = ours(base, adapter)
         for through in ("portable", "mlx"):
             adapters.convert(adapter, tmp_path / f"{through}{seed}", to=through, base=config)
-        for number, source in enumerate([adapter, tmp_path / f"portable{seed}", tmp_path / f"mlx{seed}"]):
+        for number, source in enumerate(
+            [adapter, tmp_path / f"portable{seed}", tmp_path / f"mlx{seed}"]
+        ):
             out = tmp_path / f"{seed}-{number}.gguf"
             adapters.convert(source, out, to="gguf", base=config)
             assert apart(logits(base, out), wanted, start) < 1e-4
@@ -82,15 +95,22 @@ def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(tmp_path, base
     alpha = adapter.config["lora_alpha"]
     # what convert_lora_to_gguf.py makes of it: A and B as they are, one alpha
     modules = {name: replace(module, alpha=alpha, rslora=False) for name, module in adapter.items()}
-    adapters.convert(replace(adapter, modules=modules), tmp_path / "as-it-is.gguf", to="gguf", base=config)
+    adapters.convert(
+        replace(adapter, modules=modules), tmp_path / "as-it-is.gguf", to="gguf", base=config
+    )
     file = gguf.open(tmp_path / "as-it-is.gguf")
     assert file.metadata["adapter.lora.alpha"] == np.float32(alpha)
     np.testing.assert_array_equal(
         file.read("blk.0.attn_v.weight.lora_b"), adapter["model.layers.0.self_attn.v_proj"].B
     )
-    rows = {row.module: row for row in adapters.check(tmp_path / "adapter", runtime="llama.cpp").rows}
+    rows = {
+        row.module: row for row in adapters.check(tmp_path / "adapter", runtime="llama.cpp").rows
+    }
     assert {row.finding for row in rows.values()} >= {"wrong strength"}
-    said = {name: replace(module, alpha=module.alpha * rows[name].factor) for name, module in adapter.items()}
+    said = {
+        name: replace(module, alpha=module.alpha * rows[name].factor)
+        for name, module in adapter.items()
+    }
     found, start = logits(base, tmp_path / "as-it-is.gguf"), logits(base)
     assert apart(found, ours(base, replace(adapter, modules=said)), start) < 1e-4
     assert apart(found, ours(base, adapter), start) > 0.01

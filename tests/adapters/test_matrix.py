@@ -1,4 +1,6 @@
-"""Whatever PEFT's LoRA writes: many bases, every way to write a config, judged by PEFT's own logits."""
+"""Whatever PEFT's LoRA writes: many bases, every way to write a config, judged by PEFT's own
+logits.
+"""
 
 from __future__ import annotations
 
@@ -190,7 +192,9 @@ def base_of(name: str, *, classifier: bool) -> Any:
     import transformers
 
     family, task, fields = BASES[name]
-    special = {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
+    special = (
+        {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
+    )
     config = transformers.AutoConfig.for_model(family, **{**fields, **special})
     home = importlib.import_module(type(config).__module__.replace("configuration", "modeling"))
     ending = "ForSequenceClassification" if classifier else task
@@ -256,7 +260,9 @@ def outputs(model: Any, given: dict[str, Any]) -> Any:
 
     with torch.no_grad():
         found = model(**given, return_dict=True)
-    return np.concatenate([each.numpy().ravel() for each in found.values() if isinstance(each, torch.Tensor)])
+    return np.concatenate(
+        [each.numpy().ravel() for each in found.values() if isinstance(each, torch.Tensor)]
+    )
 
 
 def randomise(model: Any, strength: float) -> None:
@@ -300,7 +306,8 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
         original = copy.deepcopy(config)
         theirs = peft.get_peft_model(copy.deepcopy(model), config).eval()
         expected = theirs.get_nb_trainable_parameters()
-        randomise(theirs, 0.1 if name == "qwen3_next" else 0.3)  # whose recurrence makes rounding grow
+        # whose recurrence makes rounding grow
+        randomise(theirs, 0.1 if name == "qwen3_next" else 0.3)
         after = outputs(theirs, given)
         theirs.save_pretrained(folder / "adapter")
         again = reloaded(model, folder / "adapter")
@@ -328,7 +335,9 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
         sources = (folder / "base", model)
         configs = {"saved": folder / "adapter", "given": original}
         found = {
-            f"{kind} of {'memory' if source is model else 'disk'}": accounting.count(source, config=each)
+            f"{kind} of {'memory' if source is model else 'disk'}": accounting.count(
+                source, config=each
+            )
             for source in sources
             for kind, each in configs.items()
         }
@@ -341,12 +350,20 @@ def attempt(name: str, way: str, folder: Path) -> list[str]:
     def distance(model: Any, wanted: Any = after, limit: float = 1e-5) -> str:
         error = np.abs(outputs(model, given) - wanted).max()
         rounding = 16 * np.finfo(np.float32).eps * np.abs(wanted).max()
-        return "" if error <= limit * change + rounding else f"differs by {error / change:.1e} of the change"
+        return (
+            ""
+            if error <= limit * change + rounding
+            else f"differs by {error / change:.1e} of the change"
+        )
 
     def merged(adapter: str, out: str) -> Any:
         adapters.merge(folder / "base", folder / adapter, folder / out)
         made = type(model).from_pretrained(folder / out).float().eval()
-        if head and type(again.base_model.model.get_submodule(head)).__name__ == "TrainableTokensWrapper":
+        if (
+            head
+            and type(again.base_model.model.get_submodule(head)).__name__
+            == "TrainableTokensWrapper"
+        ):
             made.get_output_embeddings().bias = None  # which PEFT forgets in its layer for rows
         return made
 

@@ -39,14 +39,19 @@ sys.exit(status)
 
 def peak(*arguments):
     result = subprocess.run(
-        [sys.executable, "-c", WATCHED, *map(str, arguments)], capture_output=True, text=True, timeout=3_600
+        [sys.executable, "-c", WATCHED, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=3_600,
     )
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
 
 
 def checkpoint(path, size, tensors, change=None):
-    """``tensors`` square matrices in bfloat16, four to a shard; ``change`` adds noise of full rank to them."""
+    """``tensors`` square matrices in bfloat16, four to a shard; ``change`` adds noise of full rank
+    to them.
+    """
     path.mkdir()
     where = {}
     rng = np.random.default_rng(0)
@@ -69,7 +74,9 @@ def wide_adapter(path, size, tensors):
         A=np.ones((size, size), np.float32), B=np.ones((size, size), np.float32), alpha=3
     )
     modules = {f"model.layers.{i}.self_attn.q_proj": A for i in range(tensors)}
-    adapters.save(adapters.Adapter(modules, raw={"peft_type": "LORA", "target_modules": ["q_proj"]}), path)
+    adapters.save(
+        adapters.Adapter(modules, raw={"peft_type": "LORA", "target_modules": ["q_proj"]}), path
+    )
 
 
 def hra(path, size, tensors):
@@ -94,11 +101,20 @@ def check(tmp_path, size, tensors):
     (tmp_path / "config.json").write_text('{"model_type": "llama", "num_attention_heads": 8}')
     converted = {
         f"convert --to {to}": peak(
-            "convert", tmp_path / "wide", "--to", to, "--base", tmp_path / "config.json", "-o", tmp_path / out
+            "convert",
+            tmp_path / "wide",
+            "--to",
+            to,
+            "--base",
+            tmp_path / "config.json",
+            "-o",
+            tmp_path / out,
         )
         for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
     }
-    reflected = peak("merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected")
+    reflected = peak(
+        "merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected"
+    )
     return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected, **converted}
 
 
@@ -113,7 +129,10 @@ def test_checkpoints_larger_than_the_limit_stay_below_it(tmp_path):
     limit, peaks = check(tmp_path, size, tensors)
     assert limit < 2 * size**2 * tensors  # what holding all of it would take
     assert all(found < limit for found in peaks.values()), peaks
-    print({name: f"{found / MIB:.0f} MiB" for name, found in peaks.items()}, f"limit {limit / MIB:.0f} MiB")
+    print(
+        {name: f"{found / MIB:.0f} MiB" for name, found in peaks.items()},
+        f"limit {limit / MIB:.0f} MiB",
+    )
 
 
 @pytest.mark.slow

@@ -15,7 +15,11 @@ pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 TOKENS = [[3, 1, 4, 1, 5, 9, 2, 6]]
 CONFIGS = {
     "llama": {"architectures": ["LlamaForCausalLM"]},
-    "tied": {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": True},
+    "tied": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+    },
     "qwen2": {"architectures": ["Qwen2ForCausalLM"]},
     "mixtral": {"architectures": ["MixtralForCausalLM"]},
     "qwen3_moe": {"architectures": ["Qwen3MoeForCausalLM"]},
@@ -34,7 +38,8 @@ def bases(tmp_path_factory):
             for parameter in model.parameters():
                 parameter.normal_(std=0.2)
         model.save_pretrained(folder / name)
-        path = folder / name / "config.json"  # mlx-lm reads some fields under the names of transformers 4
+        # mlx-lm reads some fields under the names of transformers 4
+        path = folder / name / "config.json"
         said = json.loads(path.read_text())
         path.write_text(json.dumps({**said, **said["rope_parameters"], "num_experts": 3}))
     return folder
@@ -116,7 +121,9 @@ def test_converted_adapters_have_their_strength(bases, tmp_path, family, kind):
 
 
 def renamed(adapter, folder):
-    """An adapter as a script leaves it that renames its tensors and writes ``scale = lora_alpha / r``."""
+    """An adapter as a script leaves it that renames its tensors and writes ``scale = lora_alpha /
+    r``.
+    """
     tensors = {}
     for name, module in adapter.items():
         tensors |= {f"{name}.lora_a": module.A.T, f"{name}.lora_b": module.B.T}
@@ -136,15 +143,21 @@ def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(bases, tmp_pat
     adapters.save(adapter, tmp_path / "peft")
     rows = {row.module: row for row in adapters.check(tmp_path / "peft", runtime="mlx").rows}
     factors = {name: rows[name].factor if name in rows else 1.0 for name in adapter}
-    assert {row.finding for row in rows.values()} == {"refused", "wrong strength"}  # the format, and modules
-    modules = {name: replace(module, alpha=module.alpha * factors[name]) for name, module in adapter.items()}
+    # the format, and modules
+    assert {row.finding for row in rows.values()} == {"refused", "wrong strength"}
+    modules = {
+        name: replace(module, alpha=module.alpha * factors[name])
+        for name, module in adapter.items()
+    }
     adapters.merge(base, replace(adapter, modules=modules), tmp_path / "merged", any_base=True)
     start, wanted = by_mlx(base), by_transformers(tmp_path / "merged")
     assert apart(by_mlx(base, tmp_path / "renamed"), wanted, start) < 1e-5
     # PEFT, of which check says that every module is fine
     assert adapters.check(tmp_path / "peft", runtime="peft").fine
     adapters.merge(base, adapter, tmp_path / "right", any_base=True)
-    assert apart(by_peft(base, tmp_path / "peft"), by_transformers(tmp_path / "right"), start) < 1e-5
+    assert (
+        apart(by_peft(base, tmp_path / "peft"), by_transformers(tmp_path / "right"), start) < 1e-5
+    )
 
 
 def test_ranks_that_check_calls_refused_are_refused(bases, tmp_path):
@@ -152,7 +165,9 @@ def test_ranks_that_check_calls_refused_are_refused(bases, tmp_path):
     adapter = drawn(json.loads((bases / "llama" / "config.json").read_text()), scales=(0.1,))
     renamed(adapter, tmp_path / "renamed")
     found = adapters.check(adapter, runtime="mlx").rows
-    assert {row.module for row in found} > {name for name, module in adapter.items() if module.rank < 5}
+    assert {row.module for row in found} > {
+        name for name, module in adapter.items() if module.rank < 5
+    }
     with pytest.raises(ValueError, match="does not match") as refused:
         by_mlx(bases / "llama", tmp_path / "renamed")
     for row in found:

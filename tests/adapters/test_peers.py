@@ -1,4 +1,6 @@
-"""PEFT and transformers as judges: on tiny real models, adapters travel both ways and operations agree."""
+"""PEFT and transformers as judges: on tiny real models, adapters travel both ways and operations
+agree.
+"""
 
 import warnings
 
@@ -46,7 +48,9 @@ def gpt2():
 
 
 def bert():
-    config = transformers.BertConfig(**SMALL, intermediate_size=40, max_position_embeddings=16, num_labels=3)
+    config = transformers.BertConfig(
+        **SMALL, intermediate_size=40, max_position_embeddings=16, num_labels=3
+    )
     return transformers.BertForSequenceClassification(config)
 
 
@@ -74,11 +78,17 @@ CASES = {
         {"target_modules": QV, "rank_pattern": {"v_proj": 6}, "use_rslora": True},
     ),
     "some layers": ("llama", {"target_modules": QV, "layers_to_transform": [0, 2]}),
-    "one layer": ("llama", {"target_modules": QV, "layers_to_transform": 1, "layers_pattern": "layers"}),
+    "one layer": (
+        "llama",
+        {"target_modules": QV, "layers_to_transform": 1, "layers_pattern": "layers"},
+    ),
     "saved head": ("llama", {"target_modules": QV, "modules_to_save": ["lm_head", "norm"]}),
     "tied": ("qwen2", {"target_modules": [*QV, "up_proj"]}),
     "conv1d": ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
-    "conv1d dora": ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "use_dora": True}),
+    "conv1d dora": (
+        "gpt2",
+        {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "use_dora": True},
+    ),
     "conv1d and embedding": ("gpt2", {"target_modules": ["c_attn", "wpe"], "fan_in_fan_out": True}),
     "embedding": ("bert", {"target_modules": ["query", "word_embeddings"]}),
     "embedding dora": ("bert", {"target_modules": ["query", "word_embeddings"], "use_dora": True}),
@@ -104,7 +114,9 @@ def logits(model):
 
 
 def adapted(base, config, name="default"):
-    model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, **config), adapter_name=name)
+    model = peft.get_peft_model(
+        base, peft.LoraConfig(r=4, lora_alpha=8, **config), adapter_name=name
+    )
     randomize(model)
     return model
 
@@ -150,7 +162,9 @@ def test_what_is_saved_again_loads_in_peft_without_a_warning(case):
     folder, kind, model = case
     adapters.save(adapters.load(folder / "adapter"), folder / "again")
     for name in safetensors.open(folder / "adapter" / WEIGHTS).tensors:
-        old, new = (safetensors.open(folder / which / WEIGHTS).read(name) for which in ("adapter", "again"))
+        old, new = (
+            safetensors.open(folder / which / WEIGHTS).read(name) for which in ("adapter", "again")
+        )
         assert old.tobytes() == new.tobytes()
     assert (
         safetensors.open(folder / "again" / WEIGHTS).tensors.keys()
@@ -169,7 +183,9 @@ def test_an_adapter_composed_anew_loads_in_peft_without_a_warning(case):
         for key, content in adapter.raw.items()
         if key not in ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     }
-    adapters.save(adapters.Adapter(adapter.modules, adapter.full, targeting(raw, adapter)), folder / "again")
+    adapters.save(
+        adapters.Adapter(adapter.modules, adapter.full, targeting(raw, adapter)), folder / "again"
+    )
     again = opened_by_peft(folder, "again", kind)
     np.testing.assert_allclose(logits(again), logits(model), rtol=1e-6, atol=1e-6)
 
@@ -198,7 +214,9 @@ def test_deltas_are_those_of_peft(case):
     ids=str,
 )
 def test_a_tied_head_is_untied_where_one_of_the_two_is_adapted(tmp_path, config):
-    """PEFT merges into the shared numbers, and warns; what the adapter computes is the reference here."""
+    """PEFT merges into the shared numbers, and warns; what the adapter computes is the reference
+    here.
+    """
     torch.manual_seed(0)
     base = qwen2()
     base.save_pretrained(tmp_path / "base", max_shard_size="30KB")
@@ -219,7 +237,9 @@ def test_the_merged_directory_gives_pefts_logits_in_its_own_precision(tmp_path, 
     base = MODELS[kind]().to(dtype)
     base.save_pretrained(tmp_path / "base", max_shard_size="20KB")
     config = (
-        {"target_modules": ["c_attn"], "fan_in_fan_out": True} if kind == "gpt2" else {"target_modules": QV}
+        {"target_modules": ["c_attn"], "fan_in_fan_out": True}
+        if kind == "gpt2"
+        else {"target_modules": QV}
     )
     model = adapted(base, config)
     model.save_pretrained(tmp_path / "adapter")
@@ -239,8 +259,11 @@ COMBINED = {
         {"r": 4, "lora_alpha": 2, "target_modules": ["q_proj", "o_proj"], "use_rslora": True},
         {"r": 4, "lora_alpha": 5, "target_modules": QV},
     ],
-    "gpt2": [{"r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "wpe"], "fan_in_fan_out": True}] * 2,
-    "bert": [{"r": 4, "lora_alpha": a, "target_modules": ["query", "word_embeddings"]} for a in (3, 8)],
+    "gpt2": [{"r": 4, "lora_alpha": 8, "target_modules": ["c_attn", "wpe"], "fan_in_fan_out": True}]
+    * 2,
+    "bert": [
+        {"r": 4, "lora_alpha": a, "target_modules": ["query", "word_embeddings"]} for a in (3, 8)
+    ],
 }
 
 
@@ -270,7 +293,8 @@ def test_combining_gives_what_add_weighted_adapter_gives(tmp_path, monkeypatch, 
     masks, bernoulli = [], torch.bernoulli
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # In double precision: entries of nearly equal size, and votes that nearly cancel, are sensitive to rounding.
+        # In double precision: entries of nearly equal size, and votes that nearly cancel, are
+        # sensitive to rounding.
         model = peft.get_peft_model(
             MODELS[kind]().double(), peft.LoraConfig(**configs[0]), adapter_name=names[0]
         )
@@ -302,7 +326,9 @@ def test_combining_gives_what_add_weighted_adapter_gives(tmp_path, monkeypatch, 
             found = B @ A
         else:
             found = ours.delta(name)
-        np.testing.assert_allclose(found, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max(), err_msg=name)
+        np.testing.assert_allclose(
+            found, theirs, rtol=0, atol=1e-6 * np.abs(theirs).max(), err_msg=name
+        )
         seen += 1
     assert seen == len({name for source in sources for name in source})
     assert next(drawn, None) is None
@@ -332,7 +358,8 @@ def test_combining_different_ranks_gives_what_add_weighted_adapter_gives(tmp_pat
         {"r": 2, "target_modules": QV, "rank_pattern": {"v_proj": 6}},
         {"r": 5, "lora_alpha": 20, "target_modules": [*QV, "down_proj"]},
     ]
-    # In double precision: a cut between two singular values that are close is sensitive to rounding.
+    # In double precision: a cut between two singular values that are close is sensitive to
+    # rounding.
     model = peft.get_peft_model(llama().double(), peft.LoraConfig(**configs[0]), adapter_name="one")
     model.add_adapter("two", peft.LoraConfig(**configs[1]))
     randomize(model)
@@ -344,7 +371,9 @@ def test_combining_different_ranks_gives_what_add_weighted_adapter_gives(tmp_pat
     ours = adapters.load(tmp_path / "sum")
     for name in ours:
         theirs = model.base_model.model.get_submodule(name).get_delta_weight("sum").detach().numpy()
-        np.testing.assert_allclose(ours.delta(name), theirs, atol=1e-9 * np.abs(theirs).max(), err_msg=name)
+        np.testing.assert_allclose(
+            ours.delta(name), theirs, atol=1e-9 * np.abs(theirs).max(), err_msg=name
+        )
 
 
 @pytest.mark.parametrize(
@@ -364,7 +393,9 @@ def test_a_resized_adapter_is_the_truncated_svd_of_the_product_and_loads_in_peft
         U, s, Vh = np.linalg.svd(before.delta(name), full_matrices=False)
         best = (U[:, : module.rank] * s[: module.rank]) @ Vh[: module.rank]
         np.testing.assert_allclose(module.delta(), best, atol=2e-6 * s[0], err_msg=name)
-        in_peft = model.base_model.model.get_submodule(name).get_delta_weight("default").detach().numpy()
+        in_peft = (
+            model.base_model.model.get_submodule(name).get_delta_weight("default").detach().numpy()
+        )
         np.testing.assert_allclose(in_peft, best, atol=2e-6 * s[0], err_msg=name)
 
 
@@ -378,12 +409,22 @@ def test_a_resized_adapter_is_the_truncated_svd_of_the_product_and_loads_in_peft
         ),
         ("llama", {"target_modules": QV}, torch.bfloat16),
         ("qwen2", {"target_modules": [*QV, "down_proj"]}, torch.float32),
-        ("gpt2", {"target_modules": ["c_attn", "c_proj", "wpe"], "fan_in_fan_out": True}, torch.float32),
-        ("bert", {"target_modules": ["query", "word_embeddings"], "task_type": "SEQ_CLS"}, torch.float32),
+        (
+            "gpt2",
+            {"target_modules": ["c_attn", "c_proj", "wpe"], "fan_in_fan_out": True},
+            torch.float32,
+        ),
+        (
+            "bert",
+            {"target_modules": ["query", "word_embeddings"], "task_type": "SEQ_CLS"},
+            torch.float32,
+        ),
     ],
     ids=str,
 )
-def test_an_extracted_adapter_leads_peft_from_the_base_to_the_tuned_model(tmp_path, kind, config, dtype):
+def test_an_extracted_adapter_leads_peft_from_the_base_to_the_tuned_model(
+    tmp_path, kind, config, dtype
+):
     torch.manual_seed(5)
     base = MODELS[kind]().to(dtype)
     base.save_pretrained(tmp_path / "base", max_shard_size="30KB")
@@ -392,7 +433,9 @@ def test_an_extracted_adapter_leads_peft_from_the_base_to_the_tuned_model(tmp_pa
         model = adapted(base, config)
         tuned = model.merge_and_unload()
     tuned.save_pretrained(tmp_path / "tuned", max_shard_size="20KB")
-    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", rank=4, save_others=True)
+    adapters.extract(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", rank=4, save_others=True
+    )
     model = opened_by_peft(tmp_path, "adapter", type(base).__name__).to(dtype)
     expected = logits(tuned)
     close = max(1e-5, 16 * float(torch.finfo(dtype).eps)) * np.abs(expected).max()
@@ -456,6 +499,10 @@ def test_what_is_trained_here_loads_in_peft_without_a_warning(tmp_path, options)
     adapters.save(lnp.lora.rebase(model, base) if moved else model, tmp_path / "adapter")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        theirs = peft.PeftModel.from_pretrained(Net(base), tmp_path / "adapter", autocast_adapter_dtype=False)
+        theirs = peft.PeftModel.from_pretrained(
+            Net(base), tmp_path / "adapter", autocast_adapter_dtype=False
+        )
     with torch.no_grad():
-        np.testing.assert_allclose(theirs(torch.tensor(tokens)).numpy(), lnp.freeze(model)(tokens), rtol=1e-9)
+        np.testing.assert_allclose(
+            theirs(torch.tensor(tokens)).numpy(), lnp.freeze(model)(tokens), rtol=1e-9
+        )

@@ -1,4 +1,6 @@
-"""Adapters that are damaged, hostile, contradictory or not supported: one clear error each, nothing in silence."""
+"""Adapters that are damaged, hostile, contradictory or not supported: one clear error each, nothing
+in silence.
+"""
 
 import json
 import os
@@ -29,7 +31,11 @@ def change_tensors(adapter, change, metadata=None):
 
 def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
     found = adapters.load(adapter)
-    assert list(found) == ["model.layers.0.q_proj", "model.layers.0.v_proj", "model.layers.1.q_proj"]
+    assert list(found) == [
+        "model.layers.0.q_proj",
+        "model.layers.0.v_proj",
+        "model.layers.1.q_proj",
+    ]
     module = found["model.layers.0.v_proj"]
     assert (module.rank, module.alpha, module.scale, module.shape) == (2, 4.0, 2.0, (3, 4))
     np.testing.assert_allclose(found.delta("model.layers.0.v_proj"), 2 * module.B @ module.A)
@@ -53,7 +59,9 @@ def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
     change_config(adapter, modules_to_save=["lin"], bias="all")
     twice = {f"{PREFIX}lin.bias": np.ones(2), f"{PREFIX}lin.modules_to_save.bias": np.ones(2)}
     change_tensors(adapter, lambda t: t.update(twice))
-    with pytest.raises(HubError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"):
+    with pytest.raises(
+        HubError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"
+    ):
         adapters.load(adapter)
 
 
@@ -74,7 +82,10 @@ TENSORS = {
     ),
     "a convolution whose parts do not fit": (
         lambda t: t.update(
-            {f"{Q}.lora_A.weight": np.ones((2, 4, 3, 3)), f"{Q}.lora_B.weight": np.ones((6, 3, 1, 1))}
+            {
+                f"{Q}.lora_A.weight": np.ones((2, 4, 3, 3)),
+                f"{Q}.lora_B.weight": np.ones((6, 3, 1, 1)),
+            }
         ),
         r"must fit, got \(2, 4, 3, 3\) and \(6, 3, 1, 1\)",
     ),
@@ -125,9 +136,18 @@ CONFIGS = {
         "'model.layers.1.q_proj' has rank 2, but the config says 4",
     ),
     "an alpha that is text": ({"lora_alpha": "16"}, "lora_alpha must be a finite number, got '16'"),
-    "an alpha beyond numbers": ({"lora_alpha": 10**400}, "lora_alpha must be a finite number, got 1000"),
-    "patterns that are a list": ({"rank_pattern": [1]}, r"rank_pattern must be an object, got \[1\]"),
-    "a pattern that is no expression": ({"alpha_pattern": {"(": 2}}, "must be a regular expression"),
+    "an alpha beyond numbers": (
+        {"lora_alpha": 10**400},
+        "lora_alpha must be a finite number, got 1000",
+    ),
+    "patterns that are a list": (
+        {"rank_pattern": [1]},
+        r"rank_pattern must be an object, got \[1\]",
+    ),
+    "a pattern that is no expression": (
+        {"alpha_pattern": {"(": 2}},
+        "must be a regular expression",
+    ),
     "a pattern that could take for ever": (
         {"alpha_pattern": {"(?>a+)+b": 2}},
         r"alpha_pattern\['\(\?>a\+\)\+b'\] .* holds atomic group, which cannot be matched in bounded time",
@@ -239,7 +259,13 @@ def test_a_link_out_of_the_directory_is_refused(adapter, tmp_path):
 
 
 def test_settings_are_left_as_they_are_where_they_are_right_already():
-    raw = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"v_proj": 2}, "alpha_pattern": {}}
+    raw = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "rank_pattern": {"v_proj": 2},
+        "alpha_pattern": {},
+    }
     modules = {"a.q_proj": (4, 8.0), "a.v_proj": (2, 8.0)}
     assert compose(raw, modules).raw == raw
 
@@ -263,16 +289,28 @@ def change_index(checkpoint, change):
 
 
 INDEXES = {
-    "no map": (lambda i: i.pop("weight_map"), "weight_map must map the names of tensors to names of files"),
+    "no map": (
+        lambda i: i.pop("weight_map"),
+        "weight_map must map the names of tensors to names of files",
+    ),
     "an empty map": (lambda i: i.update(weight_map={}), "weight_map must map"),
     "a map to numbers": (lambda i: i.update(weight_map={"a": 1}), "weight_map must map"),
     "a path out of the directory": (
         lambda i: i["weight_map"].update(x="../x.safetensors"),
         r"'../x.safetensors' must be a plain name inside the directory",
     ),
-    "an absolute path": (lambda i: i["weight_map"].update(x="/x.safetensors"), "must be a plain name"),
-    "a pickle": (lambda i: i["weight_map"].update(x="x.bin"), "'x.bin', which is not a safetensors file"),
-    "a missing shard": (lambda i: i["weight_map"].update(x="x.safetensors"), "x.safetensors: no such file"),
+    "an absolute path": (
+        lambda i: i["weight_map"].update(x="/x.safetensors"),
+        "must be a plain name",
+    ),
+    "a pickle": (
+        lambda i: i["weight_map"].update(x="x.bin"),
+        "'x.bin', which is not a safetensors file",
+    ),
+    "a missing shard": (
+        lambda i: i["weight_map"].update(x="x.safetensors"),
+        "x.safetensors: no such file",
+    ),
     "a tensor that is not there": (
         lambda i: i["weight_map"].update(x="model-00001-of-00002.safetensors"),
         "places 'x' in model-00001-of-00002.safetensors, which does not hold it",
@@ -288,9 +326,13 @@ def test_indexes_that_lie_are_refused(checkpoint, change, message):
 
 
 def test_a_tensor_in_two_shards_is_refused(checkpoint):
-    safetensors.save({"model.norm.weight": np.ones(4), "x": np.ones(1)}, checkpoint / "more.safetensors")
+    safetensors.save(
+        {"model.norm.weight": np.ones(4), "x": np.ones(1)}, checkpoint / "more.safetensors"
+    )
     change_index(checkpoint, lambda i: i["weight_map"].update(x="more.safetensors"))
-    with pytest.raises(HubError, match=r"'model.norm.weight' is in model-0000\d-of-00002.safetensors too"):
+    with pytest.raises(
+        HubError, match=r"'model.norm.weight' is in model-0000\d-of-00002.safetensors too"
+    ):
         open_model(checkpoint)
 
 

@@ -1,4 +1,6 @@
-"""What resize, combine and extract write: which programs read it alike, and what --portable makes of it."""
+"""What resize, combine and extract write: which programs read it alike, and what --portable makes
+of it.
+"""
 
 import json
 
@@ -31,8 +33,12 @@ def strengths(path):
 
 
 def write(folder, options, made):
-    """The same goal, as it is and portable; what the second has is what the first has, at one rank."""
-    results = [made(folder / str(portable), portable=portable, **options) for portable in (False, True)]
+    """The same goal, as it is and portable; what the second has is what the first has, at one
+    rank.
+    """
+    results = [
+        made(folder / str(portable), portable=portable, **options) for portable in (False, True)
+    ]
     plain, padded = (adapters.load(folder / str(portable)) for portable in (False, True))
     ranks = {module.rank for module in plain.values()}
     assert config(folder / "False")["r"] == max(ranks)
@@ -58,11 +64,17 @@ GOALS = [{"rank": 2}, {"energy": 0.9}, {"error": 0.2}, {"total_rank": 20}]
 @pytest.mark.parametrize("rslora", [False, True])
 def test_resize(tmp_path, make_adapter, options, rslora):
     source = (
-        make_adapter("a", rank=4, alpha=12.0, use_rslora=rslora) if rslora else located_adapter("king-james")
+        make_adapter("a", rank=4, alpha=12.0, use_rslora=rslora)
+        if rslora
+        else located_adapter("king-james")
     )
     options = {"total_rank": 7} if rslora and "total_rank" in options else options
-    _, plain, padded = write(tmp_path, options, lambda out, **given: adapters.resize(source, out, **given))
-    assert bool(misreading(plain)) == (rslora or len({module.rank for module in plain.values()}) > 1)
+    _, plain, padded = write(
+        tmp_path, options, lambda out, **given: adapters.resize(source, out, **given)
+    )
+    assert bool(misreading(plain)) == (
+        rslora or len({module.rank for module in plain.values()}) > 1
+    )
     for name in plain:
         np.testing.assert_allclose(padded.delta(name), plain.delta(name), rtol=1e-5, atol=1e-6)
 
@@ -79,7 +91,9 @@ def test_combine(tmp_path, make_adapter):
 
 def test_extract(tmp_path):
     adapters.merge(located("austen"), located_adapter("king-james"), tmp_path / "tuned")
-    made = lambda out, **given: adapters.extract(located("austen"), tmp_path / "tuned", out, **given)
+    made = lambda out, **given: adapters.extract(
+        located("austen"), tmp_path / "tuned", out, **given
+    )
     _, plain, padded = write(tmp_path, {"total_rank": 60}, made)
     assert len({module.rank for module in plain.values()}) > 1
     for name in plain:

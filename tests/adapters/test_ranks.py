@@ -1,4 +1,6 @@
-"""Sharing out a budget: optimal where theory says so, and within its bound elsewhere, against brute force."""
+"""Sharing out a budget: optimal where theory says so, and within its bound elsewhere, against brute
+force.
+"""
 
 import itertools
 from collections import Counter
@@ -53,12 +55,18 @@ def test_with_equal_costs_no_choice_keeps_more(spectra, budget):
 
 @settings(deadline=None, max_examples=examples(200))
 @given(SPECTRA, st.lists(st.integers(1, 9), min_size=4, max_size=4), st.integers(9, 40))
-def test_with_any_costs_it_is_short_by_at_most_the_first_value_that_did_not_fit(spectra, costs, budget):
+def test_with_any_costs_it_is_short_by_at_most_the_first_value_that_did_not_fit(
+    spectra, costs, budget
+):
     spectra, costs = problem(spectra, costs)
     ranks = allocate(spectra, costs, budget)
     assert sum(rank * costs[name] for name, rank in ranks.items()) <= budget
     by_worth = sorted(
-        ((value**2 / costs[name], costs[name], value**2) for name, s in spectra.items() for value in s),
+        (
+            (value**2 / costs[name], costs[name], value**2)
+            for name, s in spectra.items()
+            for value in s
+        ),
         reverse=True,
     )
     left, unfit = budget, 0.0
@@ -116,13 +124,17 @@ shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_
 
 
 def ranks_of(adapter, spectra, size):
-    return Goal("bytes", size).ranks(adapter, {name: Spectrum(s) for name, s in spectra.items()}, adapter)
+    return Goal("bytes", size).ranks(
+        adapter, {name: Spectrum(s) for name, s in spectra.items()}, adapter
+    )
 
 
 @settings(deadline=None, max_examples=examples(200))
 @example([[1.0], [3.0], [6.0, 4.0]], [(3, 3), (3, 10), (10, 37), (3, 3)], 856)
 @given(SPECTRA, shapes_of_all, st.integers(200, 3000))
-def test_a_file_takes_directions_by_their_worth_up_to_the_first_that_does_not_fit(spectra, shapes, size):
+def test_a_file_takes_directions_by_their_worth_up_to_the_first_that_does_not_fit(
+    spectra, shapes, size
+):
     adapter, spectra = adapter_with(shapes[: len(spectra)], spectra)
     worth = [
         (-value * value / (4 * sum(adapter[name].shape)), name)
@@ -134,7 +146,11 @@ def test_a_file_takes_directions_by_their_worth_up_to_the_first_that_does_not_fi
     firsts = [Counter(order[:n]) for n in range(1, len(order) + 1)]
     fitting = [ranks for ranks in firsts if size_of(adapter, ranks) <= size]
     if not fitting:
-        why = f"bytes must be at least {size_of(adapter, firsts[0])}, got {size}" if firsts else "is zero"
+        why = (
+            f"bytes must be at least {size_of(adapter, firsts[0])}, got {size}"
+            if firsts
+            else "is zero"
+        )
         with pytest.raises(ValueError, match=why):
             ranks_of(adapter, spectra, size)
     else:
@@ -186,5 +202,13 @@ def test_values_that_do_not_reach_the_share_say_so():
 def test_goals_that_make_no_sense_are_refused(goal, error, message):
     with pytest.raises(error, match=message):
         Goal.of(
-            "", **{"rank": None, "energy": None, "error": None, "bytes": None, "total_rank": None, **goal}
+            "",
+            **{
+                "rank": None,
+                "energy": None,
+                "error": None,
+                "bytes": None,
+                "total_rank": None,
+                **goal,
+            },
         )

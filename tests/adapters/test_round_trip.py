@@ -1,4 +1,6 @@
-"""Whatever is saved, `load` reads back as it was; whatever it would not is refused before anything is written."""
+"""Whatever is saved, `load` reads back as it was; whatever it would not is refused before anything
+is written.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ names = st.one_of(
     ).map(".".join),
 )  # fmt: skip
 alphas = st.one_of(
-    st.integers(-(2**70), 2**70), st.floats(), st.sampled_from([0, -0.0, 1e-300, 2.0**63, -(2**63), 10**400])
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from([0, -0.0, 1e-300, 2.0**63, -(2**63), 10**400]),
 )
 rare = st.sampled_from([False, False, False, True])
 sizes = st.sampled_from([1, 2, 3, 3, 2, 1, 0])
@@ -81,7 +85,9 @@ def check(parts, full, raw):
     """Whether it was saved. If so, it comes back; if not, nothing is left."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            adapter = Adapter({name: AdapterModule.of(**part) for name, part in parts.items()}, full, raw)
+            adapter = Adapter(
+                {name: AdapterModule.of(**part) for name, part in parts.items()}, full, raw
+            )
             adapters.save(adapter, Path(folder) / "a")
         except (ValueError, TypeError):
             assert os.listdir(folder) == []
@@ -96,7 +102,9 @@ def check(parts, full, raw):
         return True
 
 
-full_names = st.sampled_from(["embed_tokens.weight", "m.lm_head.weight", "q.weight", "1.bias"]) | names
+full_names = (
+    st.sampled_from(["embed_tokens.weight", "m.lm_head.weight", "q.weight", "1.bias"]) | names
+)
 fulls = st.just({}) | st.dictionaries(full_names, st.just(held(np.arange(3.0))), max_size=2)
 
 
@@ -107,7 +115,12 @@ def test_what_is_saved_is_read_back_equal(parts, full, raw):
 
 
 @settings(deadline=None, max_examples=examples(100))
-@given(st.dictionaries(names, alphas, min_size=1, max_size=4), st.booleans(), st.booleans(), st.booleans())
+@given(
+    st.dictionaries(names, alphas, min_size=1, max_size=4),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
 def test_what_is_sound_is_mostly_saved_and_read_back_equal(found, rslora, dora, lora_bias):
     parts = {
         name: {"A": np.ones((rank, 3)), "B": np.ones((4, rank)), "alpha": alpha, "rslora": rslora}
@@ -117,7 +130,9 @@ def test_what_is_sound_is_mostly_saved_and_read_back_equal(found, rslora, dora, 
     }
     raw = {"peft_type": "LORA", "use_rslora": rslora, "use_dora": dora, "lora_bias": lora_bias}
     own = ("lora_", "base_layer")  # PEFT's names of its own modules
-    plain = all(n.isascii() and n.isprintable() and not any(name in n for name in own) for n in parts)
+    plain = all(
+        n.isascii() and n.isprintable() and not any(name in n for name in own) for n in parts
+    )
     saved = check(parts, {}, raw)
     assert saved or not plain or any(not abs(alpha) < 2**63 for alpha in found.values())
 
@@ -131,7 +146,11 @@ MODULES = {
     "rank 0": ({"A": np.ones((0, 3)), "B": np.ones((4, 0))}, ValueError, "must not be empty, got"),
     "a vector": ({"A": np.ones(3)}, ValueError, r"must fit, got \(3,\)"),
     "no B": ({"B": None}, TypeError, "B must hold floating-point numbers, got dtype object"),
-    "no A": ({"A": None, "B": None}, TypeError, "A must hold floating-point numbers, got dtype object"),
+    "no A": (
+        {"A": None, "B": None},
+        TypeError,
+        "A must hold floating-point numbers, got dtype object",
+    ),
     "whole numbers": ({"A": np.ones((2, 3), int)}, TypeError, "A must hold .*, got dtype int"),
     "ragged lists": ({"A": [[1.0], [1.0, 2.0]]}, ValueError, "A must be an array"),
     "a bias of the wrong length": (
@@ -139,11 +158,19 @@ MODULES = {
         ValueError,
         r"bias must have shape \(4,\), got \(3,\)",
     ),
-    "a magnitude with two axes": ({"magnitude": np.ones((4, 1))}, ValueError, r"shape \(4,\), got \(4, 1\)"),
+    "a magnitude with two axes": (
+        {"magnitude": np.ones((4, 1))},
+        ValueError,
+        r"shape \(4,\), got \(4, 1\)",
+    ),
     "alpha that is NaN": ({"alpha": np.nan}, ValueError, "alpha must be finite, got nan"),
     "infinite alpha": ({"alpha": np.inf}, ValueError, "alpha must be finite, got inf"),
     "alpha beyond floats": ({"alpha": 10**400}, ValueError, "alpha must be finite, got 1000"),
-    "alpha beyond what is read": ({"alpha": 2.0**63}, ValueError, r"alpha must be smaller than 2\*\*63"),
+    "alpha beyond what is read": (
+        {"alpha": 2.0**63},
+        ValueError,
+        r"alpha must be smaller than 2\*\*63",
+    ),
     "alpha that is text": ({"alpha": "x"}, TypeError, "alpha must be a number, got 'x'"),
     "alpha that is true": ({"alpha": True}, TypeError, "alpha must be a number, got True"),
     "an unknown dtype": ({"dtype": "F32"}, ValueError, "dtype must be 'float32', not 'F32'"),

@@ -1,4 +1,6 @@
-"""Adapters that PEFT began with PiSSA or OLoRA: factors of another base, brought back to the original."""
+"""Adapters that PEFT began with PiSSA or OLoRA: factors of another base, brought back to the
+original.
+"""
 
 import json
 
@@ -85,7 +87,9 @@ def test_they_are_attached_to_what_is_left_of_the_base(case):
     alone = adapters.Adapter({"linear": read[name]}, raw={**read.raw, "target_modules": ["linear"]})
     model = adapters.attach(lnp.Linear(W), alone)
     np.testing.assert_allclose(lnp.merge(model).W, wanted[name], atol=1e-12)
-    np.testing.assert_allclose(lnp.merge(lnp.lora.rebase(model, lnp.Linear(W))).W, wanted[name], atol=1e-12)
+    np.testing.assert_allclose(
+        lnp.merge(lnp.lora.rebase(model, lnp.Linear(W))).W, wanted[name], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("start", [*STARTS, "pissa_niter_4", "corda", "loftq"])

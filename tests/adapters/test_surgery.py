@@ -31,14 +31,20 @@ def truncated(M, rank):
 
 
 @pytest.mark.parametrize("rank", [1, 3, 9])
-def test_a_uniform_rank_is_the_truncated_svd_and_never_more_than_there_was(make_adapter, tmp_path, rank):
+def test_a_uniform_rank_is_the_truncated_svd_and_never_more_than_there_was(
+    make_adapter, tmp_path, rank
+):
     path = make_adapter("a", rank=4, dtype="float64")
     table = adapters.resize(path, tmp_path / "out", rank=rank).table
     before, after = adapters.load(path), adapters.load(tmp_path / "out")
     for name, row in zip(before, table.records, strict=True):
         assert after[name].rank == min(rank, before[name].rank, *before[name].shape)
-        np.testing.assert_allclose(after.delta(name), truncated(before.delta(name), rank), atol=1e-12)
-        error = np.linalg.norm(before.delta(name) - after.delta(name)) / np.linalg.norm(before.delta(name))
+        np.testing.assert_allclose(
+            after.delta(name), truncated(before.delta(name), rank), atol=1e-12
+        )
+        error = np.linalg.norm(before.delta(name) - after.delta(name)) / np.linalg.norm(
+            before.delta(name)
+        )
         assert row["relative error"] == pytest.approx(error, abs=1e-7)
         assert after[name].scale == pytest.approx(before[name].scale, rel=1e-15)
 
@@ -57,7 +63,8 @@ def test_each_module_has_the_smallest_rank_that_meets_the_goal(make_adapter, tmp
     lost = 1 - goal["energy"] if "energy" in goal else goal["error"] ** 2
     for name in before:
         errors = [
-            np.linalg.norm(before.delta(name) - truncated(before.delta(name), r)) ** 2 for r in range(4)
+            np.linalg.norm(before.delta(name) - truncated(before.delta(name), r)) ** 2
+            for r in range(4)
         ]
         smallest = next(r for r in range(1, 4) if errors[r] <= lost * errors[0])
         assert after[name].rank == smallest
@@ -83,7 +90,9 @@ def test_a_file_is_never_larger_than_its_budget(make_adapter, tmp_path, spare):
     table = adapters.resize(path, tmp_path / "out", bytes=smallest + spare).table
     assert (tmp_path / "out" / WEIGHTS).stat().st_size <= smallest + spare
     left_out = [row["module"] for row in table.records if row["rank"] == 0]
-    assert set(adapters.load(tmp_path / "out")) == {row["module"] for row in table.records} - {*left_out}
+    assert set(adapters.load(tmp_path / "out")) == {row["module"] for row in table.records} - {
+        *left_out
+    }
     assert all(name in " ".join(table.notes) for name in left_out)  # nothing is dropped in silence
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["target_modules"] == sorted(adapters.load(tmp_path / "out"))
@@ -104,7 +113,12 @@ def test_dora_and_biases_are_kept_and_never_left_without_a_direction(tmp_path):
         )
         for name, scale in (("strong", 1.0), ("weak", 1e-6))
     }  # fmt: skip
-    raw = {"peft_type": "LORA", "use_dora": True, "lora_bias": True, "target_modules": list(modules)}
+    raw = {
+        "peft_type": "LORA",
+        "use_dora": True,
+        "lora_bias": True,
+        "target_modules": list(modules),
+    }
     adapters.save(Adapter(modules, raw=raw), tmp_path / "a")
     adapters.resize(tmp_path / "a", tmp_path / "out", total_rank=2)
     after = adapters.load(tmp_path / "out")
@@ -165,9 +179,15 @@ def test_an_adapter_may_be_added_to_itself_and_taken_away(make_adapter, tmp_path
 
 def test_biases_of_b_are_added_up(tmp_path):
     for name, bias in (("a", [1.0, 2.0]), ("b", [10.0, 0.0])):
-        module = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, bias=np.array(bias))
-        adapters.save(Adapter({"q": module}, raw={"peft_type": "LORA", "lora_bias": True}), tmp_path / name)
-    adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "out", weights=[1, 3], method="cat")
+        module = AdapterModule.of(
+            A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, bias=np.array(bias)
+        )
+        adapters.save(
+            Adapter({"q": module}, raw={"peft_type": "LORA", "lora_bias": True}), tmp_path / name
+        )
+    adapters.combine(
+        [tmp_path / "a", tmp_path / "b"], tmp_path / "out", weights=[1, 3], method="cat"
+    )
     module = adapters.load(tmp_path / "out")["q"]
     np.testing.assert_allclose(module.scale * module.bias, [62.0, 4.0])
 
@@ -193,7 +213,12 @@ COMBINATIONS = {
         ValueError,
         "the weight of .*a must be finite, got inf",
     ),
-    "a weight beyond floats": (["a"], {"weights": [10**400]}, ValueError, "must be finite, got 1000"),
+    "a weight beyond floats": (
+        ["a"],
+        {"weights": [10**400]},
+        ValueError,
+        "must be finite, got 1000",
+    ),
     "a sum that overflows": (
         ["a", "a"],
         {"weights": [1e300, 1e300]},
@@ -222,8 +247,12 @@ COMBINATIONS = {
 }
 
 
-@pytest.mark.parametrize(("names", "options", "error", "message"), COMBINATIONS.values(), ids=COMBINATIONS)
-def test_what_can_not_be_combined_is_refused(make_adapter, tmp_path, names, options, error, message):
+@pytest.mark.parametrize(
+    ("names", "options", "error", "message"), COMBINATIONS.values(), ids=COMBINATIONS
+)
+def test_what_can_not_be_combined_is_refused(
+    make_adapter, tmp_path, names, options, error, message
+):
     make_adapter("a", rank=2)
     make_adapter("b", rank=1)
     make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})
@@ -249,7 +278,9 @@ def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size
         pytest.skip("norms are float64 there, which does not overflow")
     huge = AdapterModule.of(A=np.full((2, 3), size, dtype), B=np.full((4, 2), size, dtype), alpha=1)
     adapters.save(Adapter({"q": huge}), tmp_path / "huge")
-    half = AdapterModule.of(A=np.full((2, 3), size / 2, dtype), B=np.full((4, 2), size, dtype), alpha=1)
+    half = AdapterModule.of(
+        A=np.full((2, 3), size / 2, dtype), B=np.full((4, 2), size, dtype), alpha=1
+    )
     adapters.save(Adapter({"q": half}), tmp_path / "half")
     message = "q.*: the result is not finite"
     for method in ("cat", "linear", "svd"):
@@ -265,7 +296,9 @@ def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size
 
 
 def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
-    large = AdapterModule.of(A=np.eye(2, 3, dtype="f4") * 1e10, B=np.eye(4, 2, dtype="f4") * 1e10, alpha=2)
+    large = AdapterModule.of(
+        A=np.eye(2, 3, dtype="f4") * 1e10, B=np.eye(4, 2, dtype="f4") * 1e10, alpha=2
+    )
     adapters.save(Adapter({"q": large}), tmp_path / "large")
     for method in ("cat", "linear", "svd"):
         table = adapters.combine([tmp_path / "large"], tmp_path / method, method=method).table
@@ -275,13 +308,16 @@ def test_large_numbers_that_do_not_overflow_are_combined(tmp_path):
 
 def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
     dora = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2, magnitude=np.ones(2))
-    adapters.save(Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora")
+    adapters.save(
+        Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora"
+    )
     with pytest.raises(HubError, match=r"DoRA's magnitudes have no weighted sum"):
         adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
     plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
     full = {"head.weight": plain.parts["A"]}
     adapters.save(
-        Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}), tmp_path / "head"
+        Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}),
+        tmp_path / "head",
     )
     with pytest.raises(HubError, match=r"replaces 'head.weight', as an adapter before it does"):
         adapters.combine([tmp_path / "head"] * 2, tmp_path / "out")
@@ -292,7 +328,9 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("shards", [1, 3])
-def test_merged_weights_are_the_sum_rounded_once(make_adapter, make_checkpoint, tmp_path, dtype, shards):
+def test_merged_weights_are_the_sum_rounded_once(
+    make_adapter, make_checkpoint, tmp_path, dtype, shards
+):
     path, base = make_adapter("a"), make_checkpoint("base", dtype=dtype, shards=shards)
     table = adapters.merge(base, path, tmp_path / "out").table
     adapter, before, after = adapters.load(path), open_model(base), open_model(tmp_path / "out")
@@ -327,8 +365,12 @@ def test_rounding_errors_are_those_of_the_stored_numbers(make_adapter, make_chec
     for row in table.records:
         name = row["tensor"]
         exact = before.read(name) + adapter.delta(name.removesuffix(".weight"))
-        assert row["rounding error"] == pytest.approx(np.abs(after.read(name) - exact).max(), rel=1e-3)
-        assert row["largest change"] == pytest.approx(np.abs(after.read(name) - before.read(name)).max())
+        assert row["rounding error"] == pytest.approx(
+            np.abs(after.read(name) - exact).max(), rel=1e-3
+        )
+        assert row["largest change"] == pytest.approx(
+            np.abs(after.read(name) - before.read(name)).max()
+        )
 
 
 def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
@@ -349,13 +391,18 @@ def test_weights_in_other_forms_are_left_out_by_name_and_other_files_copied(
     make_adapter("a").rename(base / "an-adapter")
     table = adapters.merge(base, make_adapter("a"), tmp_path / "out").table
     names = {
-        str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()
+        str(path.relative_to(tmp_path / "out"))
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
     }
     assert names == {
         "config.json", "tokenizer.json", "templates/chat.jinja", "model.safetensors.index.json",
         "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
     }  # fmt: skip
-    assert "pytorch_model.bin, pytorch_model.bin.index.json, tf_model.h5, an-adapter/" in table.notes[-1]
+    assert (
+        "pytorch_model.bin, pytorch_model.bin.index.json, tf_model.h5, an-adapter/"
+        in table.notes[-1]
+    )
 
 
 def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):
@@ -370,7 +417,10 @@ def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):
 
 
 def test_names_that_differ_by_the_models_prefix_are_found(make_checkpoint, make_adapter, tmp_path):
-    bare = {name.removeprefix("model."): shape for name, shape in {"model.layers.0.q_proj": (6, 4)}.items()}
+    bare = {
+        name.removeprefix("model."): shape
+        for name, shape in {"model.layers.0.q_proj": (6, 4)}.items()
+    }
     with_head = make_adapter("with", shapes={"model.layers.0.q_proj": (6, 4)})
     body = make_adapter("body", shapes=bare)
     adapters.merge(make_checkpoint("bare", shapes=bare), with_head, tmp_path / "one")
@@ -401,13 +451,19 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
     make_adapter, make_checkpoint, tmp_path, shapes, options, message
 ):
     with pytest.raises(HubError, match=message):
-        adapters.merge(make_checkpoint("base"), make_adapter("a", shapes=shapes, **options), tmp_path / "out")
+        adapters.merge(
+            make_checkpoint("base"), make_adapter("a", shapes=shapes, **options), tmp_path / "out"
+        )
 
 
 def test_whole_numbers_take_no_update(make_adapter, tmp_path):
     (tmp_path / "base").mkdir()
-    safetensors.save({"q.weight": np.ones((6, 4), np.int8)}, tmp_path / "base" / "model.safetensors")
-    with pytest.raises(HubError, match=r"'q.weight' is stored as int8, into which nothing can be merged"):
+    safetensors.save(
+        {"q.weight": np.ones((6, 4), np.int8)}, tmp_path / "base" / "model.safetensors"
+    )
+    with pytest.raises(
+        HubError, match=r"'q.weight' is stored as int8, into which nothing can be merged"
+    ):
         adapters.merge(tmp_path / "base", make_adapter("a", shapes={"q": (6, 4)}), tmp_path / "out")
 
 
@@ -456,28 +512,40 @@ def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path
         safetensors.save({"q.weight": weight}, tmp_path / name / "model.safetensors")
     squares = np.square(np.linalg.svdvals(tuned - base))
     table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "rank", rank=7).table
-    assert table.records[0]["relative error"] == pytest.approx((squares[7:].sum() / squares.sum()) ** 0.5)
+    assert table.records[0]["relative error"] == pytest.approx(
+        (squares[7:].sum() / squares.sum()) ** 0.5
+    )
     assert table.records[0]["norm"] == pytest.approx(squares.sum() ** 0.5)
-    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8).table
+    table = adapters.extract(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8
+    ).table
     assert table.records[0]["rank"] == 1 + int(np.argmax(squares.cumsum() >= 0.8 * squares.sum()))
     adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", bytes=9_000)
     assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
 
 
-@pytest.mark.parametrize(("true_rank", "energy"), [(40, 1 - 1e-9), (40, 0.5), (320, 0.9), (320, 1.0)])
+@pytest.mark.parametrize(
+    ("true_rank", "energy"), [(40, 1 - 1e-9), (40, 0.5), (320, 0.9), (320, 1.0)]
+)
 def test_an_energy_is_kept_by_as_few_directions_as_the_svd_says(tmp_path, true_rank, energy):
     rng = np.random.default_rng(2)  # 40 directions are searched for, many more take a whole SVD
     change = rng.standard_normal((400, true_rank)) @ rng.standard_normal((true_rank, 320))
     for name, weight in (("base", np.zeros((400, 320))), ("tuned", change)):
         (tmp_path / name).mkdir()
-        safetensors.save({"q.weight": weight.astype(np.float32)}, tmp_path / name / "model.safetensors")
-    table = adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy).table
+        safetensors.save(
+            {"q.weight": weight.astype(np.float32)}, tmp_path / name / "model.safetensors"
+        )
+    table = adapters.extract(
+        tmp_path / "base", tmp_path / "tuned", tmp_path / "out", energy=energy
+    ).table
     squares = np.square(np.linalg.svdvals(change))
     lost = np.maximum(squares.sum() - squares.cumsum(), 0) / squares.sum()
     hidden = 4 * 321**0.5 * float(np.finfo(np.float32).eps)  # see rank_within
     enough = np.sqrt(lost) <= (1 - energy) ** 0.5 + hidden
     assert table.records[0]["rank"] == 1 + int(np.argmax(enough))
-    error = np.linalg.norm(adapters.load(tmp_path / "out").delta("q") - change) / np.linalg.norm(change)
+    error = np.linalg.norm(adapters.load(tmp_path / "out").delta("q") - change) / np.linalg.norm(
+        change
+    )
     assert table.records[0]["relative error"] == pytest.approx(error, rel=1e-4, abs=3e-6)
     assert error <= (1 - energy) ** 0.5 + hidden
 
@@ -551,7 +619,11 @@ def test_a_difference_that_is_not_finite_is_refused_by_name(make_checkpoint, tmp
 
 
 def test_any_number_of_workers_writes_identical_bytes(make_adapter, make_checkpoint, tmp_path):
-    base, tuned, path = make_checkpoint("base"), make_checkpoint("tuned", seed=3), make_adapter("a", rank=4)
+    base, tuned, path = (
+        make_checkpoint("base"),
+        make_checkpoint("tuned", seed=3),
+        make_adapter("a", rank=4),
+    )
     for jobs in (1, 2, 3):
         adapters.extract(base, tuned, tmp_path / f"extract{jobs}", energy=0.8, jobs=jobs)
         adapters.resize(path, tmp_path / f"resize{jobs}", total_rank=5, jobs=jobs)
@@ -566,7 +638,11 @@ def test_any_number_of_workers_writes_identical_bytes(make_adapter, make_checkpo
 @pytest.fixture
 def commands(make_adapter, make_checkpoint, tmp_path):
     """Runs every heavy command into a folder, and returns the bytes that it finds there."""
-    base, tuned, path = make_checkpoint("base"), make_checkpoint("tuned", seed=3), make_adapter("a", rank=4)
+    base, tuned, path = (
+        make_checkpoint("base"),
+        make_checkpoint("tuned", seed=3),
+        make_adapter("a", rank=4),
+    )
 
     def run(name):
         place = tmp_path / name
@@ -597,7 +673,10 @@ def test_a_dask_cluster_writes_identical_bytes_too(commands, tmp_path):
     expected = commands("threads")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask")
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address=None,
+            local_directory=str(tmp_path / "dask"),
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -660,7 +739,9 @@ def test_with_a_base_updates_are_held_against_it(make_checkpoint, tmp_path):
     assert row["amplification"] == pytest.approx(2.0)
     assert row["relative"] == pytest.approx(2 * s[3] / np.linalg.norm(W0))
     assert row["intruders"] == 0
-    new = AdapterModule.of(A=np.array([[1.0, -1.0, 1.0, -1.0]]), B=50 * (U @ np.ones((4, 1))), alpha=1)
+    new = AdapterModule.of(
+        A=np.array([[1.0, -1.0, 1.0, -1.0]]), B=50 * (U @ np.ones((4, 1))), alpha=1
+    )
     adapters.save(Adapter({"model.layers.0.q_proj": new}), tmp_path / "b")
     assert adapters.inspect(tmp_path / "b", base=base).table.records[0]["intruders"] >= 1
 

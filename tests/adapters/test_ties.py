@@ -1,4 +1,6 @@
-"""Modules that share the embedding's numbers: what an adapter of one of them does to the others, namely nothing."""
+"""Modules that share the embedding's numbers: what an adapter of one of them does to the others,
+namely nothing.
+"""
 
 import json
 
@@ -59,9 +61,14 @@ def checkpoint(path, config, seed=0):
 def table_adapter(path, table, shape, **raw):
     rng = np.random.default_rng(1)
     module = adapters.AdapterModule.of(
-        A=rng.standard_normal((2, shape[0])), B=rng.standard_normal((shape[1], 2)), alpha=3.0, embedding=True
+        A=rng.standard_normal((2, shape[0])),
+        B=rng.standard_normal((shape[1], 2)),
+        alpha=3.0,
+        embedding=True,
     )
-    made = adapters.Adapter({table: module}, raw={"peft_type": "LORA", "target_modules": [table], **raw})
+    made = adapters.Adapter(
+        {table: module}, raw={"peft_type": "LORA", "target_modules": [table], **raw}
+    )
     adapters.save(made, path)
     return made
 
@@ -85,7 +92,9 @@ def test_an_adapted_table_leaves_what_shares_its_numbers_alone(case):
         np.testing.assert_array_equal(merged.read(name), base.read("cls.predictions.bias"))
     assert merged.config["tie_word_embeddings"] is False
     assert {*merged.places} - {*base.places} == {*shared}
-    assert any(f"with their own numbers now: {', '.join(sorted(shared))}" in note for note in result.notes)
+    assert any(
+        f"with their own numbers now: {', '.join(sorted(shared))}" in note for note in result.notes
+    )
 
 
 def test_what_replaces_all_of_them_by_the_same_leaves_them_shared(case):
@@ -148,5 +157,7 @@ def test_a_family_that_always_shares_them_is_refused(tmp_path):
     config = {"model_type": "t5", **T5}
     base = open_model(checkpoint(tmp_path / "base", config))
     table_adapter(tmp_path / "adapter", "shared", base.info("shared.weight").shape)
-    with pytest.raises(HubError, match="have the same numbers in all of them: that cannot be merged"):
+    with pytest.raises(
+        HubError, match="have the same numbers in all of them: that cannot be merged"
+    ):
         adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")

@@ -1,4 +1,6 @@
-"""Examples for every row of the tables: arguments away from kinks and poles, over shapes and broadcast pairs."""
+"""Examples for every row of the tables: arguments away from kinks and poles, over shapes and
+broadcast pairs.
+"""
 
 import operator
 
@@ -38,7 +40,13 @@ def pairs(f, make_a, make_b=None):
 def reductions(f, make):
     return [
         (lambda a, kw=kw: f(a, **kw), (make((2, 3, 4)),))
-        for kw in [{}, {"axis": 0}, {"axis": -1, "keepdims": True}, {"axis": (0, 2)}, {"keepdims": True}]
+        for kw in [
+            {},
+            {"axis": 0},
+            {"axis": -1, "keepdims": True},
+            {"axis": (0, 2)},
+            {"keepdims": True},
+        ]
     ] + [(f, (make(()),)), (lambda a: f(a, 1), (make((2, 3)),))]
 
 
@@ -67,7 +75,8 @@ EINSUMS = [
     ("ij->", (2, 3)), ("i,j->ij", (2,), (3,)), ("iij,j->i", (3, 3, 2), (2,)), ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)),
     ("...ij,...jk->...ik", (5, 2, 3), (3, 4)), ("...i,i", (2, 4, 3), (3,)), ("ij,jk,kl->il", (2, 3), (3, 4), (4, 2)),
     ("ij,ij->ij", (2, 1), (2, 3)), ("ij->ji", (2, 3)), ("iik->k", (2, 2, 3)),
-    # An axis of size 1 against a longer one, in every place: with an output axis, summed, alone, on a diagonal
+    # An axis of size 1 against a longer one, in every place: with an output axis, summed, alone, on
+    # a diagonal
     *(("ij,ij->", a, b) for a, b in ONES), *(("ij,ij->i", a, b) for a, b in ONES), *(("ij,ij->ij", a, b) for a, b in ONES),
     *(("ij,ij->j", a, b) for a, b in ONES), ("ii,i->i", (1, 1), (3,)), ("ii,i->", (1, 1), (3,)), ("ii,i", (3, 3), (1,)),
     ("ij,jk->ik", (2, 1), (3, 4)), ("ij,jk->k", (2, 3), (1, 4)), ("...i,...i->...", (4, 1, 3), (2, 1)), ("i,i,i->", (1,), (3,), (1,)),
@@ -111,7 +120,8 @@ EXAMPLES = {
         (lambda a: np.clip(a, None, 1.0), (away_from_zero((4,)),)),
         (lambda a: np.clip(a, a_min=-1.0, a_max=None), (away_from_zero((4,)),)),
         (lambda a, low: np.clip(a, low, 2.0), (away_from_zero((4, 3)), np.array([-1.0, 0.0, 0.2]))),
-        (np.clip, (away_from_zero((4, 3)), np.array([1.7, 0.1, -0.3]), np.array([-0.2, -0.1, 0.2]))),  # two cross
+        # two cross
+        (np.clip, (away_from_zero((4, 3)), np.array([1.7, 0.1, -0.3]), np.array([-0.2, -0.1, 0.2]))),
         (lambda a: a.clip(-1.0, 1.0), (away_from_zero((4,)),)),
     ],
     np.matmul: [(np.matmul, (matrix(*a), matrix(*b))) for a, b in MATMULS],

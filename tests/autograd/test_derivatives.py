@@ -52,7 +52,9 @@ def test_float32_stays_float32(f, args):
 
 
 def shipped(rule):
-    """Whether a rule or a definition is the package's own, not that of a docstring or another test."""
+    """Whether a rule or a definition is the package's own, not that of a docstring or another
+    test.
+    """
     rule = getattr(rule, "rule", rule)
     return rule is not None and Path(rule.__code__.co_filename).name in (
         "rules.py",
@@ -75,7 +77,11 @@ def test_every_row_has_examples_of_its_own():
 
 def test_rules_of_a_row_agree_on_their_arguments():
     for function in SHIPPED & set(DERIVATIVES):
-        rules = [getattr(r, "rule", r) for r in DERIVATIVES[function].rules if r is not NOT_DIFFERENTIABLE]
+        rules = [
+            getattr(r, "rule", r)
+            for r in DERIVATIVES[function].rules
+            if r is not NOT_DIFFERENTIABLE
+        ]
         assert len({tuple(inspect.signature(r).parameters) for r in rules}) == 1, name_of(function)
 
 
@@ -115,7 +121,9 @@ def test_a_joint_rule_is_told_what_is_wanted_and_runs_once(places):
     check_derivative(lambda a, b: product(a, b, 4), *arguments)
     told.clear()
     runs.clear()
-    product(*(Tensor(a) if i in places else a for i, a in enumerate(arguments))).backward(np.ones((2, 3)))
+    product(*(Tensor(a) if i in places else a for i, a in enumerate(arguments))).backward(
+        np.ones((2, 3))
+    )
     assert told == [(0 in places, 1 in places)]
     assert len(runs) == 1
     with pytest.raises(TypeError, match="power has no derivative"):
@@ -162,7 +170,9 @@ def test_norms_of_nothing_are_numpys(norm):
 @pytest.mark.parametrize("optimize", [True, "greedy", "optimal", ["einsum_path", (1, 2), (0, 1)]])
 def test_einsum_of_an_optimized_path(optimize):
     arrays = [matrix(2, 3), matrix(3, 4), matrix(4, 2)]
-    check_derivative(lambda a, b, c: np.einsum("ij,jk,kl->l", a, b, c, optimize=optimize), *arrays, order=2)
+    check_derivative(
+        lambda a, b, c: np.einsum("ij,jk,kl->l", a, b, c, optimize=optimize), *arrays, order=2
+    )
 
 
 def test_the_gradient_of_an_optimal_einsum_takes_no_search_of_its_own():
@@ -244,9 +254,13 @@ def test_check_catches_a_gradient_that_is_not_finite():
 
 def test_check_compares_shape_and_dtype():
     short = primitive(
-        np.multiply, lambda y, a, b: lambda g: np.sum(g * b, axis=0), lambda y, a, b: lambda g: g * a
+        np.multiply,
+        lambda y, a, b: lambda g: np.sum(g * b, axis=0),
+        lambda y, a, b: lambda g: g * a,
     )
-    with pytest.raises(ValueError, match=r"gradient of shape \(2,\) for an argument of shape \(10, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"gradient of shape \(2,\) for an argument of shape \(10, 2\)"
+    ):
         check_derivative(short, np.ones((10, 2)), np.ones((1, 2)))
     for other, message in [
         (lambda a: a.astype(np.float32), r"must be like that for arrays, \(3,\) float64"),
@@ -267,7 +281,9 @@ def test_einsum_over_an_axis_of_size_one_sums_it():
     np.testing.assert_array_equal(b.grad, [[10, 20]])
 
 
-@pytest.mark.parametrize("f", [lambda a, b: np.tensordot(a, b, 1), np.inner, np.dot, np.vdot, np.matmul])
+@pytest.mark.parametrize(
+    "f", [lambda a, b: np.tensordot(a, b, 1), np.inner, np.dot, np.vdot, np.matmul]
+)
 def test_products_refuse_an_axis_of_size_one_as_numpy_does(f):
     for a, b in [((10,), (1,)), ((1,), (10,))]:
         with pytest.raises(ValueError, match=r"mismatch|aligned"):

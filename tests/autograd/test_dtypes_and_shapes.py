@@ -1,6 +1,8 @@
-"""Every row of the tables, with constants of every dtype and memory layout and arguments of every shape, to third order.
+"""Every row of the tables, with constants of every dtype and memory layout and arguments of every
+shape, to third order.
 
-Driven by the examples, of which every row has some. The page docs/develop/derivatives.md has the counts of a full run.
+Driven by the examples, of which every row has some. The page docs/develop/derivatives.md has the
+counts of a full run.
 """
 
 import itertools
@@ -26,7 +28,9 @@ SCALES = {
     "int64": [3, 60_000], "float16": [1, 300], "float32": [1, 1e25], "float64": [1],
 }  # fmt: skip
 LAYOUTS = {
-    "negative strides": lambda a: np.ascontiguousarray(np.flip(a))[(slice(None, None, -1),) * a.ndim],
+    "negative strides": lambda a: np.ascontiguousarray(np.flip(a))[
+        (slice(None, None, -1),) * a.ndim
+    ],
     "Fortran order": np.asfortranarray,
     "read-only": lambda a: np.broadcast_to(a, a.shape),  # a view that cannot be written to
 }
@@ -122,7 +126,9 @@ def resized(a, old, new):
 
 
 def with_shapes():
-    """Examples with axes of one length cut to 1 or 0, in all arguments or in one, and with arguments of no axis."""
+    """Examples with axes of one length cut to 1 or 0, in all arguments or in one, and with
+    arguments of no axis.
+    """
     for function, examples in EXAMPLES.items():
         for number, (f, args) in enumerate(examples):
             args = [np.asarray(a, np.float64) for a in args]
@@ -132,7 +138,11 @@ def with_shapes():
             seen = {tuple(a.shape for a in args)}
             for kind, places in itertools.product(SHAPES, groups):
                 if kind == "0-d":
-                    cuts = [] if fitting or not all(a.size for a in args) else [lambda a: a.reshape(-1)[0]]
+                    cuts = (
+                        []
+                        if fitting or not all(a.size for a in args)
+                        else [lambda a: a.reshape(-1)[0]]
+                    )
                 else:
                     new = int(kind == "size 1")
                     lengths = sorted({n for i in places for n in args[i].shape if n > new})
@@ -155,7 +165,8 @@ def answers_where_numpy_does(f, args):
         assert found[0].dtype == plain.dtype
         assert {a.shape for a in found[1:]} == {args[i].shape}
     if np.isfinite(plain).all():
-        # Where the truth is zero, the difference of rounded gradients is not: a wide step keeps that small.
+        # Where the truth is zero, the difference of rounded gradients is not: a wide step keeps
+        # that small.
         check_derivative(f, *args, order=3, directions=1, step=1e-5, tolerance=1e-3)
     return True
 
@@ -173,11 +184,19 @@ def held(check, cases):
 
 
 def on_page(heading, counts):
-    """In a full run the table under this heading has these counts; with DERIVATIVES_WRITE=1, it gets them."""
-    lines = [f"| {heading} | cases |", "|---|---:|", *(f"| {kind} | {n:,} |" for kind, n in counts.items())]
+    """In a full run the table under this heading has these counts; with DERIVATIVES_WRITE=1, it
+    gets them.
+    """
+    lines = [
+        f"| {heading} | cases |",
+        "|---|---:|",
+        *(f"| {kind} | {n:,} |" for kind, n in counts.items()),
+    ]
     table = "\n".join(lines) + "\n"
     text = PAGE.read_text(encoding="utf-8")
-    found = re.search(rf"^\| {re.escape(heading)} \| cases \|\n(?:\|.*\n)+", text, flags=re.MULTILINE)
+    found = re.search(
+        rf"^\| {re.escape(heading)} \| cases \|\n(?:\|.*\n)+", text, flags=re.MULTILINE
+    )
     assert found, f"{PAGE.name} has no table of {heading}"
     written = {
         kind: int(n.replace(",", ""))
@@ -211,13 +230,19 @@ def test_the_law_holds_for_every_shape_that_numpy_answers():
     ],
 )  # fmt: skip
 def test_the_rule_computes_in_the_dtype_of_the_result(f, x, constant):
-    assert quietly(constant_is_as_good_as_float64, f, 0, [x, constant], [x, constant.astype(np.float64)])
+    assert quietly(
+        constant_is_as_good_as_float64, f, 0, [x, constant], [x, constant.astype(np.float64)]
+    )
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
 @pytest.mark.parametrize("f", [np.mean, np.var, np.std, np.prod, np.sum])
 def test_reductions_of_empty_arrays_are_numpys(f, shape):
     for axis in (None, *range(len(shape))):
-        assert quietly(answers_where_numpy_does, lambda a, axis=axis: f(a, axis=axis), [np.zeros(shape)])
+        assert quietly(
+            answers_where_numpy_does, lambda a, axis=axis: f(a, axis=axis), [np.zeros(shape)]
+        )
     assert quietly(answers_where_numpy_does, lambda a: np.var(a, axis=0, ddof=5), [np.ones(3)])
-    assert quietly(answers_where_numpy_does, lambda a: np.take(a, [0, 0], axis=0), [np.float64(2.0)])
+    assert quietly(
+        answers_where_numpy_does, lambda a: np.take(a, [0, 0], axis=0), [np.float64(2.0)]
+    )

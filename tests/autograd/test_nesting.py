@@ -1,4 +1,6 @@
-"""Gradients of gradients: grad(f) nests, and what one step computes is what its composed text computes."""
+"""Gradients of gradients: grad(f) nests, and what one step computes is what its composed text
+computes.
+"""
 
 import ast
 import inspect
@@ -8,7 +10,14 @@ import numpy as np
 import pytest
 
 from lora_np import Linear, LoRALinear, autograd
-from lora_np.autograd import Tensor, adapted_affine, check_derivative, grad, plus_low_rank, primitive
+from lora_np.autograd import (
+    Tensor,
+    adapted_affine,
+    check_derivative,
+    grad,
+    plus_low_rank,
+    primitive,
+)
 from lora_np.autograd.tables import DERIVATIVES
 
 RNG = np.random.default_rng(11)
@@ -137,7 +146,9 @@ def test_a_step_and_its_composed_text_are_equal(operation, shapes, dtype):
 
 
 def test_every_composed_text_of_the_package_is_compared():
-    shipped = {op for op in COMPOSED if inspect.getmodule(op).__name__.startswith("lora_np.autograd")}
+    shipped = {
+        op for op in COMPOSED if inspect.getmodule(op).__name__.startswith("lora_np.autograd")
+    }
     assert shipped == set(SHAPES) - {plus_low_rank}
 
 

@@ -1,7 +1,9 @@
-"""Random programs, at first and second order, against torch: arrays of size 1, empty and of no axis, mixed dtypes.
+"""Random programs, at first and second order, against torch: arrays of size 1, empty and of no
+axis, mixed dtypes.
 
-A program is drawn step by step: a step that NumPy refuses on plain arrays is drawn again, so that all that is left
-must run with Tensors, with NumPy's values, shapes and dtypes. torch computes the same in float64.
+A program is drawn step by step: a step that NumPy refuses on plain arrays is drawn again, so that
+all that is left must run with Tensors, with NumPy's values, shapes and dtypes. torch computes the
+same in float64.
 """
 
 import warnings
@@ -58,7 +60,10 @@ def index_of(rng, a, *_):
 
 
 def wider(rng, a, *_):
-    return (*rng.integers(0, 3, rng.integers(0, 2)), *(rng.integers(1, 4) if n == 1 else n for n in a.shape))
+    return (
+        *rng.integers(0, 3, rng.integers(0, 2)),
+        *(rng.integers(1, 4) if n == 1 else n for n in a.shape),
+    )
 
 
 def permutation(rng, a, *_):
@@ -89,7 +94,11 @@ def operations(torch):
 
     def one_by_one(f):
         def reduce(axis, a):
-            axes = range(a.ndim) if axis is None else [i % a.ndim for i in np.atleast_1d(axis).tolist()]
+            axes = (
+                range(a.ndim)
+                if axis is None
+                else [i % a.ndim for i in np.atleast_1d(axis).tolist()]
+            )
             for i in sorted(axes, reverse=True):
                 a = f(a, dim=i)
             return a
@@ -193,15 +202,20 @@ def shape_of(rng):
 
 
 class Program:
-    """Leaves, constants, and steps: the number of an operation, of its operands, and what else it takes."""
+    """Leaves, constants, and steps: the number of an operation, of its operands, and what else it
+    takes.
+    """
 
     def __init__(self, seed, table):
         rng = np.random.default_rng(seed)
         width = rng.choice([8, 8, 8, 8, 8, 8, 8, 4, 4, 2])
         self.leaves = [
-            (rng.standard_normal(shape_of(rng))).astype(f"f{width}") for _ in range(rng.integers(1, 4))
+            (rng.standard_normal(shape_of(rng))).astype(f"f{width}")
+            for _ in range(rng.integers(1, 4))
         ]
-        self.leaves = [a if i or width == 2 else a.astype(np.float64) for i, a in enumerate(self.leaves)]
+        self.leaves = [
+            a if i or width == 2 else a.astype(np.float64) for i, a in enumerate(self.leaves)
+        ]
         self.constants, self.steps, self.width, self.text = [], [], width, [f"seed {seed}"]
         values = [np.asarray(a) for a in self.leaves]
         names = list(table)
@@ -239,7 +253,9 @@ class Program:
     def run(self, leaves, constants, steps):
         values = list(leaves)
         for name, operands, settings in self.steps:
-            values.append(steps[name](settings, *(values[i] if i >= 0 else constants[~i] for i in operands)))
+            values.append(
+                steps[name](settings, *(values[i] if i >= 0 else constants[~i] for i in operands))
+            )
         return values
 
 
@@ -276,7 +292,9 @@ def theirs(program, table, torch):
     first = torch.autograd.grad(loss, leaves, create_graph=True)
     total = sum((g * torch.tensor(v)).sum() for g, v in zip(first, program.directions, strict=True))
     second = (
-        torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(leaves)
+        torch.autograd.grad(total, leaves, allow_unused=True)
+        if total.requires_grad
+        else [None] * len(leaves)
     )
     return (
         [g.numpy(force=True) for g in first],
@@ -299,7 +317,9 @@ def problem_of(program, table, torch):
     narrowest = min(y.dtype.itemsize for y in program.results)
     for i, (found, expected) in enumerate(zip(values, program.results, strict=True)):
         if found.shape != expected.shape or found.dtype != expected.dtype:
-            return f"value {i}: {found.dtype} {found.shape}, NumPy's {expected.dtype} {expected.shape}"
+            return (
+                f"value {i}: {found.dtype} {found.shape}, NumPy's {expected.dtype} {expected.shape}"
+            )
         if differ(found, expected, TOLERANCE[narrowest] / 10):
             return f"value {i}: {found}, NumPy's {expected}"
     try:

@@ -189,7 +189,9 @@ def test_additions_keep_no_values_alive():
 
 
 def test_memory_is_released_as_backward_walks():
-    """Each step frees what it saved before the next runs: far fewer activations are alive at the end."""
+    """Each step frees what it saved before the next runs: far fewer activations are alive at the
+    end.
+    """
     alive = []
 
     class Saved(np.ndarray):
@@ -269,7 +271,8 @@ def test_in_place_operators_bind_the_name_anew():
 
 def test_a_result_that_is_not_real_is_refused():
     with pytest.raises(
-        TypeError, match=r"np\.multiply: a Tensor holds real numbers, and the result has dtype complex"
+        TypeError,
+        match=r"np\.multiply: a Tensor holds real numbers, and the result has dtype complex",
     ):
         Tensor(2.0) * 1j
 
@@ -407,7 +410,9 @@ def test_methods_forward_to_numpy():
         ("trace", ()), ("diagonal", ()), ("flatten", ()), ("astype", (np.float32,)), ("copy", ()), ("prod", ()), ("all", ()),
         ("any", ()), ("round", (1,)), ("cumsum", (0,)), ("cumprod", (1,)), ("repeat", (2,)), ("argsort", ()), ("dot", (np.ones(4),)), ("argmax", (1,)), ("argmin", ()),
     ]:  # fmt: skip
-        np.testing.assert_allclose(value(getattr(x, name)(*args)), getattr(a, name)(*args), err_msg=name)
+        np.testing.assert_allclose(
+            value(getattr(x, name)(*args)), getattr(a, name)(*args), err_msg=name
+        )
     np.testing.assert_array_equal(x.T.data, a.T)
     np.testing.assert_array_equal(x.mT.data, a.T)
 

@@ -1,4 +1,6 @@
-"""What browser tests share: a clean environment with the wheel, a server that a person would start, Chromium."""
+"""What browser tests share: a clean environment with the wheel, a server that a person would start,
+Chromium.
+"""
 
 import os
 import re
@@ -27,7 +29,9 @@ FLAGS = [
 
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory):
-    """The folder of programs of a new environment: the wheel, its extra ``notebooks``, nothing else."""
+    """The folder of programs of a new environment: the wheel, its extra ``notebooks``, nothing
+    else.
+    """
     folder = tmp_path_factory.mktemp("clean")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
@@ -40,7 +44,9 @@ def clean_environment(tmp_path_factory):
 
 @pytest.fixture
 def lab(clean_environment, tmp_path):
-    """The address of ``lora-np lab --no-browser``, run as by a person who has no settings of any kind."""
+    """The address of ``lora-np lab --no-browser``, run as by a person who has no settings of any
+    kind.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

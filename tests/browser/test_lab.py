@@ -1,4 +1,6 @@
-"""The course as a reader meets it: JupyterLab from the wheel, a real browser, a hand on the slider."""
+"""The course as a reader meets it: JupyterLab from the wheel, a real browser, a hand on the
+slider.
+"""
 
 import base64
 import io

@@ -1,4 +1,6 @@
-"""Claims: what is recorded follows the protocol, and every verdict follows from its numbers by the written rule."""
+"""Claims: what is recorded follows the protocol, and every verdict follows from its numbers by the
+written rule.
+"""
 
 import ast
 import copy
@@ -46,7 +48,11 @@ def test_a_claim_is_short_complete_and_public(name):
 def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     claim, record = claims.claim(name), RECORDED[name]
     assert protocol.words(claim).items() <= record.items()
-    for part in (record, record["quick"], *([record["other seeds"]] if "other seeds" in record else [])):
+    for part in (
+        record,
+        record["quick"],
+        *([record["other seeds"]] if "other seeds" in record else []),
+    ):
         assert part["verdict"] == verdict(claim, part["figures"])
         assert part["figures"].keys() == claim.figures.keys()
         for figure in part["figures"].values():
@@ -58,7 +64,9 @@ def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
 
 
 def mutations(figures):
-    """The same figures with one or all of them moved: what a wrong digit or another world would give."""
+    """The same figures with one or all of them moved: what a wrong digit or another world would
+    give.
+    """
     rng = np.random.default_rng(0)
     moves = [
         lambda x: 0.0,
@@ -142,7 +150,9 @@ def test_published_figures_stand_beside_ours_and_what_needs_scale_says_which():
 
 
 class Bowl:
-    """A bed whose best rate is known: the loss is smallest at ``best`` and grows with the distance in powers."""
+    """A bed whose best rate is known: the loss is smallest at ``best`` and grows with the distance
+    in powers.
+    """
 
     def __init__(self, best):
         self.best, self.runs = best, 0
@@ -181,7 +191,9 @@ def test_a_gain_counts_only_if_its_interval_does():
     assert protocol.better(read(-0.1, 0.2), read(0.001, 0.1)) == protocol.HERE_ONLY
 
 
-def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdict(tmp_path, monkeypatch):
+def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdict(
+    tmp_path, monkeypatch
+):
     name = "nf4-optimal"
     monkeypatch.setattr(protocol, "RESULTS", tmp_path)
     for moved, verdict_then, in_full, found in [

@@ -1,4 +1,6 @@
-"""A bold statement of the course says what it stands on: a claim, a proof, an assertion or a source."""
+"""A bold statement of the course says what it stands on: a claim, a proof, an assertion or a
+source.
+"""
 
 import re
 from pathlib import Path
@@ -17,14 +19,20 @@ def sections(text):
 
 
 def wrong(text):
-    """Statements without a marker, of a kind that is not known, or whose marker does not lead anywhere."""
+    """Statements without a marker, of a kind that is not known, or whose marker does not lead
+    anywhere.
+    """
     for words, kind, what in about.statements(text):
-        section = next(part for part in sections(text) if f"<!-- {kind}: {what} -->" in part or not kind)
+        section = next(
+            part for part in sections(text) if f"<!-- {kind}: {what} -->" in part or not kind
+        )
         right = {
             "claim": what in claims.names(),
             "proof": len(what.split()) > 2,
             "shown": len(what.split()) > 2 and ("assert " in section or "in " in what),
-            "source": all(part in text.partition("## Further reading")[2] for part in what.split(", ")),
+            "source": all(
+                part in text.partition("## Further reading")[2] for part in what.split(", ")
+            ),
         }
         if not right.get(kind):
             yield words
@@ -43,12 +51,18 @@ def test_a_statement_that_stands_on_nothing_is_found():
     assert list(wrong(text.format("<!-- claim: no-such-claim -->"))) == [bold]
     assert list(wrong(text.format("<!-- claim: low-rank-suffices -->"))) == []
     assert list(wrong(text.format("<!-- shown: losses of both -->"))) == [bold]
-    assert list(wrong(text.format("<!-- shown: losses of both -->") + "\n# %%\nassert 1 < 2\n")) == []
+    assert (
+        list(wrong(text.format("<!-- shown: losses of both -->") + "\n# %%\nassert 1 < 2\n")) == []
+    )
     assert list(wrong(text.format("<!-- source: Cover, 1965 -->"))) == [bold]
     read = "\n# ## Further reading\n# - T. Cover, 1965\n"
     assert list(wrong(text.format("<!-- source: Cover, 1965 -->") + read)) == []
 
 
 def test_every_kind_of_marker_is_used():
-    found = {one.kind for source in SOURCES for one in about.statements(source.read_text(encoding="utf-8"))}
+    found = {
+        one.kind
+        for source in SOURCES
+        for one in about.statements(source.read_text(encoding="utf-8"))
+    }
     assert found == set(about.KINDS)

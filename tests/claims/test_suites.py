@@ -1,4 +1,6 @@
-"""Suites of merging and beds of capacity: tasks, scales, levels and correlations are what they say."""
+"""Suites of merging and beds of capacity: tasks, scales, levels and correlations are what they
+say.
+"""
 
 import json
 
@@ -36,13 +38,19 @@ def test_a_task_is_its_base_with_its_own_update(tasks, kind):
         changed = [path for path in before if not np.array_equal(before[path], after[path])]
         assert changed == [f"{layer}.W" for layer in suites.HIDDEN]
         x = task.parts["validation"][0]
-        assert {len(np.unique(task.parts[part][1])) for part in task.parts} == {2 if kind == "heads" else 10}
+        assert {len(np.unique(task.parts[part][1])) for part in task.parts} == {
+            2 if kind == "heads" else 10
+        }
         assert np.shape(task.base(x))[1] == (2 if kind == "heads" else 10)
     total = suites.merged(some, "sum", 0)
     for path in suites.HIDDEN:
-        np.testing.assert_allclose(total[path], sum(task.own()[path] for task in some.values()), atol=1e-5)
+        np.testing.assert_allclose(
+            total[path], sum(task.own()[path] for task in some.values()), atol=1e-5
+        )
     nothing = suites.scores(suite, some, "test", total, 0.0)
-    assert nothing["loss"] == [suite.score(task.base, task.parts["test"])["loss"] for task in some.values()]
+    assert nothing["loss"] == [
+        suite.score(task.base, task.parts["test"])["loss"] for task in some.values()
+    ]
 
 
 def test_grams_are_of_what_each_layer_is_given(tasks):
@@ -112,7 +120,9 @@ def test_the_page_has_the_recorded_tables():
         assert table.strip() in page, name
     for found in known.values():
         for measures in found["ways"].values():
-            assert all(len(values) == 5 for numbers in measures.values() for values in numbers.values())
+            assert all(
+                len(values) == 5 for numbers in measures.values() for values in numbers.values()
+            )
     pairs = sum(len(run) for found in known.values() for run in found.get("pairs", [])[:1])
     assert pairs >= 50
 
@@ -123,7 +133,8 @@ def test_the_page_on_resizing_has_what_inputs_were_worth():
     for made in (weighted.losses(rows), weighted.table(rows)):
         assert markdown(made).strip() in page
     adapters = {
-        kind: {row["adapter"] for row in rows if row["kind"] == kind} for kind in ("shipped", "trained")
+        kind: {row["adapter"] for row in rows if row["kind"] == kind}
+        for kind in ("shipped", "trained")
     }
     assert (len(adapters["shipped"]), len(adapters["trained"])) == (3, 12)
     for row in rows:

@@ -1,4 +1,6 @@
-"""Ways and beds of the claims: each way starts where it says, trains what it says, and no bed beats its optimum."""
+"""Ways and beds of the claims: each way starts where it says, trains what it says, and no bed beats
+its optimum.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""``lora-np lab``: lessons beside the reader, whose work is never touched, and JupyterLab on them."""
+"""``lora-np lab``: lessons beside the reader, whose work is never touched, and JupyterLab on
+them.
+"""
 
 import os
 import sys
@@ -75,7 +77,10 @@ def test_a_package_without_lessons_says_so(tmp_path, monkeypatch):
 def test_lab_copies_and_serves(tmp_path, jupyterlab, capsys):
     folder = tmp_path / "mine"
     assert cli.run(["lab", str(folder), "--no-browser", "--port", "8899"]) == 0
-    assert capsys.readouterr().out == f"{folder}: {len(lessons())} lessons copied, 0 left as they were\n"
+    assert (
+        capsys.readouterr().out
+        == f"{folder}: {len(lessons())} lessons copied, 0 left as they were\n"
+    )
     (options,) = jupyterlab
     assert f"--ServerApp.root_dir={folder}" in options
     assert f"--LabApp.default_url=/lab/tree/{lessons()[0].name}" in options
@@ -107,7 +112,10 @@ def test_an_empty_folder_opens_the_start_page(tmp_path, jupyterlab):
 def test_without_jupyterlab_one_line_says_what_to_install(tmp_path, no_jupyterlab, capsys):
     assert cli.run(["lab", str(tmp_path / "mine")]) == 1
     printed = capsys.readouterr()
-    assert printed.err == "lora-np: JupyterLab is not installed here: pip install 'lora-np[notebooks]'\n"
+    assert (
+        printed.err
+        == "lora-np: JupyterLab is not installed here: pip install 'lora-np[notebooks]'\n"
+    )
     assert (tmp_path / "mine" / lessons()[0].name).exists()
 
 

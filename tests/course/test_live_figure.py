@@ -10,7 +10,9 @@ from lora_np.course import live, widgets
 
 
 class Notebook:
-    """Notes at each picture what the time is, and what the line shows; a picture takes ``drawing`` seconds."""
+    """Notes at each picture what the time is, and what the line shows; a picture takes ``drawing``
+    seconds.
+    """
 
     def __init__(self, line, drawing):
         self.line, self.drawing, self.now, self.shown = line, drawing, 0.0, []
@@ -49,7 +51,9 @@ def test_a_picture_at_most_every_so_often_and_the_last_has_all(notebook, every):
             put(seen.line, step, -step)
     times = [time for time, _ in seen.shown]
     assert times[1:-1] == [every * i for i in range(1, int(5 / every) + 1)]
-    assert [len(heights) for _, heights in seen.shown[1:-1]] == [8 * time + 1 for time in times[1:-1]]
+    assert [len(heights) for _, heights in seen.shown[1:-1]] == [
+        8 * time + 1 for time in times[1:-1]
+    ]
     assert seen.shown[-1][1] == [-step for step in range(41)]
 
 

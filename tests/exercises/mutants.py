@@ -25,7 +25,9 @@ def mutants(source: str) -> list[str]:
     """Every source that differs from this one in one place, by one rule."""
     tree = ast.parse(source)
     given = ast.unparse(tree)
-    parameters = {a.arg for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for a in f.args.args}
+    parameters = {
+        a.arg for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for a in f.args.args
+    }
     found: dict[str, None] = {}
     for path, node in places(tree):
         for new in replacements(node, parameters):
@@ -43,7 +45,9 @@ def mutants(source: str) -> list[str]:
 def difference(source: str, mutant: str) -> str:
     """The line that is new in the mutant; where a line is gone, a minus sign and that line."""
     before, after = ast.unparse(ast.parse(source)).splitlines(), mutant.splitlines()
-    same = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after) - 1)
+    same = next(
+        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after) - 1
+    )
     return after[same].strip() if len(before) == len(after) else f"- {before[same].strip()}"
 
 
@@ -56,7 +60,9 @@ def places(tree: ast.AST) -> Iterator[tuple[list[tuple[str, int | None]], ast.AS
             if name in ("args", "decorator_list") and isinstance(node, ast.FunctionDef):
                 continue
             for i, child in enumerate(value if isinstance(value, list) else [value]):
-                if isinstance(child, ast.AST) and not isinstance(child, (ast.expr_context, ast.operator)):
+                if isinstance(child, ast.AST) and not isinstance(
+                    child, (ast.expr_context, ast.operator)
+                ):
                     yield from walk(child, [*path, (name, i if isinstance(value, list) else None)])
 
     yield from walk(tree, [])
@@ -129,7 +135,9 @@ def replacements(node: ast.AST, parameters: set[str]) -> Iterator[ast.AST]:
                 yield variant(node, args=args[::-1])
             for i, keyword in enumerate(keywords):
                 if keyword.arg == "dtype":
-                    yield variant(node, keywords=[variant(keyword, value=ast.Name("int", ast.Load()))])
+                    yield variant(
+                        node, keywords=[variant(keyword, value=ast.Name("int", ast.Load()))]
+                    )
                 else:
                     yield variant(node, keywords=keywords[:i] + keywords[i + 1 :])
                 if keyword.arg == "axis" and isinstance(keyword.value, ast.Constant):

@@ -1,4 +1,6 @@
-"""Every exercise: right answers pass in both precisions, wrong ones break the law that they should."""
+"""Every exercise: right answers pass in both precisions, wrong ones break the law that they
+should.
+"""
 
 import ast
 import doctest
@@ -74,7 +76,10 @@ def in_float32(function):
         if isinstance(value, (tuple, list, dict)):
             inside = value.items() if isinstance(value, dict) else value
             return type(value)(map(low, inside))
-        single = isinstance(value, (float, np.ndarray, np.floating)) and np.asarray(value).dtype == np.float64
+        single = (
+            isinstance(value, (float, np.ndarray, np.floating))
+            and np.asarray(value).dtype == np.float64
+        )
         return np.float32(value) if single else value
 
     def coarse(*arguments):
@@ -110,7 +115,9 @@ def test_another_right_answer_passes(one):
     function, asked = function_of(one.source, one.exercise), exercise(one.exercise)
     for seed in SEEDS:
         for coarse in {False, asked.name != "slope"}:
-            result = judge(asked, here(in_float32(function) if coarse else function), other_questions(seed))
+            result = judge(
+                asked, here(in_float32(function) if coarse else function), other_questions(seed)
+            )
             assert result.passed, result
 
 
@@ -121,7 +128,9 @@ def test_every_exercise_has_six_wrong_answers_and_four_right_ones():
 
 
 def test_a_check_names_the_known_mistake():
-    """Each known mistake fails, and is called by its name; other code that makes it gets the same name."""
+    """Each known mistake fails, and is called by its name; other code that makes it gets the same
+    name.
+    """
     told, asked = 0, few(KNOWN, SHARE)
     for one, wrong in asked:
         result = judge(one, here(function_of(wrong.code, one.name)), QUESTIONS)
@@ -150,7 +159,10 @@ def test_an_answer_that_no_known_mistake_gives_gets_no_name():
 @every("one", EXERCISES)
 def test_a_known_mistake_is_another_program_than_the_solution(one):
     assert one.name == "train_lora" or len(one.mistakes) >= 6
-    codes = {ast.unparse(ast.parse(code)) for code in (one.answer, *(wrong.code for wrong in one.mistakes))}
+    codes = {
+        ast.unparse(ast.parse(code))
+        for code in (one.answer, *(wrong.code for wrong in one.mistakes))
+    }
     assert len(codes) == 1 + len(one.mistakes)
 
 
@@ -168,7 +180,11 @@ def test_an_answer_that_passes_all_laws_and_not_the_example_is_told():
 
 @pytest.mark.parametrize("one", EXERCISES)
 def test_the_example_is_right(one):
-    names = {"np": np, "lnp": __import__("lora_np"), one.name: function_of(solution(one.name).code, one.name)}
+    names = {
+        "np": np,
+        "lnp": __import__("lora_np"),
+        one.name: function_of(solution(one.name).code, one.name),
+    }
     text = "\n".join(one.statement.split("```")[1::2])
     test = doctest.DocTestParser().get_doctest(text, names, one.name, None, 0)
     assert test.examples
@@ -195,7 +211,9 @@ def test_an_answer_that_is_no_plain_function_is_called():
 
 
 def test_a_function_that_forgets_to_return_is_told_so():
-    result = outcome(exercise("lora_count"), "def lora_count(d, k, r):\n    count = r * (d + k)\n", QUESTIONS)
+    result = outcome(
+        exercise("lora_count"), "def lora_count(d, k, r):\n    count = r * (d + k)\n", QUESTIONS
+    )
     assert "is there a return?" in result.message
 
 
@@ -208,7 +226,9 @@ SAME_ANSWER = ("not allowed", "has changed", *LIMITS, "same start", "another sta
 
 
 def pasted(call, source, name):
-    """What the code of a counterexample gives, with this function for the answer; and its arrays."""
+    """What the code of a counterexample gives, with this function for the answer; and its
+    arrays.
+    """
     names = {"np": np}
     *lines, last = call.splitlines()
     exec("\n".join(lines), names)
@@ -237,12 +257,15 @@ def test_each_mistake_breaks_its_law_on_a_small_input(one, questions):
     (verdict,) = [verdict for verdict in result.verdicts if verdict.law == one.breaks]
     assert not verdict.passed
     assert result.points < asked.points
-    # What is shown is small and can be pasted, and there the mistake gives something else than the solution.
+    # What is shown is small and can be pasted, and there the mistake gives something else than the
+    # solution.
     wrong, arrays = pasted(verdict.call, one.source, one.exercise)
     right, _ = pasted(verdict.call, solution(one.exercise).code, one.exercise)
     assert wrong != right or any(words in verdict.message for words in SAME_ANSWER), verdict
     small = all(n <= 3 for array in arrays for n in array.shape)
-    assert small or one.name in LONG or any(words in verdict.message for words in LIMITS), verdict.call
+    assert small or one.name in LONG or any(words in verdict.message for words in LIMITS), (
+        verdict.call
+    )
 
 
 @every("one", EXERCISES)
@@ -254,7 +277,10 @@ def test_an_exercise_is_complete(one):
     assert all(one.hints)
     assert all(law.points > 0 and law.name for law in one.laws)
     assert len(solution(one.name).partition("```")[0]) > 100
-    assert one.name in PROJECT or len([m for m in attempts() if m.exercise == one.name and m.breaks]) >= 3
+    assert (
+        one.name in PROJECT
+        or len([m for m in attempts() if m.exercise == one.name and m.breaks]) >= 3
+    )
     stub, solved = (ast.parse(source).body[-1] for source in (one.stub, solution(one.name).code))
     assert ast.unparse(solved.args) == ast.unparse(stub.args)
 
@@ -262,7 +288,11 @@ def test_an_exercise_is_complete(one):
 def test_every_law_in_python_is_in_the_data():
     used = {f"{one.name}_{law.slug}" for one in ALL for law in one.laws}
     names = tuple(one.name + "_" for one in ALL)
-    laws = {name for name, f in functions().items() if name.startswith(names) and "checks" in f.__module__}
+    laws = {
+        name
+        for name, f in functions().items()
+        if name.startswith(names) and "checks" in f.__module__
+    }
     assert laws <= used | {one.name for one in ALL}
 
 
@@ -309,7 +339,9 @@ def test_nonsense_breaks_a_law_and_never_the_check(one):
         result = judge(one, here(lambda *args, thing=thing: thing), QUESTIONS, smallest=False)
         assert not result.passed, thing
         for verdict in result.verdicts:
-            assert not verdict.message.startswith("The answer has the type that the exercise asks for"), (
+            assert not verdict.message.startswith(
+                "The answer has the type that the exercise asks for"
+            ), (
                 thing,
                 result,
             )
@@ -327,7 +359,8 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize(
-    ("name", "function"), [(name, function) for name, several in FORBIDDEN.items() for function in several]
+    ("name", "function"),
+    [(name, function) for name, several in FORBIDDEN.items() for function in several],
 )
 def test_a_forbidden_function_is_refused_however_it_is_reached(name, function):
     module, _, called = function.rpartition(".")
@@ -398,7 +431,9 @@ def test_an_argument_that_is_changed_is_named_and_is_a_copy():
 
 def test_check_wants_a_function_that_an_exercise_knows():
     with pytest.raises(ValueError, match="did you mean 'rank_by_elimination'"):
-        exercises.check(function_of("def rank_by_eliminaton(M):\n    return 0\n", "rank_by_eliminaton"))
+        exercises.check(
+            function_of("def rank_by_eliminaton(M):\n    return 0\n", "rank_by_eliminaton")
+        )
     with pytest.raises(TypeError, match="check takes a function, got int"):
         exercises.check(3)
 
@@ -406,7 +441,9 @@ def test_check_wants_a_function_that_an_exercise_knows():
 def test_lessons_by_number():
     assert [lesson.slug for lesson in lessons([2])] == ["factor-a-matrix"]
     beyond = len(lessons())
-    with pytest.raises(ValueError, match=f"lesson must be between 0 and {beyond - 1}, got {beyond}"):
+    with pytest.raises(
+        ValueError, match=f"lesson must be between 0 and {beyond - 1}, got {beyond}"
+    ):
         lessons([beyond])
 
 

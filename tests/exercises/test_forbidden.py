@@ -39,7 +39,9 @@ def test_a_forbidden_function_is_refused(way):
         pytest.importorskip("scipy")
     result = outcome(exercise("top_directions"), WAYS[way] + RIGHT, QUESTIONS, smallest=False)
     assert result.points == 0, way
-    assert all("is not allowed in this exercise" in verdict.message for verdict in result.verdicts), result
+    assert all(
+        "is not allowed in this exercise" in verdict.message for verdict in result.verdicts
+    ), result
 
 
 @pytest.mark.parametrize("library", ["numpy.linalg", "scipy.linalg"])
@@ -47,7 +49,10 @@ def test_a_forbidden_function_is_refused(way):
     ("name", "answer"),
     [
         ("rank_by_elimination", "int(lstsq(M, np.zeros((len(M), 1)))[2])"),
-        ("svd_by_eigenvectors", "np.eye(*M.shape), lstsq(M, np.zeros((len(M), 1)))[3], np.eye(M.shape[1])"),
+        (
+            "svd_by_eigenvectors",
+            "np.eye(*M.shape), lstsq(M, np.zeros((len(M), 1)))[3], np.eye(M.shape[1])",
+        ),
     ],
 )
 def test_what_a_solver_returns_besides_earns_nothing(name, answer, library):
@@ -102,13 +107,17 @@ def test_ones_own_function_may_be_called_like_a_forbidden_one():
 
 def test_what_is_forbidden_comes_back():
     exercises = lora_np.exercises
-    exercises.check(function_of("def gram_schmidt(M):\n    return np.linalg.qr(M)[0]\n", "gram_schmidt"))
+    exercises.check(
+        function_of("def gram_schmidt(M):\n    return np.linalg.qr(M)[0]\n", "gram_schmidt")
+    )
     assert np.linalg.qr(np.eye(2))[0].shape == (2, 2)
 
 
 RULES = sorted({rule for lesson in lessons() for one in lesson.exercises for rule in one.forbids})
 HOME = Path(lora_np.__file__).parent
-SOURCES = "\n".join(path.read_text("utf-8") for path in HOME.rglob("*.py") if "exercises" not in path.parts)
+SOURCES = "\n".join(
+    path.read_text("utf-8") for path in HOME.rglob("*.py") if "exercises" not in path.parts
+)
 
 
 def forbids_something(rule):

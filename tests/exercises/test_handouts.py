@@ -18,7 +18,9 @@ LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in lessons()]
 
 
 def code_of(text):
-    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return [
+        "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"
+    ]
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -64,14 +66,20 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
     marked = [cell for cell in cells if "nbgrader" in cell["metadata"]]
     answers, checks = marked[::2], marked[1::2]
     for exercise, answer, check in zip(lesson.exercises, answers, checks, strict=True):
-        assert (answer["metadata"]["nbgrader"]["grade_id"], answer["metadata"]["nbgrader"]["solution"]) == (
+        assert (
+            answer["metadata"]["nbgrader"]["grade_id"],
+            answer["metadata"]["nbgrader"]["solution"],
+        ) == (
             exercise.name,
             True,
         )
         assert check["metadata"]["nbgrader"]["points"] == exercise.points
         source = "".join(answer["source"])
         assert source.startswith(exercise.stub.removesuffix("    ...\n"))
-        assert solution(exercise.name).code.partition("\n")[2] in source.partition("### BEGIN SOLUTION\n")[2]
+        assert (
+            solution(exercise.name).code.partition("\n")[2]
+            in source.partition("### BEGIN SOLUTION\n")[2]
+        )
         hidden = f"exercises.check({exercise.name}, rng={HIDDEN})\nprint(outcome)\noutcome.points\n### END HIDDEN TESTS"
         assert "".join(check["source"]).endswith(hidden)
 

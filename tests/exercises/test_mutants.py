@@ -14,10 +14,12 @@ from tests.drawing import FULL
 from tests.exercises.mutants import difference, mutants
 from tests.exercises.test_exercises import function_of
 
-PROOFS = tomllib.loads((Path(__file__).parents[2] / "exercises" / "equivalent.toml").read_text("utf-8"))[
-    "mutant"
-]
-EQUIVALENT = {(name, line) for proof in PROOFS for name in proof["exercises"] for line in proof["lines"]}
+PROOFS = tomllib.loads(
+    (Path(__file__).parents[2] / "exercises" / "equivalent.toml").read_text("utf-8")
+)["mutant"]
+EQUIVALENT = {
+    (name, line) for proof in PROOFS for name in proof["exercises"] for line in proof["lines"]
+}
 
 
 def made(name):
@@ -26,12 +28,16 @@ def made(name):
     head, shown, rest = code.partition(f"def {name}(")
     if not name.startswith("project_"):
         head, shown, rest = code, "", ""
-    return [(name, difference(head, mutant), mutant + "\n\n" + shown + rest) for mutant in mutants(head)]
+    return [
+        (name, difference(head, mutant), mutant + "\n\n" + shown + rest) for mutant in mutants(head)
+    ]
 
 
 @cache
 def all_made():
-    return [one for lesson in lessons() for exercise in lesson.exercises for one in made(exercise.name)]
+    return [
+        one for lesson in lessons() for exercise in lesson.exercises for one in made(exercise.name)
+    ]
 
 
 def survives(name, mutant):
@@ -50,7 +56,9 @@ def test_each_mutant_is_killed_or_proved_equivalent(part):
     for name, line, mutant in all_made()[part::20]:
         alive = survives(name, mutant)
         if alive is not ((name, line) in EQUIVALENT):
-            wrong.append(f"{name}: {line} {'survives' if alive else 'is killed, though proved equivalent'}")
+            wrong.append(
+                f"{name}: {line} {'survives' if alive else 'is killed, though proved equivalent'}"
+            )
     assert not wrong, "\n".join(wrong)
 
 

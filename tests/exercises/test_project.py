@@ -1,4 +1,6 @@
-"""The project: six steps in one file, each on the student's own or on the package's, up to a file that PEFT reads."""
+"""The project: six steps in one file, each on the student's own or on the package's, up to a file
+that PEFT reads.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +22,9 @@ OURS = {"Tensor": "lnp.Tensor", "Linear": "lnp.Linear", "LoRA": "lnp.LoRALinear"
 
 
 def whole_file(instead="", borrowed=()):
-    """All steps one after the other, with these lines in place of the classes of some, and the end."""
+    """All steps one after the other, with these lines in place of the classes of some, and the
+    end.
+    """
     names = {"__name__": "submission"}
     for one in PROJECT.exercises:
         assert run_cell(HEADER + "\n" + solution(one.name).code, one.name, names) == ""
@@ -77,7 +81,9 @@ def test_peft_reads_what_ones_own_code_wrote(tmp_path):
     torch, peft, transformers = map(pytest.importorskip, ("torch", "peft", "transformers"))
     written(tmp_path / "own")
     base = load("austen")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(located("austen"), dtype=torch.float32).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        located("austen"), dtype=torch.float32
+    ).eval()
     theirs = peft.PeftModel.from_pretrained(theirs, tmp_path / "own").eval()
     ids = base.vocabulary.encode("It is a truth, that")[None]
     with torch.no_grad():

@@ -1,4 +1,6 @@
-"""The page that says what the suites written elsewhere have found: its tables are made here, and held against a run."""
+"""The page that says what the suites written elsewhere have found: its tables are made here, and
+held against a run.
+"""
 
 import os
 import re
@@ -18,10 +20,11 @@ def on_page():
 
 
 def compare_with_page(suite, version, unit, counts):
-    """The table headed ``suite version`` on the page has these counts; with FOREIGN_WRITE=1, it gets them.
+    """The table headed ``suite version`` on the page has these counts; with FOREIGN_WRITE=1, it
+    gets them.
 
-    Of another version of the suite nothing is expected. Where a derivative is lost in rounding depends on the
-    processor, so a count may be off by one in fifty.
+    Of another version of the suite nothing is expected. Where a derivative is lost in rounding
+    depends on the processor, so a count may be off by one in fifty.
     """
     lines = [
         f"| {suite} {version} | {unit} |",
@@ -39,6 +42,8 @@ def compare_with_page(suite, version, unit, counts):
         written = {row: int(n.replace(",", "")) for row, n in rows}
         assert list(written) == list(counts)
         different = {
-            row: (written[row], n) for row, n in counts.items() if abs(written[row] - n) > 1 + n / 50
+            row: (written[row], n)
+            for row, n in counts.items()
+            if abs(written[row] - n) > 1 + n / 50
         }
         assert not different, f"on the page and found: {different}; FOREIGN_WRITE=1 writes the page"

@@ -1,7 +1,8 @@
-"""A pytest plugin that answers ``import autograd`` with this package, for HIPS autograd's own tests.
+"""A pytest plugin that answers ``import autograd`` with this package, for HIPS autograd's own
+tests.
 
-Reverse mode of real arrays is what the two have in common. Checks of complex arguments are left out one by one;
-forward mode is checked by nothing here.
+Reverse mode of real arrays is what the two have in common. Checks of complex arguments are left out
+one by one; forward mode is checked by nothing here.
 """
 
 import itertools
@@ -56,7 +57,11 @@ def check_grads(f, argnum=None, modes=("fwd", "rev"), order=2):
         y = f(*args, **kwargs)
         if moved and not is_complex(y):
             check_derivative(
-                joined(of_moved), *(args[i] for i in moved), order=min(order, 2), tolerance=1e-4, directions=1
+                joined(of_moved),
+                *(args[i] for i in moved),
+                order=min(order, 2),
+                tolerance=1e-4,
+                directions=1,
             )
         return None
 
@@ -67,7 +72,9 @@ def combo_check(f, argnums, order=2, modes=None):
     def check(*choices, **settings):
         for args in itertools.product(*choices):
             for values in itertools.product(*settings.values()):
-                check_grads(f, tuple(argnums), order=order)(*args, **dict(zip(settings, values, strict=True)))
+                check_grads(f, tuple(argnums), order=order)(
+                    *args, **dict(zip(settings, values, strict=True))
+                )
 
     return check
 

@@ -1,4 +1,5 @@
-"""A pytest plugin for NumPy's own tests: every call of a function with a derivative is repeated with Tensors.
+"""A pytest plugin for NumPy's own tests: every call of a function with a derivative is repeated
+with Tensors.
 
 Only the test files see the wrapped functions; NumPy itself and this package call the bare ones.
 """
@@ -32,7 +33,9 @@ TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-9, 16: 1e-9}
 
 
 class Through:
-    """A NumPy function that also checks itself with Tensors; in everything else it is that function."""
+    """A NumPy function that also checks itself with Tensors; in everything else it is that
+    function.
+    """
 
     def __init__(self, function):
         self.__wrapped__ = function
@@ -49,7 +52,10 @@ class Through:
 
     def __call__(self, *args, **kwargs):
         y = self.__wrapped__(*args, **kwargs)
-        name, file = name_of(self.__wrapped__), os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[0]
+        name, file = (
+            name_of(self.__wrapped__),
+            os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[0],
+        )
         if suitable([*args, *kwargs.values()]) and FUNCTIONS[name][file] < LIMIT:
             with warnings.catch_warnings(), np.errstate(all="ignore"):
                 warnings.simplefilter("ignore")
@@ -61,7 +67,9 @@ class Through:
 
 
 def leaves(a):
-    """The float arrays in an argument, which may be a list or a tuple of them; a list of floats is one, too."""
+    """The float arrays in an argument, which may be a list or a tuple of them; a list of floats is
+    one, too.
+    """
     if floats(a):
         return [np.array(a)]
     if isinstance(a, (list, tuple)):
@@ -79,12 +87,18 @@ def floats(a):
 
 
 def others(a):
-    """What answers NumPy's protocols itself, or holds complex numbers or objects: not this package's matter."""
+    """What answers NumPy's protocols itself, or holds complex numbers or objects: not this
+    package's matter.
+    """
     if isinstance(a, (list, tuple)):
         return any(map(others, a))
     if isinstance(a, (np.ndarray, np.generic)):
-        return (type(a) is not np.ndarray and isinstance(a, np.ndarray)) or a.dtype.kind not in "fiub"
-    return isinstance(a, complex) or hasattr(a, "__array_function__") or hasattr(a, "__array_ufunc__")
+        return (
+            type(a) is not np.ndarray and isinstance(a, np.ndarray)
+        ) or a.dtype.kind not in "fiub"
+    return (
+        isinstance(a, complex) or hasattr(a, "__array_function__") or hasattr(a, "__array_ufunc__")
+    )
 
 
 def suitable(args):
@@ -93,7 +107,9 @@ def suitable(args):
 
 
 def replaced(a, make):
-    """The argument with ``make(array)`` in the place of each of its float arrays, in the order of leaves."""
+    """The argument with ``make(array)`` in the place of each of its float arrays, in the order of
+    leaves.
+    """
     if floats(a):
         return make(np.array(a))
     if isinstance(a, (list, tuple)) and leaves(a):
@@ -102,7 +118,9 @@ def replaced(a, make):
 
 
 def call(function, args, kwargs, make):
-    return function(*(replaced(a, make) for a in args), **{n: replaced(a, make) for n, a in kwargs.items()})
+    return function(
+        *(replaced(a, make) for a in args), **{n: replaced(a, make) for n, a in kwargs.items()}
+    )
 
 
 def parts(y):
@@ -138,7 +156,9 @@ def check(function, args, kwargs, expected):
         return wrong(function, args, kwargs, f"backward raised {problem!r}")
     for x in tensors:
         if x.grad is not None and (x.grad.shape != x.shape or x.grad.dtype != x.dtype):
-            return wrong(function, args, kwargs, f"gradient {x.grad.shape} {x.grad.dtype} for {x!r}")
+            return wrong(
+                function, args, kwargs, f"gradient {x.grad.shape} {x.grad.dtype} for {x!r}"
+            )
     return compare(function, args, kwargs, y, cotangents, tensors)
 
 
@@ -163,7 +183,9 @@ def compare(function, args, kwargs, y, cotangents, tensors):
     chosen = [i for i, part in enumerate(parts(y)) if isinstance(part, Tensor)]
     if not all(np.all(np.isfinite(x.data)) for x in tensors):
         return "equal: value, shape, dtype"
-    directions = [RNG.standard_normal(x.shape) * np.where(x.data == 0, 1, np.abs(x.data)) for x in tensors]
+    directions = [
+        RNG.standard_normal(x.shape) * np.where(x.data == 0, 1, np.abs(x.data)) for x in tensors
+    ]
 
     def along(step):
         found = iter(zip(tensors, directions, strict=True))
@@ -173,7 +195,10 @@ def compare(function, args, kwargs, y, cotangents, tensors):
             return x.data + step * v
 
         results = parts(call(function, args, kwargs, make))
-        return sum(float(np.sum(w * np.asarray(results[i]))) for i, w in zip(chosen, cotangents, strict=True))
+        return sum(
+            float(np.sum(w * np.asarray(results[i])))
+            for i, w in zip(chosen, cotangents, strict=True)
+        )
 
     h = 1e-6
     try:
@@ -182,15 +207,25 @@ def compare(function, args, kwargs, y, cotangents, tensors):
     except Exception:  # the neighbourhood is not all in the domain
         return "equal: value, shape, dtype"
     got = sum(
-        float(np.sum(x.grad * v)) for x, v in zip(tensors, directions, strict=True) if x.grad is not None
+        float(np.sum(x.grad * v))
+        for x, v in zip(tensors, directions, strict=True)
+        if x.grad is not None
     )
-    size = sum(float(np.sum(np.abs(w * value(parts(y)[i])))) for i, w in zip(chosen, cotangents, strict=True))
+    size = sum(
+        float(np.sum(np.abs(w * value(parts(y)[i]))))
+        for i, w in zip(chosen, cotangents, strict=True)
+    )
     left, right, difference = (here - before) / h, (after - here) / h, (after - before) / (2 * h)
     noise = 64 * 2.2e-16 * size / h
     scale = max(abs(difference), noise, 1e-9)
     # A kink, a jump, the edge of the domain, or rounding that is as large as the derivative.
-    smooth = abs(left - right) <= 1e-3 * scale + noise and abs(wide - difference) <= 1e-4 * scale + noise
-    if not (np.isfinite(difference) and smooth) or noise > 0.01 * max(abs(difference), abs(got), 1e-9) > 1e-8:
+    smooth = (
+        abs(left - right) <= 1e-3 * scale + noise and abs(wide - difference) <= 1e-4 * scale + noise
+    )
+    if (
+        not (np.isfinite(difference) and smooth)
+        or noise > 0.01 * max(abs(difference), abs(got), 1e-9) > 1e-8
+    ):
         return "equal: value, shape, dtype"
     if not abs(got - difference) <= 1e-4 * scale + noise:
         return wrong(function, args, kwargs, f"derivative {got} for {difference} by differences")
@@ -201,7 +236,8 @@ def by_name(function, problem, args, kwargs):
     text = str(problem)
     names = [function.__name__, "Tensor", "gradient", "derivative", "differentiated"]
     own = re.search(
-        r"unexpected keyword|positional argument|required keyword|not subscriptable|unsupported", text
+        r"unexpected keyword|positional argument|required keyword|not subscriptable|unsupported",
+        text,
     )
     if own or not any(name in text for name in names):
         return wrong(function, args, kwargs, f"raised {problem!r}")
@@ -251,7 +287,8 @@ def seen(thing):
 def pytest_configure(config):
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))  # some of NumPy's tests take 18 GB
+    # some of NumPy's tests take 18 GB
+    resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 
 
 def pytest_collection_finish(session):

@@ -1,4 +1,5 @@
-"""A pytest plugin: each LoRA that PEFT's tests build is saved by PEFT, and this package is held against PEFT on it.
+"""A pytest plugin: each LoRA that PEFT's tests build is saved by PEFT, and this package is held
+against PEFT on it.
 
 With ``CASES_FULL=1`` every test runs to its end; otherwise it ends where it has built one model.
 """
@@ -46,7 +47,9 @@ def built(self, model, peft_config, adapter_name="default", **options):
     global judging
     if judging or type(peft_config) is not peft.LoraConfig:  # AdaLoRA is one too, by inheritance
         return build(self, model, peft_config, adapter_name, **options)
-    said = {key: content for key, content in peft_config.to_dict().items() if key not in SAYS_NOTHING}
+    said = {
+        key: content for key, content in peft_config.to_dict().items() if key not in SAYS_NOTHING
+    }
     shapes = [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
     key = repr((type(model).__name__, shapes, sorted((k, repr(v)) for k, v in said.items())))
     before, config = copy.deepcopy(model), copy.deepcopy(peft_config)
@@ -73,7 +76,9 @@ def pytest_collection_modifyitems(items):
     def other(item):
         kinds = (getattr(item, "callspec", None) and item.callspec.params.values()) or ()
         return any(
-            isinstance(kind, type) and issubclass(kind, peft.PeftConfig) and kind is not peft.LoraConfig
+            isinstance(kind, type)
+            and issubclass(kind, peft.PeftConfig)
+            and kind is not peft.LoraConfig
             for kind in kinds
         )
 
@@ -147,12 +152,16 @@ def delta_of(layer):
     embedding = len(layer.lora_embedding_A) > 0
     flipped = getattr(layer, "num_experts", 1) > 1 and not layer._did_swap_in_out_features
     return (
-        delta.swapaxes(-1, -2) if embedding or getattr(layer, "fan_in_fan_out", False) or flipped else delta
+        delta.swapaxes(-1, -2)
+        if embedding or getattr(layer, "fan_in_fan_out", False) or flipped
+        else delta
     )
 
 
 def delta_in_groups(layer):
-    """What PEFT cannot say as a weight: the response of its two convolutions to each input alone."""
+    """What PEFT cannot say as a weight: the response of its two convolutions to each input
+    alone.
+    """
     A, B = layer.lora_A["default"], layer.lora_B["default"]
     impulses = torch.zeros(A.in_channels, A.in_channels, *(2 * size - 1 for size in A.kernel_size))
     for i in range(A.in_channels):
@@ -206,7 +215,9 @@ def merge_agrees(base, model, folder):
 
 def sum_agrees(base, config, model, other, folder):
     try:
-        adapters.combine([folder / "one", folder / "two"], folder / "sum", weights=WEIGHTS, method="cat")
+        adapters.combine(
+            [folder / "one", folder / "two"], folder / "sum", weights=WEIGHTS, method="cat"
+        )
     except HubError as error:
         if "magnitudes" not in str(error) and "replaces" not in str(error):
             raise
@@ -228,11 +239,15 @@ def opened(base, path):
 
 
 def in_full(model):
-    """What PEFT saves, with block-diagonal factors as the matrices that they are: those we write."""
+    """What PEFT saves, with block-diagonal factors as the matrices that they are: those we
+    write.
+    """
     saved = peft.get_peft_model_state_dict(model)
     for path, factor in model.named_modules():
         if isinstance(factor, BlockDiagonalLinear):
-            saved[f"{path.removesuffix('.default')}.weight"] = factor.weight_as_blockdiagonal_matrix()
+            saved[f"{path.removesuffix('.default')}.weight"] = (
+                factor.weight_as_blockdiagonal_matrix()
+            )
     return saved
 
 

@@ -74,7 +74,9 @@ def test_of_others_pass_with_our_decompositions(suite, tmp_path, on_page):
         elif "failed" not in seen["outcome"]:
             passed += 1
         else:
-            reasons = [why for why, pattern in OUT_OF_SCOPE[suite].items() if re.search(pattern, name)]
+            reasons = [
+                why for why, pattern in OUT_OF_SCOPE[suite].items() if re.search(pattern, name)
+            ]
             assert len(reasons) == 1, f"{name} fails\n{run.stdout[-6000:]}"
             failed[reasons[0]] += 1
     functions = {name for seen in tests.values() for name in seen["ours"]}

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.foreign
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-# What of it is about NumPy; the other files test HIPS's inside, dictionaries, forward mode and scipy.
+# What of it is about NumPy; the other files test HIPS's inside, dictionaries, forward mode and
+# scipy.
 FILES = [
     "binary_ops",
     "graphs",
@@ -85,10 +86,16 @@ def test_tests_of_hips_autograd(source, on_page):
     assert failed <= set().union(*OUT_OF_SCOPE.values()), run.stdout[-5000:]
     assert passed >= 310, run.stdout[-300:]
     lines = re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)", run.stdout, flags=re.MULTILINE)
-    other = [file for file in source.glob("test_*.py") if file.stem.removeprefix("test_") not in FILES]
-    left_out = sum(len(re.findall(r"^def test_", file.read_text(), flags=re.MULTILINE)) for file in other)
+    other = [
+        file for file in source.glob("test_*.py") if file.stem.removeprefix("test_") not in FILES
+    ]
+    left_out = sum(
+        len(re.findall(r"^def test_", file.read_text(), flags=re.MULTILINE)) for file in other
+    )
     version = source.parent.name.removeprefix("autograd-")
     rows = {"pass": passed}
-    rows |= {f"fail: {why}": sum(name in names for name in lines) for why, names in OUT_OF_SCOPE.items()}
+    rows |= {
+        f"fail: {why}": sum(name in names for name in lines) for why, names in OUT_OF_SCOPE.items()
+    }
     rows |= {"not run: forward mode, containers, scipy, and the inside of HIPS autograd": left_out}
     on_page("autograd", version, "tests", rows)

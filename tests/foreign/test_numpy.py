@@ -1,4 +1,6 @@
-"""NumPy's own tests, with Tensors in the place of float arrays in every call of a function with a derivative."""
+"""NumPy's own tests, with Tensors in the place of float arrays in every call of a function with a
+derivative.
+"""
 
 import json
 import os
@@ -28,7 +30,8 @@ FILES = {
     "linalg": ["linalg", "regression"],
 }  # fmt: skip
 
-# How a call may be refused: with Tensors, these say what they do not do, by the name of function or argument.
+# How a call may be refused: with Tensors, these say what they do not do, by the name of function or
+# argument.
 REFUSALS = {
     "writes into an array": r"writing into an array",
     "an argument that the derivative does not cover": r"the derivative does not cover",
@@ -43,7 +46,11 @@ REFUSALS = {
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numpy")
     package = Path(np.__file__).parent
-    files = [package / part / "tests" / f"test_{name}.py" for part, names in FILES.items() for name in names]
+    files = [
+        package / part / "tests" / f"test_{name}.py"
+        for part, names in FILES.items()
+        for name in names
+    ]
     missing = [str(file) for file in files if not file.exists()]
     assert not missing, f"this NumPy has no {missing}"
     run = subprocess.run(

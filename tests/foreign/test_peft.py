@@ -1,4 +1,6 @@
-"""Adapters that PEFT's own tests build without a network, from its source distribution: each is held against PEFT."""
+"""Adapters that PEFT's own tests build without a network, from its source distribution: each is
+held against PEFT.
+"""
 
 import json
 import os
@@ -29,7 +31,15 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("peft")
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation"]
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     download += ["--no-binary", "peft", "peft", "--dest", str(folder)]
     if subprocess.run(download, check=False, timeout=300).returncode:
         pytest.skip("the source distribution of PEFT cannot be downloaded")
@@ -73,6 +83,8 @@ def test_adapters_of_peft_s_own_tests(source, on_page, tmp_path):
     if not FULL:
         version = re.sub(r".*peft-", "", source.name)
         rows = {"load; update, merge, sum, count and rewrite equal": agree}
-        rows["load, but PEFT itself does not open them again: a layer that a test defines"] = len(custom)
+        rows["load, but PEFT itself does not open them again: a layer that a test defines"] = len(
+            custom
+        )
         rows |= {f"refused: {why}": reasons[why] for why in REFUSED if reasons[why]}
         on_page("PEFT", version, "adapters", rows)

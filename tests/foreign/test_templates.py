@@ -1,6 +1,8 @@
-"""Chat templates of real models, as trl carries them: rendered, cut, labelled and packed as transformers and trl do it.
+"""Chat templates of real models, as trl carries them: rendered, cut, labelled and packed as
+transformers and trl do it.
 
-Where a template does not say what the model is to say, trl has a copy that does: the labels are the same.
+Where a template does not say what the model is to say, trl has a copy that does: the labels are the
+same.
 """
 
 import re
@@ -26,7 +28,14 @@ pytestmark = [
 ]
 
 DRAWN = 200  # conversations for each template
-SAMPLE = ["qwen2_5_training", "llama3_training", "gemma_training", "phi3_training", "qwen3", "llama3_1"]
+SAMPLE = [
+    "qwen2_5_training",
+    "llama3_training",
+    "gemma_training",
+    "phi3_training",
+    "qwen3",
+    "llama3_1",
+]
 # Templates without marks, and trl's copy with them.
 PAIRS = ["llama3", "gemma", "phi3", "cohere", "cohere2"]
 WORDS = [
@@ -54,10 +63,20 @@ def templates():
 
 
 def vocabulary_for(template):
-    """Bytes, some pairs of them across the edges of messages, and the special tokens that a template writes."""
+    """Bytes, some pairs of them across the edges of messages, and the special tokens that a
+    template writes.
+    """
     special = sorted({"<bos>", "<eos>", *re.findall(r"<[^<>\s{}'\"]+>", template)})
     space, line = "Ġ", "Ċ"
-    merges = [(line, line), (">", line), (space, "t"), (line, "H"), ("H", "i"), (".", line), (space, space)]
+    merges = [
+        (line, line),
+        (">", line),
+        (space, "t"),
+        (line, "H"),
+        ("H", "i"),
+        (".", line),
+        (space, space),
+    ]
     contents = byte_level(merges=merges, special=special)
     settings = '{"bos_token": "<bos>", "eos_token": {"content": "<eos>"}}'
     files = {"chat_template.jinja": template.encode(), "tokenizer_config.json": settings.encode()}
@@ -113,8 +132,9 @@ def test_text_tokens_and_labels_are_those_of_transformers(templates):
 
 
 def test_labels_by_comparison_are_those_of_the_marked_copy(templates):
-    """Of all answers, and none is left unlabelled; where tokens merge across the beginning of one, trl's rule for
-    prompts and completions takes the whole token, and so do we."""
+    """Of all answers, and none is left unlabelled; where tokens merge across the beginning of one,
+    trl's rule for prompts and completions takes the whole token, and so do we.
+    """
     compared = 0
     for name in PAIRS:
         ours, _ = vocabulary_for(templates[name])
@@ -123,7 +143,10 @@ def test_labels_by_comparison_are_those_of_the_marked_copy(templates):
         for _ in range(DRAWN if FULL else 40):
             messages = [m for m in conversation(rng) if m["role"] != "system"]
             template = Template(ours)
-            (tokens, answer, left), copy = template.labelled(messages), Template(marked).labelled(messages)
+            (tokens, answer, left), copy = (
+                template.labelled(messages),
+                Template(marked).labelled(messages),
+            )
             assert left == 0
             assert ours.decode(tokens) == marked.decode(copy[0]), name
             begins = [
@@ -133,7 +156,10 @@ def test_labels_by_comparison_are_those_of_the_marked_copy(templates):
             ]
             if all(np.array_equal(tokens[: len(begin)], begin) for begin in begins):
                 compared += 1
-                assert ours.decode(tokens[answer]) == marked.decode(copy[0][copy[1]]), (name, messages)
+                assert ours.decode(tokens[answer]) == marked.decode(copy[0][copy[1]]), (
+                    name,
+                    messages,
+                )
             else:
                 assert len(ours.decode(tokens[answer])) >= len(marked.decode(copy[0][copy[1]]))
     assert compared > 50
@@ -159,7 +185,9 @@ def prepared(records, tokenizer, *, context=None, answers_only=False):
 
 def record(kind, rng):
     messages = [m for m in conversation(rng) if m["role"] != "system"]
-    messages = [{"role": m["role"], "content": m["content"]} for m in messages][: len(messages) // 2 * 2]
+    messages = [{"role": m["role"], "content": m["content"]} for m in messages][
+        : len(messages) // 2 * 2
+    ]
     while not messages:
         messages = [{"role": role, "content": "Hi"} for role in ("user", "assistant")]
     if kind == "messages":
@@ -167,7 +195,11 @@ def record(kind, rng):
     if kind == "conversational prompts":
         return {"prompt": messages[:-1], "completion": messages[-1:]}
     texts = ["".join(rng.choice(WORDS, rng.integers(1, 30))) for _ in range(2)]
-    return {"text": texts[0]} if kind == "texts" else dict(zip(("prompt", "completion"), texts, strict=True))
+    return (
+        {"text": texts[0]}
+        if kind == "texts"
+        else dict(zip(("prompt", "completion"), texts, strict=True))
+    )
 
 
 @pytest.mark.parametrize("kind", ["messages", "conversational prompts", "prompts", "texts"])
@@ -181,8 +213,12 @@ def test_labels_and_packing_are_those_of_trl(templates, kind):
         found = documents(as_data(records), model, context)[0]
         labels = [np.where(d.answer, d.tokens, -100).tolist() for d in found]
         expected = prepared(records, theirs, context=None, answers_only=kind == "messages")
-        expected = [each for each in expected if any(label != -100 for label in each["labels"][1:context])]
-        assert [d.tokens.tolist() for d in found] == [each["input_ids"][:context] for each in expected]
+        expected = [
+            each for each in expected if any(label != -100 for label in each["labels"][1:context])
+        ]
+        assert [d.tokens.tolist() for d in found] == [
+            each["input_ids"][:context] for each in expected
+        ]
         assert labels == [each["labels"][:context] for each in expected]
     rows = packed(found, 120)
     theirs = prepared([{"input_ids": d.tokens.tolist(), "labels": label} for d, label in zip(found, labels, strict=True)],

@@ -1,4 +1,6 @@
-"""torch's sample inputs: wherever NumPy's function of the same name gives torch's values, gradients must agree too."""
+"""torch's sample inputs: wherever NumPy's function of the same name gives torch's values, gradients
+must agree too.
+"""
 
 import collections
 
@@ -38,7 +40,9 @@ def operations():
 
     for op in op_db:
         name = op.name.removeprefix("linalg.")
-        function = getattr(np.linalg if op.name.startswith("linalg.") else np, NAMES.get(name, name), None)
+        function = getattr(
+            np.linalg if op.name.startswith("linalg.") else np, NAMES.get(name, name), None
+        )
         if (function in DERIVATIVES or function in COMPOSITIONS) and torch.float64 in op.dtypes:
             yield op, function
 
@@ -86,7 +90,9 @@ def compare(op, function, sample, rng):
         expected = function(*bare, **settings)
     except Exception:
         return "other meaning"  # of arguments or of the name
-    if np.shape(expected) != tuple(z.shape) or not np.allclose(expected, z.detach().numpy(), equal_nan=True):
+    if np.shape(expected) != tuple(z.shape) or not np.allclose(
+        expected, z.detach().numpy(), equal_nan=True
+    ):
         return "other meaning"
     try:
         y = function(*ours, **settings)
@@ -105,6 +111,8 @@ def compare(op, function, sample, rng):
     leaves = [a for a in ours if isinstance(a, Tensor)]
     for a, g in zip(leaves, gradients, strict=True):
         mine = np.zeros(a.shape) if a.grad is None else a.grad
-        if not np.allclose(mine, 0 if g is None else g.numpy(), rtol=1e-7, atol=1e-9, equal_nan=True):
+        if not np.allclose(
+            mine, 0 if g is None else g.numpy(), rtol=1e-7, atol=1e-9, equal_nan=True
+        ):
             return "different"
     return "equal"

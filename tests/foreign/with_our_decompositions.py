@@ -1,7 +1,9 @@
-"""A pytest plugin for SciPy's and scikit-learn's own tests: this package's decompositions answer for theirs.
+"""A pytest plugin for SciPy's and scikit-learn's own tests: this package's decompositions answer
+for theirs.
 
-Where a call asks what a function of `lora_np.linalg` answers, it gets that answer, and the test judges it. Every
-other call goes to the function that the test names, and is counted with the reason.
+Where a call asks what a function of `lora_np.linalg` answers, it gets that answer, and the test
+judges it. Every other call goes to the function that the test names, and is counted with the
+reason.
 """
 
 import collections
@@ -19,7 +21,8 @@ import numpy as np
 from lora_np import linalg
 from lora_np.linalg import lowrank
 
-WIDEST, LONGEST = 40, 500  # the sides of a matrix that decompositions written out in Python are given
+# the sides of a matrix that decompositions written out in Python are given
+WIDEST, LONGEST = 40, 500
 TESTS: dict[str, dict[str, list[str]]] = collections.defaultdict(
     lambda: {"ours": [], "beyond": [], "outcome": []}
 )
@@ -33,7 +36,9 @@ class Beyond(Exception):  # noqa: N818
 
 
 def matrix(a, widest=WIDEST):
-    if not isinstance(a, (np.ndarray, list, tuple)) or isinstance(a, (np.ma.MaskedArray, np.matrix)):
+    if not isinstance(a, (np.ndarray, list, tuple)) or isinstance(
+        a, (np.ma.MaskedArray, np.matrix)
+    ):
         raise Beyond("sparse matrices, operators, and subclasses of arrays")
     a = np.asarray(a)
     if a.dtype.kind == "c":
@@ -101,7 +106,9 @@ def estimate_rank(A, eps, **settings):
 
 def interpolative_svd(A, eps_or_k, **settings):
     A = matrix(A, 10**4)
-    rank = eps_or_k if eps_or_k >= 1 else linalg.rank_for_error(A, tolerance=eps_or_k, norm="spectral")
+    rank = (
+        eps_or_k if eps_or_k >= 1 else linalg.rank_for_error(A, tolerance=eps_or_k, norm="spectral")
+    )
     U, s, Vh = linalg.truncated_svd(A, rank=rank, tolerance=1e-12)
     return U, s, Vh.T
 
@@ -198,8 +205,12 @@ def pytest_collection_finish(session):
     for name, answers in ANSWERS.items():
         if name.partition(".")[0] in ("numpy", "scipy", SUITE):
             module = importlib.import_module(name)
-            wrapped = {called: through(getattr(module, called), ours) for called, ours in answers.items()}
-            instead |= {id(getattr(module, called)): function for called, function in wrapped.items()}
+            wrapped = {
+                called: through(getattr(module, called), ours) for called, ours in answers.items()
+            }
+            instead |= {
+                id(getattr(module, called)): function for called, function in wrapped.items()
+            }
             instead[id(module)] = Module(module, wrapped)
     inside = [importlib.import_module(name) for name in INSIDE if name.startswith(SUITE)]
     for module in {item.module for item in session.items if hasattr(item, "module")}.union(inside):

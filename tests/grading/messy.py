@@ -25,9 +25,14 @@ def messy(solved):
     """By their names: the files, as bytes."""
     right = solved(4)
     head, _, answers = right.partition("# %%")
-    files = {f"{name}.py": f"{head}# %%\n{mess}\n\n# %%{answers}".encode() for name, mess in BEFORE.items()}
+    files = {
+        f"{name}.py": f"{head}# %%\n{mess}\n\n# %%{answers}".encode()
+        for name, mess in BEFORE.items()
+    }
     plots = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\n"
-    slow = "import time\n\n\ndef lora_count(d, k, r):\n    time.sleep(0.02)\n    return r * (d + k)\n"
+    slow = (
+        "import time\n\n\ndef lora_count(d, k, r):\n    time.sleep(0.02)\n    return r * (d + k)\n"
+    )
     cached = "from functools import cache\n\n\n@cache\ndef lora_count(d: int, k: int, r: int) -> int:\n    return r * (d + k)\n"
     cells = [
         f"%matplotlib inline\n!pip install torch\n{head}",

@@ -121,12 +121,16 @@ def test_a_full_disk_leaves_no_half_of_a_notebook(tmp_path, capsys):
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     new = tmp_path / "new" / "week-1"
     try:
-        statuses = [run(["exercises", "start", str(folder), "--lesson", "1"]) for folder in (tmp_path, new)]
+        statuses = [
+            run(["exercises", "start", str(folder), "--lesson", "1"]) for folder in (tmp_path, new)
+        ]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert statuses == [1, 1]
     places = [folder / "01-see-rank.ipynb" for folder in (tmp_path, new)]
-    assert capsys.readouterr().err == "".join(f"lora-np: {path}: File too large\n" for path in places)
+    assert capsys.readouterr().err == "".join(
+        f"lora-np: {path}: File too large\n" for path in places
+    )
     assert list(tmp_path.iterdir()) == []
     os.mkfifo(tmp_path / "a.py")
     assert run(["exercises", "check", str(tmp_path / "a.py")]) == 1
@@ -145,7 +149,9 @@ def test_as_a_process(tmp_path):
     assert "1 of 1 point" in result.stdout
 
 
-def test_a_disk_that_is_full_halfway_keeps_what_was_there_and_nothing_of_ours(tmp_path, monkeypatch, capsys):
+def test_a_disk_that_is_full_halfway_keeps_what_was_there_and_nothing_of_ours(
+    tmp_path, monkeypatch, capsys
+):
     from lora_np import files
 
     folder = tmp_path / "new" / "week-1"

@@ -13,7 +13,10 @@ from lora_np.grading.wire import pack, receive
 from tests.mutations import COUNTS, WILD, changed, in_little_memory, is_linear, overwritten, refusal
 
 MESSAGE = [
-    {"answer": np.arange(6.0).reshape(2, 3), "half": (np.float16(0.5), np.array([1, 2], dtype=">i4"))},
+    {
+        "answer": np.arange(6.0).reshape(2, 3),
+        "half": (np.float16(0.5), np.array([1, 2], dtype=">i4")),
+    },
     [1, 2.5, None, True, "text", {"nested": [[[(1, 2)]]]}],
     Source("lambda x: 2 * x"),
     np.array([1 + 2j]),
@@ -24,7 +27,14 @@ KINDS = [
     "<f80", "{}", "float", "double", "?", ">i2", "=u8", "O8", "<f8\n", "F", [["a", "<f8"]], {"names": ["a"], "formats": ["<f8"]},
 ]  # fmt: skip
 KEYS = ["array", "shape", "bytes", "function", "tuple", "dict"]
-VALUES = [*WILD, *KINDS, *KEYS, *({key: []} for key in KEYS), {"dict": [[[], 1]]}, {"function": "9" * 5_000}]
+VALUES = [
+    *WILD,
+    *KINDS,
+    *KEYS,
+    *({key: []} for key in KEYS),
+    {"dict": [[[], 1]]},
+    {"function": "9" * 5_000},
+]
 
 
 def line(document):

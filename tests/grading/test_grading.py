@@ -1,4 +1,6 @@
-"""A class is graded: the honest get what they earn, the hostile lose their own points and nobody else's."""
+"""A class is graded: the honest get what they earn, the hostile lose their own points and nobody
+else's.
+"""
 
 import contextlib
 import csv
@@ -78,7 +80,9 @@ def test_grades_as_csv(graded):
 def test_feedback(graded):
     text = graded.feedback("bob")
     assert text.startswith("# bob: 5 of 9 points")
-    assert "**A rank for a budget**\n\n    rank_within: 0 of 2 points\n      Not written yet\n" in text
+    assert (
+        "**A rank for a budget**\n\n    rank_within: 0 of 2 points\n      Not written yet\n" in text
+    )
     assert "is not a notebook" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
     assert "Not handed in" in graded.feedback("carol")
@@ -93,7 +97,9 @@ def test_what_is_written(graded, tmp_path):
 
 def test_the_table_says_what_was_hard(graded):
     (told,) = (
-        note for note in graded.table.notes if note.startswith("Solved by fewer than half of 6 students:")
+        note
+        for note in graded.table.notes
+        if note.startswith("Solved by fewer than half of 6 students:")
     )
     assert "rank_within (2)" in told
     assert "lora_count" not in told  # which 4 solved
@@ -152,7 +158,10 @@ def test_text_of_students_is_neither_markdown_nor_formula():
 
 
 def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
-    fill(tmp_path / "class", {"x" * 255 + "/a.py": COUNT, "\r=1+1\x1b[2J.py": COUNT, "anna.py": COUNT})
+    fill(
+        tmp_path / "class",
+        {"x" * 255 + "/a.py": COUNT, "\r=1+1\x1b[2J.py": COUNT, "anna.py": COUNT},
+    )
     with contextlib.suppress(OSError):  # where names must be text there is nothing to fear
         (tmp_path / "class" / os.fsdecode(b"caf\xe9.py")).write_text(COUNT)
     grades = grade(tmp_path / "class", rng=1, limits=LIMITS)
@@ -166,7 +175,9 @@ def test_names_that_are_long_or_not_text_cost_nobody_anything(tmp_path):
 
 
 def test_folders_as_deep_as_the_disk_allows_cost_nobody_anything(tmp_path, monkeypatch):
-    folder = fill(tmp_path / "class", {"anna.py": COUNT, "deep/04/answers.py": COUNT, "many/0.py": COUNT})
+    folder = fill(
+        tmp_path / "class", {"anna.py": COUNT, "deep/04/answers.py": COUNT, "many/0.py": COUNT}
+    )
     monkeypatch.chdir(folder / "deep")
     for _ in range(1_500):
         os.mkdir("d")
@@ -207,7 +218,9 @@ def test_a_judge_that_fails_costs_one_file(tmp_path, monkeypatch):
 
 def test_no_process_at_all_is_said_before_anything_is_graded(tmp_path, monkeypatch):
     monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
-    with pytest.raises(OSError, match=r"no process for submissions can be started: .*no such module"):
+    with pytest.raises(
+        OSError, match=r"no process for submissions can be started: .*no such module"
+    ):
         grade(fill(tmp_path, {"a.py": COUNT}))
 
 
@@ -236,7 +249,9 @@ def test_the_files_of_one_student_have_a_common_limit(tmp_path, monkeypatch):
 
 
 def test_a_large_file_costs_itself_alone(tmp_path, solved):
-    """A million and a half of empty cells, a cell of 19 MB, more cells of code than may be: each by its name."""
+    """A million and a half of empty cells, a cell of 19 MB, more cells of code than may be: each by
+    its name.
+    """
     folder = fill(tmp_path, {
         "anna.py": solved(4),
         "cells.py": "# %%\n" * 1_500_000 + COUNT,
@@ -248,7 +263,10 @@ def test_a_large_file_costs_itself_alone(tmp_path, solved):
     assert {student: grades.points(student) for student in grades.reports} == {
         "anna": 9, "cells": 1, "code": 0, "one": 1,
     }  # fmt: skip
-    assert "code, code.py: code.py has 2,000,000 cells of code, and may have 1,000" in grades.table.notes
+    assert (
+        "code, code.py: code.py has 2,000,000 cells of code, and may have 1,000"
+        in grades.table.notes
+    )
     assert grades.missing == {} or sys.platform != "linux"
     assert children() - used < 30
 
@@ -270,7 +288,8 @@ def test_a_judge_that_cannot_be_started_costs_one_file(tmp_path, monkeypatch):
     assert "Resource temporarily unavailable" in grades.failures["a, a.py"]
 
 
-# Hostile submissions. Each does its worst in `lora_count` or in a cell of its own, and has one right answer.
+# Hostile submissions. Each does its worst in `lora_count` or in a cell of its own, and has one
+# right answer.
 
 HONEST_PART = "\n\n# %%\ndef last_rank_that_saves(d, k):\n    return (d * k - 1) // (d + k)\n"
 WRITES = """import os
@@ -427,7 +446,10 @@ def system_v():
 
 
 def mixed_class(folder, solved):
-    fill(folder, {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}, **messy(solved)})
+    fill(
+        folder,
+        {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}, **messy(solved)},
+    )
     for name, (_, content) in HUGE.items():
         fill(folder, {f"huge {Path(name).stem} {Path(name).suffix[1:]}/{name}": content()})
     return folder
@@ -436,7 +458,10 @@ def mixed_class(folder, solved):
 def check_points(points, solved):
     """The honest keep theirs, tidy or not, and each hostile one its single right answer."""
     assert {points.pop(f"honest-{i}") for i in range(10)} == {9}
-    untidy = {name.partition("/")[0].rpartition(".")[0] or name.partition("/")[0] for name in messy(solved)}
+    untidy = {
+        name.partition("/")[0].rpartition(".")[0] or name.partition("/")[0]
+        for name in messy(solved)
+    }
     assert len(untidy) >= 18
     found = {name: points.pop(name) for name in untidy}
     assert set(found.values()) == {9}, found
@@ -452,10 +477,13 @@ def check_points(points, solved):
     assert set(points.values()) == {2}, {k: v for k, v in points.items() if v != 2}
 
 
-# On other systems several limits do not exist: `grade` says so, and this test would prove it the hard way.
+# On other systems several limits do not exist: `grade` says so, and this test would prove it the
+# hard way.
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals and files are confined on Linux alone")
-def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_anything(tmp_path, solved):
+def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_anything(
+    tmp_path, solved
+):
     folder = mixed_class(tmp_path / "class", solved)
     before, ipc = snapshot(folder), system_v()
     used, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children()
@@ -464,7 +492,9 @@ def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_any
     named = "\n".join(grades.table.notes)
     culprits = ("cells of code.py", "lists.ipynb", "too large.py", "sleeps in forty cells.py")
     assert all(f"{name}: " in named for name in culprits)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 200_000, "kilobytes of the supervisor"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 200_000, (
+        "kilobytes of the supervisor"
+    )
     assert grades.missing == {}
     assert (snapshot(folder), system_v()) == (before, ipc)
     check_points({student: grades.points(student) for student in grades.reports}, solved)
@@ -478,13 +508,23 @@ def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_any
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="needs root, to become somebody else"
 )
-@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs a Python that everybody can read")
+@pytest.mark.skipif(
+    not Path("/usr/bin/python3").exists(), reason="needs a Python that everybody can read"
+)
 def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
     nobody = 65534
     with tempfile.TemporaryDirectory(prefix="lora-np-teacher-") as home:
         home = Path(home)
         packages, folder = home / "packages", mixed_class(home / "class", solved)
-        install = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "install", "--quiet"]
+        install = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            "/usr/bin/python3",
+            "install",
+            "--quiet",
+        ]
         root = Path(__file__).parents[2]
         subprocess.run([*install, "--target", str(packages), str(root)], check=True)
         for path in [home, folder, *folder.iterdir()]:
@@ -501,7 +541,12 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
             str(home / "g.csv"),
         ]
         command += ["--lesson", "4", "--rng", "3", "--seconds", "2", "--total-seconds", "20"]
-        environment = {**os.environ, "PYTHONPATH": str(packages), "HOME": str(home), "TMPDIR": str(home)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(packages),
+            "HOME": str(home),
+            "TMPDIR": str(home),
+        }
         run = subprocess.run(
             command, cwd=home, env=environment, user=nobody, group=nobody, extra_groups=[],
             capture_output=True, text=True, check=False, timeout=1_200,
@@ -541,5 +586,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_
         run.wait()
         subprocess.run(command, check=True, capture_output=True)
         assert (tmp_path / "g.csv").read_text() == right
-    assert {row["student"]: int(row["points"]) for row in csv.DictReader(io.StringIO(right))} == expected
+    assert {
+        row["student"]: int(row["points"]) for row in csv.DictReader(io.StringIO(right))
+    } == expected
     assert sorted(os.listdir(tmp_path)) == ["class", "g-feedback", "g-laws.csv", "g.csv"]

@@ -18,17 +18,26 @@ pytestmark = pytest.mark.nbgrader
 LESSON = lessons([1])[0]
 RIGHT = {one.name: solution(one.name).code for one in LESSON.exercises}
 HALF = {name: RIGHT[name] for name in ("column_of_product", "noisy_rank")}
-LIBRARY = {"rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"}
+LIBRARY = {
+    "rank_by_elimination": "def rank_by_elimination(M):\n    return np.linalg.matrix_rank(M)\n"
+}
 # Each breaks some laws: 1 of 2 points, none of 2 and 2 of 3.
-WRONG = {"A transposed", "a thousandth of the largest", "a tolerance that knows nothing of the matrix"}
-PART = {one.exercise: one.source[one.source.index("def ") :] for one in attempts() if one.name in WRONG}
+WRONG = {
+    "A transposed",
+    "a thousandth of the largest",
+    "a tolerance that knows nothing of the matrix",
+}
+PART = {
+    one.exercise: one.source[one.source.index("def ") :] for one in attempts() if one.name in WRONG
+}
 STUDENTS = {"right": RIGHT, "half": HALF | LIBRARY, "part": PART, "empty": {}}
 POINTS = {"right": 9.0, "half": 3.0, "part": 3.0, "empty": 0.0}
 
 
 def run(folder, command, *arguments):
     beside = (
-        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # nbgrader calls alembic by name
+        # nbgrader calls alembic by name
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     )
     result = subprocess.run(
         [sys.executable, "-m", "nbgrader", command, *arguments],
@@ -44,7 +53,9 @@ def classroom(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     nbgrader(folder, [LESSON.number])
     run(folder, "generate_assignment", LESSON.stem)
-    released = (folder / "release" / LESSON.stem / f"{LESSON.stem}.ipynb").read_text(encoding="utf-8")
+    released = (folder / "release" / LESSON.stem / f"{LESSON.stem}.ipynb").read_text(
+        encoding="utf-8"
+    )
     for student, answers in STUDENTS.items():
         notebook = json.loads(released)
         for cell in notebook["cells"]:
@@ -61,8 +72,12 @@ def classroom(tmp_path_factory):
 
 
 def test_what_is_released_holds_no_solution_and_no_hidden_test(classroom):
-    text = (classroom / "release" / LESSON.stem / f"{LESSON.stem}.ipynb").read_text(encoding="utf-8")
-    code = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    text = (classroom / "release" / LESSON.stem / f"{LESSON.stem}.ipynb").read_text(
+        encoding="utf-8"
+    )
+    code = [
+        "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"
+    ]
     expected = [f"{HEADER}from lora_np import exercises"]
     for exercise in LESSON.exercises:
         expected += [exercise.stub.rstrip(), f"exercises.check({exercise.name})"]
@@ -83,6 +98,8 @@ def test_grade_gives_the_same_points(classroom):
 
 
 def test_feedback_names_the_law(classroom):
-    page = (classroom / "feedback" / "half" / LESSON.stem / f"{LESSON.stem}.html").read_text(encoding="utf-8")
+    page = (classroom / "feedback" / "half" / LESSON.stem / f"{LESSON.stem}.html").read_text(
+        encoding="utf-8"
+    )
     assert "numpy.linalg.matrix_rank is not allowed in this exercise" in page
     assert "Not written yet" in page

@@ -41,7 +41,9 @@ def in_nbgrader(name, source):
     """What nbgrader takes for the points of a cell: its last value."""
     (lesson,) = [one for one in lessons() if name in [e.name for e in one.exercises]]
     cells = {cell["id"]: cell for cell in json.loads(teacher_notebook(lesson))["cells"]}
-    assert cells[f"{name}-check"]["metadata"]["nbgrader"]["points"] == exercises.exercise(name).points
+    assert (
+        cells[f"{name}-check"]["metadata"]["nbgrader"]["points"] == exercises.exercise(name).points
+    )
     *before, last = ast.parse("".join(cells[f"{name}-check"]["source"])).body
     names = {"np": np, "lnp": lora_np, "exercises": exercises}
     exec(source, names)
@@ -74,5 +76,7 @@ def test_a_right_answer_earns_them_all_everywhere(name, tmp_path):
     path.parent.mkdir()
     path.write_text(f"{HEADER}\n# %%\n{source}")
     points = exercises.exercise(name).points
-    assert in_a_notebook(name, source, None).points == check_file(path).outcomes[name].points == points
+    assert (
+        in_a_notebook(name, source, None).points == check_file(path).outcomes[name].points == points
+    )
     assert grade(path.parent, rng=HIDDEN).points("anna") == in_nbgrader(name, source) == points

@@ -1,4 +1,6 @@
-"""A class by its roster: who is absent, what a gradebook imports, and what the class did not understand."""
+"""A class by its roster: who is absent, what a gradebook imports, and what the class did not
+understand.
+"""
 
 import csv
 import io
@@ -13,9 +15,7 @@ from lora_np.grading.classroom import broken_laws, part_of
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 
 ROSTER = 'Student,ID,Email\n"Byron, Ada",17,ada@x.org\nBob,18,bob@x.org\nCy,19,cy@x.org\nDan,20,dan@x.org\n'
-WITHOUT_SCALE = (
-    "import numpy as np\ndef lora_forward(x, W0, A, B, alpha):\n    return x @ W0.T + x @ A.T @ B.T\n"
-)
+WITHOUT_SCALE = "import numpy as np\ndef lora_forward(x, W0, A, B, alpha):\n    return x @ W0.T + x @ A.T @ B.T\n"
 RIGHT = WITHOUT_SCALE.replace("+ x", "+ alpha / len(A) * x")
 
 
@@ -73,7 +73,12 @@ def test_the_laws_that_a_class_broke_and_how(graded):
     (path,) = [path for path in graded[1] if path.stem.endswith("laws")]
     head, first, *others = rows(path)
     assert head == ["exercise", "law", "what comes out", "students"]
-    assert first == ["lora_forward", exercise("lora_forward").laws[0].name, "without alpha / r", "2"]
+    assert first == [
+        "lora_forward",
+        exercise("lora_forward").laws[0].name,
+        "without alpha / r",
+        "2",
+    ]
     assert [row[-2:] for row in others] == [["", "1"]]
     assert broken_laws([]).records == []
 

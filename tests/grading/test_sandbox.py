@@ -207,7 +207,12 @@ def test_it_cannot_read_the_solutions(box):
 
 
 def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
-    for name in ("lib/other.py", "lib/lora_np/a.py", "lib/lora_np/exercises/data/x.md", "bin/python"):
+    for name in (
+        "lib/other.py",
+        "lib/lora_np/a.py",
+        "lib/lora_np/exercises/data/x.md",
+        "bin/python",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     hidden = tmp_path / "lib" / "lora_np" / "exercises" / "data"
@@ -232,7 +237,9 @@ def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
     read = [path for path, right in confine.readable() if right == confine.READ]
     assert place / "lora_np" / "exercises" / "asking.py" in read
     for name in ("data/lora_count.md", "checks/matrices.py"):
-        assert not any((place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read)
+        assert not any(
+            (place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read
+        )
 
 
 @linux
@@ -281,7 +288,10 @@ def test_printing_without_end_takes_time_and_no_memory(box):
 def test_messages_without_end_do_not_stretch_the_time(box):
     process = box.running()
     for number in (1, 2):
-        send(process.process.stdin, {"call": "right", "arguments": [1], "rules": {}, "number": number})
+        send(
+            process.process.stdin,
+            {"call": "right", "arguments": [1], "rules": {}, "number": number},
+        )
     assert process.message(process.clock() + 60)["to"] == 1
     with pytest.raises(Ended, match="it took too long"):
         process.message(process.clock() - 1)
@@ -291,7 +301,12 @@ def test_messages_without_end_do_not_stretch_the_time(box):
 def test_a_file_has_a_time_for_all_its_cells():
     began = time.monotonic()
     box = Sandbox(["import time; time.sleep(1.6)"] * 40, Limits(seconds=2, total_seconds=3))
-    with pytest.raises(Ended, match=r"the file cannot be run: it took too long|whole file took longer"), box:
+    with (
+        pytest.raises(
+            Ended, match=r"the file cannot be run: it took too long|whole file took longer"
+        ),
+        box,
+    ):
         pass
     assert time.monotonic() - began < 30
 
@@ -311,7 +326,9 @@ def test_a_submission_ends_with_its_grader():
         "print(box.running().process.pid, flush=True)\n"
         "box.call('f', [])"
     )
-    grader = subprocess.Popen([sys.executable, "-c", code, *import_path()], stdout=subprocess.PIPE, text=True)
+    grader = subprocess.Popen(
+        [sys.executable, "-c", code, *import_path()], stdout=subprocess.PIPE, text=True
+    )
     pid = int(grader.stdout.readline())
     time.sleep(0.3)
     grader.kill()
@@ -329,7 +346,13 @@ def test_a_submission_ends_with_its_grader():
 
 
 def test_cells_that_fail_hang_or_end_are_left_out():
-    cells = ["def f():\n    return 1", "1 / 0", "import os; os._exit(0)", "def g(:", "def h():\n    return 3"]
+    cells = [
+        "def f():\n    return 1",
+        "1 / 0",
+        "import os; os._exit(0)",
+        "def g(:",
+        "def h():\n    return 3",
+    ]
     with Sandbox(cells, Limits(seconds=2)) as box:
         assert {"f", "h"} <= set(box.names)
         assert box.call("h", [])["value"] == 3
@@ -443,7 +466,9 @@ def test_a_figure_before_the_answers_costs_nothing_and_shows_no_path_of_ours():
 
 def test_a_process_that_cannot_start_costs_its_file(monkeypatch):
     monkeypatch.setattr("lora_np.grading.channel.CODE", "raise SystemExit('no such module')")
-    with pytest.raises(Ended, match=r"no process can be started for it: it stopped.*no such module"):
+    with pytest.raises(
+        Ended, match=r"no process can be started for it: it stopped.*no such module"
+    ):
         Sandbox(["x = 1"]).running()
 
 
@@ -486,7 +511,9 @@ def test_the_filter_run_by_hand(machine, name, number, arguments, allowed):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_no_call_reaches_beyond_the_process(machine):
-    """By number: kill, tkill, tgkill, clone, fork, vfork, chmod, fchmod, chown, utime, shmget, socket, ..."""
+    """By number: kill, tkill, tgkill, clone, fork, vfork, chmod, fchmod, chown, utime, shmget,
+    socket, ...
+    """
     beyond = {
         "x86_64": [
             62,
@@ -516,7 +543,9 @@ def test_no_call_reaches_beyond_the_process(machine):
     }[machine]
     architecture = MACHINES[machine][0]
     for number in beyond:
-        assert not run(filter_program(machine, 4321), {0: number, 4: architecture, 16: 0, 24: 0}), number
+        assert not run(filter_program(machine, 4321), {0: number, 4: architecture, 16: 0, 24: 0}), (
+            number
+        )
 
 
 def run(program, data):

@@ -20,7 +20,11 @@ def notebook(*cells):
 def test_a_script_is_cut_at_its_marks(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(f"import numpy as np\n# %% [markdown]\n# words\n\n# %%\n{RIGHT}")
-    assert [cell.strip() for cell in cells_of(path)] == ["import numpy as np", "# words", RIGHT.strip()]
+    assert [cell.strip() for cell in cells_of(path)] == [
+        "import numpy as np",
+        "# words",
+        RIGHT.strip(),
+    ]
 
 
 def test_lines_for_ipython_alone_are_left_out(tmp_path):
@@ -76,8 +80,12 @@ def test_what_is_not_handed_in_and_what_could_not_be_run_are_told_apart(tmp_path
     names = ("lora_count", "training_bytes", "cut", "rank_within")
     outcomes = check_file(path, [exercise(name) for name in names]).outcomes
     assert outcomes["lora_count"].passed
-    assert outcomes["training_bytes"].message.startswith("Its cell could not be run: cell 2: SyntaxError:")
-    assert outcomes["cut"].message.startswith("Its cell could not be run: cell 3: ZeroDivisionError:")
+    assert outcomes["training_bytes"].message.startswith(
+        "Its cell could not be run: cell 2: SyntaxError:"
+    )
+    assert outcomes["cut"].message.startswith(
+        "Its cell could not be run: cell 3: ZeroDivisionError:"
+    )
     assert outcomes["rank_within"].message == "Not handed in"
 
 
@@ -115,7 +123,12 @@ def test_an_exercise_that_is_not_there(tmp_path):
 def test_the_check_cells_of_a_notebook_cost_nothing(tmp_path):
     path = tmp_path / "a.ipynb"
     path.write_text(
-        notebook("from lora_np import exercises", RIGHT, "exercises.check(lora_count)", "exercises.check(3)")
+        notebook(
+            "from lora_np import exercises",
+            RIGHT,
+            "exercises.check(lora_count)",
+            "exercises.check(3)",
+        )
     )
     assert repr(check_file(path)).splitlines() == [
         "lora_count: 1 of 1 point. All laws hold.",

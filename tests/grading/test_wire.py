@@ -13,7 +13,10 @@ from lora_np.exercises.values import Source
 from lora_np.grading.wire import LIMIT, pack, receive, send
 
 arrays = nps.arrays(
-    nps.floating_dtypes() | nps.integer_dtypes() | nps.boolean_dtypes() | nps.complex_number_dtypes(),
+    nps.floating_dtypes()
+    | nps.integer_dtypes()
+    | nps.boolean_dtypes()
+    | nps.complex_number_dtypes(),
     nps.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
 )
 values = st.recursive(
@@ -41,7 +44,11 @@ def alike(a, b):
         return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     if isinstance(a, (np.ndarray, np.generic)):
         native = a.dtype.newbyteorder("=")  # a scalar has the machine's order of bytes
-        return a.dtype in (b.dtype, native) and a.shape == b.shape and native_bytes(a) == native_bytes(b)
+        return (
+            a.dtype in (b.dtype, native)
+            and a.shape == b.shape
+            and native_bytes(a) == native_bytes(b)
+        )
     return type(a) is type(b) and (a == b or a != a)
 
 
@@ -97,7 +104,9 @@ documents = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["array", "shape", "bytes", "tuple", "dict", "function"]), inner, max_size=4
+            st.sampled_from(["array", "shape", "bytes", "tuple", "dict", "function"]),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=8,

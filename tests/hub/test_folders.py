@@ -1,4 +1,6 @@
-"""Which files are the model, and what is not JSON: one answer for every command, and transformers' own."""
+"""Which files are the model, and what is not JSON: one answer for every command, and transformers'
+own.
+"""
 
 import json
 import os
@@ -37,7 +39,9 @@ def llama(value):
 
 
 def write(folder, single, sharded, stray):
-    """A directory with any mixture of one file (of ones), shards (of twos) and a file that is no part of it."""
+    """A directory with any mixture of one file (of ones), shards (of twos) and a file that is no
+    part of it.
+    """
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     if single:
@@ -46,7 +50,8 @@ def write(folder, single, sharded, stray):
         tensors = llama(2.0)
         names = sorted(tensors)
         files = {
-            name: f"model-0000{1 + (place % 2)}-of-00002.safetensors" for place, name in enumerate(names)
+            name: f"model-0000{1 + (place % 2)}-of-00002.safetensors"
+            for place, name in enumerate(names)
         }
         for file in set(files.values()):
             part = {name: tensors[name] for name in names if files[name] == file}
@@ -55,25 +60,35 @@ def write(folder, single, sharded, stray):
             json.dumps({"metadata": {}, "weight_map": files})
         )
     for name in stray:
-        safetensors.save(llama(3.0) | {"extra": np.ones(2)}, folder / name, metadata={"format": "pt"})
+        safetensors.save(
+            llama(3.0) | {"extra": np.ones(2)}, folder / name, metadata={"format": "pt"}
+        )
 
 
 MIXTURES = [
     (single, sharded, stray)
     for single in (False, True)
     for sharded in (False, True)
-    for stray in ((), ("consolidated.safetensors",), ("model-00003-of-00003.safetensors", "x.safetensors"))
+    for stray in (
+        (),
+        ("consolidated.safetensors",),
+        ("model-00003-of-00003.safetensors", "x.safetensors"),
+    )
 ]
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("single", "sharded", "stray"), MIXTURES)
-def test_count_merge_and_transformers_agree_which_files_are_the_model(tmp_path, single, sharded, stray):
+def test_count_merge_and_transformers_agree_which_files_are_the_model(
+    tmp_path, single, sharded, stray
+):
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "base"
     write(folder, single, sharded, stray)
     module = adapters.AdapterModule.of(A=np.zeros((1, 4)), B=np.zeros((4, 1)), alpha=1)
-    adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), tmp_path / "adapter")
+    adapters.save(
+        adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), tmp_path / "adapter"
+    )
     if not (single or sharded):
         with pytest.raises(OSError, match="no file named"):
             transformers.AutoModelForCausalLM.from_pretrained(folder)
@@ -86,7 +101,9 @@ def test_count_merge_and_transformers_agree_which_files_are_the_model(tmp_path, 
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
     ours = open_model(folder)
     assert {name: ours.read(name).flat[0] for name in ours.places} == {
-        name: tensor.flatten()[0].item() for name, tensor in theirs.items() if name != "lm_head.weight"
+        name: tensor.flatten()[0].item()
+        for name, tensor in theirs.items()
+        if name != "lm_head.weight"
     }
     assert from_safetensors(folder).total == sum(ours.info(name).size for name in ours.places)
     adapters.merge(folder, tmp_path / "adapter", tmp_path / "out")
@@ -141,7 +158,9 @@ def test_minus_zero_is_refused_as_a_number_alone(tmp_path):
     assert read_json(path) == {"a-0": "-0, -0", "b": 0.0, "c": 1e-05, "d": -10}
 
 
-@pytest.mark.skipif(os.name != "posix" or sys.platform == "emscripten", reason="no limits or processes")
+@pytest.mark.skipif(
+    os.name != "posix" or sys.platform == "emscripten", reason="no limits or processes"
+)
 def test_what_hostile_json_costs_is_bounded(tmp_path):
     """In a process of its own, with a limit on memory and on CPU time."""
     path = tmp_path / "config.json"
@@ -161,7 +180,11 @@ def test_what_hostile_json_costs_is_bounded(tmp_path):
 
 
 @settings(max_examples=examples(100), deadline=None)
-@given(st.dictionaries(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4
+    )
+)
 def test_what_json_writes_is_read(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("json") / "x.json"
     path.write_text(json.dumps(content), encoding="utf-8")

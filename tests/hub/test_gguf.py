@@ -1,4 +1,6 @@
-"""GGUF: what is written comes back, headers that lie are refused, and mutations are read as by gguf or not at all."""
+"""GGUF: what is written comes back, headers that lie are refused, and mutations are read as by gguf
+or not at all.
+"""
 
 import struct
 import time
@@ -67,7 +69,11 @@ def test_what_is_written_is_read(path):
         assert file.read(name).dtype == np.float32
         if isinstance(tensor, Blocks):
             again = file.quantised(name)
-            assert (again.kind, again.shape, again.nbytes) == (tensor.kind, tensor.shape, tensor.nbytes)
+            assert (again.kind, again.shape, again.nbytes) == (
+                tensor.kind,
+                tensor.shape,
+                tensor.nbytes,
+            )
             assert again.data.tobytes() == tensor.data.tobytes()
 
 
@@ -193,7 +199,9 @@ def test_requests_that_do_not_fit(path, tmp_path):
     place = tmp_path / "model.gguf"
     place.write_bytes(header(tensors=[("W", (256,), 24, 0)], tail=bytes(256)))
     assert gguf.open(place).tensors["W"].nbytes == 256
-    with pytest.raises(HubError, match="'W' is stored as I8, which is not read; those that are: F32"):
+    with pytest.raises(
+        HubError, match="'W' is stored as I8, which is not read; those that are: F32"
+    ):
         gguf.open(place).read("W")
     save_gguf({"W": np.ones(64, np.float32)}, place)
     file = gguf.open(place)
@@ -225,9 +233,21 @@ def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metad
 @pytest.mark.parametrize(
     ("info", "array", "message"),
     [
-        (TensorInfo("Q8_0", (2, 32)), np.ones((2, 32)), "'W' must be Blocks of Q8_0, got dtype float64"),
-        (TensorInfo("F32", (2, 32)), np.ones((2, 32), np.int64), "'W' must have dtype float32, got int64"),
-        (TensorInfo("F32", (2, 32)), np.ones((32, 2)), r"'W' must be F32 \(2, 32\), got F32 \(32, 2\)"),
+        (
+            TensorInfo("Q8_0", (2, 32)),
+            np.ones((2, 32)),
+            "'W' must be Blocks of Q8_0, got dtype float64",
+        ),
+        (
+            TensorInfo("F32", (2, 32)),
+            np.ones((2, 32), np.int64),
+            "'W' must have dtype float32, got int64",
+        ),
+        (
+            TensorInfo("F32", (2, 32)),
+            np.ones((32, 2)),
+            r"'W' must be F32 \(2, 32\), got F32 \(32, 2\)",
+        ),
     ],
 )
 def test_numbers_that_are_not_as_announced_are_not_written(tmp_path, info, array, message):
@@ -243,7 +263,11 @@ def run(folder, examples, compare):
         for key in ("general.architecture", "flag", "count", "f64", "tokens", "types", "flags")
     }
     source = folder / "source.gguf"
-    chosen = {name: tensor for name, tensor in tensors().items() if name in ("Q4_1", "Q6_K", "norm", "half")}
+    chosen = {
+        name: tensor
+        for name, tensor in tensors().items()
+        if name in ("Q4_1", "Q6_K", "norm", "half")
+    }
     save_gguf(chosen, source, metadata=small)
     content = source.read_bytes()
     header_size = gguf.open(source).tensors["Q4_1"].start
@@ -258,7 +282,11 @@ def run(folder, examples, compare):
         message, file = "", None
         try:
             file = gguf.open(place)
-            numbers = {name: file.read(name) for name in file.tensors if file.tensors[name].dtype in LAYOUTS}
+            numbers = {
+                name: file.read(name)
+                for name in file.tensors
+                if file.tensors[name].dtype in LAYOUTS
+            }
         except HubError as error:
             message = str(error)
         assert time.process_time() - start < 10
@@ -284,7 +312,8 @@ def as_the_package_reads_it(place, file, numbers):
     assert fields.keys() == file.metadata.keys()
     for name, value in file.metadata.items():
         theirs = fields[name].contents()
-        if not isinstance(value, np.ndarray) or value.size:  # they cannot tell the type of an empty array
+        # they cannot tell the type of an empty array
+        if not isinstance(value, np.ndarray) or value.size:
             np.testing.assert_array_equal(value, theirs)
     assert [tensor.name for tensor in reader.tensors] == list(file.tensors)
     for tensor in reader.tensors:
@@ -299,7 +328,9 @@ def as_the_package_reads_it(place, file, numbers):
 
 @pytest.mark.peers
 def test_the_package_gguf_reads_what_is_written(path):
-    as_the_package_reads_it(path, file := gguf.open(path), {name: file.read(name) for name in file.tensors})
+    as_the_package_reads_it(
+        path, file := gguf.open(path), {name: file.read(name) for name in file.tensors}
+    )
 
 
 @pytest.mark.peers

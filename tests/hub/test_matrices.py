@@ -47,7 +47,9 @@ def test_one_tensor_of_a_safetensors_file_in_every_precision(tmp_path, dtype):
     np.testing.assert_allclose(rank_errors(result)[-2:], [np.linalg.svdvals(M)[-1], 0], rtol=1e-6)
 
 
-@pytest.mark.parametrize("content", [np.array([[Exploit()]]), Exploit()], ids=["object array", "bare pickle"])
+@pytest.mark.parametrize(
+    "content", [np.array([[Exploit()]]), Exploit()], ids=["object array", "bare pickle"]
+)
 def test_a_pickle_is_refused_and_never_loaded(tmp_path, content):
     path = tmp_path / "matrix.npy"
     if isinstance(content, np.ndarray):
@@ -73,25 +75,37 @@ def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path):
 
 def test_messages_name_what_is_wrong_and_what_would_be_right(tmp_path):
     path = tmp_path / "model.safetensors"
-    safetensors.save({"q_proj.weight": np.eye(2), "norm": np.ones(2), "bad": np.full((1, 2), np.inf)}, path)
-    with pytest.raises(ValueError, match=r"no tensor 'q_proj\.wieght'; close names: q_proj\.weight"):
+    safetensors.save(
+        {"q_proj.weight": np.eye(2), "norm": np.ones(2), "bad": np.full((1, 2), np.inf)}, path
+    )
+    with pytest.raises(
+        ValueError, match=r"no tensor 'q_proj\.wieght'; close names: q_proj\.weight"
+    ):
         load_matrix(f"{path}:q_proj.wieght")
     with pytest.raises(ValueError, match=r"'norm' must be a matrix \(2 axes\), got shape \(2,\)"):
         load_matrix(f"{path}:norm")
     with pytest.raises(ValueError, match=r"'bad' must be finite, got inf at \(0, 0\)"):
         load_matrix(f"{path}:bad")
-    with pytest.raises(ValueError, match=r"name one of the 2 matrices in .*, as in .*model\.safetensors:"):
+    with pytest.raises(
+        ValueError, match=r"name one of the 2 matrices in .*, as in .*model\.safetensors:"
+    ):
         load_matrix(str(path))
-    with pytest.raises(ValueError, match=r"FILE\.npy or FILE\.safetensors:TENSOR, got 'matrix\.csv'"):
+    with pytest.raises(
+        ValueError, match=r"FILE\.npy or FILE\.safetensors:TENSOR, got 'matrix\.csv'"
+    ):
         load_matrix("matrix.csv")
     safetensors.save({"norm": np.ones(2)}, path)
     with pytest.raises(ValueError, match="but it holds no matrix"):
         load_matrix(str(path))
     np.save(tmp_path / "cube.npy", np.ones((2, 2, 2)))
-    with pytest.raises(ValueError, match=r"cube\.npy must be a matrix \(2 axes\), got shape \(2, 2, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"cube\.npy must be a matrix \(2 axes\), got shape \(2, 2, 2\)"
+    ):
         load_matrix(str(tmp_path / "cube.npy"))
     np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
-    with pytest.raises(TypeError, match=r"complex\.npy must hold real numbers, got dtype complex128"):
+    with pytest.raises(
+        TypeError, match=r"complex\.npy must hold real numbers, got dtype complex128"
+    ):
         load_matrix(str(tmp_path / "complex.npy"))
     np.save(tmp_path / "empty.npy", np.ones((0, 2)))
     with pytest.raises(ValueError, match=r"empty\.npy must not be empty"):

@@ -1,4 +1,6 @@
-"""The file format: what is written comes back, bfloat16 is exact, and no malformed file is believed."""
+"""The file format: what is written comes back, bfloat16 is exact, and no malformed file is
+believed.
+"""
 
 import contextlib
 import json
@@ -81,7 +83,12 @@ def test_any_collection_comes_back(tmp_path_factory, tensors, metadata):
 
 def test_order_and_strides_of_the_callers_arrays_do_not_matter(path):
     array = np.arange(12.0).reshape(3, 4)
-    tensors = {"T": array.T, "step": array[::2, ::-1], "big": array.astype(">f8"), "list": [1.0, 2.0]}
+    tensors = {
+        "T": array.T,
+        "step": array[::2, ::-1],
+        "big": array.astype(">f8"),
+        "list": [1.0, 2.0],
+    }
     safetensors.save(tensors, path)
     for name, given_array in tensors.items():
         np.testing.assert_array_equal(safetensors.open(path).read(name), given_array)
@@ -151,7 +158,9 @@ def test_special_values_in_bfloat16(path):
     assert np.isnan(file.read("nan")).all()
 
 
-@pytest.mark.parametrize(("dtype", "value"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 1e39)])
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 1e39)]
+)
 def test_a_value_too_large_for_the_dtype_is_refused(path, dtype, value):
     with pytest.raises(HubError, match=f"'x' holds .* too large for {dtype}"):
         safetensors.save({"x": np.array([1.0, -value])}, path, dtype=dtype)
@@ -206,7 +215,10 @@ def test_a_failed_write_leaves_what_was_there(path):
 def test_a_tensor_that_does_not_fit_its_header_is_refused(path, name, array, message):
     header = {
         n: TensorInfo(d, (2,))
-        for n, d in {"done": "float64", name: {"x": "float32", "i": "int32", "b": "bfloat16"}[name]}.items()
+        for n, d in {
+            "done": "float64",
+            name: {"x": "float32", "i": "int32", "b": "bfloat16"}[name],
+        }.items()
     }
     with pytest.raises(HubError, match=message):
         safetensors.write(header, {"done": np.ones(2), name: array}.__getitem__, path)
@@ -247,7 +259,11 @@ def test_names_that_are_no_text_are_refused(path, name, message):
 @pytest.mark.parametrize(
     ("tensors", "options", "message"),
     [
-        ({"x": np.ones(2, complex)}, {}, "'x' has dtype complex128, which safetensors cannot store"),
+        (
+            {"x": np.ones(2, complex)},
+            {},
+            "'x' has dtype complex128, which safetensors cannot store",
+        ),
         ({"x": np.array([None])}, {}, "'x' has dtype object"),
         ({"x": np.array(["a"])}, {}, "'x' has dtype <U1"),
         (
@@ -255,7 +271,11 @@ def test_names_that_are_no_text_are_refused(path, name, message):
             {"dtype": "bf16"},
             "dtype must be 'bfloat16', not 'bf16'",
         ),
-        ({"x": np.ones(2)}, {"metadata": {"rank": 8}}, "metadata must map text to text, got {'rank': 8}"),
+        (
+            {"x": np.ones(2)},
+            {"metadata": {"rank": 8}},
+            "metadata must map text to text, got {'rank': 8}",
+        ),
         ({"__metadata__": np.ones(2)}, {}, "a tensor cannot be called '__metadata__'"),
     ],
 )
@@ -299,15 +319,27 @@ EIGHT = bytes(8)
         ({"x": entry(0, 8, (3,))}, EIGHT, r"'x', F32 \(3,\), takes 12 bytes, but has 8"),
         ({"x": entry()}, bytes(7), "its tensors end at byte .* the file at"),
         ({"x": entry()}, bytes(9), "its tensors end at byte .* the file at"),
-        ({"x": entry(), "y": entry(4, 12)}, bytes(12), "'y' overlaps the one before: it begins at 4, not 8"),
+        (
+            {"x": entry(), "y": entry(4, 12)},
+            bytes(12),
+            "'y' overlaps the one before: it begins at 4, not 8",
+        ),
         ({"x": entry(), "y": entry()}, EIGHT, "'y' overlaps the one before"),
-        ({"x": entry(), "y": entry(12, 20)}, bytes(20), "'y' leaves a gap before it: it begins at 12, not 8"),
+        (
+            {"x": entry(), "y": entry(12, 20)},
+            bytes(20),
+            "'y' leaves a gap before it: it begins at 12, not 8",
+        ),
         ({"x": entry(8, 16)}, bytes(16), "'x' leaves a gap before it"),
         ({"x": entry(8, 0)}, EIGHT, r"data_offsets \[8, 0\], not \[begin, end\]"),
         ({"x": entry(-8, 0)}, EIGHT, r"data_offsets \[-8, 0\]"),
         ({"x": entry(0.0, 8.0)}, EIGHT, r"data_offsets \[0\.0, 8\.0\]"),
         ({"x": entry(False, 8)}, EIGHT, r"data_offsets \[False, 8\]"),
-        ({"x": entry(0, 10**18, (10**9, 10**9), "U8")}, EIGHT, "its tensors end at byte 1000000000"),
+        (
+            {"x": entry(0, 10**18, (10**9, 10**9), "U8")},
+            EIGHT,
+            "its tensors end at byte 1000000000",
+        ),
         ({"x": entry(0, 8, (2**62, 2**62))}, EIGHT, "takes .* bytes, but has 8"),
         ({"x": entry(0, 8, (10**4000, 10**4000))}, EIGHT, r"shape \[10+ \.\.\. 0+\], not a list"),
         ({"x": entry(0, 8, (-2,))}, EIGHT, r"shape \[-2\], not a list of at most 64 whole numbers"),
@@ -348,7 +380,10 @@ def test_duplicate_names_are_refused(path):
     [
         (b"", "it has 0 bytes, too few for a header"),
         (b"1234567", "it has 7 bytes, too few"),
-        (struct.pack("<Q", 2**63) + b"{}", "its header is said to have 9223372036854775808 bytes, of 10 in"),
+        (
+            struct.pack("<Q", 2**63) + b"{}",
+            "its header is said to have 9223372036854775808 bytes, of 10 in",
+        ),
         (struct.pack("<Q", 3) + b"{}", "its header is said to have 3 bytes, of 10"),
     ],
 )
@@ -421,7 +456,12 @@ def test_we_read_what_torch_writes_in_every_precision(path):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("safetensors.torch")
     values = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
-    kinds = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f64": torch.float64}
+    kinds = {
+        "f16": torch.float16,
+        "bf16": torch.bfloat16,
+        "f32": torch.float32,
+        "f64": torch.float64,
+    }
     tensors = {name: values.to(kind) for name, kind in kinds.items()}
     peer.save_file(tensors, path, metadata={"format": "pt"})
     file = safetensors.open(path)
@@ -481,14 +521,18 @@ def test_a_copy_must_have_the_dtype_and_shape_of_the_header(tmp_path):
 
 def test_eight_bit_floats_are_only_copied(tmp_path):
     with pytest.raises(HubError, match="can only be copied"):
-        safetensors.write({"a": TensorInfo("float8_e4m3", (3,))}, lambda _: np.ones(3), tmp_path / "b")
+        safetensors.write(
+            {"a": TensorInfo("float8_e4m3", (3,))}, lambda _: np.ones(3), tmp_path / "b"
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_rounded_values_are_those_that_are_read_back(tmp_path, dtype):
     values = np.random.default_rng(0).standard_normal(3_000_000)  # several blocks
     safetensors.save({"a": values}, tmp_path / "a", dtype=dtype)
-    np.testing.assert_array_equal(rounded(values, dtype), safetensors.open(tmp_path / "a").read("a"))
+    np.testing.assert_array_equal(
+        rounded(values, dtype), safetensors.open(tmp_path / "a").read("a")
+    )
 
 
 @pytest.mark.parametrize("view", [np.s_[:, :1], np.s_[::2], np.s_[:, ::-1], np.s_[1, 2]])

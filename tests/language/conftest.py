@@ -30,7 +30,9 @@ ADDED = ["   ", "<think>", "    "]
 
 
 def nasty(seeds):
-    """Texts of words, numbers, spaces, and characters of every plane; of marks, halves and joiners; and long runs."""
+    """Texts of words, numbers, spaces, and characters of every plane; of marks, halves and joiners;
+    and long runs.
+    """
     pieces = [
         *MIXED.split(" "),
         *SPECIAL,
@@ -102,9 +104,17 @@ BYTES = [chr(byte if byte in SEEN else 256 + UNSEEN.index(byte)) for byte in ran
 
 
 def byte_level(*, merges=(), special=(), post_processor=None, expressions=None, normal=None):
-    """The contents of a ``tokenizer.json``: a token for each byte and merge, and then the special ones."""
+    """The contents of a ``tokenizer.json``: a token for each byte and merge, and then the special
+    ones.
+    """
     words = [*BYTES, *("".join(pair) for pair in merges), *special]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     cuts = [
         {"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False}
@@ -133,8 +143,17 @@ def before(*tokens):
     names = [{"SpecialToken": {"id": name, "type_id": 0}} for name, _ in tokens]
     text, other = ({"Sequence": {"id": letter, "type_id": i}} for i, letter in enumerate("AB"))
     special = {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in tokens}
-    template = {"single": [*names, text], "pair": [*names, text, *names, other], "special_tokens": special}
-    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    template = {
+        "single": [*names, text],
+        "pair": [*names, text, *names, other],
+        "special_tokens": special,
+    }
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": True,
+        "trim_offsets": False,
+        "use_regex": True,
+    }
     return {"type": "Sequence", "processors": [level, {"type": "TemplateProcessing", **template}]}
 
 
@@ -148,7 +167,11 @@ def random_model(rng=0, dtype=np.float32, **changes):
     """A tiny Llama with random weights."""
     random = np.random.default_rng(rng)
     config = {**CONFIG, **changes}
-    d, inner, kv = config["hidden_size"], config["intermediate_size"], 2 * config["hidden_size"] // 4
+    d, inner, kv = (
+        config["hidden_size"],
+        config["intermediate_size"],
+        2 * config["hidden_size"] // 4,
+    )
     shapes = {
         "embed_tokens": (config["vocab_size"], d),
         "lm_head": (config["vocab_size"], d),

@@ -1,4 +1,6 @@
-"""Tiny models of each family that `language` runs, with odd sizes and settings; and of each kind of rotary positions."""
+"""Tiny models of each family that `language` runs, with odd sizes and settings; and of each kind of
+rotary positions.
+"""
 
 import numpy as np
 
@@ -79,7 +81,12 @@ CASES = [
         "caps and angles",
         {
             **each(DEFAULT, {"rope_type": "linear", "factor": 2.0, "rope_theta": 900.0}),
-            **{"head_dim": 8, "sliding_window": 5, "layer_types": KINDS, "final_logit_softcapping": 3.0},
+            **{
+                "head_dim": 8,
+                "sliding_window": 5,
+                "layer_types": KINDS,
+                "final_logit_softcapping": 3.0,
+            },
             "attn_logit_softcapping": 2.0,
         },
     ),
@@ -129,14 +136,23 @@ CASES = [
     (
         "stablelm",
         "parallel",
-        {"use_parallel_residual": True, "qk_layernorm": True, "head_dim": 4, "partial_rotary_factor": 1.0},
+        {
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+            "head_dim": 4,
+            "partial_rotary_factor": 1.0,
+        },
     ),
     ("cohere", "", {"use_qk_norm": True}),
     ("cohere", "plain", {"logit_scale": 0.3, "attention_bias": True}),
     ("glm", "", {"head_dim": 8}),
     ("glm4", "", {"head_dim": 12, "partial_rotary_factor": 0.5}),
     ("gpt2", "", GPT2),
-    ("gpt2", "scales", {**GPT2, "scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True}),
+    (
+        "gpt2",
+        "scales",
+        {**GPT2, "scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True},
+    ),
     ("gpt_neox", "", {"hidden_size": 48}),
     (
         "gpt_neox",
@@ -177,7 +193,9 @@ CASES = [
 def data(seed=1):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, SIZE["vocab_size"], (2, TOKENS))
-    labels = np.where(rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape))
+    labels = np.where(
+        rng.random(tokens.shape) < 0.2, -100, rng.integers(0, SIZE["vocab_size"], tokens.shape)
+    )
     return tokens, labels
 
 

@@ -31,8 +31,8 @@ base, texts = recipe("base"), recipe("texts")
 def test_the_recipe_repeats_its_first_steps():
     """The batches are stored; the weights at the start and the losses must come out as they did.
 
-    Another BLAS adds in another order: after 20 steps that is seen in the sixth digit, so 1e-3 is generous,
-    and far below what any change of the recipe does.
+    Another BLAS adds in another order: after 20 steps that is seen in the sixth digit, so 1e-3 is
+    generous, and far below what any change of the recipe does.
     """
     with np.load(Path(__file__).with_name("first_steps.npz")) as stored:
         batches, losses = stored["batches"].astype(np.int64), stored["losses"]
@@ -115,7 +115,9 @@ def test_its_words_are_mostly_words(name, prompt, layout):
     model = language.load("austen")
     adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
     known = set(re.findall(r"[a-z]+", language.read_text(ADAPTERS[name]).lower()))
-    said = "".join(language.generate(adapted, prompt, tokens=240, temperature=0.6, rng=i) for i in range(4))
+    said = "".join(
+        language.generate(adapted, prompt, tokens=240, temperature=0.6, rng=i) for i in range(4)
+    )
     words = re.findall(r"[a-z]+", said.lower())
     assert np.mean([word in known for word in words]) > 0.75
     assert re.search(layout, said)
@@ -123,7 +125,9 @@ def test_its_words_are_mostly_words(name, prompt, layout):
 
 def test_the_package_stays_small():
     """A wheel is its files, compressed: at most 6 MB."""
-    files = [path for path in (ROOT / "lora_np").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    files = [
+        path for path in (ROOT / "lora_np").rglob("*") if path.is_file() and path.suffix != ".pyc"
+    ]
     assert sum(len(zlib.compress(path.read_bytes())) for path in files) < 6_000_000
 
 
@@ -150,23 +154,31 @@ def test_transformers_and_peft_say_the_same():
     tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
     prompt = tokenizer("Mr. Darcy ", return_tensors="pt").input_ids
     for adapter in (None, *ADAPTERS):
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32).eval()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            FOLDER, dtype=torch.float32
+        ).eval()
         ours = model
         if adapter is not None:
             path = language.located_adapter(adapter)
             ours = adapters.attach(model, adapters.load(path))
             theirs = peft.PeftModel.from_pretrained(theirs, path)
         said = theirs.generate(input_ids=prompt, max_new_tokens=120, do_sample=False)[0]
-        assert tokenizer.decode(said) == language.generate(ours, "Mr. Darcy ", tokens=120, temperature=0)
+        assert tokenizer.decode(said) == language.generate(
+            ours, "Mr. Darcy ", tokens=120, temperature=0
+        )
 
 
 @pytest.mark.parametrize("name", samples.STYLES)
 def test_the_page_shows_what_the_recipe_writes(name):
-    """The first two of the twenty samples, before and after, at the temperature that the page names."""
+    """The first two of the twenty samples, before and after, at the temperature that the page
+    names.
+    """
     page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
     style, model = samples.STYLES[name], language.load("austen")
     adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
-    before, after = (samples.samples(each, style, style.temperature, count=2) for each in (model, adapted))
+    before, after = (
+        samples.samples(each, style, style.temperature, count=2) for each in (model, adapted)
+    )
     assert f"## Adapter: {name}, at temperature {style.temperature}\n" in page
     for i in range(2):
         assert samples.pair(i, name, style, before[i], after[i]) in page
@@ -179,7 +191,9 @@ def test_a_best_temperature_is_the_lowest_that_seldom_repeats(name):
     part = page.partition(f"## Adapter: {name}, ")[2].partition("\n**Read")[0]
     counted = dict(re.findall(r"\| (0\.\d) \| .* \| ([\d.]+)% \|", part))
     assert len(counted) == len(samples.TEMPERATURES)
-    seldom = [float(t) for t, percent in counted.items() if float(percent) <= 100 * samples.REPEATED]
+    seldom = [
+        float(t) for t, percent in counted.items() if float(percent) <= 100 * samples.REPEATED
+    ]
     assert min(seldom) == samples.STYLES[name].temperature
     assert samples.repeated("the sea and the sea") == 1 / 4
 
@@ -191,7 +205,9 @@ def test_the_card_says_what_its_recipe_prints_of_lower_ranks(monkeypatch, capsys
     monkeypatch.setattr(ranks, "STYLES", {"king-james": ranks.STYLES["king-james"]})
     monkeypatch.setattr(sys, "argv", ["recipes.adapters", "--ranks"])
     ranks.main()
-    rows = re.findall(r"^\| (?:none|4) \| [\d.]+ \| And the ", capsys.readouterr().out, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?:none|4) \| [\d.]+ \| And the ", capsys.readouterr().out, re.MULTILINE
+    )
     assert len(rows) == 2
     assert all(row in card for row in rows)
     for style in samples.STYLES.values():
@@ -200,7 +216,9 @@ def test_the_card_says_what_its_recipe_prints_of_lower_ranks(monkeypatch, capsys
 
 def test_the_recipe_of_samples_prints_a_page(monkeypatch, capsys):
     style = samples.STYLES["king-james"]
-    monkeypatch.setattr(samples, "STYLES", {"king-james": replace(style, prompts=style.prompts[:2])})
+    monkeypatch.setattr(
+        samples, "STYLES", {"king-james": replace(style, prompts=style.prompts[:2])}
+    )
     monkeypatch.setattr(samples, "TEMPERATURES", (style.temperature,))
     monkeypatch.setattr(samples, "REPEATED", 1.0)  # which so few may do
     samples.main()

@@ -57,12 +57,20 @@ def parts(name, W, kind, double):
     if kind == "int8":
         Q = quantise(W, "int8")
         module = name.removesuffix(".weight")
-        return {name: Q.codes, f"{module}.SCB": Q.scales, f"{module}.weight_format": np.array(0, np.uint8)}
+        return {
+            name: Q.codes,
+            f"{module}.SCB": Q.scales,
+            f"{module}.weight_format": np.array(0, np.uint8),
+        }
     Q = quantise(W, "nf4", double=double)
     note = {"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": list(W.shape)}
     found = {name: Q.packed[:, None], f"{name}.quant_map": nf4_levels()}
     if isinstance(Q.scales, BlockScales):
-        note |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": float(Q.scales.offset)}
+        note |= {
+            "nested_blocksize": 256,
+            "nested_dtype": "float32",
+            "nested_offset": float(Q.scales.offset),
+        }
         found |= {
             f"{name}.absmax": Q.scales.codes,
             f"{name}.nested_absmax": Q.scales.scales,
@@ -97,7 +105,9 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
     for paths, a in leaves(plain):
         name = checkpoint_name(paths.split(" = ")[0])
         W = expected[name]
-        np.testing.assert_array_equal(a, quantise(W, kind, **options).dequantised() if "proj" in name else W)
+        np.testing.assert_array_equal(
+            a, quantise(W, kind, **options).dequantised() if "proj" in name else W
+        )
     tokens = np.arange(12)[None]
     np.testing.assert_array_equal(few(tokens), plain(tokens))
     model = inject(few, rank=2, rng=0, targets=lambda path, layer: "self_attn" in path)
@@ -113,13 +123,18 @@ def test_a_checkpoint_is_counted_with_the_bytes_that_it_holds(tmp_path, kind, do
     write(tmp_path, kind, double)
     spec = model_spec(tmp_path)
     few = training_memory(count_model(spec, rank=2), dtype="nf4")
-    assert few.weights == sum(leaf.nbytes for _, leaf in leaves(language.load(tmp_path, quantised=True)))
-    # from headers, where no file describes the family: the packed codes are no shapes, and scales no parameters
+    assert few.weights == sum(
+        leaf.nbytes for _, leaf in leaves(language.load(tmp_path, quantised=True))
+    )
+    # from headers, where no file describes the family: the packed codes are no shapes, and scales
+    # no parameters
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"model_type": "nonsuch"}))
     unknown = model_spec(tmp_path)
     assert unknown.total == spec.total == sum(W.size for W in dense().values())
     assert unknown.quantised == spec.quantised
-    trainable = [count_model(each, rank=2, targets="all-linear").trainable for each in (spec, unknown)]
+    trainable = [
+        count_model(each, rank=2, targets="all-linear").trainable for each in (spec, unknown)
+    ]
     assert trainable[0] == trainable[1]
 
 
@@ -160,7 +175,11 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
         ("nf4", {STATE: note(shape=[24])}, "shape must be"),
         ("nf4", {STATE: note(shape=[2**40, 1])}, "shape must be"),
         ("nf4", {STATE: note(blocksize=0)}, "blocksize must be between 1 and .*, got 0"),
-        ("nf4", {STATE: note(nested_offset="x", nested_blocksize=256)}, "nested_offset must be a number"),
+        (
+            "nf4",
+            {STATE: note(nested_offset="x", nested_blocksize=256)},
+            "nested_offset must be a number",
+        ),
         ("int8", {NAME.replace("weight", "SCB"): np.ones(3, np.float32)}, "with scales of shape"),
         ("int8", {NAME: np.ones((24, 24), np.uint8)}, "must be int8, got uint8"),
     ],
@@ -188,8 +207,13 @@ def test_what_bitsandbytes_writes_is_read_as_it_reads_it(tmp_path, double):
     model = open_model(tmp_path)
     assert set(bitsandbytes_parts(model, NAME)) == set(kept)
     ours = read_bitsandbytes(model, NAME).dequantised()
-    # their kernel for the CPU is right where rows are as long as a block or odd; its generic one everywhere
-    theirs = functional.dequantize_4bit(packed, state).numpy() if W.shape[1] >= 64 else generic(packed, state)
+    # their kernel for the CPU is right where rows are as long as a block or odd; its generic one
+    # everywhere
+    theirs = (
+        functional.dequantize_4bit(packed, state).numpy()
+        if W.shape[1] >= 64
+        else generic(packed, state)
+    )
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -221,14 +245,18 @@ def test_an_adapter_is_inspected_against_it(tmp_path):
 
 
 def shard(folder):
-    """The same checkpoint in two shards, the codes of a weight in one and its scales in the other."""
+    """The same checkpoint in two shards, the codes of a weight in one and its scales in the
+    other.
+    """
     whole = folder / "model.safetensors"
     source = safetensors.open(whole)
     tensors = {name: source.read(name) for name in source.tensors}
     names = sorted(tensors)
     places = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(names)}
     for file in set(places.values()):
-        safetensors.save({name: tensors[name] for name in names if places[name] == file}, folder / file)
+        safetensors.save(
+            {name: tensors[name] for name in names if places[name] == file}, folder / file
+        )
     size = sum(array.nbytes for array in tensors.values())
     index = {"metadata": {"total_size": size}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -249,7 +277,9 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
     adapters.save(model, tmp_path / "adapter")
     found = adapters.merge(base, tmp_path / "adapter", tmp_path / "out")
     assert {row.name for row in found.rows} == {NAME, NAME.replace("layers.0", "layers.1")}
-    assert all(row.dtype == "float32" and row.change > 0.01 and row.rounding < 1e-6 for row in found.rows)
+    assert all(
+        row.dtype == "float32" and row.change > 0.01 and row.rounding < 1e-6 for row in found.rows
+    )
     assert "in float32 now, adapted or not: 14 weights that bitsandbytes quantised" in found.notes
     written = open_model(tmp_path / "out")
     assert set(written.places) == set(dense())

@@ -1,4 +1,6 @@
-"""`lora-np finetune` and `generate` as their user meets them: what is typed wrong, Ctrl-C, kill -9."""
+"""`lora-np finetune` and `generate` as their user meets them: what is typed wrong, Ctrl-C, kill
+-9.
+"""
 
 import contextlib
 import io
@@ -57,7 +59,10 @@ def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
 def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
     (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
     command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
-    assert run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"]) == 1
+    assert (
+        run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"])
+        == 1
+    )
     err = capsys.readouterr().err
     assert "learning rate below 1" in err
     assert err.count("\n") == 2
@@ -99,12 +104,16 @@ def written(content):
 
 def test_directories_are_made_and_an_adapter_may_be_one_of_its_files(place, capsys):
     for out in ("new/place/style", "newer/place/style.gguf"):
-        assert run(f"finetune base text.txt -o {out} --rank 1 --steps 9 --sample-every 0".split()) == 0
+        assert (
+            run(f"finetune base text.txt -o {out} --rank 1 --steps 9 --sample-every 0".split()) == 0
+        )
         assert (place / out).exists()
     capsys.readouterr()
     said = []
     for adapter in ("new/place/style", "new/place/style/adapter_model.safetensors"):
-        assert run(f"generate base --adapter {adapter} --prompt the --tokens 5 --rng 0".split()) == 0
+        assert (
+            run(f"generate base --adapter {adapter} --prompt the --tokens 5 --rng 0".split()) == 0
+        )
         said.append(capsys.readouterr())
     assert said[0] == said[1]
 
@@ -141,21 +150,45 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
 @pytest.mark.parametrize(
     ("prepare", "command", "words"),
     [
-        (lambda: changed_config(model_type="bert"), TUNE, "model_type must be one of .*'gemma'.*got 'bert'$"),
+        (
+            lambda: changed_config(model_type="bert"),
+            TUNE,
+            "model_type must be one of .*'gemma'.*got 'bert'$",
+        ),
         (lambda: changed_config(model_type="lama"), "generate base", "got 'lama'$"),
         (lambda: os.remove("base/tokenizer.json"), TUNE, "no tokenizer.json in its directory"),
-        (lambda: os.remove("base/tokenizer.json"), "generate base", "no tokenizer.json in its directory"),
+        (
+            lambda: os.remove("base/tokenizer.json"),
+            "generate base",
+            "no tokenizer.json in its directory",
+        ),
         (lambda: os.remove("base/config.json"), TUNE, "config.json: no such file"),
         (lambda: written(b"the sea"), TUNE, "7 tokens, which is too short.* window of 32"),
         (lambda: written(b" \n"), TUNE, "text.txt is empty"),
-        (lambda: written(bytes(range(256)) * 9), TUNE, "text.txt is not text in UTF-8: .*byte 0x80"),
+        (
+            lambda: written(bytes(range(256)) * 9),
+            TUNE,
+            "text.txt is not text in UTF-8: .*byte 0x80",
+        ),
         (lambda: written(b"the\0sea"), TUNE, "text.txt is binary"),
-        (lambda: written(b"The sea. " * 99), TUNE, "vocabulary has no 'T' .character 1 of the text"),
+        (
+            lambda: written(b"The sea. " * 99),
+            TUNE,
+            "vocabulary has no 'T' .character 1 of the text",
+        ),
         (lambda: os.remove("text.txt"), TUNE, "text.txt: No such file"),
         (None, "generate base --prompt R2D2", "vocabulary has no 'R'"),
         (None, f"{TUNE} --prompt R2D2", "vocabulary has no 'R'"),
-        (None, f"{TUNE} --targets qproj", "targets: .qproj. matches no module of .*; close names: q_proj"),
-        (None, f"{TUNE} --rank 0", "rank must be between 1 and the model's hidden size = 16, got 0"),
+        (
+            None,
+            f"{TUNE} --targets qproj",
+            "targets: .qproj. matches no module of .*; close names: q_proj",
+        ),
+        (
+            None,
+            f"{TUNE} --rank 0",
+            "rank must be between 1 and the model's hidden size = 16, got 0",
+        ),
         (None, f"{TUNE} --rank 99999999999", "rank must be between .* size = 16, got 99999999999"),
         (
             None,
@@ -164,11 +197,23 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         ),
         (None, f"{TUNE} --alpha 1e-300 --sample-every 0", "took the held-out loss from"),
         (None, f"{TUNE} --lr -1", "lr must be above 0"),
-        (None, f"{TUNE} --lr 1e30 --steps 9 --sample-every 0", "loss is nan at step .*learning rate below"),
+        (
+            None,
+            f"{TUNE} --lr 1e30 --steps 9 --sample-every 0",
+            "loss is nan at step .*learning rate below",
+        ),
         (None, f"{TUNE} --quantised", "^lora-np: base holds no quantised weights"),
-        (None, f"{TUNE} --resume", "--resume. needs a file to continue from: checkpoint= .--checkpoint"),
+        (
+            None,
+            f"{TUNE} --resume",
+            "--resume. needs a file to continue from: checkpoint= .--checkpoint",
+        ),
         (None, f"{TUNE} --checkpoint text.txt", "text.txt is not a whole checkpoint"),
-        (None, f"{TUNE} --checkpoint none/run.npz", "none: no such directory to write run.npz into"),
+        (
+            None,
+            f"{TUNE} --checkpoint none/run.npz",
+            "none: no such directory to write run.npz into",
+        ),
         (
             None,
             "finetune base text.txt -o text.txt/adapter",
@@ -176,7 +221,11 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
-        (None, "generate base --adapter nobody", "nobody: no such directory; shipped: austen, .*king-james"),
+        (
+            None,
+            "generate base --adapter nobody",
+            "nobody: no such directory; shipped: austen, .*king-james",
+        ),
         (
             None,
             "finetune base genesi -o adapter",
@@ -200,7 +249,20 @@ def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words)
     assert not (place / "adapter").exists()
 
 
-NUMBERS = ["99999999999", "1e308", "1e-308", "5e-324", "1e-30", "nan", "inf", "-1", "0", "0.5", "1e999", "x"]
+NUMBERS = [
+    "99999999999",
+    "1e308",
+    "1e-308",
+    "5e-324",
+    "1e-30",
+    "nan",
+    "inf",
+    "-1",
+    "0",
+    "0.5",
+    "1e999",
+    "x",
+]
 
 
 @pytest.mark.parametrize(
@@ -209,8 +271,24 @@ NUMBERS = ["99999999999", "1e308", "1e-308", "5e-324", "1e-30", "nan", "inf", "-
 def test_any_number_for_an_option_of_finetune_is_taken_or_refused_in_a_line(place, capsys, option):
     usual = {"steps": "1", "rank": "1", "batch-size": "2", "context": "16", "sample-every": "0"}
     for value in NUMBERS:
-        options = [word for name, each in ({**usual, option: value}).items() for word in (f"--{name}", each)]
-        said = run(["finetune", "base", "text.txt", "-o", "adapter", "--force", "--prompt", "the", *options])
+        options = [
+            word
+            for name, each in ({**usual, option: value}).items()
+            for word in (f"--{name}", each)
+        ]
+        said = run(
+            [
+                "finetune",
+                "base",
+                "text.txt",
+                "-o",
+                "adapter",
+                "--force",
+                "--prompt",
+                "the",
+                *options,
+            ]
+        )
         err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(TOLD)]
         if said:
             assert said in (1, 2)
@@ -228,12 +306,21 @@ def opened(place):
 def test_any_number_for_an_option_of_generate_is_taken_or_refused_in_a_line(place, capsys, option):
     for value in NUMBERS[option == "tokens" :]:  # very many tokens only take very long
         options = {"tokens": "9", "prompt": "the", option: value}
-        said = run(["generate", "base", *(w for name, each in options.items() for w in (f"--{name}", each))])
+        said = run(
+            [
+                "generate",
+                "base",
+                *(w for name, each in options.items() for w in (f"--{name}", each)),
+            ]
+        )
         out, err = capsys.readouterr()
         assert out.startswith("the") if said == 0 else err.splitlines()[-1].startswith("lora-np: ")
         assert said in (0, 1, 2)
         if option == "temperature" and value in ("1e-308", "5e-324"):
-            assert out == language.generate(language.load("base"), "the", tokens=9, temperature=0) + "\n"
+            assert (
+                out
+                == language.generate(language.load("base"), "the", tokens=9, temperature=0) + "\n"
+            )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -252,7 +339,9 @@ def test_a_text_that_is_too_long_is_refused(place, capsys, monkeypatch, source):
     written(b"the sea " * 400)
     assert run(TUNE.replace("text.txt", source).split()) == 1
     name = "standard input" if source == "-" else source
-    assert capsys.readouterr().err == (f"lora-np: {name} is more than 3,000 bytes; use a part of it\n")
+    assert capsys.readouterr().err == (
+        f"lora-np: {name} is more than 3,000 bytes; use a part of it\n"
+    )
 
 
 # A process of its own, to be stopped at any moment
@@ -269,7 +358,8 @@ def started(command):
         stderr=subprocess.PIPE,
         text=True,
         env=alone,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which in the background is ignored
+        # which in the background is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -284,12 +374,18 @@ def saved(place):
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
-    """Killed with nothing saved, at the first checkpoint and after each further few of them; then left alone."""
+    """Killed with nothing saved, at the first checkpoint and after each further few of them; then
+    left alone.
+    """
     whole = started(LONG)
     assert whole.communicate()[1] == "text.txt: one text\n"
     expected = saved(place)
     shutil.rmtree(place / "adapter")
-    file, resumed, rng = place / "run.npz", f"{LONG} --checkpoint run.npz --resume", np.random.default_rng(0)
+    file, resumed, rng = (
+        place / "run.npz",
+        f"{LONG} --checkpoint run.npz --resume",
+        np.random.default_rng(0),
+    )
     reached = []
     for kill in range(5):
         process = started(resumed)
@@ -308,12 +404,16 @@ def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
     assert saved(place) == expected
     # and the file is of no use to another run
     other = started(resumed.replace("--rank 2", "--rank 3") + " --force")
-    assert re.search("run.npz belongs to another run: its rank is 2, here it is 3$", other.communicate()[1])
+    assert re.search(
+        "run.npz belongs to another run: its rank is 2, here it is 3$", other.communicate()[1]
+    )
     assert other.returncode == 1
 
 
 def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
-    command = "finetune base text.txt -o adapter --rank 1 --steps 1 --sample-every 0 --checkpoint run.npz"
+    command = (
+        "finetune base text.txt -o adapter --rank 1 --steps 1 --sample-every 0 --checkpoint run.npz"
+    )
     assert run(command.split()) == 0
     again = f"{command} --resume --force"
     assert run(again.split()) == 0
@@ -326,7 +426,10 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
     for options, words in [
         ("--rank 2", "its rank is 1, here it is 2"),
         ("--alpha 3", "its alpha is 2.0, here it is 3.0"),
-        ("--targets q_proj,v_proj", "its targets is 'all-linear', here it is list['q_proj', 'v_proj']"),
+        (
+            "--targets q_proj,v_proj",
+            "its targets is 'all-linear', here it is list['q_proj', 'v_proj']",
+        ),
         ("--steps 2", "its steps is 1, here it is 2"),
         ("--batch-size 4", "its batch_size is 8, here it is 4"),
         ("--context 16", "its context is 32, here it is 16"),
@@ -361,4 +464,7 @@ def test_ctrl_c_keeps_what_was_reached(place, model, text):
     assert re.search(rf"^ +[\d,]+ +{steps} ", out, re.MULTILINE)
     adapted = adapters.attach(model, adapters.load(place / "adapter"))
     held_out = text[-600:]
-    assert language.likelihood(lnp.freeze(adapted), held_out).loss < language.likelihood(model, held_out).loss
+    assert (
+        language.likelihood(lnp.freeze(adapted), held_out).loss
+        < language.likelihood(model, held_out).loss
+    )

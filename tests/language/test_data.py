@@ -1,4 +1,6 @@
-"""Data as people have it: each form is told apart and read, and what is wrong with a file is said in one line."""
+"""Data as people have it: each form is told apart and read, and what is wrong with a file is said
+in one line.
+"""
 
 import json
 import re
@@ -26,7 +28,9 @@ LINES = {
     "instructions and outputs": ({"instruction": "hi", "output": "hello"}, CHAT),
     "instructions and outputs with input": (
         {"instruction": "add", "input": "one", "output": "two"},
-        Conversation([{"role": "user", "content": "add\n\none"}, {"role": "assistant", "content": "two"}]),
+        Conversation(
+            [{"role": "user", "content": "add\n\none"}, {"role": "assistant", "content": "two"}]
+        ),
     ),
     "texts": ({"text": "so"}, Completion("", "so")),
 }
@@ -111,13 +115,25 @@ WRONG = {
         "line 2: it has no messages, unlike the first example",
     ),
     "null": ('{"prompt": "a", "completion": null}', "", "line 1: it has no completion"),
-    "nothing to complete": ('{"prompt": "a", "completion": ""}', "", "line 1: its completion is empty"),
+    "nothing to complete": (
+        '{"prompt": "a", "completion": ""}',
+        "",
+        "line 1: its completion is empty",
+    ),
     "no text": ('{"text": ""}', "", "line 1: its text is empty"),
     "a number as text": ('{"text": 7}', "", "line 1: text must be text, got 7"),
-    "text and messages": ('{"prompt": [], "completion": "a"}', "", r"prompt must be text, got \[\]"),
+    "text and messages": (
+        '{"prompt": [], "completion": "a"}',
+        "",
+        r"prompt must be text, got \[\]",
+    ),
     "messages as text": ('{"messages": "hi"}', "", "messages must be a list of them, got 'hi'"),
     "no messages": (chat(), "", r"messages must be a list of them, got \[\]"),
-    "a message as text": (chat(said(), "hello"), "", "message 2 must be an object with role and content"),
+    "a message as text": (
+        chat(said(), "hello"),
+        "",
+        "message 2 must be an object with role and content",
+    ),
     "no role": (
         chat({"content": "hi"}),
         "",
@@ -128,9 +144,21 @@ WRONG = {
         "",
         "message 2 must have text as its content, got None",
     ),
-    "a picture": (chat(said(content=[{"type": "image"}])), "", "message 1 must have text as its content"),
-    "a weight": (chat(said(), said("assistant", weight=0)), "", "message 2 has weight 0, but only 1 is"),
-    "nobody answers": (chat(said(), said("system")), "", "it has no message of the assistant to learn from"),
+    "a picture": (
+        chat(said(content=[{"type": "image"}])),
+        "",
+        "message 1 must have text as its content",
+    ),
+    "a weight": (
+        chat(said(), said("assistant", weight=0)),
+        "",
+        "message 2 has weight 0, but only 1 is",
+    ),
+    "nobody answers": (
+        chat(said(), said("system")),
+        "",
+        "it has no message of the assistant to learn from",
+    ),
     "what the template does not take": (
         chat(said("judge"), *ASKED),
         "",
@@ -147,15 +175,35 @@ WRONG = {
         "--context 3",
         "nothing to learn in the first 3 tokens",
     ),
-    "a row that is too short": ("prompt,completion\na\n", "", "data: line 2: it has 1 fields, not 2"),
+    "a row that is too short": (
+        "prompt,completion\na\n",
+        "",
+        "data: line 2: it has 1 fields, not 2",
+    ),
     "an open quote": ('prompt,completion\n"a,b\n', "", "data: line 2: unexpected end of data"),
     "only names": ("prompt,completion\n", "", "data: it holds no examples"),
     "a format that is none": (GOOD, "--format parquet", "format must be one of .*got 'parquet'"),
     "a format that it is not": ("the sea", "--format jsonl", "line 1: not valid JSON"),
-    "a schedule that is none": (f"{GOOD}\n{GOOD}", "--schedule step", "schedule must be one of .*got 'step'"),
-    "a variant that is none": (f"{GOOD}\n{GOOD}", "--variant qlora", "variant must be one of .*got 'qlora'"),
-    "a variant that moves the base": (f"{GOOD}\n{GOOD}", "--variant pissa", "variant must be one of"),
-    "a warm-up that is too long": (f"{GOOD}\n{GOOD}", "--warmup 2", "warmup must be between 0 and steps = 1"),
+    "a schedule that is none": (
+        f"{GOOD}\n{GOOD}",
+        "--schedule step",
+        "schedule must be one of .*got 'step'",
+    ),
+    "a variant that is none": (
+        f"{GOOD}\n{GOOD}",
+        "--variant qlora",
+        "variant must be one of .*got 'qlora'",
+    ),
+    "a variant that moves the base": (
+        f"{GOOD}\n{GOOD}",
+        "--variant pissa",
+        "variant must be one of",
+    ),
+    "a warm-up that is too long": (
+        f"{GOOD}\n{GOOD}",
+        "--warmup 2",
+        "warmup must be between 0 and steps = 1",
+    ),
     "no batch": (f"{GOOD}\n{GOOD}", "--accumulate 0", "accumulate must be at least 1"),
     "no patience": (f"{GOOD}\n{GOOD}", "--patience 0", "patience must be at least 1"),
     "a wrong held-out file": (f"{GOOD}\n{GOOD}", "--validation none", "none: No such file"),

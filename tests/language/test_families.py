@@ -33,7 +33,10 @@ KINDS = {
     "plain": {},
     "rslora": {"use_rslora": True},
     "dora": {"use_dora": True},
-    "patterns": {"rank_pattern": {r"layers\.1|h\.1|.*mlp.*": 2}, "alpha_pattern": {r".*\.0\..*": 3}},
+    "patterns": {
+        "rank_pattern": {r"layers\.1|h\.1|.*mlp.*": 2},
+        "alpha_pattern": {r".*\.0\..*": 3},
+    },
     "layers": {"layers_to_transform": [0, 2], "target_modules": "ends"},
     "bias": {"bias": "all"},
     "bias of the adapted": {"bias": "lora_only", "target_modules": "ends"},
@@ -95,7 +98,9 @@ def adapted(theirs, kind, seed=3):
         and ("self_attn" in name if moe else name != "lm_head")
     }
     norms = sorted(
-        name.rpartition(".")[2] for name, _ in theirs.named_modules() if "norm" in name or "ln_" in name
+        name.rpartition(".")[2]
+        for name, _ in theirs.named_modules()
+        if "norm" in name or "ln_" in name
     )
     if settings["target_modules"] == "all-linear" and moe:
         settings["target_modules"] = ["q_proj", "k_proj", "v_proj", "o_proj", "shared_expert_gate"]
@@ -138,13 +143,17 @@ def trained_names(model):
         if parameter.requires_grad:
             name = name.removeprefix("base_model.model.").replace(".modules_to_save.default.", ".")
             name = name.replace(".experts.base_layer.lora_", ".experts.gate_up_proj.lora_")
-            name = name.replace(".experts.lora_", ".experts.down_proj.lora_").replace(".base_layer.", ".")
+            name = name.replace(".experts.lora_", ".experts.down_proj.lora_").replace(
+                ".base_layer.", "."
+            )
             end = next(end for end in ends if name.endswith(end))
             yield name.removesuffix(end) + ends[end], parameter
 
 
 def by_expert(path, gradient):
-    """A gradient of PEFT's, whose factors of experts are matrices, as a stack of them; others as they are."""
+    """A gradient of PEFT's, whose factors of experts are matrices, as a stack of them; others as
+    they are.
+    """
     if ".experts." not in path:
         return gradient
     r = KINDS["experts"]["r"]
@@ -159,7 +168,9 @@ def plain(path):
 
 
 def watched_routers(patch):
-    """The distances, from now on, between what counts just enough to be chosen and what just does not."""
+    """The distances, from now on, between what counts just enough to be chosen and what just does
+    not.
+    """
     margins, call = [], blocks.Routed.__call__
 
     def routed(self, x, **how):
@@ -205,7 +216,11 @@ APART = {
 DRAWN = [
     *twentieth([pair for pair in PAIRS if pair[1] not in APART]),
     *([pair for pair in PAIRS if pair[1] == "token rows"] if FULL else APART["token rows"]),
-    *([pair for pair in PAIRS if pair[1] == "experts" and pair[0] in ROUTED] if FULL else APART["experts"]),
+    *(
+        [pair for pair in PAIRS if pair[1] == "experts" and pair[0] in ROUTED]
+        if FULL
+        else APART["experts"]
+    ),
 ]
 
 
@@ -215,7 +230,9 @@ def test_every_family_that_runs_has_a_case():
 
 @pytest.mark.parametrize(("case", "kind"), DRAWN)
 def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
-    """Logits, losses, gradients, twenty steps, files in both directions, merged and opened again."""
+    """Logits, losses, gradients, twenty steps, files in both directions, merged and opened
+    again.
+    """
     theirs = peer(case)
     theirs.save_pretrained(tmp_path / "base")
     base = language.load(tmp_path / "base")
@@ -228,7 +245,10 @@ def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
     assert closeness(mine(tokens), model(torch.tensor(tokens)).logits) < 1e-5
-    assert closeness(language.composed_operations(mine)(tokens), model(torch.tensor(tokens)).logits) < 1e-5
+    assert (
+        closeness(language.composed_operations(mine)(tokens), model(torch.tensor(tokens)).logits)
+        < 1e-5
+    )
 
     loss, single = gradients(model, tokens, labels)
     ours = language.token_loss(mine, tokens, labels)
@@ -241,13 +261,17 @@ def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
     errors = []
     for path, gradient in exact.items():
         conv1d = (
-            case.startswith("gpt2") and path.endswith(".W") and gradient.ndim == 2 and "lm_head" not in path
+            case.startswith("gpt2")
+            and path.endswith(".W")
+            and gradient.ndim == 2
+            and "lm_head" not in path
         )
         right = gradient.T if conv1d else gradient
         errors.append((closeness(found[path], right), closeness(single[path], gradient)))
         assert errors[-1][0] < max(1e-5, 1.5 * errors[-1][1]), path
     mean, theirs_mean = np.exp(np.mean(np.log(np.maximum(errors, 1e-9)), axis=0))
-    assert mean < 1.6 * theirs_mean  # over thousands of gradients they are as far from float64 as torch's
+    # over thousands of gradients they are as far from float64 as torch's
+    assert mean < 1.6 * theirs_mean
 
     mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
     run = lnp.start(lnp.AdamW(lr=1e-3, weight_decay=0.01), mine)
@@ -262,9 +286,12 @@ def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
         loss.backward()
         run.step()
     theirs_32 = twenty_steps(model)
-    if not np.allclose(losses, theirs_32, rtol=1e-5, atol=0):  # then ours are no farther from float64
+    # then ours are no farther from float64
+    if not np.allclose(losses, theirs_32, rtol=1e-5, atol=0):
         right = twenty_steps(adapted(peer(case), kind).double())
-        losses, theirs_32, right = (np.array(each[: ties or 1]) for each in (losses, theirs_32, right))
+        losses, theirs_32, right = (
+            np.array(each[: ties or 1]) for each in (losses, theirs_32, right)
+        )
         assert np.abs(losses / right - 1).max() <= np.abs(theirs_32 / right - 1).max()
 
     adapters.save(mine, tmp_path / "ours")
@@ -282,12 +309,16 @@ def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
 
 
 @every(("case", "of_head"), [(case, head) for head in (False, True) for case in twentieth(NAMES)])
-def test_trained_rows_of_tokens_are_attached_and_merged_into_the_files(case, of_head, tmp_path_factory):
+def test_trained_rows_of_tokens_are_attached_and_merged_into_the_files(
+    case, of_head, tmp_path_factory
+):
     """With rows of the head that are its own, or those of an embedding to which it may be tied."""
     folder = tmp_path_factory.mktemp("rows")
     theirs = peer(case)
     theirs.save_pretrained(folder / "base")
-    name = next(n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Embedding)).rpartition(".")[2]
+    name = next(
+        n for n, m in theirs.named_modules() if isinstance(m, torch.nn.Embedding)
+    ).rpartition(".")[2]
     torch.manual_seed(3)
     model = peft.get_peft_model(
         theirs,
@@ -330,7 +361,12 @@ def test_greedy_text_with_a_cache_and_padding_on_the_left_is_that_of_transformer
         tokens = torch.tensor([[0] * (longest - len(row)) + row for row in some])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in some])
         said = theirs.generate(
-            tokens, attention_mask=mask, max_new_tokens=30, do_sample=False, pad_token_id=0, eos_token_id=None
+            tokens,
+            attention_mask=mask,
+            max_new_tokens=30,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
         )
         expected = [
             "".join(letters[i] for i in row[longest - len(start) :])

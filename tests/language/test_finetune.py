@@ -1,4 +1,6 @@
-"""Training as people expect it: schedules, variants, budgets of validation, early stop, a forecast, a page; and chat."""
+"""Training as people expect it: schedules, variants, budgets of validation, early stop, a forecast,
+a page; and chat.
+"""
 
 import io
 import json
@@ -21,7 +23,8 @@ pytest.importorskip("jinja2")
 
 ASKED = [("hi", "hello."), ("who", "a king."), ("where", "the sea."), ("when", "so soon.")]
 CHATS = [
-    {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in ASKED * 5
+    {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]}
+    for q, a in ASKED * 5
 ]
 
 
@@ -81,14 +84,17 @@ def test_variants_have_their_layers_and_their_optimizer(chatty):
     assert moved[1] == pytest.approx(
         16 * moved[0], rel=1e-4
     )  # the first step of Adam has the size of the rate
-    decayed = tuned(chatty, weight_decay=50.0, steps=1, warmup=0)  # A times 1 - 0.02 * 50 before the step
+    # A times 1 - 0.02 * 50 before the step
+    decayed = tuned(chatty, weight_decay=50.0, steps=1, warmup=0)
     assert np.abs(layer(decayed).A.data).max() < 0.03 < np.abs(layer(plain).A.data).max()
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_step_in_parts_is_the_same_step(chatty, parts):
     """However many labels each part has."""
-    whole, split = (tuned(chatty, batch_size=8 // n, accumulate=n, steps=1, warmup=0) for n in (1, parts))
+    whole, split = (
+        tuned(chatty, batch_size=8 // n, accumulate=n, steps=1, warmup=0) for n in (1, parts)
+    )
     np.testing.assert_allclose(split.history.loss, whole.history.loss, rtol=1e-5)
     assert split.after == pytest.approx(whole.after, rel=1e-5)
 
@@ -109,7 +115,8 @@ def test_validations_take_at_most_a_tenth_of_the_work(seed):
         passed = times * sum(map(packing.length, watched))
         mean = sum(map(packing.length, rows)) / len(rows)
         chance = (
-            len(watched) == 1 or passed <= 0.1 * 2 * steps * tokens * max(map(packing.length, watched)) / mean
+            len(watched) == 1
+            or passed <= 0.1 * 2 * steps * tokens * max(map(packing.length, watched)) / mean
         )
         assert chance
         assert 1 <= len(watched) <= len(rows)
@@ -123,7 +130,9 @@ def test_what_is_watched_is_told_before_and_after(chatty):
     assert result.loss_table.records[0] == {
         "step": 0, "training loss": None, "held-out loss": result.before
     }  # fmt: skip
-    assert result.loss_table.records[2]["training loss"] == pytest.approx(result.history.loss[10:20].mean())
+    assert result.loss_table.records[2]["training loss"] == pytest.approx(
+        result.history.loss[10:20].mean()
+    )
 
 
 def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
@@ -153,12 +162,16 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     with pytest.raises(RuntimeError):
         tuned(chatty, **how, checkpoint=tmp_path / "run", watch=die)
     again = tuned(chatty, **how, checkpoint=tmp_path / "run", resume=True)
-    for (_, one), (_, other) in zip(lnp.trainable(result.model), lnp.trainable(again.model), strict=True):
+    for (_, one), (_, other) in zip(
+        lnp.trainable(result.model), lnp.trainable(again.model), strict=True
+    ):
         np.testing.assert_array_equal(one.data, other.data)
 
 
 def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
-    """With a clock that ticks once for each look at it, a batch takes a second, also of a validation."""
+    """With a clock that ticks once for each look at it, a batch takes a second, also of a
+    validation.
+    """
     ticks = iter(range(1000))
     monkeypatch.setattr(adapting.time, "perf_counter", lambda: float(next(ticks)))
     how = {"rank": 2, "steps": 30, "context": 48, "batch_size": 2, "accumulate": 2}
@@ -170,7 +183,9 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     assert found.learnt == sum(document.learnt for document in documents)
     assert found.epochs == pytest.approx(30 * 4 / len(plan.rows), rel=0.02)
     assert len(found.examples) == 3
-    assert all(re.fullmatch(r"u. \w+\na. \[\[[\w ]+\.\n\]\]", example) for example in found.examples)
+    assert all(
+        re.fullmatch(r"u. \w+\na. \[\[[\w ]+\.\n\]\]", example) for example in found.examples
+    )
     watching = len(plan.watched) * plan.times
     assert found.seconds == pytest.approx(30 * 2 + watching, rel=0.15)
     assert found.memory is None or found.memory > 10 * 2**20
@@ -225,7 +240,10 @@ def test_a_dry_run_shows_and_writes_nothing(place, capsys):
 def test_the_page_holds_the_whole_run(place, capsys):
     assert run(f"{TUNE} --html page.html --plot losses.png".split()) == 0
     out, err = capsys.readouterr()
-    assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["After 0 steps", "After 20 steps"]
+    assert [line.split(":")[0] for line in err.splitlines()][-2:] == [
+        "After 0 steps",
+        "After 20 steps",
+    ]
     page = (place / "page.html").read_text()
     for part in (
         "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg", "after steps",
@@ -270,7 +288,8 @@ def test_an_instructed_base_that_is_merged_answers_as_before_and_keeps_its_templ
     merged = language.load("merged")
     asked = [{"role": "user", "content": "hi"}]
     both = [
-        language.answer(each, asked, temperature=0, tokens=12) for each in (lnp.merge(result.model), merged)
+        language.answer(each, asked, temperature=0, tokens=12)
+        for each in (lnp.merge(result.model), merged)
     ]
     assert both[0] == both[1]
     assert (place / "merged/tokenizer_config.json").read_bytes() == (
@@ -295,7 +314,8 @@ def test_a_text_stops_before_a_stop_string_and_is_streamed_as_it_stays(model):
     told = []
     near = whole[-3:] + "Q"
     assert (
-        language.generate(model, "the ", tokens=40, temperature=0, stop=[near], stream=told.append) == whole
+        language.generate(model, "the ", tokens=40, temperature=0, stop=[near], stream=told.append)
+        == whole
     )
     assert "".join(told) == whole
     for wrong in ("abc", [""], [3]):
@@ -305,9 +325,9 @@ def test_a_text_stops_before_a_stop_string_and_is_streamed_as_it_stays(model):
 
 def test_rules_of_sampling_reach_the_draw(model):
     for rule in ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-9}):
-        assert language.generate(model, "the ", tokens=9, temperature=2.0, **rule) == language.generate(
-            model, "the ", tokens=9, temperature=0
-        )
+        assert language.generate(
+            model, "the ", tokens=9, temperature=2.0, **rule
+        ) == language.generate(model, "the ", tokens=9, temperature=0)
     kept = language.generate(model, "the ", tokens=25, temperature=0, repetition_penalty=1e6)
     assert len(set(kept)) > len(set(language.generate(model, "the ", tokens=25, temperature=0)))
 
@@ -327,4 +347,6 @@ def test_an_adapter_made_on_chats_opens_again(place):
     adapters.save(result.model, "adapter", base="base")
     opened = adapters.attach(language.load("base"), adapters.load("adapter"))
     tokens = np.arange(20)[np.newaxis]
-    np.testing.assert_allclose(lnp.freeze(opened)(tokens), lnp.freeze(result.model)(tokens), atol=1e-5)
+    np.testing.assert_allclose(
+        lnp.freeze(opened)(tokens), lnp.freeze(result.model)(tokens), atol=1e-5
+    )

@@ -1,4 +1,6 @@
-"""Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against transformers and PEFT."""
+"""Models in GGUF files: names, order of rows, config and vocabulary; and SmolLM2 against
+transformers and PEFT.
+"""
 
 import dataclasses
 import importlib.util
@@ -72,13 +74,18 @@ def shapes(metadata, family):
     return found
 
 
-def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metadata=None, extra=None):
+def write(
+    path, *, kind="Q8_0", family="llama", head=False, biases=False, metadata=None, extra=None
+):
     """A small random model; returns its arrays as a checkpoint would have them."""
     rng = np.random.default_rng(0)
     data = {key.replace("llama", family): value for key, value in LLAMA.items()}
     arrays = {
-        f"{module}.weight": rng.normal(size=shape).astype(np.float32) * (0.1 if len(shape) == 2 else 1)
-        for module, shape in (shapes(data, family) | ({"lm_head": (len(WORDS), 32)} if head else {})).items()
+        f"{module}.weight": rng.normal(size=shape).astype(np.float32)
+        * (0.1 if len(shape) == 2 else 1)
+        for module, shape in (
+            shapes(data, family) | ({"lm_head": (len(WORDS), 32)} if head else {})
+        ).items()
     }
     if biases:
         arrays |= {
@@ -87,7 +94,12 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
             if re.search("[qkv]_proj", name)
         }
     tensors = {}
-    config = {"model_type": family, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {
+        "model_type": family,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     for name, array in list(arrays.items()):
         module, part = name.rsplit(".", 1)
         if array.ndim == 2 and kind != "F32":
@@ -105,7 +117,8 @@ def write(path, *, kind="Q8_0", family="llama", head=False, biases=False, metada
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 @pytest.mark.parametrize(
-    ("family", "head", "biases"), [("llama", False, False), ("llama", True, True), ("qwen2", True, True)]
+    ("family", "head", "biases"),
+    [("llama", False, False), ("llama", True, True), ("qwen2", True, True)],
 )
 def test_a_model_is_read_as_it_was_written(tmp_path, kind, family, head, biases):
     path = tmp_path / "model.gguf"
@@ -195,7 +208,10 @@ def test_the_chat_template_of_a_file_is_saved_with_the_model(tmp_path):
         "unk_token": WORDS[0],
         "chat_template": "{{ messages }}",
     }
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["eos_token_id"] == len(WORDS) - 1
+    assert (
+        json.loads((tmp_path / "saved" / "config.json").read_text())["eos_token_id"]
+        == len(WORDS) - 1
+    )
 
 
 def test_names_there_and_back():
@@ -237,7 +253,10 @@ def test_bos_is_where_the_file_says(tmp_path, cut, adds, begins):
             {"metadata": {"general.architecture": "mamba"}},
             "family 'mamba' is not read; .* llama, qwen2",
         ),
-        ({"metadata": {"llama.block_count": "two"}}, "llama.block_count must be a number, got 'two'"),
+        (
+            {"metadata": {"llama.block_count": "two"}},
+            "llama.block_count must be a number, got 'two'",
+        ),
         ({"metadata": {"llama.block_count": None}}, "llama.block_count must be a number, got None"),
         ({"metadata": {"llama.block_count": 3}}, "no tensor model.layers.2"),
         ({"metadata": {"llama.attention.head_count": 8}}, "must have shape|rows, not"),
@@ -247,21 +266,40 @@ def test_bos_is_where_the_file_says(tmp_path, cut, adds, begins):
             {"extra": {"blk.0.ffn_gate_exps.weight": np.ones(4, np.float32)}},
             "'blk.0.ffn_gate_exps.weight' has no place",
         ),
-        ({"extra": {"blk.0.attn_q.scale": np.ones(4, np.float32)}}, "'blk.0.attn_q.scale' has no place"),
+        (
+            {"extra": {"blk.0.attn_q.scale": np.ones(4, np.float32)}},
+            "'blk.0.attn_q.scale' has no place",
+        ),
         ({"metadata": {"tokenizer.ggml.model": "llama"}}, "one score for each of its 259 tokens"),
         ({"metadata": {"tokenizer.ggml.model": "t5"}}, "vocabulary 't5' is not read, only 'gpt2'"),
-        ({"metadata": {"tokenizer.ggml.pre": None}}, "texts cut as None are not read, only as gpt-2, mpt"),
         (
-            {"metadata": {"tokenizer.ggml.model": "llama", "tokenizer.ggml.scores": [0.0] * len(WORDS)}},
+            {"metadata": {"tokenizer.ggml.pre": None}},
+            "texts cut as None are not read, only as gpt-2, mpt",
+        ),
+        (
+            {
+                "metadata": {
+                    "tokenizer.ggml.model": "llama",
+                    "tokenizer.ggml.scores": [0.0] * len(WORDS),
+                }
+            },
             "two of its tokens have the same score",
         ),
         ({"metadata": {"tokenizer.ggml.pre": "other"}}, "texts cut as 'other' are not read"),
         ({"metadata": {"tokenizer.ggml.tokens": ["a", "a"]}}, "texts that differ"),
         ({"metadata": {"tokenizer.ggml.merges": ["he"]}}, "two tokens with a space between"),
         ({"metadata": {"tokenizer.ggml.token_type": [1]}}, "one type for each"),
-        ({"metadata": {"tokenizer.ggml.add_bos_token": True}}, "texts have BOS, but .*bos_token_id is None"),
         (
-            {"metadata": {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 999}},
+            {"metadata": {"tokenizer.ggml.add_bos_token": True}},
+            "texts have BOS, but .*bos_token_id is None",
+        ),
+        (
+            {
+                "metadata": {
+                    "tokenizer.ggml.add_bos_token": True,
+                    "tokenizer.ggml.bos_token_id": 999,
+                }
+            },
             "bos_token_id is 999",
         ),
     ],
@@ -302,7 +340,9 @@ def test_an_adapter_for_llama_cpp_adds_what_ours_adds(tmp_path, family):
         "adapter.type": "lora",
         "adapter.lora.alpha": 6.0,
         **(
-            {"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2} if family == "llama" else {}
+            {"llama.attention.head_count": 4, "llama.attention.head_count_kv": 2}
+            if family == "llama"
+            else {}
         ),
     }
     assert len(written.tensors) == 2 * 4
@@ -420,15 +460,21 @@ TEXT = "The king said to the 1,234 princesses: it's late!\n\n  Bücher, \u00e9t\
 
 
 def mixed_text():
-    """Scripture, code, and characters from all of Unicode in runs and alone: a third each, at least."""
+    """Scripture, code, and characters from all of Unicode in runs and alone: a third each, at
+    least.
+    """
     rng = np.random.default_rng(0)
-    code = Path(pytest.__file__).with_name("__init__.py").read_text() + Path(np.__file__).read_text()
+    code = (
+        Path(pytest.__file__).with_name("__init__.py").read_text() + Path(np.__file__).read_text()
+    )
     starts = rng.integers(32, 0x2FFFF, 300)
     runs = ["".join(map(chr, range(start, start + 40))) for start in starts]
     alone = "".join(map(chr, rng.integers(32, 0x2FFFF, 8000)))
     odd = ("".join(runs) + alone).encode("utf-8", "ignore").decode()
     spaces = "".join(
-        rng.choice([" ", "  ", "\n", "\n\n", "\t", "a", "1", "'s", "don't", "\u00a0", "\r\n"], 20000)
+        rng.choice(
+            [" ", "  ", "\n", "\n\n", "\t", "a", "1", "'s", "don't", "\u00a0", "\r\n"], 20000
+        )
     )
     return language.read_text("genesis")[:150_000] + code + odd + spaces
 
@@ -437,11 +483,16 @@ def mixed_text():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_smollm2_writes_conversations_as_transformers_does(smollm2, theirs):
-    """200 of them, by the template in the file, which marks no answers: learnt is what an answer adds."""
+    """200 of them, by the template in the file, which marks no answers: learnt is what an answer
+    adds.
+    """
     from tokenizers import pre_tokenizers
 
     vocabulary, tokenizer = language.load(smollm2, quantised=True).vocabulary, theirs[1]
-    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     assert vocabulary.chat_template() == tokenizer.chat_template
     template, texts = Template(vocabulary), iter(nasty(range(2000)))
@@ -450,12 +501,19 @@ def test_smollm2_writes_conversations_as_transformers_does(smollm2, theirs):
         roles = ["system"] * int(rng.integers(2)) + ["user", "assistant"] * int(rng.integers(1, 4))
         messages = [{"role": role, "content": next(texts).strip() or "so"} for role in roles]
         tokens, answer, left = template.labelled(messages)
-        assert tokens.tolist() == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
-        begun = tokenizer.apply_chat_template(messages[:-1], return_dict=True, add_generation_prompt=True)[
-            "input_ids"
-        ]
+        assert (
+            tokens.tolist()
+            == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+        )
+        begun = tokenizer.apply_chat_template(
+            messages[:-1], return_dict=True, add_generation_prompt=True
+        )["input_ids"]
         assert template.tokens(messages[:-1], add_generation_prompt=True).tolist() == begun
-        said = [f"{message['content']}<|im_end|>\n" for message in messages if message["role"] == "assistant"]
+        said = [
+            f"{message['content']}<|im_end|>\n"
+            for message in messages
+            if message["role"] == "assistant"
+        ]
         assert left == 0
         assert vocabulary.decode(tokens[answer]) == "".join(said)
 
@@ -468,8 +526,12 @@ def test_smollm2_has_the_tokens_of_transformers(smollm2, theirs):
     from tokenizers import pre_tokenizers
 
     text, tokenizer = mixed_text(), theirs[1]
-    # transformers does not read the file's `tokenizer.ggml.pre`, which is "smollm": digits are cut first.
-    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    # transformers does not read the file's `tokenizer.ggml.pre`, which is "smollm": digits are cut
+    # first.
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     vocabulary = language.load(smollm2, quantised=True).vocabulary
     tokens = vocabulary.encode(text)
@@ -477,7 +539,10 @@ def test_smollm2_has_the_tokens_of_transformers(smollm2, theirs):
     assert tokens.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
     assert vocabulary.decode(tokens) == text
     for text in nasty(range(800)):
-        assert vocabulary.encode(text).tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert (
+            vocabulary.encode(text).tolist()
+            == tokenizer(text, add_special_tokens=False)["input_ids"]
+        )
 
 
 @pytest.mark.peers
@@ -498,7 +563,9 @@ def test_smollm2_as_transformers_and_peft_have_it(smollm2, theirs, tmp_path, qua
     if not quantised:
         prompt = ours.vocabulary.encode("Gravity is")
         said = them.generate(torch.tensor(prompt[None]), max_new_tokens=60, do_sample=False)
-        assert language.generate(ours, "Gravity is", tokens=60, temperature=0) == tokenizer.decode(said[0])
+        assert language.generate(ours, "Gravity is", tokens=60, temperature=0) == tokenizer.decode(
+            said[0]
+        )
 
     model = inject(ours, rank=4, alpha=8, targets=q_and_v, rng=0)
     rng = np.random.default_rng(0)
@@ -512,7 +579,9 @@ def test_smollm2_as_transformers_and_peft_have_it(smollm2, theirs, tmp_path, qua
         their_loss = tuned(torch.tensor(tokens[None]), labels=torch.tensor(tokens[None])).loss
         their_loss.backward()
         assert loss.item() == pytest.approx(their_loss.item(), rel=1e-5)
-        gradients = {name: p.grad.numpy() for name, p in tuned.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad.numpy() for name, p in tuned.named_parameters() if p.grad is not None
+        }
         assert len(gradients) == len(trainable(model)) == 120
         for path, a in trainable(model):
             module, part = path.rsplit(".", 1)
@@ -546,7 +615,9 @@ print(tracemalloc.get_traced_memory()[1] - before, held, re.search(r"VmHWM:\\s*(
 
 
 def spared(path, tokens):
-    """Bytes that the fused operations do not keep: silu, and the weights of most keys that a query may not see."""
+    """Bytes that the fused operations do not keep: silu, and the weights of most keys that a query
+    may not see.
+    """
     config = language.load(path, quantised=True).config
     seen = (tokens + fused.BLOCK) / 2
     numbers = config["intermediate_size"] + config["num_attention_heads"] * (tokens - seen)
@@ -557,12 +628,17 @@ def spared(path, tokens):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
-    """What a step allocates: activations in float32, gradients; and with weights and state, all of it."""
-    done = subprocess.run([sys.executable, "-c", MEMORY, smollm2], capture_output=True, text=True, check=True)
+    """What a step allocates: activations in float32, gradients; and with weights and state, all of
+    it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, smollm2], capture_output=True, text=True, check=True
+    )
     allocated, held, peak = map(int, done.stdout.split())
     assert peak * 1024 < 700 * 2**20
     lora = count_model(model_spec(smollm2), rank=8, targets=["q_proj", "v_proj"])
-    # As ours computes: attention weights are kept (they are few), the loss is for a part of the tokens at a time.
+    # As ours computes: attention weights are kept (they are few), the loss is for a part of the
+    # tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
     said = training_memory(lora, dtype="float32", batch_size=1, context=256, **how).parts
     weights = training_memory(lora, dtype="nf4").weights

@@ -1,4 +1,6 @@
-"""Gram matrices of what layers are given: against inputs computed layer by layer, over rows of any kind."""
+"""Gram matrices of what layers are given: against inputs computed layer by layer, over rows of any
+kind.
+"""
 
 import json
 
@@ -57,7 +59,9 @@ def test_adapters_count(exact, text):
     name = "model.layers.0.mlp.up_proj"
     module = adapters.AdapterModule.of(A=np.ones((1, 16)), B=np.ones((24, 1)), alpha=1)
     tuned = adapters.attach(exact, adapters.Adapter({name: module}))
-    one, other, merged = (language.grams(model, text[:100]) for model in (exact, tuned, lnp.merge(tuned)))
+    one, other, merged = (
+        language.grams(model, text[:100]) for model in (exact, tuned, lnp.merge(tuned))
+    )
     assert np.allclose(one[name], other[name], atol=1e-9)
     assert not np.allclose(
         one["model.layers.0.mlp.down_proj"], other["model.layers.0.mlp.down_proj"], atol=1e-3
@@ -76,7 +80,10 @@ def place(model, text, tmp_path, monkeypatch):
     for name in ("one", "two"):
         modules = {
             f"model.layers.{i}.self_attn.{part}": adapters.AdapterModule.of(
-                A=rng.standard_normal((3, 16)), B=0.3 * rng.standard_normal((d, 3)), alpha=3, dtype="float32"
+                A=rng.standard_normal((3, 16)),
+                B=0.3 * rng.standard_normal((d, 3)),
+                alpha=3,
+                dtype="float32",
             )
             for i in range(2)
             for part, d in (("q_proj", 16), ("v_proj", 8))
@@ -94,7 +101,9 @@ def seen(place, name, tuned=True):
 
 
 def test_combine_reads_the_data_of_each_adapter(place, capsys):
-    command = "combine one=0.5 two -o both --method regmean --base base --data one.txt --data two.txt"
+    command = (
+        "combine one=0.5 two -o both --method regmean --base base --data one.txt --data two.txt"
+    )
     assert run(command.split()) == 0, capsys.readouterr().err
     grams = [seen(place, "one"), seen(place, "two")]
     adapters.combine(["one", "two"], "ours", weights=[0.5, 1], method="regmean", grams=grams)
@@ -106,15 +115,17 @@ def test_combine_reads_the_data_of_each_adapter(place, capsys):
 
 
 def test_resize_and_extract_read_data(place, capsys):
-    assert run(["resize", "one", "-o", "small", "--rank", "1", "--base", "base", "--data", "one.txt"]) == 0, (
-        capsys.readouterr().err
-    )
+    assert (
+        run(["resize", "one", "-o", "small", "--rank", "1", "--base", "base", "--data", "one.txt"])
+        == 0
+    ), capsys.readouterr().err
     adapters.resize("one", "ours", rank=1, grams=seen(place, "one"))
     assert adapters.diff("small", "ours").largest < 1e-6
     adapters.merge("base", "one", "one-merged")
-    assert run(["extract", "base", "one-merged", "-o", "back", "--rank", "1", "--data", "one.txt"]) == 0, (
-        capsys.readouterr().err
-    )
+    assert (
+        run(["extract", "base", "one-merged", "-o", "back", "--rank", "1", "--data", "one.txt"])
+        == 0
+    ), capsys.readouterr().err
     model = language.load("one-merged")
     grams = language.grams(model, language.read_data("one.txt"))
     adapters.extract("base", "one-merged", "mine", rank=1, grams=grams)
@@ -124,7 +135,18 @@ def test_resize_and_extract_read_data(place, capsys):
 def test_gram_matrices_may_come_from_a_file(place, capsys):
     np.savez("one.npz", **seen(place, "one"))
     for data in ("one.npz", "one.txt"):
-        command = ["resize", "one", "-o", f"by-{data}", "--rank", "1", "--base", "base", "--data", data]
+        command = [
+            "resize",
+            "one",
+            "-o",
+            f"by-{data}",
+            "--rank",
+            "1",
+            "--base",
+            "base",
+            "--data",
+            data,
+        ]
         assert run(command) == 0, capsys.readouterr().err
     assert adapters.diff("by-one.npz", "by-one.txt").largest < 1e-6
     command = "combine one two -o both --method regmean --data one.npz --data one.npz"

@@ -1,4 +1,6 @@
-"""Fused primitives against the composed texts that define them: values and gradients, in float64."""
+"""Fused primitives against the composed texts that define them: values and gradients, in
+float64.
+"""
 
 import math
 import tracemalloc
@@ -21,7 +23,9 @@ def random(rng, *shape):
 
 
 def compare(name, tensors, **settings):
-    """Both give the same result, and the same gradient for each subset of arguments that wants one."""
+    """Both give the same result, and the same gradient for each subset of arguments that wants
+    one.
+    """
     results = []
     for operations in (fused, composed):
         y = getattr(operations, name)(*tensors, **settings)
@@ -87,7 +91,9 @@ def test_attention(tokens, heads, kv, window, kept, monkeypatch):
 @every(("heads", "kv"), [(1, 1), (6, 2)])
 @every("lengths", [[1, 1], [2, 63], [40, 1, 89], [130]])
 def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
-    """Texts one after the other in a row, another number of them in each row, and a factor of their own on scores."""
+    """Texts one after the other in a row, another number of them in each row, and a factor of their
+    own on scores.
+    """
     monkeypatch.setattr(fused, "KEPT", kept)
     tokens = sum(lengths)
     rng = np.random.default_rng(tokens * heads)
@@ -107,7 +113,9 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
 def test_scores_that_would_overflow(size):
-    """Scores up to 10^4, of which exp is beyond float64: then the largest is subtracted, and else need not be."""
+    """Scores up to 10^4, of which exp is beyond float64: then the largest is subtracted, and else
+    need not be.
+    """
     rng = np.random.default_rng(0)
     q, k, v = (random(rng, 2, 70, 2, 4) for _ in range(3))
     q.data *= size * 10
@@ -151,10 +159,13 @@ def test_rotation_depends_on_the_distance_only():
 
 
 @every(
-    ("d", "width", "neighbours"), [(6, 6, True), (2, 8, False), (4, 6, False), (4, 10, False), (8, 8, False)]
+    ("d", "width", "neighbours"),
+    [(6, 6, True), (2, 8, False), (4, 6, False), (4, 10, False), (8, 8, False)],
 )
 def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
-    """As complex numbers: pair i times exp(i angle), and the rest as it is; up to the order of entries."""
+    """As complex numbers: pair i times exp(i angle), and the rest as it is; up to the order of
+    entries.
+    """
     rng = np.random.default_rng(d)
     rotary = rotary_by(50.0, d, width=width, neighbours=neighbours)
     x = rng.normal(size=(1, 5, 3, width))  # (batch, tokens, heads, width)
@@ -178,7 +189,11 @@ def test_a_part_of_a_head_or_its_neighbours_turn(d, width, neighbours):
 @pytest.mark.parametrize(("dtype", "limit"), [(np.float64, 1e-14), (np.float32, 2e-7)])
 def test_the_exact_gelu_is_that_of_erf(dtype, limit):
     x = np.concatenate(
-        [np.linspace(-60, 60, 2001), [1e300, -1e300] if dtype == np.float64 else [1e30, -1e30], [0.0]]
+        [
+            np.linspace(-60, 60, 2001),
+            [1e300, -1e300] if dtype == np.float64 else [1e30, -1e30],
+            [0.0],
+        ]
     )
     x = x.astype(dtype)
     expected = [each * 0.5 * math.erfc(-each / 2**0.5) for each in x.astype(float)]
@@ -207,12 +222,19 @@ def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
     expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
     np.testing.assert_array_equal(positions(0, n, texts), expected)
     before = int(rng.integers(0, n))
-    np.testing.assert_array_equal(positions(before, n - before, texts), np.array(expected)[:, before:])
+    np.testing.assert_array_equal(
+        positions(before, n - before, texts), np.array(expected)[:, before:]
+    )
 
 
 LONG = {
     "plain": {},
-    "capped": {"model_type": "gemma2", "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 5000},
+    "capped": {
+        "model_type": "gemma2",
+        "head_dim": 4,
+        "query_pre_attn_scalar": 4,
+        "sliding_window": 5000,
+    },
     "windows": {"model_type": "mistral", "sliding_window": 300},
 }
 
@@ -224,7 +246,9 @@ def test_the_memory_of_a_long_prompt_grows_with_its_length(kind, composing, padd
     """And not with its square, with or without another text beside it."""
     tokens = 2048
     # one layer, whose scores of all tokens and heads would take 64 MiB
-    model = random_model(**{"num_hidden_layers": 1, "max_position_embeddings": tokens, **LONG[kind]})
+    model = random_model(
+        **{"num_hidden_layers": 1, "max_position_embeddings": tokens, **LONG[kind]}
+    )
     model = language.composed_operations(model) if composing else model
     prompt = np.random.default_rng(0).integers(0, 30, (1, tokens))
     texts = np.arange(tokens)[np.newaxis] >= 100 if padded else None

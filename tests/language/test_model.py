@@ -16,7 +16,15 @@ from lora_np import adapters, language
 from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.decoder import decoder_settings
 
-from .conftest import CONFIG, LETTERS, before, byte_level, checkpoint_name, needs_tokenizers, random_model
+from .conftest import (
+    CONFIG,
+    LETTERS,
+    before,
+    byte_level,
+    checkpoint_name,
+    needs_tokenizers,
+    random_model,
+)
 
 
 def test_paths_are_the_names_of_transformers(model):
@@ -60,11 +68,18 @@ def test_nothing_is_written_or_replaced_before_all_is_checked(model, tmp_path):
 
 
 def instructed(model, folder, **generation):
-    """A model with what instructed ones come with: a chat template, special tokens, settings of generation."""
+    """A model with what instructed ones come with: a chat template, special tokens, settings of
+    generation.
+    """
     language.save(model, folder)
-    tokenizer = {"tokenizer_class": "LlamaTokenizerFast", "eos_token": ".", "chat_template": "{{ messages }}"}
+    tokenizer = {
+        "tokenizer_class": "LlamaTokenizerFast",
+        "eos_token": ".",
+        "chat_template": "{{ messages }}",
+    }
     beside = {
-        "tokenizer_config.json": json.dumps(tokenizer, indent=4).encode(),  # not as ours is laid out
+        # not as ours is laid out
+        "tokenizer_config.json": json.dumps(tokenizer, indent=4).encode(),
         "special_tokens_map.json": b'{"eos_token": "."}',
         "chat_template.jinja": "{{ bos_token }}\u4f60\r\n".encode(),
         "tokenizer.model": bytes(range(256)),
@@ -84,7 +99,9 @@ def test_what_came_with_a_model_is_saved_as_it_came(model, tmp_path):
     written = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
     assert written == {"temperature": 0.6, "eos_token_id": [3, 4]}
     # of another vocabulary nothing is said
-    other = dataclasses.replace(base, vocabulary=language.Characters(base.vocabulary.characters[::-1]))
+    other = dataclasses.replace(
+        base, vocabulary=language.Characters(base.vocabulary.characters[::-1])
+    )
     language.save(other, tmp_path / "other")
     assert not (tmp_path / "other" / "chat_template.jinja").exists()
     settings = json.loads((tmp_path / "other" / "tokenizer_config.json").read_text())
@@ -97,7 +114,13 @@ def test_a_model_that_is_replaced_leaves_nothing_of_its_own_but_its_card(model, 
         (tmp_path / "m" / name).write_text("{}")
     language.save(model, tmp_path / "m", force=True)
     assert sorted(os.listdir(tmp_path / "m")) == [
-        *("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+        *(
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        )
     ]
     (tmp_path / "m" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"holds notes.txt, which would be lost"):
@@ -119,15 +142,21 @@ def test_generation_ends_where_its_settings_say(model, tmp_path):
         folder = tmp_path / str(ends)
         instructed(model, folder, eos_token_id=ends)
         told = []
-        said = language.generate(language.load(folder), "the ", tokens=40, temperature=0, stream=told.append)
+        said = language.generate(
+            language.load(folder), "the ", tokens=40, temperature=0, stream=told.append
+        )
         assert len(said) == 4 + min(expected + 1, 40)
         assert "".join(told) == plain[: 4 + expected]
     # what config.json says counts where the other file says nothing
     config = {**model.config, "eos_token_id": first}
     ended = dataclasses.replace(model, config=config)
-    assert len(language.generate(ended, "the ", tokens=40, temperature=0)) == 5 + tokens[4:].index(first)
+    assert len(language.generate(ended, "the ", tokens=40, temperature=0)) == 5 + tokens[4:].index(
+        first
+    )
     wrong = dataclasses.replace(model, generation={"eos_token_id": "."})
-    with pytest.raises(ValueError, match=r"generation_config.json: eos_token_id must be .* got '\.'"):
+    with pytest.raises(
+        ValueError, match=r"generation_config.json: eos_token_id must be .* got '\.'"
+    ):
         language.generate(wrong, "the ")
 
 
@@ -224,12 +253,21 @@ PHI3 = {"model_type": "phi3"}
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model_type": "bert"}, "model_type must be one of 'apertus', 'arcee',.* 'starcoder2', got 'bert'$"),
-        ({"model_type": "falcon"}, "model_type must be one of 'apertus',.* 'starcoder2', got 'falcon'$"),
+        (
+            {"model_type": "bert"},
+            "model_type must be one of 'apertus', 'arcee',.* 'starcoder2', got 'bert'$",
+        ),
+        (
+            {"model_type": "falcon"},
+            "model_type must be one of 'apertus',.* 'starcoder2', got 'falcon'$",
+        ),
         ({"model_type": "nonsuch"}, "model_type must be one of 'apertus', .*, got 'nonsuch'$"),
         ({"model_type": ["llama"]}, r"model_type must be one of 'apertus', .*, got \['llama'\]$"),
         ({"model_type": None}, "config.json: model_type must be one of 'apertus', .* is missing$"),
-        ({"hidden_size": None}, r"embed_tokens.weight must have shape \(30, 4096\) to fit config.json"),
+        (
+            {"hidden_size": None},
+            r"embed_tokens.weight must have shape \(30, 4096\) to fit config.json",
+        ),
         ({"hidden_size": "x"}, "config.json: hidden_size must be a whole number, got 'x'"),
         (
             {"max_position_embeddings": 0},
@@ -237,7 +275,10 @@ PHI3 = {"model_type": "phi3"}
         ),
         ({"max_position_embeddings": "x"}, "json: max_position_embeddings must be .*got 'x'"),
         ({"rms_norm_eps": "x"}, "json: rms_norm_eps must be a number, got 'x'"),
-        ({"tie_word_embeddings": "no"}, "json: tie_word_embeddings must be true or false, got 'no'"),
+        (
+            {"tie_word_embeddings": "no"},
+            "json: tie_word_embeddings must be true or false, got 'no'",
+        ),
         ({"rope_theta": -1}, "json: rope_theta must be above 0, got -1"),
         ({"rope_scaling": "linear"}, "json: rope_scaling must be an object or null, got 'linear'"),
         ({"rope_scaling": LINEAR | {"factor": "two"}}, "json: factor must be a number, got 'two'"),
@@ -248,33 +289,66 @@ PHI3 = {"model_type": "phi3"}
             "high_freq_factor must be above 4, got 4",
         ),
         ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be above 1, got 1"),
-        ({"rope_scaling": YARN | {"truncate": False}}, "truncate is not understood among the parameters of"),
-        ({"rope_scaling": YARN | {"mscale": 0.7}}, "mscale is not understood among the parameters of"),
+        (
+            {"rope_scaling": YARN | {"truncate": False}},
+            "truncate is not understood among the parameters of",
+        ),
+        (
+            {"rope_scaling": YARN | {"mscale": 0.7}},
+            "mscale is not understood among the parameters of",
+        ),
         (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be at least 1, got 0"),
         (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be at least 1, got -1"),
         (
             QWEN | {"layer_types": ["full_attention"]},
             "layer_types must have an entry for each of 2 layers, got .'full_attention'.",
         ),
-        (QWEN | {"layer_types": ["full_attention", "x"]}, r"layer_types\[1\] must be one of .*got 'x'"),
+        (
+            QWEN | {"layer_types": ["full_attention", "x"]},
+            r"layer_types\[1\] must be one of .*got 'x'",
+        ),
         (
             SMOLLM | {"no_rope_layers": [1]},
             r"no_rope_layers must have an entry for each of 2 layers, got \[1\]",
         ),
-        (SMOLLM | {"no_rope_layers": 1}, "no_rope_layers must have an entry for each of 2 layers, got 1$"),
-        ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads = 4, got 3"),
+        (
+            SMOLLM | {"no_rope_layers": 1},
+            "no_rope_layers must have an entry for each of 2 layers, got 1$",
+        ),
+        (
+            {"num_key_value_heads": 3},
+            "num_key_value_heads must divide num_attention_heads = 4, got 3",
+        ),
         ({"head_dim": 3}, "head_dim must be even"),
-        ({"intermediate_size": 25}, r"gate_proj.weight must have shape \(25, 16\) to fit config.json"),
+        (
+            {"intermediate_size": 25},
+            r"gate_proj.weight must have shape \(25, 16\) to fit config.json",
+        ),
         ({"num_hidden_layers": 3}, "no tensor model.layers.2.self_attn.q_proj.weight"),
         ({"num_hidden_layers": 1}, r"model.layers.1.* has no place in a llama model"),
         ({"rope_scaling": {"rope_type": "proportional"}}, "rope_type must be one of"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "short_factor must be a list of 2 numbers, got None"),
         (
-            {"rope_scaling": {"rope_type": "longrope", "short_factor": [1, 0], "long_factor": [1, 1]}},
+            {"rope_scaling": {"rope_type": "longrope"}},
+            "short_factor must be a list of 2 numbers, got None",
+        ),
+        (
+            {
+                "rope_scaling": {
+                    "rope_type": "longrope",
+                    "short_factor": [1, 0],
+                    "long_factor": [1, 1],
+                }
+            },
             "short_factor must be above 0, got 0",
         ),
-        ({"rope_scaling": {"rope_type": "dynamic", "alpha": 10.0}}, "rope_type must be one of .*got 'alpha'"),
-        ({"rope_scaling": {"stretch": 2.0}}, "stretch is not understood among the parameters of rotary"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "alpha": 10.0}},
+            "rope_type must be one of .*got 'alpha'",
+        ),
+        (
+            {"rope_scaling": {"stretch": 2.0}},
+            "stretch is not understood among the parameters of rotary",
+        ),
         (
             GEMMA3 | {"rope_parameters": LINEAR | {"factor": 2.0}},
             "rope_parameters must have an object for each of .*full_attention",
@@ -283,10 +357,16 @@ PHI3 = {"model_type": "phi3"}
             GEMMA3 | {"use_bidirectional_attention": True},
             "use_bidirectional_attention must be false in a gemma3",
         ),
-        (GEMMA3 | {"final_logit_softcapping": "x"}, "final_logit_softcapping must be a number, got 'x'"),
+        (
+            GEMMA3 | {"final_logit_softcapping": "x"},
+            "final_logit_softcapping must be a number, got 'x'",
+        ),
         ({"router_jitter_noise": 0.1}, "router_jitter_noise must be 0 in a llama model"),
         ({"qk_layernorm": True}, "qk_layernorm must be false in a llama model"),
-        ({"partial_rotary_factor": 0.25, **PHI3}, "head_dim must be even .* got 4, of which 1 turn"),
+        (
+            {"partial_rotary_factor": 0.25, **PHI3},
+            "head_dim must be even .* got 4, of which 1 turn",
+        ),
         ({"hidden_act": "relu"}, "hidden_act must be one of"),
         (
             {"hidden_activation": "gelu_pytorch_tanh"},
@@ -294,7 +374,10 @@ PHI3 = {"model_type": "phi3"}
         ),
         # what would be computed otherwise
         ({"is_causal": False}, "json: is_causal must be true in a llama model.*, got False"),
-        ({"use_sliding_window": True}, "use_sliding_window must be false in a llama model.*, got True"),
+        (
+            {"use_sliding_window": True},
+            "use_sliding_window must be false in a llama model.*, got True",
+        ),
         ({"sliding_window": 8}, "sliding_window must be null in a llama model.*, got 8"),
         (
             {"layer_types": ["full_attention", "sliding_attention"]},
@@ -305,7 +388,10 @@ PHI3 = {"model_type": "phi3"}
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping must be null"),
         ({"embedding_multiplier": 12.0}, "embedding_multiplier must be 1"),
-        (MISTRAL | {"use_sliding_window": True}, "use_sliding_window must be false in a mistral model"),
+        (
+            MISTRAL | {"use_sliding_window": True},
+            "use_sliding_window must be false in a mistral model",
+        ),
         (
             QWEN | {"use_bidirectional_attention": True},
             "use_bidirectional_attention must be false in a qwen2",
@@ -323,8 +409,17 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
 def test_what_changes_nothing_is_taken(model, tmp_path):
     language.save(model, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    same = {"is_causal": True, "use_sliding_window": False, "sliding_window": None, "pretraining_tp": 1}
-    same |= {"layer_types": ["full_attention"] * 2, "partial_rotary_factor": 1.0, "max_window_layers": 1}
+    same = {
+        "is_causal": True,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "pretraining_tp": 1,
+    }
+    same |= {
+        "layer_types": ["full_attention"] * 2,
+        "partial_rotary_factor": 1.0,
+        "max_window_layers": 1,
+    }
     (tmp_path / "config.json").write_text(json.dumps({**config, **same}))
     tokens = np.arange(20)[np.newaxis]
     np.testing.assert_array_equal(language.load(tmp_path)(tokens), model(tokens))
@@ -351,7 +446,9 @@ def test_the_cache_changes_nothing(model, tokens):
     said = language.generate(model, "the ", tokens=min(tokens, 28), temperature=0)
     slow = "the "
     for _ in range(min(tokens, 28)):
-        slow += model.vocabulary.decode([model(model.vocabulary.encode(slow)[np.newaxis])[0, -1].argmax()])
+        slow += model.vocabulary.decode(
+            [model(model.vocabulary.encode(slow)[np.newaxis])[0, -1].argmax()]
+        )
     assert said == slow
     assert len(language.generate(model, "the ", tokens=tokens)) == 4 + tokens
 
@@ -419,7 +516,9 @@ def test_each_of_several_texts_ends_where_it_would_alone(model):
     with pytest.raises(ValueError, match="stream is for one prompt, got 3"):
         language.generate(model, prompts, stream=print)
     for wrong in (5, [5], None):
-        with pytest.raises(TypeError, match=r"prompt must be text or a list of texts, got (5|\[5\]|None)"):
+        with pytest.raises(
+            TypeError, match=r"prompt must be text or a list of texts, got (5|\[5\]|None)"
+        ):
             language.generate(model, wrong)
     with pytest.raises(ValueError, match="at least one token"):
         language.generate(model, ["a", ""])
@@ -427,7 +526,9 @@ def test_each_of_several_texts_ends_where_it_would_alone(model):
 
 @pytest.mark.parametrize("window", [None, 4])
 def test_a_token_sees_only_its_own_text(window):
-    """Texts packed in a row, and padding on both sides: logits are those of each text alone, with caches too."""
+    """Texts packed in a row, and padding on both sides: logits are those of each text alone, with
+    caches too.
+    """
     model = random_model(model_type="mistral", sliding_window=window)
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 30, (2, n)) for n in (5, 1, 12, 3)]
@@ -439,7 +540,9 @@ def test_a_token_sees_only_its_own_text(window):
         np.testing.assert_allclose(each(tokens, texts=texts), alone, atol=1e-4)
         caches = [Cache(tokens.shape[1]) for _ in model.model.layers]
         steps = [each(tokens[:, :9], caches=caches, texts=texts[:, :9])]
-        steps += [each(tokens[:, i : i + 1], caches=caches, texts=texts[:, : i + 1]) for i in range(9, 21)]
+        steps += [
+            each(tokens[:, i : i + 1], caches=caches, texts=texts[:, : i + 1]) for i in range(9, 21)
+        ]
         np.testing.assert_allclose(np.concatenate(steps, axis=1), alone, atol=1e-4)
     mask = np.array([[0] * 4 + [1] * 12, [1] * 16])
     padded = model(tokens[:, :16], texts=mask)
@@ -554,7 +657,9 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
     with pytest.raises(RuntimeError):
         language.finetune(model, text, **settings, checkpoint=file, watch=die)
     again = language.finetune(model, text, **settings, checkpoint=file, resume=True)
-    for (path, one), (_, other) in zip(lnp.trainable(whole.model), lnp.trainable(again.model), strict=True):
+    for (path, one), (_, other) in zip(
+        lnp.trainable(whole.model), lnp.trainable(again.model), strict=True
+    ):
         np.testing.assert_array_equal(one.data, other.data, err_msg=path)
 
 
@@ -569,7 +674,11 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
         ),
         ("the sea\n" * 100 + "£", {}, "no '£' .character 801"),
         ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
-        ("the sea\n" * 100, {"context": 0}, r"context must be between 1 and the model's context = 32, got 0"),
+        (
+            "the sea\n" * 100,
+            {"context": 0},
+            r"context must be between 1 and the model's context = 32, got 0",
+        ),
         ("the sea\n" * 100, {"context": 33}, "the model's context = 32, got 33"),
     ],
 )
@@ -592,9 +701,15 @@ def test_ignored_labels_do_not_count(model):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda labels: labels * 0 - 5, "labels must be between 0 and 29, or -100 to be ignored, got -5"),
+        (
+            lambda labels: labels * 0 - 5,
+            "labels must be between 0 and 29, or -100 to be ignored, got -5",
+        ),
         (lambda labels: labels * 0 + 30, "labels must be between 0 and 29, .* got 30"),
-        (lambda labels: labels[:, 1:], r"labels must have the shape of tokens, \(2, 9\), got \(2, 8\)"),
+        (
+            lambda labels: labels[:, 1:],
+            r"labels must have the shape of tokens, \(2, 9\), got \(2, 8\)",
+        ),
         (lambda labels: labels.ravel(), r"got \(18,\)"),
         (lambda labels: labels * 1.0, "labels must be integers, got dtype float64"),
     ],
@@ -605,12 +720,16 @@ def test_labels_that_are_no_tokens(model, change, words, composed):
     with pytest.raises((TypeError, ValueError), match=words):
         language.token_loss(asked, tokens, change(tokens))
     with pytest.raises((TypeError, ValueError), match=words):
-        language.token_loss(lnp.inject(asked, rank=1, rng=0, targets=["lm_head"]), tokens, change(tokens))
+        language.token_loss(
+            lnp.inject(asked, rank=1, rng=0, targets=["lm_head"]), tokens, change(tokens)
+        )
 
 
 def test_a_context_beyond_the_models_is_refused(model, text):
     assert language.likelihood(model, text, context=32).loss > 0
-    with pytest.raises(ValueError, match="context must be between 1 and the model's context = 32, got 33"):
+    with pytest.raises(
+        ValueError, match="context must be between 1 and the model's context = 32, got 33"
+    ):
         language.likelihood(model, text, context=33)
 
 

@@ -1,4 +1,6 @@
-"""Examples as labelled tokens, side by side in rows: each keeps to itself, and every label counts the same."""
+"""Examples as labelled tokens, side by side in rows: each keeps to itself, and every label counts
+the same.
+"""
 
 import json
 from dataclasses import replace
@@ -62,12 +64,16 @@ VARIED = [{}, {"sliding_window": 5, "model_type": "mistral"}]
 @pytest.mark.parametrize("composed", [False, True])
 @pytest.mark.parametrize("seed", few(range(40), 10))
 def test_documents_side_by_side_are_as_if_each_were_alone(seed, composed, changes):
-    """Losses and gradients of rows, in parts of a step or at once, are those of one document after the other."""
+    """Losses and gradients of rows, in parts of a step or at once, are those of one document after
+    the other.
+    """
     rng = np.random.default_rng(seed)
     base = random_model(rng=seed, dtype=np.float64, max_position_embeddings=64, **changes)
     base = language.composed_operations(base) if composed else base
     model = lnp.inject(base, rank=2, rng=seed)
-    model = lnp.replace(model, lnp.Tensor, lambda path, leaf: lnp.Tensor(rng.normal(size=leaf.shape) * 0.3))
+    model = lnp.replace(
+        model, lnp.Tensor, lambda path, leaf: lnp.Tensor(rng.normal(size=leaf.shape) * 0.3)
+    )
     documents = drawn_documents(rng)
     rows = packing.packed(documents, 40)
     apart(model, documents).backward()
@@ -89,17 +95,25 @@ def test_a_document_does_not_depend_on_its_neighbours():
     """A poisoned neighbour would show: the hidden states of the others are the same to the bit."""
     model = random_model(max_position_embeddings=64)
     rng = np.random.default_rng(0)
-    one, other, third = (packing.Document(rng.integers(0, 30, n), np.ones(n, bool)) for n in (9, 14, 11))
-    batches = [packing.batch([[one, each]]) for each in (other, third._replace(tokens=third.tokens[::-1]))]
+    one, other, third = (
+        packing.Document(rng.integers(0, 30, n), np.ones(n, bool)) for n in (9, 14, 11)
+    )
+    batches = [
+        packing.batch([[one, each]]) for each in (other, third._replace(tokens=third.tokens[::-1]))
+    ]
     hidden = [model.model(b.tokens, texts=b.texts)[0, :8] for b in batches]
     np.testing.assert_allclose(*hidden, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", few(range(60), 10))
 def test_rows_hold_each_document_once_and_none_is_too_long(seed):
-    """Best fit, longest first: a document goes where the least is left, and opens a row only if none has room."""
+    """Best fit, longest first: a document goes where the least is left, and opens a row only if
+    none has room.
+    """
     rng = np.random.default_rng(seed)
-    documents = [packing.Document(np.zeros(n, int), np.ones(n, bool)) for n in rng.integers(1, 33, 30)]
+    documents = [
+        packing.Document(np.zeros(n, int), np.ones(n, bool)) for n in rng.integers(1, 33, 30)
+    ]
     rows = packing.packed(documents, 32)
     assert sorted(map(id, documents)) == sorted(id(document) for row in rows for document in row)
     used: list[int] = []
@@ -148,14 +162,19 @@ def test_answers_are_labelled_and_nothing_else(chatty):
     for model in (chatty, marked):  # prompt and completion as messages: only what is completed
         data = as_data([{"prompt": CHAT[:3], "completion": CHAT[3:]}])
         (document,), _ = packing.documents(data, model, 64)
-        assert packing.marked(document, chatty.vocabulary).startswith("u. hi\na. hello\nu. you\na. [[me")
+        assert packing.marked(document, chatty.vocabulary).startswith(
+            "u. hi\na. hello\nu. you\na. [[me"
+        )
 
 
 def test_texts_and_completions_end_in_the_end_token():
     model = with_template(random_model(), eos_token=".")
     data = [{"prompt": "the ", "completion": "sea"}, {"prompt": "a ", "completion": "king."}]
     found, notes = packing.documents(as_data(data), model, 32)
-    assert [packing.marked(each, model.vocabulary) for each in found] == ["the [[sea.]]", "a [[king.]]"]
+    assert [packing.marked(each, model.vocabulary) for each in found] == [
+        "the [[sea.]]",
+        "a [[king.]]",
+    ]
     (found,), _ = packing.documents(as_data(["the sea"]), model, 32)
     assert packing.marked(found, model.vocabulary) == "[[the sea.]]"
     assert not notes
@@ -183,7 +202,8 @@ def test_what_is_too_long_is_cut_and_counted():
 
 def test_a_template_that_rewrites_what_it_wrote_leaves_those_answers_out():
     thinking = TEMPLATE.replace(
-        "{{ m.content }}", "{{ 'hm ' if loop.last and m.role == 'assistant' else '' }}{{ m.content }}"
+        "{{ m.content }}",
+        "{{ 'hm ' if loop.last and m.role == 'assistant' else '' }}{{ m.content }}",
     )
     model = with_template(random_model(max_position_embeddings=64), thinking)
     (document,), notes = packing.documents(as_data([{"messages": CHAT}]), model, 64)

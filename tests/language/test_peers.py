@@ -44,7 +44,10 @@ CASES = {
     "mistral": ("Mistral", {"sliding_window": 7, "head_dim": 6}),
     "mistral-all": ("Mistral", {"sliding_window": None}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
-    "qwen2-windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen2-windows": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
     "qwen3": ("Qwen3", {"head_dim": 8}),
     "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
     "smollm3-windows": (
@@ -73,7 +76,8 @@ def in_double(model, ours):
     def angles(x, position_ids, **_):
         n = int(position_ids.max()) + 1
         cos, sin = (a[:, 0] for a in ours.turns(slice(n), n, np.dtype(float)))
-        sin = sin * np.repeat([-1, 1], sin.shape[1] // 2)  # ours are those of the halves, with their signs
+        # ours are those of the halves, with their signs
+        sin = sin * np.repeat([-1, 1], sin.shape[1] // 2)
         return torch.tensor(cos)[None], torch.tensor(sin)[None]
 
     model.model.rotary_emb.forward = angles
@@ -95,7 +99,10 @@ def opened(model, folder, dtype):
 
 
 def closeness(one, other):
-    one, other = np.asarray(one), other.detach().numpy() if hasattr(other, "detach") else np.asarray(other)
+    one, other = (
+        np.asarray(one),
+        other.detach().numpy() if hasattr(other, "detach") else np.asarray(other),
+    )
     assert one.shape == other.shape
     return np.abs(one - other).max() / np.abs(other).max()
 
@@ -105,7 +112,9 @@ DTYPES = [(torch.float32, np.float32, 1e-5), (torch.float64, np.float64, 1e-10)]
 
 @pytest.mark.parametrize(("dtype", "ours", "limit"), DTYPES, ids=["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
-def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, dtype, ours, limit, tmp_path):
+def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(
+    case, dtype, ours, limit, tmp_path
+):
     theirs = peer(case, dtype)
     model = opened(theirs, tmp_path / "base", ours)
     if dtype == torch.float64:
@@ -113,9 +122,14 @@ def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, dtyp
         in_double(theirs, turning.self_attn.rotary)
     tokens, labels = data()
     assert closeness(model(tokens), theirs(torch.tensor(tokens)).logits) < limit
-    assert closeness(language.composed_operations(model)(tokens), theirs(torch.tensor(tokens)).logits) < limit
+    assert (
+        closeness(language.composed_operations(model)(tokens), theirs(torch.tensor(tokens)).logits)
+        < limit
+    )
 
-    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False)
+    settings = peft.LoraConfig(
+        r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False
+    )
     torch.manual_seed(3)
     adapted = peft.get_peft_model(theirs, settings)
     adapted.save_pretrained(tmp_path / "adapter")
@@ -159,7 +173,9 @@ def same_as_theirs(folder):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fields_that_are_absent_mean_what_they_mean_in_transformers(family, tmp_path):
-    """Only the sizes are left in the config: activation, windows, positions, ties are the family's."""
+    """Only the sizes are left in the config: activation, windows, positions, ties are the
+    family's.
+    """
     torch.manual_seed(0)
     sizes = {**SIZE, "head_dim": 6, "num_hidden_layers": 5}
     model = getattr(transformers, f"{FAMILIES[family]}ForCausalLM")(
@@ -182,7 +198,13 @@ def test_windows_and_positions_are_where_transformers_has_them(family, tmp_path)
     theirs.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     start = json.loads(file.read_text())
-    gone = ["use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "no_rope_layers"]
+    gone = [
+        "use_sliding_window",
+        "sliding_window",
+        "max_window_layers",
+        "layer_types",
+        "no_rope_layers",
+    ]
     for name in [*gone, "no_rope_layer_interval"]:
         start.pop(name, None)
     rng = np.random.default_rng(0)
@@ -198,10 +220,15 @@ def test_windows_and_positions_are_where_transformers_has_them(family, tmp_path)
             if not said["use_sliding_window"] or said["sliding_window"] in (None, ...):
                 said["layer_types"] = ...  # which transformers does not take together
         if family == "smollm3":
-            said |= {"no_rope_layers": draw(..., None, [0, 1, 1]), "no_rope_layer_interval": draw(..., 2, 3)}
+            said |= {
+                "no_rope_layers": draw(..., None, [0, 1, 1]),
+                "no_rope_layer_interval": draw(..., 2, 3),
+            }
         elif family != "mistral":
             said |= {"max_window_layers": draw(..., 0, 1, 2)}
-        file.write_text(json.dumps(start | {name: value for name, value in said.items() if value is not ...}))
+        file.write_text(
+            json.dumps(start | {name: value for name, value in said.items() if value is not ...})
+        )
         same_as_theirs(tmp_path)
 
 
@@ -236,7 +263,8 @@ def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
     theirs = peer(case)
     model = opened(theirs, tmp_path / "base", np.float32)
     adapted = peft.get_peft_model(
-        theirs, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
+        theirs,
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], lora_dropout=0.0),
     )
     adapted.save_pretrained(tmp_path / "start")
     mine = adapters.attach(model, adapters.load(tmp_path / "start"))
@@ -245,7 +273,10 @@ def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
     optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.01)
     for step in range(20):
         tokens, labels = data(seed=step)
-        loss, expected = language.token_loss(mine, tokens, labels), torch_loss(adapted, tokens, labels)
+        loss, expected = (
+            language.token_loss(mine, tokens, labels),
+            torch_loss(adapted, tokens, labels),
+        )
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4 if step else 1e-6)
         loss.backward()
         run.step()
@@ -265,7 +296,8 @@ def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "llama-dynamic"])
 def test_a_directory_of_ours_opens_in_transformers_with_the_same_greedy_text(case, tmp_path):
-    # (with the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter text)
+    # (with the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter
+    # text)
     model = opened(peer(case, seed=5), tmp_path / "theirs", np.float32)
     letters = "".join(map(chr, range(65, 65 + SIZE["vocab_size"])))
     model = language.build(
@@ -282,7 +314,8 @@ def test_a_directory_of_ours_opens_in_transformers_with_the_same_greedy_text(cas
     assert tokenizer.decode(said[0]) == language.generate(model, prompt, tokens=30, temperature=0)
 
 
-@pytest.mark.parametrize("case", ["llama", "smollm3", "gemma", "mistral"])  # tied, tied by default, not tied
+# tied, tied by default, not tied
+@pytest.mark.parametrize("case", ["llama", "smollm3", "gemma", "mistral"])
 @pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
 def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tmp_path):
     model = opened(peer(case), tmp_path / "theirs", np.float32)
@@ -296,11 +329,16 @@ def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tm
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     tokens, _ = data()
     assert closeness(lnp.value(adapted(tokens)), again(torch.tensor(tokens)).logits) < 1e-5
-    assert closeness(language.load(tmp_path / "ours")(tokens), again(torch.tensor(tokens)).logits) < 1e-5
+    assert (
+        closeness(language.load(tmp_path / "ours")(tokens), again(torch.tensor(tokens)).logits)
+        < 1e-5
+    )
 
 
 def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):
-    """A byte-level vocabulary whose post-processor puts BOS before, as Llama 3's does; read and saved."""
+    """A byte-level vocabulary whose post-processor puts BOS before, as Llama 3's does; read and
+    saved.
+    """
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**{**SIZE, "vocab_size": 257, "bos_token_id": 256})
     theirs = transformers.LlamaForCausalLM(config).eval()
@@ -312,7 +350,9 @@ def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 256)]
     )
-    transformers.PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path / "theirs")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(
+        tmp_path / "theirs"
+    )
     model = language.load(tmp_path / "theirs")
     language.save(model, tmp_path / "ours")
     for folder in ("theirs", "ours"):

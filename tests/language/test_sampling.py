@@ -1,4 +1,6 @@
-"""Which tokens are left to draw from: as transformers' processors say, one by one and in their order."""
+"""Which tokens are left to draw from: as transformers' processors say, one by one and in their
+order.
+"""
 
 import itertools
 
@@ -22,7 +24,9 @@ RULES = [
 def settings():
     """Each rule alone, and each two of different kinds; whatever is not said is off."""
     yield from RULES
-    yield from ({**one, **other} for one, other in itertools.combinations(RULES, 2) if {*one} != {*other})
+    yield from (
+        {**one, **other} for one, other in itertools.combinations(RULES, 2) if {*one} != {*other}
+    )
 
 
 def drawn_logits(seed):
@@ -73,11 +77,18 @@ def test_what_is_left_out_is_never_drawn_and_the_rest_by_its_probability(seed):
 def test_the_most_likely_one_is_taken_at_temperature_0_or_where_nothing_else_is_left():
     z, said = drawn_logits(3)
     rng = np.random.default_rng(0)
-    for rule in (Sampling(temperature=0), Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(min_p=1.0)):
+    for rule in (
+        Sampling(temperature=0),
+        Sampling(top_k=1),
+        Sampling(top_p=1e-9),
+        Sampling(min_p=1.0),
+    ):
         assert rule.draw(z, said, rng) in np.flatnonzero(z == z.max())
     assert Sampling(temperature=5e-324).draw(z, said, rng) in np.flatnonzero(z == z.max())
     # a penalty may make another one the most likely
-    assert Sampling(temperature=0, repetition_penalty=100.0).draw(np.array([2.0, 1.0]), [0], rng) == 1
+    assert (
+        Sampling(temperature=0, repetition_penalty=100.0).draw(np.array([2.0, 1.0]), [0], rng) == 1
+    )
 
 
 @pytest.mark.parametrize(

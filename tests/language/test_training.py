@@ -1,4 +1,6 @@
-"""Training on text with `fit` itself: streams, ignored labels, accumulation, validation, samples, resuming."""
+"""Training on text with `fit` itself: streams, ignored labels, accumulation, validation, samples,
+resuming.
+"""
 
 import itertools
 import tracemalloc
@@ -48,7 +50,9 @@ def leaves(result):
 
 
 def test_a_stream_is_learnt_from_and_sampled_on_the_way(adapted, stream):
-    """Validation is the mean over its batches, and comes with a sample of text, before, between and after."""
+    """Validation is the mean over its batches, and comes with a sample of text, before, between and
+    after.
+    """
     held_out, said = [stream(1000 + i) for i in range(3)], []
 
     def sample(step, frozen):
@@ -67,9 +71,16 @@ def test_a_stream_is_learnt_from_and_sampled_on_the_way(adapted, stream):
 
 
 def test_accumulated_batches_are_one_large_batch(adapted, model, text):
-    """The same rows in one batch or in four make the same step, where each part has as many labels."""
+    """The same rows in one batch or in four make the same step, where each part has as many
+    labels.
+    """
     rows = language.windows(model.vocabulary.encode(text), 16)[:48]
-    settings = {"loss": language.token_loss, "optimizer": lnp.SGD(lr=0.1), "steps": 3, "progress": False}
+    settings = {
+        "loss": language.token_loss,
+        "optimizer": lnp.SGD(lr=0.1),
+        "steps": 3,
+        "progress": False,
+    }
     whole = lnp.fit(adapted, list(rows.reshape(3, 16, 17)), **settings)
     parts = lnp.fit(adapted, list(rows.reshape(12, 4, 17)), accumulate=4, **settings)
     np.testing.assert_allclose(parts.history.loss, whole.history.loss, rtol=1e-5)
@@ -109,7 +120,9 @@ def test_a_head_that_is_to_be_trained_is(stream, tied, name):
     """A tied head is one array with two names: trained by either of them, and tied still."""
     base = random_model(tie_word_embeddings=tied)
     model = lnp.inject(base, rank=2, rng=0, train=[name])
-    result = lnp.fit(model, stream, loss=masked_loss, optimizer=lnp.AdamW(lr=1e-2), steps=4, progress=False)
+    result = lnp.fit(
+        model, stream, loss=masked_loss, optimizer=lnp.AdamW(lr=1e-2), steps=4, progress=False
+    )
     head, embedding = result.model.lm_head.W, result.model.model.embed_tokens.W
     assert (head is embedding) == tied
     trained = {"lm_head": head, "model.embed_tokens": embedding}[name]
@@ -132,16 +145,22 @@ def test_the_gradient_of_a_tied_head_is_that_of_both_its_uses():
     for sign in (1, -1):
         W.data[...] = values + sign * step * direction
         ends.append(language.token_loss(model, tokens).item())
-    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(np.sum(W.grad * direction)), rel=1e-6)
+    assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(
+        float(np.sum(W.grad * direction)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_adapted_head_has_the_loss_of_its_sum(tied):
-    """A head with an adapter has another way to its loss; the one with the summed weight is the reference."""
+    """A head with an adapter has another way to its loss; the one with the summed weight is the
+    reference.
+    """
     base = random_model(tie_word_embeddings=tied)
     model = lnp.inject(base, rank=2, alpha=6, rng=0, targets=["lm_head", "v_proj"])
     rng = np.random.default_rng(0)
-    model = lnp.replace(model, lnp.Tensor, lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype("f4")))
+    model = lnp.replace(
+        model, lnp.Tensor, lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype("f4"))
+    )
     tokens = rng.integers(0, 30, (2, 9))
     labels = np.where(rng.random(tokens.shape) < 0.3, -100, tokens)
     loss = language.token_loss(model, tokens, labels)

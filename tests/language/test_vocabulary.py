@@ -1,4 +1,6 @@
-"""Vocabularies against the library `tokenizers`, and by themselves; those of GGUF files against what they come from."""
+"""Vocabularies against the library `tokenizers`, and by themselves; those of GGUF files against
+what they come from.
+"""
 
 import json
 import shutil
@@ -32,8 +34,15 @@ def test_a_missing_library_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     read = language.read_vocabulary(byte_level())
     assert read.tokenizer() == byte_level()  # it can be kept
-    for use in (lambda: read.encode("a"), lambda: read.decode([0]), lambda: len(read), lambda: read.begins):
-        with pytest.raises(ImportError, match=r"needs the library tokenizers.* 'lora-np\[language\]'"):
+    for use in (
+        lambda: read.encode("a"),
+        lambda: read.decode([0]),
+        lambda: len(read),
+        lambda: read.begins,
+    ):
+        with pytest.raises(
+            ImportError, match=r"needs the library tokenizers.* 'lora-np\[language\]'"
+        ):
             use()
 
 
@@ -45,7 +54,20 @@ def entries(tree, path=()):
             yield from entries(value, (*path, key))
 
 
-OTHERS = (None, True, 7, -1, "x", "(", [], {}, [1], {"x": 1}, {"type": "NFD"}, {"type": "ByteLevel"})
+OTHERS = (
+    None,
+    True,
+    7,
+    -1,
+    "x",
+    "(",
+    [],
+    {},
+    [1],
+    {"x": 1},
+    {"type": "NFD"},
+    {"type": "ByteLevel"},
+)
 
 
 @needs_tokenizers
@@ -55,7 +77,13 @@ def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
 
     start = language.Characters("ab\n").tokenizer()
     read, refused = 0, []
-    for path in [*entries(start), ("normalizer",), ("new",), ("model", "new"), ("model", "vocab", "ab")]:
+    for path in [
+        *entries(start),
+        ("normalizer",),
+        ("new",),
+        ("model", "new"),
+        ("model", "vocab", "ab"),
+    ]:
         for other in OTHERS:
             contents = json.loads(json.dumps(start))
             inner = contents
@@ -79,7 +107,9 @@ def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
             theirs.no_padding()
             for text in ("", "a", "ab", "ba\n\nab"):
                 assert ours.encode(text).tolist() == theirs.encode(text).ids, (path, other)
-                assert ours.decode(theirs.encode(text).ids) == theirs.decode(theirs.encode(text).ids)
+                assert ours.decode(theirs.encode(text).ids) == theirs.decode(
+                    theirs.encode(text).ids
+                )
     assert read > 40
     assert len(refused) > 100
     assert all("the library tokenizers cannot read it" in message for message in refused)
@@ -110,7 +140,9 @@ def test_bos_begins_a_text():
 def test_what_begins_a_text_is_told_for_every_kind(template, words):
     import tokenizers as t
 
-    theirs = t.Tokenizer(t.models.WordLevel({w: i for i, w in enumerate([*words, "[CLS]", "[SEP]"])}))
+    theirs = t.Tokenizer(
+        t.models.WordLevel({w: i for i, w in enumerate([*words, "[CLS]", "[SEP]"])})
+    )
     theirs.pre_tokenizer = t.pre_tokenizers.Whitespace()
     theirs.post_processor = t.processors.TemplateProcessing(
         single=template, special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
@@ -217,13 +249,17 @@ MODELS = {  # name in GGUF: expressions (None: ByteLevel's own), and what goes w
 
 
 def trained(name):
-    """A small tokenizer of the library's, with the steps of a model; tokens are learnt from mixed text."""
+    """A small tokenizer of the library's, with the steps of a model; tokens are learnt from mixed
+    text.
+    """
     import tokenizers as t
 
     expressions, more = MODELS[name]
     tokenizer = t.Tokenizer(t.models.BPE(ignore_merges=more.get("whole", False)))
     steps = [t.pre_tokenizers.Digits(individual_digits=True)] * more.get("digits", False)
-    steps += [t.pre_tokenizers.Split(t.Regex(each), behavior="isolated") for each in expressions or ()]
+    steps += [
+        t.pre_tokenizers.Split(t.Regex(each), behavior="isolated") for each in expressions or ()
+    ]
     level = t.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=expressions is None)
     tokenizer.pre_tokenizer = t.pre_tokenizers.Sequence([*steps, level])
     tokenizer.decoder = t.decoders.ByteLevel()
@@ -247,7 +283,9 @@ def trained(name):
 
 
 def metadata_of(contents, kind="gpt2", **more):
-    """What `convert_hf_to_gguf.py` writes of a tokenizer.json: 3 is a control token, 4 one of the user's, 5 a gap."""
+    """What `convert_hf_to_gguf.py` writes of a tokenizer.json: 3 is a control token, 4 one of the
+    user's, 5 a gap.
+    """
     numbers = contents["model"]["vocab"] | {
         token["content"]: token["id"] for token in contents["added_tokens"]
     }
@@ -285,7 +323,9 @@ def test_a_byte_level_vocabulary_of_a_gguf_file_is_the_one_it_was_written_from(n
 
 
 def sentence_pieces():
-    """A vocabulary as SentencePiece makes them: pieces by falling score, every byte, and 3 control tokens."""
+    """A vocabulary as SentencePiece makes them: pieces by falling score, every byte, and 3 control
+    tokens.
+    """
     import tokenizers as t
 
     tokenizer = t.Tokenizer(t.models.BPE())
@@ -306,13 +346,20 @@ def sentence_pieces():
 
 def said_of_pieces(**more):
     tokens, scores, types = sentence_pieces()
-    said = {"model": "llama", "tokens": tokens, "scores": np.array(scores, np.float32), "token_type": types}
+    said = {
+        "model": "llama",
+        "tokens": tokens,
+        "scores": np.array(scores, np.float32),
+        "token_type": types,
+    }
     said |= {"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **more}
     return {f"tokenizer.ggml.{key}": value for key, value in said.items()}
 
 
 def joined_by_scores(text, numbers, scores, special):
-    """llama.cpp's SentencePiece: again and again the neighbours whose union scores highest, the leftmost of equals."""
+    """llama.cpp's SentencePiece: again and again the neighbours whose union scores highest, the
+    leftmost of equals.
+    """
     parts = [text]
     for token in sorted(special, key=len, reverse=True):
         parts = [
@@ -364,7 +411,9 @@ def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
 @pytest.mark.peers
 @needs_tokenizers
 def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_has_for_it():
-    """Llama 2's, as transformers converts it: merges of all pairs by score, bytes for what is not known."""
+    """Llama 2's, as transformers converts it: merges of all pairs by score, bytes for what is not
+    known.
+    """
     import tokenizers as t
 
     base = pytest.importorskip("transformers.tokenization_utils_base")
@@ -373,9 +422,13 @@ def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_ha
     numbers = {tokens[i]: i for i in kept}
     merges = base.generate_merges(numbers, {tokens[i]: scores[i] for i in kept if types[i] == 1})
     theirs = t.Tokenizer(
-        t.models.BPE(numbers, list(map(tuple, merges)), unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+        t.models.BPE(
+            numbers, list(map(tuple, merges)), unk_token="<unk>", fuse_unk=True, byte_fallback=True
+        )
     )
-    theirs.normalizer = t.normalizers.Sequence([t.normalizers.Prepend("▁"), t.normalizers.Replace(" ", "▁")])
+    theirs.normalizer = t.normalizers.Sequence(
+        [t.normalizers.Prepend("▁"), t.normalizers.Replace(" ", "▁")]
+    )
     theirs.decoder = t.decoders.Sequence(
         [
             t.decoders.Replace("▁", " "),
@@ -386,7 +439,13 @@ def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_ha
     )
     theirs.add_special_tokens(tokens[:3])
     contents = json.loads(theirs.to_str())
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": False,
+    }
     contents["added_tokens"] += [
         {"id": i, "content": tokens[i], **flags} for i, kind in enumerate(types) if kind == 4
     ]
@@ -414,7 +473,9 @@ def test_every_name_that_is_read_makes_a_vocabulary():
 
 
 def test_what_a_gguf_file_says_wrongly_is_refused_by_name():
-    """Every entry in turn becomes something else, or is left out: it is read as before, or named."""
+    """Every entry in turn becomes something else, or is left out: it is read as before, or
+    named.
+    """
     wrong = []
     for start in (
         metadata_of(byte_level(special=["<s>"]), pre="llama-bpe", merges=["a b"], bos_token_id=256),
@@ -422,7 +483,21 @@ def test_what_a_gguf_file_says_wrongly_is_refused_by_name():
     ):
         assert gguf_tokenizer(start, "file")["model"]["vocab"]
         for key in start:
-            for other in (..., None, True, 7, -1, 1e9, "x", [], {}, [1], ["a b c"], [[1]], np.ones((2, 2))):
+            for other in (
+                ...,
+                None,
+                True,
+                7,
+                -1,
+                1e9,
+                "x",
+                [],
+                {},
+                [1],
+                ["a b c"],
+                [[1]],
+                np.ones((2, 2)),
+            ):
                 metadata = start | {key: other}
                 if other is ...:
                     del metadata[key]
@@ -447,7 +522,9 @@ PIECES = {
 
 @pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"model": {}, "model": {}}', "{"])
 def test_a_damaged_vocabulary_is_refused_by_name(tmp_path, text):
-    shutil.copytree(located("austen"), tmp_path / "model", ignore=shutil.ignore_patterns("king-james"))
+    shutil.copytree(
+        located("austen"), tmp_path / "model", ignore=shutil.ignore_patterns("king-james")
+    )
     (tmp_path / "model" / "tokenizer.json").write_text(text)
     with pytest.raises(HubError, match=r"tokenizer\.json: "):
         language.load(tmp_path / "model")

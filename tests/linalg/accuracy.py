@@ -1,10 +1,11 @@
 """The error of every function of linalg against 60 digits.
 
     python tests/linalg/accuracy.py SEEDS      the largest error found for each function, as JSON
-    python tests/linalg/accuracy.py --write    write the table in docs/linear_algebra.md: 200 seeds, two kernels
+    python tests/linalg/accuracy.py --write    write the table in docs/linear_algebra.md: 200 seeds,
+    two kernels
 
-An error is measured as the table says, in units of eps, the rounding unit of the dtype. Each seed draws shapes
-up to 8 x 6, a condition from 1 to 1e14, a scale and a dtype.
+An error is measured as the table says, in units of eps, the rounding unit of the dtype. Each seed
+draws shapes up to 8 x 6, a condition from 1 to 1e14, a scale and a dtype.
 """
 
 import json
@@ -25,7 +26,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "linear_algebra.md"
 KERNELS = ("Haswell", "Prescott")  # of OpenBLAS: with fused multiply-add and without
 ALL = 200  # seeds
 
-# Each function: what its error is measured against, in the notation of the docs, and how many eps it may be.
+# Each function: what its error is measured against, in the notation of the docs, and how many eps
+# it may be.
 BOUNDS = {
     "lu": ("norm of `M[order] - L @ U`, over that of `abs(L) @ abs(U)`", 2),
     "qr": ("norm of `M - Q @ R`, over that of M; distance of `Q.T @ Q` from the identity", 50),
@@ -81,7 +83,9 @@ class Exact:
         return mp.sqrt(sum(x**2 for x in self.s[r:]))
 
     def gap(self, r, size):
-        """Between the r-th singular value and the next, over the largest; infinite where nothing is left."""
+        """Between the r-th singular value and the next, over the largest; infinite where nothing is
+        left.
+        """
         if r >= size:
             return mp.inf
         return (self.s[r - 1] - (self.s[r] if r < len(self.s) else 0)) / self.s[0]
@@ -92,7 +96,9 @@ def from_identity(Q):
 
 
 def outside(M, basis):
-    """The norm of what the columns of M have outside the span of the basis, which need not be orthonormal."""
+    """The norm of what the columns of M have outside the span of the basis, which need not be
+    orthonormal.
+    """
     if basis.cols == 0:
         return norm(M)
     U, s, _ = mp.svd_r(basis)
@@ -102,7 +108,9 @@ def outside(M, basis):
 
 
 def drawn(rng, d=None, k=None, *, reach=150):
-    """A matrix with a drawn condition and scale, and a drawn dtype if it is the first of its case."""
+    """A matrix with a drawn condition and scale, and a drawn dtype if it is the first of its
+    case.
+    """
     d, k = d or int(rng.integers(1, 9)), k or int(rng.integers(1, 7))
     m = min(d, k)
     s = np.geomspace(1, 10.0 ** -rng.uniform(0, 14), m) if m > 1 else np.ones(1)
@@ -123,7 +131,10 @@ def decompositions(M, E):
     for name, rank in (("svd", len(E.s)), ("truncated_svd", (len(E.s) + 1) // 2)):
         found = linalg.svd(M) if name == "svd" else linalg.truncated_svd(M, rank=rank)
         U, Vh = exact(found.U), exact(found.Vh)
-        yield name, max(abs(mp.mpf(float(x)) - y) for x, y in zip(found.s, E.s, strict=False)) / E.s[0]
+        yield (
+            name,
+            max(abs(mp.mpf(float(x)) - y) for x, y in zip(found.s, E.s, strict=False)) / E.s[0],
+        )
         yield name, max(from_identity(U), from_identity(Vh.T))
         yield name, (norm(E.M - U * mp.diag(found.s.tolist()) * Vh) - E.tail(rank)) / E.s[0]
 
@@ -147,9 +158,15 @@ def ranks(M, E, rng):
     }
     for name, tail in tails.items():
         found = linalg.rank_errors(M, norm=name)
-        yield "rank_errors", max(abs(mp.mpf(float(x)) - tail(r)) for r, x in enumerate(found)) / tail(0)
+        yield (
+            "rank_errors",
+            max(abs(mp.mpf(float(x)) - tail(r)) for r, x in enumerate(found)) / tail(0),
+        )
     share = [1 - (E.tail(r) / E.norm) ** 2 for r in range(m + 1)]
-    yield "energy", max(abs(mp.mpf(float(x)) - y) for x, y in zip(linalg.energy(M), share, strict=True))
+    yield (
+        "energy",
+        max(abs(mp.mpf(float(x)) - y) for x, y in zip(linalg.energy(M), share, strict=True)),
+    )
     tolerance = float(10 ** rng.uniform(-8, 0))
     rank = linalg.rank_for_error(M, tolerance=tolerance)
     yield "rank_for_error", misplaced([-E.tail(r) / E.norm for r in range(m + 1)], rank, -tolerance)
@@ -172,7 +189,9 @@ def ranks(M, E, rng):
 
 
 def misplaced(rising, place, limit):
-    """How far the limit must move so that ``place`` is the first of the rising values that reaches it."""
+    """How far the limit must move so that ``place`` is the first of the rising values that reaches
+    it.
+    """
     before = rising[place - 1] - limit if place else -mp.inf
     here = limit - rising[place] if place < len(rising) else -mp.inf
     return max(before, here, mp.mpf(0))
@@ -195,7 +214,10 @@ def subspaces(M, E, other, F):
     angles = [mp.acos(min(mp.mpf(1), c)) for c in cosines]
     found = linalg.principal_angles(M.T, other.T)
     gap = min(E.gap(r1, k), F.gap(r2, k), mp.mpf(1))
-    yield "principal_angles", max(abs(float(x) - y) for x, y in zip(found, angles, strict=True)) * gap
+    yield (
+        "principal_angles",
+        max(abs(float(x) - y) for x, y in zip(found, angles, strict=True)) * gap,
+    )
 
 
 def updates(W0, E0, dW, E, rng):
@@ -212,7 +234,10 @@ def updates(W0, E0, dW, E, rng):
     for j in range(m):
         closest = max(cosines[i, j] for i in range(m))
         wrong = (closest < 0.6) != (j in intruders)
-        yield "intruder_dimensions", abs(closest - 0.6) * min(*gaps, mp.mpf(1)) if wrong else mp.mpf(0)
+        yield (
+            "intruder_dimensions",
+            abs(closest - 0.6) * min(*gaps, mp.mpf(1)) if wrong else mp.mpf(0),
+        )
 
 
 def products(B, A):
@@ -310,7 +335,9 @@ def write():
     found = {name: max(run[name][0] for run in runs) for name in BOUNDS}
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(
-        re.sub(r"^\| function \|.*?\n(?!\|)", lambda _: table(found) + "\n", text, flags=re.M | re.S),
+        re.sub(
+            r"^\| function \|.*?\n(?!\|)", lambda _: table(found) + "\n", text, flags=re.M | re.S
+        ),
         encoding="utf-8",
     )
 

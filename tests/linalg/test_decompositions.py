@@ -1,4 +1,6 @@
-"""Each decomposition written out: it multiplies back, its factors have their form, and LAPACK agrees."""
+"""Each decomposition written out: it multiplies back, its factors have their form, and LAPACK
+agrees.
+"""
 
 import numpy as np
 import pytest

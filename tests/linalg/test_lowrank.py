@@ -1,4 +1,6 @@
-"""The best rank-r approximation: never beaten, its errors known without forming it, and fast where it pays."""
+"""The best rank-r approximation: never beaten, its errors known without forming it, and fast where
+it pays.
+"""
 
 import numpy as np
 import pytest
@@ -52,7 +54,9 @@ def test_errors_do_not_change_under_orthogonal_maps(seed):
     M = rng.normal(size=(6, 4))
     Q1, Q2 = (np.linalg.qr(rng.normal(size=(m, m)))[0] for m in M.shape)
     for norm in NORMS:
-        np.testing.assert_allclose(rank_errors(Q1 @ M @ Q2, norm=norm), rank_errors(M, norm=norm), atol=1e-12)
+        np.testing.assert_allclose(
+            rank_errors(Q1 @ M @ Q2, norm=norm), rank_errors(M, norm=norm), atol=1e-12
+        )
 
 
 @every("norm", NORMS)
@@ -80,7 +84,9 @@ def test_short_tails_keep_their_digits():
 
 
 @pytest.mark.parametrize("method", ["svd", "qr", "lu"])
-def test_every_cut_decomposition_is_exact_at_full_rank_and_never_beats_the_svd(shape, method, example):
+def test_every_cut_decomposition_is_exact_at_full_rank_and_never_beats_the_svd(
+    shape, method, example
+):
     M = example("random", *shape)
     best = rank_errors(M)
     for rank in range(1, min(shape) + 1):
@@ -151,7 +157,9 @@ def test_a_zero_matrix_has_zero_singular_values():
 def test_iteration_gives_way_to_the_full_svd_where_that_is_as_cheap(monkeypatch, with_spectrum):
     shapes = []
     full_svd = np.linalg.svd
-    monkeypatch.setattr(np.linalg, "svd", lambda M, **kw: shapes.append(M.shape) or full_svd(M, **kw))
+    monkeypatch.setattr(
+        np.linalg, "svd", lambda M, **kw: shapes.append(M.shape) or full_svd(M, **kw)
+    )
     M = with_spectrum(SPECTRA["noise"], 400, 300, np.random.default_rng(1))
     truncated_svd(M, rank=100)
     assert M.shape in shapes
@@ -196,7 +204,10 @@ def test_the_svd_of_a_product_is_that_of_the_formed_product(d, r, k):
 
 def test_the_svd_of_a_product_in_float32():
     rng = np.random.default_rng(0)
-    B, A = rng.normal(size=(200, 8)).astype(np.float32), rng.normal(size=(8, 300)).astype(np.float32)
+    B, A = (
+        rng.normal(size=(200, 8)).astype(np.float32),
+        rng.normal(size=(8, 300)).astype(np.float32),
+    )
     s = svd_of_product(B, A).s
     assert s.dtype == np.float32
     np.testing.assert_allclose(s, np.linalg.svdvals(B.astype(np.float64) @ A)[:8], rtol=1e-5)
@@ -232,7 +243,11 @@ def test_energy_is_one_minus_the_squared_error(example):
 
 def test_precision_is_kept(example):
     M = example("random", 6, 5)
-    for dtype, result in [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)]:
+    for dtype, result in [
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+    ]:
         assert rank_errors(M.astype(dtype)).dtype == result
         assert low_rank_factors(M.astype(dtype), rank=2)[0].dtype == result
     assert rank_errors([[1, 2], [3, 4]]).dtype == np.float64
@@ -261,12 +276,21 @@ def test_rank_out_of_range_is_refused(function, rank, error, message):
     ("call", "message"),
     [
         (lambda M: truncated_svd(M, rank=1, tolerance=0), "tolerance must be above 0, got 0"),
-        (lambda M: low_rank_factors(M, rank=1, method="eig"), "method must be one of 'svd', 'qr', 'lu'"),
+        (
+            lambda M: low_rank_factors(M, rank=1, method="eig"),
+            "method must be one of 'svd', 'qr', 'lu'",
+        ),
         (lambda M: rank_errors(M, norm="frobenius"), "norm must be one of .* got 'frobenius'"),
-        (lambda M: rank_for_error(M, tolerance=1.5), "tolerance must be at least 0 and at most 1, got 1.5"),
+        (
+            lambda M: rank_for_error(M, tolerance=1.5),
+            "tolerance must be at least 0 and at most 1, got 1.5",
+        ),
         (lambda M: rank_for_error(M, tolerance=-0.1), "got -0.1"),
         (lambda M: rank_for_energy(M, share=2), "share must be at least 0 and at most 1, got 2"),
-        (lambda M: svd_of_product(M, M), r"as many columns as A has rows, got shapes \(3, 4\) and \(3, 4\)"),
+        (
+            lambda M: svd_of_product(M, M),
+            r"as many columns as A has rows, got shapes \(3, 4\) and \(3, 4\)",
+        ),
         (lambda M: rank_errors(M[0]), r"M must be a matrix \(2 axes\)"),
         (lambda M: rank_errors(M * np.nan), "M must be finite"),
         (lambda M: svd_of_product(M, np.full((4, 2), np.inf)), "A must be finite"),
@@ -296,5 +320,7 @@ def test_agrees_with_scipys_iterative_svd(name, with_spectrum):
 @pytest.mark.parametrize(("dtype", "size"), [(np.float32, 3e38), (np.float64, 1e300)])
 def test_a_product_that_overflows_is_refused(dtype, size):
     B, A = np.full((4, 2), size, dtype), np.full((2, 3), size, dtype)
-    with pytest.raises(np.linalg.LinAlgError, match=r"B @ A overflows float.*: divide B or A by a power"):
+    with pytest.raises(
+        np.linalg.LinAlgError, match=r"B @ A overflows float.*: divide B or A by a power"
+    ):
         svd_of_product(np.hstack([B, -B]), np.vstack([A, A / 2]))

@@ -140,7 +140,11 @@ def test_a_zero_matrix_has_rank_zero_of_every_kind():
 
 @pytest.mark.parametrize(
     ("M", "dtype"),
-    [(np.float16([[1, 2]]), np.float32), (np.float32([[1, 2]]), np.float32), ([[1, 2]], np.float64)],
+    [
+        (np.float16([[1, 2]]), np.float32),
+        (np.float32([[1, 2]]), np.float32),
+        ([[1, 2]], np.float64),
+    ],
 )
 def test_precision_of_the_result(M, dtype):
     for function in (column_space, energy, lambda M: row_echelon(M)[0]):

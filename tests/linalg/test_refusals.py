@@ -49,7 +49,9 @@ def test_at_any_scale_the_answer_is_finite_or_the_error_says_what_to_divide(name
     matrices = [p for p in needed if p not in NUMBERS]
     numbers = {p: NUMBERS[p] for p in needed if p in NUMBERS}
     scales = itertools.product((np.float32, np.float64), (1.0, 0.98, 0.5, 0.26, -0.5, -0.98))
-    for (dtype, power), shape, seed in itertools.product(scales, [(3, 3), (5, 3), (3, 5)], range(3)):
+    for (dtype, power), shape, seed in itertools.product(
+        scales, [(3, 3), (5, 3), (3, 5)], range(3)
+    ):
         rng = np.random.default_rng(seed)
         entries = {p: rng.uniform(-1, 1, shape).astype(dtype) for p in matrices}
         if name == "svd_of_product":
@@ -60,7 +62,9 @@ def test_at_any_scale_the_answer_is_finite_or_the_error_says_what_to_divide(name
             try:
                 found = FUNCTIONS[name](**given, **numbers)
             except np.linalg.LinAlgError as problem:
-                told = re.search(r"overflows float\d\d: divide .* by a power of two first", str(problem))
+                told = re.search(
+                    r"overflows float\d\d: divide .* by a power of two first", str(problem)
+                )
                 if power < 0 or not told:
                     raise
                 continue

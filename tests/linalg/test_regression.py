@@ -1,4 +1,6 @@
-"""Reduced-rank regression against its competitors: random ones, trained ones, and the naive truncated SVD."""
+"""Reduced-rank regression against its competitors: random ones, trained ones, and the naive
+truncated SVD.
+"""
 
 from itertools import pairwise
 
@@ -11,7 +13,9 @@ from tests.drawing import examples
 
 
 def problem(seed, *, n=60, d=6, k=8, noise=0.3, white=False):
-    """Inputs, targets and a frozen weight; the inputs are correlated and of very different sizes."""
+    """Inputs, targets and a frozen weight; the inputs are correlated and of very different
+    sizes.
+    """
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, k))
     if white:
@@ -94,7 +98,9 @@ def test_the_curve_is_the_error_of_each_explicit_optimum(ridge):
 def test_the_full_optimum_is_least_squares():
     X, Y, W0 = problem(4)
     B, A = reduced_rank_regression(X, Y, W0=W0)
-    np.testing.assert_allclose(W0 + B @ A, np.linalg.lstsq(X, Y, rcond=None)[0].T, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(
+        W0 + B @ A, np.linalg.lstsq(X, Y, rcond=None)[0].T, rtol=1e-9, atol=1e-10
+    )
 
 
 def test_the_full_optimum_with_ridge_solves_the_normal_equations():
@@ -136,12 +142,16 @@ def test_inputs_that_miss_directions_get_the_smallest_exact_update(n):
 
 
 def test_an_ill_conditioned_input_keeps_its_digits():
-    # As many as lstsq: forming X^T X, or dividing twice by the singular values, would square the condition.
+    # As many as lstsq: forming X^T X, or dividing twice by the singular values, would square the
+    # condition.
     for condition in (1e5, 1e9, 1e12):
         ours, theirs = [], []
         for seed in range(10):
             rng = np.random.default_rng(seed)
-            U, V = np.linalg.qr(rng.normal(size=(60, 8)))[0], np.linalg.qr(rng.normal(size=(8, 8)))[0]
+            U, V = (
+                np.linalg.qr(rng.normal(size=(60, 8)))[0],
+                np.linalg.qr(rng.normal(size=(8, 8)))[0],
+            )
             X, D = (U * np.geomspace(1, 1 / condition, 8)) @ V.T, rng.normal(size=(6, 8))
             Y = X @ D.T
             ours.append(np.abs(np.matmul(*reduced_rank_regression(X, Y)) - D).max())
@@ -179,7 +189,9 @@ def test_what_overflows_is_refused(x_scale, y_scale, what):
 
 def test_float32_stays_float32_and_close_to_float64():
     X, Y, W0 = problem(8)
-    B, A = reduced_rank_regression(*(a.astype(np.float32) for a in (X, Y)), rank=2, W0=W0.astype(np.float32))
+    B, A = reduced_rank_regression(
+        *(a.astype(np.float32) for a in (X, Y)), rank=2, W0=W0.astype(np.float32)
+    )
     B64, A64 = reduced_rank_regression(X, Y, rank=2, W0=W0)
     assert B.dtype == A.dtype == np.float32
     np.testing.assert_allclose(B @ A, B64 @ A64, rtol=1e-3, atol=1e-4)

@@ -56,7 +56,10 @@ def test_the_grid_is_the_equation_of_the_paper():
 def test_random_subspaces_share_what_the_docstring_says():
     rng = np.random.default_rng(2)
     k = 40
-    phi = [subspace_similarity(rng.normal(size=(8, k)), rng.normal(size=(4, k)), 8, 4) for _ in range(300)]
+    phi = [
+        subspace_similarity(rng.normal(size=(8, k)), rng.normal(size=(4, k)), 8, 4)
+        for _ in range(300)
+    ]
     assert np.mean(phi) == pytest.approx(8 / k, rel=0.05)
 
 
@@ -74,7 +77,9 @@ def test_principal_angles_of_two_planes(angle, order):
     tilted = np.array([[1, 0, 0, 0, 0], [0, np.cos(angle), 0, np.sin(angle), 0]]).T
     # Any basis of the same plane will do.
     tilted = tilted @ [[2.0, 1.0], [-1.0, 3.0]]
-    np.testing.assert_allclose(principal_angles(*(plane, tilted)[::order]), [0, angle], rtol=1e-3, atol=1e-15)
+    np.testing.assert_allclose(
+        principal_angles(*(plane, tilted)[::order]), [0, angle], rtol=1e-3, atol=1e-15
+    )
 
 
 def test_principal_angles_of_spaces_of_different_dimension():
@@ -127,15 +132,36 @@ def test_the_threshold_decides():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda M: similarity_grid(M, np.ones((2, 3))), r"as many columns, got shapes \(3, 4\) and \(2, 3\)"),
-        (lambda M: subspace_similarity(M, M, 0, 1), r"i must be between 1 and min\(r1, k\) = 3, got 0"),
-        (lambda M: subspace_similarity(M, M, 1, 4), r"j must be between 1 and min\(r2, k\) = 3, got 4"),
-        (lambda M: principal_angles(M, np.ones((2, 2))), r"as many rows, got shapes \(3, 4\) and \(2, 2\)"),
+        (
+            lambda M: similarity_grid(M, np.ones((2, 3))),
+            r"as many columns, got shapes \(3, 4\) and \(2, 3\)",
+        ),
+        (
+            lambda M: subspace_similarity(M, M, 0, 1),
+            r"i must be between 1 and min\(r1, k\) = 3, got 0",
+        ),
+        (
+            lambda M: subspace_similarity(M, M, 1, 4),
+            r"j must be between 1 and min\(r2, k\) = 3, got 4",
+        ),
+        (
+            lambda M: principal_angles(M, np.ones((2, 2))),
+            r"as many rows, got shapes \(3, 4\) and \(2, 2\)",
+        ),
         (lambda M: amplification_factor(M, M.T, rank=1), r"W0 and dW must agree in shape"),
         (lambda M: amplification_factor(M, 0 * M, rank=1), "dW must not be zero"),
-        (lambda M: amplification_factor(M, M, rank=4), r"rank must be between 1 and min\(d, k\) = 3, got 4"),
-        (lambda M: intruder_dimensions(M, M, top=4), r"top must be between 1 and min\(d, k\) = 3, got 4"),
-        (lambda M: intruder_dimensions(M, M, top=1, threshold=2), "threshold must be .* at most 1, got 2"),
+        (
+            lambda M: amplification_factor(M, M, rank=4),
+            r"rank must be between 1 and min\(d, k\) = 3, got 4",
+        ),
+        (
+            lambda M: intruder_dimensions(M, M, top=4),
+            r"top must be between 1 and min\(d, k\) = 3, got 4",
+        ),
+        (
+            lambda M: intruder_dimensions(M, M, top=1, threshold=2),
+            "threshold must be .* at most 1, got 2",
+        ),
         (lambda M: intruder_dimensions(M, np.full((3, 4), np.nan)), "W must be finite"),
     ],
 )

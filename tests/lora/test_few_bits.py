@@ -24,18 +24,24 @@ def weights(shape, seed=0, decay=0.0):
 
 def model(seed=0):
     rng = np.random.default_rng(seed)
-    linear = lambda d, k: Linear(rng.normal(size=(d, k)).astype(np.float32) / 8, np.ones(d, np.float32))
+    linear = lambda d, k: Linear(
+        rng.normal(size=(d, k)).astype(np.float32) / 8, np.ones(d, np.float32)
+    )
     return Sequential([linear(64, 32), Activation(np.tanh), linear(32, 64)])
 
 
 def in_few_bits(kind, **options):
-    return replace(model(), Linear, lambda path, layer: Linear(quantise(layer.W, kind, **options), layer.b))
+    return replace(
+        model(), Linear, lambda path, layer: Linear(quantise(layer.W, kind, **options), layer.b)
+    )
 
 
 def moved(tree, size=0.05, seed=1):
     rng = np.random.default_rng(seed)
     return replace(
-        tree, Tensor, lambda path, a: Tensor(a.data + (rng.normal(size=a.shape) * size).astype(a.dtype))
+        tree,
+        Tensor,
+        lambda path, a: Tensor(a.data + (rng.normal(size=a.shape) * size).astype(a.dtype)),
     )
 
 
@@ -56,7 +62,9 @@ def test_the_errors_are_those_of_what_is_returned(kind, shape):
             left = W - found.Q.dequantised() - found.B @ found.A
             size = np.linalg.norm(W)
             assert np.linalg.norm(left) / size == pytest.approx(min(found.errors), abs=2e-6)
-            assert found.errors[0] == pytest.approx(quantise(W, kind).error(W, relative=True), abs=1e-6)
+            assert found.errors[0] == pytest.approx(
+                quantise(W, kind).error(W, relative=True), abs=1e-6
+            )
             assert len(found.errors) == 4
             # the first step can only help, and by what Eckart and Young say
             best = rank_errors(W - quantise(W, kind).dequantised())[rank] / size
@@ -82,9 +90,13 @@ def test_pissa_leaves_less_to_quantise_where_singular_values_fall():
 
 
 @pytest.mark.parametrize("variant", LINEAR)
-@pytest.mark.parametrize("kind", ["nf4", "int8", "Q4_1", partial(quantise, kind="nf4", double=True)])
+@pytest.mark.parametrize(
+    "kind", ["nf4", "int8", "Q4_1", partial(quantise, kind="nf4", double=True)]
+)
 def test_the_frozen_weights_are_in_few_bits(variant, kind):
-    """Each variant starts within the error of quantising what it freezes, and trains the same names."""
+    """Each variant starts within the error of quantising what it freezes, and trains the same
+    names.
+    """
     base = model()
     gradients = {path: layer.W for path, layer in walk(base) if isinstance(layer, Linear)}
     settings = {"rank": 4, "alpha": 8, "rng": 0, "variant": variant, "gradients": gradients}
@@ -93,7 +105,8 @@ def test_the_frozen_weights_are_in_few_bits(variant, kind):
     assert [path for path, _ in trainable(start)] == [path for path, _ in trainable(whole)]
     for i, error in zip((0, 2), lost(start, base), strict=True):
         held, frozen = (
-            (layer.lora if variant == "dora" else layer).base for layer in (start.layers[i], whole.layers[i])
+            (layer.lora if variant == "dora" else layer).base
+            for layer in (start.layers[i], whole.layers[i])
         )
         assert isinstance(held.W, Quantised)
         np.testing.assert_array_equal(held.W.dequantised(), few(frozen.W).dequantised())
@@ -132,7 +145,9 @@ def test_an_adapter_that_moved_its_base_is_not_saved(tmp_path, variant):
 @pytest.mark.parametrize("variant", ["lora", "dora"])
 @pytest.mark.parametrize("double", [False, True])
 def test_merging_rounds_the_exact_sum(kind, variant, double):
-    tuned = moved(inject(in_few_bits("int4", block=32, double=double), rank=2, rng=0, variant=variant), 0.3)
+    tuned = moved(
+        inject(in_few_bits("int4", block=32, double=double), rank=2, rng=0, variant=variant), 0.3
+    )
     found, exact = merge(tuned, quantise=kind), merge(tuned)
     assert not any(isinstance(a, (Tensor, LoRALinear)) for _, a in leaves(found))
     assert not any(isinstance(a, Quantised) for _, a in leaves(exact))
@@ -148,7 +163,9 @@ def test_merging_rounds_the_exact_sum(kind, variant, double):
 def test_an_update_that_drowns_is_told():
     """Where rounding takes away more than the update added, by the norms of both."""
     small, large = (moved(inject(in_few_bits("nf4"), rank=2, rng=0), size) for size in (1e-3, 1.0))
-    with pytest.warns(UserWarning, match="in 2 of 2 layers, the first layers.0: merge in full precision"):
+    with pytest.warns(
+        UserWarning, match="in 2 of 2 layers, the first layers.0: merge in full precision"
+    ):
         merge(small, quantise="same")
     merge(large, quantise="same")
     half = Sequential([large.layers[0], Activation(np.tanh), small.layers[2]])
@@ -168,7 +185,11 @@ def test_without_an_update_nothing_is_lost():
 def test_targets_choose_and_embeddings_stay():
     tree = Sequential([Embedding(np.ones((10, 32), np.float32)), *model().layers])
     found = inject(
-        tree, rank=1, rng=0, quantise="nf4", targets=lambda path, layer: path in ("layers.0", "layers.3")
+        tree,
+        rank=1,
+        rng=0,
+        quantise="nf4",
+        targets=lambda path, layer: path in ("layers.0", "layers.3"),
     )
     held = {path: type(leaf) for path, leaf in leaves(found) if path.endswith("W")}
     assert issubclass(held.pop("layers.3.base.W"), Quantised)
@@ -185,7 +206,10 @@ def test_targets_choose_and_embeddings_stay():
         (lambda: loftq(np.ones((4, 4)), rank=1, steps=0), "steps must be at least 1"),
         (lambda: loftq([[np.nan]], rank=1), "W must be finite"),
         (lambda: loftq(np.ones((4, 4)), rank=1, kind="nf5"), "kind must be one of"),
-        (lambda: inject(model(), rank=1, rng=0, variant="pizza"), "variant must be one of .*'pissa'"),
+        (
+            lambda: inject(model(), rank=1, rng=0, variant="pizza"),
+            "variant must be one of .*'pissa'",
+        ),
         (lambda: inject(model(), rank=1, rng=0, quantise="nf5"), r"layers\.0: kind must be one of"),
         (lambda: inject(model(), rank=1, rng=0, variant="loftq"), "pass quantise="),
         (
@@ -197,12 +221,20 @@ def test_targets_choose_and_embeddings_stay():
             "already quantised",
         ),
         (
-            lambda: inject(Sequential([Linear(np.full((2, 2), np.inf))]), rank=1, rng=0, quantise="nf4"),
+            lambda: inject(
+                Sequential([Linear(np.full((2, 2), np.inf))]), rank=1, rng=0, quantise="nf4"
+            ),
             "layers.0: W must be finite",
         ),
         (lambda: merge(model(), quantise="nf4"), "no adapter on a quantised layer"),
-        (lambda: merge(inject(model(), rank=1, rng=0), quantise="same"), "name a kind to quantise others"),
-        (lambda: merge(inject(Linear(np.ones((2, 33))), rank=1, rng=0), quantise="Q4_0"), "the layer: Q4_0"),
+        (
+            lambda: merge(inject(model(), rank=1, rng=0), quantise="same"),
+            "name a kind to quantise others",
+        ),
+        (
+            lambda: merge(inject(Linear(np.ones((2, 33))), rank=1, rng=0), quantise="Q4_0"),
+            "the layer: Q4_0",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

@@ -45,7 +45,9 @@ def test_the_equation(d, k):
     rng = np.random.default_rng(0)
     W0, A, B, x = (rng.normal(size=s) for s in [(d, k), (2, k), (d, 2), (7, k)])
     layer = LoRALinear(Linear(W0), A, B, alpha=3.0)
-    np.testing.assert_allclose(layer(x), np.array([W0 @ row + 3.0 / 2 * B @ (A @ row) for row in x]))
+    np.testing.assert_allclose(
+        layer(x), np.array([W0 @ row + 3.0 / 2 * B @ (A @ row) for row in x])
+    )
     check_derivative(lambda A, B: LoRALinear(Linear(W0), A, B, alpha=3.0)(x), A, B)
 
 
@@ -98,7 +100,10 @@ def test_scale_is_alpha_over_r_and_defaults_to_one():
 
 def test_a_numpy_alpha_does_not_lift_float32():
     layer = inject(
-        Linear(np.eye(4, dtype=np.float32)), rank=2, alpha=np.float64(3), rng=np.random.default_rng(0)
+        Linear(np.eye(4, dtype=np.float32)),
+        rank=2,
+        alpha=np.float64(3),
+        rng=np.random.default_rng(0),
     )
     assert layer(np.ones((1, 4), np.float32)).dtype == np.float32
     assert merge(layer).W.dtype == np.float32
@@ -106,9 +111,16 @@ def test_a_numpy_alpha_does_not_lift_float32():
 
 def test_where_chooses_layers_by_path():
     tuned = inject(
-        network(), rank=2, targets=lambda path, layer: path == "layers.2", rng=np.random.default_rng(0)
+        network(),
+        rank=2,
+        targets=lambda path, layer: path == "layers.2",
+        rng=np.random.default_rng(0),
     )
-    assert [type(layer).__name__ for layer in tuned.layers] == ["Linear", "Activation", "LoRALinear"]
+    assert [type(layer).__name__ for layer in tuned.layers] == [
+        "Linear",
+        "Activation",
+        "LoRALinear",
+    ]
 
 
 def test_train_names_exceptions_from_freezing():
@@ -220,7 +232,9 @@ def test_factors_that_do_not_fit():
     base = Linear(np.eye(3))
     with pytest.raises(ValueError, match=r"must agree in r, got \(2, 3\) and \(3, 1\)"):
         LoRALinear(base, np.ones((2, 3)), np.ones((3, 1)), 1)
-    with pytest.raises(ValueError, match=r"\(3, 4\) does not fit the base weight of shape \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"\(3, 4\) does not fit the base weight of shape \(3, 3\)"
+    ):
         LoRALinear(base, np.ones((2, 4)), np.ones((3, 2)), 1)
 
 
@@ -233,7 +247,12 @@ def test_same_as_loralib():
     W0, b, A, B, x = (rng.normal(size=s) for s in [(4, 6), (4,), (2, 6), (4, 2), (5, 6)])
     peer = loralib.Linear(6, 4, r=2, lora_alpha=16).double()
     with torch.no_grad():
-        for parameter, array in [(peer.weight, W0), (peer.bias, b), (peer.lora_A, A), (peer.lora_B, B)]:
+        for parameter, array in [
+            (peer.weight, W0),
+            (peer.bias, b),
+            (peer.lora_A, A),
+            (peer.lora_B, B),
+        ]:
             parameter.copy_(torch.tensor(array))
     ours = LoRALinear(Linear(W0, b), A, B, alpha=16)
     np.testing.assert_allclose(ours(x), peer(torch.tensor(x)).detach().numpy(), rtol=1e-12)

@@ -1,4 +1,6 @@
-"""PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is refused."""
+"""PEFT's tuners as maps: formulas against PEFT, exact factors, conversion, counts, and what is
+refused.
+"""
 
 import dataclasses
 import importlib.util
@@ -71,7 +73,9 @@ SETTINGS = {
     "BOFT": ("BOFTConfig", [{"boft_block_size": 4}, {"boft_block_size": 0, "boft_block_num": 2}]),
     "ROAD": ("RoadConfig", [{"variant": f"road_{n}", "group_size": size} for n, size in ((1, 4), (2, 2), (4, 4))]),
 }  # fmt: skip
-CASES = [(kind, settings) for kind, (_, all_of_them) in SETTINGS.items() for settings in all_of_them]
+CASES = [
+    (kind, settings) for kind, (_, all_of_them) in SETTINGS.items() for settings in all_of_them
+]
 DISGUISED = sorted(kind for kind in SETTINGS if MAPS[kind].factors)
 
 
@@ -84,7 +88,9 @@ def example(kind, d, k, seed=0, **settings):
     row, rng = MAPS[kind], rng_of(kind, d, k, seed)
     small = {"r": 2, "init_r": 2, "num_vectors": 5, "vector_length": 2, "u": 3, "n_frequency": 3, "block_size": 2,
              "oft_block_size": 2, "boft_block_size": 2, "group_size": 2}  # fmt: skip
-    own = {name: small[name] for name in small if name in row.settings and (kind, name) != ("OFT", "r")}
+    own = {
+        name: small[name] for name in small if name in row.settings and (kind, name) != ("OFT", "r")
+    }
     own |= settings
     shapes = dict(row.trained(d, k, **own))
     shapes |= {
@@ -121,13 +127,18 @@ def plainly(kind, t, W, s):
     d, k = W.shape
     if kind == "MISS":
         return np.array(
-            [[t["block"][j % len(t["block"]), i % t["block"].shape[1]] for j in range(k)] for i in range(d)]
+            [
+                [t["block"][j % len(t["block"]), i % t["block"].shape[1]] for j in range(k)]
+                for i in range(d)
+            ]
         )
     if kind == "VERA":
         return np.diag(t["lambda_b"]) @ t["B"][:d] @ np.diag(t["lambda_d"]) @ t["A"][:, :k]
     if kind == "LOKR":
         return (
-            s.get("alpha", 8) / s["r"] * np.kron(t.get("w1"), t["w2"] if "w2" in t else t["w2_a"] @ t["w2_b"])
+            s.get("alpha", 8)
+            / s["r"]
+            * np.kron(t.get("w1"), t["w2"] if "w2" in t else t["w2_a"] @ t["w2_b"])
         )
     if kind == "TINYLORA":
         return t["B"] @ sum(v * P for v, P in zip(t["v"], t["P"], strict=True)) @ t["A"]
@@ -211,7 +222,10 @@ def test_gradients_flow_through_every_formula(kind, shape):
         (row.delta({**tensors, name: leaf}, W=W, **settings) * pull).sum().backward()
         push = rng_of(kind, name).normal(size=leaf.shape)
         ends = [
-            (row.delta({**tensors, name: tensors[name] + sign * step * push}, W=W, **settings) * pull).sum()
+            (
+                row.delta({**tensors, name: tensors[name] + sign * step * push}, W=W, **settings)
+                * pull
+            ).sum()
             for sign in (1, -1)
         ]
         np.testing.assert_allclose(
@@ -240,7 +254,9 @@ def test_terms_of_the_series_as_peft_counts_them():
 
 def test_counts_on_one_matrix():
     assert MAPS["LORA"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8) == 1760
-    assert MAPS["LORA use_dora"].count(100, 120, r=8) == accounting.count_lora(100, 120, rank=8, dora=True)
+    assert MAPS["LORA use_dora"].count(100, 120, r=8) == accounting.count_lora(
+        100, 120, rank=8, dora=True
+    )
     assert MAPS["VERA"].count(256, 768) == 512
     assert MAPS["LOHA"].count(256, 768) == 16_384
     assert MAPS["LOKR"].count(256, 768) == 768
@@ -265,7 +281,9 @@ def test_what_a_file_may_leave_out_is_known_by_the_row():
 
 @pytest.fixture
 def written(tmp_path):
-    """Write a base of the modules up (16, 12), with a bias, and down (12, 16), and an adapter for it."""
+    """Write a base of the modules up (16, 12), with a bias, and down (12, 16), and an adapter for
+    it.
+    """
 
     def write(kind, settings=(), seed=0, **raw):
         rng = rng_of(kind, seed)
@@ -274,16 +292,23 @@ def written(tmp_path):
         for each in (base, folder):
             each.mkdir(exist_ok=True)
         (base / "config.json").write_text("{}")
-        named = {f"{name}.weight": W for name, W in weights.items()} | {"up.bias": rng.normal(size=16)}
+        named = {f"{name}.weight": W for name, W in weights.items()} | {
+            "up.bias": rng.normal(size=16)
+        }
         safetensors.save(named, base / "model.safetensors")
         tensors, row = {}, MAPS[kind]
         for name, W in weights.items():
             own, found, _ = example(kind, *W.shape, seed, **dict(settings))
             tensors |= {f"base_model.model.{name}.{row.key(each)}": x for each, x in own.items()}
-        for each, x in {"VERA": {"A": (2, 16), "B": (16, 2)}, "VBLORA": {"vector_bank": (5, 2)}}.get(
-            kind, {}
-        ).items():
-            tensors = {key: value for key, value in tensors.items() if not key.endswith(f".{row.key(each)}")}
+        for each, x in {
+            "VERA": {"A": (2, 16), "B": (16, 2)},
+            "VBLORA": {"vector_bank": (5, 2)},
+        }.get(kind, {}).items():
+            tensors = {
+                key: value
+                for key, value in tensors.items()
+                if not key.endswith(f".{row.key(each)}")
+            }
             tensors[f"base_model.{row.key(each)}"] = rng.normal(size=x)
         if kind == "TINYLORA":
             tensors = {key: value for key, value in tensors.items() if not key.endswith("_v")}
@@ -308,7 +333,9 @@ def test_merged_is_the_weight_of_the_formula_and_as_lora_too(kind, written, tmp_
     as_lora = adapters.to_lora(folder, base=base, error=0.0, any_base=True)
     adapters.save(as_lora, tmp_path / "lora")
     adapters.merge(base, tmp_path / "lora", tmp_path / "merged-too", any_base=True)
-    one, two = (safetensors.open(tmp_path / name / "model.safetensors") for name in ("merged", "merged-too"))
+    one, two = (
+        safetensors.open(tmp_path / name / "model.safetensors") for name in ("merged", "merged-too")
+    )
     for name in named:
         np.testing.assert_allclose(one.read(name), two.read(name), rtol=1e-5, atol=1e-5)
         if name.endswith("weight"):
@@ -332,7 +359,9 @@ def test_a_lora_in_disguise_is_exact_without_an_error(written):
         row, opened = MAPS[kind], adapters.load(folder)
         ranks = {"LOHA": 4, "LOKR": 3, "FOURIERFT": 6}
         if kind == "RANDLORA":
-            with pytest.raises(HubError, match=r"RandLoRA is not exact as a LoRA of fewer numbers.*--error"):
+            with pytest.raises(
+                HubError, match=r"RandLoRA is not exact as a LoRA of fewer numbers.*--error"
+            ):
                 adapters.to_lora(folder, base=base, any_base=True)
             continue
         found = adapters.to_lora(
@@ -387,10 +416,18 @@ def rewritten(folder, change=None, **raw):
         ("LOHA", {"quantum": 3}, "quantum = 3 is not supported for LoHa"),
         ("LOHA", {"r": "two"}, "r must be a whole number"),
         ("PSOFT", {"psoft_svd": "lowrank"}, "psoft_svd must be 'full' for PSOFT, got 'lowrank'"),
-        ("BOFT", {"boft_n_butterfly_factor": 2}, "boft_n_butterfly_factor must be 1 for BOFT, got 2"),
+        (
+            "BOFT",
+            {"boft_n_butterfly_factor": 2},
+            "boft_n_butterfly_factor must be 1 for BOFT, got 2",
+        ),
         ("ROAD", {"variant": "road_3"}, "variant must be 'road_1' or"),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
-        ("VBLORA", {"save_only_topk_weights": True}, "save_only_topk_weights = True is not supported"),
+        (
+            "VBLORA",
+            {"save_only_topk_weights": True},
+            "save_only_topk_weights = True is not supported",
+        ),
         ("LOKR", {"rank_pattern": {"up": 3}}, "rank_pattern = {'up': 3} is not supported for LoKr"),
         ("LOKR", {"decompose_both": True}, "decompose_both = True is not supported for LoKr"),
         ("OFT", {"coft": True}, "coft = True is not supported for OFT"),
@@ -402,7 +439,11 @@ def rewritten(folder, change=None, **raw):
             "ab_svd_init must be 'psoft_init' for PSOFT, got 'pissa_init'",
         ),
         ("MISS", {"init_weights": "bat"}, "init_weights must be True or False for MiSS, got 'bat'"),
-        ("PSOFT", {"use_cayley_neumann": True}, "use_cayley_neumann = True is not supported for PSOFT"),
+        (
+            "PSOFT",
+            {"use_cayley_neumann": True},
+            "use_cayley_neumann = True is not supported for PSOFT",
+        ),
         ("PSOFT", {"psoft_orth": False}, "psoft_orth must be True for PSOFT, got False"),
         ("ADALORA", {"rank_pattern": {"up.lora_E": ["no"]}}, "unsupported operand"),
         ("HRA", {"target_modules": ["up"]}, "'down' is not among the config's target_modules"),
@@ -424,7 +465,11 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
             "up' has hada_t1, which is not read",
         ),
         ("LOHA", lambda t: t | {"other": np.ones(2)}, "'other' belongs to no LoHa"),
-        ("VERA", lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"}, "has no vera_A"),
+        (
+            "VERA",
+            lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"},
+            "has no vera_A",
+        ),
         (
             "LOKR",
             lambda t: {key: x for key, x in t.items() if "down.lokr_w2" not in key},
@@ -440,7 +485,11 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
             lambda t: t | {"base_model.model.up.c3a_kernel": np.ones((1, 1, 2**17))},
             "more than 4,294,967,296",
         ),
-        ("LOHA", lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)}, "'up': on a weight of shape"),
+        (
+            "LOHA",
+            lambda t: t | {"base_model.model.up.hada_w1_a": np.ones(3)},
+            "'up': on a weight of shape",
+        ),
         ("LOHA", lambda t: {"base_model.vera_A": np.ones(2)}, "belongs to no LoHa"),
         (
             "PSOFT",
@@ -510,11 +559,18 @@ def test_saved_modules_biases_and_shared_tensors_are_kept_and_counted_once(writt
         "base_model.model.head.weight": np.ones((2, 3)),
         "base_model.model.up.base_layer.bias": np.ones(16),
     }
-    opened = adapters.load(rewritten(folder, lambda t: t | more, modules_to_save=["head"], bias="vera_only"))
+    opened = adapters.load(
+        rewritten(folder, lambda t: t | more, modules_to_save=["head"], bias="vera_only")
+    )
     assert sorted(opened.full) == ["head.weight", "up.bias"]
-    assert sum(part.size for part in opened.stored) == (16 + 2) + (12 + 2) + 2 * 16 + 16 * 2 + 6 + 16
+    assert (
+        sum(part.size for part in opened.stored) == (16 + 2) + (12 + 2) + 2 * 16 + 16 * 2 + 6 + 16
+    )
     converted = adapters.to_lora(opened, base=base, any_base=True)
-    assert (sorted(converted.full), converted.raw["bias"]) == (["head.weight", "up.bias"], "lora_only")
+    assert (sorted(converted.full), converted.raw["bias"]) == (
+        ["head.weight", "up.bias"],
+        "lora_only",
+    )
 
 
 def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
@@ -522,7 +578,10 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
     rng = rng_of("dora")
     modules = {
         name: adapters.AdapterModule.of(
-            A=rng.normal(size=(2, k)), B=rng.normal(size=(d, 2)), alpha=2, magnitude=rng.uniform(1, 2, size=d)
+            A=rng.normal(size=(2, k)),
+            B=rng.normal(size=(d, 2)),
+            alpha=2,
+            magnitude=rng.uniform(1, 2, size=d),
         )
         for name, (d, k) in {"up": (16, 12), "down": (12, 16)}.items()
     }
@@ -560,7 +619,11 @@ def turned(base, tmp_path):
 
 def test_ia3_in_a_feedforward_module_scales_inputs_and_no_bias(written, tmp_path):
     base, folder, named = written("IA3", {"feedforward": True})
-    config = {"peft_type": "IA3", "target_modules": ["up", "down"], "feedforward_modules": ["p", "down"]}
+    config = {
+        "peft_type": "IA3",
+        "target_modules": ["up", "down"],
+        "feedforward_modules": ["p", "down"],
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     adapters.merge(base, folder, tmp_path / "merged", any_base=True)
     merged = safetensors.open(tmp_path / "merged" / "model.safetensors")
@@ -588,8 +651,13 @@ def test_the_commands_take_them(written, tmp_path, capsys):
     (vera / "adapter_config.json").write_text(json.dumps(settings))
     said = lora_np("count", "llama-3.2-1b", "--config", vera)[1]
     assert f"trainable params: {16 * (2048 + 4):,} " in said
-    (vera / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["embed_tokens"]}))
-    assert "VeRA is counted on linear maps, not on" in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    (vera / "adapter_config.json").write_text(
+        json.dumps(settings | {"target_modules": ["embed_tokens"]})
+    )
+    assert (
+        "VeRA is counted on linear maps, not on"
+        in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
+    )
     loha = written("LOHA")[1]
     assert "convert it" in lora_np("resize", loha, "--rank", 1, "-o", tmp_path / "small")[1]
 
@@ -603,7 +671,9 @@ def test_the_page_says_what_the_table_says():
     assert len(rows) == len(MAPS)
     for (kind, row), shown in zip(MAPS.items(), rows, strict=True):
         own = family.settings(kind, row)
-        numbers = row.count(100, 120, **own) + sum(map(math.prod, row.trained_by_all(1, **own).values()))
+        numbers = row.count(100, 120, **own) + sum(
+            map(math.prod, row.trained_by_all(1, **own).values())
+        )
         assert f"<td>{numbers:,}</td>" in shown
         assert (f"exact, rank {row.rank}" in shown) == bool(row.rank)
         assert not row.rank or row.factors
@@ -644,7 +714,9 @@ def weights_of(torch, model):
         layer = getattr(model.base_model.model, name).double()
         size = {"up": 12, "down": 16}[name]
         bias = layer(torch.zeros(1, size, dtype=torch.float64))
-        found[f"{name}.weight"] = (layer(torch.eye(size, dtype=torch.float64)) - bias).T.detach().numpy()
+        found[f"{name}.weight"] = (
+            (layer(torch.eye(size, dtype=torch.float64)) - bias).T.detach().numpy()
+        )
         found[f"{name}.bias"] = bias[0].detach().numpy()
     return found
 
@@ -657,7 +729,9 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
     import peft
 
     name, all_of_them = SETTINGS[kind]
-    for i, settings in enumerate(all_of_them if FULL else all_of_them[:1] + few(all_of_them[1:], 3)):
+    for i, settings in enumerate(
+        all_of_them if FULL else all_of_them[:1] + few(all_of_them[1:], 3)
+    ):
         model, here = net(torch), tmp_path / str(i)
         (here / "base").mkdir(parents=True)
         (here / "base" / "config.json").write_text("{}")
@@ -669,7 +743,10 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
             if parameter.requires_grad:
                 parameter.data.normal_(0, 0.3)
         tuned.eval().save_pretrained(here / "adapter")
-        assert accounting.count(net(torch), config=config).trainable == tuned.get_nb_trainable_parameters()[0]
+        assert (
+            accounting.count(net(torch), config=config).trainable
+            == tuned.get_nb_trainable_parameters()[0]
+        )
         counted = accounting.count(net(torch), config=here / "adapter")
         assert (counted.trainable, counted.total) == tuned.get_nb_trainable_parameters()
         adapters.merge(here / "base", here / "adapter", here / "merged", any_base=True)
@@ -677,7 +754,9 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
         wanted = weights_of(torch, tuned)
         converted = adapters.to_lora(here / "adapter", base=here / "base", error=0.0, any_base=True)
         adapters.save(converted, here / "lora")
-        reloaded = weights_of(torch, peft.PeftModel.from_pretrained(net(torch), here / "lora").eval())
+        reloaded = weights_of(
+            torch, peft.PeftModel.from_pretrained(net(torch), here / "lora").eval()
+        )
         for key in base:
             change = np.abs(wanted[key] - base[key]).max()
             assert change > 1e-3 or key == "up.bias"
@@ -706,7 +785,9 @@ def test_weights_that_are_stored_transposed(kind, torch, tmp_path):
 
     transformers = pytest.importorskip("transformers")
     sizes = {"n_layer": 2, "n_embd": 12, "n_head": 2, "vocab_size": 40, "n_positions": 16}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "base")
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(
+        tmp_path / "base"
+    )
     load, tokens = transformers.GPT2LMHeadModel.from_pretrained, torch.arange(12)[None]
     before = load(tmp_path / "base").eval()(tokens).logits
     asked = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True} | TRANSPOSED[kind]
@@ -735,7 +816,9 @@ def test_what_began_with_a_part_of_the_base_is_rebased(start, written):
     base, _, named = written("LOHA")
     rng = rng_of(start)
     modules = {
-        name: adapters.AdapterModule.of(A=rng.normal(size=(2, k)), B=rng.normal(size=(d, 2)), alpha=3)
+        name: adapters.AdapterModule.of(
+            A=rng.normal(size=(2, k)), B=rng.normal(size=(d, 2)), alpha=3
+        )
         for name, (d, k) in {"up": (16, 12), "down": (12, 16)}.items()
     }
     raw = {"peft_type": "LORA", "init_lora_weights": start, "target_modules": [*modules]}

@@ -1,4 +1,6 @@
-"""Training beside torch + PEFT in float64, our initial weights copied in: the same losses, the same merged weights."""
+"""Training beside torch + PEFT in float64, our initial weights copied in: the same losses, the same
+merged weights.
+"""
 
 import numpy as np
 import pytest
@@ -48,7 +50,9 @@ def in_peft(tuned, base, **settings):
     import torch
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0", "2"], lora_dropout=0.0, **settings)
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["0", "2"], lora_dropout=0.0, **settings
+    )
     model = get_peft_model(in_torch(base), config, autocast_adapter_dtype=False)
     for place in (0, 2):
         ours, theirs = tuned.layers[place], model.base_model.model[place]
@@ -137,7 +141,9 @@ def test_the_same_initial_products(variant):
 
     base = network()
     tuned = lnp.inject(base, rank=RANK, alpha=ALPHA, variant=variant, rng=np.random.default_rng(2))
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0", "2"], init_lora_weights=variant)
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["0", "2"], init_lora_weights=variant
+    )
     model = get_peft_model(in_torch(base).float(), config)  # float64 is refused
     for place in (0, 2):
         ours, theirs = tuned.layers[place], model.base_model.model[place]
@@ -160,7 +166,9 @@ def test_the_same_embedding():
     net = torch.nn.Sequential(torch.nn.Embedding(9, 4, dtype=torch.float64))
     net[0].weight.data = torch.tensor(W0)
     model = get_peft_model(
-        net, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"]), autocast_adapter_dtype=False
+        net,
+        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"]),
+        autocast_adapter_dtype=False,
     )
     theirs = model.base_model.model[0]
     assert not theirs.lora_embedding_A["default"].any()  # zero, as ours

@@ -1,4 +1,6 @@
-"""Variants: each starts where the base model is, computes its paper's equation, merges, and trains."""
+"""Variants: each starts where the base model is, computes its paper's equation, merges, and
+trains.
+"""
 
 import numpy as np
 import pytest
@@ -46,7 +48,9 @@ X = np.random.default_rng(1).normal(size=(40, 6))
 def test_starts_at_the_base_trains_and_merges(variant, dtype):
     base, x = network(dtype), X.astype(dtype)
     rank, rng = 2 if variant == "lora-ga" else 3, np.random.default_rng(2)
-    tuned = lnp.inject(base, rank=rank, alpha=6, variant=variant, rng=rng, gradients=gradients(base))
+    tuned = lnp.inject(
+        base, rank=rank, alpha=6, variant=variant, rng=rng, gradients=gradients(base)
+    )
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(lnp.value(tuned(x)), lnp.value(base(x)), atol=20 * eps)
     model = trained(tuned, x)
@@ -65,24 +69,34 @@ def test_what_is_trained(variant):
         layer, rank=2, variant=variant, rng=np.random.default_rng(0), gradients=gradients(layer)
     )
     names = {path.split(".")[-1] for path, _ in lnp.trainable(tuned)}
-    assert names == {"lora-fa": {"B"}, "dora": {"A", "B", "m"}, "lora-xs": {"R"}}.get(variant, {"A", "B"})
+    assert names == {"lora-fa": {"B"}, "dora": {"A", "B", "m"}, "lora-xs": {"R"}}.get(
+        variant, {"A", "B"}
+    )
     assert {path.split(".")[-1] for path, _ in adapter_leaves(tuned)} == names | {"A", "B"}
 
 
 def test_rslora_is_scaled_by_the_root_of_r():
     tuned = lnp.inject(
-        lnp.Linear(np.zeros((9, 9))), rank=9, alpha=6, variant="rslora", rng=np.random.default_rng(0)
+        lnp.Linear(np.zeros((9, 9))),
+        rank=9,
+        alpha=6,
+        variant="rslora",
+        rng=np.random.default_rng(0),
     )
     assert tuned.scale == pytest.approx(6 / 3)
 
 
 def test_pissa_holds_the_leading_singular_triplets():
     W0 = np.random.default_rng(0).normal(size=(7, 5))
-    tuned = lnp.inject(lnp.Linear(W0), rank=2, alpha=8, variant="pissa", rng=np.random.default_rng(0))
+    tuned = lnp.inject(
+        lnp.Linear(W0), rank=2, alpha=8, variant="pissa", rng=np.random.default_rng(0)
+    )
     s = np.linalg.svd(W0, compute_uv=False)
     np.testing.assert_allclose(np.linalg.svd(tuned.delta(), compute_uv=False)[:2], s[:2])
     np.testing.assert_allclose(np.linalg.svd(tuned.base.W, compute_uv=False)[:3], s[2:])
-    np.testing.assert_allclose(np.linalg.norm(tuned.B.data, axis=0), np.linalg.norm(tuned.A.data, axis=1))
+    np.testing.assert_allclose(
+        np.linalg.norm(tuned.B.data, axis=0), np.linalg.norm(tuned.A.data, axis=1)
+    )
 
 
 def test_olora_starts_with_orthonormal_columns():
@@ -148,7 +162,9 @@ def test_doras_equation_and_its_constant_norm():
 
 
 def test_dora_refuses_a_bias_in_the_wrong_place():
-    inner = lnp.LoRALinear(lnp.Linear(np.eye(2), np.ones(2)), np.ones((1, 2)), np.ones((2, 1)), alpha=1.0)
+    inner = lnp.LoRALinear(
+        lnp.Linear(np.eye(2), np.ones(2)), np.ones((1, 2)), np.ones((2, 1)), alpha=1.0
+    )
     with pytest.raises(ValueError, match="must not have a b"):
         DoRALinear(inner, np.ones(2))
     plain = lnp.LoRALinear(lnp.Linear(np.eye(2)), np.ones((1, 2)), np.ones((2, 1)), alpha=1.0)
@@ -166,14 +182,18 @@ def test_a_delta_against_the_original(variant, dtype):
     for path, layer in zip([0, 2], [moved.layers[0], moved.layers[2]], strict=True):
         assert layer.base.W is base.layers[path].W
         assert layer.rank == 4
-    np.testing.assert_allclose(moved(X), lnp.merge(model)(X), atol=1e-4 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(
+        moved(X), lnp.merge(model)(X), atol=1e-4 if dtype == np.float32 else 1e-12
+    )
 
 
 def test_a_delta_against_another_model_is_refused():
     tuned = lnp.inject(network(), rank=2, variant="pissa", rng=np.random.default_rng(3))
     rng = np.random.default_rng(5)
     other = lnp.replace(network(), lnp.Tensor, lambda path, a: rng.normal(size=a.shape))
-    with pytest.raises(ValueError, match=r"'layers.0' differs from the original by more than rank 2"):
+    with pytest.raises(
+        ValueError, match=r"'layers.0' differs from the original by more than rank 2"
+    ):
         rebase(tuned, other)
     with pytest.raises(ValueError, match=r"no Linear layer like 'layers.0'"):
         rebase(tuned, lnp.Linear(np.eye(6)))
@@ -191,7 +211,9 @@ def test_embedding():
 
 
 def test_inject_leaves_embeddings_alone_unless_asked():
-    model = lnp.Sequential([Embedding(np.random.default_rng(0).normal(size=(9, 4))), lnp.Linear(np.eye(4))])
+    model = lnp.Sequential(
+        [Embedding(np.random.default_rng(0).normal(size=(9, 4))), lnp.Linear(np.eye(4))]
+    )
     tokens = np.array([3, 3, 7])
     plain = lnp.inject(model, rank=2, rng=np.random.default_rng(0))
     assert isinstance(plain.layers[0], Embedding)
@@ -225,7 +247,9 @@ def test_bias(bias, expected):
         lnp.Linear.init(d_out=3, d_in=6, bias=True, rng=rng), lnp.Activation(np.tanh),
         lnp.Linear.init(d_out=5, d_in=3, bias=True, rng=rng),
     ])  # fmt: skip
-    tuned = lnp.inject(model, rank=1, targets=lambda path, layer: path == "layers.0", bias=bias, rng=rng)
+    tuned = lnp.inject(
+        model, rank=1, targets=lambda path, layer: path == "layers.0", bias=bias, rng=rng
+    )
     biases = {path for path, _ in lnp.trainable(tuned) if path.endswith("b")}
     assert biases == expected
     fitted = trained(tuned, X)
@@ -237,7 +261,9 @@ def test_lora_plus_gives_b_a_larger_step():
     tuned = lnp.inject(network(), rank=2, rng=np.random.default_rng(0))
     before = dict(lnp.trainable(tuned))
     model = trained(tuned, X, steps=1, optimizer=lora_plus(lnp.Adam(lr=1e-3), ratio=10))
-    moved = {path: np.abs(leaf.data - before[path].data).max() for path, leaf in lnp.trainable(model)}
+    moved = {
+        path: np.abs(leaf.data - before[path].data).max() for path, leaf in lnp.trainable(model)
+    }
     # Adam's first step has the length of its rate, and A has no gradient yet.
     assert moved["layers.0.B"] == pytest.approx(1e-2, rel=1e-4)
     assert moved["layers.0.A"] == 0
@@ -264,7 +290,11 @@ def test_variants_that_are_not_for_embeddings_say_so(variant):
     model = Embedding(np.eye(3))
     with pytest.raises(TypeError, match=f"{variant} is for Linear layers, got Embedding"):
         lnp.inject(
-            model, rank=1, targets=lambda path, layer: True, variant=variant, rng=np.random.default_rng(0)
+            model,
+            rank=1,
+            targets=lambda path, layer: True,
+            variant=variant,
+            rng=np.random.default_rng(0),
         )
 
 

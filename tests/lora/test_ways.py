@@ -1,4 +1,6 @@
-"""Ways to combine LoRAs: each against its dense definition, the laws that it keeps, and what is refused."""
+"""Ways to combine LoRAs: each against its dense definition, the laws that it keeps, and what is
+refused.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,14 +76,19 @@ def test_the_exact_ways_are_the_sum_and_its_nearest_of_a_rank(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_entries_are_dropped_and_added_on_factors_and_on_updates(seed):
     terms = draw(seed)
-    weights, strengths = [term.weight for term in terms], [term.weight * term.scale for term in terms]
+    weights, strengths = (
+        [term.weight for term in terms],
+        [term.weight * term.scale for term in terms],
+    )
     roots = np.sqrt(np.abs(strengths))
     signed = np.sign(strengths) * roots
     As, Bs = [term.A for term in terms], [term.B for term in terms]
     updates = [term.scale * term.B @ term.A for term in terms]
     total = lambda tensors, weights: sum(w * T for T, w in zip(tensors, weights, strict=True))
     cut = lambda tensors, density: [trimmed(T, density) for T in tensors]
-    np.testing.assert_allclose(result("linear", terms), total(Bs, roots) @ total(As, signed), atol=1e-12)
+    np.testing.assert_allclose(
+        result("linear", terms), total(Bs, roots) @ total(As, signed), atol=1e-12
+    )
     for density in (0.3, 0.7, 0.95, 1):
         expected = {
             "ties": ties(Bs, roots, density) @ ties(As, signed, density),
@@ -90,14 +97,16 @@ def test_entries_are_dropped_and_added_on_factors_and_on_updates(seed):
             "magnitude_prune_svd": total(cut(updates, density), weights),
         }
         for name, update in expected.items():
-            np.testing.assert_allclose(result(name, terms, density=density, rank=99), update, atol=1e-12)
+            np.testing.assert_allclose(
+                result(name, terms, density=density, rank=99), update, atol=1e-12
+            )
 
 
 def test_ties_of_peft_and_of_mergekit_differ_in_vote_and_divisor():
     numbers = [np.array([[1.0, 3.0]]), np.array([[-2.0, 1.0]])]
     terms = [Term(np.eye(1), T, weight) for T, weight in zip(numbers, [4.0, 1.0], strict=True)]
-    # PEFT: 1 - 2 < 0 elects the second; mergekit: 4 - 2 > 0 elects the first, 4 / 4. Where both agree:
-    # (4 * 3 + 1) / 2, and (4 * 3 + 1) / 5.
+    # PEFT: 1 - 2 < 0 elects the second; mergekit: 4 - 2 > 0 elects the first, 4 / 4. Where both
+    # agree: (4 * 3 + 1) / 2, and (4 * 3 + 1) / 5.
     np.testing.assert_allclose(result("ties_svd", terms, density=1), [[-2.0, 6.5]])
     np.testing.assert_allclose(result("mergekit_ties", terms, density=1), [[1.0, 2.6]])
     np.testing.assert_allclose(result("mergekit_dare_ties", terms, density=1), [[4.0, 13.0]])
@@ -133,15 +142,21 @@ def test_knots_and_core_space_are_what_they_are_with_formed_updates(seed):
     m = np.linalg.matrix_rank(np.concatenate(updates, axis=1))
     parts = np.split(s[:m, None] * Vh[:m], len(terms), axis=1)
     expected = U[:, :m] @ ties(parts, weights, 0.6)
-    np.testing.assert_allclose(result("knots", terms, density=0.6), expected, rtol=0, atol=1e-12 * s[0])
+    np.testing.assert_allclose(
+        result("knots", terms, density=0.6), expected, rtol=0, atol=1e-12 * s[0]
+    )
     B, A = np.hstack([term.B for term in terms]), np.vstack([term.A for term in terms])
     U = np.linalg.svd(B, full_matrices=False)[0][:, : np.linalg.matrix_rank(B)]
     Vh = np.linalg.svd(A, full_matrices=False)[2][: np.linalg.matrix_rank(A)]
     expected = U @ ties([U.T @ update @ Vh.T for update in updates], weights, 0.6) @ Vh
-    np.testing.assert_allclose(result("core", terms, density=0.6), expected, rtol=0, atol=1e-12 * s[0])
+    np.testing.assert_allclose(
+        result("core", terms, density=0.6), expected, rtol=0, atol=1e-12 * s[0]
+    )
     for name in ("knots", "core"):  # lossless: with nothing dropped, one term is itself
         one = [terms[0]]
-        np.testing.assert_allclose(result(name, one, density=1), weights[0] * updates[0], atol=1e-12)
+        np.testing.assert_allclose(
+            result(name, one, density=1), weights[0] * updates[0], atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -192,7 +207,8 @@ def test_regmean_leaves_each_update_to_its_own_inputs_and_averages_where_there_a
     D, (one, other) = result("regmean", terms), (term.B @ term.A for term in terms)
     np.testing.assert_allclose(D[:, :2], one[:, :2], atol=1e-4)
     np.testing.assert_allclose(D[:, 2:4], other[:, 2:4], atol=1e-4)
-    np.testing.assert_allclose(D[:, 4], 0.4 * one[:, 4] + 0.6 * other[:, 4], atol=1e-9)  # 2 : 3, the largest
+    # 2 : 3, the largest
+    np.testing.assert_allclose(D[:, 4], 0.4 * one[:, 4] + 0.6 * other[:, 4], atol=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,7 +227,9 @@ def test_laws(name):
         one = terms[0]._replace(weight=1.0)
         if name != "iso":
             density = {} if way.density is None else {"density": 1}
-            np.testing.assert_allclose(result(name, [one], **density), one.update, atol=1e-4, err_msg="one")
+            np.testing.assert_allclose(
+                result(name, [one], **density), one.update, atol=1e-4, err_msg="one"
+            )
         for rank in (1, 2, 3):
             B, A = way(terms, rank=rank, rng=0 if way.chance else None)
             assert B.shape[1] == A.shape[0] <= rank
@@ -226,7 +244,10 @@ def test_which_ways_depend_on_how_an_update_is_factored(name):
     for seed in SEEDS:
         terms = draw(seed)
         mixed = np.array([[3.0, 1.0], [0.0, 0.5]])
-        others = [terms[0]._replace(B=terms[0].B @ mixed, A=np.linalg.solve(mixed, terms[0].A)), *terms[1:]]
+        others = [
+            terms[0]._replace(B=terms[0].B @ mixed, A=np.linalg.solve(mixed, terms[0].A)),
+            *terms[1:],
+        ]
         same = np.allclose(result(name, terms), result(name, others), atol=1e-8)
         assert same == (name not in ON_FACTORS | {"core"})
 
@@ -239,7 +260,8 @@ def test_single_precision_stays(name):
     assert B.dtype == A.dtype == np.float32
     exact = draw(1)
     exact = [
-        term._replace(B=t.B.astype(float), A=t.A.astype(float)) for term, t in zip(exact, terms, strict=True)
+        term._replace(B=t.B.astype(float), A=t.A.astype(float))
+        for term, t in zip(exact, terms, strict=True)
     ]
     np.testing.assert_allclose(B @ A, result(name, exact), atol=2e-4)
 
@@ -268,9 +290,15 @@ def test_mergekit_is_what_the_package_computes(name, monkeypatch):
 
     for seed in SEEDS:
         terms = draw(seed)
-        entries = [SimpleNamespace(tensor=torch.tensor(term.update), id=i) for i, term in enumerate(terms)]
+        entries = [
+            SimpleNamespace(tensor=torch.tensor(term.update), id=i) for i, term in enumerate(terms)
+        ]
         base = SimpleNamespace(tensor=torch.zeros_like(entries[0].tensor))
-        settings = {"density": dict.fromkeys(range(len(terms)), 0.4), "int8_mask": False, "lambda": 1.0}
+        settings = {
+            "density": dict.fromkeys(range(len(terms)), 0.4),
+            "int8_mask": False,
+            "lambda": 1.0,
+        }
         settings["weight"] = {i: term.weight for i, term in enumerate(terms)}
         settings |= {"normalize": method.default_normalize, "rescale": method.default_rescale}
         group = SimpleNamespace(base=base, non_base=entries)
@@ -299,7 +327,9 @@ def test_what_is_refused(name, options, error, message):
 
 def test_a_gram_matrix_of_another_module_is_refused():
     terms = [Term(np.ones((3, 1)), np.ones((1, 4)), gram=np.eye(3))]
-    with pytest.raises(ValueError, match=r"a Gram matrix of 4 inputs must have shape \(4, 4\), got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"a Gram matrix of 4 inputs must have shape \(4, 4\), got \(3, 3\)"
+    ):
         WAYS["regmean"](terms)
 
 

@@ -46,8 +46,17 @@ VISION = {
     "patch_size": 14,
 }
 TEXT = {**SMALL, "num_key_value_heads": 2}
-TURNED = {**TEXT, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}}
-TOWER = {"depth": 2, "num_heads": 3, "hidden_size": 24, "intermediate_size": 40, "out_hidden_size": 32}
+TURNED = {
+    **TEXT,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+}
+TOWER = {
+    "depth": 2,
+    "num_heads": 3,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "out_hidden_size": 32,
+}
 BART = {
     "vocab_size": 97,
     "d_model": 24,

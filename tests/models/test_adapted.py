@@ -1,4 +1,6 @@
-"""Every family that PEFT can adapt, tiny and random: `extract`, `merge` and the count, judged by PEFT's outputs."""
+"""Every family that PEFT can adapt, tiny and random: `extract`, `merge` and the count, judged by
+PEFT's outputs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from tests.models.test_family_cases import built
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
-T5 = ("t5", "ForConditionalGeneration")  # whose relative positions are an embedding that is called otherwise
+# whose relative positions are an embedding that is called otherwise
+T5 = ("t5", "ForConditionalGeneration")
 FIRST = {
     (family, task): fields
     for family, task, fields in reversed([*test_families.CASES, *family_cases.CASES])
@@ -60,13 +63,17 @@ def outputs(model: Any, given: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize(("family", "task"), CASES, ids=str)
-def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tmp_path: Path) -> None:
+def test_the_base_with_the_adapter_is_the_tuned_model(
+    family: str, task: str, tmp_path: Path
+) -> None:
     import peft
     import torch
 
     torch.manual_seed(0)
     fields = FIRST[family, task]
-    special = {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
+    special = (
+        {"eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0} if "vocab_size" in fields else {}
+    )
     model = built(family, task, {**fields, **special}, device="cpu").float().eval()
     kind = type(model)
     model.save_pretrained(tmp_path / "base")
@@ -77,7 +84,8 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             module = modules.get(name) or modules[name.rpartition(".")[0]]
-            own = name in base.parameters and name not in shared  # tied or fused tensors are refused
+            # tied or fused tensors are refused
+            own = name in base.parameters and name not in shared
             if module.kind in KINDS and module.called and own and not name.endswith("bias"):
                 *stack, d, k = parameter.shape
                 parameter += 0.05 * torch.randn(*stack, d, 2) @ torch.randn(*stack, 2, k)
@@ -90,7 +98,9 @@ def test_the_base_with_the_adapter_is_the_tuned_model(family: str, task: str, tm
     assert {row.kept for row in found.rows} == {"LoRA"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+        theirs = peft.PeftModel.from_pretrained(
+            kind.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+        )
     np.testing.assert_allclose(outputs(theirs.float().eval(), given), after, atol=2e-3 * change)
     adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
     merged = kind.from_pretrained(tmp_path / "merged").float().eval()

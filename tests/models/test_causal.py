@@ -1,4 +1,6 @@
-"""The page that lists how every language model of transformers is counted, against transformers and PEFT."""
+"""The page that lists how every language model of transformers is counted, against transformers and
+PEFT.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,18 @@ def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str
     kinds = kinds_by_type().get(kind, {})
     names = [] if isinstance(kinds, str) else [f"model.layers.0.{name}" for name in kinds]
     held = {name: (2, 3, 5) for name in names if kinds[name[15:]] == "experts"}
-    held |= {f"{name}.weight": (3, 5) for name in names if kinds[name[15:]] not in ("buffer", "experts")}
+    held |= {
+        f"{name}.weight": (3, 5) for name in names if kinds[name[15:]] not in ("buffer", "experts")
+    }
     # a matrix whose bias has another shape
     held |= {"model.layers.0.odd.weight": (4, 5), "model.layers.0.odd.bias": (4, 5)}
     buffers = {name: (7,) for name in names if kinds[name[15:]] == "buffer"}
     save(tmp_path, kind, held | buffers)
     if found == causal.REFUSED:
         assert kinds == why
-        with pytest.raises(HubError, match=f"headers do not tell the modules of a {re.escape(kind)} model: "):
+        with pytest.raises(
+            HubError, match=f"headers do not tell the modules of a {re.escape(kind)} model: "
+        ):
             from_safetensors(tmp_path)
         return
     spec = from_safetensors(tmp_path)

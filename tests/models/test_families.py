@@ -1,4 +1,6 @@
-"""Every family against transformers and PEFT, on the meta device: names, shapes and counts, exactly."""
+"""Every family against transformers and PEFT, on the meta device: names, shapes and counts,
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -274,14 +276,18 @@ DRAWN = twentieth(CASES)
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN])
+@pytest.mark.parametrize(
+    ("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN]
+)
 def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str, Any]) -> None:
     model = meta_model(family, task, fields)
     architecture = family_of(family).classes + task
     spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     assert spec.total == sum(p.numel() for p in model.parameters())
     # a saved config, which holds every field, says the same
-    assert from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
+    assert (
+        from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
+    )
     ours = {module.name: module.shape for module in spec.modules if module.kind == "linear"}
     assert ours == linear_maps(model)
 
@@ -292,7 +298,8 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
     assert our_count(spec, rank=4, targets=named) == peft_count(model, r=4, target_modules=named)
     defaults = default_targets(family)
     if defaults:
-        # PEFT 0.21 loses the defaults of fused experts while it converts the config, so there they are named
+        # PEFT 0.21 loses the defaults of fused experts while it converts the config, so there they
+        # are named
         asked = list(defaults) if fused_names(family) else None
         pattern = {rf"1\..*{defaults[0]}": 7, defaults[-1]: 2}
         assert our_count(spec, rank=5) == peft_count(model, r=5, target_modules=asked)
@@ -319,7 +326,17 @@ def random_fields(family: str, seed: int) -> dict[str, Any]:
         "tie_word_embeddings": draw.random() < 0.5,
         "pad_token_id": 0,
     }
-    if family in ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "phi3", "mixtral"):
+    if family in (
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "phi",
+        "phi3",
+        "mixtral",
+    ):
         fields["num_key_value_heads"] = kv_heads
         if family not in ("phi", "phi3") and draw.random() < 0.5:
             fields["head_dim"] = 2 * draw.randint(2, 10)
@@ -330,7 +347,11 @@ def random_fields(family: str, seed: int) -> dict[str, Any]:
         own = {"d_kv": draw.randint(1, 9), "d_ff": draw.randint(3, 50), "feed_forward_proj": gate}
         fields = {**fields, **own, "d_model": d, "num_decoder_layers": draw.randint(1, 3)}
     if family == "whisper":
-        fields = {**WHISPER, "d_model": 8 * draw.randint(1, 5), "decoder_layers": draw.randint(1, 3)}
+        fields = {
+            **WHISPER,
+            "d_model": 8 * draw.randint(1, 5),
+            "decoder_layers": draw.randint(1, 3),
+        }
     if family == "opt":
         fields |= {
             "ffn_dim": draw.randint(3, 50),
@@ -343,8 +364,15 @@ def random_fields(family: str, seed: int) -> dict[str, Any]:
     if family == "mixtral":
         fields["num_local_experts"] = draw.randint(2, 5)
     if family == "deepseek_v3":
-        fields = {**LATENT, "vocab_size": fields["vocab_size"], "n_shared_experts": draw.randint(1, 3)}
-        fields |= {"kv_lora_rank": draw.randint(1, 9), "q_lora_rank": draw.choice([None, draw.randint(1, 9)])}
+        fields = {
+            **LATENT,
+            "vocab_size": fields["vocab_size"],
+            "n_shared_experts": draw.randint(1, 3),
+        }
+        fields |= {
+            "kv_lora_rank": draw.randint(1, 9),
+            "q_lora_rank": draw.choice([None, draw.randint(1, 9)]),
+        }
         fields |= {"v_head_dim": draw.randint(1, 9), "first_k_dense_replace": draw.randint(0, 3)}
     return fields
 

@@ -1,4 +1,6 @@
-"""The newer families against transformers and PEFT, on the meta device: every parameter's name, and every count."""
+"""The newer families against transformers and PEFT, on the meta device: every parameter's name, and
+every count.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +57,17 @@ def built(family: str, task: str, fields: dict[str, Any], *, device: str = "meta
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN])
+@pytest.mark.parametrize(
+    ("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN]
+)
 def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str, Any]) -> None:
     model = built(family, task, fields)
     architecture = family_of(family).classes + task
     spec = from_config({"model_type": family, **fields, "architectures": [architecture]})
     assert spec.total == sum(p.numel() for p in model.parameters())
-    assert from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
+    assert (
+        from_config({**model.config.to_dict(), "architectures": [architecture]}).total == spec.total
+    )
     maps = linear_maps(model)
     assert {module.name: module.shape for module in spec.modules if module.kind == "linear"} == maps
     names = set()
@@ -71,7 +77,9 @@ def test_same_as_transformers_and_peft(family: str, task: str, fields: dict[str,
         names |= {f"{module.name}.bias"} if module.bias else set()
     assert names == {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
-    assert ours(spec, rank=3, targets="all-linear") == peft_count(model, r=3, target_modules="all-linear")
+    assert ours(spec, rank=3, targets="all-linear") == peft_count(
+        model, r=3, target_modules="all-linear"
+    )
     held = model_spec(model)
     assert (held.total, held.assumed) == (spec.total, "")
     assert ours(held, rank=3, targets="all-linear") == ours(spec, rank=3, targets="all-linear")

@@ -1,4 +1,6 @@
-"""Names by what they do: adapters travel between PEFT and here, and the model's logits say whether they arrived."""
+"""Names by what they do: adapters travel between PEFT and here, and the model's logits say whether
+they arrived.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def built(family: str, task: str, fields: dict[str, Any]) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    if family in ("qwen2_vl", "qwen2_5_vl"):  # positions of time, height and width share a head's 8 numbers
+    # positions of time, height and width share a head's 8 numbers
+    if family in ("qwen2_vl", "qwen2_5_vl"):
         sections = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6}
         fields = {**fields, "text_config": {**fields["text_config"], "rope_parameters": sections}}
     config = transformers.AutoConfig.for_model(family, **fields)
@@ -74,14 +77,17 @@ def logits(model: Any) -> Any:
 def changed(model: Any) -> None:
     """Every linear map, and every expert, is another by a matrix of rank one.
 
-    Not the tables that several modules of an encoder-decoder or a masked model share: PEFT adapts one alone.
+    Not the tables that several modules of an encoder-decoder or a masked model share: PEFT adapts
+    one alone.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
 
     torch.manual_seed(1)
     several = model.config.is_encoder_decoder or type(model).__name__.endswith("MaskedLM")
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    tables = {
+        id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
+    }
     with torch.no_grad():
         for module in model.modules():
             if several and id(getattr(module, "weight", None)) in tables:
@@ -91,7 +97,9 @@ def changed(model: Any) -> None:
             elif type(module).__name__.endswith("Experts"):
                 for weight in module.parameters(recurse=False):
                     if weight.ndim == 3:
-                        weight += torch.stack([_rank_one(*weight.shape[1:]) for _ in range(len(weight))])
+                        weight += torch.stack(
+                            [_rank_one(*weight.shape[1:]) for _ in range(len(weight))]
+                        )
 
 
 def _rank_one(rows: int, columns: int) -> Any:
@@ -104,7 +112,9 @@ def same(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN])
+@pytest.mark.parametrize(
+    ("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN]
+)
 def test_what_is_extracted_merged_resized_and_loaded_is_what_peft_computes(
     tmp_path: Path, family: str, task: str, fields: dict[str, Any]
 ) -> None:
@@ -132,10 +142,13 @@ def test_what_is_extracted_merged_resized_and_loaded_is_what_peft_computes(
     adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "extracted", rank=2)
     same(logits(by_peft("extracted")), tuned)
     head = model.get_output_embeddings()
-    if head is None or head.weight is not model.get_input_embeddings().weight:  # PEFT merges into it twice
+    # PEFT merges into it twice
+    if head is None or head.weight is not model.get_input_embeddings().weight:
         together = by_peft("extracted").merge_and_unload().state_dict()
         for name, parameter in model.state_dict().items():
-            np.testing.assert_allclose(together[name], parameter, rtol=1e-3, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(
+                together[name], parameter, rtol=1e-3, atol=1e-4, err_msg=name
+            )
     adapters.merge(tmp_path / "base", tmp_path / "extracted", tmp_path / "merged")
     same(logits(loaded("merged")), tuned)
     adapters.resize(tmp_path / "extracted", tmp_path / "resized", energy=1 - 1e-12)

@@ -1,4 +1,6 @@
-"""What each parameter of each family belongs to, against transformers: kind, storage, and names in checkpoints."""
+"""What each parameter of each family belongs to, against transformers: kind, storage, and names in
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -67,11 +69,13 @@ def test_each_parameter_of_a_checkpoint_is_what_transformers_makes_of_it(
     tied -= {name for name, _ in model.named_parameters()}
     assert found.described is not None
     assert {*found.parameters} <= {*theirs, *dict(model.named_buffers())}
-    assert set(theirs) - tied <= {*found.parameters} or found.unread  # which transformers splits or joins
+    # which transformers splits or joins
+    assert set(theirs) - tied <= {*found.parameters} or found.unread
     for name in found.parameters.keys() & theirs.keys():
         module = found.module_of(name)
         assert (module.kind, module.transposed) == theirs[name], name
-    held = from_named_modules(model)  # which of two modules owns a weight, the order in the class says there
+    # which of two modules owns a weight, the order in the class says there
+    held = from_named_modules(model)
     shared, ours = (
         sorted(each.shape for each in spec.modules if each.tied) for spec in (held, found.described)
     )

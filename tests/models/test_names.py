@@ -1,4 +1,6 @@
-"""Names: which tensor of a checkpoint becomes which parameter of the live model, against transformers itself."""
+"""Names: which tensor of a checkpoint becomes which parameter of the live model, against
+transformers itself.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,9 @@ def live_values(places: dict[str, Place], read: Any) -> Any:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN])
+@pytest.mark.parametrize(
+    ("family", "task", "fields"), DRAWN, ids=[IDS[CASES.index(case)] for case in DRAWN]
+)
 def test_every_parameter_is_found_in_the_checkpoint(
     family: str, task: str, fields: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -112,7 +116,9 @@ def test_every_parameter_is_found_in_the_checkpoint(
     split = {name for name in checkpoint.places if NameMap(checkpoint.config).place(name) is None}
     assert all("weights_in" in name for name in split)
     for name, places in checkpoint.parameters.items():
-        np.testing.assert_array_equal(live_values(places, checkpoint.read), live[name].numpy(), err_msg=name)
+        np.testing.assert_array_equal(
+            live_values(places, checkpoint.read), live[name].numpy(), err_msg=name
+        )
     stored = {live[name].data_ptr() for name in checkpoint.parameters}
     lacking = {name for name in live if live[name].data_ptr() not in stored}
     assert all(split and ("gate_proj" in name or "up_proj" in name) for name in lacking), lacking

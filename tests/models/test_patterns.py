@@ -61,7 +61,9 @@ def test_the_answers_are_those_of_re(text, name):
 @pytest.mark.parametrize("text", [r"(?<=a)b|ab", r"a(?<=a)b", r"a(?<!b)b", r"(?<!a)b|(?<=aa)b"])
 @pytest.mark.parametrize("name", ["ab", "b", "aab", "abb"])
 def test_what_lies_behind(text, name):
-    assert Expression(f"{text}(?:x?x?x?)").matches(name) == bool(re.fullmatch(f"{text}(?:x?x?x?)", name))
+    assert Expression(f"{text}(?:x?x?x?)").matches(name) == bool(
+        re.fullmatch(f"{text}(?:x?x?x?)", name)
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,14 +181,20 @@ def test_no_text_at_all_takes_for_ever_or_gets_another_answer(seed):
                 expression = Expression(text * draw.choice([1, 1, 3]), end=end)
                 for name in ("a" * 40, "a" * 127 + "b", "." * 128, "a" * 200):
                     expression.matches(name)
-                answers = {name: expression.matches(name) for name in ("", "a", "b", "aB", "x.ab", "a #")}
+                answers = {
+                    name: expression.matches(name) for name in ("", "a", "b", "aB", "x.ab", "a #")
+                }
             except ValueError:
                 continue
         for name, answer in answers.items():  # short names cannot take long
             ends = [i + 1 for i, character in enumerate(name) if end and character == "."]
             text = re.compile(expression.text)
             # "^" and what looks behind see all of the name
-            assert answer == any(text.fullmatch(name, i) for i in [0, *ends]), (expression.text, name, end)
+            assert answer == any(text.fullmatch(name, i) for i in [0, *ends]), (
+                expression.text,
+                name,
+                end,
+            )
 
 
 def test_the_group_of_a_reference_is_its_own():

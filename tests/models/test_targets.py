@@ -1,4 +1,6 @@
-"""PEFT's rules on names: suffixes, expressions, layers, exclusions and patterns, held against PEFT itself."""
+"""PEFT's rules on names: suffixes, expressions, layers, exclusions and patterns, held against PEFT
+itself.
+"""
 
 import time
 from types import SimpleNamespace
@@ -42,7 +44,10 @@ _LISTS = st.lists(_NAMES, min_size=1, max_size=3)
     path=_PATHS,
     targets=_LISTS | _EXPRESSIONS,
     exclude=st.just([]) | _LISTS | _EXPRESSIONS,
-    layers=st.none() | st.just([]) | st.integers(0, 2) | st.lists(st.sampled_from([0, 1, 12]), max_size=2),
+    layers=st.none()
+    | st.just([])
+    | st.integers(0, 2)
+    | st.lists(st.sampled_from([0, 1, 12]), max_size=2),
     layers_pattern=st.none() | st.sampled_from(["layers", "h", ["h", "layers"], "mlp", []]),
 )
 def test_the_same_modules_as_in_peft(path, targets, exclude, layers, layers_pattern):
@@ -57,7 +62,10 @@ def test_the_same_modules_as_in_peft(path, targets, exclude, layers, layers_patt
     theirs = utils.check_target_module_exists(config, path)
     expected = bool(theirs) and not isinstance(theirs, utils._ExcludedModule)
     wanted = matcher(
-        targets, exclude=exclude, layers=() if layers is None else layers, layers_pattern=layers_pattern or ()
+        targets,
+        exclude=exclude,
+        layers=() if layers is None else layers,
+        layers_pattern=layers_pattern or (),
     )
     assert wanted(path) == expected
 

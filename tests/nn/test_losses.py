@@ -45,7 +45,9 @@ def test_labels_that_are_none(labels, error, match):
 
 
 def test_accuracy():
-    assert accuracy(Tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    assert accuracy(
+        Tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 1])
+    ) == pytest.approx(2 / 3)
 
 
 @pytest.mark.peers

@@ -160,7 +160,9 @@ def test_groups_give_each_part_its_optimizer():
     run = start(Groups({r"layers\..*\.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
     np.sum(model["A"] + model["layers"][0]["A"] + model["layers"][0]["B"]).backward()
     run.step()
-    moved = [float(t.data[0]) for t in (model["A"], model["layers"][0]["A"], model["layers"][0]["B"])]
+    moved = [
+        float(t.data[0]) for t in (model["A"], model["layers"][0]["A"], model["layers"][0]["B"])
+    ]
     np.testing.assert_allclose(moved, [0.9, 0.9, 0.5])
 
 
@@ -180,7 +182,9 @@ def test_groups_keep_their_own_state_and_schedule():
 
 
 def test_groups_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"no pattern of Groups fits 'b': add it, or '\.\*' for the rest"):
+    with pytest.raises(
+        ValueError, match=r"no pattern of Groups fits 'b': add it, or '\.\*' for the rest"
+    ):
         start(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
     with pytest.raises(ValueError, match="the pattern 'c' of Groups fits no leaf; leaves: a, b"):
         start(Groups({"c": SGD(lr=1.0), ".*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
@@ -214,7 +218,11 @@ def test_clipping_is_by_the_length_of_all_gradients_together(groups):
 
 
 def test_schedules_compare_and_scale():
-    assert cosine_schedule(0.1, steps=10) == cosine_schedule(0.1, steps=10) != linear_schedule(0.1, steps=10)
+    assert (
+        cosine_schedule(0.1, steps=10)
+        == cosine_schedule(0.1, steps=10)
+        != linear_schedule(0.1, steps=10)
+    )
     faster = Adam(lr=cosine_schedule(0.1, steps=10)).times(3)
     assert faster.lr(0) == pytest.approx(0.3)
     assert Adam(lr=0.1).times(2) == Adam(lr=0.2)
@@ -243,7 +251,9 @@ def test_sgd_with_clipping_is_torchs(settings):
 @pytest.mark.parametrize("rng", range(5))
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_adam_is_the_equation_of_the_paper(rng, decay):
-    """Algorithm 1 of Kingma and Ba, and algorithm 2 of Loshchilov and Hutter, as they are printed."""
+    """Algorithm 1 of Kingma and Ba, and algorithm 2 of Loshchilov and Hutter, as they are
+    printed.
+    """
     rng = np.random.default_rng(rng)
     lr, beta1, beta2, eps = (
         rng.uniform(1e-3, 1),

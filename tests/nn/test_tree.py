@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np import Activation, Linear, Sequential, Tensor, freeze, leaves, replace, trainable, value
+from lora_np import (
+    Activation,
+    Linear,
+    Sequential,
+    Tensor,
+    freeze,
+    leaves,
+    replace,
+    trainable,
+    value,
+)
 from lora_np.nn import relu
 
 
@@ -21,7 +31,11 @@ class Tied:
 def model():
     rng = np.random.default_rng(0)
     return Sequential(
-        [Linear.init(d_out=4, d_in=3, rng=rng, bias=True), Activation(relu), Linear(np.ones((2, 4)))]
+        [
+            Linear.init(d_out=4, d_in=3, rng=rng, bias=True),
+            Activation(relu),
+            Linear(np.ones((2, 4))),
+        ]
     )
 
 
@@ -51,7 +65,9 @@ def test_a_tied_weight_stays_tied_through_replace():
     W = Tensor(np.ones((3, 3)))
     calls = []
     tree = replace(
-        Tied(Linear(W), Linear(W)), Tensor, lambda path, leaf: calls.append(path) or Tensor(2 * leaf.data)
+        Tied(Linear(W), Linear(W)),
+        Tensor,
+        lambda path, leaf: calls.append(path) or Tensor(2 * leaf.data),
     )
     assert tree.embedding.W is tree.head.W
     assert calls == ["embedding.W"]

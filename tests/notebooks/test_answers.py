@@ -1,4 +1,6 @@
-"""What lessons answer below their questions, computed: a lesson runs, then what the reader is asked to try."""
+"""What lessons answer below their questions, computed: a lesson runs, then what the reader is asked
+to try.
+"""
 
 import json
 import os
@@ -62,10 +64,18 @@ def learn_without_forgetting(lesson):
 
 def choose_rank_alpha_and_initialisation(lesson):
     def valley(variant, steps):
-        settings = {"ranks": [8], "alphas": [8], "variants": [variant], "rngs": [0, 1], "progress": False}
+        settings = {
+            "ranks": [8],
+            "alphas": [8],
+            "variants": [variant],
+            "rngs": [0, 1],
+            "progress": False,
+        }
         losses = {}
         for rate in [0.001, 0.003, 0.01, 0.03, 0.1]:
-            found = lnp.training.sweep(lesson.problem, steps=steps, learning_rates=[rate], **settings)
+            found = lnp.training.sweep(
+                lesson.problem, steps=steps, learning_rates=[rate], **settings
+            )
             losses[rate] = np.median([record["validation_loss"] for record in found.records])
         return losses
 
@@ -112,7 +122,9 @@ def weigh_an_update(lesson):
     assert np.isclose(rise(places), 0.0009, atol=1e-4)
     assert np.isclose(rise(others[-4:]), 0.0002, atol=1e-4)
     assert np.isclose(
-        np.median([rise(rng.choice(others, 4, replace=False)) for _ in range(200)]), 0.006, atol=1e-3
+        np.median([rise(rng.choice(others, 4, replace=False)) for _ in range(200)]),
+        0.006,
+        atol=1e-3,
     )
     assert np.isclose(error(0 * update) - error(lesson.updates["full"]), 0.044, atol=1e-3)
 
@@ -141,10 +153,14 @@ def four_bits(lesson):
         s = np.linalg.svdvals(M)
         return (s[:8] ** 2).sum() / (s**2).sum()
 
-    assert np.isclose(share(lesson.W - lesson.quantise(lesson.W, "nf4").dequantised()), 0.15, atol=0.01)
+    assert np.isclose(
+        share(lesson.W - lesson.quantise(lesson.W, "nf4").dequantised()), 0.15, atol=0.01
+    )
     assert np.isclose(share(np.random.default_rng(0).normal(size=lesson.W.shape)), 0.15, atol=0.01)
     start = lesson.lnp.inject(lesson.model, rank=8, alpha=16, quantise="Q8_0", rng=0)
-    assert np.isclose(lesson.loss(lesson.train(start), lesson.test), lesson.ends["32 bits"], atol=0.01)
+    assert np.isclose(
+        lesson.loss(lesson.train(start), lesson.test), lesson.ends["32 bits"], atol=0.01
+    )
     assert 1.8 < lesson.bytes_of(start)[0] / lesson.counted["4 bits"][0] < 2
 
 

@@ -144,7 +144,9 @@ def test_a_lesson_ends_with_its_exercises_and_the_next():
 
 
 def test_a_page_of_exercises_is_linked_where_there_is_one(monkeypatch):
-    """On the site by a path, in a notebook by the address of the site, and not at all until there is one."""
+    """On the site by a path, in a notebook by the address of the site, and not at all until there
+    is one.
+    """
     first = build.lessons()[0]
     here, there = (
         "](../practice/00-follow-the-post.md)",
@@ -163,7 +165,9 @@ def test_a_page_of_exercises_is_linked_where_there_is_one(monkeypatch):
     assert about.linked(plain, "https://lora-np.example/latest/practice/{}.html") == public
 
 
-def test_once_published_a_notebook_installs_the_package_where_it_is_missing(built, executed, monkeypatch):
+def test_once_published_a_notebook_installs_the_package_where_it_is_missing(
+    built, executed, monkeypatch
+):
     """By a cell that is put in without executing the others, and is not executed itself."""
     monkeypatch.setenv("PUBLICATION", str(PUBLISHED))
     assert build.main(["--check"]) == 1
@@ -171,7 +175,8 @@ def test_once_published_a_notebook_installs_the_package_where_it_is_missing(buil
         patch.setattr(build, "execute", lambda notebook: pytest.fail("executed"))
         assert build.main(["--prose"]) == 0
     before, now = (
-        nbformat.reads(text, as_version=4) for text in (executed, (built / "01-add.ipynb").read_bytes())
+        nbformat.reads(text, as_version=4)
+        for text in (executed, (built / "01-add.ipynb").read_bytes())
     )
     title, install, *others = now.cells
     assert [title, *others] == before.cells
@@ -193,7 +198,9 @@ def test_the_cell_that_installs_does_nothing_where_the_package_is():
     asked = []
     shell.register_magic_function(asked.append, magic_name="pip")
     for name, count in (("lora_np", 0), ("lora_np_that_is_missing", 1)):
-        text = build.INSTALL.format(package="lora-np", version="1.2.3").replace('"lora_np"', f'"{name}"')
+        text = build.INSTALL.format(package="lora-np", version="1.2.3").replace(
+            '"lora_np"', f'"{name}"'
+        )
         shell.run_cell(text).raise_error()
         assert len(asked) == count
     assert asked == ["install -q lora-np==1.2.3"]
@@ -242,7 +249,10 @@ def test_warnings_are_errors(course):
     [
         (["import sys", "print('psst', file=sys.stderr)"], "nothing to stderr"),
         (["print(object())"], "must be the same everywhere"),
-        (["from pathlib import Path", "print(Path('/home/somebody/file'))"], "must be the same everywhere"),
+        (
+            ["from pathlib import Path", "print(Path('/home/somebody/file'))"],
+            "must be the same everywhere",
+        ),
         (["import matplotlib.pyplot as plt", "lines = plt.plot([0, 1])"], "alt="),
     ],
 )
@@ -265,7 +275,9 @@ def test_photographs_become_jpeg(course):
         "import lora_np as lnp",
         "noise = np.random.default_rng(0).random((800, 800))",
     ]
-    text = code(*lines) + '\n# %% alt="Noise"\nfigure = lnp.plots.gallery({"noise": noise}, width=4)\n'
+    text = (
+        code(*lines) + '\n# %% alt="Noise"\nfigure = lnp.plots.gallery({"noise": noise}, width=4)\n'
+    )
     write(course, text)
     build.main([])
     notebook = nbformat.read(course / "01-add.ipynb", as_version=4)

@@ -9,7 +9,11 @@ import pytest
 from lora_np.course.notebooks import lessons
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8").split(":::{glossary}")[1]
+TEXT = (
+    (ROOT / "docs" / "reference" / "glossary.md")
+    .read_text(encoding="utf-8")
+    .split(":::{glossary}")[1]
+)
 TERMS = re.findall(r"^(\S.*)\n  ", TEXT, flags=re.MULTILINE)
 SAME = {"amplification": "amplification factor", "output directions": "input directions", "svd": "singular value decomposition"}  # fmt: skip
 # Bold for the sake of emphasis, and headings of a list.
@@ -19,8 +23,9 @@ EMPHASIS = {
     "other", "random", "read backwards", "stored", "the first step", "training", "why even bother",
 }  # fmt: skip
 
-# Words of the field, as they begin. What a lesson says of them, bold or not, has to be explained; a new word that is missing
-# here belongs here first. Forms that are called otherwise in the glossary follow after a colon.
+# Words of the field, as they begin. What a lesson says of them, bold or not, has to be explained; a
+# new word that is missing here belongs here first. Forms that are called otherwise in the glossary
+# follow after a colon.
 FIELD = """
 activation adamw adapter alpha attention autograd bfloat16 batch bias broadcast:broadcasting capacity
 chain-rule checkpoint column-space context-window control cosine covariance cross-entropy decoder-only derivative
@@ -39,7 +44,9 @@ replay ridge saddle schedule tanh window validation variance vector vocabulary w
 
 
 def used(path):
-    """The terms of the glossary for words of the field in a lesson's text, code and its names left out."""
+    """The terms of the glossary for words of the field in a lesson's text, code and its names left
+    out.
+    """
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     text = " ".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     text = text.partition("## Further reading")[0]
@@ -54,7 +61,11 @@ def introduced(path):
     """What is bold and no sentence: at most three words."""
     text = path.read_text(encoding="utf-8")
     bold = {" ".join(found.split()) for found in re.findall(r"\*\*([^*$`{}\\]+?)\*\*", text)}
-    return {words.lower().rstrip(".,:?") for words in bold if len(words.split()) <= 3 and words[0].isalpha()}
+    return {
+        words.lower().rstrip(".,:?")
+        for words in bold
+        if len(words.split()) <= 3 and words[0].isalpha()
+    }
 
 
 def known(words):
@@ -70,7 +81,9 @@ def test_words_that_lessons_introduce_are_explained(path):
 
 @pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
 def test_words_of_the_field_that_lessons_use_are_explained(path):
-    assert [word for word in used(path) if not known(word) and not known(word.replace(" ", "-"))] == []
+    assert [
+        word for word in used(path) if not known(word) and not known(word.replace(" ", "-"))
+    ] == []
 
 
 def test_terms_are_in_order_and_each_once():

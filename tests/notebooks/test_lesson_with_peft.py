@@ -32,7 +32,9 @@ def base(tmp_path, monkeypatch):
     """A network like the lesson's, saved as the lesson does."""
     monkeypatch.chdir(tmp_path)
     rng, tanh = np.random.default_rng(0), lnp.Activation(np.tanh)
-    network = lnp.Sequential([layer(64, 120, rng), tanh, layer(64, 64, rng), tanh, layer(100, 64, rng)])
+    network = lnp.Sequential(
+        [layer(64, 120, rng), tanh, layer(64, 64, rng), tanh, layer(100, 64, rng)]
+    )
     Path("base").mkdir()
     tensors = {path.replace(".W", ".weight"): W for path, W in lnp.leaves(network)}
     lnp.hub.safetensors.save(tensors, "base/model.safetensors")
@@ -42,7 +44,9 @@ def base(tmp_path, monkeypatch):
 def test_peft_opens_ours_and_we_open_what_it_writes(base):
     rng = np.random.default_rng(1)
     x, y = (rng.normal(size=(50, n)).astype(np.float32) for n in (120, 100))
-    tuned = lnp.fit(lnp.inject(base, rank=4, alpha=8, rng=rng), x, y, steps=30, progress=False).model
+    tuned = lnp.fit(
+        lnp.inject(base, rank=4, alpha=8, rng=rng), x, y, steps=30, progress=False
+    ).model
     lnp.adapters.save(tuned, "adapter")
     there = {}
     with warnings.catch_warnings():
@@ -59,10 +63,14 @@ def test_peft_opens_ours_and_we_open_what_it_writes(base):
 def test_peft_only_warns_about_names_that_it_does_not_know(base):
     rng = np.random.default_rng(1)
     model = lnp.inject(base, rank=4, rng=rng)
-    adapted = lnp.replace(model, lnp.Tensor, lambda path, A: rng.normal(size=A.shape).astype(np.float32))
+    adapted = lnp.replace(
+        model, lnp.Tensor, lambda path, A: rng.normal(size=A.shape).astype(np.float32)
+    )
     lnp.adapters.save(adapted, "adapter")
     weights = lnp.hub.safetensors.open("adapter/adapter_model.safetensors")
-    shorter = {name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors}
+    shorter = {
+        name.removeprefix("base_model.model."): weights.read(name) for name in weights.tensors
+    }
     lnp.hub.safetensors.save(shorter, "adapter/adapter_model.safetensors")
     there = {}
     with pytest.warns(UserWarning, match="missing adapter keys"):
@@ -73,13 +81,17 @@ def test_peft_only_warns_about_names_that_it_does_not_know(base):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_trained_with(tmp_path):
+def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_trained_with(
+    tmp_path,
+):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     king_james = lnp.language.located_adapter("king-james")
     lnp.adapters.resize(king_james, tmp_path / "ranks", error=0.4)
     whole = lnp.adapters.load(king_james)
     parts = {
-        name: lnp.adapters.AdapterModule.of(A=m.A, B=m.B / 4, alpha=4 * m.alpha) if "mlp" in name else m
+        name: lnp.adapters.AdapterModule.of(A=m.A, B=m.B / 4, alpha=4 * m.alpha)
+        if "mlp" in name
+        else m
         for name, m in whole.items()
     }
     lnp.adapters.save(lnp.adapters.Adapter(parts, raw=whole.raw), tmp_path / "alphas")
@@ -87,7 +99,9 @@ def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_t
     model = lnp.language.load("austen")
     tokens = model.vocabulary.encode("And God said unto the woman")[None]
     for folder in ("ranks", "alphas", "portable"):
-        base = transformers.AutoModelForCausalLM.from_pretrained(king_james.parent, dtype=torch.float32)
+        base = transformers.AutoModelForCausalLM.from_pretrained(
+            king_james.parent, dtype=torch.float32
+        )
         tuned = peft.PeftModel.from_pretrained(base, tmp_path / folder)
         with torch.no_grad():
             theirs = tuned(torch.tensor(np.asarray(tokens, dtype=np.int64))).logits.numpy()

@@ -70,7 +70,9 @@ def test_paragraphs_are_short(name):
 
 
 def test_reading_and_running_takes_twenty_minutes_at_most(name):
-    assert LESSONS[name]["metadata"]["seconds"] % 10 == 0 < LESSONS[name]["metadata"]["seconds"] <= 60
+    assert (
+        LESSONS[name]["metadata"]["seconds"] % 10 == 0 < LESSONS[name]["metadata"]["seconds"] <= 60
+    )
     assert 7 <= about.minutes(LESSONS[name]) <= 20
 
 
@@ -95,14 +97,20 @@ def test_figures_have_alt_text(name):
 def test_executed_in_order_without_errors_or_noise(name):
     code = cells(name, "code")
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
-    assert {output["output_type"] for output in outputs(name)} <= {"stream", "display_data", "execute_result"}
+    assert {output["output_type"] for output in outputs(name)} <= {
+        "stream",
+        "display_data",
+        "execute_result",
+    }
     assert all(output.get("name") != "stderr" for output in outputs(name))
     assert all("execution" not in cell["metadata"] for cell in code)
     assert "widgets" not in LESSONS[name]["metadata"]
 
 
 def test_links_lead_somewhere_wherever_it_is_opened(name):
-    """To other lessons, which lie next to it, or to an address: what is only on the site is linked there."""
+    """To other lessons, which lie next to it, or to an address: what is only on the site is linked
+    there.
+    """
     for target in re.findall(r"\]\(([^)]+)\)", prose(name)):
         assert re.match("https?://", target) or target.removesuffix(".ipynb") in LESSONS, target
 
@@ -120,13 +128,18 @@ def test_fits_every_viewer(name):
 def test_training_shows_no_progress_bar(name):
     for cell in cells(name, "code"):
         source = "".join(cell["source"])
-        assert len(re.findall(r"\.(?:fit|sweep|finetune)\(", source)) == source.count("progress=False")
+        assert len(re.findall(r"\.(?:fit|sweep|finetune)\(", source)) == source.count(
+            "progress=False"
+        )
 
 
 def test_headings_and_figures_begin_slides(name):
     """What ``jupyter nbconvert --to slides`` asks for."""
     for cell in LESSONS[name]["cells"]:
-        text, kind = "".join(cell["source"]), cell["metadata"].get("slideshow", {}).get("slide_type", "")
+        text, kind = (
+            "".join(cell["source"]),
+            cell["metadata"].get("slideshow", {}).get("slide_type", ""),
+        )
         if cell["cell_type"] == "markdown":
             assert kind == ("slide" if text.startswith("#") else "")
             assert not re.search(r"\n#+ ", text)

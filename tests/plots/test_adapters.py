@@ -19,10 +19,15 @@ def tiles(figure, panel):
     """Values by kind and layer, as they are drawn."""
     ax = figure.get_axes()[panel]
     rows, columns = (
-        [tick.get_text() for tick in ticks] for ticks in (ax.get_yticklabels(), ax.get_xticklabels())
+        [tick.get_text() for tick in ticks]
+        for ticks in (ax.get_yticklabels(), ax.get_xticklabels())
     )
     values = np.ma.filled(ax.images[0].get_array(), np.nan)
-    return {(row, column): values[i, j] for i, row in enumerate(rows) for j, column in enumerate(columns)}
+    return {
+        (row, column): values[i, j]
+        for i, row in enumerate(rows)
+        for j, column in enumerate(columns)
+    }
 
 
 @pytest.mark.parametrize("kinds", [["q"], ["q", "v"], [f"proj_{i}" for i in range(40)]], ids=len)
@@ -55,19 +60,29 @@ def test_experts_of_a_layer_are_one_tile_with_their_median():
     given = spectra(*paths)
     norms = tiles(adapter_overview(given, dict.fromkeys(paths, 1)), 0)
     for i in range(3):
-        several = [np.linalg.norm(s) for path, s in given.items() if path.startswith(f"layers.{i}.")]
+        several = [
+            np.linalg.norm(s) for path, s in given.items() if path.startswith(f"layers.{i}.")
+        ]
         assert norms["w1", str(i)] == pytest.approx(np.median(several))
 
 
 def test_tiles_of_few_layers_have_their_numbers():
     figure = adapter_overview(
-        {"layers.0.q": np.array([3.0, 4.0]), "layers.1.q": np.ones(1)}, {"layers.0.q": 2, "layers.1.q": 1}
+        {"layers.0.q": np.array([3.0, 4.0]), "layers.1.q": np.ones(1)},
+        {"layers.0.q": 2, "layers.1.q": 1},
     )
-    assert [[text.get_text() for text in ax.texts] for ax in figure.get_axes()] == [["5", "1"], ["2", "1"]]
+    assert [[text.get_text() for text in ax.texts] for ax in figure.get_axes()] == [
+        ["5", "1"],
+        ["2", "1"],
+    ]
 
 
 def test_modules_without_numbers_or_strength_are_no_trouble():
-    given = {"layers.0.q": np.zeros(0), "layers.1.q": np.zeros(3), "layers.2.q": np.array([1e-300, 0.0])}
+    given = {
+        "layers.0.q": np.zeros(0),
+        "layers.1.q": np.zeros(3),
+        "layers.2.q": np.array([1e-300, 0.0]),
+    }
     figure = adapter_overview(given, dict.fromkeys(given, 0), title="a/" * 200)
     assert figure.get_axes()[0].get_title(loc="left").startswith("How strong is each update?")
     assert len(figure.get_suptitle()) <= 110
@@ -76,7 +91,13 @@ def test_modules_without_numbers_or_strength_are_no_trouble():
 
 def test_kinds_are_told_apart_where_their_last_names_are_the_same():
     kinds = module_kinds(
-        ["model.visual.blocks.0.q_proj", "model.language_model.layers.3.q_proj", "lm_head", "layers.0", "7"]
+        [
+            "model.visual.blocks.0.q_proj",
+            "model.language_model.layers.3.q_proj",
+            "lm_head",
+            "layers.0",
+            "7",
+        ]
     )
     visual, text = "model.visual.blocks.q_proj", "model.language_model.layers.q_proj"
     assert list(kinds.values()) == [visual, text, "lm_head", "layers", "7"]

@@ -1,4 +1,6 @@
-"""Figures of the linear algebra: they show the numbers they were given, and say which rank is enough."""
+"""Figures of the linear algebra: they show the numbers they were given, and say which rank is
+enough.
+"""
 
 import numpy as np
 import pytest
@@ -25,7 +27,10 @@ def test_singular_spectrum_leaves_out_zeros_and_marks_what_is_kept(ax):
 
 
 def test_lines_are_counted_from_one_or_stand_at_their_places(ax):
-    curves = {"seeds": np.array([5.0, 60.0, 89.0]), "at": (np.array([0.1, 10.0]), np.array([1.0, 0.0]))}
+    curves = {
+        "seeds": np.array([5.0, 60.0, 89.0]),
+        "at": (np.array([0.1, 10.0]), np.array([1.0, 0.0])),
+    }
     lines(curves, xlabel="x", ylabel="y", ax=ax)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 5], [2, 60], [3, 89]])
     np.testing.assert_array_equal(ax.lines[1].get_xydata(), [[0.1, 1], [10, 0]])
@@ -37,9 +42,13 @@ def test_lines_are_counted_from_one_or_stand_at_their_places(ax):
 def test_lines_on_logarithmic_axes_and_a_reference_in_dashes(ax, logarithmic):
     curves = {"chance": np.array([2.0, 3.0]), "found": np.array([0.0, 1.0])}
     lines(curves, xlabel="", ylabel="", logarithmic=logarithmic, dashed="chance", ax=ax)
-    assert (ax.get_xscale() == "log", ax.get_yscale() == "log") == ("x" in logarithmic, "y" in logarithmic)
+    assert (ax.get_xscale() == "log", ax.get_yscale() == "log") == (
+        "x" in logarithmic,
+        "y" in logarithmic,
+    )
     assert [line.get_linestyle() for line in ax.lines] == ["--", "-"]
-    assert len(ax.lines[1].get_xdata()) == (1 if "y" in logarithmic else 2)  # zero has no place on it
+    # zero has no place on it
+    assert len(ax.lines[1].get_xdata()) == (1 if "y" in logarithmic else 2)
 
 
 def test_a_line_without_a_name_is_no_reference(ax):
@@ -53,7 +62,9 @@ def test_rank_error_curves_name_the_smallest_rank_that_is_enough(ax):
     drawn = {tuple(line.get_ydata()) for line in ax.lines}
     assert tuple(ERRORS["fast"][:3]) in drawn
     assert tuple(ERRORS["slow"]) in drawn
-    assert [1.0, 0.1] in [line.get_xydata()[0].tolist() for line in ax.lines if len(line.get_xdata()) == 1]
+    assert [1.0, 0.1] in [
+        line.get_xydata()[0].tolist() for line in ax.lines if len(line.get_xdata()) == 1
+    ]
 
 
 def test_rank_error_curves_leave_out_rounding(ax):
@@ -93,7 +104,9 @@ def test_more_curves_than_colours_can_be_drawn(ax):
 def test_a_map_has_a_number_in_each_tile_that_is_finite(ax):
     losses = np.array([[0.5, 0.25, 0.1], [0.3, np.nan, np.inf]])
     rates = [1e-3, 1e-2, 1e-1]
-    heatmap(losses, rows=[1, 16], columns=rates, numbers=".3f", xlabel="rate", ylabel="alpha", ax=ax)
+    heatmap(
+        losses, rows=[1, 16], columns=rates, numbers=".3f", xlabel="rate", ylabel="alpha", ax=ax
+    )
     found = {text.get_position(): text.get_text() for text in ax.texts}
     assert [found[column, 0] for column in range(3)] == ["0.500", "0.250", "0.100"]
     assert [found[column, 1] for column in range(3)] == ["0.300", "", ""]

@@ -1,4 +1,6 @@
-"""A quantised weight as a leaf: layers compute with its numbers, nothing trains it, and it counts with its bytes."""
+"""A quantised weight as a leaf: layers compute with its numbers, nothing trains it, and it counts
+with its bytes.
+"""
 
 import tracemalloc
 
@@ -48,7 +50,9 @@ def test_the_bias_of_a_quantised_layer_can_be_trained():
 
 def test_the_derivative_law_holds():
     W = layer("Q8_0").W
-    check_derivative(lambda x, b: Linear(W, b)(x), np.random.default_rng(0).normal(size=(3, 32)), np.ones(6))
+    check_derivative(
+        lambda x, b: Linear(W, b)(x), np.random.default_rng(0).normal(size=(3, 32)), np.ones(6)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,22 +97,30 @@ def test_qlora_trains_as_lora_does_on_the_numbers(kind):
     theirs = fit(inject(dense(base), rank=2, rng=1), x, y, **settings)
     np.testing.assert_allclose(ours.history.loss, theirs.history.loss, rtol=1e-6)
     assert ours.history.loss[-1] < 0.9 * ours.history.loss[0]
-    assert [a for _, a in leaves(ours.model) if isinstance(a, Quantised)] == [W for _, W in leaves(base)[::2]]
+    assert [a for _, a in leaves(ours.model) if isinstance(a, Quantised)] == [
+        W for _, W in leaves(base)[::2]
+    ]
     np.testing.assert_allclose(merge(ours.model)(x), freeze(ours.model)(x), atol=1e-5)
 
 
 def test_a_single_layer_is_trained_too():
     x = np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32)
     y = x[:, :6].copy()
-    losses = fit(inject(layer("nf4"), rank=2, rng=1), x, y, steps=30, optimizer=AdamW(lr=1e-2)).history.loss
+    losses = fit(
+        inject(layer("nf4"), rank=2, rng=1), x, y, steps=30, optimizer=AdamW(lr=1e-2)
+    ).history.loss
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("variant", ["lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora"])
+@pytest.mark.parametrize(
+    "variant", ["lora", "rslora", "lora+", "lora-fa", "dora", "pissa", "olora"]
+)
 def test_every_variant_starts_on_a_quantised_base(variant):
     base = layer("nf4")
     x = np.random.default_rng(0).normal(size=(4, 32)).astype(np.float32)
-    np.testing.assert_allclose(freeze(inject(base, rank=2, rng=0, variant=variant))(x), base(x), atol=1e-4)
+    np.testing.assert_allclose(
+        freeze(inject(base, rank=2, rng=0, variant=variant))(x), base(x), atol=1e-4
+    )
 
 
 def test_an_adapter_of_a_quantised_model_is_saved_and_attached(tmp_path):

@@ -13,7 +13,9 @@ GGUF_SHAPES = [(1, 32), (3, 64), (50, 96), (7, 256), (20, 512)]
 
 
 def hard(shape, seed):
-    """Matrices of many kinds: heavy tails, rows of zeros, ties halfway between levels, extreme scales."""
+    """Matrices of many kinds: heavy tails, rows of zeros, ties halfway between levels, extreme
+    scales.
+    """
     rng = np.random.default_rng([seed, *shape])
     kind = seed % 8
     W = rng.normal(size=shape)
@@ -44,7 +46,9 @@ def bnb():
 def test_quantiles_are_those_of_scipy():
     from scipy.special import ndtri
 
-    p = np.concatenate([10.0 ** -np.arange(1.0, 300.0, 20.0), np.random.default_rng(0).random(10_000)])
+    p = np.concatenate(
+        [10.0 ** -np.arange(1.0, 300.0, 20.0), np.random.default_rng(0).random(10_000)]
+    )
     np.testing.assert_allclose(normal_quantile(p), ndtri(p), rtol=2e-13, atol=1e-15)
 
 
@@ -65,7 +69,9 @@ def test_nf4_is_bitsandbytes_bit_for_bit(bnb, shape, block):
         np.testing.assert_array_equal(Q.packed, packed.numpy().ravel())
         np.testing.assert_array_equal(Q.scales, state.absmax.numpy())
         if shape[1] >= block:  # the kernel for the CPU confuses blocks that are longer than rows
-            np.testing.assert_array_equal(Q.dequantised(), bnb.dequantize_4bit(packed, state).numpy())
+            np.testing.assert_array_equal(
+                Q.dequantised(), bnb.dequantize_4bit(packed, state).numpy()
+            )
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 256)])
@@ -74,7 +80,9 @@ def test_double_quantisation_is_bitsandbytes_bit_for_bit(bnb, shape):
 
     for seed in range(16):
         W = hard(shape, seed)
-        packed, state = bnb.quantize_4bit(torch.tensor(W), quant_type="nf4", compress_statistics=True)
+        packed, state = bnb.quantize_4bit(
+            torch.tensor(W), quant_type="nf4", compress_statistics=True
+        )
         Q = quantise(W, "nf4", double=True)
         assert Q.scales.offset == np.float32(state.offset.item())
         np.testing.assert_array_equal(Q.scales.codes, state.absmax.numpy())
@@ -147,7 +155,8 @@ def test_any_bytes_are_read_as_gguf_reads_them(kind):
     ours = Blocks(kind, data.view(layout.block)[..., 0], (300, 2 * layout.numbers)).dequantised()
     theirs = gguf.dequantize(data.reshape(300, -1), gguf.GGMLQuantizationType[kind])
     np.testing.assert_array_equal(ours, theirs)
-    assert ((ours.view(np.uint32) == theirs.view(np.uint32)) | np.isnan(ours)).all()  # signs of zeros too
+    # signs of zeros too
+    assert ((ours.view(np.uint32) == theirs.view(np.uint32)) | np.isnan(ours)).all()
 
 
 def test_every_kind_that_gguf_reads_is_read():

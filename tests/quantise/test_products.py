@@ -1,4 +1,6 @@
-"""Products with quantised matrices, some rows at a time, and the same codes with a byte for each."""
+"""Products with quantised matrices, some rows at a time, and the same codes with a byte for
+each.
+"""
 
 import tracemalloc
 
@@ -37,7 +39,10 @@ def test_products_by_rows_are_those_of_the_whole(kind, piece, monkeypatch):
     small = max(np.abs(W).max(), 1) * 2e-4
     for n in (1, 3, 20):
         rng = np.random.default_rng(n)
-        x, g = rng.normal(size=(n, 512)).astype(np.float32), rng.normal(size=(n, 7)).astype(np.float32)
+        x, g = (
+            rng.normal(size=(n, 512)).astype(np.float32),
+            rng.normal(size=(n, 7)).astype(np.float32),
+        )
         np.testing.assert_allclose(Q.product(x), x @ W.T, atol=small)
         np.testing.assert_allclose(Q.pulled(g), g @ W, atol=small)
         assert Q.product(x).dtype == Q.pulled(g).dtype == np.float32
@@ -106,9 +111,13 @@ def test_an_adapter_on_any_kind_learns_as_on_the_numbers(kind):
         model = lnp.replace(
             model,
             lnp.Tensor,
-            lambda path, t: lnp.Tensor(np.cos(np.arange(t.size, dtype=np.float32)).reshape(t.shape)),
+            lambda path, t: lnp.Tensor(
+                np.cos(np.arange(t.size, dtype=np.float32)).reshape(t.shape)
+            ),
         )
-        x = lnp.Tensor(rng.standard_normal((2, 5, 3), np.float32) if not found else found[0][0].copy())
+        x = lnp.Tensor(
+            rng.standard_normal((2, 5, 3), np.float32) if not found else found[0][0].copy()
+        )
         y = model(x)
         np.sum(np.tanh(y * 0.1)).backward()
         found.append([x.data, y.data, x.grad, *(leaf.grad for _, leaf in lnp.trainable(model))])

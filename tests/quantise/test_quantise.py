@@ -1,4 +1,6 @@
-"""Every kind of quantisation: bounds from theory, exactness where numbers can be held, and what is refused."""
+"""Every kind of quantisation: bounds from theory, exactness where numbers can be held, and what is
+refused.
+"""
 
 import dataclasses
 import math
@@ -59,7 +61,9 @@ def matrix(draw, shape, seed=0):
 
 
 def blocks_of(W, kind):
-    """The numbers that share a scale, one block after the other, as pairs of slices of the flattened matrix."""
+    """The numbers that share a scale, one block after the other, as pairs of slices of the
+    flattened matrix.
+    """
     length = {"int8": W.shape[1], "int4": 64, "nf4": 64}.get(kind, block_length(kind))
     return [slice(start, start + length) for start in range(0, W.size, length)]
 
@@ -89,7 +93,12 @@ def bound(kind, x):
     if kind == "Q8_0":
         return top / 254 + 127 * (top / 127 * half + tiny)
     steps = 15 if kind == "Q4_1" else 31
-    return spread / steps / 2 + steps * (spread / steps * half + tiny) + abs(float(x.min())) * half + tiny
+    return (
+        spread / steps / 2
+        + steps * (spread / steps * half + tiny)
+        + abs(float(x.min())) * half
+        + tiny
+    )
 
 
 @every(("kind", "shape", "draw"), cases())
@@ -152,7 +161,9 @@ def test_the_level_is_the_nearest(kind, shape):
     levels = {"nf4": nf4_levels(), "int4": uniform_levels()}[kind]
     scales = np.repeat(Q.scales, 64)[: W.size]
     best = np.abs(W.ravel()[:, None].astype(float) - scales[:, None] * levels.astype(float)).min(1)
-    np.testing.assert_allclose(np.abs(W - Q.dequantised()).ravel(), best, atol=1e-6 * np.abs(W).max())
+    np.testing.assert_allclose(
+        np.abs(W - Q.dequantised()).ravel(), best, atol=1e-6 * np.abs(W).max()
+    )
 
 
 @every("block", [2, 3, 32, 64, 100, 4096])
@@ -163,8 +174,12 @@ def test_blocks_of_any_length(kind, block, double):
     Q = quantise(W, kind, block=block, double=double)
     assert Q.error(W, relative=True) < 0.2
     blocks = -(-W.size // block)
-    assert Q.nbytes == -(-W.size // 2) + (blocks + 4 * -(-blocks // 256) + 4 if double else 4 * blocks)
-    np.testing.assert_array_equal(Q.rows(np.array([[3, 0], [18, 3]])), Q.dequantised()[[[3, 0], [18, 3]]])
+    assert Q.nbytes == -(-W.size // 2) + (
+        blocks + 4 * -(-blocks // 256) + 4 if double else 4 * blocks
+    )
+    np.testing.assert_array_equal(
+        Q.rows(np.array([[3, 0], [18, 3]])), Q.dequantised()[[[3, 0], [18, 3]]]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,7 +209,9 @@ def test_nf4_is_better_than_even_levels_where_weights_are_normal_and_worse_where
 
 def test_more_bits_less_error():
     W = matrix("normal", (64, 256))
-    errors = [quantise(W, kind).error(W) for kind in ("Q4_0", "Q4_1", "Q5_1", "Q8_0", "BF16", "F16")]
+    errors = [
+        quantise(W, kind).error(W) for kind in ("Q4_0", "Q4_1", "Q5_1", "Q8_0", "BF16", "F16")
+    ]
     assert errors == sorted(errors, reverse=True)
 
 
@@ -224,7 +241,11 @@ def test_levels():
 
 
 def test_the_quantile_inverts_the_distribution_far_into_both_tails():
-    for p in [*10.0 ** -np.arange(1, 16), *np.linspace(0.01, 0.99, 99), *(1 - 10.0 ** -np.arange(1, 10))]:
+    for p in [
+        *10.0 ** -np.arange(1, 16),
+        *np.linspace(0.01, 0.99, 99),
+        *(1 - 10.0 ** -np.arange(1, 10)),
+    ]:
         x = float(normal_quantile(p))
         tail = min(p, 1 - p)
         np.testing.assert_allclose(math.erfc(abs(x) / math.sqrt(2)) / 2, tail, rtol=1e-12)
@@ -244,7 +265,9 @@ def test_what_is_not_finite_is_refused(kind, wrong):
 @pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "MXFP4"])
 def test_rows_must_be_whole_blocks(kind):
     n = block_length(kind)
-    with pytest.raises(ValueError, match=f"{kind} needs rows of whole blocks of {n}, got rows of 33"):
+    with pytest.raises(
+        ValueError, match=f"{kind} needs rows of whole blocks of {n}, got rows of 33"
+    ):
         quantise(np.ones((2, 33)), kind)
 
 
@@ -300,7 +323,10 @@ def test_rows_of_denormal_numbers_are_quantised_twice(scale):
         W = (rng.normal(size=(rows, 64)) * scale).astype(np.float32)
         W[0] = 0
         for kind in ("nf4", "int4"):
-            assert np.abs(quantise(W, kind, double=True).dequantised() - W).max() <= 2 * np.abs(W).max()
+            assert (
+                np.abs(quantise(W, kind, double=True).dequantised() - W).max()
+                <= 2 * np.abs(W).max()
+            )
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)

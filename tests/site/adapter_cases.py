@@ -11,8 +11,9 @@ from lora_np.adapters.checking import CheckedModule
 from lora_np.adapters.formats import weights_file
 from lora_np.adapters.peft_format import keyed
 
-# Takes the files of an adapter, perhaps those of a second one, and ranks; gives what the page shows: what it says of
-# the modules and what programs make of them, what both have in common, and the adapter cut to each rank.
+# Takes the files of an adapter, perhaps those of a second one, and ranks; gives what the page
+# shows: what it says of the modules and what programs make of them, what both have in common, and
+# the adapter cut to each rank.
 SCRIPT = """async ({first, second, ranks}) => {
   const opened = (files) => loraFormats.open(files.map(({name, content}) => {
     const characters = atob(content), bytes = new Uint8Array(characters.length);
@@ -50,7 +51,10 @@ def files(path):
     if not isinstance(path, dict):
         found = [path] if path.is_file() else [weights_file(path), path / "adapter_config.json"]
         path = {each.name: each.read_bytes() for each in found}
-    return [{"name": name, "content": base64.b64encode(content).decode()} for name, content in path.items()]
+    return [
+        {"name": name, "content": base64.b64encode(content).decode()}
+        for name, content in path.items()
+    ]
 
 
 def check(path, ranks, answer, folder):
@@ -72,10 +76,14 @@ def check_rows(path, answer):
             ours = getattr(row, field)
             assert (ours is None) == (field not in theirs)
             if ours is not None:
-                np.testing.assert_allclose(theirs[field], ours, rtol=2e-5, atol=1e-12, err_msg=row.name)
+                np.testing.assert_allclose(
+                    theirs[field], ours, rtol=2e-5, atol=1e-12, err_msg=row.name
+                )
         if row.norm:
             largest = seen.spectra[row.name].max()
-            np.testing.assert_allclose(theirs["s"], seen.spectra[row.name], rtol=1e-5, atol=1e-5 * largest)
+            np.testing.assert_allclose(
+                theirs["s"], seen.spectra[row.name], rtol=1e-5, atol=1e-5 * largest
+            )
 
 
 def check_findings(path, answer):
@@ -85,12 +93,16 @@ def check_findings(path, answer):
         CheckedModule(**{**row, "factor": row["factor"] and float(row["factor"])})
         for row in answer["checked"]
     ]
-    assert [row._replace(factor=None) for row in theirs] == [row._replace(factor=None) for row in ours.rows]
+    assert [row._replace(factor=None) for row in theirs] == [
+        row._replace(factor=None) for row in ours.rows
+    ]
     for mine, found in zip(ours.rows, theirs, strict=True):
         assert (mine.factor is None) == (found.factor is None), mine
         if mine.factor is not None:
             np.testing.assert_allclose(found.factor, mine.factor, rtol=1e-14)
-    assert [row[:3] + row[4:] for row in answer["table"]] == [[*row[:3], *row[4:]] for row in ours.table.rows]
+    assert [row[:3] + row[4:] for row in answer["table"]] == [
+        [*row[:3], *row[4:]] for row in ours.table.rows
+    ]
 
 
 def check_overlap(first, second, found):
@@ -105,7 +117,9 @@ def check_overlap(first, second, found):
                 theirs[name][field], getattr(row, field), rtol=2e-5, atol=2e-6, err_msg=name
             )
         for field in ("inputs", "outputs"):  # in degrees
-            np.testing.assert_allclose(theirs[name][field], getattr(row, field), atol=2e-3, err_msg=name)
+            np.testing.assert_allclose(
+                theirs[name][field], getattr(row, field), atol=2e-3, err_msg=name
+            )
 
 
 def check_resized(path, rank, resized, folder):
@@ -138,6 +152,7 @@ def refusal(text):
         len(text) < 400
         and "\n" not in text
         and not re.search(
-            r"undefined|NaN(?! or infinity)|\[object|is not a function|Cannot read|Invalid|RangeError", text
+            r"undefined|NaN(?! or infinity)|\[object|is not a function|Cannot read|Invalid|RangeError",
+            text,
         )
     )

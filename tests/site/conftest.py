@@ -1,4 +1,6 @@
-"""What the site's tests share: the built site, a server, Chromium, and a page that lets nothing go unnoticed."""
+"""What the site's tests share: the built site, a server, Chromium, and a page that lets nothing go
+unnoticed.
+"""
 
 import functools
 import os
@@ -15,7 +17,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 AXE = "axe-core@4.10.2"
 PATIENCE = 10 * 60_000  # milliseconds: no test is about how fast a machine is
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 # JupyterLite's own remarks about itself.
 KNOWN = ("is duplicated", "No exact match found for python")
 
@@ -25,7 +32,9 @@ def site():
     """The folder of the built site: SITE, or where the documented command puts it."""
     folder = Path(os.environ.get("SITE", ROOT / "docs" / "_build" / "html"))
     if not (folder / "index.html").is_file():
-        pytest.fail(f"there is no site in {folder}: python -m sphinx -W --keep-going docs docs/_build/html")
+        pytest.fail(
+            f"there is no site in {folder}: python -m sphinx -W --keep-going docs docs/_build/html"
+        )
     return folder
 
 
@@ -76,12 +85,16 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium, address):
-    """``open_page(path, **settings)``; at the end no page has asked another host or met an error."""
+    """``open_page(path, **settings)``; at the end no page has asked another host or met an
+    error.
+    """
     contexts, trouble = [], []
 
     def watch(page):
         page.on("request", lambda r: outside(r.url) and trouble.append(f"asked for {r.url}"))
-        page.on("requestfailed", lambda r: left(r) or trouble.append(f"failed: {r.url}, {r.failure}"))
+        page.on(
+            "requestfailed", lambda r: left(r) or trouble.append(f"failed: {r.url}, {r.failure}")
+        )
         page.on("response", lambda r: open_page.received.append(r))
         page.on("response", lambda r: r.status >= 400 and trouble.append(f"{r.status}: {r.url}"))
         page.on("console", lambda m: complains(m) and trouble.append(f"{m.type}: {m.text}"))

@@ -1,4 +1,6 @@
-"""Files that no program wrote, by a word for what is wrong with them: each is refused in one line, or opened as it is."""
+"""Files that no program wrote, by a word for what is wrong with them: each is refused in one line,
+or opened as it is.
+"""
 
 import json
 import struct
@@ -25,7 +27,15 @@ def header(entries, content=b"", *, length=None):
 
 
 def factors(
-    name="layers.0.q", *, r=2, d=4, k=3, dtype="F32", A=None, B=None, ends=("lora_A.weight", "lora_B.weight")
+    name="layers.0.q",
+    *,
+    r=2,
+    d=4,
+    k=3,
+    dtype="F32",
+    A=None,
+    B=None,
+    ends=("lora_A.weight", "lora_B.weight"),
 ):
     """The tensors of a module, by key: dtype and numbers."""
     rng = np.random.default_rng(0)
@@ -71,7 +81,8 @@ SAID = {
     "adapter.lora.alpha": (FLOAT, struct.pack("<f", 4)),
 }
 V = "blk.0.attn_v.weight"
-PAIR = ((f"{V}.lora_a", (3, 2), 0), (f"{V}.lora_b", (2, 4), 0))  # names, sizes from the fastest on, kinds
+# names, sizes from the fastest on, kinds
+PAIR = ((f"{V}.lora_a", (3, 2), 0), (f"{V}.lora_b", (2, 4), 0))
 SIZES = {0: 4, 1: 2, 30: 2, 8: 34 / 32, 2: 18 / 32}
 
 
@@ -158,7 +169,9 @@ CASES = {
     "a negative shape": adapter(tensors(factors(), shape=[-2, -3])),
     "a shape of 2^53": adapter(tensors(factors(), shape=[2**53, 3])),
     "a shape of 2^64": adapter(tensors(factors(), shape=[2**64, 3])),
-    "a shape and offsets of 2^53": adapter(tensors(factors(), shape=[2**51, 1], data_offsets=[0, 2**53])),
+    "a shape and offsets of 2^53": adapter(
+        tensors(factors(), shape=[2**51, 1], data_offsets=[0, 2**53])
+    ),
     "a shape of fractions": adapter(tensors(factors(), shape=[2.0, 3.0])),
     "a shape of 1e400": adapter(with_text(lambda t: t.replace(b"[2, 3]", b"[1e400, 3]"))),
     "a shape of text": adapter(tensors(factors(), shape=["2", "3"])),
@@ -177,14 +190,20 @@ CASES = {
     "offsets that go back": adapter(tensors(factors(), data_offsets=[24, 0])),
     "offsets beyond the file": adapter(tensors(factors(), data_offsets=[4096, 4120])),
     "a tensor twice": adapter(with_text(lambda t: t.replace(b"lora_B", b"lora_A"))),
-    "a field twice": adapter(with_text(lambda t: t.replace(b'"dtype"', b'"shape": [1], "dtype"', 1))),
+    "a field twice": adapter(
+        with_text(lambda t: t.replace(b'"dtype"', b'"shape": [1], "dtype"', 1))
+    ),
     "a tensor __proto__": adapter(header({"__proto__": json.loads(ENTRY)})),
     "a tensor constructor": adapter(header({"constructor": json.loads(ENTRY)})),
     "a key without the prefix": adapter(with_text(lambda t: t.replace(b"base_model.model.", b""))),
     "a key of html": adapter(header({HTML: json.loads(ENTRY)})),
     "a key of 100,000 characters": adapter(header({"a" * 100_000: json.loads(ENTRY)})),
-    "metadata that are a list": adapter(with_text(lambda t: t.replace(b"{", b'{"__metadata__": [1], ', 1))),
-    "metadata of numbers": adapter(with_text(lambda t: t.replace(b"{", b'{"__metadata__": {"a": 1}, ', 1))),
+    "metadata that are a list": adapter(
+        with_text(lambda t: t.replace(b"{", b'{"__metadata__": [1], ', 1))
+    ),
+    "metadata of numbers": adapter(
+        with_text(lambda t: t.replace(b"{", b'{"__metadata__": {"a": 1}, ', 1))
+    ),
     "20,001 tensors": adapter(
         header(b"{" + b",".join(b'"%d":%s' % (i, ENTRY) for i in range(20_001)) + b"}")
     ),
@@ -193,7 +212,9 @@ CASES = {
     # modules
     "a module of html": adapter(tensors(factors(f"{HTML}.q"))),
     "a module __proto__": adapter(tensors(factors("__proto__.q"))),
-    "a module constructor": adapter(tensors(factors("constructor")), target_modules=["constructor"]),
+    "a module constructor": adapter(
+        tensors(factors("constructor")), target_modules=["constructor"]
+    ),
     "a module toString": adapter(
         tensors(factors("toString") | factors("hasOwnProperty")), target_modules="all-linear"
     ),
@@ -203,7 +224,9 @@ CASES = {
     "NaN in F16": adapter(tensors(factors(A=[[np.nan, 1, 1], [1, 1, 1]], dtype="F16"))),
     "zeros": adapter(tensors(factors(B=np.zeros((4, 2))))),
     "A of zeros": adapter(tensors(factors(A=np.zeros((2, 3))))),
-    "a product that overflows": adapter(tensors(factors(A=np.full((2, 3), 1e30), B=np.full((4, 2), 1e30)))),
+    "a product that overflows": adapter(
+        tensors(factors(A=np.full((2, 3), 1e30), B=np.full((4, 2), 1e30)))
+    ),
     "squares that overflow": adapter(tensors(factors(A=np.full((2, 3), 1e25)))),
     "a product in F64 that overflows": adapter(
         tensors(factors(A=np.full((2, 3), 1e200), B=np.full((4, 2), 1e200), dtype="F64"))
@@ -228,13 +251,18 @@ CASES = {
         tensors(factors() | {f"{Q}.lora_magnitude_vector": ("F32", np.ones(5))}), use_dora=True
     ),
     "DoRA without magnitudes": adapter(use_dora=True),
-    "a tensor of no module": adapter(tensors(factors() | {f"{PREFIX}stray.weight": ("F32", np.ones(3))})),
+    "a tensor of no module": adapter(
+        tensors(factors() | {f"{PREFIX}stray.weight": ("F32", np.ones(3))})
+    ),
     "a part of LoRA that is unknown": adapter(
         tensors(factors() | {f"{Q}.lora_C.weight": ("F32", np.ones(3))})
     ),
     "a parameter by its name": adapter(tensors(factors("layers.0.q.base_layer"))),
     "rows of no token": adapter(
-        tensors(factors() | {f"{PREFIX}e.token_adapter.trainable_tokens_delta": ("F32", np.ones((2, 3)))})
+        tensors(
+            factors()
+            | {f"{PREFIX}e.token_adapter.trainable_tokens_delta": ("F32", np.ones((2, 3)))}
+        )
     ),
     # configs
     "an empty config": adapter(config=b""),
@@ -242,7 +270,9 @@ CASES = {
     "a config of null": adapter(config=b"null"),
     "a config that is a list": adapter(config=b"[]"),
     "a config that is text": adapter(config=b'"LORA"'),
-    "a config of a list of deep lists": adapter(config=b'{"peft_type": "LORA", "a": ' + DEEP + b"}"),
+    "a config of a list of deep lists": adapter(
+        config=b'{"peft_type": "LORA", "a": ' + DEEP + b"}"
+    ),
     "a config in UTF-16": adapter(config=json.dumps(SETTINGS).encode("utf-16")),
     "a config with a BOM": adapter(config=b"\xef\xbb\xbf" + json.dumps(SETTINGS).encode()),
     "a config that is not UTF-8": adapter(config=b'{"peft_type": "\xff"}'),
@@ -271,7 +301,9 @@ CASES = {
     "a repeat of 99,999": adapter(target_modules="(((a{0,99999}){0,99999}){0,99999})?.*q"),
     **{
         f"target_modules {i}": adapter(target_modules=t)
-        for i, t in enumerate([5, [], [5], ["other"], "(", "[z-a]", "", {"q": 1}, ["__proto__"], "*q"])
+        for i, t in enumerate(
+            [5, [], [5], ["other"], "(", "[z-a]", "", {"q": 1}, ["__proto__"], "*q"]
+        )
     },
     "a module that is excluded": adapter(exclude_modules=["q"]),
     "another layer": adapter(layers_to_transform=[1]),
@@ -306,9 +338,16 @@ CASES = {
     "mlx, rank zero": mlx(
         tensors({"q.lora_a": ("F32", np.ones((3, 0))), "q.lora_b": ("F32", np.ones((0, 4)))})
     ),
-    "mlx, a vector": mlx(tensors({"q.lora_a": ("F32", np.ones(3)), "q.lora_b": ("F32", np.ones((1, 4)))})),
+    "mlx, a vector": mlx(
+        tensors({"q.lora_a": ("F32", np.ones(3)), "q.lora_b": ("F32", np.ones((1, 4)))})
+    ),
     "mlx, a module __proto__": mlx(
-        tensors({"__proto__.lora_a": ("F32", np.ones((3, 2))), "__proto__.lora_b": ("F32", np.ones((2, 4)))})
+        tensors(
+            {
+                "__proto__.lora_a": ("F32", np.ones((3, 2))),
+                "__proto__.lora_b": ("F32", np.ones((2, 4))),
+            }
+        )
     ),
     "mlx, DoRA without m": mlx(fine_tune_type="dora"),
     "mlx, m without DoRA": mlx(
@@ -322,7 +361,10 @@ CASES = {
     ),
     "mlx, a router": mlx(
         tensors(
-            {"a.mlp.gate.lora_a": ("F32", np.ones((3, 2))), "a.mlp.gate.lora_b": ("F32", np.ones((2, 4)))}
+            {
+                "a.mlp.gate.lora_a": ("F32", np.ones((3, 2))),
+                "a.mlp.gate.lora_b": ("F32", np.ones((2, 4))),
+            }
         )
     ),
     "mlx, cut short": mlx(mlx()[MLX][:-3]),
@@ -333,11 +375,15 @@ CASES = {
     "GGUF, the magic number": {GGUF: b"GGUF"},
     "GGUF, no magic number": gguf(magic=b"GGML"),
     **{f"GGUF, version {v}": gguf(version=v) for v in (0, 1, 4, 0x03000000)},
-    **{f"GGUF, {n} tensors": gguf(counts=(n, 4)) for n in (0, 1, 3, 2**32, 2**53, 2**63, 2**64 - 1)},
+    **{
+        f"GGUF, {n} tensors": gguf(counts=(n, 4)) for n in (0, 1, 3, 2**32, 2**53, 2**63, 2**64 - 1)
+    },
     **{f"GGUF, {n} metadata": gguf(counts=(2, n)) for n in (0, 3, 5, 2**32, 2**53, 2**64 - 1)},
     **{f"GGUF, {cut} bytes too few": gguf(cut=cut) for cut in (1, 40, 80, 120, 200, 260)},
     "GGUF, a text of 2^63 bytes": gguf({"x": (STRING, struct.pack("<Q", 2**63))}),
-    "GGUF, a key of 2^64 - 1 bytes": {GGUF: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**64 - 1) + bytes(64)},
+    "GGUF, a key of 2^64 - 1 bytes": {
+        GGUF: b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2**64 - 1) + bytes(64)
+    },
     "GGUF, a list of 2^62": gguf({"x": (ARRAY, struct.pack("<IQ", UINT, 2**62))}),
     "GGUF, a list of 2^60 texts": gguf({"x": (ARRAY, struct.pack("<IQ", STRING, 2**60))}),
     "GGUF, a list of lists": gguf({"x": (ARRAY, struct.pack("<IQ", ARRAY, 1))}),
@@ -371,8 +417,12 @@ CASES = {
     "GGUF, Q8_0": gguf(infos=((f"{V}.lora_a", (64, 2), 8), PAIR[1])),
     "GGUF, Q8_0 cut short": gguf(infos=(PAIR[1], (f"{V}.lora_a", (64, 2), 8)), cut=30),
     "GGUF, Q4_0": gguf(infos=((f"{V}.lora_a", (64, 2), 2), PAIR[1])),
-    "GGUF, F16 cut short": gguf(infos=((f"{V}.lora_a", (64, 2), 1), (f"{V}.lora_b", (2, 64), 1)), cut=20),
-    "GGUF, BF16 cut short": gguf(infos=((f"{V}.lora_a", (64, 2), 30), (f"{V}.lora_b", (2, 64), 30)), cut=20),
+    "GGUF, F16 cut short": gguf(
+        infos=((f"{V}.lora_a", (64, 2), 1), (f"{V}.lora_b", (2, 64), 1)), cut=20
+    ),
+    "GGUF, BF16 cut short": gguf(
+        infos=((f"{V}.lora_a", (64, 2), 30), (f"{V}.lora_b", (2, 64), 30)), cut=20
+    ),
     "GGUF, offsets that overlap": gguf(offsets=(0, 0)),
     "GGUF, offsets with a gap": gguf(offsets=(0, 64)),
     "GGUF, offsets with a gap, and room": {GGUF: gguf(offsets=(0, 64))[GGUF] + bytes(64)},
@@ -385,17 +435,22 @@ CASES = {
     "GGUF, a name that is not known": gguf(
         infos=tuple((name.replace("attn_v", "__proto__"), *rest) for name, *rest in PAIR)
     ),
-    "GGUF, a name of html": gguf(infos=tuple((name.replace("attn_v", HTML), *rest) for name, *rest in PAIR)),
+    "GGUF, a name of html": gguf(
+        infos=tuple((name.replace("attn_v", HTML), *rest) for name, *rest in PAIR)
+    ),
     "GGUF, a name that is not UTF-8": gguf(infos=((b"\xff.lora_a", (3, 2), 0), PAIR[1])),
     "GGUF, experts": gguf(
         infos=tuple(
-            (name.replace("attn_v", "ffn_gate_exps"), (*sizes, 2), kind) for name, sizes, kind in PAIR
+            (name.replace("attn_v", "ffn_gate_exps"), (*sizes, 2), kind)
+            for name, sizes, kind in PAIR
         )
     ),
     "GGUF, a model": gguf({"general.type": (STRING, text("model"))}),
     "GGUF, no type": gguf(metadata={"general.architecture": SAID["general.architecture"]}),
     "GGUF, a control vector": gguf({"adapter.type": (STRING, text("cvector"))}),
-    "GGUF, aLoRA": gguf({"adapter.alora.invocation_tokens": (ARRAY, struct.pack("<IQI", UINT, 1, 5))}),
+    "GGUF, aLoRA": gguf(
+        {"adapter.alora.invocation_tokens": (ARRAY, struct.pack("<IQI", UINT, 1, 5))}
+    ),
     **{
         f"GGUF, architecture {a}": gguf({"general.architecture": (STRING, text(a))})
         for a in ("__proto__", "constructor", "bert", "")
@@ -426,7 +481,10 @@ CASES = {
     "two of GGUF": gguf() | {"other.gguf": gguf()[GGUF]},
     "30 files": {f"{i}.json": b"{}" for i in range(30)},
     "a pickle": {"adapter_model.bin": b"PK\3\4" + bytes(100), CONFIG: adapter()[CONFIG]},
-    "a picture": {"adapter_model.safetensors": b"\x89PNG\r\n\x1a\n" + bytes(100), CONFIG: adapter()[CONFIG]},
+    "a picture": {
+        "adapter_model.safetensors": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        CONFIG: adapter()[CONFIG],
+    },
     "a config of mlx with weights of PEFT": {WEIGHTS: WHOLE, CONFIG: mlx()[CONFIG]},
     "a config of PEFT with weights of mlx": {MLX: mlx()[MLX], CONFIG: adapter()[CONFIG]},
     "a file of kohya": {

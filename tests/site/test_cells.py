@@ -46,7 +46,11 @@ def run(page, number, name="Run cell"):
     """Run a cell and wait; what its status then says."""
     _, button, status = cell(page, number)
     button(name).click()
-    ended = status.get_by_text("Ran ").or_(status.get_by_text("Ended")).or_(status.get_by_text("Stopped"))
+    ended = (
+        status.get_by_text("Ran ")
+        .or_(status.get_by_text("Ended"))
+        .or_(status.get_by_text("Stopped"))
+    )
     ended.wait_for()
     return status.inner_text()
 
@@ -64,17 +68,23 @@ MARKS = "performance.getEntriesByType('mark').map((mark) => [mark.name, mark.sta
 
 
 def check_alike(recorded, now, where):
-    """The same words, and numbers within the rounding that training magnifies from one processor to another."""
+    """The same words, and numbers within the rounding that training magnifies from one processor to
+    another.
+    """
     then, now = ("\n".join(texts) for texts in (recorded, now))
     assert NUMBER.sub("#", now) == NUMBER.sub("#", then), where
-    assert np.allclose(*([*map(float, NUMBER.findall(text))] for text in (now, then)), rtol=0.05), where
+    assert np.allclose(*([*map(float, NUMBER.findall(text))] for text in (now, then)), rtol=0.05), (
+        where
+    )
 
 
 @pytest.mark.parametrize("stem", few(STEMS, 12))
 def test_a_lesson_runs_to_its_end_in_its_page_and_says_what_was_recorded(
     open_lesson, open_page, stem, capsys
 ):
-    """Its seconds and bytes are printed, from a cold start: Python there, the first result, and all."""
+    """Its seconds and bytes are printed, from a cold start: Python there, the first result, and
+    all.
+    """
     page = open_lesson(stem)
     recorded = page.locator("article div.cell").evaluate_all(OUTPUTS)
     light, before = len(open_page.received), page.evaluate("performance.now() / 1000")
@@ -98,7 +108,9 @@ def test_a_lesson_runs_to_its_end_in_its_page_and_says_what_was_recorded(
             continue
         if not then["varies"]:
             check_alike(then["text"], now["text"], f"cell {number}")
-        assert [alt for alt, _ in now["pictures"]] == [alt for alt, _ in then["pictures"]], f"cell {number}"
+        assert [alt for alt, _ in now["pictures"]] == [alt for alt, _ in then["pictures"]], (
+            f"cell {number}"
+        )
         widths = [[width for _, width in one["pictures"]] for one in (then, now)]
         assert np.allclose(*widths, rtol=0.05), f"cell {number}"
 
@@ -108,7 +120,9 @@ def test_what_a_figure_shows_is_said(site):
     for path in lessons():
         page = (site / "lessons" / f"{path.stem}.html").read_text(encoding="utf-8")
         assert '<img alt="../' not in page
-        drawn = [one for one in json.loads(path.read_text("utf-8"))["cells"] if "alt" in one["metadata"]]
+        drawn = [
+            one for one in json.loads(path.read_text("utf-8"))["cells"] if "alt" in one["metadata"]
+        ]
         assert page.count('<details class="cell-code">') == len(drawn)
 
 
@@ -195,7 +209,11 @@ def test_values_are_shown_as_a_notebook_shows_them_and_endless_text_is_cut(open_
         2,
         "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.figure()\nplt.plot([2, 1])\nplt.show()",
     )
-    edit(page, 3, "from matplotlib.figure import Figure\nfigure = Figure()\nfigure.subplots()\nfigure")
+    edit(
+        page,
+        3,
+        "from matplotlib.figure import Figure\nfigure = Figure()\nfigure.subplots()\nfigure",
+    )
     edit(page, 4, "{'rank': 8}")
     edit(page, 5, "print('x' * 100_000)\nimport warnings\nwarnings.warn('careful')")
     run(page, 5)
@@ -272,7 +290,9 @@ def test_on_paper_a_lesson_has_its_code_and_no_buttons(open_lesson):
     edit(page, 2, "print('on paper')")
     page.emulate_media(media="print")
     assert (
-        page.locator(".cell-bar, .cell-note").evaluate_all("all => all.some((one) => one.checkVisibility())")
+        page.locator(".cell-bar, .cell-note").evaluate_all(
+            "all => all.some((one) => one.checkVisibility())"
+        )
         is False
     )
     hidden = page.locator("article div.cell .cell_input").evaluate_all(

@@ -52,7 +52,9 @@ def test_the_sliders_show_what_was_recorded(open_page):
             elif None in runs["test"]:
                 assert shown == "diverged"
             else:
-                assert float(shown) == pytest.approx(sum(runs["test"]) / len(runs["test"]), rel=6e-3)
+                assert float(shown) == pytest.approx(
+                    sum(runs["test"]) / len(runs["test"]), rel=6e-3
+                )
     ranks = sorted({way["way"]["rank"] for way in ways.values()})
     page.locator("#claim-try input").last.fill("1")
     assert page.locator('[data-show="rank"]').inner_text() == str(ranks[0])
@@ -75,7 +77,13 @@ def test_what_else_was_measured_can_be_chosen(open_page):
 def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
     for name in ("rslora", "nf4-optimal", "thirteen-numbers"):
         page = open_page(f"claims/{name}.html")
-        text = page.locator("article").inner_text().replace("’", "'").replace("“", '"').replace("”", '"')
+        text = (
+            page.locator("article")
+            .inner_text()
+            .replace("’", "'")
+            .replace("“", '"')
+            .replace("”", '"')
+        )
         for part in ("verdict", "rule", "limits", "against", "setting"):
             assert KNOWN[name][part].split("`")[0] in text
         assert page.locator(".claim-picture").is_visible()

@@ -1,4 +1,6 @@
-"""Exercises on the page: what is checked there is what a terminal says, for right answers and for wrong ones."""
+"""Exercises on the page: what is checked there is what a terminal says, for right answers and for
+wrong ones.
+"""
 
 import numpy as np
 import pytest
@@ -75,7 +77,9 @@ def test_an_answer_is_written_checked_and_remembered(practice):
 def test_code_that_is_no_python_says_where(practice):
     page = practice(exercises.lessons([1])[0].stem)
     name = exercises.lessons([1])[0].exercises[0].name
-    answer = page.evaluate("([name, code]) => loraExercises.check(name, code)", [name, "def f(:\n  pass"])
+    answer = page.evaluate(
+        "([name, code]) => loraExercises.check(name, code)", [name, "def f(:\n  pass"]
+    )
     assert "SyntaxError" in answer["text"]
     assert "<your code>" in answer["text"]
     answer = page.evaluate("([name, code]) => loraExercises.check(name, code)", [name, "x = 1 / 0"])
@@ -98,7 +102,9 @@ def test_every_exercise_is_on_the_page_of_its_lesson(site):
 
 
 def test_a_step_of_the_project_uses_those_before_it(practice):
-    lesson = next(lesson for lesson in exercises.lessons() if any(one.needs for one in lesson.exercises))
+    lesson = next(
+        lesson for lesson in exercises.lessons() if any(one.needs for one in lesson.exercises)
+    )
     page = practice(lesson.stem)
     last = next(one for one in lesson.exercises if one.needs)
     for name in (*last.needs, last.name):
@@ -130,7 +136,9 @@ def test_on_a_slow_line_right_is_right(practice):
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     session.send("Network.emulateNetworkConditions", SLOW)
-    form, shown = form_of(page, lesson.exercises[0], exercises.solution(lesson.exercises[0].name).code)
+    form, shown = form_of(
+        page, lesson.exercises[0], exercises.solution(lesson.exercises[0].name).code
+    )
     form.get_by_role("button", name="Check").click()
     bar = form.get_by_role("progressbar", name="Loading Python")
     page.wait_for_function("bar => bar.value > 0", arg=bar.element_handle())
@@ -145,12 +153,15 @@ def test_code_runs_and_shows_what_it_prints_and_its_error_last_line_first(practi
     one = lesson.exercises[0]
     page = practice(lesson.stem)
     form, shown = form_of(
-        page, one, "print('rank', end=' ')\nprint(np.ones((2, 3)).shape)\nlnp.count_lora(2, 3, rank=1)"
+        page,
+        one,
+        "print('rank', end=' ')\nprint(np.ones((2, 3)).shape)\nlnp.count_lora(2, 3, rank=1)",
     )
     form.get_by_role("button", name="Run").click()
     shown("printed").get_by_text("(2, 3)").wait_for()
     form.get_by_text("It ran.").wait_for()
-    assert shown("printed").inner_text().split() == ["rank", "(2,", "3)", "5"]  # and the value at the end
+    # and the value at the end
+    assert shown("printed").inner_text().split() == ["rank", "(2,", "3)", "5"]
     form, shown = form_of(page, one, "print('before')\n\ndef f():\n    return 1 / 0\n\nf()")
     form.locator("textarea").press("Shift+Enter")
     shown("outcome").get_by_text("ZeroDivisionError").wait_for()
@@ -163,7 +174,8 @@ def test_code_runs_and_shows_what_it_prints_and_its_error_last_line_first(practi
     form.get_by_role("button", name="Run").click()
     shown("outcome").get_by_text("printed nothing").wait_for()
     assert shown("printed").is_hidden()
-    assert shown("points").inner_text() == exercises.plural(one.points, "point")  # a run is no check
+    # a run is no check
+    assert shown("points").inner_text() == exercises.plural(one.points, "point")
 
 
 def test_what_an_answer_prints_is_shown_with_its_check_up_to_a_limit(practice):
@@ -249,7 +261,9 @@ def test_tab_indents_and_after_escape_it_leaves(practice):
     assert area.input_value() == "def f(x):\ny = x\nreturn y"
     area.press("Escape")
     area.press("Tab")
-    assert form.get_by_role("button", name="Run").evaluate("button => button === document.activeElement")
+    assert form.get_by_role("button", name="Run").evaluate(
+        "button => button === document.activeElement"
+    )
     page.keyboard.press("Shift+Tab")
     area.press("Escape")
     area.press("Shift+Tab")

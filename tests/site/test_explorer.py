@@ -1,4 +1,6 @@
-"""The rank explorer shows what the package computes, under keys, mouse and fingers, on a phone and in the dark."""
+"""The rank explorer shows what the package computes, under keys, mouse and fingers, on a phone and
+in the dark.
+"""
 
 import importlib.util
 from functools import cache
@@ -34,7 +36,9 @@ def cut_picture(rank):
 
 
 def cut_update(rank=None):
-    """Colors of the best update of a rank, from a regression of its own: some rows, each beside its output."""
+    """Colors of the best update of a rank, from a regression of its own: some rows, each beside its
+    output.
+    """
     data = {"W0": task().base.W, "ridge": ridge_for(task().x)}
     whole = np.matmul(*lnp.reduced_rank_regression(task().x, task().y, **data))
     M = (
@@ -198,9 +202,9 @@ def test_layers_alone_and_of_another_strength(open_page):
 
 def test_a_picture_of_ones_own(open_page, tmp_path):
     rng = np.random.default_rng(0)
-    grey = np.round(255 * np.clip(rng.uniform(size=(40, 6)) @ rng.uniform(size=(6, 30)) / 4, 0, 1)).astype(
-        np.uint8
-    )
+    grey = np.round(
+        255 * np.clip(rng.uniform(size=(40, 6)) @ rng.uniform(size=(6, 30)) / 4, 0, 1)
+    ).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "own.png")
     page = open_page("learn/explorer.html")
     hand_in(page, tmp_path / "own.png")
@@ -283,7 +287,9 @@ def test_the_picture_that_is_opened_last_is_shown(open_page, tmp_path):
     assert seen == "300"
 
 
-@pytest.mark.parametrize(("shape", "grey", "error"), [((20, 30), 0, "0.0 %"), ((1, 30), 200, "0.0 %")])
+@pytest.mark.parametrize(
+    ("shape", "grey", "error"), [((20, 30), 0, "0.0 %"), ((1, 30), 200, "0.0 %")]
+)
 def test_a_black_picture_and_one_of_a_single_row(open_page, tmp_path, shape, grey, error):
     Image.fromarray(np.full(shape, grey, np.uint8)).save(tmp_path / "own.png")
     page = open_page("learn/explorer.html")

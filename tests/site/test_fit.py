@@ -1,4 +1,6 @@
-"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, card and family, drawn configs."""
+"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, card and
+family, drawn configs.
+"""
 
 import json
 import re
@@ -53,7 +55,9 @@ console.log(JSON.stringify(cases.map(([config, options, training]) => attempt(()
 
 
 def in_the_page(cases, script=SCRIPT):
-    """Totals and trained numbers (or bytes), or the message of an error, as the page's script finds them."""
+    """Totals and trained numbers (or bytes), or the message of an error, as the page's script finds
+    them.
+    """
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"families": DATA["families"], "tables": DATA["memory"], "cases": cases})
     done = subprocess.run(
@@ -125,7 +129,9 @@ def training(rng):
 
 
 def drawn(name, rng):
-    """A config of the family with some of its fields set; many are of sizes that fit one another."""
+    """A config of the family with some of its fields set; many are of sizes that fit one
+    another.
+    """
     config = {"model_type": name}
     tree, extends = {}, name
     while extends:
@@ -164,7 +170,11 @@ def test_drawn_configs_are_counted_alike():
 
 def test_the_memory_of_every_preset_is_estimated_alike():
     rng = np.random.default_rng(2)
-    cases = [(config, options(rng), training(rng)) for config in DATA["presets"].values() for _ in range(4)]
+    cases = [
+        (config, options(rng), training(rng))
+        for config in DATA["presets"].values()
+        for _ in range(4)
+    ]
     want = [bytes_in_the_package(*case) for case in cases]
     assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
     assert estimated(want) >= len(want)  # of two ways: not all targets are in all models
@@ -173,7 +183,9 @@ def test_the_memory_of_every_preset_is_estimated_alike():
 def test_the_memory_of_drawn_configs_is_estimated_alike():
     rng = np.random.default_rng(3)
     each = 8 if FULL else 1
-    cases = [(drawn(name, rng), options(rng), training(rng)) for name in FAMILIES for _ in range(each)]
+    cases = [
+        (drawn(name, rng), options(rng), training(rng)) for name in FAMILIES for _ in range(each)
+    ]
     want = [bytes_in_the_package(*case) for case in cases]
     assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
     assert len(cases) >= 62 * each
@@ -196,7 +208,8 @@ def test_names_that_nobody_may_use_are_refused():
     assert isinstance(results[3][1], str)
 
 
-# Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and context could go.
+# Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and
+# context could go.
 PLANS = """(cases, families, tables, cards) => cases.map(([config, choices, training, name]) => {
   try {
     const card = cards[name] ?? { memory: name };
@@ -232,7 +245,9 @@ def planned(config, choices, training, card):
 
 
 def plans():
-    """Every preset on every card, and 500 drawn configs: a twentieth of them, or all in a full run."""
+    """Every preset on every card, and 500 drawn configs: a twentieth of them, or all in a full
+    run.
+    """
     rng = np.random.default_rng(4)
     cases = [
         (config, options(rng), training(rng), card)
@@ -241,18 +256,23 @@ def plans():
     few = ["RTX 3060 12GB", *DATA["cards"]]
     drawings = [FAMILIES[i % len(FAMILIES)] for i in range(500)]
     cases += [
-        (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))]) for name in drawings
+        (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))])
+        for name in drawings
     ]
     return [*twentieth(cases), *edges()]
 
 
 def edges():
-    """Rooms with not a byte to spare, of small models whose memory falls where a tensor's state becomes smaller."""
+    """Rooms with not a byte to spare, of small models whose memory falls where a tensor's state
+    becomes smaller.
+    """
     rng = np.random.default_rng(6)
     for number in range(400 if FULL else 60):
         sizes = dict(
             zip(
-                ("hidden_size", "intermediate_size"), rng.choice([64, 96, 160, 2048], 2).tolist(), strict=True
+                ("hidden_size", "intermediate_size"),
+                rng.choice([64, 96, 160, 2048], 2).tolist(),
+                strict=True,
             )
         )
         config = {
@@ -263,7 +283,11 @@ def edges():
             **sizes,
         }
         optimizer = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw")[number % 4]
-        options = {"optimizer": optimizer, "context": 3, "dtype": ("bfloat16", "nf4")[number // 4 % 2]}
+        options = {
+            "optimizer": optimizer,
+            "context": 3,
+            "dtype": ("bfloat16", "nf4")[number // 4 % 2],
+        }
         spec = models.from_config(config)
         rank = int(rng.integers(1, 64))
         needs = [
@@ -271,7 +295,11 @@ def edges():
             for each in range(1, 64)
         ]
         falls = [i for i in range(62) if needs[i + 1] < needs[i]]
-        at = falls[rng.integers(len(falls))] + int(rng.integers(-1, 3)) if falls and number % 3 else rank - 1
+        at = (
+            falls[rng.integers(len(falls))] + int(rng.integers(-1, 3))
+            if falls and number % 3
+            else rank - 1
+        )
         need = needs[min(max(at, 0), 62)]
         room = -(-need * 10 // 9)
         memory = (room - 1, room, room + 1, need - 1, need, need + 1)[rng.integers(6)]
@@ -293,7 +321,9 @@ def test_plans_agree():
     given = json.dumps({"families": DATA["families"], "tables": tables, "cases": cases})
     command = [node, "-e", IN_NODE, str(DOCS / "families.js"), str(DOCS / "memory.js")]
     agree(
-        json.loads(subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout),
+        json.loads(
+            subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
+        ),
         cases,
     )
 
@@ -328,8 +358,16 @@ def test_plans_agree_in_the_page(open_page):
 @pages
 def test_every_answer_is_that_of_plan(open_page):
     page = open_page("use/fit.html")
-    for model, card, method in twentieth(product(DATA["presets"], DATA["cards"], ("full", "LoRA", "QLoRA"))):
-        asked = {"model": model, "rank": 16, "targets": "all-linear", "method": method, "card": card}
+    for model, card, method in twentieth(
+        product(DATA["presets"], DATA["cards"], ("full", "LoRA", "QLoRA"))
+    ):
+        asked = {
+            "model": model,
+            "rank": 16,
+            "targets": "all-linear",
+            "method": method,
+            "card": card,
+        }
         page.evaluate(GO, urlencode(asked))
         lora = {} if method == "full" else {"rank": 16, "targets": "all-linear"}
         (want,) = accounting.plan(model, card=card, methods=[method], **lora).choices
@@ -397,7 +435,9 @@ def test_the_page_shows_the_count_and_keeps_its_address(open_page):
     want = accounting.count_model(models.preset("llama-3-8b"), rank=8)
     assert page.locator(".fit-peft").inner_text() == want.peft_line
     assert here(page).endswith("#model=llama-3-8b&rank=8&targets=default&method=LoRA&card=RTX+4090")
-    command = "lora-np plan llama-3-8b --card 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
+    command = (
+        "lora-np plan llama-3-8b --card 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
+    )
     assert show(page, "command") == command
 
 
@@ -415,7 +455,9 @@ def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_p
 
 @pages
 def test_the_page_shows_the_memory_by_cause(open_page):
-    page = open_page("use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048")
+    page = open_page(
+        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048"
+    )
     count = accounting.count_model(models.preset("llama-3-8b"), rank=16, targets="all-linear")
 
     def shows(**training):
@@ -424,7 +466,9 @@ def test_the_page_shows_the_memory_by_cause(open_page):
             [str(name), *("–" if n is None else decimal_bytes(n) for n in sizes)]
             for name, *sizes in want.table.rows
         ]
-        rows = [row.split("\t") for row in page.locator(".fit-causes tbody").inner_text().splitlines()]
+        rows = [
+            row.split("\t") for row in page.locator(".fit-causes tbody").inner_text().splitlines()
+        ]
         assert [[cell.strip() for cell in row] for row in rows] == [
             *causes,
             total,
@@ -450,7 +494,9 @@ def test_the_page_shows_the_memory_by_cause(open_page):
     form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
     form.get_by_label("Gradient checkpointing").uncheck()
     form.get_by_label("Texts at a time").fill("4")
-    shows(dtype="nf4", context=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch_size=4)
+    shows(
+        dtype="nf4", context=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch_size=4
+    )
     assert here(page).endswith(
         "&dtype=nf4&optimizer=paged_adamw_8bit&batch_size=4&context=2048&checkpointing=0"
     )
@@ -531,8 +577,14 @@ def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe, name, value
         ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
         ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
         ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
-        ("model=gpt2&card=RTX+9000", "memory must be text such as 24 GB or 24 GiB, or the name of a card"),
-        ("model=llama-3-8b&targets=q_proj,qproj", 'targets: "qproj" matches no module of llama-3-8b'),
+        (
+            "model=gpt2&card=RTX+9000",
+            "memory must be text such as 24 GB or 24 GiB, or the name of a card",
+        ),
+        (
+            "model=llama-3-8b&targets=q_proj,qproj",
+            'targets: "qproj" matches no module of llama-3-8b',
+        ),
         ("model=llama-3-8b&rank=0", "rank must be a whole number from 1, got 0"),
         ("config=AAAA", "The address holds a config that cannot be read"),
         ("config=%FF!", "The address holds a config that cannot be read"),
@@ -554,7 +606,10 @@ def test_an_address_that_is_wrong_says_so(open_page, asked, message):
 @pages
 def test_a_model_is_found_as_one_types(open_page):
     page = open_page("use/fit.html")
-    field, options_ = page.get_by_role("combobox", name="Model"), page.locator("#fit-models [role=option]")
+    field, options_ = (
+        page.get_by_role("combobox", name="Model"),
+        page.locator("#fit-models [role=option]"),
+    )
     field.click()
     assert options_.count() == len(DATA["presets"])
     assert field.get_attribute("aria-expanded") == "true"
@@ -566,7 +621,9 @@ def test_a_model_is_found_as_one_types(open_page):
     }
     assert set(options_.locator("span:first-child").all_inner_texts()) == found != set()
     field.press("ArrowDown")
-    chosen = page.locator(f"#{field.get_attribute('aria-activedescendant')} span").first.inner_text()
+    chosen = page.locator(
+        f"#{field.get_attribute('aria-activedescendant')} span"
+    ).first.inner_text()
     field.press("Enter")
     assert field.input_value() == chosen
     assert here(page).split("#")[1].startswith(f"model={chosen}&")
@@ -574,7 +631,10 @@ def test_a_model_is_found_as_one_types(open_page):
     field.fill("gemma")
     field.press("Escape")
     assert field.input_value() == chosen
-    for text in ("mistralai/Mistral-7B-v0.1", "https://huggingface.co/Mistralai/mistral-7b-v0.1/tree/main"):
+    for text in (
+        "mistralai/Mistral-7B-v0.1",
+        "https://huggingface.co/Mistralai/mistral-7b-v0.1/tree/main",
+    ):
         field.fill("gpt2")
         field.press("Enter")
         field.fill(text)
@@ -671,7 +731,9 @@ def test_a_config_that_is_wrong_says_so(open_page):
 
 @pages
 def test_what_is_wrong_last_is_not_overtaken_by_an_answer_before(open_page):
-    """Nor by its announcement, nor by a right config that was still being packed for the address."""
+    """Nor by its announcement, nor by a right config that was still being packed for the
+    address.
+    """
     page = open_page("use/fit.html")
     before, after = page.evaluate(
         """async config => {
@@ -702,7 +764,9 @@ def test_two_settings_side_by_side(open_page):
     second = result(page)
     rows = {
         row[0]: row[1:]
-        for row in (r.split("\t") for r in page.locator(".fit-kept tbody").inner_text().splitlines())
+        for row in (
+            r.split("\t") for r in page.locator(".fit-kept tbody").inner_text().splitlines()
+        )
     }
     assert rows["memory"] == [decimal_bytes(first["total"]), decimal_bytes(second["total"])]
     assert rows["largest rank"] == [f"{first['rank']:,}", f"{second['rank']:,}"]
@@ -766,7 +830,9 @@ def test_what_would_make_it_fit_does(open_page):
         buttons.get_by_text(label, exact=True).click()
         assert result(page)["verdict"] == "fits", label
         page.evaluate(GO, asked)
-    page = open_page("use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&card=T4")
+    page = open_page(
+        "use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&card=T4"
+    )
     assert "No card of the list holds it alone." in show(page, "could")
     assert page.locator(".fit-remedies button").count() == 0
 
@@ -819,10 +885,16 @@ def test_link_and_command_are_copied(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280, 1440])
 @pytest.mark.parametrize(
-    "asked", [START, START.replace("LoRA", "full") + "&with=" + START.replace("&", "%26").replace("=", "%3D")]
+    "asked",
+    [
+        START,
+        START.replace("LoRA", "full") + "&with=" + START.replace("&", "%26").replace("=", "%3D"),
+    ],
 )
 def test_it_fits_the_page_without_barriers(open_page, axe, width, scheme, asked):
-    page = open_page(f"use/fit.html#{asked}", viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = open_page(
+        f"use/fit.html#{asked}", viewport={"width": width, "height": 844}, color_scheme=scheme
+    )
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for summary in page.locator("#fit summary").all():
         summary.click()
@@ -830,7 +902,9 @@ def test_it_fits_the_page_without_barriers(open_page, axe, width, scheme, asked)
     page.evaluate(axe)
     found = page.evaluate("axe.run()")["violations"]
     assert [
-        (v["id"], v["impact"], [n["target"] for n in v["nodes"]][:3]) for v in found if v["impact"] != "minor"
+        (v["id"], v["impact"], [n["target"] for n in v["nodes"]][:3])
+        for v in found
+        if v["impact"] != "minor"
     ] == []
 
 
@@ -886,9 +960,13 @@ def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(op
     def loaded(path):
         before = len(open_page.received)
         open_page(path).wait_for_load_state("networkidle")
-        return {response.url: len(zlib.compress(response.body())) for response in open_page.received[before:]}
+        return {
+            response.url: len(zlib.compress(response.body()))
+            for response in open_page.received[before:]
+        }
 
-    everywhere = loaded("vocabulary.html")  # text alone: with the theme's files and nothing else but itself
+    # text alone: with the theme's files and nothing else but itself
+    everywhere = loaded("vocabulary.html")
     own = {url: size for url, size in loaded("use/fit.html").items() if url not in everywhere}
     assert any("fit-data.js" in url for url in own)
     assert sum(own.values()) < 100_000  # as hosts send them
@@ -902,4 +980,6 @@ def test_the_front_page_leads_to_the_same_answer(open_page):
     page = open_page(front.locator("[data-part=more]").get_attribute("href"))
     options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "context": 2048}
     assert result(page)["total"] == accounting.training_memory("qwen3-4b", **options).total
-    assert show(page, "command").startswith("lora-np plan qwen3-4b --card T4 --method QLoRA --rank 16 ")
+    assert show(page, "command").startswith(
+        "lora-np plan qwen3-4b --card T4 --method QLoRA --rank 16 "
+    )

@@ -1,4 +1,6 @@
-"""The front page trains B and A to their optimum, counts as the package does, and works without motion or scripts."""
+"""The front page trains B and A to their optimum, counts as the package does, and works without
+motion or scripts.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ STILL = {"reduced_motion": "reduce"}  # trained at once, not to be watched
 
 
 def missing() -> np.ndarray:
-    """The least that each rank can miss, of the change from the mountains to the portrait in whole shades."""
+    """The least that each rank can miss, of the change from the mountains to the portrait in whole
+    shades.
+    """
     area = datasets.terrain()[20:320, 20:380].reshape(100, 3, 120, 3).mean(axis=(1, 3))
     face = datasets.photograph()[20:320, 86:446].reshape(100, 3, 120, 3).mean(axis=(1, 3))
     low, high = np.rint(255 * (area - area.min()) / np.ptp(area)), np.rint(255 * face)
@@ -20,7 +24,9 @@ def missing() -> np.ndarray:
 
 
 def trained(page, rank):
-    """To the end at this rank: the steps that are shown may still be those of the rank before it."""
+    """To the end at this rank: the steps that are shown may still be those of the rank before
+    it.
+    """
     page.wait_for_function(
         "said => document.querySelector('#front [data-show=status]').textContent.includes(said)",
         arg=f"the best of rank {rank} misses",
@@ -35,10 +41,13 @@ def test_training_ends_at_the_best_of_the_rank(open_page, rank):
     shown = page.locator('[data-show="missing"]').inner_text()
     assert float(shown.split()[0]) / 100 == pytest.approx(missing()[rank], rel=0.02, abs=0.005)
     assert (
-        page.locator('#front [data-show="count"]').inner_text() == f"{lnp.count_lora(100, 120, rank=rank):,}"
+        page.locator('#front [data-show="count"]').inner_text()
+        == f"{lnp.count_lora(100, 120, rank=rank):,}"
     )
     assert page.locator('[data-show="step"]').inner_text() == "step 300 of 300"
-    size = page.locator('canvas[data-canvas="B"]').evaluate("canvas => [canvas.width, canvas.height]")
+    size = page.locator('canvas[data-canvas="B"]').evaluate(
+        "canvas => [canvas.width, canvas.height]"
+    )
     assert size == [rank, 100]
 
 

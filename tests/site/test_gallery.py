@@ -1,4 +1,6 @@
-"""The lessons at a glance: one card for each, with what its notebook says, and what the reader has done."""
+"""The lessons at a glance: one card for each, with what its notebook says, and what the reader has
+done.
+"""
 
 import json
 import math
@@ -58,9 +60,14 @@ def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page)
     open_lesson()
     page.get_by_role("heading", name="Exercises, and the next lesson").scroll_into_view_if_needed()
     page.wait_for_function(f"JSON.parse(localStorage.getItem('lora_np:lesson:{stem}')).read")
-    page.evaluate(f"""localStorage.setItem("lora_np:{solved}", '{{"code": "mine", "passed": true}}')""")
+    page.evaluate(
+        f"""localStorage.setItem("lora_np:{solved}", '{{"code": "mine", "passed": true}}')"""
+    )
     page.go_back()
-    assert done.inner_text() == f"Read · 1 of {len(exercises.lessons([2])[0].exercises)} exercises solved"
+    assert (
+        done.inner_text()
+        == f"Read · 1 of {len(exercises.lessons([2])[0].exercises)} exercises solved"
+    )
     assert f"1 of {len(NOTEBOOKS)} lessons read, 1 of" in page.get_by_role("status").inner_text()
     page.get_by_role("button", name="Forget what I have done").click()
     assert done.is_hidden()

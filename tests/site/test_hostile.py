@@ -1,4 +1,6 @@
-"""Files that no program wrote, in the inspector and in the package: one clear line, or the same numbers in both."""
+"""Files that no program wrote, in the inspector and in the package: one clear line, or the same
+numbers in both.
+"""
 
 import base64
 
@@ -40,7 +42,9 @@ def written(case, folder):
 
 
 def ours(path):
-    """What the package says: None if it opens the adapter, else its message. It never fails in another way."""
+    """What the package says: None if it opens the adapter, else its message. It never fails in
+    another way.
+    """
     try:
         adapters.inspect(path)
         adapters.check(path)
@@ -86,7 +90,10 @@ def test_every_file_is_refused_in_a_line_or_read_as_the_package_reads_it(inspect
 def test_the_page_says_it_and_runs_nothing(inspector, slot):
     """The fixture sees every exception and every word in the console."""
     title = inspector.title()
-    place, found = {"first": ("message", ".inspector-found"), "second": ("compared", ".inspector-both")}[slot]
+    place, found = {
+        "first": ("message", ".inspector-found"),
+        "second": ("compared", ".inspector-both"),
+    }[slot]
     if slot == "second":
         inspector.get_by_role("button", name="Open an example").click()
         inspector.locator(".inspector-found").wait_for()

@@ -20,13 +20,23 @@ from tests.adapters.test_check import CASES, Q, made
 from tests.adapters.test_formats import SMALL, drawn as modelled
 from tests.drawing import few
 from tests.gguf_files import save_gguf
-from tests.site.adapter_cases import SCRIPT, check, check_findings, check_overlap, check_rows, files, given
+from tests.site.adapter_cases import (
+    SCRIPT,
+    check,
+    check_findings,
+    check_overlap,
+    check_rows,
+    files,
+    given,
+)
 
 pytestmark = pytest.mark.browser
 
 
 def drawn(seed):
-    """An adapter of modules of all shapes, ranks, scales and dtypes; some do nothing, some have DoRA."""
+    """An adapter of modules of all shapes, ranks, scales and dtypes; some do nothing, some have
+    DoRA.
+    """
     rng = np.random.default_rng(seed)
     dtype = rng.choice(["float32", "float16", "bfloat16", "float64"])
     dora, rslora = bool(rng.integers(2)), bool(rng.integers(2))
@@ -161,7 +171,9 @@ def test_halves_and_blocks_of_a_gguf_file(inspector, tmp_path):
         check(path, [1], answer, folder)
 
 
-def test_a_gguf_file_that_says_nothing_of_heads_is_looked_into_but_not_compared(inspector, tmp_path):
+def test_a_gguf_file_that_says_nothing_of_heads_is_looked_into_but_not_compared(
+    inspector, tmp_path
+):
     *_, path, mlx = in_every_format(tmp_path / "llama", "llama")
     file = gguf.open(path)
     said = {key: value for key, value in file.metadata.items() if "head_count" not in key}
@@ -180,7 +192,9 @@ def test_a_gguf_file_that_says_nothing_of_heads_is_looked_into_but_not_compared(
 
 
 def alike(seed):
-    """An adapter of the shapes that all seeds have, in which some modules are missing, negative or do nothing."""
+    """An adapter of the shapes that all seeds have, in which some modules are missing, negative or
+    do nothing.
+    """
     shapes, rng = np.random.default_rng(7), np.random.default_rng(seed)
     modules = {}
     for i in range(6):
@@ -200,7 +214,9 @@ def test_the_overlap_is_that_of_the_package(inspector, tmp_path):
         paths = [tmp_path / f"{seed}-{which}" for which in ("first", "second")]
         for i, path in enumerate(paths):
             adapters.save(alike(2 * seed + i), path)
-        check_overlap(*paths, inspector.evaluate(SCRIPT, given(paths[0], second=paths[1]))["overlap"])
+        check_overlap(
+            *paths, inspector.evaluate(SCRIPT, given(paths[0], second=paths[1]))["overlap"]
+        )
 
 
 REFUSED = [
@@ -214,7 +230,9 @@ REFUSED = [
 def test_what_cannot_be_compared_is_refused_as_by_the_package(inspector, tmp_path):
     def saved(name, *, d=4, A=((1.0,) * 3,), raw=()):
         module = AdapterModule.of(A=np.array(A), B=np.ones((d, 1)), alpha=1.0)
-        adapters.save(Adapter({"q": module}, raw={"peft_type": "LORA", **dict(raw)}), tmp_path / name)
+        adapters.save(
+            Adapter({"q": module}, raw={"peft_type": "LORA", **dict(raw)}), tmp_path / name
+        )
         return tmp_path / name
 
     one = saved("one")
@@ -271,7 +289,9 @@ def test_settings_are_refused_as_by_the_package(inspector):
       try { loraFormats.settingsOf(loraTensors.json(new TextEncoder().encode(text), "it")); return null; } catch (error) { return error.message; }
     })"""
     settings = {"target_modules": ["q"]}
-    asked = [(name, value) for name in (*peft.SETTINGS, *peft._REFUSED, "unknown") for value in VALUES]
+    asked = [
+        (name, value) for name in (*peft.SETTINGS, *peft._REFUSED, "unknown") for value in VALUES
+    ]
     configs = [{**settings, "peft_type": "LORA", name: value} for name, value in asked]
     answers = inspector.evaluate(script, [json.dumps(config) for config in configs])
     only_here = {"use_bdlora", "target_parameters"}  # what the page does not read
@@ -312,7 +332,8 @@ def test_the_example_opens_and_is_cut(inspector):
     expected = adapters.inspect(path)
     assert inspector.locator("[data-show=modules]").inner_text() == str(len(expected.rows))
     assert [
-        row[0] for row in table(inspector, ".inspector-table:not(.inspector-check, .inspector-pairs)")
+        row[0]
+        for row in table(inspector, ".inspector-table:not(.inspector-check, .inspector-pairs)")
     ] == [row.name for row in expected.rows]
     shown = table(inspector, ".inspector-check")
     assert [row[:3] for row in shown] == [list(row[:3]) for row in adapters.check(path).table.rows]
@@ -338,7 +359,9 @@ def test_a_folder_is_dropped(inspector):
     for event in ("dragEnter", "dragOver", "drop"):
         session.send("Input.dispatchDragEvent", {"type": event, "data": dragged, **place})
     inspector.locator(".inspector-found").wait_for()
-    assert inspector.locator("[data-show=modules]").inner_text() == str(len(adapters.inspect(path).rows))
+    assert inspector.locator("[data-show=modules]").inner_text() == str(
+        len(adapters.inspect(path).rows)
+    )
 
 
 def test_two_adapters_side_by_side(inspector, tmp_path):
@@ -360,8 +383,12 @@ def test_two_adapters_side_by_side(inspector, tmp_path):
         assert float(inputs.removesuffix("°")) == pytest.approx(row.inputs, abs=0.06)
         assert float(outputs.removesuffix("°")) == pytest.approx(row.outputs, abs=0.06)
         if name != "all":
-            wanted = [getattr(look[name], what) for what in ("rank", "scale", "norm") for look in looks]
-            assert list(map(float, " | ".join(each).split(" | "))) == pytest.approx(wanted, rel=1e-3)
+            wanted = [
+                getattr(look[name], what) for what in ("rank", "scale", "norm") for look in looks
+            ]
+            assert list(map(float, " | ".join(each).split(" | "))) == pytest.approx(
+                wanted, rel=1e-3
+            )
     chosen(inspector, tmp_path / "mlx", "second")
     inspector.get_by_text("Overlap").first.wait_for()
     inspector.wait_for_function(
@@ -386,7 +413,9 @@ def test_no_barrier_where_all_is_open(open_page, axe, scheme):
         summary.press("Enter")
     page.evaluate(axe)
     found = page.evaluate("axe.run('#inspector')")["violations"]
-    assert [each["id"] for each in found if each["impact"] in ("moderate", "serious", "critical")] == []
+    assert [
+        each["id"] for each in found if each["impact"] in ("moderate", "serious", "critical")
+    ] == []
 
 
 def test_a_refused_second_adapter_leaves_the_first_alone(inspector):
@@ -459,5 +488,7 @@ def test_what_is_not_an_adapter_is_refused_by_name(inspector, tmp_path):
     for change, message in BROKEN:
         changed = change(*((path / name).read_bytes() for name in names))
         chosen(inspector, dict(zip(names, changed, strict=True)))
-        inspector.locator("[data-show=message]", has_text="Refused").filter(has_text=message).wait_for()
+        inspector.locator("[data-show=message]", has_text="Refused").filter(
+            has_text=message
+        ).wait_for()
         assert inspector.locator(".inspector-found").is_hidden()

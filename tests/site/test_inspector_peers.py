@@ -1,4 +1,6 @@
-"""The script of the adapter inspector on adapters that PEFT made: run by Node, held against the package."""
+"""The script of the adapter inspector on adapters that PEFT made: run by Node, held against the
+package.
+"""
 
 import json
 import shutil
@@ -60,7 +62,9 @@ def test_what_peft_made(tmp_path, case, dtype):
                 x = layer.down(layer.up(x))
             return self.head(x)
 
-    model = peft.get_peft_model(Model(), peft.LoraConfig(**{"target_modules": ["up", "down"], **case}))
+    model = peft.get_peft_model(
+        Model(), peft.LoraConfig(**{"target_modules": ["up", "down"], **case})
+    )
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "lora_" in name:
@@ -68,9 +72,14 @@ def test_what_peft_made(tmp_path, case, dtype):
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path / "adapter")
     ranks = [1, 2, 4]
     argument = json.dumps(given(tmp_path / "adapter", ranks))
-    scripts = (adapter_data.script(), *((EXPLORER / name).read_text(encoding="utf-8") for name in NAMES))
+    scripts = (
+        adapter_data.script(),
+        *((EXPLORER / name).read_text(encoding="utf-8") for name in NAMES),
+    )
     script = f"globalThis.window = globalThis;\n{''.join(scripts)}\n"
-    script += f"({SCRIPT})({argument}).then((answer) => process.stdout.write(JSON.stringify(answer)));"
+    script += (
+        f"({SCRIPT})({argument}).then((answer) => process.stdout.write(JSON.stringify(answer)));"
+    )
     done = subprocess.run([node, "-"], input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
     check(tmp_path / "adapter", ranks, json.loads(done.stdout), tmp_path)

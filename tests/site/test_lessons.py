@@ -98,14 +98,14 @@ def wait_for_the_end(page):
 
 
 def problems(page):
-    selector = (
-        '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
-    )
+    selector = '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
     return page.locator(selector).all_inner_texts()
 
 
 def wait_for_figures(page, site, name):
-    """As many as cells of the lesson draw: those with an alt text. They come after the numbers of their cells."""
+    """As many as cells of the lesson draw: those with an alt text. They come after the numbers of
+    their cells.
+    """
     notebook = json.loads((site / "lite" / "files" / f"{name}.ipynb").read_text(encoding="utf-8"))
     expected = sum("alt" in cell["metadata"] for cell in notebook["cells"])
     page.wait_for_function(f"document.querySelectorAll('.jp-OutputArea img').length >= {expected}")
@@ -124,12 +124,16 @@ def test_runs_to_its_end_in_the_browser(open_lesson, site, name, capsys):
     first = time.monotonic() - begin
     wait_for_the_end(page)
     with capsys.disabled():
-        print(f"\n{name}: first result after {first:.0f} s, all after {time.monotonic() - begin:.0f} s")
+        print(
+            f"\n{name}: first result after {first:.0f} s, all after {time.monotonic() - begin:.0f} s"
+        )
     assert problems(page) == []
     wait_for_figures(page, site, name)
 
 
-FETCHED = "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/lite/')).length"
+FETCHED = (
+    "performance.getEntriesByType('resource').filter(({ name }) => name.includes('/lite/')).length"
+)
 
 
 def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime):
@@ -148,7 +152,9 @@ def test_who_reaches_for_a_notebook_has_python_fetched(open_page, runtime):
 def test_a_notebook_leads_back_to_its_lesson_and_on_to_the_next(open_lesson):
     page = open_lesson("01-see-rank")
     page.get_by_role("link", name="Next lesson").click()
-    page.wait_for_url(lambda url: url.endswith("/lite/notebooks/index.html?path=02-factor-a-matrix.ipynb"))
+    page.wait_for_url(
+        lambda url: url.endswith("/lite/notebooks/index.html?path=02-factor-a-matrix.ipynb")
+    )
     page.get_by_role("heading", name="Factor a matrix").wait_for()
     page.get_by_role("link", name="Back to the lesson").click()
     page.wait_for_url("**/lessons/02-factor-a-matrix.html")

@@ -1,4 +1,6 @@
-"""Every page: links that lead somewhere, images with words, headings in order, nothing from elsewhere, no barrier."""
+"""Every page: links that lead somewhere, images with words, headings in order, nothing from
+elsewhere, no barrier.
+"""
 
 import html
 import json
@@ -71,7 +73,9 @@ def parsed(path):
 
 
 def pages(site):
-    return [p for p in site.rglob("*.html") if p.relative_to(site).parts[0] not in ("lite", "_static")]
+    return [
+        p for p in site.rglob("*.html") if p.relative_to(site).parts[0] not in ("lite", "_static")
+    ]
 
 
 def test_every_link_inside_leads_somewhere(site, root):
@@ -81,11 +85,14 @@ def test_every_link_inside_leads_somewhere(site, root):
             if re.match(r"[a-z]+:|//", link):
                 continue
             target, anchor = urldefrag(link)
-            # The page for what is not found has links from the root, since it is shown at any address.
+            # The page for what is not found has links from the root, since it is shown at any
+            # address.
             start = root if target.startswith("/") else path.parent
             place = start / unquote(target.split("?")[0]).lstrip("/")
             found = place.resolve() if target else path
-            if not found.exists() or (anchor and found.suffix == ".html" and anchor not in parsed(found).ids):
+            if not found.exists() or (
+                anchor and found.suffix == ".html" and anchor not in parsed(found).ids
+            ):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert not broken
 
@@ -101,12 +108,16 @@ def test_notebooks_that_are_linked_are_in_the_browser(site):
 
 
 unpublished = pytest.mark.skipif(any(place().values()), reason="a site with addresses")
-published = pytest.mark.skipif(not all(place().values()), reason="PUBLICATION names no file with addresses")
+published = pytest.mark.skipif(
+    not all(place().values()), reason="PUBLICATION names no file with addresses"
+)
 
 
 @unpublished
 def test_nothing_claims_to_be_published_elsewhere(site):
-    """Until pyproject.toml says where the project is, there are no cards, no sitemap, and no links to a repository."""
+    """Until pyproject.toml says where the project is, there are no cards, no sitemap, and no links
+    to a repository.
+    """
     text = (site / "index.html").read_text(encoding="utf-8")
     assert "og:url" not in text
     assert not (site / "sitemap.xml").exists()
@@ -128,9 +139,14 @@ def test_links_to_the_own_repository_lead_to_what_is_there(site):
     found, broken = Counter(), []
     for path in pages(site):
         for link in parsed(path).links:
-            if place()["repository"] not in link or link == f"https://github.com/{place()['repository']}":
+            if (
+                place()["repository"] not in link
+                or link == f"https://github.com/{place()['repository']}"
+            ):
                 continue
-            matches = {kind: match for kind, form in kinds.items() if (match := re.fullmatch(form, link))}
+            matches = {
+                kind: match for kind, form in kinds.items() if (match := re.fullmatch(form, link))
+            }
             if not matches:
                 broken.append(f"{path.relative_to(site)}: {link}")
             for kind, match in matches.items():
@@ -235,9 +251,13 @@ def test_every_public_name_is_documented(site):
     import lora_np
 
     names = {"lora_np"} | {m.name for m in pkgutil.walk_packages(lora_np.__path__, "lora_np.")}
-    modules = [importlib.import_module(name) for name in sorted(names) if not name.endswith("__main__")]
-    modules = [m for m in modules if m.__name__ != "lora_np.cli"]  # whose names are commands: see below
-    # Constants explain themselves where they are used; a thing that several packages offer is documented once.
+    modules = [
+        importlib.import_module(name) for name in sorted(names) if not name.endswith("__main__")
+    ]
+    # whose names are commands: see below
+    modules = [m for m in modules if m.__name__ != "lora_np.cli"]
+    # Constants explain themselves where they are used; a thing that several packages offer is
+    # documented once.
     public: dict[int, set[str]] = {}
     for m in modules:
         for name in getattr(m, "__all__", ()):

@@ -1,4 +1,6 @@
-"""On paper: the page alone, code that wraps, figures in one piece, answers only where they are asked for."""
+"""On paper: the page alone, code that wraps, figures in one piece, answers only where they are
+asked for.
+"""
 
 import pytest
 
@@ -13,7 +15,9 @@ def test_paper_has_the_page_alone(open_page, path):
     page = open_page(path, viewport={"width": A4, "height": 1000}, color_scheme="dark")
     page.wait_for_load_state("networkidle")
     page.emulate_media(media="print", color_scheme="light")
-    shown = page.locator(CHROME).evaluate_all("all => all.filter(one => one.checkVisibility()).length")
+    shown = page.locator(CHROME).evaluate_all(
+        "all => all.filter(one => one.checkVisibility()).length"
+    )
     assert shown == 0
     assert page.locator("article h1").is_visible()
     wide = page.locator("article pre").evaluate_all(

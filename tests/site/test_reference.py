@@ -1,4 +1,6 @@
-"""The reference says what docstrings say: classes that are raised, types, names that lead somewhere; and is found."""
+"""The reference says what docstrings say: classes that are raised, types, names that lead
+somewhere; and is found.
+"""
 
 import html
 import importlib
@@ -43,7 +45,9 @@ def text(part):
 def documented(thing):
     """The classes in a docstring's section Raises, without their modules."""
     section = re.search(
-        r"^Raises\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", inspect.getdoc(thing) or "", re.DOTALL | re.MULTILINE
+        r"^Raises\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)",
+        inspect.getdoc(thing) or "",
+        re.DOTALL | re.MULTILINE,
     )
     return (
         [name.rpartition(".")[2] for name in re.findall(r"^\S+$", section[1], re.MULTILINE)]
@@ -73,7 +77,9 @@ def test_functions_come_before_classes(site):
     mixed = 0
     for path in (site / "reference").glob("*.html"):
         modules = {}
-        for name in re.findall(r'<dt class="sig[^>]*id="([^"]+)"', path.read_text(encoding="utf-8")):
+        for name in re.findall(
+            r'<dt class="sig[^>]*id="([^"]+)"', path.read_text(encoding="utf-8")
+        ):
             if name in kinds:
                 modules.setdefault(name.rpartition(".")[0], []).append(kinds[name])
         for module, found in modules.items():
@@ -107,14 +113,19 @@ def test_no_attribute_is_listed_without_a_word(site):
 
 
 def test_no_name_is_dead(site):
-    """What looks like a reference leads somewhere, and nothing in single backticks is left as a citation."""
+    """What looks like a reference leads somewhere, and nothing in single backticks is left as a
+    citation.
+    """
     for path in site.rglob("*.html"):
         if path.relative_to(site).parts[0] in ("lite", "_static"):
             continue
         content = path.read_text(encoding="utf-8")
         assert not re.findall(r"<cite>(\w[\w.]*)</cite>", content), path
         outside = re.sub(r"<a [^>]*>.*?</a>", "", content, flags=re.DOTALL)
-        dead = {text(m[1]) for m in re.finditer(r'<code class="xref[^>]*>(.*?)</code>', outside, re.DOTALL)}
+        dead = {
+            text(m[1])
+            for m in re.finditer(r'<code class="xref[^>]*>(.*?)</code>', outside, re.DOTALL)
+        }
         assert not dead, path
 
 
@@ -127,7 +138,9 @@ def test_no_option_has_become_a_dash(site):
 def test_a_type_is_in_one_piece(site):
     content = (site / "reference" / "linalg.html").read_text(encoding="utf-8")
     assert "array_like of shape (d, k)</span>" in content
-    assert re.search(r"ndarray</span></code></a> <span class=\"type\">of shape \(d, rank\)</span>", content)
+    assert re.search(
+        r"ndarray</span></code></a> <span class=\"type\">of shape \(d, rank\)</span>", content
+    )
 
 
 def test_the_page_of_search_has_one_heading_and_excerpts_without_tex(open_page):
@@ -151,7 +164,11 @@ ASKED = {
     "PEFT": ("use/peft",),
     "target modules": ("understand/questions", "understand/faq"),
     "GGUF": ("use/convert", "use/quantise"),
-    "learning rate": ("lessons/19-is-a-lora-enough", "claims/rate-ten-times", "understand/questions"),
+    "learning rate": (
+        "lessons/19-is-a-lora-enough",
+        "claims/rate-ten-times",
+        "understand/questions",
+    ),
 }
 
 
@@ -178,7 +195,9 @@ def test_search_for_a_name_shows_the_function(open_page):
     assert first.get_attribute("href") == "reference/linalg.html#lora_np.linalg.truncated_svd"
 
 
-@pytest.mark.parametrize("path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"])
+@pytest.mark.parametrize(
+    "path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"]
+)
 def test_without_script_there_are_figures(open_page, path):
     page = open_page(path, java_script_enabled=False)
     assert page.locator("article img:visible, article svg:visible").count() >= 1
@@ -206,7 +225,10 @@ def test_formulas_are_there_without_script(open_page, path):
     page = open_page(path, java_script_enabled=False)
     formulas = page.locator("article mjx-container")
     assert (
-        formulas.count() == page.locator("article .math").count() == page.locator("article math").count() >= 1
+        formulas.count()
+        == page.locator("article .math").count()
+        == page.locator("article math").count()
+        >= 1
     )
     assert formulas.locator("visible=true").first.bounding_box()["height"] > 8
     letters = lambda response: "MathJax_Math" in response.url
@@ -219,7 +241,9 @@ def test_no_page_loads_mathjax_and_only_those_with_formulas_its_style(site):
         if path.relative_to(site).parts[0] in ("lite", "_static"):
             continue
         content = path.read_text(encoding="utf-8")
-        assert not re.search(r'<script[^>]*(mathjax|MathJax)|class="math[^>]*>\s*\\[(\[]', content), path
+        assert not re.search(
+            r'<script[^>]*(mathjax|MathJax)|class="math[^>]*>\s*\\[(\[]', content
+        ), path
         assert ("<mjx-container" in content) == ("formulas.css" in content), path
         styled += "formulas.css" in content
         letters |= {*re.findall(r'<mjx-c class="mjx-c([0-9A-F]+)', content)}

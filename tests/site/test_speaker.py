@@ -1,4 +1,6 @@
-"""The model that speaks: logits, text and marks of the script are those of the package, for any rank, layers and maps."""
+"""The model that speaks: logits, text and marks of the script are those of the package, for any
+rank, layers and maps.
+"""
 
 import re
 import sys
@@ -79,7 +81,9 @@ def shown(page, name):
 
 def spoken(page):
     """It has said all."""
-    page.wait_for_function("document.querySelector('#speaker [data-show=status]').textContent.length > 100")
+    page.wait_for_function(
+        "document.querySelector('#speaker [data-show=status]').textContent.length > 100"
+    )
 
 
 def test_losses_are_those_of_the_package(speaker):
@@ -90,7 +94,8 @@ def test_losses_are_those_of_the_package(speaker):
         losses = dict(map(tuple, samples[name]["losses"]))
         assert losses[rank] == pytest.approx(loss, abs=2e-3)
         assert losses == dict(sorted(losses.items()))
-        assert list(losses.values()) == sorted(losses.values(), reverse=True)  # each rank brings something
+        # each rank brings something
+        assert list(losses.values()) == sorted(losses.values(), reverse=True)
 
 
 def test_each_adapter_shows_its_texts_before_a_model_is_loaded(open_page):
@@ -152,5 +157,8 @@ def test_the_loss_of_a_part_is_not_claimed(speaker):
 
 
 def test_the_best_temperature_is_the_one_of_the_largest_overlap():
-    at = {t: speaker_data.overlap("king-james", t, seeds=1) for t in (0.4, speaker_data.TEMPERATURE, 1.2)}
+    at = {
+        t: speaker_data.overlap("king-james", t, seeds=1)
+        for t in (0.4, speaker_data.TEMPERATURE, 1.2)
+    }
     assert max(at, key=at.get) == speaker_data.TEMPERATURE

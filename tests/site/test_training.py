@@ -32,7 +32,12 @@ console.log(JSON.stringify(cases.map(({ rank, alpha, rate, random }) => {
 """
 CASES = [
     {"rank": rank, "alpha": alpha, "rate": rate, "random": random}
-    for rank, alpha, rate, random in [(1, 1, 0.01, 0), (3, 16, 0.02, 0), (5, 8, 0.05, 1), (8, 4, 0.005, 0)]
+    for rank, alpha, rate, random in [
+        (1, 1, 0.01, 0),
+        (3, 16, 0.02, 0),
+        (5, 8, 0.05, 1),
+        (8, 4, 0.005, 0),
+    ]
 ]
 
 
@@ -40,7 +45,11 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"script": training_data.script(), "cases": CASES})
     done = subprocess.run(
-        [node, "-e", SCRIPT, str(DOCS / "lora.js")], input=given, capture_output=True, text=True, check=True
+        [node, "-e", SCRIPT, str(DOCS / "lora.js")],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for case, (loss, values) in zip(CASES, json.loads(done.stdout), strict=True):
         rank = case["rank"]
@@ -52,7 +61,9 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
             alpha=case["alpha"],
         )
         optimizer = lnp.Adam(lr=case["rate"])
-        result = lnp.fit(layer, TASK["x"], TASK["y"], optimizer=optimizer, steps=200, progress=False)
+        result = lnp.fit(
+            layer, TASK["x"], TASK["y"], optimizer=optimizer, steps=200, progress=False
+        )
         update = case["alpha"] / rank * lnp.value(result.model.B) @ lnp.value(result.model.A)
         want = np.mean((TASK["x"] @ update.T - TASK["y"]) ** 2)
         assert loss == pytest.approx(want, rel=1e-9)
@@ -61,7 +72,9 @@ def test_after_200_steps_loss_and_update_are_those_of_fit():
 
 def ended(page):
     """It trains by itself, once it is in sight."""
-    page.wait_for_function("document.querySelector('#training [data-show=step]').textContent === '400'")
+    page.wait_for_function(
+        "document.querySelector('#training [data-show=step]').textContent === '400'"
+    )
 
 
 def pixels(page, name):
@@ -102,7 +115,9 @@ def test_from_two_zeros_nothing_moves(open_page):
 @pytest.mark.browser
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_the_product_comes_to_look_like_the_best_update(open_page, rank):
-    page = open_page(f"learn/training.html#rank={rank}&alpha=8&rate=0.05&start=B", reduced_motion="reduce")
+    page = open_page(
+        f"learn/training.html#rank={rank}&alpha=8&rate=0.05&start=B", reduced_motion="reduce"
+    )
     ended(page)
     B, A = lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=rank)
     most = np.matmul(*lnp.reduced_rank_regression(TASK["x"], TASK["y"], rank=training_data.RANKS))
@@ -131,7 +146,8 @@ def test_old_curves_stay_until_they_are_cleared(open_page):
     assert names.count() == page.locator("#training .old path").count() == 0
 
 
-# Begins a run and pauses it in the page, since it may have ended before a click from outside arrives. The step then.
+# Begins a run and pauses it in the page, since it may have ended before a click from outside
+# arrives. The step then.
 PAUSED = """() => new Promise((done) => {
   const form = document.getElementById("training"), { rank, run } = form.elements;
   const step = () => form.querySelector("[data-show=step]").textContent;

@@ -1,4 +1,6 @@
-"""Checkpoints: bit for bit the uninterrupted run, whole files only, and clear words about wrong ones."""
+"""Checkpoints: bit for bit the uninterrupted run, whole files only, and clear words about wrong
+ones.
+"""
 
 import io
 import json
@@ -38,7 +40,9 @@ OPTIMIZERS = {
 }
 
 
-def run(optimizer, path=None, *, die_at=None, resume=False, batch_size=16, steps=43, rng=7, **changes):
+def run(
+    optimizer, path=None, *, die_at=None, resume=False, batch_size=16, steps=43, rng=7, **changes
+):
     model, x, y, validation = problem()
 
     def watch(step, model):
@@ -163,7 +167,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         ),
         ("its batch size is 16, here it is 10", {"batch_size": 10}),
         ("its clip is 1.0, here it is None", {"clip": None}),
-        ("its generator is PCG64, here it is Philox", {"rng": np.random.Generator(np.random.Philox(0))}),
+        (
+            "its generator is PCG64, here it is Philox",
+            {"rng": np.random.Generator(np.random.Philox(0))},
+        ),
     ]:
         with pytest.raises(CheckpointError, match=match):
             run(changes.pop("optimizer", OPTIMIZERS["adam"]), path, resume=True, **changes)
@@ -221,12 +228,16 @@ def test_an_activation_and_a_loss_of_the_same_name_are_told_apart(tmp_path):
             lnp.Linear(rng.normal(size=(4, 5))),
         ]
         model = lnp.inject(lnp.Sequential(layers), rank=1, rng=rng)
-        lnp.fit(model, x, y, loss=scaled(power), steps=2, checkpoint=path, resume=True, progress=False)
+        lnp.fit(
+            model, x, y, loss=scaled(power), steps=2, checkpoint=path, resume=True, progress=False
+        )
 
     path = tmp_path / "run.npz"
     fit(path, np.tanh, 2)
     fit(path, np.tanh, 2)
-    with pytest.raises(CheckpointError, match=r"its model is .*numpy\.tanh.*, here it is .*numpy\.sin"):
+    with pytest.raises(
+        CheckpointError, match=r"its model is .*numpy\.tanh.*, here it is .*numpy\.sin"
+    ):
         fit(path, np.sin, 2)
     with pytest.raises(CheckpointError, match=r"its loss is .*power=2.*, here it is .*power=4"):
         fit(path, np.tanh, 4)
@@ -272,7 +283,9 @@ EDITS = {
     ),
     "validated nonsense": lambda arrays, facts: facts.update(validated=[[1, 2, 3]]),
     "no values": lambda arrays, facts: arrays.pop("values.0"),
-    "values of another shape": lambda arrays, facts: arrays.update({"values.0": arrays["values.0"][:-1]}),
+    "values of another shape": lambda arrays, facts: arrays.update(
+        {"values.0": arrays["values.0"][:-1]}
+    ),
     "values of another dtype": lambda arrays, facts: arrays.update(
         {"values.0": arrays["values.0"].astype("f4")}
     ),
@@ -312,7 +325,14 @@ def test_a_stream_that_is_killed_is_continued(tmp_path):
             return lnp.mean_squared_error(model(batch[0], rng=rng), batch[1])
 
         return lnp.fit(
-            model, batches, loss=loss, steps=23, accumulate=2, watch=watch, progress=False, **settings
+            model,
+            batches,
+            loss=loss,
+            steps=23,
+            accumulate=2,
+            watch=watch,
+            progress=False,
+            **settings,
         )
 
     whole = fit()

@@ -1,4 +1,6 @@
-"""Two that compute otherwise never share a description; the same, made in another process, always does."""
+"""Two that compute otherwise never share a description; the same, made in another process, always
+does.
+"""
 
 import dataclasses
 import enum
@@ -273,7 +275,9 @@ def test_the_draw_is_worth_its_name():
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
 def test_each_part_is_told_from_another_of_its_kind_and_place(part):
     a, b = part(1), part(2)
-    words = {describe(Chain(parts)) for parts in [(a, b, a), (a, b, b), (b, a, a), (a, a, b), (a,), (b,)]}
+    words = {
+        describe(Chain(parts)) for parts in [(a, b, a), (a, b, b), (b, a, a), (a, a, b), (a,), (b,)]
+    }
     assert len(words) == 6
     assert np.array_equal(Chain((part(1), part(2)))(X), Chain((a, b))(X))
     # one object in two places may keep something between them
@@ -354,7 +358,9 @@ def test_being_described_changes_no_description():
 def run(path, *, parts=None, W0=None, seed=0, rng=0, **settings):
     parts = parts or (np.tanh,)
     first = np.random.default_rng(9).normal(size=(4, 3)) if W0 is None else W0
-    model = lnp.Sequential([lnp.Linear(first), *map(lnp.Activation, parts), lnp.Linear(np.eye(2, 4))])
+    model = lnp.Sequential(
+        [lnp.Linear(first), *map(lnp.Activation, parts), lnp.Linear(np.eye(2, 4))]
+    )
     x = np.random.default_rng(1).normal(size=(12, 3))
     adapted = lnp.inject(model, rank=1, rng=seed)
     return lnp.fit(
@@ -463,7 +469,8 @@ def test_another_process_continues_whatever_it_has_imported(tmp_path):
     package = tmp_path / "helpers_of_ours"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "shape.py").write_text("factor = 2\n")  # an attribute's name, which not every process loads
+    # an attribute's name, which not every process loads
+    (package / "shape.py").write_text("factor = 2\n")
     (package / "more.py").write_text("import numpy as np\ndef act(x):\n    return np.arctan(x)\n")
     (package / "activations.py").write_text(
         "import numpy as np\nimport helpers_of_ours.more\n"
@@ -479,7 +486,11 @@ def test_another_process_continues_whatever_it_has_imported(tmp_path):
         }
         mode = "writes" if i == 0 else "reads"
         done = subprocess.run(
-            [sys.executable, "-c", code, mode], capture_output=True, text=True, cwd=tmp_path, env=environment
+            [sys.executable, "-c", code, mode],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
         )
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)

@@ -1,4 +1,6 @@
-"""fit: it reaches the optimum, repeats itself, touches nothing of the caller's, and says what went wrong."""
+"""fit: it reaches the optimum, repeats itself, touches nothing of the caller's, and says what went
+wrong.
+"""
 
 import warnings
 
@@ -23,7 +25,12 @@ def zeros(d=4, k=5):
 def test_reaches_least_squares():
     x, y, _ = problem()
     result = lnp.fit(
-        zeros(), x, y, optimizer=lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=400)), steps=400, progress=False
+        zeros(),
+        x,
+        y,
+        optimizer=lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=400)),
+        steps=400,
+        progress=False,
     )
     best = np.linalg.lstsq(x, y, rcond=None)[0].T
     np.testing.assert_allclose(result.model.W.data, best, atol=1e-6)
@@ -61,9 +68,12 @@ def test_the_callers_model_is_not_changed():
 @pytest.mark.parametrize("batch_size", [None, 32])
 def test_same_seed_same_numbers(batch_size):
     x, y, _ = problem()
-    tuned = lnp.inject(lnp.Linear(np.zeros((4, 5))), rank=2, dropout=0.2, rng=np.random.default_rng(0))
+    tuned = lnp.inject(
+        lnp.Linear(np.zeros((4, 5))), rank=2, dropout=0.2, rng=np.random.default_rng(0)
+    )
     a, b, c = (
-        lnp.fit(tuned, x, y, steps=20, batch_size=batch_size, rng=seed, progress=False) for seed in (1, 1, 2)
+        lnp.fit(tuned, x, y, steps=20, batch_size=batch_size, rng=seed, progress=False)
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(a.history.loss, b.history.loss)
     np.testing.assert_array_equal(a.model.B.data, b.model.B.data)
@@ -74,7 +84,9 @@ def test_batches_use_every_row_once_before_any_twice():
     numbers = np.arange(10)
 
     def rows(batch_size):
-        return Rows(numbers, -numbers, lnp.mean_squared_error, batch_size, None, np.random.default_rng(0))
+        return Rows(
+            numbers, -numbers, lnp.mean_squared_error, batch_size, None, np.random.default_rng(0)
+        )
 
     three = rows(3)
     epoch = [three.batch(step) for step in range(3)]
@@ -103,12 +115,20 @@ def test_a_stream_of_batches_is_what_the_same_rows_are():
     model, batch = stream()
     x, y = batch(0)
     settings = {"steps": 20, "progress": False, "validate_every": 5}
-    streamed = lnp.fit(model, [(x, y)], loss=loss_of_batch, validation=[batch(7), batch(8)], **settings)
+    streamed = lnp.fit(
+        model, [(x, y)], loss=loss_of_batch, validation=[batch(7), batch(8)], **settings
+    )
     rows = lnp.fit(
-        model, x, y, validation=tuple(map(np.concatenate, zip(batch(7), batch(8), strict=True))), **settings
+        model,
+        x,
+        y,
+        validation=tuple(map(np.concatenate, zip(batch(7), batch(8), strict=True))),
+        **settings,
     )
     np.testing.assert_array_equal(streamed.history.loss, rows.history.loss)
-    np.testing.assert_allclose(streamed.history.validation_loss, rows.history.validation_loss, rtol=1e-12)
+    np.testing.assert_allclose(
+        streamed.history.validation_loss, rows.history.validation_loss, rtol=1e-12
+    )
     np.testing.assert_array_equal(streamed.model.W.data, rows.model.W.data)
 
 
@@ -126,7 +146,10 @@ def test_a_stream_can_be_a_function_of_the_step_or_a_sequence():
 def test_accumulated_gradients_are_those_of_one_large_batch(accumulate):
     model, batch = stream()
     large = lambda step: tuple(
-        map(np.concatenate, zip(*(batch(step * accumulate + i) for i in range(accumulate)), strict=True))
+        map(
+            np.concatenate,
+            zip(*(batch(step * accumulate + i) for i in range(accumulate)), strict=True),
+        )
     )
     settings = {"loss": loss_of_batch, "steps": 5, "optimizer": lnp.SGD(lr=0.1), "progress": False}
     one = lnp.fit(model, batch, accumulate=accumulate, **settings)
@@ -144,7 +167,9 @@ def test_samples_are_taken_of_the_frozen_model_at_each_validation(capsys):
         seen.append(step)
         return f"after {step} steps"
 
-    lnp.fit(model, batch, loss=loss_of_batch, steps=10, validate_every=4, sample=sample, progress=False)
+    lnp.fit(
+        model, batch, loss=loss_of_batch, steps=10, validate_every=4, sample=sample, progress=False
+    )
     assert seen == [0, 4, 8, 10]
     assert "after 8 steps" in capsys.readouterr().out
 
@@ -165,7 +190,13 @@ def test_streams_that_are_none(arguments, settings, words):
 def test_history_and_validation():
     x, y, _ = problem()
     result = lnp.fit(
-        zeros(), x[:150], y[:150], validation=(x[150:], y[150:]), steps=50, validate_every=20, progress=False
+        zeros(),
+        x[:150],
+        y[:150],
+        validation=(x[150:], y[150:]),
+        steps=50,
+        validate_every=20,
+        progress=False,
     )
     history = result.history
     assert history.loss.shape == (50,)
@@ -180,7 +211,9 @@ def test_classification():
     x = rng.normal(size=(300, 2))
     labels = (x[:, 0] + x[:, 1] > 0).astype(int)
     model = lnp.Linear(lnp.Tensor(np.zeros((2, 2))))
-    result = lnp.fit(model, x, labels, loss=lnp.cross_entropy, optimizer=lnp.Adam(lr=0.1), progress=False)
+    result = lnp.fit(
+        model, x, labels, loss=lnp.cross_entropy, optimizer=lnp.Adam(lr=0.1), progress=False
+    )
     assert lnp.nn.accuracy(result.model(x), labels) > 0.98
 
 
@@ -202,7 +235,9 @@ def test_ctrl_c_returns_what_was_reached():
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step():
     x, y, _ = problem()
-    with pytest.raises(FloatingPointError, match=r"the loss is (inf|nan) at step \d+.*below 1e\+06"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss is (inf|nan) at step \d+.*below 1e\+06"
+    ):
         lnp.fit(zeros(), x, y, optimizer=lnp.SGD(lr=1e6), progress=False)
 
 

@@ -10,7 +10,15 @@ import pytest
 import lora_np as lnp
 from lora_np.training import CheckpointError
 from lora_np.training.checkpoint import digest
-from tests.mutations import COUNTS, MEMORY, changed, in_little_memory, is_linear, overwritten, refusal
+from tests.mutations import (
+    COUNTS,
+    MEMORY,
+    changed,
+    in_little_memory,
+    is_linear,
+    overwritten,
+    refusal,
+)
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 2))
@@ -20,7 +28,13 @@ BASE = lnp.Linear(RNG.normal(size=(2, 3)))
 def fit(path, steps=3, rng=None):
     """Continue at a checkpoint, to more steps than it has."""
     model = lnp.inject(BASE, rank=1, rng=0)
-    settings = {"batch_size": 4, "steps": steps, "validation": (X, Y), "validate_every": 1, "progress": False}
+    settings = {
+        "batch_size": 4,
+        "steps": steps,
+        "validation": (X, Y),
+        "validate_every": 1,
+        "progress": False,
+    }
     rng = np.random.default_rng(0) if rng is None else rng
     return lnp.fit(model, X, Y, **settings, rng=rng, checkpoint=path, resume=True)
 
@@ -48,7 +62,9 @@ def other_arrays(arrays, rng):
     elif kind == 1:
         arrays[name] = arrays[other]
     elif kind == 2:
-        arrays[name] = arrays[name].astype(rng.choice(["f4", "f8", "i8", "?", "c16", "U9", "S3", ">f8"]))
+        arrays[name] = arrays[name].astype(
+            rng.choice(["f4", "f8", "i8", "?", "c16", "U9", "S3", ">f8"])
+        )
     elif kind == 3:
         arrays[name] = arrays[name][..., : int(rng.integers(3))]
     elif kind == 4:
@@ -67,12 +83,21 @@ def with_other_header(content, rng):
     start = content.index(b"{'descr'")
     end = content.index(b"\n", start)
     shape = rng.choice(
-        ["(3,)", "(10000000,)", "(10000000000000,)", "(-1,)", "()", "(" + "1, " * 70 + ")", "(2**99,)", "x"]
+        [
+            "(3,)",
+            "(10000000,)",
+            "(10000000000000,)",
+            "(-1,)",
+            "()",
+            "(" + "1, " * 70 + ")",
+            "(2**99,)",
+            "x",
+        ]
     )
-    descr = rng.choice(["'<f8'", "'|O'", "'<U9999'", "[('a', '<f8')]", "'|V1'", "1", "'<f8,' * 9", "'<M8'"])
-    header = (
-        f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '1'])}, 'shape': {shape}, }}"
+    descr = rng.choice(
+        ["'<f8'", "'|O'", "'<U9999'", "[('a', '<f8')]", "'|V1'", "1", "'<f8,' * 9", "'<M8'"]
     )
+    header = f"{{'descr': {descr}, 'fortran_order': {rng.choice(['False', 'True', '1'])}, 'shape': {shape}, }}"
     return content[:start] + header.encode().ljust(end - start)[: end - start] + content[end:]
 
 
@@ -97,7 +122,9 @@ def checkpoints(folder, count):
             )
         else:
             path.unlink(missing_ok=True)
-            path.write_bytes(with_other_header(content, rng) if kind == 6 else overwritten(content, rng))
+            path.write_bytes(
+                with_other_header(content, rng) if kind == 6 else overwritten(content, rng)
+            )
         generator = np.random.default_rng(0)
         before = generator.bit_generator.state
         found, refused = refusal(
@@ -123,7 +150,10 @@ def test_mutated_checkpoints_are_continued_or_refused(tmp_path, count):
 
 def bomb(path, size):
     """A file of some KiB that says it holds as many bytes of zeros as asked for."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("loss.npy", "w") as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+        file.open("loss.npy", "w") as member,
+    ):
         np.lib.format.write_array_header_1_0(
             member, {"descr": "<f8", "fortran_order": False, "shape": (size // 8,)}
         )
@@ -152,7 +182,9 @@ def test_a_pipe_is_no_checkpoint(tmp_path):
 
 
 LARGE = {
-    "arrays": lambda arrays, facts, n: arrays.update({f"more.{i}": np.zeros(1) for i in range(n // 40)}),
+    "arrays": lambda arrays, facts, n: arrays.update(
+        {f"more.{i}": np.zeros(1) for i in range(n // 40)}
+    ),
     "losses": lambda arrays, facts, n: arrays.update(loss=np.zeros(50 * n)),
     "facts": lambda arrays, facts, n: facts.update({str(i): i for i in range(n)}),
     "identity": lambda arrays, facts, n: facts["identity"].update(model="x" * n),

@@ -1,4 +1,6 @@
-"""What a run is: another activation, loss or helper is another run, whichever way the code is reached."""
+"""What a run is: another activation, loss or helper is another run, whichever way the code is
+reached.
+"""
 
 import dataclasses
 import importlib
@@ -127,7 +129,9 @@ def made(tmp_path, monkeypatch):
         (tmp_path / "one_helpers.py").write_text(f"{head}def act(x):\n    return {function}(x)\n")
         (tmp_path / "one_package").mkdir(exist_ok=True)
         (tmp_path / "one_package" / "__init__.py").write_text("from one_package import more\n")
-        (tmp_path / "one_package" / "more.py").write_text(f"{head}def act(x):\n    return {function}(x)\n")
+        (tmp_path / "one_package" / "more.py").write_text(
+            f"{head}def act(x):\n    return {function}(x)\n"
+        )
         for name in ("one_", "one_helpers", "one_package.more", "one_package"):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
@@ -152,7 +156,9 @@ def test_a_checkpoint_takes_no_run_for_another(made, way, tmp_path):
     def run(function):
         model = Sequential([Linear(W0), made(way, function), Linear(np.eye(5))])
         adapted = lnp.inject(model, rank=2, rng=0)
-        lnp.fit(adapted, x, y, steps=3, progress=False, checkpoint=tmp_path / "run.npz", resume=True)
+        lnp.fit(
+            adapted, x, y, steps=3, progress=False, checkpoint=tmp_path / "run.npz", resume=True
+        )
 
     run("np.tanh")
     run("np.tanh")
@@ -178,7 +184,9 @@ def test_the_versions_of_libraries_stand_for_their_code():
         def __call__(self, x):
             return pytest.approx(x)
 
-    assert f"pytest {pytest.__version__}" in describe(Text()) or f" {pytest.__version__}(" in describe(Text())
+    assert f"pytest {pytest.__version__}" in describe(
+        Text()
+    ) or f" {pytest.__version__}(" in describe(Text())
     assert describe(np.linalg.norm) == "numpy.linalg.norm"
 
 
@@ -197,6 +205,9 @@ def test_a_description_is_the_same_in_another_process():
         "        return np.tanh(x) if rng in {'a', 'b', 'c'} else super().__call__(x)\n"
         "print(describe([Act(), Act, functools.lru_cache(abs)]))\n"
     )
-    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+    said = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        for _ in range(3)
+    ]
     assert [process.stderr for process in said] == [""] * 3
     assert len({process.stdout for process in said}) == 1

@@ -17,12 +17,21 @@ def problem(validation=True):
     return Problem(lnp.Linear(rng.normal(size=(5, 6))), x[:60], y[:60], held_out)
 
 
-SETTINGS = {"ranks": [1, 2], "learning_rates": [0.01, 0.05], "rngs": [0, 1], "steps": 30, "progress": False}
+SETTINGS = {
+    "ranks": [1, 2],
+    "learning_rates": [0.01, 0.05],
+    "rngs": [0, 1],
+    "steps": 30,
+    "progress": False,
+}
 
 
 def test_every_combination_once_in_order():
     result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[None, 2, 2.0])
-    keys = [tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "rng")) for r in result.records]
+    keys = [
+        tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "rng"))
+        for r in result.records
+    ]
     assert (
         len(keys) == len(set(keys)) == 2 * (1 * 2 + 1) * 4
     )  # alpha = r and alpha = 2 are the same at rank 2
@@ -33,13 +42,27 @@ def test_every_combination_once_in_order():
 def test_records_are_what_fit_gives():
     p = problem()
     record = sweep(
-        p, ranks=[2], alphas=[4], learning_rates=[0.03], rngs=[5], steps=30, batch_size=20, progress=False
+        p,
+        ranks=[2],
+        alphas=[4],
+        learning_rates=[0.03],
+        rngs=[5],
+        steps=30,
+        batch_size=20,
+        progress=False,
     ).records[0]
     rng = np.random.default_rng(5)
     model = lnp.inject(p.model, rank=2, alpha=4, rng=rng)
     fitted = lnp.freeze(
         lnp.fit(
-            model, p.x, p.y, optimizer=lnp.Adam(lr=0.03), steps=30, batch_size=20, rng=rng, progress=False
+            model,
+            p.x,
+            p.y,
+            optimizer=lnp.Adam(lr=0.03),
+            steps=30,
+            batch_size=20,
+            rng=rng,
+            progress=False,
         ).model
     )
     assert record["loss"] == pytest.approx(np.mean((fitted(p.x) - p.y) ** 2), rel=1e-9)
@@ -74,7 +97,12 @@ def test_an_interrupted_run_is_no_result():
 
 def test_a_run_that_diverges_is_a_record_too():
     result = sweep(
-        problem(), ranks=[1], learning_rates=[0.1, 1e9], optimizer=lnp.SGD, steps=300, progress=False
+        problem(),
+        ranks=[1],
+        learning_rates=[0.1, 1e9],
+        optimizer=lnp.SGD,
+        steps=300,
+        progress=False,
     )
     good, bad = result.records
     assert good["diverged_at"] is None

@@ -66,7 +66,9 @@ def test_fit_stops_at_a_distance():
     base, x, y, rng = problem()
     model = lnp.inject(base, rank=2, rng=rng)
     best = optimum(model, x, y)
-    result = lnp.fit(model, x, y, optimizer=lnp.Adam(lr=0.02), steps=5000, goal=1.001 * best, progress=False)
+    result = lnp.fit(
+        model, x, y, optimizer=lnp.Adam(lr=0.02), steps=5000, goal=1.001 * best, progress=False
+    )
     gap = result.history.loss / best - 1
     assert len(gap) < 5000
     assert gap[-1] <= 1e-3 < gap[-2]
@@ -94,18 +96,22 @@ def test_divergence_is_told():
         assert "training diverged, from" in message
         assert message.endswith("try a learning rate below 1000")
     deep = lnp.Sequential([models["full"], lnp.Linear(np.ones((6, 6)))])
-    with pytest.raises(FloatingPointError, match=r"at step \d+.*in layers.0.W|parameter layers.0.W"):
+    with pytest.raises(
+        FloatingPointError, match=r"at step \d+.*in layers.0.W|parameter layers.0.W"
+    ):
         lnp.fit(deep, x, y, optimizer=lnp.SGD(lr=1e3), steps=2000, progress=False)
 
 
 def test_a_loss_that_is_nan_from_the_start_blames_no_rate():
     x, y, models = variants()
     with pytest.raises(
-        FloatingPointError, match=r"at step 0, where all parameters are finite yet.*nothing has been trained"
+        FloatingPointError,
+        match=r"at step 0, where all parameters are finite yet.*nothing has been trained",
     ):
         lnp.fit(models["lora"], x, y, loss=lambda p, t: np.sum(p) * np.nan, progress=False)
     broken = lnp.Linear(lnp.Tensor(np.full((6, 7), np.nan)))
     with pytest.raises(
-        FloatingPointError, match="the loss is nan at step 0, where the parameter W is no longer finite"
+        FloatingPointError,
+        match="the loss is nan at step 0, where the parameter W is no longer finite",
     ):
         lnp.fit(broken, x, y, progress=False)

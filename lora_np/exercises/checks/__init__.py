@@ -1,1 +1,3 @@
-"""The laws of all exercises: a function for each, or one that yields what each law of an exercise claims."""
+"""The laws of all exercises: a function for each, or one that yields what each law of an exercise
+claims.
+"""

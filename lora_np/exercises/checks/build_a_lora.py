@@ -20,9 +20,11 @@ from lora_np.hub import HubError, safetensors
 EXPRESSIONS = {
     "steps": ("t[0].mean()", "(t[0] + t[1]).mean()", "(t[0] - t[1]).mean()", "(t[0] * t[1]).mean()",
               "(t[0] @ t[2]).mean()", "((t[0] - t[1]).T @ t[3] * t[4]).mean()"),
-    "constants": ("(t[0] + t[1].data).mean()", "(t[0] - t[1].data).mean()", "(t[0] * t[1].data).mean()",
+    "constants": ("(t[0] + t[1].data).mean()", "(t[0] - t[1].data).mean()",
+    "(t[0] * t[1].data).mean()",
                   "(t[0] @ t[2].data).mean()", "(t[0] * 2.0).mean()"),
-    "reuse": ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()", "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
+    "reuse": ("(t[0] + t[0]).mean()", "(t[0] * t[0]).mean()",
+    "((t[0] @ t[2]) * (t[1] @ t[2])).mean()",
               "(lambda a: (a * a + a).mean())(t[0] - t[1])"),
 }  # fmt: skip
 
@@ -49,7 +51,10 @@ def project_linear(draw: Draw, answer: Answer, key: str) -> Claims:
     x, y, W = draw.array("x", n, k), draw.array("y", n, d), draw.array("W", d, k)
     h, gradient = parts("h gradient", answer(x, y, W), (n, d), (d, k))
     yield "forward", lambda: same("h", h, x @ W.T, size=1)
-    yield "gradient", lambda: same("the gradient of W", gradient, 2 * (x @ W.T - y).T @ x / y.size, size=1)
+    yield (
+        "gradient",
+        lambda: same("the gradient of W", gradient, 2 * (x @ W.T - y).T @ x / y.size, size=1),
+    )
 
 
 def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -76,7 +81,10 @@ def project_training_finds(draw: Draw, answer: Answer) -> None:
     d, k = draw.sizes("dk", high=2)
     W0 = draw.array("W0", d, k, low=-1, high=1)
     found, _ = parts("found W", answer(np.eye(k), np.zeros((k, d)), W0, 1, 1), (), (d, k))
-    law(found == 3, f"a LoRA, twice in a list, and a trained layer have 3 Tensors, found {found:.0f}")
+    law(
+        found == 3,
+        f"a LoRA, twice in a list, and a trained layer have 3 Tensors, found {found:.0f}",
+    )
 
 
 def project_training_best(draw: Draw, answer: Answer) -> None:
@@ -87,7 +95,10 @@ def project_training_best(draw: Draw, answer: Answer) -> None:
 
 
 def project_counting(draw: Draw, answer: Answer, key: str) -> Claims:
-    shapes = [(draw.whole(f"d{i}", 1, 20), draw.whole(f"k{i}", 1, 20)) for i in range(draw.whole("n", 1, 3))]
+    shapes = [
+        (draw.whole(f"d{i}", 1, 20), draw.whole(f"k{i}", 1, 20))
+        for i in range(draw.whole("n", 1, 3))
+    ]
     r = draw.whole("rank", 1, 4)
     trained, frozen = parts("trained frozen", answer(shapes, r), (), ())
     yield "trained", lambda: exactly("the count", trained, r * sum(d + k for d, k in shapes))
@@ -98,7 +109,10 @@ def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
     r, alpha = draw.whole("r", 1, 2), draw.number("alpha", 1, 16)
     layers, right = drawn_layers(draw, PATHS[: draw.whole("layers", 1, 3)], r)
     answered = answer({path: (B, A, alpha) for path, (B, A) in layers.items()})
-    law(isinstance(answered, tuple) and len(answered) == 2, "a config and the bytes of a file are asked for")
+    law(
+        isinstance(answered, tuple) and len(answered) == 2,
+        "a config and the bytes of a file are asked for",
+    )
     config, file = answered
     law(isinstance(config, dict), f"the config is a dict, got {type(config).__name__}")
     found = tensors_in(real_array("the file", file, (None,)).astype(np.uint8).tobytes())
@@ -106,16 +120,26 @@ def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
         for got in found.values():
             known = any(np.allclose(got, one) for one in right.values() if one.shape == got.shape)
             law(known, f"{got} is no factor")
-        law(len(found) == len(right), f"{len(right)} tensors are asked for, the file has {len(found)}")
+        law(
+            len(found) == len(right),
+            f"{len(right)} tensors are asked for, the file has {len(found)}",
+        )
     if key == "keys":
         law(found.keys() == right.keys(), f"the keys must be {sorted(right)}, got {sorted(found)}")
         for name, array in right.items():
             same(name, found[name], array)
     if key == "config":
         modules = sorted({path.split(".")[-1] for path in layers})
-        expected = {"peft_type": "LORA", "r": int(r), "lora_alpha": alpha, "target_modules": modules}
+        expected = {
+            "peft_type": "LORA",
+            "r": int(r),
+            "lora_alpha": alpha,
+            "target_modules": modules,
+        }
         for name, setting in expected.items():
-            law(config.get(name) == setting, f"{name} must be {setting!r}, got {config.get(name)!r}")
+            law(
+                config.get(name) == setting, f"{name} must be {setting!r}, got {config.get(name)!r}"
+            )
 
 
 def tensors_in(content: bytes) -> dict[str, Array]:

@@ -25,10 +25,15 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
 
 
 def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> Claims:
-    """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are not."""
+    """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are
+    not.
+    """
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
-    yield within, lambda: law(size <= budget, f"rank {r} takes {size:,} numbers, more than {budget:,}")
+    yield (
+        within,
+        lambda: law(size <= budget, f"rank {r} takes {size:,} numbers, more than {budget:,}"),
+    )
     yield beyond, lambda: law(r >= 0, f"a rank is not negative, got {r}")
     told = f"rank {r + 1} takes {more:,} numbers, at most {budget:,} are allowed"
     yield beyond, lambda: law(more > budget, told)
@@ -44,7 +49,9 @@ def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
 
 
 def rank_within(draw: Draw, answer: Answer, key: str) -> Claims:
-    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
+    shapes = [
+        (draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))
+    ]
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
     return largest("fits", "largest", answer(shapes, budget), one, budget)
@@ -75,7 +82,9 @@ def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
-    shapes = [(draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))]
+    shapes = [
+        (draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))
+    ]
     each = draw.whole("per_number", 1, 3)
     room = each * sum(d + k for d, k in shapes)
     bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
@@ -91,10 +100,17 @@ def one_alpha_same(draw: Draw, answer: Answer) -> None:
     same("B", answer(B, own, alpha), B * own / alpha)
 
 
-PATHS = ("lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.up_proj", "encoder.model.lora.0")
+PATHS = (
+    "lm_head",
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.11.mlp.up_proj",
+    "encoder.model.lora.0",
+)
 
 
-def drawn_layers(draw: Draw, paths: Sequence[str], r: int | None = None) -> tuple[Any, dict[str, Array]]:
+def drawn_layers(
+    draw: Draw, paths: Sequence[str], r: int | None = None
+) -> tuple[Any, dict[str, Array]]:
     """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
@@ -103,15 +119,25 @@ def drawn_layers(draw: Draw, paths: Sequence[str], r: int | None = None) -> tupl
         B = draw.array(f"B of {path}", draw.whole(f"d of {path}", 1, 3), rank)
         A = draw.array(f"A of {path}", rank, draw.whole(f"k of {path}", 1, 3))
         layers[path] = B, A
-        tensors |= {f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))}
+        tensors |= {
+            f"base_model.model.{path}.lora_{name}.weight": one for name, one in (("A", A), ("B", B))
+        }
     return layers, tensors
 
 
 def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
-    layers, right = drawn_layers(draw, PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)])
+    layers, right = drawn_layers(
+        draw, PATHS[draw.whole("first", 0, 3) :][: draw.whole("layers", 0, 2)]
+    )
     got = answer(layers)
-    law(got is not None, "it returns None; is there a return?", name="A function returns its answer")
-    law(isinstance(got, dict), f"got {type(got).__name__}", name="The answer is a dict from keys to arrays")
+    law(
+        got is not None, "it returns None; is there a return?", name="A function returns its answer"
+    )
+    law(
+        isinstance(got, dict),
+        f"got {type(got).__name__}",
+        name="The answer is a dict from keys to arrays",
+    )
     if key == "keys":
         missing, extra = [n for n in right if n not in got], [n for n in got if n not in right]
         law(not missing, f"{missing[:1]} is missing, there is {extra[:1]}")
@@ -121,7 +147,11 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
             factor, paths = str(n).split("lora_")[-1][:1], [p for p in PATHS if p in str(n)]
             known = bool(paths) and factor in ("A", "B")
             law(known, f"the key {n!r} does not say which layer's A or B it holds")
-            same(f"the tensor of {n}", tensor, right[f"base_model.model.{paths[0]}.lora_{factor}.weight"])
+            same(
+                f"the tensor of {n}",
+                tensor,
+                right[f"base_model.model.{paths[0]}.lora_{factor}.weight"],
+            )
 
 
 def combine_adapters(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -167,7 +197,9 @@ def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:
         x = np.rint(draw.array("x", *shape, low=-255, high=255))
     if key == "nearest":
         x += draw.array("rest", *shape, low=-0.49, high=0.49)
-    unit = draw.pick("unit", (1.0, -1.0, 2.0**-110) if key == "ties" else (1.0, 2.0**-110, 2.0**110))
+    unit = draw.pick(
+        "unit", (1.0, -1.0, 2.0**-110) if key == "ties" else (1.0, 2.0**-110, 2.0**110)
+    )
     single = (x * unit).astype(np.float32)
     mantissa, exponent = np.frexp(single.astype(np.float64))
     same("the result", answer(single), np.ldexp(np.rint(256 * mantissa), exponent - 8), tolerance=0)

@@ -20,11 +20,17 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     if shape == "large":  # what else is computed is seen by its memory,
         d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 80, 100)
     within, steps = max(20_000, 4 * d * k), None
-    if shape == "wide":  # or, in a loop that keeps one column, by its steps, whose count takes memory
+    # or, in a loop that keeps one column, by its steps, whose count takes memory
+    if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
     B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
-    same("the column", answer(B, A, j, within=within, steps=steps), B @ A[:, j], size=terms(B, A[:, j]))
+    same(
+        "the column",
+        answer(B, A, j, within=within, steps=steps),
+        B @ A[:, j],
+        size=terms(B, A[:, j]),
+    )
 
 
 def rank_one_factors_product(draw: Draw, answer: Answer) -> None:
@@ -56,7 +62,9 @@ def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
     B, A = parts("B A", answer(M), (len(M), r), (r, M.shape[1]) if key == "thin" else (None, None))
     yield "thin", lambda: same("B @ A", B @ A, M)
     for j, column in enumerate(B.T if key == "columns" else ()):
-        found = np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
+        found = (
+            np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
+        )
         law(found, f"column {j} of B is not a column of M")
 
 
@@ -70,7 +78,13 @@ def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
     most = min(d, k)
     r, sigma = draw.whole("r", 0, most), scale(draw) * draw.pick("sigma", (1.0, 0.1, 3.0))
     loud = 3.05 + draw.array("signal", r, low=0, high=40)
-    M = turned(draw, "M", d, k, sigma * (np.sqrt(d) + np.sqrt(k)) * np.array([*loud, *[noise] * (most - r)]))
+    M = turned(
+        draw,
+        "M",
+        d,
+        k,
+        sigma * (np.sqrt(d) + np.sqrt(k)) * np.array([*loud, *[noise] * (most - r)]),
+    )
     draw.assume(r > 0 or key == "noise")
     exactly("the rank", answer(M, sigma), int(r))
 
@@ -101,7 +115,9 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
         s = [*np.linspace(2, 1, r), *[faint] * (min(d, k) - r)]
         M = scale(draw) * turned(draw, "M", d, k, s)
         unit = np.abs(M).max()
-        large, all_pivots = (linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4))
+        large, all_pivots = (
+            linalg.row_echelon(M, tolerance=share * unit)[1] for share in (0.1, 1e-4)
+        )
         draw.assume(faint == 1e-3 or large == all_pivots)  # small pivots spread errors
         exactly("the rank", answer(M), min(d, k) if faint == 1e-3 else int(r))
 
@@ -121,7 +137,10 @@ def cut_qr(draw: Draw, answer: Answer, key: str) -> Claims:
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
     yield "first", lambda: same("the first r columns of B @ A", (B @ A)[:, :r], M[:, :r])
     yield "angle", lambda: orthonormal("B", B)
-    yield "angle", lambda: same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max())
+    yield (
+        "angle",
+        lambda: same("B^T (M - B A)", B.T @ (M - B @ A), np.zeros((r, k)), size=np.abs(M).max()),
+    )
 
 
 def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
@@ -136,7 +155,10 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     L, U = parts("L U", answer(M), (n, n), (n, n))
     yield "triangles", lambda: same("L above its diagonal", np.triu(L, 1), np.zeros_like(L), size=1)
     yield "triangles", lambda: same("the diagonal of L", np.diag(L), np.ones(n))
-    yield "triangles", lambda: same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size)
+    yield (
+        "triangles",
+        lambda: same("U below its diagonal", np.tril(U, -1), np.zeros_like(U), size=size),
+    )
     yield "product", lambda: same("L @ U", L @ U, M, size=size)
 
 
@@ -185,7 +207,8 @@ def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
     right = linalg.rank_errors(M, relative=True)
     got = real_array("the errors", answer(M), right.shape)
     yield "ends", lambda: same("the first error", got[0], 1.0)
-    yield "ends", lambda: same("the last error", got[-1], 0.0, size=10)  # a root makes rounding errors large
+    # a root makes rounding errors large
+    yield "ends", lambda: same("the last error", got[-1], 0.0, size=10)
     yield "squares", lambda: same("errors", got, right, size=10)
 
 
@@ -221,16 +244,23 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
 def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
-    s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]  # far apart: all would turn to the first
+    # far apart: all would turn to the first
+    s = np.cumprod(draw.array("ratios", r, low=1, high=5))[::-1]
     s = np.array([*s, *s[-1] * draw.array("rest", min(d, k) - r, low=0.3, high=0.45)])
     M = turned(draw, "M", d, k, s)
-    if draw.pick("last", (False, True)):  # at right angles to the first columns of M and of an identity
+    # at right angles to the first columns of M and of an identity
+    if draw.pick("last", (False, True)):
         M = np.zeros((d, k))
         np.fill_diagonal(M, s)
         M = M[::-1, ::-1]
     Q, U = real_array("Q", answer(scale(draw) * M, r), (d, r)), np.linalg.svd(M)[0][:, :r]
     yield "orthonormal", lambda: orthonormal("Q", Q)
-    yield "span", lambda: same("Q Q^T", Q @ Q.T, U @ U.T, why="each basis of the top directions has the same")
+    yield (
+        "span",
+        lambda: same(
+            "Q Q^T", Q @ Q.T, U @ U.T, why="each basis of the top directions has the same"
+        ),
+    )
 
 
 # Look inside an update
@@ -256,7 +286,9 @@ def similarity_phi(draw: Draw, answer: Answer) -> None:
     m = min(r, k)
     A1, A2 = (turned(draw, name, r, k, spectrum(draw, f"s of {name}", m)) for name in ("A1", "A2"))
     i, j = draw.whole("i", 1, m), draw.whole("j", 1, m)
-    same("phi", answer(A1, scale(draw) * A2, i, j), linalg.subspace_similarity(A1, A2, i, j), size=1)
+    same(
+        "phi", answer(A1, scale(draw) * A2, i, j), linalg.subspace_similarity(A1, A2, i, j), size=1
+    )
 
 
 def amplification(draw: Draw, answer: Answer, key: str) -> None:
@@ -264,18 +296,24 @@ def amplification(draw: Draw, answer: Answer, key: str) -> None:
     m = draw.whole("rank", 1, min(d, k))
     dW, r = turned(draw, "dW", d, k, spectrum(draw, "s", m)), int(draw.whole("r", 1, m))
     if key == "multiple":
-        W0, why = dW / (draw.number("times", 0.5, 8) * scale(draw)), "the update is a multiple of W0"
+        W0, why = (
+            dW / (draw.number("times", 0.5, 8) * scale(draw)),
+            "the update is a multiple of W0",
+        )
         same("the factor", answer(W0, dW, r), linalg.amplification_factor(W0, dW, rank=r), why=why)
     if key == "directions":
         W0 = draw.array("W0", d, k)
         right = linalg.amplification_factor(W0, dW, rank=r)
-        draw.assume(right < 10 * np.linalg.norm(dW))  # else nearly nothing of W0 is in its directions
+        # else nearly nothing of W0 is in its directions
+        draw.assume(right < 10 * np.linalg.norm(dW))
         same("the factor", answer(W0, dW, r), right)
 
 
 def places(what: str, answer: Array, right: list[int]) -> None:
     got = sorted(real_array(what, answer, (None,)).tolist())
-    law(got == right, f"{what} must hold {right}, got {[int(n) if n == int(n) else n for n in got]}")
+    law(
+        got == right, f"{what} must hold {right}, got {[int(n) if n == int(n) else n for n in got]}"
+    )
 
 
 def intruders_home(draw: Draw, answer: Answer) -> None:
@@ -285,7 +323,9 @@ def intruders_home(draw: Draw, answer: Answer) -> None:
     U, V, new = (mirror(draw.array(name, n)) for name, n in (("U", d), ("V", k), ("new V", k)))
     W0 = U * spectrum(draw, "s", d) @ V[:d]
     W = U[:, [i for i in order if i < d]] * -spectrum(draw, "new s", d) @ new[:d]
-    places("the list", answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95)), [])
+    places(
+        "the list", answer(W0, W, draw.whole("top", 1, d), draw.number("threshold", 0.05, 0.95)), []
+    )
 
 
 def intruders_new(draw: Draw, answer: Answer) -> None:

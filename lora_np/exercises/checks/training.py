@@ -10,7 +10,16 @@ from lora_np import nn
 from lora_np.checks import Array
 from lora_np.exercises.asking import Answer, Claims, literal
 from lora_np.exercises.drawing import Draw
-from lora_np.exercises.laws import at_most, closest, exactly, law, orthonormal, parts, real_array, same
+from lora_np.exercises.laws import (
+    at_most,
+    closest,
+    exactly,
+    law,
+    orthonormal,
+    parts,
+    real_array,
+    same,
+)
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
 from lora_np.exercises.values import Source
 from lora_np.linalg import optimal_losses
@@ -42,7 +51,10 @@ def slope(draw: Draw, answer: Answer, key: str) -> Claims:
     square = Source(f"lambda x: float(np.sum({factors} * x * (np.roll(x, 1) + x)))")
     right = 2 * c * x + c * np.roll(x, 1) + np.roll(np.ravel(c * x), -1).reshape(x.shape)
     why = "exact, for a polynomial of degree two"
-    yield "square", lambda: same("the slope", answer(square, x), right, tolerance=1e-7, size=1, why=why)
+    yield (
+        "square",
+        lambda: same("the slope", answer(square, x), right, tolerance=1e-7, size=1, why=why),
+    )
 
 
 def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
@@ -50,7 +62,9 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
     axes = draw.pick("axes", (1, 2, 3, 3, 3)) if ones else draw.whole("axes", 0, 3)
     front = draw.pick("front", (0, 0, 1, axes)) if ones else draw.whole("front", 0, axes)
     full = draw.sizes("abc"[:axes], high=3)
-    shape = tuple(draw.pick(f"stretch {i}", (int(n), 1)) if ones else int(n) for i, n in enumerate(full))
+    shape = tuple(
+        draw.pick(f"stretch {i}", (int(n), 1)) if ones else int(n) for i, n in enumerate(full)
+    )
     g = draw.array("g", *full)
     right = g.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     right = right.sum(axis=tuple(range(front)))
@@ -58,7 +72,9 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the same."""
+    """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the
+    same.
+    """
     repeats = key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -81,12 +97,18 @@ def backward(draw: Draw, answer: Answer, key: str) -> None:
 # Train h = W0 x + BAx
 
 
-WHITE = np.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # columns at right angles
+# columns at right angles
+WHITE = np.array([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
 
 
 def layer(draw: Draw) -> tuple[Array, ...]:
     n, d, k, r = draw.sizes("ndkr", high=4)
-    return draw.array("x", n, k), draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
+    return (
+        draw.array("x", n, k),
+        draw.array("W0", d, k),
+        draw.array("A", r, k),
+        draw.array("B", d, r),
+    )
 
 
 def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
@@ -118,15 +140,22 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
         starts = (answer(d, k, r, seed)[:2] for seed in (rng, rng + 1))
         again, other = (all(map(np.array_equal, (A, B), start)) for start in starts)
         law(again, "the same rng must give the same start")
-        law(not other, f"another rng must give another start, but {rng} and {rng + 1} give the same")
+        law(
+            not other, f"another rng must give another start, but {rng} and {rng + 1} give the same"
+        )
 
 
 def random_numbers(factor: Array) -> None:
     """A factor at the start, large enough for its numbers to show how they were drawn."""
     k = factor.shape[1]
     spread = float(factor.std())
-    law(np.unique(factor).size > 0.9 * factor.size, "its numbers must be random, but many are equal")
-    told = f"numbers of a factor with {k} columns must have a standard deviation of about {k**-0.5:.2g}"
+    law(
+        np.unique(factor).size > 0.9 * factor.size, "its numbers must be random, but many are equal"
+    )
+    told = (
+        f"numbers of a factor with {k} columns must have a standard deviation of about"
+        f" {k**-0.5:.2g}"
+    )
     law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
 
 
@@ -145,7 +174,8 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
     """Inputs and targets, W0, a rank, and the losses of the best updates of all ranks."""
-    least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1  # one direction is often nearly enough
+    # one direction is often nearly enough
+    least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1
     d, k = draw.sizes("dk", low=least, high=high)
     r = draw.whole("r", least, min(d, k))
     n = 4 if k == 3 else draw.pick("inputs", (2, 4))
@@ -158,14 +188,20 @@ def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Ar
 
 def near_best(loss: float, start: float, best: float) -> None:
     enough = best + 0.02 * (start - best)
-    law(loss <= enough, f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}")
+    law(
+        loss <= enough,
+        f"the loss is {loss:.4f}, and must be at most {enough:.4f}; the best is {best:.4f}",
+    )
 
 
 def train_lora(draw: Draw, answer: Answer, key: str) -> Claims:
     x, y, W0, r, losses = regression(draw, high=3, stretched=True)
     B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
     loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
-    yield "lower", lambda: law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}")
+    yield (
+        "lower",
+        lambda: law(loss < losses[0], f"from {losses[0]:.4f} the loss came to {loss:.4f}"),
+    )
     yield "best", lambda: near_best(loss, losses[0], losses[r])
 
 
@@ -194,7 +230,8 @@ def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
     known = draw.whole("known", 1, min(k - 1, 3))
     turn = mirror(draw.array("directions", k))
     mix = turned(draw, "mix", known, known, 1 + spectrum(draw, "sizes", known, low=0, high=1))
-    X, free = scale(draw) * mix @ turn[:known], turn[known:].T  # free: at right angles to all inputs
+    # free: at right angles to all inputs
+    X, free = scale(draw) * mix @ turn[:known], turn[known:].T
     if key == "mixtures":
         more = draw.whole("more", 0, k - known - 1) if k - known > 1 else 0
         X = np.concatenate([draw.array("amounts", more, known) @ X, X])
@@ -221,7 +258,9 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
 def frozen_a_least(draw: Draw, answer: Answer) -> None:
     d, k, r = draw.sizes("dkr", high=3)
     n, r = draw.whole("n", k, 6), min(r, k)
-    X, Y, W0, A = (draw.array(*part) for part in [("X", n, k), ("Y", n, d), ("W0", d, k), ("A", r, k)])
+    X, Y, W0, A = (
+        draw.array(*part) for part in [("X", n, k), ("Y", n, d), ("W0", d, k), ("A", r, k)]
+    )
     draw.assume(np.linalg.cond(X @ A.T) < 10)
     same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
 
@@ -251,7 +290,10 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
     q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
     right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
     weights = real_array("the matrix of weights", answer(q, k), (n, n))
-    yield "past", lambda: same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape))
+    yield (
+        "past",
+        lambda: same("the weights of later places", np.triu(weights, 1), np.zeros(weights.shape)),
+    )
     yield "past", lambda: same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
     if key != "past":
         same("the weights", weights, right, **wide)
@@ -323,11 +365,16 @@ def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
     yield "lengths", lambda: same("the lengths of the rows", lengths[:, 0], m)
     yield "directions", lambda: law(lengths.all(), "a row of zeros has no direction")
-    yield "directions", lambda: same("the rows, divided by their lengths", W / lengths, V / sizes, size=1)
+    yield (
+        "directions",
+        lambda: same("the rows, divided by their lengths", W / lengths, V / sizes, size=1),
+    )
 
 
 def smallest_good_rank(draw: Draw, answer: Answer, key: str) -> None:
-    ranks = draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])) if key == "order" else [1, 2, 4, 8]
+    ranks = (
+        draw.pick("ranks", ([8, 4, 2], [4, 16, 8], [2, 1, 64])) if key == "order" else [1, 2, 4, 8]
+    )
     n, seeds = draw.whole("n", 1, len(ranks)), draw.whole("seeds", 2, 5)
     losses, best = draw.array("losses", n, seeds), draw.whole("best", 0, n - 1)
     spread = np.round(losses - losses.mean(axis=1, keepdims=True), 3)

@@ -1,0 +1,172 @@
+"""How large the package is, in Python tokens, and what it could spare."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_np.table import Table
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lora_np"
+READ_ALONE = ("mini.py", "mini_llama.py")  # whole implementations in one file, to be read
+LAYOUT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENCODING,
+    tokenize.ENDMARKER,
+}
+# Where a mention of a public name counts as a use. Tests and docs/reference list names themselves.
+READERS = ("notebooks/src", "exercises", "claims", "recipes", "docs")
+CALLED = r"\b([A-Za-z_]\w*)(?=\()|(?<=\.)([A-Za-z_]\w*)|^\s*from lora_np.*import (.+)"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks size", description=__doc__)
+    parser.add_argument("--files", action="store_true", help="a row for each file")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    rows: dict[str, Counter[str]] = {}
+    for path in sources():
+        place = path.relative_to(PACKAGE)
+        name = place.as_posix() if options.files else place.parts[0]
+        rows.setdefault(name, Counter()).update(measure(path))
+    total: Counter[str] = sum(rows.values(), Counter())
+    ordered = sorted(rows.items(), key=lambda row: -row[1]["tokens"])
+    table = Table(
+        ["place", "tokens", "lines", "tokens a line", "Any"],
+        [
+            [name, row["tokens"], row["lines"], row["tokens"] / max(row["lines"], 1), row["Any"]]
+            for name, row in [*ordered, ("all", total)]
+        ],
+        title="Size of lora_np, without mini.py and mini_llama.py",
+        notes=[
+            "tokens: without comments, docstrings, newlines and indents; "
+            "lines: those that hold such a token",
+            f"public names that nothing uses: {', '.join(unused_names()) or 'none'}",
+        ],
+        formats={"tokens a line": "{:.1f}".format},
+    )
+    print(table.to_json() if options.json else table)
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name not in READ_ALONE)
+
+
+def measure(path: Path) -> Counter[str]:
+    """Count the tokens of code in a file, the lines that hold them, and mentions of ``Any``."""
+    text = path.read_text(encoding="utf-8")
+    documented = set(docstring_lines(ast.parse(text)))
+    code = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in LAYOUT
+        and not (token.type == tokenize.STRING and token.start[0] in documented)
+    ]
+    lines = {line for token in code for line in range(token.start[0], token.end[0] + 1)}
+    words = (token.string for token in code if token.type == tokenize.NAME)
+    return Counter(tokens=len(code), lines=len(lines), Any=sum(word == "Any" for word in words))
+
+
+def docstring_lines(tree: ast.AST) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            first = node.body[0]
+            yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
+
+
+def public_names() -> dict[str, set[str]]:
+    """The names that each package exports, which it imports as themselves, by the package's name."""
+    return {
+        ".".join(path.parent.relative_to(ROOT).parts): {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if alias.name == alias.asname
+        }
+        for path in sorted(PACKAGE.rglob("__init__.py"))
+    }
+
+
+def unused_names() -> list[str]:
+    """Public names that no reader calls, no other package imports, and no signature names."""
+    readers = [
+        path
+        for folder in READERS
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".toml")
+        and not {"reference", "_build"} & set(path.relative_to(ROOT).parts)
+    ]
+    called = {
+        name
+        for path in [*readers, ROOT / "README.md"]
+        for found in re.findall(CALLED, path.read_text(encoding="utf-8"), re.MULTILINE)
+        for name in re.findall(r"\w+", " ".join(found))
+    }
+    trees = {
+        path: ast.parse(path.read_text(encoding="utf-8"))
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"  # to export a name again is no use of it
+    }
+    spare = []
+    for package, names in public_names().items():
+        folder = ROOT.joinpath(*package.split("."))
+        imported = {
+            name
+            for path, tree in trees.items()
+            if package != "lora_np" and not path.is_relative_to(folder)
+            for name in imports(tree, package)
+        }
+        signatures = {
+            name
+            for path, tree in trees.items()
+            if path.is_relative_to(folder)
+            for name in names_in_signatures(tree, names)
+        }
+        spare += [f"{package}.{name}" for name in sorted(names - called - imported - signatures)]
+    return spare
+
+
+def imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """The names that a file takes from a package: by import, or as attributes of it."""
+    short = package.rpartition(".")[2]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
+            if owner == short:
+                yield node.attr
+
+
+def names_in_signatures(tree: ast.AST, public: set[str]) -> Iterator[str]:
+    """Words of the annotations of public functions, and of the fields of public classes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name in public:
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            annotations = [argument.annotation for argument in arguments] + [node.returns]
+        elif isinstance(node, ast.ClassDef) and node.name in public:
+            annotations = [
+                part.annotation if isinstance(part, ast.AnnAssign) else part.returns
+                for part in node.body
+                if isinstance(part, ast.AnnAssign | ast.FunctionDef)
+            ]
+        else:
+            continue
+        for annotation in annotations:
+            if annotation is not None:
+                yield from re.findall(r"\w+", ast.unparse(annotation))
