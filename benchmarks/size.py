@@ -89,7 +89,7 @@ def docstring_lines(tree: ast.AST) -> Iterator[int]:
 
 
 def public_names() -> dict[str, set[str]]:
-    """The names that each package exports, which it imports as themselves, by the package's name."""
+    """The names that each package exports, by the package's name."""
     return {
         ".".join(path.parent.relative_to(ROOT).parts): {
             alias.name
