@@ -598,11 +598,11 @@ from pathlib import Path
 import numpy as np
 import lora_np as lnp
 from lora_np import language
-from lora_np.nn import leaves, start
+from lora_np.nn import leaves, training_run
 
 base = language.load(sys.argv[1], quantised=True)
 model = lnp.inject(base, rank=8, alpha=16, targets=["q_proj", "v_proj"], rng=0)
-run = start(lnp.AdamW(lr=1e-3), model)
+run = training_run(lnp.AdamW(lr=1e-3), model)
 tokens = np.random.default_rng(0).integers(0, 49152, (1, 257))
 tracemalloc.start()
 before = tracemalloc.get_traced_memory()[0]
