@@ -278,8 +278,8 @@ def fits(pattern: str, path: str) -> bool:
 def check_rate(lr: LearningRate) -> None:
     if leaves(lr):
         raise TypeError(
-            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); pass it and"
-            " the optimizer to fit(model, x, y, optimizer=Adam(lr=0.01)) or"
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); pass it"
+            " and the optimizer to fit(model, x, y, optimizer=Adam(lr=0.01)) or"
             " training_run(Adam(lr=0.01), model)"
         )
     if not callable(lr):
