@@ -12,7 +12,7 @@ from lora_np.accounting.activations import ITEMSIZE, OPTIMIZERS
 from lora_np.accounting.memory import split
 from lora_np.accounting.planning import METHODS, Plan, plan
 from lora_np.checks import choice, needed, respelled, shown
-from lora_np.hub import HubError, open_regular, read_json
+from lora_np.files import FileError, open_regular, read_json
 from lora_np.models import ALL_LINEAR
 
 # What `plan` calls a setting, and what trainers do.
@@ -197,9 +197,9 @@ def _yaml(path: Path) -> dict[str, Any]:
         )
         content = None if aliases else yaml.safe_load(data)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise HubError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise FileError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or len(data) > _LARGEST:
-        raise HubError(
+        raise FileError(
             f"{path}: must hold settings by name, at most {_LARGEST:,} bytes, and no aliases"
         )
     return content

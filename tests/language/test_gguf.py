@@ -17,7 +17,8 @@ import pytest
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import compare_memory, count_model, model_spec, plan, training_memory
 from lora_np.cli import run
-from lora_np.hub import HubError, gguf
+from lora_np.files import FileError
+from lora_np.hub import gguf
 from lora_np.language import fused
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
@@ -314,7 +315,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
 def test_an_adapter_is_not_a_model(tmp_path):
     path = tmp_path / "adapter.gguf"
     save_gguf({}, path, metadata=LLAMA | {"general.architecture": "llama"})
-    with pytest.raises(HubError, match="does not hold a whole model"):
+    with pytest.raises(FileError, match="does not hold a whole model"):
         open_gguf(path)
 
 
