@@ -150,7 +150,7 @@ def rate(step: int, steps: int = STEPS) -> float:
 def training(model: LanguageModel, batches: Iterable[Array], steps: int = STEPS) -> Iterator[float]:
     """The loss of each step; the model is trained in place."""
     schedule = partial(rate, steps=steps)
-    run = lnp.start(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
+    run = lnp.training_run(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
     for batch in batches:
         loss = token_loss(model, batch)
         loss.backward()
