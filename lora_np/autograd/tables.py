@@ -238,7 +238,18 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
 
 
 def added_rows() -> list[tuple[Any, ...]]:
-    """List the rows that code outside the package has added: a name, and the functions."""
+    """List the rows that code outside the package has added to the tables.
+
+    Returns
+    -------
+    list of tuple
+        For each row, the name of its function, and its rules or its definition.
+
+    Examples
+    --------
+    >>> [name for name, *_ in added_rows() if name == "np.tanh"]
+    []
+    """
     rows = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
     rows += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
     return [row for row in rows if not all(map(is_ours, row))]
