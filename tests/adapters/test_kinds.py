@@ -333,7 +333,7 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
         rows = adapters.diff(tmp_path / "a", tmp_path / other).rows
         assert next(part.difference for part in rows if part.what == "rows") >= least
     with pytest.raises(
-        HubError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
+        HubError, match=r"replaces 'model.embed_tokens.weight', as an earlier adapter does"
     ):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     save_peft(tmp_path / "plain", "model.q", np.ones((2, 4)), np.ones((5, 2)), rank=2)
@@ -432,7 +432,7 @@ def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(
     np.testing.assert_allclose(
         adapters.load(tmp_path / "sum").delta(name), -1.5 * wanted, atol=1e-6
     )
-    for options in ({"rank": 1}, {"bytes": 800}):
+    for options in ({"rank": 1}, {"budget": 800}):
         adapters.resize(path, tmp_path / "small", **options, force=True)
         adapters.resize(plain, tmp_path / "other", **options, force=True)
         assert adapters.diff(tmp_path / "small", tmp_path / "other").largest < 1e-6
