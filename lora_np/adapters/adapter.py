@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, StrPath
-from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
+from lora_np.files import FileError
+from lora_np.hub import FLOATS, TensorInfo, float_dtype
 from lora_np.models import peft
 
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
@@ -338,7 +339,7 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
         if adapter.start not in STARTS:
             remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
         why = "takes what A and B start with out of the base, so that B A is no update of it"
-        raise HubError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
+        raise FileError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:

@@ -19,7 +19,7 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.scaling import flat, made_portable
 from lora_np.checks import Array, StrPath, choice, number
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import MAPS, map_of, selecting
 from lora_np.models import peft
@@ -97,7 +97,7 @@ def convert(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged, has what the format cannot say, or needs a base.
     TypeError
         If an option is of another kind.
@@ -199,7 +199,7 @@ def to_lora(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as
         a LoRA and no ``tolerance`` is given.
     ValueError
@@ -253,7 +253,7 @@ def to_lora(
         modules[name] = AdapterModule(stored, float(len(A)), False, *kind)
     modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
-        raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
+        raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: held(read()[0]) for name, read in known.biases.items()}}
     raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
     if known.biases:
@@ -280,14 +280,14 @@ def _factors(
             if weight
             else "give the base model (--base)"
         )
-        raise HubError(f"{at} is a DoRA: {missing}")
+        raise FileError(f"{at} is a DoRA: {missing}")
     else:
         row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
         tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
         update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
     if tolerance is None:
         why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
-        raise HubError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
+        raise FileError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
     dW = update()
     R = root_of(name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import PREFIX, full_name
 from lora_np.checks import Array
-from lora_np.hub import HubError, SafetensorsFile, naming
+from lora_np.files import FileError, errors_at
+from lora_np.hub import SafetensorsFile
 from lora_np.lora import MAPS, Map, selecting, vector_of
 from lora_np.models import peft
 
@@ -59,16 +60,16 @@ class MappedModule(AdapterModule):
         """The same module on a weight of this shape; refused if the tensors are for another one."""
         row = self.row
         if len(size) != 2 or min(size) < 1:
-            raise HubError(f"{self.name!r}: {row.name} is read for matrices, not for shape {size}")
+            raise FileError(f"{self.name!r}: {row.name} is read for matrices, not for shape {size}")
         try:
             wanted = row.trained(*size, **self.settings)
         except ValueError as error:
-            raise HubError(f"{self.name!r} of shape {size}: {error}") from None
+            raise FileError(f"{self.name!r} of shape {size}: {error}") from None
         has = {
             key: x.shape for key, x in self.parts.items() if key in wanted or not row.tensors[key]
         }
         if has != wanted:
-            raise HubError(
+            raise FileError(
                 f"{self.name!r}: on a weight of shape {size}, {row.name} has {wanted}, got {has}"
             )
         return replace(self, size=size)
@@ -88,8 +89,8 @@ class MappedModule(AdapterModule):
             return compute(tensors, W=W, shape=shape, **self.settings)
 
     @property
-    def unknown(self) -> HubError:
-        return HubError(
+    def unknown(self) -> FileError:
+        return FileError(
             f"what {self.row.name} does to {self.name!r} depends on the base: give it (--base)"
         )
 
@@ -139,12 +140,12 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
     try:
         settings = row.settings_by_module(raw)
     except (TypeError, ValueError) as error:
-        raise HubError(f"{config}: {error}") from None
+        raise FileError(f"{config}: {error}") from None
     said = peft.parse(config, selecting(raw))
     found: dict[str, dict[str, Stored]] = {}
     whole: dict[str, Stored] = {}  # tensors of the whole model
     others: dict[str, Stored] = {}
-    with naming(file.path):
+    with errors_at(file.path):
         for key, info in file.tensors.items():
             stored = Stored(info.dtype, info.shape, partial(file.read, key))
             holder, own, tensor = key.partition(f".{row.prefix}")
@@ -164,11 +165,11 @@ def read_mapped(row: Map, file: SafetensorsFile, raw: Mapping[str, Any], folder:
             name: _module(name, row, parts, whole, settings(name)) for name, parts in found.items()
         }
         for name in (name for name in modules if not said.targets(name)):
-            raise HubError(
+            raise FileError(
                 f"{name!r} is not among the config's target_modules; PEFT would ignore it"
             )
         if not modules:
-            raise HubError(
+            raise FileError(
                 f"holds no {row.name}, no key such as '{PREFIX}<module>.{row.prefix}...'"
             )
     return Adapter(modules, full, dict(raw), folder)
@@ -184,9 +185,9 @@ def _module(
         if tensor.rstrip("_") in parts
     }
     if unread := sorted(parts.keys() - whole.keys()):
-        raise HubError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
+        raise FileError(f"{name!r} has {row.key(unread[0])}, which is not read for {row.name}")
     for tensor in (tensor for tensor, must in row.tensors.items() if must and tensor not in named):
-        raise HubError(
+        raise FileError(
             f"{name!r} has no {row.key(tensor)}, which PEFT may save or not (save_projection)"
         )
     module = MappedModule(named, 1.0, name=name, row=row, settings=settings)
@@ -196,9 +197,9 @@ def _module(
     try:
         size = row.size(shapes)
     except IndexError:
-        raise HubError(f"{name!r}: {row.name} has no tensors of such shapes: {shapes}") from None
+        raise FileError(f"{name!r}: {row.name} has no tensors of such shapes: {shapes}") from None
     if prod(size) > _MOST:
-        raise HubError(
+        raise FileError(
             f"{name!r}: {row.name} of shape {size} is for a weight of more than {_MOST:,} numbers"
         )
     return module.on(size)

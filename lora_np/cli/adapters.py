@@ -112,9 +112,7 @@ def extract(
 )
 @click.option("--rank", type=int, help="Truncate the result to this rank.")
 @click.option("--density", type=float, help="Share of entries to keep, for methods that drop some.")
-@click.option(
-    "--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw."
-)
+@options.seed
 @click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
 @click.option(

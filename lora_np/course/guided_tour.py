@@ -25,7 +25,7 @@ from lora_np.files import target_path, write_figure, write_text
 from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression
 from lora_np.lora import inject, merge
-from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
+from lora_np.nn import Adam, Linear, cosine_schedule, trainable, training_run
 from lora_np.table import Table
 from lora_np.training import Fit, fit, uninterrupted
 from lora_np.work import one_thread
@@ -323,7 +323,7 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
         file, place, numbers = folder / f"adapter-r{rank}", rank, count_lora(D, K, rank=rank)
         adapters.save(result.model, file, force=True)
         file /= "adapter_model.safetensors"
-    state = start(Adam(), [leaf for _, leaf in trainable(result.model)])
+    state = training_run(Adam(), [leaf for _, leaf in trainable(result.model)])
     x, y = task.held_out
     error = float(np.mean(np.square(x @ W.T - y)))
     base, best = float(task.best_errors[0]), float(task.best_errors[place])

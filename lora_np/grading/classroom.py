@@ -105,7 +105,7 @@ class Grades:
         judged.
         """
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
-        asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
+        asked = f"Questions drawn with seed {self.rng}: the same number asks them again."
         missing = [
             f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()
         ]

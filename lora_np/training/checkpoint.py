@@ -30,8 +30,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, brief, finite, whole_number
-from lora_np.files import write_whole
-from lora_np.hub import open_regular
+from lora_np.files import open_regular, write_whole
 from lora_np.nn import trainable
 from lora_np.version import __version__
 

@@ -22,8 +22,8 @@ from lora_np.nn import (
     mean_squared_error,
     rate_at,
     replace,
-    start,
     trainable,
+    training_run,
 )
 from lora_np.work import progress_bar
 
@@ -173,7 +173,7 @@ def fit(
     See Also
     --------
     sweep : Many runs at once.
-    lora_np.nn.start : Take the steps yourself.
+    lora_np.nn.training_run : Take the steps yourself.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def fit(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
     model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
-    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    training = Training(model, training_run(optimizer, model, clip=clip), data, rng, accumulate)
     if patience is not None:
         if data.validation is None:
             raise ValueError("patience needs held-out data: pass validation=")

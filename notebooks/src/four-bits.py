@@ -350,7 +350,7 @@ def bytes_of(adapted):
         if not isinstance(leaf, lnp.Tensor) and "_proj" in path
     )
     trained = sum(leaf.nbytes for _, leaf in lnp.trainable(adapted))
-    return base, trained, lnp.start(lnp.AdamW(), adapted).nbytes
+    return base, trained, lnp.training_run(lnp.AdamW(), adapted).nbytes
 
 
 double = lnp.inject(model, rank=8, quantise=lambda W: quantise(W, "nf4", double=True), rng=0)

@@ -106,7 +106,7 @@ def test_the_table_says_what_was_hard(graded):
 
 
 def test_the_table_says_which_seed(graded):
-    assert "Questions drawn with rng=5: the same number asks them again." in graded.table.notes
+    assert "Questions drawn with seed 5: the same number asks them again." in graded.table.notes
 
 
 def test_a_seed_is_drawn_where_none_is_given(tmp_path):
@@ -540,7 +540,7 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
             "-o",
             str(home / "g.csv"),
         ]
-        command += ["--lesson", "4", "--rng", "3", "--seconds", "2", "--total-seconds", "20"]
+        command += ["--lesson", "4", "--seed", "3", "--seconds", "2", "--total-seconds", "20"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(packages),
@@ -572,7 +572,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_
         "-o",
         str(tmp_path / "g.csv"),
     ]
-    command += ["--rng", "7"]
+    command += ["--seed", "7"]
     expected = {"a": 9, "b": 9, "c": 9, "d": 1}
     began = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)

@@ -15,7 +15,8 @@ from lora_np.exercises.checks.training import forward, layer, near_best, random_
 from lora_np.exercises.drawing import Draw
 from lora_np.exercises.laws import LawBroken, exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 
 EXPRESSIONS = {
     "steps": ("t[0].mean()", "(t[0] + t[1]).mean()", "(t[0] - t[1]).mean()", "(t[0] * t[1]).mean()",
@@ -152,5 +153,5 @@ def tensors_in(content: bytes) -> dict[str, Array]:
             for name, about in file.tensors.items():
                 law(about.dtype == "float32", f"{name} must have dtype F32, got {about.dtype}")
             return {name: file.read(name) for name in file.tensors}
-        except HubError as error:
+        except FileError as error:
             raise LawBroken("", str(error).replace(str(path), path.name)) from None
