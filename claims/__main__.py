@@ -14,7 +14,9 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=["list", "run", "check", "reword"])
     parser.add_argument("name", nargs="*", help="all by default")
-    parser.add_argument("--quick", action="store_true", help="run quickly, at the recorded learning rates")
+    parser.add_argument(
+        "--quick", action="store_true", help="run quickly, at the recorded learning rates"
+    )
     parser.add_argument(
         "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
     )
