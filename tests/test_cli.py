@@ -109,7 +109,8 @@ def test_out_below_a_file(tmp_path):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["trou"], "'trou'"),
     (["tour", "--fast"], "--fast"),
-    (["tour", "--rng", "x"], "'x'"),
+    (["tour", "--seed", "x"], "'x'"),
+    (["tour", "--seed", "-1"], "-1 is not in the range x>=0"),
 ])  # fmt: skip
 def test_bad_usage_is_one_line_and_status_2(arguments, words):
     result = lora_np_command(*arguments)
@@ -118,9 +119,9 @@ def test_bad_usage_is_one_line_and_status_2(arguments, words):
 
 
 def test_bad_input_is_one_line_and_status_1():
-    result = lora_np_command("tour", "--rng", "-1")
+    result = lora_np_command("count", "100x0")
     assert_one_line(result, 1)
-    assert "rng must be at least 0, got -1" in result.stderr
+    assert "at least 1, got 0" in result.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):

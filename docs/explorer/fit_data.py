@@ -17,6 +17,7 @@ from lora_np.accounting.memory import CAUSES
 from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.models.sources import hub_name
 from lora_np.plots import CYCLE, MUTED
+from lora_np.settings import choices_of
 
 
 def data() -> dict[str, Any]:
@@ -44,7 +45,7 @@ def memory() -> dict[str, Any]:
     """
     return {
         "items": activations.ITEMSIZE,
-        "choices": activations.CHOICES,
+        "choices": choices_of(accounting.TrainingOptions),
         "usual": asdict(activations.TrainingOptions()),
         "kept": activations._KEPT,
         "attention": ATTENTION,

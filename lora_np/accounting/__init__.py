@@ -43,4 +43,3 @@ with on_demand(globals()):
         RankErrors as RankErrors,
         rank_errors_of as rank_errors_of,
     )
-    from lora_np.accounting.trainers import plan_from as plan_from

@@ -8,8 +8,9 @@ from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
-from lora_np.checks import choice, whole_number
+from lora_np.checks import whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
+from lora_np.settings import check_choices, setting
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = (
@@ -21,15 +22,6 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-CHOICES = {
-    "dtype": (*ITEMSIZE, "int8", "nf4"),
-    "unquantised_dtype": tuple(ITEMSIZE),
-    "adapter_dtype": tuple(ITEMSIZE),
-    "optimizer": OPTIMIZERS,
-    "attention": ("fused", "eager"),
-    "cross_entropy": ("plain", "fused"),
-}
-
 # numbers that an activation function keeps for each result: GPT-2's gelu is computed in several
 # steps
 _KEPT = {"gelu_new": 4}
@@ -84,21 +76,26 @@ class TrainingOptions:
     training_memory : Takes these as keywords.
     """
 
-    dtype: str = "bfloat16"
-    unquantised_dtype: str = "float32"
-    double_quantization: bool = True
-    adapter_dtype: str = "float32"
-    optimizer: str = "adamw"
-    master_copy: bool = False
-    batch_size: int = 1
-    context: int = 512
-    attention: str = "fused"
-    cross_entropy: str = "plain"
-    checkpointing: bool = True
+    dtype: str = setting("bfloat16", "dtype of the base", choices=(*ITEMSIZE, "int8", "nf4"))
+    unquantised_dtype: str = setting(
+        "float32", "dtype of the unquantised weights of a quantised base", choices=(*ITEMSIZE,)
+    )
+    double_quantization: bool = setting(True, "Quantise the constants of nf4 as well")
+    adapter_dtype: str = setting("float32", "dtype of A and B", choices=(*ITEMSIZE,))
+    optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS)
+    master_copy: bool = setting(False, "Keep a float32 copy of weights trained in 16 bits")
+    batch_size: int = setting(1, "Batch size")
+    context: int = setting(512, "Sequence length in tokens")
+    attention: str = setting(
+        "fused", "Whether attention weights are kept", choices=("fused", "eager")
+    )
+    cross_entropy: str = setting(
+        "plain", "Whether all logits exist at once", choices=("plain", "fused")
+    )
+    checkpointing: bool = setting(True, "Gradient checkpointing: keep only each layer's input")
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            choice(name, getattr(self, name), known)
+        check_choices(self)
         for name in ("batch_size", "context"):
             whole_number(name, getattr(self, name))
 

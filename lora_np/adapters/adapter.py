@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, StrPath
-from lora_np.hub import FLOATS, HubError, TensorInfo, float_dtype
+from lora_np.files import FileError
+from lora_np.hub import FLOATS, TensorInfo, float_dtype
 from lora_np.models import peft
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ class TunedUpdate:
         """Return the update of a weight of this shape; refuse tensors for another one."""
         name = self.tuner.name
         if len(size) != 2 or min(size) < 1:
-            raise HubError(f"{self.name!r}: {name} is read for matrices, not for shape {size}")
+            raise FileError(f"{self.name!r}: {name} is read for matrices, not for shape {size}")
         try:
             wanted = self.tuner.trained(*size, **self.settings)
         except ValueError as error:
-            raise HubError(f"{self.name!r} of shape {size}: {error}") from None
+            raise FileError(f"{self.name!r} of shape {size}: {error}") from None
         checked = {
             key: tensor.shape
             for key, tensor in self.tensors.items()
@@ -96,7 +97,7 @@ class TunedUpdate:
         }
         if checked != wanted:
             why = f"on a weight of shape {size}, {name} has {wanted}, got {checked}"
-            raise HubError(f"{self.name!r}: {why}")
+            raise FileError(f"{self.name!r}: {why}")
         return replace(self, size=size)
 
     @cached_property
@@ -106,9 +107,9 @@ class TunedUpdate:
         return self.size
 
     @property
-    def _unknown(self) -> HubError:
+    def _unknown(self) -> FileError:
         what = f"what {self.tuner.name} does to {self.name!r}"
-        return HubError(f"{what} depends on the base: give it (--base)")
+        return FileError(f"{what} depends on the base: give it (--base)")
 
     @property
     def moves_bias(self) -> bool:
@@ -445,7 +446,7 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
         if adapter.start not in STARTS:
             remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
         why = "takes what A and B start with out of the base, so that B A is no update of it"
-        raise HubError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
+        raise FileError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:

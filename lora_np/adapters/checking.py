@@ -130,7 +130,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged.
     ValueError
         If the runtime is not known.

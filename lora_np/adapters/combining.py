@@ -21,7 +21,7 @@ from lora_np.adapters.merging import on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import WAYS, Term, Way
 from lora_np.work import each_of
@@ -122,7 +122,7 @@ def combine(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapters do not fit each other or the method, save the same parameters, or use DoRA
         without a base; if the result is not finite; or if the target exists.
     TypeError
@@ -188,13 +188,13 @@ def combine(
     bases: dict[str, Callable[[], Array]] = {}
     if "magnitude" in parts:
         if base is None:
-            raise HubError(
+            raise FileError(
                 "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
             )
         for source in loaded:
             bases |= on_base(source, base, any_base=any_base).weights
             if lacking := source.keys() - bases.keys():
-                raise HubError(
+                raise FileError(
                     f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
                 )
     given: dict[str, list[tuple[AdapterModule, float, Any]]] = {}
@@ -300,11 +300,13 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
     for source in sources:
         check_start(source)
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
-            raise HubError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
+            raise FileError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
         for name, module in source.items():
             before = first.setdefault(name, module)
             if before.kind != module.kind:
-                raise HubError(f"{source}: {name!r} is of shape {module.shape}, not {before.shape}")
+                raise FileError(
+                    f"{source}: {name!r} is of shape {module.shape}, not {before.shape}"
+                )
     if not any_base:
         check_bases(sources)
 
@@ -326,7 +328,7 @@ def _replaced(
                     why = (
                         "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
                     )
-                    raise HubError(f"{source}: replaces {name!r}, {why}")
+                    raise FileError(f"{source}: replaces {name!r}, {why}")
                 kept.setdefault(name, new)
     for name in full if saved == "mean" else ():
         given = [
@@ -457,7 +459,7 @@ def overlap(
 
     Raises
     ------
-    HubError
+    FileError
         If an adapter is damaged or not finite, or they do not have the same base.
     ValueError
         If there are fewer than two.

@@ -18,7 +18,7 @@ from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.scaling import flat, made_portable
 from lora_np.checks import Array, StrPath, choice, number
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import peft
@@ -96,7 +96,7 @@ def convert(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged, has what the format cannot say, or needs a base.
     TypeError
         If an option is of another kind.
@@ -198,7 +198,7 @@ def to_lora(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as
         a LoRA and no ``error`` is given.
     ValueError
@@ -250,7 +250,7 @@ def to_lora(
         modules[name] = AdapterModule(stored, float(len(A)), False, *kind)
     modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
-        raise HubError(f"{adapter}: every module is zero, so there is nothing to keep")
+        raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
     full = {**before.full, **{name: held(read()[0]) for name, read in known.biases.items()}}
     raw = {key: before.raw.get(key) for key in peft.FRESH} | selecting(before.raw)
     if known.biases:
@@ -277,7 +277,7 @@ def _factors(
             if weight
             else "give the base model (--base)"
         )
-        raise HubError(f"{at} is a DoRA: {missing}")
+        raise FileError(f"{at} is a DoRA: {missing}")
     else:
         tuner, W, alpha = TUNERS["LORA use_dora"], weight(), module.scale * module.rank
         tensors = {
@@ -288,7 +288,7 @@ def _factors(
         update = partial(tuner.delta, tensors, W=W, lora_alpha=alpha)
     if error is None:
         why = f"{tuner.name} is not exact as a LoRA of fewer numbers than its update"
-        raise HubError(f"{at}: {why}; say which relative error is accepted (--error)")
+        raise FileError(f"{at}: {why}; say which relative error is accepted (--error)")
     dW = update()
     R = root_of(name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))

@@ -18,7 +18,8 @@ from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
 from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
-from lora_np.hub import FLOATS, HubError, TensorInfo, directory
+from lora_np.files import FileError
+from lora_np.hub import FLOATS, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
 from lora_np.work import each_of
@@ -118,7 +119,7 @@ def extract(
 
     Raises
     ------
-    HubError
+    FileError
         If the checkpoints are equal or do not belong together, hold numbers that are not finite, or
         the target exists.
     TypeError
@@ -160,7 +161,7 @@ def extract(
         check_pair(before, after, shapes)
     options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     if not any(pair.old for pair in pairs):
-        raise HubError(f"{tuned}: has no tensor in common with {base}")
+        raise FileError(f"{tuned}: has no tensor in common with {base}")
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
         differing = each_of(_differs, candidates, **options, label="compare")
@@ -174,7 +175,7 @@ def extract(
         decomposed = each_of(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
-            raise HubError(f"{tuned}: no weight matrix differs from that of {base}")
+            raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].name for name in found}
         adapted = (work[name][0].module for name in found)
         turned = any(each.transposed and each.kind == "linear" for each in adapted)
@@ -415,7 +416,7 @@ def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, 
         far = (
             f"by {apart:.3g} of its change, not by {promised:.3g} as it should; nothing was written"
         )
-        raise HubError(f"{out}: base + adapter misses the tuned {pair.name!r} {far}")
+        raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r} {far}")
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:

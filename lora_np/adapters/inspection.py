@@ -17,7 +17,8 @@ from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
 from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
 from lora_np.checks import Array, StrPath, brief, number, printable
-from lora_np.hub import HubError, TensorInfo
+from lora_np.files import FileError
+from lora_np.hub import TensorInfo
 from lora_np.linalg import (
     ENOUGH,
     amplification_factor,
@@ -237,7 +238,7 @@ def inspect(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged, does not fit the base, or is for another kind.
 
     See Also
@@ -518,7 +519,7 @@ def diff(
 
     Raises
     ------
-    HubError
+    FileError
         If an adapter is damaged, or not finite.
 
     See Also
@@ -602,5 +603,5 @@ def _relative(
     x, y = w1 * one.read().astype(np.float64), w2 * two.read().astype(np.float64)
     largest = max(float(np.linalg.norm(x)), float(np.linalg.norm(y)))
     if not np.isfinite(largest):
-        raise HubError(f"{place} holds what is not finite")
+        raise FileError(f"{place} holds what is not finite")
     return float(np.linalg.norm(x - y)) / (largest or 1.0)

@@ -10,7 +10,8 @@ from typing import Any
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TunedUpdate
 from lora_np.adapters.peft_format import PREFIX, full_name
-from lora_np.hub import HubError, SafetensorsFile, naming
+from lora_np.files import FileError, errors_at
+from lora_np.hub import SafetensorsFile
 from lora_np.lora import Tuner, selecting
 from lora_np.models import peft
 
@@ -27,12 +28,12 @@ def read_tuner(
     try:
         settings = tuner.settings_by_module(raw)
     except (TypeError, ValueError) as error:
-        raise HubError(f"{config}: {error}") from None
+        raise FileError(f"{config}: {error}") from None
     parsed = peft.parse(config, selecting(raw))
     parts: dict[str, dict[str, Stored]] = {}
     shared: dict[str, Stored] = {}  # by all modules
     others: dict[str, Stored] = {}
-    with naming(file.path):
+    with errors_at(file.path):
         for key, info in file.tensors.items():
             stored = Stored(info.dtype, info.shape, partial(file.read, key))
             holder, own, tensor = key.partition(f".{tuner.prefix}")
@@ -47,11 +48,11 @@ def read_tuner(
             name: _module(name, tuner, own, shared, settings(name)) for name, own in parts.items()
         }
         for name in (name for name in modules if not parsed.targets(name)):
-            raise HubError(
+            raise FileError(
                 f"{name!r} is not among the config's target_modules; PEFT would ignore it"
             )
         if not modules:
-            raise HubError(
+            raise FileError(
                 f"holds no {tuner.name}, no key such as '{PREFIX}<module>.{tuner.prefix}...'"
             )
     return Adapter(modules, full, dict(raw), folder)
@@ -61,7 +62,7 @@ def _module(
     name: str, tuner: Tuner, own: Tensors, shared: Tensors, settings: Mapping[str, float]
 ) -> AdapterModule:
     if unread := sorted(own.keys() - tuner.tensors.keys()):
-        raise HubError(
+        raise FileError(
             f"{name!r} has {tuner.prefix}{unread[0]}, which is not read for {tuner.name}"
         )
     tensors = {
@@ -69,18 +70,18 @@ def _module(
     }
     if missing := [key for key, must in tuner.tensors.items() if must and key not in tensors]:
         why = "PEFT may save or not (save_projection)"
-        raise HubError(f"{name!r} has no {tuner.prefix}{missing[0]}, which {why}")
+        raise FileError(f"{name!r} has no {tuner.prefix}{missing[0]}, which {why}")
     update = TunedUpdate(name, tuner, settings, tensors)
     if tuner.size is not None:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         try:
             size = tuner.size(shapes)
         except IndexError:
-            raise HubError(
+            raise FileError(
                 f"{name!r}: {tuner.name} has no tensors of such shapes: {shapes}"
             ) from None
         if prod(size) > _MOST:
             why = f"is for a weight of more than {_MOST:,} parameters"
-            raise HubError(f"{name!r}: {tuner.name} of shape {size} {why}")
+            raise FileError(f"{name!r}: {tuner.name} of shape {size} {why}")
         update = update.on(size)
     return AdapterModule(tensors, 1.0, tuned=update)

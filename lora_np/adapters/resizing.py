@@ -21,7 +21,7 @@ from lora_np.adapters.formats import FILES, Written, load, new_adapter, weights_
 from lora_np.adapters.peft_format import file_size, only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, close_names, matrix, number, whole_number
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
 from lora_np.work import each_of
@@ -132,7 +132,7 @@ def resize(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter is damaged or not finite, or the target exists.
     TypeError
         If an option is of another kind.
@@ -206,12 +206,12 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
     if grams is None:
         return None
     if name not in grams:
-        raise HubError(
+        raise FileError(
             f"there is no Gram matrix of the inputs of {name!r}{close_names(name, grams)}"
         )
     gram = matrix(f"the Gram matrix of {name!r}", grams[name])
     if gram.shape != (k, k):
-        raise HubError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
+        raise FileError(f"the Gram matrix of {name!r} must have shape {(k, k)}, got {gram.shape}")
     values, vectors = np.linalg.eigh(gram)
     return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T)
 
@@ -283,10 +283,10 @@ def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
             found = function(*arguments)
     except np.linalg.LinAlgError:  # LAPACK's error for an overflow inside it
         found = np.nan
-    except HubError:
+    except FileError:
         raise
     except ValueError as error:
-        raise HubError(f"{place}: {error}") from None
+        raise FileError(f"{place}: {error}") from None
     return no_overflow(place, found)
 
 
@@ -296,7 +296,7 @@ def no_overflow(place: str, found: Result) -> Result:
         for part in found:
             no_overflow(place, part)
     elif found is not None and not np.isfinite(found).all():  # type: ignore[call-overload]
-        raise HubError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
+        raise FileError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
     return found
 
 
@@ -442,7 +442,7 @@ def cut(
         if ranks[name] > 0
     }
     if not modules:
-        raise HubError(f"{adapter.path}: every module is zero, so there is nothing to keep")
+        raise FileError(f"{adapter.path}: every module is zero, so there is nothing to keep")
     raw = adapter.raw
     if raw.get("r") != max(module.rank for module in modules.values()):
         # without them r becomes the largest rank, where programs with a limit look

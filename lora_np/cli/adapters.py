@@ -116,9 +116,7 @@ def extract(
 @click.option(
     "--density", type=float, help="The share of entries that stays, where a method drops some."
 )
-@click.option(
-    "--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw."
-)
+@options.seed
 @click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
 @click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean or refuse.")

@@ -18,26 +18,8 @@ from lora_np.table import Table, decimal_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# the fields of TrainingOptions, each an option of every command that estimates memory
-_TRAINING: dict[str, tuple[Any, str]] = {
-    "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (
-        str.lower,
-        "How the rest of a quantised base is held (float32, as in PEFT).",
-    ),
-    "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
-    "optimizer": (
-        str.lower,
-        "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd.",
-    ),
-    "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
-    "batch_size": (int, "Sequences computed at a time."),
-    "context": (int, "Tokens in a sequence (512)."),
-    "attention": (str.lower, "fused (memory-efficient) or eager."),
-    "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
-    "checkpointing": (bool, "Keep only the input of each layer (on)."),
-}
+# each an option of the commands that estimate memory
+_TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
 
@@ -119,10 +101,7 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 
 
 @click.command()
-@click.argument("source", default="")
-@click.option(
-    "--from", "file", type=options.READ, help="Settings of TRL, Axolotl or LLaMA-Factory."
-)
+@click.argument("source")
 @click.option(
     "--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.'
 )
@@ -133,28 +112,19 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, file: Path | None, as_json: bool, **asked: Any) -> None:
+def plan(source: str, as_json: bool, **asked: Any) -> None:
     """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none
     fits.
 
-    SOURCE is as for count, and may be a preset's name on the hub. With --from it may be left out;
-    it and all options take the place of what the file says.
+    SOURCE is as for count, and may be a preset's name on the hub.
 
     Example: lora-np plan llama-3-8b --card "RTX 4090"
 
-    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer
-    paged_adamw_8bit
+    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --optimizer paged_adamw
 
     Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
     """
-    if not (source or file):
-        raise click.UsageError("give a SOURCE, or --from a file that names one")
-    asked = options.given(asked)
-    found = (
-        accounting.plan_from(file, model=source, **asked)
-        if file
-        else accounting.plan(source, **asked)
-    )
+    found = accounting.plan(source, **options.given(asked))
     content = {**asdict(found), "fits": found.fits}
     options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 

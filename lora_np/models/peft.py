@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number, shown
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
@@ -201,14 +201,14 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
     Raises
     ------
-    HubError
+    FileError
         If a value is of another kind, or out of range.
 
     Examples
     --------
     >>> check_values({"r": 8, "rank_pattern": {"q_proj": 0}})
     Traceback (most recent call last):
-    lora_np.hub.reading.HubError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
+    lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
     said: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
     for name, rule, value in said:  # what they say of single modules comes after them
@@ -216,7 +216,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
         if value is None and rule not in ("r", "lora_alpha"):
             continue
         if not isinstance(value, kind) or (fits and not fits(value)):
-            raise HubError(f"{at}{name} must be {wanted}, got {shown(value)}")
+            raise FileError(f"{at}{name} must be {wanted}, got {shown(value)}")
         if name in _PATTERNS and value:
             said += [(f"{name}[{key!r}]", _PATTERNS[name], each) for key, each in raw[name].items()]
 
@@ -238,7 +238,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 
     Raises
     ------
-    HubError
+    FileError
         If a setting has a value that PEFT does not take, or one that cannot be ignored is not
         supported.
 
@@ -250,7 +250,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     [(2, 16.0), (8, 16.0)]
     """
     if raw.get("peft_type") != "LORA":
-        raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+        raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     for key, content in raw.items():
         if (
             key not in SETTINGS
@@ -259,7 +259,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
             and content != {}
         ):
             why = f": {_REFUSED[key]}" if key in _REFUSED else ""
-            raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
+            raise FileError(f"{path}: {key} = {shown(content)} is not supported{why}")
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
@@ -271,7 +271,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
         ranks, alphas = (Patterns(raw.get(name) or {}, name) for name in _PATTERNS)
         wanted = matcher(ALL_LINEAR if targets is None else targets, **filters)
     except ValueError as error:  # an expression
-        raise HubError(f"{path}: {error}") from None
+        raise FileError(f"{path}: {error}") from None
     return AdapterConfig(dict(raw), ranks, alphas, wanted)
 
 
@@ -295,7 +295,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
     Raises
     ------
-    HubError
+    FileError
         As `parse` does.
 
     Examples

@@ -187,7 +187,13 @@ with tempfile.TemporaryDirectory() as folder:
         numbers = sum(tensor.size for tensor in trained.values())
         # value above gives a Tensor's array, and start what Adam keeps before its first step
         rows.append(
-            (name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size)
+            (
+                name,
+                numbers,
+                4 * numbers,
+                lnp.training_run(lnp.Adam(), model).nbytes,
+                file.stat().st_size,
+            )
         )
 
 columns = [

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import (
+    TrainingOptions,
     cards,
     count_model,
     largest_batch,
@@ -19,10 +20,13 @@ from lora_np.accounting import (
     model_spec,
     training_memory,
 )
-from lora_np.accounting.activations import CHOICES, OPTIMIZERS
+from lora_np.accounting.activations import OPTIMIZERS
 from lora_np.accounting.memory import by_rank
 from lora_np.models import family_names, from_config
+from lora_np.settings import choices_of
 from tests.drawing import FULL, every
+
+CHOICES = choices_of(TrainingOptions)
 
 MODELS = [
     "llama-3-8b",

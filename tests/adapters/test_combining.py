@@ -11,7 +11,8 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.lora import WAYS, Term
 from lora_np.models import open_model
 from tests.adapters.conftest import SHAPES
@@ -149,7 +150,7 @@ def test_the_sum_of_doras_is_a_dora_and_exact(make_adapter, make_checkpoint, tmp
 
 def test_doras_need_their_base(make_adapter, tmp_path):
     paths = [dora(tmp_path / "d", 1), make_adapter("plain", dtype="float64")]
-    with pytest.raises(HubError, match=r"DoRA's magnitudes have no weighted sum without the base"):
+    with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum without the base"):
         adapters.combine(paths, tmp_path / "out")
 
 
@@ -188,7 +189,7 @@ def test_parameters_saved_twice_are_refused_or_the_first_or_the_mean(heads, tmp_
     one, two = new["one"]["model.norm.weight"], new["two"]["model.norm.weight"]
     bias, kept = "model.layers.0.q_proj.bias", new["two"]["model.layers.0.q_proj.bias"]
     with pytest.raises(
-        HubError, match=r"replaces 'model.norm.weight', as an adapter before it does; saved= "
+        FileError, match=r"replaces 'model.norm.weight', as an adapter before it does; saved= "
     ):
         adapters.combine(paths, tmp_path / "out")
     expected = {"first": (one, kept), "mean": ((3 * one - two) / 2, kept)}
@@ -205,7 +206,7 @@ def test_weights_that_cancel_have_no_mean(heads, tmp_path):
     np.testing.assert_array_equal(
         adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
     )
-    with pytest.raises(HubError, match=r"model.norm.weight: the result is not finite"):
+    with pytest.raises(FileError, match=r"model.norm.weight: the result is not finite"):
         adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
 
 
@@ -336,7 +337,7 @@ def test_overlap_does_not_depend_on_factors_ranks_or_order(three, tmp_path):
 def test_overlap_is_refused_for_one_or_for_other_shapes(three, make_adapter):
     with pytest.raises(ValueError, match="overlap compares two adapters or more, got 1"):
         adapters.overlap(three[:1])
-    with pytest.raises(HubError, match=r"is of shape \(5, 4\), not \(6, 4\)"):
+    with pytest.raises(FileError, match=r"is of shape \(5, 4\), not \(6, 4\)"):
         adapters.overlap([three[0], make_adapter("c", shapes={"model.layers.0.q_proj": (5, 4)})])
 
 
@@ -433,12 +434,12 @@ def test_inputs_of_a_module_that_are_missing_are_named(
         else (make_adapter("a"),)
     )
     with pytest.raises(
-        HubError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"
+        FileError, match=r"there is no Gram matrix of the inputs of 'model.layers.0.v_proj'"
     ):
         call(*first, tmp_path / "out", rank=1, grams=grams(0, {"model.layers.0.q_proj": (6, 4)}))
     other = {name: np.eye(3) for name in SHAPES}
     with pytest.raises(
-        HubError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
+        FileError, match=r"the Gram matrix of '.*_proj' must have shape \(4, 4\), got \(3, 3\)"
     ):
         call(*first, tmp_path / "out", rank=1, grams=other)
 

@@ -8,7 +8,8 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters import extraction
 from lora_np.cli import run
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import open_model
 
 FIELDS = {
@@ -137,7 +138,7 @@ def test_a_result_that_is_not_the_tuned_model_is_refused(pair, tmp_path, monkeyp
 
     monkeypatch.setattr(extraction, "balanced", balanced)
     with pytest.raises(
-        HubError,
+        FileError,
         match=r"base \+ adapter misses the tuned 'model.layers.0.self_attn.q_proj.weight' by",
     ):
         adapters.extract(*pair, tmp_path / "out", rank=2)
@@ -187,7 +188,7 @@ def test_models_that_compute_otherwise_are_refused(pair, tmp_path, config, messa
         said |= {"rope_theta": 1.0, "hidden_act": "silu", **more}
         (folder / "config.json").write_text(json.dumps(said))
     if message:
-        with pytest.raises(HubError, match=message):
+        with pytest.raises(FileError, match=message):
             adapters.extract(*pair, tmp_path / "out", rank=2)
     adapters.extract(*pair, tmp_path / "out", rank=2, any_base=bool(message))
 
@@ -205,7 +206,7 @@ def test_weights_of_other_widths_are_refused_and_a_larger_vocabulary_is_listed(t
         for name, tensors in (("base", base), ("grown", grown), ("wider", wider))
     ]
     with pytest.raises(
-        HubError,
+        FileError,
         match=r"'model.layers.1.mlp.down_proj.weight' has shape \(8, 11\), but \(8, 10\) in",
     ):
         adapters.extract(folders[0], folders[2], tmp_path / "out", rank=1)

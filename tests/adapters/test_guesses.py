@@ -8,7 +8,8 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters.adapter import held
 from lora_np.cli import run
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.table import Table
 
 HOSTILE = "q\x1b[31m\x9bK\u202e"
@@ -121,7 +122,7 @@ def test_what_is_not_there_is_one_class_of_error(make_adapter, make_checkpoint, 
         lambda: adapters.load(base),
         lambda: safetensors.open(tmp_path / "none.safetensors"),
     ):
-        for kind in (FileNotFoundError, HubError):
+        for kind in (FileNotFoundError, FileError):
             with pytest.raises(kind, match=r"no such (file|directory)"):
                 use()
 

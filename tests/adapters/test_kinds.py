@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 
 PREFIX = "base_model.model."
 KINDS = {
@@ -165,7 +166,7 @@ def test_merging_adds_the_update(case, tmp_path):
     parameter = name if name.endswith(("_proj", ".weight")) else f"{name}.weight"
     if shape is None:
         base = base_with(tmp_path / "base", {parameter: np.zeros((10, 3, 2, 2), np.float32)})
-        with pytest.raises(HubError, match=r"a convolution in 2 groups .* cannot be merged"):
+        with pytest.raises(FileError, match=r"a convolution in 2 groups .* cannot be merged"):
             adapters.merge(base, path, tmp_path / "merged")
         return
     W = np.random.default_rng(7).standard_normal(shape)
@@ -181,7 +182,7 @@ def test_a_base_of_other_widths_is_refused(case, tmp_path):
         return
     parameter = name if name.endswith(("_proj", ".weight")) else f"{name}.weight"
     base = base_with(tmp_path / "base", {parameter: np.zeros((*shape[:-1], shape[-1] + 1))})
-    with pytest.raises(HubError, match="does not fit an update of shape"):
+    with pytest.raises(FileError, match="does not fit an update of shape"):
         adapters.merge(base, path, tmp_path / "merged")
 
 
@@ -268,7 +269,9 @@ def test_a_parameter_that_is_not_in_the_file_is_asked_for(tmp_path):
             '"mlp.experts.down_proj"', '"mlp.experts.other", "experts.down_proj"'
         )
     )
-    with pytest.raises(HubError, match="has factors of 2 parameters, but target_parameters name 3"):
+    with pytest.raises(
+        FileError, match="has factors of 2 parameters, but target_parameters name 3"
+    ):
         adapters.load(tmp_path / "adapter")
 
 
@@ -333,7 +336,7 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
         rows = adapters.diff(tmp_path / "a", tmp_path / other).rows
         assert next(part.difference for part in rows if part.what == "rows") >= least
     with pytest.raises(
-        HubError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
+        FileError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
     ):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     save_peft(tmp_path / "plain", "model.q", np.ones((2, 4)), np.ones((5, 2)), rank=2)
@@ -350,7 +353,7 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
 )
 def test_rows_that_do_not_fit_are_refused(tokens, message, tmp_path):
     with_rows(tmp_path / "adapter", tokens=tokens)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.merge(tied_base(tmp_path / "base")[0], tmp_path / "adapter", tmp_path / "merged")
 
 
@@ -366,7 +369,7 @@ def test_rows_that_do_not_fit_are_refused(tokens, message, tmp_path):
 )
 def test_what_no_update_of_weights_can_say_is_refused_with_the_reason(raw, reason, tmp_path):
     path = save_peft(tmp_path / "adapter", "q", np.ones((1, 2)), np.ones((2, 1)), rank=1, **raw)
-    with pytest.raises(HubError, match=f"{next(iter(raw))} = .* is not supported: .*{reason}"):
+    with pytest.raises(FileError, match=f"{next(iter(raw))} = .* is not supported: .*{reason}"):
         adapters.load(path)
 
 
@@ -376,7 +379,7 @@ def test_attention_that_torch_computes_by_itself_is_refused_by_name(tmp_path):
     tensors = {key: file.read(key) for key in file.tensors}
     tensors[f"{PREFIX}mha.base_layer.out_proj.lora_A.weight"] = np.ones((1, 2))
     safetensors.save(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(HubError, match="adapts torch's MultiheadAttention"):
+    with pytest.raises(FileError, match="adapts torch's MultiheadAttention"):
         adapters.load(path)
 
 
@@ -399,7 +402,7 @@ def test_modules_that_peft_drops_are_called_out(raw, dropped, tmp_path):
     )
     if dropped:
         with pytest.raises(
-            HubError, match="is not among the config's target_modules; PEFT would ignore it"
+            FileError, match="is not among the config's target_modules; PEFT would ignore it"
         ):
             adapters.load(path)
     else:

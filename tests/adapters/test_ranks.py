@@ -13,7 +13,8 @@ from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import header
 from lora_np.adapters.peft_format import METADATA, keyed
 from lora_np.adapters.resizing import Goal, Spectrum, allocate
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from tests.drawing import examples
 
 SPECTRA = st.lists(
@@ -168,7 +169,7 @@ def test_magnitudes_and_biases_stay_with_one_direction():
 
 def test_an_adapter_of_zeros_comes_to_nothing():
     adapter, spectra = adapter_with([(8, 8)], [[0.0, 0.0]])
-    with pytest.raises(HubError, match="every module is zero, so there is nothing to keep"):
+    with pytest.raises(FileError, match="every module is zero, so there is nothing to keep"):
         ranks_of(adapter, spectra, 1000)
 
 

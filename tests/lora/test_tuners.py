@@ -12,7 +12,8 @@ import pytest
 
 from lora_np import Linear, Sequential, Tensor, accounting, adapters
 from lora_np.cli import run
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.lora import TUNERS
 from lora_np.lora.tuners import cayley
 from tests.drawing import FULL, every, few
@@ -282,7 +283,7 @@ def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
             best = np.sqrt(np.append(np.cumsum(np.linalg.svdvals(products)[::-1] ** 2)[::-1], 0))
             assert left <= error * (1 + 1e-6)
             assert best[module.rank - 1] / np.linalg.norm(products) > error
-    with pytest.raises(HubError, match="no Gram matrix of the inputs of 'down'"):
+    with pytest.raises(FileError, match="no Gram matrix of the inputs of 'down'"):
         adapters.to_lora(folder, base=base, error=error, any_base=True, grams={"up": grams["up"]})
 
 
@@ -319,7 +320,7 @@ def rewritten(folder, change=None, **raw):
     ],
 )
 def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
-    with pytest.raises(HubError, match=why):
+    with pytest.raises(FileError, match=why):
         adapters.load(rewritten(written(kind)[1], **raw))
 
 
@@ -365,7 +366,7 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
     ],
 )
 def test_damaged_files_are_refused(kind, change, why, written):
-    with pytest.raises(HubError, match=why):
+    with pytest.raises(FileError, match=why):
         adapters.load(rewritten(written(kind)[1], change))
 
 
@@ -375,18 +376,18 @@ def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
         ("VERA", "what VeRA does to 'down'"),
     ):
         base, folder, _ = written(kind)
-        with pytest.raises(HubError, match=why):
+        with pytest.raises(FileError, match=why):
             adapters.to_lora(folder, error=0.1)
-        with pytest.raises(HubError, match="is not a LoRA: convert it first"):
+        with pytest.raises(FileError, match="is not a LoRA: convert it first"):
             adapters.save(adapters.load(folder), tmp_path / "copy")
-        with pytest.raises(HubError, match="is not a LoRA: convert it first"):
+        with pytest.raises(FileError, match="is not a LoRA: convert it first"):
             adapters.resize(folder, tmp_path / "copy", rank=1)
-        with pytest.raises(HubError, match="is not a LoRA: convert it first"):
+        with pytest.raises(FileError, match="is not a LoRA: convert it first"):
             adapters.combine([folder, folder], tmp_path / "copy")
-        with pytest.raises(HubError, match="is not a LoRA: convert it first"):
+        with pytest.raises(FileError, match="is not a LoRA: convert it first"):
             adapters.attach(Linear(np.ones((16, 12))), folder, names=lambda path: "up")
     wrong = rewritten(folder, lambda t: t | {"base_model.model.up.vera_lambda_b": np.ones(15)})
-    with pytest.raises(HubError, match=r"'up': on a weight of shape \(16, 12\), VeRA has"):
+    with pytest.raises(FileError, match=r"'up': on a weight of shape \(16, 12\), VeRA has"):
         adapters.merge(base, wrong, tmp_path / "merged", any_base=True)
 
 
@@ -454,9 +455,9 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
     dora = adapters.Adapter(
         modules, raw={"peft_type": "LORA", "use_dora": True, "target_modules": [*modules]}
     )
-    with pytest.raises(HubError, match="is a DoRA: give the base"):
+    with pytest.raises(FileError, match="is a DoRA: give the base"):
         adapters.to_lora(dora)
-    with pytest.raises(HubError, match="DoRA is not exact as a LoRA of fewer"):
+    with pytest.raises(FileError, match="DoRA is not exact as a LoRA of fewer"):
         adapters.to_lora(dora, base=base, any_base=True)
     found = adapters.to_lora(dora, base=base, error=0.05, any_base=True)
     for name, module in modules.items():
@@ -678,7 +679,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(start, written):
     }
     raw = {"peft_type": "LORA", "init_lora_weights": start, "target_modules": [*modules]}
     moved = adapters.Adapter(modules, raw=raw)
-    with pytest.raises(HubError, match="takes what A and B start with out of the base"):
+    with pytest.raises(FileError, match="takes what A and B start with out of the base"):
         adapters.to_lora(moved)
     found = adapters.to_lora(moved, base=base, any_base=True)
     for name, module in modules.items():
