@@ -249,7 +249,7 @@ def test_all_that_draws_is_asked():
         *MEANING,
         "dropout",
         "logits",
-        "other_questions",
+        "other_seeds",
         "token_loss",
         "tour",
     }

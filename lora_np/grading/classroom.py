@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.checks import choice
-from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
+from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
@@ -257,7 +257,7 @@ def grade(
     except Ended as ended:
         raise OSError(f"no process for submissions can be started: {ended}") from None
     graded = part_of(lessons(numbers) if numbers or only else lessons_answered(students), only)
-    questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
+    seeds = other_seeds(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
     def reports_of(files: Sequence[HandedIn]) -> list[Report]:
@@ -272,7 +272,7 @@ def grade(
                 reports.append(Report(file.path, {}, failure=failure))
             elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
-                reports.append(judged(file.path, answered, questions, own))
+                reports.append(judged(file.path, answered, seeds, own))
                 left -= reports[-1].seconds
             else:
                 nothing = "It defines no function that these exercises ask for."
@@ -281,7 +281,7 @@ def grade(
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
     found = each_of(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), questions[0], found, known)
+    return Grades(tuple(graded), seeds[0], found, known)
 
 
 def check_out(path: Path, submissions: Path) -> None:

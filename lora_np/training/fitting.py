@@ -90,6 +90,7 @@ def fit(
     sample: Callable[[int, T], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    identity: str | None = None,
     rng: np.random.Generator | int = 0,
     progress: bool | str = True,
 ) -> Fit[T]:
@@ -145,6 +146,8 @@ def fit(
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
         for bit as without the interruption.
+    identity : str, optional
+        A name of the run, which its checkpoint then belongs to, instead of all it computes with.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
@@ -235,7 +238,7 @@ def fit(
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
 
-        store = Checkpoint(target_path(checkpoint), training, resume=resume)
+        store = Checkpoint(target_path(checkpoint), training, resume=resume, name=identity)
 
     interrupted = False
     begin = time.perf_counter()

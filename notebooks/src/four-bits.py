@@ -321,7 +321,7 @@ lines = {
     name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles
 }
 axes.legend()
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
 
     def show(line):
         return lambda step, model: put(line, step, float(language.token_loss(model, test[:6])))

@@ -238,7 +238,7 @@ def test_the_files_of_one_student_have_a_common_limit(tmp_path, monkeypatch):
     folder = fill(tmp_path, {**{f"many/{i}.py": COUNT for i in range(9)}, "anna.py": COUNT})
     limits = []
 
-    def judged(path, names, questions, limit):
+    def judged(path, names, seeds, limit):
         limits.append((path.name, limit.total_seconds))
         return Report(path, {}, seconds=4.0)
 
@@ -332,7 +332,7 @@ IN_A_CALL = {
     "floods the pipe": "import os\n    while True:\n        for fd in range(3, 30):\n            try: os.write(fd, bytes(10**6))\n"
     "            except OSError: pass",
     "patches the library": (
-        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.asking as e\n    laws.law = laws.same = "
+        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.testing as e\n    laws.law = laws.same = "
         "e.judge = lambda *a, **k: None\n    lnp.count_lora = lambda *a, **k: 0\n    np.asarray = None\n    return 0"
     ),
     "takes away the folder": "import os\n    for p in ('..', '.', '../..'):\n        os.chmod(p, 0)\n    return 0",
