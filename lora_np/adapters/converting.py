@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
-from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
@@ -21,7 +20,7 @@ from lora_np.adapters.scaling import flat, made_portable
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
-from lora_np.lora import MAPS, map_of, selecting
+from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
@@ -143,7 +142,7 @@ def convert(
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
-            rank, scale = (None, None) if isinstance(old, MappedModule) else (old.rank, old.scale)
+            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return formats.Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
@@ -173,13 +172,13 @@ def to_lora(
     1.
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
+    `lora_np.lora.TUNERS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
     smallest rank within ``tolerance``.
 
     Parameters
     ----------
     adapter : path or Adapter
-        Of any tuner in `lora_np.lora.MAPS`.
+        Of any tuner in `lora_np.lora.TUNERS`.
     base : path, optional
         The base model, which some tuners need.
     tolerance : float, optional
@@ -238,7 +237,7 @@ def to_lora(
         modules = {name: from_start(before[name], known.weights[name](), began) for name in before}
         raw = {**before.raw, "init_lora_weights": True}
         return replace(before, modules=modules, raw=targeting(raw, modules))
-    if not (map_of(before.raw) or before.has_magnitudes):
+    if not (tuner_of(before.raw) or before.has_magnitudes):
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
@@ -270,9 +269,9 @@ def _factors(
     grams: Grams | None,
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
-    if isinstance(module, MappedModule):
-        row, update = module.row, module.delta
-        if module.exact and module.rank * sum(module.shape) < prod(module.shape):
+    if module.tuned:
+        tuner, update = module.tuned.tuner, module.delta
+        if module.tuned.exact and module.rank * sum(module.shape) < prod(module.shape):
             return module.factors()
     elif weight is None or "bias" in module.parts:
         missing = (
@@ -282,11 +281,15 @@ def _factors(
         )
         raise FileError(f"{at} is a DoRA: {missing}")
     else:
-        row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
-        tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
-        update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
+        tuner, W, alpha = TUNERS["LORA use_dora"], weight(), module.scale * module.rank
+        tensors = {
+            "A": module.A,
+            "B": module.B,
+            "magnitude_vector": module.parts["magnitude"].read(),
+        }
+        update = partial(tuner.delta, tensors, W=W, lora_alpha=alpha)
     if tolerance is None:
-        why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
+        why = f"{tuner.name} is not exact as a LoRA of fewer numbers than its update"
         raise FileError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
     dW = update()
     R = root_of(name, grams, dW.shape[1])

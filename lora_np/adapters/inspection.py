@@ -26,7 +26,7 @@ from lora_np.linalg import (
     intruder_dimensions,
     stable_rank,
 )
-from lora_np.lora import map_of
+from lora_np.lora import tuner_of
 from lora_np.models import kinds_and_layers
 from lora_np.table import Table, json_text, page
 from lora_np.work import parallel_map
@@ -378,9 +378,8 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
         else "LoRA"
     )
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
-    kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
-    row, init = map_of(raw), raw.get("init_lora_weights")
+    row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
     return {
@@ -522,7 +521,7 @@ def diff(
         The relative difference up to which two updates count as the same; by default some float32
         rounding.
     base : path, optional
-        The base model of both, where what an adapter does depends on it: see `lora_np.lora.MAPS`.
+        The base model of both, where what an adapter does depends on it: see `lora_np.lora.TUNERS`.
     jobs : int
         How many modules to work on at a time.
     progress : bool
