@@ -246,6 +246,16 @@ def kinds_and_layers(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
 
     The name is the last one in its path, or all of them if modules of another kind end in it too.
 
+    Parameters
+    ----------
+    paths : iterable of str
+        Paths of modules.
+
+    Returns
+    -------
+    dict of str to (str, str)
+        For each path its kind and its layer, which is ``"none"`` outside of layers.
+
     Examples
     --------
     >>> paths = ["model.layers.0.q_proj", "model.layers.0.v_proj", "visual.blocks.0.q_proj"]
