@@ -102,6 +102,10 @@ def short_name(name: str, longest: int) -> str:
     str
         At most ``longest`` characters.
 
+    See Also
+    --------
+    adapter_overview : A figure with such names.
+
     Examples
     --------
     >>> short_name("base_model.model.layers.0.self_attn.q_proj", 20)
