@@ -1,4 +1,4 @@
-"""Files and folders that are written whole, or not at all."""
+"""Read files that may be hostile; write files and folders whole, or not at all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-from lora_np.checks import StrPath
+from lora_np.checks import StrPath, brief
 
 try:
     import fcntl as _fcntl
@@ -23,6 +24,216 @@ except ImportError:  # Windows, and browsers
 # JupyterLite has an empty module of that name
 fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
+# of lists and objects; the largest vocabularies, with their merges, have two million
+MAX_ITEMS = 3_000_000
+
+
+class FileError(ValueError):
+    """A file that is damaged, hostile or not supported, or that does not fit another.
+
+    The message is one line that names the file and the key, and says what would be right.
+
+    Parameters
+    ----------
+    message : str
+        Shortened in the middle if it is long, since it may quote a file.
+
+    Examples
+    --------
+    >>> from lora_np import adapters
+    >>> try:
+    ...     adapters.load("no-such-directory")
+    ... except FileError as error:
+    ...     print(str(error).partition(";")[0])
+    no-such-directory: no such directory
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(brief(message, 1_500))
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A missing file or directory; it can be caught as either class."""
+
+
+@contextmanager
+def errors_at(place: object, kinds: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Turn errors into a `FileError` whose message begins with ``place``.
+
+    Parameters
+    ----------
+    place : object
+        Such as a path.
+    kinds : tuple of type
+        Of the errors that become one.
+
+    Yields
+    ------
+    None
+
+    Examples
+    --------
+    >>> try:
+    ...     with errors_at("config.json"):
+    ...         raise FileError("r must be at least 1, got 0")
+    ... except FileError as error:
+    ...     print(error)
+    config.json: r must be at least 1, got 0
+    """
+    try:
+        yield
+    except kinds as error:
+        known = isinstance(error, FileError)
+        if known and str(error).startswith(str(place)):
+            raise
+        raise (type(error) if known else FileError)(f"{place}: {error}") from None
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open ``path`` for reading if it is a regular file: a pipe or a device would never end.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    BufferedReader
+        To be closed by the caller.
+
+    Raises
+    ------
+    FileError
+        If it is another kind of file. If there is none, the error is a ``FileNotFoundError`` too.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> from lora_np.hub import directory
+    >>> with open_regular(directory("austen") / "config.json") as file:
+    ...     file.read(1)
+    b'{'
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    if not S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileError(f"{path}: not a regular file")
+    return os.fdopen(handle, "rb")
+
+
+def read_json(path: StrPath) -> dict[str, Any]:
+    """Read the object in a JSON file of at most 32 MiB and 3 million items.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict
+        What it holds.
+
+    Raises
+    ------
+    FileError
+        If it is not JSON or not an object; if a key is repeated, a number is NaN, infinite or -0,
+        text cannot be encoded as UTF-8; if it is nested too deeply, too large, or holds too many
+        items.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.json"
+    >>> _ = path.write_text('{"r": 8, "r": 16}')
+    >>> try:
+    ...     read_json(path)
+    ... except FileError as error:
+    ...     print(error.args[0].removeprefix(str(path)))
+    : the key 'r' occurs twice
+    """
+    path = Path(path)
+    with open_regular(path) as file, errors_at(path):
+        data = file.read(MAX_JSON + 1)
+        if len(data) > MAX_JSON:
+            raise FileError(f"more than {MAX_JSON:,} bytes of JSON, which no real file has")
+        return parse_json(data)
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Parse the JSON object in UTF-8 ``data``, with the checks of `read_json`.
+
+    Parameters
+    ----------
+    data : bytes
+        JSON.
+
+    Returns
+    -------
+    dict
+        What it holds.
+
+    Raises
+    ------
+    FileError
+        As for `read_json`.
+
+    Examples
+    --------
+    >>> parse_json(b'{"r": 8}')
+    {'r': 8}
+    """
+    # before it is parsed: each takes up to 100 bytes
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
+        raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
+    number: Any = _whole if b"-0" in data else None
+    try:
+        text = data.decode("utf-8")
+        content = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=number
+        )
+        if b"\\u" in data:  # an escape can make half of a pair, which is not text
+            json.dumps(content, ensure_ascii=False).encode()
+    except FileError:
+        raise
+    except RecursionError:
+        raise FileError("not valid JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise FileError(f"not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise FileError(f"must be a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise FileError(f"the key {twice!r} occurs twice")
+    return found
+
+
+def _whole(text: str) -> int:
+    if text == "-0":  # a whole number to Python, a fraction to others
+        raise FileError("-0 does not mean the same to all readers of JSON")
+    return int(text)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise FileError(f"{text} is not JSON")
+
+
+# Writing
 
 
 def target_path(path: StrPath) -> Path:

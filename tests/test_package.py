@@ -85,7 +85,7 @@ def test_a_first_use_loads_what_it_runs(use, needs):
     assert {module.split(".")[1] for module in loaded} == set(needs.split())
     assert not loaded & {
         "lora_np.autograd.linear_algebra",
-        "lora_np.quantise.blocks",
+        "lora_np.quantise.gguf_blocks",
         "lora_np.training.checkpoint",
     }
 

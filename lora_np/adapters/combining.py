@@ -14,23 +14,23 @@ import numpy as np
 
 from lora_np.adapters import resizing
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
-from lora_np.adapters.bases import check_bases
+from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
 from lora_np.adapters.merging import on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import WAYS, Term, Way
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALL = "all"  # modules
-SAVED = ("refuse", "first", "mean")
+ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
@@ -62,7 +62,7 @@ def combine(
     rng: np.random.Generator | int = 0,
     grams: Sequence[resizing.Grams] | None = None,
     base: StrPath | None = None,
-    saved: str = "refuse",
+    on_conflict: str = "refuse",
     portable: bool = False,
     any_base: bool = False,
     jobs: int = 1,
@@ -100,7 +100,7 @@ def combine(
     base : path, optional
         The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a
         DoRA.
-    saved : {"refuse", "first", "mean"}
+    on_conflict : {"refuse", "first", "mean"}
         What to do if adapters save the same parameters in full: keep the first's, or their mean by
         weight.
     portable : bool
@@ -122,7 +122,7 @@ def combine(
 
     Raises
     ------
-    HubError
+    FileError
         If the adapters do not fit each other or the method, save the same parameters, or use DoRA
         without a base; if the result is not finite; or if the target exists.
     TypeError
@@ -160,7 +160,7 @@ def combine(
     """
     way = WAYS[choice("method", method, WAYS)]
     way.checked(density=density, rank=rank, rng=rng)
-    choice("saved", saved, SAVED)
+    choice("on_conflict", on_conflict, ON_CONFLICT)
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
@@ -188,13 +188,13 @@ def combine(
     bases: dict[str, Callable[[], Array]] = {}
     if "magnitude" in parts:
         if base is None:
-            raise HubError(
+            raise FileError(
                 "DoRA's magnitudes have no weighted sum without the base: give it (base=, --base)"
             )
         for source in loaded:
             bases |= on_base(source, base, any_base=any_base).weights
             if lacking := source.keys() - bases.keys():
-                raise HubError(
+                raise FileError(
                     f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
                 )
     given: dict[str, list[tuple[AdapterModule, float, Any]]] = {}
@@ -208,9 +208,9 @@ def combine(
             name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)
         }
         combined_by = partial(_combined, way, "bias" in parts, bases)
-        results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
+        results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
-        full, tokens = _replaced(loaded, weights, saved)
+        full, tokens = _replaced(loaded, weights, on_conflict)
         made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
         made = made_portable(made) if portable else made
         write(made, stage)
@@ -300,35 +300,35 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
     for source in sources:
         check_start(source)
         if source.fan_in_fan_out != sources[0].fan_in_fan_out:
-            raise HubError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
+            raise FileError(f"{source}: fan_in_fan_out differs from that of {sources[0]}")
         for name, module in source.items():
             before = first.setdefault(name, module)
             if before.kind != module.kind:
-                raise HubError(f"{source}: {name!r} is of shape {module.shape}, not {before.shape}")
+                raise FileError(
+                    f"{source}: {name!r} is of shape {module.shape}, not {before.shape}"
+                )
     if not any_base:
         check_bases(sources)
 
 
 def _replaced(
-    sources: list[Adapter], weights: Sequence[float], saved: str
+    sources: list[Adapter], weights: Sequence[float], on_conflict: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved``
-    says.
-    """
+    """Collect the parameters and rows that adapters replace, resolving those of several."""
     full: dict[str, Any] = {}
     rows: dict[str, Any] = {}
     for kept, kind in ((full, "full"), (rows, "rows")):
         for source in sources:
             for name, new in getattr(source, kind).items():
                 if name in (full | rows) and (
-                    saved == "refuse" or (kind == "rows" and saved != "first")
+                    on_conflict == "refuse" or (kind == "rows" and on_conflict != "first")
                 ):
-                    why = (
-                        "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
+                    how = "pass on_conflict='first' or 'mean' (--on-conflict)"
+                    raise FileError(
+                        f"{source}: replaces {name!r}, as an earlier adapter does; {how}"
                     )
-                    raise HubError(f"{source}: replaces {name!r}, {why}")
                 kept.setdefault(name, new)
-    for name in full if saved == "mean" else ():
+    for name in full if on_conflict == "mean" else ():
         given = [
             (w, x.full[name].read())
             for x, w in zip(sources, weights, strict=True)
@@ -457,7 +457,7 @@ def overlap(
 
     Raises
     ------
-    HubError
+    FileError
         If an adapter is damaged or not finite, or they do not have the same base.
     ValueError
         If there are fewer than two.
@@ -493,7 +493,7 @@ def overlap(
         for source in loaded
         for name in source
     }
-    found = each_of(_compared, work, jobs=jobs, progress=progress, label="compare")
+    found = parallel_map(_compared, work, jobs=jobs, progress=progress, label="compare")
     rows, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
         both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}

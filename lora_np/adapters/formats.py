@@ -22,17 +22,8 @@ from lora_np.adapters import peft_format
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
-from lora_np.files import replacing, target_path
-from lora_np.hub import (
-    HubError,
-    directory,
-    inside,
-    located,
-    naming,
-    read_json,
-    rounded,
-    safetensors,
-)
+from lora_np.files import FileError, errors_at, read_json, replacing, target_path
+from lora_np.hub import directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
 
@@ -47,7 +38,7 @@ FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
-    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
+    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.TUNERS`.
 
     Parameters
     ----------
@@ -69,7 +60,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
 
     Raises
     ------
-    HubError
+    FileError
         If anything is missing, damaged, contradictory or not supported. Nothing is dropped
         silently, and no pickle (``adapter_model.bin``) is ever opened.
     TypeError
@@ -103,17 +94,19 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         raw = read_json(inside(folder, peft.NAME))
         file = safetensors.open(inside(folder, peft_format.WEIGHTS))
         if raw.get("peft_type") != "LORA":  # the other tuners load only for this
-            from lora_np.adapters.mapped import read_mapped
-            from lora_np.lora import map_of
+            from lora_np.adapters.peft_tuners import read_tuner
+            from lora_np.lora import tuner_of
 
-            if row := map_of(raw):
-                return read_mapped(row, file, raw, folder)
+            with errors_at(folder / peft.NAME):
+                tuner = tuner_of(raw)
+            if tuner:
+                return read_tuner(tuner, file, raw, folder)
         said = peft.parse(folder / peft.NAME, raw)
-        with naming(file.path):
+        with errors_at(file.path):
             return peft_format.interpret(file, said, folder)
     from lora_np.adapters import programs
 
-    with naming(path):
+    with errors_at(path):
         if kind == "gguf":
             modules = programs.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
@@ -197,12 +190,12 @@ def write(
 ) -> None:
     """Write an adapter in a format, by default in that of the path's ending."""
     to = to or FILES.get(path.suffix, "peft")
-    with naming(adapter):
+    with errors_at(adapter):
         if not adapter.modules and to != "peft":
-            raise HubError(f"adapts no module, so there is nothing to write for {to}")
+            raise FileError(f"adapts no module, so there is nothing to write for {to}")
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             why = "which hides the dots of the path: give the base (--base MODEL)"
-            raise HubError(f"{flat[0]!r} is kohya's name, {why}")
+            raise FileError(f"{flat[0]!r} is kohya's name, {why}")
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return

@@ -24,15 +24,14 @@ from lora_np.adapters.adapter import (
     header,
     held,
 )
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import Written, load
-from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.scaling import parted
 from lora_np.checks import Array, StrPath, close_names
-from lora_np.files import replacing, write_json
-from lora_np.hub import HubError, SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
+from lora_np.files import FileError, replacing, write_json
+from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -112,7 +111,7 @@ def merge(
 
     Raises
     ------
-    HubError
+    FileError
         If base and adapter do not fit, a result is not finite, or the target exists.
 
     See Also
@@ -150,7 +149,7 @@ def merge(
             "language.load it, adapters.attach the adapter, lora_np.merge, and language.save the"
             " result"
         )
-        raise HubError(
+        raise FileError(
             f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: {how}"
         )
     source, update = open_model(directory(base)), load(adapter, base=base)
@@ -184,7 +183,7 @@ def merge(
     ) as stage:
         shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
-        by_shard = each_of(write, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -301,10 +300,10 @@ class Change:
             W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
         if module is None:
             if not np.isfinite(W).all():
-                raise HubError(f"{place} is replaced by what is not finite")
+                raise FileError(f"{place} is replaced by what is not finite")
             return W, None, None
         if dtype not in hub.FLOATS:
-            raise HubError(f"{place} is stored as {dtype}, into which nothing can be merged")
+            raise FileError(f"{place} is stored as {dtype}, into which nothing can be merged")
         W = np.asarray(W, np.float64) if dtype == "float64" else W
         maps = oriented(place, W, module, transposed=self.transposed)
         if self.began:
@@ -328,7 +327,7 @@ class Merging:
     def __post_init__(self) -> None:
         check_start(self.update, with_base=True)
         if self.update.start == "olora" and self.update.fan_in_fan_out:
-            raise HubError(
+            raise FileError(
                 f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks"
             )
 
@@ -363,7 +362,7 @@ class Merging:
             if rows.new.shape[1] != k or max(rows.tokens) >= d:
                 have = f"{self.source.path}: {name!r} of shape {shape} does not have the rows"
                 wanted = f"up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
-                raise HubError(f"{have} that {self.update} replaces: {wanted}")
+                raise FileError(f"{have} that {self.update} replaces: {wanted}")
             changes[named(name)] = replace(old, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
@@ -392,7 +391,7 @@ class Merging:
                     "and models of this type have the same numbers in all of them: that cannot be"
                     " merged"
                 )
-                raise HubError(
+                raise FileError(
                     f"{self.source.path}: {self.update} changes one of {every} alone, {why}"
                 )
             return {name: before[owner] for name, owner in tied.items()} | changes
@@ -411,12 +410,13 @@ class Merging:
         tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
         experts = {place.expert for place in tensors.values()}
         if None not in experts and len(experts) != module.maps:
-            raise HubError(
+            raise FileError(
                 f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}"
             )
         for target, place in tensors.items():
-            if isinstance(module, MappedModule):
-                module = module.on(self.shape(place.parameter))
+            if module.tuned:
+                size = self.shape(place.parameter)
+                module = replace(module, tuned=module.tuned.on(size))
             if place.expert is not None:
                 yield target, parted(module.expert(place.expert), place.parts)[place.part], False
                 continue
@@ -438,22 +438,22 @@ class Merging:
                     module,
                     module.shape[-1] != module.shape[-2] or turned != place.transposed,
                 )
-        if isinstance(module, MappedModule):
-            if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
-                # a weight of one column
-                yield bias, replace(module, size=(module.shape[0], 1)), False
+        if module.tuned and module.tuned.moves_bias:
+            if (bias := self.named(f"{name}.bias")) in source:
+                column = module.tuned.on((module.shape[0], 1))
+                yield bias, replace(module, tuned=column), False
         elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
             trained = module.parts["bias"]
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
-            column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
+            factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
             if target not in source and target not in source.tied:
                 why = (
                     "to add the bias of B to, and PEFT cannot merge it either: train without"
                     " lora_bias"
                 )
-                raise HubError(f"{source.path}: has no {target!r} {why}")
-            yield target, AdapterModule(column, alpha=module.scale), False
+                raise FileError(f"{source.path}: has no {target!r} {why}")
+            yield target, AdapterModule(factors, alpha=module.scale), False
 
     def shape(self, parameter: str) -> tuple[int, ...]:
         """Outputs and inputs of a linear weight, however it is stored."""
@@ -477,12 +477,12 @@ class Merging:
     def _replacement(self, name: str) -> Change:
         source, target, new = self.source, self.named(name), self.update.full[name]
         if target not in source and target != name:
-            raise HubError(
+            raise FileError(
                 f"{source.path}: has no {target!r}; merge into the model with its head instead"
             )
         old = source.info(target) if target in source else new
         if old.shape != new.shape:
-            raise HubError(
+            raise FileError(
                 f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
             )
         # its rows may be replaced, and it may be in memory
@@ -494,7 +494,7 @@ class Merging:
         if owner is not None:
             return self.unchanged(owner)
         close = close_names(target, source.places)
-        raise HubError(
+        raise FileError(
             f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}"
         )
 
@@ -527,14 +527,14 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
         why = (
             "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
         )
-        raise HubError(f"{place}: a convolution in {module.groups} groups {why}")
+        raise FileError(f"{place}: a convolution in {module.groups} groups {why}")
     W = W[:, None] if W.ndim == 1 else W
     shape = module.shape
     swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])
     transposed = module.embedding or (transposed and W.shape == swapped)
     if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
         hint = "; it is stored transposed, which needs fan_in_fan_out" if W.shape == swapped else ""
-        raise HubError(f"{place} of shape {W.shape} does not fit an update of shape {shape}{hint}")
+        raise FileError(f"{place} of shape {W.shape} does not fit an update of shape {shape}{hint}")
     maps = W.reshape(len(W), -1) if module.kernel else W.reshape(W.shape[-len(shape) :])
     return maps.swapaxes(-1, -2) if transposed else maps
 
@@ -560,7 +560,9 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
                     exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
                 stored = hub.rounded(exact, dtype)
                 if not np.isfinite(stored).all():
-                    raise HubError(f"{place} is not finite when it is merged; its dtype is {dtype}")
+                    raise FileError(
+                        f"{place} is not finite when it is merged; its dtype is {dtype}"
+                    )
                 moved = max(moved, float(np.abs(stored - W[rows]).max()))
                 lost = max(lost, float(np.abs(stored - exact).max()))
                 W[rows] = stored
@@ -569,8 +571,8 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
 
 def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
     """The update of the rows at an index."""
-    if isinstance(module, MappedModule):
-        update = replace(module, base=lambda: W, dtype=wide).delta()
+    if module.tuned:
+        update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
     B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]
@@ -602,9 +604,10 @@ def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -
             continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)
-        if isinstance(module, MappedModule):
-            modules[name] = replace(module, base=weights[name])
-            if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+        if module.tuned:
+            tuned = replace(module.tuned, weight=weights[name])
+            modules[name] = replace(module, tuned=tuned)
+            if tuned.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
                 biases[f"{name}.bias"] = partial(
                     moved.result, f"{base}: bias of {name!r}", "float32"
                 )

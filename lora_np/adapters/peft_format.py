@@ -12,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
-from lora_np.checks import Array
-from lora_np.hub import FLOATS, HubError, TensorInfo, safetensors
+from lora_np.files import FileError
+from lora_np.hub import FLOATS, TensorInfo, safetensors
 from lora_np.models import ends_with, peft
 
 WEIGHTS = "adapter_model.safetensors"
@@ -41,11 +39,11 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 def only_lora(adapter: Adapter) -> Adapter:
     """The same, unless it is an adapter of another tuner, which only some operations take."""
-    from lora_np.lora import map_of
+    from lora_np.lora import tuner_of
 
-    if row := map_of(adapter.raw):
-        raise HubError(
-            f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)"
+    if tuner := tuner_of(adapter.raw):
+        raise FileError(
+            f"{adapter}: {tuner.name} is not a LoRA: convert it first (lora-np convert --to lora)"
         )
     return adapter
 
@@ -56,17 +54,17 @@ def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """
     only_lora(adapter)
     if not (adapter.modules or adapter.rows):
-        raise HubError("an adapter needs at least one module, got none")
+        raise FileError("an adapter needs at least one module, got none")
     # PEFT would take its defaults
     if not {"target_modules", "target_parameters"} & adapter.raw.keys():
         adapter = replace(adapter, raw=targeting(adapter.raw, adapter.modules))
     for name, module in adapter.modules.items():
         if not isinstance(name, str) or not _HEADS.isdisjoint(name.split(".")):
-            raise HubError(
+            raise FileError(
                 f"a module must be called by its path, without lora_A and the like; got {name!r}"
             )
         if missing := {"A", "B"} - module.parts.keys():
-            raise HubError(f"{name!r} has no {min(missing)}")
+            raise FileError(f"{name!r} has no {min(missing)}")
     tensors = keyed(adapter)
     infos = header(tensors, dtype)
     text = _checked_config(adapter, infos)
@@ -108,28 +106,28 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
         said = peft.compose(raw, adapter.ranks_and_alphas)
         text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
         text.encode()
-    except HubError:
+    except FileError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
-        raise HubError(f"{peft.NAME}: the settings are not JSON: {error}") from None
+        raise FileError(f"{peft.NAME}: the settings are not JSON: {error}") from None
     read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
         for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
             mine, theirs = getattr(module, what), getattr(back, what)
             if mine != theirs:
-                raise HubError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
+                raise FileError(f"{name!r} has {what} {mine}, but the settings make it {theirs}")
         if lost := sorted(module.parts.keys() - back.parts.keys()):
-            raise HubError(
+            raise FileError(
                 f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module"
             )
     tokens, restored = (
         {name: (*each.tokens,) for name, each in x.rows.items()} for x in (adapter, read)
     )
     if tokens != restored:
-        raise HubError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
+        raise FileError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")
     if unread := sorted(adapter.full.keys() - read.full.keys()):
-        raise HubError(
+        raise FileError(
             f"saved in full, but of a name that would not be read: {', '.join(map(repr, unread))}"
         )
     return text
@@ -164,7 +162,7 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
         if not key.startswith(PREFIX):
-            raise HubError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
+            raise FileError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name, tensor = (
             key.removeprefix(PREFIX),
             Stored(info.dtype, info.shape, partial(file.read, key)),
@@ -176,15 +174,15 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
         part, embedding = _PARTS[suffix]
         holder, depth = _unwrapped(name.removesuffix(f".{suffix}"))
         if _WRAPPED[1:] in holder.split("."):
-            raise HubError(f"{key!r} adapts torch's MultiheadAttention, which is not supported")
+            raise FileError(f"{key!r} adapts torch's MultiheadAttention, which is not supported")
         if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
-            raise HubError(f"{holder!r} has factors of a linear layer and of an embedding")
+            raise FileError(f"{holder!r} has factors of a linear layer and of an embedding")
         found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
     for holder, layers in found.items():
         for depth, parts in layers.items():
             name, parameter = _named(holder, depth, len(layers), said)
             if name in modules or (depth and not parameter):
-                raise HubError(f"{holder!r} is adapted a second time, which PEFT does not do")
+                raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
             embedded = embeddings.get((holder, depth), False)
             modules[name] = _module(name, parts, said, embedding=embedded, parameter=parameter)
     for key, tensor in others.items():
@@ -194,15 +192,13 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
             continue
         name = full_name(PREFIX + key, said, found)
         if name in full:
-            raise HubError(f"{PREFIX + key!r} gives {name!r} a second time")
+            raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
     if not (modules or rows):
-        raise HubError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
+        raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
-        raise HubError("has no rows for the config's trainable_token_indices")
-    # in full now
-    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw
-    return Adapter(modules, full, raw, folder, rows)
+        raise FileError("has no rows for the config's trainable_token_indices")
+    return Adapter(modules, full, said.raw, folder, rows)
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -239,10 +235,12 @@ def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tup
         # a head that is tied to the embedding without being named
         if said.raw.get("ensure_weight_tying"):
             return holder, False
-        raise HubError(f"{holder!r} is not among the config's target_modules; PEFT would ignore it")
+        raise FileError(
+            f"{holder!r} is not among the config's target_modules; PEFT would ignore it"
+        )
     if len(names) != wraps or depth >= wraps:
         named = f"{len(names)}: {', '.join(names)}"
-        raise HubError(
+        raise FileError(
             f"{holder!r} has factors of {wraps} parameters, but target_parameters name {named}"
         )
     return names[::-1][depth], True
@@ -260,42 +258,26 @@ def _module(
     config.
     """
     if missing := {"A", "B"} - parts.keys():
-        raise HubError(f"{name!r} has no lora_{min(missing)}")
+        raise FileError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
         if tensor.dtype not in FLOATS:
-            raise HubError(
+            raise FileError(
                 f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}"
             )
     rank, alpha = said.rank_and_alpha(name)
-    for part, blocks in peft.blocks_of(said.raw, name).items():
-        parts[part] = _expanded(name, parts[part], blocks)
     parts, kernel = as_maps(parts, rank if parameter else 0)
     if wrong := misfit(parts, f" of {name!r}"):
-        raise HubError(wrong)
+        raise FileError(wrong)
     rslora = bool(said.raw.get("use_rslora"))
     module = AdapterModule(parts, alpha, rslora, embedding, kernel, parameter)
     if module.rank != rank:
-        raise HubError(f"{name!r} has rank {module.rank}, but the config says {rank}")
+        raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(said.raw.get(flag))
         if (part in parts) != wanted:
             has = f"{'no' if wanted else 'a'} {part}"
-            raise HubError(f"{name!r} has {has}, but {flag} is {str(wanted).lower()}")
+            raise FileError(f"{name!r} has {has}, but {flag} is {str(wanted).lower()}")
     return module
-
-
-def _expanded(name: str, factor: Stored, blocks: int) -> Stored:
-    """A factor of BD-LoRA with its blocks on the diagonal; PEFT stores them one below the other."""
-    if len(factor.shape) != 2 or factor.shape[0] % blocks:
-        raise HubError(f"factors of {name!r} must be {blocks} equal blocks, got {factor.shape}")
-    rows, columns = factor.shape
-
-    def on_diagonal(below: Array) -> Array:
-        full = np.zeros((blocks, rows // blocks, blocks, columns), below.dtype)
-        full[range(blocks), :, range(blocks)] = below.reshape(blocks, rows // blocks, columns)
-        return full.reshape(rows, blocks * columns)
-
-    return replace(factor.seen(on_diagonal), blocks=blocks)
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
@@ -345,9 +327,9 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     """The rows that replace some of an embedding's."""
     tokens = said.tokens_of(name)
     if tokens is None:
-        raise HubError(f"{name!r} is not among the config's trainable_token_indices")
+        raise FileError(f"{name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
-        raise HubError(
+        raise FileError(
             f"{name!r} must have {len(tokens)} rows of floats, got {tensor.dtype} {tensor.shape}"
         )
     return TokenRows(tokens, tensor)
@@ -359,9 +341,9 @@ def full_name(
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
     if parameter == "bias" and inner[-1:] == ["modules_to_save"]:
-        raise HubError(f"{key!r} gives a bias a second time: trained, and saved in full")
+        raise FileError(f"{key!r} gives a bias a second time: trained, and saved in full")
     if {*_HEADS, "modules_to_save", "token_adapter"} & {*inner[1:]}:
-        raise HubError(f"{key!r} is not a key that PEFT writes for a LoRA")
+        raise FileError(f"{key!r} is not a key that PEFT writes for a LoRA")
     module = ".".join(inner)
     bare, depth = _unwrapped(module)
     replaced = depth > 0 and bare in adapted
@@ -371,5 +353,5 @@ def full_name(
     # resized
     embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
     if not module or not (replaced or trained_bias or embedding or said.saves(module)):
-        raise HubError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
+        raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

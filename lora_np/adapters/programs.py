@@ -19,8 +19,8 @@ from lora_np.adapters import scaling
 from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
 from lora_np.adapters.peft_format import as_maps, in_file
 from lora_np.checks import Array, number, shown
-from lora_np.files import write_json
-from lora_np.hub import FLOATS, HubError, TensorInfo, gguf, inside, read_json, safetensors
+from lora_np.files import FileError, read_json, write_json
+from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
 from lora_np.models import (
     Place,
     family_names,
@@ -61,14 +61,14 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
         if end is None or info.dtype not in _DTYPES:
-            raise HubError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
+            raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
         found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
     for place, parts in found.items():
         if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
-            raise HubError(f"{place!r} has only one factor, or one that is no matrix")
+            raise FileError(f"{place!r} has only one factor, or one that is no matrix")
     if not found:
-        raise HubError("holds no LoRA")
+        raise FileError("holds no LoRA")
     return found
 
 
@@ -77,7 +77,7 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
     found: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise HubError(wrong)
+            raise FileError(wrong)
         # neither it nor experts are modules that PEFT adapts
         router = place.parameter.endswith(".mlp.gate")
         name = place.parameter + ".weight" * router
@@ -93,14 +93,16 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             "names none that is on this disk: convert it with lora-np convert --to gguf --base"
             " MODEL"
         )
-        raise HubError(
+        raise FileError(
             f"llama.cpp's names and order of rows depend on the base, and the adapter {how}"
         )
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
     if known is None:
         names = ", ".join(name for name in family_names() if llama_cpp_of(name))
-        raise HubError(f"llama.cpp's names are known for models of {names}, not of {shown(family)}")
+        raise FileError(
+            f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
+        )
     (architecture, turned), spec = known, from_config(config)
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
@@ -117,9 +119,9 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
     for name, module in adapter.items():
         places = names_for("llama_cpp", name.removesuffix(".weight"), family)
         if not places:
-            raise HubError(f"llama.cpp has no name for {name!r} of {family}")
+            raise FileError(f"llama.cpp has no name for {name!r} of {family}")
         if tied and (module.embedding or name in tied):
-            raise HubError(
+            raise FileError(
                 f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
             )
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
@@ -149,24 +151,24 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     said = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if said.get(key) != wanted:
-            raise HubError(
+            raise FileError(
                 f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
             )
     if "adapter.alora.invocation_tokens" in said:
-        raise HubError("aLoRA acts from its invocation tokens on, which no change of weights does")
+        raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture = said.get("general.architecture")
     alpha = _real("adapter.lora.alpha", said.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
-        raise HubError(f"the names of the architecture {shown(architecture)} are not known")
+        raise FileError(f"the names of the architecture {shown(architecture)} are not known")
     if config is not None and config.get("model_type") not in families:
-        raise HubError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
+        raise FileError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
     found: list[tuple[Place, AdapterModule]] = []
     for key, factors in grouped(file, _GGUF).items():
         place = named_in("llama_cpp", key, families)
         if place is None:
-            raise HubError(f"{shown(key)} has no place in a model of {architecture}")
+            raise FileError(f"{shown(key)} has no place in a model of {architecture}")
         embedding = key == "token_embd"
         A, B = factors["A"].seen(np.transpose) if embedding else factors["A"], factors["B"]
         if ordered:
@@ -182,7 +184,7 @@ def _real(name: str, value: object) -> float:
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
     except (TypeError, ValueError) as error:
-        raise HubError(str(error)) from None
+        raise FileError(str(error)) from None
 
 
 def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
                 "llama.cpp keeps its rows in an order that depends on the base, which the file"
                 " leaves out"
             )
-            raise HubError(
+            raise FileError(
                 f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first"
             )
 
@@ -237,7 +239,9 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     if dora and (
         plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]
     ):
-        raise HubError(f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none")
+        raise FileError(
+            f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
+        )
     scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
@@ -274,7 +278,7 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
     names = names_for("mlx", bare, str(family)) if family in family_names() else ()
     if not names and (config is None or ".experts." in name):
-        raise HubError(
+        raise FileError(
             f"what mlx-lm calls {name!r} depends on the base: give a known one (--base MODEL)"
         )
     return names or (bare,)
@@ -286,7 +290,7 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     said = read_json(path)
     kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
     if kind not in ("lora", "dora"):
-        raise HubError(
+        raise FileError(
             f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
@@ -296,7 +300,7 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     for key, stored in grouped(file, _MLX).items():
         parts = _turned(stored)
         if ("magnitude" in parts) != (kind == "dora"):
-            raise HubError(f"{key!r} must have m if it is a dora, and only then")
+            raise FileError(f"{key!r} must have m if it is a dora, and only then")
         embedding = key.rpartition(".")[2] in _EMBEDDINGS
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
         found.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
@@ -310,7 +314,7 @@ def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | Non
     for name, module in adapter.items():
         place = scaling.flat(name)
         if f"{place}.alpha" in tensors:
-            raise HubError(f"{name!r} and another module are both {place!r} in kohya's format")
+            raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")
         module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
         alpha = np.array(module.scale * module.rank, np.float32)
         tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
@@ -335,13 +339,13 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
         prefix = next((prefix for prefix in scaling.KOHYA_PREFIXES if place.startswith(prefix)), "")
         here = [place] if known is None else names.get(place.removeprefix(prefix), [])
         if len(here) != 1:
-            raise HubError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
+            raise FileError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
         alpha = parts.pop("alpha", None)
         if alpha is not None and alpha.size != 1:
-            raise HubError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
+            raise FileError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
         factors, kernel = as_maps(parts, 0)
         if wrong := misfit(factors, f" of {place!r}"):
-            raise HubError(wrong)
+            raise FileError(wrong)
         module = AdapterModule(factors, 1.0, kernel=kernel)
         strength = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
         found[here[0]] = replace(module, alpha=strength or float(module.rank))

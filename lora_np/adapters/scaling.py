@@ -13,7 +13,7 @@ import numpy as np
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import targeting
 from lora_np.checks import Array
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.models import peft
 
 # What a module may have beside the factors of a linear map, by attribute or part.
@@ -35,7 +35,7 @@ def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) ->
     """Refuse by name what a format has no place for."""
     for name, module in adapter.items():
         for what in sorted(extras(module) - {*says}):
-            raise HubError(
+            raise FileError(
                 f"{adapter}: {name!r} has {_EXTRAS[what]}, for which {program} has no place"
             )
     for name in (*adapter.full, *adapter.rows):
@@ -43,7 +43,7 @@ def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) ->
         hint = (
             "; if it is the base's own, give the base (--base)" if name in copied(adapter) else ""
         )
-        raise HubError(
+        raise FileError(
             f"{adapter}: {name!r} is replaced {how}, for which {program} has no place{hint}"
         )
 
@@ -101,7 +101,7 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
     A, B = module.parts["A"], module.parts["B"]
     d, over = divmod(B.shape[-2], parts)
     if over:
-        raise HubError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
+        raise FileError(f"{B.shape[-2]} outputs cannot be those of {parts} maps of one size")
     pieces = [
         partial(np.take, indices=range(part * d, (part + 1) * d), axis=-2) for part in range(parts)
     ]

@@ -23,15 +23,8 @@ with on_demand(globals()):
         open_directory as open_directory,
         shipped_paths as shipped_paths,
     )
-    from lora_np.hub.reading import (
-        HubError as HubError,
-        TensorInfo as TensorInfo,
-        naming as naming,
-        open_regular as open_regular,
-        parse_json as parse_json,
-        read_json as read_json,
-    )
     from lora_np.hub.safetensors import (
         SafetensorsFile as SafetensorsFile,
         load_matrix as load_matrix,
     )
+    from lora_np.hub.tensors import TensorInfo as TensorInfo

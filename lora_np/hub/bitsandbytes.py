@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, whole_number
+from lora_np.files import FileError, errors_at, parse_json
 from lora_np.hub.folders import ModelDirectory
-from lora_np.hub.reading import HubError, naming, parse_json
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
 __all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
@@ -40,7 +40,7 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
 
     Raises
     ------
-    HubError
+    FileError
         If it is quantised as fp4, which is not read.
 
     See Also
@@ -57,7 +57,7 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     ('fc.weight', 'fc.SCB')
     """
     if f"{name}.{_OTHER_NOTE}" in model.places:
-        raise HubError(
+        raise FileError(
             f"{model.path}: {name!r} is fp4 of bitsandbytes: only its nf4 and int8 are read"
         )
     module = name.removesuffix(".weight")
@@ -88,7 +88,7 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
 
     Raises
     ------
-    HubError
+    FileError
         If the note cannot be understood.
 
     See Also
@@ -109,7 +109,7 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
     size = sum(model.info(part).nbytes for part in held)
     if f"{name}.{_NOTE}" not in parts:
         return model.info(name).shape, size
-    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
+    with errors_at(f"{model.path}: {name!r}", (TypeError, ValueError)):
         note = _note(model, name)
         return _shape(note), size + 4 * ("nested_offset" in note)
 
@@ -131,7 +131,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
 
     Raises
     ------
-    HubError
+    FileError
         If a part is missing or does not fit the others, or the levels are not those of nf4.
 
     See Also
@@ -147,7 +147,7 @@ def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
     >>> read_bitsandbytes(open_directory(path), "fc.weight").dequantised()
     array([[0.5      , 0.2519685]], dtype=float32)
     """
-    with naming(f"{model.path}: {name!r}", (TypeError, ValueError)):
+    with errors_at(f"{model.path}: {name!r}", (TypeError, ValueError)):
         return _read_nf4(model, name) if f"{name}.{_NOTE}" in model else _read_int8(model, name)
 
 
@@ -155,7 +155,7 @@ def _read_int8(model: ModelDirectory, name: str) -> Int8:
     codes = _part(model, name, np.int8)
     scales = _part(model, f"{name.removesuffix('.weight')}.SCB", np.float32)
     if codes.ndim != 2 or scales.shape != codes.shape[:1]:
-        raise HubError(f"int8 of shape {codes.shape} with scales of shape {scales.shape}")
+        raise FileError(f"int8 of shape {codes.shape} with scales of shape {scales.shape}")
     return Int8(codes, scales)
 
 
@@ -166,9 +166,9 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     packed = _part(model, name, np.uint8).reshape(-1)
     blocks = -(-size // block)
     if not np.array_equal(_part(model, f"{name}.quant_map", np.float32), nf4_levels()):
-        raise HubError("other levels than those of nf4")
+        raise FileError("other levels than those of nf4")
     if packed.shape != (-(-size // 2),):
-        raise HubError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
+        raise FileError(f"shape {shape} needs {-(-size // 2)} bytes, got {packed.size}")
     if "nested_offset" not in note:
         return FourBit(
             "nf4", packed, _part(model, f"{name}.absmax", np.float32, blocks), shape, block
@@ -176,7 +176,7 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     nested = whole_number("nested_blocksize", note.get("nested_blocksize"), maximum=_LARGEST)
     offset = note["nested_offset"]
     if not isinstance(offset, float) or not np.isfinite(offset):
-        raise HubError(f"nested_offset must be a number, got {offset!r:.40}")
+        raise FileError(f"nested_offset must be a number, got {offset!r:.40}")
     double = BlockScales(
         _part(model, f"{name}.absmax", np.uint8, blocks),
         _part(model, f"{name}.nested_absmax", np.float32, -(-blocks // nested)),
@@ -189,26 +189,28 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
 
 def _part(model: ModelDirectory, name: str, dtype: Any, count: int | None = None) -> Array:
     if name not in model:
-        raise HubError(f"needs the tensor {name!r}, which is missing")
+        raise FileError(f"needs the tensor {name!r}, which is missing")
     array = model.read(name)
     if array.dtype != dtype:
-        raise HubError(f"{name!r} must be {np.dtype(dtype)}, got {array.dtype}")
+        raise FileError(f"{name!r} must be {np.dtype(dtype)}, got {array.dtype}")
     if count is not None and array.shape != (count,):
-        raise HubError(f"{name!r} must have shape ({count},), got {array.shape}")
+        raise FileError(f"{name!r} must have shape ({count},), got {array.shape}")
     return array
 
 
 def _note(model: ModelDirectory, name: str) -> dict[str, Any]:
-    with naming("its quant_state"):
+    with errors_at("its quant_state"):
         note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8).tobytes())
     if note.get("quant_type") != "nf4":
-        raise HubError(f"its quant_state does not describe nf4, but {note.get('quant_type')!r:.40}")
+        raise FileError(
+            f"its quant_state does not describe nf4, but {note.get('quant_type')!r:.40}"
+        )
     return note
 
 
 def _shape(note: dict[str, Any]) -> tuple[int, int]:
     sizes = note.get("shape")
     if not isinstance(sizes, list) or len(sizes) != 2:
-        raise HubError(f"shape must be two whole numbers, got {sizes!r:.40}")
+        raise FileError(f"shape must be two whole numbers, got {sizes!r:.40}")
     rows, columns = (whole_number("shape", size, maximum=_LARGEST) for size in sizes)
     return rows, columns

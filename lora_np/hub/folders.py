@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_np.checks import Array, StrPath
+from lora_np.files import FileError, MissingFileError, read_json
 from lora_np.hub import safetensors
-from lora_np.hub.reading import HubError, MissingError, TensorInfo, read_json
 from lora_np.hub.safetensors import SafetensorsFile
+from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -82,7 +83,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
 
     Raises
     ------
-    HubError
+    FileError
         If the model does not exist or is damaged, index and files differ, two files hold the same
         tensor, or a name leads out of the directory.
 
@@ -109,7 +110,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
-        raise HubError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
+        raise FileError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
     index = _read_index(inside(folder, name)) if name.endswith(".index.json") else None
     names = sorted(set(index["weight_map"].values())) if index else [name]
     files = {name: safetensors.open(inside(folder, name)) for name in names}
@@ -117,11 +118,11 @@ def open_directory(path: StrPath) -> ModelDirectory:
     for file_name, file in files.items():
         for tensor in file.tensors:
             if tensor in places:
-                raise HubError(f"{file.path}: {tensor!r} is in {places[tensor]} too")
+                raise FileError(f"{file.path}: {tensor!r} is in {places[tensor]} too")
             places[tensor] = file_name
     for tensor, file_name in (index["weight_map"] if index else {}).items():
         if places.get(tensor) != file_name:
-            raise HubError(
+            raise FileError(
                 f"{folder / name}: places {tensor!r} in {file_name}, which does not hold it"
             )
     has_config = not is_file and os.path.lexists(folder / "config.json")
@@ -144,7 +145,7 @@ def directory(path: StrPath) -> Path:
 
     Raises
     ------
-    HubError
+    FileError
         If there is none: it is a ``FileNotFoundError`` too.
 
     See Also
@@ -162,9 +163,9 @@ def directory(path: StrPath) -> Path:
         close = get_close_matches(str(path)[:100], [*models, *adapters], n=1)
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
         hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; {shipped}"
-        raise MissingError(f"{path}: no such directory{hint}")
+        raise MissingFileError(f"{path}: no such directory{hint}")
     if not path.is_dir():
-        raise HubError(f"{path}: not a directory")
+        raise FileError(f"{path}: not a directory")
     return path
 
 
@@ -188,7 +189,7 @@ def inside(folder: Path, name: str) -> Path:
 
     Raises
     ------
-    HubError
+    FileError
         If the file does not exist (with an explanation if there are pickles instead) or is not
         inside.
 
@@ -203,7 +204,7 @@ def inside(folder: Path, name: str) -> Path:
     >>> inside(directory("austen"), "../secret")
     Traceback (most recent call last):
         ...
-    lora_np.hub.reading.HubError: ...: the file name '../secret' must be a plain name inside the
+    lora_np.files.FileError: ...: the file name '../secret' must be a plain name inside the
     directory
     """
     plain = (
@@ -212,7 +213,7 @@ def inside(folder: Path, name: str) -> Path:
         and Path(name).name == name
     )
     if not plain:
-        raise HubError(
+        raise FileError(
             f"{folder}: the file name {name!r} must be a plain name inside the directory"
         )
     path = folder / name
@@ -222,13 +223,13 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError, ValueError):
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
-        raise MissingError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     home = folder.resolve()
     cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(cache)):
-        raise HubError(f"{path}: a link that leads out of the directory")
+        raise FileError(f"{path}: a link that leads out of the directory")
     if not regular:
-        raise HubError(f"{path}: not a regular file")
+        raise FileError(f"{path}: not a regular file")
     return path
 
 
@@ -236,7 +237,7 @@ def _refuse_pickles(folder: Path) -> None:
     """Explain why nothing is read from a directory that holds pickles instead of safetensors."""
     for path in sorted(folder.iterdir()):
         if path.suffix in PICKLES:
-            raise HubError(
+            raise FileError(
                 f"{path}: a pickle can run any code when it is opened; PEFT and transformers save"
                 " safetensors"
             )
@@ -247,10 +248,10 @@ def _read_index(path: Path) -> Mapping[str, Any]:
     places: Any = index.get("weight_map")
     named = isinstance(places, dict) and all(isinstance(name, str) for name in places.values())
     if not named or not places:
-        raise HubError(f"{path}: weight_map must map the names of tensors to names of files")
+        raise FileError(f"{path}: weight_map must map the names of tensors to names of files")
     for name in set(places.values()):
         if not name.endswith(".safetensors"):
-            raise HubError(f"{path}: places tensors in {name!r}, which is not a safetensors file")
+            raise FileError(f"{path}: places tensors in {name!r}, which is not a safetensors file")
     return index
 
 

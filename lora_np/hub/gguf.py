@@ -17,10 +17,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lora_np.checks import Array, StrPath, shown
-from lora_np.files import target_path, write_whole
+from lora_np.files import MAX_ITEMS, FileError, errors_at, open_regular, target_path, write_whole
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.hub.reading import MAX_ITEMS, HubError, TensorFile, TensorInfo, naming, open_regular
 from lora_np.hub.safetensors import as_stored
+from lora_np.hub.tensors import TensorFile, TensorInfo
 from lora_np.quantise import LAYOUTS, Blocks
 
 __all__ = ["GGUFFile", "open", "write"]
@@ -66,7 +66,7 @@ class GGUFFile(TensorFile):
 
         Raises
         ------
-        HubError
+        FileError
             If no tensor has that name (the message lists close ones), its kind is not one that is
             read, or the file has changed since it was opened.
 
@@ -89,12 +89,12 @@ class GGUFFile(TensorFile):
 
         Raises
         ------
-        HubError
+        FileError
             As for ``read``.
         """
         info = self.info(name)
         if info.dtype not in LAYOUTS:
-            raise HubError(
+            raise FileError(
                 f"{self.path}: {shown(name)} is stored as {info.dtype}, which is not read; those"
                 f" that are: {', '.join(LAYOUTS)}"
             )
@@ -122,7 +122,7 @@ def open(path: StrPath) -> GGUFFile:
 
     Raises
     ------
-    HubError
+    FileError
         If the file is truncated, its header is not what the format demands, or a tensor is not
         where the format puts it.
     OSError
@@ -145,7 +145,7 @@ def open(path: StrPath) -> GGUFFile:
     ('small', np.float32(64.0))
     """
     path = Path(path)
-    with open_regular(path) as stream, naming(f"{path} is not a valid GGUF file"):
+    with open_regular(path) as stream, errors_at(f"{path} is not a valid GGUF file"):
         return GGUFFile(path, *_read(_Header(stream, os.fstat(stream.fileno()).st_size)))
 
 
@@ -172,7 +172,7 @@ def write(
 
     Raises
     ------
-    HubError
+    FileError
         If a name, a kind, a shape or a value has no place in the format.
     OSError
         If the file cannot be written.
@@ -223,12 +223,12 @@ class _Header:
     def take(self, count: int, what: str) -> bytes:
         left = self.size - self.position
         if count > left:
-            raise HubError(f"{what} takes {count} bytes, but the file ends {left} further")
+            raise FileError(f"{what} takes {count} bytes, but the file ends {left} further")
         if self.position + count > _MAX_HEADER:
-            raise HubError(f"its header has more than {_MAX_HEADER} bytes")
+            raise FileError(f"its header has more than {_MAX_HEADER} bytes")
         piece = self.stream.read(count)
         if len(piece) != count:
-            raise HubError("it has become shorter while it was read")
+            raise FileError("it has become shorter while it was read")
         self.position += count
         return piece
 
@@ -238,22 +238,22 @@ class _Header:
     def text(self, what: str, *, most: int | None = None) -> str:
         length = self.number("Q", what)
         if most is not None and length > most:
-            raise HubError(f"{what} has {length} bytes; at most {most} are allowed")
+            raise FileError(f"{what} has {length} bytes; at most {most} are allowed")
         try:
             return self.take(length, what).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise HubError(f"{what} is not UTF-8: {error}") from None
+            raise FileError(f"{what} is not UTF-8: {error}") from None
 
     def count(self, what: str, least: int) -> int:
         """A count of things of which each takes at least ``least`` bytes of what is left."""
         number: int = self.number("Q", what)
         if number * least > self.size - self.position:
-            raise HubError(
+            raise FileError(
                 f"{what} is {number}, for which {self.size - self.position} bytes are too few"
             )
         self.items += number if least > 1 else 0  # an array of numbers is one object
         if self.items > MAX_ITEMS:
-            raise HubError(
+            raise FileError(
                 f"{what} is {number}; a header has at most {MAX_ITEMS:,} names and texts"
             )
         return number
@@ -262,16 +262,16 @@ class _Header:
 def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
-        raise HubError(f"it begins with {magic!r}, not with b'GGUF'")
+        raise FileError(f"it begins with {magic!r}, not with b'GGUF'")
     version = header.number("I", "the version")
     if version not in (2, 3):
-        raise HubError(f"its version is {version}, not 2 or 3 in little-endian order")
+        raise FileError(f"its version is {version}, not 2 or 3 in little-endian order")
     tensor_count = header.count("the number of tensors", 24)
     metadata: dict[str, Any] = {}
     for _ in range(header.count("the number of metadata", 13)):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
-            raise HubError(f"its metadata have two entries {shown(key)}")
+            raise FileError(f"its metadata have two entries {shown(key)}")
         metadata[key] = _value(header, header.number("I", f"the type of {shown(key)}"), key)
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
@@ -280,14 +280,14 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     position = 0
     for name, kind, shape, offset in described:
         if name in tensors:
-            raise HubError(f"it has two tensors {shown(name)}")
+            raise FileError(f"it has two tensors {shown(name)}")
         if offset != position:
-            raise HubError(
+            raise FileError(
                 f"{shown(name)} begins at {offset}; after the one before, {position} is its place"
             )
         tensor = TensorInfo(kind, shape, start + offset)
         if (end := tensor.start + tensor.nbytes) > header.size:
-            raise HubError(
+            raise FileError(
                 f"{shown(name)}, {kind} of shape {shape}, ends at byte {end}, the file at"
                 f" {header.size}"
             )
@@ -310,18 +310,18 @@ def _value(header: _Header, kind: int, key: str) -> Any:
 
 def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     if kind not in _SCALARS:
-        raise HubError(f"{shown(key)} has type {kind}, which is not read")
+        raise FileError(f"{shown(key)} has type {kind}, which is not read")
     dtype = np.dtype(_SCALARS[kind])
     raw = header.take(count * dtype.itemsize, f"the value of {shown(key)}")
     if dtype.kind == "b" and raw.strip(b"\0\1"):
-        raise HubError(f"{shown(key)} is boolean but holds bytes other than 0 and 1")
+        raise FileError(f"{shown(key)} is boolean but holds bytes other than 0 and 1")
     return np.frombuffer(raw, dtype)
 
 
 def _alignment(metadata: Mapping[str, Any]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise HubError(f"'general.alignment' must be a power of two, got {shown(alignment)}")
+        raise FileError(f"'general.alignment' must be a power of two, got {shown(alignment)}")
     return alignment
 
 
@@ -329,18 +329,18 @@ def _description(header: _Header) -> tuple[str, str, tuple[int, ...], int]:
     name = header.text("the name of a tensor", most=_MAX_NAME)
     axes = header.number("I", f"the number of axes of {shown(name)}")
     if not 1 <= axes <= _MAX_AXES:
-        raise HubError(
+        raise FileError(
             f"tensor {shown(name)} has {axes} axes; between 1 and {_MAX_AXES} are allowed"
         )
     sizes = struct.unpack(f"<{axes}Q", header.take(8 * axes, f"the shape of {shown(name)}"))
     number = header.number("I", f"the kind of {shown(name)}")
     if number not in GGUF_KINDS:
-        raise HubError(f"tensor {shown(name)} is of kind {number}, which is not known")
+        raise FileError(f"tensor {shown(name)} is of kind {number}, which is not known")
     kind, numbers, _ = GGUF_KINDS[number]
     if 0 in sizes or prod(sizes) >= 2**63:
-        raise HubError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
+        raise FileError(f"tensor {shown(name)} has shape {sizes[::-1]}, which no file can hold")
     if sizes[0] % numbers:
-        raise HubError(
+        raise FileError(
             f"tensor {shown(name)} has rows of {sizes[0]}; {kind} needs whole blocks of {numbers}"
         )
     return name, kind, sizes[::-1], header.number("Q", f"the place of {shown(name)}")
@@ -353,24 +353,24 @@ def _padded(size: int, alignment: int) -> int:
 def _as_blocks(name: str, tensor: Array | Blocks, info: TensorInfo) -> Blocks:
     """The blocks of a tensor, of the kind and shape of ``info``."""
     if not 1 <= tensor.ndim <= _MAX_AXES or 0 in tensor.shape:
-        raise HubError(
+        raise FileError(
             f"{shown(name)} must have 1 to {_MAX_AXES} axes, none empty, got {tensor.shape}"
         )
     if not isinstance(tensor, Blocks):
         if info.dtype not in _FLOATS:
-            raise HubError(
+            raise FileError(
                 f"{shown(name)} must be Blocks of {info.dtype}, got dtype {tensor.dtype}"
             )
         tensor = Blocks(info.dtype, as_stored(name, tensor, _FLOATS[info.dtype]), tensor.shape)
     if (tensor.kind, tensor.shape) != (info.dtype, info.shape):
-        raise HubError(
+        raise FileError(
             f"{shown(name)} must be {info.dtype} {info.shape}, got {tensor.kind} {tensor.shape}"
         )
     return tensor
 
 
 def _packed_text(text: str) -> bytes:
-    with naming(f"{shown(text)} cannot be encoded as UTF-8"):
+    with errors_at(f"{shown(text)} cannot be encoded as UTF-8"):
         raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
 
@@ -386,13 +386,13 @@ def _packed_value(key: str, value: Any) -> bytes:
         whole = np.uint32 if array.size and array.min() >= 0 else np.int32
         narrow = array.astype(whole if array.dtype.kind in "iu" else np.float32)
         if array.dtype.kind in "iu" and (narrow != array).any():
-            raise HubError(
+            raise FileError(
                 f"{shown(key)} holds {shown(value)}, too large for 32 bits; give it as np.uint64"
             )
         array = narrow
     number = _SCALAR_NUMBERS.get(array.dtype.newbyteorder("<"))
     if number is None or array.ndim > 1:
-        raise HubError(
+        raise FileError(
             f"{shown(key)} must be text, a number, a boolean or a list, got {shown(value)}"
         )
     form = (

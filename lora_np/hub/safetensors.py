@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, StrPath, matrix, shown
-from lora_np.files import target_path, write_whole
+from lora_np.files import FileError, errors_at, open_regular, parse_json, target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
-from lora_np.hub.reading import HubError, TensorFile, TensorInfo, naming, open_regular, parse_json
+from lora_np.hub.tensors import TensorFile, TensorInfo
 
 __all__ = ["SafetensorsFile", "file_size", "load_matrix", "open", "save", "write"]
 
@@ -61,20 +61,20 @@ class SafetensorsFile(TensorFile):
 
         Raises
         ------
-        HubError
+        FileError
             If no tensor has that name (the message lists close ones), its dtype has no NumPy
             counterpart, or the file has changed since it was opened.
         """
         info = self.info(name)
         if info.dtype.startswith("float8"):
-            raise HubError(
+            raise FileError(
                 f"{self.path}: {name!r} is stored as {info.dtype}, which NumPy cannot hold"
             )
         stored: Array = np.frombuffer(self.raw(info), TABLE[info.dtype][1]).reshape(info.shape)
         if info.dtype == "bfloat16":
             return from_bfloat16(stored)
         if info.dtype == "bool" and (stored.view(np.uint8) > 1).any():
-            raise HubError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
+            raise FileError(f"{self.path}: {name!r} is bool but holds bytes other than 0 and 1")
         return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
@@ -95,7 +95,7 @@ def open(path: StrPath) -> SafetensorsFile:
 
     Raises
     ------
-    HubError
+    FileError
         If the file is truncated, its header is not what the format demands, or the tensors overlap,
         leave gaps, or do not end where the file ends.
     OSError
@@ -113,7 +113,7 @@ def open(path: StrPath) -> SafetensorsFile:
     np.float32(6.0)
     """
     path = Path(path)
-    with open_regular(path) as file, naming(f"{path} is not a valid safetensors file"):
+    with open_regular(path) as file, errors_at(f"{path} is not a valid safetensors file"):
         size = os.fstat(file.fileno()).st_size
         return SafetensorsFile(path, *_checked(*_read_header(file, size), size))
 
@@ -140,7 +140,7 @@ def save(
 
     Raises
     ------
-    HubError
+    FileError
         If a dtype has no place in the format, a value does not fit it, or the metadata are not
         text.
     TypeError
@@ -165,7 +165,7 @@ def save(
     for name, array in arrays.items():
         own = _BY_NUMPY.get(array.dtype.newbyteorder("<"))
         if own is None:
-            raise HubError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
+            raise FileError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
     write(header, arrays.__getitem__, path, metadata=metadata)
 
@@ -221,7 +221,7 @@ def load_matrix(source: str) -> Array:
 
 def _read_npy(path: str) -> Array:
     open_regular(Path(path)).close()  # a pipe would never end
-    with naming(f"{path} is not a plain .npy array of numbers (pickles are not)"):
+    with errors_at(f"{path} is not a plain .npy array of numbers (pickles are not)"):
         # A memory map never unpickles and checks the size in the header against the file's.
         return np.array(np.lib.format.open_memmap(path, mode="r"))
 
@@ -250,7 +250,7 @@ def write(
 
     Raises
     ------
-    HubError
+    FileError
         If a name, dtype, shape or the metadata do not fit the format; if what is read has another
         shape or dtype, or a finite value is too large for the dtype.
     OSError
@@ -277,12 +277,12 @@ def write(
             if isinstance(found, SafetensorsFile):
                 origin = found.info(name)
                 if (info.dtype, info.shape) != (origin.dtype, origin.shape):
-                    raise HubError(f"{path}: {name!r} differs in dtype or shape from {found.path}")
+                    raise FileError(f"{path}: {name!r} differs in dtype or shape from {found.path}")
                 stream.write(found.raw(origin))
                 continue
             array = np.asarray(found)
             if array.shape != info.shape:
-                raise HubError(f"{name!r} must have shape {info.shape}, got {array.shape}")
+                raise FileError(f"{name!r} must have shape {info.shape}, got {array.shape}")
             flat = np.ascontiguousarray(array).reshape(-1)
             for start in range(0, max(flat.size, 1), _BLOCK):
                 stream.write(as_stored(name, flat[start : start + _BLOCK], info.dtype).data)
@@ -307,7 +307,7 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
 
     Raises
     ------
-    HubError
+    FileError
         As in `write`.
 
     Examples
@@ -324,11 +324,11 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
     allocated.
     """
     if size < 8:
-        raise HubError(f"it has {size} bytes, too few for a header")
+        raise FileError(f"it has {size} bytes, too few for a header")
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _MAX_HEADER):
-        raise HubError(f"its header is said to have {length} bytes, of {size} in the file")
-    with naming("its header"):
+        raise FileError(f"its header is said to have {length} bytes, of {size} in the file")
+    with errors_at("its header"):
         return parse_json(file.read(length)), 8 + length
 
 
@@ -338,7 +338,7 @@ def _checked(
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
-        raise HubError("its __metadata__ is not a map from text to text")
+        raise FileError("its __metadata__ is not a map from text to text")
     infos = {name: _described(name, entry) for name, entry in header.items()}
     tensors = {}
     position = 0
@@ -346,33 +346,33 @@ def _checked(
     for begin, length, name in places:
         if begin != position:
             fault = "overlaps the one before" if begin < position else "leaves a gap before it"
-            raise HubError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
+            raise FileError(f"tensor {name!r} {fault}: it begins at {begin}, not {position}")
         tensors[name] = TensorInfo(infos[name].dtype, infos[name].shape, start + position)
         position += length
     if start + position != size:
-        raise HubError(f"its tensors end at byte {start + position}, the file at {size}")
+        raise FileError(f"its tensors end at byte {start + position}, the file at {size}")
     return tensors, metadata
 
 
 def _described(name: str, entry: object) -> TensorInfo:
     """An entry of the header whose form is right; ``start`` counts from the first tensor."""
     if not isinstance(entry, dict):
-        raise HubError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
+        raise FileError(f"tensor {name!r} is described by {shown(entry)}, not by an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in _BY_FILE:
-        raise HubError(
+        raise FileError(
             f"tensor {name!r} has dtype {shown(dtype)}, not one of {', '.join(_BY_FILE)}"
         )
     if not _naturals(shape) or len(shape) > _MAX_AXES:
-        raise HubError(
+        raise FileError(
             f"tensor {name!r} has shape {shown(shape)}, not a list of at most 64 whole numbers"
         )
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise HubError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
+        raise FileError(f"tensor {name!r} has data_offsets {shown(offsets)}, not [begin, end]")
     info = TensorInfo(_BY_FILE[dtype], tuple(shape), offsets[0])
     size = offsets[1] - offsets[0]
     if info.nbytes != size:
-        raise HubError(
+        raise FileError(
             f"tensor {name!r}, {dtype} {info.shape}, takes {info.nbytes} bytes, but has {size}"
         )
     return info
@@ -389,21 +389,21 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
     all.
     """
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
-        raise HubError(f"metadata must map text to text, got {dict(metadata)!r}")
+        raise FileError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):
-            raise HubError(f"the name of a tensor must be text, got {shown(name)}")
+            raise FileError(f"the name of a tensor must be text, got {shown(name)}")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     ordered: dict[str, TensorInfo] = {}
     position = 0
     for name in sorted(tensors, key=lambda name: (_ORDER.get(tensors[name].dtype, -1), name)):
         info = tensors[name]
         if name == "__metadata__":
-            raise HubError("a tensor cannot be called '__metadata__'")
+            raise FileError("a tensor cannot be called '__metadata__'")
         if info.dtype not in TABLE:
-            raise HubError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
+            raise FileError(f"tensor {name!r} has dtype {info.dtype!r}, which cannot be written")
         if not _naturals(list(info.shape)):
-            raise HubError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
+            raise FileError(f"tensor {name!r} has shape {info.shape!r}, not one of whole numbers")
         offsets = [position, position + info.nbytes]
         header[name] = {
             "dtype": TABLE[info.dtype][0],
@@ -411,7 +411,7 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
             "data_offsets": offsets,
         }
         ordered[name], position = info, offsets[1]
-    with naming("a name or the metadata cannot be encoded as UTF-8"):
+    with errors_at("a name or the metadata cannot be encoded as UTF-8"):
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, ordered
@@ -420,10 +420,10 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
 def as_stored(name: str, array: Array, dtype: str) -> Array:
     """``array`` in the byte order of the file."""
     if dtype.startswith("float8"):
-        raise HubError(f"{name!r} of dtype {dtype} can only be copied from another file")
+        raise FileError(f"{name!r} of dtype {dtype} can only be copied from another file")
     if dtype not in FLOATS or array.dtype.kind != "f":
         if array.dtype.newbyteorder("<") != np.dtype(TABLE[dtype][1]) or dtype == "bfloat16":
-            raise HubError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
+            raise FileError(f"{name!r} must have dtype {dtype}, got {array.dtype}")
         return array.astype(TABLE[dtype][1], copy=False)
     with np.errstate(over="ignore"):
         stored = (
@@ -432,5 +432,5 @@ def as_stored(name: str, array: Array, dtype: str) -> Array:
     values = from_bfloat16(stored) if dtype == "bfloat16" else stored
     lost = np.isfinite(array) & ~np.isfinite(values)
     if lost.any():
-        raise HubError(f"{name!r} holds {array[lost][0]}, too large for {dtype}")
+        raise FileError(f"{name!r} holds {array[lost][0]}, too large for {dtype}")
     return stored

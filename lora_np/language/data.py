@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.checks import StrPath, choice, shown
-from lora_np.hub import naming, parse_json
+from lora_np.files import errors_at, parse_json
 from lora_np.language.storing import read_text
 
 ONE = "one text"  # the kind of data that has no parts
@@ -126,7 +126,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     )
     if form == "text":
         return replace(as_data(content), source=name)
-    with naming(name):
+    with errors_at(name):
         return data_of(json_records(content) if form == "jsonl" else csv_records(content), name)
 
 
@@ -155,7 +155,7 @@ def json_records(content: str) -> Iterator[tuple[str, Any]]:
     """The places and objects of lines."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
-            with naming(f"line {i}"):
+            with errors_at(f"line {i}"):
                 record = parse_json(line.encode())
             yield f"line {i}", record
 
@@ -183,7 +183,7 @@ def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Dat
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
-        with naming(place):
+        with errors_at(place):
             if not isinstance(record, Mapping):
                 raise ValueError(f"it must be an object with named fields, got {shown(record)}")
             kind = kind or next(

@@ -17,7 +17,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, choice, shown, whole_number
-from lora_np.hub import naming
+from lora_np.files import errors_at
 from lora_np.language import blocks
 from lora_np.language.blocks import Cache, Part
 from lora_np.language.rotary import rotary_of, stated
@@ -232,7 +232,7 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         If the family cannot be run, a field does not fit, or one that would change the computation
         is not understood.
     """
-    with naming("config.json", (TypeError, ValueError)):
+    with errors_at("config.json", (TypeError, ValueError)):
         # where null may mean something else than missing
         facts, layers, read, spec = decoder_of(config)
         config = stated(config)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.checks import Array, StrPath, shown
-from lora_np.hub import naming
+from lora_np.files import errors_at
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
 NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
@@ -82,7 +82,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     }
     if "model" not in said:
         return None
-    with naming(where):
+    with errors_at(where):
         return described(said)
 
 

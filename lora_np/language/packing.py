@@ -18,7 +18,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, number, whole_number
-from lora_np.hub import naming
+from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED
 from lora_np.language.data import AnyData, Completion, Conversation, Data, as_data
@@ -104,7 +104,7 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
     found: list[Document] = []
     notes: Counter[str] = Counter()
     for example, place in zip(data.examples, data.places, strict=True):
-        with naming(f"{data.source}: {place}"):
+        with errors_at(f"{data.source}: {place}"):
             if isinstance(example, Conversation):
                 tokens, answer, left = template().labelled(*example)
                 notes[UNMARKED] += not template().marked

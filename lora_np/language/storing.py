@@ -18,7 +18,7 @@ import numpy.typing as npt
 from lora_np import hub
 from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
-from lora_np.files import replacing, target_path
+from lora_np.files import errors_at, open_regular, read_json, replacing, target_path
 from lora_np.language.decoder import LanguageModel, build, decoder_settings
 from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
@@ -86,7 +86,7 @@ def load(
     >>> import tempfile
     >>> load(tempfile.mkdtemp())
     Traceback (most recent call last):
-    lora_np.hub.reading.MissingError: ...config.json: no such file
+    lora_np.files.MissingFileError: ...config.json: no such file
     """
     dtype = computed_dtype(dtype)
     if Path(model).suffix == ".gguf":
@@ -116,9 +116,9 @@ def load(
     there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
     beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
     vocabulary = (
-        read_vocabulary(hub.read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
+        read_vocabulary(read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
     )
-    generation = hub.read_json(folder / GENERATION) if GENERATION in there else {}
+    generation = read_json(folder / GENERATION) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the
@@ -213,7 +213,7 @@ def read_text(source: StrPath) -> str:
         if path is None:
             raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
         content = read_bytes(path)
-    with hub.naming(f"{source} is not text in UTF-8"):
+    with errors_at(f"{source} is not text in UTF-8"):
         text = content.decode("utf-8-sig")
     if "\0" in text:
         raise ValueError(
@@ -226,7 +226,7 @@ def read_text(source: StrPath) -> str:
 
 def read_bytes(path: Path) -> bytes:
     """All of a regular file."""
-    with hub.open_regular(path) as file:
+    with open_regular(path) as file:
         return limited(file, str(path))
 
 

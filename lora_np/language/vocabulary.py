@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lora_np.checks import Array, needed
-from lora_np.hub import naming, parse_json
+from lora_np.files import errors_at, parse_json
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -54,7 +54,7 @@ class Described:
 
     def beside(self, name: str) -> dict[str, Any]:
         """The JSON of a file that came with it, or nothing."""
-        with naming(name):
+        with errors_at(name):
             return parse_json(self.files[name]) if name in self.files else {}
 
     @property
@@ -259,7 +259,7 @@ def read_vocabulary(
     Parameters
     ----------
     contents : mapping
-        As `lora_np.hub.read_json` reads them.
+        As `lora_np.files.read_json` reads them.
     files : mapping of str to bytes
         What lies next to it and belongs to it, such as ``tokenizer_config.json``.
 

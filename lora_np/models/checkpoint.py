@@ -16,7 +16,8 @@ from typing import Any, get_args
 
 from lora_np import hub
 from lora_np.checks import StrPath
-from lora_np.hub import HubError, ModelDirectory
+from lora_np.files import FileError
+from lora_np.hub import ModelDirectory
 from lora_np.models.families import family_names, from_config
 from lora_np.models.names import NameMap, Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
@@ -224,7 +225,7 @@ class OpenModel(ModelDirectory):
         experts = 1 + max(place.expert or 0 for place in places.values())
         alike = all(self.info(each).shape == shape for each in places)
         if len(shape) != 2 or not alike or len(found) != experts * first.parts:
-            raise HubError(
+            raise FileError(
                 f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape"
             )
         return experts, first.parts * shape[0], shape[1]
@@ -305,7 +306,7 @@ def open_model(path: StrPath) -> OpenModel:
 
     Raises
     ------
-    HubError
+    FileError
         If the model does not exist or is damaged.
 
     Examples
@@ -339,7 +340,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
 
     Raises
     ------
-    HubError
+    FileError
         If there is no such model, `open_model` finds it damaged, or its modules cannot be told,
         because transformers splits or joins tensors of it when it loads.
 
@@ -364,7 +365,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
-        raise HubError(
+        raise FileError(
             f"{path}: headers do not tell the modules of a {family} model: {why}; {MEMORY}"
         )
     few = few_bits(model)
@@ -373,7 +374,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     for name, places in model.parameters.items():
         held = [each for each in places if each in few]
         if held and len(places) > 1:
-            raise HubError(
+            raise FileError(
                 f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
             )
         if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, StrPath, close_names
-from lora_np.hub import HubError, gguf
+from lora_np.files import FileError
+from lora_np.hub import gguf
 from lora_np.models.families import family_names, family_of, llama_cpp_of
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
@@ -70,16 +71,16 @@ class GGUFModel:
 
         Raises
         ------
-        HubError
+        FileError
             If no tensor has that name, or its kind cannot be read.
         """
         if name not in self.names:
-            raise HubError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
+            raise FileError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
         tensor = self.file.quantised(self.names[name])
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
-                raise HubError(
+                raise FileError(
                     f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}"
                 )
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
@@ -101,7 +102,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
 
     Raises
     ------
-    HubError
+    FileError
         If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a
         tensor is missing or not understood.
     OSError
@@ -116,36 +117,36 @@ def open_gguf(path: StrPath) -> GGUFModel:
     >>> open_gguf(path)
     Traceback (most recent call last):
         ...
-    lora_np.hub.reading.HubError: ...: general.type is 'adapter', not 'model'
+    lora_np.files.FileError: ...: general.type is 'adapter', not 'model'
     """
     file = gguf.open(path)
     family = file.metadata.get("general.architecture")
     if file.metadata.get("general.type", "model") != "model":
-        raise HubError(
+        raise FileError(
             f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'"
         )
     if family not in family_names() or not family_of(family).tables["gguf"]:
         known = ", ".join(name for name in family_names() if family_of(name).tables["gguf"])
-        raise HubError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
+        raise FileError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
     config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
     for ours, theirs in _CONFIG.items():
         value = file.metadata.get(f"{family}.{theirs}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             config[ours] = value
         elif value is not None or ours in _NEEDED:
-            raise HubError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
+            raise FileError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
     scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in file.tensors:
-        raise HubError(f"{path}: scaled rotary positions are not read from a GGUF file")
+        raise FileError(f"{path}: scaled rotary positions are not read from a GGUF file")
     names = {}
     for theirs in file.tensors:
         module, _, part = theirs.rpartition(".")
         found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
         if found is None:
-            raise HubError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
+            raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
         names[f"{found.parameter}.{part}"] = theirs
     if "model.embed_tokens.weight" not in names:
-        raise HubError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
+        raise FileError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
     config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
     config["tie_word_embeddings"] = "lm_head.weight" not in names
     for ours in ("bos_token_id", "eos_token_id"):
@@ -244,7 +245,7 @@ def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> 
 
     Raises
     ------
-    HubError
+    FileError
         If the heads do not share the rows.
 
     Examples
@@ -262,6 +263,6 @@ def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> 
     if rows is None:
         rows = heads * (config.get("head_dim") or config["hidden_size"] // queries)
     if rows % (2 * heads):
-        raise HubError(f"{name!r} has {rows} outputs, which {heads} heads do not share")
+        raise FileError(f"{name!r} has {rows} outputs, which {heads} heads do not share")
     order: Array = np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
     return order

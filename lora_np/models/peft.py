@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number, shown
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
-    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of",
-    "check_values",
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "check_values",
     "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
@@ -39,7 +38,6 @@ HEADS = {
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
-_BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 _MAX_ALPHA = 2**63
 _FILTERS = {
     "exclude": "exclude_modules",
@@ -69,19 +67,6 @@ def _are_tokens(value: Any) -> bool:
     return min(value) >= 0 and max(value) < 2**31 and len({*value}) == len(value)
 
 
-def _are_blocks(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return not value
-    others = {**value}
-    names = [others.pop(key, None) or [] for key in _BLOCK_DIAGONAL.values()]
-    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(
-        others.pop("match_strict", True), bool
-    )
-    return (
-        fits and not others and all(isinstance(each, list) and _are_names(each) for each in names)
-    )
-
-
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
 _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
@@ -100,11 +85,6 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     _are_names)),
     "trainable_token_indices": (
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
-    ),
-    "use_bdlora": (
-        "an object of nblocks, match_strict and lists of names, "
-        f"{' and '.join(_BLOCK_DIAGONAL.values())}",
-        object, _are_blocks,
     ),
     **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
     # settings that do not change what the saved numbers compute
@@ -129,6 +109,7 @@ _REFUSED = {
     "layer_replication": "the base is built anew, with some of its layers repeated",
     "megatron_config": "its layers are Megatron's, each with a part of the weight",
     "monteclora_config": "MonteCLoRA draws its updates at random",
+    "use_bdlora": "BD-LoRA stores factors as blocks, one below the other",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
 # The others take what A and B start with out of the base weight, so the saved factors belong to
@@ -185,51 +166,6 @@ class AdapterConfig:
         return None if said is None else tuple(said)
 
 
-def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
-    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of
-    names.
-
-    Parameters
-    ----------
-    raw : mapping of str to object
-        Settings by their names in PEFT.
-    module : str
-        Its path.
-
-    Returns
-    -------
-    dict of str to int
-        From "A" or "B" to how many; empty if both are as usual.
-
-    Raises
-    ------
-    HubError
-        If both factors are named, or none and all modules must be.
-
-    Examples
-    --------
-    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}},
-    ...     "layers.0.q_proj")
-    {'A': 2}
-    """
-    said = raw.get("use_bdlora")
-    if not said:
-        return {}
-    named = ((part, said.get(key) or ()) for part, key in _BLOCK_DIAGONAL.items())
-    found = {
-        part: int(said.get("nblocks", 1))
-        for part, names in named
-        if any(x in module for x in names)
-    }
-    if len(found) > 1 or (not found and said.get("match_strict", True)):
-        for_ = "both" if found else "neither, although match_strict is true"
-        raise HubError(
-            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for"
-            f" {for_}"
-        )
-    return found
-
-
 def start(raw: Mapping[str, Any]) -> str | None:
     """The initialisation that took the first A and B out of the base weights; None for one that did
     not.
@@ -265,14 +201,14 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
     Raises
     ------
-    HubError
+    FileError
         If a value is of another kind, or out of range.
 
     Examples
     --------
     >>> check_values({"r": 8, "rank_pattern": {"q_proj": 0}})
     Traceback (most recent call last):
-    lora_np.hub.reading.HubError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
+    lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
     said: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
     for name, rule, value in said:  # what they say of single modules comes after them
@@ -280,7 +216,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
         if value is None and rule not in ("r", "lora_alpha"):
             continue
         if not isinstance(value, kind) or (fits and not fits(value)):
-            raise HubError(f"{at}{name} must be {wanted}, got {shown(value)}")
+            raise FileError(f"{at}{name} must be {wanted}, got {shown(value)}")
         if name in _PATTERNS and value:
             said += [(f"{name}[{key!r}]", _PATTERNS[name], each) for key, each in raw[name].items()]
 
@@ -302,7 +238,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 
     Raises
     ------
-    HubError
+    FileError
         If a setting has a value that PEFT does not take, or one that cannot be ignored is not
         supported.
 
@@ -314,7 +250,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
     [(2, 16.0), (8, 16.0)]
     """
     if raw.get("peft_type") != "LORA":
-        raise HubError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
+        raise FileError(f"{path}: peft_type must be 'LORA', got {raw.get('peft_type')!r}")
     for key, content in raw.items():
         if (
             key not in SETTINGS
@@ -323,7 +259,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
             and content != {}
         ):
             why = f": {_REFUSED[key]}" if key in _REFUSED else ""
-            raise HubError(f"{path}: {key} = {shown(content)} is not supported{why}")
+            raise FileError(f"{path}: {key} = {shown(content)} is not supported{why}")
     check_values(raw, f"{path}: ")
     targets, layers = raw.get("target_modules"), raw.get("layers_to_transform")
     if not targets and (raw.get("target_parameters") or raw.get("trainable_token_indices")):
@@ -335,7 +271,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
         ranks, alphas = (Patterns(raw.get(name) or {}, name) for name in _PATTERNS)
         wanted = matcher(ALL_LINEAR if targets is None else targets, **filters)
     except ValueError as error:  # an expression
-        raise HubError(f"{path}: {error}") from None
+        raise FileError(f"{path}: {error}") from None
     return AdapterConfig(dict(raw), ranks, alphas, wanted)
 
 
@@ -359,7 +295,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
     Raises
     ------
-    HubError
+    FileError
         As `parse` does.
 
     Examples

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from lora_np import hub
 from lora_np.checks import choice, close_names, whole_number
+from lora_np.files import FileError, read_json
 from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
@@ -67,7 +68,7 @@ def describe(source: object) -> ModelSpec:
         return from_safetensors(path)
     if path.suffix == ".json":
         name = path.parent.name if path.name == "config.json" else path.stem
-        return from_config(hub.read_json(path), name=name)
+        return from_config(read_json(path), name=name)
     if path.suffix == ".gguf":
         return _from_gguf(path)
     if text in preset_names():
@@ -96,7 +97,7 @@ def _from_directory(path: Path) -> ModelSpec:
         )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
-    config = hub.read_json(path / "config.json")
+    config = read_json(path / "config.json")
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
     if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):
@@ -104,7 +105,7 @@ def _from_directory(path: Path) -> ModelSpec:
     if kind in family_names() or len(files) != 1:
         spec = from_config(config, name=path.name)
         if "quantization_config" in config:
-            with suppress(hub.HubError, OSError):  # the count needs no weights: some may be missing
+            with suppress(FileError, OSError):  # the count needs no weights: some may be missing
                 return replace(spec, quantised=quantised_size(few_bits(open_model(path))))
         return spec
     spec = from_safetensors(files[0])

@@ -22,8 +22,8 @@ from lora_np.nn import (
     mean_squared_error,
     rate_at,
     replace,
-    start,
     trainable,
+    training_run,
 )
 from lora_np.work import progress_bar
 
@@ -90,6 +90,7 @@ def fit(
     sample: Callable[[int, T], str | None] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    identity: str | None = None,
     rng: np.random.Generator | int = 0,
     progress: bool | str = True,
 ) -> Fit[T]:
@@ -145,6 +146,8 @@ def fit(
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
         for bit as without the interruption.
+    identity : str, optional
+        A name of the run, which its checkpoint then belongs to, instead of all it computes with.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
@@ -173,7 +176,7 @@ def fit(
     See Also
     --------
     sweep : Many runs at once.
-    lora_np.nn.start : Take the steps yourself.
+    lora_np.nn.training_run : Take the steps yourself.
 
     Examples
     --------
@@ -221,7 +224,7 @@ def fit(
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
     model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
-    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
+    training = Training(model, training_run(optimizer, model, clip=clip), data, rng, accumulate)
     if patience is not None:
         if data.validation is None:
             raise ValueError("patience needs held-out data: pass validation=")
@@ -235,7 +238,7 @@ def fit(
         from lora_np.files import target_path
         from lora_np.training.checkpoint import Checkpoint
 
-        store = Checkpoint(target_path(checkpoint), training, resume=resume)
+        store = Checkpoint(target_path(checkpoint), training, resume=resume, name=identity)
 
     interrupted = False
     begin = time.perf_counter()

@@ -8,7 +8,8 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters import extraction
 from lora_np.cli import run
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import open_model
 
 FIELDS = {
@@ -77,7 +78,7 @@ def pair(tmp_path, request):
 
 @pytest.mark.parametrize("pair", ["llama", "qwen3_moe", "gpt_oss"], indirect=True)
 @pytest.mark.parametrize(
-    "goal", [{"rank": 32}, {"rank": 4}, {"energy": 0.9999999}, {"error": 0.001}], ids=str
+    "goal", [{"rank": 32}, {"rank": 4}, {"energy": 0.9999999}, {"tolerance": 0.001}], ids=str
 )
 def test_merged_into_the_base_it_is_the_tuned_checkpoint(pair, tmp_path, goal):
     found = adapters.extract(*pair, tmp_path / "out", **goal)
@@ -137,7 +138,7 @@ def test_a_result_that_is_not_the_tuned_model_is_refused(pair, tmp_path, monkeyp
 
     monkeypatch.setattr(extraction, "balanced", balanced)
     with pytest.raises(
-        HubError,
+        FileError,
         match=r"base \+ adapter misses the tuned 'model.layers.0.self_attn.q_proj.weight' by",
     ):
         adapters.extract(*pair, tmp_path / "out", rank=2)
@@ -187,7 +188,7 @@ def test_models_that_compute_otherwise_are_refused(pair, tmp_path, config, messa
         said |= {"rope_theta": 1.0, "hidden_act": "silu", **more}
         (folder / "config.json").write_text(json.dumps(said))
     if message:
-        with pytest.raises(HubError, match=message):
+        with pytest.raises(FileError, match=message):
             adapters.extract(*pair, tmp_path / "out", rank=2)
     adapters.extract(*pair, tmp_path / "out", rank=2, any_base=bool(message))
 
@@ -205,7 +206,7 @@ def test_weights_of_other_widths_are_refused_and_a_larger_vocabulary_is_listed(t
         for name, tensors in (("base", base), ("grown", grown), ("wider", wider))
     ]
     with pytest.raises(
-        HubError,
+        FileError,
         match=r"'model.layers.1.mlp.down_proj.weight' has shape \(8, 11\), but \(8, 10\) in",
     ):
         adapters.extract(folders[0], folders[2], tmp_path / "out", rank=1)
@@ -220,8 +221,8 @@ def test_weights_of_other_widths_are_refused_and_a_larger_vocabulary_is_listed(t
     [
         ("--rank", "2"),
         ("--energy", "0.9"),
-        ("--error", "0.3"),
-        ("--bytes", "6000"),
+        ("--tolerance", "0.3"),
+        ("--budget", "6000"),
         ("--total-rank", "9"),
     ],
 )
@@ -232,6 +233,6 @@ def test_every_goal_of_resize_is_one_of_the_command(pair, tmp_path, capsys, goal
     adapter = adapters.load(out)
     if goal[0] == "--total-rank":
         assert sum(ranks) == 9
-    if goal[0] == "--bytes":
+    if goal[0] == "--budget":
         assert (out / "adapter_model.safetensors").stat().st_size <= 6000
     assert sum(module.rank for module in adapter.values()) == sum(ranks)

@@ -11,7 +11,8 @@ from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import held
 from lora_np.adapters.formats import format_of
 from lora_np.adapters.peft_format import targeting
-from lora_np.hub import HubError, gguf, located, safetensors
+from lora_np.files import FileError
+from lora_np.hub import gguf, located, safetensors
 from lora_np.language import located_adapter
 from lora_np.models import describe, family_names, llama_cpp_of, names_for, peft
 from tests.drawing import few
@@ -154,7 +155,7 @@ def test_dora_goes_to_mlx_and_back(tmp_path):
 )  # fmt: skip
 def test_what_a_format_cannot_say_is_refused_by_name(tmp_path, to, options, message):
     out = tmp_path / f"out{SUFFIX.get(to, '')}"
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.convert(drawn(LLAMA, **options), out, to=to, base=LLAMA)
     assert not list(tmp_path.iterdir())
 
@@ -177,7 +178,7 @@ def test_a_gguf_file_that_says_nothing_of_heads_needs_its_base(tmp_path, capsys)
         found.delta("lm_head"), adapters.load(path, base=LLAMA).delta("lm_head")
     )
     with pytest.raises(
-        HubError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"
+        FileError, match=r"a.gguf: 'model.layers.0.self_attn.k_proj': .* --base MODEL"
     ):
         found.delta("model.layers.0.self_attn.k_proj")
     norms = {row.name: row.norm for row in adapters.inspect(path).rows}  # which no order changes
@@ -267,7 +268,7 @@ def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
         "lora_te_text_model_q_proj",
     }
     assert not flat.delta("lora_te_text_model_q_proj").any()  # alpha 0 would mean the rank
-    with pytest.raises(HubError, match=r"is kohya's name, .* give the base"):
+    with pytest.raises(FileError, match=r"is kohya's name, .* give the base"):
         adapters.convert(tmp_path / "a.safetensors", tmp_path / "b", to="peft")
     base = {
         f"{name}.weight": np.zeros((4, 3, 3, 3) if "conv" in name else (4, 3), np.float32)
@@ -278,11 +279,11 @@ def test_kohyas_names_need_the_base_and_convolutions_stay(tmp_path):
     base["down_blocks.0.to_out_0.weight"] = base["down_blocks.0.to_out.0.weight"]
     safetensors.save(base, tmp_path / "base.safetensors")
     with pytest.raises(
-        HubError, match=r"is down_blocks.0.to_out.0 or down_blocks.0.to_out_0 of the base"
+        FileError, match=r"is down_blocks.0.to_out.0 or down_blocks.0.to_out_0 of the base"
     ):
         adapters.load(tmp_path / "a.safetensors", base=tmp_path / "base.safetensors")
     twice = Adapter(dict.fromkeys(("a.b_c", "a_b.c"), modules["text_model.q_proj"]))
-    with pytest.raises(HubError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
+    with pytest.raises(FileError, match=r"'a_b.c' and another module are both 'lora_unet_a_b_c'"):
         adapters.convert(twice, tmp_path / "c.safetensors", to="kohya")
 
 
@@ -346,30 +347,30 @@ def test_damaged_files_are_refused_by_name(tmp_path, form, case):
         safetensors.save(tensors, weights)
     if form == "mlx":
         (path / "adapter_config.json").write_text(json.dumps(said))
-    with pytest.raises(HubError, match=message) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         adapters.load(path)
     assert str(caught.value).startswith(str(path))
 
 
 def test_a_base_of_another_kind_is_refused(tmp_path):
     adapters.convert(drawn(LLAMA), tmp_path / "a.gguf", to="gguf", base=LLAMA)
-    with pytest.raises(HubError, match="is for llama, but the base is 'qwen2'"):
+    with pytest.raises(FileError, match="is for llama, but the base is 'qwen2'"):
         adapters.load(tmp_path / "a.gguf", base={"model_type": "qwen2", **SMALL})
     with pytest.raises(
-        HubError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"
+        FileError, match=r"llama.cpp's names are known for models of .*, not of 'bert'"
     ):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf", base={"model_type": "bert"})
-    with pytest.raises(HubError, match="names none that is on this disk: convert"):
+    with pytest.raises(FileError, match="names none that is on this disk: convert"):
         adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf")
     experts = drawn({"model_type": "mixtral", **SMALL}, roles=["experts"])
     with pytest.raises(
-        HubError, match=r"what mlx-lm calls 'model.layers.0.mlp.experts.gate_up_proj' depends on"
+        FileError, match=r"what mlx-lm calls 'model.layers.0.mlp.experts.gate_up_proj' depends on"
     ):
         adapters.convert(experts, tmp_path / "mlx", to="mlx")
     tied = {**LLAMA, "tie_word_embeddings": True}
     for roles in (["head"], ["embedding"]):
         linear = {"roles": ["linear"]} if roles == ["head"] else {"roles": roles}
-        with pytest.raises(HubError, match="is a tied weight of the base"):
+        with pytest.raises(FileError, match="is a tied weight of the base"):
             adapters.convert(drawn(LLAMA, **linear), tmp_path / "b.gguf", to="gguf", base=tied)
 
 
@@ -381,7 +382,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         adapters.convert(adapter, path, to="gguf", base=LLAMA)
     with pytest.raises(ValueError, match="is an input itself"):
         adapters.convert(path, path, to="gguf", base=LLAMA, force=True)
-    with pytest.raises(HubError, match=r"for which llama.cpp has no place"):
+    with pytest.raises(FileError, match=r"for which llama.cpp has no place"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), path, to="gguf", base=LLAMA, force=True)
     assert path.read_bytes() == old
     adapters.convert(adapter, path, to="gguf", base=LLAMA, dtype="float16", force=True)
@@ -390,7 +391,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_adapter(tmp_path):
         save_gguf({}, other, metadata={"general.type": "model"})
         if other.stem == "notes":
             other.write_text("notes")
-        with pytest.raises(HubError):  # as of any file that is no adapter
+        with pytest.raises(FileError):  # as of any file that is no adapter
             adapters.convert(adapter, other, to="gguf", base=LLAMA, force=True)
         assert other.stat().st_size
     with pytest.raises(ValueError, match=r"must end in \.gguf"):
@@ -468,7 +469,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
-            HubError, match=r"'.*weight' is replaced in full, .*; if it is the base's own, give"
+            FileError, match=r"'.*weight' is replaced in full, .*; if it is the base's own, give"
         ):
             adapters.convert(tmp_path / "a", out, to=to, base=LLAMA)
         adapters.convert(tmp_path / "a", out, to=to, base=tmp_path / "base")
@@ -480,7 +481,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
     assert adapters.check(tmp_path / "a", runtime="llama.cpp", base=tmp_path / "base").fine
     full["lm_head.weight"] = held(weights["lm_head.weight"] + 1)
     adapters.save(replace(adapter, full=full), tmp_path / "b")
-    with pytest.raises(HubError, match=r"'lm_head.weight' is replaced in full"):
+    with pytest.raises(FileError, match=r"'lm_head.weight' is replaced in full"):
         adapters.convert(tmp_path / "b", tmp_path / "b.gguf", to="gguf", base=tmp_path / "base")
 
 
@@ -499,7 +500,7 @@ def test_what_began_with_a_part_of_the_base_is_rebased(tmp_path):
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
-            HubError,
+            FileError,
             match="init_lora_weights = 'pissa' takes what A and B start with out of the base",
         ):
             adapters.convert(adapter, out, to=to, base=LLAMA)
@@ -551,7 +552,7 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
-            HubError, match=r"LoHa is no LoRA: convert it first \(lora-np convert --to lora\)"
+            FileError, match=r"LoHa is not a LoRA: convert it first \(lora-np convert --to lora\)"
         ):
             adapters.convert(other, out, to=to, base=LLAMA)
         adapters.convert(tmp_path / "lora", out, to=to, base=LLAMA)
@@ -559,12 +560,12 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     rows = adapters.check(other).rows
     assert {row.runtime for row in rows if row.finding == "fine"} == {"peft"}
     assert {row.cure for row in rows if row.finding != "fine"} == {"lora-np convert --to lora"}
-    with pytest.raises(HubError, match=r"is a DoRA: give the base model \(--base\)"):
+    with pytest.raises(FileError, match=r"is a DoRA: give the base model \(--base\)"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")
 
 
 def test_a_file_that_would_not_be_read_back_is_not_written(tmp_path):
     smaller = {**LLAMA, "num_hidden_layers": 1}
-    with pytest.raises(HubError, match=r"'lora_te_model_layers_1_\w+' is no module of the base"):
+    with pytest.raises(FileError, match=r"'lora_te_model_layers_1_\w+' is no module of the base"):
         adapters.convert(drawn(LLAMA), tmp_path / "a.safetensors", to="kohya", base=smaller)
     assert not list(tmp_path.iterdir())

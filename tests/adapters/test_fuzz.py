@@ -1,5 +1,5 @@
 """Mutated configs, headers, indexes and tensors: read as the safetensors library reads them, or an
-HubError.
+FileError.
 
 Nothing else may happen, within 256 MiB and one second each; and the time grows with the size.
 """
@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS, keyed
-from lora_np.hub import INDEX, HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import INDEX, safetensors
 from lora_np.hub.dtypes import TABLE
 from lora_np.models import open_model
 from tests.mutations import COUNTS, in_little_memory, is_linear, refusal
@@ -183,7 +184,7 @@ def refused(call, *arguments):
     """What the call returns, or None if it refuses in one line."""
     try:
         return call(*arguments)
-    except HubError as error:
+    except FileError as error:
         if "\n" in str(error):
             raise
         return None
@@ -279,7 +280,7 @@ def test_the_time_of_a_config_grows_with_its_size(tmp_path, large):
 
     def read(mutant):
         mutant.write(tmp_path)
-        refusal(adapters.load, tmp_path, errors=HubError)
+        refusal(adapters.load, tmp_path, errors=FileError)
 
     linear, seconds = is_linear(prepare, read, 40_000)
     assert linear, seconds
@@ -308,8 +309,8 @@ def test_the_time_of_a_header_grows_with_its_size(tmp_path, named):
     def read(content):
         (tmp_path / INDEX).unlink(missing_ok=True)
         (tmp_path / WEIGHTS).write_bytes(content)
-        refusal(adapters.load, tmp_path, errors=HubError)
-        refusal(open_model, tmp_path / WEIGHTS, errors=HubError)
+        refusal(adapters.load, tmp_path, errors=FileError)
+        refusal(open_model, tmp_path / WEIGHTS, errors=FileError)
 
     linear, seconds = is_linear(prepare, read, 4_000)
     assert linear, seconds

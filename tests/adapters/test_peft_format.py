@@ -10,7 +10,8 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import PREFIX, WEIGHTS
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import open_model
 from lora_np.models.peft import compose, parse
 
@@ -51,7 +52,7 @@ def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
 def test_keys_as_peft_has_them_in_memory_are_refused(adapter, key, name):
     change_config(adapter, modules_to_save=["head"])
     change_tensors(adapter, lambda t: t.update({f"{PREFIX}{key.format(name)}": np.ones((2, 2))}))
-    with pytest.raises(HubError, match="is not a key that PEFT writes for a LoRA"):
+    with pytest.raises(FileError, match="is not a key that PEFT writes for a LoRA"):
         adapters.load(adapter)
 
 
@@ -60,7 +61,7 @@ def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
     twice = {f"{PREFIX}lin.bias": np.ones(2), f"{PREFIX}lin.modules_to_save.bias": np.ones(2)}
     change_tensors(adapter, lambda t: t.update(twice))
     with pytest.raises(
-        HubError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"
+        FileError, match=r"'.*lin\.modules_to_save\.bias' gives a bias a second time"
     ):
         adapters.load(adapter)
 
@@ -120,14 +121,14 @@ TENSORS = {
 @pytest.mark.parametrize(("change", "message"), TENSORS.values(), ids=TENSORS)
 def test_tensors_that_do_not_add_up_are_refused_by_name(adapter, change, message):
     change_tensors(adapter, change)
-    with pytest.raises(HubError, match=message) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         adapters.load(adapter)
     assert str(caught.value).startswith(str(adapter / WEIGHTS))
     assert "\n" not in str(caught.value)
 
 
 CONFIGS = {
-    "another method": ({"peft_type": "XLORA"}, "peft_type must be 'LORA', got 'XLORA'"),
+    "another method": ({"peft_type": "XLORA"}, "peft_type = 'XLORA' is not supported, only LORA"),
     "a rank of zero": ({"r": 0}, "r must be a whole number from 1 on, got 0"),
     "a rank that is true": ({"r": True}, "r must be a whole number from 1 on, got True"),
     "another rank": ({"r": 3}, "'model.layers.0.q_proj' has rank 2, but the config says 3"),
@@ -191,7 +192,7 @@ CONFIGS = {
 @pytest.mark.parametrize(("settings", "message"), CONFIGS.values(), ids=CONFIGS)
 def test_settings_that_are_wrong_or_not_supported_are_refused_by_name(adapter, settings, message):
     change_config(adapter, **settings)
-    with pytest.raises(HubError, match=message) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         adapters.load(adapter)
     assert str(caught.value).startswith(str(adapter))
 
@@ -211,28 +212,28 @@ def test_settings_that_are_wrong_or_not_supported_are_refused_by_name(adapter, s
 )
 def test_configs_that_are_not_json_are_refused(adapter, text, message):
     (adapter / "adapter_config.json").write_bytes(text)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.load(adapter)
 
 
 def test_a_config_of_absurd_size_is_not_read(adapter):
     with (adapter / "adapter_config.json").open("r+b") as file:
         file.truncate(2**40)
-    with pytest.raises(HubError, match="more than 33,554,432 bytes of JSON"):
+    with pytest.raises(FileError, match="more than 33,554,432 bytes of JSON"):
         adapters.load(adapter)
 
 
 def test_missing_files_and_directories_are_named(adapter, tmp_path):
-    with pytest.raises(HubError, match="nowhere: no such directory"):
+    with pytest.raises(FileError, match="nowhere: no such directory"):
         adapters.load(tmp_path / "nowhere")
     (adapter / "notes.txt").write_text("")
-    with pytest.raises(HubError, match=r"notes\.txt: not a directory"):
+    with pytest.raises(FileError, match=r"notes\.txt: not a directory"):
         adapters.load(adapter / "notes.txt")
     (adapter / WEIGHTS).unlink()
-    with pytest.raises(HubError, match=f"{WEIGHTS}: no such file"):
+    with pytest.raises(FileError, match=f"{WEIGHTS}: no such file"):
         adapters.load(adapter)
     (adapter / "adapter_config.json").unlink()
-    with pytest.raises(HubError, match=r"adapter_config\.json: no such file"):
+    with pytest.raises(FileError, match=r"adapter_config\.json: no such file"):
         adapters.load(adapter)
 
 
@@ -240,21 +241,21 @@ def test_missing_files_and_directories_are_named(adapter, tmp_path):
 def test_a_pickle_is_refused_with_the_reason_and_never_opened(adapter, name):
     (adapter / WEIGHTS).rename(adapter / name)
     os.chmod(adapter / name, 0)
-    with pytest.raises(HubError, match=f"{name}: a pickle can run any code when it is opened"):
+    with pytest.raises(FileError, match=f"{name}: a pickle can run any code when it is opened"):
         adapters.load(adapter)
 
 
 def test_a_truncated_file_is_refused(adapter):
     content = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(content[:-1])
-    with pytest.raises(HubError, match=WEIGHTS):
+    with pytest.raises(FileError, match=WEIGHTS):
         adapters.load(adapter)
 
 
 def test_a_link_out_of_the_directory_is_refused(adapter, tmp_path):
     (adapter / WEIGHTS).rename(tmp_path / "elsewhere")
     (adapter / WEIGHTS).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(HubError, match="a link that leads out of the directory"):
+    with pytest.raises(FileError, match="a link that leads out of the directory"):
         adapters.load(adapter)
 
 
@@ -321,7 +322,7 @@ INDEXES = {
 @pytest.mark.parametrize(("change", "message"), INDEXES.values(), ids=INDEXES)
 def test_indexes_that_lie_are_refused(checkpoint, change, message):
     change_index(checkpoint, change)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         open_model(checkpoint)
 
 
@@ -331,19 +332,21 @@ def test_a_tensor_in_two_shards_is_refused(checkpoint):
     )
     change_index(checkpoint, lambda i: i["weight_map"].update(x="more.safetensors"))
     with pytest.raises(
-        HubError, match=r"'model.norm.weight' is in model-0000\d-of-00002.safetensors too"
+        FileError, match=r"'model.norm.weight' is in model-0000\d-of-00002.safetensors too"
     ):
         open_model(checkpoint)
 
 
 def test_a_checkpoint_of_pickles_is_refused_with_the_reason(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    with pytest.raises(HubError, match=r"pytorch_model.bin: a pickle can run any code"):
+    with pytest.raises(FileError, match=r"pytorch_model.bin: a pickle can run any code"):
         open_model(tmp_path)
 
 
 def test_a_directory_without_weights_is_refused(tmp_path):
-    with pytest.raises(HubError, match=r"no model.safetensors and no model.safetensors.index.json"):
+    with pytest.raises(
+        FileError, match=r"no model.safetensors and no model.safetensors.index.json"
+    ):
         open_model(tmp_path)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import Stored, held
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from tests.drawing import examples
 
 A, B = np.ones((2, 3)), np.ones((4, 2))
@@ -221,7 +221,7 @@ ADAPTERS = {
 
 @pytest.mark.parametrize(("parts", "raw", "message"), ADAPTERS.values(), ids=ADAPTERS)
 def test_adapters_that_would_not_be_read_are_not_written(tmp_path, parts, raw, message):
-    with pytest.raises(HubError, match=message) as caught:
+    with pytest.raises(FileError, match=message) as caught:
         adapters.save(Adapter(parts, raw={"peft_type": "LORA", **raw}), tmp_path / "a")
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
@@ -229,9 +229,9 @@ def test_adapters_that_would_not_be_read_are_not_written(tmp_path, parts, raw, m
 
 def test_parameters_in_full_that_would_not_be_read_are_not_written(tmp_path):
     full = {"q.lora_A.weight": held(np.ones((2, 3)))}
-    with pytest.raises(HubError, match=r"a name that would not be read: 'q.lora_A.weight'"):
+    with pytest.raises(FileError, match=r"a name that would not be read: 'q.lora_A.weight'"):
         adapters.save(Adapter({"q": PLAIN}, full), tmp_path / "a")
-    with pytest.raises(HubError, match="belongs to no LoRA, modules_to_save or trained bias"):
+    with pytest.raises(FileError, match="belongs to no LoRA, modules_to_save or trained bias"):
         adapters.save(Adapter({"q": PLAIN}, {"head.weight": held(np.ones(3))}), tmp_path / "a")
     assert os.listdir(tmp_path) == []
 

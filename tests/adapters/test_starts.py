@@ -9,7 +9,8 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from tests.adapters.conftest import SHAPES, write_adapter, write_checkpoint
 from tests.adapters.test_peft_format import change_config
 
@@ -66,7 +67,7 @@ def test_rebased_they_are_ordinary_and_of_twice_the_rank(case):
     for name, W in wanted.items():
         np.testing.assert_allclose(found[f"{name}.weight"], W, atol=1e-12)
     assert adapters.to_lora(back) is back
-    result = adapters.resize(back, folder / "small", error=1e-9)
+    result = adapters.resize(back, folder / "small", tolerance=1e-9)
     assert {row.rank for row in result.rows} <= {3, 4}
 
 
@@ -101,12 +102,12 @@ def test_without_their_base_they_are_no_update_of_it(adapter, checkpoint, tmp_pa
         lambda: adapters.resize(adapter, tmp_path / "out", rank=1),
         lambda: adapters.combine([adapter, adapter], tmp_path / "out"),
     ):
-        with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
+        with pytest.raises(FileError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
             act()
     if start not in STARTS:
-        with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
+        with pytest.raises(FileError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
             adapters.merge(checkpoint, adapter, tmp_path / "out")
-        with pytest.raises(HubError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
+        with pytest.raises(FileError, match=f"init_lora_weights = '{start}' takes .*{remedy}"):
             adapters.to_lora(adapter, base=checkpoint)
     assert set(SHAPES) == set(adapters.load(adapter))
 

@@ -12,7 +12,8 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import held
 from lora_np.adapters.peft_format import WEIGHTS
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import open_model
 
 RNG = np.random.default_rng(0)
@@ -55,12 +56,12 @@ def test_modules_that_keep_their_rank_are_copied_bit_by_bit(make_adapter, tmp_pa
     assert directory(tmp_path / "out") == directory(path)
 
 
-@pytest.mark.parametrize("goal", [{"energy": 0.9}, {"error": 0.3}], ids=str)
+@pytest.mark.parametrize("goal", [{"energy": 0.9}, {"tolerance": 0.3}], ids=str)
 def test_each_module_has_the_smallest_rank_that_meets_the_goal(make_adapter, tmp_path, goal):
     path = make_adapter("a", rank=3, dtype="float64")
     adapters.resize(path, tmp_path / "out", **goal)
     before, after = adapters.load(path), adapters.load(tmp_path / "out")
-    lost = 1 - goal["energy"] if "energy" in goal else goal["error"] ** 2
+    lost = 1 - goal["energy"] if "energy" in goal else goal["tolerance"] ** 2
     for name in before:
         errors = [
             np.linalg.norm(before.delta(name) - truncated(before.delta(name), r)) ** 2
@@ -84,10 +85,10 @@ def test_a_total_rank_has_the_least_error_of_all_ways_to_share_it_out(make_adapt
 @pytest.mark.parametrize("spare", [0, 1, 30, 1000])
 def test_a_file_is_never_larger_than_its_budget(make_adapter, tmp_path, spare):
     path = make_adapter("a", rank=4)
-    with pytest.raises(ValueError, match="bytes must be at least") as caught:
-        adapters.resize(path, tmp_path / "out", bytes=1)
+    with pytest.raises(ValueError, match="budget must be at least") as caught:
+        adapters.resize(path, tmp_path / "out", budget=1)
     smallest = int(str(caught.value).split()[5].rstrip(","))
-    table = adapters.resize(path, tmp_path / "out", bytes=smallest + spare).table
+    table = adapters.resize(path, tmp_path / "out", budget=smallest + spare).table
     assert (tmp_path / "out" / WEIGHTS).stat().st_size <= smallest + spare
     left_out = [row["module"] for row in table.records if row["rank"] == 0]
     assert set(adapters.load(tmp_path / "out")) == {row["module"] for row in table.records} - {
@@ -133,9 +134,9 @@ def test_an_adapter_that_does_nothing_or_is_not_finite_is_refused(tmp_path):
             Adapter({"q": AdapterModule.of(A=np.ones((2, 3)), B=np.full((4, 2), fill), alpha=1)}),
             tmp_path / name,
         )
-    with pytest.raises(HubError, match="every module is zero"):
+    with pytest.raises(FileError, match="every module is zero"):
         adapters.resize(tmp_path / "dead", tmp_path / "out", total_rank=1)
-    with pytest.raises(HubError, match="q: B must be finite, got nan"):
+    with pytest.raises(FileError, match="q: B must be finite, got nan"):
         adapters.resize(tmp_path / "nan", tmp_path / "out", rank=1)
     assert sorted(os.listdir(tmp_path)) == ["dead", "nan"]
 
@@ -222,28 +223,28 @@ COMBINATIONS = {
     "a sum that overflows": (
         ["a", "a"],
         {"weights": [1e300, 1e300]},
-        HubError,
+        FileError,
         "model.layers.0.q_proj: the result is not finite",
     ),
     "factors whose sum overflows": (
         ["a"],
         {"weights": [1e300], "method": "linear"},
-        HubError,
+        FileError,
         "model.layers.0.q_proj: the result is not finite",
     ),
     "different ranks": (
         ["a", "b"],
         {"method": "linear"},
-        HubError,
+        FileError,
         r"q_proj: ranks are \[1, 2\]; a way that adds factors needs equal ones, unlike 'sum'",
     ),
     "different shapes": (
         ["a", "c"],
         {},
-        HubError,
+        FileError,
         r"'model.layers.0.q_proj' is of shape \(5, 4\), not \(6, 4\)",
     ),
-    "different storage": (["a", "d"], {}, HubError, "fan_in_fan_out differs"),
+    "different storage": (["a", "d"], {}, FileError, "fan_in_fan_out differs"),
 }
 
 
@@ -284,13 +285,13 @@ def test_an_overflow_on_the_way_is_named_without_a_warning(tmp_path, dtype, size
     adapters.save(Adapter({"q": half}), tmp_path / "half")
     message = "q.*: the result is not finite"
     for method in ("cat", "linear", "svd"):
-        with pytest.raises(HubError, match=message):
+        with pytest.raises(FileError, match=message):
             adapters.combine([tmp_path / "huge"], tmp_path / "out", method=method)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.resize(tmp_path / "huge", tmp_path / "out", rank=1)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.diff(tmp_path / "huge", tmp_path / "half")
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.inspect(tmp_path / "huge")
     assert sorted(os.listdir(tmp_path)) == ["half", "huge"]
 
@@ -311,7 +312,7 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
     adapters.save(
         Adapter({"q": dora}, raw={"peft_type": "LORA", "use_dora": True}), tmp_path / "dora"
     )
-    with pytest.raises(HubError, match=r"DoRA's magnitudes have no weighted sum"):
+    with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum"):
         adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
     plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
     full = {"head.weight": plain.parts["A"]}
@@ -319,7 +320,7 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
         Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}),
         tmp_path / "head",
     )
-    with pytest.raises(HubError, match=r"replaces 'head.weight', as an adapter before it does"):
+    with pytest.raises(FileError, match=r"replaces 'head.weight', as an earlier adapter does"):
         adapters.combine([tmp_path / "head"] * 2, tmp_path / "out")
 
 
@@ -409,7 +410,7 @@ def test_a_result_that_is_not_finite_is_refused(make_checkpoint, tmp_path):
     module = AdapterModule.of(A=np.full((1, 4), 300.0), B=np.full((6, 1), 300.0), alpha=1)
     adapters.save(Adapter({"model.layers.0.q_proj": module}), tmp_path / "a")
     with pytest.raises(
-        HubError,
+        FileError,
         match=r"'model.layers.0.q_proj.weight' is not finite when it is merged; its dtype is float16",
     ):
         adapters.merge(make_checkpoint("base", dtype="float16"), tmp_path / "a", tmp_path / "out")
@@ -450,7 +451,7 @@ MISFITS = {
 def test_an_adapter_that_does_not_fit_the_base_is_refused(
     make_adapter, make_checkpoint, tmp_path, shapes, options, message
 ):
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.merge(
             make_checkpoint("base"), make_adapter("a", shapes=shapes, **options), tmp_path / "out"
         )
@@ -462,7 +463,7 @@ def test_whole_numbers_take_no_update(make_adapter, tmp_path):
         {"q.weight": np.ones((6, 4), np.int8)}, tmp_path / "base" / "model.safetensors"
     )
     with pytest.raises(
-        HubError, match=r"'q.weight' is stored as int8, into which nothing can be merged"
+        FileError, match=r"'q.weight' is stored as int8, into which nothing can be merged"
     ):
         adapters.merge(tmp_path / "base", make_adapter("a", shapes={"q": (6, 4)}), tmp_path / "out")
 
@@ -481,7 +482,7 @@ def test_parameters_that_are_replaced_replace_and_must_fit(make_checkpoint, tmp_
     np.testing.assert_array_equal(after.read("head.weight"), np.eye(2))
     assert after.info("model.norm.weight").dtype == "float32"
     assert "added: head.weight" in table.notes
-    with pytest.raises(HubError, match=r"'model.norm.weight' has shape \(5,\), but \(4,\)"):
+    with pytest.raises(FileError, match=r"'model.norm.weight' has shape \(5,\), but \(4,\)"):
         adapters.merge(base, tmp_path / "misfit", tmp_path / "out2")
 
 
@@ -520,7 +521,7 @@ def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path
         tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8
     ).table
     assert table.records[0]["rank"] == 1 + int(np.argmax(squares.cumsum() >= 0.8 * squares.sum()))
-    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", bytes=9_000)
+    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", budget=9_000)
     assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
 
 
@@ -560,7 +561,7 @@ def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
     assert kept["model.layers.0.q_proj.weight"] == "LoRA"
     assert "save_others" in table.notes[1]
     # A module is saved as a whole, so a layer whose bias differs leaves the LoRA.
-    with pytest.raises(HubError, match="no weight matrix differs"):
+    with pytest.raises(FileError, match="no weight matrix differs"):
         adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
 
 
@@ -584,22 +585,24 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
 
 def test_one_goal_is_wanted_and_all_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"give one of rank, energy, error, bytes, total_rank, got none of them"
+        ValueError,
+        match=r"give one of rank, energy, tolerance, budget, total_rank, got none of them",
     ):
         adapters.extract(tmp_path, tmp_path, tmp_path / "out")
     with pytest.raises(
-        ValueError, match=r"one of rank, energy, error, bytes, total_rank, got rank and error"
+        ValueError,
+        match=r"one of rank, energy, tolerance, budget, total_rank, got rank and tolerance",
     ):
-        adapters.resize(tmp_path, tmp_path / "out", rank=1, error=0.1)
+        adapters.resize(tmp_path, tmp_path / "out", rank=1, tolerance=0.1)
 
 
 def test_equal_or_unrelated_checkpoints_are_refused(make_checkpoint, tmp_path):
     base = make_checkpoint("base")
-    with pytest.raises(HubError, match="no weight matrix differs"):
+    with pytest.raises(FileError, match="no weight matrix differs"):
         adapters.extract(base, make_checkpoint("same"), tmp_path / "out", rank=1)
     (tmp_path / "other").mkdir()
     safetensors.save({"x": np.ones(1)}, tmp_path / "other" / "model.safetensors")
-    with pytest.raises(HubError, match="has no tensor in common"):
+    with pytest.raises(FileError, match="has no tensor in common"):
         adapters.extract(base, tmp_path / "other", tmp_path / "out", rank=1)
 
 
@@ -610,7 +613,7 @@ def test_a_difference_that_is_not_finite_is_refused_by_name(make_checkpoint, tmp
     tensors["model.layers.0.q_proj.weight"][0, 0] = np.inf
     safetensors.save(tensors, tuned / "model.safetensors")
     with pytest.raises(
-        HubError, match=r"the change of 'model.layers.0.q_proj.weight': M must be finite, got inf"
+        FileError, match=r"the change of 'model.layers.0.q_proj.weight': M must be finite, got inf"
     ):
         adapters.extract(base, tuned, tmp_path / "out", rank=1)
 
@@ -704,8 +707,8 @@ def test_an_inspection_shows_each_module_as_its_formed_product_would(make_adapte
         assert row["norm"] == pytest.approx(np.linalg.norm(s))
         assert row["share"] == pytest.approx(np.square(s).sum() / total)
         assert row["stable rank"] == pytest.approx(np.square(s / s[0]).sum())
-        assert row["needed"] == 1 + int(np.argmax(share.cumsum() >= 0.99))
-        assert row["wasted"] == row["rank"] - row["needed"]
+        assert row["rank for 99 %"] == 1 + int(np.argmax(share.cumsum() >= 0.99))
+        assert row["excess rank"] == row["rank"] - row["rank for 99 %"]
 
 
 def test_dead_modules_and_nan_are_called_out(tmp_path):

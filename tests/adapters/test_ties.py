@@ -9,7 +9,8 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.adapter import held
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import from_config, open_model
 from tests.models.test_families import ENCODER, T5
 
@@ -158,6 +159,6 @@ def test_a_family_that_always_shares_them_is_refused(tmp_path):
     base = open_model(checkpoint(tmp_path / "base", config))
     table_adapter(tmp_path / "adapter", "shared", base.info("shared.weight").shape)
     with pytest.raises(
-        HubError, match="have the same numbers in all of them: that cannot be merged"
+        FileError, match="have the same numbers in all of them: that cannot be merged"
     ):
         adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")

@@ -24,7 +24,8 @@ from peft.tuners.lora.variants import BdLoraLinearVariant, BlockDiagonalLinear
 from safetensors.torch import save_file
 
 from lora_np import adapters
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 
 # Imported by PEFT's tests for parts that are not run here.
 for module in ("datasets", "diffusers", "parameterized", "torchvision"):
@@ -96,7 +97,7 @@ def judged(base, config, folder):
     )
     try:
         ours = adapters.load(folder / "one")
-    except HubError as error:
+    except FileError as error:
         return {"refused": str(error)}
     judges = {
         "updates": lambda: updates_agree(model, ours),
@@ -201,7 +202,7 @@ def merge_agrees(base, model, folder):
     try:
         theirs = copy.deepcopy(model).merge_and_unload()
     except Exception as error:
-        with pytest.raises(HubError):
+        with pytest.raises(FileError):
             adapters.merge(folder / "base", folder / "one", folder / "merged")
         return f"refused by both: PEFT says {str(error)[:100]}"
     adapters.merge(folder / "base", folder / "one", folder / "merged")
@@ -218,7 +219,7 @@ def sum_agrees(base, config, model, other, folder):
         adapters.combine(
             [folder / "one", folder / "two"], folder / "sum", weights=WEIGHTS, method="cat"
         )
-    except HubError as error:
+    except FileError as error:
         if "magnitudes" not in str(error) and "replaces" not in str(error):
             raise
         return f"refused: {str(error).partition(': ')[2][:100]}"

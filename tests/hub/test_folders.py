@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np import adapters
-from lora_np.hub import HubError, read_json, safetensors
+from lora_np.files import FileError, read_json
+from lora_np.hub import safetensors
 from lora_np.models import from_safetensors, open_model
 from tests.drawing import examples
 
@@ -93,9 +94,9 @@ def test_count_merge_and_transformers_agree_which_files_are_the_model(
         with pytest.raises(OSError, match="no file named"):
             transformers.AutoModelForCausalLM.from_pretrained(folder)
         for refuses in (open_model, from_safetensors):
-            with pytest.raises(HubError, match=r"no model\.safetensors"):
+            with pytest.raises(FileError, match=r"no model\.safetensors"):
                 refuses(folder)
-        with pytest.raises(HubError, match=r"no model\.safetensors"):
+        with pytest.raises(FileError, match=r"no model\.safetensors"):
             adapters.merge(folder, tmp_path / "adapter", tmp_path / "out")
         return
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
@@ -121,7 +122,7 @@ def test_one_file_and_an_index_are_models_too(tmp_path):
 
 def test_a_stray_file_is_named_where_there_is_no_model(tmp_path):
     write(tmp_path / "base", False, False, ("stray.safetensors",))
-    with pytest.raises(HubError, match=r"name the file itself: stray\.safetensors"):
+    with pytest.raises(FileError, match=r"name the file itself: stray\.safetensors"):
         open_model(tmp_path / "base")
 
 
@@ -148,7 +149,7 @@ def test_a_stray_file_is_named_where_there_is_no_model(tmp_path):
 def test_json_means_one_thing_or_is_refused(tmp_path, text, message):
     path = tmp_path / "config.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         read_json(path)
 
 
@@ -167,12 +168,12 @@ def test_what_hostile_json_costs_is_bounded(tmp_path):
     path.write_text("[" + "[]," * 10_000_000 + "0]")
     code = f"""if True:
         import resource
-        from lora_np.hub import HubError, read_json
+        from lora_np.files import FileError, read_json
         resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
         resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
         try:
             read_json({str(path)!r})
-        except HubError as error:
+        except FileError as error:
             print(error)
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -195,7 +196,7 @@ def test_a_key_that_repeats_last_takes_linear_time(tmp_path):
     path = tmp_path / "config.json"
     keys = [f'"{i}": 0' for i in range(400_000)]
     path.write_text("{" + ", ".join([*keys, '"399999": 0']) + "}")
-    with pytest.raises(HubError, match="'399999' occurs twice"):
+    with pytest.raises(FileError, match="'399999' occurs twice"):
         read_json(path)
 
 
@@ -204,9 +205,9 @@ def test_pipes_and_devices_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         for reader in (read_json, safetensors.open):
-            with pytest.raises(HubError, match="not a regular file"):
+            with pytest.raises(FileError, match="not a regular file"):
                 reader(path)
     (tmp_path / "base").mkdir()
     os.mkfifo(tmp_path / "base" / "model.safetensors")
-    with pytest.raises(HubError, match="not a regular file"):
+    with pytest.raises(FileError, match="not a regular file"):
         open_model(tmp_path / "base")

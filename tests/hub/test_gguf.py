@@ -8,7 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from lora_np.hub import HubError, TensorInfo, gguf
+from lora_np.files import FileError
+from lora_np.hub import TensorInfo, gguf
+from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 from tests.gguf_files import save_gguf
 from tests.mutations import overwritten
@@ -128,7 +130,7 @@ def test_a_header_has_a_budget_of_texts(tmp_path):
     count = 3_000_001
     field = text("tokens") + struct.pack("<IIQ", 9, 8, count) + bytes(8 * count)
     place.write_bytes(header(fields=[field]))
-    with pytest.raises(HubError, match=r"a header has at most 3,000,000 names and texts"):
+    with pytest.raises(FileError, match=r"a header has at most 3,000,000 names and texts"):
         gguf.open(place)
 
 
@@ -168,7 +170,7 @@ LIES = {
 def test_headers_that_lie_are_refused(tmp_path, message):
     place = tmp_path / "model.gguf"
     place.write_bytes(LIES[message])
-    with pytest.raises(HubError) as caught:
+    with pytest.raises(FileError) as caught:
         gguf.open(place)
     assert str(caught.value).startswith(f"{place} is not a valid GGUF file: ")
     assert message in str(caught.value)
@@ -177,7 +179,7 @@ def test_headers_that_lie_are_refused(tmp_path, message):
 def test_the_name_in_a_message_is_short(tmp_path):
     place = tmp_path / "model.gguf"
     place.write_bytes(header(fields=[text("k" * 60_000) + struct.pack("<I", 77) + bytes(8)]))
-    with pytest.raises(HubError) as caught:
+    with pytest.raises(FileError) as caught:
         gguf.open(place)
     assert len(str(caught.value)) < 400
 
@@ -188,25 +190,25 @@ def test_every_cut_is_refused(path, tmp_path):
     end = max(tensor.start + tensor.nbytes for tensor in gguf.open(path).tensors.values())
     for length in [*range(0, 2000, 7), end - 1]:
         place.write_bytes(content[:length])
-        with pytest.raises(HubError):
+        with pytest.raises(FileError):
             gguf.open(place)
 
 
 def test_requests_that_do_not_fit(path, tmp_path):
     file = gguf.open(path)
-    with pytest.raises(HubError, match=r"has no tensor 'norms'; close names: norm"):
+    with pytest.raises(FileError, match=r"has no tensor 'norms'; close names: norm"):
         file.read("norms")
     place = tmp_path / "model.gguf"
     place.write_bytes(header(tensors=[("W", (256,), 24, 0)], tail=bytes(256)))
     assert gguf.open(place).tensors["W"].nbytes == 256
     with pytest.raises(
-        HubError, match="'W' is stored as I8, which is not read; those that are: F32"
+        FileError, match="'W' is stored as I8, which is not read; those that are: F32"
     ):
         gguf.open(place).read("W")
     save_gguf({"W": np.ones(64, np.float32)}, place)
     file = gguf.open(place)
     place.write_bytes(place.read_bytes()[:-8])
-    with pytest.raises(HubError, match="has become shorter"):
+    with pytest.raises(FileError, match="has become shorter"):
         file.read("W")
 
 
@@ -224,7 +226,7 @@ def test_requests_that_do_not_fit(path, tmp_path):
 def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metadata, message):
     place = tmp_path / "model.gguf"
     place.write_bytes(b"before")
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         save_gguf(arguments, place, metadata=metadata)
     assert place.read_bytes() == b"before"
     assert len(list(tmp_path.iterdir())) == 1
@@ -251,7 +253,7 @@ def test_what_the_format_does_not_hold_is_not_written(tmp_path, arguments, metad
     ],
 )
 def test_numbers_that_are_not_as_announced_are_not_written(tmp_path, info, array, message):
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         gguf.write({"W": info}, lambda _: array, tmp_path / "model.gguf")
     assert not list(tmp_path.iterdir())
 
@@ -287,7 +289,7 @@ def run(folder, examples, compare):
                 for name in file.tensors
                 if file.tensors[name].dtype in LAYOUTS
             }
-        except HubError as error:
+        except FileError as error:
             message = str(error)
         assert time.process_time() - start < 10
         assert "\n" not in message
@@ -362,3 +364,14 @@ def test_what_the_package_gguf_writes_is_read(tmp_path):
 def test_twenty_thousand_mutations_are_read_as_the_package_reads_them_or_refused(tmp_path):
     pytest.importorskip("gguf")
     assert run(tmp_path, 20_000, as_the_package_reads_it) > 4_000
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in GGUF_KINDS.values()} - {*LAYOUTS}))
+def test_of_kinds_that_are_not_read_the_size_is_known(kind, tmp_path):
+    number, numbers, size = next((i, n, b) for i, (k, n, b) in GGUF_KINDS.items() if k == kind)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header(tensors=[("W", (2 * numbers, 3), number, 0)], tail=bytes(6 * size)))
+    file = gguf.open(path)
+    assert file.tensors["W"].nbytes == 6 * size
+    with pytest.raises(FileError, match=f"'W' is stored as {kind}, which is not read"):
+        file.read("W")

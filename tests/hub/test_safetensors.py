@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from lora_np.hub import HubError, TensorInfo, rounded, safetensors
+from lora_np.files import FileError
+from lora_np.hub import TensorInfo, rounded, safetensors
 from tests.drawing import every, examples
 
 DTYPES = [
@@ -99,7 +100,7 @@ def test_opening_reads_the_header_only_and_reading_one_tensor_only(path):
     file = safetensors.open(path)
     path.write_bytes(path.read_bytes()[: file.tensors["b"].start])
     np.testing.assert_array_equal(file.read("a"), 1)
-    with pytest.raises(HubError, match="has become shorter since it was opened"):
+    with pytest.raises(FileError, match="has become shorter since it was opened"):
         file.read("b")
 
 
@@ -162,7 +163,7 @@ def test_special_values_in_bfloat16(path):
     ("dtype", "value"), [("float16", 70000.0), ("bfloat16", 3.4e38), ("float32", 1e39)]
 )
 def test_a_value_too_large_for_the_dtype_is_refused(path, dtype, value):
-    with pytest.raises(HubError, match=f"'x' holds .* too large for {dtype}"):
+    with pytest.raises(FileError, match=f"'x' holds .* too large for {dtype}"):
         safetensors.save({"x": np.array([1.0, -value])}, path, dtype=dtype)
     assert not path.exists()
 
@@ -220,7 +221,7 @@ def test_a_tensor_that_does_not_fit_its_header_is_refused(path, name, array, mes
             name: {"x": "float32", "i": "int32", "b": "bfloat16"}[name],
         }.items()
     }
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         safetensors.write(header, {"done": np.ones(2), name: array}.__getitem__, path)
     assert list(path.parent.iterdir()) == []
 
@@ -251,7 +252,7 @@ def test_what_is_no_mapping_is_refused(path, tensors):
     ("name", "message"), [(1, "the name of a tensor must be text, got 1"), ("\ud800", "UTF-8")]
 )
 def test_names_that_are_no_text_are_refused(path, name, message):
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         safetensors.save({name: np.ones(2), "b": np.ones(2)}, path)
     assert not path.exists()
 
@@ -294,19 +295,19 @@ def test_what_the_format_cannot_hold_is_refused(path, tensors, options, message)
     ],
 )
 def test_a_header_that_cannot_be_is_refused(path, info, message):
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         safetensors.write({"x": info}, np.ones, path)
 
 
 def test_a_name_that_is_not_in_the_file_lists_close_ones(path):
     safetensors.save({f"layer.{i}.lora_A": np.ones(1) for i in range(9)}, path)
     file = safetensors.open(path)
-    with pytest.raises(HubError, match=r"no tensor 'layer.3.lora_B'; close names: layer.3.lora_A"):
+    with pytest.raises(FileError, match=r"no tensor 'layer.3.lora_B'; close names: layer.3.lora_A"):
         file.read("layer.3.lora_B")
-    with pytest.raises(HubError, match=r"no tensor 'xyz'; it has layer.0.lora_A, layer.1"):
+    with pytest.raises(FileError, match=r"no tensor 'xyz'; it has layer.0.lora_A, layer.1"):
         file.read("xyz")
     safetensors.save({}, path)
-    with pytest.raises(HubError, match=r"has no tensor '[^']*'$"):
+    with pytest.raises(FileError, match=r"has no tensor '[^']*'$"):
         safetensors.open(path).read("x")
 
 
@@ -363,7 +364,7 @@ EIGHT = bytes(8)
 )
 def test_a_lying_header_is_refused(path, header, body, message):
     raw_file(path, header, body)
-    with pytest.raises(HubError, match=message) as error:
+    with pytest.raises(FileError, match=message) as error:
         safetensors.open(path)
     assert str(error.value).startswith(f"{path} is not a valid safetensors file: ")
 
@@ -371,7 +372,7 @@ def test_a_lying_header_is_refused(path, header, body, message):
 def test_duplicate_names_are_refused(path):
     one = json.dumps(entry())
     raw_file(path, f'{{"x": {one}, "x": {one}}}'.encode(), EIGHT)
-    with pytest.raises(HubError, match="its header: the key 'x' occurs twice"):
+    with pytest.raises(FileError, match="its header: the key 'x' occurs twice"):
         safetensors.open(path)
 
 
@@ -389,7 +390,7 @@ def test_duplicate_names_are_refused(path):
 )
 def test_a_truncated_file_is_refused(path, content, message):
     path.write_bytes(content)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         safetensors.open(path)
 
 
@@ -398,7 +399,7 @@ def test_a_valid_file_cut_anywhere_or_changed_anywhere_never_crashes(path):
     content = path.read_bytes()
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(HubError):
+        with pytest.raises(FileError):
             safetensors.open(path)
     rng = np.random.default_rng(0)
     for position in range(len(content) - 26):
@@ -409,7 +410,7 @@ def test_a_valid_file_cut_anywhere_or_changed_anywhere_never_crashes(path):
             file = safetensors.open(path)
             for name in file.tensors:
                 file.read(name)
-        except HubError:
+        except FileError:
             pass
 
 
@@ -417,13 +418,13 @@ def test_eight_bit_floats_are_listed_but_not_read(path):
     raw_file(path, {"x": entry(0, 2, (2,), "F8_E4M3")}, bytes(2))
     file = safetensors.open(path)
     assert file.tensors["x"].nbytes == 2
-    with pytest.raises(HubError, match="'x' is stored as float8_e4m3, which NumPy cannot hold"):
+    with pytest.raises(FileError, match="'x' is stored as float8_e4m3, which NumPy cannot hold"):
         file.read("x")
 
 
 def test_a_boolean_is_zero_or_one(path):
     raw_file(path, {"x": entry(0, 2, (2,), "BOOL")}, b"\x01\x02")
-    with pytest.raises(HubError, match="is bool but holds bytes other than 0 and 1"):
+    with pytest.raises(FileError, match="is bool but holds bytes other than 0 and 1"):
         safetensors.open(path).read("x")
 
 
@@ -494,7 +495,7 @@ def test_the_reference_library_refuses_the_same_files(path, content):
     }
     text, body = files[content]
     raw_file(path, text.encode(), body)
-    with pytest.raises(HubError):
+    with pytest.raises(FileError):
         safetensors.open(path)
     if content != "duplicate":  # its parser keeps the last
         with pytest.raises(Exception, match="rror"):
@@ -515,12 +516,12 @@ def test_tensors_are_copied_byte_for_byte_whatever_their_dtype(tmp_path):
 def test_a_copy_must_have_the_dtype_and_shape_of_the_header(tmp_path):
     safetensors.save({"a": np.ones(3, np.float32)}, tmp_path / "a")
     source = safetensors.open(tmp_path / "a")
-    with pytest.raises(HubError, match="differs in dtype or shape"):
+    with pytest.raises(FileError, match="differs in dtype or shape"):
         safetensors.write({"a": TensorInfo("float16", (3,))}, lambda _: source, tmp_path / "b")
 
 
 def test_eight_bit_floats_are_only_copied(tmp_path):
-    with pytest.raises(HubError, match="can only be copied"):
+    with pytest.raises(FileError, match="can only be copied"):
         safetensors.write(
             {"a": TensorInfo("float8_e4m3", (3,))}, lambda _: np.ones(3), tmp_path / "b"
         )

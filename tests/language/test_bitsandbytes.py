@@ -7,7 +7,8 @@ import pytest
 
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import count_model, model_spec, training_memory
-from lora_np.hub import HubError, bitsandbytes_parts, read_bitsandbytes, safetensors
+from lora_np.files import FileError
+from lora_np.hub import bitsandbytes_parts, read_bitsandbytes, safetensors
 from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
@@ -186,7 +187,7 @@ STATE = f"{NAME}.quant_state.bitsandbytes__nf4"
 )
 def test_parts_that_do_not_fit_are_refused(tmp_path, kind, change, message):
     write(tmp_path, kind, change=change)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         language.load(tmp_path)
 
 
@@ -295,7 +296,7 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
 def test_fp4_is_refused_by_its_name(tmp_path):
     raw = note(quant_type="fp4")
     write(tmp_path, change={STATE: None, f"{NAME}.quant_state.bitsandbytes__fp4": raw})
-    with pytest.raises(HubError, match="is fp4 of bitsandbytes: only its nf4 and int8 are read"):
+    with pytest.raises(FileError, match="is fp4 of bitsandbytes: only its nf4 and int8 are read"):
         language.load(tmp_path)
     module = adapters.AdapterModule.of(A=np.ones((1, 24)), B=np.ones((24, 1)), alpha=1)
     made = adapters.Adapter({NAME.removesuffix(".weight"): module})
@@ -304,11 +305,11 @@ def test_fp4_is_refused_by_its_name(tmp_path):
         lambda: adapters.merge(tmp_path, tmp_path / "adapter", tmp_path / "out"),
         lambda: adapters.inspect(tmp_path / "adapter", base=tmp_path),
     ):
-        with pytest.raises(HubError, match="is fp4 of bitsandbytes"):
+        with pytest.raises(FileError, match="is fp4 of bitsandbytes"):
             run()
 
 
 def test_a_gguf_is_not_merged_into_by_file_and_the_message_says_what_can_be_done(tmp_path):
     (tmp_path / "s.gguf").write_bytes(b"GGUF")
-    with pytest.raises(HubError, match=r"s.gguf: a GGUF file, .* in Python: language.load it"):
+    with pytest.raises(FileError, match=r"s.gguf: a GGUF file, .* in Python: language.load it"):
         adapters.merge(tmp_path / "s.gguf", tmp_path / "adapter", tmp_path / "out")

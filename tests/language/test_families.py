@@ -264,7 +264,7 @@ def test_a_family_with_an_adapter(case, kind, tmp_path, monkeypatch):
     assert mean < 1.6 * theirs_mean
 
     mine = adapters.attach(base, adapters.load(tmp_path / "adapter"))
-    run = lnp.start(lnp.AdamW(lr=1e-3, weight_decay=0.01), mine)
+    run = lnp.training_run(lnp.AdamW(lr=1e-3, weight_decay=0.01), mine)
     losses, ties = [], 20
     for step in range(20):
         with monkeypatch.context() as patch:

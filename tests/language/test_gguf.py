@@ -17,7 +17,8 @@ import pytest
 from lora_np import Tensor, adapters, inject, language, merge
 from lora_np.accounting import compare_memory, count_model, model_spec, plan, training_memory
 from lora_np.cli import run
-from lora_np.hub import HubError, gguf
+from lora_np.files import FileError
+from lora_np.hub import gguf
 from lora_np.language import fused
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear
@@ -155,7 +156,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.table.notes[0]
-    planned = plan(path, card="1GB", rank=[4])
+    planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
@@ -314,7 +315,7 @@ def test_what_does_not_fit_is_refused(tmp_path, arguments, message):
 def test_an_adapter_is_not_a_model(tmp_path):
     path = tmp_path / "adapter.gguf"
     save_gguf({}, path, metadata=LLAMA | {"general.architecture": "llama"})
-    with pytest.raises(HubError, match="does not hold a whole model"):
+    with pytest.raises(FileError, match="does not hold a whole model"):
         open_gguf(path)
 
 
@@ -598,11 +599,11 @@ from pathlib import Path
 import numpy as np
 import lora_np as lnp
 from lora_np import language
-from lora_np.nn import leaves, start
+from lora_np.nn import leaves, training_run
 
 base = language.load(sys.argv[1], quantised=True)
 model = lnp.inject(base, rank=8, alpha=16, targets=["q_proj", "v_proj"], rng=0)
-run = start(lnp.AdamW(lr=1e-3), model)
+run = training_run(lnp.AdamW(lr=1e-3), model)
 tokens = np.random.default_rng(0).integers(0, 49152, (1, 257))
 tracemalloc.start()
 before = tracemalloc.get_traced_memory()[0]

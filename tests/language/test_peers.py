@@ -264,7 +264,7 @@ def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
     )
     adapted.save_pretrained(tmp_path / "start")
     mine = adapters.attach(model, adapters.load(tmp_path / "start"))
-    run = lnp.start(lnp.AdamW(lr=1e-2, weight_decay=0.01), mine)
+    run = lnp.training_run(lnp.AdamW(lr=1e-2, weight_decay=0.01), mine)
     losses = []
     for step in range(20):
         loss = language.token_loss(mine, *data(seed=step))

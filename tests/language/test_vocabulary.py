@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lora_np import language
-from lora_np.hub import HubError, located
+from lora_np.files import FileError
+from lora_np.hub import located
 from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
 
 from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
@@ -526,5 +527,5 @@ def test_a_damaged_vocabulary_is_refused_by_name(tmp_path, text):
         located("austen"), tmp_path / "model", ignore=shutil.ignore_patterns("king-james")
     )
     (tmp_path / "model" / "tokenizer.json").write_text(text)
-    with pytest.raises(HubError, match=r"tokenizer\.json: "):
+    with pytest.raises(FileError, match=r"tokenizer\.json: "):
         language.load(tmp_path / "model")

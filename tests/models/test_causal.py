@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from docs import causal
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import from_safetensors
 from lora_np.models.checkpoint import kinds_by_type
 from tests.drawing import every, twentieth
@@ -45,7 +46,7 @@ def test_the_package_counts_or_refuses_as_its_row_says(tmp_path: Path, kind: str
     if found == causal.REFUSED:
         assert kinds == why
         with pytest.raises(
-            HubError, match=f"headers do not tell the modules of a {re.escape(kind)} model: "
+            FileError, match=f"headers do not tell the modules of a {re.escape(kind)} model: "
         ):
             from_safetensors(tmp_path)
         return

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from lora_np import adapters
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from tests.drawing import few
 from tests.site.adapter_cases import SCRIPT, check_findings, check_rows, files, given, refusal
 from tests.site.hostile_files import CASES, CONFIG, GGUF, MLX, WEIGHTS
@@ -48,7 +48,7 @@ def ours(path):
     try:
         adapters.inspect(path)
         adapters.check(path)
-    except HubError as error:
+    except FileError as error:
         return str(error)
     return None
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lora_np import adapters, language
-from lora_np.hub import HubError, safetensors
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models.names import NameMap
 
 
@@ -38,7 +39,7 @@ def adapter(folder, base):
 )
 def test_extract_takes_one_base_only(tmp_path, config, message):
     base, tuned = checkpoint(tmp_path / "base", 1.0), checkpoint(tmp_path / "tuned", 2.0, **config)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.extract(base, tuned, tmp_path / "out", rank=1)
     assert not (tmp_path / "out").exists()
     adapters.extract(base, tuned, tmp_path / "out", rank=1, any_base=True)
@@ -49,7 +50,7 @@ def test_names_that_cannot_be_told_are_refused(tmp_path):
     base, tuned = (
         checkpoint(tmp_path / name, i + 1.0, **config) for i, name in enumerate(("base", "tuned"))
     )
-    with pytest.raises(HubError, match="modules of a 'unheard_of' model is not known here"):
+    with pytest.raises(FileError, match="modules of a 'unheard_of' model is not known here"):
         adapters.extract(base, tuned, tmp_path / "out", rank=1)
 
 
@@ -60,7 +61,7 @@ def test_merge_knows_the_base_that_the_adapter_names(tmp_path):
     )
     made = adapter(tmp_path / "adapter", str(base))
     with pytest.raises(
-        HubError, match=r"other: model_type is 'gemma3_text', but 'llama' in .*base"
+        FileError, match=r"other: model_type is 'gemma3_text', but 'llama' in .*base"
     ):
         adapters.merge(other, made, tmp_path / "out")
     adapters.merge(base, made, tmp_path / "out")
@@ -109,9 +110,9 @@ def test_the_class_that_peft_wrote_down_tells_the_base(tmp_path, config, refused
     message = (
         f"is of type '{config['model_type']}', but the adapter was made for a {name}: not the same"
     )
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.merge(base, made, tmp_path / "out")
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.inspect(made, base=base)
     assert not (tmp_path / "out").exists()
     adapters.merge(base, made, tmp_path / "out", any_base=True)
@@ -158,7 +159,7 @@ def test_combine_takes_adapters_of_one_architecture_only(tmp_path):
     one = made_for(tmp_path / "one", "LlamaForCausalLM", library=LLAMA)
     two = made_for(tmp_path / "two", "Qwen3ForCausalLM")
     with pytest.raises(
-        HubError, match=r"two: is for a Qwen3ForCausalLM, but .*one is for a LlamaForCausalLM"
+        FileError, match=r"two: is for a Qwen3ForCausalLM, but .*one is for a LlamaForCausalLM"
     ):
         adapters.combine([one, two], tmp_path / "out")
     adapters.combine(
@@ -199,7 +200,7 @@ def test_attach_knows_the_base_as_merge_does(tmp_path):
     adapters.attach(language_model(), made)
     qwen = language_model(model_type="qwen3")
     with pytest.raises(
-        HubError, match="this model: is of type 'qwen3', but the adapter was made for a Llama"
+        FileError, match="this model: is of type 'qwen3', but the adapter was made for a Llama"
     ):
         adapters.attach(qwen, made)
     adapters.attach(qwen, made, any_base=True)
@@ -220,14 +221,14 @@ def test_a_gguf_of_mistral_calls_it_llama(tmp_path):
     made = adapters.Adapter({"model.layers.0.mlp.up_proj": module}, raw=raw)
     adapters.attach(language_model(rms_norm_eps=float(np.float32(1e-5))), made)
     (base / "config.json").write_text(json.dumps(config | {"hidden_size": 16}))
-    with pytest.raises(HubError, match="hidden_size is 8, but 16 in"):
+    with pytest.raises(FileError, match="hidden_size is 8, but 16 in"):
         adapters.attach(language_model(), made)
 
 
 def test_combine_takes_adapters_of_one_base_only(tmp_path):
     one, two = adapter(tmp_path / "one", "org/llama"), adapter(tmp_path / "two", "org/qwen")
     with pytest.raises(
-        HubError, match=r"two: is for the base 'org/qwen', but .*one is for the base 'org/llama'"
+        FileError, match=r"two: is for the base 'org/qwen', but .*one is for the base 'org/llama'"
     ):
         adapters.combine([one, two], tmp_path / "out")
     adapters.combine([one, two], tmp_path / "out", any_base=True)

@@ -11,7 +11,8 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.hub import HubError, rounded
+from lora_np.files import FileError
+from lora_np.hub import rounded
 from lora_np.lora import rebase
 from lora_np.nn import Embedding
 
@@ -98,7 +99,7 @@ def test_an_embedding_comes_back(tmp_path):
 def test_variants_that_move_the_base_are_saved_against_the_original(tmp_path, variant):
     base = network()
     model = shaken(lnp.inject(base, rank=2, rng=RNG, variant=variant))
-    with pytest.raises(HubError, match=r"the base of layers\.0 is no longer W0.*rebase"):
+    with pytest.raises(FileError, match=r"the base of layers\.0 is no longer W0.*rebase"):
         adapters.save(model, tmp_path / "adapter")
     adapters.save(rebase(model, base), tmp_path / "adapter")
     back = adapters.attach(base, adapters.load(tmp_path / "adapter"))
@@ -142,7 +143,7 @@ def test_names_translate_both_ways(tmp_path):
     assert list(adapter) == ["model.block_0", "model.block_2", "model.block_3"]
     assert adapter.raw["base_model_name_or_path"] == "org/model"
     adapters.attach(base, adapter, names=peft_name)
-    with pytest.raises(HubError, match=r"the model has no 'model.block_0'.*it has layers.0"):
+    with pytest.raises(FileError, match=r"the model has no 'model.block_0'.*it has layers.0"):
         adapters.attach(base, adapter)
 
 
@@ -190,7 +191,7 @@ class Refused:
     ],
 )
 def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.save(model(), tmp_path / "adapter")
     assert not list(tmp_path.iterdir())
 
@@ -207,12 +208,12 @@ def test_what_the_format_can_not_hold_is_refused(tmp_path, model, message):
 )
 def test_an_adapter_that_does_not_fit_the_model_is_refused(module, message):
     adapter = adapters.Adapter({"linear": adapters.AdapterModule.of(**module, alpha=1.0)})
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(FileError, match=message):
         adapters.attach(lnp.Linear(np.zeros((2, 3))), adapter)
 
 
 def test_two_layers_under_one_name_are_refused(tmp_path):
-    with pytest.raises(HubError, match="'same' to two layers"):
+    with pytest.raises(FileError, match="'same' to two layers"):
         adapters.save(
             lnp.inject(network(), rank=1, rng=RNG), tmp_path / "a", names=lambda path: "same"
         )
@@ -284,7 +285,7 @@ def test_trained_rows_are_gathered_from_tokens_and_seen_by_a_tied_head(tmp_path)
 )
 def test_rows_that_the_model_has_not_are_refused(adapter, words):
     base = {"table": Embedding(np.eye(5, 4)), "head": lnp.Linear(np.eye(4))}
-    with pytest.raises(HubError, match=words):
+    with pytest.raises(FileError, match=words):
         adapters.attach(base, adapter)
 
 
@@ -293,7 +294,7 @@ def test_rows_of_what_is_adapted_too_are_refused():
         A=np.ones((1, 5)), B=np.ones((4, 1)), alpha=1.0, embedding=True
     )
     adapter = replace(rows_of(["table"]), modules={"table": module})
-    with pytest.raises(HubError, match="'table' is adapted and has trained rows"):
+    with pytest.raises(FileError, match="'table' is adapted and has trained rows"):
         adapters.attach({"table": Embedding(np.eye(5, 4))}, adapter)
 
 
@@ -321,5 +322,5 @@ def test_each_expert_has_factors_of_its_own(tmp_path):
         expected = x @ (W[i] + 3 * B[i] @ A[i]).T
         for each in (model, merged, again):
             np.testing.assert_allclose(lnp.value(each["experts"](x, i)), expected)
-    with pytest.raises(HubError, match=r"'experts.weights' adapts experts of shape \(3, 5, 4\)"):
+    with pytest.raises(FileError, match=r"'experts.weights' adapts experts of shape \(3, 5, 4\)"):
         adapters.attach({**base, "experts": Maps(W[:2])}, tmp_path / "experts")

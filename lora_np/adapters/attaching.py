@@ -19,13 +19,13 @@ from lora_np.adapters.adapter import (
     check_start,
     held,
 )
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
-from lora_np.hub import HubError
+from lora_np.files import FileError
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
 
@@ -68,7 +68,7 @@ def save(
 
     Raises
     ------
-    HubError
+    FileError
         If the target exists (unless ``force``), or the model has parts that the format cannot hold:
         `load` reads back exactly what was saved.
 
@@ -126,7 +126,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 
     Raises
     ------
-    HubError
+    FileError
         If the adapter names a module that the model does not have, does not fit it, or is for
         another kind of base.
 
@@ -177,7 +177,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
         if name not in adapter:
             return rowed
         if rowed is not layer:
-            raise HubError(
+            raise FileError(
                 f"{name!r} is adapted and has trained rows: no layer of ours has both; merge them"
             )
         return build.adapted(name, layer)
@@ -187,7 +187,7 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
     result = replace(frozen, tuple(kinds), adapt)
     if waiting:
         missing, known = min(waiting), [name for name, _ in nodes]
-        raise HubError(f"the model has no {missing!r}{close_names(missing, known)}")
+        raise FileError(f"the model has no {missing!r}{close_names(missing, known)}")
     return result
 
 
@@ -226,7 +226,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     }
     layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
     if not layers:
-        raise HubError("this model has no LoRA adapters to save")
+        raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}
     # by identity: of what shares them, the embedding comes first
     rows: dict[int, tuple[str, TokenRows]] = {}
@@ -235,10 +235,10 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     for path, layer in layers.items():
         name = named(path)
         if name in modules:
-            raise HubError(f"names gives {name!r} to two layers; each needs its own")
+            raise FileError(f"names gives {name!r} to two layers; each needs its own")
         if isinstance(getattr(layer, "base", None), lora.Residual):
             how = "save lora_np.lora.rebase(model, original)"
-            raise HubError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
+            raise FileError(f"the base of {name} is no longer W0 (PiSSA and OLoRA move it): {how}")
         if isinstance(layer, lora.TrainableTokens):
             rows.setdefault(
                 id(layer.rows), (name, TokenRows(layer.tokens, held(value(layer.rows))))
@@ -249,7 +249,7 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
             modules[name] = AdapterModule(parts, layer.alpha, parameter=True)
             continue
         if not isinstance(layer, (lora.LoRALinear, lora.LoRAEmbedding, lora.DoRALinear)):
-            raise HubError(
+            raise FileError(
                 f"{name} is a {type(layer).__name__}, which is not written to files: merge it"
             )
         core, m = (
@@ -318,7 +318,7 @@ def _trained_in_full(
             full[f"{name}.bias"] = held(value(leaf))
             biased.add(holder in owner)
         elif holder in owner:
-            raise HubError(
+            raise FileError(
                 f"{path}: a weight that is adapted and trained too has no place in PEFT's format"
             )
         else:
@@ -364,7 +364,7 @@ class _Building:
         """The weights of a layer's experts with their factors."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
-            raise HubError(
+            raise FileError(
                 f"{key!r} adapts experts of shape {module.shape}, which does not fit {W.shape}"
             )
         A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
@@ -380,7 +380,7 @@ class _Building:
         tokens, new = self.adapter.rows[f"{own}.weight"]
         vocab, d = layer.W.shape
         if (width := new.shape[1]) != d or max(tokens) >= vocab:
-            raise HubError(
+            raise FileError(
                 f"{own!r} of shape {(vocab, d)} has no rows {max(tokens)} of {width} numbers"
             )
         rows = new.single().astype(layer.W.dtype)
@@ -396,12 +396,12 @@ class _Building:
                 type(layer).__name__,
             )
             shape = f"shape {module.shape}, which does not fit {here} {layer.W.shape}"
-            raise HubError(f"{name!r} adapts {kind} of {shape}")
+            raise FileError(f"{name!r} adapts {kind} of {shape}")
         alpha = module.scale * module.rank  # our layers have no other scaling than alpha / r
         B, A = self.factors(name, dtype)
         if module.embedding:
             if module.magnitude is not None:
-                raise HubError(
+                raise FileError(
                     f"{name!r}: DoRA of an embedding is not supported in a model of ours"
                 )
             return lora.LoRAEmbedding(layer, A, B, alpha)
@@ -437,5 +437,5 @@ def _fitting(key: str, stored: Stored, old: Any, turned: bool = False) -> Array:
     """An array of the file, as the one of the model that it replaces."""
     new = stored.single().T if turned else stored.single()
     if new.shape != old.shape:
-        raise HubError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
+        raise FileError(f"{key!r} of shape {new.shape} does not fit the model's {old.shape}")
     return new.astype(old.dtype)

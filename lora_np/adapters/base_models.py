@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_np.adapters.adapter import Adapter
 from lora_np.checks import StrPath
-from lora_np.hub import HubError, read_json
+from lora_np.files import FileError, read_json
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
 _INSIST = "; pass any_base=True (--any-base) to insist"
@@ -43,7 +43,7 @@ def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
         what = f"the naming of modules of a {tuned.config.get('model_type')!r} model"
-        raise HubError(
+        raise FileError(
             f"{tuned.path}: {what} is not known here: an adapter might change nothing{_INSIST}"
         )
     for name, (one, other) in shapes.items():
@@ -90,7 +90,7 @@ def check_bases(sources: Sequence[Adapter]) -> None:
     for told in (classes, bases):
         if len(told) > 1:
             (first, one), (second, other), *_ = told.values()
-            raise HubError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
+            raise FileError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
 
 
 def _base_of(adapter: Adapter) -> str | None:
@@ -149,5 +149,5 @@ def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second:
                 raise _other(second, f"{name} is {others!r}, but {ours!r} in {first}")
 
 
-def _other(path: StrPath, why: str) -> HubError:
-    return HubError(f"{path}: {why}: not the same base{_INSIST}")
+def _other(path: StrPath, why: str) -> FileError:
+    return FileError(f"{path}: {why}: not the same base{_INSIST}")
