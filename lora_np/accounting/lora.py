@@ -266,7 +266,7 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     if rank is not None or options:
         return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
     if not is_described(model):
-        from lora_np.accounting.live import tree_count
+        from lora_np.accounting.in_memory import tree_count
 
         return ModelCount(*tree_count(model))
     spec, parameters = model_spec(model), getattr(model, "named_parameters", None)
@@ -706,7 +706,7 @@ def model_spec(model: object) -> ModelSpec:
         return model
     if is_described(model):
         return models.describe(model)
-    from lora_np.accounting.live import tree_spec
+    from lora_np.accounting.in_memory import tree_spec
 
     return tree_spec(model)
 
