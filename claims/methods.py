@@ -119,7 +119,7 @@ class VeRA:
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         tensors = {"lambda_b": self.outer, "lambda_d": self.inner, "A": self.A, "B": self.B}
-        B, A = lnp.lora.MAPS["VERA"].lora(tensors, shape=self.base.W.shape)
+        B, A = lnp.lora.TUNERS["VERA"].lora(tensors, shape=self.base.W.shape)
         return self.base(x) + x @ A.T @ B.T
 
 

@@ -31,13 +31,16 @@ FORBIDDEN = {
     "scaling": "scale", "alpha_over_r": "scale",
     "workers": "jobs", "n_jobs": "jobs", "threads": "jobs", "processes": "jobs", "num_workers": "jobs",
     "verbose": "progress", "bar": "progress", "quiet": "progress", "show_progress": "progress",
-    "sequence": "context", "seq_len": "context", "max_length": "context", "context_length": "context",
+    "sequence": "max_length", "seq_len": "max_length", "context_length": "context",
     "batch": "batch_size", "accumulation": "accumulate", "accumulate_steps": "accumulate",
-    "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
+    "card": "gpu", "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
 }  # fmt: skip
 # What a command's option must not be called: commands say --seed where Python has rng.
 FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "seed"} | {
     "rng": "seed",
+    "card": "gpu",
+    "floor": "target-loss",
+    "by": "group-by",
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}

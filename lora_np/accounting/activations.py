@@ -54,7 +54,7 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
         Sequences that are computed at a time.
-    context : int
+    max_length : int
         Tokens in each sequence (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
@@ -69,7 +69,7 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch_size`` or ``context`` is not a whole number.
+        If ``batch_size`` or ``max_length`` is not a whole number.
 
     See Also
     --------
@@ -85,7 +85,7 @@ class TrainingOptions:
     optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS)
     master_copy: bool = setting(False, "Keep a float32 copy of weights trained in 16 bits")
     batch_size: int = setting(1, "Batch size")
-    context: int = setting(512, "Sequence length in tokens")
+    max_length: int = setting(512, "Sequence length in tokens")
     attention: str = setting(
         "fused", "Whether attention weights are kept", choices=("fused", "eager")
     )
@@ -96,7 +96,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("batch_size", "context"):
+        for name in ("batch_size", "max_length"):
             whole_number(name, getattr(self, name))
 
     @property
@@ -127,10 +127,10 @@ class Growth(NamedTuple):
         """The sum."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
-    def at(self, batch_size: int, context: int) -> int:
+    def at(self, batch_size: int, max_length: int) -> int:
         """Bytes of a batch."""
         return self.fixed + batch_size * (
-            self.sample + context * (self.token + context * self.pair)
+            self.sample + max_length * (self.token + max_length * self.pair)
         )
 
 
@@ -143,9 +143,9 @@ class Moment(NamedTuple):
     logits: Growth  # of the loss, until its gradient is known
     work: Growth  # briefly: for the loss and its gradient, or for one matrix
 
-    def at(self, batch_size: int, context: int) -> tuple[int, int, int]:
+    def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Bytes of activations, logits and workspace."""
-        size = batch_size, context
+        size = batch_size, max_length
         kept = self.kept.at(*size) + self.again.at(*size) // self.layers
         return kept, self.logits.at(*size), self.work.at(*size)
 

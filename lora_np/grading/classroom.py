@@ -23,7 +23,7 @@ from lora_np.grading.judge import judged
 from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
@@ -280,7 +280,7 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    found = each_of(reports_of, students, jobs=workers, progress=progress, label="grading")
+    found = parallel_map(reports_of, students, jobs=workers, progress=progress, label="grading")
     return Grades(tuple(graded), seeds[0], found, known)
 
 

@@ -9,7 +9,6 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.plots.adapters import (
         adapter_overview as adapter_overview,
-        module_kinds as module_kinds,
         short_name as short_name,
     )
     from lora_np.plots.curves import (

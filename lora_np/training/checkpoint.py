@@ -9,13 +9,12 @@ import json
 import os
 import zipfile
 from itertools import pairwise
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from lora_np.checks import Array, brief, finite, whole_number
-from lora_np.files import open_regular, write_whole
+from lora_np.checks import Array, StrPath, brief, finite, whole_number
+from lora_np.files import open_regular, target_path, write_whole
 from lora_np.nn import trainable
 from lora_np.training.identity import derivatives, describe, digest, versions
 
@@ -42,11 +41,10 @@ class Checkpoint:
     """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for
     it.
 
-    A ``training`` is that of ``fitting.py``.
     """
 
-    def __init__(self, path: Path, training: Any, *, resume: bool, name: str | None) -> None:
-        self.path, self.training, self.identity = path, training, identity(training, name)
+    def __init__(self, path: StrPath, training: Any) -> None:
+        self.path, self.training, self.identity = target_path(path), training, identity(training)
         if not self.path.absolute().parent.is_dir():
             raise ValueError(
                 f"{self.path.parent}: no such directory to write {self.path.name} into"
@@ -54,7 +52,7 @@ class Checkpoint:
         if not self.path.exists():
             return
         arrays, facts = self.read()
-        if not resume:
+        if not training.settings.resume:
             raise FileExistsError(
                 f"{self.path} already exists: pass resume=True (--resume), or delete it"
             )
@@ -154,25 +152,26 @@ class Checkpoint:
         write_whole(self.path, lambda file: np.savez(file, **arrays))
 
 
-def identity(training: Any, name: str | None) -> dict[str, str]:
+def identity(training: Any) -> dict[str, str]:
     """Return what must be the same for a checkpoint to fit, each in words; or just its name."""
-    title = {"versions": versions(), "name": name or "not given"}
-    if name is not None:
+    s = training.settings
+    title = {"versions": versions(), "name": s.identity or "not given"}
+    if s.identity is not None:
         return title
-    settings = {
+    seen = {
         **training.data.identity,
         "validation": training.data.validation,
         "model": training.model,
         "optimizer": training.run.optimizer,
         "clip": training.run.clip,
-        "accumulate": training.accumulate,
-        "patience": training.patience,
+        "accumulate": s.accumulate,
+        "patience": s.patience,
     }
     leaves = trainable(training.model)
     apart = {id(leaf) for _, leaf in leaves}
     return {
         **title,
-        **{name: describe(setting, apart) for name, setting in settings.items()},
+        **{name: describe(part, apart) for name, part in seen.items()},
         **{
             f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves
         },

@@ -127,7 +127,7 @@ def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
         "extract austen austen --rank 2 -o nothing",
         "diff king-james genesis-by-peft",
         "count austen --rank 8",
-        "plan austen --card 24GB",
+        "plan austen --gpu 24GB",
     ):
         found = run(command.split())
         err = capsys.readouterr().err

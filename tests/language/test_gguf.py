@@ -156,7 +156,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.table.notes[0]
-    planned = plan(path, card="1GB", rank=[4])
+    planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
