@@ -228,7 +228,9 @@ DRAWING = {
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
-    "checked": lambda rng: lora.WAYS["dare_ties"].checked(density=None, rank=None, rng=rng),
+    "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
+        density=None, rank=None, rng=rng
+    ),
     "combine": lambda rng: adapters.combine(
         [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
     ),
