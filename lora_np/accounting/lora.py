@@ -15,6 +15,7 @@ from lora_np import models
 from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
+from lora_np.hub import inside
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
@@ -664,7 +665,7 @@ def _fields(config: Any) -> Mapping[str, Any]:
         return config
     if isinstance(config, (str, Path)):
         path = Path(config)
-        return read_json(path / "adapter_config.json" if path.is_dir() else path)
+        return read_json(inside(path, "adapter_config.json") if path.is_dir() else path)
     if callable(getattr(config, "to_dict", None)):
         return dict(config.to_dict())
     raise TypeError(
