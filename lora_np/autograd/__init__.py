@@ -5,7 +5,7 @@ derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradient
 checks them all.
 """
 
-from lora_np.autograd import rules as rules  # which fills the tables
+from lora_np.autograd import linear_algebra as linear_algebra, rules as rules  # fill the tables
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
@@ -21,8 +21,6 @@ with on_demand(globals()):
     from lora_np.autograd.nesting import grad as grad
     from lora_np.autograd.tables import (
         NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,
-        Each as Each,
-        composition as composition,
         constant as constant,
         derivative as derivative,
         known as known,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
@@ -18,7 +18,8 @@ import numpy as np
 from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike
 
-Pull: TypeAlias = Callable[..., Any]  # takes a gradient one step back
+Pull: TypeAlias = Callable[..., Array]  # from the gradient of a result to that of an argument
+Pulls: TypeAlias = Callable[[Array], Iterable[Array | None]]  # the same for each wanted argument
 
 
 class Tensor(ArrayMethods):
