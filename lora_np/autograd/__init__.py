@@ -5,7 +5,7 @@ derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradient
 checks them all.
 """
 
-from lora_np.autograd import linear_algebra as linear_algebra, rules as rules  # fill the tables
+import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills the tables
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):

@@ -10,16 +10,17 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from lora_np.autograd.engine import Node, Pull, Pulls, Tensor, tensor
+from lora_np.autograd.engine import Node, Operand, Pull, Pulls, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names
 
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
 Joint: TypeAlias = Callable[..., Pulls]  # the same for all arguments at once
+Definition = TypeVar("Definition", bound=Callable[..., Any])
 Wanted: TypeAlias = Sequence[bool]  # for each argument, whether its gradient is needed
 
 
@@ -54,22 +55,20 @@ class Row:
         joint: Joint | None = None,  # one rule for all arguments, instead of theirs
         # the forward function returns (y, kept), and the rules see kept instead of y
         keeps: bool = False,
-        composed: Callable[..., Any] | None = None,  # the same in NumPy functions, for `grad`
+        composed: Callable[..., Operand] | None = None,  # the same in NumPy functions, for `grad`
     ) -> None:
         self.name, self.forward = name_of(function), function
         self.keeps, self.composed = keeps, composed
         rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
         self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
-        if isinstance(rule, Each):
-            rule, joint = rule.rule, each_of(rule.rule)
-        names, places = signature(rule)
+        self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
+        names, places = signature(rule.rule if isinstance(rule, Each) else rule)
         self.covers = names[1:]  # without y
-        self.rules = tuple(rules) or (joint,) * ((places or 1) - 1)
+        self.rules: tuple[Any, ...] = tuple(rules) or (joint,) * ((places or 1) - 1)
         self.fixed = [i for i, r in enumerate(self.rules) if r is NOT_DIFFERENTIABLE]
-        self.joint = joint
 
     def pull(
-        self, y: Array, values: list[Any], settings: dict[str, Any], wanted: list[bool]
+        self, y: Any, values: Sequence[Any], settings: dict[str, Any], wanted: list[bool]
     ) -> Pulls:
         """Return the function that pulls a gradient back to each wanted argument."""
         if self.joint is not None:
@@ -85,7 +84,7 @@ class Row:
         return lambda g: (pull(g) for pull in pulls)
 
 
-DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
+DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
 # functions with a derivative of zero, or with no real result
 CONSTANTS: set[Callable[..., Any]] = set()
 # functions written in terms of others
@@ -94,7 +93,7 @@ COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
 
-def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None:
+def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
     """Add a row to the table: one vector-Jacobian product for each array argument of ``function``.
 
     Parameters
@@ -122,10 +121,10 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
 def primitive(
     function: Callable[..., Any],
     *rules: Rule | Each | None,
-    joint: Callable[..., Pull] | None = None,
+    joint: Joint | None = None,
     keeps: bool = False,
-    composed: Callable[..., Any] | None = None,
-) -> Callable[..., Any]:
+    composed: Callable[..., Operand] | None = None,
+) -> Callable[..., Operand]:
     """An operation of your own, from its forward pass on arrays and its derivative rules.
 
     Parameters
@@ -216,7 +215,7 @@ def constant(*functions: Callable[..., Any]) -> None:
     CONSTANTS.update(functions)
 
 
-def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def composition(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
     """Decorate a definition of a NumPy function in terms of functions in the tables.
 
     Parameters
@@ -241,7 +240,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     array([0.5, 1. , 0.5])
     """
 
-    def register(definition: Callable[..., Any]) -> Callable[..., Any]:
+    def register(definition: Definition) -> Definition:
         COMPOSITIONS[function] = definition
         return definition
 
@@ -251,7 +250,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
 # From a NumPy call to a step of the graph
 
 
-def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Handle a NumPy call that has a Tensor among its arguments."""
     if function in DERIVATIVES:
         return record(function, args, kwargs)
@@ -276,7 +275,7 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
 Tensor.answer = staticmethod(dispatch)
 
 
-def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor.
 
     Of Tensors of several levels (`grad` inside `grad`) only the highest are differentiated here.
@@ -354,7 +353,7 @@ def constants(a: Any) -> Any:
 
 
 def arrange(
-    function: Callable[..., Any],
+    function: Callable[..., Operand],
     covers: list[str],
     places: int,
     args: Sequence[Any],
@@ -389,7 +388,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @functools.cache
-def signature(rule: Callable[..., Any]) -> tuple[list[str], int | None]:
+def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
     """Name the arguments of a rule or definition, and count those by position (None: any)."""
     parameters = inspect.signature(rule).parameters.values()
     kinds = {p.name: p.kind for p in parameters if p.name != "wanted"}
@@ -410,7 +409,7 @@ USUAL = {
 
 
 @functools.cache
-def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
     """Names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
@@ -425,7 +424,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return dict.fromkeys(row.covers if row else signature(definition)[0], REQUIRED) | USUAL
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Operand]) -> str:
     """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
@@ -434,7 +433,7 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{module.replace('numpy', 'np')}.{name}" if module == "numpy.linalg" else f"np.{name}"
 
 
-def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
+def not_differentiable(function: Callable[..., Operand], argument: int | str) -> TypeError:
     name = list(parameters(function))[argument] if isinstance(argument, int) else argument
     return TypeError(
         f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})"
