@@ -164,10 +164,10 @@ def main() -> None:
     )
     parser.add_argument("novels", type=Path, help="Rdata.rdb of the package janeaustenr")
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory to write")
-    parser.add_argument("--rng", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer, to compare seeds")
     options = parser.parse_args()
-    random = np.random.default_rng(options.rng)
+    random = np.random.default_rng(options.seed)
     tokens, held_out = split(novels(options.novels))
     model = initial(random)
     losses: list[float] = []

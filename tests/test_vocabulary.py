@@ -31,10 +31,17 @@ FORBIDDEN = {
     "scaling": "scale", "alpha_over_r": "scale",
     "workers": "jobs", "n_jobs": "jobs", "threads": "jobs", "processes": "jobs", "num_workers": "jobs",
     "verbose": "progress", "bar": "progress", "quiet": "progress", "show_progress": "progress",
-    "sequence": "context", "seq_len": "context", "max_length": "context", "context_length": "context",
+    "sequence": "max_length", "seq_len": "max_length", "context_length": "context",
     "batch": "batch_size", "accumulation": "accumulate", "accumulate_steps": "accumulate",
-    "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
+    "card": "gpu", "precision": "dtype", "data_type": "dtype", "number_type": "dtype",
 }  # fmt: skip
+# What a command's option must not be called: commands say --seed where Python has rng.
+FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "seed"} | {
+    "rng": "seed",
+    "card": "gpu",
+    "floor": "target-loss",
+    "by": "group-by",
+}
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
 
@@ -85,7 +92,7 @@ def options():
             (words, option.lstrip("-").replace("-", "_"))
             for words, command in every_command()
             for parameter in command.params
-            for option in (parameter.name, *parameter.opts)
+            for option in parameter.opts
         }
     )
 
@@ -116,7 +123,9 @@ def test_properties(name):
 
 @every(("command", "option"), options())
 def test_options(command, option):
-    assert option not in FORBIDDEN, f"call {option} of {command} {FORBIDDEN[option]}"
+    assert option not in FORBIDDEN_OPTIONS, (
+        f"call {option} of {command} {FORBIDDEN_OPTIONS[option]}"
+    )
 
 
 @every("name", THINGS)
@@ -217,9 +226,11 @@ DRAWING = {
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
     "finetune": lambda rng: language.finetune(
-        language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+        language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
-    "checked": lambda rng: lora.WAYS["dare_ties"].checked(density=None, rank=None, rng=rng),
+    "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
+        density=None, rank=None, rng=rng
+    ),
     "combine": lambda rng: adapters.combine(
         [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
     ),
@@ -239,8 +250,9 @@ def test_all_that_draws_is_asked():
     assert drawing - set(DRAWING) == {
         *MEANING,
         "dropout",
+        "forecast",
         "logits",
-        "other_questions",
+        "other_seeds",
         "token_loss",
         "tour",
     }

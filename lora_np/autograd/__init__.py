@@ -21,6 +21,7 @@ with on_demand(globals()):
     from lora_np.autograd.nesting import grad as grad
     from lora_np.autograd.tables import (
         NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,
+        added_rows as added_rows,
         constant as constant,
         derivative as derivative,
         known as known,

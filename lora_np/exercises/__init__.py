@@ -3,8 +3,30 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.exercises.asking import (
-        QUESTIONS as QUESTIONS,
+    from lora_np.exercises.catalogue import (
+        DATA as DATA,
+        Solution as Solution,
+        check as check,
+        exercise as exercise,
+        lessons as lessons,
+        other_seeds as other_seeds,
+        solution as solution,
+    )
+    from lora_np.exercises.forbidden import Rules as Rules
+    from lora_np.exercises.handouts import (
+        heading as heading,
+        notebook as notebook,
+        notebook_text as notebook_text,
+        start as start,
+    )
+    from lora_np.exercises.running import (
+        HEADER as HEADER,
+        Reply as Reply,
+        call as call,
+        run_cell as run_cell,
+    )
+    from lora_np.exercises.testing import (
+        SEEDS as SEEDS,
         Exercise as Exercise,
         Law as Law,
         Lesson as Lesson,
@@ -13,23 +35,8 @@ with on_demand(globals()):
         judge as judge,
         plural as plural,
     )
-    from lora_np.exercises.catalogue import (
-        DATA as DATA,
-        Solution as Solution,
-        check as check,
-        exercise as exercise,
-        lessons as lessons,
-        other_questions as other_questions,
-        solution as solution,
-    )
-    from lora_np.exercises.handouts import (
-        heading as heading,
-        notebook as notebook,
-        notebook_text as notebook_text,
-        start as start,
-    )
-    from lora_np.exercises.running import HEADER as HEADER, call as call, run_cell as run_cell
     from lora_np.exercises.values import (
+        Value as Value,
         WireError as WireError,
         decode as decode,
         encode as encode,

@@ -156,7 +156,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.table.notes[0]
-    planned = plan(path, card="1GB", rank=[4])
+    planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
@@ -414,9 +414,9 @@ def test_commands_take_and_write_gguf_files(tmp_path, capsys):
         "--sample-every",
         "0",
     ]
-    assert run([*words, "--context", "16", "--quantised", "-o", str(out)]) == 0
+    assert run([*words, "--max-length", "16", "--quantised", "-o", str(out)]) == 0
     assert gguf.open(out).metadata["general.type"] == "adapter"
-    assert run([*words, "--context", "16", "-o", str(tmp_path / "style")]) == 0
+    assert run([*words, "--max-length", "16", "-o", str(tmp_path / "style")]) == 0
     assert adapters.attach(language.load(path), adapters.load(tmp_path / "style"))
     assert run(["count", str(path), "--rank", "1", "--targets", "q_proj"]) == 0
 

@@ -5,22 +5,31 @@ from __future__ import annotations
 import ast
 import doctest
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, shrink
+from lora_np.exercises.forbidden import Rules
+from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import Asked, Mistake, call, replies_alike, result, values_alike
-from lora_np.exercises.values import Source, WireError, decode, encode
+from lora_np.exercises.running import (
+    Exchange,
+    Mistake,
+    Reply,
+    call,
+    replies_alike,
+    result,
+    values_alike,
+)
+from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
 # arguments, rules: see `call`
-Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]
-Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
-QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
+Caller = Callable[[Sequence[Value], Rules], Reply]
+Assertions = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
+SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
 SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
@@ -239,7 +248,7 @@ class Outcome:
                 said.setdefault(verdict.message, verdict)
         return list(said.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values, for JSON."""
         points = {"points": self.points, "of": self.exercise.points}
         laws = [asdict(verdict) for verdict in self.verdicts]
@@ -274,13 +283,15 @@ class Answer:
 
     exercise: Exercise
     caller: Caller
-    last: Asked = ((), {})  # the last call, and the reply
+    last: Exchange = ((), {})  # the last call, and the reply
 
-    def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
+    def __call__(
+        self, *arguments: Value, within: int | None = None, steps: int | None = None
+    ) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the
         interpreter.
         """
-        rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
+        rules = Rules(self.exercise.forbids, within, steps)
         self.last = arguments, {}
         reply = self.caller(arguments, rules)
         self.last = arguments, reply
@@ -296,7 +307,8 @@ class Answer:
                 "An answer is made of arrays and numbers", f"{reply['unusable']}{advice}"
             )
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
-        pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
+        kept: Any = reply["arguments"]
+        pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
         changed = [name for name, a, left in copied if encode(a) != encode(left)]
         if changed:
@@ -306,7 +318,7 @@ class Answer:
 
 
 def judge(
-    exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True
+    exercise: Exercise, caller: Caller, seeds: Sequence[int], *, smallest: bool = True
 ) -> Outcome:
     """Try each law on inputs from its space, small ones first, and shrink one that breaks it.
 
@@ -316,7 +328,7 @@ def judge(
         Whose laws are tried.
     caller : callable
         ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
-    questions : sequence of int
+    seeds : sequence of int
         Seeds of the inputs.
     smallest : bool
         Whether to look for the smallest input that breaks a law, and for a known mistake that does
@@ -332,14 +344,12 @@ def judge(
     >>> from lora_np.exercises import call, exercise
     >>> def caller(arguments, rules):
     ...     return call(lambda d, k, r: d * k, arguments, rules)
-    >>> outcome = judge(exercise("lora_count"), caller, QUESTIONS)
+    >>> outcome = judge(exercise("lora_count"), caller, SEEDS)
     >>> outcome.points, [verdict.passed for verdict in outcome.verdicts]
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found = [
-        first_broken(law, answer, [*questions, place]) for place, law in enumerate(exercise.laws)
-    ]
+    found = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
@@ -349,7 +359,7 @@ def judge(
     return Outcome(exercise, tuple(verdicts))
 
 
-def arrays(value: Any) -> Any:
+def arrays(value: Any) -> Value:
     """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
     if isinstance(value, tuple):
         return tuple(map(arrays, value))
@@ -365,7 +375,7 @@ def example_broken(answer: Answer) -> str:
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
 
-    def asked(*arguments: Any) -> Any:
+    def asked(*arguments: Value) -> Value:
         return arrays(answer(*(next(given) if callable(a) else a for a in arguments)))
 
     names = {"np": np, answer.exercise.name: asked}
@@ -386,7 +396,7 @@ def example_broken(answer: Answer) -> str:
     return ""
 
 
-def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
+def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
     """Whatever breaks the law first; nothing if it holds on all inputs."""
     cases = range(answer.exercise.cases)
     draws = (
@@ -395,13 +405,13 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None
     return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
 
 
-def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) -> Verdict:
+def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:
     """The verdict with the smallest input that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
     name, first = broken.why.name, broken
 
-    def again(remembered: Choices) -> Broken | None:
+    def again(remembered: Inputs) -> Counterexample | None:
         found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
         return found if found and found.why.name == name else None
 
@@ -423,12 +433,12 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
     return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
 
 
-def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
+def known(exercise: Exercise, asked: Sequence[Exchange]) -> Mistake | None:
     """The first mistake that answers all calls alike; none if the solution does so with the first
     of them.
     """
 
-    def gives(code: str, one: Asked) -> bool:
+    def gives(code: str, one: Exchange) -> bool:
         return replies_alike(result(code, exercise.name, one[0]), one[1])
 
     found = (wrong for wrong in exercise.mistakes if all(gives(wrong.code, one) for one in asked))
@@ -436,7 +446,7 @@ def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
     return None if mistake and gives(exercise.answer, asked[0]) else mistake
 
 
-def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
+def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
     """How the law is broken on what is drawn, if it is."""
     try:
         law.check(draw, answer)
@@ -449,22 +459,22 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
     except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
-    return Broken(draw.drawn, why, answer.last)
+    return Counterexample(draw.drawn, why, answer.last)
 
 
-def here(function: Any) -> Caller:
+def local_caller(function: Callable[..., Value]) -> Caller:
     """Call a function of this process, with the same kinds of values as from another process."""
 
-    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            return dict(decode(encode(call(function, arguments, rules))))
+            return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}
 
     return caller
 
 
-def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
+def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
     """The call as code that can be pasted: a line for each argument, then the call."""
     lines = [
         line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)
@@ -472,7 +482,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
 
 
-def lines_of(name: str, value: Any) -> list[str]:
+def lines_of(name: str, value: Value) -> list[str]:
     """``value`` as code that gives it this name; of a large array only the entries that matter.
 
     Examples
@@ -490,7 +500,7 @@ def lines_of(name: str, value: Any) -> list[str]:
     return [f"{name} = {literal(value)}"]
 
 
-def literal(value: Any) -> str:
+def literal(value: Value) -> str:
     """``value`` as Python.
 
     Examples
