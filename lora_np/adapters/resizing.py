@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored, check_start
-from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.checking import scale_notes
 from lora_np.adapters.formats import FILES, Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import file_size, only_lora, targeting
 from lora_np.adapters.scaling import made_portable
@@ -192,7 +192,7 @@ def resize(
     if gone := [row.name for row in rows if row.rank == 0]:
         why = "because they do nothing or the budget serves better elsewhere"
         notes.append(f"left out, {why}: {', '.join(gone)}")
-    notes += strength_notes(after, out)
+    notes += scale_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
     if grams is not None:
