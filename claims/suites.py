@@ -261,7 +261,7 @@ class Styles:
         the task's text.
         """
         text = setups.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
-        found = language.grams(setups.shipped(), text, context=self.context)
+        found = language.grams(setups.shipped(), text, max_length=self.context)
         return {path: found[path] for path in task.pairs}
 
 

@@ -225,7 +225,7 @@ DRAWING = {
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
     "finetune": lambda rng: language.finetune(
-        language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+        language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
     "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
         density=None, rank=None, rng=rng
@@ -249,6 +249,7 @@ def test_all_that_draws_is_asked():
     assert drawing - set(DRAWING) == {
         *MEANING,
         "dropout",
+        "forecast",
         "logits",
         "other_seeds",
         "token_loss",

@@ -117,7 +117,7 @@ def as_read_by(program, adapter):
 
 def loss(adapter=None):
     tuned = model if adapter is None else adapters.attach(model, adapter)
-    return language.likelihood(tuned, genesis, context=64).loss
+    return language.likelihood(tuned, genesis, max_length=64).loss
 
 
 # %%
