@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd.engine import Tensor
+from lora_np.autograd.engine import Operand, Tensor
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
 from lora_np.checks import Array, generator
 
 
 def check_derivative(
-    f: Callable[..., Any],
+    f: Callable[..., Operand],
     *args: Any,
     step: float = 1e-6,
     tolerance: float = 1e-6,
