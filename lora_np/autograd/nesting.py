@@ -14,7 +14,7 @@ from lora_np.autograd.engine import Operand, Tensor, tensor, walk
 LEVELS = count(1)  # a grad inside another begins later, and so gets a larger number
 
 
-def grad(f: Callable[..., Operand], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """Return the gradient of ``f`` as a function, which has a gradient again.
 
     Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of
