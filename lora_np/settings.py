@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import Field, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,8 +23,10 @@ def setting(default: T, help: str, *, choices: tuple[str, ...] = ()) -> T:
 
 
 def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
-    """List the fields of a dataclass that `setting` declared."""
-    return [each for each in fields(owner) if "help" in each.metadata]
+    """List the fields of a dataclass that `setting` declared, its own before those of its bases."""
+    known = {each.name: each for each in fields(owner) if "help" in each.metadata}
+    ordered = [name for cls in owner.__mro__ for name in inspect.get_annotations(cls)]
+    return [known[name] for name in dict.fromkeys(ordered) if name in known]
 
 
 def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:

@@ -56,7 +56,7 @@ def convert(
     *,
     to: Target,
     base: formats.Base | None = None,
-    error: float | None = None,
+    tolerance: float | None = None,
     grams: Grams | None = None,
     dtype: str | None = None,
     force: bool = False,
@@ -79,7 +79,7 @@ def convert(
         The base model, or its config, where names or the order of rows depend on it: to and from
         GGUF, for experts in mlx-lm, and from kohya. By default the one that the adapter names, if
         it is on this disk.
-    error : float, optional
+    tolerance : float, optional
         For "lora": see `to_lora`.
     grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
@@ -131,7 +131,7 @@ def convert(
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
-            wanted = to_lora(before, base=weights, error=error, grams=grams, aside=aside)
+            wanted = to_lora(before, base=weights, tolerance=tolerance, grams=grams, aside=aside)
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:
@@ -163,7 +163,7 @@ def to_lora(
     adapter: Source,
     *,
     base: StrPath | None = None,
-    error: float | None = None,
+    tolerance: float | None = None,
     grams: Grams | None = None,
     any_base: bool = False,
     aside: Path | None = None,
@@ -173,7 +173,7 @@ def to_lora(
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
     `lora_np.lora.TUNERS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
-    smallest rank within ``error``.
+    smallest rank within ``tolerance``.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def to_lora(
         Of any tuner in `lora_np.lora.TUNERS`.
     base : path, optional
         The base model, which some tuners need.
-    error : float, optional
+    tolerance : float, optional
         The relative error in the Frobenius norm that a module's update may have, where it is not
         exact.
     grams : mapping of str to array_like of shape (k, k), optional
@@ -200,9 +200,9 @@ def to_lora(
     ------
     FileError
         If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as
-        a LoRA and no ``error`` is given.
+        a LoRA and no ``tolerance`` is given.
     ValueError
-        If ``error`` is out of range.
+        If ``tolerance`` is out of range.
 
     See Also
     --------
@@ -227,8 +227,8 @@ def to_lora(
     >>> to_lora(folder)["q"].rank, float(to_lora(folder).delta("q")[0, 0])
     (1, 1.0)
     """
-    if error is not None:
-        error = number("error", error, minimum=0, maximum=1, open_maximum=True)
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
     known = on_base(formats.load(adapter), base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)
@@ -241,7 +241,9 @@ def to_lora(
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        B, A = finite(place, _factors, place, name, module, known.weights.get(name), error, grams)
+        B, A = finite(
+            place, _factors, place, name, module, known.weights.get(name), tolerance, grams
+        )
         stored = {
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
@@ -263,7 +265,7 @@ def _factors(
     name: str,
     module: AdapterModule,
     weight: Reader | None,
-    error: float | None,
+    tolerance: float | None,
     grams: Grams | None,
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
@@ -286,11 +288,11 @@ def _factors(
             "magnitude_vector": module.parts["magnitude"].read(),
         }
         update = partial(tuner.delta, tensors, W=W, lora_alpha=alpha)
-    if error is None:
+    if tolerance is None:
         why = f"{tuner.name} is not exact as a LoRA of fewer numbers than its update"
-        raise FileError(f"{at}: {why}; say which relative error is accepted (--error)")
+        raise FileError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
     dW = update()
     R = root_of(name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))
-    rank = Spectrum.of(s, 1.0).needed(1 - error**2)
+    rank = Spectrum.of(s, 1.0).needed(1 - tolerance**2)
     return U[:, :rank] * s[:rank], (Vh if R is None else back(U.T @ dW, s))[:rank]

@@ -24,14 +24,14 @@ from lora_np.adapters.adapter import (
     header,
     held,
 )
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import Written, load
 from lora_np.adapters.scaling import parted
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -183,7 +183,7 @@ def merge(
     ) as stage:
         shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
-        by_shard = each_of(write, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)

@@ -68,7 +68,7 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 
 def byte_count(text: str) -> int:
     """Bytes from ``10MB``, ``1.5GiB`` or a plain number."""
-    return int(text) if text.isdecimal() else parse_bytes("bytes", text)
+    return int(text) if text.isdecimal() else parse_bytes("budget", text)
 
 
 def parse_targets(text: str) -> str | list[str]:
@@ -100,13 +100,13 @@ adapter_out = click.option(
     "-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file."
 )
 portable = click.option(
-    "--portable", is_flag=True, help="One rank, scale 1: all programs read it alike."
+    "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
 force = click.option(
     "--force", is_flag=True, help="Replace what is there, once the new one is complete."
 )
 any_base = click.option(
-    "--any-base", is_flag=True, help="Continue with a base that differs or is unknown."
+    "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
 ranks = click.option(
     "--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16."
@@ -122,7 +122,7 @@ saved = click.option(
 )
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
-jobs = click.option("--jobs", type=JOBS, default=1, help="Pieces of work at a time.")
+jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
 plot = click.option(
     "--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ..."
 )

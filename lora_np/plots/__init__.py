@@ -1,4 +1,4 @@
-"""Figures used in several places: functions that take arrays and an optional ``ax=``.
+"""Draw figures used in several places, from arrays and an optional ``ax=``.
 
 Their building blocks are public too: `axes`, `label_line` and the colours, each with its
 meaning.
@@ -9,7 +9,6 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.plots.adapters import (
         adapter_overview as adapter_overview,
-        module_kinds as module_kinds,
         short_name as short_name,
     )
     from lora_np.plots.curves import (

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from itertools import pairwise
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, brief, finite, whole_number
-from lora_np.files import open_regular, write_whole
+from lora_np.checks import Array, StrPath, brief, finite, whole_number
+from lora_np.files import open_regular, target_path, write_whole
+from lora_np.hub import arrays_in
 from lora_np.nn import trainable
 from lora_np.training.identity import derivatives, describe, digest, versions
 
@@ -42,11 +41,10 @@ class Checkpoint:
     """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for
     it.
 
-    A ``training`` is that of ``fitting.py``.
     """
 
-    def __init__(self, path: Path, training: Any, *, resume: bool, name: str | None) -> None:
-        self.path, self.training, self.identity = path, training, identity(training, name)
+    def __init__(self, path: StrPath, training: Any) -> None:
+        self.path, self.training, self.identity = target_path(path), training, identity(training)
         if not self.path.absolute().parent.is_dir():
             raise ValueError(
                 f"{self.path.parent}: no such directory to write {self.path.name} into"
@@ -54,7 +52,7 @@ class Checkpoint:
         if not self.path.exists():
             return
         arrays, facts = self.read()
-        if not resume:
+        if not training.settings.resume:
             raise FileExistsError(
                 f"{self.path} already exists: pass resume=True (--resume), or delete it"
             )
@@ -117,7 +115,7 @@ class Checkpoint:
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         try:
             with open_regular(self.path) as stream:
-                arrays = arrays_in(stream)
+                arrays = arrays_in(stream, "biufcU")
             facts = json.loads(str(arrays.pop("facts")))
             if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
                 raise ValueError("it does not say which run it is of")
@@ -154,25 +152,26 @@ class Checkpoint:
         write_whole(self.path, lambda file: np.savez(file, **arrays))
 
 
-def identity(training: Any, name: str | None) -> dict[str, str]:
+def identity(training: Any) -> dict[str, str]:
     """Return what must be the same for a checkpoint to fit, each in words; or just its name."""
-    title = {"versions": versions(), "name": name or "not given"}
-    if name is not None:
+    s = training.settings
+    title = {"versions": versions(), "name": s.identity or "not given"}
+    if s.identity is not None:
         return title
-    settings = {
+    seen = {
         **training.data.identity,
         "validation": training.data.validation,
         "model": training.model,
         "optimizer": training.run.optimizer,
         "clip": training.run.clip,
-        "accumulate": training.accumulate,
-        "patience": training.patience,
+        "accumulate": s.accumulate,
+        "patience": s.patience,
     }
     leaves = trainable(training.model)
     apart = {id(leaf) for _, leaf in leaves}
     return {
         **title,
-        **{name: describe(setting, apart) for name, setting in settings.items()},
+        **{name: describe(part, apart) for name, part in seen.items()},
         **{
             f"the first values of {path or 'the model'}": digest(leaf.data) for path, leaf in leaves
         },
@@ -187,23 +186,6 @@ def moved_by(training: Any) -> dict[str, Array]:
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
-
-
-def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
-    """The arrays that `numpy.savez` has written; a small file that claims to be large is
-    refused.
-    """
-    with zipfile.ZipFile(stream) as file:
-        members = file.infolist()
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    if (
-        not stored
-        or sum(member.file_size for member in members) > os.fstat(stream.fileno()).st_size
-    ):
-        raise ValueError("it is compressed, which a checkpoint never is")
-    stream.seek(0)
-    with np.load(stream, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def fits(name: str, saved: Array, current: Array) -> None:

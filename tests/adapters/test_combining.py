@@ -1,4 +1,4 @@
-"""Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is
+"""Combine and overlap on small files: every method, DoRA, what is saved in full, inputs, and what is
 refused.
 """
 
@@ -13,7 +13,7 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.files import FileError
 from lora_np.hub import safetensors
-from lora_np.lora import WAYS, Term
+from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from lora_np.models import open_model
 from tests.adapters.conftest import SHAPES
 
@@ -41,7 +41,7 @@ def weights_of(folder):
     return {name: model.read(name) for name in model.places}
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("method", MERGE_METHODS)
 def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
     three, tmp_path, method
 ):
@@ -53,21 +53,25 @@ def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
     assert [*out] == [*sources[0]] == [row.name for row in made.rows]
     for row, rng in zip(made.rows, draws, strict=True):
         terms = [
-            Term(*source[row.name].factors(), weight, source[row.name].scale, gram[row.name])
+            WeightedUpdate(
+                *source[row.name].factors(), weight, source[row.name].scale, gram[row.name]
+            )
             for source, weight, gram in zip(sources, weights, seen, strict=True)
             if row.name in source
         ]
-        total = sum(term.weight * term.update for term in terms)
-        B, A = WAYS[method](terms, rng=rng)
+        total = sum(term.weight * term.delta for term in terms)
+        B, A = MERGE_METHODS[method](terms, rng=rng)
         np.testing.assert_allclose(out.delta(row.name), B @ A, atol=1e-12)
         assert row.rank == B.shape[1] == out[row.name].rank
         assert row.difference == pytest.approx(
             np.linalg.norm(B @ A - total) / np.linalg.norm(total), abs=1e-7
         )
-    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(WAYS[method].warning)
+    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(
+        MERGE_METHODS[method].warning
+    )
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("method", MERGE_METHODS)
 def test_one_adapter_alone_is_left_as_it_is(three, tmp_path, method):
     given = {"grams": [grams(0)]} if method == "regmean" else {}
     adapters.combine(three[:1], tmp_path / "out", weights=[-3.0], method=method, **given)
@@ -101,7 +105,9 @@ def test_experts_are_combined_one_by_one(tmp_path):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / method, method=method)
         found = adapters.load(tmp_path / method).delta(name)
         for i in range(3):
-            B, A = WAYS[method]([Term(each.B[i], each.A[i], 1.0, each.scale) for each in sources])
+            B, A = MERGE_METHODS[method](
+                [WeightedUpdate(each.B[i], each.A[i], 1.0, each.scale) for each in sources]
+            )
             np.testing.assert_allclose(found[i], B @ A, atol=1e-12)
 
 
@@ -189,35 +195,36 @@ def test_parameters_saved_twice_are_refused_or_the_first_or_the_mean(heads, tmp_
     one, two = new["one"]["model.norm.weight"], new["two"]["model.norm.weight"]
     bias, kept = "model.layers.0.q_proj.bias", new["two"]["model.layers.0.q_proj.bias"]
     with pytest.raises(
-        FileError, match=r"replaces 'model.norm.weight', as an adapter before it does; saved= "
+        FileError,
+        match=r"replaces 'model.norm.weight', as an earlier adapter does; pass on_conflict=",
     ):
         adapters.combine(paths, tmp_path / "out")
     expected = {"first": (one, kept), "mean": ((3 * one - two) / 2, kept)}
     for saved, (of_norm, of_bias) in expected.items():
-        adapters.combine(paths, tmp_path / saved, weights=[3, -1], saved=saved)
+        adapters.combine(paths, tmp_path / saved, weights=[3, -1], on_conflict=saved)
         full = adapters.load(tmp_path / saved).full
         np.testing.assert_allclose(full["model.norm.weight"].read(), of_norm, atol=1e-12)
         np.testing.assert_allclose(full[bias].read(), of_bias, atol=1e-12)
 
 
 def test_weights_that_cancel_have_no_mean(heads, tmp_path):
-    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], saved="mean")
+    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], on_conflict="mean")
     kept = heads[2]["two"]["model.layers.0.q_proj.bias"]  # which only one adapter has
     np.testing.assert_array_equal(
         adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
     )
     with pytest.raises(FileError, match=r"model.norm.weight: the result is not finite"):
-        adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
+        adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], on_conflict="mean")
 
 
 # What is refused
 
 
 WRONG = {
-    "a way that is none": ({"method": "tie"}, "method must be one of .*'ties'.*got 'tie'"),
+    "a method that is none": ({"method": "tie"}, "method must be one of .*'ties'.*got 'tie'"),
     "a density of a sum": (
         {"density": 0.5},
-        "density is for ways that drop entries, such as 'ties', got 0.5",
+        "density is for methods that drop entries, such as 'ties', got 0.5",
     ),
     "a density of none": (
         {"method": "ties", "density": 0},
@@ -242,8 +249,8 @@ WRONG = {
         "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",
     ),
     "another choice": (
-        {"saved": "last"},
-        "saved must be one of 'refuse', 'first', 'mean', got 'last'",
+        {"on_conflict": "last"},
+        "on_conflict must be one of 'refuse', 'first', 'mean', got 'last'",
     ),
 }
 
@@ -387,7 +394,7 @@ def test_extract_by_inputs_has_the_smallest_error_of_outputs(make_checkpoint, tm
         skewed(),
     )
     seen = {name: x.T @ x for name, x in X.items()}
-    for goal in ({"rank": 2}, {"error": 0.3}):
+    for goal in ({"rank": 2}, {"tolerance": 0.3}):
         made = adapters.extract(base, tuned, tmp_path / "out", grams=seen, force=True, **goal)
         found = adapters.load(tmp_path / "out")
         W0, W = weights_of(base), weights_of(tuned)
@@ -418,9 +425,9 @@ def test_convert_passes_inputs_on(tmp_path):
     safetensors.save(tensors, tmp_path / "loha" / "adapter_model.safetensors")
     x = rng.standard_normal((40, 10)) * np.geomspace(9, 0.01, 10)
     made = adapters.convert(
-        tmp_path / "loha", tmp_path / "out", to="lora", error=0.05, grams={"q": x.T @ x}
+        tmp_path / "loha", tmp_path / "out", to="lora", tolerance=0.05, grams={"q": x.T @ x}
     )
-    plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", error=0.05)
+    plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", tolerance=0.05)
     assert made.rows[0].rank < plain.rows[0].rank
 
 

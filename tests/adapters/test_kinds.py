@@ -336,7 +336,7 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
         rows = adapters.diff(tmp_path / "a", tmp_path / other).rows
         assert next(part.difference for part in rows if part.what == "rows") >= least
     with pytest.raises(
-        FileError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
+        FileError, match=r"replaces 'model.embed_tokens.weight', as an earlier adapter does"
     ):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     save_peft(tmp_path / "plain", "model.q", np.ones((2, 4)), np.ones((5, 2)), rank=2)

@@ -224,7 +224,7 @@ def test_merged_is_the_weight_of_the_formula_and_as_lora_too(kind, written, tmp_
     base, folder, named = written(kind)
     opened = adapters.load(folder)
     adapters.merge(base, folder, tmp_path / "merged", any_base=True)
-    as_lora = adapters.to_lora(folder, base=base, error=0.0, any_base=True)
+    as_lora = adapters.to_lora(folder, base=base, tolerance=0.0, any_base=True)
     adapters.save(as_lora, tmp_path / "lora")
     adapters.merge(base, tmp_path / "lora", tmp_path / "merged-too", any_base=True)
     one, two = (
@@ -272,7 +272,7 @@ def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
     opened = adapters.load(folder)
     grams = {name: X.T @ X for name, X in inputs.items()}
     for given in ({}, {"grams": grams}):
-        found = adapters.to_lora(folder, base=base, error=error, any_base=True, **given)
+        found = adapters.to_lora(folder, base=base, tolerance=error, any_base=True, **given)
         for name, module in found.items():
             tensors = {each: part.read() for each, part in opened[name].parts.items()}
             settings = opened[name].tuned.settings
@@ -284,7 +284,9 @@ def test_the_rank_is_the_smallest_within_the_error(kind, error, written):
             assert left <= error * (1 + 1e-6)
             assert best[module.rank - 1] / np.linalg.norm(products) > error
     with pytest.raises(FileError, match="no Gram matrix of the inputs of 'down'"):
-        adapters.to_lora(folder, base=base, error=error, any_base=True, grams={"up": grams["up"]})
+        adapters.to_lora(
+            folder, base=base, tolerance=error, any_base=True, grams={"up": grams["up"]}
+        )
 
 
 def rewritten(folder, change=None, **raw):
@@ -459,7 +461,7 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         adapters.to_lora(dora)
     with pytest.raises(FileError, match="DoRA is not exact as a LoRA of fewer"):
         adapters.to_lora(dora, base=base, any_base=True)
-    found = adapters.to_lora(dora, base=base, error=0.05, any_base=True)
+    found = adapters.to_lora(dora, base=base, tolerance=0.05, any_base=True)
     for name, module in modules.items():
         W, tensors = (
             named[f"{name}.weight"],
@@ -469,7 +471,7 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
         assert np.linalg.norm(found.delta(name) - dW) <= 0.05 * np.linalg.norm(dW)
     (kept,) = adapters.to_lora(
         adapters.Adapter({"up": dataclasses.replace(modules["up"], embedding=True)}, raw=dora.raw),
-        base=turned(base, tmp_path), error=0.05, any_base=True,
+        base=turned(base, tmp_path), tolerance=0.05, any_base=True,
     ).values()  # fmt: skip
     assert kept.embedding
     np.testing.assert_allclose(kept.delta(), found.delta("up"), atol=1e-4)
@@ -612,7 +614,9 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
         adapters.merge(here / "base", here / "adapter", here / "merged", any_base=True)
         merged = safetensors.open(here / "merged" / "model.safetensors")
         wanted = weights_of(torch, tuned)
-        converted = adapters.to_lora(here / "adapter", base=here / "base", error=0.0, any_base=True)
+        converted = adapters.to_lora(
+            here / "adapter", base=here / "base", tolerance=0.0, any_base=True
+        )
         adapters.save(converted, here / "lora")
         reloaded = weights_of(
             torch, peft.PeftModel.from_pretrained(net(torch), here / "lora").eval()
@@ -656,7 +660,8 @@ def test_weights_that_are_stored_transposed(kind, torch, tmp_path):
     assert counted.trainable == tuned.get_nb_trainable_parameters()[0]
     adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
     adapters.save(
-        adapters.to_lora(tmp_path / "adapter", base=tmp_path / "base", error=0.0), tmp_path / "lora"
+        adapters.to_lora(tmp_path / "adapter", base=tmp_path / "base", tolerance=0.0),
+        tmp_path / "lora",
     )
     wanted = tuned(tokens).logits
     for model in (

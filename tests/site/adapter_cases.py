@@ -70,7 +70,7 @@ def check_rows(path, answer):
     seen = adapters.inspect(path)
     assert [row["name"] for row in answer["rows"]] == [row.name for row in seen.rows]
     for row, theirs in zip(seen.rows, answer["rows"], strict=True):
-        for field in ("status", "rank", "needed", "wasted"):
+        for field in ("status", "rank", "rank_for_99", "excess_rank"):
             assert theirs.get(field) == getattr(row, field), (row.name, field)
         for field in ("scale", "norm", "share", "effective_rank", "stable_rank"):
             ours = getattr(row, field)
@@ -87,19 +87,19 @@ def check_rows(path, answer):
 
 
 def check_findings(path, answer):
-    """The verdicts, factors, reasons and cures of every program, and how they are listed."""
+    """The verdicts, factors, reasons and fixes of every program, and how they are listed."""
     ours = adapters.check(path)
     theirs = [
-        CheckedModule(**{**row, "factor": row["factor"] and float(row["factor"])})
+        CheckedModule(**{**row, "scale_error": row["scale_error"] and float(row["scale_error"])})
         for row in answer["checked"]
     ]
     assert [row._replace(factor=None) for row in theirs] == [
         row._replace(factor=None) for row in ours.rows
     ]
     for mine, found in zip(ours.rows, theirs, strict=True):
-        assert (mine.factor is None) == (found.factor is None), mine
-        if mine.factor is not None:
-            np.testing.assert_allclose(found.factor, mine.factor, rtol=1e-14)
+        assert (mine.scale_error is None) == (found.scale_error is None), mine
+        if mine.scale_error is not None:
+            np.testing.assert_allclose(found.scale_error, mine.scale_error, rtol=1e-14)
     assert [row[:3] + row[4:] for row in answer["table"]] == [
         [*row[:3], *row[4:]] for row in ours.table.rows
     ]
