@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from lora_np.accounting.lora import LoraCount, Model, Option, count_adapter
+from lora_np.accounting.lora import LoraCount, Option, count_adapter
 from lora_np.checks import choice, number, whole_number
 from lora_np.table import Cell, Shown, Table
+
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
 
 # Bits per trainable parameter, from the results of the claim capacity-range (a test compares them)
 MEASURED: Mapping[str, tuple[float, float]] = MappingProxyType(

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array
 from lora_np.models import ModelSpec, ModuleSpec, fold
 from lora_np.nn import layer_specs, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Table, decimal_bytes
 
 if TYPE_CHECKING:
-    from lora_np.accounting.lora import Model
+    from _typeshed import DataclassInstance
+
+
+class NamedModules(Protocol):
+    """A model that lists its modules, such as one of torch's."""
+
+    def named_modules(self) -> Iterable[tuple[str, Any]]: ...
+
+
+# a name, a path, the fields of a config, modules of torch, or a tree of our layers
+Model: TypeAlias = (
+    "str | Path | Mapping[str, Any] | ModelSpec | NamedModules | DataclassInstance"
+    " | Sequence[DataclassInstance] | Array"
+)
 
 
 def tree_count(model: Model) -> tuple[int, int, int, Table]:

@@ -12,32 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, overload
 
 from lora_np import models
 from lora_np.accounting.matrix import pair_size
-from lora_np.checks import Array, choice, shown, whole_number
+from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from lora_np.accounting.in_memory import Model
 
 Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
 # what an option of a count or of an estimate may be
 Option: TypeAlias = (
     "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
-)
-
-
-class NamedModules(Protocol):
-    """A model that lists its modules, such as one of torch's."""
-
-    def named_modules(self) -> Iterable[tuple[str, Any]]: ...
-
-
-# a name, a path, the fields of a config, modules of torch, or a tree of our layers
-Model: TypeAlias = (
-    "str | Path | Mapping[str, Any] | ModelSpec | LoraCount | NamedModules | DataclassInstance"
-    " | Sequence[DataclassInstance] | Array"
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lora_np.accounting.activations import (
     ITEMSIZE,
@@ -19,7 +19,6 @@ from lora_np.accounting.activations import (
 from lora_np.accounting.lora import (
     OPTIONS,
     LoraCount,
-    Model,
     Option,
     count_model,
     counted,
@@ -29,6 +28,9 @@ from lora_np.accounting.lora import (
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
 
 _UNKNOWN = (
     "Activations, logits and workspace are not in the total: the layers are unknown without a"

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import prod
+from typing import TYPE_CHECKING
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
-from lora_np.accounting.lora import LoraCount, Model, Option, counted, model_spec, spec_of
+from lora_np.accounting.lora import LoraCount, Option, counted, model_spec, spec_of
 from lora_np.accounting.memory import (
     PARTS,
     Memory,
@@ -26,6 +27,9 @@ from lora_np.accounting.memory import (
 from lora_np.checks import choice, shown, whole_number, whole_numbers
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
 
 METHODS = ("full", "LoRA", "QLoRA")
 _NO_BFLOAT16 = (
