@@ -5,19 +5,13 @@ modules.
 from __future__ import annotations
 
 import math
-import os
-import tomllib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
 from lora_np.adapters.formats import (
-    FILES,
     Base,
     Findings,
     described,
@@ -25,7 +19,7 @@ from lora_np.adapters.formats import (
     load,
     without_copies,
 )
-from lora_np.adapters.scaling import copied, extras
+from lora_np.adapters.scaling import CLOSE, copied, extras, runtimes, scale_errors
 from lora_np.checks import choice
 from lora_np.lora import tuner_of
 from lora_np.table import Table
@@ -34,7 +28,6 @@ _WORST = ("refused", "ignored", "wrong strength", "fine")
 _ALL = "(all)"  # of a finding about the adapter as a whole
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
-_CLOSE = 1e-6  # a strength that differs by less is right
 
 
 class CheckedModule(NamedTuple):
@@ -169,42 +162,6 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
-@cache
-def runtimes() -> Mapping[str, Any]:
-    """The rules of every program."""
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
-
-
-def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
-    """Which programs misread the strength of an adapter that was written to ``out``, a directory
-    for PEFT.
-    """
-    if Path(out).suffix in FILES:
-        return []
-    known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
-    factors = {name: _factors(rules, adapter) for name, rules in known.items()}
-    wrong = [
-        name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another strength"
-    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
-
-
-def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
-    """How much too strong each module is where these rules take the strength from a directory for
-    PEFT.
-    """
-    said, found = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else said["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else said["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        found[name] = (
-            1.0 if scale == module.scale else scale / module.scale if module.scale else float("inf")
-        )
-    return found
-
-
 def _findings(
     runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
@@ -243,9 +200,9 @@ def _findings(
         found.append(
             (over, ("refused", None, f"a rank above {usual}, the usual limit", cure, source))
         )
-    factors = _factors(rules, adapter) if form == "peft" else {}
+    factors = scale_errors(rules, adapter) if form == "peft" else {}
     for name, factor in factors.items():
-        if abs(factor - 1) > _CLOSE:
+        if abs(factor - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
             found.append(

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import FILES, Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import targeting
-from lora_np.checks import Array
+from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.models import peft
 
+CLOSE = 1e-6  # a scale that differs by less is right
 # What a module may have beside the factors of a linear map, by attribute or part.
 _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
@@ -167,3 +172,35 @@ def made_portable(adapter: Adapter) -> Adapter:
     exact = isinstance(names, list) and layers is None and not said.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})
     return replace(adapter, modules=modules, raw=raw)
+
+
+@cache
+def runtimes() -> Mapping[str, Any]:
+    """Read the rules by which programs run adapters."""
+    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
+
+
+def scale_errors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
+    """Compute by which factor a program with these rules would scale each module too strongly."""
+    raw, errors = adapter.config, {}
+    for name, module in adapter.items():
+        alpha = module.alpha if rules["alpha"] == "own" else raw["lora_alpha"]
+        rank = module.rank if rules["rank"] == "own" else raw["r"]
+        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
+        exact = scale == module.scale
+        errors[name] = 1.0 if exact else scale / module.scale if module.scale else float("inf")
+    return errors
+
+
+def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
+    """Name the programs that would misread the scales of an adapter written to ``out``."""
+    if Path(out).suffix in FILES:
+        return []
+    wrong = [
+        name
+        for name, rules in runtimes().items()
+        if "peft" in rules["reads"]
+        and any(abs(error - 1) > CLOSE for error in scale_errors(rules, adapter).values())
+    ]
+    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
+    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
