@@ -248,7 +248,7 @@ def new_adapter(
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
-        how = {"writes": written.__contains__, "keeps": [_CARD]}
+        how = {"writes": written.__contains__, "marks": [peft.NAME], "keeps": [_CARD]}
     with (
         replacing(target, force=force, inputs=read, **how) as stage,
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,

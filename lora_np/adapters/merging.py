@@ -166,6 +166,7 @@ def merge(
     with replacing(
         out,
         force=force,
+        marks=(hub.SINGLE, hub.INDEX),
         writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)),
         inputs=inputs,
     ) as stage:

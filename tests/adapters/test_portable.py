@@ -12,7 +12,7 @@ from lora_np.adapters.scaling import scale_notes
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 
-NOTE = "would run some modules at another strength; portable=True (--portable) pads them"
+NOTE = "would run some modules at another scale; portable=True (--portable) pads them"
 
 
 def config(path):
