@@ -226,9 +226,11 @@ DRAWING = {
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
     "finetune": lambda rng: language.finetune(
-        language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+        language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
-    "checked": lambda rng: lora.WAYS["dare_ties"].checked(density=None, rank=None, rng=rng),
+    "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
+        density=None, rank=None, rng=rng
+    ),
     "combine": lambda rng: adapters.combine(
         [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
     ),
@@ -248,6 +250,7 @@ def test_all_that_draws_is_asked():
     assert drawing - set(DRAWING) == {
         *MEANING,
         "dropout",
+        "forecast",
         "logits",
         "other_seeds",
         "token_loss",

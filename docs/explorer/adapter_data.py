@@ -8,7 +8,7 @@ typed twice.
 import json
 from typing import Any
 
-from lora_np.adapters import checking, programs, scaling
+from lora_np.adapters import checking, runtimes, scaling
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.models import family_names, llama_cpp_of, peft
 from lora_np.models.families import family_of
@@ -28,11 +28,11 @@ def data() -> dict[str, Any]:
         "kinds": GGUF_KINDS,
         "unread": sorted(set(LAYOUTS) - {"F32", "F16", "BF16", "Q8_0"}),
         "gguf": llama_cpp(),
-        "heads": programs._HEADS,
+        "heads": runtimes._HEADS,
         "mlx": {
-            name: path for family in programs._FAMILIES for name, path in names_in("mlx", family)
+            name: path for family in runtimes._FAMILIES for name, path in names_in("mlx", family)
         },
-        "embeddings": programs._EMBEDDINGS,
+        "embeddings": runtimes._EMBEDDINGS,
         "saved": peft.EMBEDDINGS,
     }
 

@@ -101,15 +101,15 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         said = peft.parse(folder / peft.NAME, raw)
         with errors_at(file.path):
             return peft_format.interpret(file, said, folder)
-    from lora_np.adapters import programs
+    from lora_np.adapters import runtimes
 
     with errors_at(path):
         if kind == "gguf":
-            modules = programs.read_gguf(path, config_of(base), ordered=ordered)
+            modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            modules = programs.read_mlx(path)
+            modules = runtimes.read_mlx(path)
         else:
-            modules = programs.read_kohya(path, None if base is None else names_of(base))
+            modules = runtimes.read_kohya(path, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
@@ -196,13 +196,13 @@ def write(
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return
-        from lora_np.adapters import programs
+        from lora_np.adapters import runtimes
         from lora_np.hub import gguf
 
         config = config_of(base)
         # which says it of its base
         if config is None and adapter.path and adapter.path.suffix == ".gguf":
-            config = programs.base_of(gguf.open(adapter.path))
+            config = runtimes.base_of(gguf.open(adapter.path))
         elif (
             config is None
             and (folder := base_folder(adapter, None))
@@ -210,9 +210,9 @@ def write(
         ):
             config = read_json(folder / "config.json")
         writers = {
-            "gguf": programs.write_gguf,
-            "mlx": programs.write_mlx,
-            "kohya": programs.write_kohya,
+            "gguf": runtimes.write_gguf,
+            "mlx": runtimes.write_mlx,
+            "kohya": runtimes.write_kohya,
         }
         writers[to](adapter, path, config, dtype)
 

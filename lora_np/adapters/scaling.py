@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -29,6 +29,34 @@ _EXTRAS = {
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
+
+
+class Rule(TypedDict):
+    """What becomes of modules that have something, in ``runtimes.toml``."""
+
+    has: list[str]
+    status: str
+    why: str
+    fix: NotRequired[str]
+    source: NotRequired[str]
+
+
+class Runtime(TypedDict):
+    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
+
+    version: str
+    date: str
+    source: str
+    reads: list[str]
+    instead: str
+    alpha: str
+    rank: str
+    rslora: bool
+    scale_source: NotRequired[str]
+    ranks: NotRequired[list[int]]
+    usual: NotRequired[int]
+    option: NotRequired[str]
+    rules: NotRequired[list[Rule]]
 
 
 def extras(module: AdapterModule) -> set[str]:
@@ -175,25 +203,13 @@ def made_portable(adapter: Adapter) -> Adapter:
 
 
 @cache
-def runtimes() -> Mapping[str, Any]:
-    """Read the rules by which programs run adapters."""
+def runtimes() -> Mapping[str, Runtime]:
+    """Read the rules of every program."""
     return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
 
 
-def scale_errors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
-    """Compute by which factor a program with these rules would scale each module too strongly."""
-    raw, errors = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else raw["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else raw["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        exact = scale == module.scale
-        errors[name] = 1.0 if exact else scale / module.scale if module.scale else float("inf")
-    return errors
-
-
 def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
-    """Name the programs that would misread the scales of an adapter written to ``out``."""
+    """Warn of programs that misread the scales of an adapter written for PEFT to ``out``."""
     if Path(out).suffix in FILES:
         return []
     wrong = [
@@ -204,3 +220,16 @@ def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
     ]
     note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
     return [f"{note}; portable=True (--portable) pads them"] if wrong else []
+
+
+def scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
+    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
+    config, errors = adapter.config, {}
+    for name, module in adapter.items():
+        alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]
+        rank = module.rank if rules["rank"] == "own" else config["r"]
+        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
+        errors[name] = (
+            1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
+        )
+    return errors

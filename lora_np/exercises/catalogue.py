@@ -24,6 +24,7 @@ from lora_np.exercises.testing import (
     judge,
     local_caller,
 )
+from lora_np.exercises.values import Value
 
 DATA = Path(__file__).parent / "data"
 
@@ -133,7 +134,9 @@ def solution(name: str) -> Solution:
     return Solution(text)
 
 
-def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None = None) -> Outcome:
+def check(
+    function: Callable[..., Value], *, rng: np.random.Generator | int | None = None
+) -> Outcome:
     """Try the laws of the exercise named like a student's function, on inputs from small to large.
 
     Parameters

@@ -12,13 +12,15 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lora_np.checks import Array
 from lora_np.exercises.laws import LawBroken
 from lora_np.exercises.running import Exchange
+
+T = TypeVar("T")
 
 
 class Rejected(Exception):  # noqa: N818
@@ -85,8 +87,8 @@ class Draw:
         """A whole number for each letter or word of ``names``."""
         return [self.whole(name, low, high) for name in (names.split() if " " in names else names)]
 
-    def pick(self, name: str, options: Sequence[Any]) -> Any:
-        """One of several; those that come first count as simpler, all are equally likely."""
+    def pick(self, name: str, options: Sequence[T]) -> T:
+        """Pick one option: all are equally likely, the first counts as the simplest."""
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike
+from lora_np.exercises.values import Value
 
 TOLERANCE = 1e-4  # of the largest number: right answers computed in float32 come closer
 
@@ -51,7 +52,7 @@ def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
         raise LawBroken(name, detail)
 
 
-def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
+def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array:
     """``answer`` as an array of finite real numbers of this shape; anything else breaks a law.
 
     None in ``shape`` means any length.
@@ -87,7 +88,7 @@ def real_array(name: str, answer: Any, shape: tuple[int | None, ...]) -> Array:
 
 def same(
     what: str,
-    answer: Any,
+    answer: Value,
     right: ArrayLike,
     *,
     tolerance: float = TOLERANCE,
@@ -135,7 +136,7 @@ def apart(wanted: float, came: float) -> tuple[str, str]:
     return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
 
 
-def exactly(what: str, answer: Any, right: int) -> None:
+def exactly(what: str, answer: Value, right: int) -> None:
     """``answer`` is the whole number ``right``; a float with a whole value is accepted.
 
     Examples
@@ -146,7 +147,7 @@ def exactly(what: str, answer: Any, right: int) -> None:
     law(number == right, f"{what} must be {right:,}, got {number:,}")
 
 
-def whole(what: str, answer: Any) -> int:
+def whole(what: str, answer: Value) -> int:
     """``answer`` as an int. A float with a whole value is taken, a fraction breaks a law.
 
     Examples

@@ -7,17 +7,19 @@ from __future__ import annotations
 import copy
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from lora_np.exercises.forbidden import Forbidden, watched
-from lora_np.exercises.values import Source
+from lora_np.exercises.forbidden import Forbidden, Rules, watched
+from lora_np.exercises.values import Source, Value
 
-Exchange = tuple[Sequence[Any], dict[str, Any]]  # the arguments of a call, and the reply to it
+Reply: TypeAlias = dict[str, Value]  # of `call`
+Exchange: TypeAlias = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
+ANYTHING = Rules()
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 
@@ -53,7 +55,9 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
     return ""
 
 
-def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+def call(
+    function: Callable[..., Value] | Value, arguments: Sequence[Value], rules: Rules = ANYTHING
+) -> Reply:
     """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
 
     ``"arguments"`` are the copies after the call (None for a function, which is made from its
@@ -65,9 +69,8 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
         A student's.
     arguments : sequence
         Copied.
-    rules : mapping
-        What must not run (``"forbids"``, as `Exercise.forbids` lists it), and how many bytes
-        (``"within"``) and instructions (``"steps"``) it may take.
+    rules : Rules
+        What must not run, and how many bytes and instructions it may take.
 
     Returns
     -------
@@ -76,9 +79,9 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
 
     Examples
     --------
-    >>> call(lambda rows: rows.pop(), [[1, 2]], {})
+    >>> call(lambda rows: rows.pop(), [[1, 2]])
     {'value': 2, 'arguments': [[1]]}
-    >>> call(lambda rows: rows[5], [[1, 2]], {})["kind"]
+    >>> call(lambda rows: rows[5], [[1, 2]])["kind"]
     'IndexError'
     """
     if not callable(function):
@@ -94,7 +97,7 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
     return {"value": value, "arguments": [None if callable(a) else a for a in handed]}
 
 
-def unwritten(function: Any) -> bool:
+def unwritten(function: Callable[..., Value]) -> bool:
     """Whether a docstring is all that a function has, as in a stub.
 
     Examples
@@ -152,27 +155,24 @@ class Mistake:
     code: str = field(repr=False)
 
 
-def result(code: str, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
-    """What ``code`` replies, as `call` does."""
-    names = {"__name__": "submission"}
+def result(code: str, function: str, arguments: Sequence[Value]) -> Reply:
+    """Run ``code``, then call its function."""
+    names: dict[str, Value] = {"__name__": "submission"}
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         run_cell(code, "a mistake", names)
-        return call(names.get(function), arguments, {})
+        return call(names.get(function), arguments)
 
 
-def replies_alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two calls came to the same value, or failed in the same way."""
+def replies_alike(a: Reply, b: Reply) -> bool:
+    """Whether two calls returned the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
-    return (
-        "error" in a
-        and "error" in b
-        and len({r["error"].partition(" (line")[0] for r in (a, b)}) == 1
-    )
+    first, second = (str(reply.get("error", "")).partition(" (line")[0] for reply in (a, b))
+    return bool(first) and first == second
 
 
-def values_alike(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
-    """Whether two answers are the same but for rounding, which may be that of float32.
+def values_alike(a: Value, b: Value, tolerance: float = 1e-3) -> bool:
+    """Whether two answers are equal up to rounding, in float32 or finer.
 
     Examples
     --------

@@ -5,20 +5,29 @@ from __future__ import annotations
 import ast
 import doctest
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import Exchange, Mistake, call, replies_alike, result, values_alike
-from lora_np.exercises.values import Source, WireError, decode, encode
+from lora_np.exercises.running import (
+    Exchange,
+    Mistake,
+    Reply,
+    call,
+    replies_alike,
+    result,
+    values_alike,
+)
+from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
 # arguments, rules: see `call`
-Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]
+Caller = Callable[[Sequence[Value], Rules], Reply]
 Assertions = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
 SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
@@ -239,7 +248,7 @@ class Outcome:
                 said.setdefault(verdict.message, verdict)
         return list(said.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values, for JSON."""
         points = {"points": self.points, "of": self.exercise.points}
         laws = [asdict(verdict) for verdict in self.verdicts]
@@ -276,11 +285,13 @@ class Answer:
     caller: Caller
     last: Exchange = ((), {})  # the last call, and the reply
 
-    def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
+    def __call__(
+        self, *arguments: Value, within: int | None = None, steps: int | None = None
+    ) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the
         interpreter.
         """
-        rules = {"forbids": list(self.exercise.forbids), "within": within, "steps": steps}
+        rules = Rules(self.exercise.forbids, within, steps)
         self.last = arguments, {}
         reply = self.caller(arguments, rules)
         self.last = arguments, reply
@@ -296,7 +307,8 @@ class Answer:
                 "An answer is made of arrays and numbers", f"{reply['unusable']}{advice}"
             )
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
-        pairs = zip(self.exercise.parameters, arguments, reply["arguments"], strict=True)
+        kept: Any = reply["arguments"]
+        pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
         copied = ((name, a, left) for name, a, left in pairs if not isinstance(a, Source))
         changed = [name for name, a, left in copied if encode(a) != encode(left)]
         if changed:
@@ -347,7 +359,7 @@ def judge(
     return Outcome(exercise, tuple(verdicts))
 
 
-def arrays(value: Any) -> Any:
+def arrays(value: Any) -> Value:
     """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
     if isinstance(value, tuple):
         return tuple(map(arrays, value))
@@ -363,7 +375,7 @@ def example_broken(answer: Answer) -> str:
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
 
-    def asked(*arguments: Any) -> Any:
+    def asked(*arguments: Value) -> Value:
         return arrays(answer(*(next(given) if callable(a) else a for a in arguments)))
 
     names = {"np": np, answer.exercise.name: asked}
@@ -450,19 +462,19 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
     return Counterexample(draw.drawn, why, answer.last)
 
 
-def local_caller(function: Any) -> Caller:
+def local_caller(function: Callable[..., Value]) -> Caller:
     """Call a function of this process, with the same kinds of values as from another process."""
 
-    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            return dict(decode(encode(call(function, arguments, rules))))
+            return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}
 
     return caller
 
 
-def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
+def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
     """The call as code that can be pasted: a line for each argument, then the call."""
     lines = [
         line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)
@@ -470,7 +482,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Any]) -> str:
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
 
 
-def lines_of(name: str, value: Any) -> list[str]:
+def lines_of(name: str, value: Value) -> list[str]:
     """``value`` as code that gives it this name; of a large array only the entries that matter.
 
     Examples
@@ -488,7 +500,7 @@ def lines_of(name: str, value: Any) -> list[str]:
     return [f"{name} = {literal(value)}"]
 
 
-def literal(value: Any) -> str:
+def literal(value: Value) -> str:
     """``value`` as Python.
 
     Examples

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
+from subprocess import PIPE
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 
+from lora_np.exercises import Value
 from lora_np.grading.wire import LARGE, receive, send
 
 TICK = 0.05  # seconds between checks of the clock
@@ -44,9 +46,10 @@ class Channel:
         folder.mkdir()
         folder.parent.chmod(0o711)
         command = [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()]
-        options: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        options |= {"cwd": folder, "env": environment(folder), "start_new_session": True}
-        self.process: Any = subprocess.Popen(command, **options)
+        self.process: Any = subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment(folder),
+            start_new_session=True,
+        )  # fmt: skip
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
@@ -76,10 +79,10 @@ class Channel:
             self.kept_waiting = int(waited) / 1e9
         return time.monotonic() - self.kept_waiting
 
-    def message(self, deadline: float, request: Any = None) -> dict[str, Any]:
-        """The next message, once ``request`` is sent.
+    def message(self, deadline: float, request: Value = None) -> dict[str, Any]:
+        """Send ``request`` and wait for the next message until ``deadline``, as of `clock`.
 
-        `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense.
+        Raises `Ended` if no dict arrives in time.
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline

@@ -12,7 +12,7 @@ import sys
 from typing import Any, BinaryIO
 
 from lora_np import exercises
-from lora_np.exercises import WireError, call, run_cell
+from lora_np.exercises import Rules, WireError, call, run_cell
 from lora_np.grading.confine import Limits, confine
 from lora_np.grading.wire import receive, send
 
@@ -24,7 +24,7 @@ def main() -> None:
     take_standard_streams()
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
-    if any("matplotlib" in source for source in settings["cells"].values()):
+    if any("matplotlib" in source for _, source in settings["cells"]):
         # while it may still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
@@ -33,7 +33,7 @@ def main() -> None:
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     names: dict[str, Any] = {"__name__": "submission"}
-    for number, source in settings["cells"].items():
+    for number, source in settings["cells"]:
         send(replies, {"cell": number})
         if problem := run_cell(source, f"cell {number}", names):
             send(replies, {"problem": problem, "cell": number})
@@ -46,7 +46,8 @@ def main() -> None:
 def answer(request: Any, names: dict[str, Any], replies: BinaryIO) -> None:
     to = {"to": request["number"]}
     try:
-        send(replies, call(names.get(request["call"]), request["arguments"], request["rules"]) | to)
+        function, rules = names.get(request["call"]), Rules(*request["rules"])
+        send(replies, call(function, request["arguments"], rules) | to)
     except WireError as error:
         send(replies, {"unusable": str(error)} | to)
 

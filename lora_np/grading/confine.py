@@ -26,7 +26,6 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -118,7 +117,7 @@ def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
     """Try to exceed each limit; return those that did not hold, with the step that should have set
     them.
     """
-    tests: list[tuple[str, str, Callable[[], Any]]] = [
+    tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
             "resources",
@@ -368,13 +367,13 @@ def prctl(option: int, *arguments: int) -> None:
     checked(linux().prctl(option, *values))
 
 
-def syscall(number: int, *arguments: Any) -> int:
+def syscall(number: int, *arguments: int | bytes | None) -> int:
     # Whole numbers as longs: a variadic function does not say how wide its arguments are.
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return checked(linux().syscall(ctypes.c_long(number), *values))
 
 
-def linux() -> Any:
+def linux() -> ctypes.CDLL:
     if sys.platform != "linux":
         raise OSError("needs Linux")
     return ctypes.CDLL(None, use_errno=True)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 
-from lora_np.exercises import Outcome, Verdict, exercise
+from lora_np.exercises import Outcome, Value, Verdict, exercise
 from lora_np.grading.channel import STARTING, Channel, Ended
 from lora_np.grading.confine import Limits, address_space, die_with, lower
 from lora_np.grading.submissions import Report, check_file, printable
@@ -31,8 +31,10 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
     why.
     """
     began = time.monotonic()
-    order = {"path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid()}
-    order |= {"exercises": exercises, "seeds": seeds}
+    order: Value = {
+        "path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid(),
+        "exercises": exercises, "seeds": seeds,
+    }  # fmt: skip
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:

@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
@@ -71,7 +72,7 @@ class Sandbox:
         """The deadline on the process's clock; never beyond the time left for the whole file."""
         return process.clock() + min(seconds, self.left)
 
-    def message(self, process: Channel, deadline: float, request: Any = None) -> dict[str, Any]:
+    def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:
         """The next message; waiting counts towards the file's time."""
         began = process.clock()
         try:
@@ -90,8 +91,10 @@ class Sandbox:
             secret = Path(process.place.name, "secret")  # outside its folder: it must not read it
             secret.touch(mode=0o644)
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
-            known = {"limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid()}
-            settings = {**known, "figures": figures, "cells": self.cells}
+            settings: Value = {
+                "limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid(),
+                "figures": figures, "cells": [*self.cells.items()],
+            }  # fmt: skip
             try:
                 self.missing = self.message(process, self.deadline(process, STARTING), settings)[
                     "limits"
@@ -121,14 +124,19 @@ class Sandbox:
         return self.process
 
     def call(
-        self, name: str, arguments: Sequence[Any], rules: Any = None, *, seconds: float = inf
-    ) -> dict[str, Any]:
-        """The result of `lora_np.exercises.call` in the other process, in so many seconds at
-        most.
-        """
+        self,
+        name: str,
+        arguments: Sequence[Value],
+        rules: Rules | None = None,
+        *,
+        seconds: float = inf,
+    ) -> Reply:
+        """Call a function with `lora_np.exercises.call` in the other process."""
         seconds = min(seconds, self.limits.seconds)
         self.calls += 1
-        request = {"call": name, "arguments": arguments, "rules": rules or {}, "number": self.calls}
+        request: Value = {
+            "call": name, "arguments": arguments, "rules": rules or (), "number": self.calls
+        }  # fmt: skip
         try:
             if min(seconds, self.left) <= 0:
                 raise Ended("it took too long")

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-from lora_np.exercises import SEEDS, Exercise, Outcome, judge, lessons, plural
+from lora_np.exercises import (
+    SEEDS,
+    Exercise,
+    Outcome,
+    Reply,
+    Rules,
+    Value,
+    judge,
+    lessons,
+    plural,
+)
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
@@ -71,18 +80,14 @@ class Report:
             lines.append("How it can be done: lora-np exercises solution NAME")
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Value]:
         """Plain values, for JSON."""
-        answers = [outcome.to_dict() for outcome in self.outcomes.values()]
-        said = {
+        return {
+            "file": printable(str(self.path)),
+            "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
             "problems": self.problems,
             "limits not enforced": self.missing,
             "printed": self.printed,
-        }
-        return {
-            "file": printable(str(self.path)),
-            "exercises": answers,
-            **said,
             "failure": self.failure,
         }
 
@@ -182,7 +187,7 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], seeds: Sequenc
         return Outcome.failed(one, (why or ["Not handed in"])[0])
     enough = box.left - PATIENCE * box.limits.seconds
 
-    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         return box.call(one.name, arguments, rules, seconds=box.left - enough)
 
     return judge(one, caller, seeds)

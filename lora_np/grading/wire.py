@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from typing import IO, Any
 
-from lora_np.exercises import WireError, decode, encode
+from lora_np.exercises import Value, WireError, decode, encode
 
 # bytes of a message, which takes up to sixty times as much memory once it is read
 LIMIT = 8 * 2**20
 LARGE = 2**30  # of one that the grader wrote
 
 
-def send(stream: IO[bytes], message: Any, limit: int = LIMIT) -> None:
+def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
     """Write one message."""
     stream.write(pack(message, limit))
     stream.flush()
@@ -38,7 +38,7 @@ def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 
 
-def pack(message: Any, limit: int = LIMIT) -> bytes:
+def pack(message: Value, limit: int = LIMIT) -> bytes:
     """One message as bytes."""
     try:
         line = json.dumps(encode(message)).encode() + b"\n"

@@ -14,6 +14,11 @@ with on_demand(globals()):
         LoRALinear as LoRALinear,
         TrainableTokens as TrainableTokens,
     )
+    from lora_np.lora.merge_methods import (
+        MERGE_METHODS as MERGE_METHODS,
+        MergeMethod as MergeMethod,
+        WeightedUpdate as WeightedUpdate,
+    )
     from lora_np.lora.tuners import (
         TUNERS as TUNERS,
         Tuner as Tuner,
@@ -35,4 +40,3 @@ with on_demand(globals()):
         lora_plus as lora_plus,
         rebase as rebase,
     )
-    from lora_np.lora.ways import WAYS as WAYS, Term as Term, Way as Way

@@ -414,9 +414,9 @@ def test_commands_take_and_write_gguf_files(tmp_path, capsys):
         "--sample-every",
         "0",
     ]
-    assert run([*words, "--context", "16", "--quantised", "-o", str(out)]) == 0
+    assert run([*words, "--max-length", "16", "--quantised", "-o", str(out)]) == 0
     assert gguf.open(out).metadata["general.type"] == "adapter"
-    assert run([*words, "--context", "16", "-o", str(tmp_path / "style")]) == 0
+    assert run([*words, "--max-length", "16", "-o", str(tmp_path / "style")]) == 0
     assert adapters.attach(language.load(path), adapters.load(tmp_path / "style"))
     assert run(["count", str(path), "--rank", "1", "--targets", "q_proj"]) == 0
 

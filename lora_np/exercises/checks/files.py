@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
 from lora_np.exercises.samples import scale
 from lora_np.exercises.testing import Answer, Assertions
+from lora_np.exercises.values import Value
 
 # Count parameters
 
@@ -24,7 +24,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> Assertions:
+def largest(within: str, beyond: str, answered: Value, one: int, budget: int) -> Assertions:
     """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are
     not.
     """
@@ -110,7 +110,7 @@ PATHS = (
 
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
-) -> tuple[Any, dict[str, Array]]:
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
     """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}

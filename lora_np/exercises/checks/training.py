@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import (
+    TOLERANCE,
     at_most,
     closest,
     exactly,
@@ -215,14 +214,18 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
     same("the share", answer(unit * (full + gain), unit * full, unit * lora), right, size=1)
 
 
+def widened(draw: Draw, key: str) -> tuple[float, float]:
+    """How large the numbers may be, and the tolerance for them."""
+    return (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
+
+
 def cross_entropy(draw: Draw, answer: Answer, key: str) -> None:
-    wide: dict[str, Any] = {"tolerance": 2e-3} if key == "wide" else {}
-    reach = draw.pick("reach", (1000.0, 200.0)) if wide else 1.0
+    reach, tolerance = widened(draw, key)
     n, classes = draw.sizes("n classes", high=4)
     logits = reach * draw.array("logits", n, classes)
     labels = np.array([int(draw.whole(f"label {i}", 0, classes - 1)) for i in range(n)])
     right = nn.cross_entropy(logits, labels)
-    same("the loss", answer(logits, labels), right, size=1, **wide)
+    same("the loss", answer(logits, labels), right, size=1, tolerance=tolerance)
 
 
 def forget_nothing(draw: Draw, answer: Answer, key: str) -> None:
@@ -284,8 +287,7 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def attention_weights(draw: Draw, answer: Answer, key: str) -> Assertions:
-    wide: dict[str, Any] = {"tolerance": 2e-3} if key == "wide" else {}
-    reach = draw.pick("reach", (1000.0, 200.0)) if wide else 1.0
+    reach, tolerance = widened(draw, key)
     n, d = draw.sizes("nd", high=4)
     q, k = reach * draw.array("q", n, d), draw.array("k", n, d)
     right = nn.softmax(np.where(np.tri(n, dtype=bool), q @ k.T / np.sqrt(d), -np.inf))
@@ -296,7 +298,7 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> Assertions:
     )
     yield "past", lambda: same("the sum of each row", weights.sum(axis=1), np.ones(len(weights)))
     if key != "past":
-        same("the weights", weights, right, **wide)
+        same("the weights", weights, right, tolerance=tolerance)
 
 
 # Ask whether a LoRA is enough
