@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_np.adapters.adapter import AdapterModule, Source, check_start
-from lora_np.adapters.checking import scale_notes
 from lora_np.adapters.formats import Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import only_lora
 from lora_np.adapters.scaling import scale_notes
