@@ -1,4 +1,4 @@
-"""The law that a derivative must satisfy, as one call."""
+"""A check of the law that every derivative must satisfy."""
 
 from __future__ import annotations
 
@@ -110,11 +110,18 @@ def check_derivative(
         worst = max(worst, error)
     if order > 1:
         w = rng.standard_normal(plain.shape)
-        options: Any = {"step": step, "tolerance": tolerance, "directions": directions, "rng": rng}
         for i in real:
             gradient = grad(lambda *a: np.sum(w * f(*a)), argument=i)
             try:
-                error = check_derivative(gradient, *points, order=order - 1, **options)
+                error = check_derivative(
+                    gradient,
+                    *points,
+                    step=step,
+                    tolerance=tolerance,
+                    directions=directions,
+                    order=order - 1,
+                    rng=rng,
+                )
             except AssertionError as problem:
                 problem.add_note(f"(this is about the gradient of <w, f> by argument {i})")
                 raise

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lora_np.autograd as ag
-from lora_np.autograd import Tensor, check_derivative, composition, derivative, primitive, value
+from lora_np.autograd import Tensor, check_derivative, derivative, primitive, value
+from lora_np.autograd.tables import composition
 from tests.drawing import FULL
 
 
