@@ -57,7 +57,11 @@ def test_both_answers_to_which_rank_is_enough_are_told(found, folder):
 
 
 def test_counts_are_the_seeds(found):
-    assert [(u.rank, u.parameters) for u in found.updates] == [(None, 12_000), (20, 4_400), (8, 1_760)]
+    assert [(u.rank, u.parameters) for u in found.updates] == [
+        (None, 12_000),
+        (20, 4_400),
+        (8, 1_760),
+    ]
     assert [u.optimizer_bytes for u in found.updates] == [96_000, 35_200, 14_080]
 
 
