@@ -180,8 +180,8 @@ class Tour:
             " more of the best full update's improvement. By the weights rank"
             f" {self.rank_for_norm}: it keeps {ENOUGH:.0%} of the squared norm of that update, as"
             " lora-np errors, inspect and resize answer. The norm counts all directions of the"
-            " weight alike, the error only as far as the inputs take them, and pixels next to each other are so"
-            " alike that they hardly take most."
+            " weight alike, the error only as far as the inputs take them, and pixels next to each"
+            " other are so alike that they hardly take most."
         )
 
     @property
