@@ -137,3 +137,18 @@ def test_circles_are_found():
 def test_arrows_that_follow_from_others_are_left_out():
     graph = {"high": {"middle", "low"}, "middle": {"low"}, "low": set()}
     assert diagram.arrows(graph) == [("high", "middle"), ("middle", "low")]
+
+
+OPERATIONS = (
+    "checking", "combining", "converting", "extraction", "inspection", "merging", "resizing",
+)  # fmt: skip
+
+
+def test_no_operation_on_adapters_imports_another():
+    """What several of them use stands beside them: spectra, weights of a base, scales, formats."""
+    operations = {f"lora_np.adapters.{name}" for name in OPERATIONS}
+    graph = diagram.file_graph()
+    assert operations <= graph.keys()
+    for file, imported in graph.items():
+        if file.startswith("lora_np.adapters."):
+            assert not imported & operations, f"{file} imports {imported & operations}"

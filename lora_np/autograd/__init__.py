@@ -9,7 +9,7 @@ import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills t
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.autograd.engine import Tensor as Tensor
+    from lora_np.autograd.engine import Operand as Operand, Tensor as Tensor
     from lora_np.autograd.kernels import (
         adapted_affine as adapted_affine,
         affine as affine,

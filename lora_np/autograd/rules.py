@@ -92,7 +92,7 @@ def without_zero(y: Array) -> Array:
     return np.where(np.equal(y, 0), 1, y)
 
 
-def one_less(b: Any, dtype: np.dtype[Any]) -> Any:
+def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
     """``b - 1``, but 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 1
@@ -176,7 +176,7 @@ def share(g: Array, winner: Array, loser: Array) -> Array:
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
-def within(a: Array, low: Any, high: Any) -> Any:
+def within(a: Array, low: ArrayLike | None, high: ArrayLike | None) -> Any:
     low, high = -np.inf if low is None else low, np.inf if high is None else high
     return np.greater_equal(a, low) & np.less_equal(a, high) & np.less(low, high)
 
