@@ -404,7 +404,7 @@ class Prepared:
     def __init__(self, s: SimpleNamespace) -> None:
         model, data = s.model, as_data(s.data)
         number("lr", s.lr, minimum=0, open_minimum=True)
-        width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
+        width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         context = packing.within(model, s.context)
