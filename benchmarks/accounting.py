@@ -76,7 +76,7 @@ def planning(name: str, rounds: int) -> list[list[Cell]]:
     """A whole plan: nine ways to train, each with its largest rank, batch and sequence."""
 
     def whole() -> str:
-        found = plan(name, card="A100 80GB", context=2048)
+        found = plan(name, gpu="A100 80GB", max_length=2048)
         return (
             f"{sum(each.verdict == 'fits' for each in found.choices)} of {len(found.choices)} fit"
         )

@@ -26,13 +26,13 @@ SCALED = "scaled gradient descent"
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks convergence", description=__doc__)
-    parser.add_argument("--rngs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     rows: list[list[Cell]] = []
     for rank in (8, 20):
         for name, run in contenders().items():
-            reached = [steps_to(run, rank, rng) for rng in range(options.rngs)]
+            reached = [steps_to(run, rank, rng) for rng in range(options.seeds)]
             rows.append(
                 [rank, name, *(middle([steps[i] for steps in reached]) for i in range(len(LEVELS)))]
             )
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
         rows,
         title=(
             "Steps until loss / optimum - 1 is small enough: median of "
-            f"{options.rngs} seeds, {D} x {K}, full batch"
+            f"{options.seeds} seeds, {D} x {K}, full batch"
         ),
         notes=[
             (

@@ -125,7 +125,7 @@ def stepping(name: str, contender: str, folder: Path) -> Step:
     )
     if contender == COMPOSED:
         model = language.composed_operations(model)
-    run = lnp.start(lnp.AdamW(lr=RATE), model)
+    run = lnp.training_run(lnp.AdamW(lr=RATE), model)
 
     def step() -> None:
         language.token_loss(model, tokens).backward()

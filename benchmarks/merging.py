@@ -27,9 +27,9 @@ SUITES: dict[str, Any] = {
     "digits, hard": suites.Digits("hard", lr=1.25e-2),
     "digits, own heads": suites.Digits("heads"),
     "styles": suites.Styles(),
-    **{f"dial {c:g}": suites.Digits("dial", conflict=c) for c in (0, 0.25, 0.5, 0.75, 1)},
+    **{f"conflict {c:g}": suites.Digits("conflict", conflict=c) for c in (0, 0.25, 0.5, 0.75, 1)},
 }
-PAIRED = ("digits, mild", "digits, hard", "digits, own heads", "dial 0.5", "styles")
+PAIRED = ("digits, mild", "digits, hard", "digits, own heads", "conflict 0.5", "styles")
 MEASURES = {"right": "share read right, of the single adapters'", "loss": "loss in nats"}
 SAME = ("cat",)  # as another row
 LOST = {"lost": "in nats", "share": "relative to what the single adapters gain"}
@@ -174,9 +174,9 @@ def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
 
 
 def pages(known: dict[str, Any]) -> dict[str, str]:
-    """The recorded tables in Markdown: the suites, the dial, and the pairs."""
-    suite_names = [name for name in known if not name.startswith("dial")]
-    dials = [name for name in known if name.startswith("dial")]
+    """The recorded tables in Markdown: the suites, levels of conflict, and the pairs."""
+    suite_names = [name for name in known if not name.startswith("conflict")]
+    levels = [name for name in known if name.startswith("conflict")]
     paired_suites = {
         name: known[name]["pairs"] for name in PAIRED if "pairs" in known.get(name, {})
     }
@@ -196,11 +196,11 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
         ),
     ]
     rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
-    dial_rows = [[way, *(cell(name, way) for name in dials)] for way in order]
+    level_rows = [[way, *(cell(name, way) for name in levels)] for way in order]
     return {
         "suites": markdown(Table(["way", *suite_names], rows)),
-        "dial": markdown(
-            Table(["way", *(name.removeprefix("dial ") for name in dials)], dial_rows)
+        "conflict": markdown(
+            Table(["way", *(name.removeprefix("conflict ") for name in levels)], level_rows)
         ),
         "pairs": markdown(correlations(paired_suites)),
     }

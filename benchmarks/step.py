@@ -166,7 +166,7 @@ def plain(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
 
 def composed(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
     a, b = lnp.Tensor(A), lnp.Tensor(B)
-    run = lnp.start(lnp.Adam(lr=RATE), [a, b])
+    run = lnp.training_run(lnp.Adam(lr=RATE), [a, b])
 
     def step() -> float:
         loss = lnp.mean_squared_error(x @ W0.T + (x @ a.T * 1.0) @ b.T, y)
@@ -179,7 +179,7 @@ def composed(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
 
 def layer(x: Array, y: Array, W0: Array, A: Array, B: Array) -> Steps:
     model = adapted(W0, A, B)
-    run = lnp.start(lnp.Adam(lr=RATE), model)
+    run = lnp.training_run(lnp.Adam(lr=RATE), model)
 
     def step() -> float:
         loss = lnp.mean_squared_error(model(x), y)

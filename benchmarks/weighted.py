@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from claims import beds, suites
+from claims import setups, suites
 from claims.protocol import compact
 from lora_np import adapters, hub, language, merge
 from lora_np.files import write_whole
@@ -41,7 +41,7 @@ def shipped() -> Iterator[dict[str, Any]]:
     for name, source in SHIPPED.items():
         adapter, text = adapters.load(language.located_adapter(name)), language.read_text(source)
         loss = functools.partial(language_loss, text[len(text) * 9 // 10 :])
-        grams = language.grams(beds.shipped(), text[:GRAM_TEXT])
+        grams = language.grams(setups.shipped(), text[:GRAM_TEXT])
         save = functools.partial(language_pair, adapter)
         yield from cut("shipped", name, adapter, loss, grams, save, rank=RANKS, total_rank=TOTALS)
 
@@ -77,7 +77,7 @@ def cut(
 
 
 def language_loss(held: str, adapter: Any) -> float:
-    base = beds.shipped()
+    base = setups.shipped()
     return language.likelihood(
         base if adapter is None else adapters.attach(base, adapter), held
     ).loss
@@ -90,8 +90,8 @@ def digits_loss(suite: Any, task: Any, adapter: Any) -> float:
 
 def language_pair(adapter: Any, folder: Path) -> tuple[Path, Path]:
     """Directories of the base and of the merged model."""
-    language.save(beds.shipped(), folder / "base")
-    language.save(merge(adapters.attach(beds.shipped(), adapter)), folder / "tuned")
+    language.save(setups.shipped(), folder / "base")
+    language.save(merge(adapters.attach(setups.shipped(), adapter)), folder / "tuned")
     return folder / "base", folder / "tuned"
 
 

@@ -1,13 +1,12 @@
-"""What papers say about LoRA, tried in minutes: one file for each claim, one protocol, results as
-data.
+"""Published claims about LoRA, tested in minutes: a file for each, one protocol, results as data.
 
 Commands::
 
     python -m claims list
     python -m claims run NAME         write results/NAME.json
-    python -m claims run --quick      all of them in small, at the rates that the full runs found
-    python -m claims check            in small, against what is recorded: for CI
-    python -m claims reword           words and verdicts anew, from the recorded figures
+    python -m claims run --quick      quick runs, at the learning rates that the full runs found
+    python -m claims check            compare quick runs with what is recorded: for CI
+    python -m claims reword           write words and verdicts again, from the recorded figures
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import pkgutil
 
 from claims.protocol import Claim
 
-TOOLS = {"protocol", "beds", "by_heart", "suites", "ways", "__main__"}
+TOOLS = {"protocol", "setups", "memorising", "suites", "methods", "__main__"}
 
 
 def names() -> list[str]:

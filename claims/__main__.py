@@ -1,4 +1,4 @@
-"""``python -m claims``: run claims, in full or in small, and check what is recorded."""
+"""``python -m claims``: run claims, in full or quickly, and check what is recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("command", choices=["list", "run", "check", "reword"])
     parser.add_argument("name", nargs="*", help="all by default")
-    parser.add_argument("--quick", action="store_true", help="in small, at the recorded rates")
+    parser.add_argument(
+        "--quick", action="store_true", help="run quickly, at the recorded learning rates"
+    )
     parser.add_argument(
         "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
     )
@@ -27,7 +29,7 @@ def main() -> None:
     wrong = []
     for name in args.name or claims.names():
         claim = claims.claim(name)
-        if args.half is not None and ("language" in claim.bed) != bool(args.half):
+        if args.half is not None and ("language" in claim.setup) != bool(args.half):
             continue
         if args.command == "list":
             print(f"{name:26} {claim.title}")

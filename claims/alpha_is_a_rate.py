@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.beds import Digits
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import Digits
 
 
 def measure(lab):
@@ -36,9 +36,9 @@ CLAIM = Claim(
     title="With Adam, tuning alpha is roughly the same as tuning the learning rate.",
     paper="Hu et al., arXiv 2106.09685, section 4.1",
     topic="scale",
-    against="Alphas whose best losses differ, each at its own rate.",
-    bed="digits",
-    dial="alpha and the rate",
+    refuted_by="Alphas whose best losses differ, each at its own rate.",
+    setup="digits",
+    varied="alpha and the rate",
     setting="Adam, as the paper says; alpha 2, 16 and 128 at rank 8.",
     figures={
         "tuned": "largest loss over smallest, each alpha at its own best rate",

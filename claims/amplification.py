@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import LANGUAGE, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import LANGUAGE, adapted
 
 
 def measure(lab):
@@ -32,9 +32,9 @@ CLAIM = Claim(
     title="An update amplifies directions that W has but does not emphasise, by a large factor.",
     paper="Hu et al., arXiv 2106.09685, section 7.3, table 7",
     topic="what an update is like",
-    against="An update whose directions W has no more of than of random ones.",
-    bed="language",
-    dial="the rank",
+    refuted_by="An update whose directions W has no more of than of random ones.",
+    setup="language",
+    varied="the rank",
     setting="The paper's projection of W on the update's directions, at its ranks 4 and 64, mean over all maps.",
     figures={
         "r4": "||dW|| over what W has in dW's directions, rank 4",

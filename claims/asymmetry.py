@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed in (("digits", Digits()), ("linear", Linear(decay=0.7))):
-        both = lab.sweep(f"{name}, both, r = 8", bed, kind="lora", rank=8, alpha=16)
-        only_b = lab.sweep(f"{name}, B only, r = 16", bed, kind="lora-fa", rank=16, alpha=32)
-        only_a = lab.sweep(f"{name}, A only, r = 16", bed, kind="a-only", rank=16, alpha=32)
+    for name, setup in (("digits", Digits()), ("linear", Linear(decay=0.7))):
+        both = lab.sweep(f"{name}, both, r = 8", setup, kind="lora", rank=8, alpha=16)
+        only_b = lab.sweep(f"{name}, B only, r = 16", setup, kind="lora-fa", rank=16, alpha=32)
+        only_a = lab.sweep(f"{name}, A only, r = 16", setup, kind="a-only", rank=16, alpha=32)
         found |= {f"{name}_b": gain(only_b, only_a), f"{name}_both": gain(only_b, both)}
     return found
 
@@ -34,9 +34,9 @@ CLAIM = Claim(
     title="Training B with a random, frozen A is as good as training both; training A alone is worse.",
     paper="Zhu et al., arXiv 2402.16842",
     topic="start",
-    against="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
-    bed="digits, linear",
-    dial="the bed: ten classes out of 64 outputs, or all 48 outputs alike",
+    refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
+    setup="digits, linear",
+    varied="the bed: ten classes out of 64 outputs, or all 48 outputs alike",
     setting="Equal numbers: both factors at rank 8, one factor at rank 16.",
     figures={
         "digits_b": "share of the loss of A alone that B alone takes off, digits",

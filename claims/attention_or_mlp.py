@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import LANGUAGE, adapted
 from claims.protocol import FAILS, HOLDS, Claim
+from claims.setups import LANGUAGE, adapted
 
 ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
 
@@ -26,9 +26,9 @@ CLAIM = Claim(
     title="A LoRA on attention alone learns less than one on the MLP alone, also at equal numbers.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     topic="modules",
-    against="Attention alone with the same loss, or a lower one, at the same number of trained numbers.",
-    bed="language",
-    dial="which maps are adapted",
+    refuted_by="Attention alone with the same loss, or a lower one, at the same number of trained numbers.",
+    setup="language",
+    varied="which maps are adapted",
     setting="Equal numbers by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
     figures={
         "gap": "loss with attention adapted minus loss with the MLP adapted, nats a character",

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.beds import Digits, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    beds = {
+    setups = {
         "digits": [Digits(steps=1200, batch=16), Digits(steps=75, batch=256)],
         "linear": [
             Linear(decay=0.5, steps=600, batch=16, noise=0.3),
             Linear(decay=0.5, steps=38, batch=256, noise=0.3),
         ],
     }
-    for name, (small, large) in beds.items():
+    for name, (small, large) in setups.items():
         worse = {}
         for kind in ("lora", "full"):
             losses = [
                 lab.sweep(
-                    f"{name}, {kind}, batch {bed.batch}", bed, start=i, kind=kind, rank=8, alpha=32
+                    f"{name}, {kind}, batch {setup.batch}",
+                    setup,
+                    start=i,
+                    kind=kind,
+                    rank=8,
+                    alpha=32,
                 ).values()
-                for i, bed in enumerate((small, large), start=-1)
+                for i, setup in enumerate((small, large), start=-1)
             ]
             worse[kind] = np.log2(losses[1] / losses[0])
         found |= {name: worse["lora"] - worse["full"], f"{name}_lora": worse["lora"]}
@@ -43,9 +48,9 @@ CLAIM = Claim(
     title="Large batches hurt LoRA more than full tuning, at any rate.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     topic="rate",
-    against="A full update that loses as much from a large batch.",
-    bed="digits, linear",
-    dial="the batch at equal examples",
+    refuted_by="A full update that loses as much from a large batch.",
+    setup="digits, linear",
+    varied="the batch at equal examples",
     setting="Batches of 16 and 256, as many examples in all, the rate tuned for each.",
     figures={
         "digits": "doublings of LoRA's loss from batch 16 to 256 minus those of the full update's, digits",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.beds import Memory
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import Memory
 
 ASKED = (1.0, 2.0, 3.0)
 
@@ -35,9 +35,9 @@ CLAIM = Claim(
     title="A model holds about two bits of facts for each of its numbers.",
     paper="Allen-Zhu, Li, arXiv 2404.05405; Morris et al., arXiv 2505.24832, who find 3.6",
     topic="capacity",
-    against="A LoRA that holds far more or far less for each trained number.",
-    bed="memory",
-    dial="the rank, and the bits asked",
+    refuted_by="A LoRA that holds far more or far less for each trained number.",
+    setup="memory",
+    varied="the rank, and the bits asked",
     setting="Morris et al.'s count on uniform random labels, of which nothing generalises; here for a LoRA.",
     figures={
         "r1": "the most bits held for each trained number at rank 1",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.by_heart import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
+from claims.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, rate
 
 
 def measure(lab):
-    way = lambda rank, adam=True: {"kind": "lora", "rank": rank, "alpha": rank, "adam": adam}
-    sweeps = {name: lab.sweep(name, bed, start=4, **way(rank, adam))
-              for name, (bed, rank, adam) in {**SEEN, **SEEN_ONE, **OTHERWISE}.items()}  # fmt: skip
-    sweeps |= {name: lab.sweep(name, Facts(asked=1.0, steps=150), start=2, **way(rank), targets=[target])
+    method = lambda rank, adam=True: {"kind": "lora", "rank": rank, "alpha": rank, "adam": adam}
+    sweeps = {name: lab.sweep(name, setup, start=4, **method(rank, adam))
+              for name, (setup, rank, adam) in {**SEEN, **SEEN_ONE, **OTHERWISE}.items()}  # fmt: skip
+    sweeps |= {name: lab.sweep(name, Facts(asked=1.0, steps=150), start=2, **method(rank), targets=[target])
                for name, (target, rank) in TEXTS.items()}  # fmt: skip
     found = {name: sweep.values("bits") for name, sweep in sweeps.items()}
     for name in ("bits", "free"):
@@ -23,10 +23,10 @@ def measure(lab):
         found[f"text_stored_{width}"] = (
             sweeps["text_mlp"].values(f"stored {width}") / found["text_mlp"]
         )
-    for name, (bed, rank) in UNSEEN.items():  # at a rate that suits those that were seen
-        bed = bed.shortened() if lab.quick else bed
+    for name, (setup, rank) in UNSEEN.items():  # at a rate that suits those that were seen
+        setup = setup.shortened() if lab.quick else setup
         found[name] = np.array(
-            [lab.once(bed, rate(4), seed, way(rank))["bits"] for seed in lab.seeds]
+            [lab.once(setup, rate(4), seed, method(rank))["bits"] for seed in lab.seeds]
         )
     return found | {"inside": inside(found)}
 
@@ -52,9 +52,9 @@ CLAIM = Claim(
     title="What a LoRA can hold is foretold within a factor of 1.5 by the numbers that are trained.",
     paper="Allen-Zhu, Li, arXiv 2404.05405; Morris et al., arXiv 2505.24832, who count bits for each number of whole models",
     topic="capacity",
-    against="Settings that nobody has fitted, whose bits for each number are outside the range that the others foretell.",
-    bed="memory, and language: random labels of a network 32 to 128 wide; random keys and values in the shipped model",
-    dial="rank, width, map, classes, steps, the rule of descent, and the bits in which the adapter is stored",
+    refuted_by="Settings that nobody has fitted, whose bits for each number are outside the range that the others foretell.",
+    setup="memory, and language: random labels of a network 32 to 128 wide; random keys and values in the shipped model",
+    varied="rank, width, map, classes, steps, the rule of descent, and the bits in which the adapter is stored",
     setting="Morris et al.'s count on uniform labels, three bits asked for each number; six settings are foretold and not fitted.",
     figures={
         "r2": "bits for each trained number at rank 2, network 32-64-16, first map, 1,000 steps of Adam",

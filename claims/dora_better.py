@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits
 from claims.protocol import Claim, better, gain
+from claims.setups import Digits
 
 
 def measure(lab):
-    bed, found = Digits(), {}
+    setup, found = Digits(), {}
     for rank in (1, 8):
-        plain = lab.sweep(f"digits, LoRA, r = {rank}", bed, kind="lora", rank=rank, alpha=2 * rank)
-        dora = lab.sweep(f"digits, DoRA, r = {rank}", bed, kind="dora", rank=rank, alpha=2 * rank)
+        plain = lab.sweep(
+            f"digits, LoRA, r = {rank}", setup, kind="lora", rank=rank, alpha=2 * rank
+        )
+        dora = lab.sweep(f"digits, DoRA, r = {rank}", setup, kind="dora", rank=rank, alpha=2 * rank)
         found |= {f"digits{rank}": gain(dora, plain), f"fixed{rank}": gain(dora, plain, at=plain)}
     return found
 
@@ -27,9 +29,9 @@ CLAIM = Claim(
     title="DoRA, which trains magnitude and direction apart, beats LoRA, above all at low ranks.",
     paper="Liu et al., arXiv 2402.09353",
     topic="variants",
-    against="LoRA with a loss as low at the same rank and at a rate of its own.",
-    bed="digits",
-    dial="the rank and the rate",
+    refuted_by="LoRA with a loss as low at the same rank and at a rate of its own.",
+    setup="digits",
+    varied="the rank and the rate",
     setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3).",
     figures={
         "digits1": "share of LoRA's loss that DoRA takes off on digits at rank 1, own rates",

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import mean_loss, shipped, texts
 from claims.protocol import FAILS, HOLDS, Claim
+from claims.setups import mean_loss, shipped, texts
 from lora_np.quantise import quantise
 
 
@@ -39,9 +39,9 @@ CLAIM = Claim(
     title="Quantising the scales as well saves 0.37 bits a number at no loss.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
     topic="four bits",
-    against="A model that predicts text worse with the scales in eight bits.",
-    bed="files",
-    dial="none",
+    refuted_by="A model that predicts text worse with the scales in eight bits.",
+    setup="files",
+    varied="none",
     setting="The paper's blocks: 64 numbers to a scale, 256 scales to a second one.",
     figures={
         "saved": "bits saved for each number, 1,024 x 1,024",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import FULL, LANGUAGE, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import FULL, LANGUAGE, adapted
 
 
 def measure(lab):
@@ -36,9 +36,9 @@ CLAIM = Claim(
     title="LoRA learns less and forgets less than full tuning.",
     paper="Biderman et al., arXiv 2405.09673",
     topic="forgetting",
-    against="A full update that has learned as much and forgotten no more.",
-    bed="language",
-    dial="the rate",
+    refuted_by="A full update that has learned as much and forgotten no more.",
+    setup="language",
+    varied="the rate",
     setting="Rank 16 on all linear maps against every weight; the paper has ranks 16 to 256 on 7B models.",
     figures={
         "learns": "LoRA's loss on the new text minus that of the full update, nats a character",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed in (("digits", Digits()), ("linear", Linear(decay=0.7))):
-        plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=16)
+    for name, setup in (("digits", Digits()), ("linear", Linear(decay=0.7))):
+        plain = lab.sweep(f"{name}, LoRA", setup, kind="lora", rank=8, alpha=16)
         found[name] = gain(
-            lab.sweep(f"{name}, LoRA-FA", bed, kind="lora-fa", rank=8, alpha=16), plain
+            lab.sweep(f"{name}, LoRA-FA", setup, kind="lora-fa", rank=8, alpha=16), plain
         )
     # numbers kept for the walk back, of each row of inputs: x A^T in the place of x
     found["kept"] = [8 / 64]
@@ -30,9 +30,9 @@ CLAIM = Claim(
     title="A can be frozen at random with no loss of quality, and fewer activations are kept.",
     paper="Zhang et al., LoRA-FA, arXiv 2308.03303",
     topic="memory",
-    against="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
-    bed="digits, linear",
-    dial="the bed",
+    refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
+    setup="digits, linear",
+    varied="the bed",
     setting="The paper's method at rank 8, half as many trained numbers.",
     figures={
         "digits": "share of LoRA's loss that LoRA-FA takes off, digits (negative: it adds)",

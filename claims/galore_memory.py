@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims import ways
-from claims.beds import Digits, reader
+from claims import methods
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits, reader
 
 
 def measure(lab):
-    bed = Digits()
-    full = lab.sweep("full", bed, start=-1, kind="full")
-    galore = lab.sweep("GaLore, r = 8", bed, kind="galore", rank=8, every=25)
-    lora = lab.sweep("LoRA, r = 8", bed, kind="lora", rank=8, alpha=16)
+    setup = Digits()
+    full = lab.sweep("full", setup, start=-1, kind="full")
+    galore = lab.sweep("GaLore, r = 8", setup, kind="galore", rank=8, every=25)
+    lora = lab.sweep("LoRA, r = 8", setup, kind="lora", rank=8, alpha=16)
     shares = {stage: [energy(seed, stage) for seed in lab.seeds] for stage in ("start", "end")}
     return {
         "gain": gain(galore, full),
@@ -31,7 +31,7 @@ def energy(seed, stage):
     x, y = (part[:256] for part in parts["training"])
     loss = lambda model: lnp.cross_entropy(model(x), y)
     if stage == "end":
-        start = ways.start(
+        start = methods.start(
             base, np.random.default_rng(seed), loss, kind="full", targets=["layers.0", "layers.2"]
         )
         rate = lnp.nn.linear_schedule(4e-3, steps=150)
@@ -39,7 +39,7 @@ def energy(seed, stage):
             start, *parts["training"], loss=lnp.cross_entropy, steps=150, batch_size=64, rng=seed, progress=False,
             optimizer=lnp.Adam(lr=rate),
         ).model)  # fmt: skip
-    grads = ways.first_gradients(base, loss)
+    grads = methods.first_gradients(base, loss)
     squares = [np.linalg.svdvals(grads[path]) ** 2 for path in ("layers.0", "layers.2")]
     return np.mean([s[:8].sum() / s.sum() for s in squares])
 
@@ -58,9 +58,9 @@ CLAIM = Claim(
     title="Gradients have a low rank, so projecting them saves Adam's memory at no loss.",
     paper="Zhao et al., GaLore, arXiv 2403.03507",
     topic="memory",
-    against="A gradient that is spread over many directions, or a loss above that of full tuning.",
-    bed="digits",
-    dial="how long training has gone on",
+    refuted_by="A gradient that is spread over many directions, or a loss above that of full tuning.",
+    setup="digits",
+    varied="how long training has gone on",
     setting="The paper's projection on the gradient's left singular vectors, renewed every 25 of 300 steps.",
     figures={
         "gain": "share of full tuning's loss that GaLore takes off, own rates (negative: it adds)",

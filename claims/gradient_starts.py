@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed in (("digits", Digits()), ("linear", Linear())):
-        plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=16)
+    for name, setup in (("digits", Digits()), ("linear", Linear())):
+        plain = lab.sweep(f"{name}, LoRA", setup, kind="lora", rank=8, alpha=16)
         for kind, short in (("lora-ga", "ga"), ("lora-one", "one")):
-            way = lab.sweep(f"{name}, {kind}", bed, kind=kind, rank=8, alpha=16)
+            method = lab.sweep(f"{name}, {kind}", setup, kind=kind, rank=8, alpha=16)
             found |= {
-                f"{name}_{short}": gain(way, plain),
-                f"{name}_{short}_early": gain(way, plain, "early"),
+                f"{name}_{short}": gain(method, plain),
+                f"{name}_{short}_early": gain(method, plain, "early"),
             }
         if name == "linear":
-            found["excess"] = plain.values() / way.bed.floor(8) - 1
-            found["excess_one"] = way.values() / way.bed.floor(8) - 1
+            found["excess"] = plain.values() / method.setup.floor(8) - 1
+            found["excess_one"] = method.values() / method.setup.floor(8) - 1
     return found
 
 
@@ -38,9 +38,9 @@ CLAIM = Claim(
     title="Starting along the first gradient of the full update speeds LoRA up, two to four times.",
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
     topic="start",
-    against="Plain LoRA that is as far after the same steps, at a rate of its own.",
-    bed="digits, linear",
-    dial="the bed and the rate",
+    refuted_by="Plain LoRA that is as far after the same steps, at a rate of its own.",
+    setup="digits, linear",
+    varied="the bed and the rate",
     setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner.",
     figures={
         "digits_ga": "share of LoRA's loss that LoRA-GA takes off on digits, own rates",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from claims.beds import Memory
 from claims.protocol import FAILS, HOLDS, Claim
+from claims.setups import Memory
 
 
 def measure(lab):
-    bed = Memory(asked=2.0)
-    lora = lab.sweep("LoRA, r = 4", bed, start=2, kind="lora", rank=4, alpha=4)
-    hira = lab.sweep("HiRA, r = 4", bed, start=2, kind="hira", rank=4, alpha=4)
-    sparse = lab.sweep("896 entries of W", bed, start=0, kind="sparse", rank=4)
+    setup = Memory(asked=2.0)
+    lora = lab.sweep("LoRA, r = 4", setup, start=2, kind="lora", rank=4, alpha=4)
+    hira = lab.sweep("HiRA, r = 4", setup, start=2, kind="hira", rank=4, alpha=4)
+    sparse = lab.sweep("896 entries of W", setup, start=0, kind="sparse", rank=4)
     bits = {
         name: sweep.values("bits")
         for name, sweep in (("lora", lora), ("hira", hira), ("sparse", sparse))
@@ -32,9 +32,9 @@ CLAIM = Claim(
     title="For learning by heart the rank of the update counts: high-rank updates hold more than LoRA.",
     paper="Jiang et al., MoRA, arXiv 2405.12130; Huang et al., HiRA, ICLR 2025",
     topic="capacity",
-    against="LoRA that holds as many bits for each number as updates of high rank.",
-    bed="memory",
-    dial="the rank of the update at equal numbers",
+    refuted_by="LoRA that holds as many bits for each number as updates of high rank.",
+    setup="memory",
+    varied="the rank of the update at equal numbers",
     setting="MoRA's own test is pairs of random identifiers; here random labels, and two other updates of high rank.",
     figures={
         "lora": "bits held for each trained number, LoRA at rank 4",

@@ -1,4 +1,4 @@
-"""Ways to merge against the plain sum."""
+"""Methods to merge against the plain sum."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def measure(lab):
     found = {}
     for kind in ("mild", "hard"):
         sweep = lab.sweep(kind, Merging(kind), start=-1, rank=4)
-        left = lambda way, sweep=sweep: sweep.values(way)
+        left = lambda method, sweep=sweep: sweep.values(method)
         found |= {
             f"none_{kind}": left("none"),
             f"untuned_{kind}": left("untuned"),
             f"sum_{kind}": left("sum"),
         }
-        found |= {f"{name}_{kind}": left(way) - left("sum") for name, way in BETTER.items()}
+        found |= {f"{name}_{kind}": left(method) - left("sum") for name, method in BETTER.items()}
         found |= {
             f"linear_{kind}": left("linear") - left("none"),
             f"inputs_{kind}": left("regmean") - left("sum"),
@@ -48,8 +48,8 @@ def meanings():
         )
         yield f"untuned_{kind}", f"{kind}: the same by the sum of the updates"
         yield f"sum_{kind}", f"{kind}: by the sum, its scale tuned"
-        for name, way in BETTER.items():
-            yield f"{name}_{kind}", f"{kind}: {way}, its scale tuned, more than that"
+        for name, method in BETTER.items():
+            yield f"{name}_{kind}", f"{kind}: {method}, its scale tuned, more than that"
         yield (
             f"linear_{kind}",
             f"{kind}: PEFT's linear, its scale tuned, more than without an adapter",
@@ -62,9 +62,9 @@ CLAIM = Claim(
     paper="Yadav et al., TIES, arXiv 2306.01708; Yu et al., DARE, arXiv 2311.03099; Stoica et al., KnOTS, arXiv 2410.19735; "
     "Gargiulo et al., TSV, arXiv 2412.00081",
     topic="merging",
-    against="A sum that leaves as much of every task once its scale is tuned on validation data, as that of the others is.",
-    bed="digits: six adapters of rank 4 on one network 64-96-96-10, for mild changes of the images and for hard ones",
-    dial="mild and hard changes",
+    refuted_by="A sum that leaves as much of every task once its scale is tuned on validation data, as that of the others is.",
+    setup="digits: six adapters of rank 4 on one network 64-96-96-10, for mild changes of the images and for hard ones",
+    varied="mild and hard changes",
     setting="Their tables merge six or eight models of vision and language; here six adapters, with every scale tuned.",
     figures=dict(meanings()),
     measure=measure,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import FULL, LANGUAGE, adapted, maps, mean_loss, shipped, texts
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import FULL, LANGUAGE, adapted, maps, mean_loss, shipped, texts
 
 
 def measure(lab):
@@ -14,10 +14,10 @@ def measure(lab):
     full = lab.sweep("full", LANGUAGE, start=-1, **FULL)
     learned, kept = [], []
     for seed in lab.seeds:  # the causal test: shrink what intrudes
-        tuned, _ = sweeps[16].bed.train(sweeps[16].best, seed, **sweeps[16].way)
+        tuned, _ = sweeps[16].setup.train(sweeps[16].best, seed, **sweeps[16].method)
         smaller = shrunk(tuned)
         losses = [
-            [mean_loss(model, texts()[part][: full.bed.rows]) for part in ("test", "austen")]
+            [mean_loss(model, texts()[part][: full.setup.rows]) for part in ("test", "austen")]
             for model in (lnp.merge(tuned), smaller)
         ]
         learned.append(losses[1][0] - losses[0][0])
@@ -60,9 +60,9 @@ CLAIM = Claim(
     title="LoRA gives a weight new leading directions, intruders, that full tuning does not.",
     paper="Shuttleworth et al., arXiv 2410.21228",
     topic="what an update is like",
-    against="A full update at its best rate that has as many intruders as LoRA.",
-    bed="language",
-    dial="the rank and the rate",
+    refuted_by="A full update at its best rate that has as many intruders as LoRA.",
+    setup="language",
+    varied="the rank and the rate",
     setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6; top 10.",
     figures={
         "r1": "intruders in the first ten directions of a map, rank 1",

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits
 
 
 def measure(lab):
-    bed = Digits()
+    setup = Digits()
     layers = [f"layers.{i}" for i in (0, 2, 4)]
-    everywhere = lab.sweep("all three, r = 2", bed, kind="lora", rank=2, alpha=4, targets=layers)
-    first = lab.sweep("first only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[:1])
+    everywhere = lab.sweep("all three, r = 2", setup, kind="lora", rank=2, alpha=4, targets=layers)
+    first = lab.sweep("first only, r = 5", setup, kind="lora", rank=5, alpha=10, targets=layers[:1])
     second = lab.sweep(
-        "second only, r = 5", bed, kind="lora", rank=5, alpha=10, targets=layers[1:2]
+        "second only, r = 5", setup, kind="lora", rank=5, alpha=10, targets=layers[1:2]
     )
-    last = lab.sweep("last only, in full", bed, kind="full", targets=layers[2:])
+    last = lab.sweep("last only, in full", setup, kind="full", targets=layers[2:])
     return {
         name: gain(everywhere, one)
         for name, one in (("first", first), ("second", second), ("last", last))
@@ -33,9 +33,9 @@ CLAIM = Claim(
     title="A little in every layer is worth more than much in one.",
     paper="Hu et al., arXiv 2106.09685, section 7.1, table 5; and a lesson of this course",
     topic="modules",
-    against="A single layer that does better with as many numbers.",
-    bed="digits",
-    dial="which layers are adapted",
+    refuted_by="A single layer that does better with as many numbers.",
+    setup="digits",
+    varied="which layers are adapted",
     setting="About 650 numbers each: 660 in all three, 640 in the first or second, 640 in the last (its whole W).",
     figures={
         "first": "share of the loss of the first layer alone that all three take off (negative: they add)",

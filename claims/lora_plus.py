@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import Claim, better, gain
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed, alpha in (("digits", Digits(), 16), ("wide", Linear(width=256, decay=0.5), 16)):
-        plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=alpha)
-        plus = lab.sweep(f"{name}, LoRA+ 16", bed, start=-1, kind="lora+", rank=8, alpha=alpha)
+    for name, setup, alpha in (
+        ("digits", Digits(), 16),
+        ("wide", Linear(width=256, decay=0.5), 16),
+    ):
+        plain = lab.sweep(f"{name}, LoRA", setup, kind="lora", rank=8, alpha=alpha)
+        plus = lab.sweep(f"{name}, LoRA+ 16", setup, start=-1, kind="lora+", rank=8, alpha=alpha)
         found |= {name: gain(plus, plain), f"{name}_early": gain(plus, plain, "early")}
         found[f"{name}_fixed"] = gain(plus, plain, at=plain)
     return found
@@ -28,9 +31,9 @@ CLAIM = Claim(
     title="A rate for B that is 16 times that for A learns better and up to twice as fast.",
     paper="Hayou et al., arXiv 2402.12354",
     topic="rate",
-    against="One rate for both that does as well once it is tuned.",
-    bed="digits, linear",
-    dial="the width, and the rate of A with that of B 16 times it",
+    refuted_by="One rate for both that does as well once it is tuned.",
+    setup="digits, linear",
+    varied="the width, and the rate of A with that of B 16 times it",
     setting="The ratio 16 of the paper's code; widths 64 and 256.",
     figures={
         "digits": "share of LoRA's test loss that LoRA+ takes off on digits, own rates",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits
 
 
 def measure(lab):
-    bed = Digits()
-    plain = lab.sweep("LoRA, r = 1", bed, kind="lora", rank=1, alpha=2)
-    small = lab.sweep("LoRA-XS, r = 11", bed, kind="lora-xs", rank=11, alpha=11)
-    more = lab.sweep("LoRA-XS, r = 32", bed, kind="lora-xs", rank=32, alpha=32)
-    same = lab.sweep("LoRA, r = 8", bed, kind="lora", rank=8, alpha=16)
+    setup = Digits()
+    plain = lab.sweep("LoRA, r = 1", setup, kind="lora", rank=1, alpha=2)
+    small = lab.sweep("LoRA-XS, r = 11", setup, kind="lora-xs", rank=11, alpha=11)
+    more = lab.sweep("LoRA-XS, r = 32", setup, kind="lora-xs", rank=32, alpha=32)
+    same = lab.sweep("LoRA, r = 8", setup, kind="lora", rank=8, alpha=16)
     return {
         "equal": gain(small, plain),
         "more": gain(more, same),
@@ -31,9 +31,9 @@ CLAIM = Claim(
     title="A trained r x r matrix between frozen singular vectors beats LoRA at equal numbers.",
     paper="Balazy et al., LoRA-XS, arXiv 2405.17604",
     topic="few numbers",
-    against="LoRA with a lower loss from as many numbers.",
-    bed="digits",
-    dial="how many numbers are trained",
+    refuted_by="LoRA with a lower loss from as many numbers.",
+    setup="digits",
+    varied="how many numbers are trained",
     setting="The paper's frozen U S and V from the SVD of W0; R from zero.",
     figures={
         "equal": "share of the loss of LoRA at rank 1 that LoRA-XS at rank 11 takes off (negative: it adds)",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from claims.beds import LANGUAGE, Linear, adapted, untrained
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import LANGUAGE, Linear, adapted, untrained
 
 
 def measure(lab):
     ranks = {r: lab.sweep(f"r = {r}", LANGUAGE, start=-1, **adapted(r)) for r in (1, 4, 64)}
-    before = untrained("test", ranks[1].bed.rows)
+    before = untrained("test", ranks[1].setup.rows)
     gain = {r: before - sweep.values() for r, sweep in ranks.items()}
     linear = {
         decay: lab.sweep(
@@ -38,9 +38,9 @@ CLAIM = Claim(
     title="A very low rank suffices: rank 1 to 4 does as well as rank 64.",
     paper="Hu et al., arXiv 2106.09685, section 7.2, table 6",
     topic="rank",
-    against="A task on which rank 4, at its own rate, is clearly behind rank 64.",
-    bed="language, linear",
-    dial="the rank, and the decay of the update's singular values",
+    refuted_by="A task on which rank 4, at its own rate, is clearly behind rank 64.",
+    setup="language, linear",
+    varied="the rank, and the decay of the update's singular values",
     setting="The paper's ranks 1, 4 and 64 on one model and one text; on all linear maps instead of q and v.",
     figures={
         "share1": "share of rank 64's gain that rank 1 brings, on text",

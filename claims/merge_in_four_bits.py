@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 
 import lora_np as lnp
-from claims.beds import mean_loss, shipped, texts
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import mean_loss, shipped, texts
 from lora_np import language
 
 
@@ -55,9 +55,9 @@ CLAIM = Claim(
     title="Merging an adapter into a four-bit base and rounding again loses part of what was learned.",
     paper="Xu et al., QA-LoRA, arXiv 2309.14717, which sets out to avoid it",
     topic="four bits",
-    against="A merged and rounded model as good as base and adapter apart.",
-    bed="files",
-    dial="the strength of the adapter",
+    refuted_by="A merged and rounded model as good as base and adapter apart.",
+    setup="files",
+    varied="the strength of the adapter",
     setting="nf4 in blocks of 64, an adapter of rank 8 trained on another text.",
     figures={
         "gain": "what the adapter gains on its text on the four-bit base, nats a character",

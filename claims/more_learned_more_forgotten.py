@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import LANGUAGE, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import LANGUAGE, adapted
 
 NARROW = ["q_proj", "v_proj"]
 
@@ -34,9 +34,9 @@ CLAIM = Claim(
     title="Who learns more forgets more.",
     paper="a common reading of Biderman et al., arXiv 2405.09673, and of an earlier version of this course",
     topic="forgetting",
-    against="Two ways of which one has learned more and forgotten less.",
-    bed="language",
-    dial="which maps are adapted, and the rate",
+    refuted_by="Two ways of which one has learned more and forgotten less.",
+    setup="language",
+    varied="which maps are adapted, and the rate",
     setting="Both at rank 16 and at their own best rate.",
     figures={
         "learns": "loss on the new text with queries and values adapted minus with all maps, nats a character",

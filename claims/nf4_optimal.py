@@ -55,9 +55,9 @@ CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
     topic="four bits",
-    against="Sixteen other levels with a smaller error on normal weights.",
-    bed="files",
-    dial="none",
+    refuted_by="Sixteen other levels with a smaller error on normal weights.",
+    setup="files",
+    varied="none",
     setting="The paper's own case: normal weights in blocks of 64, each divided by its largest absolute value.",
     figures={
         "squares": "nf4's mean square error above that of levels fitted to other blocks, as a share",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import ARTEFACT, FAILS, HERE_ONLY, HOLDS, Claim, gain, share
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed in (("digits", Digits()), ("linear", Linear())):
-        plain = lab.sweep(f"{name}, LoRA", bed, kind="lora", rank=8, alpha=8)
-        pissa = lab.sweep(f"{name}, PiSSA", bed, kind="pissa", rank=8, alpha=8)
+    for name, setup in (("digits", Digits()), ("linear", Linear())):
+        plain = lab.sweep(f"{name}, LoRA", setup, kind="lora", rank=8, alpha=8)
+        pissa = lab.sweep(f"{name}, PiSSA", setup, kind="pissa", rank=8, alpha=8)
         found[name] = gain(pissa, plain)
         if name == "digits":
             # a rate below LoRA's best, as in a setting copied from full tuning
@@ -37,9 +37,9 @@ CLAIM = Claim(
     title="Starting A and B at W0's leading singular vectors converges faster and ends better.",
     paper="Meng et al., arXiv 2404.02948",
     topic="start",
-    against="Plain LoRA with a loss as low at a rate of its own.",
-    bed="digits, linear",
-    dial="the rate",
+    refuted_by="Plain LoRA with a loss as low at a rate of its own.",
+    setup="digits, linear",
+    varied="the rate",
     setting="The paper's start, with alpha = r as in its code, against plain LoRA with alpha = r.",
     figures={
         "digits": "share of LoRA's loss that PiSSA takes off on digits, own rates",

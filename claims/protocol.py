@@ -1,10 +1,10 @@
-"""The protocol that every claim goes through: a sweep of rates for each way, seeds, intervals, and
+"""The protocol that every claim goes through: a sweep of rates for each method, seeds, intervals, and
 a verdict.
 
-Each way of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two
+Each method of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two
 seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
 what was tried is the best. Five seeds run at the best rate and at both its neighbours, and settle
-which of the three it is. Steps, batches and schedule are those of the bed, the same for all.
+which of the three it is. Steps, batches and schedule are those of the setup, the same for all.
 Figures are means over the seeds, of test data that nothing was chosen by, with the interval that
 would hold the true mean in 95 of 100 such experiments.
 """
@@ -82,8 +82,8 @@ class Claim:
     title: str  # the claim in our words, a sentence
     paper: str  # authors, arXiv number, section or figure
     topic: str
-    against: str  # what would contradict it
-    bed: str
+    refuted_by: str  # what would contradict it
+    setup: str
     setting: str  # what of the paper's own setting was tried
     figures: Mapping[str, str]  # what each figure is, with its unit
     measure: Callable[[Lab], Mapping[str, Iterable[float]]]
@@ -91,29 +91,29 @@ class Claim:
     limits: str
     advice: str  # what a reader should do about it
     published: str = ""  # the paper's own figure, where we know it
-    dial: str = ""  # what is turned, beside the rate
+    varied: str = ""  # beside the rate
 
 
-class Bed(Protocol):
+class Setup(Protocol):
     """Something to train on."""
 
-    def run(self, rate: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, rate: float, seed: int, **method: Any) -> dict[str, float]:
         """Train once: ``validation`` and ``test`` loss, and whatever else is measured."""
         ...
 
-    def shortened(self) -> Bed:
+    def shortened(self) -> Setup:
         """The same in small, for --quick."""
         ...
 
 
 @dataclass
 class Sweep:
-    """A way at many rates: ``runs[place][seed]`` are what was measured at ``rate(place)``."""
+    """A method at many rates: ``runs[place][seed]`` are what was measured at ``rate(place)``."""
 
     name: str
     lab: Lab
-    bed: Any
-    way: dict[str, Any]
+    setup: Any
+    method: dict[str, Any]
     runs: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
     place: int = 0  # of the best rate
 
@@ -126,7 +126,7 @@ class Sweep:
         here = self.runs.setdefault(place, {})
         for seed in seeds:
             if seed not in here:
-                here[seed] = self.lab.once(self.bed, rate(place), seed, self.way)
+                here[seed] = self.lab.once(self.setup, rate(place), seed, self.method)
         losses = [here[seed]["validation"] for seed in seeds]
         return float(np.mean(losses)) if np.all(np.isfinite(losses)) else np.inf
 
@@ -176,17 +176,17 @@ class Sweep:
             rates[f"{rate(place):g}"] = {"seeds": [*runs]} | {
                 name: [rounded(run.get(name, np.inf)) for run in runs.values()] for name in names
             }
-        return {"way": self.way, "best": rate(self.place), "rates": rates}
+        return {"method": self.method, "best": rate(self.place), "rates": rates}
 
 
 IN_SMALL: dict[str, dict[str, float]] = {}  # the runs of this process
 
 
 class Lab:
-    """Where a claim is tried: it keeps every run, so that ways that claims share run once.
+    """Where a claim is tried: it keeps every run, so that methods that claims share run once.
 
     Full runs are noted in ``.runs.jsonl``, which is not committed: delete it after a change to a
-    bed or a way.
+    setup or a method.
     """
 
     def __init__(
@@ -202,11 +202,11 @@ class Lab:
         if self.notes.exists() and not quick:
             self.known = dict(map(json.loads, self.notes.read_text(encoding="utf-8").splitlines()))
 
-    def sweep(self, name: str, bed: Bed, *, start: int = 0, **way: Any) -> Sweep:
-        """A way with its own best rate: searched, or in small the one that the full run has
+    def sweep(self, name: str, setup: Setup, *, start: int = 0, **method: Any) -> Sweep:
+        """A method with its own best rate: searched, or in small the one that the full run has
         found.
         """
-        found = Sweep(name, self, bed.shortened() if self.quick else bed, way)
+        found = Sweep(name, self, setup.shortened() if self.quick else setup, method)
         self.sweeps[name] = found
         if not self.quick:
             found.search(start)
@@ -214,18 +214,18 @@ class Lab:
             raise SystemExit("--quick runs at the rates that a full run has found: run that first")
         else:
             found.place = round(
-                np.log(self.recorded["ways"][name]["best"] / MIDDLE) / np.log(FACTOR)
+                np.log(self.recorded["methods"][name]["best"] / MIDDLE) / np.log(FACTOR)
             )
         return found
 
-    def once(self, bed: Any, lr: float, seed: int, way: Mapping[str, Any]) -> dict[str, float]:
+    def once(self, setup: Any, lr: float, seed: int, method: Mapping[str, Any]) -> dict[str, float]:
         """One run, from the notes if they have it."""
-        key = json.dumps([repr(bed), lr, seed, way], sort_keys=True)
+        key = json.dumps([repr(setup), lr, seed, method], sort_keys=True)
         if key not in self.known:
             begin = time.process_time()
             try:
                 with np.errstate(all="ignore"):
-                    result = bed.run(lr, seed, **way)
+                    result = setup.run(lr, seed, **method)
             except (FloatingPointError, np.linalg.LinAlgError):  # it diverged
                 result = {"validation": np.inf}
             result = {name: float(x) if np.isfinite(x) else np.inf for name, x in result.items()}
@@ -295,13 +295,15 @@ def better(fixed: Read, *tuned: Read) -> str:
     return ARTEFACT if fixed.low > 0.02 else FAILS
 
 
-def gain(way: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None) -> np.ndarray:
+def gain(
+    method: Sweep, plain: Sweep, measure: str = "test", *, at: Sweep | None = None
+) -> np.ndarray:
     """How much lower its loss is than that of plain LoRA on the same batches, as a share of the
     latter's mean.
 
-    Each at its best rate, or the way at the best rate of ``at``.
+    Each at its best rate, or the method at the best rate of ``at``.
     """
-    ours, theirs = way.values(measure, None if at is None else at.place), plain.values(measure)
+    ours, theirs = method.values(measure, None if at is None else at.place), plain.values(measure)
     return share(theirs, ours)
 
 
@@ -318,9 +320,9 @@ def words(claim: Claim) -> dict[str, Any]:
         "title",
         "paper",
         "topic",
-        "against",
-        "bed",
-        "dial",
+        "refuted_by",
+        "setup",
+        "varied",
         "setting",
         "published",
         "limits",
@@ -354,7 +356,7 @@ def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "ways": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
+            "methods": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
         } | {part: before[part] for part in ("quick", "other seeds") if part in before}
     write(name, result)
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import maps, mean_loss, shipped, texts
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import maps, mean_loss, shipped, texts
 
 
 def measure(lab):
@@ -43,9 +43,9 @@ CLAIM = Claim(
     title="LoftQ and PiSSA start closer to the model than its weights in four bits do.",
     paper="Li et al., LoftQ, arXiv 2310.08659; Meng et al., PiSSA, arXiv 2404.02948",
     topic="four bits",
-    against="Weights for which the repaired start is no closer, or predicts text no better.",
-    bed="files",
-    dial="none",
+    refuted_by="Weights for which the repaired start is no closer, or predicts text no better.",
+    setup="files",
+    varied="none",
     setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, on all maps of a real model.",
     figures={
         "loftq": "error of all maps with LoftQ's start over that of nf4 alone",

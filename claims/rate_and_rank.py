@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.beds import LANGUAGE, Digits, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import LANGUAGE, Digits, adapted
 
 RANKS = (1, 4, 16, 64)
 
@@ -54,9 +54,9 @@ CLAIM = Claim(
     title="With alpha fixed, the best learning rate is nearly independent of the rank.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     topic="rate",
-    against="Ranks whose best rates differ, so that the rate of one costs another much loss.",
-    bed="language, digits",
-    dial="the rank and the rate",
+    refuted_by="Ranks whose best rates differ, so that the rate of one costs another much loss.",
+    setup="language, digits",
+    varied="the rank and the rate",
     setting="alpha 32 at each rank, as in the source, beside alpha = 2 r, which is what this course had.",
     figures={
         "spread": "largest best rate over the smallest, ranks 1 to 64, alpha 32, text",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import FULL, LANGUAGE, Digits, Linear, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import FULL, LANGUAGE, Digits, Linear, adapted
 
 
 def measure(lab):
@@ -13,9 +13,9 @@ def measure(lab):
         "linear": (Linear(), {"kind": "lora", "rank": 16, "alpha": 32}, {"kind": "full"}),
     }
     found = {}
-    for name, (bed, lora, full) in pairs.items():
-        small = lab.sweep(f"{name}, LoRA", bed, start=-1, **lora)
-        found[name] = small.peaks() / lab.sweep(f"{name}, full", bed, start=-1, **full).peaks()
+    for name, (setup, lora, full) in pairs.items():
+        small = lab.sweep(f"{name}, LoRA", setup, start=-1, **lora)
+        found[name] = small.peaks() / lab.sweep(f"{name}, full", setup, start=-1, **full).peaks()
     return found
 
 
@@ -31,9 +31,9 @@ CLAIM = Claim(
     title="LoRA's best learning rate is about ten times that of full tuning.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     topic="rate",
-    against="A bed on which both have their best rate at the same place.",
-    bed="language, digits, linear",
-    dial="the rate",
+    refuted_by="A bed on which both have their best rate at the same place.",
+    setup="language, digits, linear",
+    varied="the rate",
     setting="The source's convention: alpha 32, A by Kaiming, one rate for A and B, Adam.",
     figures={
         "language": "LoRA's best rate over that of the full update, shipped language model",

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import Digits
 from claims.protocol import Claim, better, gain, share
+from claims.setups import Digits
 
 
 def measure(lab):
-    bed = Digits()
-    small = lab.sweep("LoRA, r = 4", bed, kind="lora", rank=4, alpha=16)
-    plain = lab.sweep("LoRA, r = 64", bed, kind="lora", rank=64, alpha=16)
-    stable = lab.sweep("rsLoRA, r = 64", bed, kind="rslora", rank=64, alpha=16)
+    setup = Digits()
+    small = lab.sweep("LoRA, r = 4", setup, kind="lora", rank=4, alpha=16)
+    plain = lab.sweep("LoRA, r = 64", setup, kind="lora", rank=64, alpha=16)
+    stable = lab.sweep("rsLoRA, r = 64", setup, kind="rslora", rank=64, alpha=16)
     return {
         "fixed": share(plain.values(place=small.place), stable.values(place=small.place)),
         "tuned": gain(stable, plain),
@@ -48,9 +48,9 @@ CLAIM = Claim(
     title="alpha / r makes high ranks learn too slowly; alpha / sqrt(r) does not.",
     paper="Kalajdzievski, arXiv 2312.03732",
     topic="scale",
-    against="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
-    bed="digits",
-    dial="the rank and the rate",
+    refuted_by="A high rank with alpha / r that does as well as with alpha / sqrt(r), at a rate of its own.",
+    setup="digits",
+    varied="the rank and the rate",
     setting="alpha 16 for both, ranks 4 and 64 on the same task, and the size of the first step up to rank 512.",
     figures={
         "fixed": "share of LoRA's loss at rank 64 that rsLoRA takes off, at the best rate of rank 4",

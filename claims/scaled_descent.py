@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import HOOKS, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import HOOKS, Linear
 
 
 def measure(lab):
-    bed = Linear(decay=0.7)
-    way = {"kind": "lora", "rank": 8, "alpha": 8, "adam": False}
-    plain = lab.sweep("gradient descent", bed, start=4, **way)
-    scaled = lab.sweep("scaled descent", bed, start=4, hook="scaled descent", **way)
+    setup = Linear(decay=0.7)
+    method = {"kind": "lora", "rank": 8, "alpha": 8, "adam": False}
+    plain = lab.sweep("gradient descent", setup, start=4, **method)
+    scaled = lab.sweep("scaled descent", setup, start=4, hook="scaled descent", **method)
     apart = {hook: [drift(hook, seed) for seed in lab.seeds] for hook in (None, "scaled descent")}
     return {
         "gain": gain(scaled, plain),
@@ -65,9 +65,9 @@ CLAIM = Claim(
     title="Gradients scaled by (B^T B)^-1 and (A A^T)^-1 make training robust to the rate and the split of B A.",
     paper="Zhang, Pilanci, arXiv 2402.02347",
     topic="rate",
-    against="Two splits of one B A that part, or plain descent that is as robust.",
-    bed="linear",
-    dial="the rate, and a rescaling M of B and A",
+    refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
+    setup="linear",
+    varied="the rate, and a rescaling M of B and A",
     setting="The paper's preconditioner on plain gradient descent; on Adam it is not tried here.",
     figures={
         "gain": "share of gradient descent's loss that scaled descent takes off, own rates",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.beds import LANGUAGE, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import LANGUAGE, adapted
 
 
 def measure(lab):
@@ -14,7 +14,8 @@ def measure(lab):
     first, rest = [], []
     for seed in lab.seeds:
         small, large = (
-            sweep.bed.train(sweep.best, seed + i, **sweep.way)[0] for i, sweep in enumerate(sweeps)
+            sweep.setup.train(sweep.best, seed + i, **sweep.method)[0]
+            for i, sweep in enumerate(sweeps)
         )
         phi = [
             lnp.linalg.similarity_grid(A, A64)
@@ -47,9 +48,9 @@ CLAIM = Claim(
     title="The top direction that a small rank learns is also that of a large rank; the others are not.",
     paper="Hu et al., arXiv 2106.09685, section 7.2, figure 3",
     topic="what an update is like",
-    against="Top directions of two ranks that share no more than random ones.",
-    bed="language",
-    dial="the rank",
+    refuted_by="Top directions of two ranks that share no more than random ones.",
+    setup="language",
+    varied="the rank",
     setting="The paper's measure phi(A, A', 1, 1) for queries and values, on two seeds; rank 4 for its rank 8.",
     figures={
         "first": "phi(1, 1) of A at ranks 4 and 64, mean over queries and values of all layers",

@@ -2,7 +2,7 @@
 merged model.
 
 What is reported is relative to each task's own adapter: 1 is as good as that. The scale of a merged
-update is chosen on validation data, for each way; the test data choose nothing.
+update is chosen on validation data, for each method; the test data choose nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import beds
+from claims import setups
 from lora_np import adapters, language
 from lora_np.checks import Array
 
@@ -66,7 +66,7 @@ class Digits:
 
     ``kind``: "mild" (shifts, strokes, brightness), "hard" (turned, mirrored, inverted, scrambled),
     "heads" (three pairs of digits, each with a head of its own, the first two of which turned), or
-    "dial", where ``conflict`` from 0 (all tasks are one) to 1 (unrelated rotations of the pixels)
+    "conflict", where ``conflict`` from 0 (all tasks are one) to 1 (unrelated rotations of the pixels)
     is the angle between the tasks.
     """
 
@@ -175,7 +175,7 @@ def changes(kind: str, seed: int, conflict: float) -> dict[str, Callable[[Array]
             "bright": lambda x: x**0.3,
             "veiled": lambda x: x + veil,
         }
-    if kind == "dial":
+    if kind == "conflict":
         return {
             f"turned {i}": functools.partial(rotated, Q)
             for i, Q in enumerate(rotations(rng, conflict))
@@ -231,7 +231,7 @@ class Styles:
         found = {}
         for i, (name, text) in enumerate(texts().items()):
             rng = np.random.default_rng([seed, 5, i])
-            rows = language.windows(beds.shipped().vocabulary.encode(text), self.context)
+            rows = language.windows(setups.shipped().vocabulary.encode(text), self.context)
             held = (
                 rng.choice(len(rows) // 5, 2 * self.held, replace=False)
                 + len(rows)
@@ -244,14 +244,14 @@ class Styles:
 
     def train(self, parts: Mapping[str, Any], rng: np.random.Generator) -> Task:
         adapted = lnp.inject(
-            beds.shipped(), rank=self.rank, alpha=2 * self.rank, targets="all-linear", rng=rng
+            setups.shipped(), rank=self.rank, alpha=2 * self.rank, targets="all-linear", rng=rng
         )
         chosen = rng.integers(len(parts["training"]), size=(self.steps, self.batch))
         tuned = lnp.fit(
             adapted, lambda step: parts["training"][chosen[step]], loss=language.token_loss, steps=self.steps,
             clip=1.0, progress=False, optimizer=lnp.Adam(lr=lnp.cosine_schedule(self.lr, steps=self.steps, warmup=5)),
         ).model  # fmt: skip
-        return Task(factors(tuned), beds.shipped(), parts)
+        return Task(factors(tuned), setups.shipped(), parts)
 
     def score(self, model: Any, data: Any) -> dict[str, float]:
         return {"loss": float(language.token_loss(model, data))}
@@ -260,8 +260,8 @@ class Styles:
         """The mean of ``x x^T`` over what each adapted layer of the base is given for some rows of
         the task's text.
         """
-        text = beds.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
-        found = language.grams(beds.shipped(), text, context=self.context)
+        text = setups.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
+        found = language.grams(setups.shipped(), text, context=self.context)
         return {path: found[path] for path in task.pairs}
 
 
@@ -282,7 +282,7 @@ def texts() -> dict[str, str]:
 
 def merged(
     tasks: Mapping[str, Task],
-    way: str,
+    method: str,
     seed: int,
     *,
     grams: Any = None,
@@ -292,12 +292,12 @@ def merged(
     """The updates of all tasks in one, by a row of `lora_np.lora.WAYS`."""
     found = {}
     weights = dict.fromkeys(tasks, 1.0) if weights is None else weights
-    if lnp.lora.WAYS[way].chance:
+    if lnp.lora.WAYS[method].chance:
         options["rng"] = np.random.default_rng([seed, 6])
     for path in next(iter(tasks.values())).pairs:
         terms = [lnp.lora.Term(*task.pairs[path], weights[name], gram=None if grams is None else grams[name][path])
                  for name, task in tasks.items()]  # fmt: skip
-        B, A = lnp.lora.WAYS[way](terms, **options)
+        B, A = lnp.lora.WAYS[method](terms, **options)
         found[path] = (B @ A).astype(np.float32)
     return found
 
@@ -428,10 +428,10 @@ CLAIMED = ("sum", "linear", "ties_svd", "dare_linear_svd", "knots", "tsv", "regm
 
 @dataclass(frozen=True)
 class Merging:
-    """The rate trains six adapters of a suite of digits; then every way merges them, its scale
+    """The rate trains six adapters of a suite of digits; then every method merges them, its scale
     tuned.
 
-    The loss is that of the single adapters. Beside it, for each way the share of what they read
+    The loss is that of the single adapters. Beside it, for each method the share of what they read
     right that is left.
     """
 
@@ -441,8 +441,8 @@ class Merging:
     def shortened(self) -> Merging:
         return replace(self, steps=self.steps // 2)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
-        suite = Digits(self.kind, lr=lr, steps=self.steps, rank=way["rank"])
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
+        suite = Digits(self.kind, lr=lr, steps=self.steps, rank=method["rank"])
         tasks = suite.tasks(seed)
         grams = {name: suite.grams(task) for name, task in tasks.items()}
         own = scores(suite, tasks, "test")
@@ -450,7 +450,7 @@ class Merging:
             "validation": mean(scores(suite, tasks, "validation"), "loss"),
             "test": mean(own, "loss"),
         }
-        updates = {way: merged(tasks, way, seed, grams=grams) for way in CLAIMED}
+        updates = {method: merged(tasks, method, seed, grams=grams) for method in CLAIMED}
         left = lambda D, scale: float(
             np.mean(np.divide(scores(suite, tasks, "test", D, scale)["right"], own["right"]))
         )

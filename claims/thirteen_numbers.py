@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from claims.beds import LANGUAGE, adapted, untrained
 from claims.protocol import FAILS, HOLDS, SCALE, Claim
+from claims.setups import LANGUAGE, adapted, untrained
 
 
 def measure(lab):
     best = lab.sweep("LoRA, r = 64", LANGUAGE, start=-1, **adapted(64))
-    before = untrained("test", best.bed.rows)
+    before = untrained("test", best.setup.rows)
     found = {}
     for rank in (1, 16):
         small = lab.sweep(
@@ -31,9 +31,9 @@ CLAIM = Claim(
     title="Thirteen trained numbers are enough to teach a model to reason.",
     paper="Morris et al., TinyLoRA, arXiv 2602.04118",
     topic="few numbers",
-    against="A large model whose accuracy after reinforcement learning needs many more.",
-    bed="language",
-    dial="how many numbers are trained",
+    refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
+    setup="language",
+    varied="how many numbers are trained",
     setting="LoRA-XS, of which the paper's TinyLoRA is a compression, trained on text: 28 and 7,168 numbers.",
     figures={
         "n28": "share of the gain of LoRA at rank 64 that 28 numbers bring, one for each map",

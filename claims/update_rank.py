@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from claims.beds import FULL, LANGUAGE, adapted
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import FULL, LANGUAGE, adapted
 
 
 def measure(lab):
@@ -26,9 +26,9 @@ CLAIM = Claim(
     title="Full tuning finds updates of a rank 10 to 100 times higher than LoRA allows.",
     paper="Biderman et al., arXiv 2405.09673",
     topic="what an update is like",
-    against="A full update whose energy lies in as few directions as LoRA's.",
-    bed="language",
-    dial="the rank",
+    refuted_by="A full update whose energy lies in as few directions as LoRA's.",
+    setup="language",
+    varied="the rank",
     setting="The paper's count, singular values that hold 90 % of the variance, on the mean of all maps.",
     figures={
         "full": "directions that hold 90 % of a full update's energy, mean over the maps",

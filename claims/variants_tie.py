@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.beds import Digits
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.setups import Digits
 
 WAYS = {
     "LoRA": {"kind": "lora", "alpha": 16},
@@ -20,7 +20,7 @@ WAYS = {
 
 
 def measure(lab):
-    sweeps = {name: lab.sweep(name, Digits(), rank=8, **way) for name, way in WAYS.items()}
+    sweeps = {name: lab.sweep(name, Digits(), rank=8, **method) for name, method in WAYS.items()}
     place = sweeps["LoRA"].place
     right = np.array([sweep.values("right") for sweep in sweeps.values()])
     slow = np.array([sweep.values("right", place - 2) for sweep in sweeps.values()])
@@ -45,9 +45,9 @@ CLAIM = Claim(
     title="With a rate tuned for each, LoRA and its variants end within one or two percent of one another.",
     paper="Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
     topic="variants",
-    against="A variant that is clearly ahead at its own best rate.",
-    bed="digits",
-    dial="the rate",
+    refuted_by="A variant that is clearly ahead at its own best rate.",
+    setup="digits",
+    varied="the rate",
     setting="Each variant with a full sweep, as in the paper; eight of them, on one task.",
     figures={
         "tuned": "best minus worst share of digits read right, each at its own rate",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits
 
 
 def measure(lab):
-    bed = Digits()
-    large = lab.sweep("LoRA, r = 8", bed, kind="lora", rank=8, alpha=16)
-    equal = lab.sweep("LoRA, r = 1", bed, kind="lora", rank=1, alpha=2)
-    vera = lab.sweep("VeRA, r = 64", bed, start=2, kind="vera", rank=64)
+    setup = Digits()
+    large = lab.sweep("LoRA, r = 8", setup, kind="lora", rank=8, alpha=16)
+    equal = lab.sweep("LoRA, r = 1", setup, kind="lora", rank=1, alpha=2)
+    vera = lab.sweep("VeRA, r = 64", setup, start=2, kind="vera", rank=64)
     return {
         "large": gain(vera, large),
         "equal": gain(vera, equal),
@@ -31,9 +31,9 @@ CLAIM = Claim(
     title="Two trained vectors on frozen random factors do as well as LoRA with ten times fewer numbers.",
     paper="Kopiczko, Blankevoort, Asano, VeRA, arXiv 2310.11454",
     topic="few numbers",
-    against="A task on which VeRA is behind LoRA of as many numbers.",
-    bed="digits",
-    dial="how many numbers are trained",
+    refuted_by="A task on which VeRA is behind LoRA of as many numbers.",
+    setup="digits",
+    varied="how many numbers are trained",
     setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64.",
     figures={
         "large": "share of the loss of LoRA at rank 8 that VeRA takes off (negative: it adds)",

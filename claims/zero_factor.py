@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from claims.beds import Digits, Linear
 from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
+from claims.setups import Digits, Linear
 
 
 def measure(lab):
     found = {}
-    for name, bed in (("digits", Digits()), ("wide", Linear(width=256, decay=0.5))):
-        usual = lab.sweep(f"{name}, B zero", bed, kind="lora", rank=8, alpha=16)
-        other = lab.sweep(f"{name}, A zero", bed, kind="zero-a", rank=8, alpha=16)
+    for name, setup in (("digits", Digits()), ("wide", Linear(width=256, decay=0.5))):
+        usual = lab.sweep(f"{name}, B zero", setup, kind="lora", rank=8, alpha=16)
+        other = lab.sweep(f"{name}, A zero", setup, kind="zero-a", rank=8, alpha=16)
         found |= {name: gain(usual, other), f"{name}_rate": usual.peaks() / other.peaks()}
     return found
 
@@ -34,9 +34,9 @@ CLAIM = Claim(
     title="B at zero and A at random beats A at zero and B at random: it allows larger rates.",
     paper="Hayou, Ghosh, Yu, arXiv 2406.08447",
     topic="start",
-    against="A at zero with the same loss at a rate of its own.",
-    bed="digits, linear",
-    dial="the width",
+    refuted_by="A at zero with the same loss at a rate of its own.",
+    setup="digits, linear",
+    varied="the width",
     setting="Both starts drawn by the same rule, the bound one over the root of the fan-in; widths 64 and 256.",
     figures={
         "digits": "share of the loss of A at zero that B at zero takes off on digits, own rates",

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from lora_np.accounting import cards, count_model, training_memory
+from lora_np.accounting import count_model, gpus, training_memory
 from lora_np.cli import run
 from lora_np.models import from_config, preset
 from lora_np.table import decimal_bytes
@@ -67,13 +67,17 @@ LLAMA_2 = replace(
 LLAMA_3 = preset("llama-3.2-3b")
 GB, GIB = 10**9, 2**30
 ALL, QV = "all-linear", ["q_proj", "v_proj"]
-SHORT = {"batch_size": 8, "context": 64}
-PACKED = {"batch_size": 2, "context": 4096}
+SHORT = {"batch_size": 8, "max_length": 64}
+PACKED = {"batch_size": 2, "max_length": 4096}
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
-FOUR = {"batch_size": 4, "context": 4096}
+FOUR = {"batch_size": 4, "max_length": 4096}
 NF4 = {"dtype": "nf4", **FOUR}
 NARROW = {**NF4, "unquantised_dtype": "float16"}
-ALPACA = {"context": 1304, "checkpointing": False, "adapter_dtype": "bfloat16"}  # the longest text
+ALPACA = {
+    "max_length": 1304,
+    "checkpointing": False,
+    "adapter_dtype": "bfloat16",
+}  # the longest text
 EXAMPLE = "PEFT's example has batch 8 and 64 tokens"
 COPIED = "transformers of that time copied the shifted logits once more"
 LOADED = "as the driver shows it"
@@ -89,7 +93,7 @@ CLAIMS = [
         LORA_PAPER,
         1200 * GB,
         preset("gpt3-175b"),
-        {"dtype": "float16", "context": 2048},
+        {"dtype": "float16", "max_length": 2048},
         "stated, not explained: 6.9 bytes a parameter, where 16 bits throughout take 8",
     ),
     (
@@ -153,7 +157,7 @@ CLAIMS = [
         FACTORY,
         17 * GB,
         (LLAMA_2, 8, ALL),
-        {"batch_size": 4, "context": 1024},
+        {"batch_size": 4, "max_length": 1024},
         DRIVER,
     ),
     (
@@ -162,7 +166,7 @@ CLAIMS = [
         FACTORY,
         9 * GB,
         (LLAMA_2, 8, ALL),
-        {"dtype": "nf4", "batch_size": 4, "context": 1024},
+        {"dtype": "nf4", "batch_size": 4, "max_length": 1024},
         DRIVER,
     ),
     *[
@@ -172,7 +176,7 @@ CLAIMS = [
             FACTORY,
             size * GB,
             (LLAMA_2, 8, ALL),
-            {"dtype": "nf4", "context": tokens},
+            {"dtype": "nf4", "max_length": tokens},
             DRIVER,
         )
         for tokens, size in ((1024, 6), (4096, 9), (8192, 12), (16384, 19), (32768, 32))
@@ -183,7 +187,7 @@ CLAIMS = [
         LONGLORA,
         25.7 * GB,
         (LLAMA_2, 8, ["q_proj", "k_proj", "v_proj", "o_proj"]),
-        {"context": 8192},
+        {"max_length": 8192},
         "one of eight GPUs; the embedding and norms may be trained as well",
     ),
     (
@@ -356,7 +360,7 @@ CLAIMS = [
         SWIFT,
         16.95 * GIB,
         (YI, 8, ["q_proj", "k_proj", "v_proj"]),
-        {"context": 2048},
+        {"max_length": 2048},
         "memory reserved; texts of all lengths up to 2,048",
     ),
 ]
@@ -388,12 +392,12 @@ def published() -> str:
 
 
 def sold() -> str:
-    """The cards as a Markdown table."""
-    lines = ["| card | memory | | note |", "| --- | ---: | ---: | --- |"]
-    for name, card in cards().items():
-        note = card.note or ("" if card.bfloat16 else "No native bfloat16.")
+    """The GPUs as a Markdown table."""
+    lines = ["| GPU | memory | | note |", "| --- | ---: | ---: | --- |"]
+    for name, gpu in gpus().items():
+        note = gpu.note or ("" if gpu.bfloat16 else "No native bfloat16.")
         lines.append(
-            f"| {name} | {card.memory // 2**20:,} MiB | {decimal_bytes(card.memory)} | {note} |"
+            f"| {name} | {gpu.memory // 2**20:,} MiB | {decimal_bytes(gpu.memory)} | {note} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -409,7 +413,7 @@ def page() -> str:
         return f"$ {found[1]}\n{out.getvalue().strip()}\n```"
 
     text = re.sub(r"\$ (lora-np plan [^\n]*)\n.*?```", printed, text, flags=re.DOTALL)
-    for name, table in {"cards": sold(), "published": published()}.items():
+    for name, table in {"gpus": sold(), "published": published()}.items():
         before, rest = text.split(f"<!-- {name} -->\n")
         text = f"{before}<!-- {name} -->\n\n{table}\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return text

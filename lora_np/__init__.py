@@ -58,7 +58,7 @@ with on_demand(globals()):
         leaves as leaves,
         mean_squared_error as mean_squared_error,
         replace as replace,
-        start as start,
         trainable as trainable,
+        training_run as training_run,
     )
     from lora_np.training import fit as fit, sweep as sweep

@@ -8,13 +8,16 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 P = ParamSpec("P")
 R = TypeVar("R")
+First = TypeVar("First")
+Second = TypeVar("Second")
+Settings = TypeVar("Settings")
 Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
 StrPath = str | os.PathLike[str]
@@ -251,6 +254,45 @@ def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     raise
                 raise TypeError(f"{error}{remedy(function, len(args), kwargs, remedies)}") from None
 
+        return call
+
+    return decorate
+
+
+def configured(
+    owner: Callable[P, Settings], **remedies: str
+) -> Callable[[Callable[[First, Second, Settings], R]], Callable[Concatenate[First, Second, P], R]]:
+    """Decorate a function of two arguments and settings: callers give the settings by name.
+
+    ``remedies`` say what to type instead of names that other libraries use.
+    """
+    import inspect
+
+    def decorate(
+        function: Callable[[First, Second, Settings], R],
+    ) -> Callable[Concatenate[First, Second, P], R]:
+        first, second, _ = inspect.signature(function).parameters.values()
+        own = [*inspect.get_annotations(owner)]  # come before those of a base
+        settings = sorted(
+            inspect.signature(owner).parameters.values(),
+            key=lambda p: (p.kind, own.index(p.name) if p.name in own else len(own)),
+        )
+        shape = inspect.Signature([first, second, *settings])
+        make: Callable[..., Settings] = owner
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> R:
+            try:
+                given = shape.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                unknown = [name for name in kwargs if name not in shape.parameters]
+                advice = remedy(call, len(args), kwargs, remedies)
+                if unknown and not advice:
+                    advice = close_names(unknown[0], shape.parameters)
+                raise TypeError(f"{function.__name__}() {error}{advice}") from None
+            return function(given.pop(first.name), given.pop(second.name), make(**given))
+
+        vars(call)["__signature__"] = shape
         return call
 
     return decorate

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each_of(
+def parallel_map(
     function: Callable[[Item], Result],
     work: Mapping[str, Item],
     *,

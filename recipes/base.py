@@ -150,7 +150,7 @@ def rate(step: int, steps: int = STEPS) -> float:
 def training(model: LanguageModel, batches: Iterable[Array], steps: int = STEPS) -> Iterator[float]:
     """The loss of each step; the model is trained in place."""
     schedule = partial(rate, steps=steps)
-    run = lnp.start(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
+    run = lnp.training_run(lnp.AdamW(lr=schedule, beta2=0.99, weight_decay=0.1), model, clip=CLIP)
     for batch in batches:
         loss = token_loss(model, batch)
         loss.backward()
@@ -164,10 +164,10 @@ def main() -> None:
     )
     parser.add_argument("novels", type=Path, help="Rdata.rdb of the package janeaustenr")
     parser.add_argument("-o", "--out", type=Path, required=True, help="directory to write")
-    parser.add_argument("--rng", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=STEPS, help="fewer, to compare seeds")
     options = parser.parse_args()
-    random = np.random.default_rng(options.rng)
+    random = np.random.default_rng(options.seed)
     tokens, held_out = split(novels(options.novels))
     model = initial(random)
     losses: list[float] = []

@@ -109,7 +109,8 @@ def test_out_below_a_file(tmp_path):
 @pytest.mark.parametrize(("arguments", "words"), [
     (["trou"], "'trou'"),
     (["tour", "--fast"], "--fast"),
-    (["tour", "--rng", "x"], "'x'"),
+    (["tour", "--seed", "x"], "'x'"),
+    (["tour", "--seed", "-1"], "-1 is not in the range x>=0"),
 ])  # fmt: skip
 def test_bad_usage_is_one_line_and_status_2(arguments, words):
     result = lora_np_command(*arguments)
@@ -118,9 +119,9 @@ def test_bad_usage_is_one_line_and_status_2(arguments, words):
 
 
 def test_bad_input_is_one_line_and_status_1():
-    result = lora_np_command("tour", "--rng", "-1")
+    result = lora_np_command("count", "100x0")
     assert_one_line(result, 1)
-    assert "rng must be at least 0, got -1" in result.stderr
+    assert "at least 1, got 0" in result.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
@@ -188,7 +189,7 @@ def test_count_as_csv():
 
 def test_count_of_several_tables_as_json():
     tables = json.loads(
-        said("count", "llama-3.2-1b", "--rank", "8", "--by", "kind", "--json").stdout
+        said("count", "llama-3.2-1b", "--rank", "8", "--group-by", "kind", "--json").stdout
     )
     totals, kinds = (table["rows"] for table in tables)
     assert totals[0]["trainable"] == sum(row["trainable"] for row in kinds)
@@ -207,15 +208,15 @@ def test_count_of_several_tables_as_json():
     (["100x120", "--rank", "8", "--csv", "--json"], 2, "one format at most"),
     (["llama-3-8b", "--rank", "8", "--experts", "per-expert"], 1, "llama-3-8b has none"),
     (["llama-3-8b", "--targets", "nonsense"], 2, "can only be given with a rank"),
-    (["llama-3-8b", "--by", "kind"], 2, "can only be given with a rank"),
+    (["llama-3-8b", "--group-by", "kind"], 2, "can only be given with a rank"),
     (["llama-3-8b", "--memory"], 2, "can only be given with a rank"),
-    (["llama-3-8b", "--rank", "8", "--by", "layer"], 2, "'layer'"),
+    (["llama-3-8b", "--rank", "8", "--group-by", "layer"], 2, "'layer'"),
     (["100x120", "--dora"], 2, "can only be given with a rank"),
     (["100x120", "--rank", "8", "--experts", "foo"], 1, "got 'foo'"),
     (["llama-3-8b", "--rank", "8", "--targets", ""], 2, "must name a module, got ''"),
     (["llama-3-8b", "--rank", "8", "--modules-to-save", ","], 2, "must name a module, got ','"),
     (["llama-3-8b", "--rank", "8", "--memory", "--batch-size", "0"], 1, "batch_size must be at least 1, got 0"),
-    (["llama-3-8b", "--rank", "8", "--context", "0"], 1, "context must be at least 1, got 0"),
+    (["llama-3-8b", "--rank", "8", "--max-length", "0"], 1, "max_length must be at least 1, got 0"),
     (["llama-3-8b", "--rank", "8", "--rank", "abc"], 2, "'8,abc'"),
     (["llama-3-8b", "--rank=abc"], 2, "'abc'"),
 ])  # fmt: skip

@@ -58,7 +58,7 @@ TOLD = {
     "Adam(betas=)": (lambda: lnp.Adam(betas=(0.9, 0.99)), "beta1= and beta2= for betas"),
     "AdamW(learning_rate=)": (lambda: lnp.AdamW(learning_rate=0.1), "AdamW has lr= for learning_rate"),
     "Adam(model)": (lambda: lnp.Adam(trained()), "fit(model, x, y, optimizer=Adam(lr=0.01))"),
-    "SGD([W])": (lambda: lnp.SGD([lnp.Tensor(W)]), "start(Adam(lr=0.01), model)"),
+    "SGD([W])": (lambda: lnp.SGD([lnp.Tensor(W)]), "training_run(Adam(lr=0.01), model)"),
     "truncated_svd(W, 8)": (lambda: lnp.truncated_svd(W, 8), "truncated_svd(M, rank=...)"),
     "low_rank_factors(W, 8)": (lambda: lnp.low_rank_factors(W, 8), "low_rank_factors(M, rank=...)"),
 }  # fmt: skip

@@ -224,7 +224,7 @@ FILES = {
     "grade": (
         ["exercises", "list"],
         [
-            *["exercises", "grade", "{class}", "--lesson", "4", "--rng", "0", "--jobs", "1", "-o"],
+            *["exercises", "grade", "{class}", "--lesson", "4", "--seed", "0", "--jobs", "1", "-o"],
             "{out}/g.csv",
         ],
     ),
@@ -232,7 +232,7 @@ FILES = {
     "lessons": (["exercises", "list"], ["lessons", "{out}/x"]),
     "tour": (
         ["tour", "--quick", "--out", "{out}/t"],
-        ["tour", "--quick", "--rng", "1", "--out", "{out}/t"],
+        ["tour", "--quick", "--seed", "1", "--out", "{out}/t"],
     ),
 }
 

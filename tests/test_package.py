@@ -75,7 +75,7 @@ def test_deferred_imports_name_what_is_public(package):
         ("Tensor", "autograd checks lazy version"),
         ("Linear", "autograd checks lazy nn quantise version"),
         ("inject", "autograd checks lazy lora models nn quantise table version"),
-        ("fit", "autograd checks lazy nn quantise training version work"),
+        ("fit", "autograd checks lazy nn quantise settings training version work"),
     ],
 )
 def test_a_first_use_loads_what_it_runs(use, needs):
@@ -85,7 +85,7 @@ def test_a_first_use_loads_what_it_runs(use, needs):
     assert {module.split(".")[1] for module in loaded} == set(needs.split())
     assert not loaded & {
         "lora_np.autograd.linear_algebra",
-        "lora_np.quantise.blocks",
+        "lora_np.quantise.gguf_blocks",
         "lora_np.training.checkpoint",
     }
 

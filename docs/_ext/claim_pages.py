@@ -21,7 +21,7 @@ VERDICTS = ("holds", "holds here", "an artefact of the rate", "fails here", "nee
 MEANING = {
     "holds": "by its rule, on every bed where it was tried",
     "holds here": "in part, or within the limits of the bed",
-    "an artefact of the rate": "at one learning rate, and not when each way has its own",
+    "an artefact of the rate": "at one learning rate, and not when each method has its own",
     "fails here": "not on these beds, by its rule; the paper's own bed is larger",
     "needs scale": "its bed cannot be had here, and the page says which it needs",
 }
@@ -31,7 +31,7 @@ INTRODUCTION = """\
 
 {{.lead}}
 Papers say that a rank of one is enough, that their start is faster, that a number holds two bits. Here {count} such claims are
-tried in minutes, by one protocol: **each way has its own sweep of learning rates**, five seeds, and test data that chose nothing. The
+tried in minutes, by one protocol: **each method has its own sweep of learning rates**, five seeds, and test data that chose nothing. The
 rule for each verdict was written before the run; the three pages where one was changed say so. A small bed refutes nobody: it shows what to look for, and with what.
 
 Each claim is a file of 40 to 100 lines in `claims/`. Try one yourself, in full or in small:
@@ -78,9 +78,9 @@ CELL = """\
 import lora_np as lnp
 
 claim = lnp.course.claims()["{name}"]
-for way, sweep in claim["ways"].items():
+for method, sweep in claim["methods"].items():
     losses = {{rate: runs["test"] for rate, runs in sweep["rates"].items()}}
-    print(way, "best at", sweep["best"], losses)
+    print(method, "best at", sweep["best"], losses)
 ```
 """
 
@@ -141,9 +141,9 @@ def page(name: str, claim: dict[str, Any]) -> str:
     """
     rows = [
         ("The paper", claim["paper"]),
-        ("What would contradict it", claim["against"]),
-        ("The bed", claim["bed"]),
-        ("The dial", claim["dial"]),
+        ("What would contradict it", claim["refuted_by"]),
+        ("The setup", claim["setup"]),
+        ("Varied", claim["varied"]),
         ("Of the paper's own setting", claim["setting"]),
         ("Published", claim["published"]),
         ("The rule", claim["rule"]),
@@ -163,7 +163,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
         "## What was tried",
         f"| | |\n|---|---|\n{table}",
     ]
-    if claim.get("ways"):
+    if claim.get("methods"):
         data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
     machine = f"{claim['machine']}, NumPy {claim['versions']['numpy']}, seeds {claim['seeds'][0]} to {claim['seeds'][-1]}"
@@ -183,7 +183,7 @@ def again(claim: dict[str, Any]) -> str:
 
 def explain(claim: dict[str, Any]) -> str:
     return (
-        "Each bar is the test loss of a way at the rate of the slider, the mark its loss at its own best rate; where "
+        "Each bar is the test loss of a method at the rate of the slider, the mark its loss at its own best rate; where "
         "more was measured, choose it. "
         "The runs are recorded; between two rates nothing is guessed."
     )
@@ -214,11 +214,11 @@ MEASURES = {
 
 
 def slim(claim: dict[str, Any]) -> dict[str, Any]:
-    """What the sliders need: for each way its rank, its best rate, and the mean of each measure at
+    """What the sliders need: for each method its rank, its best rate, and the mean of each measure at
     each rate.
     """
-    ways = []
-    for name, sweep in claim["ways"].items():
+    methods = []
+    for name, sweep in claim["methods"].items():
         means = {
             measure: {
                 rate: average(runs[measure])
@@ -227,11 +227,18 @@ def slim(claim: dict[str, Any]) -> dict[str, Any]:
             }
             for measure in MEASURES
         }
-        ways.append(
-            {"name": name, "rank": sweep["way"].get("rank"), "best": sweep["best"], "means": means}
+        methods.append(
+            {
+                "name": name,
+                "rank": sweep["method"].get("rank"),
+                "best": sweep["best"],
+                "means": means,
+            }
         )
-    shared = {m: label for m, label in MEASURES.items() if all(way["means"][m] for way in ways)}
-    return {"measures": shared, "ways": ways}
+    shared = {
+        m: label for m, label in MEASURES.items() if all(method["means"][m] for method in methods)
+    }
+    return {"measures": shared, "methods": methods}
 
 
 def average(values: list[float | None]) -> float | None:
@@ -243,7 +250,7 @@ def raw(text: str) -> str:
 
 
 def picture(claim: dict[str, Any], *, small: bool = False) -> str:
-    """An SVG: loss against rate for each way, or the figures as bars where nothing was trained."""
+    """An SVG: loss against rate for each method, or the figures as bars where nothing was trained."""
     width, height = (260, 110) if small else (680, 330)
     drawn = curves(claim)
     inside = lines(drawn, width, height, small) if drawn else bars(claim, width, height, small)
@@ -264,12 +271,14 @@ def key(names: list[str]) -> str:
 
 def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     found = {}
-    for way in slim(claim)["ways"] if claim.get("ways") else []:
+    for method in slim(claim)["methods"] if claim.get("methods") else []:
         points = [
-            (float(rate), loss) for rate, loss in way["means"]["test"].items() if loss is not None
+            (float(rate), loss)
+            for rate, loss in method["means"]["test"].items()
+            if loss is not None
         ]
         if points:
-            found[way["name"]] = points
+            found[method["name"]] = points
     return found
 
 

@@ -1,6 +1,4 @@
-"""The directive ``family-of-lora``: PEFT's tuners, made from the rows by which the package reads
-them.
-"""
+"""The directive ``family-of-lora``: a table of PEFT's tuners, made from `lora.TUNERS`."""
 
 from html import escape
 from math import prod
@@ -9,15 +7,12 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lora_np.lora import MAPS, Map
+from lora_np.lora import TUNERS, Tuner
 
 D, K = 100, 120
 # What differs from PEFT's defaults: rank 8 where there is one, and blocks that divide the matrix.
-USED = {
-    "r": 8, "init_r": 8, "vector_length": 20, "block_size": 20, "group_size": 20,
-    "oft_block_size": 20,
-}  # fmt: skip
-OWN = {"OFT": {"r": 0}, "VERA": {"r": 256}, "TINYLORA": {"r": 2}}
+USED = {"r": 8, "init_r": 8, "oft_block_size": 20}
+OWN = {"OFT": {"r": 0}, "VERA": {"r": 256}}
 GAP, THIN, HEIGHT = 5, 2, 104  # in entries of a matrix, as the pictures are drawn
 
 
@@ -37,14 +32,14 @@ def table() -> str:
         "as LoRA",
     )
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    body = "\n".join(row(key, each) for key, each in MAPS.items())
+    body = "\n".join(row(key, each) for key, each in TUNERS.items())
     whole = f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
     return f'<div class="table-wrapper"><table class="docutils family">{whole}</table></div>'
 
 
-def row(key: str, each: Map) -> str:
+def row(key: str, each: Tuner) -> str:
     own = settings(key, each)
-    arrays = trained(each, own)
+    arrays = each.trained(D, K, **own)
     paper = (
         '<a class="reference external"'
         f' href="https://arxiv.org/abs/{each.paper}">{escape(each.name)}</a>'
@@ -66,21 +61,15 @@ def row(key: str, each: Map) -> str:
     )
 
 
-def settings(key: str, each: Map) -> dict[str, object]:
+def settings(key: str, each: Tuner) -> dict[str, float]:
     return {name: value for name, value in USED.items() if name in each.settings} | OWN.get(key, {})
-
-
-def trained(each: Map, own: dict[str, object]) -> dict[str, tuple[int, ...]]:
-    return each.trained(D, K, **own) | each.trained_by_all(1, **own)
 
 
 def picture(shapes: dict[str, tuple[int, ...]]) -> str:
     """The matrix as an outline, and next to it each trained array at the same scale: an area is a
     count.
     """
-    said = ", ".join(
-        f"{name.rstrip('_')} {' x '.join(map(str, shape))}" for name, shape in shapes.items()
-    )
+    said = ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
     parts, x, y, width = [f'<rect class="whole" width="{K}" height="{D}"/>'], K + 3 * GAP, 0, 0
     for shape in shapes.values():
         rows, columns = drawn(shape)

@@ -149,7 +149,7 @@ window.loraAdapter = (() => {
 
   // What lora_np.adapters.inspect says of each module
 
-  function needed(s, dtype) {
+  function rankFor(s, dtype) {
     const lost = new Array(s.length + 1).fill(0);
     for (let i = s.length - 1; i >= 0; i--) lost[i] = lost[i + 1] + s[i] ** 2;
     if (!lost[0]) return 0;
@@ -165,15 +165,15 @@ window.loraAdapter = (() => {
     const row = { name: module.name, status: "NOT FINITE", rank: module.rank, scale: module.scale };
     if (!found) return row;
     const s = found.map((x) => Math.abs(module.scale) * x);
-    const sum = total(s), enough = needed(s, wide(module) ? "F64" : "F32");
+    const sum = total(s), enough = rankFor(s, wide(module) ? "F64" : "F32");
     return {
       ...row, s,
       status: sum ? "ok" : "DEAD",
       norm: Math.sqrt(total(s.map((x) => x * x))),
       effective_rank: sum ? Math.exp(-total(s.filter((x) => x > 0).map((x) => (x / sum) * Math.log(x / sum)))) : 0,
       stable_rank: sum ? total(s.map((x) => (x / s[0]) ** 2)) : 0,
-      needed: enough,
-      wasted: module.rank - enough,
+      rank_for_99: enough,
+      excess_rank: module.rank - enough,
     };
   }
 

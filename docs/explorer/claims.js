@@ -23,19 +23,19 @@
     show();
   }
 
-  function turn(root, { ways, measures }) {
+  function turn(root, { methods, measures }) {
     const part = (name) => root.querySelector(`[data-show="${name}"]`);
-    const rates = [...new Set(ways.flatMap((way) => Object.keys(way.means.test)))].sort((a, b) => a - b);
-    const ranks = [...new Set(ways.map((way) => way.rank).filter((rank) => rank != null))].sort((a, b) => a - b);
+    const rates = [...new Set(methods.flatMap((method) => Object.keys(method.means.test)))].sort((a, b) => a - b);
+    const ranks = [...new Set(methods.map((method) => method.rank).filter((rank) => rank != null))].sort((a, b) => a - b);
     const rate = root.querySelector("[name=rate]"), rank = root.querySelector("[name=rank]");
     const measure = root.querySelector("[name=measure]");
     measure.replaceChildren(...Object.entries(measures).map(([name, label]) => new Option(label, name)));
     root.querySelector(".claim-measure").hidden = measure.options.length < 2;
-    const means = (way) => way.means[measure.value];
-    const best = (way) => means(way)[Object.keys(means(way)).find((key) => Number(key) === way.best)];
+    const means = (method) => method.means[measure.value];
+    const best = (method) => means(method)[Object.keys(means(method)).find((key) => Number(key) === method.best)];
     const number = (x) => (x == null ? "diverged" : Number(x.toPrecision(3)).toString());
     rate.max = rates.length - 1;
-    rate.value = Math.max(0, rates.findIndex((key) => Number(key) === ways[0].best));
+    rate.value = Math.max(0, rates.findIndex((key) => Number(key) === methods[0].best));
     rank.max = ranks.length;
     rank.value = 0;
     root.querySelector(".claim-rank").hidden = ranks.length < 2;
@@ -43,30 +43,30 @@
     function draw() {
       const at = rates[rate.value];
       const only = Number(rank.value) ? ranks[rank.value - 1] : null;
-      const shown = ways.filter((way) => only == null || way.rank == null || way.rank === only);
+      const shown = methods.filter((method) => only == null || method.rank == null || method.rank === only);
       const most = 1.6 * Math.max(...shown.map(best));
       part("rate").textContent = at;
       part("rank").textContent = only ?? "all";
       rate.setAttribute("aria-valuetext", at);
       rank.setAttribute("aria-valuetext", only ?? "all");
-      part("bars").replaceChildren(...shown.map((way) => row(way, means(way)[at], most, at in means(way))));
-      const here = shown.filter((way) => means(way)[at] != null).sort((a, b) => means(a)[at] - means(b)[at]);
+      part("bars").replaceChildren(...shown.map((method) => row(method, means(method)[at], most, at in means(method))));
+      const here = shown.filter((method) => means(method)[at] != null).sort((a, b) => means(a)[at] - means(b)[at]);
       const own = [...shown].sort((a, b) => best(a) - best(b))[0];
       part("said").textContent = here.length
         ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
         : `At ${at} nothing was recorded, or all diverged.`;
     }
 
-    function row(way, loss, most, tried) {
+    function row(method, loss, most, tried) {
       const line = document.createElement("div");
       const name = document.createElement("span"), track = document.createElement("span"), value = document.createElement("span");
       const bar = document.createElement("i"), mark = document.createElement("b");
       const wide = (x) => `${Math.min(100, (100 * x) / most)}%`;
-      name.textContent = way.name;
+      name.textContent = method.name;
       track.className = "track";
       bar.style.width = loss == null ? (tried ? "100%" : "0") : wide(loss);
       bar.style.opacity = loss == null || loss > most ? 0.35 : 1;
-      mark.style.left = wide(best(way));
+      mark.style.left = wide(best(method));
       track.append(bar, mark);
       value.textContent = tried ? number(loss) : "not tried";
       line.append(name, track, value);

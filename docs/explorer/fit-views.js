@@ -1,8 +1,8 @@
-// What the page Fit draws: bars of memory on a card, the map of all cards, two settings side by side, and the image.
+// What the page Fit draws: bars of memory on a GPU, the map of all GPUs, two settings side by side, and the image.
 (() => {
   "use strict";
 
-  const { cards, memory: tables } = window.loraFit;
+  const { gpus, memory: tables } = window.loraFit;
   const { room, verdict } = window.loraMemory;
   const METHODS = ["full", "LoRA", "QLoRA"];
   const SIGNS = { fits: "✓", tight: "≈", no: "✕" };
@@ -29,17 +29,17 @@
 
   const shownCauses = (ways) => Object.entries(tables.causes).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
 
-  // Rows of { name, way, card, chosen, kept }; the end of each card is a line, and what lies beyond it is hatched. The scale is that
-  // of the card and of what was chosen: a longer bar leaves the picture.
+  // Rows of { name, way, gpu, chosen, kept }; the end of each GPU is a line, and what lies beyond it is hatched. The scale is that
+  // of the GPU and of what was chosen: a longer bar leaves the picture.
   function bars(box, legend, rows) {
-    const longest = Math.max(...rows.flatMap(({ way, card, chosen, kept }) => [1.3 * card.memory, chosen || kept ? 1.02 * way.total : 0]));
+    const longest = Math.max(...rows.flatMap(({ way, gpu, chosen, kept }) => [1.3 * gpu.memory, chosen || kept ? 1.02 * way.total : 0]));
     const share = (bytes) => `${((100 * bytes) / longest).toFixed(3)}%`;
-    box.setAttribute("aria-label", rows.map(({ name, way, card }) => `${name}: ${gb(way.total)} of ${gb(card.memory)} GB`).join("; "));
-    box.replaceChildren(...rows.map(({ name, way, card, chosen, kept }) => {
+    box.setAttribute("aria-label", rows.map(({ name, way, gpu }) => `${name}: ${gb(way.total)} of ${gb(gpu.memory)} GB`).join("; "));
+    box.replaceChildren(...rows.map(({ name, way, gpu, chosen, kept }) => {
       const row = element("div", "", "fit-row"), track = element("div", "", "fit-track"), total = element("span", `${gb(way.total)} GB`);
       Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }), ...(way.total > longest && { longer: "" }) });
-      const whole = element("div", "", "fit-card-size");
-      whole.style.width = share(card.memory);
+      const whole = element("div", "", "fit-gpu-size");
+      whole.style.width = share(gpu.memory);
       track.append(whole);
       for (const [cause, color] of Object.entries(tables.causes)) {
         if (!way.parts[cause]) continue;
@@ -48,19 +48,19 @@
         piece.style.cssText = `width: ${share(way.parts[cause])}; background: ${color}`;
         track.append(piece);
       }
-      if (way.total > card.memory) {
+      if (way.total > gpu.memory) {
         const over = element("div", "", "fit-over");
-        over.style.cssText = `left: ${share(card.memory)}; width: ${share(way.total - card.memory)}`;
+        over.style.cssText = `left: ${share(gpu.memory)}; width: ${share(way.total - gpu.memory)}`;
         track.append(over);
       }
       const line = element("b", "", "fit-line");
-      line.style.left = share(card.memory);
+      line.style.left = share(gpu.memory);
       track.append(line);
       row.append(element("span", kept ? "kept" : name), track, total);
       return row;
     }));
-    const { card } = rows[0], place = card.memory / longest;
-    const label = element("div", `${card.name}: ${gb(card.memory)} GB`, `fit-label${place > 0.55 ? " left" : ""}`);
+    const { gpu } = rows[0], place = gpu.memory / longest;
+    const label = element("div", `${gpu.name}: ${gb(gpu.memory)} GB`, `fit-label${place > 0.55 ? " left" : ""}`);
     label.style.setProperty("--place", place);
     box.prepend(label);
     legend.replaceChildren(...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
@@ -73,32 +73,32 @@
 
   // ---- the map
 
-  const GROUPS = { "RTX cards": /^RTX/, "In data centers": /^(?!RTX|Apple)/, "Apple, unified memory": /^Apple/ };
+  const GROUPS = { "RTX GPUs": /^RTX/, "In data centers": /^(?!RTX|Apple)/, "Apple, unified memory": /^Apple/ };
 
-  function field(way, card) {
-    const told = verdict(way.total, card, tables), left = card.memory - way.total;
+  function field(way, gpu) {
+    const told = verdict(way.total, gpu, tables), left = gpu.memory - way.total;
     const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, ${gb(-left)} GB too much` };
-    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / card.memory };
+    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / gpu.memory };
   }
 
-  // A grid for each group of cards; `choose(card, method)` when a field is clicked, or Enter or the space bar pressed.
+  // A grid for each group of GPUs; `choose(gpu, method)` when a field is clicked, or Enter or the space bar pressed.
   function makeMaps(box, choose) {
     const cells = [];
     const grids = Object.entries(GROUPS).map(([title, test]) => {
       const grid = element("table", "", "fit-map"), body = element("tbody"), head = element("tr");
       grid.append(element("caption", title), element("thead"), body);
       grid.tHead.append(head);
-      for (const name of ["card", ...METHODS]) head.append(Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
-      const names = Object.keys(cards).filter((name) => test.test(name)).sort((a, b) => cards[a].memory - cards[b].memory);
+      for (const name of ["GPU", ...METHODS]) head.append(Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
+      const names = Object.keys(gpus).filter((name) => test.test(name)).sort((a, b) => gpus[a].memory - gpus[b].memory);
       grid.setAttribute("role", "grid");
       for (const name of names) {
         const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")), { scope: "row", role: "rowheader" });
-        const sold = element("span", gb(cards[name].memory));
+        const sold = element("span", gb(gpus[name].memory));
         first.append(sold);
         row.append(first);
         for (const method of METHODS) {
           const cell = Object.assign(element("td"), { role: "gridcell", tabIndex: -1 });
-          Object.assign(cell.dataset, { card: name, method });
+          Object.assign(cell.dataset, { gpu: name, method });
           row.append(cell);
           cells.push(cell);
         }
@@ -112,7 +112,7 @@
           ArrowDown: () => row.nextElementSibling?.cells[here.cellIndex], ArrowUp: () => row.previousElementSibling?.cells[here.cellIndex],
           Home: () => row.cells[1], End: () => row.cells[METHODS.length],
         };
-        if (event.key === "Enter" || event.key === " ") choose(here.dataset.card, here.dataset.method);
+        if (event.key === "Enter" || event.key === " ") choose(here.dataset.gpu, here.dataset.method);
         else if (event.key in moves) reach(grid, moves[event.key]());
         else return;
         event.preventDefault();
@@ -121,7 +121,7 @@
         const cell = event.target.closest("td");
         if (!cell) return;
         reach(grid, cell);
-        choose(cell.dataset.card, cell.dataset.method);
+        choose(cell.dataset.gpu, cell.dataset.method);
       });
       return grid;
     });
@@ -135,9 +135,9 @@
     box.replaceChildren(...grids);
 
     // The results, and which of them is shown above.
-    return (planned, card, method) => {
+    return (planned, gpu, method) => {
       for (const cell of cells) {
-        const name = cell.dataset.card, here = name === card && cell.dataset.method === method;
+        const name = cell.dataset.gpu, here = name === gpu && cell.dataset.method === method;
         cell.ariaSelected = String(here);
         if (!planned) {
           cell.textContent = "–";
@@ -145,7 +145,7 @@
           cell.removeAttribute("aria-label");
           continue;
         }
-        const { told, text, words, share } = field(planned[cell.dataset.method], cards[name]);
+        const { told, text, words, share } = field(planned[cell.dataset.method], gpus[name]);
         cell.textContent = text;
         cell.dataset.verdict = told;
         cell.ariaLabel = `${name}, ${cell.dataset.method}: ${words}`;
@@ -219,31 +219,31 @@
     box(0, 0, 1200, 630, "#ffffff");
     box(0, 0, 1200, 10, TONES[now.verdict]);
     const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map((method) => planned[method]);
-    const longest = Math.max(...results.flatMap(({ way, card }) => [way.total, 1.03 * card.memory]), ...others.map(({ total }) => total));
+    const longest = Math.max(...results.flatMap(({ way, gpu }) => [way.total, 1.03 * gpu.memory]), ...others.map(({ total }) => total));
     const scale = 690 / longest;
-    const bar = (way, card, y, height) => {
-      box(48, y, card.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
+    const bar = (way, gpu, y, height) => {
+      box(48, y, gpu.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
       let x = 48;
       for (const [cause, color] of Object.entries(tables.causes)) {
         const width = (way.parts[cause] ?? 0) * scale;
         if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
         x += width;
       }
-      if (way.total > card.memory) box(48 + card.memory * scale, y + 2, (way.total - card.memory) * scale, height - 4, "url(#over)");
-      parts.push(`<path d="M${48 + card.memory * scale} ${y - 8}V${y + height + 8}" stroke="${INK}" stroke-width="3"/>`);
+      if (way.total > gpu.memory) box(48 + gpu.memory * scale, y + 2, (way.total - gpu.memory) * scale, height - 4, "url(#over)");
+      parts.push(`<path d="M${48 + gpu.memory * scale} ${y - 8}V${y + height + 8}" stroke="${INK}" stroke-width="3"/>`);
     };
-    results.forEach(({ way, card, verdict: told, title, sentence, could }, i) => {
-      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76, end = 48 + card.memory * scale;
+    results.forEach(({ way, gpu, verdict: told, title, sentence, could }, i) => {
+      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76, end = 48 + gpu.memory * scale;
       put(48, top, cut(title, 60), 25, { color: SOFT });
       put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
       if (!two) put(48, top + 92, cut(could, 66), 22);
-      bar(way, card, y, height);
-      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${card.name}, ${gb(card.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+      bar(way, gpu, y, height);
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${gb(gpu.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
     });
     others.forEach((way, i) => {
       const name = METHODS.filter((method) => method !== now.setting.method)[i];
       put(48, 358 + 96 * i, `${name}: ${gb(way.total)} GB`, 19, { color: SOFT });
-      bar(way, now.card, 370 + 96 * i, 34);
+      bar(way, now.gpu, 370 + 96 * i, 34);
     });
     let across = 48;
     for (const [cause, color] of shownCauses(results.map(({ way }) => way))) {
@@ -252,14 +252,14 @@
       across += 34 + 8.6 * cause.length;
     }
     put(48, 608, "lora_np: what a LoRA costs, and whether it fits", 18, { color: SOFT });
-    const names = Object.keys(cards).sort((a, b) => cards[a].memory - cards[b].memory), high = 500 / names.length;
+    const names = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory), high = 500 / names.length;
     METHODS.forEach((method, i) => put(970 + 75 * i, 52, method, 16, { color: SOFT, anchor: "middle" }));
     names.forEach((name, i) => {
       const y = 62 + i * high;
-      put(922, y + 12.5, name, 13, { color: name === now.card.name ? INK : SOFT, weight: name === now.card.name ? 700 : 400, anchor: "end" });
+      put(922, y + 12.5, name, 13, { color: name === now.gpu.name ? INK : SOFT, weight: name === now.gpu.name ? 700 : 400, anchor: "end" });
       METHODS.forEach((method, j) => {
-        const { told, text } = field(planned[method], cards[name]), x = 934 + 75 * j;
-        const here = name === now.card.name && method === now.setting.method;
+        const { told, text } = field(planned[method], gpus[name]), x = 934 + 75 * j;
+        const here = name === now.gpu.name && method === now.setting.method;
         box(x, y, 72, high - 2, FILLS[told], here ? `stroke="${INK}" stroke-width="2.5"` : "");
         put(x + 36, y + 12.5, text, 12, { anchor: "middle", weight: here ? 700 : 400 });
       });

@@ -1,4 +1,4 @@
-// The page Fit: a model, a method and a card in; whether it fits out, how far it could go, and what would make it fit. The address
+// The page Fit: a model, a method and a GPU in; whether it fits out, how far it could go, and what would make it fit. The address
 // of the page says all of it.
 (() => {
   "use strict";
@@ -6,7 +6,7 @@
   const form = document.getElementById("fit");
   if (!form || !window.loraFit) return;
 
-  const { cards, hub, memory: tables, capacity } = window.loraFit;
+  const { gpus, hub, memory: tables, capacity } = window.loraFit;
   const { adaptable, leaf, limit } = window.loraFamilies;
   const { plan, room, verdict } = window.loraMemory;
   const { resolve, presetSpec, ownSpec, needed, pack, unpack, combo } = window.loraFitModel;
@@ -16,10 +16,10 @@
   const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
   const error = find(".fit-error"), boxes = find(".fit-names"), remedies = find(".fit-remedies");
 
-  const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&card=RTX+4090&context=2048";
-  const OWN = "config.json", OTHER = "another card";
-  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "context", "checkpointing"];
-  const NUMBERS = ["rank", "batch_size", "context"];
+  const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048";
+  const OWN = "config.json", OTHER = "another GPU";
+  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "max_length", "checkpointing"];
+  const NUMBERS = ["rank", "batch_size", "max_length"];
   const LISTS = TRAINING.filter((name) => name in tables.choices);
 
   let own = null, code = ""; // a config of one's own, and what the address says of it
@@ -35,18 +35,18 @@
     }));
     const targets = part("targets").value === "some" ? ticked() : part("targets").value;
     return {
-      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value, card: part("card").value,
+      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value, gpu: part("gpu").value,
       memory: part("memory").value, rank: Number(part("rank").value), targets, dora: part("dora").checked, training,
     };
   }
 
   function address(setting) {
-    const { model, method, card, memory, rank, targets, dora, training } = setting;
+    const { model, method, gpu, memory, rank, targets, dora, training } = setting;
     const state = new URLSearchParams(setting.own ? { config: setting.code } : { model });
     state.set("rank", rank);
     state.set("targets", [targets].flat().join(","));
     state.set("method", method);
-    state.set("card", card === OTHER ? memory : card);
+    state.set("gpu", gpu === OTHER ? memory : gpu);
     if (dora) state.set("dora", "1");
     for (const [name, value] of Object.entries(training)) if (value !== tables.usual[name]) state.set(name, Number(value) || value || 0);
     return state;
@@ -59,12 +59,12 @@
       if (given === null) return [name, usual];
       return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" : given];
     }));
-    const card = state.get("card") ?? "RTX 4090", targets = state.get("targets") ?? "default", coded = state.get("config");
+    const gpu = state.get("gpu") ?? "RTX 4090", targets = state.get("targets") ?? "default", coded = state.get("config");
     return {
       model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded && (await unpack(coded)), code: coded ?? "",
-      method: state.get("method") ?? "LoRA", card: card in cards ? card : OTHER, memory: card in cards ? "24 GB" : card,
+      method: state.get("method") ?? "LoRA", gpu: gpu in gpus ? gpu : OTHER, memory: gpu in gpus ? "24 GB" : gpu,
       rank: Number(state.get("rank") ?? 8), targets: ["default", "all-linear"].includes(targets) ? targets : targets.split(","),
-      dora: state.get("dora") === "1", training, asked: state.has("context"),
+      dora: state.get("dora") === "1", training, asked: state.has("max_length"),
     };
   }
 
@@ -72,7 +72,7 @@
     const { training } = setting;
     ({ own, code } = setting);
     for (const name of ["model", "memory", "rank"]) part(name).value = setting[name];
-    for (const name of ["method", "card"]) part(name).value = setting[name];
+    for (const name of ["method", "gpu"]) part(name).value = setting[name];
     part("dora").checked = setting.dora;
     for (const name of TRAINING) {
       if (part(name).type === "checkbox") part(name).checked = training[name];
@@ -96,8 +96,8 @@
     }));
     find('[name="targets"][value="default"]').disabled = !spec.targets.length;
     if (!spec.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
-    if (spec.positions) part("context").max = spec.positions;
-    else part("context").removeAttribute("max");
+    if (spec.positions) part("max_length").max = spec.positions;
+    else part("max_length").removeAttribute("max");
   }
 
   const ticked = () => [...boxes.querySelectorAll("input:checked")].map(({ value }) => value);
@@ -110,53 +110,53 @@
     return presetSpec(resolve(setting.model));
   }
 
-  function cardOf({ card, memory }) {
-    if (card !== OTHER) return cards[card];
+  function gpuOf({ gpu, memory }) {
+    if (gpu !== OTHER) return gpus[gpu];
     const units = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
     const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(memory) ?? [];
     const bytes = Math.trunc(Number(number) * units[unit?.toLowerCase()]);
-    if (!(bytes >= 1)) throw new Error(`memory must be text such as 24 GB or 24 GiB, or the name of a card, got "${memory}"`);
-    return { name: "a card", memory: bytes, note: "", bfloat16: true };
+    if (!(bytes >= 1)) throw new Error(`memory must be text such as 24 GB or 24 GiB, or the name of a GPU, got "${memory}"`);
+    return { name: "a GPU", memory: bytes, note: "", bfloat16: true };
   }
 
   function evaluate(setting) {
-    const spec = specOf(setting), card = cardOf(setting), { rank, dora } = setting;
+    const spec = specOf(setting), gpu = gpuOf(setting), { rank, dora } = setting;
     const targets = setting.targets === "default" ? null : setting.targets;
     if (Array.isArray(targets) && !targets.length) throw new Error("Choose at least one module.");
     if (!METHODS.includes(setting.method)) throw new Error(`method must be one of ${METHODS.join(", ")}, got "${setting.method}"`);
     if (!Number.isInteger(rank) || rank < 1) throw new Error(`rank must be a whole number from 1, got ${rank}`);
     const planned = plan(spec, tables, { rank, targets, dora }, setting.training);
-    const way = planned[setting.method], told = verdict(way.total, card, tables);
-    return { setting, spec, card, planned, way, verdict: told, ...said(setting, spec, card, way, told) };
+    const way = planned[setting.method], told = verdict(way.total, gpu, tables);
+    return { setting, spec, gpu, planned, way, verdict: told, ...said(setting, spec, gpu, way, told) };
   }
 
   const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
 
-  function said(setting, spec, card, way, told) {
-    const left = card.memory - way.total, most = way.largest(room(card, tables));
+  function said(setting, spec, gpu, way, told) {
+    const left = gpu.memory - way.total, most = way.largest(room(gpu, tables));
     const sentence = {
       fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: ${gb(-left)} GB too much`,
     }[told];
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
-      most.context > 0 && `${count(most.context, "token")}${most.context === spec.positions ? " (its longest)" : ""}`,
+      most.max_length > 0 && `${count(most.max_length, "token")}${most.max_length === spec.positions ? " (its longest)" : ""}`,
       most.batch_size > 0 && `${count(most.batch_size, "text")} at a time`,
     ].filter(Boolean);
     const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
     const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than a tenth is left, which CUDA and the allocator may need." : "";
     const method = setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
-    const title = `${spec.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.context, "token")}`;
+    const title = `${spec.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.max_length, "token")}`;
     return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
   }
 
-  // What is not as it was, and the same with all of it; the smallest card, if nothing else helps or beside it.
-  function changes({ setting, spec, card, way, most }) {
+  // What is not as it was, and the same with all of it; the smallest GPU, if nothing else helps or beside it.
+  function changes({ setting, spec, gpu, way, most }) {
     const { method, training } = setting, found = [];
     const attempt = (text, change, options = {}) => {
       const next = { ...setting, ...change, training: { ...training, ...options } };
       if (method === next.method && JSON.stringify(training) === JSON.stringify(next.training) && next.rank === setting.rank) return;
       const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training, [next.method])[next.method];
-      if (total <= room(card, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
+      if (total <= room(gpu, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
     };
     const eight = { optimizer: "paged_adamw_8bit" }, slim = { checkpointing: true, cross_entropy: "fused" };
     if (method === "full") attempt(`LoRA, rank ${setting.rank}`, { method: "LoRA" });
@@ -164,21 +164,21 @@
     attempt("gradient checkpointing", {}, { checkpointing: true });
     attempt("AdamW in 8 bits, paged", {}, eight);
     attempt("fused cross-entropy", {}, { cross_entropy: "fused" });
-    if (most.context > 0) attempt(count(most.context, "token"), {}, { context: most.context });
+    if (most.max_length > 0) attempt(count(most.max_length, "token"), {}, { max_length: most.max_length });
     if (most.batch_size > 0) attempt(`${count(most.batch_size, "text")} at a time`, {}, { batch_size: most.batch_size });
     if (most.rank > 0) attempt(`rank ${most.rank}`, { rank: most.rank });
     if (!found.length) attempt("QLoRA with checkpointing, fused cross-entropy and AdamW in 8 bits", { method: "QLoRA" }, { ...eight, ...slim });
-    if (!found.length) attempt("all that, and one text of 512 tokens", { method: "QLoRA" }, { ...eight, ...slim, batch_size: 1, context: Math.min(512, training.context) });
-    const larger = Object.values(cards).filter(({ name, memory }) => memory > card.memory && !name.startsWith("Apple")).sort((a, b) => a.memory - b.memory);
+    if (!found.length) attempt("all that, and one text of 512 tokens", { method: "QLoRA" }, { ...eight, ...slim, batch_size: 1, max_length: Math.min(512, training.max_length) });
+    const larger = Object.values(gpus).filter(({ name, memory }) => memory > gpu.memory && !name.startsWith("Apple")).sort((a, b) => a.memory - b.memory);
     const enough = larger.find((each) => way.total <= room(each, tables));
-    return [...found.slice(0, 4), ...(enough ? [{ text: `on ${enough.name}`, next: { ...setting, card: enough.name } }] : [])];
+    return [...found.slice(0, 4), ...(enough ? [{ text: `on ${enough.name}`, next: { ...setting, gpu: enough.name } }] : [])];
   }
 
   function command({ setting, spec }) {
-    const { method, rank, targets, dora, training, card, memory } = setting, options = [];
+    const { method, rank, targets, dora, training, gpu, memory } = setting, options = [];
     const word = (text) => (/^[\w.,@%+=:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
     const name = setting.own ? OWN : setting.model;
-    options.push(name, "--card", word(card === OTHER ? memory.replace(/\s/g, "") : card), "--method", method);
+    options.push(name, "--gpu", word(gpu === OTHER ? memory.replace(/\s/g, "") : gpu), "--method", method);
     if (method !== "full") {
       options.push("--rank", rank, "--targets", word([targets === "default" ? spec.targets : targets].flat().join(",")));
       if (dora) options.push("--dora");
@@ -201,23 +201,23 @@
     return capacity.text.map((bits) => size(Math.round((bits * trainable) / 8))).join(" to ");
   }
 
-  function notes({ setting, card, planned, way }) {
-    const found = [card.note], { dtype } = way.training;
-    if (!card.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", card.name));
+  function notes({ setting, gpu, planned, way }) {
+    const found = [gpu.note], { dtype } = way.training;
+    if (!gpu.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", gpu.name));
     if (setting.training.dtype !== dtype) found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
     if (planned.LoRA.counted.rank > Math.max(...planned.LoRA.counted.adapted.map(({ module }) => limit(module)))) found.push("The rank is above min(d, k): no update needs so much.");
     if (way.host) found.push(`${size(way.host)} of optimizer state can wait in the memory of the host.`);
     return found.filter(Boolean).join(" ");
   }
 
-  const drawMaps = makeMaps(find(".fit-maps"), (card, method) => {
-    part("card").value = card;
+  const drawMaps = makeMaps(find(".fit-maps"), (gpu, method) => {
+    part("gpu").value = gpu;
     part("method").value = method;
     update();
   });
 
   function draw(before) {
-    const { setting, spec, planned, card, way } = result, { counted } = planned.LoRA, full = setting.method === "full";
+    const { setting, spec, planned, gpu, way } = result, { counted } = planned.LoRA, full = setting.method === "full";
     find(".fit-verdict").dataset.verdict = result.verdict;
     find(".fit-sign").textContent = SIGNS[result.verdict];
     show("could", result.could);
@@ -229,10 +229,10 @@
       button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus(); });
       return button;
     })));
-    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No card of the list holds it alone."}`.trim());
-    const rows = METHODS.map((name) => ({ name, way: planned[name], card, chosen: name === setting.method }));
-    bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, card: before.card, kept: true }] : rows);
-    drawMaps(planned, card.name, setting.method);
+    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No GPU of the list holds it alone."}`.trim());
+    const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
+    bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
+    drawMaps(planned, gpu.name, setting.method);
     const { trainable, base, total, percent, adapted } = counted;
     show("trainable", whole(full ? base : trainable));
     show("percent", full ? "100 %" : `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
@@ -247,7 +247,7 @@
     show("command", command(result));
     compare(before);
     form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host, ...result.most });
-    announce = setTimeout(() => show("status", `${spec.name}, ${setting.method}, ${card.name}: ${result.sentence}. ${result.could}`), 700);
+    announce = setTimeout(() => show("status", `${spec.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`), 700);
   }
 
   function compare(before) {
@@ -255,11 +255,11 @@
     find('[data-act="keep"]').hidden = Boolean(before);
     if (!before) return;
     const number = (most) => (most === null ? "any" : whole(most));
-    const told = ({ setting, spec, card, way, verdict: told, left, most, planned }) => ({
-      model: spec.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), card: card.name,
-      "tokens in a text": whole(setting.training.context), "texts at a time": whole(setting.training.batch_size),
+    const told = ({ setting, spec, gpu, way, verdict: told, left, most, planned }) => ({
+      model: spec.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), GPU: gpu.name,
+      "tokens in a text": whole(setting.training.max_length), "texts at a time": whole(setting.training.batch_size),
       verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total), left: left < 0 ? `−${size(-left)}` : size(left),
-      "largest rank": setting.method === "full" ? "–" : number(most.rank), "most tokens": number(most.context), "most texts": number(most.batch_size),
+      "largest rank": setting.method === "full" ? "–" : number(most.rank), "most tokens": number(most.max_length), "most texts": number(most.batch_size),
       "trained numbers": whole(setting.method === "full" ? planned.LoRA.counted.base : way.counted.trainable), "saved on disk": size(way.disk),
     });
     const [first, second] = [before, result].map(told);
@@ -280,7 +280,7 @@
     find(".fit-modules").setAttribute("aria-label", "not known");
     find(".fit-peft").textContent = "";
     causes(find(".fit-causes tbody"), null);
-    drawMaps(null, part("card").value, part("method").value);
+    drawMaps(null, part("gpu").value, part("method").value);
     error.textContent = message;
     error.hidden = false;
     const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith("model:");
@@ -298,7 +298,7 @@
     error.hidden = true;
     for (const name of [...NUMBERS, "memory", "model"]) part(name).removeAttribute("aria-invalid");
     boxes.hidden = part("targets").value !== "some";
-    find(".fit-memory").hidden = part("card").value !== OTHER;
+    find(".fit-memory").hidden = part("gpu").value !== OTHER;
     for (const place of [".fit-lora", ".fit-counts"]) find(place).hidden = part("method").value === "full";
     try {
       result = evaluate(read());
@@ -327,7 +327,7 @@
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
       if (wrong) throw new Error(`The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
       if (!METHODS.includes(setting.method)) throw new Error(`The address asks for method '${setting.method}', which is not in the list: choose one.`);
-      if (!state.has("context")) shorten();
+      if (!state.has("max_length")) shorten();
       update();
     } catch (problem) {
       if (turn !== taken) return;
@@ -336,10 +336,10 @@
     }
   }
 
-  // A context that nobody asked for is no longer than the model's positions.
+  // A length that nobody asked for is no longer than the model's positions.
   function shorten() {
     const { positions } = specOf(read());
-    if (positions && Number(part("context").value) > positions) part("context").value = positions;
+    if (positions && Number(part("max_length").value) > positions) part("max_length").value = positions;
   }
 
   function choose(text) {
@@ -367,7 +367,7 @@
       code = packed;
       part("model").value = OWN;
       if (part("targets").value === "some") part("targets").value = "all-linear";
-      if (spec.positions && Number(part("context").value) > spec.positions) part("context").value = spec.positions;
+      if (spec.positions && Number(part("max_length").value) > spec.positions) part("max_length").value = spec.positions;
       offer({ targets: part("targets").value });
       update();
     } catch (problem) {
@@ -387,10 +387,10 @@
   for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
   for (const [title, test] of [["RTX", /^RTX/], ["Data center", /^(?!RTX|Apple)/], ["Apple", /^Apple/]]) {
     const group = Object.assign(document.createElement("optgroup"), { label: title });
-    group.append(...Object.values(cards).filter(({ name }) => test.test(name)).map(({ name, memory }) => new Option(`${name} (${gb(memory)} GB)`, name)));
-    part("card").append(group);
+    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(({ name, memory }) => new Option(`${name} (${gb(memory)} GB)`, name)));
+    part("gpu").append(group);
   }
-  part("card").append(new Option("another memory", OTHER));
+  part("gpu").append(new Option("another memory", OTHER));
 
   const acts = {
     link: () => copy(location.href), command: () => copy(find('[data-show="command"]').textContent),

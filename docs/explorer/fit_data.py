@@ -1,6 +1,6 @@
 """What the page Fit knows, from the package: python docs/explorer/fit_data.py > fit-data.js
 
-The families are the package's data files, the presets its configs, the cards those of `plan`:
+The families are the package's data files, the presets its configs, the GPUs those of `plan`:
 nothing is typed twice.
 """
 
@@ -17,10 +17,11 @@ from lora_np.accounting.memory import CAUSES
 from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.models.sources import hub_name
 from lora_np.plots import CYCLE, MUTED
+from lora_np.settings import choices_of
 
 
 def data() -> dict[str, Any]:
-    """The families by the names of their files, the presets and cards by name."""
+    """The families by the names of their files, the presets and GPUs by name."""
     folder = files("lora_np.models") / "data"
     found = sorted(
         file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
@@ -31,7 +32,7 @@ def data() -> dict[str, Any]:
         "presets": {name: models.preset_config(name) for name in names},
         "hub": {name: hub_name(name) for name in names},
         "sizes": {name: models.preset(name).total for name in names},
-        "cards": {name: asdict(card) for name, card in accounting.cards().items()},
+        "gpus": {name: asdict(gpu) for name, gpu in accounting.gpus().items()},
         "memory": memory(),
         # bits for each number, up to which rank
         "capacity": {"text": MEASURED["text"], "share": SHARE},
@@ -44,7 +45,7 @@ def memory() -> dict[str, Any]:
     """
     return {
         "items": activations.ITEMSIZE,
-        "choices": activations.CHOICES,
+        "choices": choices_of(accounting.TrainingOptions),
         "usual": asdict(activations.TrainingOptions()),
         "kept": activations._KEPT,
         "attention": ATTENTION,

@@ -31,7 +31,7 @@ window.loraFormats = (() => {
     "true or false": (x) => typeof x === "boolean",
     "": () => true,
   };
-  const ELSEWHERE = new Set(["use_bdlora", "target_parameters"]); // what only the package reads
+  const ELSEWHERE = new Set(["target_parameters"]); // what only the package reads
   const PATTERNS = { rank_pattern: "r", alpha_pattern: "lora_alpha" };
   const isEmpty = (x) => x === null || x === false || x === "" || ((typeof x === "number" || x instanceof Number) && Number(x) === 0) || (typeof x === "object" && !(x instanceof Number) && !Object.keys(x).length);
 

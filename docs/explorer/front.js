@@ -258,24 +258,24 @@
   }, { threshold: 0.6 });
   seen.observe(find(".front-voices"));
 
-  // ---- a card and a model
+  // ---- a GPU and a model
 
   const choices = Object.fromEntries([...root.querySelectorAll("[data-choice]")].map((select) => [select.dataset.choice, select]));
   const offer = (select, names, chosen) => select.append(...names.map((name) => new Option(name, name, name === chosen, name === chosen)));
   offer(choices.model, Object.keys(fit.memory), "llama-3.1-8b");
   offer(choices.method, Object.keys(fit.memory["llama-3.1-8b"]), "LoRA, rank 16");
-  offer(choices.card, Object.keys(fit.cards), "RTX 4090");
+  offer(choices.gpu, Object.keys(fit.gpus), "RTX 4090");
 
   function answer() {
-    const [model, method, card] = ["model", "method", "card"].map((name) => choices[name].value);
-    const needed = fit.memory[model][method], room = fit.cards[card];
+    const [model, method, gpu] = ["model", "method", "gpu"].map((name) => choices[name].value);
+    const needed = fit.memory[model][method], room = fit.gpus[gpu];
     const gb = (bytes) => `${(Math.abs(bytes) / 1e9).toFixed(1)} GB`;
     part("bar").style.width = `${Math.min(100, (100 * needed) / room)}%`;
     part("bar").className = needed > room ? "over" : "";
     show("fit", needed <= room
-      ? `It fits: ${gb(needed)} of ${gb(room)} that training may take, for texts of ${whole(fit.context)} tokens.`
+      ? `It fits: ${gb(needed)} of ${gb(room)} that training may take, for texts of ${whole(fit.max_length)} tokens.`
       : `It does not fit: ${gb(needed)}, ${gb(needed - room)} more than training may take.`);
-    const asked = { model, rank: 16, targets: "all-linear", method: method.split(/\W/)[0], card, context: fit.context };
+    const asked = { model, rank: 16, targets: "all-linear", method: method.split(/\W/)[0], gpu, max_length: fit.max_length };
     part("more").href = `use/fit.html#${new URLSearchParams(asked)}`;
   }
 

@@ -3,7 +3,7 @@ front-data.js
 
 A map of mountains is to become a portrait, by a change of 100 x 120 numbers that no low rank holds
 whole. A model of Austen's English is to write like the King James Bible, by its adapter cut to
-lower ranks. And a model is to fit on a card.
+lower ranks. And a model is to fit on a GPU.
 """
 
 import json
@@ -19,9 +19,9 @@ from lora_np.checks import Array
 D, K, RANKS = 100, 120, 60
 PROMPT, TOKENS, TEMPERATURE, SEED = "And the king ", 230, 0.5, 0
 ADAPTER_RANKS = (1, 2, 4, 8)
-CONTEXT = 2_048
+MAX_LENGTH = 2_048
 MODELS = ("llama-3.2-1b", "qwen3-4b", "llama-3.1-8b", "phi-4", "qwen3-32b", "llama-3.1-70b")
-CARDS = ("RTX 3060 12GB", "T4", "RTX 4090", "L40S", "H100", "H200")
+GPUS = ("RTX 3060 12GB", "T4", "RTX 4090", "L40S", "H100", "H200")
 METHODS = {
     "full fine-tuning": ("", 0),
     "LoRA, rank 16": ("bfloat16", 16),
@@ -79,18 +79,20 @@ def voice() -> list[dict[str, Any]]:
 
 
 def fit() -> dict[str, Any]:
-    """Bytes that training takes, of each model by each method, and what a card leaves for it."""
+    """Bytes that training takes, of each model by each method, and what a GPU leaves for it."""
     found: dict[str, dict[str, int]] = {}
     for model in MODELS:
         found[model] = {}
         for method, (dtype, rank) in METHODS.items():
             lora = {"dtype": dtype, "rank": rank, "targets": "all-linear"} if rank else {}
-            found[model][method] = accounting.training_memory(model, context=CONTEXT, **lora).total
-    known = accounting.cards()
+            found[model][method] = accounting.training_memory(
+                model, max_length=MAX_LENGTH, **lora
+            ).total
+    known = accounting.gpus()
     return {
         "memory": found,
-        "cards": {name: known[name].room for name in CARDS},
-        "context": CONTEXT,
+        "gpus": {name: known[name].room for name in GPUS},
+        "max_length": MAX_LENGTH,
     }
 
 

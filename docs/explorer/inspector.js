@@ -71,11 +71,11 @@
     const { adapter, rows } = opened.first, { modules, full, config } = adapter;
     const ranks = [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b);
     const tensors = [...modules.values()].flatMap((module) => Object.values(module.parts)).concat(...[full, adapter.rows].map((each) => [...each.values()]));
-    const known = rows.filter((row) => row.needed !== undefined);
+    const known = rows.filter((row) => row.rank_for_99 !== undefined);
     show("modules", rows.length.toLocaleString("en"));
     show("numbers", tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0).toLocaleString("en"));
     show("rank", ranks.length > 3 ? `${ranks[0]} to ${ranks.at(-1)}` : ranks.join(", "));
-    show("needed", known.length ? digits(known.reduce((sum, row) => sum + row.needed, 0) / known.length) : "unknown");
+    show("rank for 99 %", known.length ? digits(known.reduce((sum, row) => sum + row.rank_for_99, 0) / known.length) : "unknown");
     show("dtype", `${{ peft: "PEFT", gguf: "GGUF", mlx: "mlx-lm" }[adapter.form]}, ${[...new Set(tensors.map(({ dtype }) => NAMES[dtype]))].join(", ")}`);
     show("base", typeof config.base_model_name_or_path === "string" && config.base_model_name_or_path ? config.base_model_name_or_path : "not said");
     const odd = rows.filter((row) => row.status !== "ok").length, replaced = full.size + adapter.rows.size;
@@ -108,7 +108,7 @@
         class: "value", x: left + j * step, y: y + 3, width: each * step * 0.85, height: ROW - 6,
         opacity: Math.max(0.06, x / row.s[0]),
       })));
-      const mark = left + row.needed * step - step * 0.08;
+      const mark = left + row.rank_for_99 * step - step * 0.08;
       found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
       return found;
     }));
@@ -120,7 +120,7 @@
     ["module", (row) => row.name], ["status", (row) => row.status], ["rank", (row) => row.rank, true],
     ["scale", (row) => digits(row.scale), true], ["norm", (row) => digits(row.norm), true], ["share", (row) => percent(row.share), true],
     ["effective rank", (row) => digits(row.effective_rank), true], ["stable rank", (row) => digits(row.stable_rank), true],
-    ["needed", (row) => digits(row.needed), true], ["wasted", (row) => digits(row.wasted), true],
+    ["rank for 99 %", (row) => digits(row.rank_for_99), true], ["excess rank", (row) => digits(row.excess_rank), true],
   ];
   const CHECKED = [
     ["program", (row) => row[0]], ["modules", (row) => row[1]], ["finding", (row) => row[2]],

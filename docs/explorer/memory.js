@@ -1,5 +1,5 @@
 // What training needs in memory, by cause: lora_np.accounting.training_memory, whose docstring states the formulas; and what
-// fits on a card: lora_np.accounting.plan. Tables and usual options are the package's own; its tests hold this file against it.
+// fits on a GPU: lora_np.accounting.plan. Tables and usual options are the package's own; its tests hold this file against it.
 (() => {
   "use strict";
 
@@ -9,7 +9,7 @@
   const whole = (a, b) => Math.floor(a / b);
   const group = (n) => n.toLocaleString("en-US");
 
-  const LARGEST = 2 ** 31 - 1; // a batch, or a context without positions
+  const LARGEST = 2 ** 31 - 1; // a batch, or a length without positions
   const IN_8_BITS = 4096, PAGED = 100000; // numbers of a tensor, from which its state is smaller, or elsewhere
   const GROWING = ["activations", "logits", "workspace"];
 
@@ -24,10 +24,10 @@
     const added = counted ? counted.total - counted.base : 0;
     const item = items[held];
     const kept = master && item < 4 ? 4 * trained : 0;
-    const [card, host] = state(tensors(spec, counted), optimizer, kept ? 4 : item);
+    const [gpu, host] = state(tensors(spec, counted), optimizer, kept ? 4 : item);
     const facts = { spec, counted, training, tables, item: items[dtype] ?? 2, hidden: items[dtype in items ? dtype : unquantised] };
     const parts = {
-      weights: base(facts), adapter: added * items[adapter], gradients: trained * item, optimizer: kept + card,
+      weights: base(facts), adapter: added * items[adapter], gradients: trained * item, optimizer: kept + gpu,
       ...(spec.layers.length ? moment(facts) : { activations: null, logits: null, workspace: null }),
     };
     const all = sum(Object.values(parts).map((size) => size ?? 0));
@@ -45,11 +45,11 @@
     return low;
   }
 
-  // The largest "batch_size" or "context" whose growing part fits; null where the memory does not depend on it.
+  // The largest "batch_size" or "max_length" whose growing part fits; null where the memory does not depend on it.
   function most(facts, name, room) {
     const needed = (number) => sum(Object.values(moment({ ...facts, training: { ...facts.training, [name]: number } })));
     if (needed(1) === needed(LARGEST)) return null;
-    return bisect(1, (name === "context" && facts.spec.positions ? facts.spec.positions : LARGEST) + 1, room, needed) - 1;
+    return bisect(1, (name === "max_length" && facts.spec.positions ? facts.spec.positions : LARGEST) + 1, room, needed) - 1;
   }
 
   // The largest rank that fits; `at` counts at a rank. Where a tensor's state turns smaller, memory falls.
@@ -76,14 +76,14 @@
     for (const [name, known] of Object.entries(tables.choices)) {
       if (!known.includes(training[name])) fail(`${name} must be one of ${known.join(", ")}, got "${training[name]}"`);
     }
-    for (const name of ["batch_size", "context"]) {
+    for (const name of ["batch_size", "max_length"]) {
       if (!Number.isInteger(training[name]) || training[name] < 1) fail(`${name} must be a whole number of at least 1, got ${training[name]}`);
     }
-    if (spec.positions && training.context > spec.positions) {
-      if ("context" in options) {
-        fail(`context must be at most ${group(spec.positions)}, the positions of ${spec.name}, got ${group(training.context)}`);
+    if (spec.positions && training.max_length > spec.positions) {
+      if ("max_length" in options) {
+        fail(`max_length must be at most ${group(spec.positions)}, the positions of ${spec.name}, got ${group(training.max_length)}`);
       }
-      training.context = spec.positions;
+      training.max_length = spec.positions;
     }
     return training;
   }
@@ -102,7 +102,7 @@
     }));
   }
 
-  // Of the optimizer, on the card and in the memory of the host.
+  // Of the optimizer, on the GPU and in the memory of the host.
   function state(trained, optimizer, item) {
     const places = [0, 0];
     const each = { sgd: 0, momentum: item, adamw: 2 * item, paged_adamw: 8 };
@@ -136,7 +136,7 @@
   function moment(facts) {
     const { spec, training, tables: { items } } = facts;
     const { kept, layer } = activations(facts);
-    const [logits, workspace] = loss(facts).map((size) => size * training.batch_size * training.context);
+    const [logits, workspace] = loss(facts).map((size) => size * training.batch_size * training.max_length);
     const matrix = Math.max(0, ...quantised(spec).map(({ shape }) => product(shape.slice(-2))));
     const again = training.dtype in items ? 0 : 2 * matrix;
     const passing = Math.max(again, norms(facts));
@@ -151,7 +151,7 @@
     for (const stack of spec.layers) {
       const modules = spec.modules.filter(({ name }) => name.startsWith(`${stack.prefix}.`));
       const here = counted ? counted.adapted.filter(({ module }) => modules.includes(module)) : [];
-      const tokens = training.batch_size * (stack.tokens || training.context) * stack.repeats;
+      const tokens = training.batch_size * (stack.tokens || training.max_length) * stack.repeats;
       below ||= here.length > 0;
       let size = below ? ofStack(facts, stack, modules, here, tokens) : 0;
       if (training.checkpointing && size) {
@@ -208,7 +208,7 @@
     if (keeps) {
       const softmax = item < 4 && !stack.half_softmax ? 4 + item : item;
       const more = (stack.attention_dropout ? 2 * item : 0) + (stack.soft_cap ? item : 0);
-      size += stack.heads * (stack.tokens || training.context) * (softmax + more);
+      size += stack.heads * (stack.tokens || training.max_length) * (softmax + more);
     }
     return size * (stack.cross_attention ? 2 : 1);
   }
@@ -284,7 +284,7 @@
       if (name === spec.head) size += shape.at(-1) * on * item;
       if (counted) size += sum(counted.adapted.filter((each) => each.module === module).map((each) => results(facts, each)));
       const ofTower = tower && (role === "linear" || shape.at(-1) === tower.width);
-      return size * (ofTower ? tower.tokens : training.context);
+      return size * (ofTower ? tower.tokens : training.max_length);
     }));
   }
 
@@ -317,15 +317,15 @@
       const largest = (room) => ({
         rank: full ? 0 : rankWithin(at, room, tables, training),
         batch_size: found.most("batch_size", room),
-        context: found.most("context", room),
+        max_length: found.most("max_length", room),
       });
       return [way, { ...found, counted, training, largest, disk: full ? 2 * counted.base : 4 * counted.trainable }];
     }));
   }
 
-  // What a card leaves for training, and whether so much fits.
-  const room = (card, tables) => Math.trunc(card.memory * (1 - tables.reserved));
-  const verdict = (total, card, tables) => (total <= room(card, tables) ? "fits" : total <= card.memory ? "tight" : "no");
+  // What a GPU leaves for training, and whether so much fits.
+  const room = (gpu, tables) => Math.trunc(gpu.memory * (1 - tables.reserved));
+  const verdict = (total, gpu, tables) => (total <= room(gpu, tables) ? "fits" : total <= gpu.memory ? "tight" : "no");
 
   globalThis.loraMemory = { memory, plan, room, verdict };
 })();

@@ -60,7 +60,7 @@ def looked_into() -> Figure:
 
 def fitting() -> Figure:
     plan = accounting.plan(
-        "llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2_048
+        "llama-3-8b", gpu="RTX 4090", rank=16, targets="all-linear", max_length=2_048
     )
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
@@ -72,7 +72,7 @@ def fitting() -> Figure:
     ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
     for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
-        size = accounting.cards()[name].memory / 1e9
+        size = accounting.gpus()[name].memory / 1e9
         ax.axvline(size, color=plots.MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         ax.text(size, -0.52, name, ha="center", fontsize=8)
     ax.set(xlim=(0, 95), xlabel="memory to train [GB]")
@@ -146,12 +146,12 @@ STILLS = {
         say=spoken,
     ),
     "fit": Still(
-        "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a card of 16 GB,"
-        " LoRA one of 24; full fine-tuning needs 80. To ask for your model and your card,"
-        ' JavaScript is needed; <code>lora-np plan llama-3-8b --card "RTX 4090"</code> says the'
+        "An example: Llama 3 8B at rank 16, a text of 2,048 tokens. QLoRA fits a GPU of 16 GB,"
+        " LoRA one of 24; full fine-tuning needs 80. To ask for your model and your GPU,"
+        ' JavaScript is needed; <code>lora-np plan llama-3-8b --gpu "RTX 4090"</code> says the'
         " same in a terminal.",
         "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in"
-        " QLoRA: 67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four cards.",
+        " QLoRA: 67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four GPUs.",
         fitting,
     ),
 }

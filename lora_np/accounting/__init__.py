@@ -26,21 +26,20 @@ with on_demand(globals()):
         MemoryComparison as MemoryComparison,
         compare_memory as compare_memory,
         largest_batch as largest_batch,
-        largest_context as largest_context,
+        largest_max_length as largest_max_length,
         largest_rank as largest_rank,
         training_memory as training_memory,
     )
     from lora_np.accounting.planning import (
-        Card as Card,
+        GPU as GPU,
         Choice as Choice,
         Flops as Flops,
         Plan as Plan,
-        cards as cards,
         count_flops as count_flops,
+        gpus as gpus,
         plan as plan,
     )
     from lora_np.accounting.rank_errors import (
         RankErrors as RankErrors,
         rank_errors_of as rank_errors_of,
     )
-    from lora_np.accounting.trainers import plan_from as plan_from

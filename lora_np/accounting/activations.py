@@ -8,8 +8,9 @@ from math import prod
 from typing import NamedTuple
 
 from lora_np.accounting.lora import AdaptedModules, LoraCount, spec_of
-from lora_np.checks import choice, whole_number
+from lora_np.checks import whole_number
 from lora_np.models import ATTENTION, Layers, ModelSpec, ModuleSpec
+from lora_np.settings import check_choices, setting
 
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZERS = (
@@ -21,15 +22,6 @@ OPTIMIZERS = (
     "momentum",
     "sgd",
 )
-CHOICES = {
-    "dtype": (*ITEMSIZE, "int8", "nf4"),
-    "unquantised_dtype": tuple(ITEMSIZE),
-    "adapter_dtype": tuple(ITEMSIZE),
-    "optimizer": OPTIMIZERS,
-    "attention": ("fused", "eager"),
-    "cross_entropy": ("plain", "fused"),
-}
-
 # numbers that an activation function keeps for each result: GPT-2's gelu is computed in several
 # steps
 _KEPT = {"gelu_new": 4}
@@ -62,7 +54,7 @@ class TrainingOptions:
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
         Sequences that are computed at a time.
-    context : int
+    max_length : int
         Tokens in each sequence (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
@@ -77,29 +69,34 @@ class TrainingOptions:
     ValueError
         If an option is unknown, or a number below 1.
     TypeError
-        If ``batch_size`` or ``context`` is not a whole number.
+        If ``batch_size`` or ``max_length`` is not a whole number.
 
     See Also
     --------
     training_memory : Takes these as keywords.
     """
 
-    dtype: str = "bfloat16"
-    unquantised_dtype: str = "float32"
-    double_quantization: bool = True
-    adapter_dtype: str = "float32"
-    optimizer: str = "adamw"
-    master_copy: bool = False
-    batch_size: int = 1
-    context: int = 512
-    attention: str = "fused"
-    cross_entropy: str = "plain"
-    checkpointing: bool = True
+    dtype: str = setting("bfloat16", "dtype of the base", choices=(*ITEMSIZE, "int8", "nf4"))
+    unquantised_dtype: str = setting(
+        "float32", "dtype of the unquantised weights of a quantised base", choices=(*ITEMSIZE,)
+    )
+    double_quantization: bool = setting(True, "Quantise the constants of nf4 as well")
+    adapter_dtype: str = setting("float32", "dtype of A and B", choices=(*ITEMSIZE,))
+    optimizer: str = setting("adamw", "Optimizer", choices=OPTIMIZERS)
+    master_copy: bool = setting(False, "Keep a float32 copy of weights trained in 16 bits")
+    batch_size: int = setting(1, "Batch size")
+    max_length: int = setting(512, "Sequence length in tokens")
+    attention: str = setting(
+        "fused", "Whether attention weights are kept", choices=("fused", "eager")
+    )
+    cross_entropy: str = setting(
+        "plain", "Whether all logits exist at once", choices=("plain", "fused")
+    )
+    checkpointing: bool = setting(True, "Gradient checkpointing: keep only each layer's input")
 
     def __post_init__(self) -> None:
-        for name, known in CHOICES.items():
-            choice(name, getattr(self, name), known)
-        for name in ("batch_size", "context"):
+        check_choices(self)
+        for name in ("batch_size", "max_length"):
             whole_number(name, getattr(self, name))
 
     @property
@@ -130,10 +127,10 @@ class Growth(NamedTuple):
         """The sum."""
         return Growth(*map(sum, zip(self, other, strict=True)))
 
-    def at(self, batch_size: int, context: int) -> int:
+    def at(self, batch_size: int, max_length: int) -> int:
         """Bytes of a batch."""
         return self.fixed + batch_size * (
-            self.sample + context * (self.token + context * self.pair)
+            self.sample + max_length * (self.token + max_length * self.pair)
         )
 
 
@@ -146,9 +143,9 @@ class Moment(NamedTuple):
     logits: Growth  # of the loss, until its gradient is known
     work: Growth  # briefly: for the loss and its gradient, or for one matrix
 
-    def at(self, batch_size: int, context: int) -> tuple[int, int, int]:
+    def at(self, batch_size: int, max_length: int) -> tuple[int, int, int]:
         """Bytes of activations, logits and workspace."""
-        size = batch_size, context
+        size = batch_size, max_length
         kept = self.kept.at(*size) + self.again.at(*size) // self.layers
         return kept, self.logits.at(*size), self.work.at(*size)
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from lora_np import models
 from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
-from lora_np.lora import MAPS, Map, map_of, selecting
+from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
@@ -216,7 +215,7 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     config : str, Path, mapping or LoraConfig, optional
         Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its
         fields, or the object. Every setting that changes how many numbers are trained works as in
-        PEFT. It may be that of another tuner in `lora_np.lora.MAPS`.
+        PEFT. It may be that of another tuner in `lora_np.lora.TUNERS`.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
@@ -261,13 +260,13 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
         fields = config_fields(config)
         if given := [*["rank"] * (rank is not None), *options]:
             raise ValueError(f"config says all about the LoRA: leave out {', '.join(given)}")
-        if row := map_of(fields):
-            return _count_map(spec, row, fields)
+        if tuner := tuner_of(fields):
+            return _count_tuner(spec, tuner, fields)
         return count_model(spec, **lora_options(spec, fields), experts=experts)
     if rank is not None or options:
         return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
     if not is_described(model):
-        from lora_np.accounting.live import tree_count
+        from lora_np.accounting.in_memory import tree_count
 
         return ModelCount(*tree_count(model))
     spec, parameters = model_spec(model), getattr(model, "named_parameters", None)
@@ -304,7 +303,6 @@ def count_model(
     trainable_token_indices: Rows = (),
     lora_bias: bool = False,
     mica: bool = False,
-    blocks: Mapping[str, Any] | None = None,
     experts: str = "peft",
     **filters: Any,
 ) -> LoraCount:
@@ -340,8 +338,6 @@ def count_model(
         Whether B has a bias, of d_out numbers.
     mica : bool
         Whether A alone is trained, as with ``init_lora_weights="mica"``.
-    blocks : mapping of str to object, optional
-        Which modules have an A or B of blocks on the diagonal: PEFT's ``use_bdlora``.
     experts : {"peft", "per-expert"}
         How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT
         does with them: gate and up projection share one pair of factors of rank 2 r, and in the
@@ -405,15 +401,11 @@ def count_model(
         own = patterns.get(picked.path(name), rank * picked.times)
         if mica:
             return own, own * picked.module.sides[2]
-        size = _numbers(picked, own, dora=dora, lora_bias=lora_bias)
-        for part, of in peft.blocks_of({"use_bdlora": blocks}, name).items():
-            side = picked.module.sides[{"B": 1, "A": 2}[part]]
-            size -= own * (side - side // of)
-        return own, size
+        return own, _numbers(picked, own, dora=dora, lora_bias=lora_bias)
 
     adapters: list[AdaptedModules] = []
     for each in picks:
-        if ranks or blocks:
+        if ranks:
             adapters += _adapted(each.module, each.names, partial(numbers, each))
         else:  # all are alike
             adapters.append(AdaptedModules(each.module, *numbers(each, ""), each.names))
@@ -429,35 +421,30 @@ def count_model(
 OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank", "exclude", "layers", "layers_pattern")
 
 
-def _count_map(spec: ModelSpec, row: Map, fields: Mapping[str, Any]) -> LoraCount:
-    """What another tuner of PEFT than LoRA trains, by its row in the table, where a LoRA would
-    be.
-    """
+def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> LoraCount:
+    """Count what another tuner of PEFT than LoRA trains on the modules of a config."""
     if fields.get("target_modules") is None:
         raise ValueError(
-            f"target_modules must name modules: defaults for {row.name} are not known here"
+            f"target_modules must name modules: defaults for {tuner.name} are not known here"
         )
-    settings = row.settings_by_module(fields)
+    settings = tuner.settings_by_module(fields)
     alike = count_model(spec, **lora_options(spec, selecting(fields)))
     adapters: list[AdaptedModules] = []
     for each in alike.adapters:
         if each.module.kind != "linear":
             kind = f"{_starred(each.module)}: {each.module.kind}"
-            raise ValueError(f"{row.name} is counted on linear maps, not on {kind}")
+            raise ValueError(f"{tuner.name} is counted on linear layers, not on {kind}")
         shape = each.module.shape
 
         def numbers(name: str, shape: tuple[int, ...] = shape) -> tuple[int, int]:
             own = settings(name)
-            return own.get("r", 0), row.count(*shape, **own)
+            return int(own.get("r", 0)), tuner.count(*shape, **own)
 
         adapters += _adapted(each.module, each.names, numbers)
-    usual, modules = settings(""), sum(each.copies for each in adapters)
-    saved = dict(alike.saved)
-    for name, shape in row.trained_by_all(modules, **usual).items():
-        saved[f"{name}, of all"] = prod(shape)
-    frozen = modules * (row is MAPS["ADALORA"])  # the rank before pruning
-    alike = replace(alike, rank=usual.get("r", 0), adapters=tuple(adapters), saved=saved)
-    return replace(alike, tuner=row.name, frozen=frozen)
+    # AdaLoRA saves the rank before pruning, one number a module
+    frozen = (tuner is TUNERS["ADALORA"]) * sum(each.copies for each in adapters)
+    rank = int(settings("").get("r", 0))
+    return replace(alike, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
 
 
 # the names that PEFT may translate if transformers fuses experts
@@ -602,7 +589,7 @@ _ALIKE = (
 _OPTIONS = {
     "rank": "r", "targets": "target_modules", "exclude": "exclude_modules",
     "layers": "layers_to_transform",
-    "dora": "use_dora", "blocks": "use_bdlora", **{name: name for name in _ALIKE},
+    "dora": "use_dora", **{name: name for name in _ALIKE},
 }  # fmt: skip
 
 
@@ -624,9 +611,6 @@ def _in_json(value: Any) -> Any:
 
 def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
     """What `count_model` takes, from the fields of a LoRA's config."""
-    if fields["peft_type"] != "LORA":
-        wanted = ", ".join(sorted({name.partition(" ")[0] for name in MAPS}))
-        raise ValueError(f"peft_type must be one of {wanted}, got {shown(fields['peft_type'])}")
     fields = {key: value for key, value in fields.items() if value is not False}
     for key, value in fields.items():
         if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
@@ -722,7 +706,7 @@ def model_spec(model: object) -> ModelSpec:
         return model
     if is_described(model):
         return models.describe(model)
-    from lora_np.accounting.live import tree_spec
+    from lora_np.accounting.in_memory import tree_spec
 
     return tree_spec(model)
 

@@ -25,7 +25,7 @@ _UNKNOWN = (
     "Activations, logits and workspace are not in the total: without a config the layers are"
     " unknown."
 )
-_LARGEST = 2**31 - 1  # of a batch, or of a context without positions
+_LARGEST = 2**31 - 1  # of a batch size, or of a length where the model has no limit
 # bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
 _IN_8_BITS, _PAGED = 4096, 100_000
 _GROWING = ("activations", "logits", "workspace")
@@ -120,7 +120,7 @@ def training_memory(model: Any, **options: Any) -> Memory:
     ValueError
         If an option is unknown, or quantised weights are to be trained in full.
     TypeError
-        If ``batch_size`` or ``context`` is not a whole number.
+        If ``batch_size`` or ``max_length`` is not a whole number.
 
     Notes
     -----
@@ -159,7 +159,7 @@ def training_memory(model: Any, **options: Any) -> Memory:
 
     Examples
     --------
-    >>> training_memory("llama-2-7b", rank=16, targets="all-linear", dtype="nf4", context=1024)
+    >>> training_memory("llama-2-7b", rank=16, targets="all-linear", dtype="nf4", max_length=1024)
     llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
     cause                bytes    decimal      binary
     -----------  -------------  ---------  ----------
@@ -196,19 +196,22 @@ def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOptions:
-    """The options for a model: a context that was not given is no longer than its positions."""
+    """Fill in the options for a model: by default a sequence has at most its positions."""
     training = TrainingOptions(**options)
-    if not spec.positions or training.context <= spec.positions:
+    if not spec.positions or training.max_length <= spec.positions:
         return training
-    if "context" in options:
+    if "max_length" in options:
         whole_number(
-            "context", training.context, maximum=spec.positions, top=f"the positions of {spec.name}"
+            "max_length",
+            training.max_length,
+            maximum=spec.positions,
+            top=f"the positions of {spec.name}",
         )
-    return replace(training, context=spec.positions)
+    return replace(training, max_length=spec.positions)
 
 
 class Estimate(NamedTuple):
-    """The memory of one way to train, and how it grows with the batch and the context."""
+    """The memory of one method, and how it grows with batch size and sequence length."""
 
     memory: Memory
     training: TrainingOptions
@@ -216,15 +219,13 @@ class Estimate(NamedTuple):
     moments: list[Moment]
 
     def most(self, name: str, room: int) -> int | None:
-        """The largest ``"batch_size"`` or ``"context"``, the other as it is, that fits into
-        ``room``.
+        """Find the largest ``"batch_size"`` or ``"max_length"``, the other unchanged, that fits.
 
-        None where the memory does not depend on it: a picture has as many tokens whatever the
-        context.
+        None where the memory does not depend on it: the number of tokens of a picture is fixed.
         """
         room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
-        limit = self.positions if name == "context" and self.positions else _LARGEST
-        usual = {"batch_size": self.training.batch_size, "context": self.training.context}
+        limit = self.positions if name == "max_length" and self.positions else _LARGEST
+        usual = {"batch_size": self.training.batch_size, "max_length": self.training.max_length}
 
         def needed(number: int) -> int:
             return max(
@@ -237,7 +238,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimate:
-    """`training_memory`, and what the largest batch and context follow from."""
+    """Estimate the memory, and keep what the largest batch size and length follow from."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
@@ -252,19 +253,19 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
             )
     item = ITEMSIZE[held]
     master = 4 * trained if training.master_copy and item < 4 else 0
-    on_card, host = _state_bytes(model, training.optimizer, 4 if master else item)
+    on_gpu, host = _state_bytes(model, training.optimizer, 4 if master else item)
     moments = activations(model, training)
-    needed = (moment.at(training.batch_size, training.context) for moment in moments)
+    needed = (moment.at(training.batch_size, training.max_length) for moment in moments)
     parts: tuple[Any, Any, Any] = max(needed, key=sum, default=(None, None, None))
     title = (
         f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x"
-        f" {training.context:,}"
+        f" {training.max_length:,}"
     )
     title += ", checkpointing" if training.checkpointing else ""
     base, adapter, state = (
         _weights_bytes(spec, training),
         added * training.adapter_item,
-        master + on_card,
+        master + on_gpu,
     )
     memory = Memory(title, base, adapter, trained * item, state, *parts, host)
     return Estimate(memory, training, spec.positions, moments)
@@ -299,7 +300,7 @@ def _stored(spec: ModelSpec, dtype: str) -> bool:
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
-    """Of the optimizer, on the card and in the memory of the host. PyTorch's has the type of its
+    """Of the optimizer, on the GPU and in the memory of the host. PyTorch's has the type of its
     weight.
     """
     places = [0, 0]
@@ -361,8 +362,8 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
 
     See Also
     --------
-    largest_batch : For a given rank.
-    largest_context : For a given rank.
+    largest_batch : The largest batch, for a given rank.
+    largest_max_length : The longest sequences, for a given rank.
 
     Examples
     --------
@@ -407,7 +408,7 @@ def rank_within(
 
     one, two = counted_at(1), counted_at(2)
     limit = max(each.limit for each in one.adapters)
-    # where a tensor grows past the size from which its state is smaller, or not on the card, memory
+    # where a tensor grows past the size from which its state is smaller, or not on the GPU, memory
     # falls
     falls = {1, limit + 1}
     sizes = (
@@ -450,20 +451,21 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
 
     See Also
     --------
-    largest_rank : For a given batch.
-    largest_context : For a given batch.
+    largest_rank : The largest rank, for a given batch size.
+    largest_max_length : The longest sequences, for a given batch size.
 
     Examples
     --------
-    >>> largest_batch("llama-3.2-1b", rank=8, budget="16 GiB", context=1024)
+    >>> largest_batch("llama-3.2-1b", rank=8, budget="16 GiB", max_length=1024)
     10
     """
     return _largest("batch_size", model, budget, options)
 
 
-def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
-    """The longest context whose training fits in ``budget``, up to the model's positions; 0 if none
-    does.
+def largest_max_length(model: Any, *, budget: int | str, **options: Any) -> int:
+    """Find the longest sequence length that fits in ``budget``; 0 if none does.
+
+    It is at most the number of the model's positions.
 
     Parameters
     ----------
@@ -486,15 +488,15 @@ def largest_context(model: Any, *, budget: int | str, **options: Any) -> int:
 
     See Also
     --------
-    largest_rank : For a given context.
-    largest_batch : For a given context.
+    largest_rank : The largest rank, for a given sequence length.
+    largest_batch : The largest batch, for a given sequence length.
 
     Examples
     --------
-    >>> largest_context("llama-3.2-1b", rank=8, budget="16 GiB")
+    >>> largest_max_length("llama-3.2-1b", rank=8, budget="16 GiB")
     10834
     """
-    return _largest("context", model, budget, options)
+    return _largest("max_length", model, budget, options)
 
 
 def _largest(name: str, model: Any, budget: int | str, options: Mapping[str, Any]) -> int:

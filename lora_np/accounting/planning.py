@@ -1,4 +1,4 @@
-"""Which LoRA fits on a card, and what it costs: the parts of this package combined."""
+"""Which LoRA fits on a GPU, and what it costs: the parts of this package combined."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the alloc
 
 
 @dataclass(frozen=True)
-class Card:
-    """A graphics card, from the file ``cards.json``, which names its sources.
+class GPU:
+    """A GPU, from the file ``gpus.json``, which names its sources.
 
     Parameters
     ----------
@@ -63,23 +63,23 @@ class Card:
 
 
 @cache
-def cards() -> Mapping[str, Card]:
-    """The known cards.
+def gpus() -> Mapping[str, GPU]:
+    """Return the known GPUs by name.
 
     Returns
     -------
-    mapping of str to Card
+    mapping of str to GPU
         By name.
 
     Examples
     --------
-    >>> cards()["RTX 4090"]
-    Card(name='RTX 4090', memory=25757220864, note='', bfloat16=True)
+    >>> gpus()["RTX 4090"]
+    GPU(name='RTX 4090', memory=25757220864, note='', bfloat16=True)
     """
-    content = json.loads((files("lora_np.accounting") / "cards.json").read_text(encoding="utf-8"))
+    content = json.loads((files("lora_np.accounting") / "gpus.json").read_text(encoding="utf-8"))
     return {
-        name: Card(name, entry["mib"] * 2**20, entry.get("note", ""), entry.get("bfloat16", True))
-        for name, entry in content["cards"].items()
+        name: GPU(name, entry["mib"] * 2**20, entry.get("note", ""), entry.get("bfloat16", True))
+        for name, entry in content["gpus"].items()
     }
 
 
@@ -100,11 +100,11 @@ class Choice:
     memory : Memory
         By cause.
     verdict : {"fits", "tight", "no"}
-        ``"tight"`` if less than a tenth of the card is left.
-    largest_rank, largest_batch, largest_context : int
-        The largest value that fits with the others unchanged and a tenth of the card left; 0 if
-        none does. No rank is above min(d, k), and no context longer than the model's positions.
-        None where the memory does not depend on it, as on the context of a model that sees
+        ``"tight"`` if less than a tenth of the GPU is left.
+    largest_rank, largest_batch, largest_max_length : int
+        The largest value that fits with the others unchanged and a tenth of the GPU left; 0 if
+        none does. No rank is above min(d, k), and no sequence longer than the model's positions.
+        None where the memory does not depend on it, as on the length for a model that sees
         pictures.
     flops : int
         Operations for each token, including those that checkpointing repeats.
@@ -120,7 +120,7 @@ class Choice:
     verdict: str
     largest_rank: int
     largest_batch: int | None
-    largest_context: int | None
+    largest_max_length: int | None
     flops: int
     disk: int
 
@@ -133,8 +133,8 @@ class Plan(Shown):
     ----------
     model : str
         Its name.
-    card : Card
-        With the given memory, if no card was named.
+    gpu : GPU
+        With the given memory, if no GPU was named.
     training : TrainingOptions
         How it is trained.
     choices : tuple of Choice
@@ -144,7 +144,7 @@ class Plan(Shown):
     """
 
     model: str
-    card: Card
+    gpu: GPU
     training: TrainingOptions
     choices: tuple[Choice, ...]
     notes: tuple[str, ...]
@@ -168,13 +168,13 @@ class Plan(Shown):
         """What fits, and the largest values that would."""
         training = self.training
         return self._table(
-            ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest context"),
+            ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest length"),
             lambda each: (
                 each.trainable, each.memory.total, each.verdict,
-                each.largest_rank or None, each.largest_batch, each.largest_context,
+                each.largest_rank or None, each.largest_batch, each.largest_max_length,
             ),
-            title=f"{self.model} on {self.card.name} ({decimal_bytes(self.card.memory)}): batch "
-            f"{training.batch_size:,} x {training.context:,} tokens, {training.optimizer}",
+            title=f"{self.model} on {self.gpu.name} ({decimal_bytes(self.gpu.memory)}): batch "
+            f"{training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}",
             notes=self.notes,
             formats={"memory": decimal_bytes},
         )  # fmt: skip
@@ -198,20 +198,20 @@ class Plan(Shown):
 def plan(
     model: Any,
     *,
-    card: str | int,
+    gpu: str | int,
     rank: int | Iterable[int] | None = None,
     targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
     **options: Any,
 ) -> Plan:
-    """Which ways to train a model fit on a card, how far each could go, and what it costs.
+    """Which ways to train a model fit on a GPU, how far each could go, and what it costs.
 
     Parameters
     ----------
     model : object
         Whatever `model_spec` takes: a name, a path, a config, a model in memory.
-    card : str or int
-        A name from `cards`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory,
+    gpu : str or int
+        A name from `gpus`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory,
         in bytes or as text such as ``"24 GB"``.
     rank : int or iterable of int, optional
         Of LoRA; by default 8 and 64.
@@ -232,9 +232,9 @@ def plan(
     Raises
     ------
     ValueError
-        If the card is not known (the message shows close names) or its memory is zero, the context
-        is longer than the model's positions, the layers of the model are not known, or none of the
-        methods could use an option that is given.
+        If the GPU is unknown (the message shows close names) or its memory is zero, ``max_length``
+        exceeds the model's positions, the model's layers are unknown, or none of the methods could
+        use an option that is given.
     TypeError
         If a number is not one.
 
@@ -245,7 +245,7 @@ def plan(
 
     Examples
     --------
-    >>> found = plan("llama-3-8b", card="RTX 4090", rank=16, targets="all-linear", context=2048)
+    >>> found = plan("llama-3-8b", gpu="RTX 4090", rank=16, targets="all-linear", max_length=2048)
     >>> [(each.method, each.verdict, each.largest_batch) for each in found.choices]
     [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
@@ -254,7 +254,7 @@ def plan(
         raise ValueError(
             f"plan needs the layers of {spec.name}: give its config.json, or its directory"
         )
-    chosen = _card(card)
+    chosen = _gpu(gpu)
     of_training, of_lora = split(options)
     training = training_options(spec, of_training)
     held = {choice("method", method, METHODS): ways(training)[method] for method in methods}
@@ -280,7 +280,7 @@ def plan(
     notes = [
         assumptions(spec, held),
         (
-            "fits: a tenth of the card is left for CUDA and for what the allocator cannot use;"
+            "fits: a tenth of the GPU is left for CUDA and for what the allocator cannot use;"
             " tight: less is."
         ),
         *([chosen.note] if chosen.note else []),
@@ -310,35 +310,33 @@ def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str
 def _choice(
     way: tuple[str, str],
     model: ModelSpec | LoraCount,
-    card: Card,
+    gpu: GPU,
     training: TrainingOptions,
     most_rank: int,
 ) -> Choice:
-    found, room = estimate(model, training), card.room
-    operations = count_flops(model, context=training.context)
+    found, room = estimate(model, training), gpu.room
+    operations = count_flops(model, max_length=training.max_length)
     flops = operations.total + (sum(operations.forward.values()) if training.checkpointing else 0)
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
     total = found.memory.total
-    verdict = "fits" if total <= room else "tight" if total <= card.memory else "no"
-    batch, context = found.most("batch_size", room), found.most("context", room)
+    verdict = "fits" if total <= room else "tight" if total <= gpu.memory else "no"
+    batch, max_length = found.most("batch_size", room), found.most("max_length", room)
     return Choice(
-        *way, rank, trainable, found.memory, verdict, most_rank, batch, context, flops, disk
+        *way, rank, trainable, found.memory, verdict, most_rank, batch, max_length, flops, disk
     )
 
 
-def _card(name: str | int) -> Card:
-    known = {_plain(each): each for each in cards()}
+def _gpu(name: str | int) -> GPU:
+    known = {_plain(each): each for each in gpus()}
     if isinstance(name, str) and _plain(name) in known:
-        return cards()[known[_plain(name)]]
+        return gpus()[known[_plain(name)]]
     if isinstance(name, str) and not name.strip()[:1].isdigit():
         if close := [each for plain, each in known.items() if _plain(name) in plain]:
-            raise ValueError(
-                f"card must be one of {', '.join(map(repr, close))}, got {shown(name)}"
-            )
-        choice("card", name, cards())
-    return Card("a card", whole_number("the memory of a card", parse_bytes("card", name)))
+            raise ValueError(f"gpu must be one of {', '.join(map(repr, close))}, got {shown(name)}")
+        choice("gpu", name, gpus())
+    return GPU("a GPU", whole_number("the memory of a GPU", parse_bytes("gpu", name)))
 
 
 def _plain(name: str) -> str:
@@ -390,7 +388,7 @@ class Flops(Shown):
         return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
 
 
-def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
+def count_flops(model: Any, *, max_length: int = 1, **options: Any) -> Flops:
     """Operations for each token; a multiplication and an addition count two.
 
     Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w +
@@ -406,7 +404,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     model : object
         A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is
         counted, without them the model is fine-tuned in full.
-    context : int
+    max_length : int
         Tokens that attention looks at; counted only if a config gives the layers.
     **options
         Those of `count`.
@@ -419,9 +417,9 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     Raises
     ------
     TypeError
-        If ``context`` is not a whole number.
+        If ``max_length`` is not a whole number.
     ValueError
-        If ``context`` is below 1.
+        If ``max_length`` is below 1.
 
     Examples
     --------
@@ -429,7 +427,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     >>> full.forward["W0 x"], round(lora.total / full.total, 3)
     (247064064, 0.669)
     """
-    context, model = whole_number("context", context), counted(model, options)
+    max_length, model = whole_number("max_length", max_length), counted(model, options)
     spec = spec_of(model)
     base = sum(
         2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec)
@@ -438,7 +436,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     attention = 0
     for stack in spec.layers:
         times = stack.depth * stack.repeats * (2 if stack.cross_attention else 1)
-        attention += 2 * context * stack.heads * (stack.head_width + stack.value_width) * times
+        attention += 2 * max_length * stack.heads * (stack.head_width + stack.value_width) * times
     forward = {"W0 x": base, "attention": attention}
     backward = {"dx through W0": base, "attention": 2 * attention}
     if not isinstance(model, LoraCount):
@@ -452,7 +450,7 @@ def count_flops(model: Any, *, context: int = 1, **options: Any) -> Flops:
     forward |= {"B A x": adapter}
     backward |= {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter}
     title = f"{spec.name}, rank {model.rank}: operations for each token"
-    return Flops(title, forward, backward, count_flops(spec, context=context))
+    return Flops(title, forward, backward, count_flops(spec, max_length=max_length))
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:

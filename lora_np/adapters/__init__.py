@@ -6,6 +6,7 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.adapters.adapter import Adapter as Adapter, AdapterModule as AdapterModule
+    from lora_np.adapters.attaching import attach as attach, save as save
     from lora_np.adapters.checking import Checked as Checked, check as check
     from lora_np.adapters.combining import (
         Overlap as Overlap,
@@ -20,6 +21,5 @@ with on_demand(globals()):
         diff as diff,
         inspect as inspect,
     )
-    from lora_np.adapters.live import attach as attach, save as save
     from lora_np.adapters.merging import merge as merge
     from lora_np.adapters.resizing import ResizeResult as ResizeResult, resize as resize

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,11 @@ from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
 from lora_np.models import peft
+
+if TYPE_CHECKING:
+    from lora_np.lora import Tuner
+
+Result = TypeVar("Result")
 
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
 
@@ -29,12 +34,11 @@ class Stored:
     dtype: str  # in the file: "float32", "bfloat16", ...
     shape: tuple[int, ...]
     read: Callable[[], Array]  # bfloat16 as float32
-    blocks: int = 1  # on the diagonal; the file holds nothing else
 
     @property
     def size(self) -> int:
         """How many numbers it has in its file."""
-        return prod(self.shape) // self.blocks
+        return prod(self.shape)
 
     def single(self) -> Array:
         """Its numbers in float32 or better."""
@@ -66,6 +70,93 @@ class TokenRows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class TunedUpdate:
+    """The update of a module that another tuner of PEFT than LoRA trained."""
+
+    name: str  # of the module, for messages
+    tuner: Tuner
+    settings: Mapping[str, float]
+    tensors: Mapping[str, Stored]
+    size: tuple[int, ...] | None = None  # (d, k), where it is known
+    weight: Callable[[], Array] | None = None  # reads the base's, which some tuners act on
+    dtype: npt.DTypeLike = np.float32  # in which the update is computed
+
+    def on(self, size: tuple[int, ...]) -> TunedUpdate:
+        """Return the update of a weight of this shape; refuse tensors for another one."""
+        name = self.tuner.name
+        if len(size) != 2 or min(size) < 1:
+            raise FileError(f"{self.name!r}: {name} is read for matrices, not for shape {size}")
+        try:
+            wanted = self.tuner.trained(*size, **self.settings)
+        except ValueError as error:
+            raise FileError(f"{self.name!r} of shape {size}: {error}") from None
+        checked = {
+            key: tensor.shape
+            for key, tensor in self.tensors.items()
+            if key in wanted or not self.tuner.tensors[key]
+        }
+        if checked != wanted:
+            why = f"on a weight of shape {size}, {name} has {wanted}, got {checked}"
+            raise FileError(f"{self.name!r}: {why}")
+        return replace(self, size=size)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        if self.size is None:
+            raise self._unknown
+        return self.size
+
+    @property
+    def _unknown(self) -> FileError:
+        what = f"what {self.tuner.name} does to {self.name!r}"
+        return FileError(f"{what} depends on the base: give it (--base)")
+
+    @property
+    def moves_bias(self) -> bool:
+        """Whether it acts on the outputs, and so on a bias of the base."""
+        return self.tuner.outputs and not self.settings.get("feedforward")
+
+    @cached_property
+    def directions(self) -> int:
+        """The rank of the factors."""
+        most = min(self.shape)
+        if self.tuner.factors is None:
+            return most
+        return min(most, max(1, self.tuner.count_directions(*self.shape, **self.settings)))
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether it has factors in closed form, of a rank that is not full."""
+        return self.tuner.factors is not None and self.directions < min(self.shape)
+
+    def factors(self) -> tuple[Array, Array]:
+        """Compute exact factors if there are any, or else the update and an identity."""
+        if self.exact:
+            B, A = self._computed(self.tuner.lora)
+            d, k = self.shape
+            # AdaLoRA may leave no direction
+            return (B, A) if len(A) else (np.zeros((d, 1), B.dtype), np.zeros((1, k), A.dtype))
+        update = self.delta()
+        one = np.eye(min(update.shape), dtype=update.dtype)
+        return (update, one) if len(one) == update.shape[1] else (one, update)
+
+    def delta(self) -> Array:
+        """Compute the update (d, k)."""
+        if self.tuner.weight is None:
+            return self._computed(self.tuner.delta)
+        if self.weight is None:
+            raise self._unknown
+        W = self.weight().astype(self.dtype, copy=False)
+        return self._computed(partial(self.tuner.delta, W=W))
+
+    def _computed(self, formula: Callable[..., Result]) -> Result:
+        tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
+        # who uses the result refuses what is not finite
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return formula(tensors, shape=self.shape, **self.settings)
+
+
+@dataclass(frozen=True, eq=False)
 class AdapterModule:
     """What an adapter does to one module: ``W0 + scale * B @ A``.
 
@@ -89,6 +180,9 @@ class AdapterModule:
     parameter : bool
         Whether the name is that of a parameter, as in PEFT's ``target_parameters``, and not of a
         module.
+    tuned : TunedUpdate, optional
+        The update, if another tuner than LoRA trained it. `factors` and `scale` are then those of
+        an equal LoRA.
 
     Examples
     --------
@@ -103,6 +197,7 @@ class AdapterModule:
     embedding: bool = False
     kernel: tuple[int, ...] = ()
     parameter: bool = False
+    tuned: TunedUpdate | None = None
 
     @classmethod
     def of(
@@ -140,11 +235,15 @@ class AdapterModule:
     @cached_property
     def directions(self) -> int:
         """The rank of each of the stacked maps; if there is only one, its rank."""
+        if self.tuned:
+            return self.tuned.directions
         return self.parts["A"].shape[-2]
 
     @cached_property
     def maps(self) -> int:
         """How many maps are stacked."""
+        if self.tuned:
+            return 1
         return self.parts["A"].shape[0] if len(self.parts["A"].shape) == 3 else 1
 
     @cached_property
@@ -161,6 +260,8 @@ class AdapterModule:
         """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a
         convolution.
         """
+        if self.tuned:
+            return self.tuned.shape
         d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
@@ -174,6 +275,8 @@ class AdapterModule:
     @cached_property
     def scale(self) -> float:
         """``alpha / r``, or ``alpha / sqrt(r)`` with rank-stabilised LoRA (arXiv 2312.03732)."""
+        if self.tuned:
+            return 1.0
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     @property
@@ -212,6 +315,8 @@ class AdapterModule:
 
     def factors(self) -> tuple[Array, Array]:
         """``(B, A)`` in float32 or better."""
+        if self.tuned:
+            return self.tuned.factors()
         return self.parts["B"].single(), self.parts["A"].single()
 
     def weighted(self) -> tuple[Array, Array]:
@@ -221,6 +326,8 @@ class AdapterModule:
 
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""
+        if self.tuned:
+            return self.tuned.delta()
         B, A = self.factors()
         update: Array = B @ A
         update *= update.dtype.type(self.scale)

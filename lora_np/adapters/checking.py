@@ -27,7 +27,7 @@ from lora_np.adapters.formats import (
 )
 from lora_np.adapters.scaling import copied, extras
 from lora_np.checks import choice
-from lora_np.lora import map_of
+from lora_np.lora import tuner_of
 from lora_np.table import Table
 
 _WORST = ("refused", "ignored", "wrong strength", "fine")
@@ -210,11 +210,11 @@ def _findings(
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
     about = {"version": rules["version"], "date": rules["date"]}
-    if row := map_of(adapter.raw):
+    if tuner := tuner_of(adapter.raw):
         said = (
             ("fine", None)
             if runtime == "peft"
-            else ("refused", None, f"{row.name} is no LoRA", _TO_LORA)
+            else ("refused", None, f"{tuner.name} is not a LoRA", _TO_LORA)
         )
         yield CheckedModule(runtime, _ALL, *said, **about)
         return

@@ -14,7 +14,7 @@ import numpy as np
 
 from lora_np.adapters import resizing
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
-from lora_np.adapters.bases import check_bases
+from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
 from lora_np.adapters.merging import on_base
@@ -24,13 +24,13 @@ from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import WAYS, Term, Way
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALL = "all"  # modules
-SAVED = ("refuse", "first", "mean")
+ON_CONFLICT = ("refuse", "first", "mean")
 
 
 class CombinedModule(NamedTuple):
@@ -62,7 +62,7 @@ def combine(
     rng: np.random.Generator | int = 0,
     grams: Sequence[resizing.Grams] | None = None,
     base: StrPath | None = None,
-    saved: str = "refuse",
+    on_conflict: str = "refuse",
     portable: bool = False,
     any_base: bool = False,
     jobs: int = 1,
@@ -100,7 +100,7 @@ def combine(
     base : path, optional
         The base model, without which DoRA's magnitudes have no weighted sum. The sum of DoRAs is a
         DoRA.
-    saved : {"refuse", "first", "mean"}
+    on_conflict : {"refuse", "first", "mean"}
         What to do if adapters save the same parameters in full: keep the first's, or their mean by
         weight.
     portable : bool
@@ -160,7 +160,7 @@ def combine(
     """
     way = WAYS[choice("method", method, WAYS)]
     way.checked(density=density, rank=rank, rng=rng)
-    choice("saved", saved, SAVED)
+    choice("on_conflict", on_conflict, ON_CONFLICT)
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
     weights = [1.0] * len(adapters) if weights is None else weights
@@ -208,9 +208,9 @@ def combine(
             name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)
         }
         combined_by = partial(_combined, way, "bias" in parts, bases)
-        results = each_of(combined_by, work, jobs=jobs, progress=progress, label="combine")
+        results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
-        full, tokens = _replaced(loaded, weights, saved)
+        full, tokens = _replaced(loaded, weights, on_conflict)
         made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
         made = made_portable(made) if portable else made
         write(made, stage)
@@ -312,25 +312,23 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 
 
 def _replaced(
-    sources: list[Adapter], weights: Sequence[float], saved: str
+    sources: list[Adapter], weights: Sequence[float], on_conflict: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters, and rows of embeddings, that the adapters replace; where several do, as ``saved``
-    says.
-    """
+    """Collect the parameters and rows that adapters replace, resolving those of several."""
     full: dict[str, Any] = {}
     rows: dict[str, Any] = {}
     for kept, kind in ((full, "full"), (rows, "rows")):
         for source in sources:
             for name, new in getattr(source, kind).items():
                 if name in (full | rows) and (
-                    saved == "refuse" or (kind == "rows" and saved != "first")
+                    on_conflict == "refuse" or (kind == "rows" and on_conflict != "first")
                 ):
-                    why = (
-                        "as an adapter before it does; saved= (--saved) says which, or their 'mean'"
+                    how = "pass on_conflict='first' or 'mean' (--on-conflict)"
+                    raise FileError(
+                        f"{source}: replaces {name!r}, as an earlier adapter does; {how}"
                     )
-                    raise FileError(f"{source}: replaces {name!r}, {why}")
                 kept.setdefault(name, new)
-    for name in full if saved == "mean" else ():
+    for name in full if on_conflict == "mean" else ():
         given = [
             (w, x.full[name].read())
             for x, w in zip(sources, weights, strict=True)
@@ -495,7 +493,7 @@ def overlap(
         for source in loaded
         for name in source
     }
-    found = each_of(_compared, work, jobs=jobs, progress=progress, label="compare")
+    found = parallel_map(_compared, work, jobs=jobs, progress=progress, label="compare")
     rows, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
         both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
-from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.merging import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
@@ -21,7 +20,7 @@ from lora_np.adapters.scaling import flat, made_portable
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
-from lora_np.lora import MAPS, map_of, selecting
+from lora_np.lora import TUNERS, selecting, tuner_of
 from lora_np.models import peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
@@ -57,7 +56,7 @@ def convert(
     *,
     to: Target,
     base: formats.Base | None = None,
-    error: float | None = None,
+    tolerance: float | None = None,
     grams: Grams | None = None,
     dtype: str | None = None,
     force: bool = False,
@@ -80,7 +79,7 @@ def convert(
         The base model, or its config, where names or the order of rows depend on it: to and from
         GGUF, for experts in mlx-lm, and from kohya. By default the one that the adapter names, if
         it is on this disk.
-    error : float, optional
+    tolerance : float, optional
         For "lora": see `to_lora`.
     grams : mapping of str to array_like of shape (k, k), optional
         For "lora": see `to_lora`.
@@ -132,7 +131,7 @@ def convert(
         wanted = before
         if to == "lora":
             weights = folder if base is None or isinstance(base, Mapping) else base
-            wanted = to_lora(before, base=weights, error=error, grams=grams, aside=aside)
+            wanted = to_lora(before, base=weights, tolerance=tolerance, grams=grams, aside=aside)
         elif to == "portable":
             wanted = made_portable(before)
             if base is not None:
@@ -143,7 +142,7 @@ def convert(
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
-            rank, scale = (None, None) if isinstance(old, MappedModule) else (old.rank, old.scale)
+            rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
     return formats.Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
@@ -164,7 +163,7 @@ def to_lora(
     adapter: Source,
     *,
     base: StrPath | None = None,
-    error: float | None = None,
+    tolerance: float | None = None,
     grams: Grams | None = None,
     any_base: bool = False,
     aside: Path | None = None,
@@ -173,16 +172,16 @@ def to_lora(
     1.
 
     Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.MAPS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
-    smallest rank within ``error``.
+    `lora_np.lora.TUNERS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
+    smallest rank within ``tolerance``.
 
     Parameters
     ----------
     adapter : path or Adapter
-        Of any tuner in `lora_np.lora.MAPS`.
+        Of any tuner in `lora_np.lora.TUNERS`.
     base : path, optional
         The base model, which some tuners need.
-    error : float, optional
+    tolerance : float, optional
         The relative error in the Frobenius norm that a module's update may have, where it is not
         exact.
     grams : mapping of str to array_like of shape (k, k), optional
@@ -201,9 +200,9 @@ def to_lora(
     ------
     FileError
         If the adapter is damaged or not finite, needs a base or does not fit it, or is not exact as
-        a LoRA and no ``error`` is given.
+        a LoRA and no ``tolerance`` is given.
     ValueError
-        If ``error`` is out of range.
+        If ``tolerance`` is out of range.
 
     See Also
     --------
@@ -228,8 +227,8 @@ def to_lora(
     >>> to_lora(folder)["q"].rank, float(to_lora(folder).delta("q")[0, 0])
     (1, 1.0)
     """
-    if error is not None:
-        error = number("error", error, minimum=0, maximum=1, open_maximum=True)
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
     known = on_base(formats.load(adapter), base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)
@@ -238,11 +237,13 @@ def to_lora(
         modules = {name: from_start(before[name], known.weights[name](), began) for name in before}
         raw = {**before.raw, "init_lora_weights": True}
         return replace(before, modules=modules, raw=targeting(raw, modules))
-    if not (map_of(before.raw) or before.has_magnitudes):
+    if not (tuner_of(before.raw) or before.has_magnitudes):
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        B, A = finite(place, _factors, place, name, module, known.weights.get(name), error, grams)
+        B, A = finite(
+            place, _factors, place, name, module, known.weights.get(name), tolerance, grams
+        )
         stored = {
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
@@ -264,13 +265,13 @@ def _factors(
     name: str,
     module: AdapterModule,
     weight: Reader | None,
-    error: float | None,
+    tolerance: float | None,
     grams: Grams | None,
 ) -> tuple[Array, Array]:
     """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
-    if isinstance(module, MappedModule):
-        row, update = module.row, module.delta
-        if module.exact and module.rank * sum(module.shape) < prod(module.shape):
+    if module.tuned:
+        tuner, update = module.tuned.tuner, module.delta
+        if module.tuned.exact and module.rank * sum(module.shape) < prod(module.shape):
             return module.factors()
     elif weight is None or "bias" in module.parts:
         missing = (
@@ -280,14 +281,18 @@ def _factors(
         )
         raise FileError(f"{at} is a DoRA: {missing}")
     else:
-        row, W, alpha = MAPS["LORA use_dora"], weight(), module.scale * module.rank
-        tensors = {"A": module.A, "B": module.B, "magnitude_vector": module.magnitude}
-        update = partial(row.delta, tensors, W=W, lora_alpha=alpha)
-    if error is None:
-        why = f"{row.name} is not exact as a LoRA of fewer numbers than its update"
-        raise FileError(f"{at}: {why}; say which relative error is accepted (--error)")
+        tuner, W, alpha = TUNERS["LORA use_dora"], weight(), module.scale * module.rank
+        tensors = {
+            "A": module.A,
+            "B": module.B,
+            "magnitude_vector": module.parts["magnitude"].read(),
+        }
+        update = partial(tuner.delta, tensors, W=W, lora_alpha=alpha)
+    if tolerance is None:
+        why = f"{tuner.name} is not exact as a LoRA of fewer numbers than its update"
+        raise FileError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
     dW = update()
     R = root_of(name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))
-    rank = Spectrum.of(s, 1.0).needed(1 - error**2)
+    rank = Spectrum.of(s, 1.0).needed(1 - tolerance**2)
     return U[:, :rank] * s[:rank], (Vh if R is None else back(U.T @ dW, s))[:rank]

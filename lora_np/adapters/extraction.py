@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
-from lora_np.adapters.bases import check_pair
+from lora_np.adapters.base_models import check_pair
 from lora_np.adapters.checking import strength_notes
 from lora_np.adapters.formats import Written, load, new_adapter, write
 from lora_np.adapters.merging import BLOCK, Merging
@@ -22,7 +22,7 @@ from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
 # Allowed error of base + adapter, relative to the change: the factors are rounded to the dtype.
@@ -60,8 +60,8 @@ def extract(
     *,
     rank: int | None = None,
     energy: float | None = None,
-    error: float | None = None,
-    bytes: int | str | None = None,
+    tolerance: float | None = None,
+    budget: int | str | None = None,
     total_rank: int | None = None,
     grams: Grams | None = None,
     portable: bool = False,
@@ -73,7 +73,7 @@ def extract(
 ) -> Written[ExtractedTensor]:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
-    Pass exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank``.
+    Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
     Parameters
     ----------
@@ -85,9 +85,9 @@ def extract(
         The same rank everywhere; less where a matrix is smaller.
     energy : float
         The share of its squared norm that each difference keeps.
-    error : float
+    tolerance : float
         The relative error in the Frobenius norm that each difference may have.
-    bytes : int or str
+    budget : int or str
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``, shared out as in
         `resize`.
     total_rank : int
@@ -97,7 +97,7 @@ def extract(
         as in `resize`.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which
-        ``bytes`` then counts.
+        ``budget`` then counts.
     save_others : bool
         Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's
         ``modules_to_save``. Either way the table lists it.
@@ -153,7 +153,9 @@ def extract(
     >>> lnp.adapters.load(folder / "adapter").delta("q")[0].round(6)
     array([0., 3., 4., 0.])
     """
-    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(
+        out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
+    )
     before, after = open_model(directory(base)), open_model(directory(tuned))
     pairs = list(_pairs(before, after))
     if not any_base:
@@ -164,7 +166,7 @@ def extract(
         raise FileError(f"{tuned}: has no tensor in common with {base}")
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
-        differing = each_of(_differs, candidates, **options, label="compare")
+        differing = parallel_map(_differs, candidates, **options, label="compare")
         others = [pair for name, pair in candidates.items() if differing[name]]
         holders = {pair.holder for pair in pairs}
         in_full = (
@@ -172,7 +174,7 @@ def extract(
         )
         able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
         work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
-        decomposed = each_of(_decompose, work, **options, label="extract")
+        decomposed = parallel_map(_decompose, work, **options, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
@@ -205,7 +207,7 @@ def extract(
             name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
         }
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
-        each_of(check, checked, **options, label="check")
+        parallel_map(check, checked, **options, label="check")
     rows = [
         ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
         for key, x in spectra.items()
@@ -425,7 +427,7 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
     """
     full = min(D.shape)
     if goal.name != "energy":
-        most = goal.value // (itemsize * sum(D.shape)) if goal.name == "bytes" else goal.value
+        most = goal.value // (itemsize * sum(D.shape)) if goal.name == "budget" else goal.value
         return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:

@@ -38,7 +38,7 @@ FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
     """Open an adapter of any format. Everything but the numbers is read and checked now.
 
-    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.MAPS`.
+    That of PEFT may be of another tuner than LoRA: one in `lora_np.lora.TUNERS`.
 
     Parameters
     ----------
@@ -94,11 +94,13 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         raw = read_json(inside(folder, peft.NAME))
         file = safetensors.open(inside(folder, peft_format.WEIGHTS))
         if raw.get("peft_type") != "LORA":  # the other tuners load only for this
-            from lora_np.adapters.mapped import read_mapped
-            from lora_np.lora import map_of
+            from lora_np.adapters.peft_tuners import read_tuner
+            from lora_np.lora import tuner_of
 
-            if row := map_of(raw):
-                return read_mapped(row, file, raw, folder)
+            with errors_at(folder / peft.NAME):
+                tuner = tuner_of(raw)
+            if tuner:
+                return read_tuner(tuner, file, raw, folder)
         said = peft.parse(folder / peft.NAME, raw)
         with errors_at(file.path):
             return peft_format.interpret(file, said, folder)

@@ -26,10 +26,10 @@ from lora_np.linalg import (
     intruder_dimensions,
     stable_rank,
 )
-from lora_np.lora import map_of
-from lora_np.plots import module_kinds
+from lora_np.lora import tuner_of
+from lora_np.models import kinds_and_layers
 from lora_np.table import Table, json_text, page
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +37,12 @@ if TYPE_CHECKING:
 _TOP = 10  # leading directions of a merged weight that are looked at for intruders
 _LEGEND = {
     "module": "its path in the model; in the totals, kind: the last name of that path",
-    "status": "ok; DEAD: B A is zero, so that it does nothing; NOT FINITE: holds NaN or infinity",
+    "status": (
+        "ok; DEAD: B A is zero, so the module has no effect; NOT FINITE: it holds NaN or infinity"
+    ),
     "rank": "r, the rank in the file",
     "scale": "alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA; dW = scale * B A",
-    "norm": "||dW||, the Frobenius norm; of several modules, that of all together",
+    "norm": "||dW||, the Frobenius norm; in totals, the norm of all modules together",
     "share": "the part of the adapter's squared norm",
     "effective rank": (
         "exp(entropy) of the singular values: how many directions they are spread over"
@@ -48,11 +50,10 @@ _LEGEND = {
     "stable rank": (
         "||dW||^2 / s1^2: how many directions as strong as the strongest would weigh the same"
     ),
-    "needed": (
-        f"the smallest rank that keeps {ENOUGH:.0%} of the squared norm, as errors and resize"
-        " say it"
+    "rank for 99 %": (
+        "the smallest rank that keeps 99 % of the squared norm, as in errors and resize"
     ),
-    "wasted": "what the rank has beyond that",
+    "excess rank": "the rank beyond that",
     "relative": "||dW|| / ||W0||",
     "amplification": (
         "||dW|| / ||U^T W0 V^T||, for the directions U and V of dW (paper, section 7.3)"
@@ -106,10 +107,10 @@ class InspectedModule(NamedTuple):
         Its part of the adapter's squared norm.
     effective_rank, stable_rank : float or None
         See `lora_np.linalg`.
-    needed : int or None
+    rank_for_99 : int or None
         The smallest rank that keeps 99 % of the module's squared norm, by
         `lora_np.linalg.rank_within`.
-    wasted : int or None
+    excess_rank : int or None
         The rank beyond that.
     relative : float or None
         With a base: ``||dW|| / ||W0||``.
@@ -127,8 +128,8 @@ class InspectedModule(NamedTuple):
     share: float | None = None
     effective_rank: float | None = None
     stable_rank: float | None = None
-    needed: int | None = None
-    wasted: int | None = None
+    rank_for_99: int | None = None
+    excess_rank: int | None = None
     relative: float | None = None
     amplification: float | None = None
     intruders: int | None = None
@@ -185,22 +186,30 @@ class Inspection(Findings[InspectedModule]):
         return {name: _LEGEND[name] for name in self.headings}
 
     def to_json(self) -> str:
-        """Everything, for programs: title, contents, kinds, rows, legend, notes.
+        """Write everything as JSON: title, contents, kinds, rows, legend and notes.
 
-        ``contents`` has its own keys, ``kinds`` and ``rows`` (modules) are lists of objects whose
-        keys are the columns, and ``legend`` says what these are.
+        ``contents`` has its own keys. ``kinds`` and ``rows`` (modules) are lists of objects; the
+        keys of ``rows`` are the fields of `InspectedModule`, and ``legend`` explains them.
         """
-        said = {"title": self.title, "contents": self.contents}
-        tables = {"kinds": self.kinds_table.records, "rows": self.table.records}
-        return json_text({**said, **tables, "legend": self.legend, "notes": self.notes})
+        keys = InspectedModule._fields[: len(self.headings)]
+        content = {
+            "title": self.title,
+            "contents": self.contents,
+            "kinds": self.kinds_table.records,
+            "rows": [dict(zip(keys, row, strict=False)) for row in self.rows],
+            "legend": dict(zip(keys, self.legend.values(), strict=True)),
+            "notes": self.notes,
+        }
+        return json_text(content)
 
     def figure(self) -> Figure:
         """Strength and spectrum of all modules: `lora_np.plots.adapter_overview`."""
         from lora_np.plots import adapter_overview
 
-        needed = {printable(row.name): row.needed or 0 for row in self.rows}
+        ranks = {printable(row.name): row.rank_for_99 or 0 for row in self.rows}
         spectra = {printable(name): s for name, s in self.spectra.items()}
-        return adapter_overview(spectra, needed, share=ENOUGH, title=printable(self.title))
+        places = kinds_and_layers(ranks)
+        return adapter_overview(spectra, ranks, places, energy=ENOUGH, title=printable(self.title))
 
     def to_html(self) -> str:
         """One page with the figure and the tables, which needs no other file."""
@@ -258,7 +267,7 @@ def inspect(
     >>> module = AdapterModule.of(A=np.eye(2, 5), B=np.diag([3.0, 0.1]), alpha=2)
     >>> lnp.adapters.save(lnp.adapters.Adapter({"q": module}), path)
     >>> (q,) = inspect(path).rows
-    >>> q.rank, q.needed, q.wasted, round(q.stable_rank, 3)
+    >>> q.rank, q.rank_for_99, q.excess_rank, round(q.stable_rank, 3)
     (2, 1, 1, 1.001)
     """
     opened = load(adapter, base=base, ordered=base is not None)
@@ -267,7 +276,7 @@ def inspect(
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
-    found = each_of(_look, work, jobs=jobs, progress=progress, label="inspect")
+    found = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
     total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
     rows = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
@@ -301,7 +310,10 @@ def _look(
     norm = float(np.linalg.norm(s))
     needed = spectrum.needed() * module.groups
     row = row._replace(
-        status="ok" if norm else "DEAD", norm=norm, needed=needed, wasted=module.rank - needed
+        status="ok" if norm else "DEAD",
+        norm=norm,
+        rank_for_99=needed,
+        excess_rank=module.rank - needed,
     )
     row = row._replace(
         effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s))
@@ -341,7 +353,7 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
         )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
         what = (
-            "stacks of experts' or groups' maps (norm, spectrum and needed are those of all"
+            "stacks of experts' or groups' maps (norm, spectrum and ranks are those of all"
             " together)"
         )
         notes.append(f"{what}: {', '.join(stacks)}")
@@ -366,9 +378,8 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
         else "LoRA"
     )
     kind += ", rank-stabilised" * any(module.rslora for module in modules)
-    kind += ", block-diagonal" * any(tensor.blocks > 1 for tensor in tensors)
     kind += ", with a bias of B" * ("bias" in parts)
-    row, init = map_of(raw), raw.get("init_lora_weights")
+    row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
     return {
@@ -401,7 +412,11 @@ def _in_words(what: str, content: Any) -> str | None:
         content = ", ".join(often.format(*item) for item in content.items())
     if isinstance(content, list):
         names = list(map(str, content))
-        few = names if len(names) <= 12 else dict.fromkeys(module_kinds(names).values())
+        few = (
+            names
+            if len(names) <= 12
+            else dict.fromkeys(kind for kind, _ in kinds_and_layers(names).values())
+        )
         content = ", ".join(few) + f" ({len(names)} names)" * (len(few) < len(names))
     return f"{content:,}" if isinstance(content, int) else content and brief(str(content), 400)
 
@@ -414,9 +429,9 @@ def _counts(values: Iterable[object]) -> dict[str, int]:
 
 def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[InspectedKind]:
     """Totals of each kind of module, of what is replaced, and of all."""
-    kinds = module_kinds(row.name for row in rows)
-    for kind in dict.fromkeys(kinds.values()):
-        members = [row for row in rows if kinds[row.name] == kind]
+    kinds = kinds_and_layers(row.name for row in rows)
+    for kind in dict.fromkeys(kind for kind, _ in kinds.values()):
+        members = [row for row in rows if kinds[row.name][0] == kind]
         yield _total(
             kind, members, [part for row in members for part in adapter[row.name].parts.values()]
         )
@@ -506,7 +521,7 @@ def diff(
         The relative difference up to which two updates count as the same; by default some float32
         rounding.
     base : path, optional
-        The base model of both, where what an adapter does depends on it: see `lora_np.lora.MAPS`.
+        The base model of both, where what an adapter does depends on it: see `lora_np.lora.TUNERS`.
     jobs : int
         How many modules to work on at a time.
     progress : bool
@@ -543,7 +558,7 @@ def diff(
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
-    found = each_of(_compare, work, jobs=jobs, progress=progress, label="diff")
+    found = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
     parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
     for name in dict.fromkeys((*one.full, *two.full)):
         parts.append(

@@ -24,15 +24,14 @@ from lora_np.adapters.adapter import (
     header,
     held,
 )
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import Written, load
-from lora_np.adapters.mapped import MappedModule
 from lora_np.adapters.scaling import parted
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, untied
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -184,7 +183,7 @@ def merge(
     ) as stage:
         shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
         write = partial(_merge_shard, changes)
-        by_shard = each_of(write, shards, jobs=jobs, progress=progress, label="merge")
+        by_shard = parallel_map(write, shards, jobs=jobs, progress=progress, label="merge")
         for name in others:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path / name, stage / name)
@@ -415,8 +414,9 @@ class Merging:
                 f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}"
             )
         for target, place in tensors.items():
-            if isinstance(module, MappedModule):
-                module = module.on(self.shape(place.parameter))
+            if module.tuned:
+                size = self.shape(place.parameter)
+                module = replace(module, tuned=module.tuned.on(size))
             if place.expert is not None:
                 yield target, parted(module.expert(place.expert), place.parts)[place.part], False
                 continue
@@ -438,14 +438,14 @@ class Merging:
                     module,
                     module.shape[-1] != module.shape[-2] or turned != place.transposed,
                 )
-        if isinstance(module, MappedModule):
-            if module.moves_bias and (bias := self.named(f"{name}.bias")) in source:
-                # a weight of one column
-                yield bias, replace(module, size=(module.shape[0], 1)), False
+        if module.tuned and module.tuned.moves_bias:
+            if (bias := self.named(f"{name}.bias")) in source:
+                column = module.tuned.on((module.shape[0], 1))
+                yield bias, replace(module, tuned=column), False
         elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
             trained = module.parts["bias"]
             one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
-            column = {"B": trained.seen(lambda b: b[:, None]), "A": one}
+            factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
             target = self.named(f"{name}.bias")
             if target not in source and target not in source.tied:
                 why = (
@@ -453,7 +453,7 @@ class Merging:
                     " lora_bias"
                 )
                 raise FileError(f"{source.path}: has no {target!r} {why}")
-            yield target, AdapterModule(column, alpha=module.scale), False
+            yield target, AdapterModule(factors, alpha=module.scale), False
 
     def shape(self, parameter: str) -> tuple[int, ...]:
         """Outputs and inputs of a linear weight, however it is stored."""
@@ -571,8 +571,8 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
 
 def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
     """The update of the rows at an index."""
-    if isinstance(module, MappedModule):
-        update = replace(module, base=lambda: W, dtype=wide).delta()
+    if module.tuned:
+        update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
         return lambda rows: update[rows]
     B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
     return lambda rows: B[rows] @ A[rows[:-1]]
@@ -604,9 +604,10 @@ def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -
             continue
         module = change.module or modules[name]
         weights[name] = partial(change.weight, f"{base}: {name!r}", module)
-        if isinstance(module, MappedModule):
-            modules[name] = replace(module, base=weights[name])
-            if module.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+        if module.tuned:
+            tuned = replace(module.tuned, weight=weights[name])
+            modules[name] = replace(module, tuned=tuned)
+            if tuned.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
                 biases[f"{name}.bias"] = partial(
                     moved.result, f"{base}: bias of {name!r}", "float32"
                 )

@@ -12,10 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
-from lora_np.checks import Array
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, safetensors
 from lora_np.models import ends_with, peft
@@ -42,11 +39,11 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 def only_lora(adapter: Adapter) -> Adapter:
     """The same, unless it is an adapter of another tuner, which only some operations take."""
-    from lora_np.lora import map_of
+    from lora_np.lora import tuner_of
 
-    if row := map_of(adapter.raw):
+    if tuner := tuner_of(adapter.raw):
         raise FileError(
-            f"{adapter}: {row.name} is no LoRA: convert it first (lora-np convert --to lora)"
+            f"{adapter}: {tuner.name} is not a LoRA: convert it first (lora-np convert --to lora)"
         )
     return adapter
 
@@ -201,9 +198,7 @@ def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folde
         raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
     if said.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
-    # in full now
-    raw = {**said.raw, "use_bdlora": None} if said.raw.get("use_bdlora") else said.raw
-    return Adapter(modules, full, raw, folder, rows)
+    return Adapter(modules, full, said.raw, folder, rows)
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -270,8 +265,6 @@ def _module(
                 f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}"
             )
     rank, alpha = said.rank_and_alpha(name)
-    for part, blocks in peft.blocks_of(said.raw, name).items():
-        parts[part] = _expanded(name, parts[part], blocks)
     parts, kernel = as_maps(parts, rank if parameter else 0)
     if wrong := misfit(parts, f" of {name!r}"):
         raise FileError(wrong)
@@ -285,20 +278,6 @@ def _module(
             has = f"{'no' if wanted else 'a'} {part}"
             raise FileError(f"{name!r} has {has}, but {flag} is {str(wanted).lower()}")
     return module
-
-
-def _expanded(name: str, factor: Stored, blocks: int) -> Stored:
-    """A factor of BD-LoRA with its blocks on the diagonal; PEFT stores them one below the other."""
-    if len(factor.shape) != 2 or factor.shape[0] % blocks:
-        raise FileError(f"factors of {name!r} must be {blocks} equal blocks, got {factor.shape}")
-    rows, columns = factor.shape
-
-    def on_diagonal(below: Array) -> Array:
-        full = np.zeros((blocks, rows // blocks, blocks, columns), below.dtype)
-        full[range(blocks), :, range(blocks)] = below.reshape(blocks, rows // blocks, columns)
-        return full.reshape(rows, blocks * columns)
-
-    return replace(factor.seen(on_diagonal), blocks=blocks)
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:

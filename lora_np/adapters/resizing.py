@@ -24,7 +24,7 @@ from lora_np.checks import Array, StrPath, close_names, matrix, number, whole_nu
 from lora_np.files import FileError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 Result = TypeVar("Result")
 Grams = Mapping[str, npt.ArrayLike]
@@ -81,8 +81,8 @@ def resize(
     *,
     rank: int | None = None,
     energy: float | None = None,
-    error: float | None = None,
-    bytes: int | str | None = None,
+    tolerance: float | None = None,
+    budget: int | str | None = None,
     total_rank: int | None = None,
     grams: Grams | None = None,
     portable: bool = False,
@@ -92,7 +92,7 @@ def resize(
 ) -> ResizeResult:
     """Write the adapter at other ranks, each module the best approximation of its rank.
 
-    Pass exactly one of ``rank``, ``energy``, ``error``, ``bytes`` and ``total_rank``.
+    Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ def resize(
         The same rank everywhere; modules of a smaller rank keep theirs.
     energy : float
         The share of its squared norm that each module keeps.
-    error : float
+    tolerance : float
         The relative error in the Frobenius norm that each module may have.
-    bytes : int or str
+    budget : int or str
         The size that ``adapter_model.safetensors`` may have, such as ``"10 MB"``. It is shared out
         among all modules so that the total squared error is small; modules may be left out.
     total_rank : int
@@ -116,7 +116,7 @@ def resize(
         Norms and errors are then those of the outputs ``dW x`` instead of the weights.
     portable : bool
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which
-        ``bytes`` then counts.
+        ``budget`` then counts.
     jobs : int
         How many modules to work on at a time.
     force : bool
@@ -155,18 +155,20 @@ def resize(
     >>> B, A = np.diag([2.0, 1.0, 0.1]), np.eye(3, 5)
     >>> lnp.adapters.save(lnp.adapters.Adapter({"q": AdapterModule.of(A=A, B=B, alpha=3)}),
     ...     folder / "big")
-    >>> result = resize(folder / "big", folder / "small", error=0.1)
+    >>> result = resize(folder / "big", folder / "small", tolerance=0.1)
     >>> result.rows[0].rank_before, result.rows[0].rank
     (3, 2)
     """
-    goal = Goal.of(out, rank=rank, energy=energy, error=error, bytes=bytes, total_rank=total_rank)
+    goal = Goal.of(
+        out, rank=rank, energy=energy, tolerance=tolerance, budget=budget, total_rank=total_rank
+    )
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
         work = {
             name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
         }
-        found = each_of(
+        found = parallel_map(
             partial(decomposed, grams), work, jobs=jobs, progress=progress, label="decompose"
         )
         ordered = {name: module for name, (module, _) in found.items()}
@@ -334,7 +336,7 @@ class Spectrum:
         """The relative error in the Frobenius norm at a rank."""
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
-    def needed(self, share: float = ENOUGH) -> int:
+    def needed(self, energy: float = ENOUGH) -> int:
         """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0
         for zero.
 
@@ -345,7 +347,7 @@ class Spectrum:
         if not lost[0]:
             return 0
         errors = np.append(np.sqrt(lost / lost[0]), 0.0).astype(self.dtype)
-        return max(1, rank_within(errors, tolerance=(1 - share) ** 0.5))
+        return max(1, rank_within(errors, tolerance=(1 - energy) ** 0.5))
 
 
 Spectra = Mapping[str, Spectrum]
@@ -357,7 +359,7 @@ class Goal(NamedTuple):
 
     Parameters
     ----------
-    name : {"rank", "energy", "bytes", "total_rank"}
+    name : {"rank", "energy", "budget", "total_rank"}
         The same rank everywhere (less where a module has less); the share of its squared norm that
         each module keeps, to which a relative error comes down; the size of
         ``adapter_model.safetensors`` or the sum of the ranks, shared out where they help most.
@@ -378,15 +380,15 @@ class Goal(NamedTuple):
             said = " and ".join(name for name, _ in given) or "none of them"
             raise ValueError(f"give one of {', '.join(goals)}, got {said}")
         ((name, value),) = given
-        if name in ("energy", "error"):
-            ends = {"open_minimum": name == "energy", "open_maximum": name == "error"}
+        if name in ("energy", "tolerance"):
+            ends = {"open_minimum": name == "energy", "open_maximum": name == "tolerance"}
             share = number(name, value, minimum=0, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
-        if name == "bytes" and Path(out).suffix in FILES:
+        if name == "budget" and Path(out).suffix in FILES:
             raise ValueError(
-                f"bytes is the size of PEFT's file, and {Path(out).name} is of another format"
+                f"budget is the size of PEFT's file, and {Path(out).name} is of another format"
             )
-        if name == "bytes" and isinstance(value, str):
+        if name == "budget" and isinstance(value, str):
             value = parse_bytes(name, value)
         return cls(name, whole_number(name, value))
 
@@ -411,7 +413,7 @@ class Goal(NamedTuple):
 
         if self.name == "rank":
             return equal(self.value)
-        if self.name == "bytes" and portable:
+        if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
             return largest(self.value, equal, range(1, most + 1), size, name=self.name)
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.

@@ -22,6 +22,7 @@ with on_demand(globals()):
     from lora_np.autograd.tables import (
         NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,
         Each as Each,
+        added_rows as added_rows,
         composition as composition,
         constant as constant,
         derivative as derivative,

@@ -237,6 +237,30 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     return register
 
 
+def added_rows() -> list[tuple[Any, ...]]:
+    """List the rows that code outside the package has added to the tables.
+
+    Returns
+    -------
+    list of tuple
+        For each row, the name of its function, and its rules or its definition.
+
+    Examples
+    --------
+    >>> [name for name, *_ in added_rows() if name == "np.tanh"]
+    []
+    """
+    rows = [(row.name, row.joint, row.composed, *row.rules) for row in DERIVATIVES.values()]
+    rows += [(name_of(function), written) for function, written in COMPOSITIONS.items()]
+    return [row for row in rows if not all(map(is_ours, row))]
+
+
+def is_ours(part: Any) -> bool:
+    function = part.rule if isinstance(part, Each) else getattr(part, "func", part)
+    home = getattr(function, "__module__", None) or "numpy"
+    return home.partition(".")[0] in ("lora_np", "numpy")
+
+
 # From a NumPy call to a step of the graph
 
 

@@ -17,8 +17,8 @@ from lora_np.files import write_text
 _GOALS: dict[str, tuple[Any, str]] = {
     "rank": (int, "The same rank for every module."),
     "energy": (float, "Share of its squared norm that each module keeps."),
-    "error": (float, "Accepted relative error of each module."),
-    "bytes": (options.BYTES, "Size of the file, such as 10MB, shared among the modules."),
+    "tolerance": (float, "Relative error that each module may have."),
+    "budget": (options.BYTES, "Size of the file, such as 10MB, shared among the modules."),
     "total_rank": (int, "Sum of all ranks, shared among the modules."),
 }
 
@@ -37,7 +37,7 @@ def _written(command: options.Command) -> options.Command:
 
 
 _data = click.option(
-    "--data", help="Text, chats or .npz: count errors of outputs on it, not of weights."
+    "--data", help="Text, chats or .npz: minimise output error on it, not weight error."
 )
 
 
@@ -52,14 +52,14 @@ _data = click.option(
 def inspect(
     adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any
 ) -> None:
-    """Show what an adapter is, and each of its modules: norm, spectrum, unused rank, damage.
+    """Show what is in an adapter: norms, spectra, unused rank.
 
     Example: lora-np inspect my-adapter --base llama --html report.html
     """
     folder = (adapter.parent if adapter.is_file() else adapter).resolve()
     for path in (plot, html):
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
-            raise click.BadParameter(f"must not replace {str(path)!r}; name another file")
+            raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     found = adapters.inspect(adapter, **asked, progress=True)
     options.draw(found, plot)
     if html is not None:
@@ -74,7 +74,7 @@ def inspect(
 @_data
 @options.each(_GOALS)
 def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
-    """Write the adapter at other ranks: for each module, the best approximation of its rank.
+    """Reduce the rank: each module's best approximation.
 
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
@@ -96,7 +96,7 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
 def extract(
     base: Path, tuned: Path, out: Path, data: str | None, as_json: bool, **asked: Any
 ) -> None:
-    """Write the difference between two checkpoints as a LoRA.
+    """Turn the difference of two checkpoints into a LoRA.
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
@@ -110,18 +110,16 @@ def extract(
 @click.option(
     "--method", type=str.lower, default="sum", help="sum (exact), svd, ties, knots, regmean, ..."
 )
-@click.option(
-    "--rank", type=int, help="Cut the result to this rank; by default svd to the largest."
-)
-@click.option(
-    "--density", type=float, help="The share of entries that stays, where a method drops some."
-)
-@click.option(
-    "--rng", type=click.IntRange(min=0), default=0, help="Random seed, for methods that draw."
-)
+@click.option("--rank", type=int, help="Truncate the result to this rank.")
+@click.option("--density", type=float, help="Share of entries to keep, for methods that drop some.")
+@options.seed
 @click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
-@click.option("--saved", default="refuse", help="Of parameters saved twice: first, mean or refuse.")
+@click.option(
+    "--on-conflict",
+    default="refuse",
+    help="If two adapters save the same parameter: first, mean or refuse.",
+)
 @options.any_base
 def combine(
     sources: tuple[str, ...],
@@ -131,14 +129,16 @@ def combine(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Write one adapter for several: by default the weighted sum of their updates.
+    """Combine several adapters into one.
+
+    By default, it is the weighted sum of their updates.
 
     Example: lora-np combine style=0.7 task -o both --method svd
     """
     paths, weights = zip(*map(weighted, sources), strict=True)
     if data and len(data) != len(paths):
         raise click.UsageError(
-            f"--data is given once for each adapter, got {len(data)} for {len(paths)}"
+            f"--data must be given once for each adapter, got {len(data)} for {len(paths)}"
         )
     asked["grams"] = (
         [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
@@ -154,7 +154,7 @@ def combine(
 @options.jobs
 @options.as_json
 def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked: Any) -> None:
-    """Show how far the updates of adapters meet, before they are combined.
+    """Measure how far the updates of several adapters overlap.
 
     Example: lora-np overlap style task
     """
@@ -172,7 +172,9 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @options.force
 @options.as_json
 def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
-    """Write a base and an adapter as one checkpoint, which transformers loads without PEFT.
+    """Merge an adapter into its base model, as one checkpoint.
+
+    transformers loads it without PEFT.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
@@ -189,8 +191,9 @@ def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> 
 @options.jobs
 @options.as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
-    """Compare what two adapters do, as maps and not as factors. The exit status is 3 if they
-    differ.
+    """Compare what two adapters do, module by module.
+
+    Their updates B A are compared, not their factors. The exit status is 3 if they differ.
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
@@ -206,19 +209,19 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     "--base", type=options.READ, help="The base model, or its config.json, where names need it."
 )
 @click.option(
-    "--error", type=float, help="For lora: the accepted relative error where none is exact."
+    "--tolerance", type=float, help="For lora: relative error to accept where none is exact."
 )
 @_data
 @click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
 @options.force
 @options.as_json
 def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
-    """Write the same adapter for another program: PEFT, llama.cpp (gguf), mlx-lm, kohya's for
-    images.
+    """Convert an adapter to another program's format.
 
-    ADAPTER may be in any of these formats. "portable" is a directory for PEFT that vLLM, SGLang,
-    TensorRT-LLM and llama.cpp's converter read alike: one rank, one scale, no patterns. "lora"
-    makes a LoRA of what another tuner of PEFT wrote, such as LoHa or VeRA.
+    Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
+    any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
+    converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
+    adapter that another tuner of PEFT wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
@@ -236,9 +239,10 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 )
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
-    """Show what programs would make of an adapter. The exit status is 3 if anything is not fine.
+    """Predict how other programs will run an adapter.
 
     The rules are those of one version of each program, which the table names; no program is run.
+    The exit status is 3 if anything is not fine.
 
     Example: lora-np check my-adapter --for vllm
     """

@@ -18,26 +18,8 @@ from lora_np.table import Table, decimal_bytes
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
 
-# the fields of TrainingOptions, each an option of every command that estimates memory
-_TRAINING: dict[str, tuple[Any, str]] = {
-    "dtype": (str.lower, "How the base is held: float32, bfloat16, float16, int8 or nf4."),
-    "unquantised_dtype": (
-        str.lower,
-        "How the rest of a quantised base is held (float32, as in PEFT).",
-    ),
-    "double_quantization": (bool, "Quantise the constants of nf4 as well."),
-    "adapter_dtype": (str.lower, "How LoRA's factors are held; float32 in PEFT."),
-    "optimizer": (
-        str.lower,
-        "adamw, adamw_8bit, paged_adamw, paged_adamw_8bit, adafactor, momentum or sgd.",
-    ),
-    "master_copy": (bool, "Keep a float32 copy of weights trained in 16 bits."),
-    "batch_size": (int, "Sequences computed at a time."),
-    "context": (int, "Tokens in a sequence (512)."),
-    "attention": (str.lower, "fused (memory-efficient) or eager."),
-    "cross_entropy": (str.lower, "plain, or fused: never holds all logits at once."),
-    "checkpointing": (bool, "Keep only the input of each layer (on)."),
-}
+# each an option of the commands that estimate memory
+_TRAINING = options.of_settings(accounting.TrainingOptions)
 _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 
 
@@ -52,7 +34,7 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
     "--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert."
 )
 @click.option(
-    "--by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list."
+    "--group-by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list."
 )
 @click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
 @options.as_json
@@ -65,7 +47,7 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
     The options from --dtype on are for the memory.
 
-    Example: lora-np count llama-3-8b --rank 8 --rank 16 --targets all-linear --by kind --memory
+    Example: lora-np count llama-3-8b --rank 8,16 --targets all-linear --group-by kind --memory
     """
     asked = options.given(asked)
     if catalogue == bool(source) or (catalogue and asked) or (as_json and as_csv):
@@ -84,12 +66,12 @@ def _counted(
     source: str,
     rank: Sequence[int] = (),
     config: str = "",
-    by: str = "",
+    group_by: str = "",
     memory: bool = False,
     **asked: Any,
 ) -> list[Table]:
     """Totals first, then what else was asked for."""
-    if not (rank or config) and (by or memory or asked):
+    if not (rank or config) and (group_by or memory or asked):
         raise click.UsageError(
             "options can only be given with a rank, as in --rank 8, or with --config"
         )
@@ -101,7 +83,9 @@ def _counted(
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
     else:
         tables = [_totals(counts) if counts else spec.table]
-    tables += [each.by_module if by == "module" else each.table for each in counts if by]
+    tables += [
+        each.by_module if group_by == "module" else each.table for each in counts if group_by
+    ]
     estimated = counts if memory or training else []
     return tables + [accounting.compare_memory(each, **training).table for each in estimated]
 
@@ -119,13 +103,8 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 
 
 @click.command()
-@click.argument("source", default="")
-@click.option(
-    "--from", "file", type=options.READ, help="Settings of TRL, Axolotl or LLaMA-Factory."
-)
-@click.option(
-    "--card", required=True, help='A card, such as "RTX 4090", or a memory, such as 24GB.'
-)
+@click.argument("source")
+@click.option("--gpu", required=True, help='A GPU, such as "RTX 4090", or a memory, such as 24GB.')
 @options.ranks
 @options.targets
 @click.option("--method", "methods", type=_METHOD, multiple=True, help="May be repeated.")
@@ -133,28 +112,19 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json
 @options.each(_TRAINING)
-def plan(source: str, file: Path | None, as_json: bool, **asked: Any) -> None:
-    """Show which LoRA fits on a card, how far it could go, and what it costs. Exit status 3: none
+def plan(source: str, as_json: bool, **asked: Any) -> None:
+    """Show which LoRA fits on a GPU, how far it could go, and what it costs. Exit status 3: none
     fits.
 
-    SOURCE is as for count, and may be a preset's name on the hub. With --from it may be left out;
-    it and all options take the place of what the file says.
+    SOURCE is as for count, and may be a preset's name on the hub.
 
-    Example: lora-np plan llama-3-8b --card "RTX 4090"
+    Example: lora-np plan llama-3-8b --gpu "RTX 4090"
 
-    Example: lora-np plan llama-3-70b --card 48GB --method QLoRA --rank 16 --optimizer
-    paged_adamw_8bit
+    Example: lora-np plan llama-3-70b --gpu 48GB --method QLoRA --optimizer paged_adamw
 
-    Example: lora-np plan gemma-2-2b --card T4 --context 1024 --cross-entropy fused
+    Example: lora-np plan gemma-2-2b --gpu T4 --max-length 1024 --cross-entropy fused
     """
-    if not (source or file):
-        raise click.UsageError("give a SOURCE, or --from a file that names one")
-    asked = options.given(asked)
-    found = (
-        accounting.plan_from(file, model=source, **asked)
-        if file
-        else accounting.plan(source, **asked)
-    )
+    found = accounting.plan(source, **options.given(asked))
     content = {**asdict(found), "fits": found.fits}
     options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
 
@@ -188,7 +158,7 @@ BYTES, ASSUMED = 4, 1.0  # bytes of a token, and bits that it asks, where the mo
 @click.option("--data", help="What is learnt by heart: a file as for finetune.")
 @click.option("--bits", type=float, help="Instead, how many bits it has.")
 @click.option(
-    "--floor", type=float, default=0.0, help="The loss that is aimed at, in nats a token (0)."
+    "--target-loss", type=float, default=0.0, help="Loss to reach, in nats per token (0)."
 )
 @options.as_json
 def capacity(
@@ -197,7 +167,7 @@ def capacity(
     targets: Any,
     data: str | None,
     bits: float | None,
-    floor: float,
+    target_loss: float,
     as_json: bool,
 ) -> None:
     """Show how many bits an adapter can hold, as a range, and the smallest rank that holds what
@@ -210,7 +180,7 @@ def capacity(
     if data is not None:
         try:
             bits = language.bits_to_learn(
-                language.load(model), language.read_data(data), floor=floor
+                language.load(model), language.read_data(data), floor=target_loss
             )
         except FileNotFoundError as error:
             tokens = len(language.read_text(data).encode()) / BYTES

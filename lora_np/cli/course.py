@@ -32,7 +32,7 @@ _LIMITS: dict[str, tuple[Any, str]] = {
     "--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The folder to write into."
 )
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
-@click.option("--rng", type=int, default=0, help="Random seed.")
+@options.seed
 @options.as_json
 def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     """Adapt a real model with LoRA and show what it saved: the whole story in one run.
@@ -40,7 +40,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     Example: lora-np tour --out my-tour
     """
     found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    parts = found.table, found.advantages, found.voice, f"\nReport with the figure: {found.report}"
+    parts = found.table, found.advantages, found.sample, f"\nReport with the figure: {found.report}"
     options.show_as(asdict(found), as_json, *parts)
 
 
@@ -163,7 +163,10 @@ def solution_command(name: str) -> None:
     "--column", default="lora-np", help="The heading of the points in the gradebook (lora-np)."
 )
 @click.option(
-    "--rng", type=int, help="Random seed of the questions; by default, a new one each time."
+    "--seed",
+    "rng",
+    type=click.IntRange(0),
+    help="Random seed of the questions; by default new.",
 )
 @options.each(_LIMITS)
 @click.option("--jobs", type=options.JOBS, help="Submissions at a time.")

@@ -16,7 +16,6 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-seed = click.option("--rng", type=click.IntRange(min=0), default=0, help="Random seed.")
 quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
 SAID = 60  # tokens of a sample
 TRAINING = {
@@ -71,7 +70,7 @@ SAMPLING = {
 @click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
 @quantised
-@seed
+@options.seed
 @options.force
 @options.as_json
 def finetune(
@@ -194,7 +193,7 @@ def refuse_failure(result: Any) -> None:
 @options.each(SAMPLING)
 @click.option("--stop", multiple=True, help="A text before which it ends; may be repeated.")
 @quantised
-@seed
+@options.seed
 def generate(
     model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool,
     system: str | None,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from lora_np.files import write_figure
+from lora_np.settings import settings_of
 from lora_np.table import Table, json_text, parse_bytes
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -63,7 +68,7 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 
 def byte_count(text: str) -> int:
     """Bytes from ``10MB``, ``1.5GiB`` or a plain number."""
-    return int(text) if text.isdecimal() else parse_bytes("bytes", text)
+    return int(text) if text.isdecimal() else parse_bytes("budget", text)
 
 
 def parse_targets(text: str) -> str | list[str]:
@@ -95,13 +100,13 @@ adapter_out = click.option(
     "-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file."
 )
 portable = click.option(
-    "--portable", is_flag=True, help="One rank, scale 1: all programs read it alike."
+    "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
 force = click.option(
     "--force", is_flag=True, help="Replace what is there, once the new one is complete."
 )
 any_base = click.option(
-    "--any-base", is_flag=True, help="Continue with a base that differs or is unknown."
+    "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
 ranks = click.option(
     "--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16."
@@ -115,8 +120,9 @@ every_linear = click.option("--targets", default="all-linear", **_TARGETS)
 saved = click.option(
     "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full: a,b."
 )
+seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
-jobs = click.option("--jobs", type=JOBS, default=1, help="Pieces of work at a time.")
+jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
 plot = click.option(
     "--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ..."
 )
@@ -137,6 +143,31 @@ def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+_KINDS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Any, str]]:
+    """Describe the settings of a dataclass as `each` takes options: by name, a type and a help."""
+    kinds = {}
+    for field in settings_of(owner):
+        kind = _KINDS[str(field.type).removesuffix(" | None")]
+        kinds[field.name] = str.lower if field.metadata["choices"] else kind, _setting_help(field)
+    return kinds
+
+
+def _setting_help(field: Field[Any]) -> str:
+    """Complete the help of a setting by its choices and its default."""
+    text, choices = field.metadata["help"], field.metadata["choices"]
+    if choices:
+        text += f": {', '.join(choices[:-1])} or {choices[-1]}"
+    if field.default is None:
+        return f"{text}."
+    usual = field.default
+    if field.type == "bool":
+        usual = "on" if usual else "off"
+    return f"{text} ({usual})."
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:

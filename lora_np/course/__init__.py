@@ -4,9 +4,9 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.course.guided_tour import (
+        Sample as Sample,
         Tour as Tour,
         Update as Update,
-        Voice as Voice,
         tour as tour,
     )
     from lora_np.course.notebooks import (
@@ -16,4 +16,4 @@ with on_demand(globals()):
         lessons as lessons,
         open_lab as open_lab,
     )
-    from lora_np.course.widgets import live as live, sliders as sliders
+    from lora_np.course.widgets import live_figure as live_figure, sliders as sliders

@@ -25,7 +25,7 @@ from lora_np.files import target_path, write_figure, write_text
 from lora_np.hub import safetensors
 from lora_np.linalg import ENOUGH, optimal_losses, rank_for_energy, reduced_rank_regression
 from lora_np.lora import inject, merge
-from lora_np.nn import Adam, Linear, cosine_schedule, start, trainable
+from lora_np.nn import Adam, Linear, cosine_schedule, trainable, training_run
 from lora_np.table import Table
 from lora_np.training import Fit, fit, uninterrupted
 from lora_np.work import one_thread
@@ -42,7 +42,7 @@ GOAL = 0.97  # of the gain that the best update of the rank reaches
 FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
-PROMPT = "And the "  # of the voice
+PROMPT = "And the "  # of the sample
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Update:
 
 
 @dataclass(frozen=True)
-class Voice:
+class Sample:
     """What a language model writes without an adapter and with one.
 
     Parameters
@@ -122,7 +122,7 @@ class Tour:
     step_times : dict of str to (float, float)
         By the size of a weight: seconds of one training step (256 rows, float32, Adam) with the
         full update, and with a LoRA of rank 8.
-    voice : Voice
+    sample : Sample
         What a language model writes before and after.
     rank_for_gain : int
         The smallest whose best update brings 97 % of the gain of the best full one, on held-out
@@ -141,7 +141,7 @@ class Tour:
     base_error: float
     updates: tuple[Update, ...]
     step_times: dict[str, tuple[float, float]]
-    voice: Voice
+    sample: Sample
     rank_for_gain: int
     rank_for_norm: int
     figure: str
@@ -251,7 +251,7 @@ def tour(
     ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(B @ A)
     paths = str(folder / FIGURE), str(folder / "report.html")
     base_error = float(task.best_errors[0])
-    found = Tour(rng, task.steps, base_error, updates, step_times, speak(), *ranks, *paths)
+    found = Tour(rng, task.steps, base_error, updates, step_times, sample_text(), *ranks, *paths)
     write_text(folder / "report.html", render(found, gain))
     return found
 
@@ -323,7 +323,7 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
         file, place, numbers = folder / f"adapter-r{rank}", rank, count_lora(D, K, rank=rank)
         adapters.save(result.model, file, force=True)
         file /= "adapter_model.safetensors"
-    state = start(Adam(), [leaf for _, leaf in trainable(result.model)])
+    state = training_run(Adam(), [leaf for _, leaf in trainable(result.model)])
     x, y = task.held_out
     error = float(np.mean(np.square(x @ W.T - y)))
     base, best = float(task.best_errors[0]), float(task.best_errors[place])
@@ -349,7 +349,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
     return float(full), float(lora)
 
 
-def speak() -> Voice:
+def sample_text() -> Sample:
     """Switch the shipped adapter on, and compare."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
     adapter = adapters.load(language.located_adapter(ADAPTER))
@@ -361,7 +361,7 @@ def speak() -> Voice:
             for each in models
         )
         losses = [language.likelihood(each, held_out).loss for each in models]
-    return Voice(numbers, base, adapted, *losses)
+    return Sample(numbers, base, adapted, *losses)
 
 
 # The figure and the report
@@ -435,6 +435,6 @@ def render(found: Tour, gain: Array) -> str:
         updates=found.table._repr_html_(),
         advantages=found.advantages._repr_html_(),
         image=base64.b64encode(Path(found.figure).read_bytes()).decode("ascii"),
-        said_before=escape(found.voice.base),
-        said_after=escape(found.voice.adapted),
+        said_before=escape(found.sample.base),
+        said_after=escape(found.sample.adapted),
     )

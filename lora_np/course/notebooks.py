@@ -83,10 +83,10 @@ def claims() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        In words: ``title``, ``paper``, ``against`` (what would contradict it), ``rule``,
+        In words: ``title``, ``paper``, ``refuted_by`` (what would contradict it), ``rule``,
         ``limits``, ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and
-        ``low`` to ``high``, the interval of the mean; ``ways``, each with the runs at every rate
-        that was tried.
+        ``low`` to ``high``, the interval of the mean; ``methods``, each with the runs at every
+        learning rate that was tried.
 
     Raises
     ------

@@ -132,8 +132,10 @@ def _static(
 
 
 @contextmanager
-def live(figure: Figure, *, every: float = 0.5) -> Iterator[Callable[[Line2D, float, float], None]]:
-    """Show a figure, and update it in place as its lines change: ``with live(figure) as put: ...``.
+def live_figure(
+    figure: Figure, *, every: float = 0.5
+) -> Iterator[Callable[[Line2D, float, float], None]]:
+    """Show a figure and redraw it as its lines change: ``with live_figure(figure) as put: ...``.
 
     ``put(line, x, y)`` gives ``line`` the height ``y`` at ``x``: a new point, or one that moves.
 
@@ -159,7 +161,7 @@ def live(figure: Figure, *, every: float = 0.5) -> Iterator[Callable[[Line2D, fl
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
     >>> (line,) = figure.add_subplot().plot([], [])
-    >>> with live(figure) as put:
+    >>> with live_figure(figure) as put:
     ...     for step, loss in [(0, 1.0), (1, 0.5), (1, 0.25)]:
     ...         put(line, step, loss)
     >>> list(line.get_ydata())

@@ -3,23 +3,13 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.exercises.asking import (
-        QUESTIONS as QUESTIONS,
-        Exercise as Exercise,
-        Law as Law,
-        Lesson as Lesson,
-        Outcome as Outcome,
-        Verdict as Verdict,
-        judge as judge,
-        plural as plural,
-    )
     from lora_np.exercises.catalogue import (
         DATA as DATA,
         Solution as Solution,
         check as check,
         exercise as exercise,
         lessons as lessons,
-        other_questions as other_questions,
+        other_seeds as other_seeds,
         solution as solution,
     )
     from lora_np.exercises.handouts import (
@@ -29,6 +19,16 @@ with on_demand(globals()):
         start as start,
     )
     from lora_np.exercises.running import HEADER as HEADER, call as call, run_cell as run_cell
+    from lora_np.exercises.testing import (
+        SEEDS as SEEDS,
+        Exercise as Exercise,
+        Law as Law,
+        Lesson as Lesson,
+        Outcome as Outcome,
+        Verdict as Verdict,
+        judge as judge,
+        plural as plural,
+    )
     from lora_np.exercises.values import (
         WireError as WireError,
         decode as decode,

@@ -12,9 +12,18 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import choice, whole_number
-from lora_np.exercises.asking import QUESTIONS, Answer, Exercise, Law, Lesson, Outcome, here, judge
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 from lora_np.exercises.running import HEADER, Mistake
+from lora_np.exercises.testing import (
+    SEEDS,
+    Answer,
+    Exercise,
+    Law,
+    Lesson,
+    Outcome,
+    judge,
+    local_caller,
+)
 
 DATA = Path(__file__).parent / "data"
 
@@ -167,11 +176,11 @@ def check(function: Callable[..., Any], *, rng: np.random.Generator | int | None
     """
     if not callable(function) or not hasattr(function, "__name__"):
         raise TypeError(f"check takes a function, got {type(function).__name__}")
-    questions = QUESTIONS if rng is None else other_questions(rng)
-    return judge(exercise(function.__name__), here(function), questions)
+    seeds = SEEDS if rng is None else other_seeds(rng)
+    return judge(exercise(function.__name__), local_caller(function), seeds)
 
 
-def other_questions(rng: np.random.Generator | int) -> list[int]:
+def other_seeds(rng: np.random.Generator | int) -> list[int]:
     """Seeds of inputs other than those that students see.
 
     Parameters
@@ -186,7 +195,7 @@ def other_questions(rng: np.random.Generator | int) -> list[int]:
 
     Examples
     --------
-    >>> other_questions(71)
+    >>> other_seeds(71)
     [71, 1, 71, 2, 71, 3, 71, 4]
     """
     drawn = rng.integers(2**31) if isinstance(rng, np.random.Generator) else rng

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises.asking import Exercise, Lesson, plural
 from lora_np.exercises.catalogue import code_in, lessons
 from lora_np.exercises.running import HEADER
+from lora_np.exercises.testing import Exercise, Lesson, plural
 from lora_np.files import write_new
 
 

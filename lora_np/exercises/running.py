@@ -17,7 +17,7 @@ import numpy as np
 from lora_np.exercises.forbidden import Forbidden, watched
 from lora_np.exercises.values import Source
 
-Asked = tuple[Sequence[Any], dict[str, Any]]  # the arguments of a call, and the reply to it
+Exchange = tuple[Sequence[Any], dict[str, Any]]  # the arguments of a call, and the reply to it
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 
 
 def scale(draw: Draw) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
 
-# draws the questions of the hidden tests; `exercises grade --rng 20000` asks the same
+# draws the questions of the hidden tests; `exercises grade --seed 20000` asks the same
 HIDDEN = 20_000
 DOTS = "    ...\n"  # the last line of a stub
 CONFIG = f'''\
@@ -21,7 +21,7 @@ c.CourseDirectory.course_id = "lora_np"
 c.ClearSolutions.code_stub = {{"python": "..."}}
 c.ExecutePreprocessor.timeout = 120
 
-# `lora-np exercises grade --rng {HIDDEN}` asks the questions of the hidden tests.
+# `lora-np exercises grade --seed {HIDDEN}` asks the questions of the hidden tests.
 '''
 
 

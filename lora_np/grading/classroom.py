@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.checks import choice
-from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_questions, plural
+from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
 from lora_np.files import write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
@@ -23,7 +23,7 @@ from lora_np.grading.judge import judged
 from lora_np.grading.sandbox import Sandbox
 from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
 from lora_np.table import Cell, Table
-from lora_np.work import each_of
+from lora_np.work import parallel_map
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
@@ -105,7 +105,7 @@ class Grades:
         judged.
         """
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
-        asked = f"Questions drawn with rng={self.rng}: the same number asks them again."
+        asked = f"Questions drawn with seed {self.rng}: the same number asks them again."
         missing = [
             f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()
         ]
@@ -257,7 +257,7 @@ def grade(
     except Ended as ended:
         raise OSError(f"no process for submissions can be started: {ended}") from None
     graded = part_of(lessons(numbers) if numbers or only else lessons_answered(students), only)
-    questions = other_questions(secrets.randbelow(2**31) if rng is None else rng)
+    seeds = other_seeds(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 
     def reports_of(files: Sequence[HandedIn]) -> list[Report]:
@@ -272,7 +272,7 @@ def grade(
                 reports.append(Report(file.path, {}, failure=failure))
             elif answered:
                 own = replace(limits, total_seconds=min(left, limits.total_seconds))
-                reports.append(judged(file.path, answered, questions, own))
+                reports.append(judged(file.path, answered, seeds, own))
                 left -= reports[-1].seconds
             else:
                 nothing = "It defines no function that these exercises ask for."
@@ -280,8 +280,8 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    found = each_of(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), questions[0], found, known)
+    found = parallel_map(reports_of, students, jobs=workers, progress=progress, label="grading")
+    return Grades(tuple(graded), seeds[0], found, known)
 
 
 def check_out(path: Path, submissions: Path) -> None:

@@ -26,15 +26,13 @@ MEMORY = 1024 * 2**20  # bytes beyond what Python and the library take
 SLACK = 4  # multiple of a file's time limit, by the clock
 
 
-def judged(
-    path: Path, exercises: Sequence[str], questions: Sequence[int], limits: Limits
-) -> Report:
+def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:
     """The report on one file, from a judge in a separate process; if the judge fails, it says
     why.
     """
     began = time.monotonic()
     order = {"path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid()}
-    order |= {"exercises": exercises, "questions": questions}
+    order |= {"exercises": exercises, "seeds": seeds}
     try:
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
@@ -71,7 +69,7 @@ def main() -> None:
     path = Path(order["path"])
     exercises = [exercise(name) for name in order["exercises"]]
     try:
-        report = check_file(path, exercises, questions=order["questions"], limits=limits)
+        report = check_file(path, exercises, seeds=order["seeds"], limits=limits)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
     found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}

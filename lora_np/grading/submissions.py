@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from lora_np.exercises import QUESTIONS, Exercise, Outcome, judge, lessons, plural
+from lora_np.exercises import SEEDS, Exercise, Outcome, judge, lessons, plural
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
@@ -91,7 +91,7 @@ def check_file(
     path: Path,
     exercises: Sequence[Exercise] = (),
     *,
-    questions: Sequence[int] = QUESTIONS,
+    seeds: Sequence[int] = SEEDS,
     limits: Limits = USUAL,
 ) -> Report:
     """Check all exercises that a notebook or script has an answer to, in a separate process.
@@ -102,7 +102,7 @@ def check_file(
         A ``.py`` or ``.ipynb`` file.
     exercises : sequence of Exercise, optional
         By default all whose function the file defines.
-    questions : sequence of int
+    seeds : sequence of int
         What the inputs are drawn from; by default those that students see.
     limits : Limits, optional
         By default those that `Limits` has.
@@ -144,7 +144,7 @@ def check_file(
     try:
         with box:
             for one in exercises:
-                outcomes[one.name] = bounded(outcome_of(one, box, cells, questions))
+                outcomes[one.name] = bounded(outcome_of(one, box, cells, seeds))
     except Ended as ended:
         failure = printable(str(ended))
     for one in exercises:
@@ -172,9 +172,7 @@ def printable(text: str) -> str:
     return re.sub(UNPRINTABLE, " ", text)
 
 
-def outcome_of(
-    one: Exercise, box: Sandbox, cells: Sequence[str], questions: Sequence[int]
-) -> Outcome:
+def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], seeds: Sequence[int]) -> Outcome:
     if one.name not in box.names:
         defines = re.compile(rf"^\s*(?:def|class) {one.name}\b|^{one.name}\b.*=", re.MULTILINE)
         places = [number for number in box.problems if defines.search(cells[number - 1])]
@@ -187,7 +185,7 @@ def outcome_of(
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
         return box.call(one.name, arguments, rules, seconds=box.left - enough)
 
-    return judge(one, caller, questions)
+    return judge(one, caller, seeds)
 
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:

@@ -7,17 +7,19 @@ Templates are rendered as in transformers, whose conventions they are written fo
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from importlib import import_module
-from typing import Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from lora_np.checks import Array, needed
 from lora_np.language.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from lora_np.language.template_sandbox import TemplateSandbox
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
@@ -58,24 +60,22 @@ class Template:
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None
-        self.compiled, self.blocks, self.spans = compiled(source)
+        self.compiled, self.sandbox = compiled(source)
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
-        """The text of a conversation; ``self.spans`` then are the places of what it marks as
-        generated.
-        """
-        self.blocks.clear()
-        self.spans.clear()
+        """Write a conversation; ``self.sandbox.spans`` then says what is marked as generated."""
         told = [complete(message) for message in messages]
+        self.sandbox.renew(told)
+        blocks = self.sandbox.blocks
         options = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
             for block in self.compiled.generate(
                 messages=told, **options, **self.vocabulary.special
             ):
-                self.blocks.append(block)
+                blocks.append(block)
         except Exception as error:  # a template is a program, and fails in its own ways
             raise ValueError(f"the chat template does not take these messages: {error}") from None
-        return "".join(self.blocks)
+        return "".join(blocks)
 
     def tokens(self, messages: Messages, **options: Any) -> Array:
         """The tokens of a conversation; the template itself has put BOS before it, or not."""
@@ -101,7 +101,7 @@ class Template:
             How many answers are not labelled, because later messages change how they are written.
         """
         text = self.render(messages)
-        spans = list(self.spans)
+        spans = list(self.sandbox.spans)
         tokens, places = self.vocabulary.cut(text)
         answer, left = np.zeros(len(tokens), bool), 0
         if self.marked:
@@ -125,43 +125,18 @@ class Template:
 
 
 @functools.lru_cache(maxsize=8)
-def compiled(source: str) -> tuple[Any, list[str], list[tuple[int, int]]]:
-    """A template; what it has rendered so far is put in the list; and it notes what it marks as
-    generated.
-    """
-    jinja2 = needed("jinja2", extra="language", why="chat templates need the library jinja2")
-    sandbox, ext = (import_module(f"jinja2.{name}") for name in ("sandbox", "ext"))
-    blocks: list[str] = []
-    spans: list[tuple[int, int]] = []
+def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
+    """A template, and the sandbox in which it is rendered."""
+    needed("jinja2", extra="language", why="chat templates need the library jinja2")
+    from jinja2 import TemplateError
 
-    class Generation(ext.Extension):  # type: ignore[name-defined, misc]
-        """``{% generation %}``: what the model is to say."""
+    from lora_np.language.template_sandbox import TemplateSandbox
 
-        tags = frozenset({"generation"})
-
-        def parse(self, parser: Any) -> Any:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.CallBlock(self.call_method("note"), [], [], body).set_lineno(line)
-
-        def note(self, caller: Any) -> Any:
-            text, start = caller(), sum(map(len, blocks))
-            spans.append((start, start + len(text)))
-            return text
-
-    how = {"trim_blocks": True, "lstrip_blocks": True, "extensions": [Generation, ext.loopcontrols]}
-    environment = sandbox.ImmutableSandboxedEnvironment(**how)
-    environment.filters["tojson"] = lambda x, **how: json.dumps(x, **{"ensure_ascii": False, **how})
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.globals["raise_exception"] = refuse
+    sandbox = TemplateSandbox()
     try:
-        return environment.from_string(source), blocks, spans
-    except jinja2.TemplateError as error:
+        return sandbox.from_string(sandbox.compiled(source)), sandbox
+    except (TemplateError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"the chat template cannot be read: {error}") from None
-
-
-def refuse(message: str) -> NoReturn:
-    raise ValueError(message)
 
 
 def complete(message: Mapping[str, Any]) -> dict[str, Any]:

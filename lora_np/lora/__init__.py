@@ -14,12 +14,11 @@ with on_demand(globals()):
         LoRALinear as LoRALinear,
         TrainableTokens as TrainableTokens,
     )
-    from lora_np.lora.maps import (
-        MAPS as MAPS,
-        Map as Map,
-        map_of as map_of,
+    from lora_np.lora.tuners import (
+        TUNERS as TUNERS,
+        Tuner as Tuner,
         selecting as selecting,
-        vector_of as vector_of,
+        tuner_of as tuner_of,
     )
     from lora_np.lora.variants import (
         ADAPTED as ADAPTED,

@@ -34,6 +34,7 @@ with on_demand(globals()):
         Place as Place,
         default_targets as default_targets,
         fused_names as fused_names,
+        kinds_and_layers as kinds_and_layers,
         names_are_known as names_are_known,
     )
     from lora_np.models.selection import (

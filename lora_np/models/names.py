@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -238,3 +239,39 @@ def _rules_of(types: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[_Rule, ..
             rules.append(_Rule(what, tuple(map(re.compile, texts)), entry.get("to", ""), homes))
     rules += [_Rule("rename", (re.compile(text),), to, ("",)) for text, to in _LEGACY]
     return tuple(sorted(rules, key=lambda rule: rule.kind != "rename"))
+
+
+def kinds_and_layers(paths: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Find the name that a module shares with those in other layers, and its layer's number.
+
+    The name is the last one in its path, or all of them if modules of another kind end in it too.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        Paths of modules.
+
+    Returns
+    -------
+    dict of str to (str, str)
+        For each path its kind and its layer, which is ``"none"`` outside of layers.
+
+    Examples
+    --------
+    >>> paths = ["model.layers.0.q_proj", "model.layers.0.v_proj", "visual.blocks.0.q_proj"]
+    >>> list(kinds_and_layers(paths).values())
+    [('model.layers.q_proj', '0'), ('v_proj', '0'), ('visual.blocks.q_proj', '0')]
+    """
+    split = {path: path.split(".") for path in paths}
+    named = {
+        path: [part for part in parts if not part.isdecimal()] or parts
+        for path, parts in split.items()
+    }
+    last = Counter(parts[-1] for parts in set(map(tuple, named.values())))
+    return {
+        path: (
+            parts[-1] if last[parts[-1]] == 1 else ".".join(parts),
+            next((part for part in split[path] if part.isdecimal()), "none"),
+        )
+        for path, parts in named.items()
+    }

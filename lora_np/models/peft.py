@@ -17,8 +17,7 @@ from lora_np.files import FileError
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
-    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "blocks_of",
-    "check_values",
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "check_values",
     "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
@@ -39,7 +38,6 @@ HEADS = {
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
 
-_BLOCK_DIAGONAL = {"A": "target_modules_bd_a", "B": "target_modules_bd_b"}  # of use_bdlora
 _MAX_ALPHA = 2**63
 _FILTERS = {
     "exclude": "exclude_modules",
@@ -69,19 +67,6 @@ def _are_tokens(value: Any) -> bool:
     return min(value) >= 0 and max(value) < 2**31 and len({*value}) == len(value)
 
 
-def _are_blocks(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return not value
-    others = {**value}
-    names = [others.pop(key, None) or [] for key in _BLOCK_DIAGONAL.values()]
-    fits = _is_whole(others.pop("nblocks", 1)) and isinstance(
-        others.pop("match_strict", True), bool
-    )
-    return (
-        fits and not others and all(isinstance(each, list) and _are_names(each) for each in names)
-    )
-
-
 _Wanted = tuple[str, type | tuple[type, ...], Callable[[Any], bool] | None]
 _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_weight_tying")
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
@@ -100,11 +85,6 @@ SETTINGS: Mapping[str, _Wanted | None] = {
     _are_names)),
     "trainable_token_indices": (
         "different whole numbers, or lists of them by module", (list, dict), _are_tokens,
-    ),
-    "use_bdlora": (
-        "an object of nblocks, match_strict and lists of names, "
-        f"{' and '.join(_BLOCK_DIAGONAL.values())}",
-        object, _are_blocks,
     ),
     **dict.fromkeys(_SWITCHES, ("true or false", bool, None)),
     # settings that do not change what the saved numbers compute
@@ -129,6 +109,7 @@ _REFUSED = {
     "layer_replication": "the base is built anew, with some of its layers repeated",
     "megatron_config": "its layers are Megatron's, each with a part of the weight",
     "monteclora_config": "MonteCLoRA draws its updates at random",
+    "use_bdlora": "BD-LoRA stores factors as blocks, one below the other",
     "use_qalora": "QA-LoRA averages groups of inputs",
 }
 # The others take what A and B start with out of the base weight, so the saved factors belong to
@@ -183,51 +164,6 @@ class AdapterConfig:
         if isinstance(said, dict):
             said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
         return None if said is None else tuple(said)
-
-
-def blocks_of(raw: Mapping[str, Any], module: str) -> dict[str, int]:
-    """The number of blocks of each factor that ``use_bdlora`` makes block-diagonal, by parts of
-    names.
-
-    Parameters
-    ----------
-    raw : mapping of str to object
-        Settings by their names in PEFT.
-    module : str
-        Its path.
-
-    Returns
-    -------
-    dict of str to int
-        From "A" or "B" to how many; empty if both are as usual.
-
-    Raises
-    ------
-    FileError
-        If both factors are named, or none and all modules must be.
-
-    Examples
-    --------
-    >>> blocks_of({"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2}},
-    ...     "layers.0.q_proj")
-    {'A': 2}
-    """
-    said = raw.get("use_bdlora")
-    if not said:
-        return {}
-    named = ((part, said.get(key) or ()) for part, key in _BLOCK_DIAGONAL.items())
-    found = {
-        part: int(said.get("nblocks", 1))
-        for part, names in named
-        if any(x in module for x in names)
-    }
-    if len(found) > 1 or (not found and said.get("match_strict", True)):
-        for_ = "both" if found else "neither, although match_strict is true"
-        raise FileError(
-            f"{NAME}: use_bdlora must make A or B of {module!r} block-diagonal, and names it for"
-            f" {for_}"
-        )
-    return found
 
 
 def start(raw: Mapping[str, Any]) -> str | None:

@@ -30,7 +30,7 @@ with on_demand(globals()):
         cosine_schedule as cosine_schedule,
         linear_schedule as linear_schedule,
         rate_at as rate_at,
-        start as start,
+        training_run as training_run,
     )
     from lora_np.nn.tree import (
         LEAVES as LEAVES,

@@ -1,5 +1,4 @@
-"""Optimizers hold settings; ``start`` makes the state that a run needs, over a flat bank of
-numbers.
+"""Optimizers hold settings; ``training_run`` makes the state of a run, in flat vectors.
 
 All trainable arrays of a model are moved into one vector (one for each dtype), so that a step is a
 handful of ufunc calls for any number of arrays, and nothing is allocated.
@@ -25,7 +24,7 @@ LearningRate: TypeAlias = float | Callable[[int], float]
 
 
 class Optimizer:
-    """What `start` needs from an optimizer: settings, and how they move a flat vector.
+    """What `training_run` needs from an optimizer: settings, and how they move a flat vector.
 
     A subclass has a field ``lr``, and either overrides ``vectors`` and ``update``, or delegates
     leaves to other optimizers in ``of``.
@@ -40,7 +39,7 @@ class Optimizer:
     ...     def update(self, p, g, state, scratch, step, lr):
     ...         p -= lr * np.sign(g)
     >>> p = autograd.Tensor(np.array([3.0, -1.0]))
-    >>> run = nn.start(SignDescent(), p)
+    >>> run = nn.training_run(SignDescent(), p)
     >>> np.sum(p**2).backward()
     >>> run.step()
     >>> p.data
@@ -84,7 +83,7 @@ class SGD(Optimizer):
     --------
     >>> p = Tensor([1.0])
     >>> p.grad = np.array([0.5])
-    >>> start(SGD(lr=0.1), p).step()
+    >>> training_run(SGD(lr=0.1), p).step()
     >>> p
     Tensor([0.95])
     """
@@ -129,7 +128,7 @@ class Adam(Optimizer):
     --------
     >>> p = Tensor([1.0])
     >>> p.grad = np.array([0.5])
-    >>> start(Adam(lr=0.1), p).step()
+    >>> training_run(Adam(lr=0.1), p).step()
     >>> p
     Tensor([0.9])
     """
@@ -193,7 +192,7 @@ class AdamW(Adam):
     --------
     >>> p = Tensor([1.0])
     >>> p.grad = np.array([0.0])
-    >>> start(AdamW(lr=0.1, weight_decay=0.5), p).step()
+    >>> training_run(AdamW(lr=0.1, weight_decay=0.5), p).step()
     >>> p
     Tensor([0.95])
     """
@@ -227,12 +226,12 @@ class Groups(Optimizer):
     Raises
     ------
     ValueError
-        In `start`: if a trainable leaf fits no pattern, or a pattern decides about no leaf.
+        In `training_run`: if a trainable leaf fits no pattern, or a pattern decides about no leaf.
 
     Examples
     --------
     >>> model = {"A": Tensor([0.0]), "B": Tensor([0.0])}
-    >>> run = start(Groups({"B": SGD(lr=0.5), ".*": SGD(lr=0.1)}), model)
+    >>> run = training_run(Groups({"B": SGD(lr=0.5), ".*": SGD(lr=0.1)}), model)
     >>> np.sum(model["A"] + model["B"]).backward()
     >>> run.step()
     >>> model
@@ -264,7 +263,7 @@ class Groups(Optimizer):
         )
 
 
-TORCHS = {"learning_rate": "lr=", "params": "start(optimizer, model)"}
+TORCHS = {"learning_rate": "lr=", "params": "training_run(optimizer, model)"}
 for kind in (SGD, Adam, AdamW):
     words = TORCHS if kind is SGD else {**TORCHS, "betas": "beta1= and beta2="}
     kind.__init__ = guided(**words)(kind.__init__)  # type: ignore[method-assign]
@@ -279,9 +278,9 @@ def fits(pattern: str, path: str) -> bool:
 def check_rate(lr: LearningRate) -> None:
     if leaves(lr):
         raise TypeError(
-            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); it and a"
-            " model meet in fit(model, x, y, optimizer=Adam(lr=0.01)) or start(Adam(lr=0.01),"
-            " model)"
+            f"lr must be a learning rate or a schedule, got a model ({type(lr).__name__}); pass it"
+            " and the optimizer to fit(model, x, y, optimizer=Adam(lr=0.01)) or"
+            " training_run(Adam(lr=0.01), model)"
         )
     if not callable(lr):
         number("lr", lr, minimum=0, open_minimum=True)
@@ -323,7 +322,7 @@ class Bank:
 
 
 class Run:
-    """The state of one run of an optimizer on one model: see `start`.
+    """The state of one run of an optimizer on one model: see `training_run`.
 
     Parameters
     ----------
@@ -338,7 +337,7 @@ class Run:
     --------
     >>> from lora_np import autograd, nn
     >>> p = autograd.Tensor(np.ones(3))
-    >>> run = nn.start(nn.Adam(lr=0.1), p)
+    >>> run = nn.training_run(nn.Adam(lr=0.1), p)
     >>> np.sum(p**2).backward()
     >>> run.step()
     >>> run.steps, run.nbytes, p.data
@@ -416,7 +415,7 @@ def keep_pages() -> None:
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as malloc.h numbers them
 
 
-def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
+def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run:
     """Begin a run of ``optimizer`` on the Tensors of ``model``, which it will move in place.
 
     Parameters
@@ -442,7 +441,7 @@ def start(optimizer: Optimizer, model: Any, *, clip: float | None = None) -> Run
     Examples
     --------
     >>> W = Tensor(np.zeros((1, 2)))
-    >>> run = start(SGD(lr=0.5), W)
+    >>> run = training_run(SGD(lr=0.5), W)
     >>> for _ in range(50):
     ...     np.sum(np.square(W - 3.0)).backward()
     ...     run.step()

@@ -1,6 +1,6 @@
 """Figures used in several places: functions that take arrays and an optional ``ax=``.
 
-Their building blocks are public too: `axes`, `sheet`, `label_line` and the colours, each with its
+Their building blocks are public too: `axes`, `label_line` and the colours, each with its
 meaning.
 """
 
@@ -9,7 +9,6 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.plots.adapters import (
         adapter_overview as adapter_overview,
-        module_kinds as module_kinds,
         short_name as short_name,
     )
     from lora_np.plots.curves import (
@@ -18,9 +17,9 @@ with on_demand(globals()):
         singular_spectrum as singular_spectrum,
     )
     from lora_np.plots.pictures import (
-        compression as compression,
         gallery as gallery,
         heatmap as heatmap,
+        image_approximations as image_approximations,
         matrix_tiles as matrix_tiles,
     )
     from lora_np.plots.style import (
@@ -34,5 +33,4 @@ with on_demand(globals()):
         SKY as SKY,
         axes as axes,
         label_line as label_line,
-        sheet as sheet,
     )

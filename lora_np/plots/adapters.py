@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +12,18 @@ from lora_np.plots.pictures import heatmap
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")  # a segment of a path that is a number
 _FEW = 12  # columns, whose tiles have room for numbers
 
 
 def adapter_overview(
     spectra: Mapping[str, np.ndarray],
     needed: Mapping[str, int],
+    places: Mapping[str, tuple[str, str]],
     *,
-    share: float = 0.99,
+    energy: float = 0.99,
     title: str = "",
 ) -> Figure:
-    """How strong the update of each layer is, and which rank is enough: a row for each kind of
-    module.
+    """Draw how strong each update is and which rank is enough, a row for each kind of module.
 
     Parameters
     ----------
@@ -34,7 +31,9 @@ def adapter_overview(
         The singular values of each module's update, by its path: ``Inspection.spectra``.
     needed : mapping of str to int
         The rank that is enough for each.
-    share : float
+    places : mapping of str to (str, str)
+        The kind and the layer of each, as `lora_np.models.kinds_and_layers` tells them.
+    energy : float
         The share of the squared norm that it keeps.
     title : str
         Above all; none by default.
@@ -51,27 +50,28 @@ def adapter_overview(
 
     Examples
     --------
-    >>> figure = adapter_overview({"layers.0.q_proj": np.array([2.0, 0.1])}, {"layers.0.q_proj": 1})
+    >>> path, s = "layers.0.q_proj", np.array([2.0, 0.1])
+    >>> figure = adapter_overview({path: s}, {path: 1}, {path: ("q_proj", "0")})
     >>> [text.get_text() for ax in figure.get_axes() for text in ax.texts]
     ['2', '1']
     """
     from matplotlib.figure import Figure
 
-    kinds = module_kinds(path for path, s in spectra.items() if len(s))
-    layers = {path: found[0] if (found := _INDEX.search(path)) else "none" for path in kinds}
-    rows = list(dict.fromkeys(kinds.values()))
-    columns = sorted(set(layers.values()), key=lambda layer: (layer == "none", len(layer), layer))
+    drawn = {path: places[path] for path, s in spectra.items() if len(s)}
+    rows = list(dict.fromkeys(kind for kind, _ in drawn.values()))
+    layers = {layer for _, layer in drawn.values()}
+    columns = sorted(layers, key=lambda layer: (layer == "none", len(layer), layer))
     figure = Figure(figsize=(12.0, 1.4 + 0.3 * len(rows)), layout="constrained")
     figure.suptitle(short_name(title, 110), fontsize=12)
-    norms = {path: float(np.linalg.norm(spectra[path])) for path in kinds}
+    norms = {path: float(np.linalg.norm(spectra[path])) for path in drawn}
     panels = {
         "How strong is each update? Norm of $\\Delta W$": (norms, ".3g"),
-        f"Which rank keeps {100 * share:g} % of the squared norm?": (needed, "g"),
+        f"Which rank keeps {100 * energy:g} % of the squared norm?": (needed, "g"),
     }
     for ax, (heading, (values, number)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         tiles: dict[tuple[int, int], list[float]] = {}
-        for path, kind in kinds.items():
-            place = rows.index(kind), columns.index(layers[path])
+        for path, (kind, layer) in drawn.items():
+            place = rows.index(kind), columns.index(layer)
             tiles.setdefault(place, []).append(values[path])
         grid = np.full((len(rows), len(columns)), np.nan)
         for place, several in tiles.items():
@@ -85,40 +85,6 @@ def adapter_overview(
         ax.invert_yaxis()
         ax.set_title(heading, loc="left", fontsize=11)
     return figure
-
-
-def module_kinds(paths: Iterable[str]) -> dict[str, str]:
-    """The name that each module shares with those in other layers: its last name if no other kind
-    has it.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        Of modules.
-
-    Returns
-    -------
-    dict of str to str
-        From each path to its kind.
-
-    See Also
-    --------
-    short_name : A name that is too long for a figure.
-
-    Examples
-    --------
-    >>> paths = ["model.layers.0.q_proj", "model.layers.0.v_proj", "visual.blocks.0.q_proj"]
-    >>> list(module_kinds(paths).values())
-    ['model.layers.q_proj', 'v_proj', 'visual.blocks.q_proj']
-    """
-    kinds = {
-        path: [part for part in path.split(".") if not part.isdigit()] or [path] for path in paths
-    }
-    last = Counter(parts[-1] for parts in set(map(tuple, kinds.values())))
-    return {
-        path: parts[-1] if last[parts[-1]] == 1 else ".".join(parts)
-        for path, parts in kinds.items()
-    }
 
 
 def short_name(name: str, longest: int) -> str:
@@ -138,7 +104,7 @@ def short_name(name: str, longest: int) -> str:
 
     See Also
     --------
-    module_kinds : Names without their layers.
+    adapter_overview : A figure with such names.
 
     Examples
     --------

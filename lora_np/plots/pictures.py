@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array
-from lora_np.plots.style import INK, MUTED, axes, sheet
+from lora_np.plots.style import INK, MUTED, axes, sized_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def matrix_tiles(
         max(M.shape[0] for M in matrices.values()),
         sum(M.shape[1] + gap for M in matrices.values()),
     )
-    figure = sheet(figure, width, width * tall / wide + 0.4)
+    figure = sized_figure(figure, width, width * tall / wide + 0.4)
     widths = [M.shape[1] for M in matrices.values()]
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
@@ -111,7 +111,7 @@ def gallery(
 
     See Also
     --------
-    compression : Of one picture at several ranks.
+    image_approximations : Of one picture at several ranks.
 
     Examples
     --------
@@ -121,10 +121,10 @@ def gallery(
     """
     ratios = [image.shape[1] / image.shape[0] for image in images.values()]
     if stacked:
-        figure = sheet(figure, width, sum(width / ratio + 0.3 for ratio in ratios))
+        figure = sized_figure(figure, width, sum(width / ratio + 0.3 for ratio in ratios))
         grid = figure.subplots(len(images), squeeze=False)
     else:
-        figure = sheet(figure, width, width / sum(ratios) + 0.3)
+        figure = sized_figure(figure, width, width / sum(ratios) + 0.3)
         grid = figure.subplots(1, len(images), squeeze=False, width_ratios=ratios)
     for ax, (heading, image) in zip(grid.flat, images.items(), strict=True):
         ax.imshow(image, cmap="gray")
@@ -135,7 +135,7 @@ def gallery(
     return figure
 
 
-def compression(
+def image_approximations(
     image: Array,
     approximations: Mapping[str, Array],
     *,
@@ -168,12 +168,12 @@ def compression(
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> len(compression(np.eye(4), {"r = 1": np.zeros((4, 4))}, figure=Figure()).axes)
+    >>> len(image_approximations(np.eye(4), {"r = 1": np.zeros((4, 4))}, figure=Figure()).axes)
     4
     """
     columns = 1 + len(approximations)
     height = 2 * width / columns * image.shape[0] / image.shape[1] + 0.35
-    figure = sheet(figure, width, height, w_pad=0.02, h_pad=0.02)
+    figure = sized_figure(figure, width, height, w_pad=0.02, h_pad=0.02)
     grid = figure.subplots(2, columns, squeeze=False)
     low, high = np.quantile(image, [0.005, 0.995])
     lacks = {heading: image - approximation for heading, approximation in approximations.items()}

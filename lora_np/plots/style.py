@@ -41,7 +41,7 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
 
     See Also
     --------
-    sheet : A figure for several panels.
+    lines : Several lines on such axes.
 
     Examples
     --------
@@ -61,33 +61,8 @@ def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> A
     return ax
 
 
-def sheet(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
-    """``figure``, or a new pyplot figure, of this size, its parts laid out without overlap.
-
-    Parameters
-    ----------
-    figure : Figure, optional
-        By default a new pyplot figure.
-    width, height : float
-        Inches.
-    **pads : float
-        Space around panels, as for matplotlib's constrained layout.
-
-    Returns
-    -------
-    Figure
-        Still empty, if it is new.
-
-    See Also
-    --------
-    axes : One panel.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> sheet(Figure(), 6, 3).get_size_inches()
-    array([6., 3.])
-    """
+def sized_figure(figure: Figure | None, width: float, height: float, **pads: float) -> Figure:
+    """Size ``figure`` or a new pyplot figure, in inches, and lay it out without overlap."""
     if figure is None:
         import matplotlib.pyplot as plt
 

@@ -3,7 +3,7 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.quantise.blocks import LAYOUTS as LAYOUTS, Blocks as Blocks
+    from lora_np.quantise.gguf_blocks import LAYOUTS as LAYOUTS, Blocks as Blocks
     from lora_np.quantise.scaled import (
         KINDS as KINDS,
         BlockScales as BlockScales,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, ArrayLike, choice, matrix, whole_number
-from lora_np.quantise.blocks import LAYOUTS, encoded
+from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
 _SCALES_BLOCK = 256  # scales that share a scale, in double quantisation
@@ -424,8 +424,7 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
           bitsandbytes);
         - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale,
           or a scale and a least value;
-        - "TQ1_0", "TQ2_0", "MXFP4": blocks of 256, with the numbers -1, 0 and 1 and a scale, and of
-          32, with floats of four bits and a power of two (as GGUF);
+        - "MXFP4": blocks of 32, with floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
         For int4 and nf4, how many numbers share a scale.

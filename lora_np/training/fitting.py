@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, finite, generator, guided, number, whole_number
+from lora_np.checks import Array, Rng, StrPath, configured, finite, generator, number, whole_number
 from lora_np.nn import (
     Adam,
     Optimizer,
-    Run,
     freeze,
     mean_squared_error,
     rate_at,
     replace,
-    start,
     trainable,
+    training_run,
 )
+from lora_np.settings import setting
 from lora_np.work import progress_bar
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -70,31 +69,47 @@ class Fit(Generic[T]):
     interrupted: bool
 
 
-@guided(lr="optimizer=Adam(lr=...)", learning_rate="optimizer=Adam(lr=...)", epochs="steps=")
-def fit(
-    model: T,
-    x: Any,
-    y: npt.ArrayLike | None = None,
-    *,
-    optimizer: Optimizer | None = None,
-    loss: Callable[..., Any] | None = None,
-    steps: int = 300,
-    batch_size: int | None = None,
-    accumulate: int = 1,
-    clip: float | None = None,
-    validation: Any = None,
-    validate_every: int | None = None,
-    patience: int | None = None,
-    goal: float | None = None,
-    watch: Callable[[int, T], object] | None = None,
-    sample: Callable[[int, T], str | None] | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    rng: np.random.Generator | int = 0,
-    progress: bool | str = True,
-) -> Fit[T]:
-    """Train copies of the model's Tensors to lower ``loss(model(x), y)``, or ``loss(model,
-    batch)``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunSettings:
+    """Settings of every training run: see `fit`."""
+
+    steps: int = setting(300, "Number of training steps")
+    batch_size: int | None = setting(None, "Rows in a batch")
+    accumulate: int = setting(1, "Batches whose gradients are averaged in one step")
+    clip: float | None = setting(None, "Largest norm of the gradient")
+    validate_every: int | None = setting(None, "Steps between validations")
+    patience: int | None = setting(
+        None, "Stop after this many validations without a new lowest loss, and keep that model"
+    )
+    watch: Callable[[int, Any], object] | None = None
+    sample: Callable[[int, Any], str | None] | None = None
+    checkpoint: StrPath | None = None
+    resume: bool = False
+    identity: str | None = None
+    rng: np.random.Generator | int = 0
+    progress: bool | str = True
+
+
+@dataclass(frozen=True, eq=False)
+class FitSettings(RunSettings):
+    """Settings of `fit`, and the targets."""
+
+    y: npt.ArrayLike | None = None
+    _: KW_ONLY
+    optimizer: Optimizer | None = None
+    loss: Callable[..., Any] | None = None
+    validation: Any = None
+    goal: float | None = None
+
+
+@configured(
+    FitSettings,
+    lr="optimizer=Adam(lr=...)",
+    learning_rate="optimizer=Adam(lr=...)",
+    epochs="steps=",
+)
+def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
+    """Train copies of the model's Tensors to lower a loss.
 
     Parameters
     ----------
@@ -103,8 +118,7 @@ def fit(
         is not changed.
     x : array_like of shape (n, ...), or batches
         The data, one row per example; or, without ``y``, batches of any kind: a function of the
-        step (0, 1,
-        ...) that returns a batch, or a sequence of batches, which is gone through again and again.
+        step (0, 1, ...) that returns a batch, or a sequence of batches, which is repeated.
     y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
@@ -113,26 +127,25 @@ def fit(
         ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is
         required, and called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model,
         batch)``.
+    validation : (array_like, array_like) or sequence of batches, optional
+        Held-out x and y; or held-out batches, over which the loss is averaged.
+    goal : float, optional
+        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only
+        for the full batch: a mini-batch loss can fall below the optimum.
     steps : int
-        Number of steps.
+        Number of training steps.
     batch_size : int, optional
-        Rows in a step, drawn without replacement until too few are left; by default all, the full
+        Rows in a batch, drawn without replacement until too few are left; by default all, the full
         batch.
     accumulate : int
         Batches whose gradients are averaged in one step: it takes the memory of one batch.
     clip : float, optional
-        Scale the gradient down if its norm over all leaves together exceeds this.
-    validation : (array_like, array_like) or sequence of batches, optional
-        Held-out x and y; or held-out batches, over which the loss is averaged.
+        Largest norm of the gradient: that of all leaves together is scaled down to it.
     validate_every : int, optional
         Steps between validations, by default a twentieth of ``steps``. The first is before any
         training, and the last after it.
     patience : int, optional
-        Stop after so many validations in a row without a new lowest loss, with the model of the
-        lowest.
-    goal : float, optional
-        Stop as soon as the loss is no larger, such as 1.001 times `lora_np.training.optimum`. Only
-        for the full batch: the loss of a smaller one may lie below what training can reach.
+        Stop after this many validations without a new lowest loss, and keep that model.
     watch : callable, optional
         ``watch(step, model)`` is called in every step when the gradients are known but nothing has
         moved yet.
@@ -145,6 +158,8 @@ def fit(
     resume : bool
         Continue from ``checkpoint`` if it exists. With the same call, everything then comes out bit
         for bit as without the interruption.
+    identity : str, optional
+        A name of the run, which its checkpoint then belongs to, instead of all it computes with.
     rng : Generator or int
         Random seed of the batches and of dropout.
     progress : bool or str
@@ -173,7 +188,7 @@ def fit(
     See Also
     --------
     sweep : Many runs at once.
-    lora_np.nn.start : Take the steps yourself.
+    lora_np.nn.training_run : Take the steps yourself.
 
     Examples
     --------
@@ -198,95 +213,61 @@ def fit(
     >>> result.model.W.data.round(3)
     array([[ 1., -2.,  3.]])
     """
-    rng = generator(rng)
-    data: Stream
-    if y is not None:
-        data = Rows(x, y, mean_squared_error if loss is None else loss, batch_size, validation, rng)
-    elif batch_size is not None:
-        raise TypeError(
-            "batch_size is for arrays x and y; the batches of a stream have their own size"
-        )
-    else:
-        data = Stream(x, loss, validation)
-    steps = whole_number("steps", steps)
-    twentieth = max(1, steps // 20)
-    every = twentieth if validate_every is None else whole_number("validate_every", validate_every)
-    accumulate = whole_number("accumulate", accumulate)
-    if goal is not None and not (data.whole and accumulate == 1):
-        raise ValueError(
-            "goal is for the full batch: a smaller one may lie below what training can reach"
-        )
-    goal = -math.inf if goal is None else number("goal", goal, minimum=0)
-    optimizer = Adam(lr=1e-2) if optimizer is None else optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}")
-    model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
-    training = Training(model, start(optimizer, model, clip=clip), data, rng, accumulate)
-    if patience is not None:
-        if data.validation is None:
-            raise ValueError("patience needs held-out data: pass validation=")
-        training.patience = whole_number("patience", patience)
-    store = None
-    if resume and checkpoint is None:
-        raise ValueError(
-            "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
-        )
-    if checkpoint is not None:
-        from lora_np.files import target_path
+    training = Training(model, x, settings)
+    if settings.checkpoint is not None:
         from lora_np.training.checkpoint import Checkpoint
 
-        store = Checkpoint(target_path(checkpoint), training, resume=resume)
-
-    interrupted = False
+        training.store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
     # batches of text count in tokens
     unit = {"unit": "token", "each": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
-    bar = progress_bar(steps, progress, done=training.run.steps, label="fit", **unit)
+    done = training.run.steps
+    training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with bar, np.errstate(over="ignore", invalid="ignore"):  # reported below, with the step
-            while (step := training.run.steps) < steps:
-                if step % every == 0:
-                    training.validate(sample, bar)
-                    if patience is not None and training.waited >= patience:
-                        break
-                now = training.gradients(goal)
-                if not math.isfinite(now):
-                    raise FloatingPointError(diagnosis(training))
-                if now <= goal:
-                    break
-                if watch is not None:
-                    watch(step, model)
-                training.run.step()
-                bar.update()
-                if store is not None and ((step + 1) % twentieth == 0 or step + 1 == steps):
-                    store.save()
-            training.validate(sample, bar)
-            for bank, values in zip(training.run.banks, training.lowest, strict=False):
-                bank.values[...] = values
+        with training.bar, np.errstate(over="ignore", invalid="ignore"):  # told with the step
+            training.go_on()
+        interrupted = False
     except KeyboardInterrupt:
         interrupted = True
-    taken, errors = np.array(training.validated).reshape(-1, 2).T
-    history = History(
-        np.array(training.loss), taken.astype(int), errors, time.perf_counter() - begin
-    )
-    return Fit(model, history, interrupted)
+    steps, errors = np.array(training.validated).reshape(-1, 2).T
+    seconds = time.perf_counter() - begin
+    history = History(np.array(training.loss), steps.astype(int), errors, seconds)
+    return Fit(training.model, history, interrupted)
 
 
 class Training:
     """A run of `fit`: what is trained, and how far it has come."""
 
-    patience: int | None = None
+    bar: Any
+    store: Any = None
 
-    def __init__(
-        self, model: Any, run: Run, data: Stream, rng: np.random.Generator, accumulate: int
-    ) -> None:
-        self.model, self.run, self.data, self.rng, self.accumulate = (
-            model,
-            run,
-            data,
-            rng,
-            accumulate,
-        )
+    def __init__(self, model: Any, x: Any, settings: FitSettings) -> None:
+        s, self.settings, self.rng = settings, settings, generator(settings.rng)
+        self.data = Stream(x, s) if s.y is None else Rows(x, s, self.rng)
+        usual = max(1, whole_number("steps", s.steps) // 20)
+        every = usual if s.validate_every is None else s.validate_every
+        self.every = whole_number("validate_every", every)
+        optimizer = Adam(lr=1e-2) if s.optimizer is None else s.optimizer
+        whole_number("accumulate", s.accumulate)
+        if s.goal is not None and not (self.data.whole and s.accumulate == 1):
+            raise ValueError(
+                "goal needs the full batch: a mini-batch loss can fall below the optimum"
+            )
+        self.goal = -math.inf if s.goal is None else number("goal", s.goal, minimum=0)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}"
+            )
+        self.model = replace(model, Tensor, lambda path, leaf: Tensor(leaf.data))
+        self.run = training_run(optimizer, self.model, clip=s.clip)
+        if s.patience is not None:
+            if self.data.validation is None:
+                raise ValueError("patience needs held-out data: pass validation=")
+            whole_number("patience", s.patience)
+        if s.resume and s.checkpoint is None:
+            raise ValueError(
+                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
+            )
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         # with patience: the values of each bank at the lowest held-out loss
@@ -294,45 +275,69 @@ class Training:
 
     @property
     def waited(self) -> int:
-        """Validations since the one with the lowest loss."""
+        """Count the validations since the one with the lowest loss."""
         errors = [error for _, error in self.validated]
         return len(errors) - 1 - int(np.nanargmin([*errors, math.inf]))
 
-    def gradients(self, goal: float) -> float:
+    def go_on(self) -> None:
+        """Take the steps that are left, and put back the best model if that is asked for."""
+        s = self.settings
+        twentieth = max(1, s.steps // 20)
+        while (step := self.run.steps) < s.steps:
+            if step % self.every == 0:
+                self.validate()
+                if s.patience is not None and self.waited >= s.patience:
+                    break
+            loss = self.gradients()
+            if not math.isfinite(loss):
+                raise FloatingPointError(diagnosis(self))
+            if loss <= self.goal:
+                break
+            if s.watch is not None:
+                s.watch(step, self.model)
+            self.run.step()
+            self.bar.update()
+            if self.store is not None and ((step + 1) % twentieth == 0 or step + 1 == s.steps):
+                self.store.save()
+        self.validate()
+        for bank, values in zip(self.run.banks, self.lowest, strict=False):
+            bank.values[...] = values
+
+    def gradients(self) -> float:
         """Compute the gradients of the next step, leave them in the leaves, and return its loss.
 
         If the loss is not finite or reaches the goal, no gradient is computed.
         """
-        total, first = 0.0, self.run.steps * self.accumulate
-        for i in range(self.accumulate):
-            batch = self.data.batch(first + i)
-            loss = self.data.loss_of(self.model, batch, self.rng)
-            if self.accumulate > 1:
-                loss = loss / self.accumulate
+        parts = self.settings.accumulate
+        total, first = 0.0, self.run.steps * parts
+        for i in range(parts):
+            loss = self.data.loss_of(self.model, self.data.batch(first + i), self.rng)
+            if parts > 1:
+                loss = loss / parts
             total += loss.item()
-            if not goal < total < math.inf:
+            if not self.goal < total < math.inf:
                 break
             loss.backward()
         self.loss.append(total)
         return total
 
-    def validate(self, sample: Callable[[int, Any], str | None] | None, bar: Any) -> None:
-        """Once for each step, however often it is called; a resumed run has already done it."""
+    def validate(self) -> None:
+        """Validate once for each step, however often it is called, also in a resumed run."""
+        sample, step = self.settings.sample, self.run.steps
         if self.data.validation is None and sample is None:
             return
-        step = self.run.steps
         if self.validated and self.validated[-1][0] == step:
             return
         frozen = freeze(self.model)
         if self.data.validation is not None:
             error = self.data.validation_loss(frozen)
             self.validated.append((step, error))
-            if self.patience is not None and self.waited == 0:
+            if self.settings.patience is not None and self.waited == 0:
                 self.lowest = [bank.values.copy() for bank in self.run.banks]
-            bar.set_postfix(validation=f"{error:.4g}", refresh=False)
+            self.bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:
-            bar.write(text)
+            self.bar.write(text)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
@@ -396,7 +401,8 @@ class Stream:
     whole = False  # whether a batch is all of the data
     order, position = np.arange(0), 0
 
-    def __init__(self, batches: Any, loss: Callable[..., Any] | None, validation: Any) -> None:
+    def __init__(self, batches: Any, settings: FitSettings) -> None:
+        loss, validation = settings.loss, settings.validation
         if isinstance(batches, np.ndarray):
             raise TypeError(
                 "fit takes arrays x and y, or batches and a loss; got one array and no y"
@@ -410,6 +416,8 @@ class Stream:
             raise TypeError(
                 "a stream of batches needs loss=: loss(model, batch, rng=rng), one number"
             )
+        if settings.batch_size is not None:
+            raise TypeError("batch_size is for arrays x and y: batches have their own size")
         if validation is not None and not (isinstance(validation, Sequence) and len(validation)):
             raise TypeError(
                 f"validation must be a sequence of batches, got {type(validation).__name__}"
@@ -428,7 +436,7 @@ class Stream:
             self.batches(step) if callable(self.batches) else self.batches[step % len(self.batches)]
         )
 
-    def loss_of(self, model: Any, batch: Any, rng: np.random.Generator | None) -> Any:
+    def loss_of(self, model: Any, batch: Any, rng: Rng) -> Any:
         return self.loss(model, batch, rng=rng)
 
     def validation_loss(self, model: Any) -> float:
@@ -439,19 +447,22 @@ class Stream:
 class Rows(Stream):
     """Rows of x and y: drawn without replacement until too few are left."""
 
-    def __init__(
-        self, x: Any, y: Any, loss: Any, batch_size: Any, validation: Any, rng: Any
-    ) -> None:
-        self.x, self.y = rows("", x, y)
+    def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
+        self.x, self.y = rows("", x, settings.y)
+        self.loss, self.rng, validation = (
+            settings.loss or mean_squared_error,
+            rng,
+            settings.validation,
+        )
         if validation is not None:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:
                 raise TypeError(
                     f"validation must be a pair (x, y), got {type(validation).__name__}"
                 )
             validation = rows("validation ", *validation)
-        self.loss, self.validation, self.held_out, self.rng = loss, validation, [validation], rng
+        self.validation, self.held_out = validation, [validation]
         n = len(self.x)
-        size = n if batch_size is None else batch_size
+        size = n if settings.batch_size is None else settings.batch_size
         self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")
         self.whole = self.batch_size == n
 
@@ -469,9 +480,7 @@ class Rows(Stream):
         drawn = self.order[self.position - self.batch_size : self.position]
         return self.x[drawn], self.y[drawn]
 
-    def loss_of(
-        self, model: Any, batch: tuple[Array, Array], rng: np.random.Generator | None
-    ) -> Any:
+    def loss_of(self, model: Any, batch: tuple[Array, Array], rng: Rng) -> Any:
         return self.loss(model(batch[0], rng=rng), batch[1])
 
 

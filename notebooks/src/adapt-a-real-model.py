@@ -167,7 +167,7 @@ lnp.adapters.save(lora, "adapter")
 lnp.hub.safetensors.save({"weight": lnp.value(full.W)}, "full.safetensors")
 files = [Path("full.safetensors"), Path("adapter", "adapter_model.safetensors")]
 numbers = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (full, lora)]
-moments = [lnp.start(lnp.Adam(), model).nbytes for model in (full, lora)]
+moments = [lnp.training_run(lnp.Adam(), model).nbytes for model in (full, lora)]
 
 inside = "inside of a network"
 rows = [

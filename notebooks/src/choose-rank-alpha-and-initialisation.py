@@ -111,7 +111,7 @@ ranks = [1, 2, 4, 8, 16, 32, 64]
 start = lnp.mean_squared_error(base(x), y)
 panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)[1]
 last = {(name, scale): {} for name, scale in ways}
-with lnp.course.live(panels[0].figure) as put:
+with lnp.course.live_figure(panels[0].figure) as put:
     for axes, name, optimizer, rate in zip(
         panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True
     ):
@@ -197,7 +197,7 @@ def losses(alpha, rate):
 axes = lnp.plots.axes()
 axes.set(xlabel="learning rate", ylabel="loss after 100 steps", xscale="log")
 ends = np.zeros((len(alphas), len(rates)))
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     for i, alpha in enumerate(alphas):
         line = axes.plot(
             [], [], "o-", color=lnp.plots.CYCLE[i], markersize=4, label=f"alpha {alpha:g}"
@@ -311,7 +311,7 @@ names = {"xlabel": "learning rate", "ylabel": "mean squared error, held out"}
 axes = lnp.plots.axes()
 axes.set(xscale="log", **names)
 middle = {variant: {} for variant in variants}
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     for variant, color in zip(variants, lnp.plots.CYCLE, strict=False):
         line = axes.plot([], [], "o-", color=color, markersize=4)[0]
         for rate in [0.001, 0.003, 0.01, 0.03, 0.1]:

@@ -113,7 +113,7 @@ def train_every_rank(x, y, report):
 # %% alt="Loss against rank in two panels. With white inputs the optimum, the cut full update and the trained updates are one curve. With stretched inputs the cut full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum." tags=["cover"]
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 results = {}
-with lnp.course.live(panels[0].figure) as put:
+with lnp.course.live_figure(panels[0].figure) as put:
     for axes, (name, inputs) in zip(
         panels, {"white inputs": white, "stretched inputs": stretched}.items(), strict=True
     ):
@@ -252,7 +252,7 @@ curve = {"best possible": (np.arange(25), best[:25])}
 axes = lnp.plots.lines(curve, xlabel="rank of the update", ylabel="mean squared error, held out")
 points = axes.plot([], [], "o", color=FULL)[0]
 models = {}
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     for rank in ranks:
         start = lnp.inject(base, rank=rank, rng=rng)
         models[rank] = train(start, lambda step, model, rank=rank: put(points, rank, error(model)))

@@ -187,7 +187,13 @@ with tempfile.TemporaryDirectory() as folder:
         numbers = sum(tensor.size for tensor in trained.values())
         # value above gives a Tensor's array, and start what Adam keeps before its first step
         rows.append(
-            (name, numbers, 4 * numbers, lnp.start(lnp.Adam(), model).nbytes, file.stat().st_size)
+            (
+                name,
+                numbers,
+                4 * numbers,
+                lnp.training_run(lnp.Adam(), model).nbytes,
+                file.stat().st_size,
+            )
         )
 
 columns = [
@@ -341,10 +347,10 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # are not kept but computed again on the way back.
 
 # %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights."
-methods = {"full": lnp.accounting.training_memory(llama, context=2_048)}
+methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])
-    methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, context=2_048)
+    methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, max_length=2_048)
 
 causes = list(methods["full"].parts)
 _, axes = plt.subplots(figsize=(6.8, 3.4), layout="constrained")

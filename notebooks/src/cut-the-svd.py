@@ -205,7 +205,7 @@ formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
 Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
-figure = lnp.plots.compression(photograph, approximations, width=5.8)
+figure = lnp.plots.image_approximations(photograph, approximations, width=5.8)
 
 # %% [markdown]
 # The second row of the table answers the question at the top. Rank 1 is a column times a row: a plaid. Rank 8

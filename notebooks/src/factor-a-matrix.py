@@ -239,7 +239,7 @@ factors = {
 }
 received = {f"{name}, 20 layers": B[:, :20] @ A[:20] for name, (B, A) in factors.items()}
 
-figure = lnp.plots.compression(photograph, received)
+figure = lnp.plots.image_approximations(photograph, received)
 assert np.allclose(received["LU, 20 layers"][:, :20], photograph[:, :20])  # the left edge
 
 # %% [markdown]

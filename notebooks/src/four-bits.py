@@ -321,7 +321,7 @@ lines = {
     name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles
 }
 axes.legend()
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
 
     def show(line):
         return lambda step, model: put(line, step, float(language.token_loss(model, test[:6])))
@@ -350,7 +350,7 @@ def bytes_of(adapted):
         if not isinstance(leaf, lnp.Tensor) and "_proj" in path
     )
     trained = sum(leaf.nbytes for _, leaf in lnp.trainable(adapted))
-    return base, trained, lnp.start(lnp.AdamW(), adapted).nbytes
+    return base, trained, lnp.training_run(lnp.AdamW(), adapted).nbytes
 
 
 double = lnp.inject(model, rank=8, quantise=lambda W: quantise(W, "nf4", double=True), rng=0)

@@ -93,7 +93,7 @@ held = {r: np.zeros((2, len(asked))) for r in ranks}  # from two seeds
 axes = lnp.plots.axes()
 names = {"xlabel": "bits asked, for each number", "ylabel": "bits held, for each number"}
 axes.set(**names)
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     for r, color in zip(ranks, CYCLE, strict=False):
         line = axes.plot([], [], color=color)[0]
         for i, share in enumerate(asked):

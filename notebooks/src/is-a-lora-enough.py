@@ -67,7 +67,7 @@ rate = lnp.cosine_schedule(full[0]["lr"], steps=150, warmup=10)
 axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="loss on a few rows of Genesis, held out")
 (line,) = axes.plot([], [], color=FULL)
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     fresh = lnp.fit(
         lnp.replace(model, np.ndarray, lambda path, W: lnp.Tensor(W.copy())), list(batches),
         loss=language.token_loss, optimizer=lnp.AdamW(lr=rate, weight_decay=0), steps=150, clip=1.0, progress=False,

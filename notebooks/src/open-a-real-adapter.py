@@ -166,18 +166,18 @@ save_checkpoint(full, "full")
 lnp.adapters.save(lora, "adapter")
 
 found = lnp.adapters.inspect("adapter")
-columns = ["module", "rank", "scale", "norm", "needed", "wasted"]
+columns = ["module", "rank", "scale", "norm", "rank for 99 %", "excess rank"]
 rows = [[row[name] for name in columns] for row in found.table.records]
 Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
 # Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the
-# Frobenius norm of the update. *Needed* is the smallest rank
-# that keeps 99 % of the energy, *wasted* what the file has beyond that. It speaks of numbers only: what the
+# Frobenius norm of the update. *Rank for 99 %* is the smallest rank
+# that keeps 99 % of the energy, *excess rank* what the file has beyond that. It speaks of numbers only: what the
 # answers need, the error will say below. All singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
-assert all(0 < row["wasted"] < 8 for row in found.table.records)
+assert all(0 < row["excess rank"] < 8 for row in found.table.records)
 _, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
 axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 
@@ -200,7 +200,7 @@ print(
 )
 
 found_elsewhere = lnp.adapters.inspect(elsewhere)
-columns = ["module", "rank", "scale", "needed"]
+columns = ["module", "rank", "scale", "rank for 99 %"]
 rows = [[row[name] for name in columns] for row in found_elsewhere.table.records]
 Table(columns, rows)
 
@@ -361,7 +361,7 @@ except lnp.hub.FileError as problem:
 #   $B = (3, 4, 0, 0)^T$, $A = (2, 0, 1, 0, 2)$ and $\alpha = 2$. Singular value 1 is missing, 30 is kept: $1 / \sqrt{30^2 + 1^2} = 3.3\ \%$.
 #
 #   </details>
-# - Use `resize` with `bytes=12_000` instead of a rank. Which module gets the most directions? Is the error
+# - Use `resize` with `budget=12_000` instead of a rank. Which module gets the most directions? Is the error
 #   lower than at rank 6, which takes about as many bytes?
 #
 #   <details><summary>Answer</summary>
@@ -374,7 +374,7 @@ except lnp.hub.FileError as problem:
 #
 #   <details><summary>Answer</summary>
 #
-#   Read the column *needed*. Do not be surprised if it is well below the rank: above, 6 to 11 of 16 were needed.
+#   Read the column *rank for 99 %*. Do not be surprised if it is well below the rank: above, 6 to 11 of 16 were needed.
 #
 #   </details>
 #

@@ -75,7 +75,7 @@ Table(["program", "strength of q", "of k"], rows)
 # %%
 model, king_james = language.load("austen"), language.located_adapter("king-james")
 genesis = language.read_text("genesis")[-6_000:]
-adapters.resize(king_james, "small", error=0.4)
+adapters.resize(king_james, "small", tolerance=0.4)
 small = adapters.load("small")
 print("ranks:", sorted({module.rank for module in small.values()}))
 config = json.loads(Path("small", "adapter_config.json").read_text())

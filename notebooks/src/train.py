@@ -304,7 +304,7 @@ axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="mean squared error, held out")
 lines = axes.plot([], [], FULL, [], [], LORA)
 axes.legend(lines, ["full update", "LoRA, r = 8"], frameon=False)
-with lnp.course.live(axes.figure) as put:
+with lnp.course.live_figure(axes.figure) as put:
     full = train(
         lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model))
     )

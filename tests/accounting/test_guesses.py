@@ -21,7 +21,7 @@ from lora_np.accounting import (
     count_matrix,
     count_model,
     largest_batch,
-    largest_context,
+    largest_max_length,
     largest_rank,
     model_spec,
     plan,
@@ -99,12 +99,12 @@ def test_every_function_takes_every_kind(model: Any) -> None:
     assert count_flops(model).total == count_flops(counted.spec).total
     assert compare_memory(model, rank=8).table.rows == compare_memory(counted).table.rows
     assert largest_rank(model, budget="8 GiB") == largest_rank(counted.spec, budget="8 GiB") > 8
-    for find in (largest_batch, largest_context):
+    for find in (largest_batch, largest_max_length):
         assert find(model, rank=8, budget="8 GiB") == find(counted, budget="8 GiB") > 1
-    one = plan(model, card="RTX 4090", rank=8)
+    one = plan(model, gpu="RTX 4090", rank=8)
     assert [each.rank for each in one.choices] == [0, 8, 8, 8, 8]
     assert (
-        plan(model, card="24 GiB", rank=[8]).choices[1].memory.parts == one.choices[1].memory.parts
+        plan(model, gpu="24 GiB", rank=[8]).choices[1].memory.parts == one.choices[1].memory.parts
     )
 
 
@@ -164,7 +164,7 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
             lambda: training_memory("llama-3.2-1b", rank=8, target="all-linear"),
             "did you mean 'targets'",
         ),
-        (lambda: plan("llama-3.2-1b", card="T4", sequences=8), "an option must be one of"),
+        (lambda: plan("llama-3.2-1b", gpu="T4", sequences=8), "an option must be one of"),
         (
             lambda: training_memory(count("gpt2", rank=8), rank=4),
             "rank: the LoRA is counted already",
@@ -180,8 +180,8 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
             "config says all about the LoRA: leave out rank",
         ),
         (lambda: count("gtp2"), "close names: gpt2"),
-        (lambda: plan("gpt2", card="RTX4091"), "did you mean 'RTX 4090'"),
-        (lambda: plan("gpt2", card="24"), "card must be bytes or text such as '24 GB'"),
+        (lambda: plan("gpt2", gpu="RTX4091"), "did you mean 'RTX 4090'"),
+        (lambda: plan("gpt2", gpu="24"), "gpu must be bytes or text such as '24 GB'"),
         (
             lambda: largest_rank("gpt2", rank=8, budget="1 GB"),
             "largest_rank finds the rank: leave it out",

@@ -1,4 +1,4 @@
-"""The largest rank, batch and context that fit are solved for: they are what a search of every size
+"""The largest rank, batch and length that fit are solved for: they are what a search of every size
 finds.
 """
 
@@ -11,18 +11,22 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import (
-    cards,
+    TrainingOptions,
     count_model,
+    gpus,
     largest_batch,
-    largest_context,
+    largest_max_length,
     largest_rank,
     model_spec,
     training_memory,
 )
-from lora_np.accounting.activations import CHOICES, OPTIMIZERS
+from lora_np.accounting.activations import OPTIMIZERS
 from lora_np.accounting.memory import by_rank
 from lora_np.models import family_names, from_config
+from lora_np.settings import choices_of
 from tests.drawing import FULL, every
+
+CHOICES = choices_of(TrainingOptions)
 
 MODELS = [
     "llama-3-8b",
@@ -33,7 +37,7 @@ MODELS = [
     "bert-base",
     "deepseek-v3",
 ]
-ROOMS = sorted({card.memory for card in cards().values()})
+ROOMS = sorted({gpu.memory for gpu in gpus().values()})
 LIMIT = 2**31 - 1
 
 
@@ -53,17 +57,17 @@ def test_batch_and_context_are_those_of_a_search(name: str, seed: int) -> None:
     draw = random.Random(seed)
     full = draw.random() < 0.3
     options = drawn(draw, ("float32", "bfloat16", "float16") if full else CHOICES["dtype"])
-    options["context"] = draw.choice([1, 33, 128])
+    options["max_length"] = draw.choice([1, 33, 128])
     spec = model_spec(name)
     dora = not full and spec.experts_per_token == 0 and draw.random() < 0.3
     model = spec if full else count_model(spec, rank=8, targets="all-linear", dora=dora)
     least = training_memory(model, **options).total
-    for key, find in (("batch_size", largest_batch), ("context", largest_context)):
+    for key, find in (("batch_size", largest_batch), ("max_length", largest_max_length)):
 
         def needed(size: int, key: str = key) -> int:
             return training_memory(model, **{**options, key: size}).total
 
-        limit = spec.positions if key == "context" and spec.positions else LIMIT
+        limit = spec.positions if key == "max_length" and spec.positions else LIMIT
         just = needed(draw.randint(1, min(limit, 999)))  # with no byte to spare
         for room in (draw.choice(ROOMS), least - 1, just - 1, just):
             found = find(model, budget=room, **options)
@@ -73,14 +77,14 @@ def test_batch_and_context_are_those_of_a_search(name: str, seed: int) -> None:
 @every("family", family_names() if FULL else family_names()[::4])
 def test_batch_and_context_of_every_family(family: str) -> None:
     draw = random.Random(family)
-    options = drawn(draw) | {"context": 5}
+    options = drawn(draw) | {"max_length": 5}
     model = count_model({"model_type": family}, rank=2, targets="all-linear")
     room = draw.randint(1, 4) * training_memory(model, **options).total
-    for key, find in (("batch_size", largest_batch), ("context", largest_context)):
-        positions = model.spec.positions if key == "context" else 0
-        if all(stack.tokens for stack in model.spec.layers) and key == "context":
+    for key, find in (("batch_size", largest_batch), ("max_length", largest_max_length)):
+        positions = model.spec.positions if key == "max_length" else 0
+        if all(stack.tokens for stack in model.spec.layers) and key == "max_length":
             # made for pictures
-            with pytest.raises(ValueError, match="not known to depend on context"):
+            with pytest.raises(ValueError, match="not known to depend on max_length"):
                 find(model, budget=room, **options)
             continue
         most = find(model, budget=room, **options)
@@ -105,7 +109,7 @@ def test_the_rank_is_the_largest_of_all_that_fit(
 ) -> None:
     """State in 8 bits and state that is paged make memory fall where a tensor grows past a size."""
     draw = random.Random(seed)
-    options = drawn(draw) | {"optimizer": optimizer, "context": 3}
+    options = drawn(draw) | {"optimizer": optimizer, "max_length": 3}
     spec = from_config({"model_type": "llama", **fields})
     lora = draw.choice([
         {"targets": "all-linear"}, {"dora": True}, {"rank_pattern": {"q_proj": 1, "up_proj": 2}}, {"lora_bias": True}
@@ -134,7 +138,7 @@ def test_the_rank_is_the_largest_of_all_that_fit(
 @pytest.mark.parametrize("dtype", ["bfloat16", "nf4"])
 def test_the_rank_on_a_card_is_that_of_a_search(name: str, dtype: str) -> None:
     spec = model_spec(name)
-    options: dict[str, Any] = {"targets": "all-linear", "dtype": dtype, "context": 128}
+    options: dict[str, Any] = {"targets": "all-linear", "dtype": dtype, "max_length": 128}
     limit = max(each.limit for each in count_model(spec, rank=1, targets="all-linear").adapters)
     for room in ROOMS if FULL else ROOMS[::3]:
         found = bisect_right(

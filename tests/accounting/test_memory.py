@@ -17,7 +17,7 @@ from lora_np.accounting import (
     count_flops,
     count_model,
     largest_batch,
-    largest_context,
+    largest_max_length,
     largest_rank,
     model_spec,
     training_memory,
@@ -127,12 +127,12 @@ def test_quantization_spares_embeddings_norms_and_the_head() -> None:
 
 def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
     lora = count_model(preset("llama-3.2-1b"), rank=8)
-    one = training_memory(lora, batch_size=1, context=256).activations
-    assert training_memory(lora, batch_size=4, context=256).activations == 4 * one
-    assert training_memory(lora, batch_size=1, context=1024).activations == 4 * one
+    one = training_memory(lora, batch_size=1, max_length=256).activations
+    assert training_memory(lora, batch_size=4, max_length=256).activations == 4 * one
+    assert training_memory(lora, batch_size=1, max_length=1024).activations == 4 * one
     without, eager = (
         training_memory(
-            lora, batch_size=1, context=256, checkpointing=False, attention=attention
+            lora, batch_size=1, max_length=256, checkpointing=False, attention=attention
         ).activations
         for attention in ("fused", "eager")
     )
@@ -143,7 +143,7 @@ def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
 def test_rank_hardly_moves_memory() -> None:
     spec = preset("llama-3-8b")
     low, high = (
-        training_memory(count_model(spec, rank=rank), context=2048).total for rank in (4, 64)
+        training_memory(count_model(spec, rank=rank), max_length=2048).total for rank in (4, 64)
     )
     assert high / low < 1.05
 
@@ -162,8 +162,8 @@ def test_rank_hardly_moves_memory() -> None:
             lambda n: training_memory(count_model(preset("llama-3.2-1b"), rank=8), batch_size=n),
         ),
         (
-            lambda **k: largest_context(preset("qwen2.5-0.5b"), **k),
-            lambda n: training_memory(preset("qwen2.5-0.5b"), context=n),
+            lambda **k: largest_max_length(preset("qwen2.5-0.5b"), **k),
+            lambda n: training_memory(preset("qwen2.5-0.5b"), max_length=n),
         ),
     ],
     ids=["rank", "batch", "sequence"],
@@ -187,7 +187,7 @@ def test_the_largest_fits_and_one_more_does_not(find: Any, rebuild: Any) -> None
         ({"optimizer": "lion"}, "optimizer must be one of"),
         ({"attention": "flash"}, "attention must be one of 'fused', 'eager'"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"context": -4}, "context must be at least 1, got -4"),
+        ({"max_length": -4}, "max_length must be at least 1, got -4"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -207,7 +207,7 @@ def test_the_tables_add_up() -> None:
     for method in ("full", "LoRA", "QLoRA"):
         column = [row[method] for row in table.records]
         assert sum(column[:7]) == column[7]  # type: ignore[arg-type]
-    operations = count_flops(count_model(LLAMA, rank=4), context=10).table
+    operations = count_flops(count_model(LLAMA, rank=4), max_length=10).table
     for method in ("full", "LoRA"):
         column = [row[method] for row in operations.records]
         assert sum(column[:-1]) == column[-1]  # type: ignore[arg-type]
@@ -235,11 +235,14 @@ def test_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
 
     full, *lora = printed("100x120", "--rank", "20,8")["rows"]
     assert [row["trainable"] for row in (full, *lora)] == [12_000, 4_400, 1_760]
-    totals, *others = printed("gpt2", "--rank", "4,8", "--by", "kind", "--memory")
+    totals, *others = printed("gpt2", "--rank", "4,8", "--group-by", "kind", "--memory")
     assert len(others) == 4
     assert [row["trainable"] for row in totals["rows"]] == [147_456, 294_912]
     assert printed("gpt2")["title"] == "gpt2: 124,439,808 parameters"
-    assert printed("100x120", "--rank", "8", "--by", "module")[1]["rows"][0]["trainable"] == 1_760
+    assert (
+        printed("100x120", "--rank", "8", "--group-by", "module")[1]["rows"][0]["trainable"]
+        == 1_760
+    )
 
 
 # where an estimate may be further off than a tenth, as docs/use/plan.md says
@@ -271,7 +274,7 @@ def test_memory_as_torch_holds_it(family: str, way: str) -> None:
         options = {
             "dtype": precision,
             "batch_size": batch,
-            "context": sequence,
+            "max_length": sequence,
             "attention": attention,
         }
         model, counted = torch_memory.pair(
@@ -353,9 +356,9 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
         loss = model(input_ids=tokens, labels=tokens).loss
     with FlopCounterMode(display=False) as backward:
         loss.backward()
-    expected = sum(count_flops(counted, context=sequence).forward.values()) * batch * sequence
+    expected = sum(count_flops(counted, max_length=sequence).forward.values()) * batch * sequence
     assert forward.get_total_flops() == expected
-    both = count_flops(counted, context=sequence).total * batch * sequence
+    both = count_flops(counted, max_length=sequence).total * batch * sequence
     # torch spares what lies below the lowest adapter, which is not counted as spared here
     assert expected + backward.get_total_flops() == pytest.approx(
         both, rel=0 if targets is None else 0.08
@@ -364,5 +367,5 @@ def test_operations_as_torch_counts_them(targets: Any) -> None:
 
 def test_a_model_without_rows_to_adapt_has_no_rank():
     narrow = from_config({"model_type": "granite", "hidden_size": 4, "num_hidden_layers": 1})
-    asked = {"targets": ["q_proj", "v_proj"], "optimizer": "adamw_8bit", "context": 1}
+    asked = {"targets": ["q_proj", "v_proj"], "optimizer": "adamw_8bit", "max_length": 1}
     assert largest_rank(narrow, budget="1 TB", **asked) == 0

@@ -1,4 +1,4 @@
-"""What fits on a card: laws of the plan, the command, and what it refuses."""
+"""What fits on a GPU: laws of the plan, the command, and what it refuses."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize("card", ["RTX 3060 12GB", "A100 80GB"])
+@pytest.mark.parametrize("gpu", ["RTX 3060 12GB", "A100 80GB"])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
-    options = {"context": 128, "optimizer": "adamw_8bit"}
-    room = 0.9 * accounting.cards()[card].memory
-    for each in accounting.plan(model, card=card, rank=8, targets="all-linear", **options).choices:
+def test_the_largest_fits_and_one_more_does_not(model: str, gpu: str) -> None:
+    options = {"max_length": 128, "optimizer": "adamw_8bit"}
+    room = 0.9 * accounting.gpus()[gpu].memory
+    for each in accounting.plan(model, gpu=gpu, rank=8, targets="all-linear", **options).choices:
 
         def needs(rank: int = 8, way: str = each.method, **changed: int) -> int:
             spec = models.preset(model)
@@ -49,14 +49,14 @@ def test_the_largest_fits_and_one_more_does_not(model: str, card: str) -> None:
         assert each.memory.total == needs()
         assert (each.verdict == "fits") == (each.memory.total <= room)
         positions = models.preset(model).positions
-        found = {"batch_size": each.largest_batch, "context": each.largest_context}
+        found = {"batch_size": each.largest_batch, "max_length": each.largest_max_length}
         for name, most in found.items():
             assert (most > 0) == (needs(**{name: 1}) <= room)
             if most:
                 assert needs(**{name: most}) <= room
                 assert (
                     most == positions
-                    if name == "context" and most == positions
+                    if name == "max_length" and most == positions
                     else needs(**{name: most + 1}) > room
                 )
         if each.rank and each.largest_rank:
@@ -77,15 +77,15 @@ def test_every_family_has_an_estimate(name: str) -> None:
         assert memory.total > memory.weights
     # what is assumed never is longer than the model allows
     longest = min(512, spec.positions or 512)
-    assert accounting.training_memory(spec) == accounting.training_memory(spec, context=longest)
+    assert accounting.training_memory(spec) == accounting.training_memory(spec, max_length=longest)
 
 
 def test_what_each_option_saves() -> None:
     count = accounting.count_model(models.preset("gemma-2b"), rank=16, targets="all-linear")
-    usual = accounting.training_memory(count, context=1024)
+    usual = accounting.training_memory(count, max_length=1024)
 
     def total(**options: Any) -> int:
-        return accounting.training_memory(count, context=1024, **options).total
+        return accounting.training_memory(count, max_length=1024, **options).total
 
     # the logits of 256,000 words take more than all the rest of a step
     assert usual.logits + usual.workspace > 0.3 * usual.total
@@ -102,7 +102,7 @@ def test_what_each_option_saves() -> None:
 
 
 def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
-    found = accounting.plan("gpt2", card="T4", rank=[8, 2000], targets=["c_attn"], dtype="int8")
+    found = accounting.plan("gpt2", gpu="T4", rank=[8, 2000], targets=["c_attn"], dtype="int8")
     assert found.notes[0].startswith(
         "Full over bfloat16, LoRA over int8, QLoRA over int8. Gradient"
     )
@@ -112,19 +112,19 @@ def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
     assert "Rank 2000 is above min(d, k) = 768" in found.notes[3]
 
 
-@pytest.mark.parametrize("card", accounting.cards())
+@pytest.mark.parametrize("gpu", accounting.gpus())
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_note_where_the_card_needs_one(card: str, dtype: str) -> None:
-    found = accounting.plan("gpt2", card=card, rank=8, methods=["LoRA"], dtype=dtype)
-    emulated = dtype == "bfloat16" and card in ("T4", "V100 32GB")
+def test_a_note_where_the_gpu_needs_one(gpu: str, dtype: str) -> None:
+    found = accounting.plan("gpt2", gpu=gpu, rank=8, methods=["LoRA"], dtype=dtype)
+    emulated = dtype == "bfloat16" and gpu in ("T4", "V100 32GB")
     assert any("no native bfloat16" in note for note in found.notes) == emulated
-    known = accounting.cards()[card]
+    known = accounting.gpus()[gpu]
     assert (known.note in found.notes) == bool(known.note)
-    assert bool(known.note) == card.startswith("Apple") or "ECC" in known.note
+    assert bool(known.note) == gpu.startswith("Apple") or "ECC" in known.note
 
 
 def test_qlora_over_int8_is_lora_over_int8() -> None:
-    options: dict[str, Any] = {"card": "L4", "rank": 8, "dtype": "int8", "checkpointing": False}
+    options: dict[str, Any] = {"gpu": "L4", "rank": 8, "dtype": "int8", "checkpointing": False}
     (narrow,) = accounting.plan("gpt2", methods=["QLoRA"], targets="all-linear", **options).choices
     (same,) = accounting.plan("gpt2", methods=["LoRA"], targets="all-linear", **options).choices
     assert narrow.memory.parts == same.memory.parts
@@ -154,7 +154,7 @@ def test_int8_keeps_the_input_of_every_map(
         "targets": [f"{name}_proj" for name in targets],
         "layers": layers,
         "checkpointing": False,
-        "context": 32,
+        "max_length": 32,
         "cross_entropy": "fused",
     }
     kept = [
@@ -185,21 +185,21 @@ def test_bitsandbytes_keeps_the_input_over_int8_alone(bits: int) -> None:
 
 def test_cards_are_found_however_they_are_written() -> None:
     for name in ("RTX 4090", "rtx4090", "NVIDIA GeForce RTX 4090", "geforce-rtx-4090"):
-        assert accounting.plan("gpt2", card=name, rank=1).card == accounting.cards()["RTX 4090"]
-    for name, card in accounting.cards().items():
+        assert accounting.plan("gpt2", gpu=name, rank=1).gpu == accounting.gpus()["RTX 4090"]
+    for name, gpu in accounting.gpus().items():
         sold = re.search(r"(\d+)GB", name)
         if sold:  # what a driver keeps, or macOS leaves to others
             least = 0.66 if name.startswith("Apple") else 0.99
-            assert least < card.memory / (int(sold[1]) * 2**30) <= 1
-        assert card.memory % 2**20 == 0 < card.memory < 2**39
+            assert least < gpu.memory / (int(sold[1]) * 2**30) <= 1
+        assert gpu.memory % 2**20 == 0 < gpu.memory < 2**39
 
 
 def test_every_figure_of_a_card_names_its_source() -> None:
-    content = json.loads((files("lora_np.accounting") / "cards.json").read_text(encoding="utf-8"))
-    assert {letter for card in content["cards"].values() for letter in card["sources"]} == set(
+    content = json.loads((files("lora_np.accounting") / "gpus.json").read_text(encoding="utf-8"))
+    assert {letter for gpu in content["gpus"].values() for letter in gpu["sources"]} == set(
         content["sources"]
     )
-    assert all(card["sources"] for card in content["cards"].values())
+    assert all(gpu["sources"] for gpu in content["gpus"].values())
     assert all("https://" in source for source in content["sources"].values())
 
 
@@ -209,10 +209,10 @@ ONE = ["--rank", "8", "--targets", "all-linear"]
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
-        (["llama-3-8b", "--card", "RTX 4090", *ONE], 0),
-        (["llama-3-8b", "--card", "4GB", *ONE], 3),
-        (["llama-3-8b", "--card", "24GB", "--method", "full"], 3),
-        (["mixtral-8x7b", "--card", "A100 80GB", "--method", "QLoRA", "--json"], 0),
+        (["llama-3-8b", "--gpu", "RTX 4090", *ONE], 0),
+        (["llama-3-8b", "--gpu", "4GB", *ONE], 3),
+        (["llama-3-8b", "--gpu", "24GB", "--method", "full"], 3),
+        (["mixtral-8x7b", "--gpu", "A100 80GB", "--method", "QLoRA", "--json"], 0),
     ],
 )
 def test_the_exit_status(
@@ -231,56 +231,60 @@ def test_the_exit_status(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["llama-3-8b", "--card", "RTX 4091"], 1, "did you mean 'RTX 4090'?"),
-        (["gpt2", "--card", "a10000"], 1, "did you mean 'A100 80GB'?"),
+        (["llama-3-8b", "--gpu", "RTX 4091"], 1, "did you mean 'RTX 4090'?"),
+        (["gpt2", "--gpu", "a10000"], 1, "did you mean 'A100 80GB'?"),
         (
-            ["llama-3-8b", "--card", "a100"],
+            ["llama-3-8b", "--gpu", "a100"],
             1,
-            "card must be one of 'A100 40GB', 'A100 80GB', got 'a100'",
+            "gpu must be one of 'A100 40GB', 'A100 80GB', got 'a100'",
         ),
-        (["llama-3-8b", "--card", "?"], 1, "'Apple 192GB', got '?'"),
-        (["llama-3-8b"], 2, "--card"),
+        (["llama-3-8b", "--gpu", "?"], 1, "'Apple 192GB', got '?'"),
+        (["llama-3-8b"], 2, "--gpu"),
         (
-            ["llama-3-8b", "--card", "24"],
+            ["llama-3-8b", "--gpu", "24"],
             1,
-            "card must be bytes or text such as '24 GB' or '24 GiB', got '24'",
+            "gpu must be bytes or text such as '24 GB' or '24 GiB', got '24'",
         ),
-        (["llama-3-8b", "--card", "0GB"], 1, "the memory of a card must be at least 1, got 0"),
+        (["llama-3-8b", "--gpu", "0GB"], 1, "the memory of a GPU must be at least 1, got 0"),
         (
-            ["llama-3-8b", "--card", "T4", "--context", "8193"],
+            ["llama-3-8b", "--gpu", "T4", "--max-length", "8193"],
             1,
-            "context must be between 1 and the positions of",
+            "max_length must be between 1 and the positions of",
         ),
-        (["llama-3-8b", "--card", "T4", "--context", "0"], 1, "context must be at least 1, got 0"),
-        (["llama-3-8b", "--card", "T4", "--batch-size", "x"], 2, "'x'"),
-        (["llama-3-8b", "--card", "T4", "--rank", "0"], 1, "rank must be at least 1, got 0"),
         (
-            ["llama-3-8b", "--card", "T4", "--method", "lorra"],
+            ["llama-3-8b", "--gpu", "T4", "--max-length", "0"],
+            1,
+            "max_length must be at least 1, got 0",
+        ),
+        (["llama-3-8b", "--gpu", "T4", "--batch-size", "x"], 2, "'x'"),
+        (["llama-3-8b", "--gpu", "T4", "--rank", "0"], 1, "rank must be at least 1, got 0"),
+        (
+            ["llama-3-8b", "--gpu", "T4", "--method", "lorra"],
             2,
             "'lorra' is not one of 'full', ",
         ),
         (
-            ["llama-3-8b", "--card", "T4", "--optimizer", "adam"],
+            ["llama-3-8b", "--gpu", "T4", "--optimizer", "adam"],
             1,
             "optimizer must be one of 'adamw'",
         ),
         (
-            ["gpt2", "--card", "T4", "--method", "full", "--rank", "8", "--dora"],
+            ["gpt2", "--gpu", "T4", "--method", "full", "--rank", "8", "--dora"],
             1,
             "rank and dora can only be given for LoRA or QLoRA, got the method full",
         ),
         (
-            ["gpt2", "--card", "T4", "--method", "full", "--dtype", "nf4"],
+            ["gpt2", "--gpu", "T4", "--method", "full", "--dtype", "nf4"],
             1,
             "dtype must be float32 or bfloat16 or float16 for full, got 'nf4'",
         ),
         (
-            ["gpt2", "--card", "T4", "--method", "QLoRA", "--dtype", "float16"],
+            ["gpt2", "--gpu", "T4", "--method", "QLoRA", "--dtype", "float16"],
             1,
             "dtype must be int8 or nf4 for QLoRA, got 'float16'",
         ),
-        (["llama-3-8", "--card", "T4"], 1, "close names: llama-3-8b"),
-        (["100x120", "--card", "T4"], 1, "plan needs the layers of 100x120"),
+        (["llama-3-8", "--gpu", "T4"], 1, "close names: llama-3-8b"),
+        (["100x120", "--gpu", "T4"], 1, "plan needs the layers of 100x120"),
     ],
 )
 def test_bad_input_is_one_line(

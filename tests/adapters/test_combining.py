@@ -189,25 +189,26 @@ def test_parameters_saved_twice_are_refused_or_the_first_or_the_mean(heads, tmp_
     one, two = new["one"]["model.norm.weight"], new["two"]["model.norm.weight"]
     bias, kept = "model.layers.0.q_proj.bias", new["two"]["model.layers.0.q_proj.bias"]
     with pytest.raises(
-        FileError, match=r"replaces 'model.norm.weight', as an adapter before it does; saved= "
+        FileError,
+        match=r"replaces 'model.norm.weight', as an earlier adapter does; pass on_conflict=",
     ):
         adapters.combine(paths, tmp_path / "out")
     expected = {"first": (one, kept), "mean": ((3 * one - two) / 2, kept)}
     for saved, (of_norm, of_bias) in expected.items():
-        adapters.combine(paths, tmp_path / saved, weights=[3, -1], saved=saved)
+        adapters.combine(paths, tmp_path / saved, weights=[3, -1], on_conflict=saved)
         full = adapters.load(tmp_path / saved).full
         np.testing.assert_allclose(full["model.norm.weight"].read(), of_norm, atol=1e-12)
         np.testing.assert_allclose(full[bias].read(), of_bias, atol=1e-12)
 
 
 def test_weights_that_cancel_have_no_mean(heads, tmp_path):
-    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], saved="mean")
+    adapters.combine(heads[1], tmp_path / "kept", weights=[1, 0], on_conflict="mean")
     kept = heads[2]["two"]["model.layers.0.q_proj.bias"]  # which only one adapter has
     np.testing.assert_array_equal(
         adapters.load(tmp_path / "kept").full["model.layers.0.q_proj.bias"].read(), kept
     )
     with pytest.raises(FileError, match=r"model.norm.weight: the result is not finite"):
-        adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], saved="mean")
+        adapters.combine(heads[1], tmp_path / "out", weights=[1, -1], on_conflict="mean")
 
 
 # What is refused
@@ -242,8 +243,8 @@ WRONG = {
         "model.layers.0.q_proj: 'regmean' needs a Gram matrix of each adapter's inputs",
     ),
     "another choice": (
-        {"saved": "last"},
-        "saved must be one of 'refuse', 'first', 'mean', got 'last'",
+        {"on_conflict": "last"},
+        "on_conflict must be one of 'refuse', 'first', 'mean', got 'last'",
     ),
 }
 
@@ -387,7 +388,7 @@ def test_extract_by_inputs_has_the_smallest_error_of_outputs(make_checkpoint, tm
         skewed(),
     )
     seen = {name: x.T @ x for name, x in X.items()}
-    for goal in ({"rank": 2}, {"error": 0.3}):
+    for goal in ({"rank": 2}, {"tolerance": 0.3}):
         made = adapters.extract(base, tuned, tmp_path / "out", grams=seen, force=True, **goal)
         found = adapters.load(tmp_path / "out")
         W0, W = weights_of(base), weights_of(tuned)
@@ -418,9 +419,9 @@ def test_convert_passes_inputs_on(tmp_path):
     safetensors.save(tensors, tmp_path / "loha" / "adapter_model.safetensors")
     x = rng.standard_normal((40, 10)) * np.geomspace(9, 0.01, 10)
     made = adapters.convert(
-        tmp_path / "loha", tmp_path / "out", to="lora", error=0.05, grams={"q": x.T @ x}
+        tmp_path / "loha", tmp_path / "out", to="lora", tolerance=0.05, grams={"q": x.T @ x}
     )
-    plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", error=0.05)
+    plain = adapters.convert(tmp_path / "loha", tmp_path / "plain", to="lora", tolerance=0.05)
     assert made.rows[0].rank < plain.rows[0].rank
 
 

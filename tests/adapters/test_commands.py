@@ -28,7 +28,7 @@ def test_every_command_makes_what_its_function_makes(
     base, a, b = make_checkpoint("base"), make_adapter("a"), make_adapter("b", seed=1)
     for name, arguments in {
         "small": ("resize", a, "--rank", 1),
-        "least": ("resize", a, "--bytes", 1000),
+        "least": ("resize", a, "--budget", 1000),
         "both": ("combine", f"{a}=0.5", b, "--method", "cat"),
         "merged": ("merge", base, a),
         "back": ("extract", base, tmp_path / "merged", "--energy", "0.999"),
@@ -66,7 +66,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         (
             ["resize", "a", "-o", "out"],
             1,
-            "give one of rank, energy, error, bytes, total_rank, got none",
+            "give one of rank, energy, tolerance, budget, total_rank, got none",
         ),
         (["resize", "a", "-o", "out", "--rank", "1", "--energy", "0.9"], 1, "give one of"),
         (["resize", "a", "-o", "out", "--rank", "0"], 1, "rank must be at least 1, got 0"),

@@ -78,7 +78,7 @@ def pair(tmp_path, request):
 
 @pytest.mark.parametrize("pair", ["llama", "qwen3_moe", "gpt_oss"], indirect=True)
 @pytest.mark.parametrize(
-    "goal", [{"rank": 32}, {"rank": 4}, {"energy": 0.9999999}, {"error": 0.001}], ids=str
+    "goal", [{"rank": 32}, {"rank": 4}, {"energy": 0.9999999}, {"tolerance": 0.001}], ids=str
 )
 def test_merged_into_the_base_it_is_the_tuned_checkpoint(pair, tmp_path, goal):
     found = adapters.extract(*pair, tmp_path / "out", **goal)
@@ -221,8 +221,8 @@ def test_weights_of_other_widths_are_refused_and_a_larger_vocabulary_is_listed(t
     [
         ("--rank", "2"),
         ("--energy", "0.9"),
-        ("--error", "0.3"),
-        ("--bytes", "6000"),
+        ("--tolerance", "0.3"),
+        ("--budget", "6000"),
         ("--total-rank", "9"),
     ],
 )
@@ -233,6 +233,6 @@ def test_every_goal_of_resize_is_one_of_the_command(pair, tmp_path, capsys, goal
     adapter = adapters.load(out)
     if goal[0] == "--total-rank":
         assert sum(ranks) == 9
-    if goal[0] == "--bytes":
+    if goal[0] == "--budget":
         assert (out / "adapter_model.safetensors").stat().st_size <= 6000
     assert sum(module.rank for module in adapter.values()) == sum(ranks)

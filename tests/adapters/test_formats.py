@@ -552,7 +552,7 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
     for to in ("gguf", "mlx", "portable"):
         out = tmp_path / f"{to}{SUFFIX.get(to, '')}"
         with pytest.raises(
-            FileError, match=r"LoHa is no LoRA: convert it first \(lora-np convert --to lora\)"
+            FileError, match=r"LoHa is not a LoRA: convert it first \(lora-np convert --to lora\)"
         ):
             adapters.convert(other, out, to=to, base=LLAMA)
         adapters.convert(tmp_path / "lora", out, to=to, base=LLAMA)

@@ -132,13 +132,13 @@ def test_sizes_have_units_and_directories_are_made(command, make_adapter, tmp_pa
     for text in ("1000", "1kB", "1 KB", "0.001MB"):
         out = tmp_path / "some" / "where" / text
         assert (
-            command("resize", a / "adapter_model.safetensors", "--bytes", text, "-o", out)[0] == 0
+            command("resize", a / "adapter_model.safetensors", "--budget", text, "-o", out)[0] == 0
         )
         assert (out / "adapter_model.safetensors").stat().st_size <= 1000
-    status, _, err = command("resize", a, "--bytes", "10 XB", "-o", tmp_path / "out")
+    status, _, err = command("resize", a, "--budget", "10 XB", "-o", tmp_path / "out")
     assert (status, err.count("\n")) == (1, 1)
-    assert "bytes must be bytes or text such as '24 GB'" in err
-    result = adapters.resize(a, tmp_path / "new" / "small", bytes="1 kB")
+    assert "budget must be bytes or text such as '24 GB'" in err
+    result = adapters.resize(a, tmp_path / "new" / "small", budget="1 kB")
     assert result.bytes <= 1000
 
 
@@ -173,7 +173,7 @@ def test_a_name_cannot_command_the_terminal_or_the_browser(command, tmp_path):
         assert controls(out) == []
         assert "q" in out
     found = adapters.inspect(tmp_path / "a")
-    assert json.loads(found.to_json())["rows"][0]["module"] == HOSTILE
+    assert json.loads(found.to_json())["rows"][0]["name"] == HOSTILE
     table = Table((HOSTILE,), [(HOSTILE,)], title=HOSTILE, notes=[HOSTILE])
     for text in (str(found), found._repr_html_(), str(table), table._repr_html_()):
         assert controls(text) == []

@@ -36,7 +36,7 @@ def answers(M, place, *, energy=0.99, alpha=1.0):
         "errors": rank_errors_of(str(place / "M.npy"), energy=energy).rank,
         "resize": asked(adapters.resize, place / "adapter"),
         "extract": asked(adapters.extract, place / "base", place / "tuned"),
-        **({"inspect": row.needed} if energy == 0.99 else {}),
+        **({"inspect": row.rank_for_99} if energy == 0.99 else {}),
     }
 
 

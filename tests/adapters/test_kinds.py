@@ -336,7 +336,7 @@ def test_rows_survive_resize_and_combine_and_are_compared(tmp_path):
         rows = adapters.diff(tmp_path / "a", tmp_path / other).rows
         assert next(part.difference for part in rows if part.what == "rows") >= least
     with pytest.raises(
-        FileError, match=r"replaces 'model.embed_tokens.weight', as an adapter before it does"
+        FileError, match=r"replaces 'model.embed_tokens.weight', as an earlier adapter does"
     ):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
     save_peft(tmp_path / "plain", "model.q", np.ones((2, 4)), np.ones((5, 2)), rank=2)
@@ -361,6 +361,7 @@ def test_rows_that_do_not_fit_are_refused(tokens, message, tmp_path):
     ("raw", "reason"),
     [
         ({"alora_invocation_tokens": [1, 2]}, "acts from its invocation tokens on"),
+        ({"use_bdlora": {"target_modules_bd_a": ["q"], "nblocks": 2}}, "stores factors as blocks"),
         ({"kasa_config": {"beta": 1e-4}}, "takes the least singular directions out of the base"),
         ({"monteclora_config": {"num_samples": 2}}, "draws its updates at random"),
         ({"layer_replication": [[0, 2]]}, "some of its layers repeated"),
@@ -370,110 +371,6 @@ def test_what_no_update_of_weights_can_say_is_refused_with_the_reason(raw, reaso
     path = save_peft(tmp_path / "adapter", "q", np.ones((1, 2)), np.ones((2, 1)), rank=1, **raw)
     with pytest.raises(FileError, match=f"{next(iter(raw))} = .* is not supported: .*{reason}"):
         adapters.load(path)
-
-
-def on_the_diagonal(stacked, blocks):
-    """The matrix whose blocks are stored one below the other, entry by entry."""
-    rows, columns = stacked.shape
-    full = np.zeros((rows, blocks * columns))
-    for i in range(rows):
-        block = i // (rows // blocks)
-        for j in range(columns):
-            full[i, block * columns + j] = stacked[i, j]
-    return full
-
-
-BLOCKS = [  # which factor, blocks, rank, the update's shape
-    ("A", 1, 3, (4, 5)),
-    ("A", 2, 4, (3, 6)),
-    ("A", 3, 6, (8, 9)),
-    ("B", 2, 2, (6, 5)),
-    ("B", 3, 3, (9, 2)),
-    ("B", 4, 8, (12, 7)),
-]
-
-
-@pytest.mark.parametrize(("part", "blocks", "rank", "shape"), BLOCKS)
-def test_block_diagonal_factors_are_those_of_the_lora_that_they_equal(
-    part, blocks, rank, shape, tmp_path
-):
-    rng = np.random.default_rng(blocks)
-    said = {"use_bdlora": {f"target_modules_bd_{part.lower()}": ["layers.0"], "nblocks": blocks}}
-    A, B = rng.standard_normal((rank, shape[1])), rng.standard_normal((shape[0], rank))
-    if part == "A":
-        compact = rng.standard_normal((rank, shape[1] // blocks)), B
-        A = on_the_diagonal(compact[0], blocks)
-    else:
-        compact = A, rng.standard_normal((shape[0], rank // blocks))
-        B = on_the_diagonal(compact[1], blocks)
-    name = "layers.0.q"
-    path = save_peft(tmp_path / "adapter", name, *compact, rank=rank, **said)
-    plain = save_peft(tmp_path / "plain", name, A, B, rank=rank)
-    wanted = update(A, B, rank)
-
-    adapter = adapters.load(path)
-    np.testing.assert_allclose(adapter.delta(name), wanted, atol=1e-12)
-    numbers = sum(factor.size for factor in compact)
-    assert f" {numbers:,} numbers" in repr(adapter)
-    inspection = adapters.inspect(path)
-    assert inspection.contents["parameters"] == numbers
-    assert [kind.parameters for kind in inspection.kinds] == [numbers, numbers]
-    assert ("block-diagonal" in inspection.contents["type"]) == (blocks > 1)
-
-    adapters.save(adapter, tmp_path / "again")
-    again = adapters.load(tmp_path / "again")
-    assert not again.raw["use_bdlora"]
-    np.testing.assert_array_equal(again[name].A, A)
-    np.testing.assert_array_equal(again[name].B, B)
-
-    base = base_with(tmp_path / "base", {f"{name}.weight": np.ones(shape)})
-    adapters.merge(base, path, tmp_path / "merged")
-    np.testing.assert_allclose(
-        merged(tmp_path / "merged")[f"{name}.weight"], 1 + wanted, atol=1e-12
-    )
-    adapters.combine([path, plain], tmp_path / "sum", weights=[0.5, -2])
-    np.testing.assert_allclose(
-        adapters.load(tmp_path / "sum").delta(name), -1.5 * wanted, atol=1e-6
-    )
-    for options in ({"rank": 1}, {"bytes": 800}):
-        adapters.resize(path, tmp_path / "small", **options, force=True)
-        adapters.resize(plain, tmp_path / "other", **options, force=True)
-        assert adapters.diff(tmp_path / "small", tmp_path / "other").largest < 1e-6
-    assert adapters.diff(path, plain).largest < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"nblocks": 2}, "block-diagonal, and names it for neither, although match_strict is true"),
-        (
-            {"target_modules_bd_a": ["q"], "target_modules_bd_b": ["q"]},
-            "'q' .*, and names it for both",
-        ),
-        ({"target_modules_bd_a": ["q"], "nblocks": 3}, r"must be 3 equal blocks, got \(2, 2\)"),
-        (
-            {"target_modules_bd_b": ["q"], "nblocks": 2},
-            r"A \(r, k\) and B \(d, r\) of 'q' must fit",
-        ),
-        ({"target_modules_bd_a": "q"}, "use_bdlora must be an object of nblocks"),
-        ({"target_modules_bd_a": ["q"], "nblocks": 0}, "use_bdlora must be an object of nblocks"),
-        ({"blocks": 2}, "use_bdlora must be an object of nblocks"),
-        (True, "use_bdlora must be an object of nblocks"),
-    ],
-)
-def test_blocks_that_do_not_fit_are_refused(said, message, tmp_path):
-    path = save_peft(
-        tmp_path / "adapter", "q", np.ones((2, 2)), np.ones((4, 2)), rank=2, use_bdlora=said
-    )
-    with pytest.raises(FileError, match=message):
-        adapters.load(path)
-
-
-def test_a_module_that_no_pattern_names_may_have_full_factors(tmp_path):
-    said = {"target_modules_bd_a": ["up"], "nblocks": 2, "match_strict": False}
-    A, B = np.arange(6.0).reshape(2, 3), np.ones((4, 2))
-    path = save_peft(tmp_path / "adapter", "q", A, B, rank=2, use_bdlora=said)
-    np.testing.assert_allclose(adapters.load(path).delta("q"), update(A, B, 2))
 
 
 def test_attention_that_torch_computes_by_itself_is_refused_by_name(tmp_path):

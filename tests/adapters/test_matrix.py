@@ -179,7 +179,6 @@ def ways(parts: Parts, family: str = "") -> dict[str, dict[str, Any] | None]:
         "pissa": {"target_modules": some, "init_lora_weights": "pissa"},
         "pissa patterns": {"target_modules": some, "init_lora_weights": "pissa", "use_rslora": True, "rank_pattern": {some[0]: 2}},
         "olora": {"target_modules": some, "init_lora_weights": "olora"},
-        "blocks": {"target_modules": some, "use_bdlora": {"target_modules_bd_a": some[:1], "target_modules_bd_b": some[1:], "nblocks": 2, "match_strict": False}},
     }  # fmt: skip
 
 

@@ -79,14 +79,14 @@ def wide_adapter(path, size, tensors):
     )
 
 
-def hra(path, size, tensors):
+def oft(path, size, tensors):
     """An adapter whose update is formed in full, and needs the base."""
     path.mkdir()
-    config = {"peft_type": "HRA", "r": 8, "target_modules": ["q_proj"]}
+    config = {"peft_type": "OFT", "oft_block_size": 8, "target_modules": ["q_proj"]}
     (path / "adapter_config.json").write_text(json.dumps(config))
-    u = np.random.default_rng(0).standard_normal((size, 8), np.float32)
-    keys = [f"base_model.model.model.layers.{i}.q_proj.hra_u" for i in range(tensors)]
-    safetensors.save(dict.fromkeys(keys, u), path / "adapter_model.safetensors")
+    weight = np.random.default_rng(0).standard_normal((size // 8, 28), np.float32)
+    keys = [f"base_model.model.model.layers.{i}.q_proj.oft_R.weight" for i in range(tensors)]
+    safetensors.save(dict.fromkeys(keys, weight), path / "adapter_model.safetensors")
     return path
 
 
@@ -112,10 +112,8 @@ def check(tmp_path, size, tensors):
         )
         for to, out in [("gguf", "a.gguf"), ("mlx", "mlx")]
     }
-    reflected = peak(
-        "merge", base, hra(tmp_path / "hra", size, tensors), "-o", tmp_path / "reflected"
-    )
-    return limit, {"extract": extracted, "merge": merged, "merge HRA": reflected, **converted}
+    rotated = peak("merge", base, oft(tmp_path / "oft", size, tensors), "-o", tmp_path / "rotated")
+    return limit, {"extract": extracted, "merge": merged, "merge OFT": rotated, **converted}
 
 
 def test_small_checkpoints_stay_below_the_limit(tmp_path):

@@ -377,7 +377,7 @@ def test_combining_different_ranks_gives_what_add_weighted_adapter_gives(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "goal", [{"rank": 2}, {"energy": 0.8}, {"total_rank": 12}, {"bytes": 6_000}], ids=str
+    "goal", [{"rank": 2}, {"energy": 0.8}, {"total_rank": 12}, {"budget": 6_000}], ids=str
 )
 def test_a_resized_adapter_is_the_truncated_svd_of_the_product_and_loads_in_peft(tmp_path, goal):
     torch.manual_seed(4)

@@ -128,7 +128,7 @@ def test_tensors_that_do_not_add_up_are_refused_by_name(adapter, change, message
 
 
 CONFIGS = {
-    "another method": ({"peft_type": "XLORA"}, "peft_type must be 'LORA', got 'XLORA'"),
+    "another method": ({"peft_type": "XLORA"}, "peft_type = 'XLORA' is not supported, only LORA"),
     "a rank of zero": ({"r": 0}, "r must be a whole number from 1 on, got 0"),
     "a rank that is true": ({"r": True}, "r must be a whole number from 1 on, got True"),
     "another rank": ({"r": 3}, "'model.layers.0.q_proj' has rank 2, but the config says 3"),

@@ -57,7 +57,7 @@ def misreading(adapter):
     return strength_notes(adapter, "a")
 
 
-GOALS = [{"rank": 2}, {"energy": 0.9}, {"error": 0.2}, {"total_rank": 20}]
+GOALS = [{"rank": 2}, {"energy": 0.9}, {"tolerance": 0.2}, {"total_rank": 20}]
 
 
 @pytest.mark.parametrize("options", GOALS, ids=str)
@@ -107,7 +107,7 @@ def test_extract(tmp_path):
 @pytest.mark.parametrize("size", [45_000, 60_000, 100_000, 250_000])
 def test_bytes_count_what_is_written(tmp_path, size):
     source = located_adapter("king-james")
-    result = adapters.resize(source, tmp_path / "a", bytes=size, portable=True)
+    result = adapters.resize(source, tmp_path / "a", budget=size, portable=True)
     file = tmp_path / "a" / "adapter_model.safetensors"
     assert result.bytes == file.stat().st_size <= size
     rank = config(tmp_path / "a")["r"]
@@ -117,10 +117,10 @@ def test_bytes_count_what_is_written(tmp_path, size):
 
 
 def test_bytes_for_less_than_one_direction(tmp_path):
-    with pytest.raises(ValueError, match=r"bytes must be at least \d+, got 100"):
-        adapters.resize(located_adapter("king-james"), tmp_path / "a", bytes=100, portable=True)
+    with pytest.raises(ValueError, match=r"budget must be at least \d+, got 100"):
+        adapters.resize(located_adapter("king-james"), tmp_path / "a", budget=100, portable=True)
     with pytest.raises(
-        ValueError, match=r"bytes is the size of PEFT's file, and a.gguf is of another format"
+        ValueError, match=r"budget is the size of PEFT's file, and a.gguf is of another format"
     ):
-        adapters.resize(located_adapter("king-james"), tmp_path / "a.gguf", bytes=100_000)
+        adapters.resize(located_adapter("king-james"), tmp_path / "a.gguf", budget=100_000)
     assert not list(tmp_path.iterdir())

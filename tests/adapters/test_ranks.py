@@ -125,7 +125,7 @@ shapes_of_all = st.lists(st.tuples(st.integers(3, 40), st.integers(3, 40)), min_
 
 
 def ranks_of(adapter, spectra, size):
-    return Goal("bytes", size).ranks(
+    return Goal("budget", size).ranks(
         adapter, {name: Spectrum(s) for name, s in spectra.items()}, adapter
     )
 
@@ -148,7 +148,7 @@ def test_a_file_takes_directions_by_their_worth_up_to_the_first_that_does_not_fi
     fitting = [ranks for ranks in firsts if size_of(adapter, ranks) <= size]
     if not fitting:
         why = (
-            f"bytes must be at least {size_of(adapter, firsts[0])}, got {size}"
+            f"budget must be at least {size_of(adapter, firsts[0])}, got {size}"
             if firsts
             else "is zero"
         )
@@ -160,7 +160,7 @@ def test_a_file_takes_directions_by_their_worth_up_to_the_first_that_does_not_fi
 
 def test_magnitudes_and_biases_stay_with_one_direction():
     adapter, spectra = adapter_with([(8, 8)] * 3, [[3.0, 2.0], [1.0, 0.5], [0.1, 0.0]], bias=True)
-    with pytest.raises(ValueError, match="bytes must be at least") as caught:
+    with pytest.raises(ValueError, match="budget must be at least") as caught:
         ranks_of(adapter, spectra, 1)
     minimum = int(str(caught.value).split()[5].rstrip(","))
     assert set(ranks_of(adapter, spectra, minimum).values()) == {1}
@@ -190,14 +190,18 @@ def test_values_that_do_not_reach_the_share_say_so():
 @pytest.mark.parametrize(
     ("goal", "error", "message"),
     [
-        ({}, ValueError, "give one of rank, energy, error, bytes, total_rank, got none of them"),
+        (
+            {},
+            ValueError,
+            "give one of rank, energy, tolerance, budget, total_rank, got none of them",
+        ),
         ({"rank": 1, "energy": 0.5}, ValueError, "got rank and energy"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
         ({"rank": 2.5}, TypeError, "rank must be a whole number, got 2.5"),
         ({"energy": 0.0}, ValueError, "energy must be above 0 and at most 1, got 0.0"),
         ({"energy": 1.5}, ValueError, "energy must be above 0 and at most 1, got 1.5"),
-        ({"error": 1.0}, ValueError, "error must be at least 0 and below 1, got 1.0"),
-        ({"bytes": -5}, ValueError, "bytes must be at least 1, got -5"),
+        ({"tolerance": 1.0}, ValueError, "tolerance must be at least 0 and below 1, got 1.0"),
+        ({"budget": -5}, ValueError, "budget must be at least 1, got -5"),
     ],
 )
 def test_goals_that_make_no_sense_are_refused(goal, error, message):
@@ -207,8 +211,8 @@ def test_goals_that_make_no_sense_are_refused(goal, error, message):
             **{
                 "rank": None,
                 "energy": None,
-                "error": None,
-                "bytes": None,
+                "tolerance": None,
+                "budget": None,
                 "total_rank": None,
                 **goal,
             },

@@ -67,7 +67,7 @@ def test_rebased_they_are_ordinary_and_of_twice_the_rank(case):
     for name, W in wanted.items():
         np.testing.assert_allclose(found[f"{name}.weight"], W, atol=1e-12)
     assert adapters.to_lora(back) is back
-    result = adapters.resize(back, folder / "small", error=1e-9)
+    result = adapters.resize(back, folder / "small", tolerance=1e-9)
     assert {row.rank for row in result.rows} <= {3, 4}
 
 

@@ -56,12 +56,12 @@ def test_modules_that_keep_their_rank_are_copied_bit_by_bit(make_adapter, tmp_pa
     assert directory(tmp_path / "out") == directory(path)
 
 
-@pytest.mark.parametrize("goal", [{"energy": 0.9}, {"error": 0.3}], ids=str)
+@pytest.mark.parametrize("goal", [{"energy": 0.9}, {"tolerance": 0.3}], ids=str)
 def test_each_module_has_the_smallest_rank_that_meets_the_goal(make_adapter, tmp_path, goal):
     path = make_adapter("a", rank=3, dtype="float64")
     adapters.resize(path, tmp_path / "out", **goal)
     before, after = adapters.load(path), adapters.load(tmp_path / "out")
-    lost = 1 - goal["energy"] if "energy" in goal else goal["error"] ** 2
+    lost = 1 - goal["energy"] if "energy" in goal else goal["tolerance"] ** 2
     for name in before:
         errors = [
             np.linalg.norm(before.delta(name) - truncated(before.delta(name), r)) ** 2
@@ -85,10 +85,10 @@ def test_a_total_rank_has_the_least_error_of_all_ways_to_share_it_out(make_adapt
 @pytest.mark.parametrize("spare", [0, 1, 30, 1000])
 def test_a_file_is_never_larger_than_its_budget(make_adapter, tmp_path, spare):
     path = make_adapter("a", rank=4)
-    with pytest.raises(ValueError, match="bytes must be at least") as caught:
-        adapters.resize(path, tmp_path / "out", bytes=1)
+    with pytest.raises(ValueError, match="budget must be at least") as caught:
+        adapters.resize(path, tmp_path / "out", budget=1)
     smallest = int(str(caught.value).split()[5].rstrip(","))
-    table = adapters.resize(path, tmp_path / "out", bytes=smallest + spare).table
+    table = adapters.resize(path, tmp_path / "out", budget=smallest + spare).table
     assert (tmp_path / "out" / WEIGHTS).stat().st_size <= smallest + spare
     left_out = [row["module"] for row in table.records if row["rank"] == 0]
     assert set(adapters.load(tmp_path / "out")) == {row["module"] for row in table.records} - {
@@ -320,7 +320,7 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
         Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}),
         tmp_path / "head",
     )
-    with pytest.raises(FileError, match=r"replaces 'head.weight', as an adapter before it does"):
+    with pytest.raises(FileError, match=r"replaces 'head.weight', as an earlier adapter does"):
         adapters.combine([tmp_path / "head"] * 2, tmp_path / "out")
 
 
@@ -521,7 +521,7 @@ def test_the_error_left_and_the_rank_for_an_energy_are_those_of_the_svd(tmp_path
         tmp_path / "base", tmp_path / "tuned", tmp_path / "energy", energy=0.8
     ).table
     assert table.records[0]["rank"] == 1 + int(np.argmax(squares.cumsum() >= 0.8 * squares.sum()))
-    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", bytes=9_000)
+    adapters.extract(tmp_path / "base", tmp_path / "tuned", tmp_path / "bytes", budget=9_000)
     assert 8_000 < (tmp_path / "bytes" / WEIGHTS).stat().st_size <= 9_000
 
 
@@ -585,13 +585,15 @@ def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):
 
 def test_one_goal_is_wanted_and_all_are_named(tmp_path):
     with pytest.raises(
-        ValueError, match=r"give one of rank, energy, error, bytes, total_rank, got none of them"
+        ValueError,
+        match=r"give one of rank, energy, tolerance, budget, total_rank, got none of them",
     ):
         adapters.extract(tmp_path, tmp_path, tmp_path / "out")
     with pytest.raises(
-        ValueError, match=r"one of rank, energy, error, bytes, total_rank, got rank and error"
+        ValueError,
+        match=r"one of rank, energy, tolerance, budget, total_rank, got rank and tolerance",
     ):
-        adapters.resize(tmp_path, tmp_path / "out", rank=1, error=0.1)
+        adapters.resize(tmp_path, tmp_path / "out", rank=1, tolerance=0.1)
 
 
 def test_equal_or_unrelated_checkpoints_are_refused(make_checkpoint, tmp_path):
@@ -705,8 +707,8 @@ def test_an_inspection_shows_each_module_as_its_formed_product_would(make_adapte
         assert row["norm"] == pytest.approx(np.linalg.norm(s))
         assert row["share"] == pytest.approx(np.square(s).sum() / total)
         assert row["stable rank"] == pytest.approx(np.square(s / s[0]).sum())
-        assert row["needed"] == 1 + int(np.argmax(share.cumsum() >= 0.99))
-        assert row["wasted"] == row["rank"] - row["needed"]
+        assert row["rank for 99 %"] == 1 + int(np.argmax(share.cumsum() >= 0.99))
+        assert row["excess rank"] == row["rank"] - row["rank for 99 %"]
 
 
 def test_dead_modules_and_nan_are_called_out(tmp_path):

@@ -34,7 +34,7 @@ def test_a_claim_is_short_complete_and_public(name):
     text = path.read_text(encoding="utf-8")
     assert 40 <= text.count("\n") <= 100
     claim = claims.claim(name)
-    for part in ("title", "paper", "topic", "against", "bed", "setting", "limits", "advice"):
+    for part in ("title", "paper", "topic", "refuted_by", "setup", "setting", "limits", "advice"):
         assert getattr(claim, part), part
     assert claim.rule.__doc__.startswith("Holds if")
     for node in ast.walk(ast.parse(text)):
@@ -107,7 +107,7 @@ def test_other_numbers_turn_the_verdict(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_way_was_swept_until_neither_end_was_best(name):
     record = RECORDED[name]
-    for sweep in record["ways"].values():
+    for sweep in record["methods"].values():
         rates = {float(rate): runs for rate, runs in sweep["rates"].items()}
         order = sorted(rates)
         place = order.index(sweep["best"])
@@ -128,7 +128,7 @@ def mean(values):
 
 def test_times_are_within_what_a_reader_is_told():
     for name, record in RECORDED.items():
-        assert record["seconds"] <= (LANGUAGE if "language" in record["bed"] else 10 * 60), name
+        assert record["seconds"] <= (LANGUAGE if "language" in record["setup"] else 10 * 60), name
     assert (
         sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60
     )  # five minutes on two cores
@@ -150,7 +150,7 @@ def test_published_figures_stand_beside_ours_and_what_needs_scale_says_which():
 
 
 class Bowl:
-    """A bed whose best rate is known: the loss is smallest at ``best`` and grows with the distance
+    """A setup whose best rate is known: the loss is smallest at ``best`` and grows with the distance
     in powers.
     """
 
@@ -163,7 +163,7 @@ class Bowl:
     def shortened(self):
         return self
 
-    def run(self, lr, seed, **way):
+    def run(self, lr, seed, **method):
         self.runs += 1
         noise = 1e-3 * np.random.default_rng([seed, round(1e6 * lr)]).normal()
         loss = (np.log10(lr) - np.log10(self.best)) ** 2 + noise
@@ -173,14 +173,14 @@ class Bowl:
 @pytest.mark.parametrize("best", [1e-4, 3e-3, 1e-2, 0.05, 1.0])
 def test_the_search_finds_the_best_rate_wherever_it_starts(best, tmp_path, monkeypatch):
     for start in (-3, 0, 2):
-        bed, lab = Bowl(best), Lab()
+        setup, lab = Bowl(best), Lab()
         lab.notes, lab.known = tmp_path / "notes", {}
-        sweep = lab.sweep("way", bed, start=start)
+        sweep = lab.sweep("method", setup, start=start)
         assert abs(np.log(sweep.best / best)) <= np.log(FACTOR) / 2 + 1e-2
         assert np.abs(np.log(sweep.peaks() / best)).max() < 0.2
-        once = bed.runs
-        lab.sweep("again", bed, start=start)
-        assert bed.runs == once  # what is noted is not run again
+        once = setup.runs
+        lab.sweep("again", setup, start=start)
+        assert setup.runs == once  # what is noted is not run again
 
 
 def test_a_gain_counts_only_if_its_interval_does():

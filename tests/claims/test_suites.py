@@ -1,4 +1,4 @@
-"""Suites of merging and beds of capacity: tasks, scales, levels and correlations are what they
+"""Suites of merging and setups of capacity: tasks, scales, levels and correlations are what they
 say.
 """
 
@@ -10,11 +10,11 @@ import pytest
 import lora_np as lnp
 from benchmarks import merging, weighted
 from benchmarks._measure import markdown
-from claims import by_heart, suites
+from claims import memorising, suites
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_dial_turns_from_one_task_to_unrelated_ones(seed):
+def test_conflict_turns_one_task_to_unrelated_ones(seed):
     apart = []
     for conflict in (0, 0.5, 1):
         turns = suites.rotations(np.random.default_rng(seed), conflict)
@@ -90,17 +90,17 @@ def test_a_pair_that_is_one_task_twice_moves_as_far_and_lies_within(tasks):
     assert found == pytest.approx({"overlap": 1, "cosine": 1, "moved": 1}, abs=1e-5)
 
 
-@pytest.mark.parametrize("width", by_heart.STORED)
+@pytest.mark.parametrize("width", memorising.STORED)
 def test_levels_are_as_many_as_the_bits_allow(width):
     M = np.random.default_rng(width).normal(size=(5, 400)).astype(np.float32)
-    stored = by_heart.in_levels(M, width)
+    stored = memorising.in_levels(M, width)
     assert max(len(np.unique(row)) for row in stored) <= 2**width
     error = np.linalg.norm(stored - M) / np.linalg.norm(M)
     assert error < {8: 0.01, 4: 0.13, 3: 0.22, 2: 0.37}[width]
 
 
 def test_lines_have_different_keys_and_uniform_letters():
-    tokens = by_heart.lines(np.random.default_rng(0), 2000)
+    tokens = memorising.lines(np.random.default_rng(0), 2000)
     assert len({tuple(row[:4]) for row in tokens}) == 2000
     counts = np.unique(tokens[:, 5:], return_counts=True)[1]
     assert len(counts) == 26
@@ -108,7 +108,7 @@ def test_lines_have_different_keys_and_uniform_letters():
 
 
 def test_bits_are_counted_from_uniform_labels():
-    found = by_heart.Labels(steps=1).run(1e-9, 0, kind="lora", rank=1, alpha=1)
+    found = memorising.Labels(steps=1).run(1e-9, 0, kind="lora", rank=1, alpha=1)
     assert found["bits"] < 0.1  # nothing is learnt in no step
     assert found["numbers"] == 32 + 64
 

@@ -88,13 +88,13 @@ def test_the_report_is_self_contained(found, folder):
 
 @whole_run
 def test_it_ends_with_a_model_that_speaks(found, folder):
-    voice, page = found.voice, (folder / "report.html").read_text(encoding="utf-8")
-    assert voice.numbers == 74_752
-    assert voice.adapted_loss < voice.base_loss - 0.3
-    for text in (voice.base, voice.adapted):
+    sample, page = found.sample, (folder / "report.html").read_text(encoding="utf-8")
+    assert sample.numbers == 74_752
+    assert sample.adapted_loss < sample.base_loss - 0.3
+    for text in (sample.base, sample.adapted):
         assert text.startswith("And the ")
         assert html.escape(text) in page
-    assert voice.base != voice.adapted
+    assert sample.base != sample.adapted
 
 
 def test_the_figure_is_written(found, folder):

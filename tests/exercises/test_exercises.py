@@ -16,21 +16,21 @@ import pytest
 from lora_np import exercises
 from lora_np.exercises import (
     HEADER,
-    QUESTIONS,
+    SEEDS,
     exercise,
     judge,
     lessons,
-    other_questions,
+    other_seeds,
     run_cell,
     solution,
 )
-from lora_np.exercises.asking import Answer, here
 from lora_np.exercises.catalogue import functions
-from lora_np.exercises.drawing import Draw, Rejected
+from lora_np.exercises.inputs import Draw, Rejected
+from lora_np.exercises.testing import Answer, local_caller
 from tests.attempts import FOLDER, Attempt, attempts
 from tests.drawing import FULL, SHARE, every, few
 
-SEEDS = range(66) if FULL else range(1)
+DRAWS = range(66) if FULL else range(1)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
 PROJECT = {one.name for one in lessons()[-1].exercises}
 EXERCISES = [pytest.param(one, id=one.name) for one in ALL]
@@ -65,8 +65,8 @@ def function_of(source, name):
     return names[name]
 
 
-def outcome(one, source, questions, **settings):
-    return judge(one, here(function_of(source, one.name)), questions, **settings)
+def outcome(one, source, seeds, **settings):
+    return judge(one, local_caller(function_of(source, one.name)), seeds, **settings)
 
 
 def in_float32(function):
@@ -103,9 +103,9 @@ def test_the_solution_passes(one, precision):
     function = function_of(solution(one.name).code, one.name)
     if precision == "float32" and one.name != "slope":
         function = in_float32(function)
-    for seed in SEEDS:
+    for seed in DRAWS:
         began = time.process_time()
-        result = judge(one, here(function), other_questions(seed))
+        result = judge(one, local_caller(function), other_seeds(seed))
         assert result.passed, result
         assert time.process_time() - began < 20
 
@@ -113,10 +113,10 @@ def test_the_solution_passes(one, precision):
 @every("one", few(RIGHT, 8))
 def test_another_right_answer_passes(one):
     function, asked = function_of(one.source, one.exercise), exercise(one.exercise)
-    for seed in SEEDS:
+    for seed in DRAWS:
         for coarse in {False, asked.name != "slope"}:
             result = judge(
-                asked, here(in_float32(function) if coarse else function), other_questions(seed)
+                asked, local_caller(in_float32(function) if coarse else function), other_seeds(seed)
             )
             assert result.passed, result
 
@@ -133,7 +133,7 @@ def test_a_check_names_the_known_mistake():
     """
     told, asked = 0, few(KNOWN, SHARE)
     for one, wrong in asked:
-        result = judge(one, here(function_of(wrong.code, one.name)), QUESTIONS)
+        result = judge(one, local_caller(function_of(wrong.code, one.name)), SEEDS)
         assert not result.passed, (one.name, wrong.name)
         told += any(verdict.mistake == wrong.name for verdict in result.verdicts)
     assert told >= 2 / 3 * len(asked)
@@ -193,7 +193,7 @@ def test_the_example_is_right(one):
 
 @every("one", EXERCISES)
 def test_the_stub_fails_and_says_why(one):
-    result = outcome(one, one.stub, QUESTIONS)
+    result = outcome(one, one.stub, SEEDS)
     assert (result.points, result.passed) == (0, False)
     if one.name.startswith("project_"):  # calls what is to be written
         said = ("without an error", "asked for", "is there a return?")
@@ -207,12 +207,12 @@ def test_an_answer_that_is_no_plain_function_is_called():
         "class Count:\n    @property\n    def __code__(self): raise SystemExit\n"
         "    def __call__(self, d, k, r): return r * (d + k)\nlora_count = Count()\n"
     )
-    assert outcome(exercise("lora_count"), source, QUESTIONS).passed
+    assert outcome(exercise("lora_count"), source, SEEDS).passed
 
 
 def test_a_function_that_forgets_to_return_is_told_so():
     result = outcome(
-        exercise("lora_count"), "def lora_count(d, k, r):\n    count = r * (d + k)\n", QUESTIONS
+        exercise("lora_count"), "def lora_count(d, k, r):\n    count = r * (d + k)\n", SEEDS
     )
     assert "is there a return?" in result.message
 
@@ -242,18 +242,18 @@ def pasted(call, source, name):
 
 
 @pytest.mark.parametrize(
-    ("one", "questions"),
+    ("one", "seeds"),
     [
-        *(pytest.param(one, QUESTIONS, id=f"{name_of(one)}-student") for one in few(MISTAKES, 15)),
+        *(pytest.param(one, SEEDS, id=f"{name_of(one)}-student") for one in few(MISTAKES, 15)),
         *(
-            pytest.param(one, other_questions(20_000), id=f"{name_of(one)}-grader")
+            pytest.param(one, other_seeds(20_000), id=f"{name_of(one)}-grader")
             for one in few(MISTAKES, 20)
         ),
     ],
 )
-def test_each_mistake_breaks_its_law_on_a_small_input(one, questions):
+def test_each_mistake_breaks_its_law_on_a_small_input(one, seeds):
     asked = exercise(one.exercise)
-    result = outcome(asked, one.source, questions)
+    result = outcome(asked, one.source, seeds)
     (verdict,) = [verdict for verdict in result.verdicts if verdict.law == one.breaks]
     assert not verdict.passed
     assert result.points < asked.points
@@ -320,7 +320,7 @@ def test_most_of_what_is_drawn_is_in_the_space_of_the_law(one):
         for case in range(one.cases):
             try:
                 draw = Draw(np.random.default_rng([place, case]), case / max(1, one.cases - 1))
-                law.check(draw, Answer(one, here(function)))
+                law.check(draw, Answer(one, local_caller(function)))
             except Rejected:
                 rejected += 1
         assert rejected <= one.cases / 2, (law.slug, rejected)
@@ -336,7 +336,7 @@ NONSENSE = [
 @pytest.mark.parametrize("one", EXERCISES)
 def test_nonsense_breaks_a_law_and_never_the_check(one):
     for thing in NONSENSE:
-        result = judge(one, here(lambda *args, thing=thing: thing), QUESTIONS, smallest=False)
+        result = judge(one, local_caller(lambda *args, thing=thing: thing), SEEDS, smallest=False)
         assert not result.passed, thing
         for verdict in result.verdicts:
             assert not verdict.message.startswith(
@@ -373,7 +373,7 @@ def test_a_forbidden_function_is_refused_however_it_is_reached(name, function):
         f"import {module}\ndef {name}(*args):\n    try:\n        return {function}({matrix})\n"
         "    except Exception:\n        return 1\n",
     ):
-        result = outcome(exercise(name), source, QUESTIONS, smallest=False)
+        result = outcome(exercise(name), source, SEEDS, smallest=False)
         assert "The exercise forbids it: " in result.message
         assert "is not allowed in this exercise: write it yourself" in result.message
 
@@ -395,7 +395,7 @@ def test_an_outcome_shows_points_laws_and_the_smallest_input():
 
 
 def test_what_two_laws_say_alike_is_shown_once():
-    result = outcome(exercise("slope"), "def slope(f, x):\n    return 0.0\n", QUESTIONS)
+    result = outcome(exercise("slope"), "def slope(f, x):\n    return 0.0\n", SEEDS)
     assert [verdict.passed for verdict in result.verdicts] == [False, False]
     assert [verdict.message for verdict in result.broken] == [result.message]
     assert repr(result).count("The shape of") == 1
@@ -404,7 +404,7 @@ def test_what_two_laws_say_alike_is_shown_once():
 def test_each_law_earns_its_points():
     result = outcome(exercise("factors_from_columns"), (
         "def factors_from_columns(M):\n    B = lnp.column_space(M)\n    return B, B.T @ M\n"
-    ), QUESTIONS)  # fmt: skip
+    ), SEEDS)  # fmt: skip
     assert [(v.law, v.passed) for v in result.verdicts] == [("thin", True), ("columns", False)]
     assert (result.points, result.exercise.points) == (1, 2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np.exercises import QUESTIONS, exercise, lessons, solution
+from lora_np.exercises import SEEDS, exercise, lessons, solution
 from lora_np.exercises.forbidden import FAMILIES, Forbidden, TooMuch, watched
 from tests.exercises.test_exercises import function_of, outcome
 
@@ -37,7 +37,7 @@ WAYS = {
 def test_a_forbidden_function_is_refused(way):
     if "scipy" in WAYS[way]:
         pytest.importorskip("scipy")
-    result = outcome(exercise("top_directions"), WAYS[way] + RIGHT, QUESTIONS, smallest=False)
+    result = outcome(exercise("top_directions"), WAYS[way] + RIGHT, SEEDS, smallest=False)
     assert result.points == 0, way
     assert all(
         "is not allowed in this exercise" in verdict.message for verdict in result.verdicts
@@ -59,7 +59,7 @@ def test_what_a_solver_returns_besides_earns_nothing(name, answer, library):
     """Least squares also return the rank and the singular values."""
     pytest.importorskip(library)
     source = f"from {library} import lstsq\ndef {name}(M):\n    return {answer}\n"
-    result = outcome(exercise(name), source, QUESTIONS, smallest=False)
+    result = outcome(exercise(name), source, SEEDS, smallest=False)
     assert result.points == 0
     assert "lstsq is not allowed in this exercise" in result.message
 
@@ -102,7 +102,7 @@ def test_what_is_computed_has_a_limit(limit, most, enough, words):
 
 def test_ones_own_function_may_be_called_like_a_forbidden_one():
     source = solution("gram_schmidt").code.replace("def gram_schmidt", "def qr")
-    assert outcome(exercise("gram_schmidt"), source + "\ngram_schmidt = qr\n", QUESTIONS).passed
+    assert outcome(exercise("gram_schmidt"), source + "\ngram_schmidt = qr\n", SEEDS).passed
 
 
 def test_what_is_forbidden_comes_back():

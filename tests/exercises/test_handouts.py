@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lora_np import course, exercises
-from lora_np.exercises import QUESTIONS, judge, lessons, notebook, notebook_text, solution, start
-from lora_np.exercises.asking import here
+from lora_np.exercises import SEEDS, judge, lessons, notebook, notebook_text, solution, start
 from lora_np.exercises.handouts import script as script_of
+from lora_np.exercises.testing import local_caller
 from lora_np.grading import check_file, nbgrader
 from lora_np.grading.assignments import CONFIG, HIDDEN, teacher_notebook
 from lora_np.grading.submissions import Report, defined_in
@@ -134,9 +134,9 @@ def test_a_passed_check_and_the_files_lead_to_the_solution_unless_the_course_lea
     assert "solution" not in "".join(notebook(bare)["cells"][0]["source"]) + script_of(bare)
 
     one = exercises.exercise("lora_count")
-    right, wrong = here(lambda d, k, r: r * (d + k)), here(lambda d, k, r: d * k)
-    assert 'lora_np.exercises.solution("lora_count")' in repr(judge(one, right, QUESTIONS))
-    assert "solution" not in repr(judge(one, wrong, QUESTIONS))
-    outcome = judge(replace(one, solution=""), right, QUESTIONS)
+    right, wrong = local_caller(lambda d, k, r: r * (d + k)), local_caller(lambda d, k, r: d * k)
+    assert 'lora_np.exercises.solution("lora_count")' in repr(judge(one, right, SEEDS))
+    assert "solution" not in repr(judge(one, wrong, SEEDS))
+    outcome = judge(replace(one, solution=""), right, SEEDS)
     assert repr(outcome) == "lora_count: 1 of 1 point. All laws hold."
     assert "solution" not in repr(Report(Path("a.py"), {"lora_count": outcome}))

@@ -7,10 +7,10 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters
-from lora_np.exercises import HEADER, QUESTIONS, judge, lessons, run_cell, solution
-from lora_np.exercises.asking import here
+from lora_np.exercises import HEADER, SEEDS, judge, lessons, run_cell, solution
 from lora_np.exercises.catalogue import code_in
 from lora_np.exercises.handouts import script
+from lora_np.exercises.testing import local_caller
 from lora_np.hub import located
 from lora_np.language import load
 from tests.drawing import FULL
@@ -49,7 +49,7 @@ def test_steps_may_use_the_package_and_earn_nothing_for_it(name):
     lines = [f"{REFERENCES[step]} = {OURS[REFERENCES[step]]}" for step in borrowed]
     namespace = whole_file("\n".join(lines), borrowed)
     for one in PROJECT.exercises:
-        result = judge(one, here(namespace[one.name]), QUESTIONS[:1], smallest=False)
+        result = judge(one, local_caller(namespace[one.name]), SEEDS[:1], smallest=False)
         if one.name in borrowed:
             assert result.points < one.points, result
             assert "is not allowed in this exercise" in result.message

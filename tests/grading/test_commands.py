@@ -63,7 +63,7 @@ def test_grade(tmp_path, capsys):
     folder.mkdir()
     (folder / "ann.py").write_text(COUNT)
     out = tmp_path / "grades.csv"
-    assert run(["exercises", "grade", str(folder), "-o", str(out), "--rng", "1", "--json"]) == 0
+    assert run(["exercises", "grade", str(folder), "-o", str(out), "--seed", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
         "rng": 1, "limits not enforced": {}, "failures": {}, "grades": [{"student": "ann", "points": 1, "of": 9, "state": ""}],
     }  # fmt: skip

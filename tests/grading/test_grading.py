@@ -106,7 +106,7 @@ def test_the_table_says_what_was_hard(graded):
 
 
 def test_the_table_says_which_seed(graded):
-    assert "Questions drawn with rng=5: the same number asks them again." in graded.table.notes
+    assert "Questions drawn with seed 5: the same number asks them again." in graded.table.notes
 
 
 def test_a_seed_is_drawn_where_none_is_given(tmp_path):
@@ -238,7 +238,7 @@ def test_the_files_of_one_student_have_a_common_limit(tmp_path, monkeypatch):
     folder = fill(tmp_path, {**{f"many/{i}.py": COUNT for i in range(9)}, "anna.py": COUNT})
     limits = []
 
-    def judged(path, names, questions, limit):
+    def judged(path, names, seeds, limit):
         limits.append((path.name, limit.total_seconds))
         return Report(path, {}, seconds=4.0)
 
@@ -332,7 +332,7 @@ IN_A_CALL = {
     "floods the pipe": "import os\n    while True:\n        for fd in range(3, 30):\n            try: os.write(fd, bytes(10**6))\n"
     "            except OSError: pass",
     "patches the library": (
-        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.asking as e\n    laws.law = laws.same = "
+        "import lora_np as lnp, lora_np.exercises.laws as laws, lora_np.exercises.testing as e\n    laws.law = laws.same = "
         "e.judge = lambda *a, **k: None\n    lnp.count_lora = lambda *a, **k: 0\n    np.asarray = None\n    return 0"
     ),
     "takes away the folder": "import os\n    for p in ('..', '.', '../..'):\n        os.chmod(p, 0)\n    return 0",
@@ -540,7 +540,7 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
             "-o",
             str(home / "g.csv"),
         ]
-        command += ["--lesson", "4", "--rng", "3", "--seconds", "2", "--total-seconds", "20"]
+        command += ["--lesson", "4", "--seed", "3", "--seconds", "2", "--total-seconds", "20"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(packages),
@@ -572,7 +572,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_
         "-o",
         str(tmp_path / "g.csv"),
     ]
-    command += ["--rng", "7"]
+    command += ["--seed", "7"]
     expected = {"a": 9, "b": 9, "c": 9, "d": 1}
     began = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)

@@ -230,12 +230,12 @@ def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
 def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
     """A checkout may be first in the path of an environment that has an installed copy."""
     place = tmp_path / "site-packages"
-    for name in ("data/lora_count.md", "checks/matrices.py", "asking.py"):
+    for name in ("data/lora_count.md", "checks/matrices.py", "testing.py"):
         (place / "lora_np" / "exercises" / name).parent.mkdir(parents=True, exist_ok=True)
         (place / "lora_np" / "exercises" / name).touch()
     monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
     read = [path for path, right in confine.readable() if right == confine.READ]
-    assert place / "lora_np" / "exercises" / "asking.py" in read
+    assert place / "lora_np" / "exercises" / "testing.py" in read
     for name in ("data/lora_count.md", "checks/matrices.py"):
         assert not any(
             (place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read
@@ -413,8 +413,8 @@ def lora_count(d, k, r):
 
 PATCHES = """
 import numpy as np
-import lora_np.exercises.asking as asking, lora_np.exercises.running as running
-for module in (asking, running, np):
+import lora_np.exercises.testing as testing, lora_np.exercises.running as running
+for module in (testing, running, np):
     for name in ("encode", "array_equal", "judge"):
         if hasattr(module, name):
             setattr(module, name, lambda *a, **k: True)

@@ -10,6 +10,7 @@ import pytest
 
 from lora_np.files import FileError
 from lora_np.hub import TensorInfo, gguf
+from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 from tests.gguf_files import save_gguf
 from tests.mutations import overwritten
@@ -363,3 +364,14 @@ def test_what_the_package_gguf_writes_is_read(tmp_path):
 def test_twenty_thousand_mutations_are_read_as_the_package_reads_them_or_refused(tmp_path):
     pytest.importorskip("gguf")
     assert run(tmp_path, 20_000, as_the_package_reads_it) > 4_000
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in GGUF_KINDS.values()} - {*LAYOUTS}))
+def test_of_kinds_that_are_not_read_the_size_is_known(kind, tmp_path):
+    number, numbers, size = next((i, n, b) for i, (k, n, b) in GGUF_KINDS.items() if k == kind)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header(tensors=[("W", (2 * numbers, 3), number, 0)], tail=bytes(6 * size)))
+    file = gguf.open(path)
+    assert file.tensors["W"].nbytes == 6 * size
+    with pytest.raises(FileError, match=f"'W' is stored as {kind}, which is not read"):
+        file.read("W")

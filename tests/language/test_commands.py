@@ -112,7 +112,7 @@ def test_directories_are_made_and_an_adapter_may_be_one_of_its_files(place, caps
     said = []
     for adapter in ("new/place/style", "new/place/style/adapter_model.safetensors"):
         assert (
-            run(f"generate base --adapter {adapter} --prompt the --tokens 5 --rng 0".split()) == 0
+            run(f"generate base --adapter {adapter} --prompt the --tokens 5 --seed 0".split()) == 0
         )
         said.append(capsys.readouterr())
     assert said[0] == said[1]
@@ -127,7 +127,7 @@ def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
         "extract austen austen --rank 2 -o nothing",
         "diff king-james genesis-by-peft",
         "count austen --rank 8",
-        "plan austen --card 24GB",
+        "plan austen --gpu 24GB",
     ):
         found = run(command.split())
         err = capsys.readouterr().err
@@ -266,7 +266,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(
-    "option", ["rank", "alpha", "batch-size", "context", "lr", "dropout", "sample-every", "rng"]
+    "option", ["rank", "alpha", "batch-size", "context", "lr", "dropout", "sample-every", "seed"]
 )
 def test_any_number_for_an_option_of_finetune_is_taken_or_refused_in_a_line(place, capsys, option):
     usual = {"steps": "1", "rank": "1", "batch-size": "2", "context": "16", "sample-every": "0"}
@@ -302,7 +302,7 @@ def opened(place):
     return adapters.attach(language.load(place / "base"), adapters.load(place / "adapter"))
 
 
-@pytest.mark.parametrize("option", ["tokens", "temperature", "top-p", "rng"])
+@pytest.mark.parametrize("option", ["tokens", "temperature", "top-p", "seed"])
 def test_any_number_for_an_option_of_generate_is_taken_or_refused_in_a_line(place, capsys, option):
     for value in NUMBERS[option == "tokens" :]:  # very many tokens only take very long
         options = {"tokens": "9", "prompt": "the", option: value}
@@ -435,7 +435,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
         ("--context 16", "its context is 32, here it is 16"),
         ("--lr 0.01", "its lr is 0.005, here it is 0.01"),
         ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
-        ("--rng 1", "its rng is 0, here it is 1"),
+        ("--seed 1", "its rng is 0, here it is 1"),
     ]:
         assert differs(f"{again} {options}") == words
     written(text.replace("king", "duke").encode())

@@ -156,7 +156,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     ways = compare_memory(count)
     assert ways.ways["QLoRA"].weights == held
     assert "QLoRA over the bits of the file" in ways.table.notes[0]
-    planned = plan(path, card="1GB", rank=[4])
+    planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the bits of the file" in planned.notes[0]
     # the other ways hold numbers
@@ -599,11 +599,11 @@ from pathlib import Path
 import numpy as np
 import lora_np as lnp
 from lora_np import language
-from lora_np.nn import leaves, start
+from lora_np.nn import leaves, training_run
 
 base = language.load(sys.argv[1], quantised=True)
 model = lnp.inject(base, rank=8, alpha=16, targets=["q_proj", "v_proj"], rng=0)
-run = start(lnp.AdamW(lr=1e-3), model)
+run = training_run(lnp.AdamW(lr=1e-3), model)
 tokens = np.random.default_rng(0).integers(0, 49152, (1, 257))
 tracemalloc.start()
 before = tracemalloc.get_traced_memory()[0]

@@ -8,6 +8,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
+from tests.rounding import assert_as_near, error, in_double, torch_in_double
 
 from .conftest import byte_level, checkpoint_name
 from .family_cases import SIZE, data, torch_loss
@@ -70,62 +71,57 @@ def peer(case, dtype=torch.float32, seed=0):
     return model
 
 
-def in_double(model, ours):
-    """Let the peer compute in float64 what it computes in float32 whatever the model's dtype."""
-
-    def angles(x, position_ids, **_):
-        n = int(position_ids.max()) + 1
-        cos, sin = (a[:, 0] for a in ours.turns(slice(n), n, np.dtype(float)))
-        # ours are those of the halves, with their signs
-        sin = sin * np.repeat([-1, 1], sin.shape[1] // 2)
-        return torch.tensor(cos)[None], torch.tensor(sin)[None]
-
-    model.model.rotary_emb.forward = angles
-    for module in model.modules():
-        kind = type(module).__name__
-        if hasattr(module, "embed_scale"):
-            module.embed_scale = torch.tensor(model.config.hidden_size**0.5, dtype=torch.float64)
-        if kind.endswith("RMSNorm"):
-            eps = getattr(module, "eps", None) or module.variance_epsilon
-            weight = module.weight + 1 if kind.startswith("Gemma") else module.weight
-            module.forward = lambda x, w=weight.detach(), eps=eps: (
-                w * x / torch.sqrt(x.square().mean(-1, keepdim=True) + eps)
-            )
-
-
 def opened(model, folder, dtype):
     model.save_pretrained(folder)
     return language.load(folder, dtype=dtype)
 
 
-def closeness(one, other):
-    one, other = (
-        np.asarray(one),
-        other.detach().numpy() if hasattr(other, "detach") else np.asarray(other),
-    )
-    assert one.shape == other.shape
-    return np.abs(one - other).max() / np.abs(other).max()
+def twenty_steps(model):
+    """The losses of a model that torch trains."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.01)
+    losses = []
+    for step in range(20):
+        loss = torch_loss(model, *data(seed=step))
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return np.array(losses)
 
 
-DTYPES = [(torch.float32, np.float32, 1e-5), (torch.float64, np.float64, 1e-10)]
+def assert_same_logits(ours, theirs):
+    """In float32, judged from theirs in float64; `ours` are logits, or a model."""
+    tokens = torch.tensor(data()[0])
+    logits = ours(tokens.numpy()) if callable(ours) else ours
+    assert_as_near(logits, theirs(tokens).logits, torch_in_double(theirs)(tokens).logits)
 
 
-@pytest.mark.parametrize(("dtype", "ours", "limit"), DTYPES, ids=["float32", "float64"])
+def results(model, tokens, labels):
+    """Logits, loss, and gradients by the names that PEFT gives them."""
+    loss = language.token_loss(model, tokens, labels)
+    loss.backward()
+    gradients = {}
+    for path, leaf in lnp.trainable(model):
+        module, _, factor = path.rpartition(".")
+        gradients[f"base_model.model.{module}.lora_{factor}.default.weight"] = leaf.grad
+    return model(tokens), loss, gradients
+
+
+def peer_results(model, tokens, labels):
+    loss = torch_loss(model, tokens, labels)
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    return model(torch.tensor(tokens)).logits, loss, gradients
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(
-    case, dtype, ours, limit, tmp_path
-):
-    theirs = peer(case, dtype)
-    model = opened(theirs, tmp_path / "base", ours)
-    if dtype == torch.float64:
-        turning = next(layer for layer in model.model.layers if layer.self_attn.rotary)
-        in_double(theirs, turning.self_attn.rotary)
+def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(case, tmp_path):
+    theirs = peer(case)
+    model = opened(theirs, tmp_path / "base", np.float32)
     tokens, labels = data()
-    assert closeness(model(tokens), theirs(torch.tensor(tokens)).logits) < limit
-    assert (
-        closeness(language.composed_operations(model)(tokens), theirs(torch.tensor(tokens)).logits)
-        < limit
-    )
+    assert_same_logits(model, theirs)
+    assert_same_logits(language.composed_operations(model), theirs)
 
     settings = peft.LoraConfig(
         r=3, lora_alpha=7, target_modules="all-linear", init_lora_weights=False
@@ -134,25 +130,15 @@ def test_logits_loss_and_gradients_are_those_of_transformers_and_peft(
     adapted = peft.get_peft_model(theirs, settings)
     adapted.save_pretrained(tmp_path / "adapter")
     mine = adapters.attach(model, adapters.load(tmp_path / "adapter"))
-    if ours is np.float64:  # PEFT keeps its factors in float32
-        adapted = adapted.double()
-        mine = lnp.replace(mine, lnp.Tensor, lambda path, t: lnp.Tensor(t.data.astype(float)))
-    loss, expected = language.token_loss(mine, tokens, labels), torch_loss(adapted, tokens, labels)
-    assert closeness(loss.data, expected) < limit
-    loss.backward()
-    expected.backward()
-    gradients = {
-        name.removeprefix("base_model.model."): p.grad
-        for name, p in adapted.named_parameters()
-        if p.requires_grad
-    }
-    compared = 0
-    for path, leaf in lnp.trainable(mine):
-        module, _, factor = path.rpartition(".")
-        name = f"{module}.lora_{factor}.default.weight"
-        assert closeness(leaf.grad, gradients[name]) < limit, path
-        compared += 1
-    assert compared == len(gradients) == 3 * 7 * 2
+    exact = peer_results(torch_in_double(adapted), tokens, labels)
+    assert len(exact[-1]) == 3 * 7 * 2
+    in_float32 = zip(
+        results(mine, tokens, labels), peer_results(adapted, tokens, labels), exact, strict=True
+    )
+    for ours, peers, right in in_float32:
+        assert_as_near(ours, peers, right)
+    for ours, right in zip(results(in_double(mine), tokens, labels), exact, strict=True):
+        assert error(ours, right) < 1e-12
 
 
 FAMILIES = {
@@ -167,8 +153,7 @@ FAMILIES = {
 
 def same_as_theirs(folder):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    tokens, _ = data()
-    assert closeness(language.load(folder)(tokens), theirs(torch.tensor(tokens)).logits) < 1e-5
+    assert_same_logits(language.load(folder), theirs)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -245,17 +230,28 @@ def test_adapters_on_head_and_embedding_are_those_of_peft(case, tmp_path):
         adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     mine = adapters.attach(model, adapters.load(tmp_path / "adapter"))
     tokens, labels = data()
-    assert closeness(lnp.value(mine(tokens)), adapted(torch.tensor(tokens)).logits) < 1e-5
-    loss, expected = language.token_loss(mine, tokens, labels), torch_loss(adapted, tokens, labels)
-    assert closeness(loss.data, expected) < 1e-5
+    assert_same_logits(mine, adapted)
+    loss = language.token_loss(mine, tokens, labels)
     loss.backward()
-    expected.backward()
-    gradients = [p.grad.numpy() for p in adapted.parameters() if p.requires_grad]
+    losses, gradients = [], []
+    for model in (adapted, torch_in_double(adapted)):
+        losses.append(torch_loss(model, tokens, labels))
+        losses[-1].backward()
+        gradients.append([p.grad.numpy() for p in model.parameters() if p.requires_grad])
+    assert_as_near(loss, *losses)
     ours = [leaf.grad for _, leaf in lnp.trainable(mine)]
-    assert len(ours) == len(gradients) == 2 * (2 + 3)
-    for gradient in ours:  # the two trees list their parts in different orders
-        same = [closeness(gradient, g) for g in gradients if g.shape == gradient.shape]
-        assert min(same) < 1e-5
+    assert len(ours) == len(gradients[0]) == 2 * (2 + 3)
+    # the two trees list their parts in different orders
+    same = [
+        min(
+            (i for i, right in enumerate(gradients[1]) if right.shape == gradient.shape),
+            key=lambda i: error(gradient, gradients[1][i]),
+        )
+        for gradient in ours
+    ]
+    assert sorted(same) == list(range(len(ours)))
+    named = [dict(enumerate(group)) for group in gradients]
+    assert_as_near(dict(zip(same, ours, strict=True)), *named)
 
 
 @pytest.mark.parametrize("case", ["llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma"])
@@ -268,30 +264,24 @@ def test_twenty_steps_of_adamw_are_those_of_torch(case, tmp_path):
     )
     adapted.save_pretrained(tmp_path / "start")
     mine = adapters.attach(model, adapters.load(tmp_path / "start"))
-    run = lnp.start(lnp.AdamW(lr=1e-2, weight_decay=0.01), mine)
-    trained = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.01)
+    run = lnp.training_run(lnp.AdamW(lr=1e-2, weight_decay=0.01), mine)
+    losses = []
     for step in range(20):
-        tokens, labels = data(seed=step)
-        loss, expected = (
-            language.token_loss(mine, tokens, labels),
-            torch_loss(adapted, tokens, labels),
-        )
-        assert loss.item() == pytest.approx(expected.item(), rel=1e-4 if step else 1e-6)
+        loss = language.token_loss(mine, *data(seed=step))
+        losses.append(loss.item())
         loss.backward()
         run.step()
-        optimizer.zero_grad()
-        expected.backward()
-        optimizer.step()
+    exact = twenty_steps(torch_in_double(adapted))
+    assert_as_near(np.float32(losses), twenty_steps(adapted), exact)
     # ours opens in PEFT, with the same logits
     adapters.save(mine, tmp_path / "ours")
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     again = peft.PeftModel.from_pretrained(base, tmp_path / "ours").eval()
-    assert closeness(lnp.value(mine(tokens)), again(torch.tensor(tokens)).logits) < 1e-5
+    assert_same_logits(mine, again)
     # and theirs opens here
     adapted.save_pretrained(tmp_path / "theirs")
     read = adapters.attach(model, adapters.load(tmp_path / "theirs"))
-    assert closeness(lnp.value(read(tokens)), adapted(torch.tensor(tokens)).logits) < 1e-5
+    assert_same_logits(read, adapted)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "llama-dynamic"])
@@ -327,12 +317,8 @@ def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tm
     )
     language.save(lnp.merge(adapted), tmp_path / "ours")
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
-    tokens, _ = data()
-    assert closeness(lnp.value(adapted(tokens)), again(torch.tensor(tokens)).logits) < 1e-5
-    assert (
-        closeness(language.load(tmp_path / "ours")(tokens), again(torch.tensor(tokens)).logits)
-        < 1e-5
-    )
+    assert_same_logits(adapted, again)
+    assert_same_logits(language.load(tmp_path / "ours"), again)
 
 
 def test_bos_is_where_the_default_call_of_transformers_has_it(tmp_path):

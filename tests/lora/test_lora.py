@@ -283,7 +283,7 @@ def test_slips_are_named():
     with pytest.raises(TypeError, match=r"b must be an ndarray .*, got list"):
         lnp.Linear(np.eye(1), [1.0])
     with pytest.raises(ValueError, match="vanishes in float16"):
-        lnp.start(lnp.Adam(), lnp.Tensor(np.ones(3, np.float16)))
+        lnp.training_run(lnp.Adam(), lnp.Tensor(np.ones(3, np.float16)))
     x = np.ones((2, 3))
     with pytest.raises(TypeError, match=r"optimizer must be an Optimizer .*, got 'adam'"):
         lnp.fit(lnp.inject(layer, rank=1, rng=rng), x, x, optimizer="adam")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lora_np.models import family_of, open_model
+from lora_np.models import family_of, kinds_and_layers, open_model
 from lora_np.models.names import NameMap, Place, names_are_known
 from tests.drawing import twentieth
 from tests.models.family_cases import CASES
@@ -123,3 +123,21 @@ def test_every_parameter_is_found_in_the_checkpoint(
     lacking = {name for name in live if live[name].data_ptr() not in stored}
     assert all(split and ("gate_proj" in name or "up_proj" in name) for name in lacking), lacking
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == family
+
+
+def test_kinds_are_told_apart_where_their_last_names_are_the_same():
+    kinds = kinds_and_layers(
+        [
+            "model.visual.blocks.0.q_proj",
+            "model.language_model.layers.3.q_proj",
+            "lm_head",
+            "layers.0",
+            "7",
+        ]
+    )
+    visual, text = "model.visual.blocks.q_proj", "model.language_model.layers.q_proj"
+    assert list(kinds.values()) == [
+        (visual, "0"), (text, "3"), ("lm_head", "none"), ("layers", "0"), ("7", "7"),
+    ]  # fmt: skip
+    same = kinds_and_layers(["a.b.q", "b.a.q"])
+    assert len({*same.values()}) == 2

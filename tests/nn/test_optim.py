@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine_schedule, start
+from lora_np import SGD, Adam, AdamW, Linear, Tensor, cosine_schedule, training_run
 from lora_np.nn import Groups, linear_schedule
 
 ALL = [
@@ -18,7 +18,7 @@ def quadratic(w, target=3.0):
 @pytest.mark.parametrize("optimizer", ALL, ids=repr)
 def test_every_optimizer_descends(optimizer):
     w = Tensor(np.zeros((2, 3)))
-    run = start(optimizer, w)
+    run = training_run(optimizer, w)
     first = quadratic(w).item()
     for _ in range(200):
         quadratic(w).backward()
@@ -30,7 +30,7 @@ def test_every_optimizer_descends(optimizer):
 def test_frozen_arrays_are_not_touched(optimizer):
     W, b = np.ones((2, 3)), Tensor(np.zeros(2))
     model = Linear(W, b)
-    run = start(optimizer, model)
+    run = training_run(optimizer, model)
     quadratic(model(np.full((4, 3), 2.0))).backward()
     run.step()
     np.testing.assert_array_equal(W, 1)
@@ -42,9 +42,9 @@ def test_one_bank_or_many_arrays_is_the_same():
     rng = np.random.default_rng(0)
     values = [rng.normal(size=s) for s in [(2, 3), (4,), ()]]
     together = [Tensor(v) for v in values]
-    run = start(Adam(lr=0.1), together)
+    run = training_run(Adam(lr=0.1), together)
     alone = [Tensor(v) for v in values]
-    runs = [start(Adam(lr=0.1), w) for w in alone]
+    runs = [training_run(Adam(lr=0.1), w) for w in alone]
     for _ in range(5):
         for w in (*together, *alone):
             quadratic(w).backward()
@@ -57,7 +57,7 @@ def test_one_bank_or_many_arrays_is_the_same():
 
 def test_dtypes_stay_apart():
     a, b = Tensor(np.zeros(2, np.float32)), Tensor(np.zeros(2))
-    run = start(Adam(lr=0.1), [a, b])
+    run = training_run(Adam(lr=0.1), [a, b])
     (quadratic(a) + quadratic(b)).backward()
     run.step()
     assert (a.dtype, b.dtype) == (np.float32, np.float64)
@@ -66,7 +66,7 @@ def test_dtypes_stay_apart():
 
 def test_a_leaf_that_was_given_new_values_is_taken_as_it_is():
     w = Tensor(np.zeros(2))
-    run = start(SGD(lr=0.5), w)
+    run = training_run(SGD(lr=0.5), w)
     w.data = np.full(2, 10.0)
     quadratic(w).backward()
     run.step()
@@ -75,21 +75,21 @@ def test_a_leaf_that_was_given_new_values_is_taken_as_it_is():
 
 def test_a_leaf_without_gradient_counts_as_zero():
     a, b = Tensor(np.zeros(2)), Tensor(np.ones(2))
-    run = start(SGD(lr=0.1), [a, b])
+    run = training_run(SGD(lr=0.1), [a, b])
     quadratic(a).backward()
     run.step()
     np.testing.assert_array_equal(b.data, 1)
 
 
 def test_a_step_without_any_gradient_is_an_error():
-    run = start(SGD(lr=0.1), Tensor(np.zeros(2)))
+    run = training_run(SGD(lr=0.1), Tensor(np.zeros(2)))
     with pytest.raises(RuntimeError, match=r"call loss\.backward"):
         run.step()
 
 
 def test_nothing_to_train_is_an_error():
     with pytest.raises(ValueError, match="the model has no Tensor"):
-        start(Adam(), Linear(np.ones((2, 2))))
+        training_run(Adam(), Linear(np.ones((2, 2))))
 
 
 @pytest.mark.parametrize(("make", "match"), [
@@ -125,7 +125,7 @@ def test_schedules_rise_fall_and_stay(make):
 
 def test_a_schedule_sets_the_rate_of_each_step():
     w = Tensor(np.zeros(1))
-    run = start(SGD(lr=lambda step: [1.0, 0.5][step]), w)
+    run = training_run(SGD(lr=lambda step: [1.0, 0.5][step]), w)
     for _ in range(2):
         np.sum(w).backward()
         run.step()
@@ -145,7 +145,7 @@ def test_same_path_as_torch(optimizer):
         peer = torch.optim.AdamW([theirs], lr=0.1, weight_decay=0.1)
     else:
         peer = torch.optim.Adam([theirs], lr=0.1)
-    run = start(optimizer, ours)
+    run = training_run(optimizer, ours)
     for _ in range(50):
         quadratic(np.sin(ours)).backward()
         run.step()
@@ -157,7 +157,7 @@ def test_same_path_as_torch(optimizer):
 
 def test_groups_give_each_part_its_optimizer():
     model = {"A": Tensor([1.0]), "layers": [{"A": Tensor([1.0]), "B": Tensor([1.0])}]}
-    run = start(Groups({r"layers\..*\.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
+    run = training_run(Groups({r"layers\..*\.B": SGD(lr=0.5), "A": SGD(lr=0.1)}), model)
     np.sum(model["A"] + model["layers"][0]["A"] + model["layers"][0]["B"]).backward()
     run.step()
     moved = [
@@ -170,8 +170,8 @@ def test_groups_keep_their_own_state_and_schedule():
     a, b = Tensor([1.0]), Tensor([1.0])
     alone = [Tensor([1.0]), Tensor([1.0])]
     settings = [Adam(lr=0.1), SGD(lr=linear_schedule(0.3, steps=5), momentum=0.9)]
-    together = start(Groups(dict(zip(["0", "1"], settings, strict=True))), [a, b])
-    runs = [start(s, t) for s, t in zip(settings, alone, strict=True)]
+    together = training_run(Groups(dict(zip(["0", "1"], settings, strict=True))), [a, b])
+    runs = [training_run(s, t) for s, t in zip(settings, alone, strict=True)]
     assert together.nbytes == 3 * 8
     for _ in range(5):
         for t in (a, b, *alone):
@@ -185,16 +185,18 @@ def test_groups_that_do_not_fit():
     with pytest.raises(
         ValueError, match=r"no pattern of Groups fits 'b': add it, or '\.\*' for the rest"
     ):
-        start(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
+        training_run(Groups({"a": SGD(lr=1.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
     with pytest.raises(ValueError, match="the pattern 'c' of Groups fits no leaf; leaves: a, b"):
-        start(Groups({"c": SGD(lr=1.0), ".*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)})
+        training_run(
+            Groups({"c": SGD(lr=1.0), ".*": SGD(lr=2.0)}), {"a": Tensor(0.0), "b": Tensor(0.0)}
+        )
     with pytest.raises(ValueError, match="at least one pattern"):
         Groups({})
 
 
 def test_a_tied_weight_is_found_under_any_of_its_names():
     tied = Tensor([1.0])
-    run = start(Groups({"head": SGD(lr=0.5)}), {"embedding": tied, "head": tied})
+    run = training_run(Groups({"head": SGD(lr=0.5)}), {"embedding": tied, "head": tied})
     np.sum(tied).backward()
     run.step()
     assert tied.data[0] == 0.5
@@ -204,7 +206,7 @@ def test_a_tied_weight_is_found_under_any_of_its_names():
 def test_clipping_is_by_the_length_of_all_gradients_together(groups):
     model = {"a": Tensor(np.zeros(2)), "b": Tensor(np.zeros(1, np.float32))}
     optimizer = Groups({"a": SGD(lr=1.0), "b": SGD(lr=1.0)}) if groups else SGD(lr=1.0)
-    run = start(optimizer, model, clip=1.0)
+    run = training_run(optimizer, model, clip=1.0)
     np.sum(model["a"] * np.array([3.0, 0.0])).backward()
     np.sum(model["b"] * np.float32(4.0)).backward()
     run.step()
@@ -214,7 +216,7 @@ def test_clipping_is_by_the_length_of_all_gradients_together(groups):
     run.step()  # short ones are left alone
     np.testing.assert_allclose(model["a"].data, [-0.9, 0])
     with pytest.raises(ValueError, match="clip must be above 0, got 0"):
-        start(SGD(lr=1.0), model, clip=0)
+        training_run(SGD(lr=1.0), model, clip=0)
 
 
 def test_schedules_compare_and_scale():
@@ -236,7 +238,7 @@ def test_sgd_with_clipping_is_torchs(settings):
     rng = np.random.default_rng(0)
     start_at, target = rng.normal(size=(2, 7))
     ours, theirs = Tensor(start_at), torch.tensor(start_at, requires_grad=True)
-    run = start(SGD(lr=0.05, **settings), ours, clip=0.5)
+    run = training_run(SGD(lr=0.05, **settings), ours, clip=0.5)
     other = torch.optim.SGD([theirs], lr=0.05, **settings)
     for _ in range(20):
         np.sum(np.square(ours - target)).backward()
@@ -264,7 +266,7 @@ def test_adam_is_the_equation_of_the_paper(rng, decay):
     theta, m, v = rng.normal(size=5), np.zeros(5), np.zeros(5)
     leaf = Tensor(theta)
     settings = {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps}
-    run = start(AdamW(**settings, weight_decay=decay) if decay else Adam(**settings), leaf)
+    run = training_run(AdamW(**settings, weight_decay=decay) if decay else Adam(**settings), leaf)
     for t in range(1, 30):
         g = rng.normal(size=5) * 10.0 ** rng.uniform(-6, 3)
         leaf.grad = g.copy()

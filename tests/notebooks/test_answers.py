@@ -89,7 +89,7 @@ def choose_rank_alpha_and_initialisation(lesson):
 
 
 def open_a_real_adapter(lesson):
-    lnp.adapters.resize("adapter", "few-bytes", bytes=12_000)
+    lnp.adapters.resize("adapter", "few-bytes", budget=12_000)
     found = lnp.adapters.inspect("few-bytes")
     assert [row["rank"] for row in found.table.records] == [6, 4, 7]
     assert round(1 - lesson.size_of("few-bytes") / lesson.size_of("resized-6"), 2) == 0.03

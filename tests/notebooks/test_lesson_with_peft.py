@@ -86,7 +86,7 @@ def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_t
 ):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     king_james = lnp.language.located_adapter("king-james")
-    lnp.adapters.resize(king_james, tmp_path / "ranks", error=0.4)
+    lnp.adapters.resize(king_james, tmp_path / "ranks", tolerance=0.4)
     whole = lnp.adapters.load(king_james)
     parts = {
         name: lnp.adapters.AdapterModule.of(A=m.A, B=m.B / 4, alpha=4 * m.alpha)

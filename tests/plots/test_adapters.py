@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lora_np.plots import adapter_overview, module_kinds, short_name
+from lora_np.models import kinds_and_layers
+from lora_np.plots import adapter_overview, short_name
 
 
 def spectra(*paths, seed=0):
@@ -13,6 +14,10 @@ def spectra(*paths, seed=0):
 
 def llama(layers, kinds):
     return [f"model.layers.{i}.self_attn.{kind}" for i in range(layers) for kind in kinds]
+
+
+def overview(given, ranks, **options):
+    return adapter_overview(given, ranks, kinds_and_layers(given), **options)
 
 
 def tiles(figure, panel):
@@ -35,7 +40,7 @@ def tiles(figure, panel):
 def test_every_module_has_its_tiles(layers, kinds):
     given = spectra(*llama(layers, kinds), "model.embed_tokens")
     needed = {path: i for i, path in enumerate(given)}
-    figure = adapter_overview(given, needed)
+    figure = overview(given, needed)
     figure.draw_without_rendering()
     norms, ranks = tiles(figure, 0), tiles(figure, 1)
     for path, s in given.items():
@@ -50,7 +55,7 @@ def test_every_module_has_its_tiles(layers, kinds):
 
 def test_names_of_many_layers_do_not_cover_each_other():
     paths = llama(80, ["q"])
-    (ax, *_) = adapter_overview(spectra(*paths), dict.fromkeys(paths, 1)).get_axes()
+    (ax, *_) = overview(spectra(*paths), dict.fromkeys(paths, 1)).get_axes()
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [str(i) for i in range(0, 80, 4)]
     assert list(ax.get_xticks()) == list(range(0, 80, 4))
 
@@ -58,7 +63,7 @@ def test_names_of_many_layers_do_not_cover_each_other():
 def test_experts_of_a_layer_are_one_tile_with_their_median():
     paths = [f"layers.{i}.experts.{e}.w1" for i in range(3) for e in range(4)]
     given = spectra(*paths)
-    norms = tiles(adapter_overview(given, dict.fromkeys(paths, 1)), 0)
+    norms = tiles(overview(given, dict.fromkeys(paths, 1)), 0)
     for i in range(3):
         several = [
             np.linalg.norm(s) for path, s in given.items() if path.startswith(f"layers.{i}.")
@@ -67,7 +72,7 @@ def test_experts_of_a_layer_are_one_tile_with_their_median():
 
 
 def test_tiles_of_few_layers_have_their_numbers():
-    figure = adapter_overview(
+    figure = overview(
         {"layers.0.q": np.array([3.0, 4.0]), "layers.1.q": np.ones(1)},
         {"layers.0.q": 2, "layers.1.q": 1},
     )
@@ -83,26 +88,10 @@ def test_modules_without_numbers_or_strength_are_no_trouble():
         "layers.1.q": np.zeros(3),
         "layers.2.q": np.array([1e-300, 0.0]),
     }
-    figure = adapter_overview(given, dict.fromkeys(given, 0), title="a/" * 200)
+    figure = overview(given, dict.fromkeys(given, 0), title="a/" * 200)
     assert figure.get_axes()[0].get_title(loc="left").startswith("How strong is each update?")
     assert len(figure.get_suptitle()) <= 110
     figure.draw_without_rendering()
-
-
-def test_kinds_are_told_apart_where_their_last_names_are_the_same():
-    kinds = module_kinds(
-        [
-            "model.visual.blocks.0.q_proj",
-            "model.language_model.layers.3.q_proj",
-            "lm_head",
-            "layers.0",
-            "7",
-        ]
-    )
-    visual, text = "model.visual.blocks.q_proj", "model.language_model.layers.q_proj"
-    assert list(kinds.values()) == [visual, text, "lm_head", "layers", "7"]
-    same = module_kinds(["a.b.q", "b.a.q"])
-    assert len({*same.values()}) == 2
 
 
 @pytest.mark.parametrize("longest", range(5, 60, 7))
@@ -117,4 +106,4 @@ def test_short_names_fit_and_end_as_the_name_does(longest):
 @pytest.mark.parametrize("layers", [1, 3])
 def test_an_adapter_that_is_not_trained_is_drawn_without_a_warning(layers):
     paths = llama(layers, ["q", "v"])
-    adapter_overview({path: np.zeros(4) for path in paths}, dict.fromkeys(paths, 0)).canvas.draw()
+    overview({path: np.zeros(4) for path in paths}, dict.fromkeys(paths, 0)).canvas.draw()

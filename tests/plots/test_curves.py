@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lora_np.plots import compression, gallery, heatmap, lines, rank_error_curves, singular_spectrum
+from lora_np.plots import (
+    gallery,
+    heatmap,
+    image_approximations,
+    lines,
+    rank_error_curves,
+    singular_spectrum,
+)
 
 ERRORS = {"fast": np.array([1.0, 0.1, 0.01, 0.0]), "slow": np.array([1.0, 0.7, 0.5, 0.3])}
 
@@ -128,7 +135,7 @@ def test_compression_shows_each_approximation_and_what_it_lacks():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(6, 4))
     near, far = image + 0.1, image * 0
-    figure = compression(image, {"near": near, "far": far}, figure=Figure())
+    figure = image_approximations(image, {"near": near, "far": far}, figure=Figure())
     shown = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     for drawn, expected in zip(shown, [image, near, far, image - near, image - far], strict=True):
         np.testing.assert_allclose(drawn, expected)
@@ -156,7 +163,7 @@ def test_a_gallery_shows_its_pictures_side_by_side_or_stacked(stacked):
         lambda: singular_spectrum({"W": np.array([1.0, 0.5])}),
         lambda: rank_error_curves(ERRORS),
         lambda: heatmap(np.eye(3), xlabel="", ylabel=""),
-        lambda: compression(np.eye(3), {"r = 1": np.eye(3)}),
+        lambda: image_approximations(np.eye(3), {"r = 1": np.eye(3)}),
     ],
 )
 def test_a_new_figure_is_made_if_none_is_given(draw):

@@ -16,7 +16,6 @@ from tests.drawing import every
 
 
 def layer(kind, d=6, k=32, seed=0, bias=True):
-    k = 256 if kind.startswith("TQ") else k
     rng = np.random.default_rng(seed)
     W = rng.normal(size=(d, k)).astype(np.float32)
     return Linear(quantise(W, kind), rng.normal(size=d).astype(np.float32) if bias else None)

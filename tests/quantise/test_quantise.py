@@ -83,8 +83,6 @@ def bound(kind, x):
     if kind == "BF16":
         return top * 2.0**-8
     tiny = 2.0**-25  # half the least float16 above zero
-    if kind.startswith("TQ"):  # -d, 0 and d
-        return top / 2 + top * half + tiny
     if kind == "MXFP4":  # from 8 to 12 and, not there, 16
         return top / 4
     if kind in ("Q4_0", "Q5_0"):  # the side without the largest magnitude has one code too few
@@ -262,7 +260,7 @@ def test_what_is_not_finite_is_refused(kind, wrong):
         quantise(W, kind)
 
 
-@pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "MXFP4"])
+@pytest.mark.parametrize("kind", [*BLOCKED, "MXFP4"])
 def test_rows_must_be_whole_blocks(kind):
     n = block_length(kind)
     with pytest.raises(
@@ -271,7 +269,7 @@ def test_rows_must_be_whole_blocks(kind):
         quantise(np.ones((2, 33)), kind)
 
 
-@pytest.mark.parametrize("kind", [*BLOCKED, "TQ1_0", "TQ2_0", "F16"])
+@pytest.mark.parametrize("kind", [*BLOCKED, "F16"])
 def test_scales_that_do_not_fit_are_refused(kind):
     with pytest.raises(ValueError, match="too large"):
         quantise(np.full((1, 256), 1e30) * np.where(np.arange(256) % 2, 1, -1), kind)

@@ -70,7 +70,7 @@ def check_rows(path, answer):
     seen = adapters.inspect(path)
     assert [row["name"] for row in answer["rows"]] == [row.name for row in seen.rows]
     for row, theirs in zip(seen.rows, answer["rows"], strict=True):
-        for field in ("status", "rank", "needed", "wasted"):
+        for field in ("status", "rank", "rank_for_99", "excess_rank"):
             assert theirs.get(field) == getattr(row, field), (row.name, field)
         for field in ("scale", "norm", "share", "effective_rank", "stable_rank"):
             ours = getattr(row, field)

@@ -38,7 +38,7 @@ def test_the_filters_leave_what_fits(open_page, name):
 def test_the_sliders_show_what_was_recorded(open_page):
     name = "rslora"
     page = open_page(f"claims/{name}.html")
-    ways = KNOWN[name]["ways"]
+    ways = KNOWN[name]["methods"]
     rates = sorted({float(rate) for way in ways.values() for rate in way["rates"]})
     slider = page.locator("#claim-try input").first
     for place, rate in enumerate(rates):
@@ -55,17 +55,17 @@ def test_the_sliders_show_what_was_recorded(open_page):
                 assert float(shown) == pytest.approx(
                     sum(runs["test"]) / len(runs["test"]), rel=6e-3
                 )
-    ranks = sorted({way["way"]["rank"] for way in ways.values()})
+    ranks = sorted({way["method"]["rank"] for way in ways.values()})
     page.locator("#claim-try input").last.fill("1")
     assert page.locator('[data-show="rank"]').inner_text() == str(ranks[0])
     assert page.locator(".claim-bars > div").count() == sum(
-        w["way"]["rank"] == ranks[0] for w in ways.values()
+        w["method"]["rank"] == ranks[0] for w in ways.values()
     )
 
 
 def test_what_else_was_measured_can_be_chosen(open_page):
     page = open_page("claims/forgets-less.html")
-    full = KNOWN["forgets-less"]["ways"]["full"]
+    full = KNOWN["forgets-less"]["methods"]["full"]
     page.select_option("#claim-try select", "austen")
     page.locator("#claim-try input").first.fill(str(0))
     rate = page.locator('[data-show="rate"]').inner_text()
@@ -84,6 +84,6 @@ def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
             .replace("“", '"')
             .replace("”", '"')
         )
-        for part in ("verdict", "rule", "limits", "against", "setting"):
+        for part in ("verdict", "rule", "limits", "refuted_by", "setting"):
             assert KNOWN[name][part].split("`")[0] in text
         assert page.locator(".claim-picture").is_visible()

@@ -1,4 +1,4 @@
-"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, card and
+"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, GPU and
 family, drawn configs.
 """
 
@@ -122,7 +122,7 @@ def training(rng):
         "master_copy": [False, True],
         "checkpointing": [False, True],
         "batch_size": [1, 2, 3, 16],
-        "context": [1, 7, 64, 512, 2048],
+        "max_length": [1, 7, 64, 512, 2048],
     }
     drawn = {name: values[rng.integers(len(values))] for name, values in choices.items()}
     return {name: value for name, value in drawn.items() if rng.random() < 0.5}
@@ -209,51 +209,51 @@ def test_names_that_nobody_may_use_are_refused():
 
 
 # Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and
-# context could go.
-PLANS = """(cases, families, tables, cards) => cases.map(([config, choices, training, name]) => {
+# length could go.
+PLANS = """(cases, families, tables, gpus) => cases.map(([config, choices, training, name]) => {
   try {
-    const card = cards[name] ?? { memory: name };
+    const gpu = gpus[name] ?? { memory: name };
     const planned = loraMemory.plan(loraFamilies.build(config, families), tables, choices, training);
     return Object.fromEntries(Object.entries(planned).map(([way, { total, host, largest }]) => {
-      const { rank, batch_size, context } = largest(loraMemory.room(card, tables));
-      return [way, [total, host, loraMemory.verdict(total, card, tables), rank, batch_size, context]];
+      const { rank, batch_size, max_length } = largest(loraMemory.room(gpu, tables));
+      return [way, [total, host, loraMemory.verdict(total, gpu, tables), rank, batch_size, max_length]];
     }));
   } catch (error) { return String(error.message); }
 })"""
 IN_NODE = (
     SCRIPT[: SCRIPT.index("const attempt")]
-    + f"console.log(JSON.stringify(({PLANS})(cases, families, tables, tables.cards)));"
+    + f"console.log(JSON.stringify(({PLANS})(cases, families, tables, tables.gpus)));"
 )
-IN_PAGE = f"cases => ({PLANS})(cases, loraFit.families, loraFit.memory, loraFit.cards)"
+IN_PAGE = f"cases => ({PLANS})(cases, loraFit.families, loraFit.memory, loraFit.gpus)"
 
 
-def planned(config, choices, training, card):
+def planned(config, choices, training, gpu):
     try:
         spec = models.from_config(config)
         targets = spec.default_targets if choices["targets"] is None else choices["targets"]
         if not targets:
             return "refused"
-        found = accounting.plan(spec, card=card, **choices | {"targets": targets}, **training)
+        found = accounting.plan(spec, gpu=gpu, **choices | {"targets": targets}, **training)
     except (ValueError, TypeError):
         return "refused"
     return {
         each.method: [
-            each.memory.total, each.memory.host, each.verdict, each.largest_rank, each.largest_batch, each.largest_context,
+            each.memory.total, each.memory.host, each.verdict, each.largest_rank, each.largest_batch, each.largest_max_length,
         ]
         for each in found.choices
     }  # fmt: skip
 
 
 def plans():
-    """Every preset on every card, and 500 drawn configs: a twentieth of them, or all in a full
+    """Every preset on every GPU, and 500 drawn configs: a twentieth of them, or all in a full
     run.
     """
     rng = np.random.default_rng(4)
     cases = [
-        (config, options(rng), training(rng), card)
-        for config, card in product(DATA["presets"].values(), DATA["cards"])
+        (config, options(rng), training(rng), gpu)
+        for config, gpu in product(DATA["presets"].values(), DATA["gpus"])
     ]
-    few = ["RTX 3060 12GB", *DATA["cards"]]
+    few = ["RTX 3060 12GB", *DATA["gpus"]]
     drawings = [FAMILIES[i % len(FAMILIES)] for i in range(500)]
     cases += [
         (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))])
@@ -285,7 +285,7 @@ def edges():
         optimizer = ("adamw_8bit", "paged_adamw", "paged_adamw_8bit", "adamw")[number % 4]
         options = {
             "optimizer": optimizer,
-            "context": 3,
+            "max_length": 3,
             "dtype": ("bfloat16", "nf4")[number // 4 % 2],
         }
         spec = models.from_config(config)
@@ -316,7 +316,7 @@ def agree(found, cases):
 
 def test_plans_agree():
     cases = plans()
-    tables = DATA["memory"] | {"cards": DATA["cards"]}
+    tables = DATA["memory"] | {"gpus": DATA["gpus"]}
     node = shutil.which("node") or pytest.skip("node is not installed")
     given = json.dumps({"families": DATA["families"], "tables": tables, "cases": cases})
     command = [node, "-e", IN_NODE, str(DOCS / "families.js"), str(DOCS / "memory.js")]
@@ -329,7 +329,7 @@ def test_plans_agree():
 
 
 pages = pytest.mark.browser
-START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&card=RTX+4090&context=2048"
+START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048"
 GO = """hash => new Promise((done) => {
   addEventListener("hashchange", () => setTimeout(done, 0), { once: true });
   location.hash = hash;
@@ -358,25 +358,25 @@ def test_plans_agree_in_the_page(open_page):
 @pages
 def test_every_answer_is_that_of_plan(open_page):
     page = open_page("use/fit.html")
-    for model, card, method in twentieth(
-        product(DATA["presets"], DATA["cards"], ("full", "LoRA", "QLoRA"))
+    for model, gpu, method in twentieth(
+        product(DATA["presets"], DATA["gpus"], ("full", "LoRA", "QLoRA"))
     ):
         asked = {
             "model": model,
             "rank": 16,
             "targets": "all-linear",
             "method": method,
-            "card": card,
+            "gpu": gpu,
         }
         page.evaluate(GO, urlencode(asked))
         lora = {} if method == "full" else {"rank": 16, "targets": "all-linear"}
-        (want,) = accounting.plan(model, card=card, methods=[method], **lora).choices
+        (want,) = accounting.plan(model, gpu=gpu, methods=[method], **lora).choices
         found = {
             "total": want.memory.total, "verdict": want.verdict, "host": 0, "rank": want.largest_rank,
-            "batch_size": want.largest_batch, "context": want.largest_context,
+            "batch_size": want.largest_batch, "max_length": want.largest_max_length,
         }  # fmt: skip
-        assert result(page) == found, (model, card, method)
-        left = accounting.cards()[card].memory - want.memory.total
+        assert result(page) == found, (model, gpu, method)
+        left = accounting.gpus()[gpu].memory - want.memory.total
         words = {
             "fits": "Fits, with {} GB left.",
             "tight": "Tight, with {} GB left.",
@@ -393,7 +393,7 @@ def test_the_command_says_what_the_page_says(open_page, capsys):
     page = open_page("use/fit.html")
     rng = np.random.default_rng(5)
     names = list(DATA["presets"])
-    cards = [*DATA["cards"], "24GB", "40 GiB"]
+    gpus = [*DATA["gpus"], "24GB", "40 GiB"]
     for number in range(100 if FULL else 12):
         drawn_training = training(rng)
         shown_training = {
@@ -403,10 +403,10 @@ def test_the_command_says_what_the_page_says(open_page, capsys):
         }
         model = names[rng.integers(len(names))]
         positions = models.preset(model).positions or 2048
-        shown_training["context"] = min(shown_training.get("context", 512), positions)
+        shown_training["max_length"] = min(shown_training.get("max_length", 512), positions)
         asked = {
             "model": model, "rank": int(rng.integers(1, 40)), "targets": "all-linear",
-            "method": ("full", "LoRA", "QLoRA")[rng.integers(3)], "card": cards[rng.integers(len(cards))],
+            "method": ("full", "LoRA", "QLoRA")[rng.integers(3)], "gpu": gpus[rng.integers(len(gpus))],
             **{k: int(v) if isinstance(v, bool) else v for k, v in shown_training.items()}, "dora": int(number % 2),
         }  # fmt: skip
         page.evaluate(GO, urlencode(asked))
@@ -434,9 +434,9 @@ def test_the_page_shows_the_count_and_keeps_its_address(open_page):
     page.locator("#fit").get_by_text("PEFT's default").click()
     want = accounting.count_model(models.preset("llama-3-8b"), rank=8)
     assert page.locator(".fit-peft").inner_text() == want.peft_line
-    assert here(page).endswith("#model=llama-3-8b&rank=8&targets=default&method=LoRA&card=RTX+4090")
+    assert here(page).endswith("#model=llama-3-8b&rank=8&targets=default&method=LoRA&gpu=RTX+4090")
     command = (
-        "lora-np plan llama-3-8b --card 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
+        "lora-np plan llama-3-8b --gpu 'RTX 4090' --method LoRA --rank 8 --targets q_proj,v_proj"
     )
     assert show(page, "command") == command
 
@@ -456,7 +456,7 @@ def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_p
 @pages
 def test_the_page_shows_the_memory_by_cause(open_page):
     page = open_page(
-        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&context=2048"
+        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&dtype=nf4&max_length=2048"
     )
     count = accounting.count_model(models.preset("llama-3-8b"), rank=16, targets="all-linear")
 
@@ -484,21 +484,25 @@ def test_the_page_shows_the_memory_by_cause(open_page):
             assert width / shown["weights"] == pytest.approx(
                 bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
             )
-        card = row.locator(".fit-card-size").bounding_box()["width"]
-        whole = accounting.cards()["RTX 4090"].memory
-        assert shown["weights"] / card == pytest.approx(bytes_["weights"] / whole, rel=0.02)
+        gpu = row.locator(".fit-gpu-size").bounding_box()["width"]
+        whole = accounting.gpus()["RTX 4090"].memory
+        assert shown["weights"] / gpu == pytest.approx(bytes_["weights"] / whole, rel=0.02)
 
-    shows(dtype="nf4", context=2048)
+    shows(dtype="nf4", max_length=2048)
     page.get_by_text("More settings").click()
     form = page.locator("#fit")
     form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
     form.get_by_label("Gradient checkpointing").uncheck()
     form.get_by_label("Texts at a time").fill("4")
     shows(
-        dtype="nf4", context=2048, optimizer="paged_adamw_8bit", checkpointing=False, batch_size=4
+        dtype="nf4",
+        max_length=2048,
+        optimizer="paged_adamw_8bit",
+        checkpointing=False,
+        batch_size=4,
     )
     assert here(page).endswith(
-        "&dtype=nf4&optimizer=paged_adamw_8bit&batch_size=4&context=2048&checkpointing=0"
+        "&dtype=nf4&optimizer=paged_adamw_8bit&batch_size=4&max_length=2048&checkpointing=0"
     )
 
 
@@ -541,8 +545,8 @@ def figures(page):
         ("rank", "2.5", "rank must be a whole number from 1"),
         ("rank", "", "rank must be a whole number from 1"),
         ("rank", "-4", "rank must be a whole number from 1"),
-        ("context", "9000", "context must be at most 8,192"),
-        ("context", "", "context must be a whole number"),
+        ("max_length", "9000", "max_length must be at most 8,192"),
+        ("max_length", "", "max_length must be a whole number"),
         ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
         ("memory", "24", "memory must be text such as 24 GB"),
         ("memory", "0 GB", "memory must be text such as 24 GB"),
@@ -553,7 +557,7 @@ def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe, name, value
     error, field = page.locator(".fit-error"), page.locator(f"#fit [name={name}]")
     assert error.is_hidden()
     if name == "memory":
-        page.locator("#fit [name=card]").select_option("another card")
+        page.locator("#fit [name=gpu]").select_option("another GPU")
     before = here(page)
     field.fill(value)
     assert message in error.inner_text()
@@ -578,8 +582,8 @@ def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe, name, value
         ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
         ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
         (
-            "model=gpt2&card=RTX+9000",
-            "memory must be text such as 24 GB or 24 GiB, or the name of a card",
+            "model=gpt2&gpu=RTX+9000",
+            "memory must be text such as 24 GB or 24 GiB, or the name of a GPU",
         ),
         (
             "model=llama-3-8b&targets=q_proj,qproj",
@@ -678,7 +682,7 @@ def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
     page.wait_for_function("location.hash.includes('config=')")
     want = accounting.count_model(models.from_config(OWN), rank=16, targets="all-linear")
     assert page.locator(".fit-peft").inner_text() == want.peft_line
-    assert show(page, "command").startswith("lora-np plan config.json --card ")
+    assert show(page, "command").startswith("lora-np plan config.json --gpu ")
     assert len(here(page).split("config=")[1].split("&")[0]) < 200
     page.get_by_label("rank r").fill("3")
     again = open_page("use/" + here(page).split("/use/")[1])
@@ -789,31 +793,31 @@ def test_the_map_says_what_plan_says_and_takes_a_click_and_keys(open_page):
     cells = page.locator(".fit-map td").evaluate_all(
         "all => all.map(c => ({ ...c.dataset, text: c.textContent, says: c.ariaLabel }))"
     )
-    assert len(cells) == 3 * len(DATA["cards"])
+    assert len(cells) == 3 * len(DATA["gpus"])
     signs = {"fits": "✓", "tight": "≈", "no": "✕"}
     wants = {
         each.method: each
         for each in accounting.plan(
-            "llama-3-8b", card="T4", rank=16, targets="all-linear", context=2048
+            "llama-3-8b", gpu="T4", rank=16, targets="all-linear", max_length=2048
         ).choices
     }
     for cell in cells:
-        card, total = accounting.cards()[cell["card"]], wants[cell["method"]].memory.total
-        want = "fits" if total <= card.room else "tight" if total <= card.memory else "no"
+        gpu, total = accounting.gpus()[cell["gpu"]], wants[cell["method"]].memory.total
+        want = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
         assert cell["verdict"] == want
         assert cell["text"].startswith(signs[want])
-        assert cell["says"].startswith(f"{cell['card']}, {cell['method']}: ")
+        assert cell["says"].startswith(f"{cell['gpu']}, {cell['method']}: ")
         assert float(cell["text"][2:].replace(",", "")) == pytest.approx(
-            abs(card.memory - total) / 1e9, rel=0.006, abs=0.051
+            abs(gpu.memory - total) / 1e9, rel=0.006, abs=0.051
         )
-    page.locator(".fit-map td[data-card=L4][data-method=QLoRA]").click()
-    assert "method=QLoRA&card=L4&" in here(page)
-    assert page.locator("#fit [name=card]").input_value() == "L4"
+    page.locator(".fit-map td[data-gpu=L4][data-method=QLoRA]").click()
+    assert "method=QLoRA&gpu=L4&" in here(page)
+    assert page.locator("#fit [name=gpu]").input_value() == "L4"
     for key in ("ArrowDown", "ArrowLeft", "ArrowRight", "ArrowLeft", "Enter"):
         page.keyboard.press(key)
-    card = page.evaluate("document.activeElement.dataset.card")
-    assert card != "L4"
-    assert f"method=LoRA&{urlencode({'card': card})}" in here(page)
+    gpu = page.evaluate("document.activeElement.dataset.gpu")
+    assert gpu != "L4"
+    assert f"method=LoRA&{urlencode({'gpu': gpu})}" in here(page)
     assert page.locator(".fit-map td[aria-selected=true]").count() == 1
     assert page.locator(".fit-map td[tabindex='0']").count() == 3
 
@@ -821,7 +825,7 @@ def test_the_map_says_what_plan_says_and_takes_a_click_and_keys(open_page):
 @pages
 def test_what_would_make_it_fit_does(open_page):
     page = open_page(
-        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&method=full&card=RTX+3060+12GB&context=4096"
+        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&method=full&gpu=RTX+3060+12GB&max_length=4096"
     )
     buttons, asked = page.locator(".fit-remedies button"), here(page).split("#")[1]
     labels = buttons.all_inner_texts()
@@ -831,9 +835,9 @@ def test_what_would_make_it_fit_does(open_page):
         assert result(page)["verdict"] == "fits", label
         page.evaluate(GO, asked)
     page = open_page(
-        "use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&card=T4"
+        "use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&gpu=T4"
     )
-    assert "No card of the list holds it alone." in show(page, "could")
+    assert "No GPU of the list holds it alone." in show(page, "could")
     assert page.locator(".fit-remedies button").count() == 0
 
 
@@ -922,11 +926,11 @@ def test_it_is_all_within_reach_of_the_keyboard(open_page):
         )
     assert {
         "method",
-        "card",
+        "gpu",
         "rank",
         "power",
         "targets",
-        "context",
+        "max_length",
         "batch_size",
         "SUMMARY",
         "TD",
@@ -975,11 +979,11 @@ def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(op
 @pages
 def test_the_front_page_leads_to_the_same_answer(open_page):
     front = open_page("index.html")
-    for name, value in {"model": "qwen3-4b", "method": "QLoRA, rank 16", "card": "T4"}.items():
+    for name, value in {"model": "qwen3-4b", "method": "QLoRA, rank 16", "gpu": "T4"}.items():
         front.locator(f"[data-choice={name}]").select_option(value)
     page = open_page(front.locator("[data-part=more]").get_attribute("href"))
-    options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "context": 2048}
+    options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "max_length": 2048}
     assert result(page)["total"] == accounting.training_memory("qwen3-4b", **options).total
     assert show(page, "command").startswith(
-        "lora-np plan qwen3-4b --card T4 --method QLoRA --rank 16 "
+        "lora-np plan qwen3-4b --gpu T4 --method QLoRA --rank 16 "
     )

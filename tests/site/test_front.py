@@ -90,7 +90,7 @@ def test_every_fit_is_that_of_the_package(open_page):
         "LoRA, rank 16": {"dtype": "bfloat16"},
         "QLoRA, rank 16": {"dtype": "nf4"},
     }
-    choice = {name: page.locator(f'[data-choice="{name}"]') for name in ("model", "method", "card")}
+    choice = {name: page.locator(f'[data-choice="{name}"]') for name in ("model", "method", "gpu")}
     names = {name: select.locator("option").all_inner_texts() for name, select in choice.items()}
     assert names["method"] == list(methods)
     for model in names["model"]:
@@ -98,15 +98,15 @@ def test_every_fit_is_that_of_the_package(open_page):
         for method, options in methods.items():
             choice["method"].select_option(method)
             lora = {"rank": 16, "targets": "all-linear", **options} if options else {}
-            needed = accounting.training_memory(model, context=2_048, **lora).total
-            for card in names["card"]:
-                choice["card"].select_option(card)
+            needed = accounting.training_memory(model, max_length=2_048, **lora).total
+            for gpu in names["gpu"]:
+                choice["gpu"].select_option(gpu)
                 said = page.locator('[data-show="fit"]').inner_text()
-                room = accounting.cards()[card].room
+                room = accounting.gpus()[gpu].room
                 assert said.startswith("It fits" if needed <= room else "It does not fit"), (
                     model,
                     method,
-                    card,
+                    gpu,
                 )
                 assert f"{needed / 1e9:.1f} GB" in said
 

@@ -16,7 +16,7 @@ from lora_np.hub import gguf
 from lora_np.language import located_adapter
 from lora_np.models import peft
 from lora_np.models.expressions import Expression
-from lora_np.quantise.blocks import encoded
+from lora_np.quantise.gguf_blocks import encoded
 from tests.adapters.test_check import CASES, Q, made
 from tests.adapters.test_formats import SMALL, drawn as modelled
 from tests.drawing import few
@@ -295,7 +295,7 @@ def test_settings_are_refused_as_by_the_package(inspector):
     ]
     configs = [{**settings, "peft_type": "LORA", name: value} for name, value in asked]
     answers = inspector.evaluate(script, [json.dumps(config) for config in configs])
-    only_here = {"use_bdlora", "target_parameters"}  # what the page does not read
+    only_here = {"target_parameters"}  # what the page does not read
     for (name, value), config, theirs in zip(asked, configs, answers, strict=True):
         try:
             peft.parse(Path("it"), config)

@@ -9,7 +9,7 @@ import pytest
 
 import lora_np as lnp
 from lora_np.linalg import reduced_rank_regression
-from lora_np.training.fitting import Rows
+from lora_np.training.fitting import FitSettings, Rows
 
 
 def problem(n=200, d=4, k=5, seed=0):
@@ -84,9 +84,8 @@ def test_batches_use_every_row_once_before_any_twice():
     numbers = np.arange(10)
 
     def rows(batch_size):
-        return Rows(
-            numbers, -numbers, lnp.mean_squared_error, batch_size, None, np.random.default_rng(0)
-        )
+        settings = FitSettings(-numbers, batch_size=batch_size)
+        return Rows(numbers, settings, np.random.default_rng(0))
 
     three = rows(3)
     epoch = [three.batch(step) for step in range(3)]

@@ -9,12 +9,12 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer, Claims
 from lora_np.exercises.checks.files import PATHS, drawn_layers
 from lora_np.exercises.checks.training import forward, layer, near_best, random_numbers, regression
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import LawBroken, exactly, law, parts, real_array, same
 from lora_np.exercises.samples import scale
+from lora_np.exercises.testing import Answer, Assertions
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 
@@ -47,7 +47,7 @@ def project_tensor(draw: Draw, answer: Answer, key: str) -> None:
             same(f"the gradient of t[{i}] in {expression}", answered[1][i], value(one.grad), size=5)
 
 
-def project_linear(draw: Draw, answer: Answer, key: str) -> Claims:
+def project_linear(draw: Draw, answer: Answer, key: str) -> Assertions:
     n, d, k = draw.sizes("ndk", high=4)
     x, y, W = draw.array("x", n, k), draw.array("y", n, d), draw.array("W", d, k)
     h, gradient = parts("h gradient", answer(x, y, W), (n, d), (d, k))
@@ -58,7 +58,7 @@ def project_linear(draw: Draw, answer: Answer, key: str) -> Claims:
     )
 
 
-def project_lora(draw: Draw, answer: Answer, key: str) -> Claims:
+def project_lora(draw: Draw, answer: Answer, key: str) -> Assertions:
     x, W0, A, B = layer(draw)
     x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
     draw.assume(r <= min(W0.shape))
@@ -95,7 +95,7 @@ def project_training_best(draw: Draw, answer: Answer) -> None:
     same("W after 0 steps", parts("found W", answer(x, y, W0, r, 0), (), W0.shape)[1], W0, size=1)
 
 
-def project_counting(draw: Draw, answer: Answer, key: str) -> Claims:
+def project_counting(draw: Draw, answer: Answer, key: str) -> Assertions:
     shapes = [
         (draw.whole(f"d{i}", 1, 20), draw.whole(f"k{i}", 1, 20))
         for i in range(draw.whole("n", 1, 3))

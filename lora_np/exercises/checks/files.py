@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer, Claims
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
 from lora_np.exercises.samples import scale
+from lora_np.exercises.testing import Answer, Assertions
 
 # Count parameters
 
@@ -24,7 +24,7 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> Claims:
+def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> Assertions:
     """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are
     not.
     """
@@ -39,7 +39,7 @@ def largest(within: str, beyond: str, answered: Any, one: int, budget: int) -> C
     yield beyond, lambda: law(more > budget, told)
 
 
-def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
+def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k = map(int, draw.sizes("dk", high=400))
     # d k / (d + k) is a whole number, also of matrices that are not square
     if draw.pick("tie", (False, True)):
@@ -48,7 +48,7 @@ def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Claims:
     return largest("saves", "next", answer(d, k), d + k, d * k - 1)
 
 
-def rank_within(draw: Draw, answer: Answer, key: str) -> Claims:
+def rank_within(draw: Draw, answer: Answer, key: str) -> Assertions:
     shapes = [
         (draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))
     ]
@@ -154,7 +154,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
             )
 
 
-def combine_adapters(draw: Draw, answer: Answer, key: str) -> Claims:
+def combine_adapters(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
     if large:  # enough to see a d x k matrix
@@ -213,7 +213,7 @@ def levels_of(draw: Draw) -> Array:
     return np.unique([*np.rint(inner) / 8, 0.0, 1.0])
 
 
-def nearest_levels(draw: Draw, answer: Answer, key: str) -> Claims:
+def nearest_levels(draw: Draw, answer: Answer, key: str) -> Assertions:
     w, levels = scale(draw) * draw.array("w", draw.whole("n", 1, 5)), levels_of(draw)
     codes, got = parts("codes scale", answer(w, levels), (len(w),), ())
     inside = np.isin(codes, range(len(levels))).all()
@@ -234,7 +234,7 @@ def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
     same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
 
 
-def repair(draw: Draw, answer: Answer, key: str) -> Claims:
+def repair(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k = draw.sizes("dk", high=4)
     unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)

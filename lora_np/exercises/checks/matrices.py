@@ -6,10 +6,10 @@ import numpy as np
 
 from lora_np import linalg
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer, Claims
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import closest, exactly, law, orthonormal, parts, real_array, same
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.testing import Answer, Assertions
 
 # See rank
 
@@ -54,7 +54,7 @@ def as_typed(M: Array) -> Array:
     return M.astype(int) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
-def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Claims:
+def factors_from_columns(draw: Draw, answer: Answer, key: str) -> Assertions:
     M = of_low_rank(draw)
     r = int(np.linalg.matrix_rank(M))
     # no small pivot, which magnifies rounding, from either side
@@ -131,7 +131,7 @@ def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
     same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
-def cut_qr(draw: Draw, answer: Answer, key: str) -> Claims:
+def cut_qr(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k = draw.sizes("dk", high=4)
     M, r = independent(draw, "M", d, k), draw.whole("r", 1, min(d, k))
     B, A = parts("B A", answer(M, r), (d, r), (r, k))
@@ -143,7 +143,7 @@ def cut_qr(draw: Draw, answer: Answer, key: str) -> Claims:
     )
 
 
-def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
+def lu_factors(draw: Draw, answer: Answer, key: str) -> Assertions:
     """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
@@ -162,7 +162,7 @@ def lu_factors(draw: Draw, answer: Answer, key: str) -> Claims:
     yield "product", lambda: same("L @ U", L @ U, M, size=size)
 
 
-def gram_schmidt(draw: Draw, answer: Answer, key: str) -> Claims:
+def gram_schmidt(draw: Draw, answer: Answer, key: str) -> Assertions:
     k = draw.whole("k", 1, 4)
     M = independent(draw, "M", draw.whole("d", k, 5), k)
     Q = real_array("Q", answer(M), M.shape)
@@ -172,7 +172,7 @@ def gram_schmidt(draw: Draw, answer: Answer, key: str) -> Claims:
         same(f"the projection of the first {j} columns", basis @ (basis.T @ M[:, :j]), M[:, :j])
 
 
-def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> Claims:
+def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> Assertions:
     k = draw.whole("k", 1, 4)
     d, sizes = draw.whole("d", k + 1, 6), 1 + spectrum(draw, "s", k, low=0, high=1)
     M = scale(draw) * turned(draw, "M", d, k, sizes)
@@ -201,7 +201,7 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
     closest("the error", M, got, r)
 
 
-def error_curve(draw: Draw, answer: Answer, key: str) -> Claims:
+def error_curve(draw: Draw, answer: Answer, key: str) -> Assertions:
     M, _ = matrix_and_rank(draw)
     draw.assume(M.any())
     right = linalg.rank_errors(M, relative=True)
@@ -233,7 +233,7 @@ def smallest_rank_all(draw: Draw, answer: Answer) -> None:
     exactly("the rank", answer(scale(draw) * M, 1.0), int(r))
 
 
-def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
+def balanced_factors(draw: Draw, answer: Answer, key: str) -> Assertions:
     M, r = matrix_and_rank(draw)
     B, A = parts("B A", answer(M, r), (len(M), r), (r, M.shape[1]))
     yield "closest", lambda: closest("the error of B @ A", M, B @ A, r)
@@ -241,7 +241,7 @@ def balanced_factors(draw: Draw, answer: Answer, key: str) -> Claims:
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(M)), why="that is A A^T")
 
 
-def top_directions(draw: Draw, answer: Answer, key: str) -> Claims:
+def top_directions(draw: Draw, answer: Answer, key: str) -> Assertions:
     r = draw.whole("r", 1, 3)
     d, k = draw.whole("d", r, 5), draw.whole("k", r, 5)
     # far apart: all would turn to the first

@@ -8,8 +8,7 @@ import numpy as np
 
 from lora_np import nn
 from lora_np.checks import Array
-from lora_np.exercises.asking import Answer, Claims, literal
-from lora_np.exercises.drawing import Draw
+from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import (
     at_most,
     closest,
@@ -21,6 +20,7 @@ from lora_np.exercises.laws import (
     same,
 )
 from lora_np.exercises.samples import independent, mirror, scale, spectrum, terms, turned
+from lora_np.exercises.testing import Answer, Assertions, literal
 from lora_np.exercises.values import Source
 from lora_np.linalg import optimal_losses
 
@@ -42,7 +42,7 @@ def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     same("the gradient", answer(g, x), g * (sigma + x * sigma * (1 - sigma)), size=np.abs(g).max())
 
 
-def slope(draw: Draw, answer: Answer, key: str) -> Claims:
+def slope(draw: Draw, answer: Answer, key: str) -> Assertions:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     x, c = draw.array("x", *shape), draw.array("c", *shape)
     factors = literal(c)
@@ -124,7 +124,7 @@ def lora_forward_sum(draw: Draw, answer: Answer) -> None:
     same("h", answer(x, W0, A, B, alpha), right, size=float(sizes.max()))
 
 
-def lora_start(draw: Draw, answer: Answer, key: str) -> Claims:
+def lora_start(draw: Draw, answer: Answer, key: str) -> Assertions:
     r = draw.whole("r", 1, 3)
     d, k, rng = draw.whole("d", r, 8), draw.whole("k", r, 8), draw.whole("rng", 0, 100)
     A, B = parts("A B", answer(d, k, r, rng), (r, k), (d, r))
@@ -159,7 +159,7 @@ def random_numbers(factor: Array) -> None:
     law(0.4 < spread * np.sqrt(k) < 2.5, f"{told}, got {spread:.2g}")
 
 
-def lora_gradients(draw: Draw, answer: Answer, key: str) -> Claims:
+def lora_gradients(draw: Draw, answer: Answer, key: str) -> Assertions:
     x, W0, A, B = layer(draw)
     y, alpha = draw.array("y", len(x), len(W0)), draw.number("alpha", 1, 32)
     s, (h, sizes) = alpha / len(A), forward(x, W0, A, B, alpha)
@@ -194,7 +194,7 @@ def near_best(loss: float, start: float, best: float) -> None:
     )
 
 
-def train_lora(draw: Draw, answer: Answer, key: str) -> Claims:
+def train_lora(draw: Draw, answer: Answer, key: str) -> Assertions:
     x, y, W0, r, losses = regression(draw, high=3, stretched=True)
     B, A = parts("B A", answer(x, y, W0, r), (len(W0), r), (r, W0.shape[1]))
     loss = float(np.mean(np.square(x @ (W0 + B @ A).T - y)))
@@ -283,7 +283,7 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
         same("perplexity", perplexity, np.exp(mean))
 
 
-def attention_weights(draw: Draw, answer: Answer, key: str) -> Claims:
+def attention_weights(draw: Draw, answer: Answer, key: str) -> Assertions:
     wide: dict[str, Any] = {"tolerance": 2e-3} if key == "wide" else {}
     reach = draw.pick("reach", (1000.0, 200.0)) if wide else 1.0
     n, d = draw.sizes("nd", high=4)
@@ -331,7 +331,7 @@ def alpha_for_rank(draw: Draw, answer: Answer, key: str) -> None:
     same("the new alpha", answer(alpha, r, new, key), alpha * times)
 
 
-def pissa_start(draw: Draw, answer: Answer, key: str) -> Claims:
+def pissa_start(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k = draw.sizes("dk", high=4)
     r, alpha = draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W0, s = scale(draw) * draw.array("W0", d, k), alpha / r
@@ -342,7 +342,7 @@ def pissa_start(draw: Draw, answer: Answer, key: str) -> Claims:
         same("B^T B", B.T @ B, A @ A.T, size=float(np.linalg.norm(W0) / s), why="that is A A^T")
 
 
-def olora_start(draw: Draw, answer: Answer, key: str) -> Claims:
+def olora_start(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k = draw.sizes("dk", high=4)
     r, W0 = draw.whole("r", 1, min(d, k)), independent(draw, "W0", d, k)
     W, B, A = parts("W B A", answer(W0, r), (d, k), (d, r), (r, k))
@@ -354,7 +354,7 @@ def olora_start(draw: Draw, answer: Answer, key: str) -> Claims:
         same("B^T W", B.T @ W, np.zeros_like(A), size=size, why=why)
 
 
-def dora_weight(draw: Draw, answer: Answer, key: str) -> Claims:
+def dora_weight(draw: Draw, answer: Answer, key: str) -> Assertions:
     d, k, r = draw.sizes("dkr", high=4)
     W0, A, B = draw.array("W0", d, k), draw.array("A", r, k), draw.array("B", d, r)
     m, alpha, unit = draw.array("m", d, low=1), draw.number("alpha", 1, 16), scale(draw)

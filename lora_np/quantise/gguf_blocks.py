@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -310,42 +308,6 @@ def decode_q6_k(b: Array) -> Any:
     return column(b) * b["scales"], q.astype(np.int8) - np.int8(32)
 
 
-# Ternary: -1, 0 or 1 times d; four to a byte, or five as digits of base 3 of a fraction of 256.
-
-THREES = 3 ** np.arange(5, dtype=np.uint8)[:, np.newaxis]
-
-
-def decode_tq1_0(b: Array) -> Any:
-    parts = [
-        b[name][:, np.newaxis] * THREES[:n] for name, n in (("q", 5), ("more", 5), ("last", 4))
-    ]
-    q = np.concatenate([part.reshape(len(b), -1) for part in parts], axis=1).astype(np.int16)
-    return column(b), (q * 3 >> 8) - 1
-
-
-def encode_tq1_0(x: Array, block: np.dtype[Any]) -> Array:
-    d, q = whole(x, 1)
-    parts = [
-        q[:, :160].reshape(-1, 5, 32),
-        q[:, 160:240].reshape(-1, 5, 16),
-        q[:, 240:].reshape(-1, 4, 4),
-    ]
-    sums = (np.sum((part + 1) * THREES[::-1][: part.shape[1]], axis=1) for part in parts)
-    q, more, last = (np.ceil(total * 256 / 243) for total in sums)
-    return record(block, d, q, more=more, last=last)
-
-
-def decode_tq2_0(b: Array) -> Any:
-    return column(b), fields(b["q"], 2, 32).astype(np.int8) - np.int8(1)
-
-
-def encode_tq2_0(x: Array, block: np.dtype[Any]) -> Array:
-    d, q = whole(x, 1)
-    return record(
-        block, d, np.sum((q.reshape(-1, 2, 4, 32) + 1) * 4 ** np.arange(4)[:, np.newaxis], axis=2)
-    )
-
-
 # Codes that name levels: floats of four bits, twice their value; and levels fitted to weights.
 
 E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
@@ -366,92 +328,9 @@ def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
     return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
 
 
-def decode_nvfp4(b: Array) -> Any:
-    exponent, digits = (b["d"] >> 3 & 15).astype(np.int32), (b["d"] & 7).astype(np.float32)
-    d = np.ldexp(digits + 8 * (exponent > 0), np.maximum(exponent, 1) - 11)
-    return np.where(b["d"] == 127, np.float32(0), d), E2M1[fields(b["q"], 4, 8)]
-
-
 def decode_iq4_xs(b: Array) -> Any:
     scales = fields(b["low"], 4) | fields(b["high"], 2).astype(np.uint8) << 4
     return column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)]
-
-
-# Codes that name vectors of 4 or 8 numbers. Their signs lie apart, or (IQ1) they are moved by an
-# eighth.
-
-
-@cache
-def grids() -> dict[str, Array]:
-    """The vectors of each kind; see data/LICENSE.md."""
-    with np.load(Path(__file__).with_name("data") / "grids.npz") as file:
-        return {name: file[name] for name in file.files}
-
-
-def vectors(b: Array, step: float, s: Array, kind: str, q: Array, minus: Array) -> Any:
-    """``d (2 s + 1) step v``: s is a whole number of few bits, and v the vectors with their
-    signs.
-    """
-    v = grids()[kind][q]
-    scale = column(b) * (2 * s.astype(np.uint8) + 1) * np.float32(step)
-    return scale, np.where(minus.reshape(v.shape), -v, v).reshape(len(b), -1)
-
-
-def even(seven: Array) -> Any:
-    """Eight signs from seven: an even number of them is minus."""
-    bits = seven[..., np.newaxis] >> np.arange(8, dtype=seven.dtype) & 1
-    bits[..., 7] = bits.sum(axis=-1) & 1
-    return bits
-
-
-def longer(q: Array, high: Array) -> Any:
-    """Codes of a byte with the bits above it."""
-    return q | high.astype(np.uint16).reshape(q.shape) << 8
-
-
-def decode_iq2_xxs(b: Array) -> Any:
-    q, last = b["q"][:, ::2].copy().view(np.uint8), fields(b["q"][:, 1::2], 7).reshape(-1, 8, 5)
-    return vectors(b, 1 / 8, last[..., 4], "IQ2_XXS", q, even(last[..., :4]))
-
-
-def decode_iq3_xxs(b: Array) -> Any:
-    last = fields(b["signs"], 7).reshape(-1, 8, 5)
-    return vectors(b, 1 / 4, last[..., 4], "IQ3_XXS", b["q"], even(last[..., :4]))
-
-
-def decode_iq2_xs(b: Array) -> Any:
-    return vectors(b, 1 / 8, fields(b["scales"], 4), "IQ2_XS", b["q"] & 511, even(b["q"] >> 9))
-
-
-def with_signs(kind: str, step: float, bits: int) -> Callable[[Array], Any]:
-    def decode(b: Array) -> Any:
-        q, s = longer(b["q"], fields(b["high"], bits)), fields(b["scales"], 4)
-        return vectors(b, step, s, kind, q, fields(b["signs"], 1))
-
-    return decode
-
-
-def moved(d: Array, s: Array, q: Array, minus: Array) -> Any:
-    """``d (2 s + 1) (v - 1 / 8)`` where minus, and plus elsewhere."""
-    eighths = 8 * grids()["IQ1"][q] + (1 - 2 * (minus > 0).astype(np.int8)).reshape(*q.shape, 1)
-    return d * (2 * s + 1) * np.float32(1 / 8), eighths.reshape(len(d), -1)
-
-
-def decode_iq1_s(b: Array) -> Any:
-    high = fields(b["high"], 3).reshape(-1, 8, 6)  # four times three bits, a scale, a sign
-    minus = np.repeat(high[..., 5], 4, axis=1)
-    return moved(column(b), high[..., 4], longer(b["q"], high[..., :4]), minus)
-
-
-def decode_iq1_m(b: Array) -> Any:
-    high, s = (
-        fields(b["high"], 4),
-        fields(b["scales"], 3).reshape(-1, 4, 6)[..., :4].reshape(-1, 16),
-    )
-    d = (b["scales"] >> 12 << np.arange(0, 16, 4, dtype=np.uint16)).sum(axis=1, dtype=np.uint16)
-    return moved(
-        d.view(np.float16).astype(np.float32)[:, np.newaxis], s, longer(b["q"], high & 7), high & 8
-    )
 
 
 def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any = None) -> Layout:
@@ -485,26 +364,12 @@ LAYOUTS = {
     "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k),
     "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k),
     "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
-    "TQ1_0": kind(256, "q 32u1, more 16u1, last 4u1, d <f2", decode_tq1_0, encode_tq1_0),
-    "TQ2_0": kind(256, "q 64u1, d <f2", decode_tq2_0, encode_tq2_0),
     "MXFP4": kind(
         32,
         "d (1,)u1, q 16u1",
         lambda b: (two_to(b["d"]), E2M1[fields(b["q"], 4, 16)]),
         encode_mxfp4,
     ),
-    "NVFP4": kind(64, "d 4u1, q 32u1", decode_nvfp4),
     "IQ4_NL": kind(32, "d <f2, q 16u1", lambda b: (column(b), FITTED[fields(b["q"], 4, 16)])),
     "IQ4_XS": kind(256, "d <f2, high (1,)<u2, low 4u1, q 128u1", decode_iq4_xs),
-    "IQ2_XXS": kind(256, "d <f2, q 16<u4", decode_iq2_xxs),
-    "IQ2_XS": kind(256, "d <f2, q 32<u2, scales 8u1", decode_iq2_xs),
-    "IQ2_S": kind(
-        256, "d <f2, q 32u1, signs 32u1, high 8u1, scales 8u1", with_signs("IQ2_S", 1 / 8, 2)
-    ),
-    "IQ3_XXS": kind(256, "d <f2, q 64u1, signs 8<u4", decode_iq3_xxs),
-    "IQ3_S": kind(
-        256, "d <f2, q 64u1, high 8u1, signs 32u1, scales 4u1", with_signs("IQ3_S", 1, 1)
-    ),
-    "IQ1_S": kind(256, "d <f2, q 32u1, high 8<u2", decode_iq1_s),
-    "IQ1_M": kind(256, "q 32u1, high 16u1, scales 4<u2", decode_iq1_m),
 }

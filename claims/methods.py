@@ -1,4 +1,4 @@
-"""Ways to train: rows of `lora_np.lora.VARIANTS`, the full update, and some that papers compare
+"""Methods to train: rows of `lora_np.lora.VARIANTS`, the full update, and some that papers compare
 with them.
 """
 
@@ -17,12 +17,18 @@ GRADIENT_STARTS = ("lora-ga", "lora-one")
 
 
 def start(
-    base: Any, rng: np.random.Generator, loss: Any, *, kind: str = "lora", rank: int = 8, **way: Any
+    base: Any,
+    rng: np.random.Generator,
+    loss: Any,
+    *,
+    kind: str = "lora",
+    rank: int = 8,
+    **method: Any,
 ) -> Any:
-    """The model that a way trains. ``loss`` of a model gives the first gradient, where a way starts
+    """The model that a method trains. ``loss`` of a model gives the first gradient, where a method starts
     from it.
     """
-    targets = way.get("targets", "all-linear")
+    targets = method.get("targets", "all-linear")
     if kind == "full":
         chosen = (
             {path for path, _ in lnp.nn.walk(base)}
@@ -33,7 +39,7 @@ def start(
             lnp.Tensor(W.copy()) if path.rpartition(".")[0] in chosen or targets == "all" else W
         )
         return lnp.replace(base, np.ndarray, lambda path, W: thaw(path.split(" = ")[0], W))
-    settings = {"rank": rank, "alpha": way.get("alpha"), "targets": targets, "rng": rng}
+    settings = {"rank": rank, "alpha": method.get("alpha"), "targets": targets, "rng": rng}
     if kind in VARIANTS:
         if kind in GRADIENT_STARTS:
             settings["gradients"] = first_gradients(base, loss)
@@ -113,7 +119,7 @@ class VeRA:
 
     def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
         tensors = {"lambda_b": self.outer, "lambda_d": self.inner, "A": self.A, "B": self.B}
-        B, A = lnp.lora.MAPS["VERA"].lora(tensors, shape=self.base.W.shape)
+        B, A = lnp.lora.TUNERS["VERA"].lora(tensors, shape=self.base.W.shape)
         return self.base(x) + x @ A.T @ B.T
 
 

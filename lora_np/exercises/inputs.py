@@ -18,7 +18,7 @@ import numpy as np
 
 from lora_np.checks import Array
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import Asked
+from lora_np.exercises.running import Exchange
 
 
 class Rejected(Exception):  # noqa: N818
@@ -42,16 +42,16 @@ class Drawn:
     axes: tuple[str, ...] = ()  # the names of an array's sizes, empty where a size has none
 
 
-Choices = Mapping[str, Drawn]
+Inputs = Mapping[str, Drawn]
 
 
 @dataclass(frozen=True)
-class Broken:
+class Counterexample:
     """An input that breaks a law, why, and the last call."""
 
-    drawn: Choices
+    drawn: Inputs
     why: LawBroken
-    asked: Asked
+    asked: Exchange
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class Draw:
 
     rng: np.random.Generator
     effort: float = 1.0
-    remembered: Choices | None = None
+    remembered: Inputs | None = None
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def whole(self, name: str, low: int, high: int, *, effort: float | None = None) -> Size:
@@ -130,9 +130,10 @@ class Draw:
             raise Rejected
 
 
-def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempts: int) -> Broken:
-    """The smallest input found that still breaks a law, after at most so many attempts to shrink
-    it.
+def shrink(
+    breaks: Callable[[Inputs], Counterexample | None], found: Counterexample, *, attempts: int
+) -> Counterexample:
+    """Shrink an input that breaks a law, in at most so many attempts.
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
@@ -145,7 +146,7 @@ def shrink(breaks: Callable[[Choices], Broken | None], found: Broken, *, attempt
     return found
 
 
-def weight(drawn: Choices) -> tuple[float, ...]:
+def weight(drawn: Inputs) -> tuple[float, ...]:
     """What shrinking makes smaller: sizes, then entries that are not zero, not whole, negative,
     large.
     """
@@ -162,7 +163,7 @@ def weight(drawn: Choices) -> tuple[float, ...]:
     return sizes, *(float(np.sum(one)) for one in bad)
 
 
-def steps(drawn: Choices) -> Iterator[Choices]:
+def steps(drawn: Inputs) -> Iterator[Inputs]:
     """Inputs that are one step smaller, large steps first."""
     for name, one in drawn.items():
         if isinstance(one.value, int) and one.value > one.simplest:
@@ -182,7 +183,7 @@ def steps(drawn: Choices) -> Iterator[Choices]:
             )
 
 
-def without(drawn: Choices, name: str, i: int) -> Choices:
+def without(drawn: Inputs, name: str, i: int) -> Inputs:
     """A size less by one, and each array of it without line ``i``."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis.extra.numpy import arrays
 
-from lora_np.exercises.drawing import Broken, Draw, Rejected, shrink, weight
+from lora_np.exercises.inputs import Counterexample, Draw, Rejected, shrink, weight
 from lora_np.exercises.laws import LawBroken
 from tests.drawing import FULL
 
@@ -37,7 +37,7 @@ def draw_from(draw):
 
 
 def broken(draw):
-    return Broken(draw.drawn, LawBroken("a law"), "a call")
+    return Counterexample(draw.drawn, LawBroken("a law"), "a call")
 
 
 def size(M, j):

@@ -6,7 +6,7 @@ from types import ModuleType
 import matplotlib.pyplot as plt
 import pytest
 
-from lora_np.course import live, widgets
+from lora_np.course import live_figure, widgets
 
 
 class Notebook:
@@ -45,7 +45,7 @@ def notebook(monkeypatch):
 @pytest.mark.parametrize("every", [0.5, 2.0])
 def test_a_picture_at_most_every_so_often_and_the_last_has_all(notebook, every):
     seen = notebook()
-    with live(seen.line.figure, every=every) as put:
+    with live_figure(seen.line.figure, every=every) as put:
         for step in range(41):
             seen.now = step / 8
             put(seen.line, step, -step)
@@ -59,7 +59,7 @@ def test_a_picture_at_most_every_so_often_and_the_last_has_all(notebook, every):
 
 def test_slow_drawing_takes_a_fifth_of_the_time(notebook):
     seen = notebook(drawing=1.0)
-    with live(seen.line.figure) as put:
+    with live_figure(seen.line.figure) as put:
         for step in range(1000):
             seen.now += 0.1
             put(seen.line, step, 0)
@@ -70,7 +70,7 @@ def test_the_last_picture_also_after_an_interruption(notebook):
     seen = notebook()
 
     def interrupted():
-        with live(seen.line.figure) as put:
+        with live_figure(seen.line.figure) as put:
             put(seen.line, 0, 3)
             raise KeyboardInterrupt
 
@@ -81,13 +81,13 @@ def test_the_last_picture_also_after_an_interruption(notebook):
 
 def test_the_notebook_does_not_show_it_a_second_time(notebook):
     figure = notebook().line.figure
-    with live(figure):
+    with live_figure(figure):
         assert figure.number not in plt.get_fignums()
 
 
 def test_a_point_moves_or_is_added_and_the_axes_follow(notebook):
     line = notebook().line
-    with live(line.figure) as put:
+    with live_figure(line.figure) as put:
         for x, y in [(1, 8.0), (2, 9.0), (1, -5.0)]:
             put(line, x, y)
     assert list(line.get_xdata()) == [1, 2]

@@ -1,4 +1,4 @@
-"""Beds: what a way is trained on. Each gives a validation loss, which chooses rates, and a test
+"""Setups: what a method is trained on. Each gives a validation loss, which chooses rates, and a test
 loss.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import ways
+from claims import methods
 from lora_np import language
 from lora_np.checks import Array
 
@@ -20,7 +20,7 @@ HIDDEN = ["layers.0", "layers.2"]  # the maps of the digits' network that are ad
 
 
 def shuffled(seed: int) -> np.random.Generator:
-    """What orders the batches: the same for every way, however many numbers its start has drawn."""
+    """What orders the batches: the same for every method, however many numbers its start has drawn."""
     return np.random.default_rng([seed, 1])
 
 
@@ -57,7 +57,7 @@ class Linear:
         D = (U * (s * np.sqrt(d / np.sum(s**2)))) @ V.T
         return W0.astype(np.float32), D.astype(np.float32)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         W0, D = self.task(seed)
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(self.steps * self.batch + 256, self.width)).astype(np.float32)
@@ -65,24 +65,26 @@ class Linear:
         y += self.noise * rng.normal(size=y.shape).astype(np.float32)
         held, x, y = (x[:256], y[:256]), x[256:], y[256:]
         first = lambda model: lnp.mean_squared_error(model(held[0]), held[1])
-        model = ways.start(lnp.Linear(W0), rng, first, **way)
+        model = methods.start(lnp.Linear(W0), rng, first, **method)
         error = lambda model: float(np.sum((matrix(model) - W0 - D) ** 2) / np.sum(D**2))
         early: list[float] = []
         x, y = (part.reshape(self.steps, self.batch, -1) for part in (x, y))
         batches = list(zip(x, y, strict=True))
 
         def watch(step: int, model: Any) -> None:
-            if way.get("kind") == "galore":
-                ways.projected(step, model, way["every"], lambda m: batch_loss(m, batches[step]))
+            if method.get("kind") == "galore":
+                methods.projected(
+                    step, model, method["every"], lambda m: batch_loss(m, batches[step])
+                )
             if step == self.steps // EARLY:
                 early.append(error(model))
-            if hook := way.get("hook"):
+            if hook := method.get("hook"):
                 HOOKS[hook](model)
 
         rate = lnp.nn.linear_schedule(lr, steps=self.steps)
         tuned = lnp.fit(
             model, batches, loss=batch_loss, steps=self.steps, progress=False, watch=watch,
-            optimizer=ways.optimizer(rate, **way),
+            optimizer=methods.optimizer(rate, **method),
         ).model  # fmt: skip
         apart = matrix(tuned) @ held[0].T - held[1].T
         validation = float(np.mean(apart**2))
@@ -126,26 +128,26 @@ class Digits:
     def shortened(self) -> Digits:
         return replace(self, steps=self.steps // 2)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         base, parts = reader()
         rng = np.random.default_rng(seed)
-        way = {"targets": HIDDEN, **way}
+        method = {"targets": HIDDEN, **method}
         some = parts["training"]
         first = lambda model: lnp.cross_entropy(model(some[0][:512]), some[1][:512])
-        model = ways.start(base, rng, first, **way)
+        model = methods.start(base, rng, first, **method)
         numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
         early: list[float] = []
 
         def watch(step: int, model: Any) -> None:
-            if way.get("kind") == "galore":
-                ways.projected(step, model, way["every"], first)
+            if method.get("kind") == "galore":
+                methods.projected(step, model, method["every"], first)
             if step == self.steps // EARLY:
                 early.append(loss(lnp.freeze(model), parts["test"]))
 
         rate = lnp.nn.linear_schedule(lr, steps=self.steps)
         tuned = lnp.freeze(lnp.fit(
             model, *some, loss=lnp.cross_entropy, steps=self.steps, batch_size=self.batch, progress=False,
-            watch=watch, rng=shuffled(seed), optimizer=ways.optimizer(rate, **way),
+            watch=watch, rng=shuffled(seed), optimizer=methods.optimizer(rate, **method),
         ).model)  # fmt: skip
         right = float(lnp.nn.accuracy(tuned(parts["test"][0]), parts["test"][1]))
         losses = {name: loss(tuned, parts[name]) for name in ("validation", "test")}
@@ -192,8 +194,8 @@ class Language:
     def shortened(self) -> Language:
         return replace(self, steps=20, rows=32)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
-        tuned, start = self.train(lr, seed, **way)
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
+        tuned, start = self.train(lr, seed, **method)
         parts = texts()
         rows = {"validation": min(96, self.rows), "test": self.rows, "austen": self.rows}
         found = {name: mean_loss(tuned, parts[name][:n]) for name, n in rows.items()}
@@ -201,15 +203,15 @@ class Language:
         return (
             found
             | {"numbers": numbers}
-            | (directions(tuned, way.get("rank", 16)) if way.get("look") else {})
+            | (directions(tuned, method.get("rank", 16)) if method.get("look") else {})
         )
 
-    def train(self, lr: float, seed: int, **way: Any) -> tuple[Any, Any]:
+    def train(self, lr: float, seed: int, **method: Any) -> tuple[Any, Any]:
         """The tuned model, frozen, and what it started as."""
         rng = np.random.default_rng(seed)
         training = texts()["training"]
         first = lambda model: language.token_loss(model, training[:16])
-        start = ways.start(shipped(), rng, first, **way)
+        start = methods.start(shipped(), rng, first, **method)
         order = (
             shuffled(seed)
             .permutation(len(training))[: self.steps * self.batch]
@@ -218,7 +220,7 @@ class Language:
         rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
         fitted = lnp.fit(
             start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
-            progress=False, optimizer=ways.optimizer(rate, **way),
+            progress=False, optimizer=methods.optimizer(rate, **method),
         )  # fmt: skip
         return lnp.freeze(fitted.model), start
 
@@ -315,16 +317,16 @@ class Memory:
     def shortened(self) -> Memory:
         return replace(self, steps=self.steps // 2)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         rng = np.random.default_rng(seed)
         head = lnp.Linear(lnp.value(shipped().lm_head.W))
-        model = ways.start(head, rng, None, **{"targets": "all-linear", **way})
+        model = methods.start(head, rng, None, **{"targets": "all-linear", **method})
         numbers = sum(leaf.size for _, leaf in lnp.trainable(model))
         n = round(self.asked * numbers / np.log2(96))
         x, labels = rng.permutation(places())[:n], rng.integers(96, size=n)
         tuned = lnp.freeze(lnp.fit(
             model, x, labels, loss=lnp.cross_entropy, steps=self.steps, progress=False,
-            optimizer=ways.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **way),
+            optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model)  # fmt: skip
         logits = tuned(x)
         nats = float(lnp.cross_entropy(logits, labels))

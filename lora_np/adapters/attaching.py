@@ -19,7 +19,7 @@ from lora_np.adapters.adapter import (
     check_start,
     held,
 )
-from lora_np.adapters.bases import check_base
+from lora_np.adapters.base_models import check_base
 from lora_np.adapters.formats import FILES, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.exercises.drawing import Broken, Choices, Draw, Rejected, shrink
+from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import Asked, Mistake, call, replies_alike, result, values_alike
+from lora_np.exercises.running import Exchange, Mistake, call, replies_alike, result, values_alike
 from lora_np.exercises.values import Source, WireError, decode, encode
 
 # arguments, rules: see `call`
 Caller = Callable[[Sequence[Any], Mapping[str, Any]], dict[str, Any]]
-Claims = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
-QUESTIONS = (0, 1, 2, 3)  # seeds of the inputs that students see
+Assertions = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
+SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
 SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
@@ -274,7 +274,7 @@ class Answer:
 
     exercise: Exercise
     caller: Caller
-    last: Asked = ((), {})  # the last call, and the reply
+    last: Exchange = ((), {})  # the last call, and the reply
 
     def __call__(self, *arguments: Any, within: int | None = None, steps: int | None = None) -> Any:
         """The function's value, in ``within`` so many bytes and in so many ``steps`` of the
@@ -306,7 +306,7 @@ class Answer:
 
 
 def judge(
-    exercise: Exercise, caller: Caller, questions: Sequence[int], *, smallest: bool = True
+    exercise: Exercise, caller: Caller, seeds: Sequence[int], *, smallest: bool = True
 ) -> Outcome:
     """Try each law on inputs from its space, small ones first, and shrink one that breaks it.
 
@@ -316,7 +316,7 @@ def judge(
         Whose laws are tried.
     caller : callable
         ``caller(arguments, rules)`` calls the answer, here or in another process: see `call`.
-    questions : sequence of int
+    seeds : sequence of int
         Seeds of the inputs.
     smallest : bool
         Whether to look for the smallest input that breaks a law, and for a known mistake that does
@@ -332,14 +332,12 @@ def judge(
     >>> from lora_np.exercises import call, exercise
     >>> def caller(arguments, rules):
     ...     return call(lambda d, k, r: d * k, arguments, rules)
-    >>> outcome = judge(exercise("lora_count"), caller, QUESTIONS)
+    >>> outcome = judge(exercise("lora_count"), caller, SEEDS)
     >>> outcome.points, [verdict.passed for verdict in outcome.verdicts]
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found = [
-        first_broken(law, answer, [*questions, place]) for place, law in enumerate(exercise.laws)
-    ]
+    found = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
     # Only now: an answer whose time is up loses no points by the search for a small input.
     pairs = zip(exercise.laws, found, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
@@ -386,7 +384,7 @@ def example_broken(answer: Answer) -> str:
     return ""
 
 
-def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None:
+def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
     """Whatever breaks the law first; nothing if it holds on all inputs."""
     cases = range(answer.exercise.cases)
     draws = (
@@ -395,13 +393,13 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Broken | None
     return next(filter(None, (breaks(law, draw, answer) for draw in draws)), None)
 
 
-def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) -> Verdict:
+def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:
     """The verdict with the smallest input that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
     name, first = broken.why.name, broken
 
-    def again(remembered: Choices) -> Broken | None:
+    def again(remembered: Inputs) -> Counterexample | None:
         found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
         return found if found and found.why.name == name else None
 
@@ -423,12 +421,12 @@ def verdict_on(law: Law, answer: Answer, broken: Broken | None, smallest: bool) 
     return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
 
 
-def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
+def known(exercise: Exercise, asked: Sequence[Exchange]) -> Mistake | None:
     """The first mistake that answers all calls alike; none if the solution does so with the first
     of them.
     """
 
-    def gives(code: str, one: Asked) -> bool:
+    def gives(code: str, one: Exchange) -> bool:
         return replies_alike(result(code, exercise.name, one[0]), one[1])
 
     found = (wrong for wrong in exercise.mistakes if all(gives(wrong.code, one) for one in asked))
@@ -436,7 +434,7 @@ def known(exercise: Exercise, asked: Sequence[Asked]) -> Mistake | None:
     return None if mistake and gives(exercise.answer, asked[0]) else mistake
 
 
-def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
+def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
     """How the law is broken on what is drawn, if it is."""
     try:
         law.check(draw, answer)
@@ -449,10 +447,10 @@ def breaks(law: Law, draw: Draw, answer: Answer) -> Broken | None:
     except Exception as error:
         what = "The answer has the type that the exercise asks for"
         why = LawBroken(what, f"{type(error).__name__}: {error}")
-    return Broken(draw.drawn, why, answer.last)
+    return Counterexample(draw.drawn, why, answer.last)
 
 
-def here(function: Any) -> Caller:
+def local_caller(function: Any) -> Caller:
     """Call a function of this process, with the same kinds of values as from another process."""
 
     def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Beds for capacity: random labels and random texts, of which nothing generalises, so that bits can
+"""Setups for capacity: random labels and random texts, of which nothing generalises, so that bits can
 be counted.
 
 Held are ``n log2(C)`` bits less what the model still needs to tell the n labels: Morris et al.'s
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from claims import beds, ways
+from claims import methods, setups
 from lora_np import language
 from lora_np.checks import Array
 
@@ -40,19 +40,19 @@ class Labels:
     def shortened(self) -> Labels:
         return replace(self, steps=self.steps // 2)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         rng = np.random.default_rng([seed, 8])
         W1 = rng.normal(size=(self.h, self.d)) / self.d**0.5
         W2 = 2 * rng.normal(size=(self.classes, self.h)) / self.h**0.5
         layers = [lnp.Linear(W.astype(np.float32)) for W in (W1, W2)]
         network = lnp.Sequential([layers[0], lnp.Activation(lnp.nn.relu), layers[1]])
-        model = ways.start(network, rng, None, **{"targets": [*self.targets], **way})
+        model = methods.start(network, rng, None, **{"targets": [*self.targets], **method})
         n = round(self.asked * numbers_of(model) / np.log2(self.classes))
         x = rng.normal(size=(n, self.d)).astype(np.float32)
         y = rng.integers(self.classes, size=n)
         tuned = lnp.fit(
             model, x, y, loss=lnp.cross_entropy, steps=self.steps, progress=False,
-            optimizer=ways.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **way),
+            optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
         nats = lambda model: float(lnp.cross_entropy(lnp.freeze(model)(x), y))
         return held(tuned, nats, n, self.classes)
@@ -70,9 +70,9 @@ class Facts:
     def shortened(self) -> Facts:
         return replace(self, steps=self.steps // 6)
 
-    def run(self, lr: float, seed: int, **way: Any) -> dict[str, float]:
+    def run(self, lr: float, seed: int, **method: Any) -> dict[str, float]:
         rng = np.random.default_rng([seed, 9])
-        model = ways.start(beds.shipped(), rng, None, **way)
+        model = methods.start(setups.shipped(), rng, None, **method)
         n = max(1, round(self.asked * numbers_of(model) / np.log2(LETTERS) / 4))
         tokens = lines(rng, n)
         labels = np.full_like(tokens[:, :-1], -100)
@@ -80,7 +80,7 @@ class Facts:
         loss = lambda model, batch, rng=None: language.token_loss(model, tokens[:, :-1], labels)
         tuned = lnp.fit(
             model, lambda step: step, loss=loss, steps=self.steps, progress=False,
-            optimizer=ways.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **way),
+            optimizer=methods.optimizer(lnp.cosine_schedule(lr, steps=self.steps), **method),
         ).model  # fmt: skip
         return held(tuned, lambda model: float(loss(lnp.freeze(model), 0)), 4 * n, LETTERS)
 
@@ -92,7 +92,7 @@ def lines(rng: np.random.Generator, n: int) -> Array:
         *rng.integers(LETTERS, size=(4, n))
     ]
     text = ["".join(chr(97 + letter[i]) for letter in letters) for i in range(n)]
-    return np.stack([beds.shipped().vocabulary.encode(f"{line[:4]}={line[4:]}") for line in text])
+    return np.stack([setups.shipped().vocabulary.encode(f"{line[:4]}={line[4:]}") for line in text])
 
 
 def numbers_of(model: Any) -> int:
@@ -144,7 +144,7 @@ def in_levels(M: Array, width: int) -> Array:
 # The settings of the claim capacity-range
 
 WIDTH = 1.5  # of the range that is foretold
-SEEN = {  # each with its own sweep: the bed, the rank, and the rule of descent
+SEEN = {  # each with its own sweep: the setup, the rank, and the rule of descent
     "r2": (Labels(), 2, True),
     "r4": (Labels(), 4, True),
     "r8": (Labels(), 8, True),

@@ -1,0 +1,87 @@
+"""Adapters of PEFT's other tuners: files read by the rows of `lora.TUNERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TunedUpdate
+from lora_np.adapters.peft_format import PREFIX, full_name
+from lora_np.files import FileError, errors_at
+from lora_np.hub import SafetensorsFile
+from lora_np.lora import Tuner, selecting
+from lora_np.models import peft
+
+Tensors = Mapping[str, Stored]
+
+_MOST = 2**32  # parameters of a weight; a small file could ask for any number
+
+
+def read_tuner(
+    tuner: Tuner, file: SafetensorsFile, raw: Mapping[str, Any], folder: Path
+) -> Adapter:
+    """Read the tensors of ``file`` by module, and account for every key and every setting."""
+    config = folder / peft.NAME
+    try:
+        settings = tuner.settings_by_module(raw)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{config}: {error}") from None
+    parsed = peft.parse(config, selecting(raw))
+    parts: dict[str, dict[str, Stored]] = {}
+    shared: dict[str, Stored] = {}  # by all modules
+    others: dict[str, Stored] = {}
+    with errors_at(file.path):
+        for key, info in file.tensors.items():
+            stored = Stored(info.dtype, info.shape, partial(file.read, key))
+            holder, own, tensor = key.partition(f".{tuner.prefix}")
+            if own and holder == PREFIX.partition(".")[0]:
+                shared[tensor] = stored
+            elif own and holder.startswith(PREFIX):
+                parts.setdefault(holder.removeprefix(PREFIX), {})[tensor] = stored
+            else:
+                others[key] = stored
+        full = {full_name(key, parsed, parts, tuner.name): others[key] for key in others}
+        modules = {
+            name: _module(name, tuner, own, shared, settings(name)) for name, own in parts.items()
+        }
+        for name in (name for name in modules if not parsed.targets(name)):
+            raise FileError(
+                f"{name!r} is not among the config's target_modules; PEFT would ignore it"
+            )
+        if not modules:
+            raise FileError(
+                f"holds no {tuner.name}, no key such as '{PREFIX}<module>.{tuner.prefix}...'"
+            )
+    return Adapter(modules, full, dict(raw), folder)
+
+
+def _module(
+    name: str, tuner: Tuner, own: Tensors, shared: Tensors, settings: Mapping[str, float]
+) -> AdapterModule:
+    if unread := sorted(own.keys() - tuner.tensors.keys()):
+        raise FileError(
+            f"{name!r} has {tuner.prefix}{unread[0]}, which is not read for {tuner.name}"
+        )
+    tensors = {
+        key: own.get(key) or shared[key] for key in tuner.tensors if key in {**shared, **own}
+    }
+    if missing := [key for key, must in tuner.tensors.items() if must and key not in tensors]:
+        why = "PEFT may save or not (save_projection)"
+        raise FileError(f"{name!r} has no {tuner.prefix}{missing[0]}, which {why}")
+    update = TunedUpdate(name, tuner, settings, tensors)
+    if tuner.size is not None:
+        shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        try:
+            size = tuner.size(shapes)
+        except IndexError:
+            raise FileError(
+                f"{name!r}: {tuner.name} has no tensors of such shapes: {shapes}"
+            ) from None
+        if prod(size) > _MOST:
+            why = f"is for a weight of more than {_MOST:,} parameters"
+            raise FileError(f"{name!r}: {tuner.name} of shape {size} {why}")
+        update = update.on(size)
+    return AdapterModule(tensors, 1.0, tuned=update)

@@ -1,0 +1,433 @@
+"""PEFT's tuners, one row each, from which files are read, counted, merged and converted.
+
+A formula takes tensors by their names in PEFT's file and settings by theirs; ``shape`` is ``(d,
+k)``. Only NumPy's functions are used, so the tensors may be those of `lora_np.autograd`. Source:
+PEFT 0.21.2, ``peft/tuners``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from math import inf, isqrt, prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from lora_np.checks import Array, number, shown, whole_number
+
+Pair = tuple[Array, Array]  # B (d, R) and A (R, k)
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]
+Result = TypeVar("Result")
+
+# Settings by which modules are selected, and those that do not change what the saved parameters
+# compute.
+_SELECTING = (
+    "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "modules_to_save", "bias", "fan_in_fan_out",
+)  # fmt: skip
+_UNUSED = frozenset((
+    "beta1", "beta2", "d_initial", "deltaT", "eps", "feedforward_modules", "init_ia3_weights",
+    "init_weights", "lora_dropout", "module_dropout", "orth_reg_weight", "projection_prng_key",
+    "rank_dropout", "rank_dropout_scale", "save_projection", "target_r", "tfinal", "tinit",
+    "total_step", "use_effective_conv2d", "vera_dropout",
+))  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Tuner:
+    """A row of `TUNERS`: what one of PEFT's tuners trains, and the weight that it computes.
+
+    It has either ``factors`` or ``weight``. Their parameters are the tensors by their names in the
+    file, settings by theirs, and perhaps ``W`` or its ``shape``.
+
+    Parameters
+    ----------
+    name : str
+        As its authors write it.
+    paper : str
+        Its number on arXiv.
+    prefix : str
+        Of its tensors' names in the file.
+    shapes : callable
+        From d, k and settings to the shapes of what is trained for one matrix, by name.
+    settings : mapping of str to float or bool
+        With PEFT's defaults.
+    factors : callable, optional
+        B (d, R) and A (R, k) of the update.
+    weight : callable, optional
+        The new weight, from ``W``.
+    size : callable, optional
+        From the tensors' shapes by name to (d, k), where they say it.
+    rank : str
+        R in words; empty if the update has no such factors.
+    directions : callable
+        From d, k and settings to R.
+    outputs : bool
+        Whether the tuner acts on outputs, and so on the bias too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> row = TUNERS["VERA"]
+    >>> row.count(100, 120, r=8), row.rank
+    (108, 'r')
+    >>> parts = {"lambda_b": np.ones(2), "lambda_d": np.ones(1), "A": np.ones((1, 3)),
+    ...     "B": np.ones((2, 1))}
+    >>> row.delta(parts, shape=(2, 3))
+    array([[1., 1., 1.],
+           [1., 1., 1.]])
+    """
+
+    name: str
+    paper: str
+    prefix: str
+    shapes: Callable[..., Shapes]
+    settings: Mapping[str, float]
+    factors: Callable[..., Pair] | None = None
+    weight: Callable[..., Array] | None = None
+    size: Callable[[Mapping[str, Shape]], tuple[int, int]] | None = None
+    rank: str = ""
+    directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
+    outputs: bool = False
+
+    @property
+    def formula(self) -> Callable[..., Pair | Array]:
+        """The function that defines the update."""
+        return self.weight or self.factors  # type: ignore[return-value]
+
+    @cached_property
+    def tensors(self) -> dict[str, bool]:
+        """The names of the tensors, and whether each must be there."""
+        others = (*self.settings, "W", "shape")
+        return {
+            name: parameter.default is parameter.empty
+            for name, parameter in signature(self.formula).parameters.items()
+            if name not in others
+        }
+
+    def delta(
+        self,
+        tensors: Mapping[str, Array],
+        *,
+        W: Array | None = None,
+        shape: Shape | None = None,
+        **settings: float,
+    ) -> Array:
+        """Compute the update (d, k), of a weight ``W`` or of one of this ``shape``."""
+        if self.weight is None:
+            B, A = self.lora(tensors, shape=shape, **settings)
+            return B @ A
+        if W is None:
+            raise ValueError(f"{self.name} acts on the weight of the base: pass W")
+        return self._call(self.weight, W=W, **settings, **tensors) - W
+
+    def lora(
+        self, tensors: Mapping[str, Array], *, shape: Shape | None = None, **settings: float
+    ) -> Pair:
+        """Compute ``B`` (d, R) and ``A`` (R, k), whose product is the update."""
+        if self.factors is None:
+            raise ValueError(f"{self.name} is not a LoRA: its update has no factors in closed form")
+        return self._call(self.factors, shape=shape, **settings, **tensors)
+
+    def trained(self, d: int, k: int, /, **settings: float) -> Shapes:
+        """List the shapes of what is trained for one matrix; a ValueError if it cannot be."""
+        return self._call(self.shapes, d=d, k=k, **settings)
+
+    def count(self, d: int, k: int, /, **settings: float) -> int:
+        """Count the parameters that are trained for one matrix."""
+        return sum(map(prod, self.trained(d, k, **settings).values()))
+
+    def count_directions(self, d: int, k: int, /, **settings: float) -> int:
+        """Compute R, the rank of the factors in closed form."""
+        return self._call(self.directions, d=d, k=k, **settings)
+
+    def _call(
+        self, formula: Callable[..., Result], **values: Array | float | Shape | None
+    ) -> Result:
+        """Call ``formula`` with those of the values, or of the default settings, that it takes."""
+        known = {**self.settings, **values}
+        return formula(
+            **{name: known[name] for name in signature(formula).parameters if name in known}
+        )
+
+    def settings_by_module(self, raw: Mapping[str, Any]) -> Callable[[str], dict[str, float]]:
+        """Read the settings of each module, by its path, from a config; refuse unknown ones."""
+        from lora_np.models import Patterns, peft
+
+        general, patterns = dict(self.settings), {}
+        if "init_r" in self.settings:  # the pattern of AdaLoRA lists the directions that are left
+            left = {
+                f"^{re.escape(path.removesuffix('.lora_E'))}": sum(kept)
+                for path, kept in (raw.get("rank_pattern") or {}).items()
+            }
+            patterns["r"] = Patterns(left, "rank_pattern")
+            raw = {**raw, "r": raw.get("init_r", general["init_r"]), "rank_pattern": None}
+        for key, given in raw.items():
+            if key in self.settings:
+                general[key] = self._checked(key, given)
+            elif key in (*_SELECTING, *_UNUSED) or peft.SETTINGS.get(key, "") is None:
+                continue
+            elif given not in (None, False, "", [], {}):
+                raise ValueError(f"{key} = {shown(given)} is not supported for {self.name}")
+        if "feedforward" in self.settings:
+            names = raw.get("feedforward_modules") or []
+            ends = [f"^{names}"] if isinstance(names, str) else [f".*{re.escape(x)}" for x in names]
+            patterns["feedforward"] = Patterns(dict.fromkeys(ends, True), "feedforward_modules")
+        return lambda name: (
+            general | {key: pattern.get(name, general[key]) for key, pattern in patterns.items()}
+        )
+
+    def _checked(self, key: str, given: Any) -> float:
+        default = self.settings[key]
+        if isinstance(default, bool):
+            if not isinstance(given, bool):
+                raise ValueError(f"{key} must be True or False for {self.name}, got {shown(given)}")
+            return given
+        if isinstance(default, int):
+            return whole_number(key, given, minimum=min(default, key == "r"))
+        return number(key, given, minimum=-inf)
+
+
+def lora_factors(A: Array, B: Array, *, lora_alpha: float) -> Pair:
+    """``dW = (alpha/r) B A``."""
+    return lora_alpha / len(A) * B, A
+
+
+def dora(W: Array, A: Array, B: Array, magnitude_vector: Array, *, lora_alpha: float) -> Array:
+    """``W' = m V / ||V||`` of each row, with ``V = W + (alpha/r) B A``."""
+    V = W + lora_alpha / len(A) * (B @ A)
+    W1: Array = (magnitude_vector / np.linalg.norm(V, axis=1))[:, None] * V
+    return W1
+
+
+def adalora_factors(A: Array, E: Array, B: Array, *, lora_alpha: float, init_r: int) -> Pair:
+    """``dW = (alpha/r) B diag(E) A``; r is the rank before pruning."""
+    scale = lora_alpha if lora_alpha > 0 else len(A)
+    return B * E.T * (scale / (init_r + 1e-5)), A
+
+
+def loha_factors(w1_a: Array, w1_b: Array, w2_a: Array, w2_b: Array, *, alpha: float) -> Pair:
+    """``dW = (alpha/r) (w1_a w1_b) * (w2_a w2_b)``, entry by entry.
+
+    Its factors are the products of all pairs of columns, and of all pairs of rows: rank r^2.
+    """
+    B = (w1_a[:, :, None] * w2_a[:, None, :]).reshape(len(w1_a), -1)
+    A = (w1_b[:, None, :] * w2_b[None, :, :]).reshape(-1, w1_b.shape[1])
+    return alpha / len(w1_b) * B, A
+
+
+def lokr_factors(
+    w1: Array,
+    w2: Array | None = None,
+    w2_a: Array | None = None,
+    w2_b: Array | None = None,
+    *,
+    alpha: float,
+    r: int,
+) -> Pair:
+    """``dW = (alpha/r) w1 (x) w2``, Kronecker's product; w2 whole, or a product of its own.
+
+    ``(B1 A1) (x) (B2 A2) = (B1 (x) B2) (A1 (x) A2)``.
+    """
+    (B1, A1), (B2, A2) = thin(w1), (w2_a, w2_b) if w2 is None else thin(w2)
+    return alpha / r * np.kron(B1, B2), np.kron(A1, A2)
+
+
+def thin(M: Array) -> Pair:
+    """Factor any matrix as itself and an identity."""
+    d, k = M.shape
+    return (M, np.eye(k, dtype=M.dtype)) if k < d else (np.eye(d, dtype=M.dtype), M)
+
+
+def lokr_shapes(d: int, k: int, *, r: int, decompose_factor: int) -> Shapes:
+    (d1, d2), (k1, k2) = split(d, decompose_factor), split(k, decompose_factor)
+    if r >= max(d2, k2) / 2:
+        return {"w1": (d1, k1), "w2": (d2, k2)}
+    return {"w1": (d1, k1), "w2_a": (d2, r), "w2_b": (r, k2)}
+
+
+def split(n: int, factor: int) -> tuple[int, int]:
+    """Split n as LoKr does: ``factor`` and the rest, or the two divisors nearest the root."""
+    if factor > 0 and n % factor == 0:
+        return factor, n // factor
+    most = isqrt(n) if factor < 0 else max(1, min(factor, isqrt(n)))
+    small = next(m for m in range(most, 0, -1) if n % m == 0)
+    return small, n // small
+
+
+def lokr_size(shapes: Mapping[str, Shape]) -> tuple[int, int]:
+    a, b = (shapes.get("w2", shapes.get(f"w2_{end}", (0, 0))) for end in "ab")
+    return shapes["w1"][0] * a[0], shapes["w1"][1] * b[1]
+
+
+def lokr_directions(d: int, k: int, *, r: int, decompose_factor: int) -> int:
+    shapes = lokr_shapes(d, k, r=r, decompose_factor=decompose_factor)
+    return min(shapes["w1"]) * min(shapes.get("w2") or shapes["w2_b"][:1])
+
+
+def vera_factors(lambda_b: Array, lambda_d: Array, A: Array, B: Array, *, shape: Shape) -> Pair:
+    """``dW = diag(b) B diag(d) A``; all modules share random A and B, cut to their shapes."""
+    d, k = shape
+    return lambda_b[:, None] * B[:d], lambda_d[:, None] * A[:, :k]
+
+
+def ia3(W: Array, l: Array) -> Array:
+    """``W' = diag(l) W``, or ``W diag(l)`` in a feed-forward module: l is a column or a row."""
+    return l * W
+
+
+def oft(
+    W: Array, weight: Array, *, use_cayley_neumann: bool, num_cayley_neumann_terms: int
+) -> Array:
+    """``W' = W R^T``, R block diagonal and orthogonal: ``(I - Q) (I + Q)^-1`` of skew-symmetric Q.
+
+    The series that PEFT takes by default belongs to the inverse, ``(I + Q) (I - Q)^-1``, and is cut
+    off.
+    """
+    Q = skew(weight)
+    I = np.eye(Q.shape[-1], dtype=Q.dtype)
+    R = cayley(Q, num_cayley_neumann_terms) if use_cayley_neumann else np.linalg.solve(I + Q, I - Q)
+    # R has blocks (n, b, b), or one for all (1, b, b)
+    pieces = W.reshape(len(W), -1, len(I)).swapaxes(0, 1)
+    return (pieces @ R.swapaxes(-1, -2)).swapaxes(0, 1).reshape(W.shape)
+
+
+def oft_shapes(k: int, *, r: int, oft_block_size: int) -> Shapes:
+    b = k // r if r else oft_block_size
+    if b < 1 or k % b:
+        raise ValueError(f"oft_block_size must divide {k}, got {b}")
+    return {"weight": (k // b, b * (b - 1) // 2)}
+
+
+def skew(upper: Array) -> Array:
+    """Build skew-symmetric (..., b, b) from the entries (..., b (b - 1) / 2) above the diagonal."""
+    n = upper.shape[-1]
+    b = (1 + isqrt(1 + 8 * n)) // 2
+    place = np.zeros((b, b), np.int64)
+    place[np.triu_indices(b, 1)] = np.arange(1, n + 1)
+    zero = np.zeros((*upper.shape[:-1], 1), upper.dtype)
+    half: Array = np.concatenate([zero, upper], axis=-1)[..., place]
+    return half - half.swapaxes(-1, -2)
+
+
+def cayley(Q: Array, terms: int) -> Array:
+    """``I + 2 Q + 2 Q^2 + ...``, the last term once: the start of ``(I + Q) (I - Q)^-1``."""
+    coefficients = [2] * (max(terms, 4) - 2) + [1] if terms > 2 else [2] * (terms - 1)
+    R = power = np.eye(Q.shape[-1], dtype=Q.dtype)
+    for coefficient in coefficients:
+        power = power @ Q
+        R = R + coefficient * power
+    return R
+
+
+def size_of_pair(shapes: Mapping[str, Shape]) -> tuple[int, int]:
+    return shapes["B"][0], shapes["A"][1]
+
+
+# By PEFT's peft_type, and a setting where that decides.
+TUNERS: dict[str, Tuner] = {
+    "LORA": Tuner(
+        "LoRA", "2106.09685", "lora_", lambda d, k, r: {"A": (r, k), "B": (d, r)},
+        {"r": 8, "lora_alpha": 8.0}, lora_factors, size=size_of_pair, rank="r",
+    ),
+    "LORA use_dora": Tuner(
+        "DoRA", "2402.09353", "lora_",
+        lambda d, k, r: {"A": (r, k), "B": (d, r), "magnitude_vector": (d,)},
+        {"r": 8, "lora_alpha": 8.0}, weight=dora,
+    ),
+    "ADALORA": Tuner(
+        "AdaLoRA", "2303.10512", "lora_", lambda d, k, r: {"A": (r, k), "E": (r, 1), "B": (d, r)},
+        {"init_r": 12, "r": 12, "lora_alpha": 8.0}, adalora_factors, size=size_of_pair, rank="r",
+    ),
+    "LOHA": Tuner(
+        "LoHa", "2108.06098", "hada_",
+        lambda d, k, r: {"w1_a": (d, r), "w1_b": (r, k), "w2_a": (d, r), "w2_b": (r, k)},
+        {"r": 8, "alpha": 8.0}, loha_factors,
+        size=lambda shapes: (shapes["w1_a"][0], shapes["w1_b"][1]),
+        rank="r^2", directions=lambda r: r * r,
+    ),
+    "LOKR": Tuner(
+        "LoKr", "2309.14859", "lokr_", lokr_shapes,
+        {"r": 8, "alpha": 8.0, "decompose_factor": -1},
+        lokr_factors, size=lokr_size, rank="rank(w1) rank(w2)", directions=lokr_directions,
+    ),
+    "VERA": Tuner(
+        "VeRA", "2310.11454", "vera_", lambda d, r: {"lambda_b": (d,), "lambda_d": (r,)},
+        {"r": 256}, vera_factors, rank="r",
+    ),
+    "IA3": Tuner(
+        "(IA)^3", "2205.05638", "ia3_",
+        lambda d, k, feedforward: {"l": (1, k) if feedforward else (d, 1)},
+        {"feedforward": False}, weight=ia3, outputs=True,
+    ),
+    "OFT": Tuner(
+        "OFT", "2306.07280", "oft_R.", oft_shapes,
+        {"r": 0, "oft_block_size": 32, "use_cayley_neumann": True, "num_cayley_neumann_terms": 5},
+        weight=oft,
+    ),
+}  # fmt: skip
+
+
+def selecting(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the config of a LoRA on the same modules, from that of any tuner.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in ``adapter_config.json``.
+
+    Returns
+    -------
+    dict
+        Without a rank.
+
+    Examples
+    --------
+    >>> selecting({"peft_type": "LOHA", "r": 8, "target_modules": ["q_proj"], "bias": "none"})
+    {'target_modules': ['q_proj'], 'bias': 'none', 'peft_type': 'LORA'}
+    """
+    config = {key: raw[key] for key in _SELECTING if key in raw}
+    if str(raw.get("bias")).endswith("_only"):
+        config["bias"] = "lora_only"
+    return {**config, "peft_type": "LORA"}
+
+
+def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
+    """Look up the row of another tuner than LoRA.
+
+    Parameters
+    ----------
+    raw : mapping of str to object
+        As in ``adapter_config.json``.
+
+    Returns
+    -------
+    Tuner or None
+        None for a LoRA.
+
+    Raises
+    ------
+    ValueError
+        If the tuner is not supported: the message names it, and those that are.
+
+    Examples
+    --------
+    >>> tuner_of({"peft_type": "LOHA"}).name
+    'LoHa'
+    >>> tuner_of({"peft_type": "BOFT"})
+    Traceback (most recent call last):
+        ...
+    ValueError: peft_type = 'BOFT' is not supported, only LORA, ADALORA, LOHA, LOKR, VERA, IA3, OFT
+    """
+    kind = raw.get("peft_type")
+    if kind in ("LORA", None):
+        return None
+    names = [name for name in TUNERS if " " not in name]
+    if kind not in names:
+        raise ValueError(f"peft_type = {shown(kind)} is not supported, only {', '.join(names)}")
+    return TUNERS[kind]

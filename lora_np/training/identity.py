@@ -1,0 +1,184 @@
+"""What a run computes with, in words that are the same in every process.
+
+Arrays are told apart by their values, dataclasses by their fields and methods, functions by their
+code, defaults and closure, derivatives by their rules. Not seen is what a function finds in its
+module when it is called: other functions, classes and values. Whoever edits one of these names the
+run (``identity=``), or deletes the checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import platform
+import sys
+import types
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from lora_np.autograd import Tensor, added_rows
+from lora_np.checks import Array
+from lora_np.version import __version__
+
+# repr tells all of these apart
+ATOMS = (type(None), type(...), bool, int, float, complex, str, bytes, slice, np.dtype)
+OURS = ("lora_np", "numpy", "builtins")  # their versions stand for their code
+
+
+def versions() -> str:
+    """Name the versions of what computes.
+
+    Examples
+    --------
+    >>> versions().split()[0]
+    'lora_np'
+    """
+    return f"lora_np {__version__}, numpy {np.__version__}, python {platform.python_version()}"
+
+
+def derivatives() -> str:
+    """Describe the rules that were added to the tables of derivatives, by whoever uses them."""
+    return ", ".join(sorted({describe(row) for row in added_rows()}))
+
+
+def digest(*arrays: Array) -> str:
+    """Return a fingerprint of shapes, dtypes and values."""
+    sha = hashlib.sha256()
+    for a in arrays:
+        sha.update(f"{a.shape} {a.dtype.str}".encode())
+        sha.update(np.ascontiguousarray(a).tobytes())
+    return sha.hexdigest()[:16]
+
+
+def describe(thing: Any, apart: Collection[int] = ()) -> str:
+    """Describe ``thing`` in words: the same in every process, different if its content differs.
+
+    Parameters
+    ----------
+    thing : object
+        Plain values, arrays, functions, dataclasses, and lists, dicts and sets of them; or an
+        object whose attribute ``identity``, a string, describes it.
+    apart : collection of int
+        The ids of Tensors whose values are left out.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else.
+
+    Examples
+    --------
+    >>> describe([np.tanh, 0.5, np.dtype("float32")])
+    "list[numpy.tanh, 0.5, dtype('float32')]"
+    >>> describe(lambda x: x**2) == describe(lambda x: x**3)
+    False
+    """
+    try:
+        return Description(apart).of(thing)
+    except RecursionError:
+        raise refusal(thing, "is nested too deep") from None
+
+
+class Description:
+    """Describes things, some inside others; one that holds itself is known by how far up it is."""
+
+    def __init__(self, apart: Collection[int]) -> None:
+        self.apart = apart
+        self.within: list[int] = []
+
+    def of(self, thing: Any) -> str:
+        if isinstance(thing, ATOMS) and type(thing).__module__ in ("builtins", "numpy.dtypes"):
+            return repr(thing)
+        if id(thing) in self.within:
+            return f"itself, {len(self.within) - self.within.index(id(thing))} up"
+        self.within.append(id(thing))
+        text = self.compound(type(thing), thing)
+        self.within.pop()
+        return text
+
+    def all(self, things: Iterable[Any]) -> str:
+        return ", ".join(map(self.of, things))
+
+    def named(self, pairs: Iterable[tuple[str, Any]]) -> str:
+        return ", ".join(f"{name}={self.of(part)}" for name, part in pairs)
+
+    def compound(self, kind: type, thing: Any) -> str:
+        if isinstance(thing, np.generic):
+            return f"{thing.dtype} {thing.tobytes().hex()}"
+        if kind is np.ndarray and not thing.dtype.hasobject:
+            return f"{thing.dtype} {thing.shape} {digest(thing)}"
+        if kind is Tensor:
+            values = "" if id(thing) in self.apart else f" {digest(thing.data)}"
+            return f"trained {thing.dtype} {thing.shape}{values}"
+        if kind in (set, frozenset):  # whose own order depends on the process
+            return f"{kind.__name__}[{', '.join(sorted(map(self.of, thing)))}]"
+        if isinstance(thing, tuple) or kind is list:
+            return f"{kind.__name__}[{self.all(thing)}]"
+        if kind in (dict, types.MappingProxyType):
+            return f"dict[{self.all(thing.items())}]"
+        if kind is types.FunctionType:
+            cells = zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
+            parts = [*((name, cell.cell_contents) for name, cell in cells), *vars(thing).items()]
+            parts += [("defaults", (thing.__defaults__, thing.__kwdefaults__))]
+            code = code_digest(thing.__code__)
+            return f"{thing.__module__}.{thing.__qualname__}({code}, {self.named(parts)})"
+        if kind in (types.MethodType, classmethod, staticmethod):
+            return f"method {self.all((getattr(thing, '__self__', None), thing.__func__))}"
+        if kind is functools.partial:
+            return f"partial {self.all((thing.func, thing.args, thing.keywords))}"
+        if isinstance(getattr(thing, "identity", None), str):
+            return f"{kind.__qualname__} {thing.identity!r}"
+        if isinstance(thing, type):
+            title = f"{thing.__module__}.{thing.__qualname__}"
+            ours = title.partition(".")[0] in OURS
+            return title if ours else f"{title}({self.named(members(thing))})"
+        if dataclasses.is_dataclass(thing):
+            return f"{self.of(kind)}({self.named(held(thing))})"
+        name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", "")
+        for home in (getattr(thing, "__module__", None) or "numpy", "numpy"):
+            if name and getattr(sys.modules.get(home), name, None) is thing:
+                return f"{home}.{name}"
+        raise refusal(thing, "cannot be recognised in another process")
+
+
+def refusal(thing: Any, why: str) -> TypeError:
+    name = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    return TypeError(
+        f"a {name} {why}: make it a dataclass or a function of plain values, or name the run"
+        " yourself (identity=)"
+    )
+
+
+def held(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a dataclass, and what else was put into the instance."""
+    names = dict.fromkeys(field.name for field in dataclasses.fields(thing))
+    for name in names | dict.fromkeys(getattr(thing, "__dict__", ())):
+        if not isinstance(vars(type(thing)).get(name), functools.cached_property):
+            yield name, getattr(thing, name)
+
+
+def members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Yield the bases, methods and values of a class, without what Python and dataclasses add."""
+    yield "bases", cls.__bases__
+    for name, member in sorted(vars(cls).items()):
+        part = getattr(member, "fget", None) or getattr(member, "func", member)
+        if isinstance(part, types.FunctionType):
+            if "__create_fn__" not in part.__code__.co_qualname:
+                yield name, part
+        elif not (name.startswith("__") or isinstance(part, types.MemberDescriptorType)):
+            yield name, part
+
+
+def code_digest(code: types.CodeType) -> str:
+    """Return a fingerprint of what a function does, wherever its source is."""
+    constants = [
+        code_digest(part) if isinstance(part, types.CodeType) else describe(part)
+        for part in code.co_consts
+    ]
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_flags
+    places = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
+    told = (code.co_code, code.co_exceptiontable, names, places, constants)
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

@@ -1,0 +1,89 @@
+"""Two results in float32 are both rounded: each is judged from float64, never one from the other.
+
+What a processor rounds depends on its kernels, so no fixed limit between two roundings holds
+everywhere. Ours may be twice as far from the exact result as a peer's is.
+"""
+
+import contextlib
+import copy
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+
+#: Units in the last place that a result of some layers may be off, if a peer's error is less by luck.
+FLOOR = 64
+
+
+def array(x):
+    return x.detach().numpy() if hasattr(x, "detach") else np.asarray(lnp.value(x))
+
+
+def error(result, exact):
+    """How far an array is from the exact one, relative to it: norms, whose noise is small.
+
+    Of arrays by name, the root mean square of the errors.
+    """
+    if isinstance(exact, dict):
+        assert result.keys() == exact.keys()
+        return float(np.sqrt(np.mean([error(result[name], exact[name]) ** 2 for name in exact])))
+    result, exact = array(result), array(exact).astype(float)
+    assert result.shape == exact.shape, (result.shape, exact.shape)
+    return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
+
+
+def allowed(theirs, exact, floor=FLOOR):
+    """The error that a result of ours in float32 may have where a peer's is `theirs`."""
+    return max(floor * float(np.finfo(np.float32).eps), 2 * error(theirs, exact))
+
+
+def assert_as_near(ours, theirs, exact, floor=FLOOR):
+    """Refuse `ours` if it is farther from `exact` than twice `theirs`, with a floor in units."""
+    assert error(ours, exact) <= allowed(theirs, exact, floor)
+
+
+def in_double(tree):
+    """A model of ours with the same numbers in float64."""
+    wide = lambda a: a.astype(float) if a.dtype == np.float32 else a
+    tree = lnp.replace(tree, np.ndarray, lambda path, a: wide(a))
+    return lnp.replace(tree, lnp.Tensor, lambda path, t: lnp.Tensor(wide(t.data)))
+
+
+def torch_in_double(model):
+    """A copy of a model of transformers or PEFT that computes everything in float64.
+
+    Norms, angles and softmax too, which transformers computes in float32 whatever the dtype.
+    """
+    import torch
+
+    @contextlib.contextmanager
+    def nothing_in_float32():
+        before = torch.get_default_dtype()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "float", torch.float64)
+            patch.setattr(torch, "float32", torch.float64)
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            torch.set_default_dtype(torch.float64)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(before)
+
+    model = copy.deepcopy(model).double()
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "_experts_implementation", None):
+            module.config._experts_implementation = "eager"  # the others take no float64
+        if any("inv_freq" in name for name, _ in module.named_buffers(recurse=False)):
+            with nothing_in_float32():
+                vars(module).update(vars(type(module)(module.config)))
+        if hasattr(module, "embed_scale"):
+            module.embed_scale = torch.tensor(model.config.hidden_size**0.5, dtype=torch.float64)
+    forward = model.forward
+
+    def in_float64(*inputs, **options):
+        with nothing_in_float32():
+            return forward(*inputs, **options)
+
+    model.forward = in_float64
+    return model

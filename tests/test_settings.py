@@ -1,0 +1,71 @@
+"""Settings are written once: the docstring and the command line say what the fields say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from lora_np.accounting import TrainingOptions
+from lora_np.cli import costs, options
+from lora_np.settings import check_choices, setting, settings_of
+
+
+@dataclass(frozen=True)
+class Example:
+    model: str
+    rank: int = setting(8, "Rank of each adapter")
+    alpha: float | None = setting(None, "Scales by alpha/r; by default 2 r")
+    mode: str = setting("fast", "How", choices=("fast", "slow"))
+    bias: bool = setting(False, "Train B's bias")
+
+
+@click.command()
+@options.each(options.of_settings(Example))
+def command(**asked):
+    print(options.given(asked))
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, arguments)
+
+
+def test_options_are_the_settings():
+    assert [each.name for each in settings_of(Example)] == ["rank", "alpha", "mode", "bias"]
+    assert run("--rank", "4", "--mode", "SLOW", "--no-bias").output == (
+        "{'rank': 4, 'mode': 'slow', 'bias': False}\n"
+    )
+    assert run("--rank", "x").exit_code == 2
+
+
+def test_help_says_choices_and_default():
+    helps = [help for _, help in options.of_settings(Example).values()]
+    assert helps == [
+        "Rank of each adapter (8).",
+        "Scales by alpha/r; by default 2 r.",
+        "How: fast or slow (fast).",
+        "Train B's bias (off).",
+    ]
+
+
+def test_a_choice_is_checked():
+    check_choices(Example("m"))
+    with pytest.raises(ValueError, match="mode must be one of 'fast', 'slow', got 'slw'"):
+        check_choices(Example("m", mode="slw"))
+
+
+@pytest.mark.parametrize(("owner", "commands"), [(TrainingOptions, (costs.plan, costs.count))])
+def test_docstring_and_commands_say_what_the_fields_say(owner, commands):
+    """All of them, in order, with the same choices."""
+    section = owner.__doc__.partition("Parameters\n")[2].partition("Raises\n")[0]
+    documented = dict(re.findall(r"^ {4}(\w+) : (.+)$", section, re.M))
+    assert list(documented) == [each.name for each in fields(owner)]
+    for each in settings_of(owner):
+        if documented[each.name].startswith("{"):
+            assert tuple(re.findall(r'"(\w+)"', documented[each.name])) == each.metadata["choices"]
+    for one in commands:
+        asked = [parameter.name for parameter in one.params]
+        assert set(asked) >= {each.name for each in settings_of(owner)}
