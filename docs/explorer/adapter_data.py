@@ -8,7 +8,7 @@ typed twice.
 import json
 from typing import Any
 
-from lora_np.adapters import checking, programs
+from lora_np.adapters import checking, runtimes, scaling
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.models import family_names, llama_cpp_of, peft
 from lora_np.models.families import names_in
@@ -18,7 +18,7 @@ from lora_np.quantise import LAYOUTS
 def data() -> dict[str, Any]:
     """Rules, settings, kinds of tensors by number, and names by program."""
     return {
-        "runtimes": checking.runtimes(),
+        "runtimes": scaling.runtimes(),
         "usual": checking._OF,
         "cured": checking._TO_LORA,
         "settings": {name: rule[0] if rule else "" for name, rule in peft.SETTINGS.items()},
@@ -28,11 +28,11 @@ def data() -> dict[str, Any]:
         "kinds": GGUF_KINDS,
         "unread": sorted(set(LAYOUTS) - {"F32", "F16", "BF16", "Q8_0"}),
         "gguf": llama_cpp(),
-        "heads": programs._HEADS,
+        "heads": runtimes._HEADS,
         "mlx": {
-            name: path for family in programs._FAMILIES for name, path in renamed("mlx", family)
+            name: path for family in runtimes._FAMILIES for name, path in renamed("mlx", family)
         },
-        "embeddings": programs._EMBEDDINGS,
+        "embeddings": runtimes._EMBEDDINGS,
         "saved": peft.EMBEDDINGS,
     }
 
