@@ -159,23 +159,18 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
         "batch_size": 1,
         "accumulate": 2,
         "lr": 2e-3,
-        "context": 256,
+        "max_length": 256,
     }
     if contender == OURS:
         model = language.load(gguf, quantised=True)
         return timed(
             lambda: language.finetune(model, data, **how, progress=False, validate_every=60)
         )
-    from inspect import signature
-    from types import SimpleNamespace
-
     import peft
     import torch
 
     base = language.load(gguf)
-    call = signature(language.finetune).bind(base, data, **how)
-    call.apply_defaults()
-    plan = adapting.Prepared(SimpleNamespace(**call.arguments))
+    plan = adapting.Prepared(base, data, language.FinetuneSettings(**how))
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")
     model = peft.get_peft_model(in_torch(base), settings)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
@@ -218,7 +213,7 @@ def forecast_over_run(contender: str, small: bool, gguf: str) -> float:
         model = speaking("about 1M")
         numbers = np.random.default_rng(0).integers(0, model.config["vocab_size"], 100_000)
         text = model.vocabulary.decode(numbers)
-    how: dict[str, Any] = {"steps": 12 if small else 60, "context": 128 if small else 256}
+    how: dict[str, Any] = {"steps": 12 if small else 60, "max_length": 128 if small else 256}
     foretold = language.forecast(model, text, **how).seconds
     return foretold / language.finetune(model, text, **how, progress=False).history.seconds
 

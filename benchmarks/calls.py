@@ -75,7 +75,9 @@ def flows(folder: Path) -> dict[str, Flow]:
     adapters.save(model, folder / "adapter", names=lambda path: "q_proj")
     llm = language.load("austen")
     text = "It is a truth universally acknowledged. " * 8
-    tuned = language.finetune(llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False)
+    tuned = language.finetune(
+        llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False
+    )
     adapters.save(tuned.model, folder / "style")
     (folder / "handed-in").mkdir()
     answer = "def lora_count(d, k, r):\n    return r * (d + k)\n"
@@ -103,7 +105,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "finetune": Flow(
             lambda: language.finetune(
-                llm, text, rank=2, steps=1, batch_size=2, context=16, progress=False
+                llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False
             ),
             28,
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"

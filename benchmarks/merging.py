@@ -18,7 +18,7 @@ from benchmarks._measure import markdown
 from claims import suites
 from claims.protocol import Figure, compact
 from lora_np.files import write_whole
-from lora_np.lora import WAYS
+from lora_np.lora import MERGE_METHODS
 from lora_np.table import Cell, Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -78,7 +78,7 @@ def measured(suite: Any, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"no adapter": {}}
     for measure in own:
         found["no adapter"][measure] = {"tuned": relative(suite, tasks, own, measure, nothing, 1.0)}
-    for way in (way for way in WAYS if way not in SAME):
+    for way in (way for way in MERGE_METHODS if way not in SAME):
         found[way] = each_measure(suite, tasks, own, suites.merged(tasks, way, seed, grams=grams))
     equal = suites.merged(tasks, "sum", seed, weights=suites.equal_norms(tasks))
     found["sum, equal norms"] = each_measure(suite, tasks, own, equal)

@@ -261,7 +261,7 @@ class Styles:
         the task's text.
         """
         text = setups.shipped().vocabulary.decode(task.parts["training"][:rows, :-1].ravel())
-        found = language.grams(setups.shipped(), text, context=self.context)
+        found = language.grams(setups.shipped(), text, max_length=self.context)
         return {path: found[path] for path in task.pairs}
 
 
@@ -289,15 +289,15 @@ def merged(
     weights: Any = None,
     **options: Any,
 ) -> dict[str, Array]:
-    """The updates of all tasks in one, by a row of `lora_np.lora.WAYS`."""
+    """The updates of all tasks in one, by a row of `lora_np.lora.MERGE_METHODS`."""
     found = {}
     weights = dict.fromkeys(tasks, 1.0) if weights is None else weights
-    if lnp.lora.WAYS[method].chance:
+    if lnp.lora.MERGE_METHODS[method].chance:
         options["rng"] = np.random.default_rng([seed, 6])
     for path in next(iter(tasks.values())).pairs:
-        terms = [lnp.lora.Term(*task.pairs[path], weights[name], gram=None if grams is None else grams[name][path])
+        terms = [lnp.lora.WeightedUpdate(*task.pairs[path], weights[name], gram=None if grams is None else grams[name][path])
                  for name, task in tasks.items()]  # fmt: skip
-        B, A = lnp.lora.WAYS[method](terms, **options)
+        B, A = lnp.lora.MERGE_METHODS[method](terms, **options)
         found[path] = (B @ A).astype(np.float32)
     return found
 

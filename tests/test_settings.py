@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass, fields
 
@@ -9,9 +10,16 @@ import click
 import pytest
 from click.testing import CliRunner
 
+pytest.importorskip("numpydoc", reason="extra `lint`")
+from numpydoc.docscrape import get_doc_object
+
 from lora_np.accounting import TrainingOptions
+from lora_np.checks import configured
 from lora_np.cli import costs, options
+from lora_np.language import FinetuneSettings, finetune
 from lora_np.settings import check_choices, setting, settings_of
+from lora_np.training import fit
+from lora_np.training.fitting import FitSettings
 
 
 @dataclass(frozen=True)
@@ -69,3 +77,37 @@ def test_docstring_and_commands_say_what_the_fields_say(owner, commands):
     for one in commands:
         asked = [parameter.name for parameter in one.params]
         assert set(asked) >= {each.name for each in settings_of(owner)}
+
+
+@pytest.mark.parametrize("function", [finetune, fit])
+def test_the_parameters_of_a_function_are_its_settings(function):
+    """In one order, and each is explained by what its field says."""
+    owner = {finetune: FinetuneSettings, fit: FitSettings}[function]
+    documented = {each.name: each for each in get_doc_object(function)["Parameters"]}
+    parameters = [*inspect.signature(function).parameters]
+    assert [*documented] == parameters
+    assert {*parameters[2:]} == {each.name for each in fields(owner)}
+    for each in settings_of(owner):
+        told = " ".join(documented[each.name].desc)
+        assert told.startswith(each.metadata["help"])
+        if choices := each.metadata["choices"]:
+            assert documented[each.name].type == "{" + ", ".join(f'"{c}"' for c in choices) + "}"
+
+
+@configured(Example, r="rank=")
+def use(first, second, settings):
+    return first, second, settings.rank, settings.bias
+
+
+def test_settings_are_given_by_name():
+    assert use(1, 2, model="m", bias=True) == use(second=2, first=1, model="m", bias=True)
+    assert use(1, 2, model="m", rank=3) == (1, 2, 3, False)
+    for call, words in [
+        (lambda: use(1, 2, model="m", rnk=3), "unexpected keyword argument 'rnk'; close names: rank"),
+        (lambda: use(1, 2, model="m", r=3), "unexpected keyword argument 'r'; use has rank= for r"),
+        (lambda: use(1), "missing a required argument: 'second'"),
+        (lambda: fit(None, [1], stpes=3), "unexpected keyword argument 'stpes'; close names: steps"),
+        (lambda: finetune(None, "", context=3), r"finetune\(\) .* argument 'context'"),
+    ]:  # fmt: skip
+        with pytest.raises(TypeError, match=words):
+            call()

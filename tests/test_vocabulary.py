@@ -43,7 +43,7 @@ FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "
     "by": "group-by",
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
-EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
+EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
 
 def packages():
@@ -220,15 +220,16 @@ DRAWING = {
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),
     "patches": lambda rng: datasets.patches(datasets.terrain(), 1, rng=rng),
     "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
-    "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
     "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
     "answer": lambda rng: language.answer(
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
     "finetune": lambda rng: language.finetune(
-        language.load("austen"), "It was so. " * 20, context=8, steps=1, rng=rng, progress=False
+        language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
-    "checked": lambda rng: lora.WAYS["dare_ties"].checked(density=None, rank=None, rng=rng),
+    "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
+        density=None, rank=None, rng=rng
+    ),
     "combine": lambda rng: adapters.combine(
         [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
     ),
@@ -248,6 +249,7 @@ def test_all_that_draws_is_asked():
     assert drawing - set(DRAWING) == {
         *MEANING,
         "dropout",
+        "forecast",
         "logits",
         "other_seeds",
         "token_loss",

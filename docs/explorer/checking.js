@@ -1,4 +1,4 @@
-// What programs make of an adapter, from the rules of lora-np check (runtimes.toml), and what two adapters have in
+// How programs run an adapter, from the rules of lora-np check (runtimes.toml), and what two adapters have in
 // common, as lora-np overlap measures it.
 window.loraChecking = (() => {
   "use strict";
@@ -7,7 +7,7 @@ window.loraChecking = (() => {
   const { fail, shown } = window.loraTensors;
   const { EPS, named, composed, decomposing, wide, total } = window.loraAdapter;
   const { jacobi, finished, dot } = window.loraSvd;
-  const WORST = ["refused", "ignored", "wrong strength", "fine"], ALL = "(all)", CLOSE = 1e-6;
+  const WORST = ["refused", "ignored", "wrong scale", "fine"], ALL = "(all)", CLOSE = 1e-6;
 
   // The names of what has something that a rule may be about: lora_np.adapters.checking._features
   function features(adapter, r) {
@@ -31,8 +31,8 @@ window.loraChecking = (() => {
     return found;
   }
 
-  // How much too strong each module is where these rules take the strength from a directory for PEFT
-  function factors(rules, adapter, said) {
+  // By how much each scale is too large where these rules take it from a directory for PEFT
+  function scaleErrors(rules, adapter, said) {
     return new Map([...adapter.modules.values()].map((module) => {
       const alpha = rules.alpha === "own" ? module.alpha : Number(said.lora_alpha);
       const rank = rules.rank === "own" ? module.rank : said.r;
@@ -41,45 +41,45 @@ window.loraChecking = (() => {
     }));
   }
 
-  // One row for each module of one program, and for what is replaced: lora_np.adapters.checking._findings
-  function findings(runtime, rules, adapter) {
+  // One row for each module of one program, and for what is replaced: lora_np.adapters.checking._checked
+  function rowsOf(runtime, rules, adapter) {
     const said = composed(adapter.config, adapter.modules, adapter.form === "peft");
     const has = features(adapter, said.r), { instead } = rules;
     const found = new Map([ALL, ...adapter.modules.keys(), ...adapter.full.keys(), ...adapter.rows.keys()].map((name) => [name, []]));
-    const add = (names, finding, factor, why, cure, source = "") => {
+    const add = (names, status, scale_error, why, fix, source = "") => {
       for (const module of names) {
-        const row = { runtime, module, finding, factor, why, cure, source: source || rules.source };
+        const row = { runtime, module, status, scale_error, why, fix, source: source || rules.source };
         found.set(module, [...(found.get(module) ?? []), row]);
       }
     };
     const reads = rules.reads.includes(adapter.form);
     if (!reads) add([ALL], "refused", null, `reads ${rules.reads.join(" and ")}, and this is ${adapter.form}`, instead);
     for (const rule of rules.rules ?? []) {
-      add(new Set(rule.has.flatMap((what) => [...(has.get(what) ?? [])])), rule.finding, null, rule.why, rule.cure ?? instead, rule.source);
+      add(new Set(rule.has.flatMap((what) => [...(has.get(what) ?? [])])), rule.status, null, rule.why, rule.fix ?? instead, rule.source);
     }
     const ranks = new Map([[ALL, said.r ?? 0], ...[...adapter.modules.values()].map(({ name, rank }) => [name, rank])]);
     const largest = Math.max(...ranks.values()), usual = rules.usual ?? Infinity;
     if (largest > usual) {
       const allowed = rules.ranks.find((limit) => limit >= largest);
-      const cure = allowed ? rules.option.replace("{}", allowed) : `lora-np resize --rank ${rules.ranks.at(-1)}`;
+      const fix = allowed ? rules.option.replace("{}", allowed) : `lora-np resize --rank ${rules.ranks.at(-1)}`;
       const over = [...ranks].filter(([name, rank]) => rank > usual && name !== ALL).map(([name]) => name);
-      add(over.length ? over : [ALL], "refused", null, `a rank above ${usual}, the usual limit`, cure);
+      add(over.length ? over : [ALL], "refused", null, `a rank above ${usual}, the usual limit`, fix);
     }
-    const strengths = adapter.form === "peft" ? factors(rules, adapter, said) : new Map();
-    for (const [name, factor] of strengths) {
-      if (Math.abs(factor - 1) <= CLOSE) continue;
+    const errors = adapter.form === "peft" ? scaleErrors(rules, adapter, said) : new Map();
+    for (const [name, error] of errors) {
+      if (Math.abs(error - 1) <= CLOSE) continue;
       const root = adapter.modules.get(name).rslora && !rules.rslora ? ", not by its root" : "";
-      add([name], "wrong strength", factor, `divides ${OF[rules.alpha]} alpha by ${OF[rules.rank]} rank${root}`, instead, rules.strength);
+      add([name], "wrong scale", error, `divides ${OF[rules.alpha]} alpha by ${OF[rules.rank]} rank${root}`, instead, rules.scale_source);
     }
     return [...found].flatMap(([module, rows]) => {
-      if (reads && module !== ALL) rows.push({ runtime, module, finding: "fine", factor: strengths.get(module) ?? null, why: "", cure: "", source: "" });
-      const worst = Math.min(...rows.map(({ finding }) => WORST.indexOf(finding)));
-      return rows.filter(({ finding }) => WORST.indexOf(finding) === worst).slice(0, 1);
+      if (reads && module !== ALL) rows.push({ runtime, module, status: "fine", scale_error: errors.get(module) ?? null, why: "", fix: "", source: "" });
+      const worst = Math.min(...rows.map(({ status }) => WORST.indexOf(status)));
+      return rows.filter(({ status }) => WORST.indexOf(status) === worst).slice(0, 1);
     });
   }
 
   const check = (adapter) => Object.entries(runtimes).flatMap(([name, rules]) =>
-    findings(name, rules, adapter).map((row) => ({ ...row, version: rules.version, date: rules.date })));
+    rowsOf(name, rules, adapter).map((row) => ({ ...row, version: rules.version, date: rules.date })));
 
   // To four digits, halves to even: Python's .4g
   function rounded(x) {
@@ -87,11 +87,11 @@ window.loraChecking = (() => {
     return String(digits ? Number(`${digits}e${power}`) : Number(x.toPrecision(4)));
   }
 
-  // One row for each program and finding, with the names of the modules
+  // One row for each program and status, with the names of the modules
   function grouped(rows) {
     const groups = new Map(), all = new Set(rows.map(({ module }) => module).filter((name) => name !== ALL)).size;
     for (const row of rows) {
-      const what = [row.runtime, row.finding, row.factor === null ? "" : rounded(row.factor), row.why, row.cure];
+      const what = [row.runtime, row.status, row.scale_error === null ? "" : rounded(row.scale_error), row.why, row.fix];
       const key = JSON.stringify(what);
       if (!groups.has(key)) groups.set(key, { what, names: [] });
       groups.get(key).names.push(row.module);

@@ -123,8 +123,8 @@
     ["rank for 99 %", (row) => digits(row.rank_for_99), true], ["excess rank", (row) => digits(row.excess_rank), true],
   ];
   const CHECKED = [
-    ["program", (row) => row[0]], ["modules", (row) => row[1]], ["finding", (row) => row[2]],
-    ["factor", (row) => row[3], true], ["why", (row) => row[4]], ["what to do", (row) => row[5]],
+    ["program", (row) => row[0]], ["modules", (row) => row[1]], ["status", (row) => row[2]],
+    ["scale error", (row) => row[3], true], ["why", (row) => row[4]], ["fix", (row) => row[5]],
   ];
   const of = (row, slot) => (row.module === "all" ? whole(slot) : opened[slot].byName.get(row.module));
   const whole = (slot) => ({ norm: Math.sqrt(opened[slot].rows.reduce((sum, { norm = 0 }) => sum + norm * norm, 0)) });
@@ -159,10 +159,10 @@
   // ---- what programs make of it
 
   function checked(adapter) {
-    const rows = check(adapter), fails = new Set(rows.filter(({ finding }) => finding !== "fine").map(({ runtime }) => runtime));
+    const rows = check(adapter), fails = new Set(rows.filter(({ status }) => status !== "fine").map(({ runtime }) => runtime));
     const fine = Object.keys(runtimes).filter((name) => !fails.has(name));
     show("verdict", `${fine.length ? `${fine.join(", ")} would run it as it is` : "no program would run it as it is"}${fails.size ? `; not so ${[...fails].join(", ")}` : ""}.`);
-    table(".inspector-check", CHECKED, grouped(rows), (row, tr) => { tr.children[2].dataset.finding = row[2]; });
+    table(".inspector-check", CHECKED, grouped(rows), (row, tr) => { tr.children[2].dataset.status = row[2]; });
     find(".inspector-sources").replaceChildren(...Object.entries(runtimes).map(([name, { version, date, source }]) =>
       Object.assign(document.createElement("li"), { textContent: `${name} ${version}, ${date}: ${source}` })));
   }

@@ -1,23 +1,15 @@
-"""What programs make of an adapter: the rules of each, as data, held against the adapter's
-modules.
-"""
+"""How programs run an adapter: the rules of each, as data, applied to the adapter's modules."""
 
 from __future__ import annotations
 
 import math
-import os
-import tomllib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
 from lora_np.adapters.formats import (
-    FILES,
     Base,
     Findings,
     described,
@@ -25,20 +17,19 @@ from lora_np.adapters.formats import (
     load,
     without_copies,
 )
-from lora_np.adapters.scaling import copied, extras
+from lora_np.adapters.scaling import CLOSE, Runtime, copied, extras, runtimes, scale_errors
 from lora_np.checks import choice
 from lora_np.lora import tuner_of
 from lora_np.table import Table
 
-_WORST = ("refused", "ignored", "wrong strength", "fine")
-_ALL = "(all)"  # of a finding about the adapter as a whole
+_WORST = ("refused", "ignored", "wrong scale", "fine")
+_ALL = "(all)"  # of a row about the adapter as a whole
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
-_CLOSE = 1e-6  # a strength that differs by less is right
 
 
 class CheckedModule(NamedTuple):
-    """What one program makes of one module.
+    """How one program runs one module.
 
     Parameters
     ----------
@@ -46,13 +37,13 @@ class CheckedModule(NamedTuple):
         The program.
     module : str
         Its path, the name of a parameter that is replaced, or "(all)".
-    finding : {"fine", "wrong strength", "ignored", "refused"}
+    status : {"fine", "wrong scale", "ignored", "refused"}
         What becomes of it.
-    factor : float or None
-        How much too strong the update is.
+    scale_error : float or None
+        By how much its scale is too large.
     why : str
         The reason.
-    cure : str
+    fix : str
         The option or the conversion that helps; empty if none does.
     source, version, date : str
         Who says so, of which version of the program, and when.
@@ -60,10 +51,10 @@ class CheckedModule(NamedTuple):
 
     runtime: str
     module: str
-    finding: str
-    factor: float | None = None
+    status: str
+    scale_error: float | None = None
     why: str = ""
-    cure: str = ""
+    fix: str = ""
     source: str = ""
     version: str = ""
     date: str = ""
@@ -84,19 +75,23 @@ class Checked(Findings[CheckedModule]):
     headings : tuple of str
         Of the columns.
     fine : bool
-        Whether every program makes of every module what PEFT makes of it.
+        Whether every program runs every module as PEFT does.
     """
 
     fine: bool
 
     @property
     def table(self) -> Table:
-        """One row for each program and finding, with the names of the modules."""
-        groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        """One row for each program and status, with the names of the modules."""
+        groups: dict[CheckedModule, list[str]] = defaultdict(list)
         for row in self.rows:
-            factor = None if row.factor is None else float(f"{row.factor:.4g}")
-            groups[row.runtime, row.finding, factor, row.why, row.cure].append(row.module)
-        rows = [(runtime, self._listed(names), *what) for (runtime, *what), names in groups.items()]
+            error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
+            alike = CheckedModule(row.runtime, "", row.status, error, row.why, row.fix)
+            groups[alike].append(row.module)
+        rows = [
+            (row.runtime, self._listed(names), row.status, row.scale_error, row.why, row.fix)
+            for row, names in groups.items()
+        ]
         return Table(self.headings, rows, title=self.title, notes=self.notes)
 
     def _listed(self, names: Sequence[str]) -> str:
@@ -111,8 +106,7 @@ class Checked(Findings[CheckedModule]):
 
 
 def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) -> Checked:
-    """What programs make of an adapter as it is: the modules that they refuse, ignore, or run too
-    strongly.
+    """Predict how programs run an adapter: what they refuse, ignore, or run at a wrong scale.
 
     Parameters
     ----------
@@ -126,7 +120,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     Returns
     -------
     Checked
-        Finding by finding; `Checked.fine` is the verdict.
+        A row for each program and module; `Checked.fine` is the verdict.
 
     Raises
     ------
@@ -137,7 +131,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 
     See Also
     --------
-    convert : What cures most of it.
+    convert : What fixes most of it.
 
     Notes
     -----
@@ -154,115 +148,76 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     ...     for name, r in [("q", 4), ("k", 2)]
     ... }
     >>> for row in check(Adapter(modules), runtime="llama.cpp").rows:
-    ...     print(row.module, row.finding, row.factor)
+    ...     print(row.module, row.status, row.scale_error)
     q fine 1.0
-    k wrong strength 2.0
+    k wrong scale 2.0
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
     opened = without_copies(load(adapter, base=base, ordered=False), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
-    rows = tuple(row for each in known.items() for row in _findings(*each, opened, form, base))
+    rows = tuple(row for each in known.items() for row in _checked(*each, opened, form, base))
     notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())
-    headings = ("runtime", "modules", "finding", "factor", "why", "what to do")
-    fine = all(row.finding == "fine" for row in rows)
+    headings = ("runtime", "modules", "status", "scale error", "why", "fix")
+    fine = all(row.status == "fine" for row in rows)
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
-@cache
-def runtimes() -> Mapping[str, Any]:
-    """The rules of every program."""
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
-
-
-def strength_notes(adapter: Adapter, out: str | os.PathLike[str]) -> list[str]:
-    """Which programs misread the strength of an adapter that was written to ``out``, a directory
-    for PEFT.
-    """
-    if Path(out).suffix in FILES:
-        return []
-    known = {name: rules for name, rules in runtimes().items() if "peft" in rules["reads"]}
-    factors = {name: _factors(rules, adapter) for name, rules in known.items()}
-    wrong = [
-        name for name, each in factors.items() if any(abs(x - 1) > _CLOSE for x in each.values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another strength"
-    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
-
-
-def _factors(rules: Mapping[str, Any], adapter: Adapter) -> dict[str, float]:
-    """How much too strong each module is where these rules take the strength from a directory for
-    PEFT.
-    """
-    said, found = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else said["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else said["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        found[name] = (
-            1.0 if scale == module.scale else scale / module.scale if module.scale else float("inf")
-        )
-    return found
-
-
-def _findings(
-    runtime: str, rules: Mapping[str, Any], adapter: Adapter, form: str, base: Base | None
+def _checked(
+    runtime: str, rules: Runtime, adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
-    about = {"version": rules["version"], "date": rules["date"]}
-    if tuner := tuner_of(adapter.raw):
-        said = (
-            ("fine", None)
-            if runtime == "peft"
-            else ("refused", None, f"{tuner.name} is not a LoRA", _TO_LORA)
-        )
-        yield CheckedModule(runtime, _ALL, *said, **about)
-        return
-    has, reads = _features(adapter, base), form in rules["reads"]
     instead, source = rules["instead"], rules["source"]
-    found: list[tuple[Collection[str], tuple[Any, ...]]] = []  # names, and what their rows say
+
+    def row(
+        name: str,
+        status: str,
+        why: str = "",
+        fix: str = "",
+        source: str = "",
+        scale_error: float | None = None,
+    ) -> CheckedModule:
+        version, date = rules["version"], rules["date"]
+        return CheckedModule(runtime, name, status, scale_error, why, fix, source, version, date)
+
+    if tuner := tuner_of(adapter.raw):
+        why = f"{tuner.name} is not a LoRA"
+        yield row(_ALL, "fine") if runtime == "peft" else row(_ALL, "refused", why, _TO_LORA)
+        return
+    reads, has = form in rules["reads"], _features(adapter, base)
+    rows: dict[str, list[CheckedModule]] = defaultdict(list)
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
-        found.append(([_ALL], ("refused", None, why, instead, source)))
+        rows[_ALL].append(row(_ALL, "refused", why, instead, source))
     for rule in rules.get("rules", ()):
-        named = {name for what in rule["has"] for name in has[what]}
-        cure, where = rule.get("cure", instead), rule.get("source", source)
-        found.append((named, (rule["finding"], None, rule["why"], cure, where)))
-    ranks = {
-        _ALL: adapter.config.get("r", 0),
-        **{name: module.rank for name, module in adapter.items()},
-    }
-    if max(ranks.values()) > (usual := rules.get("usual", math.inf)):
-        allowed = next((limit for limit in rules["ranks"] if limit >= max(ranks.values())), None)
-        cure = (
-            rules["option"].format(allowed)
-            if allowed
-            else f"lora-np resize --rank {rules['ranks'][-1]}"
-        )
-        over = [name for name, rank in ranks.items() if rank > usual and name != _ALL] or [_ALL]
-        found.append(
-            (over, ("refused", None, f"a rank above {usual}, the usual limit", cure, source))
-        )
-    factors = _factors(rules, adapter) if form == "peft" else {}
-    for name, factor in factors.items():
-        if abs(factor - 1) > _CLOSE:
+        for name in {name for what in rule["has"] for name in has[what]}:
+            fix, where = rule.get("fix", instead), rule.get("source", source)
+            rows[name].append(row(name, rule["status"], rule["why"], fix, where))
+    ranks = {name: module.rank for name, module in adapter.items()}
+    largest, usual = max(adapter.config.get("r", 0), *ranks.values()), rules.get("usual", math.inf)
+    if largest > usual:
+        allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
+        fix = f"lora-np resize --rank {rules['ranks'][-1]}"
+        fix = rules["option"].format(allowed) if allowed else fix
+        for name in {name for name, rank in ranks.items() if rank > usual} or {_ALL}:
+            why = f"a rank above {usual}, the usual limit"
+            rows[name].append(row(name, "refused", why, fix, source))
+    errors = scale_errors(rules, adapter) if form == "peft" else {}
+    for name, error in errors.items():
+        if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            found.append(
-                ([name], ("wrong strength", factor, why, instead, rules.get("strength", source)))
-            )
+            where = rules.get("scale_source", source)
+            rows[name].append(row(name, "wrong scale", why, instead, where, error))
     for name in (_ALL, *adapter, *adapter.full, *adapter.rows):
-        rows = [row for names, row in found if name in names]
         if reads and name != _ALL:
-            rows.append(("fine", factors.get(name)))
-        if rows:
-            yield CheckedModule(
-                runtime, name, *min(rows, key=lambda row: _WORST.index(row[0])), **about
-            )
+            rows[name].append(row(name, "fine", scale_error=errors.get(name)))
+        if rows[name]:
+            yield min(rows[name], key=lambda row: _WORST.index(row.status))
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
-    """The names of what has something that a rule may be about."""
+    """List the names of what has something that a rule may be about."""
     found: dict[str, set[str]] = defaultdict(set)
     r, said = adapter.config.get("r"), adapter.raw
     for name, module in adapter.items():

@@ -1,4 +1,4 @@
-"""Several adapters in one, by a row of `lora_np.lora.WAYS`; and what they have in common."""
+"""Combine several adapters into one, and measure what they have in common."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters import resizing
+from lora_np.adapters import spectra
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.base_models import check_bases
-from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.base_weights import on_base
 from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
-from lora_np.adapters.merging import on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import made_portable
+from lora_np.adapters.scaling import made_portable, scale_notes
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
-from lora_np.lora import WAYS, Term, Way
+from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
 from lora_np.work import parallel_map
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def combine(
     density: float | None = None,
     rank: int | None = None,
     rng: np.random.Generator | int = 0,
-    grams: Sequence[resizing.Grams] | None = None,
+    grams: Sequence[spectra.Grams] | None = None,
     base: StrPath | None = None,
     on_conflict: str = "refuse",
     portable: bool = False,
@@ -82,10 +81,10 @@ def combine(
     weights : sequence of float, optional
         One for each adapter; may be negative; by default 1.
     method : str
-        One of `lora_np.lora.WAYS`. "sum" is exact, and the ranks add up. "svd" truncates that: the
-        best of its rank. "linear" adds the As and the Bs separately, which is **not** the sum of
-        the updates: it includes products of one adapter's B with another's A. The table says how
-        far off each one is.
+        One of `lora_np.lora.MERGE_METHODS`. "sum" is exact, and the ranks add up. "svd" truncates
+        that: the best of its rank. "linear" adds the As and the Bs separately, which is **not** the
+        sum of the updates: it includes products of one adapter's B with another's A. The table says
+        how far off each one is.
     density : float, optional
         For methods that drop entries: the share that stays.
     rank : int, optional
@@ -158,8 +157,8 @@ def combine(
     [[1.0, 0.0], [0.0, 1.0]]
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    way = WAYS[choice("method", method, WAYS)]
-    way.checked(density=density, rank=rank, rng=rng)
+    merge_method = MERGE_METHODS[choice("method", method, MERGE_METHODS)]
+    merge_method.checked(density=density, rank=rank, rng=rng)
     choice("on_conflict", on_conflict, ON_CONFLICT)
     if isinstance(adapters, (str, bytes, os.PathLike)) or not isinstance(adapters, Sequence):
         raise TypeError(f"adapters must be a sequence of paths, as in ['a', 'b'], got {adapters!r}")
@@ -181,9 +180,9 @@ def combine(
     ]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
-    if rank is None and way.cut:
+    if rank is None and merge_method.cut:
         rank = max(module.rank for module in modules)
-    way = way if len(loaded) > 1 else WAYS["sum"]
+    merge_method = merge_method if len(loaded) > 1 else MERGE_METHODS["sum"]
     parts = {part for module in modules for part in module.parts}
     bases: dict[str, Callable[[], Array]] = {}
     if "magnitude" in parts:
@@ -207,7 +206,7 @@ def combine(
         work = {
             name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)
         }
-        combined_by = partial(_combined, way, "bias" in parts, bases)
+        combined_by = partial(_combined, merge_method, "bias" in parts, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
@@ -218,13 +217,17 @@ def combine(
         CombinedModule(name, module.rank, error) for name, (module, error) in results.items()
     )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
-    notes = (*([f"{method!r} {way.warning}"] if way.warning else []), *strength_notes(made, out))
+    warning = [f"{method!r} {merge_method.warning}"] if merge_method.warning else []
+    notes = (*warning, *scale_notes(made, out))
     headings = ("module", "rank", "relative difference")
     return Written(f"{method}: {title}", rows, notes, headings, Path(out))
 
 
 def _combined(
-    way: Way, with_bias: bool, bases: Mapping[str, Callable[[], Array]], work: tuple[Any, ...]
+    merge_method: MergeMethod,
+    with_bias: bool,
+    bases: Mapping[str, Callable[[], Array]],
+    work: tuple[Any, ...],
 ) -> tuple[AdapterModule, float]:
     """The combined module, stored on disk, and how far it is from the weighted sum of the
     updates.
@@ -237,22 +240,23 @@ def _combined(
         factors = (
             (*module.factors(), weight, module.scale, gram) for module, weight, gram in given
         )
-        terms = [Term(*each) for each in factors]
+        updates = [WeightedUpdate(*each) for each in factors]
         if bases:
             W0 = bases[name]()
             gains = [_gain(W0, module) for module, *_ in given]
-            gain = 1 + sum(term.weight * (g - 1) for term, g in zip(terms, gains, strict=True))
-            terms = [term._replace(B=g * term.B) for term, g in zip(terms, gains, strict=True)]
-        wanted = resizing.no_overflow(
-            name, resizing.side_by_side((term.B, term.weighted) for term in terms)
+            gained = list(zip(updates, gains, strict=True))
+            gain = 1 + sum(update.weight * (g - 1) for update, g in gained)
+            updates = [update._replace(B=g * update.B) for update, g in gained]
+        wanted = spectra.no_overflow(
+            name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
-        s = resizing.directions(name, *wanted).s
+        s = spectra.directions(name, *wanted).s
         if options["rank"]:
             options["rank"] = max(1, options["rank"] // first.groups)
-        B, A = resizing.finite(name, _by_map, way, terms, options)
-        if not way.exact or B.shape != wanted[0].shape:
-            apart = resizing.side_by_side([(B, A), (-wanted[0], wanted[1])])
-            off = resizing.norm(resizing.directions(name, *apart).s) / (resizing.norm(s) or 1.0)
+        B, A = spectra.finite(name, _by_map, merge_method, updates, options)
+        if not merge_method.exact or B.shape != wanted[0].shape:
+            apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
+            off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
         if gain is not None:
             B = B / gain
             arrays["magnitude"] = (
@@ -266,19 +270,21 @@ def _combined(
     parts = {}
     for part, array in arrays.items():
         dtype = first.parts.get(part, first.parts["B"]).dtype
-        kept = resizing.no_overflow(name, array)
-        parts[part] = resizing.put_aside(kept, path.with_suffix(f".{part}"), dtype)
+        kept = spectra.no_overflow(name, array)
+        parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off
 
 
-def _by_map(way: Way, terms: list[Term], options: dict[str, Any]) -> tuple[Array, Array]:
-    """What a way makes of the terms, or of each of their stacked maps."""
-    if terms[0].B.ndim == 2:
-        return way(terms, **options)
-    maps = range(len(terms[0].B))
+def _by_map(
+    merge_method: MergeMethod, updates: list[WeightedUpdate], options: dict[str, Any]
+) -> tuple[Array, Array]:
+    """Combine the updates, or each of their stacked maps."""
+    if updates[0].B.ndim == 2:
+        return merge_method(updates, **options)
+    maps = range(len(updates[0].B))
     made = [
-        way([term._replace(B=term.B[i], A=term.A[i]) for term in terms], **options) for i in maps
+        merge_method([x._replace(B=x.B[i], A=x.A[i]) for x in updates], **options) for i in maps
     ]
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
@@ -337,7 +343,7 @@ def _replaced(
         if len(given) > 1:
             with np.errstate(all="ignore"):
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
-            full[name] = held(resizing.no_overflow(name, mean), full[name].dtype)
+            full[name] = held(spectra.no_overflow(name, mean), full[name].dtype)
     return full, rows
 
 
@@ -531,7 +537,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
     """The SVD of its update, or of each one that is stacked."""
     B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
     return [
-        SVD(*parts).significant() for parts in zip(*resizing.directions(name, B, A), strict=True)
+        SVD(*parts).significant() for parts in zip(*spectra.directions(name, B, A), strict=True)
     ]
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.base_models import check_pair
-from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.base_weights import BLOCK, Merging
 from lora_np.adapters.formats import Written, load, new_adapter, write
-from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
+from lora_np.adapters.scaling import scale_notes
+from lora_np.adapters.spectra import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, directory
@@ -218,7 +218,7 @@ def extract(
     notes = [
         f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
     ]
-    notes += strength_notes(made, out)
+    notes += scale_notes(made, out)
     if _HEAD in found and _HEAD not in work:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")

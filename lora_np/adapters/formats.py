@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lora_np import models
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
+from lora_np.adapters.adapter import FILES, MLX_WEIGHTS, Adapter, Format, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
@@ -27,12 +27,9 @@ from lora_np.hub import directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
 
-Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = StrPath | Mapping[str, Any]
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
-# the others are directories
-FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -104,15 +101,15 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         said = peft.parse(folder / peft.NAME, raw)
         with errors_at(file.path):
             return peft_format.interpret(file, said, folder)
-    from lora_np.adapters import programs
+    from lora_np.adapters import runtimes
 
     with errors_at(path):
         if kind == "gguf":
-            modules = programs.read_gguf(path, config_of(base), ordered=ordered)
+            modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            modules = programs.read_mlx(path)
+            modules = runtimes.read_mlx(path)
         else:
-            modules = programs.read_kohya(path, None if base is None else names_of(base))
+            modules = runtimes.read_kohya(path, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
@@ -199,13 +196,13 @@ def write(
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return
-        from lora_np.adapters import programs
+        from lora_np.adapters import runtimes
         from lora_np.hub import gguf
 
         config = config_of(base)
         # which says it of its base
         if config is None and adapter.path and adapter.path.suffix == ".gguf":
-            config = programs.base_of(gguf.open(adapter.path))
+            config = runtimes.base_of(gguf.open(adapter.path))
         elif (
             config is None
             and (folder := base_folder(adapter, None))
@@ -213,9 +210,9 @@ def write(
         ):
             config = read_json(folder / "config.json")
         writers = {
-            "gguf": programs.write_gguf,
-            "mlx": programs.write_mlx,
-            "kohya": programs.write_kohya,
+            "gguf": runtimes.write_gguf,
+            "mlx": runtimes.write_mlx,
+            "kohya": runtimes.write_kohya,
         }
         writers[to](adapter, path, config, dtype)
 
@@ -251,7 +248,7 @@ def new_adapter(
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
-        how = {"writes": written.__contains__, "keeps": [_CARD]}
+        how = {"writes": written.__contains__, "marks": [peft.NAME], "keeps": [_CARD]}
     with (
         replacing(target, force=force, inputs=read, **how) as stage,
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,

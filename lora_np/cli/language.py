@@ -16,35 +16,17 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-quantised = click.option("--quantised", is_flag=True, help="Keep a quantised model in its bits.")
+quantised = click.option(
+    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
+)
 SAID = 60  # tokens of a sample
-TRAINING = {
-    "rank": (int, "r of each adapter (8)."),
-    "alpha": (float, "Scales by alpha/r; by default 2 r."),
-    "variant": (str, "lora, rslora, lora+, lora-fa or dora."),
-    "steps": (int, "Steps of training (300)."),
-    "batch_size": (int, "Rows of tokens in a batch (8)."),
-    "accumulate": (int, "Batches in a step (1)."),
-    "context": (int, "Tokens in a row; longer examples are cut (256)."),
-    "lr": (float, "The largest learning rate (0.005)."),
-    "schedule": (str, "How it falls: cosine, linear or constant."),
-    "warmup": (int, "Steps in which it rises (10)."),
-    "weight_decay": (float, "Of AdamW (0)."),
-    "clip": (float, "The largest norm of the gradient (1)."),
-    "dropout": (float, "Rate of dropout before A (0)."),
-    "validate_every": (int, "Steps between validations; by default they take a tenth of the work."),
-    "patience": (
-        int,
-        "Stop after so many validations without a new lowest loss, and keep that model.",
-    ),
-}
 SAMPLING = {
-    "tokens": (int, "How many tokens to add (300)."),
-    "temperature": (float, "0 takes the most likely token every time (0.7)."),
-    "top_k": (int, "Draw among this many of the likeliest tokens."),
-    "top_p": (float, "Draw among the likeliest tokens of this total probability (1)."),
-    "min_p": (float, "Leave out tokens less likely than this share of the likeliest."),
-    "repetition_penalty": (float, "Makes tokens that were there before less likely, if above 1."),
+    "tokens": (int, "Most tokens to add (300)."),
+    "temperature": (float, "0 always takes the most likely token (0.7)."),
+    "top_k": (int, "Draw from this many of the most likely tokens."),
+    "top_p": (float, "Draw from the most likely tokens of this total probability (1)."),
+    "min_p": (float, "Leave out tokens less likely than this fraction of the most likely."),
+    "repetition_penalty": (float, "Above 1, earlier tokens become less likely."),
 }
 
 
@@ -54,14 +36,16 @@ SAMPLING = {
 @click.option(
     "-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp."
 )
-@click.option("--format", help="jsonl, csv or text; by default told by the first line.")
+@click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
-@options.each(TRAINING)
+@options.each(options.of_settings(language.FinetuneSettings))
 @click.option(
     "--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none."
 )
-@click.option("--prompt", help="How the samples begin; by default as a held-out example.")
+@click.option(
+    "--prompt", help="Prompt of the samples; by default the beginning of a held-out example."
+)
 @click.option(
     "--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing."
 )
@@ -79,12 +63,12 @@ def finetune(
     plot: Path | None,
     quantised: bool, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Train a LoRA on conversations, completions, instructions or text; a tenth is held out.
+    """Train a LoRA on text, conversations or instructions.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. DATA is a file
     of JSON lines with messages, prompt and completion, instruction and output, or text; CSV with
-    such columns; any text in UTF-8; - for standard input, or a shipped text. Ctrl-C ends it early
-    and keeps the result so far.
+    such columns; any text in UTF-8; - for standard input, or a shipped text. A tenth is held out.
+    Ctrl-C ends the run early and keeps the result so far.
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
@@ -163,7 +147,7 @@ def continuation(model: Any, begin: Any, rng: int) -> str:
 
 
 def refuse_failure(result: Any) -> None:
-    """Write nothing where nothing was learnt, and warn where it was only learnt by heart."""
+    """Write nothing where nothing was learnt, and warn of overfitting."""
     rate = result.settings["lr"]
     moved = (
         f"training took the held-out loss from {result.before:.4g} to {result.after:.4g} nats a"
@@ -178,20 +162,20 @@ def refuse_failure(result: Any) -> None:
             f"{moved}; nothing was written: try a learning rate above {rate:g}, or more steps"
         )
     if result.after > result.before:
-        tell("The loss fell on what was trained on only: try fewer steps or a longer text")
+        tell("Only the training loss fell (overfitting): try fewer steps or a longer text")
 
 
 @click.command()
 @click.argument("model", default="austen")
-@click.option("--adapter", help="An adapter, in any format that convert reads, or a shipped one.")
+@click.option("--adapter", help="An adapter in any format, or a shipped one.")
 @options.any_base
-@click.option("--prompt", help="How the text begins; in a chat, what is asked.")
+@click.option("--prompt", help="Beginning of the text; in a chat, the question.")
 @click.option(
-    "--chat", is_flag=True, help="Converse, in the model's own template, until the input ends."
+    "--chat", is_flag=True, help="Converse with an instruction-tuned model until the input ends."
 )
-@click.option("--system", help="What a chat begins with: the system's message.")
+@click.option("--system", help="System message of a chat.")
 @options.each(SAMPLING)
-@click.option("--stop", multiple=True, help="A text before which it ends; may be repeated.")
+@click.option("--stop", multiple=True, help="Stop before this text. Repeatable.")
 @quantised
 @options.seed
 def generate(
@@ -199,14 +183,14 @@ def generate(
     system: str | None,
     quantised: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Continue a prompt with a language model, adapted or not, or converse with an instructed one.
+    """Generate text or chat, with or without an adapter.
 
     MODEL is a directory as transformers writes it, a .gguf file, or a shipped model.
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
     if system is not None and not chat:
-        raise click.UsageError("--system is what a --chat begins with")
+        raise click.UsageError("--system needs --chat")
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)

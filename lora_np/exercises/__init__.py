@@ -12,13 +12,19 @@ with on_demand(globals()):
         other_seeds as other_seeds,
         solution as solution,
     )
+    from lora_np.exercises.forbidden import Rules as Rules
     from lora_np.exercises.handouts import (
         heading as heading,
         notebook as notebook,
         notebook_text as notebook_text,
         start as start,
     )
-    from lora_np.exercises.running import HEADER as HEADER, call as call, run_cell as run_cell
+    from lora_np.exercises.running import (
+        HEADER as HEADER,
+        Reply as Reply,
+        call as call,
+        run_cell as run_cell,
+    )
     from lora_np.exercises.testing import (
         SEEDS as SEEDS,
         Exercise as Exercise,
@@ -30,6 +36,7 @@ with on_demand(globals()):
         plural as plural,
     )
     from lora_np.exercises.values import (
+        Value as Value,
         WireError as WireError,
         decode as decode,
         encode as encode,

@@ -1,12 +1,14 @@
-"""Library functions that an exercise forbids: running one is refused."""
+"""Refuse library functions that an exercise forbids."""
 
 from __future__ import annotations
 
 import sys
 import tracemalloc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
+
+from lora_np.exercises.values import Value
 
 LIBRARIES = ("numpy", "lora_np", "scipy", "sklearn", "sympy", "mpmath")
 # they call a student's function, and are called back by it
@@ -37,8 +39,31 @@ class TooMuch(Forbidden):
     """More was computed than the exercise asks for."""
 
 
-def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> Any:
-    """``function(*arguments)``, unless it breaks one of the rules.
+class Rules(NamedTuple):
+    """Limit what a call may use.
+
+    Parameters
+    ----------
+    forbids : sequence of str
+        Families, packages, or names of functions that must not run.
+    within : int, optional
+        Bytes that may be allocated at a time.
+    steps : int, optional
+        Instructions that Python may take: what loops compute.
+
+    Examples
+    --------
+    >>> Rules(["SVD"], within=10_000).steps is None
+    True
+    """
+
+    forbids: Sequence[str] = ()
+    within: int | None = None
+    steps: int | None = None
+
+
+def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: Rules) -> Value:
+    """Call ``function(*arguments)``, unless it breaks one of the rules.
 
     Every call in Python is watched, so a function is refused under an alias, from a list, or called
     by another function of its library; and at the end, if the exception was caught. This keeps a
@@ -51,38 +76,30 @@ def watched(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -
         A student's.
     arguments : sequence
         What to call it with.
-    rules : mapping
-        ``"forbids"``, families, packages, or names of functions; ``"within"``, bytes that may be
-        allocated at a time; ``"steps"``, instructions that Python may take: what loops compute.
-        Each may be missing.
+    rules : Rules
+        What must not run, and the limits.
 
     Raises
     ------
     Forbidden
         If a function ran that must not; `TooMuch` if a limit was passed.
     """
-    within, steps = rules.get("within"), rules.get("steps")
-    names = {name for rule in rules.get("forbids", ()) for name in FAMILIES.get(rule, rule).split()}
+    forbids, within, steps = rules
+    names = {name for rule in forbids for name in FAMILIES.get(rule, rule).split()}
     packages = tuple(name for name in names if name.partition(".")[0] in LIBRARIES)
     refused: list[str] = []
     taken = {"bytes of memory": 0, "steps of Python": 0}
 
-    def watch(frame: FrameType, event: str, argument: Any) -> None:
+    def watch(frame: FrameType, event: str, _: Value) -> None:
         module, name = frame.f_globals.get("__name__") or "", frame.f_code.co_name
         wanted = name in names or (module.startswith(packages) and name != "<module>")
-        if (
-            event == "call"
-            and wanted
-            and module.startswith(LIBRARIES)
-            and not module.startswith(OURS)
-        ):
-            public = ".".join(
-                part for part in f"{module}.{name}".split(".") if not part.startswith("_")
-            )
-            refused.append(f"{public} is not allowed in this exercise: write it yourself")
+        library = module.startswith(LIBRARIES) and not module.startswith(OURS)
+        if event == "call" and wanted and library:
+            parts = [part for part in f"{module}.{name}".split(".") if part[:1] != "_"]
+            refused.append(f"{'.'.join(parts)} is not allowed in this exercise: write it yourself")
             raise Forbidden(refused[-1])
 
-    def count(frame: FrameType, event: str, argument: Any) -> Any:
+    def count(frame: FrameType, event: str, _: Value) -> Any:
         frame.f_trace_opcodes = True
         taken["steps of Python"] += event == "opcode"
         return count

@@ -1,28 +1,28 @@
-"""Run a submission's cells, and call its functions: the same in a notebook and in a separate
-process.
-"""
+"""Run a submission's cells and call its functions, in a notebook or in a separate process."""
 
 from __future__ import annotations
 
 import copy
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from lora_np.exercises.forbidden import Forbidden, watched
-from lora_np.exercises.values import Source
+from lora_np.exercises.forbidden import Forbidden, Rules, watched
+from lora_np.exercises.values import Source, Value
 
-Exchange = tuple[Sequence[Any], dict[str, Any]]  # the arguments of a call, and the reply to it
+Reply: TypeAlias = dict[str, Value]  # of `call`
+Exchange: TypeAlias = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
+ANYTHING = Rules()
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 
 def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
-    """Run a cell, which defines ``names``; what went wrong, or nothing.
+    """Run a cell, which defines ``names``, and return what went wrong, or nothing.
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
     return ""
 
 
-def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+def call(
+    function: Callable[..., Value] | Value, arguments: Sequence[Value], rules: Rules = ANYTHING
+) -> Reply:
     """Call with copies: ``{"value": ..., "arguments": ...}``, or ``{"error": ..., "kind": ...}``.
 
     ``"arguments"`` are the copies after the call (None for a function, which is made from its
@@ -65,9 +67,8 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
         A student's.
     arguments : sequence
         Copied.
-    rules : mapping
-        What must not run (``"forbids"``, as `Exercise.forbids` lists it), and how many bytes
-        (``"within"``) and instructions (``"steps"``) it may take.
+    rules : Rules
+        What must not run, and how many bytes and instructions it may take.
 
     Returns
     -------
@@ -76,9 +77,9 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
 
     Examples
     --------
-    >>> call(lambda rows: rows.pop(), [[1, 2]], {})
+    >>> call(lambda rows: rows.pop(), [[1, 2]])
     {'value': 2, 'arguments': [[1]]}
-    >>> call(lambda rows: rows[5], [[1, 2]], {})["kind"]
+    >>> call(lambda rows: rows[5], [[1, 2]])["kind"]
     'IndexError'
     """
     if not callable(function):
@@ -94,8 +95,8 @@ def call(function: Any, arguments: Sequence[Any], rules: Mapping[str, Any]) -> d
     return {"value": value, "arguments": [None if callable(a) else a for a in handed]}
 
 
-def unwritten(function: Any) -> bool:
-    """Whether a docstring is all that a function has, as in a stub.
+def unwritten(function: Callable[..., Value]) -> bool:
+    """Return whether a docstring is all that a function has, as in a stub.
 
     Examples
     --------
@@ -112,14 +113,12 @@ def unwritten(function: Any) -> bool:
 
 
 def stub() -> None:
-    """What an exercise hands out."""
+    """Show what an exercise hands out."""
     ...
 
 
 def last_line(error: BaseException) -> str:
-    """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote
-    it.
-    """
+    """Say what went wrong and where: ``ValueError: shapes do not fit (line 3)``."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
     if isinstance(error, SyntaxError) and str(error.filename).startswith("<cell "):
         return f"{text} (line {error.lineno})"
@@ -135,7 +134,7 @@ def last_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One that has been met before, as the change that makes it out of the solution.
+    """Describe a known mistake, with the code that makes it.
 
     Parameters
     ----------
@@ -152,27 +151,24 @@ class Mistake:
     code: str = field(repr=False)
 
 
-def result(code: str, function: str, arguments: Sequence[Any]) -> dict[str, Any]:
-    """What ``code`` replies, as `call` does."""
-    names = {"__name__": "submission"}
+def result(code: str, function: str, arguments: Sequence[Value]) -> Reply:
+    """Run ``code``, then call its function."""
+    names: dict[str, Value] = {"__name__": "submission"}
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         run_cell(code, "a mistake", names)
-        return call(names.get(function), arguments, {})
+        return call(names.get(function), arguments)
 
 
-def replies_alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two calls came to the same value, or failed in the same way."""
+def replies_alike(a: Reply, b: Reply) -> bool:
+    """Return whether two calls returned the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
-    return (
-        "error" in a
-        and "error" in b
-        and len({r["error"].partition(" (line")[0] for r in (a, b)}) == 1
-    )
+    first, second = (str(reply.get("error", "")).partition(" (line")[0] for reply in (a, b))
+    return bool(first) and first == second
 
 
-def values_alike(a: Any, b: Any, tolerance: float = 1e-3) -> bool:
-    """Whether two answers are the same but for rounding, which may be that of float32.
+def values_alike(a: Value, b: Value, tolerance: float = 1e-3) -> bool:
+    """Return whether two answers are equal up to rounding, in float32 or finer.
 
     Examples
     --------

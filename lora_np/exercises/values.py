@@ -1,13 +1,20 @@
-"""The values allowed in an answer: numbers, text, arrays, lists, tuples, dicts; never a pickle."""
+"""Encode the values allowed in an answer: numbers, text, arrays, lists, dicts; never a pickle."""
 
 from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
+
+# an answer or an argument, and what JSON can hold
+Value: TypeAlias = (
+    "int | float | str | np.ndarray | np.generic | Sequence[Value] | Mapping[str, Value] | None"
+)
+Json: TypeAlias = "int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class WireError(ValueError):
@@ -23,7 +30,7 @@ class WireError(ValueError):
 
 
 class Source(str):
-    """The code of a function that an answer is given: text, until `call` makes it.
+    """Hold the code of a function that an answer is given, until `call` makes it.
 
     Examples
     --------
@@ -35,17 +42,17 @@ class Source(str):
         return str(self)
 
 
-def encode(thing: Any) -> Any:
-    """What JSON can say: an array becomes its dtype, its shape, and its bytes in base 64.
+def encode(thing: Value) -> Json:
+    """Encode a value for JSON: an array becomes its dtype, its shape, and its bytes in base 64.
 
     Parameters
     ----------
-    thing : Any
+    thing : Value
         An answer, or arguments.
 
     Returns
     -------
-    Any
+    Json
         For ``json.dumps``.
 
     Raises
@@ -69,7 +76,7 @@ def encode(thing: Any) -> Any:
     if thing is None or isinstance(thing, (int, float, str)):
         return thing
     if isinstance(thing, (list, tuple)):
-        items = list(map(encode, thing))
+        items: Json = list(map(encode, thing))
         return {"tuple": items} if isinstance(thing, tuple) else items
     if isinstance(thing, dict):
         if not all(isinstance(key, (str, int, float)) for key in thing):
@@ -85,12 +92,12 @@ def encode(thing: Any) -> Any:
 AXES, ITEMS, TEXT, DEPTH = 32, 2**31, 10_000, 100
 
 
-def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
-    """The opposite of `encode`.
+def decode(document: Json, depth: int = 0, *, trusted: bool = False) -> Value:
+    """Decode what `encode` has written.
 
     Parameters
     ----------
-    document : Any
+    document : Json
         As ``json.loads`` gives it.
     depth : int
         In how many lists it is.
@@ -99,7 +106,7 @@ def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
 
     Returns
     -------
-    Any
+    Value
         What was encoded.
 
     Raises
@@ -122,26 +129,24 @@ def decode(document: Any, depth: int = 0, *, trusted: bool = False) -> Any:
         return list(map(inner, document))
     if not isinstance(document, dict):
         return document
-    if "array" in document:
-        return array_of(document["array"], document["shape"], document["bytes"])
-    if trusted and "function" in document:
-        return Source(inner(document["function"]))
-    if "tuple" in document:
-        return tuple(map(inner, document["tuple"]))
-    return {inner(key): inner(item) for key, item in document["dict"]}
+    fields: dict[str, Any] = document
+    if "array" in fields:
+        return array_of(fields["array"], fields["shape"], fields["bytes"])
+    if trusted and "function" in fields:
+        return Source(fields["function"])
+    if "tuple" in fields:
+        return tuple(map(inner, fields["tuple"]))
+    return {cast(str, inner(key)): inner(item) for key, item in fields["dict"]}
 
 
-def array_of(kind: str, shape: list[int], content: str) -> Any:
+def array_of(kind: str, shape: list[int], content: str) -> np.ndarray | np.generic:
     # Not left to NumPy, which makes structures of any size from text, and passes that text to
     # Python.
     numeric = re.fullmatch(r"[<>|=]?[biufc][0-9]{1,2}", kind)
-    if (
-        not numeric
-        or len(shape) > AXES
-        or not all(type(n) is int and 0 <= n < ITEMS for n in shape)
-    ):
+    sizes = len(shape) <= AXES and all(type(n) is int and 0 <= n < ITEMS for n in shape)
+    if not (numeric and sizes):
         raise WireError(
             f"an array of numbers has a numeric dtype, and at most {AXES} axes, each a number"
         )
-    found = np.frombuffer(b64decode(content), kind) if content else np.empty(0, kind)
-    return found.reshape(shape).copy()[()]
+    flat = np.frombuffer(b64decode(content), kind) if content else np.empty(0, kind)
+    return flat.reshape(shape).copy()[()]

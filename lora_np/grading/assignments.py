@@ -1,10 +1,9 @@
-"""A course for nbgrader: students' notebooks, marked and with solutions."""
+"""Write a course for nbgrader: students' notebooks, marked and with solutions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from lora_np.exercises import Lesson, lessons, notebook, notebook_text, solution
 from lora_np.files import write_new
@@ -64,7 +63,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
 
 
 def teacher_notebook(lesson: Lesson) -> str:
-    """The students' notebook with solutions and hidden tests, marked as nbgrader expects them."""
+    """Add solutions and hidden tests to the students' notebook, marked for nbgrader."""
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
@@ -89,14 +88,11 @@ outcome.points
     return notebook_text(content)
 
 
-def marks_of(name: str, *, solution: bool = False, points: int | None = None) -> dict[str, Any]:
-    """Metadata of a cell for nbgrader: one that a student fills in, or one that is worth points."""
+def marks_of(
+    name: str, *, solution: bool = False, points: int | None = None
+) -> dict[str, str | int]:
+    """Build nbgrader's metadata of a cell that a student fills in or that is worth points."""
     graded = points is not None
-    marks = {
-        "grade": graded,
-        "grade_id": name,
-        "locked": graded,
-        "solution": solution,
-        "task": False,
-    }
-    return {**marks, "schema_version": 3, **({"points": points} if graded else {})}
+    marks = {"grade": graded, "locked": graded, "solution": solution, "task": False}
+    earned = {} if points is None else {"points": points}
+    return {"grade_id": name, "schema_version": 3, **marks, **earned}

@@ -1,4 +1,4 @@
-"""Another Python process, reached by messages: each has a deadline, and the process surely ends."""
+"""Talk to another Python process by messages with deadlines; the process surely ends."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
+from subprocess import PIPE
 from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 
+from lora_np.exercises import Value
 from lora_np.grading.wire import LARGE, receive, send
 
 TICK = 0.05  # seconds between checks of the clock
@@ -30,8 +32,7 @@ class Ended(Exception):  # noqa: N818
 
 
 class Channel:
-    """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends
-    it.
+    """Run ``main`` of a module here in a process in an empty folder; `kill` ends it.
 
     Messages are read when they are waited for, so a process that floods its pipe is stopped by the
     pipe; a watch kills it at its deadline, so no read or write here can hang. Its output is read,
@@ -44,9 +45,10 @@ class Channel:
         folder.mkdir()
         folder.parent.chmod(0o711)
         command = [sys.executable, "-I", "-B", "-c", CODE.format(module), *import_path()]
-        options: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        options |= {"cwd": folder, "env": environment(folder), "start_new_session": True}
-        self.process: Any = subprocess.Popen(command, **options)
+        self.process: Any = subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=folder, env=environment(folder),
+            start_new_session=True,
+        )  # fmt: skip
         self.over = Event()
         self.output = b""
         self.kept_waiting = 0.0
@@ -68,18 +70,16 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Seconds, not counting those in which the process waited for a processor (as reported by
-        Linux).
-        """
+        """Count seconds, without those in which the process waited for a processor (Linux)."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
             self.kept_waiting = int(waited) / 1e9
         return time.monotonic() - self.kept_waiting
 
-    def message(self, deadline: float, request: Any = None) -> dict[str, Any]:
-        """The next message, once ``request`` is sent.
+    def message(self, deadline: float, request: Value = None) -> dict[str, Any]:
+        """Send ``request`` and wait for the next message until ``deadline``, as of `clock`.
 
-        `Ended` if there is none by ``deadline`` (of `clock`), or it makes no sense.
+        Raises `Ended` if no dict arrives in time.
         """
         self.late = self.clock() >= deadline
         self.deadline = deadline
@@ -124,6 +124,6 @@ class Channel:
 
 
 def import_path() -> list[str]:
-    """The paths of NumPy and this package, for a process that does not search for them."""
+    """List the paths of NumPy and this package, for a process that does not search for them."""
     files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
     return list(dict.fromkeys(str(package.parent) for package in files))

@@ -1,6 +1,4 @@
-"""The process in which a submission runs. It answers calls; the other side decides what is
-right.
-"""
+"""Run a submission and answer calls; the other process decides what is right."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import sys
 from typing import Any, BinaryIO
 
 from lora_np import exercises
-from lora_np.exercises import WireError, call, run_cell
+from lora_np.exercises import Rules, WireError, call, run_cell
 from lora_np.grading.confine import Limits, confine
 from lora_np.grading.wire import receive, send
 
@@ -24,7 +22,7 @@ def main() -> None:
     take_standard_streams()
     # The check cells of a notebook cost nothing here; mypy knows the type of what is replaced.
     setattr(exercises, "check", lambda *args, **kwargs: None)  # noqa: B010
-    if any("matplotlib" in source for source in settings["cells"].values()):
+    if any("matplotlib" in source for _, source in settings["cells"]):
         # while it may still write its list of fonts
         os.environ["MPLCONFIGDIR"] = settings["figures"]
         with contextlib.suppress(Exception):
@@ -33,7 +31,7 @@ def main() -> None:
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     names: dict[str, Any] = {"__name__": "submission"}
-    for number, source in settings["cells"].items():
+    for number, source in settings["cells"]:
         send(replies, {"cell": number})
         if problem := run_cell(source, f"cell {number}", names):
             send(replies, {"problem": problem, "cell": number})
@@ -46,13 +44,14 @@ def main() -> None:
 def answer(request: Any, names: dict[str, Any], replies: BinaryIO) -> None:
     to = {"to": request["number"]}
     try:
-        send(replies, call(names.get(request["call"]), request["arguments"], request["rules"]) | to)
+        function, rules = names.get(request["call"]), Rules(*request["rules"])
+        send(replies, call(function, request["arguments"], rules) | to)
     except WireError as error:
         send(replies, {"unusable": str(error)} | to)
 
 
 def take_standard_streams() -> None:
-    """Standard input becomes empty; standard output goes where standard error goes."""
+    """Empty standard input, and send standard output to standard error."""
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.dup2(2, 1)

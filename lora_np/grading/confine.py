@@ -1,4 +1,4 @@
-"""What a submission may use: limits that its process sets on itself before it runs any of its code.
+"""Limit what a submission may use, before its process runs any of its code.
 
 Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do
 not hold. Resource limits work on every POSIX system; with them no file can be written at all. On
@@ -26,7 +26,6 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ ANSWERS = Path(__file__).parents[2] / "exercises"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use. It may not write any file.
+    """Limit what one submission may use. It may not write any file.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ USUAL = Limits()
 
 
 def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
-    """Put the limits on this process, for good. Returns those that do not hold, and why.
+    """Put the limits on this process, for good, and return those that do not hold, and why.
 
     Parameters
     ----------
@@ -115,10 +114,8 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; return those that did not hold, with the step that should have set
-    them.
-    """
-    tests: list[tuple[str, str, Callable[[], Any]]] = [
+    """Try to exceed each limit, and yield those that did not hold, with the step to set them."""
+    tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
             "resources",
@@ -159,9 +156,7 @@ def die_with(parent: int) -> None:
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root. ``may_read`` keeps the right to read, for a Python that is in root's
-    folders.
-    """
+    """Give up root; ``may_read`` keeps the right to read a Python in root's folders."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -176,7 +171,7 @@ def become_nobody(*, may_read: bool) -> None:
 
 
 def address_space(beyond: int) -> int:
-    """Bytes that Python and the library take so far, if that is known, plus ``beyond``."""
+    """Add ``beyond`` to the bytes that Python and the library take so far, if that is known."""
     used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
     return used * mmap.PAGESIZE + beyond
 
@@ -240,9 +235,7 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Where Python and its packages live, without solutions and laws; devices may also be written
-    to.
-    """
+    """List where Python and its packages are, without solutions and laws, and some devices."""
     yield from (
         (Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom")
     )
@@ -267,9 +260,7 @@ def readable() -> Iterator[tuple[Path, int]]:
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """``path`` and all below it to read, but nothing hidden: a right on a folder holds for all
-    below it.
-    """
+    """List ``path`` without what is hidden: a right on a folder holds for all below it."""
     if any(path.is_relative_to(place) for place in hidden):
         return
     below = [place for place in hidden if place.is_relative_to(path)]
@@ -338,7 +329,7 @@ def seccomp() -> None:
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
+    """List (operation, jump if true, jump if false, value); jumps count from the next line."""
     architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {
@@ -368,13 +359,13 @@ def prctl(option: int, *arguments: int) -> None:
     checked(linux().prctl(option, *values))
 
 
-def syscall(number: int, *arguments: Any) -> int:
+def syscall(number: int, *arguments: int | bytes | None) -> int:
     # Whole numbers as longs: a variadic function does not say how wide its arguments are.
     values = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return checked(linux().syscall(ctypes.c_long(number), *values))
 
 
-def linux() -> Any:
+def linux() -> ctypes.CDLL:
     if sys.platform != "linux":
         raise OSError("needs Linux")
     return ctypes.CDLL(None, use_errno=True)

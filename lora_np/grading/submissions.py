@@ -1,16 +1,25 @@
-"""A student's submission: a notebook or a script, as cells of Python."""
+"""Split a student's notebook or script into cells of Python, and check its answers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-from lora_np.exercises import SEEDS, Exercise, Outcome, judge, lessons, plural
+from lora_np.exercises import (
+    SEEDS,
+    Exercise,
+    Outcome,
+    Reply,
+    Rules,
+    Value,
+    judge,
+    lessons,
+    plural,
+)
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.sandbox import Sandbox
@@ -30,7 +39,7 @@ PATIENCE = 3  # an exercise may take this many times as long as one call
 
 @dataclass(frozen=True)
 class Report:
-    """The result for one file.
+    """Hold the result for one file.
 
     Parameters
     ----------
@@ -71,18 +80,14 @@ class Report:
             lines.append("How it can be done: lora-np exercises solution NAME")
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        answers = [outcome.to_dict() for outcome in self.outcomes.values()]
-        said = {
+    def to_dict(self) -> dict[str, Value]:
+        """Convert to plain values, for JSON."""
+        return {
+            "file": printable(str(self.path)),
+            "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
             "problems": self.problems,
             "limits not enforced": self.missing,
             "printed": self.printed,
-        }
-        return {
-            "file": printable(str(self.path)),
-            "exercises": answers,
-            **said,
             "failure": self.failure,
         }
 
@@ -94,7 +99,7 @@ def check_file(
     seeds: Sequence[int] = SEEDS,
     limits: Limits = USUAL,
 ) -> Report:
-    """Check all exercises that a notebook or script has an answer to, in a separate process.
+    """Check all answers in a notebook or script, in a separate process.
 
     Parameters
     ----------
@@ -156,7 +161,7 @@ def check_file(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """The outcome with texts that are safe to read, whatever the submission puts into them."""
+    """Make the texts of an outcome safe to read, whatever the submission puts into them."""
     safe = (
         replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
     )
@@ -164,9 +169,7 @@ def bounded(outcome: Outcome) -> Outcome:
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal, a table or a page: no control characters, at most 2,000
-    characters.
-    """
+    """Replace control characters in ``text``, and shorten it to 2,000 characters."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
     return re.sub(UNPRINTABLE, " ", text)
@@ -182,21 +185,20 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], seeds: Sequenc
         return Outcome.failed(one, (why or ["Not handed in"])[0])
     enough = box.left - PATIENCE * box.limits.seconds
 
-    def caller(arguments: Sequence[Any], rules: Mapping[str, Any]) -> dict[str, Any]:
+    def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         return box.call(one.name, arguments, rules, seconds=box.left - enough)
 
     return judge(one, caller, seeds)
 
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:
-    """Exercises whose function one of the cells defines, in the order of the course."""
+    """List the exercises whose function a cell defines, in the order of the course."""
     names = set(re.findall(r"^def (\w+)", "\n".join(cells), re.MULTILINE))
     return [one for lesson in lessons() for one in lesson.exercises if one.name in names]
 
 
 def cells_of(path: Path) -> list[str]:
-    """The source of each code cell, as an error in one leaves the others; a script is cut at each
-    ``# %%``.
+    """Split a notebook, or a script at each ``# %%``, into cells of code.
 
     Lines for IPython alone (``%magic``, ``!command``) are left out.
 

@@ -1,4 +1,4 @@
-"""Messages between the grader and a submission: lines of JSON, never a pickle.
+"""Exchange messages with a submission: lines of JSON, never a pickle.
 
 Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a
 `WireError`.
@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 from typing import IO, Any
 
-from lora_np.exercises import WireError, decode, encode
+from lora_np.exercises import Value, WireError, decode, encode
 
 # bytes of a message, which takes up to sixty times as much memory once it is read
 LIMIT = 8 * 2**20
 LARGE = 2**30  # of one that the grader wrote
 
 
-def send(stream: IO[bytes], message: Any, limit: int = LIMIT) -> None:
+def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
     """Write one message."""
     stream.write(pack(message, limit))
     stream.flush()
 
 
 def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
-    """Read one message; EOFError where there is none. A ``trusted`` one may be large, and hold
-    functions.
-    """
+    """Read one message, or raise EOFError; a ``trusted`` one may be large and hold functions."""
     limit = LARGE if trusted else LIMIT
     line = stream.readline(limit + 1)
     if len(line) > limit:
@@ -38,8 +36,8 @@ def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
         raise WireError(f"not a message: {str(error)[:200]}") from None
 
 
-def pack(message: Any, limit: int = LIMIT) -> bytes:
-    """One message as bytes."""
+def pack(message: Value, limit: int = LIMIT) -> bytes:
+    """Encode one message as bytes."""
     try:
         line = json.dumps(encode(message)).encode() + b"\n"
     except (RecursionError, ValueError) as error:

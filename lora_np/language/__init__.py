@@ -9,6 +9,7 @@ from lora_np.lazy import on_demand
 with on_demand(globals()):
     from lora_np.language.adapting import (
         Adapted as Adapted,
+        FinetuneSettings as FinetuneSettings,
         finetune as finetune,
         forecast as forecast,
     )
@@ -19,13 +20,12 @@ with on_demand(globals()):
         composed_operations as composed_operations,
     )
     from lora_np.language.generation import answer as answer, generate as generate
-    from lora_np.language.packing import (
+    from lora_np.language.measuring import (
         bits_to_learn as bits_to_learn,
         grams as grams,
         likelihood as likelihood,
-        token_loss as token_loss,
-        windows as windows,
     )
+    from lora_np.language.packing import token_loss as token_loss, windows as windows
     from lora_np.language.storing import (
         load as load,
         located_adapter as located_adapter,

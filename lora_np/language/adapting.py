@@ -1,23 +1,19 @@
-"""LoRA on data: from a language model and examples, or one text, to an adapted model and its
-losses.
-"""
+"""LoRA on data: from a language model and examples, or one text, to an adapted model."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
-from inspect import signature
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import StrPath, choice, generator, number, printable, whole_number
+from lora_np.checks import configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -25,23 +21,54 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
+from lora_np.settings import check_choices, setting, settings_of
 from lora_np.table import Table, binary_bytes, page
-from lora_np.training import History, fit
+from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
-SETTINGS = (
-    "rank", "alpha", "targets", "variant", "steps", "batch_size", "accumulate", "context", "lr",
-    "schedule",
-    "warmup", "weight_decay", "clip", "dropout", "rng",
-)  # fmt: skip
-# to fit
-PASSED = ("steps", "accumulate", "clip", "patience", "watch", "sample", "checkpoint", "resume")
-SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FinetuneSettings(RunSettings):
+    """Settings of `finetune`: the LoRA, the learning rate, and those of every run.
+
+    Parameters
+    ----------
+    **settings
+        Those of `finetune`.
+
+    Examples
+    --------
+    >>> FinetuneSettings(rank=4).lr
+    0.005
+    """
+
+    rank: int = setting(8, "Rank of each adapter")
+    alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
+    targets: Targets = "all-linear"
+    variant: str = setting("lora", "Variant of LoRA", choices=VARIED)
+    batch_size: int = setting(8, "Rows in a batch")
+    max_length: int | None = setting(
+        None, "Most tokens in a row; longer examples are cut; by default the context, at most 256"
+    )
+    lr: float = setting(5e-3, "Peak learning rate")
+    schedule: str = setting(
+        "cosine", "Decay of the learning rate", choices=("cosine", "linear", "constant")
+    )
+    warmup: int | None = setting(None, "Steps of warm-up; by default 10")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    clip: float = setting(1.0, "Largest norm of the gradient")
+    dropout: float = setting(0.0, "Dropout rate before A")
+    validation: AnyData | None = None
+    validate_every: int | None = setting(
+        None, "Steps between validations; by default they take a tenth of the work"
+    )
+    tell: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +184,7 @@ class Forecast:
     tokens, learnt : int
         Tokens to train on, and those with a label.
     rows : int
-        Rows of at most ``context`` tokens that they fill.
+        Rows of at most ``max_length`` tokens that they fill.
     steps : int
         Steps of training.
     epochs : float
@@ -188,35 +215,8 @@ class Forecast:
         return Table(names, [[*row, f"{minutes} min {seconds} s", memory]])
 
 
-def finetune(
-    model: LanguageModel,
-    data: AnyData,
-    *,
-    rank: int = 8,
-    alpha: float | None = None,
-    targets: Targets = "all-linear",
-    variant: str = "lora",
-    steps: int = 300,
-    batch_size: int = 8,
-    accumulate: int = 1,
-    context: int | None = None,
-    lr: float = 5e-3,
-    schedule: str = "cosine",
-    warmup: int | None = None,
-    weight_decay: float = 0.0,
-    clip: float = 1.0,
-    dropout: float = 0.0,
-    rng: np.random.Generator | int = 0,
-    validation: AnyData | None = None,
-    validate_every: int | None = None,
-    patience: int | None = None,
-    tell: Callable[[str], object] | None = None,
-    watch: Callable[[int, LanguageModel], object] | None = None,
-    sample: Callable[[int, LanguageModel], str | None] | None = None,
-    checkpoint: StrPath | None = None,
-    resume: bool = False,
-    progress: bool = True,
-) -> Adapted:
+@configured(FinetuneSettings)
+def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Adapted:
     """Train a LoRA on ``data``, of which a tenth is held out, with AdamW.
 
     Parameters
@@ -229,45 +229,43 @@ def finetune(
         conversations the answers are learnt, of prompts the completion. Examples end in the
         vocabulary's end token, and share rows without seeing one another.
     rank : int
-        Of each adapter: r, at most the model's hidden size.
+        Rank of each adapter: r, at most the model's hidden size.
     alpha : float, optional
-        The update is scaled by ``alpha / r``; by default alpha = 2 r.
+        The update is scaled by alpha / r; by default alpha = 2 r.
     targets : str, list of str or callable
         Which layers: as for `lora_np.inject`.
     variant : {"lora", "rslora", "lora+", "lora-fa", "dora"}
-        As for `lora_np.inject`; "lora+" moves B at 16 times the rate.
-    steps : int
-        Steps of ``batch_size`` rows each.
+        Variant of LoRA, as for `lora_np.inject`; "lora+" moves B at 16 times the learning rate.
     batch_size : int
         Rows in a batch.
-    accumulate : int
-        Batches in a step, which takes the memory of one; each label counts the same.
-    context : int, optional
-        Tokens of a row, at most ``model.context``; by default that, but no more than 256. Examples
-        that are longer are cut.
+    max_length : int, optional
+        Most tokens in a row; longer examples are cut; by default the context, at most 256.
     lr : float
-        The largest learning rate.
+        Peak learning rate.
     schedule : {"cosine", "linear", "constant"}
-        How it falls to zero after the warm-up, or does not.
+        Decay of the learning rate, to zero after the warm-up.
     warmup : int, optional
-        Steps in which it rises, by default 10.
+        Steps of warm-up; by default 10.
     weight_decay : float
-        Of AdamW.
+        AdamW's weight decay.
     clip : float
-        The largest norm of the gradient.
+        Largest norm of the gradient.
     dropout : float
-        Rate of dropout before A.
-    rng : Generator or int
-        Randomness of A, the batches and dropout.
+        Dropout rate before A.
     validation : Data, str or sequence, optional
         Other data to hold out; by default each tenth example, or the last tenth of a text.
     validate_every : int, optional
-        Steps between validations. They and their rows are chosen so that together they are at most
-        a tenth of the work, a trained token counting as two; with this set, the rows alone.
-    patience : int, optional
-        Stop after so many validations without a new lowest loss, and keep the model of the lowest.
+        Steps between validations; by default they take a tenth of the work, a trained token
+        counting as two, and their rows are chosen with them; with this set, the rows alone.
     tell : callable, optional
         ``tell(note)`` is called with what people should know of the data, such as what was cut.
+    steps : int
+        Number of training steps.
+    accumulate : int
+        Batches whose gradients are averaged in one step, which takes the memory of one; each label
+        counts the same.
+    patience : int, optional
+        Stop after this many validations without a new lowest loss, and keep that model.
     watch : callable, optional
         ``watch(step, model)`` is called in each step, before anything moves.
     sample : callable, optional
@@ -277,8 +275,12 @@ def finetune(
         As for `lora_np.fit`.
     resume : bool
         Continue from ``checkpoint`` if it exists.
-    progress : bool
-        Show a progress bar, in a terminal.
+    identity : str, optional
+        A name of the run, as for `lora_np.fit`.
+    rng : Generator or int
+        Random seed of A, the batches and dropout.
+    progress : bool or str
+        Show a progress bar, in a terminal; a string is written before it.
 
     Returns
     -------
@@ -310,31 +312,32 @@ def finetune(
     >>> from lora_np import language
     >>> text = language.read_text("genesis")[:6000]
     >>> result = finetune(
-    ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, context=64, warmup=1,
+    ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, max_length=64, warmup=1,
     ...     progress=False
     ... )
     >>> result.numbers, result.after < result.before
     (18688, True)
     """
-    asked = SimpleNamespace(**locals())
-    plan = Prepared(asked)
-    how: dict[str, Any] = {name: getattr(asked, name) for name in PASSED}
-    how |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
-    how |= {"validation": plan.watched, "validate_every": plan.every}
-    result = fit(plan.adapted, plan.batches, progress="finetune" if progress else False, **how)
+    plan = Prepared(model, data, settings)
+    run: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(RunSettings)}
+    run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
+    run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
+    run["progress"] = "finetune" if settings.progress is True else settings.progress
+    result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
-    after = losses[-1] if patience is None or result.interrupted else losses.min()
+    after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
     held_out = float(losses[0]), float(after)
     return Adapted(
         result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes
     )
 
 
-def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
-    """What `finetune` would take, from three of its batches that are measured.
+@configured(FinetuneSettings)
+def forecast(model: LanguageModel, data: AnyData, settings: FinetuneSettings) -> Forecast:
+    """Predict what `finetune` would take, from three of its batches that are measured.
 
     Parameters
     ----------
@@ -366,21 +369,18 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
     --------
     >>> from lora_np import language
     >>> text = language.read_text("genesis")[:9000]
-    >>> found = forecast(language.load("austen"), text, steps=10, batch_size=2, context=64)
+    >>> found = forecast(language.load("austen"), text, steps=10, batch_size=2, max_length=64)
     >>> found.tokens, found.rows, found.steps
     (8064, 126, 10)
     """
-    call = signature(finetune).bind(model, data, **settings)
-    call.apply_defaults()
-    asked = SimpleNamespace(**call.arguments)
-    plan = Prepared(asked)
-    how: dict[str, Any] = {"loss": batch_loss, "optimizer": plan.optimizer, "clip": asked.clip}
+    plan = Prepared(model, data, settings)
 
     def seconds_of(rows: list[Row]) -> float:
-        batch = packing.together([rows])
-        return fit(
-            plan.adapted, batch, **how, steps=1, rng=plan.random, progress=False
-        ).history.seconds
+        result = fit(
+            plan.adapted, packing.together([rows]), loss=batch_loss, optimizer=plan.optimizer,
+            clip=settings.clip, steps=1, rng=plan.random, progress=False,
+        )  # fmt: skip
+        return result.history.seconds
 
     # first the batch that takes the most memory; it is not timed, since it makes tables and gets
     # its pages
@@ -399,59 +399,46 @@ def forecast(model: LanguageModel, data: AnyData, **settings: Any) -> Forecast:
 
 
 class Prepared:
-    """A run of `finetune` before its first step, from its arguments."""
+    """A run of `finetune` before its first step."""
 
-    def __init__(self, s: SimpleNamespace) -> None:
-        model, data = s.model, as_data(s.data)
+    def __init__(self, model: LanguageModel, data: AnyData, s: FinetuneSettings) -> None:
+        data = as_data(data)
         number("lr", s.lr, minimum=0, open_minimum=True)
-        width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
+        width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
-        context = packing.within(model, s.context)
-        self.steps, accumulate = (
-            whole_number("steps", s.steps),
-            whole_number("accumulate", s.accumulate),
-        )
+        max_length = packing.within(model, s.max_length)
+        self.steps = whole_number("steps", s.steps)
+        whole_number("accumulate", s.accumulate)
         other = None if s.validation is None else as_data(s.validation)
-        self.documents, held_out, notes = packing.divided(data, other, model, context)
-        self.rows, self.notes = packed(self.documents, context), (str(data), *notes)
+        self.documents, held_out, notes = packing.divided(data, other, model, max_length)
+        self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.random = generator(s.rng)
-        choice("variant", s.variant, VARIED)
-        how: dict[str, Any] = {
-            "rank": s.rank,
-            "alpha": alpha,
-            "dropout": s.dropout,
-            "variant": s.variant,
-        }
-        self.adapted = inject(model, **how, targets=s.targets, rng=self.random)
+        check_choices(s)
+        self.adapted = inject(
+            model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
+            targets=s.targets, rng=self.random,
+        )  # fmt: skip
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        seed = order if isinstance(s.rng, np.random.Generator) else s.rng
-        chosen = {
-            **vars(s),
-            "alpha": float(alpha),
-            "context": context,
-            "warmup": warmup,
-            "rng": seed,
-        }
-        self.settings = {name: chosen[name] for name in SETTINGS}
+        recorded = {each.name for each in settings_of(FinetuneSettings)} - {"validate_every"}
+        self.settings = {name: getattr(s, name) for name in (*recorded, "targets")}
+        self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
+        self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
-        self.batches = packing.Shuffled(self.rows, self.size, accumulate, order, identity)
-        falls = (
-            cosine_schedule
-            if choice("schedule", s.schedule, SCHEDULES) == "cosine"
-            else linear_schedule
-        )
+        self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
+        decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
         final = s.lr if s.schedule == "constant" else 0.0
-        rate = falls(s.lr, steps=self.steps, warmup=warmup, final=final)
-        self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=rate, weight_decay=s.weight_decay))
-        held, tokens = packed(held_out, context), self.batches.tokens * self.steps
+        lr = decay(s.lr, steps=self.steps, warmup=warmup, final=final)
+        self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
+        held, tokens = packed(held_out, max_length), self.batches.tokens * self.steps
         self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
         self.watched = packing.in_batches(some, self.size)
-        for note in self.notes if s.tell is not None else ():
-            s.tell(note)
+        if s.tell is not None:
+            for note in self.notes:
+                s.tell(note)
 
 
 def budget(

@@ -7,7 +7,6 @@ Each document keeps to itself: none sees another, and positions begin anew in ea
 from __future__ import annotations
 
 import functools
-import math
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,17 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, Rng, number, whole_number
+from lora_np.checks import Array, Rng, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED
-from lora_np.language.data import AnyData, Completion, Conversation, Data, as_data
+from lora_np.language.data import Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
 from lora_np.language.vocabulary import Vocabulary
-from lora_np.lora import merge
-from lora_np.nn import Linear, cross_entropy, freeze, replace
+from lora_np.nn import Linear, cross_entropy, freeze
 
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
 AT_ONCE = 4096  # tokens, where nothing is trained
@@ -62,25 +60,24 @@ Row = Sequence[Document]
 
 
 def divided(
-    data: Data, validation: Data | None, model: LanguageModel, context: int
+    data: Data, validation: Data | None, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[Document], list[str]]:
     """Documents to train on, those that are held out, and what people should know."""
     if validation is not None:
         (learnt, notes), (held, more) = (
-            documents(each, model, context) for each in (data, validation)
+            documents(each, model, max_length) for each in (data, validation)
         )
         return learnt, held, list(dict.fromkeys([*notes, *more]))
     if data.whole is not None:
         tokens = vocabulary_of(model).encode(data.whole)
-        cut = min(len(tokens) * 9 // 10, len(tokens) - context - 1)
-        if cut <= context:
+        cut = min(len(tokens) * 9 // 10, len(tokens) - max_length - 1)
+        if cut <= max_length:
             raise ValueError(
                 f"the text has {len(tokens)} tokens, which is too short: training and the held-out"
-                f" end need more than a window of {context} each; use a longer text or a smaller"
-                " context"
+                f" end need more than {max_length} each; use a longer text or a smaller max_length"
             )
-        return pages(tokens[:cut], context), pages(tokens[cut:], context), []
-    found, notes = documents(data, model, context)
+        return pages(tokens[:cut], max_length), pages(tokens[cut:], max_length), []
+    found, notes = documents(data, model, max_length)
     if len(found) < 2:
         raise ValueError(
             f"{data.source}: one example is too few, since one is held out to measure the loss"
@@ -93,13 +90,15 @@ def divided(
     )
 
 
-def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Document], list[str]]:
-    """The examples as documents of at most ``context`` tokens, and what people should know of
+def documents(
+    data: Data, model: LanguageModel, max_length: int
+) -> tuple[list[Document], list[str]]:
+    """The examples as documents of at most ``max_length`` tokens, and what people should know of
     them.
     """
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
-        return pages(vocabulary.encode(data.whole), context), []
+        return pages(vocabulary.encode(data.whole), max_length), []
     template = functools.cache(lambda: Template(vocabulary))
     found: list[Document] = []
     notes: Counter[str] = Counter()
@@ -113,13 +112,13 @@ def documents(data: Data, model: LanguageModel, context: int) -> tuple[list[Docu
                 ] += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
-        found.append(Document(tokens[:context], answer[:context]))
-        cut = f"# of {len(data.examples)} examples are longer than {context} tokens and were cut"
-        notes[cut] += len(tokens) > context
+        found.append(Document(tokens[:max_length], answer[:max_length]))
+        cut = f"# of {len(data.examples)} examples are longer than {max_length} tokens and were cut"
+        notes[cut] += len(tokens) > max_length
     kept = [document for document in found if document.learnt]
     if not kept:
         raise ValueError(
-            f"{data.source}: nothing to learn in the first {context} tokens of an example"
+            f"{data.source}: nothing to learn in the first {max_length} tokens of an example"
         )
     notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(
         kept
@@ -146,8 +145,8 @@ def end_of(model: LanguageModel) -> str:
     return end if vocabulary.number(end) is not None else ""
 
 
-def packed(documents: Sequence[Document], context: int) -> list[Row]:
-    """Documents side by side in rows of at most ``context`` tokens: each where it fits best,
+def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
+    """Documents side by side in rows of at most ``max_length`` tokens: each where it fits best,
     longest first.
 
     As trl packs them ("bfd").
@@ -160,7 +159,7 @@ def packed(documents: Sequence[Document], context: int) -> list[Row]:
         if i < len(open_rows):
             space, _, row = open_rows.pop(i)
         else:
-            space, row = context, []
+            space, row = max_length, []
             rows.append(row)
         row.append(document)
         if space > n:
@@ -173,9 +172,9 @@ def length(row: Row) -> int:
     return sum(len(document.tokens) - 1 for document in row)
 
 
-def pages(text: Array, context: int) -> list[Document]:
-    """A continuous text in pieces of ``context`` tokens and the next one, which are all learnt."""
-    return [Document(row, np.ones(len(row), bool)) for row in windows(text, context)]
+def pages(text: Array, max_length: int) -> list[Document]:
+    """Cut a continuous text into pieces of ``max_length`` tokens and the next one, all learnt."""
+    return [Document(row, np.ones(len(row), bool)) for row in windows(text, max_length)]
 
 
 def marked(document: Document, vocabulary: Vocabulary) -> str:
@@ -248,7 +247,7 @@ class Shuffled:
 
     @property
     def identity(self) -> str:
-        # the rows are those of the data and the context, which the settings name
+        # the rows are those of the data and max_length, which the settings name
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> Batch:
@@ -345,20 +344,19 @@ def checked(labels: Array, tokens: Array, vocab: int) -> Array:
     return counts
 
 
-def windows(tokens: Array, context: int) -> Array:
-    """A text in rows of ``context`` tokens and the next one: each token but the first is predicted
-    once.
+def windows(tokens: Array, max_length: int) -> Array:
+    """Cut a text into rows of ``max_length`` tokens and the next one, which all predict the next.
 
     Parameters
     ----------
     tokens : ndarray of int, shape (n,)
         A text.
-    context : int
+    max_length : int
         Tokens in a row from which the next is predicted.
 
     Returns
     -------
-    ndarray of int, shape (rows, context + 1)
+    ndarray of int, shape (rows, max_length + 1)
         The last token of a row is the first of the next. A remainder too short for a row is left
         out.
 
@@ -369,207 +367,25 @@ def windows(tokens: Array, context: int) -> Array:
 
     Examples
     --------
-    >>> windows(np.arange(8), context=3)
+    >>> windows(np.arange(8), max_length=3)
     array([[0, 1, 2, 3],
            [3, 4, 5, 6]])
     """
-    rows = (len(tokens) - 1) // whole_number("context", context)
+    rows = (len(tokens) - 1) // whole_number("max_length", max_length)
     if rows < 1:
         raise ValueError(
-            f"the text has {len(tokens)} tokens, which is too short for a window of {context} and"
-            " the token that follows: use a longer text, or a context of at most"
+            f"the text has {len(tokens)} tokens, which is too short for {max_length} and the token"
+            " that follows: use a longer text, or a max_length of at most"
             f" {max(len(tokens) - 1, 1)}"
         )
-    starts = np.arange(rows)[:, np.newaxis] * context
-    result: Array = tokens[starts + np.arange(context + 1)]
+    starts = np.arange(rows)[:, np.newaxis] * max_length
+    result: Array = tokens[starts + np.arange(max_length + 1)]
     return result
 
 
-def within(model: LanguageModel, context: int | None) -> int:
+def within(model: LanguageModel, max_length: int | None) -> int:
     """A number of tokens for which the model has positions; by default all of them, but no more
     than 256.
     """
-    context = min(model.context, 256) if context is None else context
-    return whole_number("context", context, maximum=model.context, top="the model's context")
-
-
-@dataclass(frozen=True)
-class Likelihood:
-    """How well a model predicts a text: see `likelihood`.
-
-    Parameters
-    ----------
-    loss : float
-        Nats a token, the mean.
-    tokens : int
-        How many tokens were predicted.
-    bits_per_byte : float
-        Bits for each byte of the text in UTF-8, which compares models with different vocabularies.
-    """
-
-    loss: float
-    tokens: int
-    bits_per_byte: float
-
-    @property
-    def perplexity(self) -> float:
-        """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
-        return math.exp(self.loss)
-
-
-def likelihood(model: LanguageModel, text: str, *, context: int | None = None) -> Likelihood:
-    """The mean loss of a model on ``text``, window by window, its perplexity, and bits per byte.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        With a vocabulary.
-    text : str
-        What is predicted.
-    context : int, optional
-        Tokens in a window: by default, and at most, ``model.context``. Each window starts without
-        the text before it. Only the first one starts with BOS, if the vocabulary puts one before a
-        text.
-
-    Returns
-    -------
-    Likelihood
-        ``loss``, nats a token, the mean over all ``tokens``; ``perplexity``, its exponential; and
-        ``bits_per_byte`` of the text in UTF-8, which compare models with different vocabularies.
-
-    Raises
-    ------
-    ValueError
-        If the text is shorter than one window or has characters outside the vocabulary, or
-        ``context`` is more than the model's.
-
-    Examples
-    --------
-    >>> from lora_np import language
-    >>> austen = language.load("austen")
-    >>> for name in ("austen-held-out", "genesis"):
-    ...     print(name, round(likelihood(austen, language.read_text(name)[:3000]).perplexity, 1))
-    austen-held-out 3.5
-    genesis 5.6
-    """
-    context = within(model, model.context if context is None else context)
-    vocabulary = vocabulary_of(model)
-    tokens = vocabulary.encode(text)
-    rows = [[page] for page in pages(tokens, context)]
-    loss = mean_loss(model, in_batches(rows, max(1, AT_ONCE // context)))
-    predicted = tokens[1 : 1 + context * len(rows)]
-    n_bytes = len(vocabulary.decode(predicted).encode())
-    return Likelihood(loss, predicted.size, loss * predicted.size / math.log(2) / max(n_bytes, 1))
-
-
-def grams(model: LanguageModel, data: AnyData, *, context: int | None = None) -> dict[str, Array]:
-    """``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over the n tokens of ``data``.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        With a vocabulary, and perhaps with adapters, which count.
-    data : Data, str or sequence
-        What `read_data` reads, a text, or examples, as for `finetune`.
-    context : int, optional
-        Tokens of a row; by default at most 256, as for `finetune`.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (k, k)
-        By the path of each layer. Layers that are given the same inputs share an array.
-
-    Raises
-    ------
-    ValueError
-        If the data are too short or damaged, or have characters outside the vocabulary.
-
-    See Also
-    --------
-    lora_np.adapters.combine : Takes one of these for each adapter ("regmean").
-    lora_np.adapters.resize : Takes one, and minimises the error of outputs.
-
-    Notes
-    -----
-    The mean, so that a long text counts no more than a short one. Memory does not grow with the
-    data.
-
-    Examples
-    --------
-    >>> from lora_np import language
-    >>> found = grams(language.load("austen"), language.read_text("genesis")[:2000])
-    >>> found["model.layers.0.self_attn.q_proj"].shape
-    (128, 128)
-    """
-    rows = rows_of(model, data, context)
-    found: dict[str, Array] = {}
-    owners: dict[str, str] = {}  # of what several layers are given
-    latest: tuple[str, Any] = "", None
-    counts: Any = None
-
-    def watched(path: str, layer: Linear) -> Any:
-        def call(x: Array, **options: Any) -> Any:
-            nonlocal latest
-            if latest[1] is not x:
-                latest, inputs = (path, x), x[counts]
-                found[path] = found.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
-            owners[path] = latest[0]
-            return layer(x, **options)
-
-        return call
-
-    seen, tokens = replace(merge(model), Linear, watched), 0
-    for start in range(0, len(rows), ROWS):
-        some = rows[start : start + ROWS]
-        part = batch(some)
-        counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
-        seen(part.tokens, texts=part.texts)
-        tokens += int(counts.sum())
-    means = {path: gram / tokens for path, gram in found.items()}
-    return {path: means[owner] for path, owner in owners.items()}
-
-
-def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) -> float:
-    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in
-    bits.
-
-    Parameters
-    ----------
-    model : LanguageModel
-        The base.
-    data : Data, str or sequence
-        As for `finetune`.
-    floor : float
-        The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
-
-    Returns
-    -------
-    float
-        A number of bits. A loss below the floor asks nothing.
-
-    Raises
-    ------
-    ValueError
-        As for `finetune`.
-
-    See Also
-    --------
-    lora_np.accounting.capacity : What an adapter can hold.
-
-    Examples
-    --------
-    >>> from lora_np import language
-    >>> model, text = language.load("austen"), language.read_text("genesis")[:1025]
-    >>> 2000 < bits_to_learn(model, text) < 4000
-    True
-    """
-    number("floor", floor, minimum=0)
-    rows = rows_of(model, data, None)
-    loss = mean_loss(model, in_batches(rows, ROWS))
-    learnt = sum(document.learnt for row in rows for document in row)
-    return learnt * max(loss - floor, 0.0) / math.log(2)
-
-
-def rows_of(model: LanguageModel, data: AnyData, context: int | None) -> list[Row]:
-    context = within(model, context)
-    return packed(documents(as_data(data), model, context)[0], context)
+    max_length = min(model.context, 256) if max_length is None else max_length
+    return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

@@ -14,6 +14,11 @@ with on_demand(globals()):
         LoRALinear as LoRALinear,
         TrainableTokens as TrainableTokens,
     )
+    from lora_np.lora.merge_methods import (
+        MERGE_METHODS as MERGE_METHODS,
+        MergeMethod as MergeMethod,
+        WeightedUpdate as WeightedUpdate,
+    )
     from lora_np.lora.tuners import (
         TUNERS as TUNERS,
         Tuner as Tuner,
@@ -25,14 +30,10 @@ with on_demand(globals()):
         STARTS as STARTS,
         VARIANTS as VARIANTS,
         DoRALinear as DoRALinear,
-        HiRALinear as HiRALinear,
         LoftQ as LoftQ,
         Residual as Residual,
-        XSLinear as XSLinear,
-        gaussian as gaussian,
         kaiming as kaiming,
         loftq as loftq,
         lora_plus as lora_plus,
         rebase as rebase,
     )
-    from lora_np.lora.ways import WAYS as WAYS, Term as Term, Way as Way

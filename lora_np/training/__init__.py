@@ -7,6 +7,7 @@ with on_demand(globals()):
     from lora_np.training.fitting import (
         Fit as Fit,
         History as History,
+        RunSettings as RunSettings,
         fit as fit,
         uninterrupted as uninterrupted,
     )

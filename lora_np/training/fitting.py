@@ -71,7 +71,18 @@ class Fit(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSettings:
-    """Settings of every training run: see `fit`."""
+    """Settings of every training run.
+
+    Parameters
+    ----------
+    **settings
+        Those of `fit` that do not depend on the kind of data.
+
+    Examples
+    --------
+    >>> RunSettings(accumulate=4).steps
+    300
+    """
 
     steps: int = setting(300, "Number of training steps")
     batch_size: int | None = setting(None, "Rows in a batch")

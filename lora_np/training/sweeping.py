@@ -20,7 +20,7 @@ from lora_np.table import Shown, Table
 from lora_np.training.fitting import fit, uninterrupted
 from lora_np.work import one_thread, progress_bar
 
-SETTINGS = ("variant", "rank", "alpha", "learning_rate", "rng")
+SETTINGS = ("variant", "rank", "alpha", "lr", "rng")
 COLUMNS = (*SETTINGS, "trainable", "loss", "validation_loss", "optimum", "diverged_at")
 # those that need neither the bits nor gradients
 SWEPT = [name for name in VARIANTS if name not in ("loftq", "lora-ga", "lora-one")]
@@ -74,7 +74,7 @@ class Sweep(Shown):
     Attributes
     ----------
     records : list of dict
-        With the keys variant, rank, alpha, learning_rate, rng, trainable (numbers that were
+        With the keys variant, rank, alpha, lr, rng, trainable (numbers that were
         trained), loss (of all training data after the last step), validation_loss, optimum (the
         best training loss of the rank; None where it is not known, or the variant can go beyond it)
         and diverged_at (the step whose loss was not finite, else None).
@@ -94,7 +94,7 @@ class Sweep(Shown):
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
         for record in self.records:
             settings = groups.setdefault((record["variant"], record["rank"]), {})
-            settings.setdefault((record["alpha"], record["learning_rate"]), []).append(record)
+            settings.setdefault((record["alpha"], record["lr"]), []).append(record)
 
         def middle(runs: list[dict[str, Any]]) -> float:
             return float(np.median([np.inf if run[error] is None else run[error] for run in runs]))
@@ -107,7 +107,7 @@ def sweep(
     *,
     ranks: Sequence[int],
     alphas: Sequence[float | None] = (None,),
-    learning_rates: Sequence[float] = (1e-2,),
+    lr: Sequence[float] = (1e-2,),
     rngs: Sequence[int] = (0,),
     variants: Sequence[str] = ("lora",),
     optimizer: Callable[[float], Optimizer] = Adam,
@@ -126,14 +126,14 @@ def sweep(
         Of the adapters.
     alphas : sequence of float or None
         None means alpha = r.
-    learning_rates : sequence of float
+    lr : sequence of float
         Of the optimizer.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
         Rows of `lora_np.lora.VARIANTS`, except "loftq", "lora-ga" and "lora-one".
     optimizer : callable
-        ``optimizer(learning_rate)``, such as the class `Adam`.
+        ``optimizer(lr)``, such as the class `Adam`.
     steps : int
         Steps of each run.
     batch_size : int, optional
@@ -173,7 +173,7 @@ def sweep(
     """
     from joblib import Parallel, delayed
 
-    points = grid(variants, ranks, alphas, learning_rates, rngs)
+    points = grid(variants, ranks, alphas, lr, rngs)
     options = {"steps": whole_number("steps", steps), "batch_size": batch_size}
     workers = Parallel(n_jobs=jobs, return_as="generator")
     records = []
@@ -195,9 +195,7 @@ def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]
         "alphas": [
             None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas
         ],
-        "learning_rates": [
-            number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates
-        ],
+        "lr": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
     }
     for name, values in settings.items():

@@ -49,7 +49,7 @@ cuts = np.array([8, 9]) * len(genesis) // 10
 texts = dict(zip(["training", "validation", "test"], np.split(genesis, cuts), strict=True))
 texts["austen"] = model.vocabulary.encode(language.read_text("austen-held-out"))
 rows = {
-    name: language.windows(tokens, context=64) for name, tokens in texts.items()
+    name: language.windows(tokens, max_length=64) for name, tokens in texts.items()
 }  # 64 and the next
 
 

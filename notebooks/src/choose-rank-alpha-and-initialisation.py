@@ -123,7 +123,7 @@ with lnp.course.live_figure(panels[0].figure) as put:
         for (scale, variant), color in zip(scales.items(), lnp.plots.CYCLE, strict=False):
             line = axes.plot([], [], "o-", color=color, markersize=4, label=scale)[0]
             axes.legend(frameon=False, fontsize=9)
-            settings = {"variants": [variant], "optimizer": optimizer, "learning_rates": [rate]}
+            settings = {"variants": [variant], "optimizer": optimizer, "lr": [rate]}
             for rank in ranks:
                 (record,) = sweep(ranks=[rank], alphas=[4], **settings).records
                 last[name, scale][rank] = record["loss"]
@@ -315,9 +315,7 @@ with lnp.course.live_figure(axes.figure) as put:
     for variant, color in zip(variants, lnp.plots.CYCLE, strict=False):
         line = axes.plot([], [], "o-", color=color, markersize=4)[0]
         for rate in [0.001, 0.003, 0.01, 0.03, 0.1]:
-            runs = sweep(
-                ranks=[8], alphas=[8], learning_rates=[rate], variants=[variant], rngs=[0, 1]
-            ).records
+            runs = sweep(ranks=[8], alphas=[8], lr=[rate], variants=[variant], rngs=[0, 1]).records
             middle[variant][rate] = np.median([run["validation_loss"] for run in runs])
             put(line, rate, middle[variant][rate])
     axes.clear()  # to draw them once more, each with its name
@@ -353,7 +351,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 
 # %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32."
 ranks = [1, 2, 4, 8, 16, 32]
-found = sweep(ranks=ranks, alphas=[8], learning_rates=[0.01, 0.03], rngs=[0, 1])
+found = sweep(ranks=ranks, alphas=[8], lr=[0.01, 0.03], rngs=[0, 1])
 errors = {rank: [] for rank in ranks}
 for record in found.best("validation_loss"):  # the better rate of each rank and seed
     errors[record["rank"]].append(record["validation_loss"])

@@ -183,7 +183,9 @@ assert quantise(W, "nf4", double=True).bits < 4.15
 # model has not seen:
 
 # %%
-rows = language.windows(model.vocabulary.encode(language.read_text("austen-held-out")), context=64)
+rows = language.windows(
+    model.vocabulary.encode(language.read_text("austen-held-out")), max_length=64
+)
 rows = rows[::2]  # every other one tells enough
 
 
@@ -298,8 +300,8 @@ assert at_start["loftq"] < at_start["lora"]
 # %% alt="Loss on a few held-out rows of Genesis against the step of training, on a base in 32 bits, in four, and in four with LoftQ's start: the three lines fall together and lie on each other at the end."
 genesis = model.vocabulary.encode(language.read_text("genesis"))
 cut = len(genesis) * 9 // 10
-training = language.windows(genesis[:cut], context=64)
-test = language.windows(genesis[cut:], context=64)[::2]  # every other row tells enough
+training = language.windows(genesis[:cut], max_length=64)
+test = language.windows(genesis[cut:], max_length=64)[::2]  # every other row tells enough
 
 
 def train(start, report=None):

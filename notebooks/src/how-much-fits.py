@@ -68,7 +68,7 @@ assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 model = language.load("austen")
 genesis = model.vocabulary.encode(language.read_text("genesis"))
 places = lnp.freeze(model).model(
-    language.windows(genesis, context=256)[:60, :-1]
+    language.windows(genesis, max_length=256)[:60, :-1]
 )  # what the head is given
 places = places[:, 32:].reshape(-1, 128)  # after 32 characters or more: no two alike
 

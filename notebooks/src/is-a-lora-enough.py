@@ -59,7 +59,7 @@ rows = dict(
         strict=True,
     )
 )
-rows = {name: language.windows(tokens, context=64) for name, tokens in rows.items()}
+rows = {name: language.windows(tokens, max_length=64) for name, tokens in rows.items()}
 
 rng = np.random.default_rng(full[0]["seed"])
 batches = rows["training"][rng.permutation(len(rows["training"]))[: 150 * 4]].reshape(150, 4, 65)

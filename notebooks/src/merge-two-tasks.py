@@ -48,7 +48,7 @@ validation = {task: book[-9_000:-6_000] for task, book in books.items()}  # to c
 
 
 def losses(model, texts=tests):
-    return [language.likelihood(model, text, context=64).loss for text in texts.values()]
+    return [language.likelihood(model, text, max_length=64).loss for text in texts.values()]
 
 
 alone = {task: losses(adapters.attach(model, adapters.load(path))) for task, path in paths.items()}
@@ -167,7 +167,7 @@ updates = {task: adapters.load(path) for task, path in paths.items()}
 strays, rows, grams = {}, [], []
 for own, other in [("Bible", "Dictionary"), ("Dictionary", "Bible")]:
     heard.clear()
-    language.likelihood(ear, books[own][:6_000], context=64)
+    language.likelihood(ear, books[own][:6_000], max_length=64)
     inputs = {path: np.concatenate(heard[path]) for path in updates[own]}
     sizes = {
         task: np.array(
@@ -280,7 +280,7 @@ assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 # %%
 half = lnp.merge(combined("sum", 0.5))
 both = "".join(book[i : i + 1_000] for i in range(0, 30_000, 1_000) for book in books.values())
-settings = {"rank": 8, "steps": 20, "batch_size": 8, "context": 64, "lr": 2e-3, "rng": 0}
+settings = {"rank": 8, "steps": 20, "batch_size": 8, "max_length": 64, "lr": 2e-3, "rng": 0}
 mended = losses(language.finetune(half, both, progress=False, **settings).model)
 rows = [("sum, c = 0.5", *curve[2]), ("and 20 steps", *mended)]
 rows += [(f"{task}'s alone", *pair) for task, pair in alone.items()]

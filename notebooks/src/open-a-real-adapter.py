@@ -220,7 +220,7 @@ for name, speaker in [("base", model), ("with adapter", with_adapter)]:
 test = lnp.language.read_text("genesis")[-20_000:]
 losses = {}
 for name, speaker in [("base", model), ("with adapter", with_adapter)]:
-    losses[name] = lnp.language.likelihood(speaker, test, context=64).loss
+    losses[name] = lnp.language.likelihood(speaker, test, max_length=64).loss
     print(f"{name:>12}: loss on the end of Genesis {losses[name]:.2f}")
 assert losses["with adapter"] < losses["base"] - 0.5
 assert all(5 < row[3] < 12 for row in rows)

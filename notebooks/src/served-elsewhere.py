@@ -61,7 +61,7 @@ def module(rank, alpha):
 paper = adapters.Adapter({"q": module(4, 8.0), "k": module(2, 4.0)})
 rows = []
 for program in ["peft", "vllm", "llama.cpp"]:
-    factors = {row.module: row.factor for row in adapters.check(paper, runtime=program).rows}
+    factors = {row.module: row.scale_error for row in adapters.check(paper, runtime=program).rows}
     rows.append((program, *(2 * factors[name] for name in ["q", "k"])))  # 2 was meant
 assert [row[1:] for row in rows] == [(2, 2), (2, 2), (2, 4)]
 Table(["program", "strength of q", "of k"], rows)
@@ -107,7 +107,7 @@ assert adapters.diff(whole, quarter).same
 
 def as_read_by(program, adapter):
     """The adapter with the strengths that a program gives it, for PEFT to read."""
-    factors = {row.module: row.factor for row in adapters.check(adapter, runtime=program).rows}
+    factors = {row.module: row.scale_error for row in adapters.check(adapter, runtime=program).rows}
     parts = {
         name: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factors[name])
         for name, m in adapter.items()
@@ -117,7 +117,7 @@ def as_read_by(program, adapter):
 
 def loss(adapter=None):
     tuned = model if adapter is None else adapters.attach(model, adapter)
-    return language.likelihood(tuned, genesis, context=64).loss
+    return language.likelihood(tuned, genesis, max_length=64).loss
 
 
 # %%
@@ -230,7 +230,7 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #
 #   <details><summary>Answer</summary>
 #
-#   With one rank and one $\alpha$ for all modules and without rsLoRA: all that read PEFT's folders. Otherwise read the column *what to do*.
+#   With one rank and one $\alpha$ for all modules and without rsLoRA: all that read PEFT's folders. Otherwise read the column *fix*.
 #
 #   </details>
 #

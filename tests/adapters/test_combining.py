@@ -1,4 +1,4 @@
-"""Combine and overlap on small files: every way, DoRA, what is saved in full, inputs, and what is
+"""Combine and overlap on small files: every method, DoRA, what is saved in full, inputs, and what is
 refused.
 """
 
@@ -13,7 +13,7 @@ from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.files import FileError
 from lora_np.hub import safetensors
-from lora_np.lora import WAYS, Term
+from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from lora_np.models import open_model
 from tests.adapters.conftest import SHAPES
 
@@ -41,7 +41,7 @@ def weights_of(folder):
     return {name: model.read(name) for name in model.places}
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("method", MERGE_METHODS)
 def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
     three, tmp_path, method
 ):
@@ -53,21 +53,25 @@ def test_a_file_has_what_its_way_gives_and_says_how_far_that_is_from_the_sum(
     assert [*out] == [*sources[0]] == [row.name for row in made.rows]
     for row, rng in zip(made.rows, draws, strict=True):
         terms = [
-            Term(*source[row.name].factors(), weight, source[row.name].scale, gram[row.name])
+            WeightedUpdate(
+                *source[row.name].factors(), weight, source[row.name].scale, gram[row.name]
+            )
             for source, weight, gram in zip(sources, weights, seen, strict=True)
             if row.name in source
         ]
-        total = sum(term.weight * term.update for term in terms)
-        B, A = WAYS[method](terms, rng=rng)
+        total = sum(term.weight * term.delta for term in terms)
+        B, A = MERGE_METHODS[method](terms, rng=rng)
         np.testing.assert_allclose(out.delta(row.name), B @ A, atol=1e-12)
         assert row.rank == B.shape[1] == out[row.name].rank
         assert row.difference == pytest.approx(
             np.linalg.norm(B @ A - total) / np.linalg.norm(total), abs=1e-7
         )
-    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(WAYS[method].warning)
+    assert ("adds up factors, not updates" in " ".join(made.notes)) == bool(
+        MERGE_METHODS[method].warning
+    )
 
 
-@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("method", MERGE_METHODS)
 def test_one_adapter_alone_is_left_as_it_is(three, tmp_path, method):
     given = {"grams": [grams(0)]} if method == "regmean" else {}
     adapters.combine(three[:1], tmp_path / "out", weights=[-3.0], method=method, **given)
@@ -101,7 +105,9 @@ def test_experts_are_combined_one_by_one(tmp_path):
         adapters.combine([tmp_path / "a", tmp_path / "b"], tmp_path / method, method=method)
         found = adapters.load(tmp_path / method).delta(name)
         for i in range(3):
-            B, A = WAYS[method]([Term(each.B[i], each.A[i], 1.0, each.scale) for each in sources])
+            B, A = MERGE_METHODS[method](
+                [WeightedUpdate(each.B[i], each.A[i], 1.0, each.scale) for each in sources]
+            )
             np.testing.assert_allclose(found[i], B @ A, atol=1e-12)
 
 
@@ -215,10 +221,10 @@ def test_weights_that_cancel_have_no_mean(heads, tmp_path):
 
 
 WRONG = {
-    "a way that is none": ({"method": "tie"}, "method must be one of .*'ties'.*got 'tie'"),
+    "a method that is none": ({"method": "tie"}, "method must be one of .*'ties'.*got 'tie'"),
     "a density of a sum": (
         {"density": 0.5},
-        "density is for ways that drop entries, such as 'ties', got 0.5",
+        "density is for methods that drop entries, such as 'ties', got 0.5",
     ),
     "a density of none": (
         {"method": "ties", "density": 0},

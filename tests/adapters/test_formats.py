@@ -474,7 +474,7 @@ def test_the_bases_own_weights_next_to_an_adapter_are_left_out(tmp_path):
             adapters.convert(tmp_path / "a", out, to=to, base=LLAMA)
         adapters.convert(tmp_path / "a", out, to=to, base=tmp_path / "base")
         same(adapter, adapters.load(out))
-    assert {row.finding for row in adapters.check(tmp_path / "a", runtime="llama.cpp").rows} == {
+    assert {row.status for row in adapters.check(tmp_path / "a", runtime="llama.cpp").rows} == {
         "fine",
         "ignored",
     }
@@ -558,8 +558,8 @@ def test_another_tuner_becomes_a_lora_first(tmp_path):
         adapters.convert(tmp_path / "lora", out, to=to, base=LLAMA)
         same(found, adapters.load(out))
     rows = adapters.check(other).rows
-    assert {row.runtime for row in rows if row.finding == "fine"} == {"peft"}
-    assert {row.cure for row in rows if row.finding != "fine"} == {"lora-np convert --to lora"}
+    assert {row.runtime for row in rows if row.status == "fine"} == {"peft"}
+    assert {row.fix for row in rows if row.status != "fine"} == {"lora-np convert --to lora"}
     with pytest.raises(FileError, match=r"is a DoRA: give the base model \(--base\)"):
         adapters.convert(drawn(LLAMA, parts=["magnitude"]), tmp_path / "dora", to="lora")
 

@@ -106,9 +106,9 @@ def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(tmp_path, base
     rows = {
         row.module: row for row in adapters.check(tmp_path / "adapter", runtime="llama.cpp").rows
     }
-    assert {row.finding for row in rows.values()} >= {"wrong strength"}
+    assert {row.status for row in rows.values()} >= {"wrong scale"}
     said = {
-        name: replace(module, alpha=module.alpha * rows[name].factor)
+        name: replace(module, alpha=module.alpha * rows[name].scale_error)
         for name, module in adapter.items()
     }
     found, start = logits(base, tmp_path / "as-it-is.gguf"), logits(base)

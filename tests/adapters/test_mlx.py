@@ -145,9 +145,9 @@ def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(bases, tmp_pat
     renamed(adapter, tmp_path / "renamed")
     adapters.save(adapter, tmp_path / "peft")
     rows = {row.module: row for row in adapters.check(tmp_path / "peft", runtime="mlx").rows}
-    factors = {name: rows[name].factor if name in rows else 1.0 for name in adapter}
+    factors = {name: rows[name].scale_error if name in rows else 1.0 for name in adapter}
     # the format, and modules
-    assert {row.finding for row in rows.values()} == {"refused", "wrong strength"}
+    assert {row.status for row in rows.values()} == {"refused", "wrong scale"}
     modules = {
         name: replace(module, alpha=module.alpha * factors[name])
         for name, module in adapter.items()

@@ -11,7 +11,7 @@ import lora_np as lnp
 from lora_np import adapters
 from lora_np.adapters.peft_format import WEIGHTS, targeting
 from lora_np.hub import safetensors
-from lora_np.lora import WAYS, Term
+from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from lora_np.nn import Embedding
 from tests.rounding import FLOOR, assert_as_near, torch_in_double
 
@@ -317,7 +317,7 @@ def test_combining_gives_what_add_weighted_adapter_gives(tmp_path, monkeypatch, 
     seen = 0
     for name, layer in model.base_model.model.named_modules():
         terms = [
-            Term(*source[name].factors(), weight, source[name].scale)
+            WeightedUpdate(*source[name].factors(), weight, source[name].scale)
             for source, weight in zip(sources, weights, strict=True)
             if name in source
         ]
@@ -327,7 +327,7 @@ def test_combining_gives_what_add_weighted_adapter_gives(tmp_path, monkeypatch, 
         if sources[0].fan_in_fan_out or "embedding" in name or name.endswith("wpe"):
             theirs = theirs.T
         if masks:
-            B, A = WAYS[method](terms, **options, rng=Replayed(drawn))
+            B, A = MERGE_METHODS[method](terms, **options, rng=Replayed(drawn))
             found = B @ A
         else:
             found = ours.delta(name)

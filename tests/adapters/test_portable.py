@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.checking import strength_notes
+from lora_np.adapters.scaling import scale_notes
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 
-NOTE = "would run some modules at another strength; portable=True (--portable) pads them"
+NOTE = "would run some modules at another scale; portable=True (--portable) pads them"
 
 
 def config(path):
@@ -54,7 +54,7 @@ def write(folder, options, made):
 
 
 def misreading(adapter):
-    return strength_notes(adapter, "a")
+    return scale_notes(adapter, "a")
 
 
 GOALS = [{"rank": 2}, {"energy": 0.9}, {"tolerance": 0.2}, {"total_rank": 20}]

@@ -236,7 +236,7 @@ COMBINATIONS = {
         ["a", "b"],
         {"method": "linear"},
         FileError,
-        r"q_proj: ranks are \[1, 2\]; a way that adds factors needs equal ones, unlike 'sum'",
+        r"q_proj: ranks are \[1, 2\]; a method that adds factors needs equal ones, unlike 'sum'",
     ),
     "different shapes": (
         ["a", "c"],

@@ -10,7 +10,7 @@ import pytest
 
 import lora_np
 from lora_np.exercises import SEEDS, exercise, lessons, solution
-from lora_np.exercises.forbidden import FAMILIES, Forbidden, TooMuch, watched
+from lora_np.exercises.forbidden import FAMILIES, Forbidden, Rules, TooMuch, watched
 from tests.exercises.test_exercises import function_of, outcome
 
 RIGHT = "    return U[:, :r]\n"
@@ -67,7 +67,7 @@ def test_what_a_solver_returns_besides_earns_nothing(name, answer, library):
 @pytest.mark.parametrize("family", ["SVD", "ranks", "solvers"])
 def test_least_squares_are_of_three_families(family):
     with pytest.raises(Forbidden, match=r"numpy\.linalg\.lstsq is not allowed"):
-        watched(np.linalg.lstsq, [np.eye(2), np.ones(2)], {"forbids": [family]})
+        watched(np.linalg.lstsq, [np.eye(2), np.ones(2)], Rules([family]))
 
 
 def test_what_is_allowed_is_called_and_the_watch_ends():
@@ -75,12 +75,12 @@ def test_what_is_allowed_is_called_and_the_watch_ends():
         return np.linalg.inv(M), np.linalg.qr(M)[0]
 
     before = sys.getprofile(), sys.gettrace()
-    assert watched(allowed, [2 * np.eye(2)], {"forbids": ["SVD", "lora_np"]})[0][0, 0] == 0.5
+    assert watched(allowed, [2 * np.eye(2)], Rules(["SVD", "lora_np"]))[0][0, 0] == 0.5
     with pytest.raises(Forbidden, match=r"numpy\.linalg\.qr is not allowed"):
-        watched(allowed, [np.eye(2)], {"forbids": ["QR"]})
+        watched(allowed, [np.eye(2)], Rules(["QR"]))
     assert (sys.getprofile(), sys.gettrace()) == before
     with pytest.raises(ZeroDivisionError):
-        watched(lambda: 1 / 0, [], {"forbids": ["SVD"], "within": 10**6, "steps": 10**6})
+        watched(lambda: 1 / 0, [], Rules(["SVD"], 10**6, 10**6))
     assert (sys.getprofile(), sys.gettrace()) == before
 
 
@@ -96,8 +96,8 @@ def test_what_is_computed_has_a_limit(limit, most, enough, words):
         return sum(i for i in range(1_000)) and len(np.zeros(10_000))
 
     with pytest.raises(TooMuch, match=words):
-        watched(computes, [], {limit: most})
-    assert watched(computes, [], {limit: enough}) == 10_000
+        watched(computes, [], Rules(**{limit: most}))
+    assert watched(computes, [], Rules(**{limit: enough})) == 10_000
 
 
 def test_ones_own_function_may_be_called_like_a_forbidden_one():

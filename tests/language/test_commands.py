@@ -60,7 +60,7 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
     (tmp_path / "text.txt").write_text(language.read_text("genesis")[:4000])
     command = ["finetune", "austen", str(tmp_path / "text.txt"), "-o", str(tmp_path / "adapter")]
     assert (
-        run([*command, "--steps", "4", "--context", "64", "--lr", "1e4", "--sample-every", "0"])
+        run([*command, "--steps", "4", "--max-length", "64", "--lr", "1e4", "--sample-every", "0"])
         == 1
     )
     err = capsys.readouterr().err
@@ -79,7 +79,7 @@ def test_what_is_learnt_by_heart_is_written_with_a_warning(model, tmp_path, monk
     command = "finetune base text.txt -o adapter --steps 20 --lr 0.03 --sample-every 0"
     assert run(command.split()) == 0
     assert capsys.readouterr().err == (
-        "text.txt: one text\nThe loss fell on what was trained on only: try fewer steps or a longer text\n"
+        "text.txt: one text\nOnly the training loss fell (overfitting): try fewer steps or a longer text\n"
     )
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
 
@@ -120,7 +120,7 @@ def test_directories_are_made_and_an_adapter_may_be_one_of_its_files(place, caps
 
 def test_what_is_shipped_has_a_name_in_every_command(place, capsys):
     for command in (
-        "finetune austen genesis -o adapter --rank 1 --steps 1 --context 64 --sample-every 0",
+        "finetune austen genesis -o adapter --rank 1 --steps 1 --max-length 64 --sample-every 0",
         "inspect king-james --base austen",
         "resize king-james --rank 2 -o small",
         "combine king-james=0.5 small -o both",
@@ -163,7 +163,7 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
             "no tokenizer.json in its directory",
         ),
         (lambda: os.remove("base/config.json"), TUNE, "config.json: no such file"),
-        (lambda: written(b"the sea"), TUNE, "7 tokens, which is too short.* window of 32"),
+        (lambda: written(b"the sea"), TUNE, "7 tokens, which is too short.* more than 32"),
         (lambda: written(b" \n"), TUNE, "text.txt is empty"),
         (
             lambda: written(bytes(range(256)) * 9),
@@ -266,10 +266,10 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(
-    "option", ["rank", "alpha", "batch-size", "context", "lr", "dropout", "sample-every", "seed"]
+    "option", ["rank", "alpha", "batch-size", "max-length", "lr", "dropout", "sample-every", "seed"]
 )
 def test_any_number_for_an_option_of_finetune_is_taken_or_refused_in_a_line(place, capsys, option):
-    usual = {"steps": "1", "rank": "1", "batch-size": "2", "context": "16", "sample-every": "0"}
+    usual = {"steps": "1", "rank": "1", "batch-size": "2", "max-length": "16", "sample-every": "0"}
     for value in NUMBERS:
         options = [
             word
@@ -432,7 +432,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
         ),
         ("--steps 2", "its steps is 1, here it is 2"),
         ("--batch-size 4", "its batch_size is 8, here it is 4"),
-        ("--context 16", "its context is 32, here it is 16"),
+        ("--max-length 16", "its max_length is 32, here it is 16"),
         ("--lr 0.01", "its lr is 0.005, here it is 0.01"),
         ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
         ("--seed 1", "its rng is 0, here it is 1"),

@@ -67,7 +67,7 @@ def test_examples_in_python_are_read_as_lines_are():
     model = random_model()
     texts = ["the sea. ", "a king. "] * 4
     runs = [
-        language.finetune(model, data, rank=1, steps=2, context=16, progress=False)
+        language.finetune(model, data, rank=1, steps=2, max_length=16, progress=False)
         for data in (texts, [{"text": each} for each in texts])
     ]
     assert runs[0].after == runs[1].after
@@ -85,7 +85,7 @@ def said(role="user", content="hi", **more):
     return {"role": role, "content": content, **more}
 
 
-TUNE = "finetune base data -o adapter --steps 1 --rank 1 --context 16 --sample-every 0"
+TUNE = "finetune base data -o adapter --steps 1 --rank 1 --max-length 16 --sample-every 0"
 # What is in the file, how the command goes on, and what is said.
 WRONG = {
     "not JSON": (f"{GOOD}\n{{'messages': []}}", "", "data: line 2: not valid JSON"),
@@ -172,7 +172,7 @@ WRONG = {
     "one example": (GOOD, "", "one example is too few"),
     "nothing left in the context": (
         f"{GOOD}\n{GOOD}",
-        "--context 3",
+        "--max-length 3",
         "nothing to learn in the first 3 tokens",
     ),
     "a row that is too short": (

@@ -34,7 +34,7 @@ def chatty():
 
 
 def tuned(model, data=CHATS, **settings):
-    settings = {"rank": 2, "steps": 30, "lr": 0.02, "context": 48, "progress": False, **settings}
+    settings = {"rank": 2, "steps": 30, "lr": 0.02, "max_length": 48, "progress": False, **settings}
     return language.finetune(model, data, **settings)
 
 
@@ -60,17 +60,13 @@ def test_the_rate_is_that_of_the_schedule(chatty):
         "linear": [0.5, 1, *(1 - np.arange(7) / 8)],
         "constant": [0.5, *[1] * 8],
     }.items():
-        plan = adapting.Prepared(settings(chatty, schedule=schedule, warmup=2, steps=10, lr=1.0))
+        plan = prepared(chatty, schedule=schedule, warmup=2, steps=10, lr=1.0)
         assert [plan.optimizer.lr(step) for step in range(9)] == pytest.approx(rates)
 
 
-def settings(model, data=CHATS, **chosen):
-    from inspect import signature
-    from types import SimpleNamespace
-
-    call = signature(language.finetune).bind(model, data, **{"context": 48, **chosen})
-    call.apply_defaults()
-    return SimpleNamespace(**call.arguments)
+def prepared(model, data=CHATS, **chosen):
+    settings = language.FinetuneSettings(**{"max_length": 48, **chosen})
+    return adapting.Prepared(model, data, settings)
 
 
 def test_variants_have_their_layers_and_their_optimizer(chatty):
@@ -148,7 +144,7 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     assert len(losses) == best + 3
     assert result.steps == 5 * (best + 2) < 200
     assert result.after == losses[best] < losses[-1]
-    plan = adapting.Prepared(settings(chatty, validation=wrong))
+    plan = prepared(chatty, validation=wrong)
     watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
     assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
 
@@ -174,9 +170,9 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     """
     ticks = iter(range(1000))
     monkeypatch.setattr(adapting.time, "perf_counter", lambda: float(next(ticks)))
-    how = {"rank": 2, "steps": 30, "context": 48, "batch_size": 2, "accumulate": 2}
+    how = {"rank": 2, "steps": 30, "max_length": 48, "batch_size": 2, "accumulate": 2}
     found = language.forecast(chatty, CHATS, **how)
-    plan = adapting.Prepared(settings(chatty, **how))
+    plan = prepared(chatty, **how)
     documents = [document for row in plan.rows for document in row]
     assert len(documents) == 18
     assert found.tokens == sum(len(document.tokens) - 1 for document in documents)
@@ -223,7 +219,7 @@ def place(chatty, tmp_path, monkeypatch):
     return tmp_path
 
 
-TUNE = "finetune base data.jsonl -o adapter --rank 2 --steps 20 --context 48 --lr 0.02"
+TUNE = "finetune base data.jsonl -o adapter --rank 2 --steps 20 --max-length 48 --lr 0.02"
 
 
 def test_a_dry_run_shows_and_writes_nothing(place, capsys):
@@ -336,7 +332,7 @@ def test_the_bar_counts_tokens(chatty, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     result = tuned(chatty, steps=4, progress=True)
     shown = capsys.readouterr().err
-    total = 4 * adapting.Prepared(settings(chatty)).batches.tokens
+    total = 4 * prepared(chatty).batches.tokens
     assert f"/{total} [" in shown
     assert "token/s" in shown
     assert result.steps == 4

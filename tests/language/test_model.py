@@ -459,7 +459,7 @@ def test_the_cache_changes_nothing(model, tokens):
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
     layers = decoder_settings({**CONFIG, **MISTRAL, **said}).layers
-    assert [layer["window"] or None for layer in layers] == [window] * 2
+    assert [layer.window or None for layer in layers] == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])
@@ -568,7 +568,7 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
     assert said.startswith("".join(pieces))
     assert pieces[0] == "ab"
     assert language.generate(bos, "", tokens=3)  # BOS alone is a beginning
-    assert language.likelihood(bos, "abc" * 20, context=9).tokens == 9 * (60 // 9)
+    assert language.likelihood(bos, "abc" * 20, max_length=9).tokens == 9 * (60 // 9)
 
 
 @pytest.mark.parametrize(
@@ -628,7 +628,7 @@ def test_all_linear_leaves_the_head_out(model, text):
 
 def test_a_run_that_gets_worse_says_so_and_one_that_is_not_finite_stops(model, text):
     austen, genesis = language.load("austen"), language.read_text("genesis")[:4000]
-    worse = language.finetune(austen, genesis, steps=4, context=64, lr=1e4, progress=False)
+    worse = language.finetune(austen, genesis, steps=4, max_length=64, lr=1e4, progress=False)
     assert worse.diverged
     assert worse.after > worse.before
     with pytest.raises(FloatingPointError, match="learning rate below"):
@@ -676,10 +676,10 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
         ("the sea\n" * 100, {"lr": 0.0}, "lr must be above 0"),
         (
             "the sea\n" * 100,
-            {"context": 0},
-            r"context must be between 1 and the model's context = 32, got 0",
+            {"max_length": 0},
+            r"max_length must be between 1 and the model's context = 32, got 0",
         ),
-        ("the sea\n" * 100, {"context": 33}, "the model's context = 32, got 33"),
+        ("the sea\n" * 100, {"max_length": 33}, "the model's context = 32, got 33"),
     ],
 )
 def test_what_cannot_be_learnt_from(model, text, settings, words):
@@ -726,11 +726,11 @@ def test_labels_that_are_no_tokens(model, change, words, composed):
 
 
 def test_a_context_beyond_the_models_is_refused(model, text):
-    assert language.likelihood(model, text, context=32).loss > 0
+    assert language.likelihood(model, text, max_length=32).loss > 0
     with pytest.raises(
-        ValueError, match="context must be between 1 and the model's context = 32, got 33"
+        ValueError, match="max_length must be between 1 and the model's context = 32, got 33"
     ):
-        language.likelihood(model, text, context=33)
+        language.likelihood(model, text, max_length=33)
 
 
 @pytest.mark.parametrize(

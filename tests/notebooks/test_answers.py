@@ -73,9 +73,7 @@ def choose_rank_alpha_and_initialisation(lesson):
         }
         losses = {}
         for rate in [0.001, 0.003, 0.01, 0.03, 0.1]:
-            found = lnp.training.sweep(
-                lesson.problem, steps=steps, learning_rates=[rate], **settings
-            )
+            found = lnp.training.sweep(lesson.problem, steps=steps, lr=[rate], **settings)
             losses[rate] = np.median([record["validation_loss"] for record in found.records])
         return losses
 

@@ -87,19 +87,19 @@ def check_rows(path, answer):
 
 
 def check_findings(path, answer):
-    """The verdicts, factors, reasons and cures of every program, and how they are listed."""
+    """The verdicts, factors, reasons and fixes of every program, and how they are listed."""
     ours = adapters.check(path)
     theirs = [
-        CheckedModule(**{**row, "factor": row["factor"] and float(row["factor"])})
+        CheckedModule(**{**row, "scale_error": row["scale_error"] and float(row["scale_error"])})
         for row in answer["checked"]
     ]
     assert [row._replace(factor=None) for row in theirs] == [
         row._replace(factor=None) for row in ours.rows
     ]
     for mine, found in zip(ours.rows, theirs, strict=True):
-        assert (mine.factor is None) == (found.factor is None), mine
-        if mine.factor is not None:
-            np.testing.assert_allclose(found.factor, mine.factor, rtol=1e-14)
+        assert (mine.scale_error is None) == (found.scale_error is None), mine
+        if mine.scale_error is not None:
+            np.testing.assert_allclose(found.scale_error, mine.scale_error, rtol=1e-14)
     assert [row[:3] + row[4:] for row in answer["table"]] == [
         [*row[:3], *row[4:]] for row in ours.table.rows
     ]

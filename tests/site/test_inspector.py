@@ -10,7 +10,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.checking import runtimes
+from lora_np.adapters.scaling import runtimes
 from lora_np.files import FileError
 from lora_np.hub import gguf
 from lora_np.language import located_adapter
@@ -102,12 +102,12 @@ def test_what_programs_make_of_it_is_what_the_package_says(inspector, tmp_path):
         answer = inspector.evaluate(SCRIPT, given(path))
         check_rows(path, answer)
         check_findings(path, answer)
-        findings |= {(row["runtime"], row["finding"]) for row in answer["checked"]}
+        findings |= {(row["runtime"], row["status"]) for row in answer["checked"]}
     assert findings >= {
         (name, finding)
         for name, rules in runtimes().items()
         for finding in (
-            rule["finding"] for rule in rules.get("rules", ()) if {*rule["has"]} - BASE - {"kernel"}
+            rule["status"] for rule in rules.get("rules", ()) if {*rule["has"]} - BASE - {"kernel"}
         )
     }
 

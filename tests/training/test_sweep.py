@@ -19,7 +19,7 @@ def problem(validation=True):
 
 SETTINGS = {
     "ranks": [1, 2],
-    "learning_rates": [0.01, 0.05],
+    "lr": [0.01, 0.05],
     "rngs": [0, 1],
     "steps": 30,
     "progress": False,
@@ -28,10 +28,7 @@ SETTINGS = {
 
 def test_every_combination_once_in_order():
     result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[None, 2, 2.0])
-    keys = [
-        tuple(r[k] for k in ("variant", "rank", "alpha", "learning_rate", "rng"))
-        for r in result.records
-    ]
+    keys = [tuple(r[k] for k in ("variant", "rank", "alpha", "lr", "rng")) for r in result.records]
     assert (
         len(keys) == len(set(keys)) == 2 * (1 * 2 + 1) * 4
     )  # alpha = r and alpha = 2 are the same at rank 2
@@ -45,7 +42,7 @@ def test_records_are_what_fit_gives():
         p,
         ranks=[2],
         alphas=[4],
-        learning_rates=[0.03],
+        lr=[0.03],
         rngs=[5],
         steps=30,
         batch_size=20,
@@ -90,7 +87,7 @@ def test_an_interrupted_run_is_no_result():
     stop_at_the_fifth.calls = 0
     p = problem()
     p = Problem(p.model, p.x, p.y, loss=stop_at_the_fifth)
-    settings = {"ranks": [1], "learning_rates": [0.01], "steps": 20, "jobs": 1}
+    settings = {"ranks": [1], "lr": [0.01], "steps": 20, "jobs": 1}
     with pytest.raises(KeyboardInterrupt):
         sweep(p, **settings, progress=False)
 
@@ -99,7 +96,7 @@ def test_a_run_that_diverges_is_a_record_too():
     result = sweep(
         problem(),
         ranks=[1],
-        learning_rates=[0.1, 1e9],
+        lr=[0.1, 1e9],
         optimizer=lnp.SGD,
         steps=300,
         progress=False,
@@ -108,7 +105,7 @@ def test_a_run_that_diverges_is_a_record_too():
     assert good["diverged_at"] is None
     assert bad["loss"] is None
     assert 0 < bad["diverged_at"] < 300
-    assert [r["learning_rate"] for r in result.best()] == [0.1]
+    assert [r["lr"] for r in result.best()] == [0.1]
     json.loads(json.dumps(result.records))
 
 
@@ -117,10 +114,10 @@ def test_table_json_and_the_best():
     assert result.table.records == json.loads(json.dumps(result.records)) == result.records
     assert "variant" in repr(result)
     assert "<table" in result._repr_html_()
-    best = {(r["rank"], r["learning_rate"]): [] for r in result.records}
+    best = {(r["rank"], r["lr"]): [] for r in result.records}
     for r in result.records:
         if r["variant"] == "lora":
-            best[r["rank"], r["learning_rate"]].append(r["loss"])
+            best[r["rank"], r["lr"]].append(r["loss"])
     for rank in (1, 2):
         chosen = [r["loss"] for r in result.best() if (r["variant"], r["rank"]) == ("lora", rank)]
         assert np.median(chosen) == min(np.median(best[rank, lr]) for lr in (0.01, 0.05))
@@ -142,7 +139,7 @@ def test_classification_has_no_optimum():
     ({"ranks": [0]}, ValueError, "rank must be at least 1, got 0"),
     ({"ranks": [1.5]}, TypeError, "rank must be a whole number, got 1.5"),
     ({"alphas": [-1]}, ValueError, "alpha must be above 0, got -1"),
-    ({"learning_rates": [0]}, ValueError, "learning rate must be above 0, got 0"),
+    ({"lr": [0]}, ValueError, "learning rate must be above 0, got 0"),
     ({"variants": ["loraa"]}, ValueError, r"variant must be one of .*got 'loraa' \(did you mean 'lora'\?\)"),
     ({"variants": ["lora", "loftq"]}, ValueError, "variant must be one of .*, got 'loftq'"),
     ({"rngs": [-1]}, ValueError, "rng must be at least 0, got -1"),

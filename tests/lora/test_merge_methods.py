@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.lora import WAYS, Term
+from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from tests.drawing import FULL
 
 SEEDS = range(40 if FULL else 4)
 ON_FACTORS = {"linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"}
-NAMES = [name for name in WAYS if name != "cat"]
+NAMES = [name for name in MERGE_METHODS if name != "cat"]
 
 
 def draw(seed, *, ranks=None, dtype=np.float64):
@@ -23,7 +23,7 @@ def draw(seed, *, ranks=None, dtype=np.float64):
     n = int(rng.integers(2, 5))
     ranks = [2] * n if ranks is None else [int(rng.integers(1, 4)) for _ in range(n)]
     return [
-        Term(
+        WeightedUpdate(
             rng.standard_normal((d, r)).astype(dtype),
             rng.standard_normal((r, k)).astype(dtype),
             float(rng.choice([-1.0, 0.5, 1.0, 2.0])),
@@ -36,8 +36,8 @@ def draw(seed, *, ranks=None, dtype=np.float64):
 
 def result(name, terms, *, density=None, rank=None, rng=0):
     """The update of the combination."""
-    way = WAYS[name]
-    B, A = way(terms, density=density, rank=rank, rng=rng if way.chance else None)
+    method = MERGE_METHODS[name]
+    B, A = method(terms, density=density, rank=rank, rng=rng if method.chance else None)
     return B @ A
 
 
@@ -104,13 +104,15 @@ def test_entries_are_dropped_and_added_on_factors_and_on_updates(seed):
 
 def test_ties_of_peft_and_of_mergekit_differ_in_vote_and_divisor():
     numbers = [np.array([[1.0, 3.0]]), np.array([[-2.0, 1.0]])]
-    terms = [Term(np.eye(1), T, weight) for T, weight in zip(numbers, [4.0, 1.0], strict=True)]
+    terms = [
+        WeightedUpdate(np.eye(1), T, weight) for T, weight in zip(numbers, [4.0, 1.0], strict=True)
+    ]
     # PEFT: 1 - 2 < 0 elects the second; mergekit: 4 - 2 > 0 elects the first, 4 / 4. Where both
     # agree: (4 * 3 + 1) / 2, and (4 * 3 + 1) / 5.
     np.testing.assert_allclose(result("ties_svd", terms, density=1), [[-2.0, 6.5]])
     np.testing.assert_allclose(result("mergekit_ties", terms, density=1), [[1.0, 2.6]])
     np.testing.assert_allclose(result("mergekit_dare_ties", terms, density=1), [[4.0, 13.0]])
-    opposites = [Term(np.eye(1), np.array([[x]])) for x in (1.0, -1.0)]
+    opposites = [WeightedUpdate(np.eye(1), np.array([[x]])) for x in (1.0, -1.0)]
     for name in ("ties_svd", "mergekit_ties", "mergekit_dare_ties"):  # a draw is won by plus
         assert result(name, opposites, density=1) == [[1.0]]
     assert result("mergekit_ties", [opposites[0]._replace(weight=-2.0)], density=1) == [[1.0]]
@@ -121,7 +123,7 @@ def test_ties_of_peft_and_of_mergekit_differ_in_vote_and_divisor():
 
 def test_what_chance_leaves_is_brought_to_the_mean_or_to_the_norm():
     T = np.random.default_rng(0).standard_normal((300, 200))
-    terms = [Term(np.eye(300), T)]
+    terms = [WeightedUpdate(np.eye(300), T)]
     for density in (0.2, 0.7):
         mean = result("dare_linear_svd", terms, density=density, rank=200)
         norm = result("mergekit_dare_linear", terms, density=density, rank=200)
@@ -183,7 +185,7 @@ def test_tsv_and_iso_are_what_they_are_with_formed_updates(seed):
 
 def test_tsv_of_updates_at_right_angles_is_their_sum():
     e = np.eye(4)
-    terms = [Term(e[:, [i]], e[[i]], weight) for i, weight in [(0, 2.0), (2, -3.0)]]
+    terms = [WeightedUpdate(e[:, [i]], e[[i]], weight) for i, weight in [(0, 2.0), (2, -3.0)]]
     np.testing.assert_allclose(result("tsv", terms), np.diag([2.0, 0.0, -3.0, 0.0]), atol=1e-15)
 
 
@@ -203,7 +205,10 @@ def test_regmean_is_the_least_squares_of_the_outputs(seed):
 def test_regmean_leaves_each_update_to_its_own_inputs_and_averages_where_there_are_none():
     rng = np.random.default_rng(3)
     seen = [np.diag([1.0, 2.0, 0.0, 0.0, 0.0]), np.diag([0.0, 0.0, 3.0, 1.0, 0.0])]
-    terms = [Term(rng.standard_normal((4, 2)), rng.standard_normal((2, 5)), gram=G) for G in seen]
+    terms = [
+        WeightedUpdate(rng.standard_normal((4, 2)), rng.standard_normal((2, 5)), gram=G)
+        for G in seen
+    ]
     D, (one, other) = result("regmean", terms), (term.B @ term.A for term in terms)
     np.testing.assert_allclose(D[:, :2], one[:, :2], atol=1e-4)
     np.testing.assert_allclose(D[:, 2:4], other[:, 2:4], atol=1e-4)
@@ -213,27 +218,27 @@ def test_regmean_leaves_each_update_to_its_own_inputs_and_averages_where_there_a
 
 @pytest.mark.parametrize("name", NAMES)
 def test_laws(name):
-    way = WAYS[name]
+    method = MERGE_METHODS[name]
     for seed in SEEDS:
         terms = draw(seed)
         if name == "mergekit_ties":  # weights that cancel are its exception
             terms = [term._replace(weight=abs(term.weight)) for term in terms]
         D = result(name, terms)
-        if not way.chance:
+        if not method.chance:
             np.testing.assert_allclose(result(name, terms[::-1]), D, atol=1e-10, err_msg="order")
         tripled = [term._replace(weight=3 * term.weight) for term in terms]
         factor = 1 if name == "mergekit_ties" else 3  # which divides by the weights
         np.testing.assert_allclose(result(name, tripled), factor * D, atol=1e-10, err_msg="weights")
         one = terms[0]._replace(weight=1.0)
         if name != "iso":
-            density = {} if way.density is None else {"density": 1}
+            density = {} if method.density is None else {"density": 1}
             np.testing.assert_allclose(
-                result(name, [one], **density), one.update, atol=1e-4, err_msg="one"
+                result(name, [one], **density), one.delta, atol=1e-4, err_msg="one"
             )
         for rank in (1, 2, 3):
-            B, A = way(terms, rank=rank, rng=0 if way.chance else None)
+            B, A = method(terms, rank=rank, rng=0 if method.chance else None)
             assert B.shape[1] == A.shape[0] <= rank
-            if not way.cut and name != "iso":  # whose directions are equally strong
+            if not method.cut and name != "iso":  # whose directions are equally strong
                 np.testing.assert_allclose(B @ A, best(D, rank), atol=1e-10, err_msg="cut")
         dead = [term._replace(B=0 * term.B) for term in terms]
         assert not result(name, dead).any()
@@ -255,8 +260,8 @@ def test_which_ways_depend_on_how_an_update_is_factored(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_single_precision_stays(name):
     terms = draw(1, dtype=np.float32)
-    way = WAYS[name]
-    B, A = way(terms, rng=0 if way.chance else None)
+    method = MERGE_METHODS[name]
+    B, A = method(terms, rng=0 if method.chance else None)
     assert B.dtype == A.dtype == np.float32
     exact = draw(1)
     exact = [
@@ -269,8 +274,8 @@ def test_single_precision_stays(name):
 def test_the_same_adapter_twice_has_directions_of_rounding_which_count_for_nothing():
     term = draw(0)[0]._replace(weight=1.0)
     for name in ("knots", "core", "tsv", "iso"):
-        density = {} if WAYS[name].density is None else {"density": 1}
-        B, A = WAYS[name]([term, term], **density)
+        density = {} if MERGE_METHODS[name].density is None else {"density": 1}
+        B, A = MERGE_METHODS[name]([term, term], **density)
         assert np.linalg.matrix_rank(B @ A) == 2, name
 
 
@@ -291,7 +296,7 @@ def test_mergekit_is_what_the_package_computes(name, monkeypatch):
     for seed in SEEDS:
         terms = draw(seed)
         entries = [
-            SimpleNamespace(tensor=torch.tensor(term.update), id=i) for i, term in enumerate(terms)
+            SimpleNamespace(tensor=torch.tensor(term.delta), id=i) for i, term in enumerate(terms)
         ]
         base = SimpleNamespace(tensor=torch.zeros_like(entries[0].tensor))
         settings = {
@@ -308,32 +313,32 @@ def test_mergekit_is_what_the_package_computes(name, monkeypatch):
 
 
 REFUSED = {
-    "a density for a way that drops nothing": ("sum", {"density": 0.5}, ValueError, "density is for ways that drop"),
+    "a density for a method that drops nothing": ("sum", {"density": 0.5}, ValueError, "density is for methods that drop"),
     "no density": ("ties", {"density": 0}, ValueError, "density must be above 0 and at most 1, got 0"),
     "too much": ("ties", {"density": 1.5}, ValueError, "density must be above 0 and at most 1, got 1.5"),
     "no rank": ("svd", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
     "no seed": ("dare_linear", {}, TypeError, "rng must be a numpy.random.Generator or a whole number"),
-    "other ranks": ("linear", {}, ValueError, r"ranks are \[1, 2\]; a way that adds factors needs equal ones"),
+    "other ranks": ("linear", {}, ValueError, r"ranks are \[1, 2\]; a method that adds factors needs equal ones"),
     "no inputs": ("regmean", {}, ValueError, "'regmean' needs a Gram matrix of each adapter's inputs"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "options", "error", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(name, options, error, message):
-    terms = [Term(np.ones((3, r)), np.ones((r, 4))) for r in (1, 2)]
+    terms = [WeightedUpdate(np.ones((3, r)), np.ones((r, 4))) for r in (1, 2)]
     with pytest.raises(error, match=message):
-        WAYS[name](terms, **options)
+        MERGE_METHODS[name](terms, **options)
 
 
 def test_a_gram_matrix_of_another_module_is_refused():
-    terms = [Term(np.ones((3, 1)), np.ones((1, 4)), gram=np.eye(3))]
+    terms = [WeightedUpdate(np.ones((3, 1)), np.ones((1, 4)), gram=np.eye(3))]
     with pytest.raises(
         ValueError, match=r"a Gram matrix of 4 inputs must have shape \(4, 4\), got \(3, 3\)"
     ):
-        WAYS["regmean"](terms)
+        MERGE_METHODS["regmean"](terms)
 
 
-def test_the_page_has_every_way():
+def test_the_page_has_every_method():
     page = (Path(__file__).parents[2] / "docs" / "use" / "merge.md").read_text(encoding="utf-8")
     table = page[page.index("### The methods") : page.index("### What will be lost")]
-    assert not [name for name in WAYS if f"`{name}`" not in table]
+    assert not [name for name in MERGE_METHODS if f"`{name}`" not in table]

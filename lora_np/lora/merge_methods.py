@@ -1,4 +1,4 @@
-"""Ways to combine the LoRAs of one module: a row each, its formula on the factors.
+"""Methods that merge the LoRAs of one module: a row each, its formula on the factors.
 
 PEFT's rules act on entries: some are dropped (`_largest`, `_dropped`), and those that are left are
 added up, perhaps only where they agree in sign. The same rules act on the As and the Bs, on the
@@ -9,14 +9,14 @@ algebra allows, no (d, k) matrix is formed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import copysign
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, generator, matrix, number, whole_number
+from lora_np.checks import Array, Rng, generator, matrix, number, whole_number
 from lora_np.linalg import SVD, svd_of_product, truncated_svd
 
 Pair = tuple[Array, Array]
@@ -28,7 +28,7 @@ _SHRUNK = 0.9  # RegMean: what is left of the entries off a Gram matrix's diagon
 _RIDGE = 1e-6  # on its diagonal, relative to the largest entry: what no input reaches is averaged
 
 
-class Term(NamedTuple):
+class WeightedUpdate(NamedTuple):
     """One LoRA of a module, ``weight * scale * B @ A``.
 
     Parameters
@@ -46,7 +46,7 @@ class Term(NamedTuple):
 
     Examples
     --------
-    >>> Term(np.array([[1.0], [2.0]]), np.array([[3.0, 0.0]]), scale=2.0).update
+    >>> WeightedUpdate(np.array([[1.0], [2.0]]), np.array([[3.0, 0.0]]), scale=2.0).delta
     array([[ 6.,  0.],
            [12.,  0.]])
     """
@@ -59,28 +59,28 @@ class Term(NamedTuple):
 
     @property
     def weighted(self) -> Array:
-        """A with all of the strength."""
+        """A times weight and scale."""
         return np.asarray(self.A * self.A.dtype.type(self.weight * self.scale))
 
     @property
-    def update(self) -> Array:
+    def delta(self) -> Array:
         """``scale * B @ A``."""
         update: Array = self.B @ self.A
         update *= update.dtype.type(self.scale)
         return update
 
 
-Terms = Sequence[Term]
+Updates = Sequence[WeightedUpdate]
 
 
 @dataclass(frozen=True)
-class Way:
-    """A row of `WAYS`: called with terms, it gives the factors of their combination.
+class MergeMethod:
+    """A row of `MERGE_METHODS`: called with updates, it gives the factors of their combination.
 
     Parameters
     ----------
     formula : callable
-        From terms, and a rule for entries if there is a ``mix``, to (B, A), or to a (d, k) array.
+        From updates, and a rule for entries if there is a ``mix``, to (B, A), or to a (d, k) array.
     mix : callable, optional
         From tensors and their weights to one tensor.
     prune : callable, optional
@@ -90,7 +90,7 @@ class Way:
     chance : bool
         Whether ``prune`` draws, and takes a Generator.
     cut : bool
-        Whether the rank is by default the largest of the terms; otherwise it is whatever the
+        Whether the rank is by default the largest of the updates; otherwise it is whatever the
         formula gives.
     exact : bool
         Whether the result is the weighted sum of the updates, but for a cut.
@@ -99,10 +99,12 @@ class Way:
 
     Examples
     --------
-    >>> terms = [Term(np.eye(2)[:, [i]], np.eye(2)[[i]], weight) for i, weight in [(0, 1.0), (1,
-    ...     2.0)]]
+    >>> updates = [
+    ...     WeightedUpdate(np.eye(2)[:, [i]], np.eye(2)[[i]], weight)
+    ...     for i, weight in [(0, 1.0), (1, 2.0)]
+    ... ]
     >>> for name in ("sum", "linear", "iso"):
-    ...     B, A = WAYS[name](terms)
+    ...     B, A = MERGE_METHODS[name](updates)
     ...     print(name, np.round(B @ A, 3).tolist())
     sum [[1.0, 0.0], [0.0, 2.0]]
     linear [[1.0, 1.414], [1.414, 2.0]]
@@ -120,32 +122,32 @@ class Way:
 
     def __call__(
         self,
-        terms: Terms,
+        updates: Updates,
         *,
         density: float | None = None,
         rank: int | None = None,
-        rng: object = None,
+        rng: Rng | int = None,
     ) -> Pair:
         """The factors of the combination: B (d, m) and A (m, k).
 
         Parameters
         ----------
-        terms : sequence of Term
+        updates : sequence of WeightedUpdate
             One or more, of the same d and k.
         density : float, optional
-            The share of entries that survive, for ways that drop some.
+            The share of entries that survive, for methods that drop some.
         rank : int, optional
             Cut the result to this rank by an SVD.
         rng : Generator or int
-            For ways that draw.
+            For methods that draw.
 
         Raises
         ------
         TypeError
             If ``rng`` is missing or of another kind.
         ValueError
-            If an option is out of range or not for this way, ranks differ where factors are added,
-            or a Gram matrix is missing or of another shape.
+            If an option is out of range or not for this method, ranks differ where factors are
+            added, or a Gram matrix is missing or of another shape.
         """
         density, rank, rng = self.checked(density=density, rank=rank, rng=rng)
 
@@ -155,9 +157,9 @@ class Way:
                 tensors = [self.prune(tensor, density, *drawn) for tensor in tensors]
             return self.mix(tensors, weights)  # type: ignore[misc]
 
-        found = self.formula(terms, rule) if self.mix else self.formula(terms)
+        found = self.formula(updates, rule) if self.mix else self.formula(updates)
         if rank is None and self.cut:
-            rank = max(term.A.shape[0] for term in terms)
+            rank = max(update.A.shape[0] for update in updates)
         if not isinstance(found, tuple):
             U, s, Vh = truncated_svd(found, rank=min(rank, *found.shape))
         elif rank is not None and rank < found[0].shape[1]:
@@ -167,12 +169,12 @@ class Way:
         return U[:, :rank] * s[:rank], Vh[:rank]
 
     def checked(
-        self, *, density: float | None, rank: int | None, rng: Any
-    ) -> tuple[float, int | None, Any]:
-        """The options, checked, with the default density, and a Generator if it draws."""
+        self, *, density: float | None, rank: int | None, rng: Rng | int
+    ) -> tuple[float, int | None, Rng]:
+        """Check the options; fill in the default density, and a Generator if it draws."""
         if density is not None and self.density is None:
             raise ValueError(
-                f"density is for ways that drop entries, such as 'ties', got {density!r}"
+                f"density is for methods that drop entries, such as 'ties', got {density!r}"
             )
         share = (self.density or 1.0) if density is None else density
         share = number("density", share, minimum=0, maximum=1, open_minimum=True)
@@ -219,7 +221,7 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
 
 
 def _of_agreeing(
-    tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Any], Any]
+    tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Weights], Array]
 ) -> Array:
     """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that
     agree.
@@ -241,64 +243,65 @@ _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_l
 # What the rules act on
 
 
-def _on_factors(terms: Terms, rule: Rule) -> Pair:
+def _on_factors(updates: Updates, rule: Rule) -> Pair:
     """The As and the Bs separately, each with the root of its strength, whose sign is A's."""
-    ranks = sorted({term.A.shape[0] for term in terms})
+    ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
-            f"ranks are {ranks}; a way that adds factors needs equal ones, unlike 'sum'"
+            f"ranks are {ranks}; a method that adds factors needs equal ones, unlike 'sum'"
         )
-    strengths = [term.weight * term.scale for term in terms]
+    strengths = [update.weight * update.scale for update in updates]
     roots = [abs(strength) ** 0.5 for strength in strengths]
     signed = [copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
-    A = rule([term.A for term in terms], signed)
-    return rule([term.B for term in terms], roots), A
+    A = rule([update.A for update in updates], signed)
+    return rule([update.B for update in updates], roots), A
 
 
-def _on_updates(terms: Terms, rule: Rule) -> Array:
+def _on_updates(updates: Updates, rule: Rule) -> Array:
     """The updates."""
-    return rule([term.update for term in terms], [term.weight for term in terms])
+    return rule([update.delta for update in updates], [update.weight for update in updates])
 
 
-def _shared(terms: Terms) -> tuple[Array, Array, list[Array]]:
+def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
     """U from the SVD of all Bs side by side, V^T from that of all As, and the ``U^T dW_i V``."""
-    U = _svd(np.hstack([term.B for term in terms])).U
-    Vh = _svd(np.vstack([term.A for term in terms])).Vh
-    return U, Vh, [term._replace(B=U.T @ term.B, A=term.A @ Vh.T).update for term in terms]
+    U = _svd(np.hstack([update.B for update in updates])).U
+    Vh = _svd(np.vstack([update.A for update in updates])).Vh
+    return U, Vh, [update._replace(B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
 
 
-def _core(terms: Terms, rule: Rule) -> Pair:
+def _core(updates: Updates, rule: Rule) -> Pair:
     """The updates in the basis that they share: no dW is formed."""
-    U, Vh, inner = _shared(terms)
-    return U, rule(inner, [term.weight for term in terms]) @ Vh
+    U, Vh, inner = _shared(updates)
+    return U, rule(inner, [update.weight for update in updates]) @ Vh
 
 
-def _knots(terms: Terms, rule: Rule) -> Pair:
+def _knots(updates: Updates, rule: Rule) -> Pair:
     """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
-    U, Vh, inner = _shared(terms)
+    U, Vh, inner = _shared(updates)
     F = _svd(np.hstack(inner))
-    parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(terms), axis=1)]
-    return U @ F.U, rule(parts, [term.weight for term in terms])
+    parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(updates), axis=1)]
+    return U @ F.U, rule(parts, [update.weight for update in updates])
 
 
-# Ways with formulas of their own
+# Methods with formulas of their own
 
 
-def _sum(terms: Terms) -> Pair:
+def _sum(updates: Updates) -> Pair:
     """``[B_1 .. B_n]`` on the stacked ``w_i s_i A_i``: the weighted sum of the updates."""
-    return np.hstack([term.B for term in terms]), np.vstack([term.weighted for term in terms])
+    A = np.vstack([update.weighted for update in updates])
+    return np.hstack([update.B for update in updates]), A
 
 
-def _iso(terms: Terms) -> Pair:
+def _iso(updates: Updates) -> Pair:
     """The sum with all its singular values at their mean."""
-    U, s, Vh = svd_of_product(*_sum(terms)).significant()
+    U, s, Vh = svd_of_product(*_sum(updates)).significant()
     return U * s.mean(), Vh
 
 
-def _tsv(terms: Terms) -> Pair:
+def _tsv(updates: Updates) -> Pair:
     """The sum of the SVDs, the Us of all made orthonormal together, and the Vs."""
-    most = max(1, min(len(terms[0].B), terms[0].A.shape[1]) // len(terms))
-    found = [svd_of_product(term.B, term.weighted).significant() for term in terms]
+    most = max(1, min(len(updates[0].B), updates[0].A.shape[1]) // len(updates))
+    found = [svd_of_product(update.B, update.weighted).significant() for update in updates]
     strengths = np.concatenate([each.s[:most] for each in found])
     B = _orthonormal(np.hstack([each.U[:, :most] for each in found]))
     return B * strengths, _orthonormal(np.vstack([each.Vh[:most] for each in found]))
@@ -314,22 +317,21 @@ def _svd(M: Array) -> SVD:
     return SVD(*np.linalg.svd(M, full_matrices=False)).significant()
 
 
-def _regmean(terms: Terms) -> Pair:
+def _regmean(updates: Updates) -> Pair:
     """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: the least squares of all outputs ``w_i dW_i x``
     together.
     """
-    if any(term.gram is None for term in terms):
+    grams = [_conditioned(update.gram, update.A.shape[1]) for update in updates]
+    pairs = zip(grams, updates, strict=True)
+    products = np.hstack([gram @ update.weighted.T for gram, update in pairs])
+    A = np.linalg.solve(sum(grams), products).T
+    return np.hstack([update.B for update in updates]), A.astype(updates[0].A.dtype)
+
+
+def _conditioned(gram: Array | None, k: int) -> Array:
+    """Shrink the entries of a Gram matrix off the diagonal, as the paper does, to invert it."""
+    if gram is None:
         raise ValueError("'regmean' needs a Gram matrix of each adapter's inputs (grams=)")
-    grams = [_conditioned(term.gram, term.A.shape[1]) for term in terms]
-    seen = np.hstack([gram @ term.weighted.T for gram, term in zip(grams, terms, strict=True)])
-    A = np.linalg.solve(sum(grams), seen).T
-    return np.hstack([term.B for term in terms]), A.astype(terms[0].A.dtype)
-
-
-def _conditioned(gram: Any, k: int) -> Array:
-    """A Gram matrix with smaller entries off the diagonal, as the paper does it, that can be
-    inverted.
-    """
     G = matrix("a Gram matrix", gram).astype(np.float64)
     if G.shape != (k, k):
         raise ValueError(f"a Gram matrix of {k} inputs must have shape {(k, k)}, got {G.shape}")
@@ -338,39 +340,47 @@ def _conditioned(gram: Any, k: int) -> Array:
     return G
 
 
-_TIES: dict[str, Any] = {"mix": _peft_ties, "prune": _largest, "density": 0.2}
-_MAGNITUDE: dict[str, Any] = {"mix": _added, "prune": _largest, "density": 0.5}
-_DARE: dict[str, Any] = {"prune": _dropped, "density": 0.5, "chance": True}
-_NORMED: dict[str, Any] = {**_DARE, "prune": _dropped_to_norm}
-_FACTORS: dict[str, Any] = {
-    "formula": _on_factors,
-    "warning": (
-        "adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact"
-    ),
-}
-_UPDATES: dict[str, Any] = {"formula": _on_updates, "cut": True}
-_exact = Way(_sum, exact=True)
+def _ties(method: MergeMethod, mix: Rule = _peft_ties) -> MergeMethod:
+    return replace(method, mix=mix, prune=_largest, density=0.2)
+
+
+def _magnitude(method: MergeMethod) -> MergeMethod:
+    return replace(method, mix=_added, prune=_largest, density=0.5)
+
+
+def _dare(
+    method: MergeMethod, mix: Rule = _added, prune: Callable[..., Array] = _dropped
+) -> MergeMethod:
+    return replace(method, mix=mix, prune=prune, density=0.5, chance=True)
+
+
+_exact = MergeMethod(_sum, exact=True)
+_factors = MergeMethod(
+    _on_factors,
+    warning="adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
+)
+_updates = MergeMethod(_on_updates, cut=True)
 
 # By the names of PEFT's ``combination_type`` where it has them.
-WAYS: dict[str, Way] = {
+MERGE_METHODS: dict[str, MergeMethod] = {
     "sum": _exact,
     "cat": _exact,
-    "svd": Way(_sum, cut=True, exact=True),
-    "linear": Way(mix=_added, **_FACTORS),
-    "ties": Way(**_FACTORS, **_TIES),
-    "dare_linear": Way(mix=_added, **_FACTORS, **_DARE),
-    "dare_ties": Way(mix=_peft_ties, **_FACTORS, **_DARE),
-    "magnitude_prune": Way(**_FACTORS, **_MAGNITUDE),
-    "ties_svd": Way(**_UPDATES, **_TIES),
-    "dare_linear_svd": Way(mix=_added, **_UPDATES, **_DARE),
-    "dare_ties_svd": Way(mix=_peft_ties, **_UPDATES, **_DARE),
-    "magnitude_prune_svd": Way(**_UPDATES, **_MAGNITUDE),
-    "mergekit_ties": Way(**_UPDATES, **{**_TIES, "mix": _mergekit_ties}),
-    "mergekit_dare_linear": Way(mix=_added, **_UPDATES, **_NORMED),
-    "mergekit_dare_ties": Way(mix=_mergekit_dare_ties, **_UPDATES, **_NORMED),
-    "knots": Way(_knots, **_TIES),
-    "core": Way(_core, **_TIES),
-    "tsv": Way(_tsv),
-    "iso": Way(_iso),
-    "regmean": Way(_regmean),
+    "svd": MergeMethod(_sum, cut=True, exact=True),
+    "linear": replace(_factors, mix=_added),
+    "ties": _ties(_factors),
+    "dare_linear": _dare(_factors),
+    "dare_ties": _dare(_factors, _peft_ties),
+    "magnitude_prune": _magnitude(_factors),
+    "ties_svd": _ties(_updates),
+    "dare_linear_svd": _dare(_updates),
+    "dare_ties_svd": _dare(_updates, _peft_ties),
+    "magnitude_prune_svd": _magnitude(_updates),
+    "mergekit_ties": _ties(_updates, _mergekit_ties),
+    "mergekit_dare_linear": _dare(_updates, prune=_dropped_to_norm),
+    "mergekit_dare_ties": _dare(_updates, _mergekit_dare_ties, _dropped_to_norm),
+    "knots": _ties(MergeMethod(_knots)),
+    "core": _ties(MergeMethod(_core)),
+    "tsv": MergeMethod(_tsv),
+    "iso": MergeMethod(_iso),
+    "regmean": MergeMethod(_regmean),
 }

@@ -1,0 +1,213 @@
+"""How well a model predicts a text, what it takes to learn it, and what its layers are given."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lora_np.checks import Array, number
+from lora_np.language.data import AnyData, as_data
+from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.packing import (
+    Row,
+    batch,
+    documents,
+    in_batches,
+    length,
+    mean_loss,
+    packed,
+    pages,
+    within,
+)
+from lora_np.lora import merge
+from lora_np.nn import Linear, replace
+
+AT_ONCE = 4096  # tokens, where nothing is trained
+ROWS = 8  # at a time, likewise
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How well a model predicts a text: see `likelihood`.
+
+    Parameters
+    ----------
+    loss : float
+        Nats a token, the mean.
+    tokens : int
+        How many tokens were predicted.
+    bits_per_byte : float
+        Bits for each byte of the text in UTF-8, which compares models with different vocabularies.
+    """
+
+    loss: float
+    tokens: int
+    bits_per_byte: float
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(loss)``: the number of equally likely tokens among which choosing is as hard."""
+        return math.exp(self.loss)
+
+
+def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None) -> Likelihood:
+    """The mean loss of a model on ``text``, window by window, its perplexity, and bits per byte.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a vocabulary.
+    text : str
+        What is predicted.
+    max_length : int, optional
+        Tokens in a window: by default, and at most, ``model.context``. Each window starts without
+        the text before it. Only the first one starts with BOS, if the vocabulary puts one before a
+        text.
+
+    Returns
+    -------
+    Likelihood
+        ``loss``, nats a token, the mean over all ``tokens``; ``perplexity``, its exponential; and
+        ``bits_per_byte`` of the text in UTF-8, which compare models with different vocabularies.
+
+    Raises
+    ------
+    ValueError
+        If the text is shorter than one window or has characters outside the vocabulary, or
+        ``max_length`` is more than the model's.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> for name in ("austen-held-out", "genesis"):
+    ...     print(name, round(likelihood(austen, language.read_text(name)[:3000]).perplexity, 1))
+    austen-held-out 3.5
+    genesis 5.6
+    """
+    max_length = within(model, model.context if max_length is None else max_length)
+    vocabulary = vocabulary_of(model)
+    tokens = vocabulary.encode(text)
+    rows = [[page] for page in pages(tokens, max_length)]
+    loss = mean_loss(model, in_batches(rows, max(1, AT_ONCE // max_length)))
+    predicted = tokens[1 : 1 + max_length * len(rows)]
+    n_bytes = len(vocabulary.decode(predicted).encode())
+    return Likelihood(loss, predicted.size, loss * predicted.size / math.log(2) / max(n_bytes, 1))
+
+
+def grams(
+    model: LanguageModel, data: AnyData, *, max_length: int | None = None
+) -> dict[str, Array]:
+    """``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over the n tokens of ``data``.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a vocabulary, and perhaps with adapters, which count.
+    data : Data, str or sequence
+        What `read_data` reads, a text, or examples, as for `finetune`.
+    max_length : int, optional
+        Tokens of a row; by default at most 256, as for `finetune`.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (k, k)
+        By the path of each layer. Layers that are given the same inputs share an array.
+
+    Raises
+    ------
+    ValueError
+        If the data are too short or damaged, or have characters outside the vocabulary.
+
+    See Also
+    --------
+    lora_np.adapters.combine : Takes one of these for each adapter ("regmean").
+    lora_np.adapters.resize : Takes one, and minimises the error of outputs.
+
+    Notes
+    -----
+    The mean, so that a long text counts no more than a short one. Memory does not grow with the
+    data.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> found = grams(language.load("austen"), language.read_text("genesis")[:2000])
+    >>> found["model.layers.0.self_attn.q_proj"].shape
+    (128, 128)
+    """
+    rows = rows_of(model, data, max_length)
+    found: dict[str, Array] = {}
+    owners: dict[str, str] = {}  # of what several layers are given
+    latest: tuple[str, Any] = "", None
+    counts: Any = None
+
+    def watched(path: str, layer: Linear) -> Any:
+        def call(x: Array, **options: Any) -> Any:
+            nonlocal latest
+            if latest[1] is not x:
+                latest, inputs = (path, x), x[counts]
+                found[path] = found.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
+            owners[path] = latest[0]
+            return layer(x, **options)
+
+        return call
+
+    seen, tokens = replace(merge(model), Linear, watched), 0
+    for start in range(0, len(rows), ROWS):
+        some = rows[start : start + ROWS]
+        part = batch(some)
+        counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
+        seen(part.tokens, texts=part.texts)
+        tokens += int(counts.sum())
+    means = {path: gram / tokens for path, gram in found.items()}
+    return {path: means[owner] for path, owner in owners.items()}
+
+
+def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) -> float:
+    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in
+    bits.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The base.
+    data : Data, str or sequence
+        As for `finetune`.
+    floor : float
+        The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
+
+    Returns
+    -------
+    float
+        A number of bits. A loss below the floor asks nothing.
+
+    Raises
+    ------
+    ValueError
+        As for `finetune`.
+
+    See Also
+    --------
+    lora_np.accounting.capacity : What an adapter can hold.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> model, text = language.load("austen"), language.read_text("genesis")[:1025]
+    >>> 2000 < bits_to_learn(model, text) < 4000
+    True
+    """
+    number("floor", floor, minimum=0)
+    rows = rows_of(model, data, None)
+    loss = mean_loss(model, in_batches(rows, ROWS))
+    learnt = sum(document.learnt for row in rows for document in row)
+    return learnt * max(loss - floor, 0.0) / math.log(2)
+
+
+def rows_of(model: LanguageModel, data: AnyData, max_length: int | None) -> list[Row]:
+    max_length = within(model, max_length)
+    return packed(documents(as_data(data), model, max_length)[0], max_length)
