@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
 from lora_np.adapters.formats import (
-    FILES,
     Base,
     Findings,
     described,
@@ -22,8 +17,8 @@ from lora_np.adapters.formats import (
     load,
     without_copies,
 )
-from lora_np.adapters.scaling import copied, extras
-from lora_np.checks import StrPath, choice
+from lora_np.adapters.scaling import CLOSE, Runtime, copied, extras, runtimes, scale_errors
+from lora_np.checks import choice
 from lora_np.lora import tuner_of
 from lora_np.table import Table
 
@@ -31,35 +26,6 @@ _WORST = ("refused", "ignored", "wrong scale", "fine")
 _ALL = "(all)"  # of a row about the adapter as a whole
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
-_CLOSE = 1e-6  # a scale that differs by less is right
-
-
-class Rule(TypedDict):
-    """What becomes of modules that have something, in ``runtimes.toml``."""
-
-    has: list[str]
-    status: str
-    why: str
-    fix: NotRequired[str]
-    source: NotRequired[str]
-
-
-class Runtime(TypedDict):
-    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
-
-    version: str
-    date: str
-    source: str
-    reads: list[str]
-    instead: str
-    alpha: str
-    rank: str
-    rslora: bool
-    scale_source: NotRequired[str]
-    ranks: NotRequired[list[int]]
-    usual: NotRequired[int]
-    option: NotRequired[str]
-    rules: NotRequired[list[Rule]]
 
 
 class CheckedModule(NamedTuple):
@@ -120,8 +86,7 @@ class Checked(Findings[CheckedModule]):
         groups: dict[CheckedModule, list[str]] = defaultdict(list)
         for row in self.rows:
             error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
-            alike = CheckedModule(row.runtime, "", row.status, error, row.why, row.fix)
-            groups[alike].append(row.module)
+            groups[row._replace(module="", scale_error=error, source="")].append(row.module)
         rows = [
             (row.runtime, self._listed(names), row.status, row.scale_error, row.why, row.fix)
             for row, names in groups.items()
@@ -197,90 +162,49 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
-@cache
-def runtimes() -> Mapping[str, Runtime]:
-    """Read the rules of every program."""
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
-
-
-def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
-    """Warn of programs that misread the scales of an adapter written for PEFT to ``out``."""
-    if Path(out).suffix in FILES:
-        return []
-    wrong = [
-        name
-        for name, rules in runtimes().items()
-        if "peft" in rules["reads"]
-        and any(abs(error - 1) > _CLOSE for error in _scale_errors(rules, adapter).values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
-    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
-
-
-def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
-    config, errors = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else config["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        errors[name] = (
-            1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
-        )
-    return errors
-
-
 def _checked(
     runtime: str, rules: Runtime, adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
-    instead, source = rules["instead"], rules["source"]
-
-    def row(
-        name: str,
-        status: str,
-        why: str = "",
-        fix: str = "",
-        source: str = "",
-        scale_error: float | None = None,
-    ) -> CheckedModule:
-        version, date = rules["version"], rules["date"]
-        return CheckedModule(runtime, name, status, scale_error, why, fix, source, version, date)
-
+    fine = CheckedModule(runtime, _ALL, "fine", version=rules["version"], date=rules["date"])
     if tuner := tuner_of(adapter.raw):
         why = f"{tuner.name} is not a LoRA"
-        yield row(_ALL, "fine") if runtime == "peft" else row(_ALL, "refused", why, _TO_LORA)
+        refused = fine._replace(status="refused", why=why, fix=_TO_LORA)
+        yield fine if runtime == "peft" else refused
         return
+    refused = fine._replace(status="refused", fix=rules["instead"], source=rules["source"])
+    found: list[CheckedModule] = []
     reads, has = form in rules["reads"], _features(adapter, base)
-    rows: dict[str, list[CheckedModule]] = defaultdict(list)
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
-        rows[_ALL].append(row(_ALL, "refused", why, instead, source))
+        found.append(refused._replace(why=why))
     for rule in rules.get("rules", ()):
-        for name in {name for what in rule["has"] for name in has[what]}:
-            fix, where = rule.get("fix", instead), rule.get("source", source)
-            rows[name].append(row(name, rule["status"], rule["why"], fix, where))
-    ranks = {name: module.rank for name, module in adapter.items()}
-    largest, usual = max(adapter.config.get("r", 0), *ranks.values()), rules.get("usual", math.inf)
-    if largest > usual:
+        row = refused._replace(status=rule["status"], why=rule["why"])
+        row = row._replace(fix=rule.get("fix", row.fix), source=rule.get("source", row.source))
+        found += [row._replace(module=name) for what in rule["has"] for name in has[what]]
+    largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
+    if largest > (usual := rules.get("usual", math.inf)):
         allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
         fix = f"lora-np resize --rank {rules['ranks'][-1]}"
         fix = rules["option"].format(allowed) if allowed else fix
-        for name in {name for name, rank in ranks.items() if rank > usual} or {_ALL}:
-            why = f"a rank above {usual}, the usual limit"
-            rows[name].append(row(name, "refused", why, fix, source))
-    errors = _scale_errors(rules, adapter) if form == "peft" else {}
+        row = refused._replace(why=f"a rank above {usual}, the usual limit", fix=fix)
+        over = [name for name, module in adapter.items() if module.rank > usual] or [_ALL]
+        found += [row._replace(module=name) for name in over]
+    errors = scale_errors(rules, adapter) if form == "peft" else {}
     for name, error in errors.items():
-        if abs(error - 1) > _CLOSE:
+        if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            where = rules.get("scale_source", source)
-            rows[name].append(row(name, "wrong scale", why, instead, where, error))
+            row = refused._replace(module=name, status="wrong scale", scale_error=error, why=why)
+            found.append(row._replace(source=rules.get("scale_source", row.source)))
+    worst: dict[str, CheckedModule] = {}
+    for row in sorted(found, key=lambda row: _WORST.index(row.status)):
+        worst.setdefault(row.module, row)
     for name in (_ALL, *adapter, *adapter.full, *adapter.rows):
-        if reads and name != _ALL:
-            rows[name].append(row(name, "fine", scale_error=errors.get(name)))
-        if rows[name]:
-            yield min(rows[name], key=lambda row: _WORST.index(row.status))
+        if name in worst:
+            yield worst[name]
+        elif reads and name != _ALL:
+            yield fine._replace(module=name, scale_error=errors.get(name))
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:

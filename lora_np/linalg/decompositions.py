@@ -113,14 +113,14 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
     See Also
     --------
-    qr_pivoted : Which takes the longest column first.
+    lu : Without orthonormal columns.
 
     Notes
     -----
     Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q. Guarantee:
     Q is orthonormal to rounding for every M, because reflections are. Gram-Schmidt, which is
     shorter, loses this for nearly dependent columns. Failure mode: the diagonal of R can hide a
-    small singular value; `qr_pivoted` hides it less.
+    small singular value; pivoting hides it less.
 
     References
     ----------
@@ -138,8 +138,7 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so
-    far.
+    """Return ``M[:, order] = Q @ R``, each step taking the column with the most left to explain.
 
     Parameters
     ----------
@@ -259,7 +258,7 @@ def svd(M: ArrayLike) -> SVD:
 
 
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Reflections that make M triangular: each lays what is left of a column on its axis."""
+    """Make M triangular by reflections, each of which lays what is left of a column on its axis."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
@@ -275,9 +274,7 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """The unit normal v of the mirror that lays x on the first axis: ``x - 2 v (v @ x) = (+-|x|, 0
-    ...)``.
-    """
+    """Return the unit normal v of the mirror that lays x on the first axis."""
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -292,7 +289,7 @@ def _reflect(X: Array, v: Array) -> None:
 
 
 def _product(mirrors: list[Array], d: int) -> Array:
-    """The first columns of ``H_1 H_2 ... H_m``, where ``H_j`` leaves the first j axes alone."""
+    """Return the first columns of ``H_1 ... H_m``, where ``H_j`` leaves the first j axes alone."""
     Q = np.eye(d, len(mirrors), dtype=mirrors[0].dtype)
     for j in reversed(range(len(mirrors))):
         _reflect(Q[j:, j:], mirrors[j])
@@ -300,7 +297,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; whether there was anything to do."""
+    """Make each pair of columns orthogonal once, in place; say whether anything changed."""
     k = columns.shape[1]
     # above what rounding makes of a zero product
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
@@ -324,7 +321,7 @@ def _sweep(columns: Array, V: Array) -> bool:
 
 
 def _directions(columns: Array, s: Array) -> Array:
-    """``columns / s``; where s is too small for that, any completion to an orthonormal basis."""
+    """Return ``columns / s``; where s is too small, any completion to an orthonormal basis."""
     good = int(np.count_nonzero(s > _smallest(columns.dtype)))
     U = columns[:, :good] / s[:good]
     if good < len(s):
@@ -335,6 +332,6 @@ def _directions(columns: Array, s: Array) -> Array:
 
 
 def _smallest(dtype: np.dtype[Any]) -> float:
-    """Shorter columns count as zero: their squares have lost digits to underflow."""
+    """Return the length below which a column counts as zero: its squares underflow."""
     limits = np.finfo(dtype)
     return float(np.sqrt(limits.tiny) / limits.eps)

@@ -1,12 +1,10 @@
-"""Lines with their names on them: spectra, errors and energy against rank, anything against
-anything.
-"""
+"""Draw lines with their names on them: spectra, errors and energy against rank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +28,7 @@ def lines(
     level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One line for each name, labelled where it is farthest from the others.
+    """Draw one line for each name, labelled where it is farthest from the others.
 
     Parameters
     ----------
@@ -100,8 +98,7 @@ def lines(
 def singular_spectrum(
     spectra: Mapping[str, Array], *, rank: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Singular values, the largest first, on a logarithmic scale: where a line falls off, its rank
-    ends.
+    """Draw singular values on a logarithmic scale: where a line falls off, its rank ends.
 
     Parameters
     ----------
@@ -131,12 +128,10 @@ def singular_spectrum(
     ax = axes(ax)
     if rank is not None:
         ax.axvspan(0.5, rank + 0.5, color=ACCENT, alpha=0.12, linewidth=0)
-        place: dict[str, Any] = {
-            "xycoords": ("data", "axes fraction"),
-            "xytext": (5, 4),
-            "va": "bottom",
-        }
-        label_line(ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT, **place)
+        label_line(
+            ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT,
+            xycoords=("data", "axes fraction"), xytext=(5, 4), va="bottom",
+        )  # fmt: skip
     return lines(
         spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax
     )
@@ -145,8 +140,7 @@ def singular_spectrum(
 def rank_error_curves(
     curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Relative error against rank, a line for each matrix or method, with the smallest ranks that
-    are enough.
+    """Draw relative error against rank, and the smallest ranks that are enough.
 
     Parameters
     ----------
@@ -175,10 +169,10 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    said = {
-        name: np.where(errors > ROUNDING * errors[0], errors, 0) for name, errors in curves.items()
+    places = {
+        name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
+        for name, errors in curves.items()
     }
-    places = {name: (np.arange(len(errors)), errors) for name, errors in said.items()}
     ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
     return lines(places, xlabel="rank r", ylabel=ylabel, logarithmic="y", level=tolerance, ax=ax)
 
@@ -186,10 +180,10 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Which point of a line to label, whether above it, and whether to its right."""
+    """Choose the point of a line to label, whether above it, and whether to its right."""
 
     def unit(axis: int) -> dict[str, Array]:
-        """Places from 0 to 1, as far apart as they are drawn."""
+        """Scale positions to 0 to 1, as far apart as they are drawn."""
         scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
         places = {key: scale(line[axis]) for key, line in lines.items()}
         every = np.concatenate(list(places.values()))
@@ -219,9 +213,7 @@ def _free_place(
 def _reached(
     ax: Axes, name: str, line: tuple[Array, Array], level: float
 ) -> tuple[str, tuple[Array, Array]]:
-    """The line renamed with the first place at which it reaches ``level``, which is marked
-    there.
-    """
+    """Mark the first point at which the line reaches ``level``, and add it to the name."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

@@ -1,4 +1,4 @@
-"""Matrices as pictures: side by side, as tiles, with what each approximation lacks, as a map."""
+"""Draw matrices as pictures: side by side, as tiles, with approximations, as a heat map."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def matrix_tiles(
     figure: Figure | None = None,
     width: float = 7.5,
 ) -> Figure:
-    """Matrices side by side, every tile of the same size: blue below zero, white at zero, red
-    above.
+    """Draw matrices side by side in equal tiles: blue below zero, white at zero, red above.
 
     Parameters
     ----------
@@ -57,13 +56,10 @@ def matrix_tiles(
     >>> [ax.get_title() for ax in figure.axes]
     ['B', 'A', 'B A']
     """
-    gap = 0.16 * max(M.shape[1] for M in matrices.values())
-    tall, wide = (
-        max(M.shape[0] for M in matrices.values()),
-        sum(M.shape[1] + gap for M in matrices.values()),
-    )
+    heights, widths = zip(*(M.shape for M in matrices.values()), strict=True)
+    gap, tall = 0.16 * max(widths), max(heights)
+    wide = sum(widths) + gap * len(widths)
     figure = sized_figure(figure, width, width * tall / wide + 0.4)
-    widths = [M.shape[1] for M in matrices.values()]
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
@@ -91,7 +87,7 @@ def gallery(
     figure: Figure | None = None,
     width: float = 8.0,
 ) -> Figure:
-    """Images side by side, or under each other, each on its own grey scale.
+    """Draw images side by side, or under each other, each on its own grey scale.
 
     Parameters
     ----------
@@ -129,8 +125,7 @@ def gallery(
     for ax, (heading, image) in zip(grid.flat, images.items(), strict=True):
         ax.imshow(image, cmap="gray")
         ax.set_title(heading, fontsize=9, color=INK)
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
     return figure
 
@@ -142,8 +137,7 @@ def image_approximations(
     figure: Figure | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """An image and its low-rank approximations side by side; below each, what it lacks, on one
-    scale.
+    """Draw an image, its low-rank approximations, and below each what it lacks, on one scale.
 
     Parameters
     ----------
@@ -206,7 +200,7 @@ def heatmap(
     numbers: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """A map of ``values``, the first row at the bottom: bright is low.
+    """Draw ``values`` as a heat map, the first row at the bottom: bright is low.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""One look for every figure: a palette that survives colour blindness and grey printing, and quiet
-axes.
-"""
+"""Give every figure one look: a palette safe for colour blindness and grey, and quiet axes."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and
-    clutter.
+    """Return ``ax``, or the axes of a new pyplot figure, without frame and clutter.
 
     Parameters
     ----------
@@ -102,13 +99,9 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     """
     from matplotlib.patheffects import withStroke
 
-    place: dict[str, Any] = {
-        "xytext": (5, 0),
-        "textcoords": "offset points",
-        "fontsize": 9,
-        "va": "center",
-    }
+    place: dict[str, Any] = {"xytext": (5, 0), "fontsize": 9, "va": "center"}
     halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
     ax.annotate(
-        text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options
-    )
+        text, (x, y), color=color, path_effects=halo, annotation_clip=False,
+        textcoords="offset points", **place | options,
+    )  # fmt: skip
