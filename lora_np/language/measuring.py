@@ -161,7 +161,7 @@ def grams(
         some = rows[start : start + ROWS]
         part = batch(some)
         counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
-        seen(part.tokens, texts=part.texts)
+        seen(part.tokens, sequence_ids=part.sequence_ids)
         tokens += int(counts.sum())
     means = {path: gram / tokens for path, gram in found.items()}
     return {path: means[owner] for path, owner in owners.items()}

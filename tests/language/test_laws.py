@@ -255,7 +255,7 @@ def test_the_memory_of_a_long_prompt_grows_with_its_length(kind, composing, padd
     caches = [Cache(tokens) for _ in model.model.layers]
     tracemalloc.start()
     try:
-        said = model.model(prompt, caches=caches, texts=texts)[:, -1]
+        said = model.model(prompt, caches=caches, sequence_ids=texts)[:, -1]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
