@@ -140,7 +140,7 @@ def test_a_batch_has_each_token_with_the_one_that_follows_it():
     assert batch.tokens.tolist() == [[5, 6, 8], [8, 0, 0]]
     assert batch.labels.tolist() == [[-100, 7, 9], [9, -100, -100]]
     assert batch.sequence_ids.tolist() == [[1, 1, 2], [1, 0, 0]]
-    assert packing.batch([[a], [b]]).texts is None  # what comes last is seen by none
+    assert packing.batch([[a], [b]]).sequence_ids is None  # what comes last is seen by none
 
 
 CHAT = [
