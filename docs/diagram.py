@@ -73,10 +73,19 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+IMPORTERS = ("import_module", "__import__", "find_spec", "run_module", "reload")
+# Files that still build a path into another package, and who is to mend that; no others may.
+KNOWN = {("lora_np.hub.folders", "lora_np.language"): "hub"}
+
+
 def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
-    """What a file imports from ``lora_np``, anywhere in it: pairs of a module and a name (or
-    None).
+    """List what a file imports from ``lora_np``: pairs of a module and a name (or None).
+
+    Statements anywhere in the file, strings given to functions that import, and paths into another
+    package, made from ``__file__`` or by ``importlib.resources.files``.
     """
+    yield from ((module, None) for module in modules_in_strings(path))
+    yield from ((package, None) for package in packages_in_paths(path))
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -85,6 +94,61 @@ def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lora_np":
             for alias in node.names:
                 yield str(node.module), alias.name
+
+
+def words_of(node: ast.expr) -> str:
+    """The text of a string, or of an f-string up to what is filled in."""
+    if isinstance(node, ast.JoinedStr) and node.values:
+        return words_of(node.values[0]).rpartition(".")[0]
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def name_of(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+
+
+def modules_in_strings(path: Path) -> Iterator[str]:
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and name_of(node.func) in IMPORTERS:
+            for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
+                module = words_of(argument)  # "lora_np.own." and a name: which file is not known
+                if module.startswith("lora_np") and module != f"lora_np.{package_of(path)}":
+                    yield module
+
+
+def packages_in_paths(path: Path) -> Iterator[str]:
+    """The other packages into which a path of this file leads."""
+    places: dict[str, Path] = {"__file__": path}
+
+    def leads_to(node: ast.expr) -> Path | None:
+        match node:
+            case ast.Name(name):
+                return places.get(name)
+            case ast.Attribute(inner, "parent"):
+                return place.parent if (place := leads_to(inner)) else None
+            case ast.Subscript(ast.Attribute(inner, "parents"), ast.Constant(int(up))):
+                return place.parents[up] if (place := leads_to(inner)) else None
+            case ast.BinOp(left, ast.Div(), right):
+                return place / words_of(right) if (place := leads_to(left)) else None
+            case ast.Call(ast.Name("Path"), [inner, *parts]):
+                place = leads_to(inner)
+                return place.joinpath(*map(words_of, parts)) if place else None
+            case ast.Call(ast.Name("files") | ast.Attribute(_, "files"), [package]):
+                return PACKAGE.parent.joinpath(*words_of(package).split("."))
+            case ast.Call(ast.Attribute(inner, method), parts) if place := leads_to(inner):
+                beside = {"joinpath": place, "with_name": place.parent}.get(method)
+                return beside.joinpath(*map(words_of, parts)) if beside else place
+        return None
+
+    for node in ast.walk(parsed(path)):
+        match node:
+            case ast.Assign([ast.Name(name)], value) if place := leads_to(value):
+                places[name] = place
+    for node in ast.walk(parsed(path)):
+        place = leads_to(node) if isinstance(node, ast.expr) else None
+        inside = place and place.is_relative_to(PACKAGE) and place != PACKAGE
+        if place and inside and package_of(place) != package_of(path):
+            yield f"lora_np.{package_of(place)}"
 
 
 @cache
@@ -99,7 +163,8 @@ def file_graph() -> dict[str, set[str]]:
             inner if (inner := f"{outer}.{name}") in modules else outer
             for outer, name in import_statements(path)
         }
-        graph[module] = found - {module}
+        known = {other for file, other in KNOWN if file == module}
+        graph[module] = found - {module} - known
     return graph
 
 

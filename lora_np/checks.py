@@ -8,7 +8,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ Settings = TypeVar("Settings")
 Array = npt.NDArray[Any]
 ArrayLike = npt.ArrayLike
 StrPath = str | os.PathLike[str]
-Rng = np.random.Generator | None  # given to a call of a layer, it draws what is dropped
+# Given to a call of a layer, it draws what is dropped. In quotes: numpy.random takes time to load.
+Rng: TypeAlias = "np.random.Generator | None"
 
 
 def brief(text: str, longest: int) -> str:

@@ -358,12 +358,12 @@ def replacing(
     *,
     force: bool,
     writes: Callable[[str], bool] = ().__contains__,
+    marks: Collection[str] = (),
     keeps: Collection[str] = (),
     inputs: Collection[StrPath] = (),
     check: Callable[[], object] | None = None,
 ) -> Iterator[Path]:
-    """A new directory to write into, or a new file, which becomes ``target`` if the block ends
-    without error.
+    """Give a new directory or file to write, which becomes ``target`` if the block succeeds.
 
     An old target is moved aside first and removed last, so that at every moment the old or the new
     one is whole on the disk. Both are next to it, under names that only its lock knows: nothing
@@ -374,10 +374,12 @@ def replacing(
     target : path
         What to make, with the directories above it.
     force : bool
-        Whether an adapter or a checkpoint that is there may be replaced.
+        Whether an existing target may be replaced.
     writes : callable, optional
         For a directory: whether a path relative to the target is one that the block writes. A
         target that holds any other file is refused, since that would be lost.
+    marks : collection of str
+        For a directory: names of files, one of which an old target must hold, unless it is empty.
     keeps : collection of str
         Names of files that are taken over from the old target, unless the block writes new ones.
     inputs : collection of paths
@@ -400,7 +402,7 @@ def replacing(
     target = Path(os.path.abspath(target_path(target)))
     real_inputs = [Path(os.path.realpath(path)) for path in inputs]
     hidden = target.with_name(f".{target.name[:100]}")
-    may_go = check or partial(_check_directory, target, writes)
+    may_go = check or partial(_check_directory, target, writes, marks)
     with _parents(target), named(target, hidden), _leased(target) as (stage, aside):
         _check_target(target, force, real_inputs, may_go)
         stage.mkdir()
@@ -524,13 +526,9 @@ def _check_target(
     check()
 
 
-def _check_directory(target: Path, writes: Callable[[str], bool]) -> None:
+def _check_directory(target: Path, writes: Callable[[str], bool], marks: Collection[str]) -> None:
     if target.is_symlink() or not target.is_dir():
-        raise ValueError(f"{target}: not a directory, and so not replaced")
-    ours = {"adapter_config.json", "model.safetensors", "model.safetensors.index.json"}
-    names = set(os.listdir(target))
-    if names and not names & ours:
-        raise ValueError(f"{target}: neither an adapter nor a checkpoint, and so not replaced")
+        raise ValueError(f"{target}: not a directory, and so is not replaced")
     for folder, folders, files in os.walk(target):
         for name in sorted([*folders, *files]):
             relative = Path(folder, name).relative_to(target).as_posix()
@@ -538,6 +536,9 @@ def _check_directory(target: Path, writes: Callable[[str], bool]) -> None:
                 raise ValueError(
                     f"{target}: holds {relative}, which would be lost, and so is not replaced"
                 )
+    names = os.listdir(target)
+    if names and not {*names} & {*marks}:
+        raise ValueError(f"{target}: has no {' or '.join(marks)}, and so is not replaced")
 
 
 def _swap(stage: Path, target: Path, aside: Path) -> None:

@@ -160,7 +160,7 @@ def test_the_same_figure_is_the_same_file(form):
 WRITERS = {
     "adapters/merging.py": "into the directory that `replacing` makes",
     "adapters/peft_format.py": "into the directory that `replacing` makes",
-    "adapters/resizing.py": "beside the directory that `replacing` makes",
+    "adapters/spectra.py": "beside the directory that `replacing` makes",
     "course/widgets.py": "into memory",
     "exercises/checks/build_a_lora.py": "a question for a student's function, in a temporary directory",
     "grading/confine.py": "a probe, in the sandbox's own directory",

@@ -43,7 +43,7 @@ FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "
     "by": "group-by",
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
-EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
+EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
 
 def packages():
@@ -220,7 +220,6 @@ DRAWING = {
     "check_derivative": lambda rng: autograd.check_derivative(np.sin, [1.0], rng=rng),
     "patches": lambda rng: datasets.patches(datasets.terrain(), 1, rng=rng),
     "kaiming": lambda rng: lora.kaiming(rng, 2, 3),
-    "gaussian": lambda rng: lora.gaussian(rng, 2, 3),
     "generate": lambda rng: language.generate(language.load("austen"), "It", tokens=1, rng=rng),
     "answer": lambda rng: language.answer(
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+Format = Literal["peft", "gguf", "mlx", "kohya"]
+# of files, by their endings; the other formats are directories
+FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lora_np import lora
 from lora_np.adapters.adapter import (
+    FILES,
     Adapter,
     AdapterModule,
     Source,
@@ -20,7 +21,7 @@ from lora_np.adapters.adapter import (
     held,
 )
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.formats import FILES, load, new_adapter, write
+from lora_np.adapters.formats import load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import copied
 from lora_np.autograd import Tensor, value

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
 from lora_np.adapters.formats import (
-    FILES,
     Base,
     Findings,
     described,
@@ -22,8 +17,8 @@ from lora_np.adapters.formats import (
     load,
     without_copies,
 )
-from lora_np.adapters.scaling import copied, extras
-from lora_np.checks import StrPath, choice
+from lora_np.adapters.scaling import CLOSE, Runtime, copied, extras, runtimes, scale_errors
+from lora_np.checks import choice
 from lora_np.lora import tuner_of
 from lora_np.table import Table
 
@@ -31,35 +26,6 @@ _WORST = ("refused", "ignored", "wrong scale", "fine")
 _ALL = "(all)"  # of a row about the adapter as a whole
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
-_CLOSE = 1e-6  # a scale that differs by less is right
-
-
-class Rule(TypedDict):
-    """What becomes of modules that have something, in ``runtimes.toml``."""
-
-    has: list[str]
-    status: str
-    why: str
-    fix: NotRequired[str]
-    source: NotRequired[str]
-
-
-class Runtime(TypedDict):
-    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
-
-    version: str
-    date: str
-    source: str
-    reads: list[str]
-    instead: str
-    alpha: str
-    rank: str
-    rslora: bool
-    scale_source: NotRequired[str]
-    ranks: NotRequired[list[int]]
-    usual: NotRequired[int]
-    option: NotRequired[str]
-    rules: NotRequired[list[Rule]]
 
 
 class CheckedModule(NamedTuple):
@@ -197,39 +163,6 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
-@cache
-def runtimes() -> Mapping[str, Runtime]:
-    """Read the rules of every program."""
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
-
-
-def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
-    """Warn of programs that misread the scales of an adapter written for PEFT to ``out``."""
-    if Path(out).suffix in FILES:
-        return []
-    wrong = [
-        name
-        for name, rules in runtimes().items()
-        if "peft" in rules["reads"]
-        and any(abs(error - 1) > _CLOSE for error in _scale_errors(rules, adapter).values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
-    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
-
-
-def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
-    config, errors = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else config["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        errors[name] = (
-            1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
-        )
-    return errors
-
-
 def _checked(
     runtime: str, rules: Runtime, adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
@@ -269,9 +202,9 @@ def _checked(
         for name in {name for name, rank in ranks.items() if rank > usual} or {_ALL}:
             why = f"a rank above {usual}, the usual limit"
             rows[name].append(row(name, "refused", why, fix, source))
-    errors = _scale_errors(rules, adapter) if form == "peft" else {}
+    errors = scale_errors(rules, adapter) if form == "peft" else {}
     for name, error in errors.items():
-        if abs(error - 1) > _CLOSE:
+        if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
             where = rules.get("scale_source", source)

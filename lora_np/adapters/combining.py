@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.adapters import resizing
+from lora_np.adapters import spectra
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
 from lora_np.adapters.base_models import check_bases
-from lora_np.adapters.checking import scale_notes
+from lora_np.adapters.base_weights import on_base
 from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
-from lora_np.adapters.merging import on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import made_portable
+from lora_np.adapters.scaling import made_portable, scale_notes
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
@@ -60,7 +59,7 @@ def combine(
     density: float | None = None,
     rank: int | None = None,
     rng: np.random.Generator | int = 0,
-    grams: Sequence[resizing.Grams] | None = None,
+    grams: Sequence[spectra.Grams] | None = None,
     base: StrPath | None = None,
     on_conflict: str = "refuse",
     portable: bool = False,
@@ -248,16 +247,16 @@ def _combined(
             gained = list(zip(updates, gains, strict=True))
             gain = 1 + sum(update.weight * (g - 1) for update, g in gained)
             updates = [update._replace(B=g * update.B) for update, g in gained]
-        wanted = resizing.no_overflow(
-            name, resizing.side_by_side((update.B, update.weighted) for update in updates)
+        wanted = spectra.no_overflow(
+            name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
-        s = resizing.directions(name, *wanted).s
+        s = spectra.directions(name, *wanted).s
         if options["rank"]:
             options["rank"] = max(1, options["rank"] // first.groups)
-        B, A = resizing.finite(name, _by_map, merge_method, updates, options)
+        B, A = spectra.finite(name, _by_map, merge_method, updates, options)
         if not merge_method.exact or B.shape != wanted[0].shape:
-            apart = resizing.side_by_side([(B, A), (-wanted[0], wanted[1])])
-            off = resizing.norm(resizing.directions(name, *apart).s) / (resizing.norm(s) or 1.0)
+            apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
+            off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
         if gain is not None:
             B = B / gain
             arrays["magnitude"] = (
@@ -271,8 +270,8 @@ def _combined(
     parts = {}
     for part, array in arrays.items():
         dtype = first.parts.get(part, first.parts["B"]).dtype
-        kept = resizing.no_overflow(name, array)
-        parts[part] = resizing.put_aside(kept, path.with_suffix(f".{part}"), dtype)
+        kept = spectra.no_overflow(name, array)
+        parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
     return replace(module, alpha=float(module.rank)), off
 
@@ -344,7 +343,7 @@ def _replaced(
         if len(given) > 1:
             with np.errstate(all="ignore"):
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
-            full[name] = held(resizing.no_overflow(name, mean), full[name].dtype)
+            full[name] = held(spectra.no_overflow(name, mean), full[name].dtype)
     return full, rows
 
 
@@ -538,7 +537,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
     """The SVD of its update, or of each one that is stacked."""
     B, A = (factor.reshape(-1, *factor.shape[-2:]) for factor in module.weighted())
     return [
-        SVD(*parts).significant() for parts in zip(*resizing.directions(name, B, A), strict=True)
+        SVD(*parts).significant() for parts in zip(*spectra.directions(name, B, A), strict=True)
     ]
 
 

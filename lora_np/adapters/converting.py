@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
-from lora_np.adapters.merging import Reader, from_start, on_base
+from lora_np.adapters.adapter import Adapter, AdapterModule, Format, Source, check_start, held
+from lora_np.adapters.base_weights import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.resizing import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.adapters.scaling import flat, made_portable
+from lora_np.adapters.spectra import Grams, Spectrum, back, finite, put_aside, root_of
 from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
@@ -126,7 +126,7 @@ def convert(
     if to not in ("peft", "lora"):
         before = to_lora(before, base=folder) if before.start else only_lora(before)
         before = formats.without_copies(before, base)
-    form: formats.Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
     with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":

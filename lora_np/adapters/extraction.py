@@ -12,11 +12,11 @@ import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.base_models import check_pair
-from lora_np.adapters.checking import scale_notes
+from lora_np.adapters.base_weights import BLOCK, Merging
 from lora_np.adapters.formats import Written, load, new_adapter, write
-from lora_np.adapters.merging import BLOCK, Merging
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.resizing import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
+from lora_np.adapters.scaling import scale_notes
+from lora_np.adapters.spectra import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, directory

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from lora_np import models
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, Source
+from lora_np.adapters.adapter import FILES, MLX_WEIGHTS, Adapter, Format, Source
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
@@ -27,12 +27,9 @@ from lora_np.hub import directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
 
-Format = Literal["peft", "gguf", "mlx", "kohya"]
 Base = StrPath | Mapping[str, Any]
 Row = TypeVar("Row", bound=tuple[Any, ...])
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
-# the others are directories
-FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -251,7 +248,7 @@ def new_adapter(
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
     if not ending:
         written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
-        how = {"writes": written.__contains__, "keeps": [_CARD]}
+        how = {"writes": written.__contains__, "marks": [peft.NAME], "keeps": [_CARD]}
     with (
         replacing(target, force=force, inputs=read, **how) as stage,
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,

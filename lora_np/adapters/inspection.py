@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Source, Stored
+from lora_np.adapters.base_weights import Reader, add_update, from_start, on_base
 from lora_np.adapters.formats import Findings, load, weights_file
-from lora_np.adapters.merging import Reader, add_update, from_start, on_base
 from lora_np.adapters.peft_format import file_size
-from lora_np.adapters.resizing import Spectrum, directions, finite, norm, side_by_side
+from lora_np.adapters.spectra import Spectrum, directions, finite, norm, side_by_side
 from lora_np.checks import Array, StrPath, brief, number, printable
 from lora_np.files import FileError
 from lora_np.hub import TensorInfo

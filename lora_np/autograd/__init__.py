@@ -5,11 +5,11 @@ derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradient
 checks them all.
 """
 
-from lora_np.autograd import rules as rules  # which fills the tables
+import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills the tables
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.autograd.engine import Tensor as Tensor
+    from lora_np.autograd.engine import Operand as Operand, Tensor as Tensor
     from lora_np.autograd.kernels import (
         adapted_affine as adapted_affine,
         affine as affine,
@@ -21,9 +21,7 @@ with on_demand(globals()):
     from lora_np.autograd.nesting import grad as grad
     from lora_np.autograd.tables import (
         NOT_DIFFERENTIABLE as NOT_DIFFERENTIABLE,
-        Each as Each,
         added_rows as added_rows,
-        composition as composition,
         constant as constant,
         derivative as derivative,
         known as known,

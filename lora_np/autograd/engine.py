@@ -1,4 +1,4 @@
-"""The engine: an array that remembers how it was computed, and the walk that takes a gradient back.
+"""The engine: an array that remembers how it was computed, and the backward pass over its graph.
 
 NumPy is the forward pass: a ``Tensor`` answers NumPy's protocols (NEP 13 and NEP 18), so
 ``np.tanh(x @ W.T)`` gives a Tensor again. Which function has which derivative is in ``rules.py``;
@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike
 
-Pull: TypeAlias = Callable[..., Any]  # takes a gradient one step back
+Operand: TypeAlias = "Tensor | Array"
+Pull: TypeAlias = Callable[..., Operand]  # from the gradient of a result to that of an argument
+Pulls: TypeAlias = Callable[[Array], Iterable[Any]]  # the same for each of several arguments
 
 
 class Tensor(ArrayMethods):
@@ -58,8 +60,6 @@ class Tensor(ArrayMethods):
     __slots__ = ("__weakref__", "data", "grad", "level", "node")
     __hash__ = object.__hash__  # == compares elements; as a key, a Tensor is itself
 
-    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
-
     grad: Array | None
     level: int  # 0, or which `grad` it belongs to: the inner, the higher
     node: Node | None  # None in a leaf
@@ -79,7 +79,13 @@ class Tensor(ArrayMethods):
             )
         return Tensor.answer(ufunc, inputs, kwargs)
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+    def __array_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+    ) -> Any:
         return Tensor.answer(function, args, kwargs)
 
     def __getitem__(self, index: Any) -> Any:
@@ -115,13 +121,9 @@ class Tensor(ArrayMethods):
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
         if start.shape != data.shape:
-            raise ValueError(
-                f"gradient must have this Tensor's shape {self.shape}, got {start.shape}"
-            )
+            raise ValueError(f"gradient must have the shape {self.shape}, got {start.shape}")
         if self.level:
-            raise RuntimeError(
-                "this Tensor belongs to a grad(f), which walks back itself: return it from f"
-            )
+            raise RuntimeError("this Tensor belongs to a grad(f): return it from f")
         for leaf, g in walk(self, start).items():
             leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.data.dtype)
 
@@ -133,28 +135,30 @@ class Node:
 
     clock = count()
 
-    def __init__(self, name: str, y: Any, targets: Sequence[Node | Tensor], pull: Pull) -> None:
+    def __init__(
+        self, name: str, y: Operand, targets: Sequence[Node | Tensor], pull: Pulls
+    ) -> None:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
         self.targets = targets  # the steps and leaves that y was computed from
         # the gradient of y -> one gradient for each target; None once used
-        self.pull: Pull | None = pull
+        self.pull: Pulls | None = pull
         self.order = next(Node.clock)
 
 
-def tensor(data: Any, level: int, node: Node | None) -> Tensor:
-    """A Tensor around values that are taken as they are, without a leaf's copy."""
+def tensor(data: Operand, level: int, node: Node | None) -> Tensor:
+    """Wrap values as they are, without a leaf's copy."""
     result = Tensor.__new__(Tensor)
     result.data, result.grad, result.level, result.node = data, None, level, node
     return result
 
 
-def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
+def walk(root: Tensor, start: Array) -> dict[Tensor, Array]:
     """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
 
     A step can only use results that existed before it, so the order of creation is a topological
     order.
     """
-    arrived: dict[Any, Any] = {root.node or root: start}
+    arrived: dict[Any, Array] = {root.node or root: start}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
     while latest_first:
         node = heapq.heappop(latest_first)[1]
@@ -183,12 +187,10 @@ def walk(root: Tensor, start: Any) -> dict[Tensor, Any]:
     return arrived
 
 
-def unbroadcast(g: Any, shape: tuple[int, ...], name: str = "a rule") -> Any:
-    """Sum ``g`` down to ``shape``: broadcasting makes copies, and the gradients of copies add
-    up.
-    """
+def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "a rule") -> Array:
+    """Sum ``g`` down to ``shape``: broadcasting makes copies, whose gradients add up."""
     added = g.ndim - len(shape)
-    total = g.sum(axis=tuple(range(added))) if added > 0 else g
+    total: Array = g.sum(axis=tuple(range(added))) if added > 0 else g
     total = total.sum(axis=tuple(i for i, n in enumerate(shape) if n == 1), keepdims=True)
     if total.shape != shape:
         raise ValueError(

@@ -1,20 +1,20 @@
-"""The building blocks of layers: several NumPy functions in one step, since a network is mostly
-these.
-"""
+"""The building blocks of layers, each of several NumPy functions in one step."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
-from lora_np.autograd.engine import Pull
+from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
+Kept: TypeAlias = tuple[Array | None, Array | None]  # W + scale B A, or scale A x
 
-def product(a: Array, b: Array) -> Array:
+
+def product(a: Operand, b: Operand) -> Array:
     """``a @ b`` for a matrix b: ndarray.dot computes it with half the overhead of np.matmul.
 
     Parameters
@@ -40,12 +40,12 @@ def product(a: Array, b: Array) -> Array:
     return rows(a).dot(b).reshape(*a.shape[:-1], b.shape[1])  # type: ignore[no-any-return]
 
 
-def rows(a: Any) -> Any:
+def rows(a: Operand) -> Array:
     # -1 would be unknown where the last axis is empty
     return a.reshape(-1, a.shape[-1]) if a.shape[-1] else a.reshape(math.prod(a.shape[:-1]), 0)
 
 
-def sum_of_outer(g: Any, x: Any) -> Any:
+def sum_of_outer(g: Array, x: Array) -> Array:
     """``sum_i outer(g_i, x_i)`` over all rows, however many axes they are arranged in: ``g^T x``.
 
     This is the gradient of W in ``x W^T`` where g arrives.
@@ -74,10 +74,11 @@ def sum_of_outer(g: Any, x: Any) -> Any:
     if g.ndim != 2:
         g, x = rows(g), rows(x)
     # BLAS is faster with the wide one first.
-    return np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
+    wide: Array = np.dot(g.T, x) if g.shape[1] > x.shape[1] else np.dot(x.T, g).T
+    return wide
 
 
-def affine(x: Any, W: Any, b: Any = None) -> Any:
+def affine(x: Operand, W: Operand, b: Operand | None = None) -> Operand:
     """``x W^T + b`` in one step, and without a copy for the sum.
 
     Parameters
@@ -106,9 +107,10 @@ def affine(x: Any, W: Any, b: Any = None) -> Any:
     y = product(x, W.T)
     if b is None:
         return y
-    if b.dtype != y.dtype:
-        return y + b
-    y += b
+    if b.dtype == y.dtype:
+        y += b
+    else:
+        y = y + b
     return y
 
 
@@ -122,7 +124,9 @@ affine = primitive(
 )
 
 
-def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
+def plus_low_rank(
+    h: Operand, x: Operand, A: Operand, B: Operand, scale: Operand | float
+) -> Operand:
     """``h + scale (x A^T) B^T`` in three steps; in NumPy's functions it would take six.
 
     Parameters
@@ -156,7 +160,9 @@ def plus_low_rank(h: Any, x: Any, A: Any, B: Any, scale: Any) -> Any:
     return affine(affine(x, A) * scale, B, h)  # the scale goes on the smallest array, (n, r)
 
 
-def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) -> Any:
+def adapted_affine(
+    x: Operand, W: Operand, A: Operand, B: Operand, scale: float, b: Operand | None = None
+) -> Operand:
     """``x (W + scale B A)^T + b`` in one step, the sum taken before or after the products with x.
 
     Parameters
@@ -189,28 +195,40 @@ def adapted_affine(x: Any, W: Any, A: Any, B: Any, scale: Any, b: Any = None) ->
     >>> adapted_affine(x, np.eye(2), A, B, 2.0)
     array([[23.,  2.]])
     """
+    kept: Kept
     if x.size <= sum(W.shape) * W.shape[1]:
         z = product(x, A.T) * scale
-        return affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
-    # more rows than W has rows and columns: the sum of matrices is small, and saves products with x
-    update = (B * scale).dot(A)
-    merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
-    return affine_of_arrays(x, merged, b), (merged, None)
+        y, kept = affine_of_arrays(z, B, affine_of_arrays(x, W, b)), (None, z)
+    else:
+        # W has fewer entries than x: the sum of matrices is small, and saves products with x
+        update = (B * scale).dot(A)
+        merged = np.add(update, W, out=update if update.dtype == W.dtype else None)
+        y, kept = affine_of_arrays(x, merged, b), (merged, None)
+    return y, kept  # type: ignore[return-value]  # as keeps=True wants it
 
 
 def adapted_gradients(
-    kept: Any, x: Array, W: Array, A: Array, B: Array, scale: Any, b: Any = None, *, wanted: Wanted
-) -> Pull:
+    kept: Kept,
+    x: Array,
+    W: Array,
+    A: Array,
+    B: Array,
+    scale: float,
+    b: Array | None = None,
+    *,
+    wanted: Wanted,
+) -> Pulls:
     for_x, for_W, for_A, for_B, for_scale, _ = wanted
-    merged, z = kept  # W + scale B A, or scale A x
+    merged, z = kept
     # One product with x takes less than four narrow ones, unless W has many more entries than A and
     # B.
     by_W = merged is not None and W.size <= 5 * (A.size + B.size)
 
-    def pull(g: Array) -> tuple[Any, ...]:
-        gx: Any = product(g, merged) if for_x and merged is not None else None
-        gW: Any = sum_of_outer(g, x) if for_W or by_W else None
-        if by_W:
+    def pull(g: Array) -> tuple[Operand | None, ...]:
+        gx: Operand | None = None if merged is None or not for_x else product(g, merged)
+        gW = sum_of_outer(g, x) if for_W or by_W else None
+        gA: Array | None
+        if by_W and gW is not None:
             gA, gB = B.T.dot(gW) * scale, gW.dot(A.T) * scale
         else:
             u = product(g, B) * scale  # the scale goes on the smallest arrays, (n, r)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd.rules import euclidean_norm
+from lora_np.autograd.engine import Operand
+from lora_np.autograd.rules import Axis, euclidean_norm
 from lora_np.autograd.tables import composition, constant, derivative
+from lora_np.checks import Array
 
 
-def mT(a: Any) -> Any:
+def mT(a: Array) -> Array:
     return np.swapaxes(a, -1, -2)
 
 
@@ -22,7 +24,7 @@ derivative(
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 
 
-def solve_back(a: Any, g: Any, ndim: int) -> Any:
+def solve_back(a: Array, g: Array, ndim: int) -> Array:
     """``a^-T g``; where b was a vector, and a perhaps a stack of matrices, g holds vectors."""
     return (
         np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
@@ -31,13 +33,15 @@ def solve_back(a: Any, g: Any, ndim: int) -> Any:
     )
 
 
-def outer_of(g: Any, y: Any, ndim: int) -> Any:
+def outer_of(g: Array, y: Array, ndim: int) -> Any:
     """``g y^T`` for columns, or for vectors where b was one."""
     return np.expand_dims(g, -1) * np.expand_dims(y, -2) if ndim == 1 else g @ mT(y)
 
 
 @composition(np.linalg.norm)
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+def norm(
+    x: Array, ord: str | int | None = None, axis: Axis = None, keepdims: bool = False
+) -> Operand:
     n = np.ndim(x) if axis is None else np.size(axis)
     if not ((ord is None and (axis is None or n <= 2)) or (ord, n) in ((2, 1), ("fro", 2))):
         raise TypeError(

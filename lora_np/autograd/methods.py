@@ -1,5 +1,4 @@
-"""The interface that a ``Tensor`` shares with ndarray: attributes, operators, methods that forward
-to NumPy.
+"""The interface that a ``Tensor`` shares with ndarray: attributes, operators and methods.
 
 Nothing here computes a gradient. Each method calls a NumPy function, which asks the Tensor what to
 do.
@@ -7,28 +6,29 @@ do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from operator import attrgetter
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter, getitem
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
 
 IN_PLACE = (
     "writing into an array cannot be differentiated: write h = h + x instead of h[i] = x or out=h"
 )
 
 
-def operation(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
-    def operate(self: Any, other: Any) -> Any:
+def operation(ufunc: np.ufunc) -> Callable[[ArrayMethods, ArrayLike], Any]:
+    def operate(self: ArrayMethods, other: ArrayLike) -> Any:
         return self.answer(ufunc, (self, other), {})
 
     return operate
 
 
-def astype(a: Any, dtype: Any) -> Any:
+def astype(a: Array, dtype: DTypeLike) -> Array:
     return a.astype(dtype)
 
 
@@ -37,8 +37,9 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
     __slots__ = ()
 
-    data: Any
-    node: Any
+    data: Any  # an ndarray, or inside a grad a Tensor
+    node: Any  # where it comes from, or None
+    answer: ClassVar[Callable[..., Any]]  # (function, args, kwargs) -> result: set by the tables
 
     # The most common operators of the mixin, without NumPy's dispatch.
     __add__ = operation(np.add)
@@ -56,10 +57,10 @@ class ArrayMethods(NDArrayOperatorsMixin):
     __ipow__ = NDArrayOperatorsMixin.__pow__
     __imatmul__ = __matmul__
 
-    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+    def __setitem__(self, index: Any, value: ArrayLike) -> NoReturn:
         raise TypeError(IN_PLACE)
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> NoReturn:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NoReturn:
         raise TypeError(
             "a Tensor turned into an ndarray loses its gradient: join Tensors by np.stack([x, y]), "
             "or pass lora_np.value(x) if a constant is meant"
@@ -73,15 +74,15 @@ class ArrayMethods(NDArrayOperatorsMixin):
         origin = "" if self.node is None else f", from={self.node.name}"
         return f"Tensor({body}{dtype}{origin})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Array]]:
         if self.node is not None:
             raise TypeError(
                 f"the result of {self.node.name} is in a graph: copy or pickle lora_np.value(x)"
             )
         return type(self), (self.data,)
 
-    def __iter__(self: Any) -> Iterator[Any]:
-        return (self[i] for i in range(len(self)))
+    def __iter__(self) -> Iterator[Any]:
+        return (self.answer(getitem, (self, i), {}) for i in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.data)
@@ -104,20 +105,20 @@ class ArrayMethods(NDArrayOperatorsMixin):
     dtype: np.dtype[Any] = property(attrgetter("data.dtype"))  # type: ignore[assignment]
 
     @property
-    def T(self: Any) -> Any:
+    def T(self) -> Any:
         return self.answer(np.transpose, (self,), {})
 
     @property
-    def mT(self: Any) -> Any:
+    def mT(self) -> Any:
         return np.swapaxes(self, -1, -2)
 
-    def reshape(self: Any, *shape: Any, order: Any = "C") -> Any:
+    def reshape(self, *shape: int | Sequence[int], order: Literal["C", "F", "A"] = "C") -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
 
-    def astype(self: Any, dtype: Any) -> Any:
+    def astype(self, dtype: DTypeLike) -> Any:
         return self.answer(astype, (self, dtype), {})
 
-    def transpose(self: Any, *axes: Any) -> Any:
+    def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
     # NumPy's functions, as methods: x.sum(...) is np.sum(x, ...)
@@ -132,7 +133,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
 
 
 def value(x: Any) -> Array:
-    """The ndarray of a Tensor or of anything array-like: this is how a gradient is stopped.
+    """Return the array of a Tensor or of anything array-like: this is how a gradient is stopped.
 
     Parameters
     ----------

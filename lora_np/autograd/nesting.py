@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd.engine import Tensor, tensor, walk
+from lora_np.autograd.engine import Operand, Tensor, tensor, walk
 
 LEVELS = count(1)  # a grad inside another begins later, and so gets a larger number
 
 
 def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable[..., Any]:
-    """The gradient of ``f`` as a function, which has a gradient again.
+    """Return the gradient of ``f`` as a function, which has a gradient again.
 
     Inside, the arguments are Tensors around whatever they were, ndarray or Tensor. So the rules of
     the table compute on Tensors if an outer ``grad``, or a ``backward()``, follows: that is all
@@ -55,7 +55,7 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
     places = (argument,) if isinstance(argument, int) else argument
 
     @functools.wraps(f)
-    def gradient(*args: Any, **kwargs: Any) -> Any:
+    def gradient(*args: Any, **kwargs: Any) -> Operand | tuple[Operand, ...]:
         level = next(LEVELS)
         inside = list(args)
         for i in places:
@@ -70,8 +70,10 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
         arrived: dict[Tensor, Any] = {}
         if isinstance(y, Tensor) and y.level == level:
             arrived = walk(y, np.array(1, y.dtype, ndmin=y.ndim))
-        found = [arrived.get(inside[i], np.zeros(inside[i].shape, inside[i].dtype)) for i in places]
-        result = tuple(g if isinstance(g, Tensor) else np.asarray(g) for g in found)
+        gradients = [
+            arrived.get(inside[i], np.zeros(inside[i].shape, inside[i].dtype)) for i in places
+        ]
+        result = tuple(g if isinstance(g, Tensor) else np.asarray(g) for g in gradients)
         return result[0] if isinstance(argument, int) else result
 
     return gradient

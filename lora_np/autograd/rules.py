@@ -17,12 +17,12 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from lora_np.autograd.engine import Pull
+from lora_np.autograd.engine import Operand, Pull
 from lora_np.autograd.kernels import sum_of_outer
 from lora_np.autograd.methods import astype, value
 from lora_np.autograd.tables import (
@@ -35,7 +35,10 @@ from lora_np.autograd.tables import (
     holds_tensor,
     primitive,
 )
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+Optimize: TypeAlias = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
@@ -58,7 +61,9 @@ derivative(
     lambda y, a, b: lambda g: g * b * a ** one_less(b, g.dtype),
     # 0 ** b does not move with b, unless b is negative
     lambda y, a, b: (
-        lambda g: g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), one(g), a))
+        lambda g: (
+            g * y * np.log(np.where(np.equal(a, 0) & np.greater_equal(b, 0), g.dtype.type(1), a))
+        )
     ),
 )
 
@@ -83,15 +88,11 @@ derivative(
 # g.
 
 
-def without_zero(y: Any) -> Any:
+def without_zero(y: Array) -> Array:
     return np.where(np.equal(y, 0), 1, y)
 
 
-def one(g: Any) -> Any:
-    return g.dtype.type(1)
-
-
-def one_less(b: Any, dtype: np.dtype[Any]) -> Any:
+def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
     """``b - 1``, but 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 1
@@ -168,19 +169,19 @@ derivative(
 )
 
 
-def share(g: Array, winner: Any, loser: Any) -> Array:
+def share(g: Array, winner: Array, loser: Array) -> Array:
     """The part of ``g`` that goes to ``winner``: all where it is larger, half where they are
     equal.
     """
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
-def within(a: Array, low: Any, high: Any) -> Any:
+def within(a: Array, low: ArrayLike | None, high: ArrayLike | None) -> Any:
     low, high = -np.inf if low is None else low, np.inf if high is None else high
     return np.greater_equal(a, low) & np.less_equal(a, high) & np.less(low, high)
 
 
-def crossed(low: Any, high: Any) -> Any:
+def crossed(low: Array | None, high: Array | None) -> Array:
     return np.array(False) if low is None or high is None else np.greater(low, high)
 
 
@@ -217,7 +218,7 @@ def pull_right(a: Array, ndim: int) -> Pull:
 
 
 @composition(np.dot)
-def dot(a: Any, b: Any) -> Any:
+def dot(a: Array, b: Array) -> Any:
     if np.ndim(a) == 0 or np.ndim(b) == 0:
         return np.multiply(a, b)
     if np.ndim(b) <= 2:
@@ -226,7 +227,7 @@ def dot(a: Any, b: Any) -> Any:
 
 
 @composition(np.inner)
-def inner(a: Any, b: Any) -> Any:
+def inner(a: Array, b: Array) -> Array:
     return (
         np.multiply(a, b)
         if np.ndim(a) == 0 or np.ndim(b) == 0
@@ -238,13 +239,15 @@ composition(np.vdot)(lambda a, b: np.matmul(np.ravel(a), np.ravel(b)))
 composition(np.outer)(lambda a, b: np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1)))
 
 
-@composition(np.vecdot)
-def vecdot(x1: Any, x2: Any, *, axis: int = -1) -> Any:
-    return np.sum(np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), axis=-1)
+composition(np.vecdot)(
+    lambda x1, x2, *, axis=-1: np.sum(
+        np.moveaxis(x1, axis, -1) * np.moveaxis(x2, axis, -1), axis=-1
+    )
+)
 
 
 @composition(np.kron)
-def kron(a: Any, b: Any) -> Any:
+def kron(a: Array, b: Array) -> Array:
     n = max(np.ndim(a), np.ndim(b))
     a, b = (np.reshape(x, (1,) * (n - np.ndim(x)) + np.shape(x)) for x in (a, b))
     # Every axis of a before the same axis of b, and then the two of them are one.
@@ -255,7 +258,7 @@ def kron(a: Any, b: Any) -> Any:
 
 
 @composition(np.tensordot)
-def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
+def tensordot(a: Array, b: Array, axes: Any = 2) -> Array:
     if isinstance(axes, int):
         axes = (range(-axes, 0), range(axes))
     of_a, of_b = (
@@ -279,7 +282,7 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @composition(np.einsum)
-def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
+def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Operand:
     if not isinstance(subscripts, str):
         raise TypeError(
             "np.einsum has a derivative for subscripts in a string, such as 'ij,jk->ik'"
@@ -287,7 +290,7 @@ def einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
     return einsum_of(operands, subscripts=explicit(subscripts, operands), optimize=optimize)
 
 
-def explicit(subscripts: str, operands: Sequence[Any]) -> str:
+def explicit(subscripts: str, operands: Sequence[Array]) -> str:
     """Subscripts with a letter for every axis, and the output written out, as NumPy reports
     them.
     """
@@ -297,7 +300,7 @@ def explicit(subscripts: str, operands: Sequence[Any]) -> str:
 
 
 def einsum_rule(
-    y: Array, operands: Sequence[Any], *, subscripts: str, optimize: Any = False
+    y: Array, operands: Sequence[Array], *, subscripts: str, optimize: Optimize = False
 ) -> Pull:
     shapes = [np.shape(a) for a in operands]
     left, _, output = subscripts.partition("->")
@@ -329,7 +332,7 @@ def einsum_rule(
     return pull
 
 
-def reaches(size: int, letter: str, labelled: list[tuple[str, Any]]) -> bool:
+def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
     """Whether one of the arrays has the axis ``letter``, at a length that gives ``size`` entries
     along it.
     """
@@ -357,7 +360,7 @@ derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis
 derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 
 
-def spread_back(a: Any, axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
+def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
     """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the
     input.
     """
@@ -365,7 +368,7 @@ def spread_back(a: Any, axis: Any, keepdims: bool, weight: float = 1.0) -> Pull:
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
 
-def share_ties(y: Array, a: Array, axis: Any, keepdims: bool) -> Pull:
+def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
     def pull(g: Array) -> Array:
         largest = a == with_axes(y, axis, keepdims, a.ndim)
         ties = largest.sum(axis=axis, keepdims=True).astype(g.dtype)
@@ -374,7 +377,7 @@ def share_ties(y: Array, a: Array, axis: Any, keepdims: bool) -> Pull:
     return pull
 
 
-def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
+def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
     """``g`` with the reduced axes put back at size one, so that it broadcasts against the input."""
     if keepdims or axis is None or ndim == 0:
         return g
@@ -382,12 +385,12 @@ def with_axes(g: Array, axis: Any, keepdims: bool, ndim: int) -> Array:
 
 
 def of_deviation(
-    function: Callable[..., Any], size: Callable[..., Any], root: Callable[..., float]
+    function: Callable[..., Array], size: Callable[..., Operand], root: Callable[..., float]
 ) -> None:
     """np.var and np.std: the root of var would have no slope where nothing varies; a norm has 0."""
 
     @composition(function)
-    def spread(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
         deviation = a - np.mean(a, axis=axis, keepdims=True)
         n = (
             np.size(a)
@@ -398,7 +401,7 @@ def of_deviation(
         return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
 
 
-def euclidean_rule(y: Array, a: Array, *, axis: Any = None, keepdims: bool = False) -> Pull:
+def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
     def pull(g: Array) -> Array:
         slope = np.where(np.equal(y, 0), 0, g / without_zero(y))  # 0 at the kink, whatever g is
         return with_axes(slope, axis, keepdims, a.ndim) * a
@@ -416,7 +419,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 
 @composition(np.prod)
-def prod(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Factor by factor: y / a would fail at zeros, and here the gradient is the product of the
     others.
     """
@@ -443,7 +446,7 @@ def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
 
 
 @composition(np.cumprod)
-def cumprod(a: Any, axis: int | None = None) -> Any:
+def cumprod(a: Array, axis: int | None = None) -> Array:
     if axis is None or np.ndim(a) == 0:
         a, axis = np.ravel(a), 0
     steps = list(accumulate(np.moveaxis(a, axis, 0), operator.mul))
@@ -451,7 +454,7 @@ def cumprod(a: Any, axis: int | None = None) -> Any:
 
 
 @composition(np.diff)
-def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
+def diff(a: Array, n: int = 1, axis: int = -1) -> Array:
     for _ in range(n):
         before = (slice(None),) * normalize_axis_index(axis, np.ndim(a))
         a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
@@ -477,11 +480,11 @@ derivative(
 )
 
 
-def reshape_back(shape: tuple[int, ...], order: Any) -> Pull:
+def reshape_back(shape: tuple[int, ...], order: Literal["C", "F", "A"]) -> Pull:
     return lambda g: g.reshape(shape, order=order)
 
 
-def inverse(axes: Sequence[int] | None) -> Any:
+def inverse(axes: Sequence[int] | None) -> tuple[int, ...] | None:
     return None if axes is None else tuple(np.argsort(normalize_axis_tuple(axes, len(axes))))
 
 
@@ -501,7 +504,7 @@ composition(np.ravel)(lambda a, order="C": np.reshape(a, -1, order=order))
 composition(np.matrix_transpose)(lambda x: np.swapaxes(x, -1, -2))
 
 
-def at_least(function: Any, *arys: Any) -> Any:
+def at_least(function: Callable[..., Array], *arys: Array) -> Array | tuple[Array, ...]:
     results = tuple(np.reshape(a, np.shape(function(value(a)))) for a in arys)
     return results[0] if len(results) == 1 else results
 
@@ -516,13 +519,13 @@ composition(np.vstack)(lambda tup: np.concatenate([np.atleast_2d(a) for a in tup
 
 
 @composition(np.hstack)
-def hstack(tup: Sequence[Any]) -> Any:
+def hstack(tup: Sequence[Array]) -> Array:
     arrays = [np.atleast_1d(a) for a in tup]
     return np.concatenate(arrays, axis=0 if np.ndim(arrays[0]) == 1 else 1)
 
 
 @composition(np.column_stack)
-def column_stack(tup: Sequence[Any]) -> Any:
+def column_stack(tup: Sequence[Array]) -> Array:
     return np.concatenate([np.reshape(a, (-1, 1)) if np.ndim(a) < 2 else a for a in tup], axis=1)
 
 
@@ -533,7 +536,7 @@ composition(np.append)(lambda arr, values, axis=None: np.concatenate([arr, value
 # went
 
 
-def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) -> Any:
+def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) -> Any:
     if any(map(holds_tensor, (*args, *kwargs.values()))):
         raise TypeError(
             f"np.{function.__name__} differentiates its first argument; use lora_np.value(x)"
@@ -545,7 +548,7 @@ def gathered(function: Callable[..., Any], a: Any, *args: Any, **kwargs: Any) ->
     )
 
 
-def picked(a: Any, numbers: Array) -> Any:
+def picked(a: Array, numbers: Array) -> Array:
     """The entries of these numbers, from 1 on, and zeros where the number is 0."""
     filled = numbers.size and not np.size(a)
     found = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
@@ -562,7 +565,7 @@ for rearrangement in (
 
 
 @composition(np.sort)
-def sort(a: Any, axis: int | None = -1, kind: Any = None, *, stable: bool | None = None) -> Any:
+def sort(a: Array, axis: int | None = -1, kind: Any = None, *, stable: bool | None = None) -> Array:
     if axis is None:
         a, axis = np.ravel(a), -1
     order = np.argsort(value(a), axis=axis, kind=kind, stable=True if kind is None else stable)
@@ -573,7 +576,9 @@ PADS = ("constant", "edge", "reflect", "symmetric", "wrap")
 
 
 @composition(np.pad)
-def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Any:
+def pad(
+    array: Array, pad_width: Any, mode: str = "constant", *, constant_values: ArrayLike = 0
+) -> Any:
     if mode not in PADS:
         raise TypeError(f"np.pad has no derivative for mode={mode!r}; it has for {', '.join(PADS)}")
     padded = gathered(np.pad, array, pad_width, mode=mode)
@@ -621,7 +626,7 @@ def put_back(shape: tuple[int, ...], index: Any) -> Pull:
 
 
 @composition(np.take)
-def take(a: Any, indices: Any, axis: int | None = None) -> Any:
+def take(a: Array, indices: ArrayLike, axis: int | None = None) -> Any:
     indices = np.asarray(indices)  # which refuses a Tensor
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
         return np.ravel(a)[indices]

@@ -1,5 +1,4 @@
-"""The table machinery: which function has which derivative, and how a NumPy call becomes a step of
-the graph.
+"""The table machinery finds the derivative of a NumPy call and records the call in the graph.
 
 There are three tables. A function is differentiable (a row with a rule for each of its arguments),
 constant (its result carries no gradient), or a composition (written in terms of other functions).
@@ -10,20 +9,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from itertools import compress
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
-from lora_np.autograd.engine import Node, Pull, Tensor, tensor
+from lora_np.autograd.engine import Node, Operand, Pull, Pulls, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
-from lora_np.checks import close_names
+from lora_np.checks import Array, close_names
 
 Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
-
-
-Wanted: TypeAlias = tuple[bool, ...]  # which arguments' gradients are
+Joint: TypeAlias = Callable[..., Pulls]  # the same for all arguments at once
+Definition = TypeVar("Definition", bound=Callable[..., Any])
+Wanted: TypeAlias = Sequence[bool]  # for each argument, whether its gradient is needed
 
 
 class Each(NamedTuple):
@@ -54,27 +52,39 @@ class Row:
         self,
         function: Callable[..., Any],
         rules: Sequence[Rule | Each | None],
-        joint: Callable[..., Pull] | None = None,  # one rule for all arguments, instead of theirs
+        joint: Joint | None = None,  # one rule for all arguments, instead of theirs
         # the forward function returns (y, kept), and the rules see kept instead of y
         keeps: bool = False,
-        composed: Callable[..., Any] | None = None,  # the same in NumPy functions, for `grad`
+        composed: Callable[..., Operand] | None = None,  # the same in NumPy functions, for `grad`
     ) -> None:
-        self.name, self.forward, self.keeps, self.composed = (
-            name_of(function),
-            function,
-            keeps,
-            composed,
-        )
+        self.name, self.forward = name_of(function), function
+        self.keeps, self.composed = keeps, composed
         rule = joint or next(r for r in rules if r is not NOT_DIFFERENTIABLE)
         self.spread = isinstance(rule, Each)  # the items of a sequence are the arguments
         self.joint = each_of(rule.rule) if isinstance(rule, Each) else joint
-        self.covers, places = signature(rule.rule if isinstance(rule, Each) else rule)
-        self.covers.pop(0)  # y
+        names, places = signature(rule.rule if isinstance(rule, Each) else rule)
+        self.covers = names[1:]  # without y
         self.rules: tuple[Any, ...] = tuple(rules) or (joint,) * ((places or 1) - 1)
         self.fixed = [i for i, r in enumerate(self.rules) if r is NOT_DIFFERENTIABLE]
 
+    def pull(
+        self, y: Any, values: Sequence[Any], settings: dict[str, Any], wanted: list[bool]
+    ) -> Pulls:
+        """Return the function that pulls a gradient back to each wanted argument."""
+        if self.joint is not None:
+            wanted += [False] * (len(self.rules) - len(wanted))
+            joint = self.joint(y, *values, **settings, wanted=tuple(wanted))
+            return lambda g: compress(joint(g), wanted)
+        pulls = []
+        for rule in compress(self.rules, wanted):
+            pulls.append(rule(y, *values, **settings))  # a comprehension would be a call
+        if len(pulls) == 1:
+            (only,) = pulls
+            return lambda g: (only(g),)
+        return lambda g: (pull(g) for pull in pulls)
 
-DERIVATIVES: dict[Callable[..., Any], Row] = {}  # differentiable functions
+
+DERIVATIVES: dict[Callable[..., Operand], Row] = {}  # differentiable functions
 # functions with a derivative of zero, or with no real result
 CONSTANTS: set[Callable[..., Any]] = set()
 # functions written in terms of others
@@ -83,7 +93,7 @@ COMPOSITIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 NOT_DIFFERENTIABLE = None  # in a row: a Tensor in this argument is an error
 
 
-def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None:
+def derivative(function: Callable[..., Operand], *rules: Rule | Each | None) -> None:
     """Add a row to the table: one vector-Jacobian product for each array argument of ``function``.
 
     Parameters
@@ -111,10 +121,10 @@ def derivative(function: Callable[..., Any], *rules: Rule | Each | None) -> None
 def primitive(
     function: Callable[..., Any],
     *rules: Rule | Each | None,
-    joint: Callable[..., Pull] | None = None,
+    joint: Joint | None = None,
     keeps: bool = False,
-    composed: Callable[..., Any] | None = None,
-) -> Callable[..., Any]:
+    composed: Callable[..., Operand] | None = None,
+) -> Callable[..., Operand]:
     """An operation of your own, from its forward pass on arrays and its derivative rules.
 
     Parameters
@@ -205,7 +215,7 @@ def constant(*functions: Callable[..., Any]) -> None:
     CONSTANTS.update(functions)
 
 
-def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def composition(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
     """Decorate a definition of a NumPy function in terms of functions in the tables.
 
     Parameters
@@ -230,7 +240,7 @@ def composition(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], 
     array([0.5, 1. , 0.5])
     """
 
-    def register(definition: Callable[..., Any]) -> Callable[..., Any]:
+    def register(definition: Definition) -> Definition:
         COMPOSITIONS[function] = definition
         return definition
 
@@ -264,7 +274,7 @@ def is_ours(part: Any) -> bool:
 # From a NumPy call to a step of the graph
 
 
-def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def dispatch(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Handle a NumPy call that has a Tensor among its arguments."""
     if function in DERIVATIVES:
         return record(function, args, kwargs)
@@ -278,8 +288,6 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
         return definition(*args, **kwargs)
     if function in CONSTANTS:
         return function(*map(constants, args), **{name: constants(a) for name, a in kwargs.items()})
-    if late_rules():
-        return dispatch(function, args, kwargs)
     name = name_of(function)
     raise TypeError(
         f"{name} has no derivative here. Use a function of lora_np.autograd.known(), stop the"
@@ -291,14 +299,7 @@ def dispatch(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str
 Tensor.answer = staticmethod(dispatch)
 
 
-def late_rules() -> bool:
-    """Load the rules of np.linalg, and say whether that was the first time."""
-    before = len(DERIVATIVES)
-    import_module("lora_np.autograd.linear_algebra")
-    return len(DERIVATIVES) > before
-
-
-def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def record(function: Callable[..., Operand], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Run ``function`` on the bare arrays and remember how to pull a gradient back to each Tensor.
 
     Of Tensors of several levels (`grad` inside `grad`) only the highest are differentiated here.
@@ -306,38 +307,33 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
     with arrays.
     """
     row = DERIVATIVES[function]
-    forward, rules = row.forward, row.rules
-    if kwargs or len(args) > len(rules):
-        args, kwargs = arrange(function, row.covers, len(rules), args, kwargs)
+    if kwargs or len(args) > len(row.rules):
+        args, kwargs = arrange(function, row.covers, len(row.rules), args, kwargs)
     for i in row.fixed:
         if holds_tensor(args[i]):
             raise not_differentiable(function, i)
     if row.spread:
-        args = list(args[0])
-    values, wanted, targets = list(args), [False] * max(len(args), len(rules)), []
-    level, listed = 0, False
+        args = args[0]
+    level = 0
+    for a in args:
+        if isinstance(a, Tensor) and a.level > level:
+            level = a.level
+    if level and row.composed:
+        return row.composed(*args, **kwargs)
+    values, wanted, targets, forward = list(args), [False] * len(args), [], row.forward
     for i, a in enumerate(args):
         if isinstance(a, Tensor):
-            values[i], wanted[i] = a.data, True
-            targets.append(a.node or a)
-            level |= a.level
-        elif isinstance(a, LISTS):
-            listed = True
-    if level or listed or not targets:
-        level = max([a.level for a in args if isinstance(a, Tensor)], default=0)
-        if level and row.composed:
-            return row.composed(*args, **kwargs)
-        wanted = [isinstance(a, Tensor) and a.level == level for a in args]
-        targets = [a.node or a for a in compress(args, wanted)]
-        values = [a.data if w else a for a, w in zip(args, wanted, strict=True)]
-        for i, a in enumerate(values):
-            if isinstance(a, LISTS) and i not in row.fixed:
-                values[i] = np.asarray(a)  # refused by a Tensor inside
-        if any(isinstance(a, Tensor) for a in values):
-            forward = function  # which remembers the step for them, too
+            if a.level == level:
+                values[i], wanted[i] = a.data, True
+                targets.append(a.node or a)
+            if level and isinstance(values[i], Tensor):
+                forward = function  # which remembers the step for that one, too
+        elif isinstance(a, LISTS) and i not in row.fixed:
+            values[i] = np.asarray(a)  # refused by a Tensor inside
     y = forward(values, **kwargs) if row.spread else forward(*values, **kwargs)
+    kept = None
     if row.keeps:
-        y, seen = y
+        y, kept = y
     if not targets:
         return y
     if not isinstance(y, Tensor):
@@ -346,36 +342,14 @@ def record(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, 
             raise TypeError(
                 f"{row.name}: a Tensor holds real numbers, and the result has dtype {y.dtype}"
             )
-    if not row.keeps:
-        seen = y
-    if row.joint is not None:
-        pull = selected(row.joint(seen, *values, **kwargs, wanted=tuple(wanted)), wanted)
-    else:
-        pulls = []
-        for rule in compress(rules, wanted):
-            # faster than a comprehension, which is a call
-            pulls.append(rule(seen, *values, **kwargs))
-        pull = one_by_one(pulls)
+    pull = row.pull(kept if row.keeps else y, values, kwargs, wanted)
     return tensor(y, level, Node(row.name, y, targets, pull))
 
 
-def selected(pull: Pull, wanted: list[bool]) -> Pull:
-    """The pull of a step from one that returns a gradient, or None, for each argument."""
-    return lambda g: compress(pull(g), wanted)
+def each_of(rule: Rule) -> Joint:
+    """Return the joint rule of the items of a sequence."""
 
-
-def one_by_one(pulls: list[Pull]) -> Pull:
-    """The pull of a step from those of its arguments."""
-    if len(pulls) == 1:
-        (only,) = pulls
-        return lambda g: (only(g),)
-    return lambda g: (pull(g) for pull in pulls)
-
-
-def each_of(rule: Rule) -> Callable[..., Pull]:
-    """The joint rule of the items of a sequence."""
-
-    def joint(y: Any, *arrays: Any, wanted: Wanted, **settings: Any) -> Pull:
+    def joint(y: Array, *arrays: Array, wanted: Wanted, **settings: Any) -> Pulls:
         pull = rule(y, arrays, **settings)
         return lambda g: (pull(g, i) if want else None for i, want in enumerate(wanted))
 
@@ -403,7 +377,7 @@ def constants(a: Any) -> Any:
 
 
 def arrange(
-    function: Callable[..., Any],
+    function: Callable[..., Operand],
     covers: list[str],
     places: int,
     args: Sequence[Any],
@@ -438,13 +412,10 @@ def same(a: Any, b: Any) -> bool:
 
 
 @functools.cache
-def signature(rule: Callable[..., Any]) -> tuple[list[str], int | None]:
-    """Names of the arguments that a rule or a definition takes, and how many by position (None:
-    any).
-    """
-    kinds = {
-        p.name: p.kind for p in inspect.signature(rule).parameters.values() if p.name != "wanted"
-    }
+def signature(rule: Callable[..., Operand]) -> tuple[list[str], int | None]:
+    """Name the arguments of a rule or definition, and count those by position (None: any)."""
+    parameters = inspect.signature(rule).parameters.values()
+    kinds = {p.name: p.kind for p in parameters if p.name != "wanted"}
     places = list(kinds.values()).count(inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return list(kinds), None if inspect.Parameter.VAR_POSITIONAL in kinds.values() else places
 
@@ -462,7 +433,7 @@ USUAL = {
 
 
 @functools.cache
-def parameters(function: Callable[..., Any]) -> dict[str, Any]:
+def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
     """Names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
@@ -477,7 +448,7 @@ def parameters(function: Callable[..., Any]) -> dict[str, Any]:
     return dict.fromkeys(row.covers if row else signature(definition)[0], REQUIRED) | USUAL
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Callable[..., Operand]) -> str:
     """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
@@ -486,7 +457,7 @@ def name_of(function: Callable[..., Any]) -> str:
     return f"{module.replace('numpy', 'np')}.{name}" if module == "numpy.linalg" else f"np.{name}"
 
 
-def not_differentiable(function: Callable[..., Any], argument: int | str) -> TypeError:
+def not_differentiable(function: Callable[..., Operand], argument: int | str) -> TypeError:
     name = list(parameters(function))[argument] if isinstance(argument, int) else argument
     return TypeError(
         f"{name_of(function)}: the argument {name} has no derivative; use lora_np.value({name})"
@@ -506,5 +477,4 @@ def known() -> list[str]:
     >>> "np.tanh" in known()
     True
     """
-    late_rules()
     return sorted({name_of(function) for function in (*DERIVATIVES, *COMPOSITIONS, *CONSTANTS)})

@@ -12,6 +12,7 @@ import click
 from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
+from lora_np.hub import read_arrays
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -257,9 +258,7 @@ def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = No
     if data is None:
         return None
     if data.endswith(".npz"):
-        import numpy as np
-
-        return dict(np.load(data))
+        return read_arrays(data)
     if base is None:
         raise click.UsageError("--data is read by the base model: give it with --base")
     model = language.load(base)

@@ -1,4 +1,4 @@
-"""The main job, end to end: adapt a real model, compare it with the optimum, measure the savings.
+"""Adapt a real model, compare it with the optimum and measure the savings, in one run.
 
 A linear model predicts the next 10 x 10 pixels from the 10 x 12 pixels to their left: its weight is
 a 100 x 120 matrix. It is pretrained on a photograph and adapted to a terrain map, in full and with
@@ -47,7 +47,7 @@ PROMPT = "And the "  # of the sample
 
 @dataclass(frozen=True)
 class Update:
-    """One trained update, and the best possible of its rank.
+    """Describe one trained update, and the best possible one of its rank.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Sample:
-    """What a language model writes without an adapter and with one.
+    """Hold what a language model writes without an adapter and with one.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tour:
-    """The results of the tour. Errors are mean squared errors, in units of the variance of the map.
+    """Hold the results of the tour; errors are mean squared errors in units of the map's variance.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Tour:
 
     @property
     def table(self) -> Table:
-        """The trained updates and the best possible of their rank."""
+        """Compare the trained updates with the best possible ones of their rank."""
         rows = [(u.name, u.numbers, u.error, u.best_error, u.share_of_gain) for u in self.updates]
         decimals = "{:.4f}".format
         return Table(
@@ -173,7 +173,7 @@ class Tour:
 
     @property
     def enough(self) -> str:
-        """The rank that is enough by held-out data and by the norm, and why they differ."""
+        """Say which rank is enough by held-out data and by the norm, and why they differ."""
         return (
             f"On held-out patches rank {self.rank_for_gain}: its best update has {GOAL:.0%} or more"
             f" of the gain of the best full one. By the weights rank {self.rank_for_norm}: it keeps"
@@ -185,7 +185,7 @@ class Tour:
 
     @property
     def advantages(self) -> Table:
-        """The three advantages of LoRA, measured."""
+        """Measure the three advantages of LoRA."""
         found: list[list[Any]] = [
             ["1. cheaper to train", "trained numbers", *(one.numbers for one in self.updates)],
             ["", "bytes of optimizer state (Adam)", *(one.optimizer_bytes for one in self.updates)],
@@ -209,8 +209,7 @@ class Tour:
 def tour(
     out: str | Path = "lora-np-tour", *, quick: bool = False, rng: int = 0, progress: bool = True
 ) -> Tour:
-    """Adapt a model of photographs to terrain, in full and with LoRA; sample a language model;
-    write a report.
+    """Adapt a model of photographs to terrain, sample a language model, and write a report.
 
     Parameters
     ----------
@@ -269,7 +268,7 @@ def check_folder(folder: Path) -> None:
 
 
 class Task:
-    """The data, the pretrained base, and what theory says is possible."""
+    """Hold the data, the pretrained base, and what theory says is possible."""
 
     def __init__(self, rng: int, quick: bool) -> None:
         self.rng = np.random.default_rng(rng)
@@ -291,9 +290,7 @@ def ridge_for(x: Array) -> float:
 
 
 def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
-    """Adam on a cosine schedule, batches of 256: the same for the full update and for every
-    rank.
-    """
+    """Train with Adam on a cosine schedule in batches of 256, the same for every update."""
     model: Any = Linear(Tensor(value(task.base.W)))
     if rank is not None:
         model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
@@ -332,7 +329,7 @@ def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Upda
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, float]:
-    """Seconds of a step in full and with LoRA: the minimum of interleaved runs on one thread.
+    """Time a step in full and with LoRA: the minimum of interleaved runs on one thread, in seconds.
 
     Both are measured under the same load.
     """
@@ -350,7 +347,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
 
 
 def sample_text() -> Sample:
-    """Switch the shipped adapter on, and compare."""
+    """Generate text without the shipped adapter and with it, and measure both losses."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
     adapter = adapters.load(language.located_adapter(ADAPTER))
     models = model, adapters.attach(model, adapter)
@@ -368,9 +365,7 @@ def sample_text() -> Sample:
 
 
 def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
-    """What each rank costs in numbers, and how much of the best full update's gain it leaves
-    out.
-    """
+    """Draw the part of the full update's improvement that each rank leaves out."""
     from matplotlib.figure import Figure
 
     full, *trained = updates
@@ -423,7 +418,7 @@ def measured(update: Update) -> str:
 
 
 def render(found: Tour, gain: Array) -> str:
-    """The report as one HTML page with its figures inside."""
+    """Render the report as one HTML page with its figures inside."""
     template = files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8")
     full, *trained = found.updates
     return template.format(

@@ -1,6 +1,4 @@
-"""What comes with the package: lessons, which JupyterLab opens, and runs that would take too long
-in one.
-"""
+"""Find what comes with the package: lessons, and runs that would take too long in one."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from lora_np.files import target_path, write_new
 
 
 def lessons() -> list[Path]:
-    """The notebooks, in the order of the course.
+    """List the notebooks, in the order of the course.
 
     A wheel carries them inside the package; in a checkout they are next to it.
 
@@ -38,7 +36,7 @@ def lessons() -> list[Path]:
 
 
 def carried(folder: str, names: str) -> list[Path]:
-    """Files that a wheel carries inside the package, and that are next to it in a checkout."""
+    """List files that a wheel carries inside the package, and a checkout next to it."""
     package = Path(__file__).parents[1]
     for place in (package, package.parent):
         if found := sorted((place / folder).glob(names)):
@@ -47,8 +45,7 @@ def carried(folder: str, names: str) -> list[Path]:
 
 
 def adaptation_runs() -> list[dict[str, Any]]:
-    """The shipped model after learning Genesis: many ranks, targets, learning rates and random
-    seeds.
+    """Load recorded runs on Genesis: many ranks, targets, learning rates and random seeds.
 
     Returns
     -------
@@ -78,7 +75,7 @@ def adaptation_runs() -> list[dict[str, Any]]:
 
 
 def claims() -> dict[str, dict[str, Any]]:
-    """What papers say about LoRA, and what came of it when it was tried: each claim by its name.
+    """Load what papers say about LoRA and our verdicts, each claim by its name.
 
     Returns
     -------

@@ -1,6 +1,4 @@
-"""Notebooks that move: sliders for rank, alpha and learning rate, and a figure that grows with a
-run.
-"""
+"""Make notebooks move: sliders, and a figure that grows with a run."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ def sliders(
     limits: tuple[float, float] = (0.0, 1.0),
     **stops: Sequence[Any],
 ) -> Any:
-    """What ``show`` draws at the values that the reader sets, with its caption: a slider for each
-    value.
+    """Show a picture and its caption at the values that the reader sets, with a slider for each.
 
     Parameters
     ----------
@@ -94,7 +91,7 @@ def sliders(
 
 
 def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
-    """Picture and caption in one piece, so that they never disagree on the screen."""
+    """Render picture and caption in one piece, so that they never disagree on the screen."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
         from PIL import Image

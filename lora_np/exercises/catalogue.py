@@ -1,22 +1,21 @@
-"""The course, read from its files: all of its prose, and the points of each law."""
+"""Read the course from its files: all of its prose, and the points of each law."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lora_np.checks import choice, whole_number
-from lora_np.exercises.inputs import Draw
 from lora_np.exercises.running import HEADER, Mistake
 from lora_np.exercises.testing import (
     SEEDS,
-    Answer,
+    Check,
     Exercise,
     Law,
     Lesson,
@@ -30,7 +29,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
-    """The lessons with these numbers, in order; all of them by default.
+    """List the lessons with these numbers, in order; all of them by default.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
 
 
 def exercise(name: str) -> Exercise:
-    """The exercise whose function is called ``name``.
+    """Look up the exercise whose function is called ``name``.
 
     Parameters
     ----------
@@ -86,7 +85,7 @@ def exercise(name: str) -> Exercise:
 
 
 class Solution(str):
-    """An explained solution, to be read after an attempt: Markdown, why and then the code."""
+    """Explain a solution in Markdown, to be read after an attempt: first why, then the code."""
 
     @property
     def code(self) -> str:
@@ -100,7 +99,7 @@ class Solution(str):
 
 
 def solution(name: str) -> Solution:
-    """How the exercise ``name`` can be solved, and why that is right.
+    """Explain how the exercise ``name`` can be solved, and why that is right.
 
     Parameters
     ----------
@@ -174,8 +173,9 @@ def check(
     >>> check(column_of_product)  # doctest: +ELLIPSIS
     column_of_product: 0 of 1 point
       Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1,
-      got 0 This is what comes out with the first column of B only. Hint: Take the first column of
-      ... B = np.array([[0.0, 1.0]]) A = np.array([[0.0], [1.0]]) j = 0 column_of_product(B, A, j)
+      got 0 A known mistake gives this answer: with the first column of B only. Hint: Take the
+      first column of ... B = np.array([[0.0, 1.0]]) A = np.array([[0.0], [1.0]]) j = 0
+      column_of_product(B, A, j)
     """
     if not callable(function) or not hasattr(function, "__name__"):
         raise TypeError(f"check takes a function, got {type(function).__name__}")
@@ -184,7 +184,7 @@ def check(
 
 
 def other_seeds(rng: np.random.Generator | int) -> list[int]:
-    """Seeds of inputs other than those that students see.
+    """Derive seeds for inputs other than those that students see.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def other_seeds(rng: np.random.Generator | int) -> list[int]:
 
 @cache
 def course() -> tuple[Lesson, ...]:
-    """All lessons in the order of ``lessons.toml``, which alone numbers them; then the project."""
+    """Read all lessons in the order of ``lessons.toml``, then the project."""
     table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
     project = table["project"]
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
@@ -225,7 +225,7 @@ def course() -> tuple[Lesson, ...]:
 
 
 def read(name: str) -> Exercise:
-    """The exercise in ``name.md``."""
+    """Read the exercise in ``name.md``."""
     about, sections = parsed(name)
     statement = [sections["Statement"], f"For example:\n\n{sections['Example']}"]
     if forbids := tuple(about.get("forbids", ())):
@@ -259,7 +259,7 @@ def read(name: str) -> Exercise:
 
 
 def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings between two lines of ``+++``, and the sections of Markdown that follow."""
+    """Split a file into the settings between two lines of ``+++`` and the sections that follow."""
     _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
     heads, bodies = (
         re.findall(r"^## (\w+)$", text, re.M),
@@ -270,26 +270,21 @@ def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     }
 
 
-def law_of(exercise: str, key: str) -> Callable[[Draw, Answer], None]:
-    """``exercise_key``, or what the function for all laws of the exercise claims by this key."""
-    found = functions()
-
-    def check(draw: Draw, answer: Answer) -> None:
-        for slug, claim in found[exercise](draw, answer, key) or ():
-            if slug == key:
-                claim()
-
-    return found.get(f"{exercise}_{key}") or check
+def law_of(exercise: str, key: str) -> Check:
+    """Find ``exercise_key``, or the part of the exercise's own function that this key selects."""
+    known = functions()
+    alone: Check | None = known.get(f"{exercise}_{key}")
+    return alone or partial(known[exercise], key=key)
 
 
 def code_in(markdown: str) -> str:
-    """The last block of Python, without its fences."""
+    """Extract the last block of Python, without its fences."""
     return str(re.findall(r"^```python\n(.*?)^```", markdown + "\n", re.M | re.S)[-1])
 
 
 @cache
 def functions() -> dict[str, Any]:
-    """Everything that the modules of ``checks`` define, by name."""
+    """Collect everything that the modules of ``checks`` define, by name."""
     from lora_np.exercises.checks import build_a_lora, files, matrices, training
 
     return vars(build_a_lora) | vars(files) | vars(matrices) | vars(training)

@@ -1,4 +1,4 @@
-"""Library functions that an exercise forbids: running one is refused."""
+"""Refuse library functions that an exercise forbids."""
 
 from __future__ import annotations
 

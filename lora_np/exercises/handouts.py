@@ -1,4 +1,4 @@
-"""Handouts for students: the exercises of a lesson as a notebook and as a script."""
+"""Write handouts for students: the exercises of a lesson as a notebook and as a script."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def start(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], list[P
 
 
 def notebook(lesson: Lesson) -> dict[str, Any]:
-    """A stub and a check cell for each exercise, called by its name; hints unfold.
+    """Build a notebook with a stub and a check for each exercise, called by its name; hints unfold.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
 
 
 def notebook_text(content: Mapping[str, Any]) -> str:
-    """A notebook as the text of its file.
+    """Convert a notebook to the text of its file.
 
     Parameters
     ----------
@@ -127,9 +127,7 @@ def code(name: str, text: str) -> dict[str, Any]:
 
 
 def script(lesson: Lesson) -> str:
-    """The same cells as a script in percent format, without the checks, and with all hints at its
-    end.
-    """
+    """Convert the notebook to a script in percent format, without checks, its hints at the end."""
     blocks = []
     for cell in notebook(lesson)["cells"]:
         text = "".join(cell["source"]).partition("\n\n<details>")[0].rstrip()
@@ -146,7 +144,7 @@ def script(lesson: Lesson) -> str:
 
 
 def opening(lesson: Lesson) -> str:
-    """What to do, and where it is explained, unless the course leaves its solutions out."""
+    """Say what to do, and where it is explained, unless the course leaves its solutions out."""
     explained = ' After an attempt, `exercises.solution("NAME")` explains how it can be done.'
     return (
         f"# Exercises: {lesson.title}\n\n{len(lesson.exercises)} functions to write,"
@@ -161,7 +159,7 @@ def opening(lesson: Lesson) -> str:
 
 
 def heading(exercise: Exercise, number: int) -> str:
-    """Number, title, points and effort, as Markdown.
+    """Write number, title, points and effort, as Markdown.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Inputs of a law: drawn small first, and shrunk once a law is broken.
+"""Draw inputs of a law, small ones first, and shrink one that breaks it.
 
 A law draws its inputs by name from a `Draw`, which remembers them. Handing remembered inputs that
 were made a little smaller to another `Draw` runs the same law again: whatever no longer fits its
@@ -28,16 +28,14 @@ class Rejected(Exception):  # noqa: N818
 
 
 class Size(int):
-    """A whole number that knows its name: an array of that size loses a line when the number gets
-    smaller.
-    """
+    """Name a whole number: an array of that size loses a row or column when the number shrinks."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One input as a law drew it."""
+    """Remember one input as a law drew it."""
 
     value: Any  # a whole number, or an array (without axes if it is one real number)
     simplest: float  # what it is made towards
@@ -49,7 +47,7 @@ Inputs = Mapping[str, Drawn]
 
 @dataclass(frozen=True)
 class Counterexample:
-    """An input that breaks a law, why, and the last call."""
+    """Hold an input that breaks a law, why it does, and the last call."""
 
     drawn: Inputs
     why: LawBroken
@@ -58,7 +56,7 @@ class Counterexample:
 
 @dataclass(eq=False)
 class Draw:
-    """The inputs of one case, from the smallest only (``effort`` 0) to any (1).
+    """Draw the inputs of one case, from the smallest only (``effort`` 0) to any (1).
 
     Inputs that are ``remembered`` are drawn again; one that is missing there becomes as simple as
     it can be.
@@ -70,7 +68,7 @@ class Draw:
     drawn: dict[str, Drawn] = field(default_factory=dict)
 
     def whole(self, name: str, low: int, high: int, *, effort: float | None = None) -> Size:
-        """A whole number from ``low`` to ``high``, close to ``low`` in early cases."""
+        """Draw a whole number from ``low`` to ``high``, close to ``low`` in early cases."""
         if self.remembered is None:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
             value = int(self.rng.integers(low, reach + 1))
@@ -84,7 +82,7 @@ class Draw:
         return size
 
     def sizes(self, names: str, low: int = 1, high: int = 5) -> list[Size]:
-        """A whole number for each letter or word of ``names``."""
+        """Draw a whole number for each letter or word of ``names``."""
         return [self.whole(name, low, high) for name in (names.split() if " " in names else names)]
 
     def pick(self, name: str, options: Sequence[T]) -> T:
@@ -92,9 +90,7 @@ class Draw:
         return options[self.whole(name, 0, len(options) - 1, effort=1.0)]
 
     def array(self, name: str, *shape: int, low: float = -5.0, high: float = 5.0) -> Array:
-        """Entries from ``low`` to ``high``: small whole numbers first, then any, and lines of
-        zeros.
-        """
+        """Draw entries from ``low`` to ``high``: small whole numbers first, then any."""
         simplest = float(min(max(0.0, low), high))
         if self.remembered is None:
             value = self.fresh(shape, low, high, simplest)
@@ -109,7 +105,7 @@ class Draw:
         return value + 0.0  # a copy, and no zero of it has a sign
 
     def number(self, name: str, low: float = -5.0, high: float = 5.0) -> float:
-        """A real number: a small whole one first."""
+        """Draw a real number: a small whole one first."""
         return float(self.array(name, low=low, high=high))
 
     def fresh(self, shape: Sequence[int], low: float, high: float, simplest: float) -> Array:
@@ -149,9 +145,7 @@ def shrink(
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
-    """What shrinking makes smaller: sizes, then entries that are not zero, not whole, negative,
-    large.
-    """
+    """Measure what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
     sizes = sum(
         float(one.value - one.simplest) for one in drawn.values() if isinstance(one.value, int)
     )
@@ -166,7 +160,7 @@ def weight(drawn: Inputs) -> tuple[float, ...]:
 
 
 def steps(drawn: Inputs) -> Iterator[Inputs]:
-    """Inputs that are one step smaller, large steps first."""
+    """Yield inputs that are one step smaller, large steps first."""
     for name, one in drawn.items():
         if isinstance(one.value, int) and one.value > one.simplest:
             low = int(one.simplest)
@@ -186,7 +180,7 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
 
 
 def without(drawn: Inputs, name: str, i: int) -> Inputs:
-    """A size less by one, and each array of it without line ``i``."""
+    """Reduce a size by one, and drop index ``i`` of each array along it."""
     result = {**drawn, name: replace(drawn[name], value=drawn[name].value - 1)}
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
@@ -198,7 +192,7 @@ def without(drawn: Inputs, name: str, i: int) -> Inputs:
 
 
 def simpler(value: Array, simplest: float) -> Iterator[Array]:
-    """Arrays of the same shape that are simpler, as a whole and entry by entry."""
+    """Yield simpler arrays of the same shape, as a whole and entry by entry."""
     for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value), np.sign(value)):
         if not np.array_equal(whole, value):
             yield whole

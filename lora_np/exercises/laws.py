@@ -1,6 +1,4 @@
-"""Building blocks of laws: claims that any right answer satisfies, and messages that say what came
-out.
-"""
+"""Assert what any right answer satisfies, with messages that say what came out."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
 
 
 def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array:
-    """``answer`` as an array of finite real numbers of this shape; anything else breaks a law.
+    """Convert ``answer`` to an array of finite real numbers of this shape, or break a law.
 
     None in ``shape`` means any length.
 
@@ -95,7 +93,7 @@ def same(
     size: float = 0,
     why: str = "",
 ) -> Array:
-    """``answer``, called ``what``, equals ``right`` up to ``tolerance`` times its size.
+    """Require that ``answer``, called ``what``, equals ``right`` up to ``tolerance``.
 
     Where ``right`` is zero, ``size`` says how large the numbers are that it comes from.
 
@@ -123,7 +121,7 @@ def same(
 
 
 def apart(wanted: float, came: float) -> tuple[str, str]:
-    """Both numbers, with as many digits as it takes to tell one from the other.
+    """Format both numbers with as many digits as it takes to tell one from the other.
 
     Examples
     --------
@@ -137,7 +135,7 @@ def apart(wanted: float, came: float) -> tuple[str, str]:
 
 
 def exactly(what: str, answer: Value, right: int) -> None:
-    """``answer`` is the whole number ``right``; a float with a whole value is accepted.
+    """Require the whole number ``right``; a float with a whole value is accepted.
 
     Examples
     --------
@@ -148,7 +146,7 @@ def exactly(what: str, answer: Value, right: int) -> None:
 
 
 def whole(what: str, answer: Value) -> int:
-    """``answer`` as an int. A float with a whole value is taken, a fraction breaks a law.
+    """Convert ``answer`` to an int; a fraction breaks a law.
 
     Examples
     --------
@@ -161,7 +159,7 @@ def whole(what: str, answer: Value) -> int:
 
 
 def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Array, ...]:
-    """An answer of several arrays of these shapes, such as ``B, A``.
+    """Split an answer into arrays of these shapes, such as ``B, A``.
 
     Examples
     --------
@@ -181,19 +179,18 @@ def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Arr
 
 
 def orthonormal(name: str, columns: Array) -> None:
-    """The columns have length one and are at right angles.
+    """Require orthogonal columns of length one.
 
     Examples
     --------
     >>> orthonormal("Q", np.eye(3, 2))
     """
-    why = "1 on the diagonal: length one; 0 elsewhere: right angles"
+    why = "1 on the diagonal: unit length; 0 elsewhere: orthogonal"
     same(f"{name}^T {name}", columns.T @ columns, np.eye(columns.shape[1]), why=why)
 
 
 def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> None:
-    """``number`` is not above ``least``, the smallest possible, but for rounding relative to
-    ``size``.
+    """Require that ``number`` is not above ``least``, up to rounding relative to ``size``.
 
     Examples
     --------
@@ -207,7 +204,7 @@ def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> Non
 
 
 def closest(what: str, M: Array, nearest: Array, rank: int, *, size: float = 0.0) -> None:
-    """``what``, the distance of ``nearest`` from ``M``, is the least for its rank (Eckart-Young).
+    """Require the least distance of ``nearest`` from ``M`` for its rank (Eckart-Young).
 
     Examples
     --------

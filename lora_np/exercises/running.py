@@ -1,6 +1,4 @@
-"""Run a submission's cells, and call its functions: the same in a notebook and in a separate
-process.
-"""
+"""Run a submission's cells and call its functions, in a notebook or in a separate process."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, not
 
 
 def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
-    """Run a cell, which defines ``names``; what went wrong, or nothing.
+    """Run a cell, which defines ``names``, and return what went wrong, or nothing.
 
     Parameters
     ----------
@@ -98,7 +96,7 @@ def call(
 
 
 def unwritten(function: Callable[..., Value]) -> bool:
-    """Whether a docstring is all that a function has, as in a stub.
+    """Return whether a docstring is all that a function has, as in a stub.
 
     Examples
     --------
@@ -115,14 +113,12 @@ def unwritten(function: Callable[..., Value]) -> bool:
 
 
 def stub() -> None:
-    """What an exercise hands out."""
+    """Show what an exercise hands out."""
     ...
 
 
 def last_line(error: BaseException) -> str:
-    """``ValueError: shapes do not fit (line 3)``: what went wrong, and where the student wrote
-    it.
-    """
+    """Say what went wrong and where: ``ValueError: shapes do not fit (line 3)``."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1][:500]
     if isinstance(error, SyntaxError) and str(error.filename).startswith("<cell "):
         return f"{text} (line {error.lineno})"
@@ -138,7 +134,7 @@ def last_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One that has been met before, as the change that makes it out of the solution.
+    """Describe a known mistake, with the code that makes it.
 
     Parameters
     ----------
@@ -164,7 +160,7 @@ def result(code: str, function: str, arguments: Sequence[Value]) -> Reply:
 
 
 def replies_alike(a: Reply, b: Reply) -> bool:
-    """Whether two calls returned the same value, or failed in the same way."""
+    """Return whether two calls returned the same value, or failed in the same way."""
     if "value" in a and "value" in b:
         return values_alike(a["value"], b["value"])
     first, second = (str(reply.get("error", "")).partition(" (line")[0] for reply in (a, b))
@@ -172,7 +168,7 @@ def replies_alike(a: Reply, b: Reply) -> bool:
 
 
 def values_alike(a: Value, b: Value, tolerance: float = 1e-3) -> bool:
-    """Whether two answers are equal up to rounding, in float32 or finer.
+    """Return whether two answers are equal up to rounding, in float32 or finer.
 
     Examples
     --------

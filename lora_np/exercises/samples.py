@@ -1,4 +1,4 @@
-"""Inputs that several laws draw: matrices with a given spectrum, scales."""
+"""Draw inputs that several laws use: matrices with a given spectrum, scales."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from lora_np.exercises.inputs import Draw
 
 
 def scale(draw: Draw) -> float:
-    """1, or as large or small as units of measurement may make numbers."""
+    """Draw 1, or a scale as large or small as units of measurement may make numbers."""
     return float(draw.pick("scale", (1.0, 1e-12, 1e12, 1e-3)))
 
 
 def terms(A: Array, B: Array) -> float:
-    """How large the sums are that ``A @ B`` may lose by cancelling."""
+    """Bound the sums that ``A @ B`` may lose by cancelling."""
     return float((np.abs(A) @ np.abs(B)).max(initial=0.0))
 
 
 def mirror(v: Array) -> Array:
-    """The orthogonal matrix that turns ``v`` around; the identity if ``v`` is zero.
+    """Build the orthogonal matrix that reflects ``v``; the identity if ``v`` is zero.
 
     Examples
     --------
@@ -31,24 +31,20 @@ def mirror(v: Array) -> Array:
 
 
 def turned(draw: Draw, name: str, d: int, k: int, s: ArrayLike) -> Array:
-    """A d x k matrix with these singular values, and zeros after them; its directions are drawn."""
+    """Draw a d x k matrix with these singular values, and zeros after them."""
     s = np.asarray(s, dtype=np.float64)
     U, V = mirror(draw.array(f"left of {name}", d)), mirror(draw.array(f"right of {name}", k))
     return np.asarray((U[:, : len(s)] * s) @ V[: len(s)])
 
 
 def spectrum(draw: Draw, name: str, count: int, low: float = 0.3, high: float = 2.0) -> Array:
-    """``count`` singular values, largest first, at least ``low`` apart from each other and from
-    zero.
-    """
+    """Draw ``count`` singular values, largest first, at least ``low`` apart and above zero."""
     steps = draw.array(f"gaps of {name}", count, low=low, high=high)
     return np.cumsum(steps)[::-1].copy()
 
 
 def independent(draw: Draw, name: str, d: int, k: int) -> Array:
-    """A d x k matrix whose first min(d, k) columns are independent: an orthogonal matrix times a
-    triangle.
-    """
+    """Draw a d x k matrix whose first min(d, k) columns are independent."""
     R = np.triu(draw.array(name, d, k, low=-2, high=2), 1)
     np.fill_diagonal(R, draw.array(f"diagonal of {name}", min(d, k), low=1))
     return np.asarray(scale(draw) * mirror(draw.array(f"left of {name}", d)) @ R)

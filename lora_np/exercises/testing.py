@@ -1,14 +1,14 @@
-"""An exercise, and the judgement of an answer to it."""
+"""Define exercises and lessons, and judge an answer by its exercise's laws."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -27,8 +27,8 @@ from lora_np.exercises.running import (
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
 # arguments, rules: see `call`
-Caller = Callable[[Sequence[Value], Rules], Reply]
-Assertions = Iterator[tuple[str, Callable[[], object]]]  # what a law says, by its slug
+Caller: TypeAlias = Callable[[Sequence[Value], Rules], Reply]
+Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
 SHORT = 8  # entries that are shown one by one where all others are the same
@@ -49,7 +49,7 @@ LAWS = {  # that a failed call breaks, by the kind of its error
 
 @dataclass(frozen=True)
 class Law:
-    """A claim that a right answer satisfies on every input of a space.
+    """State what a right answer satisfies on every input of a space.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ class Law:
     slug: str
     name: str
     points: int
-    check: Callable[[Draw, Answer], None] = field(repr=False)
+    check: Check = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """Statement, stub, hints, laws and solution.
+    """Hold an exercise: statement, stub, hints, laws and solution.
 
     Parameters
     ----------
@@ -127,25 +127,25 @@ class Exercise:
 
     @cached_property
     def parameters(self) -> list[str]:
-        """The function's parameters."""
+        """The names of the function's parameters."""
         function = ast.parse(self.stub).body[-1]
         assert isinstance(function, ast.FunctionDef)
         return [argument.arg for argument in function.args.args]
 
     @property
     def points(self) -> int:
-        """The sum over its laws."""
+        """The points of all laws."""
         return sum(law.points for law in self.laws)
 
     @property
     def effort(self) -> str:
-        """How hard and how long, as in ``"easy, 5 minutes"``."""
+        """Difficulty and time, as in ``"easy, 5 minutes"``."""
         return f"{('easy', 'medium', 'hard')[self.difficulty - 1]}, {self.minutes} minutes"
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """The exercises of a lesson, easy ones first.
+    """Hold the exercises of a lesson, easy ones first.
 
     Parameters
     ----------
@@ -169,18 +169,18 @@ class Lesson:
 
     @property
     def stem(self) -> str:
-        """How its files are called, as in ``01-see-rank``."""
+        """The name of its files, such as ``01-see-rank``."""
         return f"{self.number:02d}-{self.slug}"
 
     @property
     def points(self) -> int:
-        """The sum over its exercises."""
+        """The points of all exercises."""
         return sum(exercise.points for exercise in self.exercises)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one law.
+    """Say whether an answer satisfies one law.
 
     Parameters
     ----------
@@ -205,7 +205,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a check.
+    """Hold the result of a check.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ class Outcome:
 
     @classmethod
     def failed(cls, exercise: Exercise, message: str) -> Outcome:
-        """No law holds, all for the same reason, such as an answer that was not handed in."""
+        """Fail all laws for one reason, such as an answer that was not handed in."""
         return cls(exercise, tuple(Verdict(law.slug, False, message) for law in exercise.laws))
 
     @property
@@ -230,26 +230,26 @@ class Outcome:
 
     @property
     def points(self) -> int:
-        """Of the laws that hold."""
+        """The points of the laws that hold."""
         pairs = zip(self.exercise.laws, self.verdicts, strict=True)
         return sum(law.points for law, verdict in pairs if verdict.passed)
 
     @property
     def message(self) -> str:
-        """The first law that is broken, and how; empty if none is."""
+        """The message of the first broken law; empty if all hold."""
         return next((verdict.message for verdict in self.verdicts if not verdict.passed), "")
 
     @property
     def broken(self) -> list[Verdict]:
-        """The laws that do not hold; each message once, with the call of the first."""
-        said: dict[str, Verdict] = {}
+        """The broken laws; each message once, with the call of the first."""
+        by_message: dict[str, Verdict] = {}
         for verdict in self.verdicts:
             if not verdict.passed:
-                said.setdefault(verdict.message, verdict)
-        return list(said.values())
+                by_message.setdefault(verdict.message, verdict)
+        return list(by_message.values())
 
     def to_dict(self) -> dict[str, Json]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         points = {"points": self.points, "of": self.exercise.points}
         laws = [asdict(verdict) for verdict in self.verdicts]
         return {"exercise": self.exercise.name, "passed": self.passed, **points, "laws": laws}
@@ -265,7 +265,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Points, and each law that is broken; nothing of the solution."""
+        """The points and each broken law; nothing of the solution."""
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
@@ -277,9 +277,7 @@ class Outcome:
 
 @dataclass
 class Answer:
-    """A student's function as a law sees it: it takes arrays, and gives plain values or breaks the
-    law.
-    """
+    """Wrap a student's function for a law: it returns plain values, or breaks the law."""
 
     exercise: Exercise
     caller: Caller
@@ -288,9 +286,7 @@ class Answer:
     def __call__(
         self, *arguments: Value, within: int | None = None, steps: int | None = None
     ) -> Any:
-        """The function's value, in ``within`` so many bytes and in so many ``steps`` of the
-        interpreter.
-        """
+        """Call the function, in at most ``within`` bytes and ``steps`` of the interpreter."""
         rules = Rules(self.exercise.forbids, within, steps)
         self.last = arguments, {}
         reply = self.caller(arguments, rules)
@@ -360,7 +356,7 @@ def judge(
 
 
 def arrays(value: Any) -> Value:
-    """Lists of numbers as arrays, wherever they are: the example computes with what is returned."""
+    """Convert lists of numbers to arrays, wherever they are: examples compute with them."""
     if isinstance(value, tuple):
         return tuple(map(arrays, value))
     try:
@@ -370,7 +366,7 @@ def arrays(value: Any) -> Value:
 
 
 def example_broken(answer: Answer) -> str:
-    """How an answer breaks the statement's example; empty if it gives what is written there."""
+    """Say how an answer breaks the statement's example; empty if it does not."""
     examples = doctest.DocTestParser().get_examples(answer.exercise.example)
     nodes = ast.walk(ast.parse("".join(one.source for one in examples)))
     given = (Source(ast.unparse(node)) for node in nodes if isinstance(node, ast.Lambda))
@@ -397,7 +393,7 @@ def example_broken(answer: Answer) -> str:
 
 
 def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexample | None:
-    """Whatever breaks the law first; nothing if it holds on all inputs."""
+    """Find the first input that breaks the law; None if it holds on all."""
     cases = range(answer.exercise.cases)
     draws = (
         Draw(np.random.default_rng([*seed, case]), case / max(1, len(cases) - 1)) for case in cases
@@ -406,7 +402,7 @@ def first_broken(law: Law, answer: Answer, seed: Sequence[int]) -> Counterexampl
 
 
 def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest: bool) -> Verdict:
-    """The verdict with the smallest input that breaks the law in the same way."""
+    """Judge by the smallest input found that breaks the law in the same way."""
     if broken is None:
         return Verdict(law.slug, True)
     name, first = broken.why.name, broken
@@ -428,15 +424,13 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
             asked.append(answer.last)
         mistake = known(answer.exercise, asked)
     if mistake:
-        message += f"\nThis is what comes out {mistake.name}. Hint: {mistake.hint}"
+        message += f"\nA known mistake gives this answer: {mistake.name}. Hint: {mistake.hint}"
     call = "" if name == UNWRITTEN else code_of(answer.exercise, broken.asked[0])
     return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
 
 
 def known(exercise: Exercise, asked: Sequence[Exchange]) -> Mistake | None:
-    """The first mistake that answers all calls alike; none if the solution does so with the first
-    of them.
-    """
+    """Find the first mistake that answers all calls alike, unless the solution does too."""
 
     def gives(code: str, one: Exchange) -> bool:
         return replies_alike(result(code, exercise.name, one[0]), one[1])
@@ -447,7 +441,7 @@ def known(exercise: Exercise, asked: Sequence[Exchange]) -> Mistake | None:
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:
-    """How the law is broken on what is drawn, if it is."""
+    """Test the law on what is drawn; None if it holds."""
     try:
         law.check(draw, answer)
         return None
@@ -475,7 +469,7 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
 
 def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
-    """The call as code that can be pasted: a line for each argument, then the call."""
+    """Write the call as code that can be pasted: a line for each argument, then the call."""
     lines = [
         line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)
     ]
@@ -483,7 +477,7 @@ def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
 
 
 def lines_of(name: str, value: Value) -> list[str]:
-    """``value`` as code that gives it this name; of a large array only the entries that matter.
+    """Write code that gives ``value`` this name; of a large array only the entries that matter.
 
     Examples
     --------
@@ -501,7 +495,7 @@ def lines_of(name: str, value: Value) -> list[str]:
 
 
 def literal(value: Value) -> str:
-    """``value`` as Python.
+    """Write ``value`` as Python.
 
     Examples
     --------
@@ -518,7 +512,7 @@ def literal(value: Value) -> str:
 
 
 def array_literal(value: np.ndarray) -> str:
-    """An array as Python, short where all its entries are the same."""
+    """Write an array as Python, short if all its entries are the same."""
     if value.size == 0:
         return f"np.zeros({value.shape})"
     if value.size > 4 and (value == value.flat[0]).all():
@@ -530,7 +524,7 @@ def array_literal(value: np.ndarray) -> str:
 
 
 def plural(count: int, what: str) -> str:
-    """``count`` and ``what``, with an s unless there is one.
+    """Write ``count`` and ``what``, with an s unless there is one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The values allowed in an answer: numbers, text, arrays, lists, tuples, dicts; never a pickle."""
+"""Encode the values allowed in an answer: numbers, text, arrays, lists, dicts; never a pickle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WireError(ValueError):
 
 
 class Source(str):
-    """The code of a function that an answer is given: text, until `call` makes it.
+    """Hold the code of a function that an answer is given, until `call` makes it.
 
     Examples
     --------

@@ -1,6 +1,4 @@
-"""Tools for teachers: submissions in an unprivileged process, grades, feedback, courses for
-nbgrader.
-"""
+"""Grade submissions in an unprivileged process, and write feedback and courses for nbgrader."""
 
 from lora_np.lazy import on_demand
 

@@ -1,4 +1,4 @@
-"""A course for nbgrader: students' notebooks, marked and with solutions."""
+"""Write a course for nbgrader: students' notebooks, marked and with solutions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def nbgrader(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[Path], lis
 
 
 def teacher_notebook(lesson: Lesson) -> str:
-    """The students' notebook with solutions and hidden tests, marked as nbgrader expects them."""
+    """Add solutions and hidden tests to the students' notebook, marked for nbgrader."""
     content = notebook(lesson)
     cells = {cell["id"]: cell for cell in content["cells"]}
     for exercise in lesson.exercises:
@@ -91,7 +91,7 @@ outcome.points
 def marks_of(
     name: str, *, solution: bool = False, points: int | None = None
 ) -> dict[str, str | int]:
-    """Metadata of a cell for nbgrader: one that a student fills in, or one that is worth points."""
+    """Build nbgrader's metadata of a cell that a student fills in or that is worth points."""
     graded = points is not None
     marks = {"grade": graded, "locked": graded, "solution": solution, "task": False}
     earned = {} if points is None else {"points": points}

@@ -1,4 +1,4 @@
-"""Another Python process, reached by messages: each has a deadline, and the process surely ends."""
+"""Talk to another Python process by messages with deadlines; the process surely ends."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Ended(Exception):  # noqa: N818
 
 
 class Channel:
-    """One life of a process, in an empty folder, that runs ``main`` of a module here; `kill` ends
-    it.
+    """Run ``main`` of a module here in a process in an empty folder; `kill` ends it.
 
     Messages are read when they are waited for, so a process that floods its pipe is stopped by the
     pipe; a watch kills it at its deadline, so no read or write here can hang. Its output is read,
@@ -71,9 +70,7 @@ class Channel:
                 self.output += content[: max(0, 4 * PRINTED - len(self.output))]
 
     def clock(self) -> float:
-        """Seconds, not counting those in which the process waited for a processor (as reported by
-        Linux).
-        """
+        """Count seconds, without those in which the process waited for a processor (Linux)."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             _, waited, *_ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
             self.kept_waiting = int(waited) / 1e9
@@ -127,6 +124,6 @@ class Channel:
 
 
 def import_path() -> list[str]:
-    """The paths of NumPy and this package, for a process that does not search for them."""
+    """List the paths of NumPy and this package, for a process that does not search for them."""
     files = [Path(np.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
     return list(dict.fromkeys(str(package.parent) for package in files))

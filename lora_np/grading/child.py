@@ -1,6 +1,4 @@
-"""The process in which a submission runs. It answers calls; the other side decides what is
-right.
-"""
+"""Run a submission and answer calls; the other process decides what is right."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ def answer(request: Any, names: dict[str, Any], replies: BinaryIO) -> None:
 
 
 def take_standard_streams() -> None:
-    """Standard input becomes empty; standard output goes where standard error goes."""
+    """Empty standard input, and send standard output to standard error."""
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.dup2(2, 1)

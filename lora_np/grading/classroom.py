@@ -1,4 +1,4 @@
-"""Grade a folder of submissions: new questions, and a process for each submission."""
+"""Grade a folder of submissions: new inputs, and a process for each submission."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Row = dict[str, str]  # of a roster
 
 @dataclass(frozen=True)
 class Grades:
-    """The points of a class.
+    """Hold the points of a class.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class Grades:
 
     @property
     def exercises(self) -> list[Exercise]:
-        """What was graded, in the order of the course."""
+        """The graded exercises, in the order of the course."""
         return [exercise for lesson in self.lessons for exercise in lesson.exercises]
 
     @property
@@ -72,7 +72,7 @@ class Grades:
         }
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
-        """The student's best answer, if it is in several files."""
+        """Return the student's best answer, if it is in several files."""
         outcomes = filter(
             None, (file.outcomes.get(exercise.name) for file in self.reports[student])
         )
@@ -89,21 +89,19 @@ class Grades:
         )
 
     def state(self, student: str) -> str:
-        """``"absent"`` without a file, ``"does not parse"`` if one is no Python; else empty."""
+        """Return ``"absent"``, ``"does not parse"`` if a file is not Python, or nothing."""
         texts = [text for file in self.reports[student] for text in (file.failure, *file.problems)]
         if any("SyntaxError" in text or "IndentationError" in text for text in texts):
             return "does not parse"
         return "" if self.reports[student] else "absent"
 
     def points(self, student: str) -> int:
-        """The sum over all exercises."""
+        """Add up the points of all exercises."""
         return sum(self.outcome(student, exercise).points for exercise in self.exercises)
 
     @property
     def table(self) -> Table:
-        """A row for each student; below, what was hard, limits that did not hold, and files not
-        judged.
-        """
+        """A row for each student; as notes what was hard, missing limits, and files not graded."""
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
         asked = f"Questions drawn with seed {self.rng}: the same number asks them again."
         missing = [
@@ -118,9 +116,7 @@ class Grades:
         return Table(["student", "points", "of", "state"], rows, notes=notes)
 
     def hard(self) -> list[str]:
-        """A sentence about the exercises that fewer than half of the students solved, if there are
-        any.
-        """
+        """Name the exercises that fewer than half of the students solved, if there are any."""
         solved = {
             one.name: sum(self.outcome(s, one).passed for s in self.reports)
             for one in self.exercises
@@ -134,12 +130,12 @@ class Grades:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Files that could not be judged, or not to their end, by student and name, and why."""
+        """Files that could not be graded completely, by student and name, and why."""
         files = [(student, file) for student, several in self.reports.items() for file in several]
         return {f"{who}, {readable_name(f.path.name)}": f.failure for who, f in files if f.failure}
 
     def to_csv(self) -> str:
-        """A row for each student, a column for each exercise, then the sum."""
+        """Write a row for each student and a column for each exercise, then the sum."""
         rows: list[list[Cell]] = []
         for student in self.reports:
             outcomes = [self.outcome(student, exercise) for exercise in self.exercises]
@@ -149,7 +145,7 @@ class Grades:
         return Table(columns, rows).to_csv()
 
     def feedback(self, student: str) -> str:
-        """A student's feedback, as Markdown: points, and for each loss the law that was broken."""
+        """Write a student's feedback as Markdown: points, and the broken law for each loss."""
         lines = [f"# {student}: {self.points(student)} of {plural(self.maximum, 'point')}", ""]
         for lesson in self.lessons:
             lines += [f"## {lesson.number}. {lesson.title}", ""]
@@ -167,9 +163,7 @@ class Grades:
         return "\n".join(lines).rstrip() + "\n"
 
     def write(self, path: Path, column: str = "lora-np") -> list[Path]:
-        """Grades as CSV; next to it feedback, the laws that were broken, and points in the class's
-        roster.
-        """
+        """Write grades, feedback, broken laws and, with a roster, a gradebook."""
         folder = path.with_name(f"{path.stem}-feedback")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, self.to_csv())
@@ -320,7 +314,7 @@ def check_out(path: Path, submissions: Path) -> None:
 
 
 def is_table_of_grades(path: Path) -> bool:
-    """Whether it begins as `Grades.to_csv` does."""
+    """Return whether it begins as `Grades.to_csv` does."""
     if not path.is_file():
         return False
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -329,7 +323,7 @@ def is_table_of_grades(path: Path) -> bool:
 
 
 def submissions_in(folder: Path) -> dict[str, list[Path]]:
-    """The files of each student. Links are not followed: they may lead anywhere."""
+    """List the files of each student; links are not followed, since they may lead anywhere."""
     if not folder.is_dir():
         raise ValueError(f"{folder} must be a folder of submissions")
     students: dict[str, list[Path]] = {}
@@ -352,13 +346,13 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def readable_name(name: str) -> str:
-    """The name of a file as text, for any bytes."""
+    """Decode the name of a file as text, for any bytes."""
     return printable(os.fsencode(name).decode("utf-8", "backslashreplace")).replace("\n", " ")
 
 
 @dataclass(frozen=True)
 class HandedIn:
-    """What the supervisor knows about a file: its bytes are read once, and only searched."""
+    """Describe a file to the supervisor, which reads its bytes once and only searches them."""
 
     path: Path
     answers: frozenset[str] = frozenset()  # names of exercises that it seems to define
@@ -380,9 +374,7 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Notebooks and scripts in a student's folder, as deep as the disk allows; at most one too
-    many.
-    """
+    """List notebooks and scripts in a student's folder, at most one too many."""
     found = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
@@ -393,7 +385,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
-    """Lessons that anybody has an answer to."""
+    """List the lessons that anybody has an answer to."""
     answered = {name for files in students.values() for file in files for name in file.answers}
     found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
     if not found:
@@ -404,18 +396,18 @@ def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]
 
 
 def quoted(text: str) -> str:
-    """A block of code: what a submission prints is never read as Markdown."""
+    """Quote text as a block of code: what a submission prints is never read as Markdown."""
     return "\n".join(f"    {line}" for line in printable(text).splitlines()) + "\n"
 
 
 def harmless(text: str) -> str:
-    """A name that a spreadsheet does not mistake for a formula."""
+    """Write a name that a spreadsheet does not mistake for a formula."""
     clean = printable(text).replace("\n", " ")
     return f"'{clean}" if clean.lstrip()[:1] in {"=", "+", "-", "@"} else clean
 
 
 def file_name(student: str) -> str:
-    """A name for a student's feedback that every file system accepts."""
+    """Name a student's feedback as every file system accepts it."""
     if len(student.encode()) <= 200 and "/" not in student and "\\" not in student:
         return f"{student}.md"
     clean = re.sub(r"[/\\]", "_", student).encode()[:150].decode("utf-8", "ignore")
@@ -426,7 +418,7 @@ def file_name(student: str) -> str:
 
 
 def read_roster(path: Path) -> list[Row]:
-    """The students of a class, from the CSV that a gradebook exports.
+    """Read the students of a class from the CSV that a gradebook exports.
 
     Parameters
     ----------
@@ -473,8 +465,7 @@ def read_roster(path: Path) -> list[Row]:
 def by_roster(
     rows: Sequence[Row], found: Mapping[str, list[HandedIn]]
 ) -> dict[str, list[HandedIn]]:
-    """What each student of a roster has handed in, perhaps nothing; then those whom it does not
-    name.
+    """Assign files to the students of a roster, then list students whom it does not name.
 
     A folder is a student's if it has the name, or begins with it and an underscore, as downloads
     from Moodle and Canvas do.
@@ -494,7 +485,7 @@ def by_roster(
 
 
 def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Table:
-    """The roster as it came, with a column of points: what Moodle and Canvas import.
+    """Add a column of points to the roster, for import into Moodle and Canvas.
 
     Examples
     --------
@@ -508,7 +499,7 @@ def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Ta
 
 
 def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
-    """The lessons with the exercises of these names only; all of them where none is named."""
+    """Select the exercises of these names in each lesson; all of them if none is named."""
     known = [one.name for lesson in lessons for one in lesson.exercises]
     wanted = {choice("exercise", name, known) for name in names} or set(known)
     pairs = [
@@ -518,8 +509,7 @@ def part_of(lessons: Sequence[Lesson], names: Sequence[str]) -> list[Lesson]:
 
 
 def broken_laws(outcomes: Sequence[Outcome]) -> Table:
-    """How many students broke each law, and by which known mistake: what to teach again comes
-    first.
+    """Count the students who broke each law, by known mistake, the most frequent first.
 
     Parameters
     ----------
@@ -538,4 +528,4 @@ def broken_laws(outcomes: Sequence[Outcome]) -> Table:
         if not verdict.passed and not verdict.message.startswith("Not ")
     ]
     rows = [(*what, count) for what, count in Counter(broken).most_common()]
-    return Table(["exercise", "law", "what comes out", "students"], rows)
+    return Table(["exercise", "law", "known mistake", "students"], rows)

@@ -1,4 +1,4 @@
-"""What a submission may use: limits that its process sets on itself before it runs any of its code.
+"""Limit what a submission may use, before its process runs any of its code.
 
 Nothing is taken on trust: each limit is tested once it is set, and `confine` returns those that do
 not hold. Resource limits work on every POSIX system; with them no file can be written at all. On
@@ -39,7 +39,7 @@ ANSWERS = Path(__file__).parents[2] / "exercises"
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use. It may not write any file.
+    """Limit what one submission may use. It may not write any file.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ USUAL = Limits()
 
 
 def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
-    """Put the limits on this process, for good. Returns those that do not hold, and why.
+    """Put the limits on this process, for good, and return those that do not hold, and why.
 
     Parameters
     ----------
@@ -114,9 +114,7 @@ def confine(limits: Limits, *, secret: str, parent: int) -> dict[str, str]:
 
 
 def broken(limits: Limits, secret: str) -> Iterator[tuple[str, str, str]]:
-    """Try to exceed each limit; return those that did not hold, with the step that should have set
-    them.
-    """
+    """Try to exceed each limit, and yield those that did not hold, with the step to set them."""
     tests: list[tuple[str, str, Callable[[], bytes | int | None]]] = [
         (
             "memory",
@@ -158,9 +156,7 @@ def die_with(parent: int) -> None:
 
 
 def become_nobody(*, may_read: bool) -> None:
-    """Give up root. ``may_read`` keeps the right to read, for a Python that is in root's
-    folders.
-    """
+    """Give up root; ``may_read`` keeps the right to read a Python in root's folders."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return
     if may_read:
@@ -175,7 +171,7 @@ def become_nobody(*, may_read: bool) -> None:
 
 
 def address_space(beyond: int) -> int:
-    """Bytes that Python and the library take so far, if that is known, plus ``beyond``."""
+    """Add ``beyond`` to the bytes that Python and the library take so far, if that is known."""
     used = sys.platform == "linux" and int(Path("/proc/self/statm").read_text().split()[0])
     return used * mmap.PAGESIZE + beyond
 
@@ -239,9 +235,7 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def readable() -> Iterator[tuple[Path, int]]:
-    """Where Python and its packages live, without solutions and laws; devices may also be written
-    to.
-    """
+    """List where Python and its packages are, without solutions and laws, and some devices."""
     yield from (
         (Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom")
     )
@@ -266,9 +260,7 @@ def readable() -> Iterator[tuple[Path, int]]:
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
-    """``path`` and all below it to read, but nothing hidden: a right on a folder holds for all
-    below it.
-    """
+    """List ``path`` without what is hidden: a right on a folder holds for all below it."""
     if any(path.is_relative_to(place) for place in hidden):
         return
     below = [place for place in hidden if place.is_relative_to(path)]
@@ -337,7 +329,7 @@ def seccomp() -> None:
 
 
 def filter_program(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
-    """Lines of (operation, jump if true, jump if false, value); jumps count from the next line."""
+    """List (operation, jump if true, jump if false, value); jumps count from the next line."""
     architecture, column, fcntl, tgkill, prlimit = MACHINES[machine]
     numbers = [numbers[column] for numbers in ALLOWED.values() if numbers[column] >= 0]
     by_argument = {

@@ -1,5 +1,4 @@
-"""The judge: a process for one submission's checks, which may fail without harm to the grades of
-others.
+"""Judge one submission in a process that may fail without harm to the grades of others.
 
 It runs the submission in another process (`Sandbox`), asks the questions, and reports. It is our
 code, but what it decodes and compares comes from a stranger: so it limits its own memory, its time
@@ -27,9 +26,7 @@ SLACK = 4  # multiple of a file's time limit, by the clock
 
 
 def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: Limits) -> Report:
-    """The report on one file, from a judge in a separate process; if the judge fails, it says
-    why.
-    """
+    """Judge one file in a separate process; if that fails, the report says why."""
     began = time.monotonic()
     order: Value = {
         "path": str(path.resolve()), "limits": astuple(limits), "parent": os.getpid(),

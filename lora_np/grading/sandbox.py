@@ -1,4 +1,4 @@
-"""A submission in a separate process, which can be questioned but never trusted.
+"""Run a submission in a separate process, which can be questioned but never trusted.
 
 The process can neither start another nor write a file. Only arrays, numbers and text come out of
 it, and only as answers: nothing that it writes is taken as a verdict.
@@ -22,7 +22,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class Sandbox:
-    """A submission that answers calls. If one ends its process, the next finds it running again.
+    """Call the functions of a submission; if a call ends the process, the next restarts it.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ class Sandbox:
             self.process = None
 
     def deadline(self, process: Channel, seconds: float) -> float:
-        """The deadline on the process's clock; never beyond the time left for the whole file."""
+        """Set the deadline on the process's clock, never beyond the time left for the file."""
         return process.clock() + min(seconds, self.left)
 
     def message(self, process: Channel, deadline: float, request: Value = None) -> dict[str, Any]:
-        """The next message; waiting counts towards the file's time."""
+        """Wait for the next message, which counts towards the file's time."""
         began = process.clock()
         try:
             return process.message(deadline, request)
@@ -81,7 +81,7 @@ class Sandbox:
             self.left -= max(0.0, process.clock() - began)
 
     def running(self) -> Channel:
-        """The process, started if there is none. A cell that it cannot pass is dropped."""
+        """Return the process, started if there is none; a cell that ends it is dropped."""
         while self.process is None:
             if self.left <= 0:
                 raise Ended(
@@ -153,7 +153,7 @@ class Sandbox:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """None of the teacher's environment; one thread, since no more can be started."""
+    """Build an environment without the teacher's variables, for one thread."""
     kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     own = {"HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8", "MPLBACKEND": "Agg"}
     return kept | own | {f"{library}_NUM_THREADS": "1" for library in THREADS}

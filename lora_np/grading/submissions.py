@@ -1,4 +1,4 @@
-"""A student's submission: a notebook or a script, as cells of Python."""
+"""Split a student's notebook or script into cells of Python, and check its answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PATIENCE = 3  # an exercise may take this many times as long as one call
 
 @dataclass(frozen=True)
 class Report:
-    """The result for one file.
+    """Hold the result for one file.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Report:
         return "\n".join([*lines, f"{points} of {plural(total, 'point')}."])
 
     def to_dict(self) -> dict[str, Value]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {
             "file": printable(str(self.path)),
             "exercises": [outcome.to_dict() for outcome in self.outcomes.values()],
@@ -99,7 +99,7 @@ def check_file(
     seeds: Sequence[int] = SEEDS,
     limits: Limits = USUAL,
 ) -> Report:
-    """Check all exercises that a notebook or script has an answer to, in a separate process.
+    """Check all answers in a notebook or script, in a separate process.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def check_file(
 
 
 def bounded(outcome: Outcome) -> Outcome:
-    """The outcome with texts that are safe to read, whatever the submission puts into them."""
+    """Make the texts of an outcome safe to read, whatever the submission puts into them."""
     safe = (
         replace(v, message=printable(v.message), call=printable(v.call)) for v in outcome.verdicts
     )
@@ -169,9 +169,7 @@ def bounded(outcome: Outcome) -> Outcome:
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal, a table or a page: no control characters, at most 2,000
-    characters.
-    """
+    """Replace control characters in ``text``, and shorten it to 2,000 characters."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 4]} ..."
     return re.sub(UNPRINTABLE, " ", text)
@@ -194,14 +192,13 @@ def outcome_of(one: Exercise, box: Sandbox, cells: Sequence[str], seeds: Sequenc
 
 
 def defined_in(cells: Sequence[str]) -> list[Exercise]:
-    """Exercises whose function one of the cells defines, in the order of the course."""
+    """List the exercises whose function a cell defines, in the order of the course."""
     names = set(re.findall(r"^def (\w+)", "\n".join(cells), re.MULTILINE))
     return [one for lesson in lessons() for one in lesson.exercises if one.name in names]
 
 
 def cells_of(path: Path) -> list[str]:
-    """The source of each code cell, as an error in one leaves the others; a script is cut at each
-    ``# %%``.
+    """Split a notebook, or a script at each ``# %%``, into cells of code.
 
     Lines for IPython alone (``%magic``, ``!command``) are left out.
 

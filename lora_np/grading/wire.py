@@ -1,4 +1,4 @@
-"""Messages between the grader and a submission: lines of JSON, never a pickle.
+"""Exchange messages with a submission: lines of JSON, never a pickle.
 
 Whatever the other side writes, reading it yields arrays, numbers, strings, lists and dicts, or a
 `WireError`.
@@ -23,9 +23,7 @@ def send(stream: IO[bytes], message: Value, limit: int = LIMIT) -> None:
 
 
 def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
-    """Read one message; EOFError where there is none. A ``trusted`` one may be large, and hold
-    functions.
-    """
+    """Read one message, or raise EOFError; a ``trusted`` one may be large and hold functions."""
     limit = LARGE if trusted else LIMIT
     line = stream.readline(limit + 1)
     if len(line) > limit:
@@ -39,7 +37,7 @@ def receive(stream: IO[bytes], *, trusted: bool = False) -> Any:
 
 
 def pack(message: Value, limit: int = LIMIT) -> bytes:
-    """One message as bytes."""
+    """Encode one message as bytes."""
     try:
         line = json.dumps(encode(message)).encode() + b"\n"
     except (RecursionError, ValueError) as error:

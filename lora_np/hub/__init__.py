@@ -6,6 +6,11 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.hub import gguf as gguf, safetensors as safetensors
+    from lora_np.hub.arrays import (
+        arrays_in as arrays_in,
+        load_matrix as load_matrix,
+        read_arrays as read_arrays,
+    )
     from lora_np.hub.bitsandbytes import (
         bitsandbytes_parts as bitsandbytes_parts,
         bitsandbytes_size as bitsandbytes_size,
@@ -23,8 +28,5 @@ with on_demand(globals()):
         open_directory as open_directory,
         shipped_paths as shipped_paths,
     )
-    from lora_np.hub.safetensors import (
-        SafetensorsFile as SafetensorsFile,
-        load_matrix as load_matrix,
-    )
+    from lora_np.hub.safetensors import SafetensorsFile as SafetensorsFile
     from lora_np.hub.tensors import TensorInfo as TensorInfo

@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, StrPath, matrix, shown
+from lora_np.checks import Array, StrPath, shown
 from lora_np.files import FileError, errors_at, open_regular, parse_json, target_path, write_whole
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
 
-__all__ = ["SafetensorsFile", "file_size", "load_matrix", "open", "save", "write"]
+__all__ = ["SafetensorsFile", "file_size", "open", "save", "write"]
 
 _ORDER = {name: place for place, name in enumerate(TABLE)}
 _BY_FILE = {named: name for name, (named, _) in TABLE.items()}
@@ -168,62 +168,6 @@ def save(
             raise FileError(f"{name!r} has dtype {array.dtype}, which safetensors cannot store")
         header[name] = TensorInfo(dtype if dtype and own in FLOATS else own, array.shape)
     write(header, arrays.__getitem__, path, metadata=metadata)
-
-
-def load_matrix(source: str) -> Array:
-    """The matrix in ``FILE.npy``, or the tensor ``NAME`` of ``FILE.safetensors:NAME``; nothing else
-    is read.
-
-    Parameters
-    ----------
-    source : str
-        The file, and the tensor after a colon.
-
-    Returns
-    -------
-    ndarray of shape (d, k)
-        In float32 or float64: half precisions become float32, which holds them exactly, integers
-        float64.
-
-    Raises
-    ------
-    ValueError
-        If the source is of neither form; the file is malformed, or a pickle (never loaded, because
-        it could run code); no tensor has that name (the message lists close ones); or it is not a
-        finite matrix.
-    TypeError
-        If it does not hold real numbers.
-    OSError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = f"{tempfile.mkdtemp()}/adapter.safetensors"
-    >>> save({"lora_A": np.eye(2, 3), "lora_B": np.zeros((4, 2))}, path)
-    >>> load_matrix(f"{path}:lora_A")
-    array([[1., 0., 0.],
-           [0., 1., 0.]])
-    """
-    head, extension, tensor = source.rpartition(".safetensors:")
-    if extension:
-        return matrix(repr(tensor), open(head + ".safetensors").read(tensor))
-    if source.endswith(".safetensors"):
-        names = [name for name, info in open(source).tensors.items() if len(info.shape) == 2]
-        example = f"{source}:{names[0]}" if names else "but it holds no matrix"
-        raise ValueError(f"name one of the {len(names)} matrices in {source}, as in {example}")
-    if not source.endswith(".npy"):
-        raise ValueError(
-            f"a matrix is read from FILE.npy or FILE.safetensors:TENSOR, got {source!r}"
-        )
-    return matrix(Path(source).name, _read_npy(source))
-
-
-def _read_npy(path: str) -> Array:
-    open_regular(Path(path)).close()  # a pipe would never end
-    with errors_at(f"{path} is not a plain .npy array of numbers (pickles are not)"):
-        # A memory map never unpickles and checks the size in the header against the file's.
-        return np.array(np.lib.format.open_memmap(path, mode="r"))
 
 
 def write(

@@ -331,7 +331,8 @@ def save(
     def writes(name: str) -> bool:
         return name in (*WRITTEN, CARD) or SHARD.fullmatch(name) is not None
 
-    with replacing(target, force=force or empty, writes=writes, keeps=[CARD]) as stage:
+    marks = (hub.SINGLE, hub.INDEX)
+    with replacing(target, force=force or empty, writes=writes, marks=marks, keeps=[CARD]) as stage:
         hub.safetensors.save(arrays, stage / hub.SINGLE, dtype=dtype, metadata={"format": "pt"})
         for name, content in files.items():
             (stage / name).write_bytes(content)

@@ -6,7 +6,6 @@ with on_demand(globals()):
     from lora_np.linalg.decompositions import (
         lu as lu,
         qr as qr,
-        qr_pivoted as qr_pivoted,
         svd as svd,
     )
     from lora_np.linalg.lowrank import (

@@ -113,14 +113,14 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
     See Also
     --------
-    qr_pivoted : Which takes the longest column first.
+    lu : Without orthonormal columns.
 
     Notes
     -----
     Cost: ``2 d k^2 - 2 k^3 / 3`` operations for R where d >= k, and as many again for Q. Guarantee:
     Q is orthonormal to rounding for every M, because reflections are. Gram-Schmidt, which is
     shorter, loses this for nearly dependent columns. Failure mode: the diagonal of R can hide a
-    small singular value; `qr_pivoted` hides it less.
+    small singular value; pivoting hides it less.
 
     References
     ----------
@@ -138,8 +138,7 @@ def qr(M: ArrayLike) -> tuple[Array, Array]:
 
 
 def qr_pivoted(M: ArrayLike) -> tuple[Array, Array, Array]:
-    """``M[:, order] = Q @ R``, each step taking the column with the most left outside the span so
-    far.
+    """Return ``M[:, order] = Q @ R``, each step taking the column with the most left to explain.
 
     Parameters
     ----------

@@ -103,8 +103,8 @@ def low_rank_factors(
     rank : int
         ``1 <= rank <= min(d, k)``.
     method : {"svd", "qr", "lu"}
-        What to truncate: the SVD, or, for comparison and on small matrices, `linalg.qr_pivoted` or
-        `linalg.lu`.
+        What to truncate: the SVD, or, for comparison and on small matrices, `linalg.lu` or a
+        `linalg.qr` that takes the longest column first.
 
     Returns
     -------
@@ -245,16 +245,15 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
     return rank_within(rank_errors(M, norm=norm, relative=True), tolerance=tolerance)
 
 
-def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
-    """The smallest rank whose best approximation keeps this share of ``||M||_F^2``, by
-    `rank_within`.
+def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
+    """Return the smallest rank whose best approximation keeps this share of ``||M||_F^2``.
 
     Parameters
     ----------
     M : array_like of shape (d, k)
         Finite real numbers.
-    share : float
-        Between 0 and 1.
+    energy : float
+        The share to keep, between 0 and 1.
 
     Returns
     -------
@@ -266,7 +265,7 @@ def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
     TypeError
         If ``M`` does not hold real numbers.
     ValueError
-        If ``M`` is not a finite matrix or ``share`` is out of range.
+        If ``M`` is not a finite matrix or ``energy`` is out of range.
 
     See Also
     --------
@@ -274,11 +273,11 @@ def rank_for_energy(M: ArrayLike, *, share: float = ENOUGH) -> int:
 
     Examples
     --------
-    >>> rank_for_energy(np.diag([3.0, 1.0, 1.0]), share=0.9)
+    >>> rank_for_energy(np.diag([3.0, 1.0, 1.0]), energy=0.9)
     2
     """
-    share = number("share", share, minimum=0, maximum=1)
-    return rank_within(rank_errors(M, relative=True), tolerance=(1 - share) ** 0.5)
+    energy = number("energy", energy, minimum=0, maximum=1)
+    return rank_within(rank_errors(M, relative=True), tolerance=(1 - energy) ** 0.5)
 
 
 def rank_within(errors: ArrayLike, *, tolerance: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,10 +15,10 @@ from lora_np.lora.layers import LoRAExperts
 from lora_np.lora.variants import (
     ADAPTED,
     VARIANTS,
+    Adapted,
     DoRALinear,
     Quantiser,
     Settings,
-    kaiming,
     quantiser,
 )
 from lora_np.nn import Embedding, Linear, freeze, join, layer_specs, leaves, replace, walk
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @guided(
     r="rank=", lora_alpha="alpha=", lora_dropout="dropout=", target_modules="targets=",
-    modules_to_save="train=", init_lora_weights="init= or variant=", use_rslora="variant='rslora'",
+    modules_to_save="train=", init_lora_weights="variant=", use_rslora="variant='rslora'",
     use_dora="variant='dora'", seed="rng=",
 )  # fmt: skip
 def inject(
@@ -42,17 +42,14 @@ def inject(
     rng: np.random.Generator | int = 0,
     alpha: float | None = None,
     dropout: float = 0.0,
-    init: Callable[[np.random.Generator, int, int], Array] = kaiming,
     targets: Targets = "all-linear",
     train: Collection[str] = (),
     variant: str = "lora",
     bias: str = "none",
     quantise: str | Quantiser | None = None,
-    steps: int = 5,
     gradients: Mapping[str, Array] | None = None,
 ) -> T:
-    """The same model, frozen, with ``(alpha/r) B A`` next to its linear layers; it computes what it
-    did.
+    """Freeze a model and put ``(alpha/r) B A`` beside its linear layers; outputs stay the same.
 
     Parameters
     ----------
@@ -66,14 +63,11 @@ def inject(
         The update is scaled by ``alpha / r``; by default alpha = r, a scale of one.
     dropout : float
         Rate of dropout before A, in training only.
-    init : callable
-        ``init(rng, r, k)`` gives A: `lora_np.lora.kaiming`, `lora_np.lora.gaussian`, or your own.
     targets : str, iterable of str, or callable
         Which `Linear` and `Embedding` layers to adapt, as in PEFT: a list of ends of paths, such as
         ``["q_proj", "v_proj"]``; a regular expression for whole paths; ``"all-linear"`` for every
         linear layer but the output layer (one called ``lm_head``, or one that shares the array of
-        an embedding); or a function of (path, layer). An embedding takes no dropout and no
-        ``init``.
+        an embedding); or a function of (path, layer). An embedding takes no dropout.
     train : collection of str
         Paths of parts that are trained in full instead (a new head, say): exceptions from freezing.
         A tied weight can be named by any of its paths, is trained once, and stays tied.
@@ -85,11 +79,9 @@ def inject(
         Which b of the linear layers to train as well: those of adapted layers, or all. A merged
         model keeps their trained values.
     quantise : str or callable, optional
-        Hold the adapted linear weights in few bits (QLoRA): one of `lora_np.quantise.KINDS`, or a
+        Quantise the adapted linear weights (QLoRA): one of `lora_np.quantise.KINDS`, or a
         function of a matrix. The model then starts with the quantisation error, which the variant
         "loftq" partly repairs. A model whose weights are already quantised does not need this.
-    steps : int
-        Of `lora_np.lora.loftq`.
     gradients : mapping of str to ndarray, optional
         The gradient of the loss with respect to each adapted W, by the path of its layer.
 
@@ -147,8 +139,8 @@ def inject(
         )
     check_paths([path for path, _ in nodes], train)
     alpha = float(rank) if alpha is None else alpha
-    few_bits = None if quantise is None else quantiser(quantise)
-    settings = Settings(rank, alpha, dropout, init, generator(rng), few_bits, steps)
+    quantised = None if quantise is None else quantiser(quantise)
+    settings = Settings(rank, alpha, dropout, generator(rng), quantised)
     adapted = selected(model, nodes, targets, train)
     biased = (
         adapted
@@ -165,14 +157,14 @@ def inject(
             return node
         return value(node) if isinstance(node, Tensor) else Tensor(node)
 
-    def adapt(path: str, layer: Linear | Embedding) -> Any:
+    def adapt(path: str, layer: Linear | Embedding) -> Linear | Embedding | Adapted:
         if path not in adapted:
             return layer
         if isinstance(layer, Embedding) and not VARIANTS[variant].embeds:
             raise TypeError(
                 f"{variant} is for Linear layers, got Embedding: leave it out of targets"
             )
-        if few_bits and isinstance(layer.W, Quantised):
+        if quantised and isinstance(layer.W, Quantised):
             raise ValueError(f"{path or 'the layer'} is already quantised: leave quantise= out")
         try:
             return VARIANTS[variant].adapt(
@@ -185,22 +177,22 @@ def inject(
     full = min(min(layer.W.shape) for layer in adapted.values())
     if rank > full:
         why = (
-            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, from more numbers"
-            " than it has"
+            f"rank {rank} is above min(d, k) = {full}: B A can be any matrix, with more"
+            " parameters than it has entries"
         )
         warnings.warn(why, stacklevel=3)
     return result
 
 
 def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
-    """The model without adapters: each ``W0 + (alpha/r) B A`` as one plain array.
+    """Merge the adapters of a model: each ``W0 + (alpha/r) B A`` becomes one plain array.
 
     Parameters
     ----------
     model : tree
         An adapted model; it is not changed.
     quantise : str or callable, optional
-        Round each sum to few bits: "same" to those of its W0, where that is quantised; or one of
+        Quantise each sum: "same" as its W0, where that is quantised; or as one of
         `lora_np.quantise.KINDS`; or a function of a matrix. This loses part of what was learned,
         often most of it, because an update is small compared with a quantisation step.
 
@@ -235,13 +227,13 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
         merged = layer.merged()
         base = (layer.lora if isinstance(layer, DoRALinear) else layer).base
         W0 = base if isinstance(layer, LoRAExperts) else base.W
-        few_bits = quantise
+        kind = quantise
         if quantise == "same":
-            few_bits = like(W0) if isinstance(W0, Quantised) else None
-        if few_bits is None:
+            kind = like(W0) if isinstance(W0, Quantised) else None
+        if kind is None:
             return merged
         try:
-            Q = quantiser(few_bits)(merged.W)
+            Q = quantiser(kind)(merged.W)
         except ValueError as error:
             raise ValueError(f"{path or 'the layer'}: {error}") from None
         drowned[path or "the layer"] = bool(
@@ -257,12 +249,12 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     if worse := [path for path, drowns in drowned.items() if drowns]:
         where = f"{len(worse)} of {len(drowned)} layers, the first {worse[0]}"
         how = "merge in full precision, or keep the adapter"
-        warnings.warn(f"rounding takes away more than was learnt in {where}: {how}", stacklevel=2)
+        warnings.warn(f"rounding loses more than training added in {where}: {how}", stacklevel=2)
     return result
 
 
 def like(Q: Quantised) -> Quantiser:
-    """A function that quantises to the kind, blocks and scales of ``Q``."""
+    """Make a function that quantises to the kind, blocks and scales of ``Q``."""
     from lora_np.quantise import BlockScales, FourBit, quantise
 
     if isinstance(Q, FourBit):
@@ -273,8 +265,7 @@ def like(Q: Quantised) -> Quantiser:
 
 
 def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
-    """The adapters' own arrays, A and B of each adapted layer (and its c, and DoRA's m), with their
-    paths.
+    """List the adapters' arrays with their paths: A and B of each layer, c, and DoRA's m.
 
     Parameters
     ----------
@@ -306,9 +297,7 @@ def adapter_leaves(model: Any) -> list[tuple[str, Tensor | Array]]:
 def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
-    """The layers that ``targets`` mean, by all of their paths, without those that are trained in
-    full.
-    """
+    """Select the layers of ``targets``, by all of their paths, but those trained in full."""
     from lora_np.models import ModelSpec, pick
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}

@@ -1,4 +1,4 @@
-"""Variants of LoRA: each is one row in a table and one small function, all on the same tree.
+"""Variants of LoRA: one row in a table and one small function each.
 
 A variant says what replaces a layer (its ``adapt``), and may change how the optimizer moves it.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace as changed
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,9 @@ Quantiser: TypeAlias = Callable[[Array], Quantised]
 
 
 def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
-    """Uniform in ``[-1/sqrt(k), 1/sqrt(k)]``: Kaiming at ``a = sqrt(5)``, the default of loralib
-    and PEFT.
+    """Draw A uniformly from ``[-1/sqrt(k), 1/sqrt(k)]``, the default of loralib and PEFT.
+
+    This is Kaiming's initialisation at ``a = sqrt(5)``.
 
     Parameters
     ----------
@@ -56,97 +57,78 @@ def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
     return generator(rng).uniform(-(k**-0.5), k**-0.5, (r, k))
 
 
-def gaussian(rng: np.random.Generator | int, r: int, k: int) -> Array:
-    """Normal with standard deviation ``1/r``: PEFT's ``init_lora_weights="gaussian"``.
-
-    The LoRA paper (section 4.1) says "random Gaussian" and leaves the width open.
-
-    Parameters
-    ----------
-    rng : Generator or int
-        Randomness.
-    r, k : int
-        The shape of A.
-
-    Returns
-    -------
-    ndarray
-        A of shape (r, k).
-
-    Examples
-    --------
-    >>> gaussian(np.random.default_rng(0), 8, 100).shape
-    (8, 100)
-    """
-    return generator(rng).normal(scale=1 / r, size=(r, k))
-
-
 class Settings(NamedTuple):
     """The options of `inject`."""
 
     rank: int
     alpha: float
     dropout: float
-    init: Callable[[np.random.Generator, int, int], Array]
     rng: np.random.Generator
-    few_bits: Quantiser | None = None  # what the frozen weight is held in; None as it is
-    steps: int = 5  # of LoftQ
+    quantise: Quantiser | None = None  # of the frozen weight; None leaves it as it is
     gradient: Array | None = None  # of the loss with respect to this layer's W
 
 
 class Variant(NamedTuple):
-    """A row of the table: what replaces a layer, how the optimizer changes, whether it takes
-    embeddings.
-    """
+    """A row of `VARIANTS`: what replaces a layer, and how the optimizer changes."""
 
-    adapt: Callable[[Any, Settings], Any]
+    adapt: Callable[..., Adapted]
     optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
-    embeds: bool = False
+    embeds: bool = False  # whether it takes embeddings
 
 
-def lora(layer: Any, s: Settings) -> Any:
+def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
     """``W0 + (alpha/r) B A`` (Hu et al., arXiv 2106.09685)."""
-    dtype = np.float64 if layer.W.dtype.kind != "f" else np.result_type(layer.W.dtype, np.float32)
-    if isinstance(layer, Embedding):
-        vocab, d = layer.W.shape
-        B = s.rng.normal(size=(d, s.rank)).astype(dtype)
-        return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), dtype)), Tensor(B), s.alpha)
-    A = Tensor(np.asarray(s.init(s.rng, s.rank, layer.d_in), dtype=dtype))
-    return LoRALinear(
-        held(layer, s), A, Tensor(np.zeros((layer.d_out, s.rank), dtype)), s.alpha, s.dropout
-    )
+    if isinstance(layer, Linear):
+        return lora_linear(layer, s)
+    vocab, d = layer.W.shape
+    B = Tensor(s.rng.normal(size=(d, s.rank)).astype(dtype_of(layer)))
+    return LoRAEmbedding(layer, Tensor(np.zeros((s.rank, vocab), B.dtype)), B, s.alpha)
 
 
-def rslora(layer: Linear | Embedding, s: Settings) -> Any:
-    """``W0 + (alpha/sqrt r) B A``: in gradient descent high ranks take no smaller steps (arXiv
-    2312.03732).
+def lora_linear(layer: Linear, s: Settings) -> LoRALinear:
+    A = kaiming(s.rng, s.rank, layer.d_in).astype(dtype_of(layer))
+    return beside(held(layer, s), np.zeros((layer.d_out, s.rank), A.dtype), A, s)
+
+
+def beside(base: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
+    return LoRALinear(base, Tensor(A), Tensor(B), s.alpha, s.dropout)
+
+
+def dtype_of(layer: Linear | Embedding) -> np.dtype[np.floating]:
+    """Choose the dtype of A and B: the weight's, but at least float32."""
+    kind = layer.W.dtype
+    return np.result_type(kind, np.float32) if kind.kind == "f" else np.dtype(np.float64)
+
+
+def rslora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
+    """``W0 + (alpha/sqrt r) B A``: high ranks take no smaller steps (arXiv 2312.03732).
 
     ``alpha / sqrt(r)`` is ``alpha sqrt(r) / r``: plain LoRA with another alpha.
     """
     return lora(layer, s._replace(alpha=s.alpha * math.sqrt(s.rank)))
 
 
-def lora_fa(layer: Linear, s: Settings) -> Any:
+def lora_fa(layer: Linear, s: Settings) -> LoRALinear:
     """LoRA with A frozen (Zhang et al., arXiv 2308.03303).
 
-    Half as many numbers to train, and only the activations ``x A^T`` are kept, not x.
+    Half as many parameters to train, and only the activations ``x A^T`` are kept, not x.
     """
-    adapted = lora(layer, s)
+    adapted = lora_linear(layer, s)
     return changed(adapted, A=value(adapted.A))
 
 
 def dora(layer: Linear, s: Settings) -> DoRALinear:
     """Magnitude and direction apart: see `DoRALinear`."""
-    adapted = lora(Linear(layer.W), s)
+    adapted = lora_linear(Linear(layer.W), s)
     m = row_norms(value(adapted.base.W).astype(adapted.A.dtype, copy=False))
     return DoRALinear(adapted, Tensor(m), layer.b)
 
 
 def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """PiSSA: B and A start as W0's top r singular triplets, the rest frozen (Meng et al., arXiv
-    2404.02948).
+    """Start B and A as W0's top r singular triplets (PiSSA; Meng et al., arXiv 2404.02948).
 
-    ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``.
+    ``(alpha/r) B A = U_r S_r V_r^T`` with the singular values shared evenly, ``B = U_r S_r^(1/2)``;
+    the rest is frozen.
     """
     from lora_np.linalg import truncated_svd
 
@@ -156,8 +138,7 @@ def pissa_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
 
 
 def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
-    """OLoRA: B and A start as r columns of Q and rows of R in W0 = Q R (Buyukakyuz, arXiv
-    2406.01775).
+    """Start B and A as columns of Q and rows of R in W0 = Q R (OLoRA; arXiv 2406.01775).
 
     The residual ``W0 - (alpha/r) B A`` is frozen.
     """
@@ -172,22 +153,21 @@ STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
 
 def with_part(start: Start, layer: Linear, s: Settings) -> LoRALinear:
-    """A and B as ``start`` makes them of W0, next to what they leave."""
+    """Put A and B, as ``start`` makes them of W0, beside the rest of W0."""
     return around_residual(layer, *start(value(layer.W), s.rank, s.alpha / s.rank), s)
 
 
 def loftq_start(layer: Linear, s: Settings) -> LoRALinear:
-    """A and B start as a repair of the quantisation error: see `loftq`."""
-    if s.few_bits is None:
-        raise ValueError("loftq repairs the error of few bits: pass quantise=, such as 'nf4'")
-    found = loftq(value(layer.W), rank=s.rank, kind=s.few_bits, steps=s.steps)
+    """Start A and B as a repair of the quantisation error: see `loftq`."""
+    if s.quantise is None:
+        raise ValueError("loftq repairs a quantisation error: pass quantise=, such as 'nf4'")
+    repaired = loftq(value(layer.W), rank=s.rank, kind=s.quantise)
     root = math.sqrt(s.rank / s.alpha)
-    base = Residual(found.Q, layer.b)
-    return LoRALinear(base, Tensor(root * found.A), Tensor(root * found.B), s.alpha, s.dropout)
+    return beside(Residual(repaired.Q, layer.b), root * repaired.B, root * repaired.A, s)
 
 
 def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
-    """A and B start as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
+    """Start A and B as singular vectors of the first gradient G (Wang et al., arXiv 2407.05000).
 
     ``G = U S V^T; A = c V_1..r^T; B = c U_r+1..2r`` with ``c = d^(1/4) / 4``; the start is taken
     off W0.
@@ -199,8 +179,7 @@ def lora_ga(layer: Linear, s: Settings) -> LoRALinear:
 
 
 def lora_one(layer: Linear, s: Settings) -> LoRALinear:
-    """B A starts as the best step of rank r down the first gradient G (Zhang et al., arXiv
-    2502.01235).
+    """Start B A as the best rank-r step along the first gradient G (arXiv 2502.01235).
 
     ``G = U S V^T; B A = -U_r S_r V_r^T / (128 s_1)``, the singular values shared evenly. W0 stays,
     so the model starts one step away from the base.
@@ -209,13 +188,11 @@ def lora_one(layer: Linear, s: Settings) -> LoRALinear:
 
     U, S, Vh = truncated_svd(first_gradient(layer, s), rank=s.rank)
     root = np.sqrt(S / (128 * (S[0] or 1.0)))
-    return LoRALinear(
-        held(layer, s), Tensor(root[:, None] * Vh), Tensor(-U * root), s.alpha, s.dropout
-    )
+    return beside(held(layer, s), -U * root, root[:, None] * Vh, s)
 
 
 def lora_xs(layer: Linear, s: Settings) -> XSLinear:
-    """r^2 numbers between W0's top r singular triplets: see `XSLinear`."""
+    """Train r^2 parameters between W0's top r singular vectors: see `XSLinear`."""
     from lora_np.linalg import truncated_svd
 
     U, S, Vh = truncated_svd(value(layer.W), rank=s.rank)
@@ -224,8 +201,8 @@ def lora_xs(layer: Linear, s: Settings) -> XSLinear:
 
 
 def hira(layer: Linear, s: Settings) -> HiRALinear:
-    """An update of high rank from two thin factors: see `HiRALinear`."""
-    start = lora(layer, s)
+    """Make an update of high rank from two thin factors: see `HiRALinear`."""
+    start = lora_linear(layer, s)
     return HiRALinear(start.base, start.A, start.B, s.alpha)
 
 
@@ -245,12 +222,12 @@ VARIANTS: dict[str, Variant] = {
 
 
 class LoftQ(NamedTuple):
-    """``Q + B A``, close to W: the result of `loftq`.
+    """The result of `loftq`: ``Q + B A``, close to W.
 
     Attributes
     ----------
     Q : Quantised of shape (d, k)
-        In few bits.
+        The quantised matrix.
     B : ndarray of shape (d, r)
         Left factor of the repair.
     A : ndarray of shape (r, k)
@@ -274,8 +251,7 @@ class LoftQ(NamedTuple):
 
 
 def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: int = 5) -> LoftQ:
-    """A quantised matrix and a low-rank one whose sum is close to W: quantise and truncate an SVD,
-    in turn.
+    """Split W into a quantised and a low-rank matrix: quantise and truncate an SVD, in turn.
 
     ``Q = quantised(W - B A)``, then ``B A`` = the best rank-r approximation of ``W - Q``, and
     again. The second half of a step is optimal (Eckart-Young); the first is rounding, which may
@@ -317,14 +293,14 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
     W = matrix("W", W)
     rank = whole_number("rank", rank, maximum=min(W.shape), top="min(d, k)")
-    few_bits = quantiser(kind)
+    quantised = quantiser(kind)
     size = float(np.linalg.norm(W)) or 1.0
     B, A = np.zeros((W.shape[0], rank), W.dtype), np.zeros((rank, W.shape[1]), W.dtype)
-    Q = few_bits(W)
+    Q = quantised(W)
     best, errors = (Q, B, A), [float(np.linalg.norm(W - Q.dequantised())) / size]
     for step in range(whole_number("steps", steps)):
         if step:
-            Q = few_bits(W - B @ A)
+            Q = quantised(W - B @ A)
         left = W - Q.dequantised()
         B, A = low_rank_factors(left, rank=rank)
         errors.append(float(np.linalg.norm(left - B @ A)) / size)
@@ -446,8 +422,9 @@ class XSLinear:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HiRALinear(LowRank):
-    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: an update of a rank up to r times
-    that of W0.
+    """``h = W0 * (1 + (alpha/r) B A) x + b``, entry by entry: HiRA.
+
+    The update's rank is up to r times the rank of W0.
 
     Parameters
     ----------
@@ -486,20 +463,16 @@ class HiRALinear(LowRank):
         return freeze(Linear(value(self.base.W) * (1 + self.delta()), self.base.b))
 
 
-# what replaces a layer, or its weights
+Adapted: TypeAlias = LoRALinear | LoRAEmbedding | DoRALinear | XSLinear | HiRALinear
 ADAPTED = (
-    LoRALinear,
-    LoRAEmbedding,
-    DoRALinear,
-    XSLinear,
-    HiRALinear,
+    *get_args(Adapted),
     LoRAExperts,
     TrainableTokens,
-)
+)  # what replaces a layer, or its weights
 
 
 def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
-    """A larger step for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
+    """Take larger steps for B: ``lr_B = ratio lr_A`` (LoRA+; Hayou et al., arXiv 2402.12354).
 
     B starts at zero and A at random, so equal steps change them at unequal speeds; in wide layers B
     is much too slow.
@@ -529,8 +502,9 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
 
 
 def rebase(tuned: T, original: T) -> T:
-    """The same function, as adapters on the ``original`` weights, for variants that moved W0
-    (PiSSA, OLoRA).
+    """Turn adapters whose variant moved W0 (PiSSA, OLoRA) into adapters of the original weights.
+
+    The model computes the same.
 
     ``W_res + s B A = W0 + s B A - (W0 - W_res)``, and the last term, which is ``s B A`` at the
     start of training, has rank r. So the update against W0 has rank 2r: ``[B, -B_start] [A;
@@ -591,22 +565,18 @@ def rebase(tuned: T, original: T) -> T:
 
 
 def around_residual(layer: Linear, B: Array, A: Array, s: Settings) -> LoRALinear:
-    """B A next to ``W0 - (alpha/r) B A``: the layer computes the same as before, from other
-    parts.
-    """
-    residual = value(layer.W) - (s.alpha / s.rank) * (B @ A)
-    base = Residual(residual if s.few_bits is None else s.few_bits(residual), layer.b)
-    return LoRALinear(base, Tensor(A), Tensor(B), s.alpha, s.dropout)
+    """Put B A beside ``W0 - (alpha/r) B A``, so that the layer computes the same as before."""
+    W = value(layer.W) - (s.alpha / s.rank) * (B @ A)
+    return beside(Residual(W if s.quantise is None else s.quantise(W), layer.b), B, A, s)
 
 
 class Residual(Linear):
-    """What remains of a layer whose W0 was moved: A and B belong to it, not to the original. See
-    `rebase`.
+    """The rest of a layer whose W0 was moved; A and B belong to it. See `rebase`.
 
     Parameters
     ----------
     W : ndarray or Quantised of shape (d, k)
-        ``W0 - (alpha/r) B A`` at the start, perhaps in few bits.
+        ``W0 - (alpha/r) B A`` at the start, perhaps quantised.
     b : ndarray of shape (d,), optional
         The bias.
 
@@ -621,7 +591,7 @@ class Residual(Linear):
 
 
 def held(layer: Linear, s: Settings) -> Linear:
-    return layer if s.few_bits is None else Linear(s.few_bits(value(layer.W)), layer.b)
+    return layer if s.quantise is None else Linear(s.quantise(value(layer.W)), layer.b)
 
 
 def first_gradient(layer: Linear, s: Settings) -> Array:

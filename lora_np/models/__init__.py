@@ -15,8 +15,8 @@ with on_demand(globals()):
     )
     from lora_np.models.families import (
         DecoderConfig as DecoderConfig,
+        DecoderNode as DecoderNode,
         LayerConfig as LayerConfig,
-        Node as Node,
         decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,

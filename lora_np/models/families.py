@@ -109,7 +109,7 @@ NodeKind = Literal[
 ]  # fmt: skip
 
 
-class Node(NamedTuple):
+class DecoderNode(NamedTuple):
     """What the modules below one path of a decoder are together.
 
     Parameters
@@ -223,7 +223,7 @@ class DecoderConfig(NamedTuple):
         The entries that are the same for all layers, as in the first one.
     layers : list of LayerConfig
         Those of each layer.
-    nodes : mapping of str to Node
+    nodes : mapping of str to DecoderNode
         What stands at each path above a module; ``""`` is the whole.
     read : frozenset of str
         The fields of the config that were used.
@@ -233,7 +233,7 @@ class DecoderConfig(NamedTuple):
 
     whole: LayerConfig
     layers: list[LayerConfig]
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, DecoderNode]
     read: frozenset[str]
     spec: ModelSpec
 
@@ -317,10 +317,10 @@ _NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
 
 def _nodes(
     family: Family, spec: ModelSpec, kinds: Mapping[str, str], layers: list[_Variables]
-) -> dict[str, Node]:
+) -> dict[str, DecoderNode]:
     """What stands above the modules, from the kinds and roles in the family's data."""
     base = family.tables["base"]
-    nodes = {"": Node("model", {"decoder": base}), base: Node("decoder", {})}
+    nodes = {"": DecoderNode("model", {"model": base}), base: DecoderNode("decoder", {})}
 
     def add(path: str, role: str) -> None:
         above, _, name = path.rpartition(".")
@@ -329,7 +329,7 @@ def _nodes(
             formula = kinds[re.sub(r"\.\d+", ".*", above.removeprefix(f"{base}."))]
             kind = family.formulas.value(formula, layers[index])
             kind, own_role = kind if isinstance(kind, tuple) else (kind, kind)
-            nodes[above] = Node(kind, {})
+            nodes[above] = DecoderNode(kind, {})
             add(above, own_role)
         node = nodes[above]
         if node.kind == "layer" and role == "norm":

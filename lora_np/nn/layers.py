@@ -6,15 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Tensor, affine, primitive, value
-from lora_np.checks import Array, computed_dtype, generator, numbers_below, shown, whole_number
+from lora_np.autograd import Operand, Tensor, affine, primitive, value
+from lora_np.checks import Array, Rng, computed_dtype, generator, numbers_below, shown, whole_number
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
+
+Layer: TypeAlias = Callable[..., Operand]  # of an input, and rng=
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ class Linear:
     def d_in(self) -> int:
         return self.W.shape[1]
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         if isinstance(self.W, Quantised):
             return affine_quantised(x, self.b, W=self.W)
         return affine(x, self.W, self.b)
@@ -157,7 +159,7 @@ class Embedding:
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
-    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Array, *, rng: Rng = None) -> Operand:
         tokens = numbers_below("tokens", tokens, self.W.shape[0])
         return self.W.rows(tokens) if isinstance(self.W, Quantised) else self.W[tokens]
 
@@ -177,11 +179,11 @@ class Activation:
     array([0., 0.])
     """
 
-    function: Callable[[Any], Any]
+    function: Callable[[Operand], Operand]
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         return self.function(x)
 
 
@@ -206,16 +208,16 @@ class Sequential:
     array([[1., 0.]])
     """
 
-    layers: tuple[Any, ...]
+    layers: tuple[Layer, ...]
 
-    def __init__(self, layers: Iterable[Any], *more: Any) -> None:
+    def __init__(self, layers: Iterable[Layer], *more: Layer) -> None:
         if more or not isinstance(layers, Iterable):
             raise TypeError("Sequential takes one list of layers: Sequential([first, second])")
         object.__setattr__(self, "layers", tuple(layers))
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         for layer in self.layers:
             x = layer(x, rng=rng)
         return x
@@ -247,7 +249,7 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
         )
 
 
-def relu(x: Any) -> Any:
+def relu(x: Operand) -> Operand:
     """``max(x, 0)``, with derivative 0 at 0.
 
     Parameters
@@ -272,7 +274,7 @@ def relu(x: Any) -> Any:
     return np.where(x > 0, x, 0)
 
 
-def sigmoid(x: Any) -> Any:
+def sigmoid(x: Operand) -> Operand:
     """``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
 
     Parameters
@@ -294,10 +296,11 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
+    return y
 
 
-def gelu(x: Any) -> Any:
+def gelu(x: Operand) -> Operand:
     """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv
     1606.08415).
 
@@ -320,10 +323,11 @@ def gelu(x: Any) -> Any:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
-    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+    y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+    return y
 
 
-def softmax(x: Any, *, axis: int = -1) -> Any:
+def softmax(x: Operand, *, axis: int = -1) -> Operand:
     """``exp(x) / sum(exp(x))`` along ``axis``.
 
     Parameters
@@ -349,10 +353,11 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
     """
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     e = np.exp(x - value(x).max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    y: Operand = e / e.sum(axis=axis, keepdims=True)
+    return y
 
 
-def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
+def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
     """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x``
     itself.
 
@@ -390,4 +395,5 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
     kept = rng.random(np.shape(x), dtype=np.float32) >= rate
-    return x * (kept / (1 - rate)).astype(x.dtype)
+    y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
+    return y

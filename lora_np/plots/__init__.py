@@ -1,4 +1,4 @@
-"""Figures used in several places: functions that take arrays and an optional ``ax=``.
+"""Draw figures used in several places, from arrays and an optional ``ax=``.
 
 Their building blocks are public too: `axes`, `label_line` and the colours, each with its
 meaning.

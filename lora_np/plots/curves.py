@@ -1,6 +1,4 @@
-"""Lines with their names on them: spectra, errors and energy against rank, anything against
-anything.
-"""
+"""Draw lines with their names on them: spectra, errors and energy against rank."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def lines(
     level: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """One line for each name, labelled where it is farthest from the others.
+    """Draw one line for each name, labelled where it is farthest from the others.
 
     Parameters
     ----------
@@ -100,8 +98,7 @@ def lines(
 def singular_spectrum(
     spectra: Mapping[str, Array], *, rank: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Singular values, the largest first, on a logarithmic scale: where a line falls off, its rank
-    ends.
+    """Draw singular values on a logarithmic scale: where a line falls off, its rank ends.
 
     Parameters
     ----------
@@ -145,8 +142,7 @@ def singular_spectrum(
 def rank_error_curves(
     curves: Mapping[str, Array], *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Relative error against rank, a line for each matrix or method, with the smallest ranks that
-    are enough.
+    """Draw relative error against rank, and the smallest ranks that are enough.
 
     Parameters
     ----------
@@ -186,10 +182,10 @@ def rank_error_curves(
 def _free_place(
     ax: Axes, name: str, lines: Mapping[str, tuple[Array, Array]]
 ) -> tuple[int, bool, bool]:
-    """Which point of a line to label, whether above it, and whether to its right."""
+    """Choose the point of a line to label, whether above it, and whether to its right."""
 
     def unit(axis: int) -> dict[str, Array]:
-        """Places from 0 to 1, as far apart as they are drawn."""
+        """Scale positions to 0 to 1, as far apart as they are drawn."""
         scale = np.log if (ax.get_xscale, ax.get_yscale)[axis]() == "log" else np.asarray
         places = {key: scale(line[axis]) for key, line in lines.items()}
         every = np.concatenate(list(places.values()))
@@ -219,9 +215,7 @@ def _free_place(
 def _reached(
     ax: Axes, name: str, line: tuple[Array, Array], level: float
 ) -> tuple[str, tuple[Array, Array]]:
-    """The line renamed with the first place at which it reaches ``level``, which is marked
-    there.
-    """
+    """Mark the first point at which the line reaches ``level``, and add it to the name."""
     x, y = line
     reached = np.flatnonzero((y <= level) if len(y) and y[0] > level else (y >= level))
     if not len(reached):

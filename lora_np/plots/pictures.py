@@ -1,4 +1,4 @@
-"""Matrices as pictures: side by side, as tiles, with what each approximation lacks, as a map."""
+"""Draw matrices as pictures: side by side, as tiles, with approximations, as a heat map."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def matrix_tiles(
     figure: Figure | None = None,
     width: float = 7.5,
 ) -> Figure:
-    """Matrices side by side, every tile of the same size: blue below zero, white at zero, red
-    above.
+    """Draw matrices side by side in equal tiles: blue below zero, white at zero, red above.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def gallery(
     figure: Figure | None = None,
     width: float = 8.0,
 ) -> Figure:
-    """Images side by side, or under each other, each on its own grey scale.
+    """Draw images side by side, or under each other, each on its own grey scale.
 
     Parameters
     ----------
@@ -142,8 +141,7 @@ def image_approximations(
     figure: Figure | None = None,
     width: float = 9.0,
 ) -> Figure:
-    """An image and its low-rank approximations side by side; below each, what it lacks, on one
-    scale.
+    """Draw an image, its low-rank approximations, and below each what it lacks, on one scale.
 
     Parameters
     ----------
@@ -206,7 +204,7 @@ def heatmap(
     numbers: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """A map of ``values``, the first row at the bottom: bright is low.
+    """Draw ``values`` as a heat map, the first row at the bottom: bright is low.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""One look for every figure: a palette that survives colour blindness and grey printing, and quiet
-axes.
-"""
+"""Give every figure one look: a palette safe for colour blindness and grey, and quiet axes."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ CYCLE = (LORA, FULL, ACCENT, OPTIMUM, "#cc79a7", SKY, INK)
 
 
 def axes(ax: Axes | None = None, *, size: tuple[float, float] = (6.0, 3.8)) -> Axes:
-    """``ax``, or the axes of a new pyplot figure (which a notebook shows), without frame and
-    clutter.
+    """Return ``ax``, or the axes of a new pyplot figure, without frame and clutter.
 
     Parameters
     ----------

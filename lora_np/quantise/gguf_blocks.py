@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
+Block: TypeAlias = np.dtype[Any]
+Parts: TypeAlias = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
 FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
 
 
@@ -39,9 +41,9 @@ class Layout(NamedTuple):
     """
 
     numbers: int
-    block: np.dtype[Any]
-    decode: Callable[[Array], Any]
-    encode: Any = None
+    block: Block
+    decode: Callable[[Array], Array | Parts]
+    encode: Callable[[Array, Block], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +88,7 @@ class Blocks(Quantised):
                 f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}"
             )
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
@@ -139,7 +141,7 @@ class Codes(Quantised):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
         flat = (each.reshape(-1, each.shape[-1]) for each in (scale, codes, *least))
@@ -164,6 +166,7 @@ class Codes(Quantised):
 def encoded(W: Array, kind: str) -> Blocks:
     """W in blocks of this kind; float32, of which rows are whole blocks."""
     layout = LAYOUTS[kind]
+    assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.numbers:
         raise ValueError(
             f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}"
@@ -184,7 +187,7 @@ def column(b: Array, name: str = "d") -> Array:
     return b[name].astype(np.float32)[:, np.newaxis]
 
 
-def fields(q: Array, bits: int, group: int = 1) -> Any:
+def fields(q: Array, bits: int, group: int = 1) -> Array:
     """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the
     next.
     """
@@ -215,7 +218,7 @@ def inverse(d: Array) -> Array:
     return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
 
 
-def whole(x: Array, top: int) -> tuple[Array, Any]:
+def whole(x: Array, top: int) -> tuple[Array, Array]:
     """A scale of each row, and whole numbers from -top to top; halves are rounded away from
     zero.
     """
@@ -224,13 +227,14 @@ def whole(x: Array, top: int) -> tuple[Array, Any]:
     return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
 
 
-def packed(q: Array) -> Any:
-    """The inverse of ``fields(q, 4, m)`` for m bytes."""
+def packed(q: Array) -> Array:
+    """Invert ``fields(q, 4, m)`` for m bytes."""
     low, high = np.split(q & 15, 2, axis=-1)
-    return low | high << 4
+    both: Array = low | high << 4
+    return both
 
 
-def record(dtype: np.dtype[Any], d: Array, q: Array, **others: Array) -> Array:
+def record(dtype: Block, d: Array, q: Array, **others: Array) -> Array:
     """Blocks of these parts; scales are (n, 1)."""
     block = np.empty(len(q), dtype)
     for name, values in {"d": d, "q": q, **others}.items():
@@ -238,7 +242,7 @@ def record(dtype: np.dtype[Any], d: Array, q: Array, **others: Array) -> Array:
     return block
 
 
-def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
+def encode_bf16(x: Array, block: Block) -> Array:
     bits = x[:, 0].view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
 
@@ -247,7 +251,7 @@ def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
 # largest; or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
 
 
-def decode_codes(b: Array) -> Any:
+def decode_codes(b: Array) -> Parts:
     names = b.dtype.names or ()
     q = fields(b["q"], 4, 16) | (fields(b["fifth"], 1) << 4 if "fifth" in names else 0)
     if "m" in names:
@@ -255,7 +259,7 @@ def decode_codes(b: Array) -> Any:
     return column(b), q.astype(np.int8) - np.int8(16 if "fifth" in names else 8)
 
 
-def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
+def encode_codes(x: Array, block: Block) -> Array:
     names = block.names or ()
     top = 31 if "fifth" in names else 15
     extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
@@ -276,7 +280,7 @@ def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
 # The K kinds: 256 numbers in runs of 16 or 32, whose scales have few bits themselves.
 
 
-def decode_q2_k(b: Array) -> Any:
+def decode_q2_k(b: Array) -> Parts:
     return (
         column(b) * (b["scales"] & 15),
         fields(b["q"], 2, 32),
@@ -284,13 +288,13 @@ def decode_q2_k(b: Array) -> Any:
     )
 
 
-def decode_q3_k(b: Array) -> Any:
+def decode_q3_k(b: Array) -> Parts:
     scales = fields(b["scales"][:, :8], 4, 8) | fields(b["scales"][:, 8:], 2, 4) << 4
     q = fields(b["q"], 2, 32) | fields(b["high"], 1, 32) << 2
     return column(b) * (scales.astype(np.int8) - 32), q.astype(np.int8) - np.int8(4)
 
 
-def decode_q45_k(b: Array) -> Any:
+def decode_q45_k(b: Array) -> Parts:
     """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of
     these.
     """
@@ -303,7 +307,7 @@ def decode_q45_k(b: Array) -> Any:
     return column(b) * scales, q, column(b, "m") * least
 
 
-def decode_q6_k(b: Array) -> Any:
+def decode_q6_k(b: Array) -> Parts:
     q = fields(b["low"], 4, 64) | fields(b["high"], 2, 32) << 4
     return column(b) * b["scales"], q.astype(np.int8) - np.int8(32)
 
@@ -316,11 +320,11 @@ FITTED = np.array(
 )
 
 
-def two_to(e: Array) -> Any:
+def two_to(e: Array) -> Array:
     return np.ldexp(np.float32(1), e.astype(np.int32) - 128)
 
 
-def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
+def encode_mxfp4(x: Array, block: Block) -> Array:
     top = np.abs(x).max(axis=1, keepdims=True)
     e = np.floor(np.log2(top, out=np.full_like(top, -np.inf), where=top > 0)) + 125
     d = np.clip(e, 0, 255).astype(np.uint8)
@@ -328,12 +332,17 @@ def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
     return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
 
 
-def decode_iq4_xs(b: Array) -> Any:
+def decode_iq4_xs(b: Array) -> Parts:
     scales = fields(b["low"], 4) | fields(b["high"], 2).astype(np.uint8) << 4
     return column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)]
 
 
-def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any = None) -> Layout:
+def kind(
+    numbers: int,
+    places: str,
+    decode: Callable[[Array], Parts],
+    encode: Callable[[Array, Block], Array] | None = None,
+) -> Layout:
     """A row of the table: numbers in a block, name and form of each place, and the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(numbers, np.dtype(forms), decode, encode)

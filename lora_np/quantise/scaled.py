@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class Int8(Quantised):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
         values: Array = (
@@ -133,7 +132,7 @@ class FourBit(Quantised):
     shape: tuple[int, ...]
     block: int = 64
 
-    def rows(self, index: ArrayLike | slice) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales

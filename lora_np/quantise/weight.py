@@ -49,7 +49,7 @@ class Quantised:
         """
         return self.rows(slice(None))
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``, without the others.
 
         Parameters

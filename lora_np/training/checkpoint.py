@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from itertools import pairwise
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from lora_np.checks import Array, StrPath, brief, finite, whole_number
 from lora_np.files import open_regular, target_path, write_whole
+from lora_np.hub import arrays_in
 from lora_np.nn import trainable
 from lora_np.training.identity import derivatives, describe, digest, versions
 
@@ -115,7 +115,7 @@ class Checkpoint:
     def read(self) -> tuple[dict[str, Array], dict[str, Any]]:
         try:
             with open_regular(self.path) as stream:
-                arrays = arrays_in(stream)
+                arrays = arrays_in(stream, "biufcU")
             facts = json.loads(str(arrays.pop("facts")))
             if not isinstance(facts, dict) or not isinstance(facts.get("identity"), dict):
                 raise ValueError("it does not say which run it is of")
@@ -186,23 +186,6 @@ def moved_by(training: Any) -> dict[str, Array]:
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
-
-
-def arrays_in(stream: IO[bytes]) -> dict[str, Array]:
-    """The arrays that `numpy.savez` has written; a small file that claims to be large is
-    refused.
-    """
-    with zipfile.ZipFile(stream) as file:
-        members = file.infolist()
-    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
-    if (
-        not stored
-        or sum(member.file_size for member in members) > os.fstat(stream.fileno()).st_size
-    ):
-        raise ValueError("it is compressed, which a checkpoint never is")
-    stream.seek(0)
-    with np.load(stream, allow_pickle=False) as arrays:
-        return dict(arrays)
 
 
 def fits(name: str, saved: Array, current: Array) -> None:

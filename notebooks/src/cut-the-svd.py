@@ -304,7 +304,7 @@ rows = []
 for tolerance in [0.5, 0.2, 0.1, 0.05]:
     share = 1 - tolerance**2
     rank = lnp.rank_for_error(photograph, tolerance=tolerance)
-    assert rank == lnp.linalg.rank_for_energy(photograph, share=share)
+    assert rank == lnp.linalg.rank_for_energy(photograph, energy=share)
     rows.append((tolerance, share, rank, lnp.count_lora(600, 512, rank=rank) / photograph.size))
 
 percent = "{:.4g} %".format

@@ -10,7 +10,7 @@ import pytest
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import TokenRows, held
-from lora_np.adapters.checking import runtimes
+from lora_np.adapters.scaling import runtimes
 from lora_np.cli import run
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.checking import scale_notes
+from lora_np.adapters.scaling import scale_notes
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 

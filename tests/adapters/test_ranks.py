@@ -12,7 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import header
 from lora_np.adapters.peft_format import METADATA, keyed
-from lora_np.adapters.resizing import Goal, Spectrum, allocate
+from lora_np.adapters.spectra import Goal, Spectrum, allocate
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from tests.drawing import examples

@@ -11,7 +11,6 @@ from lora_np.autograd import (
     Tensor,
     check_derivative,
     grad,
-    linear_algebra,  # noqa: F401  its rules load late, and are tried too
     primitive,
     value,
 )

@@ -146,7 +146,7 @@ def test_a_named_mistake_comes_with_a_hint():
     (verdict,) = exercises.check(lora_forward).verdicts
     assert verdict.mistake == "without alpha / r"
     hint = exercise("lora_forward").hints[2]
-    assert f"This is what comes out without alpha / r. Hint: {hint}" in verdict.message
+    assert f"A known mistake gives this answer: without alpha / r. Hint: {hint}" in verdict.message
 
 
 def test_an_answer_that_no_known_mistake_gives_gets_no_name():
@@ -386,7 +386,7 @@ def test_an_outcome_shows_points_laws_and_the_smallest_input():
     assert repr(result).splitlines() == [
         "column_of_product: 0 of 1 point",
         "  Column j of B A mixes the columns of B, and needs no other: entry [0] of the column must be 1, got 0",
-        f"  This is what comes out with the first column of B only. Hint: {exercise('column_of_product').hints[1]}",
+        f"  A known mistake gives this answer: with the first column of B only. Hint: {exercise('column_of_product').hints[1]}",
         "  B = np.array([[0.0, 1.0]])",
         "  A = np.array([[0.0], [1.0]])",
         "  j = 0",

@@ -14,11 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_np.autograd import (
-    Tensor,
-    linear_algebra,  # noqa: F401  its rules load late, and are tried too
-    value,
-)
+from lora_np.autograd import Tensor, value
 from lora_np.autograd.tables import COMPOSITIONS, DERIVATIVES, name_of
 
 LIMIT = 5000 if os.environ.get("LORA_NP_FULL") == "1" else 250  # calls of one function in one file

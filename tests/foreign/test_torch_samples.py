@@ -7,11 +7,7 @@ import collections
 import numpy as np
 import pytest
 
-from lora_np.autograd import (
-    Tensor,
-    linear_algebra,  # noqa: F401  its rules load late, and are tried too
-    value,
-)
+from lora_np.autograd import Tensor, value
 from lora_np.autograd.tables import COMPOSITIONS, DERIVATIVES
 
 torch = pytest.importorskip("torch")

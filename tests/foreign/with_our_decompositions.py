@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_np import linalg
-from lora_np.linalg import lowrank
+from lora_np.linalg import decompositions, lowrank
 
 # the sides of a matrix that decompositions written out in Python are given
 WIDEST, LONGEST = 40, 500
@@ -60,7 +60,7 @@ def qr(a, mode, pivoting, **settings):
         mode != "economic" and (a.ndim != 2 or a.shape[0] > a.shape[1])
     ):
         raise Beyond(OTHER)
-    Q, R, *order = (linalg.qr_pivoted if pivoting else linalg.qr)(a)
+    Q, R, *order = (decompositions.qr_pivoted if pivoting else linalg.qr)(a)
     order = [p.astype(np.int32) for p in order]  # as LAPACK counts
     return (R, *order) if mode == "r" else (Q, R, *order)
 

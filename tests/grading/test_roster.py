@@ -72,7 +72,7 @@ def test_the_gradebook_is_the_roster_and_a_column(graded):
 def test_the_laws_that_a_class_broke_and_how(graded):
     (path,) = [path for path in graded[1] if path.stem.endswith("laws")]
     head, first, *others = rows(path)
-    assert head == ["exercise", "law", "what comes out", "students"]
+    assert head == ["exercise", "law", "known mistake", "students"]
     assert first == [
         "lora_forward",
         exercise("lora_forward").laws[0].name,

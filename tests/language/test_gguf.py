@@ -152,15 +152,17 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
         return
     held = sum(leaf.nbytes for _, leaf in leaves(language.load(path, quantised=True)))
     assert few.weights == held
-    assert "over the bits of the file" in few.title
-    ways = compare_memory(count)
-    assert ways.ways["QLoRA"].weights == held
-    assert "QLoRA over the bits of the file" in ways.table.notes[0]
+    assert "over the file's quantisation" in few.title
+    compared = compare_memory(count)
+    assert compared.methods["QLoRA"].weights == held
+    assert "QLoRA over the file's quantisation" in compared.table.notes[0]
     planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
-    assert "QLoRA over the bits of the file" in planned.notes[0]
-    # the other ways hold numbers
-    assert ways.ways["full"].weights == ways.ways["LoRA"].weights == 2 * count.spec.total
+    assert "QLoRA over the file's quantisation" in planned.notes[0]
+    # the other methods are not quantised
+    assert (
+        compared.methods["full"].weights == compared.methods["LoRA"].weights == 2 * count.spec.total
+    )
     assert training_memory(count, dtype="nf4", unquantised_dtype="bfloat16").weights < held
 
 

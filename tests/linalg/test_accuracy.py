@@ -35,7 +35,8 @@ def test_errors_stay_below_their_bounds(kernel, seeds):
 
 def test_every_function_has_a_bound():
     functions = {name for name in linalg.__all__ if callable(getattr(linalg, name))}
-    assert functions - {"SVD", "Norm", "rank_within"} == set(accuracy.BOUNDS)
+    of_low_rank_factors = {"qr_pivoted"}
+    assert functions - {"SVD", "Norm", "rank_within"} == {*accuracy.BOUNDS} - of_low_rank_factors
 
 
 def test_the_page_states_the_bounds():

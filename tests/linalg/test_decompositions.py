@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lora_np.linalg import decompositions, lu, qr, qr_pivoted, svd
+from lora_np.linalg import decompositions, lu, qr, svd
+from lora_np.linalg.decompositions import qr_pivoted
 from tests.drawing import examples
 
 FUNCTIONS = [lu, qr, qr_pivoted, svd]

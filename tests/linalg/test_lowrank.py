@@ -230,7 +230,7 @@ def test_rank_for_error_of_nothing_is_zero():
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.999, 1.0])
 def test_rank_for_energy_is_the_smallest_that_keeps_the_share(share, with_spectrum):
     M = with_spectrum(0.5 ** np.arange(10), 12, 10, np.random.default_rng(0))
-    rank = rank_for_energy(M, share=share)
+    rank = rank_for_energy(M, energy=share)
     kept = energy(M)
     assert kept[rank] >= share
     assert (kept[:rank] < share).all()
@@ -286,7 +286,7 @@ def test_rank_out_of_range_is_refused(function, rank, error, message):
             "tolerance must be at least 0 and at most 1, got 1.5",
         ),
         (lambda M: rank_for_error(M, tolerance=-0.1), "got -0.1"),
-        (lambda M: rank_for_energy(M, share=2), "share must be at least 0 and at most 1, got 2"),
+        (lambda M: rank_for_energy(M, energy=2), "energy must be at least 0 and at most 1, got 2"),
         (
             lambda M: svd_of_product(M, M),
             r"as many columns as A has rows, got shapes \(3, 4\) and \(3, 4\)",

@@ -379,7 +379,7 @@ def test_what_is_not_a_lora_says_what_it_needs(written, tmp_path):
     ):
         base, folder, _ = written(kind)
         with pytest.raises(FileError, match=why):
-            adapters.to_lora(folder, error=0.1)
+            adapters.to_lora(folder, tolerance=0.1)
         with pytest.raises(FileError, match="is not a LoRA: convert it first"):
             adapters.save(adapters.load(folder), tmp_path / "copy")
         with pytest.raises(FileError, match="is not a LoRA: convert it first"):

@@ -1,3 +1,1 @@
-"""The laws of all exercises: a function for each, or one that yields what each law of an exercise
-claims.
-"""
+"""The laws of all exercises: a function for each law, or one for all laws of an exercise."""

@@ -10,7 +10,7 @@ from lora_np.checks import Array
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import at_most, closest, exactly, law, parts, same, whole
 from lora_np.exercises.samples import scale
-from lora_np.exercises.testing import Answer, Assertions
+from lora_np.exercises.testing import Answer
 from lora_np.exercises.values import Value
 
 # Count parameters
@@ -24,37 +24,38 @@ def lora_count_entries(draw: Draw, answer: Answer) -> None:
     exactly("the count", answer(d, k, r), d * r + r * k)
 
 
-def largest(within: str, beyond: str, answered: Value, one: int, budget: int) -> Assertions:
-    """A rank whose parameters, ``one`` for each unit, are within the budget; with one more they are
-    not.
-    """
+def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
+    """Require a rank that fits a budget at ``one`` parameters per unit, or the largest such."""
     r = whole("the rank", answered)
     size, more = r * one, (r + 1) * one
-    yield (
-        within,
-        lambda: law(size <= budget, f"rank {r} takes {size:,} numbers, more than {budget:,}"),
-    )
-    yield beyond, lambda: law(r >= 0, f"a rank is not negative, got {r}")
-    told = f"rank {r + 1} takes {more:,} numbers, at most {budget:,} are allowed"
-    yield beyond, lambda: law(more > budget, told)
+    if fits:
+        law(size <= budget, f"rank {r} has {size:,} parameters, more than {budget:,}")
+    else:
+        law(r >= 0, f"a rank is not negative, got {r}")
+        told = f"rank {r + 1} has {more:,} parameters, at most {budget:,} are allowed"
+        law(more > budget, told)
 
 
-def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> Assertions:
+def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
     # d k / (d + k) is a whole number, also of matrices that are not square
     if draw.pick("tie", (False, True)):
         a, b = draw.sizes("ab", high=9)
         d, k = a * (a + b), b * (a + b)
-    return largest("saves", "next", answer(d, k), d + k, d * k - 1)
+    largest(key == "saves", answer(d, k), d + k, d * k - 1)
 
 
-def rank_within(draw: Draw, answer: Answer, key: str) -> Assertions:
-    shapes = [
-        (draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))
-    ]
+def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
+    """Draw the shapes of one to three matrices."""
+    count = draw.whole("n", 1, 3)
+    return [(draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count)]
+
+
+def rank_within(draw: Draw, answer: Answer, key: str) -> None:
+    shapes = drawn_shapes(draw, high=9)
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
-    return largest("fits", "largest", answer(shapes, budget), one, budget)
+    largest(key == "fits", answer(shapes, budget), one, budget)
 
 
 def attention_count(draw: Draw, answer: Answer, key: str) -> None:
@@ -82,10 +83,7 @@ def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
-    shapes = [
-        (draw.whole(f"d{i}", 1, 9), draw.whole(f"k{i}", 1, 9)) for i in range(draw.whole("n", 1, 3))
-    ]
-    each = draw.whole("per_number", 1, 3)
+    shapes, each = drawn_shapes(draw, high=9), draw.whole("per_number", 1, 3)
     room = each * sum(d + k for d, k in shapes)
     bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
     exactly("the rank", answer(bits, shapes, each), -(-bits // room))
@@ -154,7 +152,7 @@ def peft_tensors(draw: Draw, answer: Answer, key: str) -> None:
             )
 
 
-def combine_adapters(draw: Draw, answer: Answer, key: str) -> Assertions:
+def combine_adapters(draw: Draw, answer: Answer, key: str) -> None:
     d, k, count = draw.sizes("d k count", high=3)
     large = key == "ranks" and draw.effort > 0.5 and draw.pick("large", (False, True))
     if large:  # enough to see a d x k matrix
@@ -171,7 +169,8 @@ def combine_adapters(draw: Draw, answer: Answer, key: str) -> Assertions:
         size += abs(weight) * alpha / r * float((np.abs(B) @ np.abs(A)).max())
     answered = answer(adapters, weights, within=4 * d * k if large else None)
     B, A = parts("B A", answered, (d, ranks), (ranks, k))
-    yield "sum", lambda: same("B @ A", B @ A, total, size=size)
+    if key == "sum":
+        same("B @ A", B @ A, total, size=size)
 
 
 def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
@@ -213,13 +212,14 @@ def levels_of(draw: Draw) -> Array:
     return np.unique([*np.rint(inner) / 8, 0.0, 1.0])
 
 
-def nearest_levels(draw: Draw, answer: Answer, key: str) -> Assertions:
+def nearest_levels(draw: Draw, answer: Answer, key: str) -> None:
     w, levels = scale(draw) * draw.array("w", draw.whole("n", 1, 5)), levels_of(draw)
     codes, got = parts("codes scale", answer(w, levels), (len(w),), ())
     inside = np.isin(codes, range(len(levels))).all()
-    law(inside, f"codes are places from 0 to {len(levels) - 1}, got {codes.tolist()}")
+    law(inside, f"codes are indices from 0 to {len(levels) - 1}, got {codes.tolist()}")
     size = float(np.abs(w).max())
-    yield "scale", lambda: same("the scale", float(got), size)
+    if key == "scale":
+        same("the scale", float(got), size)
     if key == "nearest":
         least = np.abs(w[:, None] - size * levels).min(axis=1)
         distances = np.abs(w - size * levels[codes.astype(int)])
@@ -234,13 +234,14 @@ def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
     same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
 
 
-def repair(draw: Draw, answer: Answer, key: str) -> Assertions:
+def repair(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=4)
     unit, r, alpha = scale(draw), draw.whole("r", 1, min(d, k)), draw.number("alpha", 1, 32)
     W, Q = unit * draw.array("W", d, k), unit * draw.array("Q", d, k)
     B, A = parts("B A", answer(W, Q, r, alpha), (d, r), (r, k))
     update, before = alpha / r * B @ A, float(np.linalg.norm(W - Q))
     size = float(np.linalg.norm(W)) + before
-    yield "closest", lambda: closest("the distance to W", W - Q, update, r, size=size)
+    if key == "closest":
+        closest("the distance to W", W - Q, update, r, size=size)
     if key == "smaller":
         at_most("the distance to W", float(np.linalg.norm(W - Q - update)), before, size=size)

@@ -1,0 +1,358 @@
+"""The weights of a base model with an adapter applied, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lora_np import hub, lora
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
+from lora_np.adapters.base_models import check_base
+from lora_np.adapters.scaling import parted
+from lora_np.checks import Array, StrPath, close_names
+from lora_np.files import FileError
+from lora_np.hub import bitsandbytes_parts, directory
+from lora_np.models import OpenModel, Place, open_model
+
+Reader = Callable[[], Array]
+BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of a tensor: ``start``, with ``rows`` replaced, on which ``module`` acts."""
+
+    start: Stored  # of the dtype that the result is to have
+    module: AdapterModule | None = None
+    rows: TokenRows | None = None
+    transposed: bool = False  # whether it may be stored as inputs by outputs
+    # the initialisation that took the module's first factors out of the weight
+    began: str | None = None
+
+    def result(
+        self, place: str, dtype: str | None = None
+    ) -> tuple[Array, float | None, float | None]:
+        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding
+        error.
+        """
+        dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
+        if self.rows is not None:
+            W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
+        if module is None:
+            if not np.isfinite(W).all():
+                raise FileError(f"{place} is replaced by what is not finite")
+            return W, None, None
+        if dtype not in hub.FLOATS:
+            raise FileError(f"{place} is stored as {dtype}, into which nothing can be merged")
+        W = np.asarray(W, np.float64) if dtype == "float64" else W
+        maps = oriented(place, W, module, transposed=self.transposed)
+        if self.began:
+            module = from_start(module, maps, self.began)
+        return W, *add_update(place, maps, module, dtype=dtype)
+
+    def weight(self, place: str, module: AdapterModule) -> Array:
+        """The tensor before the change, in float32 or better, as the maps of ``module``: see
+        `oriented`.
+        """
+        return oriented(place, self.start.single(), module, transposed=self.transposed)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """The tensors of a base with an adapter applied."""
+
+    source: OpenModel
+    update: Adapter
+
+    def __post_init__(self) -> None:
+        check_start(self.update, with_base=True)
+        if self.update.start == "olora" and self.update.fan_in_fan_out:
+            raise FileError(
+                f"{self.update}: OLoRA does not turn weights back in PEFT, as fan_in_fan_out asks"
+            )
+
+    @cached_property
+    def named(self) -> Callable[[str], str]:
+        """From the adapter's name of a parameter to that of the tensor in the base."""
+        return self.source.naming([weight_name(*item) for item in self.update.modules.items()])
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """The tensor of each adapted module in the base."""
+        return {
+            name: self.named(weight_name(name, module))
+            for name, module in self.update.modules.items()
+        }
+
+    def read(self, name: str) -> Array:
+        """A tensor as the adapter makes it, in float64, before it is rounded."""
+        if name not in self.changes:
+            return self.source.read(self.source.tied.get(name, name))
+        return self.changes[name].result(f"{self.source.path}: {name!r}", "float64")[0]
+
+    @cached_property
+    def changes(self) -> dict[str, Change]:
+        """Every tensor that will not be the base's, by its name in the base."""
+        named, tied = self.named, self.source.tied
+        changes = {named(name): self._replacement(name) for name in self.update.full}
+        for name, rows in self.update.rows.items():
+            old = changes.get(named(name)) or self._original(named(name), name)
+            shape = old.start.shape
+            d, k = shape if len(shape) == 2 else (0, 0)
+            if rows.new.shape[1] != k or max(rows.tokens) >= d:
+                have = f"{self.source.path}: {name!r} of shape {shape} does not have the rows"
+                wanted = f"up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
+                raise FileError(f"{have} that {self.update} replaces: {wanted}")
+            changes[named(name)] = replace(old, rows=rows)
+        adapted, began = {*self.weights.values()}, self.update.start
+        own = {owner: changes[owner] for owner in adapted & changes.keys()}
+        before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
+        for name, module in self.update.modules.items():
+            for target, part, transposed in self._targets(name, module):
+                old = changes.get(target) or self._original(target, name)
+                changes[target] = replace(old, module=part, transposed=transposed, began=began)
+        full = {named(name): stored for name, stored in self.update.full.items()}
+        whole = [
+            (name, owner) for name, owner in tied.items() if {name, owner} <= full.keys() - adapted
+        ]
+        same = {
+            name for name, owner in whole if np.array_equal(full[name].read(), full[owner].read())
+        }
+        # Rows, and biases, are replaced in what modules share, as PEFT ties them.
+        moved = {owner for name, owner in tied.items() if name.endswith(".weight")} & (
+            adapted | full.keys()
+        )
+        if any(
+            name in changes or owner in moved for name, owner in tied.items() if name not in same
+        ):
+            if not self.source.can_untie:
+                every = ", ".join({**before, **tied})
+                why = (
+                    "and models of this type have the same numbers in all of them: that cannot be"
+                    " merged"
+                )
+                raise FileError(
+                    f"{self.source.path}: {self.update} changes one of {every} alone, {why}"
+                )
+            return {name: before[owner] for name, owner in tied.items()} | changes
+        return {name: change for name, change in changes.items() if name not in same}
+
+    def _targets(
+        self, name: str, module: AdapterModule
+    ) -> Iterator[tuple[str, AdapterModule, bool]]:
+        """The tensors that a module changes; what acts on each; whether it may be stored inputs by
+        outputs.
+
+        A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by
+        themselves.
+        """
+        weight, source = weight_name(name, module), self.source
+        tensors = source.parameters.get(weight) or {self.weights[name]: Place(weight)}
+        experts = {place.expert for place in tensors.values()}
+        if None not in experts and len(experts) != module.maps:
+            raise FileError(
+                f"{source.path}: {name!r} has {len(experts)} experts, {self.update} {module.maps}"
+            )
+        for target, place in tensors.items():
+            if module.tuned:
+                size = self.shape(place.parameter)
+                module = replace(module, tuned=module.tuned.on(size))
+            if place.expert is not None:
+                yield target, parted(module.expert(place.expert), place.parts)[place.part], False
+                continue
+            known = place.parameter in source.parameters
+            turned = known and source.module_of(place.parameter).transposed
+            if module.maps == 1 or module.kernel:
+                # Of what no family describes the config may say it, though PEFT fits it to some
+                # layer.
+                yield (
+                    target,
+                    module,
+                    turned or (source.described is None and self.update.fan_in_fan_out),
+                )
+            else:
+                # The shape shows how they are stored, or, if inputs and outputs are equally many,
+                # the type.
+                yield (
+                    target,
+                    module,
+                    module.shape[-1] != module.shape[-2] or turned != place.transposed,
+                )
+        if module.tuned and module.tuned.moves_bias:
+            if (bias := self.named(f"{name}.bias")) in source:
+                column = module.tuned.on((module.shape[0], 1))
+                yield bias, replace(module, tuned=column), False
+        elif "bias" in module.parts:  # adds scale * bias: the update of a matrix of one column
+            trained = module.parts["bias"]
+            one = Stored(trained.dtype, (1, 1), lambda: np.ones((1, 1)))
+            factors = {"B": trained.seen(lambda b: b[:, None]), "A": one}
+            target = self.named(f"{name}.bias")
+            if target not in source and target not in source.tied:
+                why = (
+                    "to add the bias of B to, and PEFT cannot merge it either: train without"
+                    " lora_bias"
+                )
+                raise FileError(f"{source.path}: has no {target!r} {why}")
+            yield target, AdapterModule(factors, alpha=module.scale), False
+
+    def shape(self, parameter: str) -> tuple[int, ...]:
+        """Outputs and inputs of a linear weight, however it is stored."""
+        module = self.source.module_of(parameter)
+        unsure = (
+            self.source.described is None and self.update.fan_in_fan_out and not module.transposed
+        )
+        return module.shape[::-1] if unsure else module.shape
+
+    def unchanged(self, name: str) -> Change:
+        """A tensor of the base as it is, in float32 where bitsandbytes quantised it."""
+        source = self.source
+        if bitsandbytes_parts(source, name):
+            shape = hub.read_bitsandbytes(source, name).shape
+            return Change(
+                Stored("float32", shape, lambda: hub.read_bitsandbytes(source, name).dequantised())
+            )
+        info = source.info(name)
+        return Change(Stored(info.dtype, info.shape, partial(source.read, name)))
+
+    def _replacement(self, name: str) -> Change:
+        source, target, new = self.source, self.named(name), self.update.full[name]
+        if target not in source and target != name:
+            raise FileError(
+                f"{source.path}: has no {target!r}; merge into the model with its head instead"
+            )
+        old = source.info(target) if target in source else new
+        if old.shape != new.shape:
+            raise FileError(
+                f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
+            )
+        # its rows may be replaced, and it may be in memory
+        return Change(replace(new, dtype=old.dtype, read=lambda: new.read().copy()))
+
+    def _original(self, target: str, name: str) -> Change:
+        source = self.source
+        owner = target if target in source else source.tied.get(target)
+        if owner is not None:
+            return self.unchanged(owner)
+        close = close_names(target, source.places)
+        raise FileError(
+            f"{source.path}: has no {target!r}, which {self.update} adapts as {name!r}{close}"
+        )
+
+
+def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
+    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the
+    rank.
+
+    ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
+    """
+    B0, A0 = lora.STARTS[start](W.astype(np.float64), module.rank, module.scale)
+    B, A = module.factors()
+    b, a = (module.parts[part].dtype for part in "BA")
+    return module.with_factors(B=held(np.hstack([B, -B0]), b), A=held(np.vstack([A, A0]), a))
+
+
+def weight_name(name: str, module: AdapterModule) -> str:
+    """The parameter that a module of an adapter changes."""
+    return name if module.parameter else f"{name}.weight"
+
+
+def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -> Array:
+    """A base weight seen as the module's maps, outputs by inputs: (d, k) or a stack of those.
+
+    Embeddings are stored as (k, d). If ``transposed`` says that others may be too (GPT-2's Conv1D,
+    the experts of gpt-oss), the shape decides if it can: a config says so for all layers, but means
+    some.
+    """
+    if module.kernel and module.groups > 1:
+        why = (
+            "takes each group's inputs alone, while PEFT's update takes all: that cannot be merged"
+        )
+        raise FileError(f"{place}: a convolution in {module.groups} groups {why}")
+    W = W[:, None] if W.ndim == 1 else W
+    shape = module.shape
+    swapped = shape if module.kernel else (*shape[:-2], shape[-1], shape[-2])
+    transposed = module.embedding or (transposed and W.shape == swapped)
+    if W.shape != (swapped if transposed else shape) and W.shape != (1, *shape):
+        hint = "; it is stored transposed, which needs fan_in_fan_out" if W.shape == swapped else ""
+        raise FileError(f"{place} of shape {W.shape} does not fit an update of shape {shape}{hint}")
+    maps = W.reshape(len(W), -1) if module.kernel else W.reshape(W.shape[-len(shape) :])
+    return maps.swapaxes(-1, -2) if transposed else maps
+
+
+def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
+    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype``
+    holds it.
+
+    Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
+    magnitude. Returns the largest change and the largest rounding error.
+    """
+    wide = np.dtype(np.float64 if dtype in ("float32", "float64") else np.float32)
+    change = changing(module, W, wide)
+    magnitude, moved, lost = module.magnitude, 0.0, 0.0
+    step = max(1, BLOCK // W.shape[-1])
+    # what is not finite is refused below
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for index in np.ndindex(W.shape[:-2]):
+            for start in range(0, W.shape[-2], step):
+                rows = (*index, slice(start, start + step))
+                exact = W[rows] + change(rows)
+                if magnitude is not None:  # arXiv 2402.09353; a row of zeros has no direction
+                    exact *= (magnitude[rows] / np.linalg.norm(exact, axis=1))[:, None]
+                stored = hub.rounded(exact, dtype)
+                if not np.isfinite(stored).all():
+                    raise FileError(
+                        f"{place} is not finite when it is merged; its dtype is {dtype}"
+                    )
+                moved = max(moved, float(np.abs(stored - W[rows]).max()))
+                lost = max(lost, float(np.abs(stored - exact).max()))
+                W[rows] = stored
+    return moved, lost
+
+
+def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
+    """The update of the rows at an index."""
+    if module.tuned:
+        update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
+        return lambda rows: update[rows]
+    B, A = module.B.astype(wide) * wide.type(module.scale), module.A.astype(wide)
+    return lambda rows: B[rows] @ A[rows[:-1]]
+
+
+class Based(NamedTuple):
+    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are
+    moved.
+    """
+
+    adapter: Adapter
+    weights: Mapping[str, Reader]
+    biases: Mapping[str, Callable[[], tuple[Array, Any, Any]]]
+    unsure: tuple[str, ...]
+
+
+def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -> Based:
+    """The adapter on a base model in a directory; without one, as it is."""
+    if base is None:
+        return Based(adapter, {}, {}, ())
+    source = open_model(directory(base))
+    merging = Merging(source, adapter)
+    unsure = () if any_base else check_base(source.config, base, adapter)
+    weights: dict[str, Reader] = {}
+    biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
+    modules = dict(adapter.modules)
+    for name, target in merging.weights.items():
+        if (change := merging.changes.get(target)) is None:  # it is not one tensor
+            continue
+        module = change.module or modules[name]
+        weights[name] = partial(change.weight, f"{base}: {name!r}", module)
+        if module.tuned:
+            tuned = replace(module.tuned, weight=weights[name])
+            modules[name] = replace(module, tuned=tuned)
+            if tuned.moves_bias and (moved := merging.changes.get(merging.named(f"{name}.bias"))):
+                biases[f"{name}.bias"] = partial(
+                    moved.result, f"{base}: bias of {name!r}", "float32"
+                )
+    return Based(replace(adapter, modules=modules), weights, biases, unsure)
