@@ -295,7 +295,7 @@ class MLP(Named):
         if self.gate_up is None:
             parts = [each(x, rng=rng) for each in (self.gate, self.up) if each is not None]
         else:
-            parts = np.split(self.gate_up(x, rng=rng), 2, axis=-1)
+            parts = [*np.split(self.gate_up(x, rng=rng), 2, axis=-1)]
         if len(parts) == 2:
             hidden = gated(parts[0], parts[1], self.activation, fast=self.fused)
         else:

@@ -21,7 +21,7 @@ from lora_np.language.blocks import Cache
 from lora_np.language.composed import Operand
 from lora_np.language.rotary import Rotary, rotary_of, stated
 from lora_np.language.vocabulary import Vocabulary
-from lora_np.models import LayerConfig, ModelSpec, ModuleSpec, Node, decoder_of
+from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, decoder_of
 from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
@@ -243,9 +243,9 @@ def build(
         parts = {role: built[name] for role, name in names.items()}
         if kind == "model":
             return LanguageModel(
-                names={"model": names["decoder"], "lm_head": names["head"]},
+                names={"model": names["model"], "lm_head": names["head"]},
                 config=MappingProxyType(dict(config)), vocabulary=vocabulary, context=s.context,
-                cap=s.whole.logit_cap, model=parts["decoder"], lm_head=parts["head"],
+                cap=s.whole.logit_cap, model=parts["model"], lm_head=parts["head"],
             )  # fmt: skip
         make, settings = MAKERS[kind], s.settings(kind, names, i or 0)
         return make(names=names, **settings, **parts)
@@ -277,7 +277,7 @@ class DecoderSettings(NamedTuple):
         How each layer computes.
     rotary : list of Rotary or None
         How its queries and keys rotate, if they do.
-    nodes : mapping of str to Node
+    nodes : mapping of str to DecoderNode
         What stands at each path above a module.
     spec : ModelSpec
         The modules.
@@ -292,7 +292,7 @@ class DecoderSettings(NamedTuple):
     whole: LayerConfig
     layers: list[LayerConfig]
     rotary: list[Rotary | None]
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, DecoderNode]
     spec: ModelSpec
     embedding: str
     tied: bool
