@@ -43,7 +43,7 @@ FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "
     "by": "group-by",
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
-EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
+EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
 
 def packages():

@@ -27,7 +27,7 @@
 
   // ---- bars
 
-  const shownCauses = (ways) => Object.entries(tables.causes).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
+  const shownCauses = (ways) => Object.entries(tables.parts).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
 
   // Rows of { name, way, gpu, chosen, kept }; the end of each GPU is a line, and what lies beyond it is hatched. The scale is that
   // of the GPU and of what was chosen: a longer bar leaves the picture.
@@ -41,7 +41,7 @@
       const whole = element("div", "", "fit-gpu-size");
       whole.style.width = share(gpu.memory);
       track.append(whole);
-      for (const [cause, color] of Object.entries(tables.causes)) {
+      for (const [cause, color] of Object.entries(tables.parts)) {
         if (!way.parts[cause]) continue;
         const piece = element("i");
         piece.dataset.cause = piece.title = cause;
@@ -170,7 +170,7 @@
     if (!planned) return body.replaceChildren();
     const ways = METHODS.map((method) => planned[method]);
     return body.replaceChildren(
-      ...Object.entries(tables.causes).map(([cause, color]) => {
+      ...Object.entries(tables.parts).map(([cause, color]) => {
         const row = line(cause, ways.map(({ parts }) => parts[cause])), swatch = element("i");
         swatch.style.background = color;
         row.firstChild.prepend(swatch);
@@ -224,7 +224,7 @@
     const bar = (way, gpu, y, height) => {
       box(48, y, gpu.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
       let x = 48;
-      for (const [cause, color] of Object.entries(tables.causes)) {
+      for (const [cause, color] of Object.entries(tables.parts)) {
         const width = (way.parts[cause] ?? 0) * scale;
         if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
         x += width;

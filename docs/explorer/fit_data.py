@@ -13,7 +13,7 @@ from typing import Any
 from lora_np import accounting, models
 from lora_np.accounting import activations, planning
 from lora_np.accounting.bits import MEASURED, SHARE
-from lora_np.accounting.memory import CAUSES
+from lora_np.accounting.memory import PARTS
 from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.models.sources import hub_name
 from lora_np.plots import CYCLE, MUTED
@@ -40,8 +40,8 @@ def data() -> dict[str, Any]:
 
 
 def memory() -> dict[str, Any]:
-    """What the estimate of memory looks up: sizes, choices, usual options, the causes and their
-    colors.
+    """What the estimate of memory looks up: sizes, choices, usual options, the parts of memory and
+    their colors.
     """
     return {
         "items": activations.ITEMSIZE,
@@ -49,7 +49,7 @@ def memory() -> dict[str, Any]:
         "usual": asdict(activations.TrainingOptions()),
         "kept": activations._KEPT,
         "attention": ATTENTION,
-        "causes": dict(zip(CAUSES, (MUTED, *CYCLE), strict=False)),
+        "parts": dict(zip(PARTS, (MUTED, *CYCLE), strict=False)),
         "reserved": planning._RESERVED,
         "emulated": planning._NO_BFLOAT16,
     }

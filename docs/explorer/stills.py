@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import lora_np as lnp
 from lora_np import accounting, adapters, language, linalg, plots
-from lora_np.accounting.memory import CAUSES
+from lora_np.accounting.memory import PARTS
 
 PROMPT = "And the king "
 
@@ -64,9 +64,9 @@ def fitting() -> Figure:
     )
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
-    for cause, color in zip(CAUSES, (plots.MUTED, *plots.CYCLE), strict=False):
-        sizes = np.array([getattr(each.memory, cause) for each in plan.choices]) / 1e9
-        ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=cause)
+    for part, color in zip(PARTS, (plots.MUTED, *plots.CYCLE), strict=False):
+        sizes = np.array([getattr(each.memory, part) for each in plan.choices]) / 1e9
+        ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=part)
         ends += sizes
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)

@@ -1,4 +1,4 @@
-"""What the forward pass keeps for the backward pass, estimated from shapes and roles."""
+"""The memory that the forward pass keeps for the backward pass, from shapes and roles."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ _WIDENED = ("gate", "up", "gate_up")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How a model is trained: what `training_memory` needs to know beyond the model.
+    """The options of training on which `training_memory` depends.
 
     Parameters
     ----------
     dtype : {"float32", "bfloat16", "float16", "int8", "nf4"}
-        How the base is held. With int8 and nf4, all linear maps (and experts) but the output head
-        are quantised.
+        The dtype of the base. With int8 and nf4, all linear layers (and experts) but the output
+        head are quantised.
     unquantised_dtype : {"float32", "bfloat16", "float16"}
-        How the rest of a quantised base is held: embeddings, norms, the head, and with them the
-        hidden states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
+        The dtype of the unquantised weights of a quantised base: embeddings, norms, the head, and
+        with them the hidden states. PEFT's ``prepare_model_for_kbit_training`` makes it float32.
     double_quantization : bool
         Whether the constants of nf4, float32 numbers for each block of 64, are quantised as well:
         to a byte each, and a float32 number for each 256 of them.
     adapter_dtype : {"float32", "bfloat16", "float16"}
-        How LoRA's factors are held; PEFT holds them in float32 for every base.
+        The dtype of A and B; PEFT holds them in float32 for every base.
     optimizer : str
-        It decides what is kept for each trained number: AdamW two moments of the number's own type,
-        or, in 8 bits, of a byte each and a constant for each block of 256; Adafactor one number for
-        each row and column. The paged ones may leave their state for large tensors in the memory of
-        the host.
+        The optimizer decides the state per trainable parameter: AdamW keeps two moments of the
+        parameter's own dtype, or, in 8 bits, of a byte each and a constant per block of 256;
+        Adafactor one number per row and column. The paged ones may page the state of large tensors
+        to host memory.
     master_copy : bool
         Whether the optimizer keeps a float32 copy of trained weights that are held in 16 bits.
     batch_size : int
-        Sequences that are computed at a time.
+        Sequences per forward pass.
     max_length : int
-        Tokens in each sequence (in an encoder and its decoder alike).
+        The sequence length in tokens (in an encoder and its decoder alike).
     attention : {"fused", "eager"}
         Whether the s x s attention weights are kept. Attention dropout keeps them in any case.
     cross_entropy : {"plain", "fused"}
@@ -106,12 +106,12 @@ class TrainingOptions:
 
     @property
     def hidden_item(self) -> int:
-        """Bytes of a number of the hidden states, and of the head's."""
+        """Bytes of a hidden activation, and of a weight of the head."""
         return ITEMSIZE[self.dtype if self.dtype in ITEMSIZE else self.unquantised_dtype]
 
     @property
     def adapter_item(self) -> int:
-        """Bytes of one of the adapter's numbers."""
+        """Bytes of a parameter of the adapter."""
         return ITEMSIZE[self.adapter_dtype]
 
 
@@ -151,22 +151,22 @@ class Moment(NamedTuple):
 
 
 def activations(model: ModelSpec | LoraCount, training: TrainingOptions) -> list[Moment]:
-    """Moments at which a step may need most, the loss first; `training_memory` states the formulas.
+    """List the moments at which a step may need most, the loss first; none without layers.
 
-    Empty where layers are not known.
+    `training_memory` states the formulas.
     """
     kept = _Kept(model, training)
     return kept.moments() if kept.spec.layers else []
 
 
 def quantisable(spec: ModelSpec) -> list[ModuleSpec]:
-    """The modules that int8 and nf4 hold in few bits."""
-    maps = [module for module in spec.groups if module.kind in ("linear", "experts")]
-    return [module for module in maps if module.name != spec.head and not module.tied]
+    """List the modules that int8 and nf4 quantise."""
+    linear = [module for module in spec.groups if module.kind in ("linear", "experts")]
+    return [module for module in linear if module.name != spec.head and not module.tied]
 
 
 class _Kept:
-    """What is kept, stack by stack: from the roles of its modules and the facts of its family."""
+    """The memory kept stack by stack, from the roles of modules and the facts of their family."""
 
     def __init__(self, model: ModelSpec | LoraCount, training: TrainingOptions) -> None:
         self.training = training

@@ -1,49 +1,69 @@
-"""Our own models in memory: their modules, and their numbers by leaf."""
+"""The modules and the parameters of our own models in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from lora_np.autograd import Tensor, value
+from lora_np.checks import Array
 from lora_np.models import ModelSpec, ModuleSpec, fold
 from lora_np.nn import layer_specs, leaves, walk
 from lora_np.quantise import Quantised
 from lora_np.table import Table, decimal_bytes
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def tree_count(model: Any) -> tuple[int, int, int, Table]:
-    """Trainable numbers, all numbers, their bytes, and a table with a row for each array."""
-    rows, nbytes = [], 0
+
+class NamedModules(Protocol):
+    """A model that lists its modules, such as one of torch's."""
+
+    def named_modules(self) -> Iterable[tuple[str, Any]]: ...
+
+
+# a name, a path, the fields of a config, modules of torch, or a tree of our layers
+Model: TypeAlias = (
+    "str | Path | Mapping[str, Any] | ModelSpec | NamedModules | DataclassInstance"
+    " | Sequence[DataclassInstance] | Array"
+)
+
+
+def tree_count(model: Model) -> tuple[int, int, int, Table]:
+    """Count trainable and all parameters and their bytes, and list the arrays in a table."""
+    rows, nbytes, quantised = [], 0, False
     for path, leaf in leaves(model):
+        quantised |= isinstance(leaf, Quantised)
         nbytes += (leaf if isinstance(leaf, Quantised) else value(leaf)).nbytes
         free = leaf.size if isinstance(leaf, Tensor) else 0
         rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", free, leaf.size - free))
     if not rows:
-        raise TypeError(
-            f"a model must hold arrays or have named_modules(), got {type(model).__name__}"
-        )
+        raise _no_model(model)
     trainable = sum(row[2] for row in rows)
     total = trainable + sum(row[3] for row in rows)
-    quantised = any(isinstance(leaf, Quantised) for _, leaf in leaves(model))
-    title = f"{type(model).__name__}: {trainable:,} of {total:,} numbers trainable"
-    notes = [f"Quantised weights; all in all {decimal_bytes(nbytes)}."] if quantised else []
+    title = f"{type(model).__name__}: {trainable:,} of {total:,} parameters trainable"
+    notes = [f"Some weights are quantised; in total {decimal_bytes(nbytes)}."] if quantised else []
     table = Table(("array", "shape", "trainable", "frozen"), rows, title=title, notes=notes)
     return trainable, total, nbytes, table
 
 
-def tree_spec(model: Any) -> ModelSpec:
-    """The modules of a tree of our layers."""
+def tree_spec(model: Model) -> ModelSpec:
+    """List the modules of a tree of our layers."""
     modules = tuple(fold(_modules(model)))
     if not modules:
-        raise TypeError(
-            f"a model must hold arrays or have named_modules(), got {type(model).__name__}"
-        )
+        raise _no_model(model)
     return ModelSpec(type(model).__name__, modules, default_targets="all-linear")
 
 
-def _modules(model: Any) -> Iterator[ModuleSpec]:
-    """Layers, and every array outside them as a bare parameter."""
+def _no_model(model: Model) -> TypeError:
+    return TypeError(
+        f"a model must hold arrays or have named_modules(), got {type(model).__name__}"
+    )
+
+
+def _modules(model: Model) -> Iterator[ModuleSpec]:
+    """List layers, and every array outside them as a bare parameter."""
     paths = dict(walk(model))
     seen: set[int] = set()
     for module in layer_specs(model):

@@ -1,15 +1,14 @@
-"""What a LoRA on a whole model costs, for every way to specify the model."""
+"""How many parameters a LoRA adds to a whole model, from any source that describes one."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, overload
 
 from lora_np import models
 from lora_np.accounting.matrix import pair_size
@@ -19,7 +18,23 @@ from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
-Rows = Sequence[int] | Mapping[str, Sequence[int]]
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
+
+Rows: TypeAlias = Sequence[int] | Mapping[str, Sequence[int]]
+# what an option of a count or of an estimate may be
+Option: TypeAlias = (
+    "int | str | Path | Iterable[str] | Callable[[str, ModuleSpec], bool] | Rows | None"
+)
+
+
+class HasFields(Protocol):
+    """A config such as PEFT's, that turns into a dictionary."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Config: TypeAlias = str | Path | Mapping[str, Any] | HasFields
 
 
 class AdaptedModules(NamedTuple):
@@ -27,18 +42,18 @@ class AdaptedModules(NamedTuple):
 
     module: ModuleSpec
     rank: int
-    each: int  # numbers on one module
+    size: int  # parameters on one module
     names: tuple[str, ...] | None = None
 
     @property
     def copies(self) -> int:
-        """How many modules are adapted."""
+        """The number of adapted modules."""
         return self.module.copies if self.names is None else len(self.names)
 
     @property
     def trainable(self) -> int:
-        """Numbers on all of them."""
-        return self.each * self.copies
+        """The trainable parameters on all of them."""
+        return self.size * self.copies
 
     @property
     def lowest(self) -> int:
@@ -50,13 +65,13 @@ class AdaptedModules(NamedTuple):
 
     @property
     def limit(self) -> int:
-        """``min(d, k)``: the rank above which nothing more can be expressed."""
+        """``min(d, k)``: no update has a higher rank."""
         return min(self.module.sides[1:])
 
 
 @dataclass(frozen=True, repr=False)
 class LoraCount(Shown):
-    """What a LoRA on a model costs: the result of `count_model`.
+    """The parameters of a LoRA on a model, as `count_model` returns them.
 
     Parameters
     ----------
@@ -67,18 +82,18 @@ class LoraCount(Shown):
     adapters : tuple of AdaptedModules
         What is adapted, identical modules together.
     saved : mapping of str to int
-        Numbers in the copies that ``modules_to_save`` trains, and in the rows of
+        Parameters of the copies that ``modules_to_save`` trains, and of the rows of
         ``trainable_token_indices``, by module.
     biases : int
-        Numbers in the base's biases that are also trained.
+        Parameters of the base's biases that are also trained.
     experts : str
         The convention for experts, ``"peft"`` or ``"per-expert"``; empty without experts.
     dora : bool
-        Whether the adapters are DoRA's, whose forward keeps more.
+        Whether the adapters are DoRA's, whose forward pass keeps more.
     frozen : int
-        Numbers of the adapter that are not trained: MiCA's B.
+        Parameters of the adapter that are not trained: MiCA's B.
     tuner : str
-        Another tuner of PEFT.
+        The name of another tuner of PEFT, if it is not LoRA.
     """
 
     spec: ModelSpec
@@ -93,27 +108,27 @@ class LoraCount(Shown):
 
     @cached_property
     def adapter(self) -> int:
-        """Numbers in the adapter's own factors (and DoRA's magnitudes)."""
-        return sum([each.trainable for each in self.adapters])
+        """The parameters of the adapter's own factors (and DoRA's magnitudes)."""
+        return sum(adapted.trainable for adapted in self.adapters)
 
     @property
     def trainable(self) -> int:
-        """Everything trained: adapter, saved copies, biases."""
+        """The trainable parameters: of the adapter, of saved copies, and of biases."""
         return self.adapter + sum(self.saved.values()) + self.biases
 
     @cached_property
     def base(self) -> int:
-        """Parameters of the model without any of it."""
+        """The parameters of the model alone."""
         return self.spec.total
 
     @property
     def total(self) -> int:
-        """Base, adapter and saved copies: what is in memory, and what PEFT calls "all params"."""
+        """The parameters in memory, of base, adapter and saved copies: PEFT's "all params"."""
         return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
     def percent(self) -> float:
-        """``100 trainable / total``, as PEFT has it."""
+        """``100 trainable / total``, as in PEFT."""
         return 100 * self.trainable / self.total
 
     @property
@@ -130,38 +145,48 @@ class LoraCount(Shown):
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks for the reader: the convention for experts, ranks that are too high."""
-        notes = []
-        if self.experts:
-            notes.append(f"Experts are counted by the {self.experts} convention.")
-        for each in self.adapters:
-            if each.rank > each.limit:
-                above = f"above min(d, k) = {each.limit} of {_starred(each.module)}"
-                notes.append(f"Rank {each.rank} is {above}: it can express nothing more.")
-        return tuple(notes)
+        experts = f"Experts are counted by the {self.experts} convention."
+        return (
+            *([experts] if self.experts else []),
+            *(
+                f"Rank {adapted.rank} is above min(d, k) = {adapted.limit} of"
+                f" {_starred(adapted.module)}: no update has a higher rank."
+                for adapted in self.adapters
+                if adapted.rank > adapted.limit
+            ),
+        )
 
     @property
     def table(self) -> Table:
-        """One row for each kind of module in the model, adapted or not."""
+        """One row per kind of module in the model, adapted or not."""
         rows = []
         groups = zip(self.spec.groups, self.spec.table.rows, strict=True)
         for module, (name, kind, shape, copies, base) in groups:
-            found = [each for each in self.adapters if each.module is module]
-            ranks = sorted({each.rank for each in found})
+            here = [adapted for adapted in self.adapters if adapted.module is module]
+            ranks = sorted({adapted.rank for adapted in here})
             rank = ranks[0] if len(ranks) == 1 else (", ".join(map(str, ranks)) or None)
-            adapted, trained = (sum(map(attrgetter(of), found)) for of in ("copies", "trainable"))
-            rows.append((name, kind, shape, copies, adapted, rank, trained, base))
+            adapted, trainable = (
+                sum(getattr(x, of) for x in here) for of in ("copies", "trainable")
+            )
+            rows.append((name, kind, shape, copies, adapted, rank, trainable, base))
         columns = ("module", "kind", "shape", "modules", "adapted", "rank", "trainable", "base")
         return self._titled(columns, rows)
 
     @property
     def by_module(self) -> Table:
-        """One row for each module that is trained."""
+        """One row per module that is trained."""
         rows: list[tuple[Cell, ...]] = [
-            (name, each.module.kind, shape_text(each.module.shape), each.rank, each.each)
-            for each in self.adapters
-            for name in each.names or each.module.names()
+            (
+                name,
+                adapted.module.kind,
+                shape_text(adapted.module.shape),
+                adapted.rank,
+                adapted.size,
+            )
+            for adapted in self.adapters
+            for name in adapted.names or adapted.module.names()
         ]
-        rows += [(name, "saved copy", None, None, numbers) for name, numbers in self.saved.items()]
+        rows += [(name, "saved copy", None, None, size) for name, size in self.saved.items()]
         return self._titled(("module", "kind", "shape", "rank", "trainable"), rows)
 
     def _titled(self, columns: tuple[str, ...], rows: Sequence[tuple[Cell, ...]]) -> Table:
@@ -171,24 +196,24 @@ class LoraCount(Shown):
 
 @dataclass(frozen=True, repr=False)
 class ModelCount(Shown):
-    """The numbers in a model: the result of `count` without a rank.
+    """The parameters of a model, as `count` returns them without a rank.
 
     Parameters
     ----------
     trainable, total : int
-        Of a model of ours, the numbers in Tensors and in all arrays; of torch's, in parameters with
-        a gradient and in all. In a described model everything is trainable.
+        The parameters in Tensors and in all arrays of a model of ours; those with a gradient and
+        all of a torch model. In a described model every parameter is trainable.
     nbytes : int or None
-        The memory that the arrays take; of a quantised weight, that of its codes and scales. None
-        of shapes.
+        The memory that the arrays take; a quantised weight takes that of its codes and scales. None
+        if only shapes are known.
     table : Table
-        One row for each array, or for each group of alike modules.
+        One row per array, or per group of identical modules.
 
     Examples
     --------
     >>> from lora_np.accounting import count
-    >>> found = count("llama-2-7b")
-    >>> found.trainable, found.frozen
+    >>> llama = count("llama-2-7b")
+    >>> llama.trainable, llama.frozen
     (6738415616, 0)
     """
 
@@ -199,30 +224,38 @@ class ModelCount(Shown):
 
     @property
     def frozen(self) -> int:
-        """Numbers in plain arrays."""
+        """The parameters in plain arrays."""
         return self.total - self.trainable
 
 
-def count(model: Any, *, rank: int | None = None, config: Any = None, **options: Any) -> Any:
-    """What a LoRA on any model costs; without a rank or a config, the model's own numbers.
+@overload
+def count(model: Model) -> ModelCount: ...
+@overload
+def count(model: Model, *, rank: int, config: None = ..., **options: Option) -> LoraCount: ...
+@overload
+def count(model: Model, *, config: Config, experts: str = ...) -> LoraCount: ...
+def count(
+    model: Model, *, rank: int | None = None, config: Config | None = None, **options: Option
+) -> LoraCount | ModelCount:
+    """Count the parameters of a LoRA on any model, or of the model itself if no rank is given.
 
     Parameters
     ----------
-    model : object
-        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
+    model : str, Path, mapping or model
+        A name, a path, a config or a model in memory, as `model_spec` takes it.
     rank : int, optional
-        Of a LoRA.
+        The rank of the LoRA.
     config : str, Path, mapping or LoraConfig, optional
-        Instead, PEFT's whole config: an ``adapter_config.json`` or a directory with one, its
-        fields, or the object. Every setting that changes how many numbers are trained works as in
-        PEFT. It may be that of another tuner in `lora_np.lora.TUNERS`.
+        Instead of a rank, PEFT's whole config: an ``adapter_config.json`` or a directory with one,
+        its fields, or the object. Every setting that changes the number of trainable parameters
+        works as in PEFT. It may be the config of another tuner in `lora_np.lora.TUNERS`.
     **options
         Other options of `count_model`; with a config, only ``experts``.
 
     Returns
     -------
     LoraCount or ModelCount
-        The numbers of the LoRA, or of each array of the model, a tied weight once. It prints as a
+        The parameters of the LoRA, or of each array of the model, tied weights once. It prints as a
         table.
 
     Raises
@@ -231,7 +264,7 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
         If the model holds no arrays, or a value is of the wrong kind.
     ValueError
         If the model or an option is not understood, an option is not one of `count_model`, or
-        ``config`` holds a setting that is not counted here.
+        ``config`` holds a setting that is not supported here.
 
     See Also
     --------
@@ -248,23 +281,15 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     >>> import numpy as np
     >>> from lora_np import Linear, inject
     >>> count(inject(Linear(np.zeros((100, 120))), rank=8, alpha=16, rng=0))
-    LoRALinear: 1,760 of 13,760 numbers trainable
+    LoRALinear: 1,760 of 13,760 parameters trainable
     array   shape      trainable  frozen
     ------  ---------  ---------  ------
     base.W  100 x 120          0  12,000
     A       8 x 120          960       0
     B       100 x 8          800       0
     """
-    if config is not None:
-        spec, experts = model_spec(model), options.pop("experts", "peft")
-        fields = config_fields(config)
-        if given := [*["rank"] * (rank is not None), *options]:
-            raise ValueError(f"config says all about the LoRA: leave out {', '.join(given)}")
-        if tuner := tuner_of(fields):
-            return _count_tuner(spec, tuner, fields)
-        return count_model(spec, **lora_options(spec, fields), experts=experts)
-    if rank is not None or options:
-        return count_model(model, rank=rank, **options)  # type: ignore[arg-type]
+    if config is not None or rank is not None or options:
+        return count_adapter(model, {"rank": rank, "config": config, **options})
     if not is_described(model):
         from lora_np.accounting.in_memory import tree_count
 
@@ -272,29 +297,41 @@ def count(model: Any, *, rank: int | None = None, config: Any = None, **options:
     spec, parameters = model_spec(model), getattr(model, "named_parameters", None)
     if parameters is None:
         return ModelCount(spec.total, spec.total, None, spec.table)
-    trainable = sum(each.numel() for _, each in parameters() if each.requires_grad)
+    trainable = sum(parameter.numel() for _, parameter in parameters() if parameter.requires_grad)
     return ModelCount(trainable, spec.total, None, spec.table)
 
 
-def counted(model: Any, options: Mapping[str, Any]) -> ModelSpec | LoraCount:
-    """The LoRA that is meant: a count itself, or `count` with these options; without any, the whole
-    model.
-    """
+def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraCount:
+    """Count a LoRA, or the adapter of a whole config."""
+    own = {"rank": None, **options}
+    config = own.pop("config", None)
+    if config is None:
+        return count_model(model, **own)  # type: ignore[arg-type]
+    spec, fields = model_spec(model), config_fields(config)  # type: ignore[arg-type]
+    experts = str(own.pop("experts", "peft"))
+    if given := [name for name, value in own.items() if value is not None]:
+        raise ValueError(f"config holds all settings of the LoRA: leave out {', '.join(given)}")
+    if tuner := tuner_of(fields):
+        return _count_tuner(spec, tuner, fields)
+    return count_model(spec, **lora_options(spec, fields), experts=experts)
+
+
+def counted(model: Model, options: Mapping[str, Option | Config]) -> ModelSpec | LoraCount:
+    """Return the LoRA that is meant, a count itself or `count`'s; without options, the model."""
     if isinstance(model, LoraCount):
         if options:
             raise TypeError(
                 f"{', '.join(options)}: the LoRA is counted already, give its model instead"
             )
         return model
-    found: ModelSpec | LoraCount = count(model, **options) if options else model_spec(model)
-    return found
+    return count_adapter(model, options) if options else model_spec(model)
 
 
 def count_model(
-    model: Any,
+    model: Model,
     *,
     rank: int,
-    targets: str | Iterable[str] | None = None,
+    targets: Targets | None = None,
     rank_pattern: Mapping[str, int] | None = None,
     modules_to_save: str | Iterable[str] = (),
     dora: bool = False,
@@ -303,22 +340,24 @@ def count_model(
     trainable_token_indices: Rows = (),
     lora_bias: bool = False,
     mica: bool = False,
+    exclude: str | Sequence[str] = (),
+    layers: int | Sequence[int] = (),
+    layers_pattern: str | Sequence[str] = (),
     experts: str = "peft",
-    **filters: Any,
 ) -> LoraCount:
-    """What a LoRA on a model costs, to the last parameter, as PEFT would build it.
+    """Count the parameters of a LoRA on a model, exactly as PEFT would build it.
 
     Parameters
     ----------
-    model : object
-        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
+    model : str, Path, mapping or model
+        A name, a path, a config or a model in memory, as `model_spec` takes it.
     rank : int
         At least 1.
     targets : str, iterable of str, or None
         A list holds ends of module names (``["q_proj", "v_proj"]``). A string is a regular
-        expression for whole names, or ``"all-linear"``: every linear map but the output head. None
-        takes the family's default, as PEFT does; for a single matrix and for a model of ours that
-        is ``"all-linear"``.
+        expression for whole names, or ``"all-linear"``: every linear layer but the output head.
+        None takes the family's default, as PEFT does; for a single matrix and for a model of ours
+        that is ``"all-linear"``.
     rank_pattern : mapping of str to int
         Other ranks for some modules, by a regular expression for the end of their names; the first
         that matches wins.
@@ -335,22 +374,22 @@ def count_model(
     trainable_token_indices : sequence of int, or mapping of str to sequence of int
         Rows to train of the input embedding, or of the modules whose names end in a key.
     lora_bias : bool
-        Whether B has a bias, of d_out numbers.
+        Whether B has a bias, with d_out parameters.
     mica : bool
         Whether A alone is trained, as with ``init_lora_weights="mica"``.
+    exclude, layers, layers_pattern : str, int or sequence
+        Other filters of modules, as in `lora_np.models.matcher`: PEFT's ``exclude_modules``,
+        ``layers_to_transform`` and ``layers_pattern``.
     experts : {"peft", "per-expert"}
         How experts that transformers keeps fused in one array are adapted. ``"peft"`` is what PEFT
         does with them: gate and up projection share one pair of factors of rank 2 r, and in the
         fused families the names ``gate_proj``, ``up_proj`` and ``down_proj`` mean experts only.
-        ``"per-expert"`` adapts each linear map of each expert separately.
-    **filters
-        What else selects modules, as `lora_np.models.matcher` takes it: ``exclude`` (PEFT's
-        ``exclude_modules``), ``layers`` (``layers_to_transform``) and ``layers_pattern``.
+        ``"per-expert"`` adapts each linear layer of each expert separately.
 
     Returns
     -------
     LoraCount
-        The adapter's numbers, module by module, which print as a table.
+        The adapter's parameters, module by module, which print as a table.
 
     Raises
     ------
@@ -358,18 +397,14 @@ def count_model(
         If a rank is not a whole number, or a target not a name.
     ValueError
         If a rank is below 1, a target or a pattern matches nothing (the message shows close names),
-        the family has no default targets (the message names the candidates), or an option is
-        unknown.
+        or the family has no default targets (the message names the candidates).
 
     Examples
     --------
     >>> count_model("100x120", rank=8).trainable, count_model("llama-3-8b", rank=16).trainable
     (1760, 6815744)
     """
-    spec = model_spec(model)
-    rank = whole_number("rank", rank)
-    for name in filters:
-        choice("an option", name, OPTIONS)
+    spec, rank = model_spec(model), whole_number("rank", rank)
     choice("bias", bias, ("none", "all", "lora_only"))
     choice("experts", experts, ("peft", "per-expert"))
     has_experts = "experts" in [module.kind for module in spec.groups]
@@ -382,10 +417,7 @@ def count_model(
                 f"experts = 'per-expert' (--experts) needs experts, and {spec.name} has none"
             )
         spec = spec.per_expert()
-    modules_to_save = (
-        (modules_to_save,) if isinstance(modules_to_save, str) else tuple(modules_to_save)
-    )
-    target_parameters = tuple(target_parameters)
+    modules_to_save = [modules_to_save] if isinstance(modules_to_save, str) else [*modules_to_save]
     ranks = {
         key: whole_number(f"rank_pattern[{key!r}]", own)
         for key, own in (rank_pattern or {}).items()
@@ -394,22 +426,23 @@ def count_model(
     if ranks:
         models.check_patterns(spec, patterns)
     picks = models.pick(
-        spec, targets, saved=modules_to_save, target_parameters=target_parameters, **filters
-    )
+        spec, targets, target_parameters=[*target_parameters], saved=modules_to_save,
+        exclude=exclude, layers=layers, layers_pattern=layers_pattern,
+    )  # fmt: skip
 
-    def numbers(picked: Pick, name: str) -> tuple[int, int]:
+    def rank_and_size(picked: Pick, name: str) -> tuple[int, int]:
         own = patterns.get(picked.path(name), rank * picked.times)
         if mica:
             return own, own * picked.module.sides[2]
-        return own, _numbers(picked, own, dora=dora, lora_bias=lora_bias)
+        return own, _size(picked, own, dora=dora, lora_bias=lora_bias)
 
     adapters: list[AdaptedModules] = []
-    for each in picks:
+    for picked in picks:
         if ranks:
-            adapters += _adapted(each.module, each.names, partial(numbers, each))
+            adapters += _adapted(picked.module, picked.names, partial(rank_and_size, picked))
         else:  # all are alike
-            adapters.append(AdaptedModules(each.module, *numbers(each, ""), each.names))
-    frozen = mica * sum(each.rank * each.module.sides[1] * each.copies for each in adapters)
+            adapters.append(AdaptedModules(picked.module, *rank_and_size(picked, ""), picked.names))
+    frozen = mica * sum(one.rank * one.module.sides[1] * one.copies for one in adapters)
     saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
     copies = {name: _copy_size(module, saved) for name, module in saved.items()} | tokens
@@ -418,33 +451,30 @@ def count_model(
     return LoraCount(spec, rank, tuple(adapters), copies, biases, convention, dora, frozen)
 
 
-OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank", "exclude", "layers", "layers_pattern")
+OPTIONS = (*(count_model.__kwdefaults__ or ()), "rank")
 
 
 def _count_tuner(spec: ModelSpec, tuner: Tuner, fields: Mapping[str, Any]) -> LoraCount:
     """Count what another tuner of PEFT than LoRA trains on the modules of a config."""
     if fields.get("target_modules") is None:
-        raise ValueError(
-            f"target_modules must name modules: defaults for {tuner.name} are not known here"
-        )
+        raise ValueError(f"target_modules must name modules: {tuner.name} has no defaults here")
     settings = tuner.settings_by_module(fields)
-    alike = count_model(spec, **lora_options(spec, selecting(fields)))
+    lora = count_model(spec, **lora_options(spec, selecting(fields)))
+
+    def rank_and_size(shape: tuple[int, ...], name: str) -> tuple[int, int]:
+        own = settings(name)
+        return int(own.get("r", 0)), tuner.count(*shape, **own)
+
     adapters: list[AdaptedModules] = []
-    for each in alike.adapters:
-        if each.module.kind != "linear":
-            kind = f"{_starred(each.module)}: {each.module.kind}"
-            raise ValueError(f"{tuner.name} is counted on linear layers, not on {kind}")
-        shape = each.module.shape
-
-        def numbers(name: str, shape: tuple[int, ...] = shape) -> tuple[int, int]:
-            own = settings(name)
-            return int(own.get("r", 0)), tuner.count(*shape, **own)
-
-        adapters += _adapted(each.module, each.names, numbers)
+    for module, names in ((adapted.module, adapted.names) for adapted in lora.adapters):
+        if module.kind != "linear":
+            kind = f"{_starred(module)}: {module.kind}"
+            raise ValueError(f"{tuner.name} is supported on linear layers, not on {kind}")
+        adapters += _adapted(module, names, partial(rank_and_size, module.shape))
     # AdaLoRA saves the rank before pruning, one number a module
-    frozen = (tuner is TUNERS["ADALORA"]) * sum(each.copies for each in adapters)
+    frozen = (tuner is TUNERS["ADALORA"]) * sum(adapted.copies for adapted in adapters)
     rank = int(settings("").get("r", 0))
-    return replace(alike, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
+    return replace(lora, rank=rank, adapters=tuple(adapters), tuner=tuner.name, frozen=frozen)
 
 
 # the names that PEFT may translate if transformers fuses experts
@@ -452,7 +482,7 @@ _FUSED = ("gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3", "gate_u
 
 
 def spec_of(model: ModelSpec | LoraCount) -> ModelSpec:
-    """The model itself."""
+    """Return the model itself."""
     return model.spec if isinstance(model, LoraCount) else model
 
 
@@ -465,36 +495,36 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
     else:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
-        why = f"how PEFT adapts those of {spec.name} cannot be told"
         raise ValueError(
-            f"{asked} may mean experts, and {why}: name others, as in ['q_proj', 'v_proj']"
+            f"{asked} may mean experts, and how PEFT adapts those of {spec.name} is unknown: name"
+            " other modules, as in ['q_proj', 'v_proj']"
         )
 
 
 def _adapted(
-    module: ModuleSpec, names: tuple[str, ...] | None, numbers: Callable[[str], tuple[int, int]]
+    module: ModuleSpec,
+    names: tuple[str, ...] | None,
+    rank_and_size: Callable[[str], tuple[int, int]],
 ) -> list[AdaptedModules]:
-    """One adapter for each rank, and how many numbers it has, that modules get by their names."""
+    """Group modules by the rank and the size that they get by their names."""
     alike: dict[tuple[int, int], list[str]] = {}
     for name in names or module.names():
-        alike.setdefault(numbers(name), []).append(name)
+        alike.setdefault(rank_and_size(name), []).append(name)
     return [
-        AdaptedModules(module, rank, each, tuple(some) if names or len(alike) > 1 else None)
-        for (rank, each), some in alike.items()
+        AdaptedModules(module, *key, tuple(some) if names or len(alike) > 1 else None)
+        for key, some in alike.items()
     ]
 
 
-def _numbers(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
-    """Numbers that LoRA of ``rank`` adds to one module."""
+def _size(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
+    """Count the parameters that LoRA of ``rank`` adds to one module."""
     module = picked.module
     many, d_out, d_in = module.sides
     bare = picked.parameter is not None or module.kind in ("router", "experts")
     what = "a parameter, such as fused experts" if bare else "an embedding"
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
-            raise ValueError(
-                f"{name} must be False for {what} ({_starred(module)}): PEFT has none for them"
-            )
+            raise ValueError(f"{name} must be False for {what} ({_starred(module)}), as in PEFT")
     # of B; A is a convolution with the kernel, without groups
     groups = 1 if bare else module.groups
     if rank % groups:
@@ -510,9 +540,7 @@ def _token_rows(
     adapters: Iterable[AdaptedModules],
     saved: Mapping[str, ModuleSpec],
 ) -> dict[str, int]:
-    """Numbers in the rows that ``trainable_token_indices`` trains, by module; tied ones are counted
-    once.
-    """
+    """Count the rows that ``trainable_token_indices`` trains, by module, and tied rows once."""
     if not indices:
         return {}
     tables = [
@@ -521,28 +549,23 @@ def _token_rows(
     own = next(
         (module for module in tables if not module.tied and module.kind == "embedding"), None
     )
+    option = "trainable_token_indices"
     if own is None:
-        raise ValueError(f"trainable_token_indices: {spec.name} has no embedding")
+        raise ValueError(f"{option}: {spec.name} has no embedding")
     if not isinstance(indices, Mapping):
         indices = {own.name: indices}
     rows: dict[str, tuple[ModuleSpec, tuple[int, ...]]] = {}
     for end, ids in indices.items():
-        found = [module for module in tables if models.ends_with(module.name, end)]
-        if not found:
-            raise spec.missing(
-                "trainable_token_indices:", end, [x.name for x in tables], kind="embedding"
-            )
-        for module in found:
+        named = [module for module in tables if models.ends_with(module.name, end)]
+        if not named:
+            raise spec.missing(f"{option}:", end, [x.name for x in tables], kind="embedding")
+        for module in named:
             last = module.shape[0] - 1
-            ids = tuple(
-                [whole_number("trainable_token_indices", i, minimum=0, maximum=last) for i in ids]
-            )
-            rows[module.name] = (module, ids)
-    taken = {name for each in adapters for name in each.names or each.module.names()} | set(saved)
-    if both := sorted(taken & set(rows)):
-        raise ValueError(
-            f"trainable_token_indices: {both[0]} is adapted or trained in full as well"
-        )
+            checked = [whole_number(option, i, minimum=0, maximum=last) for i in ids]
+            rows[module.name] = (module, tuple(checked))
+    taken = {name for one in adapters for name in one.names or one.module.names()}
+    if both := sorted((taken | {*saved}) & {*rows}):
+        raise ValueError(f"{option}: {both[0]} is adapted or trained in full as well")
     shared = rows.get(own.name)
     return {
         name: len(numbers) * module.shape[1]
@@ -552,24 +575,22 @@ def _token_rows(
 
 
 def _copy_size(module: ModuleSpec, saved: Mapping[str, ModuleSpec]) -> int:
-    """Numbers in a full copy of a module; what was tied to another module is not tied in the
-    copy.
-    """
+    """Count the parameters of a full copy, in which nothing is tied to another module."""
     owner = f"{module.name.rpartition('.')[0]}.bias"
     shared = module.tied_bias and owner in saved
     return module.weight + (0 if shared else module.bias_size)
 
 
 def _bias_size(
-    spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Mapping[str, Any]
+    spec: ModelSpec, bias: str, adapters: list[AdaptedModules], saved: Collection[str]
 ) -> int:
     if bias == "none":
         return 0
     if bias == "lora_only":
-        return sum(each.module.bias_size * each.copies for each in adapters)
-    modules = (
-        [module for module in spec.modules if module.name not in saved] if saved else spec.groups
-    )
+        return sum(adapted.module.bias_size * adapted.copies for adapted in adapters)
+    modules: Sequence[ModuleSpec] = spec.groups
+    if saved:
+        modules = [module for module in spec.modules if module.name not in saved]
     own = sum(module.bias_size * module.copies for module in modules if not module.tied_bias)
     bare = [module for module in modules if module.kind == "parameter"]
     return own + sum(module.weight for module in bare if module.name.rpartition(".")[2] == "bias")
@@ -581,7 +602,7 @@ def _starred(module: ModuleSpec) -> str:
 
 # A whole config of PEFT
 
-# The settings that decide how many numbers are trained, by what `count_model` calls them.
+# The settings that decide which parameters are trained, by what `count_model` calls them.
 _ALIKE = (
     "bias", "layers_pattern", "lora_bias", "modules_to_save", "rank_pattern", "target_parameters",
     "trainable_token_indices",
@@ -593,8 +614,8 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-def config_fields(config: Any) -> dict[str, Any]:
-    """What is set, in an ``adapter_config.json``, its directory, its fields, or the object."""
+def config_fields(config: Config) -> dict[str, Any]:
+    """Read what is set in an ``adapter_config.json``, its directory, its fields or the object."""
     # as a file would hold them: lists for sets and tuples, text for members of an enumeration
     plain = json.loads(json.dumps(_fields(config), default=_in_json))
     fields = {key: value for key, value in plain.items() if value not in (None, "", [], {})}
@@ -610,12 +631,12 @@ def _in_json(value: Any) -> Any:
 
 
 def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
-    """What `count_model` takes, from the fields of a LoRA's config."""
+    """Translate the fields of a LoRA's config into options of `count_model`."""
     fields = {key: value for key, value in fields.items() if value is not False}
     for key, value in fields.items():
         if key == "velora_config" or key not in (*peft.SETTINGS, "alora_invocation_tokens"):
             raise ValueError(
-                f"{key} = {shown(value)} may change how many numbers are trained: not counted"
+                f"{key} = {shown(value)} may change the number of parameters: not supported"
             )
     peft.check_values(fields)
     if heads := peft.HEADS.get(str(fields.get("task_type")), ()):
@@ -630,10 +651,9 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What PEFT adapts or trains in full where ``ensure_weight_tying`` adds all that share an
-    embedding.
+    """Add every module that shares an embedding, as PEFT's ``ensure_weight_tying`` does.
 
-    It does so if it is asked for one of them by a name that ends as `peft.EMBEDDINGS` do.
+    It does so if one of them is named by a name that ends as `peft.EMBEDDINGS` do.
     """
     tables = [module for module in spec.modules if module.kind == "embedding" and not module.tied]
     tied = [module.name for module in spec.modules if module.tied]
@@ -644,36 +664,35 @@ def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:
         kept = [end for end in saved if not any(models.ends_with(name, end) for name in tied)]
         return {"modules_to_save": [*kept, tables[0].name]}
     all_of_them = [tables[0].name, *tied]
-    if isinstance(targets, str):
-        asked = (
-            any(models.matcher(targets)(name) for name in peft.EMBEDDINGS)
-            and targets.lower() != models.ALL_LINEAR
-        )
-        return (
-            {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])} if asked else {}
-        )
-    return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
+    if not isinstance(targets, str):
+        return {"target_modules": [*targets, *all_of_them]} if _names_one(targets) else {}
+    if targets.lower() == models.ALL_LINEAR or not any(
+        map(models.matcher(targets), peft.EMBEDDINGS)
+    ):
+        return {}
+    return {"target_modules": "|".join([targets, *map(re.escape, all_of_them)])}
 
 
 def _names_one(ends: Iterable[str]) -> bool:
     return any(end.rpartition(".")[2] in peft.EMBEDDINGS for end in ends)
 
 
-def _fields(config: Any) -> Mapping[str, Any]:
-    if isinstance(config, Mapping):
-        return config
+def _fields(config: Config) -> Mapping[str, Any]:
     if isinstance(config, (str, Path)):
         path = Path(config)
         return read_json(path / "adapter_config.json" if path.is_dir() else path)
-    if callable(getattr(config, "to_dict", None)):
-        return dict(config.to_dict())
-    raise TypeError(
-        f"config must be an adapter_config.json, its fields or a LoraConfig, got {shown(config)}"
-    )
+    if isinstance(config, Mapping):
+        return config
+    if not hasattr(config, "to_dict"):
+        raise TypeError(
+            "config must be an adapter_config.json, its fields or a LoraConfig, got"
+            f" {shown(config)}"
+        )
+    return config.to_dict()
 
 
-def model_spec(model: object) -> ModelSpec:
-    """The modules of a model, from any source that describes one.
+def model_spec(model: Model) -> ModelSpec:
+    """List the modules of a model, from any source that describes one.
 
     Parameters
     ----------
@@ -711,8 +730,6 @@ def model_spec(model: object) -> ModelSpec:
     return tree_spec(model)
 
 
-def is_described(model: object) -> bool:
-    """Whether `lora_np.models` knows the modules of ``model``, rather than the tree of our
-    layers.
-    """
+def is_described(model: Model) -> bool:
+    """Whether `lora_np.models` knows the modules of ``model``, which then is no tree of ours."""
     return isinstance(model, (ModelSpec, str, Path, Mapping)) or hasattr(model, "named_modules")

@@ -1,4 +1,4 @@
-"""What one adapted matrix costs. Nothing else in the package knows the formula ``r (d + k)``."""
+"""The cost of one adapted matrix. Nothing else in the package knows ``r (d + k)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_np.table import Cell, Shown, Table
 
 
 def count_full(d: int, k: int) -> int:
-    """``d k``: the numbers in a full update of a d x k matrix.
+    """Count ``d k``, the parameters of a full update of a d x k matrix.
 
     Parameters
     ----------
@@ -38,18 +38,17 @@ def count_full(d: int, k: int) -> int:
 
 
 def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
-    """``r (d + k)``: the numbers in B (d x r) and A (r x k); DoRA adds one magnitude per output,
-    ``d``.
+    """Count ``r (d + k)``, the parameters of B (d x r) and A (r x k); DoRA adds ``d`` magnitudes.
 
     The count is the same whether the update is written B A or A B; the shapes are not. An embedding
-    costs the same as a linear map: ``count_lora(width, vocabulary, rank=r)``.
+    costs the same as a linear layer: ``count_lora(width, vocabulary, rank=r)``.
 
     Parameters
     ----------
     d, k : int
         Rows (outputs) and columns (inputs) of the adapted matrix.
     rank : int
-        At least 1. A rank above ``min(d, k)`` is counted too, although it can express nothing more.
+        At least 1. A rank above ``min(d, k)`` is counted too, but no update has a higher rank.
     dora : bool
         Count DoRA's magnitude vector as well.
 
@@ -83,26 +82,26 @@ def count_lora(d: int, k: int, rank: int, *, dora: bool = False) -> int:
 
 
 def pair_size(d: int, k: int, rank: int) -> int:
-    """``r (d + k)``, for numbers that have been checked."""
+    """Compute ``r (d + k)`` from checked values."""
     return rank * (d + k)
 
 
 def ratio(d: int, k: int, rank: int) -> float:
-    """``d k / (r (d + k))``: how many times fewer numbers than a full update (below 1 means more).
+    """Divide ``d k`` by ``r (d + k)``: by how much LoRA reduces the trainable parameters.
 
     Parameters
     ----------
     d : int
-        Outputs.
+        Rows (outputs) of the adapted matrix.
     k : int
-        Inputs.
+        Columns (inputs) of the adapted matrix.
     rank : int
         At least 1.
 
     Returns
     -------
     float
-        A full update's numbers over LoRA's.
+        The parameters of a full update over those of LoRA; below 1 if LoRA has more.
 
     Examples
     --------
@@ -113,7 +112,7 @@ def ratio(d: int, k: int, rank: int) -> float:
 
 
 def break_even_rank(d: int, k: int) -> int:
-    """The largest rank with strictly fewer numbers than a full update; 0 if even rank 1 has none.
+    """Find the largest rank with strictly fewer parameters than a full update; 0 if none has.
 
     Parameters
     ----------
@@ -143,7 +142,7 @@ def break_even_rank(d: int, k: int) -> int:
 
 
 def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
-    """The largest rank that costs at most ``budget``; 0 if not even rank 1 fits.
+    """Find the largest rank that costs at most ``budget``; 0 if not even rank 1 fits.
 
     Parameters
     ----------
@@ -152,12 +151,12 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
     budget : int
         A number of parameters, or of bytes if ``itemsize`` is given.
     itemsize : int
-        Bytes that one number takes: 4 for float32, 2 for bfloat16; 1 counts parameters.
+        Bytes per parameter: 4 for float32, 2 for bfloat16; 1 counts parameters.
 
     Returns
     -------
     int
-        A number of parameters.
+        A rank.
 
     Raises
     ------
@@ -179,14 +178,14 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
 
 @dataclass(frozen=True, repr=False)
 class MatrixCount(Shown):
-    """One matrix at several ranks: the result of `count_matrix`.
+    """The parameters of updates of one matrix, as `count_matrix` returns them.
 
     Parameters
     ----------
     counts : mapping of int to int
-        From a rank to the numbers in its factors.
+        From a rank to the parameters of its factors.
     table : Table
-        A row for the full update and one for each rank; the notes give the break-even rank.
+        A row for the full update and one per rank; the notes give the break-even rank.
     """
 
     counts: Mapping[int, int]
@@ -196,21 +195,21 @@ class MatrixCount(Shown):
 def count_matrix(
     d: int, k: int, *, rank: int | Iterable[int] = (), dora: bool = False
 ) -> MatrixCount:
-    """``d k`` against ``r (d + k)``: one matrix, for the full update and for each rank.
+    """Compare ``d k`` with ``r (d + k)``: one matrix, for the full update and for each rank.
 
     Parameters
     ----------
     d, k : int
         Rows and columns of the adapted matrix.
     rank : int or iterable of int
-        What to count; the order is kept.
+        The ranks to count; the order is kept.
     dora : bool
         Count DoRA's magnitude vector as well.
 
     Returns
     -------
     MatrixCount
-        The numbers of each update, which print as a table.
+        The parameters of each update, which print as a table.
 
     Raises
     ------
@@ -227,25 +226,24 @@ def count_matrix(
     --------
     >>> count_matrix(100, 120, rank=[20, 8])
     100 x 120
-    update  rank  trainable  of full  times fewer    base   total
-    ------  ----  ---------  -------  -----------  ------  ------
-    full             12,000  100.00%         1.00  12,000  12,000
-    LoRA      20      4,400   36.67%         2.73  12,000  16,400
-    LoRA       8      1,760   14.67%         6.82  12,000  13,760
-    Break-even: LoRA has fewer numbers than a full update up to rank 54.
+    update  rank  trainable  % of full  reduction    base   total
+    ------  ----  ---------  ---------  ---------  ------  ------
+    full             12,000     100.00       1.00  12,000  12,000
+    LoRA      20      4,400      36.67       2.73  12,000  16,400
+    LoRA       8      1,760      14.67       6.82  12,000  13,760
+    Break-even: LoRA has fewer parameters than a full update up to rank 54.
     """
     full, most, name = count_full(d, k), break_even_rank(d, k), "DoRA" if dora else "LoRA"
-    up_to = f"LoRA has fewer numbers than a full update up to rank {most:,}."
-    notes = [f"Break-even: {up_to if most else 'no rank has fewer numbers than a full update.'}"]
-    rows: list[tuple[Cell, ...]] = [("full", None, full, 1.0, 1.0, full, full)]
+    fewer = f"LoRA has fewer parameters than a full update up to rank {most:,}."
+    notes = [f"Break-even: {fewer if most else 'no rank has fewer parameters than a full update.'}"]
     counts = {each: count_lora(d, k, each, dora=dora) for each in whole_numbers("rank", rank)}
+    rows: list[tuple[Cell, ...]] = [("full", None, full, 100.0, 1.0, full, full)]
     for each, count in counts.items():
-        rows.append((name, each, count, count / full, full / count, full, full + count))
+        rows.append((name, each, count, 100 * count / full, full / count, full, full + count))
         if each > min(d, k):
-            notes.append(
-                f"Rank {each} is above min(d, k) = {min(d, k)}: it can express nothing more."
-            )
-    columns = ("update", "rank", "trainable", "of full", "times fewer", "base", "total")
-    formats = {"of full": "{:.2%}".format, "times fewer": "{:,.2f}".format}
+            limit = f"above min(d, k) = {min(d, k)}: no update has a higher rank."
+            notes.append(f"Rank {each} is {limit}")
+    columns = ("update", "rank", "trainable", "% of full", "reduction", "base", "total")
+    formats = dict.fromkeys(("% of full", "reduction"), "{:,.2f}".format)
     table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)
     return MatrixCount(counts, table)

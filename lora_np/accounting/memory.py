@@ -1,4 +1,4 @@
-"""The memory that training needs, by cause: weights, gradients, optimizer state, activations."""
+"""The memory that training needs: weights, gradients, optimizer state, activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lora_np.accounting.activations import (
     ITEMSIZE,
@@ -16,38 +16,49 @@ from lora_np.accounting.activations import (
     activations,
     quantisable,
 )
-from lora_np.accounting.lora import OPTIONS, LoraCount, count_model, counted, model_spec, spec_of
+from lora_np.accounting.lora import (
+    OPTIONS,
+    LoraCount,
+    Option,
+    count_model,
+    counted,
+    model_spec,
+    spec_of,
+)
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
 from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
 
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
+
 _UNKNOWN = (
-    "Activations, logits and workspace are not in the total: without a config the layers are"
-    " unknown."
+    "Activations, logits and workspace are not in the total: the layers are unknown without a"
+    " config."
 )
 _LARGEST = 2**31 - 1  # of a batch size, or of a length where the model has no limit
 # bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
 _IN_8_BITS, _PAGED = 4096, 100_000
 _GROWING = ("activations", "logits", "workspace")
-CAUSES = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
+PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
 
 
 @dataclass(frozen=True, repr=False)
 class Memory(Shown):
-    """Bytes by cause at the moment when a step needs most: the result of :func:`training_memory`.
+    """The memory breakdown of a step at its peak, in bytes, from :func:`training_memory`.
 
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     weights : int
         The base model.
     adapter : int
         LoRA's factors and the copies that ``modules_to_save`` trains; 0 in full fine-tuning.
     gradients : int
-        One for each trained number.
+        One number per trainable parameter.
     optimizer : int
-        Its state, and the master copy if there is one.
+        The optimizer's state, and the master copy if there is one.
     activations : int or None
         What the forward pass keeps for the backward pass: an estimate, or None if the layers are
         unknown (a config gives them, a checkpoint does not). The total then excludes it and the
@@ -58,7 +69,7 @@ class Memory(Shown):
         What exists only briefly: copies of the logits, a quantised matrix in 16 bits, or the
         matrices of which DoRA takes norms.
     host : int
-        State of a paged optimizer that can wait in the memory of the host. It is not in the total.
+        State of a paged optimizer that can be paged to host memory. It is not in the total.
     """
 
     title: str
@@ -73,47 +84,46 @@ class Memory(Shown):
 
     @property
     def parts(self) -> dict[str, int | None]:
-        """Bytes by cause, in a fixed order."""
-        return {cause: getattr(self, cause) for cause in CAUSES}
+        """The breakdown, in a fixed order."""
+        return {part: getattr(self, part) for part in PARTS}
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of the parts."""
         return sum(size or 0 for size in self.parts.values())
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on what the total leaves out."""
-        paged = f"{decimal_bytes(self.host)} of optimizer state can wait in the memory of the host."
+        paged = f"{decimal_bytes(self.host)} of optimizer state can be paged to host memory."
         return (*([_UNKNOWN] if self.activations is None else []), *([paged] if self.host else []))
 
     @property
     def table(self) -> Table:
-        """One row for each cause, in bytes and in both kinds of units."""
-        rows = [
-            (cause, size, size, size) for cause, size in {**self.parts, "total": self.total}.items()
-        ]
+        """One row per part, in bytes and in both kinds of units."""
+        sizes = {**self.parts, "total": self.total}
+        rows = [(part, size, size, size) for part, size in sizes.items()]
         formats = {"decimal": decimal_bytes, "binary": binary_bytes}
-        columns = ("cause", "bytes", *formats)
+        columns = ("part", "bytes", *formats)
         return Table(columns, rows, title=self.title, notes=self.notes, formats=formats)
 
 
-def training_memory(model: Any, **options: Any) -> Memory:
-    """The memory that training a model needs, by cause.
+def training_memory(model: Model, **options: Option) -> Memory:
+    """Estimate the memory that training a model needs, part by part.
 
     Parameters
     ----------
-    model : object
-        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is
-        counted, without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file or a
-        bitsandbytes checkpoint then counts with its own bytes instead of nf4's.
+    model : LoraCount, str, Path, mapping or model
+        A count of a LoRA, or a model as `model_spec` takes it: with a ``rank`` or a ``config`` LoRA
+        is counted, without them full fine-tuning. LoRA over ``dtype="nf4"`` is QLoRA; a GGUF file
+        or a bitsandbytes checkpoint then counts with its own bytes instead of nf4's.
     **options
         The fields of `TrainingOptions`, and the options of `count`.
 
     Returns
     -------
     Memory
-        Bytes by cause, which print as a table.
+        Bytes by part, which print as a table.
 
     Raises
     ------
@@ -132,15 +142,15 @@ def training_memory(model: Any, **options: Any) -> Memory:
     - norms: their input, d; in full fine-tuning of RMS norms also the normalised input, d;
     - MLP: a gated one keeps gate, activation and up, 3 i; a plain one the input of its activation,
       i; of experts as often as a token sees one, and what they return, d;
-    - the input of each linear map that is trained or adapted, once for maps that share it (once for
-      each adapted map if it must be cast to the adapter's float32);
-    - over int8 the input of every map, adapted or not, in 16 bits: bitsandbytes keeps it, as it
-      does not over nf4;
+    - the input of each linear layer that is trained or adapted, once for layers that share it (once
+      for each adapted layer if it must be cast to the adapter's float32);
+    - over int8 the input of every linear layer, adapted or not, in 16 bits: bitsandbytes keeps it,
+      but not over nf4;
     - the adapter's r numbers after A; dropout masks, as one number each; the weights of adapted
       experts, to which PEFT adds B A before it multiplies;
-    - with DoRA also the results of W0 and of B A, 2 d for each adapted map of d outputs; and for a
-      moment an identity of k x k, A, and three or four matrices of d x k, which it needs for the
-      norms of W0 + B A.
+    - with DoRA also the results of W0 and of B A, 2 d for each adapted layer of d outputs; and for
+      a moment an identity of k x k, A, and three or four matrices of d x k, for the norms of
+      W0 + B A.
 
     Nothing is kept below the lowest adapter. With checkpointing each layer keeps its input, d, and
     the largest is computed again. The loss keeps the log-probabilities of the vocabulary, and for a
@@ -161,7 +171,7 @@ def training_memory(model: Any, **options: Any) -> Memory:
     --------
     >>> training_memory("llama-2-7b", rank=16, targets="all-linear", dtype="nf4", max_length=1024)
     llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
-    cause                bytes    decimal      binary
+    part                 bytes    decimal      binary
     -----------  -------------  ---------  ----------
     weights      4,390,412,288    4.39 GB    4.09 GiB
     adapter        159,907,840  159.91 MB  152.50 MiB
@@ -179,25 +189,25 @@ _TRAINING = tuple(field.name for field in fields(TrainingOptions))
 
 
 def resolved(
-    model: Any, options: Mapping[str, Any]
+    model: Model, options: Mapping[str, Option]
 ) -> tuple[ModelSpec | LoraCount, TrainingOptions]:
-    """What is trained, and how."""
+    """Decide what is trained, and how."""
     training, lora = split(options)
-    found = counted(model, lora)
-    return found, training_options(spec_of(found), training)
+    trained = counted(model, lora)
+    return trained, training_options(spec_of(trained), training)
 
 
-def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of `TrainingOptions`, and the options of `count`."""
+def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, Option]]:
+    """Tell the fields of `TrainingOptions` from the options of `count`."""
     for name in options:
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
-    return training, {name: value for name, value in options.items() if name not in _TRAINING}
+    return training, {name: options[name] for name in options if name not in training}
 
 
-def training_options(spec: ModelSpec, options: Mapping[str, Any]) -> TrainingOptions:
+def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> TrainingOptions:
     """Fill in the options for a model: by default a sequence has at most its positions."""
-    training = TrainingOptions(**options)
+    training = TrainingOptions(**options)  # type: ignore[arg-type]
     if not spec.positions or training.max_length <= spec.positions:
         return training
     if "max_length" in options:
@@ -223,7 +233,7 @@ class Estimate(NamedTuple):
 
         None where the memory does not depend on it: the number of tokens of a picture is fixed.
         """
-        room -= self.memory.total - sum(getattr(self.memory, cause) or 0 for cause in _GROWING)
+        room -= self.memory.total - sum(getattr(self.memory, part) or 0 for part in _GROWING)
         limit = self.positions if name == "max_length" and self.positions else _LARGEST
         usual = {"batch_size": self.training.batch_size, "max_length": self.training.max_length}
 
@@ -242,7 +252,7 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
-        over = "the bits of the file" if _stored(spec, dtype) else dtype
+        over = "the file's quantisation" if _stored(spec, dtype) else dtype
         what = f"LoRA of rank {model.rank} over {over}"
     else:
         held, trained, added = dtype, model.total, 0
@@ -255,30 +265,24 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
     master = 4 * trained if training.master_copy and item < 4 else 0
     on_gpu, host = _state_bytes(model, training.optimizer, 4 if master else item)
     moments = activations(model, training)
-    needed = (moment.at(training.batch_size, training.max_length) for moment in moments)
-    parts: tuple[Any, Any, Any] = max(needed, key=sum, default=(None, None, None))
-    title = (
-        f"{spec.name}: {what}, {training.optimizer}, batch {training.batch_size:,} x"
-        f" {training.max_length:,}"
-    )
+    size = training.batch_size, training.max_length
+    peaks = [moment.at(*size) for moment in moments]
+    kept, logits, work = max(peaks, key=sum) if peaks else (None, None, None)
+    title = f"{spec.name}: {what}, {training.optimizer}, batch {size[0]:,} x {size[1]:,}"
     title += ", checkpointing" if training.checkpointing else ""
-    base, adapter, state = (
-        _weights_bytes(spec, training),
-        added * training.adapter_item,
-        master + on_gpu,
-    )
-    memory = Memory(title, base, adapter, trained * item, state, *parts, host)
+    base, adapter = _weights_bytes(spec, training), added * training.adapter_item
+    memory = Memory(title, base, adapter, trained * item, master + on_gpu, kept, logits, work, host)
     return Estimate(memory, training, spec.positions, moments)
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
-    """Of the base. int8 adds a float32 scale for each row, nf4 constants for each block of 64."""
+    """Size the base. int8 adds a float32 scale per row, nf4 constants per block of 64."""
     if training.dtype in ITEMSIZE:
         return spec.total * training.item
     item = ITEMSIZE[training.unquantised_dtype]
     if _stored(spec, training.dtype):
-        numbers, held = spec.quantised
-        return held + item * (spec.total - numbers)
+        quantised_weights, stored = spec.quantised
+        return stored + item * (spec.total - quantised_weights)
     size = item * spec.total
     for module in quantisable(spec):
         numbers = module.weight
@@ -286,70 +290,65 @@ def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
             quantised = numbers + 4 * prod(module.shape[:-1])
         else:
             blocks = -(-numbers // 64)
-            constants = (
-                blocks + 4 * -(-blocks // 256) if training.double_quantization else 4 * blocks
-            )
-            quantised = -(-numbers // 2) + constants
+            quantised = -(-numbers // 2) + 4 * blocks
+            if training.double_quantization:
+                quantised += 4 * -(-blocks // 256) - 3 * blocks
         size += (quantised - item * numbers) * module.copies
     return size
 
 
 def _stored(spec: ModelSpec, dtype: str) -> bool:
-    """Whether the weights in few bits are those of a file, whose bytes are known."""
+    """Whether a file holds the quantised weights, so that their bytes are known."""
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
 def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
-    """Of the optimizer, on the GPU and in the memory of the host. PyTorch's has the type of its
-    weight.
-    """
-    places = [0, 0]
+    """Size the optimizer's state on the GPU and in host memory; ``item`` is a number of it."""
+    per_parameter = {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}
+    sizes = [0, 0]
     for numbers, factored, copies in _trained_tensors(model):
         if optimizer.endswith("8bit"):
             size = 8 * numbers if numbers < _IN_8_BITS else 2 * (numbers + 4 * -(-numbers // 256))
         elif optimizer == "adafactor":
             size = 4 * factored
         else:
-            size = (
-                numbers
-                * {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}[optimizer]
-            )
-        places[optimizer.startswith("paged") and numbers >= _PAGED] += size * copies
-    return places[0], places[1]
+            size = numbers * per_parameter[optimizer]
+        sizes[optimizer.startswith("paged") and numbers >= _PAGED] += size * copies
+    return sizes[0], sizes[1]
 
 
 def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, int]]:
-    """Numbers, rows plus columns (a vector's length), and copies of each tensor that is trained."""
+    """List the size, rows plus columns (a vector's length) and copies of each trained tensor."""
     if isinstance(model, LoraCount):
-        for each in model.adapters:
-            many, _, inputs = each.module.sides
+        for one in model.adapters:
+            many, _, inputs = one.module.sides
             inputs *= many
-            outputs = each.each // each.rank - inputs  # DoRA's magnitudes go with B
-            yield each.rank * inputs, each.rank + inputs, each.copies
-            yield each.each - each.rank * inputs, each.rank + outputs, each.copies
+            outputs = one.size // one.rank - inputs  # DoRA's magnitudes go with B
+            yield one.rank * inputs, one.rank + inputs, one.copies
+            yield one.size - one.rank * inputs, one.rank + outputs, one.copies
         saved = {
             name: module for module in model.spec.groups if model.saved for name in module.names()
         }
         for name, numbers in model.saved.items():
-            yield numbers, numbers // saved[name].shape[-1] + saved[name].shape[-1], 1
+            width = saved[name].shape[-1]
+            yield numbers, numbers // width + width, 1
         yield model.biases, model.biases, 1
         return
     for module in model.groups:
         if not module.tied:
-            rows = prod(module.shape[:-1])
-            vector = len(module.shape) == 1
-            yield module.weight, module.weight if vector else rows + module.shape[-1], module.copies
+            *rows, width = module.shape
+            yield module.weight, (prod(rows) if rows else 0) + width, module.copies
         if not module.tied_bias:
             yield module.bias_size, module.bias_size, module.copies
 
 
-def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
-    """The largest rank whose training fits in ``budget``; 0 if none does.
+def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
+    """Find the largest rank whose training fits in ``budget``; 0 if none does.
 
     Parameters
     ----------
-    model : object
-        Whatever `model_spec` takes.
+    model : str, Path, mapping or model
+        A model, as `model_spec` takes it.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     **options
@@ -375,21 +374,22 @@ def largest_rank(model: Any, *, budget: int | str, **options: Any) -> int:
     training, lora = split(options)
     spec = model_spec(model)
     room = parse_bytes("budget", budget)
-    return rank_within(by_rank(spec, lora), room, training_options(spec, training))
+    return rank_that_fits(by_rank(spec, lora), room, training_options(spec, training))
 
 
-def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCount]:
-    """The count of a LoRA at any rank from two counts: each of its numbers is linear in the
-    rank.
-    """
+def by_rank(spec: ModelSpec, lora: Mapping[str, Option]) -> Callable[[int], LoraCount]:
+    """Count a LoRA at any rank from two counts: each of its sizes is linear in the rank."""
     low = 2**40  # a usual rank that no module has by its own pattern
-    first, second = (count_model(spec, rank=rank, **lora) for rank in (low, low + 1))
+    first, second = (
+        count_model(spec, rank=rank, **lora)  # type: ignore[arg-type]
+        for rank in (low, low + 1)
+    )
 
     def counted_at(rank: int) -> LoraCount:
         steps = rank - low
         adapters = [
             a._replace(
-                rank=a.rank + steps * (b.rank - a.rank), each=a.each + steps * (b.each - a.each)
+                rank=a.rank + steps * (b.rank - a.rank), size=a.size + steps * (b.size - a.size)
             )
             for a, b in zip(first.adapters, second.adapters, strict=True)
         ]
@@ -398,18 +398,17 @@ def by_rank(spec: ModelSpec, lora: Mapping[str, Any]) -> Callable[[int], LoraCou
     return counted_at
 
 
-def rank_within(
+def rank_that_fits(
     counted_at: Callable[[int], LoraCount], room: int, training: TrainingOptions
 ) -> int:
-    """`largest_rank` in so many bytes."""
+    """Find the largest rank whose training fits in ``room`` bytes."""
 
     def needed(rank: int) -> int:
         return estimate(counted_at(rank), training).memory.total
 
     one, two = counted_at(1), counted_at(2)
-    limit = max(each.limit for each in one.adapters)
-    # where a tensor grows past the size from which its state is smaller, or not on the GPU, memory
-    # falls
+    limit = max(adapted.limit for adapted in one.adapters)
+    # memory falls where a tensor's state is kept in 8 bits, or paged, from its new size on
     falls = {1, limit + 1}
     sizes = (
         _IN_8_BITS * training.optimizer.endswith("8bit"),
@@ -427,22 +426,22 @@ def rank_within(
     return 0
 
 
-def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
-    """The largest batch whose training fits in ``budget``; 0 if none does.
+def largest_batch(model: Model, *, budget: int | str, **options: Option) -> int:
+    """Find the largest batch size whose training fits in ``budget``; 0 if none does.
 
     Parameters
     ----------
-    model : object
-        As in `training_memory`.
+    model : LoraCount, str, Path, mapping or model
+        A count or a model, as in `training_memory`.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     **options
-        As in `training_memory`.
+        Options, as in `training_memory`.
 
     Returns
     -------
     int
-        Sequences that are computed at a time.
+        The batch size.
 
     Raises
     ------
@@ -462,24 +461,24 @@ def largest_batch(model: Any, *, budget: int | str, **options: Any) -> int:
     return _largest("batch_size", model, budget, options)
 
 
-def largest_max_length(model: Any, *, budget: int | str, **options: Any) -> int:
+def largest_max_length(model: Model, *, budget: int | str, **options: Option) -> int:
     """Find the longest sequence length that fits in ``budget``; 0 if none does.
 
     It is at most the number of the model's positions.
 
     Parameters
     ----------
-    model : object
-        As in `training_memory`.
+    model : LoraCount, str, Path, mapping or model
+        A count or a model, as in `training_memory`.
     budget : int or str
         Bytes, or text such as ``"24 GB"`` or ``"24 GiB"``.
     **options
-        As in `training_memory`.
+        Options, as in `training_memory`.
 
     Returns
     -------
     int
-        Tokens in a sequence.
+        Tokens per sequence.
 
     Raises
     ------
@@ -499,47 +498,47 @@ def largest_max_length(model: Any, *, budget: int | str, **options: Any) -> int:
     return _largest("max_length", model, budget, options)
 
 
-def _largest(name: str, model: Any, budget: int | str, options: Mapping[str, Any]) -> int:
-    found = estimate(*resolved(model, options))
-    most = found.most(name, parse_bytes("budget", budget))
+def _largest(name: str, model: Model, budget: int | str, options: Mapping[str, Option]) -> int:
+    estimated = estimate(*resolved(model, options))
+    most = estimated.most(name, parse_bytes("budget", budget))
     if most is None:
-        raise ValueError(f"{found.memory.title}: the memory is not known to depend on {name}")
+        raise ValueError(f"{estimated.memory.title}: the memory is not known to depend on {name}")
     return most
 
 
 @dataclass(frozen=True, repr=False)
 class MemoryComparison(Shown):
-    """Full fine-tuning, LoRA and QLoRA: the result of `compare_memory`.
+    """The memory of full fine-tuning, LoRA and QLoRA, as `compare_memory` returns it.
 
     Parameters
     ----------
-    ways : mapping of str to Memory
-        What each way needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
+    methods : mapping of str to Memory
+        What each method needs: ``"full"``, ``"LoRA"`` and ``"QLoRA"``.
     table : Table
-        Bytes by cause, and those that each way saves: the whole model in bfloat16, or the adapter
-        in float32.
+        Bytes by part, and of the checkpoint: the whole model in bfloat16, or the adapter in
+        float32.
     """
 
-    ways: Mapping[str, Memory]
+    methods: Mapping[str, Memory]
     table: Table
 
 
-def compare_memory(model: Any, **options: Any) -> MemoryComparison:
-    """The memory of full training, of a LoRA, and of the same LoRA over a base in few bits.
+def compare_memory(model: Model, **options: Option) -> MemoryComparison:
+    """Compare the memory of full fine-tuning, of a LoRA, and of QLoRA.
 
     Parameters
     ----------
-    model : object
-        A count of a LoRA, or whatever `model_spec` takes, and then a ``rank``.
+    model : LoraCount, str, Path, mapping or model
+        A count of a LoRA, or a model as `model_spec` takes it, and then a ``rank``.
     **options
-        The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is how LoRA holds the
-        base; full fine-tuning trains bfloat16 where that is quantised, and QLoRA holds it in nf4
-        where it is not.
+        The fields of `TrainingOptions`, and the options of `count`. ``dtype`` is the dtype of
+        LoRA's base. If that is quantised, full fine-tuning trains bfloat16; if it is not, QLoRA's
+        base is nf4.
 
     Returns
     -------
     MemoryComparison
-        Bytes by cause for each of the three, which print as a table.
+        Bytes by part for each of the three, which print as a table.
 
     Raises
     ------
@@ -552,8 +551,8 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
 
     Examples
     --------
-    >>> found = compare_memory("llama-2-7b", rank=8, targets=["q_proj", "v_proj"])
-    >>> {way: f"{memory.total / 1e9:.0f} GB" for way, memory in found.ways.items()}
+    >>> compared = compare_memory("llama-2-7b", rank=8, targets=["q_proj", "v_proj"])
+    >>> {name: f"{memory.total / 1e9:.0f} GB" for name, memory in compared.methods.items()}
     {'full': '54 GB', 'LoRA': '14 GB', 'QLoRA': '5 GB'}
     """
     count, training = resolved(model, options)
@@ -561,45 +560,43 @@ def compare_memory(model: Any, **options: Any) -> MemoryComparison:
         raise ValueError(
             f"compare_memory needs a LoRA: give a rank, as in rank=8, got {count.name} alone"
         )
-    spec, trained = count.spec, ways(training)
-    found = {
-        way: estimate(spec if way == "full" else count, each).memory
-        for way, each in trained.items()
+    spec, methods = count.spec, by_method(training)
+    needed = {
+        name: estimate(spec if name == "full" else count, options).memory
+        for name, options in methods.items()
     }
-    rows = [[cause, *(getattr(x, cause) for x in found.values())] for cause in (*CAUSES, "total")]
+    rows = [[part, *(getattr(x, part) for x in needed.values())] for part in (*PARTS, "total")]
     rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
     title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
-    notes = [
-        assumptions(spec, trained),
-        *dict.fromkeys(n for each in found.values() for n in each.notes),
-    ]
-    formats = dict.fromkeys(found, decimal_bytes)
-    return MemoryComparison(
-        found, Table(("cause", *found), rows, title=title, notes=notes, formats=formats)
-    )
+    notes = dict.fromkeys(note for memory in needed.values() for note in memory.notes)
+    formats = dict.fromkeys(needed, decimal_bytes)
+    table = Table(
+        ("part", *needed), rows, title=title, notes=[assumptions(spec, methods), *notes],
+        formats=formats,
+    )  # fmt: skip
+    return MemoryComparison(needed, table)
 
 
-def ways(training: TrainingOptions) -> dict[str, TrainingOptions]:
-    """Full fine-tuning, LoRA and QLoRA, each with the type in which it holds the base."""
-    full, few = (
-        (training.dtype, "nf4") if training.dtype in ITEMSIZE else ("bfloat16", training.dtype)
-    )
-    dtypes = {"full": full, "LoRA": training.dtype, "QLoRA": few}
-    return {name: replace(training, dtype=dtype) for name, dtype in dtypes.items()}
+def by_method(training: TrainingOptions) -> dict[str, TrainingOptions]:
+    """Give full fine-tuning, LoRA and QLoRA the options with their own dtype of the base."""
+    plain = training.dtype in ITEMSIZE
+    return {
+        "full": training if plain else replace(training, dtype="bfloat16"),
+        "LoRA": training,
+        "QLoRA": replace(training, dtype="nf4") if plain else training,
+    }
 
 
 def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
-    """In words, over which weights each way trains, and how."""
+    """Say over which weights each method trains, and how."""
     over = []
     for name, training in trained.items():
-        held = training.dtype
-        if _stored(spec, held):
+        base = training.dtype
+        if _stored(spec, base):
             size = decimal_bytes(spec.quantised[1])
-            held = (
-                f"the bits of the file ({size}, what is not quantised in"
-                f" {training.unquantised_dtype})"
-            )
-        over.append(f"{name.replace('full', 'Full')} over {held}")
+            rest = f"unquantised weights in {training.unquantised_dtype}"
+            base = f"the file's quantisation ({size}, {rest})"
+        over.append(f"{name.replace('full', 'Full')} over {base}")
     checkpointing = (
         "Gradient checkpointing is on" if training.checkpointing else "No gradient checkpointing"
     )

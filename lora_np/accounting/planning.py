@@ -1,36 +1,39 @@
-"""Which LoRA fits on a GPU, and what it costs: the parts of this package combined."""
+"""Which LoRA fits on a GPU, and what it costs."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
-from lora_np.accounting.lora import LoraCount, counted, model_spec, spec_of
+from lora_np.accounting.lora import LoraCount, Option, counted, model_spec, spec_of
 from lora_np.accounting.memory import (
-    CAUSES,
+    PARTS,
     Memory,
     assumptions,
+    by_method,
     by_rank,
     estimate,
-    rank_within,
+    rank_that_fits,
     split,
     training_options,
-    ways,
 )
 from lora_np.checks import choice, shown, whole_number, whole_numbers
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
+if TYPE_CHECKING:
+    from lora_np.accounting.in_memory import Model
+
 METHODS = ("full", "LoRA", "QLoRA")
 _NO_BFLOAT16 = (
-    "{} has no native bfloat16, which is emulated there: train in float16, which takes as much."
+    "{} has no native bfloat16, only emulated: train in float16, which needs the same memory."
 )
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
 
@@ -42,13 +45,13 @@ class GPU:
     Parameters
     ----------
     name : str
-        As sold.
+        The name under which it is sold.
     memory : int
         Bytes, as its driver reports them.
     note : str
-        What to know about that number; empty if it speaks for itself.
+        A remark on that number, or empty.
     bfloat16 : bool
-        Whether it computes in that type.
+        Whether it computes in bfloat16.
     """
 
     name: str
@@ -58,7 +61,7 @@ class GPU:
 
     @property
     def room(self) -> int:
-        """The part of the memory that training may take."""
+        """The bytes available for training."""
         return int(self.memory * (1 - _RESERVED))
 
 
@@ -85,31 +88,31 @@ def gpus() -> Mapping[str, GPU]:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to train: a row of a `Plan`. Sizes are in bytes.
+    """A method on a GPU, with its memory: a row of a `Plan`. Sizes are in bytes.
 
     Parameters
     ----------
     method : {"full", "LoRA", "QLoRA"}
-        Over which weights is in ``memory.title``.
+        The method; ``memory.title`` names the dtype of the base.
     targets : str
-        What is adapted; empty in full fine-tuning.
+        The adapted modules; empty in full fine-tuning.
     rank : int
-        0 in full fine-tuning.
+        The rank; 0 in full fine-tuning.
     trainable : int
-        Numbers that are trained.
+        The trainable parameters.
     memory : Memory
-        By cause.
+        The memory breakdown.
     verdict : {"fits", "tight", "no"}
-        ``"tight"`` if less than a tenth of the GPU is left.
+        ``"tight"`` if less than a tenth of the memory is free.
     largest_rank, largest_batch, largest_max_length : int
-        The largest value that fits with the others unchanged and a tenth of the GPU left; 0 if
+        The largest value that fits with the others unchanged and a tenth of memory free; 0 if
         none does. No rank is above min(d, k), and no sequence longer than the model's positions.
         None where the memory does not depend on it, as on the length for a model that sees
         pictures.
     flops : int
-        Operations for each token, including those that checkpointing repeats.
+        FLOPs per token, including those that checkpointing repeats.
     disk : int
-        What is saved: the adapter in float32, or the model in 16 bits.
+        The size of the checkpoint: the adapter in float32, or the model in 16 bits.
     """
 
     method: str
@@ -127,18 +130,18 @@ class Choice:
 
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
-    """What fits, and what it costs: made by `plan`.
+    """The methods that fit on a GPU, and what they cost, as `plan` returns them.
 
     Parameters
     ----------
     model : str
-        Its name.
+        The model's name.
     gpu : GPU
-        With the given memory, if no GPU was named.
+        The GPU, or one with the given memory.
     training : TrainingOptions
-        How it is trained.
+        The training options.
     choices : tuple of Choice
-        The ways to train.
+        A row per method, targets and rank.
     notes : tuple of str
         The assumptions behind the numbers.
     """
@@ -151,83 +154,86 @@ class Plan(Shown):
 
     @property
     def fits(self) -> bool:
-        """Whether any of the choices does."""
-        return any(each.verdict != "no" for each in self.choices)
-
-    def _table(
-        self, columns: Sequence[str], cells: Callable[[Choice], Sequence[Cell]], **about: Any
-    ) -> Table:
-        rows = [
-            (each.method, each.targets or None, each.rank or None, *cells(each))
-            for each in self.choices
-        ]
-        return Table(("method", "targets", "rank", *columns), rows, **about)
+        """Whether any of the choices fits."""
+        return any(choice.verdict != "no" for choice in self.choices)
 
     @property
     def table(self) -> Table:
-        """What fits, and the largest values that would."""
+        """One row per choice, with the largest values that fit."""
         training = self.training
-        return self._table(
-            ("trainable", "memory", "verdict", "largest rank", "largest batch", "largest length"),
-            lambda each: (
-                each.trainable, each.memory.total, each.verdict,
-                each.largest_rank or None, each.largest_batch, each.largest_max_length,
-            ),
-            title=f"{self.model} on {self.gpu.name} ({decimal_bytes(self.gpu.memory)}): batch "
-            f"{training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}",
-            notes=self.notes,
-            formats={"memory": decimal_bytes},
-        )  # fmt: skip
+        largest = ("largest rank", "largest batch", "largest length")
+        columns = (*_KEY, "trainable", "memory", "verdict", *largest)
+        rows = [
+            (
+                *_key(one), one.trainable, one.memory.total, one.verdict,
+                one.largest_rank or None, one.largest_batch, one.largest_max_length,
+            )
+            for one in self.choices
+        ]  # fmt: skip
+        title = (
+            f"{self.model} on {self.gpu.name} ({decimal_bytes(self.gpu.memory)}): batch"
+            f" {training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}"
+        )
+        formats = {"memory": decimal_bytes}
+        return Table(columns, rows, title=title, notes=self.notes, formats=formats)
 
     @property
-    def causes(self) -> Table:
-        """Memory by cause, the adapter (or the model) on disk, and the operations for each
-        token.
-        """
-        sizes = (*CAUSES, "total")
-        return self._table(
-            (*sizes, "on disk", "operations"),
-            lambda each: [*(getattr(each.memory, cause) for cause in sizes), each.disk, each.flops],
-            title="Memory by cause, on disk, and operations for each token",
-            notes=list(dict.fromkeys(note for each in self.choices for note in each.memory.notes)),
-            formats=dict.fromkeys((*sizes, "on disk"), decimal_bytes)
-            | {"operations": "{:.3g}".format},
-        )
+    def breakdown(self) -> Table:
+        """One row per choice: memory by part, the checkpoint's size, and FLOPs per token."""
+        sizes = (*PARTS, "total")
+        rows = [
+            (*_key(one), *(getattr(one.memory, part) for part in sizes), one.disk, one.flops)
+            for one in self.choices
+        ]
+        columns = (*_KEY, *sizes, "on disk", "FLOPs per token")
+        formats = dict.fromkeys((*sizes, "on disk"), decimal_bytes)
+        return Table(
+            columns, rows, title="Memory breakdown, size on disk and FLOPs per token",
+            notes=[*dict.fromkeys(note for one in self.choices for note in one.memory.notes)],
+            formats={**formats, "FLOPs per token": "{:.3g}".format},
+        )  # fmt: skip
+
+
+_KEY = ("method", "targets", "rank")
+
+
+def _key(one: Choice) -> tuple[Cell, ...]:
+    return one.method, one.targets or None, one.rank or None
 
 
 def plan(
-    model: Any,
+    model: Model,
     *,
     gpu: str | int,
     rank: int | Iterable[int] | None = None,
     targets: str | Iterable[str] | None = None,
     methods: Iterable[str] = METHODS,
-    **options: Any,
+    **options: Option,
 ) -> Plan:
-    """Which ways to train a model fit on a GPU, how far each could go, and what it costs.
+    """Show which methods fit on a GPU, how large rank, batch and length can be, and what they cost.
 
     Parameters
     ----------
-    model : object
-        Whatever `model_spec` takes: a name, a path, a config, a model in memory.
+    model : str, Path, mapping or model
+        A model, as `model_spec` takes it.
     gpu : str or int
         A name from `gpus`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory,
         in bytes or as text such as ``"24 GB"``.
     rank : int or iterable of int, optional
-        Of LoRA; by default 8 and 64.
+        The ranks of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
         As `count_model` takes them; by default both the family's own and ``"all-linear"``.
     methods : iterable of {"full", "LoRA", "QLoRA"}
-        Which ways to look at.
+        The methods to compare.
     **options
-        The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is how LoRA
-        holds the base; QLoRA holds it in nf4 where that is not quantised, and full fine-tuning in
-        bfloat16 where it is, as ``notes`` say.
+        The fields of `TrainingOptions`, and the options of `count_model`. ``dtype`` is the dtype of
+        LoRA's base. If that is quantised, full fine-tuning trains bfloat16; if it is not, QLoRA's
+        base is nf4, as ``notes`` say.
 
     Returns
     -------
     Plan
-        A row for each way, which prints as a table.
+        A row per method, targets and rank, which prints as a table.
 
     Raises
     ------
@@ -240,13 +246,13 @@ def plan(
 
     See Also
     --------
-    training_memory : The memory of one way.
-    count_flops : Its operations.
+    training_memory : The memory of one method.
+    count_flops : Its FLOPs per token.
 
     Examples
     --------
-    >>> found = plan("llama-3-8b", gpu="RTX 4090", rank=16, targets="all-linear", max_length=2048)
-    >>> [(each.method, each.verdict, each.largest_batch) for each in found.choices]
+    >>> planned = plan("llama-3-8b", gpu="RTX 4090", rank=16, targets="all-linear", max_length=2048)
+    >>> [(one.method, one.verdict, one.largest_batch) for one in planned.choices]
     [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
     spec = model_spec(model)
@@ -254,87 +260,84 @@ def plan(
         raise ValueError(
             f"plan needs the layers of {spec.name}: give its config.json, or its directory"
         )
-    chosen = _gpu(gpu)
+    device = _gpu(gpu)
     of_training, of_lora = split(options)
     training = training_options(spec, of_training)
-    held = {choice("method", method, METHODS): ways(training)[method] for method in methods}
+    settings = by_method(training)
+    settings = {choice("method", method, METHODS): settings[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
-    _check_use(held, [name for name, value in given.items() if value], training.dtype)
+    _check_use(settings, [name for name, value in given.items() if value], training.dtype)
     ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
     usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
     counts = {}
-    for wanted in () if set(held) == {"full"} else usual if targets is None else [targets]:
+    for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
         counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
     choices: list[Choice] = []
-    for method, settings in held.items():
+    for method, own in settings.items():
         if method == "full":
-            choices.append(_choice((method, ""), spec, chosen, settings, 0))
+            choices.append(_choice(method, "", spec, device, own, 0))
             continue
         for named, at in counts.items():
-            most = rank_within(at, chosen.room, settings)
-            choices += [
-                _choice((method, named), at(each), chosen, settings, most) for each in ranks
-            ]
-    slow = not chosen.bfloat16 and "bfloat16" in {each.dtype for each in held.values()}
+            most = rank_that_fits(at, device.room, own)
+            choices += [_choice(method, named, at(each), device, own, most) for each in ranks]
+    emulated = not device.bfloat16 and "bfloat16" in {own.dtype for own in settings.values()}
     notes = [
-        assumptions(spec, held),
-        (
-            "fits: a tenth of the GPU is left for CUDA and for what the allocator cannot use;"
-            " tight: less is."
-        ),
-        *([chosen.note] if chosen.note else []),
-        *([_NO_BFLOAT16.format(chosen.name)] if slow else []),
+        assumptions(spec, settings),
+        "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth.",
+        device.note,
+        _NO_BFLOAT16.format(device.name) if emulated else "",
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
-    return Plan(spec.name, chosen, training, tuple(choices), tuple(dict.fromkeys(notes)))
+    shown_notes = tuple(dict.fromkeys(filter(None, notes)))
+    return Plan(spec.name, device, training, tuple(choices), shown_notes)
 
 
-def _check_use(held: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
-    """Refuse options that no method could use: one of LoRA in full, or another type of weights."""
+def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
+    """Refuse options that no method could use: LoRA's in full fine-tuning, or another dtype."""
     of_lora = [name for name in given if name != "dtype"]
-    if of_lora and set(held) == {"full"}:
+    if of_lora and {*settings} == {"full"}:
         raise ValueError(
             f"{' and '.join(of_lora)} can only be given for LoRA or QLoRA, got the method full"
         )
-    if "dtype" in given and dtype not in [each.dtype for each in held.values()]:
-        takes = [
-            *(ITEMSIZE if "full" in held else ()),
-            *(["int8", "nf4"] if "QLoRA" in held else []),
-        ]
+    if "dtype" in given and dtype not in [own.dtype for own in settings.values()]:
+        takes = [*ITEMSIZE] if "full" in settings else []
+        takes += ["int8", "nf4"] if "QLoRA" in settings else []
         raise ValueError(
-            f"dtype must be {' or '.join(takes)} for {' and '.join(held)}, got {dtype!r}"
+            f"dtype must be {' or '.join(takes)} for {' and '.join(settings)}, got {dtype!r}"
         )
 
 
 def _choice(
-    way: tuple[str, str],
+    method: str,
+    targets: str,
     model: ModelSpec | LoraCount,
     gpu: GPU,
     training: TrainingOptions,
     most_rank: int,
 ) -> Choice:
-    found, room = estimate(model, training), gpu.room
-    operations = count_flops(model, max_length=training.max_length)
-    flops = operations.total + (sum(operations.forward.values()) if training.checkpointing else 0)
+    estimated = estimate(model, training)
+    flops = count_flops(model, max_length=training.max_length)
+    repeated = sum(flops.forward.values()) if training.checkpointing else 0
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    total = found.memory.total
-    verdict = "fits" if total <= room else "tight" if total <= gpu.memory else "no"
-    batch, max_length = found.most("batch_size", room), found.most("max_length", room)
+    total = estimated.memory.total
+    verdict = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
+    batch, length = (estimated.most(name, gpu.room) for name in ("batch_size", "max_length"))
     return Choice(
-        *way, rank, trainable, found.memory, verdict, most_rank, batch, max_length, flops, disk
-    )
+        method, targets, rank, trainable, estimated.memory, verdict, most_rank, batch, length,
+        flops.total + repeated, disk,
+    )  # fmt: skip
 
 
 def _gpu(name: str | int) -> GPU:
-    known = {_plain(each): each for each in gpus()}
+    known = {_plain(each): gpu for each, gpu in gpus().items()}
     if isinstance(name, str) and _plain(name) in known:
-        return gpus()[known[_plain(name)]]
+        return known[_plain(name)]
     if isinstance(name, str) and not name.strip()[:1].isdigit():
-        if close := [each for plain, each in known.items() if _plain(name) in plain]:
-            raise ValueError(f"gpu must be one of {', '.join(map(repr, close))}, got {shown(name)}")
+        if close := [repr(gpu.name) for plain, gpu in known.items() if _plain(name) in plain]:
+            raise ValueError(f"gpu must be one of {', '.join(close)}, got {shown(name)}")
         choice("gpu", name, gpus())
     return GPU("a GPU", whole_number("the memory of a GPU", parse_bytes("gpu", name)))
 
@@ -345,16 +348,16 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Flops(Shown):
-    """Operations for each token, by pass and by product: the result of `count_flops`.
+    """FLOPs per token, by pass and by product, as `count_flops` returns them.
 
     Parameters
     ----------
     title : str
-        Of the table.
+        The title of the table.
     forward, backward : mapping of str to int
-        From a product, such as ``"W0 x"``, to its operations.
+        From a product, such as ``"W0 x"``, to its FLOPs.
     full : Flops or None
-        Of a LoRA: full fine-tuning of the same model.
+        Full fine-tuning of the same model, to compare a LoRA with.
     """
 
     title: str
@@ -364,34 +367,28 @@ class Flops(Shown):
 
     @property
     def total(self) -> int:
-        """Operations of a forward and a backward pass."""
+        """The FLOPs of a forward and a backward pass."""
         return sum(self.forward.values()) + sum(self.backward.values())
 
     @property
     def table(self) -> Table:
-        """One row for each product; of a LoRA, next to full fine-tuning."""
-        kinds = {"operations": self} if self.full is None else {"full": self.full, "LoRA": self}
+        """One row per product; a LoRA stands next to full fine-tuning."""
+        kinds = {"FLOPs": self} if self.full is None else {"full": self.full, "LoRA": self}
         rows = [
-            (
-                direction,
-                product,
-                *(getattr(each, direction).get(product, 0) for each in kinds.values()),
-            )
+            (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))
             for direction in ("forward", "backward")
-            for product in getattr(self, direction)
+            for name in getattr(self, direction)
         ]
-        rows.append(("both", "total", *(each.total for each in kinds.values())))
-        saves = (
-            "LoRA saves dW0. It does not save dx: the gradient flows back through W0 all the same."
-        )
+        rows.append(("both", "total", *(flops.total for flops in kinds.values())))
+        saves = "LoRA saves dW0, but not dx: the gradient still flows back through W0."
         notes = () if self.full is None else (saves,)
         return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
 
 
-def count_flops(model: Any, *, max_length: int = 1, **options: Any) -> Flops:
-    """Operations for each token; a multiplication and an addition count two.
+def count_flops(model: Model, *, max_length: int = 1, **options: Option) -> Flops:
+    """Count the FLOPs per token; a multiplication and an addition are two.
 
-    Every linear map of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w +
+    Every linear layer of d x k costs 2 d k, the head too, tied or not. Attention costs ``2 s h (w +
     v)`` for h heads of width w and values of width v over s tokens (a causal mask saves nothing
     here). Routed experts count as often as a token sees one. Norms and activation functions are
     left out: they are of order d. In an encoder with a decoder a token passes both.
@@ -401,18 +398,18 @@ def count_flops(model: Any, *, max_length: int = 1, **options: Any) -> Flops:
 
     Parameters
     ----------
-    model : object
-        A count of a LoRA, or whatever `model_spec` takes: with a ``rank`` or a ``config`` LoRA is
-        counted, without them the model is fine-tuned in full.
+    model : LoraCount, str, Path, mapping or model
+        A count of a LoRA, or a model as `model_spec` takes it: with a ``rank`` or a ``config`` LoRA
+        is counted, without them the model is fine-tuned in full.
     max_length : int
-        Tokens that attention looks at; counted only if a config gives the layers.
+        The sequence length, for attention; counted only if a config gives the layers.
     **options
-        Those of `count`.
+        Options of `count`.
 
     Returns
     -------
     Flops
-        Operations by pass and product, which print as a table.
+        FLOPs by pass and product, which print as a table.
 
     Raises
     ------
@@ -431,7 +428,7 @@ def count_flops(model: Any, *, max_length: int = 1, **options: Any) -> Flops:
     spec = spec_of(model)
     base = sum(
         2 * prod(module.shape[-2:]) * module.copies * _passes(module, spec)
-        for module in _maps(spec)
+        for module in _linear_layers(spec)
     )
     attention = 0
     for stack in spec.layers:
@@ -440,28 +437,26 @@ def count_flops(model: Any, *, max_length: int = 1, **options: Any) -> Flops:
     forward = {"W0 x": base, "attention": attention}
     backward = {"dx through W0": base, "attention": 2 * attention}
     if not isinstance(model, LoraCount):
-        return Flops(f"{spec.name}: operations for each token", forward, backward | {"dW0": base})
+        return Flops(f"{spec.name}: FLOPs per token", forward, backward | {"dW0": base})
     adapter = 2 * sum(
-        each.rank * sum(each.module.shape[-2:]) * each.copies * _passes(each.module, spec)
-        for each in model.adapters
-        if each.module in _maps(spec)
+        one.rank * sum(one.module.shape[-2:]) * one.copies * _passes(one.module, spec)
+        for one in model.adapters
+        if one.module in _linear_layers(spec)
     )
     saved = 2 * sum(model.saved.values())
     forward |= {"B A x": adapter}
     backward |= {"dW0": saved, "dx through B A": adapter, "dA, dB": adapter}
-    title = f"{spec.name}, rank {model.rank}: operations for each token"
+    title = f"{spec.name}, rank {model.rank}: FLOPs per token"
     return Flops(title, forward, backward, count_flops(spec, max_length=max_length))
 
 
 def _passes(module: ModuleSpec, spec: ModelSpec) -> int:
-    """How often a token passes: routed experts see it several times, and some layers are used
-    again.
-    """
+    """Count how often a token passes: by several routed experts, and by layers used again."""
     times = spec.experts_per_token if module.kind == "experts" else 1
     return times * next(
         (stack.repeats for stack in spec.layers if module.name.startswith(stack.prefix)), 1
     )
 
 
-def _maps(spec: ModelSpec) -> list[ModuleSpec]:
+def _linear_layers(spec: ModelSpec) -> list[ModuleSpec]:
     return [module for module in spec.groups if module.kind in ("linear", "router", "experts")]

@@ -1,16 +1,16 @@
-"""How well a matrix of each rank approximates a given one, and what it costs."""
+"""How well a matrix of each rank approximates a given one, and the parameters it needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_np import linalg
 from lora_np.accounting.matrix import count_full, count_lora
-from lora_np.checks import Array, matrix as checked_matrix, number
+from lora_np.checks import Array, ArrayLike, matrix as checked_matrix, number
 from lora_np.hub import load_matrix
 from lora_np.table import Table, shape_text
 
@@ -20,27 +20,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankErrors:
-    """The relative errors of the best approximations of one matrix; made by `rank_errors_of`.
+    """The relative errors of the best rank-r approximations, as `rank_errors_of` returns them.
 
     Parameters
     ----------
     source : str
-        Where the matrix was read from, if it was.
+        Where the matrix was read from, or "a matrix".
     shape : tuple of int
-        Its rows and columns.
+        The rows and columns of the matrix.
     norm : str
         The norm that errors are measured in.
     rank : int
-        The smallest that is enough.
+        The smallest rank that is enough.
     enough : str
-        What it is enough for, in words.
+        The requirement, in words.
     tolerance : float
-        The relative error that is good enough: in ``norm`` if asked for, otherwise in the Frobenius
-        norm.
+        The accepted relative error: in ``norm`` if it was given, otherwise in the Frobenius norm.
     errors : ndarray of shape (min(d, k) + 1,)
         Relative errors of ranks 0, 1, ..., from 1 to 0.
     energy : ndarray of shape (min(d, k) + 1,)
-        The shares of the squared norm that these ranks keep.
+        The energy, or share of the squared norm, that these ranks keep.
     """
 
     source: str
@@ -53,7 +52,7 @@ class RankErrors:
     energy: Array  # (min(d, k) + 1,), from 0 to 1
 
     def figure(self) -> Figure:
-        """The curve, with the rank that is enough."""
+        """Draw the curve, with the rank that is enough."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import rank_error_curves, short_name
@@ -72,40 +71,39 @@ class RankErrors:
 
     @property
     def table(self) -> Table:
-        """Ranks 1, 2, 4, ..., the one that is enough, and the full one."""
+        """One row for ranks 1, 2, 4, ..., the smallest that is enough, and the full rank."""
         last = len(self.errors) - 1
         ranks = sorted({2**i for i in range(last.bit_length())} | {self.rank, last} - {0})
         full, rows = count_full(*self.shape), []
         for rank in ranks:
-            numbers = count_lora(*self.shape, rank=rank)
-            rows.append(
-                (rank, float(self.errors[rank]), float(self.energy[rank]), numbers, numbers / full)
-            )
-        columns = ["rank", "relative error", "energy", "numbers", "share of all"]
+            error, energy = float(self.errors[rank]), float(self.energy[rank])
+            parameters = count_lora(*self.shape, rank=rank)
+            rows.append((rank, error, energy, parameters, 100 * parameters / full))
+        columns = ["rank", "relative error", "energy", "parameters", "% of full"]
         title = f"{self.source}, {shape_text(self.shape)}, {self.norm} norm"
         notes = [
             f"rank {self.rank} is the smallest {self.enough}",
             (
                 "relative error: ||M - M_r|| / ||M||; energy: the share of the squared Frobenius"
-                " norm that M_r keeps; numbers: r (d + k)"
+                " norm that M_r keeps; parameters: r (d + k)"
             ),
         ]
         formats = {
             "relative error": "{:.3g}".format,
             "energy": "{:.4%}".format,
-            "share of all": "{:.1%}".format,
+            "% of full": "{:.1f}".format,
         }
         return Table(columns, rows, title=title, notes=notes, formats=formats)
 
 
 def rank_errors_of(
-    matrix: Any,
+    matrix: ArrayLike | Path,
     *,
     norm: linalg.Norm = "fro",
     energy: float | None = None,
     tolerance: float | None = None,
 ) -> RankErrors:
-    """The error curve of a matrix, and the smallest rank that is enough.
+    """Compute the error of the best approximation of every rank, and the smallest rank enough.
 
     Parameters
     ----------
@@ -115,10 +113,10 @@ def rank_errors_of(
     norm : {"fro", "spectral", "nuclear"}
         The norm that errors are measured in.
     energy : float, optional
-        The share of the squared Frobenius norm that is enough, as in `adapters.inspect` and
+        The share of the squared Frobenius norm to keep, as in `adapters.inspect` and
         `adapters.resize`; 0.99 by default.
     tolerance : float, optional
-        Instead, the relative error in ``norm`` that is good enough.
+        Instead, the accepted relative error in ``norm``.
 
     Returns
     -------
@@ -151,8 +149,11 @@ def rank_errors_of(
         )
     share = linalg.ENOUGH if energy is None else energy
     share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
-    in_file = isinstance(matrix, (str, Path))
-    M = load_matrix(str(matrix)) if in_file else checked_matrix("matrix", matrix)
+    if isinstance(matrix, (str, Path)):
+        source = str(matrix)
+        M = load_matrix(source)
+    else:
+        source, M = "a matrix", checked_matrix("matrix", matrix)
     errors = linalg.rank_errors(M, norm=norm, relative=True)
     frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
     if tolerance is not None:
@@ -162,7 +163,6 @@ def rank_errors_of(
         curve, tolerance = frobenius, (1 - share) ** 0.5
         enough = f"that keeps {share:.6g} of the squared norm (an error of at most {tolerance:.3g})"
     rank = linalg.rank_within(curve, tolerance=tolerance)
-    source = str(matrix) if in_file else "a matrix"
     return RankErrors(
         source, M.shape, norm, rank, enough, tolerance, errors, 1 - np.square(frobenius)
     )

@@ -77,8 +77,10 @@ def _counted(
         )
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
     spec, size = accounting.model_spec(source), models.matrix_size(source)
-    ranks = rank or ((None,) if config else ())
-    counts = [accounting.count(spec, rank=each, config=config or None, **asked) for each in ranks]
+    counts = [accounting.count(spec, rank=each, **asked) for each in rank]
+    if config:
+        asked |= {"rank": rank} if rank else {}  # which count refuses
+        counts = [accounting.count(spec, config=config, **asked)]
     if size and not config and asked.keys() <= {"dora"}:
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
     else:
@@ -126,7 +128,7 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
     """
     found = accounting.plan(source, **options.given(asked))
     content = {**asdict(found), "fits": found.fits}
-    options.show_as(content, as_json, found.table, found.causes, status=0 if found.fits else 3)
+    options.show_as(content, as_json, found.table, found.breakdown, status=0 if found.fits else 3)
 
 
 @click.command()

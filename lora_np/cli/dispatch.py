@@ -81,11 +81,11 @@ def run(arguments: list[str]) -> int:
     --------
     >>> run(["count", "100x120", "--rank", "8"])
     100 x 120
-    update  rank  trainable  of full  times fewer    base   total
-    ------  ----  ---------  -------  -----------  ------  ------
-    full             12,000  100.00%         1.00  12,000  12,000
-    LoRA       8      1,760   14.67%         6.82  12,000  13,760
-    Break-even: LoRA has fewer numbers than a full update up to rank 54.
+    update  rank  trainable  % of full  reduction    base   total
+    ------  ----  ---------  ---------  ---------  ------  ------
+    full             12,000     100.00       1.00  12,000  12,000
+    LoRA       8      1,760      14.67       6.82  12,000  13,760
+    Break-even: LoRA has fewer parameters than a full update up to rank 54.
     <BLANKLINE>
     0
     """

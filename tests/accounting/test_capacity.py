@@ -73,7 +73,7 @@ def test_the_smallest_rank_is_the_smallest(seed, content):
         if accounting.capacity(shape, rank=r, content=content).low >= found.bits
     ]
     assert found.enough == (min(holds) if holds else None)
-    share = f"Warning: {found.bits / found.low:.0%} of what it surely holds is asked"
+    share = f"Warning: the data requires {found.bits / found.low:.0%} of the low estimate"
     assert (share in str(found)) == ("Warning" in str(found)) == (found.bits > found.low / 2)
 
 

@@ -177,7 +177,7 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
         (lambda: count("gpt2", targets="all-linear"), "rank must be a whole number, got None"),
         (
             lambda: count("gpt2", rank=8, config={"r": 8}),
-            "config says all about the LoRA: leave out rank",
+            "config holds all settings of the LoRA: leave out rank",
         ),
         (lambda: count("gtp2"), "close names: gpt2"),
         (lambda: plan("gpt2", gpu="RTX4091"), "did you mean 'RTX 4090'"),

@@ -128,7 +128,7 @@ def test_a_config_is_the_same_as_arguments() -> None:
         ({"layer_replication": [[0, 4]]}, r"layer_replication = \[\[0, 4\]\] may change"),
         ({"no_such_setting": 1}, "no_such_setting = 1 may change"),
         ({"peft_type": "XLORA"}, "peft_type = 'XLORA' is not supported, only LORA, ADALORA, LOHA, LOKR, VERA, IA3, OFT"),
-        ({"peft_type": "IA3"}, r"defaults for \(IA\)\^3 are not known here"),
+        ({"peft_type": "IA3"}, r"\(IA\)\^3 has no defaults here"),
         ({"peft_type": "VERA", "target_modules": ["q_proj"], "lora_alpha": 4}, "lora_alpha = 4 is not supported"),
         ({"velora_config": {"groups": 2}}, "velora_config = {'groups': 2} may change"),
         ({"r": "8"}, "r must be a whole number from 1 on, got '8'"),
@@ -156,10 +156,10 @@ def test_a_config_leaves_no_room_for_other_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
-    with pytest.raises(ValueError, match="says all about the LoRA: leave out rank, dora"):
+    with pytest.raises(ValueError, match="holds all settings of the LoRA: leave out rank, dora"):
         count("gpt2", rank=8, dora=True, config=str(tmp_path))
     assert run(["count", "gpt2", "--rank", "8", "--dora", "--config", str(tmp_path)]) == 1
-    assert "says all about the LoRA: leave out rank, dora" in capsys.readouterr().err
+    assert "holds all settings of the LoRA: leave out rank, dora" in capsys.readouterr().err
     with pytest.raises(
         TypeError, match=r"config must be an adapter_config\.json, its fields or a LoraConfig"
     ):

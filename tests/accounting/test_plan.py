@@ -72,7 +72,7 @@ def test_the_largest_fits_and_one_more_does_not(model: str, gpu: str) -> None:
 def test_every_family_has_an_estimate(name: str) -> None:
     spec = from_config({"model_type": name})
     count = accounting.count_model(spec, rank=4, targets="all-linear")
-    for memory in accounting.compare_memory(count).ways.values():
+    for memory in accounting.compare_memory(count).methods.values():
         assert memory.activations, name
         assert memory.total > memory.weights
     # what is assumed never is longer than the model allows
@@ -225,7 +225,7 @@ def test_the_exit_status(
         assert content["fits"] is True
         assert content["choices"][0]["memory"]["weights"] > 20e9
     else:
-        assert ("fits" in printed.split("Memory by cause")[0].split("fits:")[0]) == (status == 0)
+        assert ("fits" in printed.split("Memory breakdown")[0].split("fits:")[0]) == (status == 0)
 
 
 @pytest.mark.parametrize(

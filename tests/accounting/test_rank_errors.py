@@ -32,7 +32,7 @@ def test_curve_and_rank_are_those_of_the_matrix(source, norm):
 def test_the_table_shows_powers_of_two_the_rank_and_the_last(source):
     table = rank_errors_of(source, tolerance=0).table
     assert [row["rank"] for row in table.records] == [1, 2, 3]
-    assert table.records[0]["numbers"] == 8
+    assert table.records[0]["parameters"] == 8
     assert "rank 3 is the smallest with an error of at most 0 in the fro norm" in str(table)
 
 

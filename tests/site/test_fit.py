@@ -479,7 +479,7 @@ def test_the_page_shows_the_memory_by_cause(open_page):
             "all => all.map(part => [part.dataset.cause, part.getBoundingClientRect().width])"
         )
         shown = {cause: width for cause, width in widths if width > 1}
-        bytes_ = want.ways["LoRA"].parts
+        bytes_ = want.methods["LoRA"].parts
         for cause, width in shown.items():
             assert width / shown["weights"] == pytest.approx(
                 bytes_[cause] / bytes_["weights"], rel=0.02, abs=0.01
