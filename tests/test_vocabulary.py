@@ -108,7 +108,7 @@ TO_COME: dict[str, set[str]] = {
     "training": {r"^(Of|Those of|That of)\b", r"\b[Ww]hoever\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
-EPS = {"Adam", "AdamW", "RMSNorm", "LayerNorm"}
+EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
 
 def packages():

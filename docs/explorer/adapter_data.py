@@ -11,7 +11,7 @@ from typing import Any
 from lora_np.adapters import checking, runtimes, scaling
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.models import family_names, llama_cpp_of, peft
-from lora_np.models.families import family_of
+from lora_np.models.families import names_in
 from lora_np.quantise import LAYOUTS
 
 
@@ -30,7 +30,7 @@ def data() -> dict[str, Any]:
         "gguf": llama_cpp(),
         "heads": runtimes._HEADS,
         "mlx": {
-            name: path for family in runtimes._FAMILIES for name, path in names_in("mlx", family)
+            name: path for family in runtimes._FAMILIES for name, path in renamed("mlx", family)
         },
         "embeddings": runtimes._EMBEDDINGS,
         "saved": peft.EMBEDDINGS,
@@ -52,19 +52,19 @@ def llama_cpp() -> dict[str, Any]:
             raise ValueError(
                 f"families of {architecture} differ in the order of rows; the inspector has one"
             )
-        for name, path in names_in("llama_cpp", family):
+        for name, path in renamed("llama_cpp", family):
             entry["names"].setdefault(name, path)  # the first family that has the name counts
     return found
 
 
-def names_in(program: str, family: str) -> list[tuple[str, str | None]]:
+def renamed(program: str, family: str) -> list[tuple[str, str | None]]:
     """Names and modules; none for experts and routers, which the inspector does not read."""
     return [
         (
             name,
             None if len(names) > 1 or ".experts." in path or path.endswith(".mlp.gate") else path,
         )
-        for path, names in family_of(family).names_in(program).items()
+        for path, names in names_in(program, family).items()
         for name in names
     ]
 

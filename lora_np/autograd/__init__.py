@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of NumPy, to be read in this order.
+"""Reverse-mode differentiation of NumPy. Read the files in this order.
 
 ``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which
 derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what
@@ -9,7 +9,7 @@ import lora_np.autograd.linear_algebra  # noqa: F401  which, with rules, fills t
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.autograd.engine import Tensor as Tensor
+    from lora_np.autograd.engine import Operand as Operand, Tensor as Tensor
     from lora_np.autograd.kernels import (
         adapted_affine as adapted_affine,
         affine as affine,

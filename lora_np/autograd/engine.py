@@ -121,13 +121,9 @@ class Tensor(ArrayMethods):
                 "take a sum or a mean first, or pass gradient= of that shape"
             )
         if start.shape != data.shape:
-            raise ValueError(
-                f"gradient must have this Tensor's shape {self.shape}, got {start.shape}"
-            )
+            raise ValueError(f"gradient must have the shape {self.shape}, got {start.shape}")
         if self.level:
-            raise RuntimeError(
-                "this Tensor belongs to a grad(f), which walks back itself: return it from f"
-            )
+            raise RuntimeError("this Tensor belongs to a grad(f): return it from f")
         for leaf, g in walk(self, start).items():
             leaf.grad = np.asarray(g if leaf.grad is None else leaf.grad + g, leaf.data.dtype)
 
@@ -140,7 +136,7 @@ class Node:
     clock = count()
 
     def __init__(
-        self, name: str, y: Tensor | Array, targets: Sequence[Node | Tensor], pull: Pulls
+        self, name: str, y: Operand, targets: Sequence[Node | Tensor], pull: Pulls
     ) -> None:
         self.name, self.shape, self.dtype = name, y.shape, y.dtype
         self.targets = targets  # the steps and leaves that y was computed from
@@ -149,7 +145,7 @@ class Node:
         self.order = next(Node.clock)
 
 
-def tensor(data: Tensor | Array, level: int, node: Node | None) -> Tensor:
+def tensor(data: Operand, level: int, node: Node | None) -> Tensor:
     """Wrap values as they are, without a leaf's copy."""
     result = Tensor.__new__(Tensor)
     result.data, result.grad, result.level, result.node = data, None, level, node

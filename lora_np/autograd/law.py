@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lora_np.autograd.engine import Tensor
+from lora_np.autograd.engine import Operand, Tensor
 from lora_np.autograd.methods import value
 from lora_np.autograd.nesting import grad
 from lora_np.checks import Array, generator
 
 
 def check_derivative(
-    f: Callable[..., Any],
+    f: Callable[..., Operand],
     *args: Any,
     step: float = 1e-6,
     tolerance: float = 1e-6,
@@ -22,8 +22,7 @@ def check_derivative(
     order: int = 1,
     rng: np.random.Generator | int = 0,
 ) -> float:
-    """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by
-    ``backward``.
+    """Check ``<w, J v> = <J^T w, v>``: J v by central differences, J^T w by ``backward``.
 
     The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per
     direction, whatever the sizes.
@@ -76,16 +75,19 @@ def check_derivative(
     real = [i for i, a in enumerate(points) if np.asarray(a).dtype.kind == "f"]
     if not real:
         raise TypeError("check_derivative needs at least one argument of real numbers")
+
+    def moved(i: int, x: Operand) -> Operand:
+        return f(*points[:i], x, *points[i + 1 :])
+
     plain = value(f(*points))
     worst = 0.0
     for i in np.repeat(real, directions).tolist():
         v = rng.standard_normal(np.shape(points[i]))
-        Jv = (value(f(*moved(points, i, step * v))) - value(f(*moved(points, i, -step * v)))) / (
-            2 * step
-        )
+        after, before = (value(moved(i, points[i] + by * v)) for by in (step, -step))
+        Jv = (after - before) / (2 * step)
         w = rng.standard_normal(Jv.shape)
         x = Tensor(points[i])
-        y = f(*points[:i], x, *points[i + 1 :])
+        y = moved(i, x)
         same_kind(f"the result for a Tensor in argument {i}", value(y), "that for arrays", plain)
         if not np.allclose(value(y), plain, rtol=tolerance, atol=tolerance, equal_nan=True):
             raise AssertionError(
@@ -134,7 +136,3 @@ def same_kind(what: str, a: Array, of_what: str, b: Array) -> None:
         raise AssertionError(
             f"{what} must be like {of_what}, {b.shape} {b.dtype}, got {a.shape} {a.dtype}"
         )
-
-
-def moved(points: list[Any], i: int, by: Array) -> list[Any]:
-    return [*points[:i], points[i] + by, *points[i + 1 :]]

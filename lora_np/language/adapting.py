@@ -160,7 +160,7 @@ class Adapted:
             ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
         )
         said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts = [*said, self.table, self.figure(), self.loss_table]
+        parts: list[str | Table | Figure] = [*said, self.table, self.figure(), self.loss_table]
         if samples:
             parts.append(Table(["after steps", "sample"], samples))
         parts.append(settings)
@@ -404,7 +404,7 @@ class Prepared:
     def __init__(self, model: LanguageModel, data: AnyData, s: FinetuneSettings) -> None:
         data = as_data(data)
         number("lr", s.lr, minimum=0, open_minimum=True)
-        width = model.model.last.W.shape[0]  # no matrix of a decoder has a higher rank
+        width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         max_length = packing.within(model, s.max_length)

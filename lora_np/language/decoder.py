@@ -21,7 +21,7 @@ from lora_np.files import errors_at
 from lora_np.language import blocks
 from lora_np.language.blocks import Cache, Part
 from lora_np.language.rotary import rotary_of, stated
-from lora_np.models import ATTENTION, ModuleSpec, decoder_of
+from lora_np.models import ModuleSpec, decoder_of
 from lora_np.nn import Embedding, Linear, join, replace
 
 T = TypeVar("T")
@@ -76,9 +76,9 @@ class Decoder(Part):
         if self.position is not None:
             before = caches[0].tokens if caches else 0
             x = x + self.position(blocks.positions(before, tokens.shape[1], texts))
-        for i, layer in enumerate(self.stack):
+        for i, layer in enumerate(self.layers):
             x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
-        x = self.last(x)
+        x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
 
@@ -234,11 +234,12 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
     """
     with errors_at("config.json", (TypeError, ValueError)):
         # where null may mean something else than missing
-        facts, layers, read, spec = decoder_of(config)
+        decoder = decoder_of(config)
+        facts, read, spec = decoder.whole, decoder.read, decoder.spec
         config = stated(config)
         same = {
-            "layer_types": ["full_attention"] * len(layers),
-            **dict.fromkeys(ACTIVATION, facts["activation"]),
+            "layer_types": ["full_attention"] * len(decoder.layers),
+            **dict.fromkeys(ACTIVATION, facts.activation),
         }
         for name, neutral in {**NEUTRAL, **same}.items():
             if name not in read and config.get(name, neutral) != neutral:
@@ -250,18 +251,21 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         named = next(name for name in ACTIVATION if name in read)
         choice(
             named,
-            facts["activation"],
+            facts.activation,
             ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"),
         )
-        positions = facts["positions"] or config.get("max_position_embeddings", CONTEXT)
+        positions = facts.positions or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")
-        layers = [{**layer, "rotary": rotary_of(config, layer, context)} for layer in layers]
-        constants = {
-            name: number for layer in layers for name, number in layer["constants"].items()
-        }
+        layers = [
+            SimpleNamespace(**layer._asdict(), rotary=rotary_of(config, layer, context))
+            for layer in decoder.layers
+        ]
+        constants = {name: number for layer in layers for name, number in layer.constants.items()}
+        tied = any(module.tied for module in spec.groups)
         found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
-        return SimpleNamespace(**{**facts, **found, "embedding": embedding})
+        found |= {"nodes": decoder.nodes, "embedding": embedding, "tied": tied}
+        return SimpleNamespace(**{**facts._asdict(), **found})
 
 
 def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
@@ -280,74 +284,48 @@ def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
 def grown(
     found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
 ) -> Any:
-    """The tree of the layers by their paths; which of its nodes are what follows from the roles
-    inside.
-    """
-    tree: dict[str, Any] = {}
-    for name, layer in found.items():
-        *path, last = name.split(".")
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[last] = layer
+    """The tree of the layers by their paths; its nodes are what the family's data say."""
 
-    def node(path: str, inside: Any) -> Any:
-        if not isinstance(inside, dict):
-            return inside
-        parts = {name: node(join(path, name), each) for name, each in inside.items()}
-        if "0" in parts:
+    def node(path: str) -> Any:
+        if path in found:
+            return found[path]
+        kind, names = s.nodes[path]
+        parts = {name: node(join(path, name)) for name in dict.fromkeys(names.values())}
+        if kind == "list":
             return tuple(parts.values())
-        own = {name: module for name in parts if (module := modules.get(join(path, name)))}
-        roles = {module.role: name for name, module in own.items()}
         layer = s.layers[next((int(part) for part in path.split(".") if part.isdecimal()), 0)]
-        if "head" in roles:
-            how = {"cap": s.logit_cap, "context": s.context, **whole}
-            return of(LanguageModel, parts, {"model": next(iter(parts))}, **how)
-        if "embedding" in roles:
-            stack = next(name for name, each in parts.items() if isinstance(each, tuple))
-            roles |= {"last": roles["norm"], "stack": stack}
-            return of(Decoder, parts, roles, scale=s.scale, scale_after=s.logits)
-        if roles.keys() & {*ATTENTION}:
-            norms = [name for name, each in parts.items() if not isinstance(each, Linear)]
-            roles |= dict(zip(("query_norm", "key_norm"), norms, strict=False))
-            how = {
-                name: layer[name]
-                for name in ("heads", "score", "score_cap", "joined", "normed_first")
-            }
-            how |= {"kv": s.kv_heads, "rotary": layer["rotary"], "window": layer["window"] or None}
-            wide = any(own[name].role == "norm" and own[name].shape[0] > s.width for name in own)
-            how["normed"] = "whole" if wide else "heads" if norms else ""
-            return of(blocks.SelfAttention, parts, roles, **how)
-        if "router" in roles:
-            shared = [name for name, each in parts.items() if isinstance(each, blocks.MLP)]
-            roles |= dict(
-                zip(("shared", "shared_gate"), (*shared, roles.get("linear", "")), strict=False)
-            )
-            return of(blocks.Routed, parts, roles, chosen=s.chosen, to_one=s.routed_sum)
-        if "down" in roles:
-            experts = own[roles["down"]].kind == "experts"
-            return of(
-                blocks.Experts if experts else blocks.MLP, parts, roles, activation=s.activation
-            )
-        if "parameter" in roles:
-            return of(blocks.XIELU, parts, roles)
-        if "norms" in parts:
-            return blocks.HeadNorms(**parts)
-        roles = {each: layer[each] for each in NORMS if layer[each]}
-        attending = (name for name, each in parts.items() if isinstance(each, blocks.SelfAttention))
-        roles["attention"] = next(attending)
-        return of(blocks.DecoderLayer, parts, roles, parallel=s.parallel, residual=s.residual)
+        settings: dict[str, Any] = {}
+        if kind == "model":
+            settings = {"cap": s.logit_cap, "context": s.context, **whole}
+        elif kind == "decoder":
+            settings = {"scale": s.scale, "scale_after": s.logits}
+        elif kind == "layer":
+            settings = {"parallel": s.parallel, "residual": s.residual}
+        elif kind == "attention":
+            same = ("heads", "score", "score_cap", "joined", "normed_first", "rotary")
+            settings = {name: getattr(layer, name) for name in same}
+            settings |= {"kv": s.kv_heads, "window": layer.window or None}
+            settings["normed"] = layer.normed if "query_norm" in names else ""
+        elif kind == "routed":
+            settings = {"chosen": s.chosen, "to_one": s.routed_sum}
+        elif kind in ("mlp", "experts"):
+            settings = {"activation": s.activation}
+        return blocks.named(KINDS[kind], tuple(parts), tuple(names.items()))(**settings, **parts)
 
-    return node("", tree)
+    return node("")
 
 
-NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
-
-
-def of(kind: type, parts: Mapping[str, Any], roles: Mapping[str, str], **settings: Any) -> Any:
-    """A node with these modules."""
-    known = tuple((role, name) for role, name in roles.items() if role and name in parts)
-    return blocks.named(kind, tuple(parts), known)(**settings, **parts)
+KINDS: Mapping[str, type] = {
+    "model": LanguageModel,
+    "decoder": Decoder,
+    "layer": blocks.DecoderLayer,
+    "attention": blocks.SelfAttention,
+    "mlp": blocks.MLP,
+    "routed": blocks.Routed,
+    "experts": blocks.Experts,
+    "xielu": blocks.XIELU,
+    "head_norms": blocks.HeadNorms,
+}
 
 
 def composed_operations(model: T) -> T:

@@ -216,7 +216,7 @@ def spoken(
     context = model.context
     longest = min(context, max(map(len, said), default=0) + tokens)
     # where these kinds of positions change, all keys do
-    turning = [layer.attention.rotary for layer in frozen.model.stack]
+    turning = [layer.attention.rotary for layer in frozen.model.layers]
     trained = next((rotary.trained for rotary in turning if rotary and rotary.longer), 0)
     going = [*said]
     caches: list[Cache] = []
@@ -224,7 +224,7 @@ def spoken(
         held = caches[0].tokens if caches else 0
         if held in (0, trained, context):
             most = max(context // 2, 1) if held == context else context
-            caches = [Cache(longest) for _ in frozen.model.stack]
+            caches = [Cache(longest) for _ in frozen.model.layers]
             step, texts = padded([row[-most:] for row in said])
         else:
             step = np.array([row[-1:] for row in said])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, choice, number, shown, whole_number
+from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
 KINDS = {"full_attention", "sliding_attention"}  # of layers
@@ -148,22 +149,22 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
     return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
 
 
-def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary | None:
+def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
     """Angles of positions in a layer, if any turn there."""
-    if not layer["turned"]:
+    if not layer.turned:
         return None
-    width, rope = layer["width"], parameters_of(config, layer)
+    width, rope = layer.width, parameters_of(config, layer)
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
     kind = "alpha" if kind == "dynamic" and "alpha" in rope else kind
-    choice("rope_type", kind, layer["rope_kinds"])
+    choice("rope_type", kind, layer.rope_kinds)
     # yarn divides by its logarithm
     least = float(kind == "yarn")
     theta = number(
-        "rope_theta", rope.get("rope_theta", layer["theta"]), minimum=least, open_minimum=True
+        "rope_theta", rope.get("rope_theta", layer.theta), minimum=least, open_minimum=True
     )
-    part = real(rope, "partial_rotary_factor", layer["part"] or 1.0)
-    if part != 1.0 and layer["part"] is False:
+    part = real(rope, "partial_rotary_factor", layer.part or 1.0)
+    if part != 1.0 and layer.part is False:
         raise ValueError(
             f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}"
         )
@@ -174,7 +175,7 @@ def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary 
         )
     if d == 2 and kind in ("dynamic", "alpha"):
         raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
-    more: dict[str, Any] = {"width": width, "neighbours": layer["pairs"] == "neighbours"}
+    more: dict[str, Any] = {"width": width, "neighbours": layer.pairs == "neighbours"}
     name, factor, trained = "original_max_position_embeddings", 1.0, context
     if kind != "default":
         trained = whole_number(name, config.get(name, rope.get(name, context)))
@@ -220,10 +221,10 @@ def rotary_of(config: Fields, layer: Mapping[str, Any], context: int) -> Rotary 
     return Rotary(tuple(plain.tolist()), **more)
 
 
-def parameters_of(config: Fields, layer: Mapping[str, Any]) -> Fields:
+def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
     """The parameters of a layer's rotary positions; unknown ones are refused."""
     rope: dict[str, Any] = {}
-    kind = layer["kind"] if layer["rope_each"] else ""
+    kind = layer.kind if layer.rope_each else ""
     # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before
     for name in ("rope_scaling", "rope_parameters"):
         part = config.get(name, {})
@@ -238,7 +239,7 @@ def parameters_of(config: Fields, layer: Mapping[str, Any]) -> Fields:
         elif kind == "sliding_attention":
             continue
         rope |= stated(part)
-    rope = rope or stated(layer["rope"])
+    rope = rope or stated(layer.rope)
     if unknown := sorted(rope.keys() - ROPE):
         raise ValueError(f"{unknown[0]} is not understood among the parameters of rotary positions")
     return rope

@@ -14,6 +14,9 @@ with on_demand(globals()):
         untied as untied,
     )
     from lora_np.models.families import (
+        DecoderConfig as DecoderConfig,
+        DecoderNode as DecoderNode,
+        LayerConfig as LayerConfig,
         decoder_of as decoder_of,
         family_names as family_names,
         family_of as family_of,

@@ -1,32 +1,33 @@
 """Real architectures: from the fields of a ``config.json`` to the modules that transformers builds.
 
 Each family is a data file, ``data/<model_type>.toml``; ``docs/develop/family.md`` describes its
-contents. Names,
-shapes and defaults are those of transformers 5: ``models/<family>/modeling_<family>.py`` there, and
-``configuration_<family>.py``.
+contents. Names, shapes and defaults are those of transformers 5:
+``models/<family>/modeling_<family>.py`` there, and ``configuration_<family>.py``.
 """
 
 from __future__ import annotations
 
-import ast
 import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from types import CodeType
-from typing import Any, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from lora_np.checks import choice, number, shown, whole_number
+from lora_np.models.formulas import Formulas, Value
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
+Config = Mapping[str, Value]
 _Table = Mapping[str, Any]
+_Variables = dict[str, Any]  # of a family, by their names
+_DATA = files("lora_np.models") / "data"
 
 
-def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
-    """The modules of a model, from the fields of its ``config.json``.
+def from_config(values: Config, *, name: str = "") -> ModelSpec:
+    """Describe the modules of a model, from the fields of its ``config.json``.
 
     Parameters
     ----------
@@ -71,16 +72,16 @@ def from_config(values: Mapping[str, Any], *, name: str = "") -> ModelSpec:
 
 
 def _evaluated(
-    family: Family, values: _Table, task: str, name: str
-) -> tuple[ModelSpec, dict[str, Any]]:
+    family: Family, values: Config, task: str, name: str
+) -> tuple[ModelSpec, _Variables]:
     """A model and its variables."""
     try:
-        modules, layers, env = _place(family, values, task, "")
+        modules, layers, env = _build(family, values, task, "")
     except (IndexError, ZeroDivisionError) as error:
         raise ValueError(
             f"the fields of this {family.name} config contradict one another: {error}"
         ) from None
-    chosen = next((each for key, each in env.items() if key.rpartition(".")[2] == "chosen"), 0)
+    chosen = next((env[key] for key in env if key.rpartition(".")[2] == "chosen"), 0)
     facts = {
         "layers": tuple(layers),
         "experts_per_token": chosen,
@@ -91,40 +92,154 @@ def _evaluated(
 
 @cache
 def family_names() -> tuple[str, ...]:
-    """The model types that are described.
+    """List the model types that are described.
 
     Examples
     --------
     >>> "llama" in family_names()
     True
     """
-    names = (file.name for file in _folder().iterdir())
+    names = (file.name for file in _DATA.iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in names if name[0] != "_"))
 
 
-class Computing(NamedTuple):
+NodeKind = Literal[
+    "model", "decoder", "list", "layer", "attention", "mlp", "routed", "experts", "xielu",
+    "head_norms", "cross_attention",
+]  # fmt: skip
+
+
+class DecoderNode(NamedTuple):
+    """What the modules below one path of a decoder are together.
+
+    Parameters
+    ----------
+    kind : str
+        What computes there, such as ``"attention"``; a ``"list"`` computes nothing.
+    parts : mapping of str to str
+        From the roles of its parts to their names, in the order of the modules. In a list the two
+        are the same.
+    """
+
+    kind: NodeKind
+    parts: dict[str, str]
+
+
+class LayerConfig(NamedTuple):
+    """How a layer of a decoder computes.
+
+    Parameters
+    ----------
+    activation : str
+        The activation function of the MLP.
+    kind : str
+        The kind of the layer, as in ``layer_types``.
+    eps : float
+        What norms add to the variance.
+    norm : {"rms", "layer"}
+        The kind of the norms.
+    from_one : bool
+        Whether norms multiply by ``1 + W``.
+    parallel : bool
+        Whether attention and MLP have the same input.
+    scale, residual, logits : float
+        Factors on the embeddings, on what a block adds, and on the logits.
+    logit_cap : float
+        The soft cap of the logits; 0 for none.
+    score, score_cap : float
+        The factor on attention scores, and their soft cap.
+    joined : {"parts", "heads"}
+        Whether a fused QKV projection has all queries first, or each head's parts together.
+    normed : {"heads", "whole"}
+        Whether norms of queries and keys, if there are any, see each head or all together.
+    normed_first : bool
+        Whether these norms come before the rotary positions.
+    turned : bool
+        Whether the layer has rotary positions.
+    window : int
+        How many tokens back it sees; 0 for all.
+    theta : float
+        The base of the rotary positions.
+    pairs : {"halves", "neighbours"}
+        Which entries of a head rotate together.
+    part : float
+        Which part of a head rotates; false if a config cannot say it.
+    rope : mapping
+        The parameters of the rotary positions if the config has none.
+    rope_kinds : list of str
+        The kinds of rotary positions that the family has.
+    rope_each : bool
+        Whether the config has parameters for each kind of layer.
+    constants : mapping of str to float
+        Numbers that a checkpoint has beside the weights, by name.
+    positions : int
+        How many learned positions there are; 0 for none.
+    routed_sum : bool
+        Whether the weights of the chosen experts are scaled to a sum of one.
+    chosen : int
+        How many experts see each token.
+    heads, kv_heads, width : int
+        Heads of queries, heads of keys and values, and the width of a head.
+    """
+
+    activation: str
+    kind: str
+    eps: float
+    norm: Literal["rms", "layer"]
+    from_one: bool
+    parallel: bool
+    scale: float
+    residual: float
+    logits: float
+    logit_cap: float
+    score: float
+    score_cap: float
+    joined: Literal["parts", "heads"]
+    normed: Literal["heads", "whole"]
+    normed_first: bool
+    turned: bool
+    window: int
+    theta: float
+    pairs: Literal["halves", "neighbours"]
+    part: float
+    rope: Config
+    rope_kinds: list[str]
+    rope_each: bool
+    constants: Mapping[str, float]
+    positions: int
+    routed_sum: bool
+    chosen: int
+    heads: int
+    kv_heads: int
+    width: int
+
+
+class DecoderConfig(NamedTuple):
     """How a decoder computes: see `decoder_of`.
 
     Parameters
     ----------
-    facts : mapping
-        Of the whole: variables of the family, and the entries of its table ``decoder``.
-    layers : list of mapping
-        The same for each layer, if layers may differ.
+    whole : LayerConfig
+        The entries that are the same for all layers, as in the first one.
+    layers : list of LayerConfig
+        Those of each layer.
+    nodes : mapping of str to DecoderNode
+        What stands at each path above a module; ``""`` is the whole.
     read : frozenset of str
         The fields of the config that were used.
     spec : ModelSpec
-        Its modules.
+        The modules.
     """
 
-    facts: Mapping[str, Any]
-    layers: list[Mapping[str, Any]]
+    whole: LayerConfig
+    layers: list[LayerConfig]
+    nodes: Mapping[str, DecoderNode]
     read: frozenset[str]
     spec: ModelSpec
 
 
-def decoder_of(values: Mapping[str, Any]) -> Computing:
-    """How a decoder computes, from the fields of its ``config.json``.
+def decoder_of(values: Config) -> DecoderConfig:
+    """Describe how a decoder computes, from the fields of its ``config.json``.
 
     Parameters
     ----------
@@ -133,8 +248,8 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
 
     Returns
     -------
-    Computing
-        As ``docs/develop/family.md`` describes it.
+    DecoderConfig
+        Its nodes, and the settings of each layer.
 
     Raises
     ------
@@ -145,42 +260,48 @@ def decoder_of(values: Mapping[str, Any]) -> Computing:
 
     Examples
     --------
-    >>> small = {"model_type": "smollm3", "num_hidden_layers": 4}
-    >>> [each["turned"] for each in decoder_of(small).layers]
+    >>> small = decoder_of({"model_type": "smollm3", "num_hidden_layers": 4})
+    >>> [layer.turned for layer in small.layers]
     [True, True, True, False]
+    >>> small.nodes["model.layers.0.mlp"].parts
+    {'gate': 'gate_proj', 'up': 'up_proj', 'down': 'down_proj'}
     """
     name = values.get("model_type")
-    if name not in family_names() or not family_of(name).tables["runs"]:
-        running = [each for each in family_names() if family_of(each).tables["runs"]]
+    if name not in family_names() or not family_of(str(name)).tables["runs"]:
+        running = [family for family in family_names() if family_of(family).tables["runs"]]
         got = "but it is missing" if name is None else f"got {shown(name)}"
         raise ValueError(f"model_type must be one of {', '.join(map(repr, running))}, {got}")
-    family = family_of(name)
+    family = family_of(str(name))
     task = "ForCausalLM" if "ForCausalLM" in family.tasks else family.tasks[0]
-    spec, env = _evaluated(family, values, task, name)
-    said = _merged(_read("_decoder"), family.tables)["decoder"]
-    fields = {each: _whole_field(each, entry) for each, entry in said.pop("fields").items()}
-    for each, field in fields.items():
-        env[each] = _field(family, field, values, env)
+    spec, env = _evaluated(family, values, task, family.name)
+    entries = _merged(_read("_decoder"), family.tables)["decoder"]
+    kinds, fields = entries.pop("nodes"), _fields(entries.pop("fields"))
+    for key, field in fields.items():
         given = next((name for name in field["from"] if values.get(name) is not None), None)
+        env[key] = _field(family, field, values, env)
         if field["type"] == "number" and given:
-            env[each] = number(given, env[each], minimum=0, open_minimum=field["default"] > 0)
-        if isinstance(env[each], list):
-            _each_layer(field, env[each], values, env["count"])
+            env[key] = number(given, env[key], minimum=0, open_minimum=field["default"] > 0)
+        if isinstance(env[key], list):
+            _each_layer(field, env[key], values, env["count"])
+    stack = next(iter(family.tables["stacks"].values()))
 
-    def at(index: int) -> Mapping[str, Any]:
+    def at(index: int) -> _Variables:
         inner = {**env, "i": index}
-        for each, text in said.items():
-            inner[each] = family.expressions.value(text, inner)
+        for key, formula in {**stack.get("each", {}), **entries}.items():
+            inner[key] = family.formulas.value(formula, inner)
+        inner["constants"] = {key.format(index): x for key, x in inner["constants"].items()}
         return inner
 
+    layers = [at(index) for index in range(env["count"])]
+    nodes = _nodes(family, spec, kinds, layers)
+    keys = LayerConfig._fields
+    whole, *each = (LayerConfig._make(map(inner.get, keys)) for inner in (at(0), *layers))
     known = (*fields.values(), *family.tables["fields"].values())
-    read = frozenset(source for field in known for source in field["from"])
-    return Computing(at(0), [at(index) for index in range(env["count"])], read, spec)
+    read = frozenset(name for field in known for name in field["from"])
+    return DecoderConfig(whole, each, nodes, read, spec)
 
 
-def _each_layer(
-    field: Mapping[str, Any], entries: list[Any], values: Mapping[str, Any], layers: int
-) -> None:
+def _each_layer(field: _Table, entries: list[str], values: Config, layers: int) -> None:
     """Refuse a list without an entry for each layer, or with one that is not known."""
     name = field["from"][0]
     if entries and len(entries) < layers:
@@ -191,6 +312,37 @@ def _each_layer(
         choice(f"{name}[{index}]", entry, field["choices"])
 
 
+_NORMS = ("before_attention", "after_attention", "before_mlp", "after_mlp")
+
+
+def _nodes(
+    family: Family, spec: ModelSpec, kinds: Mapping[str, str], layers: list[_Variables]
+) -> dict[str, DecoderNode]:
+    """What stands above the modules, from the kinds and roles in the family's data."""
+    base = family.tables["base"]
+    nodes = {"": DecoderNode("model", {"model": base}), base: DecoderNode("decoder", {})}
+
+    def add(path: str, role: str) -> None:
+        above, _, name = path.rpartition(".")
+        index = next((int(part) for part in above.split(".") if part.isdecimal()), 0)
+        if above not in nodes:
+            formula = kinds[re.sub(r"\.\d+", ".*", above.removeprefix(f"{base}."))]
+            kind = family.formulas.value(formula, layers[index])
+            kind, own_role = kind if isinstance(kind, tuple) else (kind, kind)
+            nodes[above] = DecoderNode(kind, {})
+            add(above, own_role)
+        node = nodes[above]
+        if node.kind == "layer" and role == "norm":
+            roles = [norm for norm in _NORMS if layers[index][norm] == name]
+        else:
+            roles = [name if node.kind == "list" else role]
+        node.parts.update(dict.fromkeys(roles, name))
+
+    for module in spec.modules:
+        add(module.name, module.role)
+    return nodes
+
+
 class Family(NamedTuple):
     """A data file, merged with those that it extends."""
 
@@ -198,23 +350,26 @@ class Family(NamedTuple):
     classes: str  # what its class names start with
     tasks: tuple[str, ...]  # the first is the default
     tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
-    expressions: Formulas
+    formulas: Formulas
 
-    def names_in(self, program: str) -> dict[str, tuple[str, ...]]:
-        """What a program, "llama_cpp" or "mlx", calls the modules of a checkpoint; ``{}`` is a
-        layer.
 
-        Several, if the program keeps apart what is stacked here along the outputs.
-        """
-        base = self.tables.get("base", "")
-        modules = {_join(base, path): each for path, each in self.tables["modules"].items()}
-        modules |= self.tables["heads"].get(self.tasks[0], {})
-        named = {path: each[program] for path, each in modules.items() if program in each}
-        several = {
-            path: (names,) if isinstance(names, str) else names for path, names in named.items()
-        }
-        found = {path: tuple(name.replace("*", "{}") for name in several[path]) for path in several}
-        return {path.replace("*", "{}"): names for path, names in found.items()}
+@cache
+def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
+    """List what a program, "llama_cpp" or "mlx", calls the modules of a checkpoint.
+
+    ``{}`` is a layer. A module has several names if the program keeps apart what is stacked here
+    along the outputs.
+    """
+    tables, tasks = family_of(family).tables, family_of(family).tasks
+    modules = {
+        _join(tables.get("base", ""), path): entry for path, entry in tables["modules"].items()
+    }
+    names = {}
+    for path, entry in (modules | tables["heads"].get(tasks[0], {})).items():
+        if program in entry:
+            several = [entry[program]] if isinstance(entry[program], str) else entry[program]
+            names[path.replace("*", "{}")] = tuple(name.replace("*", "{}") for name in several)
+    return names
 
 
 @cache
@@ -269,93 +424,9 @@ def family_of(name: str) -> Family:
             f"model_type must be one of lora-np count --list, got {shown(name)}. {other}"
         )
     data = _read(name)
-    fields = {field: _whole_field(field, entry) for field, entry in data["fields"].items()}
-    expressions = Formulas({field: entry["from"][0] for field, entry in fields.items()})
-    return Family(
-        name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, expressions
-    )
-
-
-def _folder() -> Any:
-    return files("lora_np.models") / "data"
-
-
-# Small expressions over the fields of a config: shapes and conditions
-
-
-class Formulas(ast.NodeTransformer):
-    """Evaluate expressions over the variables of one family.
-
-    An expression holds names, whole numbers, strings, ``True`` and ``False``, lists, ``+ - * // /
-    %``, comparisons, ``in``, ``and or not``, ``a if b else c``, ``x[i]``, and calls of ``min``,
-    ``max``, ``len`` and ``at(x, key, default)``. ``/`` must divide without a remainder, or the
-    config is refused. ``text.d`` is the variable ``d`` of the part ``text``.
-
-    Parameters
-    ----------
-    fields : mapping of str to str
-        The field of the config that a name was read from, for messages.
-    """
-
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        self.fields = fields
-        self._codes: dict[str, CodeType] = {}
-
-    def value(self, said: str | bool | int | float, variables: Mapping[str, Any]) -> Any:
-        """What a data file says: an expression, of a tuple where it has commas, or a number."""
-        if not isinstance(said, str):
-            return said
-        if said not in self._codes:
-            tree = self.visit(ast.parse(f"({said})", mode="eval"))
-            self._codes[said] = compile(ast.fix_missing_locations(tree), said, "eval")
-        return eval(self._codes[said], _CALLS, variables)
-
-    def visit_Attribute(self, node: ast.Attribute) -> ast.Name:
-        """The name of a variable with a dot in it."""
-        return ast.Name(ast.unparse(node), ast.Load())
-
-    def visit_BinOp(self, node: ast.BinOp) -> Any:
-        """``/`` as a call of `divided`."""
-        if not isinstance(node.op, ast.Div):
-            return self.generic_visit(node)
-        texts = [ast.unparse(side) for side in (node.left, node.right)]
-        names = [ast.Constant(self.fields.get(text, text)) for text in texts]
-        sides = [self.visit(side) for side in (node.left, node.right)]
-        return ast.Call(ast.Name("/", ast.Load()), [*sides, *names], [])
-
-
-def divided(whole: int, by: int, whole_name: str, name: str) -> int:
-    """``whole / by`` if the remainder is zero.
-
-    Raises
-    ------
-    ValueError
-        If there is one.
-    """
-    if by == 0 or whole % by:
-        raise ValueError(f"{name} must divide {whole_name} = {whole}, got {by}")
-    return whole // by
-
-
-def at(values: Any, key: int | str, default: Any) -> Any:
-    """``values[key]`` of an object in JSON, whose keys are text; ``default`` where there is
-    none.
-    """
-    found = values.get(str(key), default) if isinstance(values, Mapping) else default
-    if isinstance(found, (int, list, Mapping)):
-        return found
-    raise TypeError(f"{key} must be a number or an object, got {shown(found)}")
-
-
-# all that an expression can call
-_CALLS: dict[str, Any] = {
-    "__builtins__": {},
-    "min": min,
-    "max": max,
-    "len": len,
-    "at": at,
-    "/": divided,
-}
+    fields = _fields(data["fields"])
+    formulas = Formulas({name: field["from"][0] for name, field in fields.items()})
+    return Family(name, data["classes"], tuple(data["tasks"]), {**data, "fields": fields}, formulas)
 
 
 # Reading a data file
@@ -363,7 +434,7 @@ _CALLS: dict[str, Any] = {
 
 def _read(name: str) -> dict[str, Any]:
     """The tables of a file, merged over those of the file that it extends."""
-    own = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    own = tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))
     own = {"llama_cpp": (), "gguf": False, **own, "runs": "decoder" in own}  # not inherited
     heads: dict[str, Any] = {}
     for tasks, modules in own.get("heads", {}).items():
@@ -390,30 +461,31 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     }
     merged["let"] = {**let, **kept}  # a new value first: later ones may need it
     lower, upper = below.get("decoder", {}), above.get("decoder", {})
-    both = {**lower.get("fields", {}), **upper.get("fields", {})}
-    merged["decoder"] = {**lower, **upper, "fields": both}
+    both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in ("fields", "nodes")}
+    merged["decoder"] = {**lower, **upper, **both}
     return merged
 
 
-def _whole_field(name: str, entry: Any) -> dict[str, Any]:
-    """A field with the defaults for what its entry omits."""
-    said = entry if isinstance(entry, dict) else {"default": entry}
-    usual = said["default"]
-    kind = (
-        "text"
-        if str(usual)[:1] == "'"
-        else {bool: "flag", float: "number"}.get(type(usual), "size")
-    )
-    field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **said}
-    return {**field, "from": [field["from"]] if isinstance(field["from"], str) else field["from"]}
+def _fields(entries: _Table) -> _Table:
+    """Fields with the defaults for what their entries omit."""
+    fields = {}
+    for name, entry in entries.items():
+        given = entry if isinstance(entry, dict) else {"default": entry}
+        usual = given["default"]
+        kind = {bool: "flag", float: "number"}.get(type(usual), "size")
+        kind = "text" if str(usual)[:1] == "'" else kind
+        field = {"from": name, "null": usual, "minimum": 1, "maximum": "", "type": kind, **given}
+        names = [field["from"]] if isinstance(field["from"], str) else field["from"]
+        fields[name] = {**field, "from": names}
+    return fields
 
 
 # Evaluating it
 
 
-def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _Found:
+def _build(family: Family, values: Mapping[str, Any], task: str, path: str) -> _Found:
     """The modules, the stacks and the variables of a model whose own name is ``path``."""
-    tables, value = family.tables, family.expressions.value
+    tables, value = family.tables, family.formulas.value
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
     env: dict[str, Any] = {"task": task, "labels": _labels(values)}
@@ -430,7 +502,7 @@ def _place(family: Family, values: Mapping[str, Any], task: str, path: str) -> _
             raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
-        found = _place(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
+        found = _build(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
         modules += found[0]
         layers += found[1]
         env.update({f"{key}.{name}": each for name, each in found[2].items()})
@@ -478,7 +550,7 @@ def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str
     for index in range(depth):
         inner = {**env, "i": index}
         for name, text in each.items():
-            inner[name] = family.expressions.value(text, inner)
+            inner[name] = family.formulas.value(text, inner)
         found.setdefault(tuple(inner[name] for name in each), (inner, []))[1].append(index)
     return list(found.values())
 
@@ -492,20 +564,19 @@ def _modules(
     depths: Mapping[str, Indices],
 ) -> list[ModuleSpec]:
     """The modules that exist: identical ones together, with their indices."""
-    value = family.expressions.value
+    value = family.formulas.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
-    found: dict[tuple[str, Any], list[int]] = {}
+    found: dict[tuple[Any, ...], list[int]] = {}
     for env, indices in alike:
         for path in there:
             entry = entries[path]
             if "when" not in entry or value(entry["when"], env):
-                said = _COMPUTED | entry
-                computed = value(
-                    "({shape},), {bias}, {tied}, {tied_bias}, {groups}".format_map(said), env
-                )
-                found.setdefault((path, computed), []).extend(indices)
+                shape = value(entry["shape"], env)
+                shape = shape if isinstance(shape, tuple) else (shape,)
+                others = (value(entry.get(key, usual), env) for key, usual in _COMPUTED.items())
+                found.setdefault((path, shape, *others), []).extend(indices)
     modules = []
-    for (path, computed), indices in found.items():
+    for (path, *computed), indices in found.items():
         entry = entries[path]
         ranges = [
             tuple(sorted(indices)) if each == home else depths[each] for each in _stacks(path)
@@ -544,7 +615,7 @@ def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
             break
     else:
         text = field["null"] if field["from"][0] in values else field["default"]
-        return family.expressions.value(text, env)
+        return family.formulas.value(text, env)
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
     wanted, words = _KINDS.get(kind, (object, ""))
@@ -553,7 +624,7 @@ def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
     if kind == "size":
         number = whole_number(name, value, minimum=field["minimum"])
         variable = field["maximum"]
-        limit, top = env.get(variable, _LARGEST), family.expressions.fields.get(variable, variable)
+        limit, top = env.get(variable, _LARGEST), family.formulas.fields.get(variable, variable)
         return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
     if kind == "list":
         return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in several]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.hub import gguf
-from lora_np.models.families import family_names, family_of, llama_cpp_of
+from lora_np.models.families import family_names, family_of, llama_cpp_of, names_in
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
@@ -185,7 +186,7 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
     ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
     """
     number = _NUMBER.search(module)
-    found = family_of(family).names_in(program).get(_NUMBER.sub("{}", module, count=1), ())
+    found = names_in(program, family).get(_NUMBER.sub("{}", module, count=1), ())
     return tuple(name.format(number and number[0]) for name in found)
 
 
@@ -215,12 +216,20 @@ def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
     """
     number, pattern = _NUMBER.search(name), _NUMBER.sub("{}", name, count=1)
     for family in families:
-        for path, names in family_of(family).names_in(program).items():
-            if pattern in names:
-                return Place(
-                    path.format(number and number[0]), None, names.index(pattern), len(names)
-                )
+        if pattern in (places := _places_in(program, family)):
+            place = places[pattern]
+            return place._replace(parameter=place.parameter.format(number and number[0]))
     return None
+
+
+@cache
+def _places_in(program: str, family: str) -> Mapping[str, Place]:
+    """The module of each name that a program has."""
+    return {
+        name: Place(path, None, part, len(names))
+        for path, names in names_in(program, family).items()
+        for part, name in enumerate(names)
+    }
 
 
 def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:

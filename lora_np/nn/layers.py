@@ -1,25 +1,25 @@
-"""Layers: frozen dataclasses whose call is their equation. Passing ``rng`` in a call turns dropout
-on.
-"""
+"""Layers: frozen dataclasses whose call is their equation; ``rng`` in a call enables dropout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.autograd import Tensor, affine, primitive, value
-from lora_np.checks import Array, computed_dtype, generator, numbers_below, shown, whole_number
+from lora_np.autograd import Operand, Tensor, affine, primitive, value
+from lora_np.checks import Array, Rng, computed_dtype, generator, numbers_below, shown, whole_number
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
+
+Layer: TypeAlias = Callable[..., Operand]  # of an input, and rng=
 
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """``h = W x + b`` for every row of x: ``h = x W^T + b`` in rows.
+    """A linear layer ``h = W x + b``, in rows ``h = x W^T + b``.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Linear:
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:
-        """A trainable layer: W uniform in ``[-1/sqrt(d_in), 1/sqrt(d_in)]`` as in torch, b zero.
+        """Make a trainable layer: W uniform up to ``1/sqrt(d_in)`` as in torch, b zero.
 
         Parameters
         ----------
@@ -113,7 +113,7 @@ class Linear:
     def d_in(self) -> int:
         return self.W.shape[1]
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         if isinstance(self.W, Quantised):
             return affine_quantised(x, self.b, W=self.W)
         return affine(x, self.W, self.b)
@@ -121,8 +121,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """``h = W[i]`` for every whole number i: a row of W for each token, ``W^T`` times a one-hot
-    vector.
+    """A row of W for each token: ``h = W[i]``, which is ``W^T`` times a one-hot vector.
 
     Parameters
     ----------
@@ -157,7 +156,7 @@ class Embedding:
         if self.W.ndim != 2:
             raise ValueError(f"W must be a matrix (vocab, d), got shape {self.W.shape}")
 
-    def __call__(self, tokens: Array, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, tokens: Array, *, rng: Rng = None) -> Operand:
         tokens = numbers_below("tokens", tokens, self.W.shape[0])
         return self.W.rows(tokens) if isinstance(self.W, Quantised) else self.W[tokens]
 
@@ -177,17 +176,17 @@ class Activation:
     array([0., 0.])
     """
 
-    function: Callable[[Any], Any]
+    function: Callable[[Operand], Operand]
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         return self.function(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Sequential:
-    """One layer after the other.
+    """A chain of layers: each takes the output of the one before it.
 
     Parameters
     ----------
@@ -206,16 +205,16 @@ class Sequential:
     array([[1., 0.]])
     """
 
-    layers: tuple[Any, ...]
+    layers: tuple[Layer, ...]
 
-    def __init__(self, layers: Iterable[Any], *more: Any) -> None:
+    def __init__(self, layers: Iterable[Layer], *more: Layer) -> None:
         if more or not isinstance(layers, Iterable):
             raise TypeError("Sequential takes one list of layers: Sequential([first, second])")
         object.__setattr__(self, "layers", tuple(layers))
 
     __repr__ = outline
 
-    def __call__(self, x: Any, *, rng: np.random.Generator | None = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         for layer in self.layers:
             x = layer(x, rng=rng)
         return x
@@ -247,8 +246,8 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
         )
 
 
-def relu(x: Any) -> Any:
-    """``max(x, 0)``, with derivative 0 at 0.
+def relu(x: Operand) -> Operand:
+    """Return ``max(x, 0)``, with derivative 0 at 0.
 
     Parameters
     ----------
@@ -272,8 +271,8 @@ def relu(x: Any) -> Any:
     return np.where(x > 0, x, 0)
 
 
-def sigmoid(x: Any) -> Any:
-    """``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
+def sigmoid(x: Operand) -> Operand:
+    """Return ``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
 
     Parameters
     ----------
@@ -294,12 +293,12 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0]))
     array([0. , 0.5])
     """
-    return 0.5 * np.tanh(0.5 * x) + 0.5
+    y: Operand = 0.5 * np.tanh(0.5 * x) + 0.5
+    return y
 
 
-def gelu(x: Any) -> Any:
-    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv
-    1606.08415).
+def gelu(x: Operand) -> Operand:
+    """Return the tanh form of the Gaussian error linear unit (arXiv 1606.08415).
 
     Parameters
     ----------
@@ -320,11 +319,12 @@ def gelu(x: Any) -> Any:
     >>> gelu(np.array([0.0, 10.0]))
     array([ 0., 10.])
     """
-    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+    y: Operand = 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+    return y
 
 
-def softmax(x: Any, *, axis: int = -1) -> Any:
-    """``exp(x) / sum(exp(x))`` along ``axis``.
+def softmax(x: Operand, *, axis: int = -1) -> Operand:
+    """Return ``exp(x) / sum(exp(x))`` along ``axis``.
 
     Parameters
     ----------
@@ -349,12 +349,12 @@ def softmax(x: Any, *, axis: int = -1) -> Any:
     """
     # Any shift gives the same result; the largest entry as a constant keeps exp from overflowing.
     e = np.exp(x - value(x).max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    y: Operand = e / e.sum(axis=axis, keepdims=True)
+    return y
 
 
-def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
-    """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x``
-    itself.
+def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
+    """Set entries of ``x`` to zero at ``rate`` and scale up the rest; without ``rng``, do nothing.
 
     Parameters
     ----------
@@ -390,4 +390,5 @@ def dropout(x: Any, rate: float, *, rng: np.random.Generator | None) -> Any:
             f"rng must be a numpy.random.Generator, or None for no dropout, got {shown(rng)}"
         )
     kept = rng.random(np.shape(x), dtype=np.float32) >= rate
-    return x * (kept / (1 - rate)).astype(x.dtype)
+    y: Operand = x * (kept / (1 - rate)).astype(x.dtype)
+    return y

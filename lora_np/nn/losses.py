@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
-from lora_np.autograd import primitive, value
+from lora_np.autograd import Operand, primitive, value
 from lora_np.checks import Array, numbers_below
 
 
-def mean_squared_error(prediction: Any, target: Array) -> Any:
-    """``mean((prediction - target)^2)`` over all entries.
+def mean_squared_error(prediction: Operand, target: Array) -> Operand:
+    """Return ``mean((prediction - target)^2)`` over all entries.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def mean_squared_error(prediction: Any, target: Array) -> Any:
     return mean_squared_difference(prediction, target)
 
 
-def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
+def squared_forward(a: Array, b: Array) -> tuple[Array, Array]:
     residual: Array = a - b
     flat = residual.ravel("K")
     if flat.dtype == np.float16:  # where a sum would end at 65504
@@ -54,7 +54,9 @@ def squared_forward(a: Array, b: Array) -> tuple[Any, Array]:
     return flat.dot(flat) / flat.size, residual  # a product with itself needs no array of squares
 
 
-def squared_gradients(residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]) -> Any:
+def squared_gradients(
+    residual: Array, a: Array, b: Array, *, wanted: tuple[bool, ...]
+) -> Callable[[Array], tuple[Array, Array | None]]:
     def pull(g: Array) -> tuple[Array, Array | None]:
         gradient = residual
         gradient *= 2 * float(g) / gradient.size  # no other reference to it exists
@@ -72,8 +74,8 @@ mean_squared_difference = primitive(
 )
 
 
-def cross_entropy(logits: Any, labels: Array) -> Any:
-    """``mean(log sum exp(logits) - logits[label])``: the softmax cross-entropy in nats.
+def cross_entropy(logits: Operand, labels: Array) -> Operand:
+    """Return ``mean(log sum exp(logits) - logits[label])``, the softmax cross-entropy in nats.
 
     Parameters
     ----------
@@ -112,11 +114,14 @@ def cross_entropy(logits: Any, labels: Array) -> Any:
     labels = numbers_below("labels", labels, shape[1])
     # The largest logit as a constant keeps exp from overflowing; the loss does not depend on it.
     shifted = logits - value(logits).max(axis=1, keepdims=True)
-    return np.mean(np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(shape[0]), labels])
+    loss: Operand = np.mean(
+        np.log(np.sum(np.exp(shifted), axis=1)) - shifted[np.arange(shape[0]), labels]
+    )
+    return loss
 
 
-def accuracy(logits: Any, labels: Array) -> float:
-    """Share of rows whose largest logit is the label's.
+def accuracy(logits: Operand, labels: Array) -> float:
+    """Return the share of rows whose largest logit is the label's.
 
     Parameters
     ----------

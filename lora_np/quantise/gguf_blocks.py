@@ -1,5 +1,4 @@
-"""The blocks of GGUF: a row of a matrix is cut into blocks of up to 256 numbers, each with scales
-and codes.
+"""The blocks of GGUF: pieces of a row of up to 256 entries, each with scales and codes.
 
 A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All
 arithmetic is in float32, in the order of ggml's reference, so that the numbers are the same to the
@@ -11,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
+Block: TypeAlias = np.dtype[Any]
+Parts: TypeAlias = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
 FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
 
 
@@ -39,9 +40,9 @@ class Layout(NamedTuple):
     """
 
     numbers: int
-    block: np.dtype[Any]
-    decode: Callable[[Array], Any]
-    encode: Any = None
+    block: Block
+    decode: Callable[[Array], Array | Parts]
+    encode: Callable[[Array, Block], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +87,7 @@ class Blocks(Quantised):
                 f"{self.kind} of shape {self.shape} needs blocks of shape {expected}, {got}"
             )
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
@@ -100,9 +101,7 @@ class Blocks(Quantised):
         return numbers.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """The same numbers with a byte for each code and scales in float32: larger, and faster to
-        use.
-        """
+        """Return the same matrix with a byte per code and float32 scales: larger, faster to use."""
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -119,7 +118,7 @@ class Blocks(Quantised):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codes(Quantised):
-    """``scale code - least`` for each run of codes in a row: `Blocks.expanded`.
+    """A matrix ``scale code - least`` for each run of codes in a row; see `Blocks.expanded`.
 
     Parameters
     ----------
@@ -139,14 +138,14 @@ class Codes(Quantised):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
 
-    def rows(self, index: Any) -> Array:
+    def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
         flat = (each.reshape(-1, each.shape[-1]) for each in (scale, codes, *least))
         return runs(*flat).reshape(codes.shape)
 
     def product(self, x: Array) -> Array:
-        """``x W^T``; for a few rows of x, scales are applied to the products of codes with x."""
+        """Return ``x W^T``; for a few rows of x, scales multiply the products of codes with x."""
         if len(x) > FEW:
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
@@ -162,8 +161,9 @@ class Codes(Quantised):
 
 
 def encoded(W: Array, kind: str) -> Blocks:
-    """W in blocks of this kind; float32, of which rows are whole blocks."""
+    """Encode W, float32 with rows of whole blocks, in blocks of this kind."""
     layout = LAYOUTS[kind]
+    assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.numbers:
         raise ValueError(
             f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}"
@@ -180,14 +180,12 @@ def encoded(W: Array, kind: str) -> Blocks:
 
 
 def column(b: Array, name: str = "d") -> Array:
-    """A float16 of each block, as float32 (n, 1)."""
+    """Return a float16 of each block as float32 of shape (n, 1)."""
     return b[name].astype(np.float32)[:, np.newaxis]
 
 
-def fields(q: Array, bits: int, group: int = 1) -> Any:
-    """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the
-    next.
-    """
+def fields(q: Array, bits: int, group: int = 1) -> Array:
+    """Unpack codes of ``bits`` bits: of each group of words first the lowest bits of all."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
@@ -198,13 +196,13 @@ def fields(q: Array, bits: int, group: int = 1) -> Any:
 
 
 def decoded(layout: Layout, b: Array) -> Array:
-    """The numbers of blocks."""
+    """Return the entries that blocks encode."""
     parts = layout.decode(b)
     return runs(*parts) if isinstance(parts, tuple) else parts
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
-    """``scale q - least``, where each scale (n, m), and least, is that of a run of codes."""
+    """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
     numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, -1)
     if least is not None:
         numbers -= least[:, :, np.newaxis]
@@ -215,30 +213,29 @@ def inverse(d: Array) -> Array:
     return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
 
 
-def whole(x: Array, top: int) -> tuple[Array, Any]:
-    """A scale of each row, and whole numbers from -top to top; halves are rounded away from
-    zero.
-    """
+def whole(x: Array, top: int) -> tuple[Array, Array]:
+    """Return a scale per row, and whole numbers from -top to top, halves rounded away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / top
     size = np.abs(y := x * inverse(d))
     return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
 
 
-def packed(q: Array) -> Any:
-    """The inverse of ``fields(q, 4, m)`` for m bytes."""
+def packed(q: Array) -> Array:
+    """Invert ``fields(q, 4, m)`` for m bytes."""
     low, high = np.split(q & 15, 2, axis=-1)
-    return low | high << 4
+    both: Array = low | high << 4
+    return both
 
 
-def record(dtype: np.dtype[Any], d: Array, q: Array, **others: Array) -> Array:
-    """Blocks of these parts; scales are (n, 1)."""
+def record(dtype: Block, d: Array, q: Array, **others: Array) -> Array:
+    """Make blocks of these parts; scales are (n, 1)."""
     block = np.empty(len(q), dtype)
     for name, values in {"d": d, "q": q, **others}.items():
         block[name] = values.reshape(block[name].shape)
     return block
 
 
-def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
+def encode_bf16(x: Array, block: Block) -> Array:
     bits = x[:, 0].view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
 
@@ -247,7 +244,7 @@ def encode_bf16(x: Array, block: np.dtype[Any]) -> Array:
 # largest; or d (q - middle), where the number of largest magnitude, with its sign, gets code 0.
 
 
-def decode_codes(b: Array) -> Any:
+def decode_codes(b: Array) -> Parts:
     names = b.dtype.names or ()
     q = fields(b["q"], 4, 16) | (fields(b["fifth"], 1) << 4 if "fifth" in names else 0)
     if "m" in names:
@@ -255,7 +252,7 @@ def decode_codes(b: Array) -> Any:
     return column(b), q.astype(np.int8) - np.int8(16 if "fifth" in names else 8)
 
 
-def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
+def encode_codes(x: Array, block: Block) -> Array:
     names = block.names or ()
     top = 31 if "fifth" in names else 15
     extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
@@ -276,7 +273,7 @@ def encode_codes(x: Array, block: np.dtype[Any]) -> Array:
 # The K kinds: 256 numbers in runs of 16 or 32, whose scales have few bits themselves.
 
 
-def decode_q2_k(b: Array) -> Any:
+def decode_q2_k(b: Array) -> Parts:
     return (
         column(b) * (b["scales"] & 15),
         fields(b["q"], 2, 32),
@@ -284,16 +281,14 @@ def decode_q2_k(b: Array) -> Any:
     )
 
 
-def decode_q3_k(b: Array) -> Any:
+def decode_q3_k(b: Array) -> Parts:
     scales = fields(b["scales"][:, :8], 4, 8) | fields(b["scales"][:, 8:], 2, 4) << 4
     q = fields(b["q"], 2, 32) | fields(b["high"], 1, 32) << 2
     return column(b) * (scales.astype(np.int8) - 32), q.astype(np.int8) - np.int8(4)
 
 
-def decode_q45_k(b: Array) -> Any:
-    """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of
-    these.
-    """
+def decode_q45_k(b: Array) -> Parts:
+    """Decode Q4_K and Q5_K, whose scales and least values of six bits share 12 bytes."""
     first, second, rest = b["scales"][:, :4], b["scales"][:, 4:8], b["scales"][:, 8:]
     scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1)
     least = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1)
@@ -303,7 +298,7 @@ def decode_q45_k(b: Array) -> Any:
     return column(b) * scales, q, column(b, "m") * least
 
 
-def decode_q6_k(b: Array) -> Any:
+def decode_q6_k(b: Array) -> Parts:
     q = fields(b["low"], 4, 64) | fields(b["high"], 2, 32) << 4
     return column(b) * b["scales"], q.astype(np.int8) - np.int8(32)
 
@@ -316,11 +311,11 @@ FITTED = np.array(
 )
 
 
-def two_to(e: Array) -> Any:
+def two_to(e: Array) -> Array:
     return np.ldexp(np.float32(1), e.astype(np.int32) - 128)
 
 
-def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
+def encode_mxfp4(x: Array, block: Block) -> Array:
     top = np.abs(x).max(axis=1, keepdims=True)
     e = np.floor(np.log2(top, out=np.full_like(top, -np.inf), where=top > 0)) + 125
     d = np.clip(e, 0, 255).astype(np.uint8)
@@ -328,13 +323,18 @@ def encode_mxfp4(x: Array, block: np.dtype[Any]) -> Array:
     return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
 
 
-def decode_iq4_xs(b: Array) -> Any:
+def decode_iq4_xs(b: Array) -> Parts:
     scales = fields(b["low"], 4) | fields(b["high"], 2).astype(np.uint8) << 4
     return column(b) * (scales.astype(np.int8) - 32), FITTED[fields(b["q"], 4, 16)]
 
 
-def kind(numbers: int, places: str, decode: Callable[[Array], Any], encode: Any = None) -> Layout:
-    """A row of the table: numbers in a block, name and form of each place, and the equations."""
+def kind(
+    numbers: int,
+    places: str,
+    decode: Callable[[Array], Parts],
+    encode: Callable[[Array, Block], Array] | None = None,
+) -> Layout:
+    """Make a row of the table: entries per block, name and form of each field, the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(numbers, np.dtype(forms), decode, encode)
 

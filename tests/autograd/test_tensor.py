@@ -71,7 +71,7 @@ def test_backward_needs_a_scalar_or_a_gradient():
     x = Tensor(np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"starts from a scalar, got shape \(3, 2\)"):
         (x * 2).backward()
-    with pytest.raises(ValueError, match=r"must have this Tensor's shape \(3, 2\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"must have the shape \(3, 2\), got \(2,\)"):
         (x * 2).backward([1.0, 2.0])
 
 

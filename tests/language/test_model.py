@@ -459,7 +459,7 @@ def test_the_cache_changes_nothing(model, tokens):
 def test_mistral_has_a_window_unless_its_config_says_null(said, window):
     """As MistralConfig of transformers has it."""
     layers = decoder_settings({**CONFIG, **MISTRAL, **said}).layers
-    assert [layer["window"] or None for layer in layers] == [window] * 2
+    assert [layer.window or None for layer in layers] == [window] * 2
 
 
 @pytest.mark.parametrize("window", [None, 40])

@@ -1,0 +1,133 @@
+"""Formulas in families' data files: shapes and conditions, from the fields of a config."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from lora_np.checks import shown
+
+Value: TypeAlias = (
+    "bool | int | float | str | list[Value] | tuple[Value, ...] | Mapping[str, Value] | None"
+)
+Variables = Mapping[str, Value]
+Formula = Callable[[Variables], Value]
+
+
+class Formulas:
+    """Evaluate formulas over the variables of one family.
+
+    A formula holds names, numbers, ``'text'``, lists, ``+ - * / // % **``, a comparison, ``in``,
+    ``and``, ``or``, ``not``, ``a if b else c``, ``x[i]``, and calls of ``min``, ``max``, ``len``
+    and ``at(x, key, default)``; with commas it is a tuple. ``/`` must divide without a remainder,
+    or the config is refused. ``text.d`` is the variable ``d`` of the part ``text``.
+
+    Parameters
+    ----------
+    fields : mapping of str to str
+        The field of the config that a variable was read from, for messages.
+
+    Examples
+    --------
+    >>> formulas = Formulas({"d": "hidden_size", "heads": "num_attention_heads"})
+    >>> formulas.value("2 * d, d / heads", {"d": 12, "heads": 3})
+    (24, 4)
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.fields = fields
+        self._read: dict[str, Formula] = {}
+
+    def value(self, entry: Value, variables: Variables) -> Any:
+        """Evaluate an entry of a data file: a formula, or a value that stands for itself.
+
+        The file says what type it has.
+        """
+        if not isinstance(entry, str):
+            return entry
+        if entry not in self._read:
+            self._read[entry] = self._formula(ast.parse(entry, mode="eval").body)
+        return self._read[entry](variables)
+
+    def _formula(self, node: ast.expr) -> Formula:
+        match node:
+            case ast.Constant(int() | float() | str() as constant):
+                return lambda variables: constant
+            case ast.Name() | ast.Attribute(ast.Name()):
+                return operator.itemgetter(ast.unparse(node))
+            case ast.Tuple(items):
+                return self._applied(lambda *values: values, *items)
+            case ast.List(items):
+                return self._applied(lambda *values: [*values], *items)
+            case ast.Call(ast.Name(name), items):
+                return self._applied(_CALLS[name], *items)
+            case ast.Subscript(whole, index):
+                return self._applied(operator.getitem, whole, index)
+            case ast.UnaryOp(sign, operand):
+                return self._applied(_OPERATORS[type(sign)], operand)
+            case ast.BinOp(left, ast.Div(), right):
+                names = self._field(left), self._field(right)
+                return self._applied(partial(_divided, *names), left, right)
+            case ast.BinOp(left, sign, right) | ast.Compare(left, [sign], [right]):
+                return self._applied(_OPERATORS[type(sign)], left, right)
+            case ast.IfExp():
+                test, then, other = map(self._formula, (node.test, node.body, node.orelse))
+                return lambda variables: (then if test(variables) else other)(variables)
+            case ast.BoolOp(sign, items):
+                formulas, both = [*map(self._formula, items)], isinstance(sign, ast.And)
+
+                def joined(variables: Variables) -> Value:
+                    for formula in formulas:
+                        value = formula(variables)
+                        if bool(value) != both:
+                            break
+                    return value
+
+                return joined
+        raise SyntaxError(f"not a formula: {ast.unparse(node)}")
+
+    def _field(self, node: ast.expr) -> str:
+        name = ast.unparse(node)
+        return self.fields.get(name, name)
+
+    def _applied(self, function: Callable[..., Value], *nodes: ast.expr) -> Formula:
+        formulas = [self._formula(node) for node in nodes]
+        return lambda variables: function(*[formula(variables) for formula in formulas])
+
+
+def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
+    if by == 0 or whole % by:
+        raise ValueError(f"{name} must divide {whole_name} = {whole}, got {by}")
+    return whole // by
+
+
+def _at(values: Value, key: int | str, default: Value) -> Value:
+    """An entry of an object in JSON, whose keys are text."""
+    entry = values.get(str(key), default) if isinstance(values, Mapping) else default
+    if isinstance(entry, (int, list, Mapping)):
+        return entry
+    raise TypeError(f"{key} must be a number or an object, got {shown(entry)}")
+
+
+_CALLS: Mapping[str, Callable[..., Value]] = {"min": min, "max": max, "len": len, "at": _at}
+_OPERATORS: Mapping[type[ast.AST], Callable[..., Value]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda item, items: item in items,
+    ast.NotIn: lambda item, items: item not in items,
+}
