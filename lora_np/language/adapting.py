@@ -160,7 +160,7 @@ class Adapted:
             ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
         )
         said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts = [*said, self.table, self.figure(), self.loss_table]
+        parts: list[str | Table | Figure] = [*said, self.table, self.figure(), self.loss_table]
         if samples:
             parts.append(Table(["after steps", "sample"], samples))
         parts.append(settings)

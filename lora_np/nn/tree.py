@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
-    """Every array of ``tree`` once, as ``(path, array)`` in the order of the fields.
+    """List every array of ``tree`` once, as ``(path, array)`` in the order of the fields.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
 
 
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
-    """The leaves that are Tensors: what an optimizer may move.
+    """List the leaves that are Tensors: what an optimizer may move.
 
     Parameters
     ----------
@@ -78,8 +78,7 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 
 
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
-    """A tree with ``f(path, node)`` for every node of type ``kind``; all else is shared with
-    ``tree``.
+    """Replace every node of type ``kind`` by ``f(path, node)``; share all else with ``tree``.
 
     A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
     node before its children, and what it returns is not entered again.
@@ -130,7 +129,7 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
 
 
 def freeze(tree: T) -> T:
-    """The same model without Tensors: ordinary NumPy that computes the same and takes no gradients.
+    """Return the same model without Tensors: plain NumPy that computes the same.
 
     The arrays are shared with ``tree``, not copied.
 
@@ -158,7 +157,7 @@ def freeze(tree: T) -> T:
 
 
 def walk(tree: Any) -> list[tuple[str, Any]]:
-    """Every node with its path, parents first, in the order of the fields.
+    """List every node with its path, parents first, in the order of the fields.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
 
 
 def outline(node: Any) -> str:
-    """A model's repr: its fields, with the shapes of arrays instead of their numbers.
+    """Describe a model by its fields, with the shapes of arrays instead of their entries.
 
     Parameters
     ----------
@@ -269,9 +268,7 @@ FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every othe
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is
-    fast.
-    """
+    """List the named children of a branch, none for a setting, fast: it runs for every node."""
     kind = type(node)
     if kind not in FIELDS:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
@@ -290,7 +287,7 @@ def children(node: Any) -> list[tuple[str, Any]]:
 
 
 def with_children(node: Any, changed: dict[str, Any]) -> Any:
-    """``node`` with some children changed."""
+    """Return ``node`` with some children changed."""
     if isinstance(node, (tuple, list)):
         return type(node)([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
@@ -302,7 +299,7 @@ def with_children(node: Any, changed: dict[str, Any]) -> Any:
 
 
 def join(path: str, name: str) -> str:
-    """The path of the field ``name`` of the node at ``path``.
+    """Join the path of a node and the name of one of its fields.
 
     Parameters
     ----------
