@@ -496,8 +496,8 @@ def _check_experts(spec: ModelSpec, targets: Targets | None) -> None:
         asked = next((name for name in targets if name.rpartition(".")[2] in _FUSED), "")
     if asked:
         raise ValueError(
-            f"{asked} may mean experts, and how PEFT adapts those of {spec.name} is unknown: name"
-            " other modules, as in ['q_proj', 'v_proj']"
+            f"{asked} may mean experts, and how PEFT adapts experts of {spec.name} is unknown:"
+            " name other modules, as in ['q_proj', 'v_proj']"
         )
 
 

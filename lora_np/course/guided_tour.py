@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lora_np import adapters, datasets, language, plots
-from lora_np.accounting import count_full, count_lora
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, whole_number
 from lora_np.files import target_path, write_figure, write_text
@@ -53,18 +52,18 @@ class Update:
     ----------
     rank : int or None
         None for the full update.
-    numbers : int
-        That were trained.
+    parameters : int
+        Trainable ones.
     optimizer_bytes, file_bytes : int
         Of Adam's state, and of the file that holds the update.
     error, best_error : float
         On held-out data.
     share_of_gain : float
-        The share of the best update's gain, at this rank, that training reached.
+        The share of the best update's improvement, at this rank, that training achieved.
     """
 
     rank: int | None
-    numbers: int
+    parameters: int
     optimizer_bytes: int
     file_bytes: int
     error: float
@@ -82,7 +81,7 @@ class Sample:
 
     Parameters
     ----------
-    numbers : int
+    parameters : int
         Of the adapter.
     base, adapted : str
         Text of the model alone, and with the adapter, after the same prompt.
@@ -90,7 +89,7 @@ class Sample:
         Nats a character on the end of a text in the adapter's style.
     """
 
-    numbers: int
+    parameters: int
     base: str
     adapted: str
     base_loss: float
@@ -98,7 +97,7 @@ class Sample:
 
     def __str__(self) -> str:
         alone = f"{BASE} alone ({self.base_loss:.2f} nats a character of the end of Genesis)"
-        adapted = f"with {ADAPTER}, {self.numbers:,} numbers ({self.adapted_loss:.2f})"
+        adapted = f"with {ADAPTER}, {self.parameters:,} parameters ({self.adapted_loss:.2f})"
         texts = {alone: self.base, adapted: self.adapted}
         return "\n".join(
             f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items()
@@ -125,8 +124,8 @@ class Tour:
     sample : Sample
         What a language model writes before and after.
     rank_for_gain : int
-        The smallest whose best update brings 97 % of the gain of the best full one, on held-out
-        data.
+        The smallest whose best update achieves 97 % of the best full one's improvement, on
+        held-out data.
     rank_for_norm : int
         The smallest that keeps 99 % of the squared norm of the best full update, as ``lora-np
         errors`` does.
@@ -150,10 +149,12 @@ class Tour:
     @property
     def table(self) -> Table:
         """Compare the trained updates with the best possible ones of their rank."""
-        rows = [(u.name, u.numbers, u.error, u.best_error, u.share_of_gain) for u in self.updates]
+        rows = [
+            (u.name, u.parameters, u.error, u.best_error, u.share_of_gain) for u in self.updates
+        ]
         decimals = "{:.4f}".format
         return Table(
-            ["update", "trained numbers", "error", "best possible", "share of its gain"],
+            ["update", "trainable parameters", "error", "best possible", "of its improvement"],
             [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
@@ -167,7 +168,7 @@ class Tour:
             formats={
                 "error": decimals,
                 "best possible": decimals,
-                "share of its gain": "{:.1%}".format,
+                "of its improvement": "{:.1%}".format,
             },
         )
 
@@ -175,32 +176,32 @@ class Tour:
     def enough(self) -> str:
         """Say which rank is enough by held-out data and by the norm, and why they differ."""
         return (
-            f"On held-out patches rank {self.rank_for_gain}: its best update has {GOAL:.0%} or more"
-            f" of the gain of the best full one. By the weights rank {self.rank_for_norm}: it keeps"
-            f" {ENOUGH:.0%} of the squared norm of that update, which is how lora-np errors,"
-            " inspect and resize answer. The norm counts all directions of the weight alike, the"
-            " error only as far as the inputs take them, and pixels next to each other are so"
-            " alike that they hardly take most."
+            f"On held-out patches rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or"
+            " more of the best full update's improvement. By the weights rank"
+            f" {self.rank_for_norm}: it keeps {ENOUGH:.0%} of the squared norm of that update, as"
+            " lora-np errors, inspect and resize answer. The norm counts all directions of the"
+            " weight alike, the error only as far as the inputs take them, and pixels next to each"
+            " other are so alike that they hardly take most."
         )
 
     @property
     def advantages(self) -> Table:
         """Measure the three advantages of LoRA."""
-        found: list[list[Any]] = [
-            ["1. cheaper to train", "trained numbers", *(one.numbers for one in self.updates)],
-            ["", "bytes of optimizer state (Adam)", *(one.optimizer_bytes for one in self.updates)],
+        rows: list[list[Any]] = [
+            ["1. cheaper to train", "trainable parameters", *(u.parameters for u in self.updates)],
+            ["", "bytes of optimizer state (Adam)", *(u.optimizer_bytes for u in self.updates)],
         ]
         titles = "2. less time to train", ""
         for title, (size, (full, lora)) in zip(titles, self.step_times.items(), strict=True):
             what = f"microseconds of a step at {size}"
-            found.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
-        found.append(
+            rows.append([title, what, round(1e6 * full), None, round(1e6 * lora)])
+        rows.append(
             ["3. save the adapter only", "bytes of the file", *(u.file_bytes for u in self.updates)]
         )
         quotient = f"full / r = {RANKS[-1]}"
         return Table(
             ["advantage", "measured", "full", *(f"r = {r}" for r in RANKS), quotient],
-            [[*row, row[2] / row[-1]] for row in found],
+            [[*row, row[2] / row[-1]] for row in rows],
             title="What LoRA saves",
             formats={quotient: "{:.1f}x".format},
         )
@@ -312,20 +313,19 @@ def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
 
 def update(task: Task, rank: int | None, result: Fit[Any], folder: Path) -> Update:
     """Write the adapter, or the full weight, and measure it."""
-    W = value(merge(result.model).W)
+    W, leaves = value(merge(result.model).W), [leaf for _, leaf in trainable(result.model)]
     if rank is None:
-        file, place, numbers = folder / FULL_UPDATE, -1, count_full(D, K)
+        file = folder / FULL_UPDATE
         safetensors.save({"weight": W}, file)
     else:
-        file, place, numbers = folder / f"adapter-r{rank}", rank, count_lora(D, K, rank=rank)
+        file = folder / f"adapter-r{rank}"
         adapters.save(result.model, file, force=True)
         file /= "adapter_model.safetensors"
-    state = training_run(Adam(), [leaf for _, leaf in trainable(result.model)])
-    x, y = task.held_out
+    state, (x, y) = training_run(Adam(), leaves), task.held_out
     error = float(np.mean(np.square(x @ W.T - y)))
-    base, best = float(task.best_errors[0]), float(task.best_errors[place])
-    share = (base - error) / (base - best)
-    return Update(rank, numbers, state.nbytes, file.stat().st_size, error, best, share)
+    base, best = (float(task.best_errors[i]) for i in (0, -1 if rank is None else rank))
+    parameters, share = sum(leaf.size for leaf in leaves), (base - error) / (base - best)
+    return Update(rank, parameters, state.nbytes, file.stat().st_size, error, best, share)
 
 
 def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, float]:
@@ -351,14 +351,14 @@ def sample_text() -> Sample:
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
     adapter = adapters.load(language.located_adapter(ADAPTER))
     models = model, adapters.attach(model, adapter)
-    numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
+    parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
     with one_thread():  # for products as small as these, threads only wait for each other
         base, adapted = (
             " ".join(language.generate(each, PROMPT, tokens=180, temperature=0.6, rng=2).split())
             for each in models
         )
         losses = [language.likelihood(each, held_out).loss for each in models]
-    return Sample(numbers, base, adapted, *losses)
+    return Sample(parameters, base, adapted, *losses)
 
 
 # The figure and the report
@@ -372,18 +372,18 @@ def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
     missing = (best - best[-1]) / (best[0] - best[-1])
     figure = Figure(figsize=(5.8, 4.4), layout="constrained")
     ax = plots.axes(figure.add_subplot())
-    ranks = np.arange(1, 1 + full.numbers // (D + K))
+    ranks = np.arange(1, 1 + full.parameters // (D + K))
     ax.semilogy(ranks * (D + K), missing[ranks], color=plots.OPTIMUM, linewidth=3)
     ax.axhline(1, color=plots.INK, linestyle="--", linewidth=1)
-    ax.axvline(full.numbers, color=plots.FULL, linestyle="--", linewidth=1)
-    one = f"r = 1: {D + K} numbers\nerror {best[1]:.4f}"
+    ax.axvline(full.parameters, color=plots.FULL, linestyle="--", linewidth=1)
+    one = f"r = 1: {D + K} parameters\nerror {best[1]:.4f}"
     for x, y, text, color, xytext in (
-        (full.numbers, 1, f"W0 alone: error {best[0]:.4f}", plots.INK, (-6, 9)),
+        (full.parameters, 1, f"W0 alone: error {best[0]:.4f}", plots.INK, (-6, 9)),
         (D + K, missing[1], one, plots.INK, (10, 5)),
         (40 * (D + K), missing[40], "best update\nof each rank", plots.INK, (8, 16)),
-        (full.numbers, 0.06, measured(full), plots.FULL, (-6, 0)),
+        (full.parameters, 0.06, measured(full), plots.FULL, (-6, 0)),
         *(
-            (each.numbers, missing[each.rank], measured(each), plots.LORA, (8, 18))
+            (each.parameters, missing[each.rank], measured(each), plots.LORA, (8, 18))
             for each in trained
         ),
     ):
@@ -391,30 +391,33 @@ def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
         plots.label_line(ax, x, y, text, color, xytext=xytext, ha=ha, fontsize=9.5)
     for each in trained:
         ax.plot(
-            each.numbers,
+            each.parameters,
             missing[each.rank],
             "o",
             color=plots.LORA,
             markersize=10,
             markeredgecolor="w",
         )
-    ax.set_xticks([0, *(each.numbers for each in updates)])
+    ax.set_xticks([0, *(each.parameters for each in updates)])
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     ax.minorticks_off()
     ax.set(
-        xlim=(0, 12_300), ylim=(1e-5, 2.5), xlabel="trained numbers", ylabel="gain still missing"
+        xlim=(0, 12_300),
+        ylim=(1e-5, 2.5),
+        xlabel="trainable parameters",
+        ylabel="improvement left out",
     )
-    few, left = trained[-1].numbers, 100 * missing[RANKS[-1]]
-    title = f"{few:,} of {full.numbers:,} numbers: all but {left:.1f} % of the gain"
+    few, left = trained[-1].parameters, 100 * missing[RANKS[-1]]
+    title = f"{few:,} of {full.parameters:,} parameters: all but {left:.1f} % of the improvement"
     ax.set_title(title, loc="left", fontsize=11, pad=10)
     return figure
 
 
 def measured(update: Update) -> str:
     name = update.name.replace(" update", "").replace("LoRA, ", "")
-    numbers = f"{name}: {update.numbers:,} numbers"
-    return f"{numbers}\nerror {update.best_error:.4f} (trained: {update.error:.4f})"
+    errors = f"error {update.best_error:.4f} (trained: {update.error:.4f})"
+    return f"{name}: {update.parameters:,} parameters\n{errors}"
 
 
 def render(found: Tour, gain: Array) -> str:

@@ -11,24 +11,29 @@ from functools import cache
 from importlib import import_module
 from itertools import product
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from lora_np.checks import Array
+
 if TYPE_CHECKING:
+    from ipywidgets import VBox
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+
+    Picture: TypeAlias = Array | Figure
 
 STATIC = 4  # pictures in a figure that replaces a slider
 WIDE = 3  # times as wide as high: such pictures are shown one under the other
 
 
 def sliders(
-    show: Callable[..., tuple[Any, str]],
+    show: Callable[..., tuple[Picture, str]],
     *,
     limits: tuple[float, float] = (0.0, 1.0),
-    **stops: Sequence[Any],
-) -> Any:
+    **stops: Sequence[float],
+) -> VBox | Figure:
     """Show a picture and its caption at the values that the reader sets, with a slider for each.
 
     Parameters
@@ -63,9 +68,8 @@ def sliders(
     middle = {name: values[len(values) // 2] for name, values in stops.items()}
 
     @cache
-    def shown(*values: Any) -> tuple[Any, str]:
-        picture, caption = show(**dict(zip(stops, values, strict=True)))
-        return picture if hasattr(picture, "savefig") else np.asarray(picture), caption
+    def shown(*values: float) -> tuple[Picture, str]:
+        return show(**dict(zip(stops, values, strict=True)))
 
     try:
         import ipywidgets
@@ -90,7 +94,7 @@ def sliders(
     return ipywidgets.VBox([*handles, view])
 
 
-def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
+def _html(picture: Picture, caption: str, limits: tuple[float, float]) -> str:
     """Render picture and caption in one piece, so that they never disagree on the screen."""
     stream = io.BytesIO()
     if isinstance(picture, np.ndarray):
@@ -111,8 +115,10 @@ def _html(picture: Any, caption: str, limits: tuple[float, float]) -> str:
 
 
 def _static(
-    shown: Callable[..., tuple[Any, str]], stops: list[Any], middle: tuple[Any, ...]
-) -> Any:
+    shown: Callable[..., tuple[Picture, str]],
+    stops: list[tuple[float, ...]],
+    middle: tuple[float, ...],
+) -> Figure:
     from matplotlib.figure import Figure
 
     from lora_np.plots import gallery
@@ -123,7 +129,9 @@ def _static(
     places = dict.fromkeys(
         np.linspace(0, len(stops) - 1, min(STATIC, len(stops))).round().astype(int)
     )
-    images = {caption: image for image, caption in (shown(*stops[place]) for place in places)}
+    images = {
+        caption: np.asarray(image) for image, caption in (shown(*stops[place]) for place in places)
+    }
     # Not a pyplot figure: a notebook would show that one twice, as a value and as an open figure.
     return gallery(images, stacked=picture.shape[1] > WIDE * len(picture), figure=Figure())
 

@@ -73,20 +73,16 @@ class Grades:
 
     def outcome(self, student: str, exercise: Exercise) -> Outcome:
         """Return the student's best answer, if it is in several files."""
-        outcomes = filter(
-            None, (file.outcomes.get(exercise.name) for file in self.reports[student])
-        )
-        handed_in = sorted(outcomes, key=lambda o: (-o.points, o.message.startswith("Not ")))
-        unread = [
-            f"The file cannot be read: {one.failure}"
-            for one in self.reports[student]
-            if one.failure
-        ]
-        return (
-            handed_in[0]
-            if handed_in
-            else Outcome.failed(exercise, (unread or ["Not handed in"])[0])
-        )
+        files = self.reports[student]
+        answers = [file.outcomes[exercise.name] for file in files if exercise.name in file.outcomes]
+        if answers:
+            return min(answers, key=lambda one: (-one.points, one.message.startswith("Not ")))
+        unread = [f"The file cannot be read: {file.failure}" for file in files if file.failure]
+        return Outcome.failed(exercise, [*unread, "Not handed in"][0])
+
+    def outcomes(self, student: str) -> list[Outcome]:
+        """Return the student's best answer to each exercise."""
+        return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
         """Return ``"absent"``, ``"does not parse"`` if a file is not Python, or nothing."""
@@ -97,35 +93,28 @@ class Grades:
 
     def points(self, student: str) -> int:
         """Add up the points of all exercises."""
-        return sum(self.outcome(student, exercise).points for exercise in self.exercises)
+        return sum(outcome.points for outcome in self.outcomes(student))
 
     @property
     def table(self) -> Table:
         """A row for each student; as notes what was hard, missing limits, and files not graded."""
         rows = [(one, self.points(one), self.maximum, self.state(one)) for one in self.reports]
-        asked = f"Questions drawn with seed {self.rng}: the same number asks them again."
-        missing = [
-            f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()
-        ]
         notes = [
-            asked,
+            f"Questions drawn with seed {self.rng}: the same number asks them again.",
             *self.hard(),
-            *missing,
+            *(f"Limit not enforced here: {name} ({why})." for name, why in self.missing.items()),
             *(f"{file}: {why}" for file, why in self.failures.items()),
         ]
         return Table(["student", "points", "of", "state"], rows, notes=notes)
 
     def hard(self) -> list[str]:
         """Name the exercises that fewer than half of the students solved, if there are any."""
-        solved = {
-            one.name: sum(self.outcome(s, one).passed for s in self.reports)
-            for one in self.exercises
-        }
-        hard = [f"{name} ({n})" for name, n in solved.items() if 2 * n < len(self.reports)]
-        told = (
-            f"Solved by fewer than half of {plural(len(self.reports), 'student')}:"
-            f" {', '.join(hard)}."
-        )
+        class_size, hard = len(self.reports), []
+        for exercise in self.exercises:
+            solved = sum(self.outcome(student, exercise).passed for student in self.reports)
+            if 2 * solved < class_size:
+                hard.append(f"{exercise.name} ({solved})")
+        told = f"Solved by fewer than half of {plural(class_size, 'student')}: {', '.join(hard)}."
         return [told] if hard else []
 
     @property
@@ -138,7 +127,7 @@ class Grades:
         """Write a row for each student and a column for each exercise, then the sum."""
         rows: list[list[Cell]] = []
         for student in self.reports:
-            outcomes = [self.outcome(student, exercise) for exercise in self.exercises]
+            outcomes = self.outcomes(student)
             earned = ["" if one.message == "Not handed in" else one.points for one in outcomes]
             rows.append([harmless(student), *earned, self.points(student), self.maximum])
         columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
@@ -153,11 +142,8 @@ class Grades:
                 lines += [f"**{exercise.title}**", "", quoted(self.outcome(student, exercise).text)]
         for file in self.reports[student]:
             if problems := [text for text in (file.failure, *file.problems) if text]:
-                lines += [
-                    f"## Problems while {file.path.name} was run",
-                    "",
-                    quoted("\n".join(problems)),
-                ]
+                heading = f"## Problems while {file.path.name} was run"
+                lines += [heading, "", quoted("\n".join(problems))]
             if file.printed:
                 lines += [f"## What {file.path.name} printed", "", quoted(file.printed)]
         return "\n".join(lines).rstrip() + "\n"
@@ -170,9 +156,7 @@ class Grades:
         for student in self.reports:
             write_text(folder / file_name(student), self.feedback(student))
         laws, book = (path.with_name(f"{path.stem}-{what}.csv") for what in ("laws", "gradebook"))
-        outcomes = [
-            self.outcome(student, one) for student in self.reports for one in self.exercises
-        ]
+        outcomes = [one for student in self.reports for one in self.outcomes(student)]
         write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
             points = {student: self.points(student) for student in self.reports}
@@ -452,14 +436,15 @@ def read_roster(path: Path) -> list[Row]:
         raise ValueError(f"{path} is not a roster in CSV: {error}") from None
     if not rows or any(None in row or None in row.values() for row in rows):
         raise ValueError(f"{path} must have a line of headings, and as many fields in each line")
-    twice = [
-        name
-        for name, count in Counter(next(iter(row.values())) for row in rows).items()
-        if count > 1
-    ]
-    if twice:
-        raise ValueError(f"{path} names {twice[0]!r} twice")
+    (name, count), *_ = Counter(map(name_in, rows)).most_common(1)
+    if count > 1:
+        raise ValueError(f"{path} names {name!r} twice")
     return rows
+
+
+def name_in(row: Row) -> str:
+    """Return the student's name, which is in the first column."""
+    return next(iter(row.values()))
 
 
 def by_roster(
@@ -478,7 +463,7 @@ def by_roster(
     left = dict(found)
     result: dict[str, list[HandedIn]] = {}
     for row in rows:
-        name = next(iter(row.values()))
+        name = name_in(row)
         own = [folder for folder in left if folder == name or folder.startswith(f"{name}_")]
         result[name] = [one for folder in own for one in left.pop(folder)]
     return result | left
@@ -494,7 +479,7 @@ def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Ta
     Ada,17,4
     <BLANKLINE>
     """
-    body: list[list[Cell]] = [[*row.values(), points[next(iter(row.values()))]] for row in rows]
+    body: list[list[Cell]] = [[*row.values(), points[name_in(row)]] for row in rows]
     return Table([*rows[0], column], body)
 
 

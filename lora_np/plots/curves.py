@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -128,12 +128,10 @@ def singular_spectrum(
     ax = axes(ax)
     if rank is not None:
         ax.axvspan(0.5, rank + 0.5, color=ACCENT, alpha=0.12, linewidth=0)
-        place: dict[str, Any] = {
-            "xycoords": ("data", "axes fraction"),
-            "xytext": (5, 4),
-            "va": "bottom",
-        }
-        label_line(ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT, **place)
+        label_line(
+            ax, rank + 0.5, 0, f"kept at r = {rank}", ACCENT,
+            xycoords=("data", "axes fraction"), xytext=(5, 4), va="bottom",
+        )  # fmt: skip
     return lines(
         spectra, xlabel="index i", ylabel="singular value $\\sigma_i$", logarithmic="y", ax=ax
     )
@@ -171,10 +169,10 @@ def rank_error_curves(
     >>> ax.get_xlabel()
     'rank r'
     """
-    said = {
-        name: np.where(errors > ROUNDING * errors[0], errors, 0) for name, errors in curves.items()
+    places = {
+        name: (np.arange(len(errors)), np.where(errors > ROUNDING * errors[0], errors, 0))
+        for name, errors in curves.items()
     }
-    places = {name: (np.arange(len(errors)), errors) for name, errors in said.items()}
     ylabel = "relative error $\\|M - M_r\\| / \\|M\\|$"
     return lines(places, xlabel="rank r", ylabel=ylabel, logarithmic="y", level=tolerance, ax=ax)
 

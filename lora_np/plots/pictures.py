@@ -56,13 +56,10 @@ def matrix_tiles(
     >>> [ax.get_title() for ax in figure.axes]
     ['B', 'A', 'B A']
     """
-    gap = 0.16 * max(M.shape[1] for M in matrices.values())
-    tall, wide = (
-        max(M.shape[0] for M in matrices.values()),
-        sum(M.shape[1] + gap for M in matrices.values()),
-    )
+    heights, widths = zip(*(M.shape for M in matrices.values()), strict=True)
+    gap, tall = 0.16 * max(widths), max(heights)
+    wide = sum(widths) + gap * len(widths)
     figure = sized_figure(figure, width, width * tall / wide + 0.4)
-    widths = [M.shape[1] for M in matrices.values()]
     grid = figure.subplots(1, len(matrices), squeeze=False, width_ratios=widths)[0]
     limit = max(float(np.abs(M).max()) for M in matrices.values())
     for ax, (heading, M) in zip(grid, matrices.items(), strict=True):
@@ -128,8 +125,7 @@ def gallery(
     for ax, (heading, image) in zip(grid.flat, images.items(), strict=True):
         ax.imshow(image, cmap="gray")
         ax.set_title(heading, fontsize=9, color=INK)
-        ax.set_xticks([])
-        ax.set_yticks([])
+        ax.set(xticks=[], yticks=[])
         ax.spines[:].set_color(MUTED)  # a frame, so that white has an end
     return figure
 

@@ -99,13 +99,9 @@ def label_line(ax: Axes, x: float, y: float, text: str, color: str, **options: A
     """
     from matplotlib.patheffects import withStroke
 
-    place: dict[str, Any] = {
-        "xytext": (5, 0),
-        "textcoords": "offset points",
-        "fontsize": 9,
-        "va": "center",
-    }
+    place: dict[str, Any] = {"xytext": (5, 0), "fontsize": 9, "va": "center"}
     halo = [withStroke(linewidth=3, foreground="white")]  # so that a line behind it can be crossed
     ax.annotate(
-        text, (x, y), color=color, path_effects=halo, annotation_clip=False, **place | options
-    )
+        text, (x, y), color=color, path_effects=halo, annotation_clip=False,
+        textcoords="offset points", **place | options,
+    )  # fmt: skip

@@ -57,7 +57,11 @@ def test_both_answers_to_which_rank_is_enough_are_told(found, folder):
 
 
 def test_counts_are_the_seeds(found):
-    assert [(u.rank, u.numbers) for u in found.updates] == [(None, 12_000), (20, 4_400), (8, 1_760)]
+    assert [(u.rank, u.parameters) for u in found.updates] == [
+        (None, 12_000),
+        (20, 4_400),
+        (8, 1_760),
+    ]
     assert [u.optimizer_bytes for u in found.updates] == [96_000, 35_200, 14_080]
 
 
@@ -89,7 +93,7 @@ def test_the_report_is_self_contained(found, folder):
 @whole_run
 def test_it_ends_with_a_model_that_speaks(found, folder):
     sample, page = found.sample, (folder / "report.html").read_text(encoding="utf-8")
-    assert sample.numbers == 74_752
+    assert sample.parameters == 74_752
     assert sample.adapted_loss < sample.base_loss - 0.3
     for text in (sample.base, sample.adapted):
         assert text.startswith("And the ")
