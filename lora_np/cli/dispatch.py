@@ -20,34 +20,26 @@ FILES = {
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
     "adapters": (
-        "inspect",
-        "resize",
-        "extract",
-        "overlap",
-        "combine",
-        "merge",
-        "diff",
-        "convert",
-        "check",
+        "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
     ),
-}
+}  # fmt: skip
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 REPORT = "this is a fault of lora-np: please report it with the command"
 
 
 class Commands(click.Group):
-    """The commands, loaded when they are asked for."""
+    """The commands, each loaded when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order of `COMMANDS`."""
+        """List the commands in the order of `COMMANDS`."""
         return [*COMMANDS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of this name, or an error that names what is close; None for an option."""
+        """Load a command, or raise an error with close names; None for an option."""
         if name.startswith("-"):
             return None
         if name not in COMMANDS:
@@ -60,7 +52,7 @@ class Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """LoRA in plain NumPy: understand it, train it, count it, work on adapter files."""
+    """LoRA in plain NumPy: learn it, train it, count its cost, and work on adapter files."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
