@@ -16,6 +16,7 @@ DOMAINS = {
     **dict.fromkeys((np.arcsin, np.arccos, np.arctanh), (-0.8, 0.8)),
     **dict.fromkeys((np.sqrt, np.log, np.log1p, np.log2, np.log10, np.power), (0.4, 1.6)),
     np.arccosh: (1.5, 2.5),
+    np.tan: (-1.2, 1.2),
 }
 SETTINGS_OF_UFUNCS = ("out", "where", "dtype", "casting", "order", "subok")
 
