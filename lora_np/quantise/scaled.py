@@ -142,7 +142,7 @@ class FourBit(Quantised):
             values = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)
-        flat = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
+        flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
         code = np.where(flat % 2, byte & 15, byte >> 4)
         values = levels[code] * scales[flat // self.block]

@@ -277,7 +277,9 @@ def test_scales_that_do_not_fit_are_refused(kind):
 
 @pytest.mark.parametrize(("size", "wrong"), [(4e36, "large"), (1e-38, "small"), (1e-42, "small")])
 def test_rows_whose_scale_overflows_in_int8_are_refused(size, wrong):
-    with pytest.raises(ValueError, match=f"a row of W is too {wrong} for int8: .* is {size:g}"):
+    with pytest.raises(
+        ValueError, match=f"a row of W is too {wrong} for int8: its largest magnitude is "
+    ):
         quantise([[1.0, 2.0], [size, 0.0]], "int8")
 
 
