@@ -144,8 +144,8 @@ class FourBit(Quantised):
             return values[start * k - first :].reshape(-1, k)
         flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
-        code = np.where(flat % 2, byte & 15, byte >> 4)
-        values = levels[code] * scales[flat // self.block]
+        values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
+        values *= scales[flat // self.block]
         return values
 
 
