@@ -139,7 +139,7 @@ class FourBit(Quantised):
             start, stop, _ = index.indices(self.size // k)
             first, last = start * k // self.block * self.block, max(start, stop) * k
             codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]
-            values = levels[codes[: last - first]]
+            values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)
         flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
