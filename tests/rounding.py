@@ -14,6 +14,7 @@ import lora_np as lnp
 
 #: Units in the last place that a result of some layers may be off, if a peer's error is less by luck.
 FLOOR = 64
+UNIT = float(np.finfo(np.float32).eps)
 
 
 def array(x):
@@ -30,17 +31,24 @@ def error(result, exact):
         return float(np.sqrt(np.mean([error(result[name], exact[name]) ** 2 for name in exact])))
     result, exact = array(result), array(exact).astype(float)
     assert result.shape == exact.shape, (result.shape, exact.shape)
-    return float(np.linalg.norm(result - exact) / np.linalg.norm(exact))
+    distance = float(np.linalg.norm(result - exact))
+    return distance and distance / float(np.linalg.norm(exact))
 
 
-def allowed(theirs, exact, floor=FLOOR):
-    """The error that a result of ours in float32 may have where a peer's is `theirs`."""
-    return max(floor * float(np.finfo(np.float32).eps), 2 * error(theirs, exact))
+def allowed(theirs, exact, floor=FLOOR, unit=UNIT):
+    """The error that a result of ours may have where a peer's is `theirs`."""
+    return max(floor * unit, 2 * error(theirs, exact))
 
 
-def assert_as_near(ours, theirs, exact, floor=FLOOR):
+def assert_as_near(ours, theirs, exact, floor=FLOOR, unit=UNIT):
     """Refuse `ours` if it is farther from `exact` than twice `theirs`, with a floor in units."""
-    assert error(ours, exact) <= allowed(theirs, exact, floor)
+    assert error(theirs, exact) < 1000 * unit, "the two peers do not compute the same"
+    assert error(ours, exact) <= allowed(theirs, exact, floor, unit)
+
+
+def assert_near(ours, exact, floor=FLOOR, unit=UNIT):
+    """Refuse `ours` if it is farther from `exact` than so many units: where no peer computes it."""
+    assert_as_near(ours, exact, exact, floor, unit)
 
 
 def in_double(tree):
@@ -78,7 +86,7 @@ def torch_in_double(model):
             with nothing_in_float32():
                 vars(module).update(vars(type(module)(module.config)))
         if hasattr(module, "embed_scale"):
-            module.embed_scale = torch.tensor(model.config.hidden_size**0.5, dtype=torch.float64)
+            module.embed_scale = torch.tensor(module.embedding_dim**0.5, dtype=torch.float64)
     forward = model.forward
 
     def in_float64(*inputs, **options):

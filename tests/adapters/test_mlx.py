@@ -9,6 +9,7 @@ import pytest
 from lora_np import adapters
 from lora_np.hub import safetensors
 from tests.adapters.test_formats import SMALL, drawn
+from tests.rounding import assert_as_near, error, torch_in_double
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 
@@ -45,12 +46,13 @@ def bases(tmp_path_factory):
     return folder
 
 
-def by_transformers(path):
+def by_transformers(path, in_double=False):
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model = torch_in_double(model) if in_double else model
         return model(torch.tensor(TOKENS)).logits[0].numpy()
 
 
@@ -79,9 +81,9 @@ def by_mlx(base, adapter=None):
     return np.array(model(mx.array(TOKENS))[0])
 
 
-def apart(one, two, start):
-    """The difference of two logits, relative to what the adapter changes."""
-    return float(np.linalg.norm(one - two) / np.linalg.norm(two - start))
+def assert_as_transformers(logits, path):
+    """No farther than transformers' logits of a model from what it would compute exactly."""
+    assert_as_near(logits, by_transformers(path), by_transformers(path, in_double=True))
 
 
 KINDS = {
@@ -107,17 +109,18 @@ def test_converted_adapters_have_their_strength(bases, tmp_path, family, kind):
         adapter = drawn(config, roles=KINDS[kind], scales=(0.1, 0.3))
     adapters.merge(base, adapter, tmp_path / "merged", any_base=True)
     start, wanted = by_transformers(base), by_transformers(tmp_path / "merged")
+    assert error(start, wanted) > 0.1
     adapters.convert(adapter, tmp_path / "peft", to="peft")
-    assert apart(by_peft(base, tmp_path / "peft"), wanted, start) < 1e-5
+    assert_as_transformers(by_peft(base, tmp_path / "peft"), tmp_path / "merged")
     if kind != "dora":
         adapters.convert(adapter, tmp_path / "portable", to="portable", base=config)
-        assert apart(by_peft(base, tmp_path / "portable"), wanted, start) < 1e-5
+        assert_as_transformers(by_peft(base, tmp_path / "portable"), tmp_path / "merged")
     if kind == "linear":  # read by mlx-lm as a script renames it, too
         renamed(adapters.load(tmp_path / "portable"), tmp_path / "renamed")
-        assert apart(by_mlx(base, tmp_path / "renamed"), wanted, start) < 1e-5
+        assert_as_transformers(by_mlx(base, tmp_path / "renamed"), tmp_path / "merged")
     adapters.convert(adapter, tmp_path / "mlx", to="mlx", base=config)
-    np.testing.assert_allclose(by_mlx(base), start, atol=1e-5)
-    assert apart(by_mlx(base, tmp_path / "mlx"), wanted, start) < 1e-5
+    assert_as_transformers(by_mlx(base), base)
+    assert_as_transformers(by_mlx(base, tmp_path / "mlx"), tmp_path / "merged")
 
 
 def renamed(adapter, folder):
@@ -150,14 +153,11 @@ def test_a_strength_that_check_calls_wrong_is_wrong_by_its_factor(bases, tmp_pat
         for name, module in adapter.items()
     }
     adapters.merge(base, replace(adapter, modules=modules), tmp_path / "merged", any_base=True)
-    start, wanted = by_mlx(base), by_transformers(tmp_path / "merged")
-    assert apart(by_mlx(base, tmp_path / "renamed"), wanted, start) < 1e-5
+    assert_as_transformers(by_mlx(base, tmp_path / "renamed"), tmp_path / "merged")
     # PEFT, of which check says that every module is fine
     assert adapters.check(tmp_path / "peft", runtime="peft").fine
     adapters.merge(base, adapter, tmp_path / "right", any_base=True)
-    assert (
-        apart(by_peft(base, tmp_path / "peft"), by_transformers(tmp_path / "right"), start) < 1e-5
-    )
+    assert_as_transformers(by_peft(base, tmp_path / "peft"), tmp_path / "right")
 
 
 def test_ranks_that_check_calls_refused_are_refused(bases, tmp_path):

@@ -13,6 +13,7 @@ from lora_np.adapters.peft_format import WEIGHTS, targeting
 from lora_np.hub import safetensors
 from lora_np.lora import MERGE_METHODS, WeightedUpdate
 from lora_np.nn import Embedding
+from tests.rounding import FLOOR, assert_as_near, torch_in_double
 
 pytestmark = [
     pytest.mark.peers,
@@ -110,7 +111,7 @@ def randomize(model):
 
 def logits(model):
     with torch.no_grad():
-        return model.eval()(TOKENS).logits.float().numpy()
+        return model.eval()(TOKENS).logits.double().numpy()
 
 
 def adapted(base, config, name="default"):
@@ -149,13 +150,14 @@ def case(request, tmp_path):
 
 def test_merging_gives_what_peft_gives(case):
     folder, kind, model = case
-    before = logits(model)
+    wide = torch_in_double(model)
+    before, exact = logits(model), logits(wide)
     adapters.merge(folder / "base", folder / "adapter", folder / "merged")
     merged = loaded(folder / "merged", kind)
-    expected = model.merge_and_unload().state_dict()
+    expected, right = (each.merge_and_unload().state_dict() for each in (model, wide))
     for name, parameter in merged.state_dict().items():
-        np.testing.assert_allclose(parameter, expected[name], rtol=2e-6, atol=2e-6, err_msg=name)
-    np.testing.assert_allclose(logits(merged), before, rtol=1e-4, atol=1e-5)
+        assert_as_near(parameter, expected[name], right[name], floor=2)
+    assert_as_near(logits(merged), before, exact)
 
 
 def test_what_is_saved_again_loads_in_peft_without_a_warning(case):
@@ -187,7 +189,7 @@ def test_an_adapter_composed_anew_loads_in_peft_without_a_warning(case):
         adapters.Adapter(adapter.modules, adapter.full, targeting(raw, adapter)), folder / "again"
     )
     again = opened_by_peft(folder, "again", kind)
-    np.testing.assert_allclose(logits(again), logits(model), rtol=1e-6, atol=1e-6)
+    assert_as_near(logits(again), logits(model), logits(torch_in_double(model)))
 
 
 def test_deltas_are_those_of_peft(case):
@@ -195,11 +197,13 @@ def test_deltas_are_those_of_peft(case):
     adapter = adapters.load(folder / "adapter")
     for name in adapter:
         layer = model.base_model.model.get_submodule(name)
-        delta = layer.get_delta_weight("default").detach().numpy()
         transposed = adapter[name].embedding or layer.fan_in_fan_out
-        np.testing.assert_allclose(
-            adapter.delta(name), delta.T if transposed else delta, rtol=1e-5, atol=1e-6
-        )
+        deltas = [
+            each.get_delta_weight("default").detach().numpy()
+            for each in (layer, torch_in_double(layer))
+        ]
+        theirs, exact = (delta.T if transposed else delta for delta in deltas)
+        assert_as_near(adapter.delta(name), theirs, exact, floor=4)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_a_tied_head_is_untied_where_one_of_the_two_is_adapted(tmp_path, config)
     adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
     merged = loaded(tmp_path / "merged")
     assert merged.config.tie_word_embeddings is False
-    np.testing.assert_allclose(logits(merged), logits(model), rtol=1e-4, atol=1e-5)
+    assert_as_near(logits(merged), logits(model), logits(torch_in_double(model)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -246,9 +250,10 @@ def test_the_merged_directory_gives_pefts_logits_in_its_own_precision(tmp_path, 
     table = adapters.merge(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged").table
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
     assert merged.dtype == dtype
-    expected = logits(model)
     rounding = float(torch.finfo(dtype).eps)
-    np.testing.assert_allclose(logits(merged), expected, atol=8 * rounding * np.abs(expected).max())
+    assert_as_near(
+        logits(merged), logits(model), logits(torch_in_double(model)), floor=8, unit=rounding
+    )
     errors = [row["rounding error"] for row in table.records]
     assert 0 < max(errors) < rounding
 
@@ -343,12 +348,14 @@ def test_peft_applies_the_root_of_the_rank_again_if_the_first_adapter_is_stabili
     randomize(model)
     model.save_pretrained(tmp_path)
     model.add_weighted_adapter(["one", "two"], [1.0, 1.0], "sum", combination_type="cat")
+    wide = torch_in_double(model).base_model.model
     adapters.combine([tmp_path / "one", tmp_path / "two"], tmp_path / "sum")
     ours = adapters.load(tmp_path / "sum")
     for name in ours:
         theirs = model.base_model.model.get_submodule(name).get_delta_weight("sum").detach().numpy()
         right = 8**0.5 if peft.__version__ < "0.22" else 1
-        np.testing.assert_allclose(right * ours.delta(name), theirs, atol=1e-5, err_msg=name)
+        exact = wide.get_submodule(name).get_delta_weight("sum").detach().numpy()
+        assert_as_near(right * ours.delta(name), theirs, exact, floor=4)
 
 
 @pytest.mark.parametrize("method", ["cat", "svd"])
@@ -390,13 +397,14 @@ def test_a_resized_adapter_is_the_truncated_svd_of_the_product_and_loads_in_peft
     before, after = adapters.load(tmp_path / "adapter"), adapters.load(tmp_path / "small")
     model = opened_by_peft(tmp_path, "small")
     for name, module in after.items():
-        U, s, Vh = np.linalg.svd(before.delta(name), full_matrices=False)
+        B, A = (factor.astype(float) for factor in before[name].factors())
+        U, s, Vh = np.linalg.svd(before[name].scale * B @ A, full_matrices=False)
         best = (U[:, : module.rank] * s[: module.rank]) @ Vh[: module.rank]
-        np.testing.assert_allclose(module.delta(), best, atol=2e-6 * s[0], err_msg=name)
         in_peft = (
             model.base_model.model.get_submodule(name).get_delta_weight("default").detach().numpy()
         )
-        np.testing.assert_allclose(in_peft, best, atol=2e-6 * s[0], err_msg=name)
+        for delta in (module.delta(), in_peft):
+            assert_as_near(delta, np.float32(best), best, floor=16)
 
 
 @pytest.mark.parametrize(
@@ -437,9 +445,11 @@ def test_an_extracted_adapter_leads_peft_from_the_base_to_the_tuned_model(
         tmp_path / "base", tmp_path / "tuned", tmp_path / "adapter", rank=4, save_others=True
     )
     model = opened_by_peft(tmp_path, "adapter", type(base).__name__).to(dtype)
-    expected = logits(tuned)
-    close = max(1e-5, 16 * float(torch.finfo(dtype).eps)) * np.abs(expected).max()
-    np.testing.assert_allclose(logits(model), expected, atol=close)
+    unit = float(torch.finfo(dtype).eps)
+    floor = FLOOR if dtype is torch.float32 else 16
+    assert_as_near(
+        logits(model), logits(tuned), logits(torch_in_double(tuned)), floor=floor, unit=unit
+    )
 
 
 class Net(torch.nn.Module):

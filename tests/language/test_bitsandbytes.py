@@ -12,6 +12,7 @@ from lora_np.hub import bitsandbytes_parts, read_bitsandbytes, safetensors
 from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
+from tests.rounding import assert_near, in_double
 
 from .conftest import checkpoint_name
 
@@ -116,7 +117,7 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
     language.save(merge(model), tmp_path / "merged")
     again = language.load(tmp_path / "merged")
     assert "quantization_config" not in again.config
-    np.testing.assert_allclose(again(tokens), merge(model)(tokens), rtol=1e-5, atol=1e-5)
+    assert_near(again(tokens), in_double(merge(model))(tokens))
 
 
 @pytest.mark.parametrize(("kind", "double"), [("nf4", False), ("nf4", True), ("int8", False)])
@@ -290,7 +291,7 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
         size = sum(4 * array.size for array in dense().values())
         assert written.index["metadata"]["total_size"] == size
     again, tokens = language.load(tmp_path / "out"), np.arange(12)[None]
-    np.testing.assert_allclose(again(tokens), merge(model)(tokens), rtol=1e-5, atol=1e-5)
+    assert_near(again(tokens), in_double(merge(model))(tokens))
 
 
 def test_fp4_is_refused_by_its_name(tmp_path):

@@ -17,6 +17,7 @@ from lora_np.hub import safetensors
 from lora_np.lora import TUNERS
 from lora_np.lora.tuners import cayley
 from tests.drawing import FULL, every, few
+from tests.rounding import assert_as_near, torch_in_double
 
 ROOT = Path(__file__).parents[2]
 # By the row: PEFT's class, and settings for matrices of 12 and 16.
@@ -457,8 +458,8 @@ def test_dora_becomes_a_lora_within_an_error(written, tmp_path):
     dora = adapters.Adapter(
         modules, raw={"peft_type": "LORA", "use_dora": True, "target_modules": [*modules]}
     )
-    with pytest.raises(FileError, match="is a DoRA: give the base"):
-        adapters.to_lora(dora)
+    with pytest.raises(FileError, match="what DoRA does to 'up' depends on the base: give it"):
+        adapters.to_lora(dora, tolerance=0.1)
     with pytest.raises(FileError, match="DoRA is not exact as a LoRA of fewer"):
         adapters.to_lora(dora, base=base, any_base=True)
     found = adapters.to_lora(dora, base=base, tolerance=0.05, any_base=True)
@@ -613,7 +614,7 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
         assert (counted.trainable, counted.total) == tuned.get_nb_trainable_parameters()
         adapters.merge(here / "base", here / "adapter", here / "merged", any_base=True)
         merged = safetensors.open(here / "merged" / "model.safetensors")
-        wanted = weights_of(torch, tuned)
+        wanted, exact = weights_of(torch, tuned), weights_of(torch, torch_in_double(tuned))
         converted = adapters.to_lora(
             here / "adapter", base=here / "base", tolerance=0.0, any_base=True
         )
@@ -624,9 +625,8 @@ def test_every_row_is_what_peft_computes(kind, torch, tmp_path):
         for key in base:
             change = np.abs(wanted[key] - base[key]).max()
             assert change > 1e-3 or key == "up.bias"
-            scale = max(change, np.abs(base[key]).max())
-            assert np.abs(merged.read(key) - wanted[key]).max() <= 1e-6 * scale, (settings, key)
-            assert np.abs(reloaded[key] - wanted[key]).max() <= 1e-6 * scale, (settings, key)
+            for ours in (merged.read(key), reloaded[key]):
+                assert_as_near(ours, wanted[key], exact[key], floor=16)
 
 
 TRANSPOSED = {
@@ -663,13 +663,13 @@ def test_weights_that_are_stored_transposed(kind, torch, tmp_path):
         adapters.to_lora(tmp_path / "adapter", base=tmp_path / "base", tolerance=0.0),
         tmp_path / "lora",
     )
-    wanted = tuned(tokens).logits
+    wanted, exact = (model(tokens).logits for model in (tuned, torch_in_double(tuned)))
+    assert (wanted - before).norm() > 0.01 * wanted.norm()
     for model in (
         load(tmp_path / "merged"),
         peft.PeftModel.from_pretrained(load(tmp_path / "base"), tmp_path / "lora"),
     ):
-        apart = (model.eval()(tokens).logits - wanted).abs().max() / (wanted - before).abs().max()
-        assert apart < 2e-6
+        assert_as_near(model.eval()(tokens).logits, wanted, exact)
 
 
 @every("start", ["pissa", "olora"])

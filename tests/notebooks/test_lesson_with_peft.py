@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lora_np as lnp
+from tests.rounding import assert_as_near, assert_near, in_double, torch_in_double
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -55,9 +56,11 @@ def test_peft_opens_ours_and_we_open_what_it_writes(base):
     expected = lnp.freeze(tuned)(x)
     assert np.abs(expected - base(x)).max() > 0.1
     with torch.no_grad():
-        np.testing.assert_allclose(there["tuned"](torch.tensor(x)).numpy(), expected, atol=1e-5)
+        theirs = there["tuned"](torch.tensor(x))
+        exact = torch_in_double(there["tuned"])(torch.tensor(x).double())
+    assert_as_near(expected, theirs, exact)
     back = lnp.adapters.attach(base, lnp.adapters.load("from-peft"))
-    np.testing.assert_allclose(lnp.freeze(back)(x), expected, atol=1e-6)
+    assert_as_near(back(x), theirs, exact)
 
 
 def test_peft_only_warns_about_names_that_it_does_not_know(base):
@@ -77,7 +80,9 @@ def test_peft_only_warns_about_names_that_it_does_not_know(base):
         exec(shown(), there)
     x = rng.normal(size=(5, 120)).astype(np.float32)
     with torch.no_grad():
-        np.testing.assert_allclose(there["tuned"](torch.tensor(x)).numpy(), base(x), atol=1e-5)
+        theirs = there["tuned"](torch.tensor(x))
+    for rounded in (base(x), theirs):
+        assert_near(rounded, in_double(base)(x.astype(float)))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -104,7 +109,10 @@ def test_peft_gives_both_files_of_the_lesson_on_serving_the_strength_they_were_t
         )
         tuned = peft.PeftModel.from_pretrained(base, tmp_path / folder)
         with torch.no_grad():
-            theirs = tuned(torch.tensor(np.asarray(tokens, dtype=np.int64))).logits.numpy()
+            theirs, exact = (
+                each(torch.tensor(np.asarray(tokens, dtype=np.int64))).logits
+                for each in (tuned, torch_in_double(tuned))
+            )
         ours = lnp.freeze(lnp.adapters.attach(model, lnp.adapters.load(tmp_path / folder)))(tokens)
-        np.testing.assert_allclose(theirs, ours, atol=1e-4)
+        assert_as_near(ours, theirs, exact)
         assert np.abs(ours - lnp.freeze(model)(tokens)).max() > 0.1
