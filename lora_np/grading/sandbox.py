@@ -97,9 +97,8 @@ class Sandbox:
                 "figures": figures, "cells": [*self.cells.items()], "stepwise": [*self.stepwise],
             }  # fmt: skip
             try:
-                self.missing = self.message(process, self.deadline(process, STARTING), settings)[
-                    "limits"
-                ]
+                deadline = self.deadline(process, STARTING)
+                self.missing = self.message(process, deadline, settings)["limits"]
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
@@ -108,10 +107,8 @@ class Sandbox:
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:
                     if message["cell"] in self.cells and message["cell"] > current:
-                        current, deadline = (
-                            message["cell"],
-                            self.deadline(process, self.limits.seconds),
-                        )
+                        current = message["cell"]
+                        deadline = self.deadline(process, self.limits.seconds)
                     line = int(message.get("line", line))
                     if "problem" in message:
                         self.problems[current] = str(message["problem"])[:500]

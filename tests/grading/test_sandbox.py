@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np.exercises import DATA
+from lora_np.exercises.catalogue import DATA
 from lora_np.exercises.values import Source
 from lora_np.grading import confine
 from lora_np.grading.channel import Ended, import_path
