@@ -86,8 +86,7 @@ class Checked(Findings[CheckedModule]):
         groups: dict[CheckedModule, list[str]] = defaultdict(list)
         for row in self.rows:
             error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
-            alike = CheckedModule(row.runtime, "", row.status, error, row.why, row.fix)
-            groups[alike].append(row.module)
+            groups[row._replace(module="", scale_error=error, source="")].append(row.module)
         rows = [
             (row.runtime, self._listed(names), row.status, row.scale_error, row.why, row.fix)
             for row, names in groups.items()
@@ -167,53 +166,45 @@ def _checked(
     runtime: str, rules: Runtime, adapter: Adapter, form: str, base: Base | None
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
-    instead, source = rules["instead"], rules["source"]
-
-    def row(
-        name: str,
-        status: str,
-        why: str = "",
-        fix: str = "",
-        source: str = "",
-        scale_error: float | None = None,
-    ) -> CheckedModule:
-        version, date = rules["version"], rules["date"]
-        return CheckedModule(runtime, name, status, scale_error, why, fix, source, version, date)
-
+    fine = CheckedModule(runtime, _ALL, "fine", version=rules["version"], date=rules["date"])
     if tuner := tuner_of(adapter.raw):
         why = f"{tuner.name} is not a LoRA"
-        yield row(_ALL, "fine") if runtime == "peft" else row(_ALL, "refused", why, _TO_LORA)
+        refused = fine._replace(status="refused", why=why, fix=_TO_LORA)
+        yield fine if runtime == "peft" else refused
         return
+    refused = fine._replace(status="refused", fix=rules["instead"], source=rules["source"])
+    found: list[CheckedModule] = []
     reads, has = form in rules["reads"], _features(adapter, base)
-    rows: dict[str, list[CheckedModule]] = defaultdict(list)
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
-        rows[_ALL].append(row(_ALL, "refused", why, instead, source))
+        found.append(refused._replace(why=why))
     for rule in rules.get("rules", ()):
-        for name in {name for what in rule["has"] for name in has[what]}:
-            fix, where = rule.get("fix", instead), rule.get("source", source)
-            rows[name].append(row(name, rule["status"], rule["why"], fix, where))
-    ranks = {name: module.rank for name, module in adapter.items()}
-    largest, usual = max(adapter.config.get("r", 0), *ranks.values()), rules.get("usual", math.inf)
-    if largest > usual:
+        row = refused._replace(status=rule["status"], why=rule["why"])
+        row = row._replace(fix=rule.get("fix", row.fix), source=rule.get("source", row.source))
+        found += [row._replace(module=name) for what in rule["has"] for name in has[what]]
+    largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
+    if largest > (usual := rules.get("usual", math.inf)):
         allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
         fix = f"lora-np resize --rank {rules['ranks'][-1]}"
         fix = rules["option"].format(allowed) if allowed else fix
-        for name in {name for name, rank in ranks.items() if rank > usual} or {_ALL}:
-            why = f"a rank above {usual}, the usual limit"
-            rows[name].append(row(name, "refused", why, fix, source))
+        row = refused._replace(why=f"a rank above {usual}, the usual limit", fix=fix)
+        over = [name for name, module in adapter.items() if module.rank > usual] or [_ALL]
+        found += [row._replace(module=name) for name in over]
     errors = scale_errors(rules, adapter) if form == "peft" else {}
     for name, error in errors.items():
         if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
             why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
-            where = rules.get("scale_source", source)
-            rows[name].append(row(name, "wrong scale", why, instead, where, error))
+            row = refused._replace(module=name, status="wrong scale", scale_error=error, why=why)
+            found.append(row._replace(source=rules.get("scale_source", row.source)))
+    worst: dict[str, CheckedModule] = {}
+    for row in sorted(found, key=lambda row: _WORST.index(row.status)):
+        worst.setdefault(row.module, row)
     for name in (_ALL, *adapter, *adapter.full, *adapter.rows):
-        if reads and name != _ALL:
-            rows[name].append(row(name, "fine", scale_error=errors.get(name)))
-        if rows[name]:
-            yield min(rows[name], key=lambda row: _WORST.index(row.status))
+        if name in worst:
+            yield worst[name]
+        elif reads and name != _ALL:
+            yield fine._replace(module=name, scale_error=errors.get(name))
 
 
 def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:

@@ -1,18 +1,23 @@
-"""From one program's adapter to another's, and from any kind to a LoRA: the same updates
-throughout.
-"""
+"""Convert adapters: from one program's to another's, and from any tuner's to a LoRA."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
-from lora_np.adapters.adapter import Adapter, AdapterModule, Format, Source, check_start, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Format,
+    Source,
+    TunedUpdate,
+    check_start,
+    held,
+)
 from lora_np.adapters.base_weights import Reader, from_start, on_base
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import flat, made_portable
@@ -27,14 +32,14 @@ Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
 
 class ConvertedModule(NamedTuple):
-    """A module, and how the two files say its strength.
+    """A module, with its rank and scale in both files.
 
     Parameters
     ----------
     name : str
         Its path.
     rank_before : int or None
-        In the old file; None if it was no LoRA.
+        In the old file; None if it was not a LoRA.
     scale_before : float or None
         What multiplied B A.
     rank : int
@@ -61,8 +66,7 @@ def convert(
     dtype: str | None = None,
     force: bool = False,
 ) -> formats.Written[ConvertedModule]:
-    """Write the same adapter for another program; what its format cannot say is refused, never
-    dropped.
+    """Write an adapter for another program; refuse, and never drop, what its format cannot say.
 
     Parameters
     ----------
@@ -149,9 +153,7 @@ def convert(
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
-    """The last names of the adapted modules if the base has no others of these names, else whole
-    paths.
-    """
+    """List the last names of the adapted modules if only they have them, else whole paths."""
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
     return sorted(
@@ -168,11 +170,10 @@ def to_lora(
     any_base: bool = False,
     aside: Path | None = None,
 ) -> Adapter:
-    """The adapter as a LoRA for the same base: what it does to each weight as B A, at one scale of
-    1.
+    """Turn an adapter of any tuner into a LoRA for the same base, at a scale of 1.
 
-    Exact where the update has factors in closed form that are fewer numbers than itself: see
-    `lora_np.lora.TUNERS`; and of a PiSSA or OLoRA, at twice its rank. Else each module gets the
+    It is exact where the update has factors in closed form that are smaller than itself (see
+    `lora_np.lora.TUNERS`), and for a PiSSA or OLoRA, at twice its rank. Else each module gets the
     smallest rank within ``tolerance``.
 
     Parameters
@@ -241,15 +242,16 @@ def to_lora(
         return before
     for i, (name, module) in enumerate(before.items()):
         place = f"{adapter}: {name!r}"
-        B, A = finite(
-            place, _factors, place, name, module, known.weights.get(name), tolerance, grams
-        )
+        if module.tuned is None and "bias" in module.parts:
+            raise FileError(f"{place} is a DoRA with a bias of B, which is not converted")
+        update = module.tuned or _dora(name, module, known.weights.get(name))
+        B, A = finite(place, _factors, place, update, tolerance, grams)
         stored = {
             part: put_aside(x, aside / f"{i}.{part}", x.dtype.name) if aside else held(x)
             for part, x in (("B", B), ("A", A))
         }
-        kind = module.embedding, module.kernel, module.parameter
-        modules[name] = AdapterModule(stored, float(len(A)), False, *kind)
+        alpha = float(len(A))
+        modules[name] = replace(module, parts=stored, alpha=alpha, rslora=False, tuned=None)
     modules = {name: module for name, module in modules.items() if module.rank}  # others do nothing
     if not modules:
         raise FileError(f"{adapter}: every module is zero, so there is nothing to keep")
@@ -260,39 +262,26 @@ def to_lora(
     return Adapter(modules, full, targeting(raw, modules), rows=before.rows)
 
 
+def _dora(name: str, module: AdapterModule, weight: Reader | None) -> TunedUpdate:
+    """Describe a DoRA as what another tuner trained: it acts on the base's weight too."""
+    tensors = {"A": "A", "B": "B", "magnitude_vector": "magnitude"}
+    parts = {tensor: module.parts[part] for tensor, part in tensors.items()}
+    settings = {"lora_alpha": module.scale * module.rank}
+    return TunedUpdate(name, TUNERS["LORA use_dora"], settings, parts, module.shape, weight)
+
+
 def _factors(
-    at: str,
-    name: str,
-    module: AdapterModule,
-    weight: Reader | None,
-    tolerance: float | None,
-    grams: Grams | None,
+    place: str, update: TunedUpdate, tolerance: float | None, grams: Grams | None
 ) -> tuple[Array, Array]:
-    """``B, A`` of a module's update, exactly if they are fewer numbers, else within the error."""
-    if module.tuned:
-        tuner, update = module.tuned.tuner, module.delta
-        if module.tuned.exact and module.rank * sum(module.shape) < prod(module.shape):
-            return module.factors()
-    elif weight is None or "bias" in module.parts:
-        missing = (
-            "it has a bias of B, which is not converted"
-            if weight
-            else "give the base model (--base)"
-        )
-        raise FileError(f"{at} is a DoRA: {missing}")
-    else:
-        tuner, W, alpha = TUNERS["LORA use_dora"], weight(), module.scale * module.rank
-        tensors = {
-            "A": module.A,
-            "B": module.B,
-            "magnitude_vector": module.parts["magnitude"].read(),
-        }
-        update = partial(tuner.delta, tensors, W=W, lora_alpha=alpha)
+    """Compute ``B, A`` of an update, exactly if they are smaller, else within the tolerance."""
+    if update.exact and update.directions * sum(update.shape) < prod(update.shape):
+        return update.factors()
     if tolerance is None:
-        why = f"{tuner.name} is not exact as a LoRA of fewer numbers than its update"
-        raise FileError(f"{at}: {why}; pass the relative error to accept, tolerance= (--tolerance)")
-    dW = update()
-    R = root_of(name, grams, dW.shape[1])
-    U, s, Vh = truncated_svd(dW if R is None else dW @ R.T, rank=min(dW.shape))
+        why = f"{update.tuner.name} is not exact as a LoRA of fewer parameters than its update"
+        how = "pass the relative error to accept, tolerance= (--tolerance)"
+        raise FileError(f"{place}: {why}; {how}")
+    dW = update.delta()
+    root = root_of(update.name, grams, dW.shape[1])
+    U, s, Vh = truncated_svd(dW if root is None else dW @ root.T, rank=min(dW.shape))
     rank = Spectrum.of(s, 1.0).needed(1 - tolerance**2)
-    return U[:, :rank] * s[:rank], (Vh if R is None else back(U.T @ dW, s))[:rank]
+    return U[:, :rank] * s[:rank], (Vh if root is None else back(U.T @ dW, s))[:rank]

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of NumPy, to be read in this order.
+"""Reverse-mode differentiation of NumPy. Read the files in this order.
 
 ``engine.py``, the array that remembers and the walk back; ``tables.py``, which function has which
 derivative; ``rules.py``, the derivatives; ``nesting.py``, gradients of gradients; ``law.py``, what

@@ -15,7 +15,7 @@ Kept: TypeAlias = tuple[Array | None, Array | None]  # W + scale B A, or scale A
 
 
 def product(a: Operand, b: Operand) -> Array:
-    """``a @ b`` for a matrix b: ndarray.dot computes it with half the overhead of np.matmul.
+    """Return ``a @ b`` for a matrix b, by ndarray.dot, which has half np.matmul's overhead.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def rows(a: Operand) -> Array:
 
 
 def sum_of_outer(g: Array, x: Array) -> Array:
-    """``sum_i outer(g_i, x_i)`` over all rows, however many axes they are arranged in: ``g^T x``.
+    """Return ``sum_i outer(g_i, x_i) = g^T x`` over all rows, in any number of axes.
 
     This is the gradient of W in ``x W^T`` where g arrives.
 
@@ -79,7 +79,7 @@ def sum_of_outer(g: Array, x: Array) -> Array:
 
 
 def affine(x: Operand, W: Operand, b: Operand | None = None) -> Operand:
-    """``x W^T + b`` in one step, and without a copy for the sum.
+    """Return ``x W^T + b`` in one step, without a copy for the sum.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ affine = primitive(
 def plus_low_rank(
     h: Operand, x: Operand, A: Operand, B: Operand, scale: Operand | float
 ) -> Operand:
-    """``h + scale (x A^T) B^T`` in three steps; in NumPy's functions it would take six.
+    """Return ``h + scale (x A^T) B^T`` in three steps; NumPy's functions take six.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def plus_low_rank(
 def adapted_affine(
     x: Operand, W: Operand, A: Operand, B: Operand, scale: float, b: Operand | None = None
 ) -> Operand:
-    """``x (W + scale B A)^T + b`` in one step, the sum taken before or after the products with x.
+    """Return ``x (W + scale B A)^T + b`` in one step, in the cheaper order of products.
 
     Parameters
     ----------

@@ -22,8 +22,7 @@ def check_derivative(
     order: int = 1,
     rng: np.random.Generator | int = 0,
 ) -> float:
-    """Check ``<w, J v> = <J^T w, v>`` for random v and w: J v by central differences, J^T w by
-    ``backward``.
+    """Check ``<w, J v> = <J^T w, v>``: J v by central differences, J^T w by ``backward``.
 
     The Jacobian is never formed, so the law costs two calls of ``f`` and one ``backward`` per
     direction, whatever the sizes.

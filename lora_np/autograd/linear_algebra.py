@@ -25,7 +25,7 @@ derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
 
 
 def solve_back(a: Array, g: Array, ndim: int) -> Array:
-    """``a^-T g``; where b was a vector, and a perhaps a stack of matrices, g holds vectors."""
+    """Return ``a^-T g``; if b was a vector, g holds vectors, perhaps for a stack of matrices."""
     return (
         np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
         if ndim == 1
@@ -34,7 +34,7 @@ def solve_back(a: Array, g: Array, ndim: int) -> Array:
 
 
 def outer_of(g: Array, y: Array, ndim: int) -> Any:
-    """``g y^T`` for columns, or for vectors where b was one."""
+    """Return ``g y^T`` for columns, or for vectors if b was one."""
     return np.expand_dims(g, -1) * np.expand_dims(y, -2) if ndim == 1 else g @ mT(y)
 
 

@@ -94,7 +94,7 @@ class ArrayMethods(NDArrayOperatorsMixin):
         return format(self.data, spec)
 
     def item(self) -> float:
-        """The value of a Tensor with one element, as a Python number."""
+        """Return the value of a Tensor with one element as a Python number."""
         return self.data.item()  # type: ignore[no-any-return]
 
     # read at every step of a graph, so in C

@@ -1,5 +1,4 @@
-"""The table: one row for each NumPy function, one vector-Jacobian product for each of its array
-arguments.
+"""The table: one vector-Jacobian product for each array argument of a NumPy function.
 
 A rule ``lambda y, a, b: lambda g: ...`` is read so: ``y`` is the result, ``a`` and ``b`` are the
 arguments, ``g`` is the gradient of ``y``, and the inner function returns the gradient of one
@@ -42,7 +41,7 @@ Optimize: TypeAlias = bool | Literal["greedy", "optimal"] | Sequence[str | tuple
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
-    """The rules of both arguments, which may change places, from that of the first."""
+    """Return the rules of both arguments, which may change places, given that of the first."""
     return rule, lambda y, a, b: rule(y, b, a)
 
 
@@ -93,7 +92,7 @@ def without_zero(y: Array) -> Array:
 
 
 def one_less(b: Array | float, dtype: np.dtype[Any]) -> Any:
-    """``b - 1``, but 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
+    """Return ``b - 1``, or 1 where b is zero: ``b * a ** (b - 1)`` is then zero even at a = 0."""
     if isinstance(b, (int, float)):
         return b - 1 if b else 1
     b = b.astype(dtype)
@@ -170,9 +169,7 @@ derivative(
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
-    """The part of ``g`` that goes to ``winner``: all where it is larger, half where they are
-    equal.
-    """
+    """Return the part of ``g`` that goes to ``winner``: half where both are equal."""
     return np.where(np.greater(winner, loser), g, np.where(np.equal(winner, loser), g / 2, 0))
 
 
@@ -191,7 +188,7 @@ derivative(np.matmul, lambda y, a, b: pull_left(a.ndim, b), lambda y, a, b: pull
 
 
 def pull_left(ndim: int, b: Array) -> Pull:
-    """Gradient of ``a`` in ``a @ b``: ``g b^T``. Vectors are treated as one-row matrices."""
+    """Pull back to ``a`` in ``a @ b``: ``g b^T``. Vectors are treated as one-row matrices."""
     if ndim == 2 == b.ndim:
         return lambda g: np.dot(g, b.T)
     if b.ndim == 1:
@@ -202,7 +199,7 @@ def pull_left(ndim: int, b: Array) -> Pull:
 
 
 def pull_right(a: Array, ndim: int) -> Pull:
-    """Gradient of ``b`` in ``a @ b``: ``a^T g``."""
+    """Pull back to ``b`` in ``a @ b``: ``a^T g``."""
     if ndim == 2 == a.ndim:
         return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
@@ -291,9 +288,7 @@ def einsum(subscripts: str, *operands: Array, optimize: Optimize = False) -> Ope
 
 
 def explicit(subscripts: str, operands: Sequence[Array]) -> str:
-    """Subscripts with a letter for every axis, and the output written out, as NumPy reports
-    them.
-    """
+    """Write a letter for every axis, and the output, into subscripts, as NumPy reports them."""
     shapes = [(1,) * np.ndim(a) for a in operands]
     report = np.einsum_path(subscripts, *map(np.ones, shapes), optimize=False)[1]
     return str(report).partition("contraction:")[2].partition("\n")[0].strip()
@@ -333,9 +328,7 @@ def einsum_rule(
 
 
 def reaches(size: int, letter: str, labelled: list[tuple[str, Array]]) -> bool:
-    """Whether one of the arrays has the axis ``letter``, at a length that gives ``size`` entries
-    along it.
-    """
+    """Say whether an array has the axis ``letter``, long enough for ``size`` entries along it."""
     lengths = {
         n for label, a in labelled for c, n in zip(label, np.shape(a), strict=True) if c == letter
     }
@@ -361,9 +354,7 @@ derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
-    """Pull that hands every summed entry the same gradient. Needs the shape of the input, not the
-    input.
-    """
+    """Hand every summed entry the same gradient, which needs only the shape of the input."""
     shape = np.shape(a)
     return lambda g: np.broadcast_to(weight * with_axes(g, axis, keepdims, len(shape)), shape)
 
@@ -378,7 +369,7 @@ def share_ties(y: Array, a: Array, axis: Axis, keepdims: bool) -> Pull:
 
 
 def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
-    """``g`` with the reduced axes put back at size one, so that it broadcasts against the input."""
+    """Put the reduced axes of ``g`` back at size one, so that it broadcasts against the input."""
     if keepdims or axis is None or ndim == 0:
         return g
     return np.expand_dims(g, normalize_axis_tuple(axis, ndim))
@@ -387,7 +378,7 @@ def with_axes(g: Array, axis: Axis, keepdims: bool, ndim: int) -> Array:
 def of_deviation(
     function: Callable[..., Array], size: Callable[..., Operand], root: Callable[..., float]
 ) -> None:
-    """np.var and np.std: the root of var would have no slope where nothing varies; a norm has 0."""
+    """Define np.var and np.std; std, like a norm, has slope 0 where nothing varies."""
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
@@ -420,9 +411,7 @@ of_deviation(np.std, euclidean_norm, math.sqrt)
 
 @composition(np.prod)
 def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """Factor by factor: y / a would fail at zeros, and here the gradient is the product of the
-    others.
-    """
+    """Multiply factor by factor: y / a would fail at zeros."""
     shape = np.shape(np.sum(value(a), axis=axis, keepdims=keepdims))
     axes = (
         range(np.ndim(a))
@@ -440,7 +429,7 @@ derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
 
 
 def cumulate_back(shape: tuple[int, ...], axis: int | None) -> Pull:
-    """Every entry is in the sums from its own place on."""
+    """Add up the gradients of all sums that an entry is in: its own and later ones."""
     along = -1 if axis is None else axis
     return lambda g: np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), shape)
 
@@ -489,7 +478,7 @@ def inverse(axes: Sequence[int] | None) -> tuple[int, ...] | None:
 
 
 def take_part(shapes: list[tuple[int, ...]], axis: int | None) -> Pull:
-    """Pull that cuts the gradient of one array out of that of the joined one."""
+    """Cut the gradient of one array out of that of the joined one."""
     if axis is None:
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
         return lambda g, i: g[ends[i] - np.prod(shapes[i], dtype=int) : ends[i]].reshape(shapes[i])
@@ -549,7 +538,7 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 
 def picked(a: Array, numbers: Array) -> Array:
-    """The entries of these numbers, from 1 on, and zeros where the number is 0."""
+    """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
     filled = numbers.size and not np.size(a)
     found = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
     return found if np.all(numbers) else np.where(numbers > 0, found, 0)
@@ -593,7 +582,7 @@ def pad(
 
 
 def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
-    """An array of zeros with ``g`` added at ``index``."""
+    """Return an array of zeros with ``g`` added at ``index``."""
     result = np.zeros(shape, dtype=g.dtype)
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.size:
         add_rows(result, index.ravel() % shape[0], g.reshape(index.size, *shape[1:]))
@@ -608,9 +597,7 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
 
 
 def add_rows(result: Array, rows: Array, g: Array) -> None:
-    """``np.add.at(result, rows, g)``, which is what an embedding needs, in a small part of its
-    time.
-    """
+    """Do ``np.add.at(result, rows, g)``, as an embedding needs it, in a fraction of its time."""
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.diff(rows, prepend=-1))

@@ -25,8 +25,7 @@ Wanted: TypeAlias = Sequence[bool]  # for each argument, whether its gradient is
 
 
 class Each(NamedTuple):
-    """Marks the rule of an argument that is a sequence of arrays: ``pull(g, i)`` is the gradient of
-    item i.
+    """Mark the rule of an argument that is a sequence: ``pull(g, i)`` is item i's gradient.
 
     Parameters
     ----------
@@ -125,7 +124,7 @@ def primitive(
     keeps: bool = False,
     composed: Callable[..., Operand] | None = None,
 ) -> Callable[..., Operand]:
-    """An operation of your own, from its forward pass on arrays and its derivative rules.
+    """Make an operation of your own, from its forward pass on arrays and its derivative rules.
 
     Parameters
     ----------
@@ -365,9 +364,7 @@ def holds_tensor(a: Any) -> bool:
 
 
 def constants(a: Any) -> Any:
-    """``a`` without Tensors: its array, or the arrays inside a list or tuple. Scalars stay as they
-    are.
-    """
+    """Replace Tensors by their arrays, also in a list or tuple; scalars stay as they are."""
     if isinstance(a, Tensor):
         return value(a)
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
@@ -383,7 +380,7 @@ def arrange(
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Array arguments by position, settings by keyword, whichever way the caller wrote them.
+    """Put array arguments by position and settings by keyword, however the caller wrote them.
 
     A setting that equals NumPy's default is dropped; any other must be one that the rule
     ``covers``.
@@ -434,7 +431,7 @@ USUAL = {
 
 @functools.cache
 def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
-    """Names of the function's arguments in order, with their defaults."""
+    """Return the names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
             found = inspect.signature(function).parameters.values()
@@ -449,7 +446,7 @@ def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
 
 
 def name_of(function: Callable[..., Operand]) -> str:
-    """``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
+    """Return ``np.sum``, ``np.linalg.norm``, or the plain name of a primitive."""
     name = getattr(function, "__name__", repr(function))
     module = getattr(function, "__module__", None) or "numpy"
     if module.split(".")[0] != "numpy":
@@ -465,7 +462,7 @@ def not_differentiable(function: Callable[..., Operand], argument: int | str) ->
 
 
 def known() -> list[str]:
-    """Names of the functions that take Tensors.
+    """List the functions that take Tensors.
 
     Returns
     -------

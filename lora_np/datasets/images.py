@@ -1,4 +1,4 @@
-"""Two real images, digits, and the task that the tour learns: predict the patch to the right."""
+"""Two real images, digits, and the tour's task: predict the patch to the right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEIGHT, LEFT, WIDTH = 10, 12, 22  # of a pair of patches, the columns of the lef
 
 
 def photograph() -> Array:
-    """Grey values of a portrait of Grace Hopper, from 0 (black) to 1 (white).
+    """Load a portrait of Grace Hopper, in grey values from 0 (black) to 1 (white).
 
     Returns
     -------
@@ -32,7 +32,7 @@ def photograph() -> Array:
 
 
 def terrain() -> Array:
-    """Elevation in metres around the Jacksboro fault, Tennessee.
+    """Load the elevation in metres around the Jacksboro fault, Tennessee.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def terrain() -> Array:
 
 
 def digits() -> tuple[Array, Array]:
-    """1,797 handwritten digits of 13 people, and which digits they are.
+    """Load 1,797 handwritten digits of 13 people, and their labels.
 
     Returns
     -------
@@ -77,8 +77,7 @@ def digits() -> tuple[Array, Array]:
 
 
 def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Array, Array]:
-    """Random pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 that follow on their
-    right.
+    """Draw pairs of neighbouring patches: 10 x 12 pixels, and the 10 x 10 to their right.
 
     The image is standardised (mean 0, variance 1) as a whole, and each pair is centred on the mean
     of its context, so that a model has to learn shapes, not brightness.
@@ -127,7 +126,7 @@ def patches(image: Array, n: int, *, rng: np.random.Generator | int) -> tuple[Ar
 
 
 def standardised(image: Array) -> Array:
-    """``image`` with mean 0 and variance 1.
+    """Scale ``image`` to mean 0 and variance 1.
 
     Parameters
     ----------

@@ -258,7 +258,7 @@ def svd(M: ArrayLike) -> SVD:
 
 
 def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
-    """Reflections that make M triangular: each lays what is left of a column on its axis."""
+    """Make M triangular by reflections, each of which lays what is left of a column on its axis."""
     unit, R = well_scaled(np.array(matrix("M", M)))  # squared norms must not overflow
     order = np.arange(R.shape[1])
     mirrors = []
@@ -274,9 +274,7 @@ def _triangular(M: ArrayLike, *, pivoting: bool) -> tuple[Array, Array, Array]:
 
 
 def _mirror(x: Array) -> Array:
-    """The unit normal v of the mirror that lays x on the first axis: ``x - 2 v (v @ x) = (+-|x|, 0
-    ...)``.
-    """
+    """Return the unit normal v of the mirror that lays x on the first axis."""
     size = np.abs(x).max()
     if size == 0:
         return np.zeros_like(x)
@@ -291,7 +289,7 @@ def _reflect(X: Array, v: Array) -> None:
 
 
 def _product(mirrors: list[Array], d: int) -> Array:
-    """The first columns of ``H_1 H_2 ... H_m``, where ``H_j`` leaves the first j axes alone."""
+    """Return the first columns of ``H_1 ... H_m``, where ``H_j`` leaves the first j axes alone."""
     Q = np.eye(d, len(mirrors), dtype=mirrors[0].dtype)
     for j in reversed(range(len(mirrors))):
         _reflect(Q[j:, j:], mirrors[j])
@@ -299,7 +297,7 @@ def _product(mirrors: list[Array], d: int) -> Array:
 
 
 def _sweep(columns: Array, V: Array) -> bool:
-    """Make each pair of columns orthogonal once, in place; whether there was anything to do."""
+    """Make each pair of columns orthogonal once, in place; say whether anything changed."""
     k = columns.shape[1]
     # above what rounding makes of a zero product
     tolerance = 2 * len(columns) * np.finfo(columns.dtype).eps
@@ -323,7 +321,7 @@ def _sweep(columns: Array, V: Array) -> bool:
 
 
 def _directions(columns: Array, s: Array) -> Array:
-    """``columns / s``; where s is too small for that, any completion to an orthonormal basis."""
+    """Return ``columns / s``; where s is too small, any completion to an orthonormal basis."""
     good = int(np.count_nonzero(s > _smallest(columns.dtype)))
     U = columns[:, :good] / s[:good]
     if good < len(s):
@@ -334,6 +332,6 @@ def _directions(columns: Array, s: Array) -> Array:
 
 
 def _smallest(dtype: np.dtype[Any]) -> float:
-    """Shorter columns count as zero: their squares have lost digits to underflow."""
+    """Return the length below which a column counts as zero: its squares underflow."""
     limits = np.finfo(dtype)
     return float(np.sqrt(limits.tiny) / limits.eps)

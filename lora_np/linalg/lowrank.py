@@ -22,8 +22,7 @@ OVERSAMPLING = 12
 
 @guided()
 def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
-    """The ``rank`` largest singular triplets: ``(U * s) @ Vh`` is the rank-``rank`` matrix nearest
-    to ``M``.
+    """Return the ``rank`` largest singular triplets: the nearest matrix of that rank.
 
     A large matrix (200 rows and columns) is met by iteration, from a random subspace that is always
     the same.
@@ -91,7 +90,7 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
 def low_rank_factors(
     M: ArrayLike, *, rank: int, method: Literal["svd", "qr", "lu"] = "svd"
 ) -> tuple[Array, Array]:
-    """Best rank-``rank`` factors of ``M``: ``B @ A`` minimises ``||M - B @ A||`` (Eckart-Young).
+    """Return the best factors of rank ``rank``: ``B @ A`` minimises ``||M - B @ A||``.
 
     Best in the Frobenius and in the spectral norm; see `truncated_svd` for how exact it is on large
     matrices. Any other decomposition can be truncated as well, but is never better.
@@ -156,7 +155,7 @@ def low_rank_factors(
 
 
 def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> Array:
-    """``||M - M_r||`` of the best rank-r approximation ``M_r``, for r from 0 to min(d, k).
+    """Return ``||M - M_r||`` of the best rank-r approximation, for r from 0 to min(d, k).
 
     No approximation is formed: the errors are sums over the singular values that were cut off.
 
@@ -209,7 +208,7 @@ def rank_errors(M: ArrayLike, *, norm: Norm = "fro", relative: bool = False) -> 
 
 
 def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro") -> int:
-    """The smallest rank r with ``||M - M_r|| <= tolerance * ||M||``, by the rule of `rank_within`.
+    """Return the smallest rank r with ``||M - M_r|| <= tolerance * ||M||``.
 
     Parameters
     ----------
@@ -281,8 +280,7 @@ def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
 
 
 def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
-    """The first rank whose relative error is at most ``tolerance``: the one rule for which rank is
-    enough.
+    """Return the first rank whose relative error is at most ``tolerance``.
 
     Keeping a share of the squared norm means a relative Frobenius error of at most ``sqrt(1 -
     share)``.
@@ -330,7 +328,7 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
 
 
 def svd_of_product(B: ArrayLike, A: ArrayLike) -> SVD:
-    """The SVD of ``B @ A``, which is never formed: two thin QRs and an SVD of an r x r matrix.
+    """Return the SVD of ``B @ A`` without forming it: two thin QRs and a small SVD.
 
     Parameters
     ----------
@@ -393,8 +391,7 @@ def _rank(rank: int, M: Array) -> int:
 
 
 def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
-    """Block Golub-Kahan iteration, or None if ``tolerance`` is not met before the full SVD would be
-    as cheap.
+    """Iterate by block Golub-Kahan; None if the full SVD becomes as cheap before ``tolerance``.
 
     Invariants: ``M.T @ Q = P @ T`` exactly, and ``M @ P = Q @ T.T`` but for what lies outside Q. So
     the SVD of the small ``T`` gives the best approximation within Q, and the part outside tells how
@@ -426,9 +423,7 @@ def _iterate(M: Array, rank: int, tolerance: float) -> SVD | None:
 
 
 def _orthonormal_beyond(Q: Array, X: Array) -> tuple[Array, Array]:
-    """``(F, C)``: an orthonormal basis F of what X has outside the span of Q, and ``C = F.T @
-    X``.
-    """
+    """Return an orthonormal basis F of X outside the span of Q, and ``C = F.T @ X``."""
     F, C = np.linalg.qr(X - Q @ (Q.T @ X))
     # Twice is enough (Kahan): once leaves rounding errors along Q, which loom large where little is
     # left.
@@ -452,8 +447,7 @@ def _grow(P: Array, T: Array, outside: Array, image: Array) -> tuple[Array, Arra
 
 
 def _missing_energy(s: Array, residuals: Array, rank: int) -> float:
-    """``sum(sigma[:rank]**2) - sum(s[:rank]**2)``, what the iteration has yet to find, by
-    perturbation.
+    """Estimate ``sum(sigma[:rank]**2) - sum(s[:rank]**2)`` by perturbation.
 
     ``s[i]**2`` is an eigenvalue of M M^T but for a coupling to what lies outside, of squared length
     ``s[i]**2 * residuals[i]``. To second order the coupling adds its square over the gap to the

@@ -1,6 +1,4 @@
-"""Rank: by elimination, as on paper; by singular values, for floating point; by the spectrum's
-shape.
-"""
+"""Rank by elimination, as on paper; by singular values, in floating point; and soft ranks."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from lora_np.linalg.spectrum import restored, scaled_svd, singular_values, well_
 
 
 def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array, list[int]]:
-    """Gaussian elimination with partial pivoting: ``(form, pivots)``, a staircase and its columns.
+    """Eliminate with partial pivoting: return the staircase form and its pivot columns.
 
     Parameters
     ----------
@@ -84,7 +82,7 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
 
 
 def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list[int]:
-    """The leftmost columns that span all others: none is a combination of the columns before it.
+    """Return the leftmost columns that span all others: none is a combination of earlier ones.
 
     They are the pivot columns of `row_echelon`, and ``M[:, independent_columns(M)]`` is a basis of
     the column space made of columns of ``M`` itself.
@@ -125,7 +123,7 @@ def independent_columns(M: ArrayLike, *, tolerance: float | None = None) -> list
 
 
 def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
-    """Orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
+    """Return an orthonormal basis of all ``M @ x``: the left singular vectors that the rank counts.
 
     Parameters
     ----------
@@ -163,7 +161,7 @@ def column_space(M: ArrayLike, *, tolerance: float | None = None) -> Array:
 
 
 def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
-    """The number of singular values above ``tolerance``.
+    """Count the singular values above ``tolerance``.
 
     Parameters
     ----------
@@ -204,8 +202,7 @@ def matrix_rank(M: ArrayLike, *, tolerance: float | None = None) -> int:
 
 
 def stable_rank(M: ArrayLike) -> float:
-    """``||M||_F^2 / ||M||_2^2``: how many directions as strong as the strongest would have the same
-    norm.
+    """Return ``||M||_F^2 / ||M||_2^2``: the norm, counted in directions as strong as the strongest.
 
     Between 1 and the rank (0 for a zero matrix), and, unlike the rank, it hardly changes with small
     noise.
@@ -245,7 +242,7 @@ def stable_rank(M: ArrayLike) -> float:
 
 
 def effective_rank(M: ArrayLike) -> float:
-    """``exp(entropy(s / sum(s)))``: the rank of an even spectrum that would be as spread out.
+    """Return ``exp(entropy(s / sum(s)))``: the rank of an even spectrum that is as spread out.
 
     Between 1 and the rank (0 for a zero matrix).
 
@@ -285,8 +282,7 @@ def effective_rank(M: ArrayLike) -> float:
 
 
 def energy(M: ArrayLike) -> Array:
-    """``sum(s[:r]**2) / sum(s**2)`` for r from 0 to min(d, k): the share that the best rank-r
-    matrix keeps.
+    """Return the share ``sum(s[:r]**2) / sum(s**2)`` that the best rank-r matrix keeps, for all r.
 
     It is ``1 - error**2`` for the relative Frobenius error of `rank_errors`. For a zero matrix all
     shares are 1.
@@ -321,7 +317,7 @@ def energy(M: ArrayLike) -> Array:
 
 
 def _count(unit: float, s: Array, M: Array, tolerance: float | None) -> int:
-    """How many of ``unit * s`` are above the tolerance."""
+    """Count how many of ``unit * s`` are above the tolerance."""
     if tolerance is None:
         limit = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
     else:

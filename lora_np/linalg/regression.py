@@ -30,7 +30,7 @@ def reduced_rank_regression(
     W0: ArrayLike | None = None,
     ridge: float = 0.0,
 ) -> tuple[Array, Array]:
-    """The ``B A`` of rank r that minimises ``||Y - X (W0 + B A)^T||_F^2 / n + ridge ||B A||_F^2``.
+    """Minimise ``||Y - X (W0 + B A)^T||_F^2 / n + ridge ||B A||_F^2`` over B A of rank r.
 
     Parameters
     ----------
@@ -107,8 +107,7 @@ def optimal_losses(
     ridge: float = 0.0,
     validation: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Array:
-    """Mean squared error of the best update of rank r, for r from 0 to min(d, k), from one
-    decomposition.
+    """Return the mean squared error of the best update of each rank from 0 to min(d, k).
 
     The mean is over all ``n d`` entries, as in `lora_np.mean_squared_error`, so a trained loss can
     be compared directly: without ridge, no rank-r update has a smaller loss on ``X, Y``.
@@ -173,7 +172,7 @@ def optimal_losses(
 
 
 def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, Array, Array, Array]:
-    """X, Y and W0, checked, and the residual of Y after ``X @ W0.T``."""
+    """Return X, Y and W0, checked, and the residual of Y after ``X @ W0.T``."""
     X, Y = matrix("X", X), matrix("Y", Y)
     if len(X) != len(Y):
         raise ValueError(f"X and Y must have as many rows, got shapes {X.shape} and {Y.shape}")
@@ -187,9 +186,7 @@ def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, A
 
 
 class _Optima:
-    """The optima of all ranks, of ``X / 2**into`` and ``residual / 2**out``, whose entries are
-    about 1.
-    """
+    """The optima of all ranks, of X and residual divided by powers of two to entries of about 1."""
 
     def __init__(self, X: Array, residual: Array, ridge: float) -> None:
         n, k = X.shape

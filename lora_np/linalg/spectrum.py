@@ -34,29 +34,25 @@ class SVD(NamedTuple):
     Vh: Array
 
     def significant(self) -> SVD:
-        """The same without the directions that rounding alone makes; one stays if there is no
-        other.
-        """
+        """Drop the directions that rounding alone makes; one stays if there is no other."""
         smallest = max(len(self.U), self.Vh.shape[1]) * np.finfo(self.s.dtype).eps
         count = max(1, np.count_nonzero(self.s > self.s[0] * smallest))
         return SVD(self.U[:, :count], self.s[:count], self.Vh[:count])
 
 
 def exponent(M: Array) -> int:
-    """Of the power of two at or just below ``max|M|`` (0 for zero): dividing by that rounds
-    nothing.
-    """
+    """Return the exponent of the power of two at or just below ``max|M|`` (0 for zero)."""
     largest = max(M.max(), -M.min())
     return int(np.frexp(largest)[1]) - 1 if largest > 0 else 0
 
 
 def binary_unit(M: Array) -> float:
-    """The power of two at or just below ``max|M|``, 1 for zero."""
+    """Return the power of two at or just below ``max|M|``, or 1 for zero."""
     return float(np.ldexp(1.0, exponent(M)))
 
 
 def well_scaled(M: Array) -> tuple[float, Array]:
-    """``(unit, M / unit)``, where fourth powers of the entries neither overflow nor vanish.
+    """Return ``(unit, M / unit)``, where fourth powers of entries neither overflow nor vanish.
 
     The unit is a `binary_unit`, or 1 (with no copy) for everyday matrices.
     """
@@ -68,13 +64,13 @@ def well_scaled(M: Array) -> tuple[float, Array]:
 
 
 def scaled_svd(M: Array) -> tuple[float, SVD]:
-    """``(unit, F)`` with ``unit * F`` the SVD of ``M``, whose norm may overflow."""
+    """Return ``(unit, F)`` with ``unit * F`` the SVD of ``M``, whose norm may overflow."""
     unit, M = well_scaled(M)
     return unit, SVD(*np.linalg.svd(M, full_matrices=False))
 
 
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
-    """``unit * x`` in the dtype of x, or an error that says what to rescale."""
+    """Return ``unit * x`` in the dtype of x, or raise an error that says what to rescale."""
     with np.errstate(over="ignore", invalid="ignore"):
         result: Array = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
@@ -85,13 +81,11 @@ def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
 
 
 def singular_values(M: Array) -> tuple[float, Array]:
-    """``(unit, s)`` with ``unit * s`` the singular values of ``M``, descending, in float64."""
+    """Return ``(unit, s)`` with ``unit * s`` the singular values, descending, in float64."""
     unit, M = well_scaled(M)
     return unit, np.linalg.svdvals(M).astype(np.float64)
 
 
 def tail_sums(x: Array) -> Array:
-    """``sum(x[r:])`` for r = 0 .. len(x), the small terms first, so that short tails keep their
-    digits.
-    """
+    """Return ``sum(x[r:])`` for every r, small terms first: short tails keep their digits."""
     return np.append(np.cumsum(x[::-1])[::-1], 0.0)

@@ -1,4 +1,4 @@
-"""The subspaces of an update: how much two adapters share, and what is new in a tuned weight."""
+"""The subspaces of an update: how much two adapters share, and what fine-tuning adds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from lora_np.linalg.spectrum import scaled_svd, well_scaled
 
 
 def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
-    """``phi(A1, A2, i, j)``: how much of the top-i and the top-j input directions is shared, from 0
-    to 1.
+    """Return the share of the top-i and top-j input directions in common, from 0 to 1.
 
     ``||V1[:, :i]^T V2[:, :j]||_F^2 / min(i, j)`` with V1, V2 the right singular vectors. It is 1 if
     one subspace contains the other and 0 if they are orthogonal; random ones of dimensions i and j
@@ -65,8 +64,7 @@ def subspace_similarity(A1: ArrayLike, A2: ArrayLike, i: int, j: int) -> float:
 
 
 def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
-    """``phi(A1, A2, i, j)`` for all i and j at once: entry ``[i - 1, j - 1]``, as in figure 3 of
-    the paper.
+    """Return `subspace_similarity` for all i and j at once, in entry ``[i - 1, j - 1]``.
 
     Parameters
     ----------
@@ -114,7 +112,7 @@ def similarity_grid(A1: ArrayLike, A2: ArrayLike) -> Array:
 
 
 def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
-    """The angles between the column spaces of ``M1`` and ``M2``, in radians, the smallest first.
+    """Return the angles between the column spaces of ``M1`` and ``M2`` in radians, smallest first.
 
     The first is the smallest angle between a vector of one and a vector of the other; each next one
     is the same among the vectors orthogonal to the previous ones.
@@ -165,8 +163,7 @@ def principal_angles(M1: ArrayLike, M2: ArrayLike) -> Array:
 
 
 def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
-    """``||dW||_F / ||U^T W0 V||_F``: how much stronger the update is than ``W0`` in the update's
-    directions.
+    """Return ``||dW||_F / ||U^T W0 V||_F``: how much the update amplifies its directions in W0.
 
     U and V are the top-``rank`` left and right singular vectors of ``dW``. A large factor means
     that the update strengthens what ``W0`` has learned but not emphasised.
@@ -219,7 +216,7 @@ def amplification_factor(W0: ArrayLike, dW: ArrayLike, *, rank: int) -> float:
 def intruder_dimensions(
     W0: ArrayLike, W: ArrayLike, *, top: int = 10, threshold: float = 0.6
 ) -> list[int]:
-    """Which of the tuned weight's leading singular vectors are not close to any of the base's.
+    """Find the leading singular vectors of a fine-tuned weight that are close to none of the base.
 
     The j-th left singular vector of ``W`` is an intruder if its largest absolute cosine with any
     left singular vector of ``W0`` is below ``threshold``. Low-rank updates tend to have a few; full

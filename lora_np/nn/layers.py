@@ -1,6 +1,4 @@
-"""Layers: frozen dataclasses whose call is their equation. Passing ``rng`` in a call turns dropout
-on.
-"""
+"""Layers: frozen dataclasses whose call is their equation; ``rng`` in a call enables dropout."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ Layer: TypeAlias = Callable[..., Operand]  # of an input, and rng=
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """``h = W x + b`` for every row of x: ``h = x W^T + b`` in rows.
+    """A linear layer ``h = W x + b``, in rows ``h = x W^T + b``.
 
     Parameters
     ----------
@@ -76,7 +74,7 @@ class Linear:
         bias: bool = False,
         dtype: npt.DTypeLike = np.float64,
     ) -> Linear:
-        """A trainable layer: W uniform in ``[-1/sqrt(d_in), 1/sqrt(d_in)]`` as in torch, b zero.
+        """Make a trainable layer: W uniform up to ``1/sqrt(d_in)`` as in torch, b zero.
 
         Parameters
         ----------
@@ -123,8 +121,7 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """``h = W[i]`` for every whole number i: a row of W for each token, ``W^T`` times a one-hot
-    vector.
+    """A row of W for each token: ``h = W[i]``, which is ``W^T`` times a one-hot vector.
 
     Parameters
     ----------
@@ -189,7 +186,7 @@ class Activation:
 
 @dataclass(frozen=True, eq=False)
 class Sequential:
-    """One layer after the other.
+    """A chain of layers: each takes the output of the one before it.
 
     Parameters
     ----------
@@ -250,7 +247,7 @@ def check_weight(name: str, weight: object, *, quantised: bool = True) -> None:
 
 
 def relu(x: Operand) -> Operand:
-    """``max(x, 0)``, with derivative 0 at 0.
+    """Return ``max(x, 0)``, with derivative 0 at 0.
 
     Parameters
     ----------
@@ -275,7 +272,7 @@ def relu(x: Operand) -> Operand:
 
 
 def sigmoid(x: Operand) -> Operand:
-    """``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
+    """Return ``1 / (1 + exp(-x))``, written with tanh so that nothing overflows.
 
     Parameters
     ----------
@@ -301,8 +298,7 @@ def sigmoid(x: Operand) -> Operand:
 
 
 def gelu(x: Operand) -> Operand:
-    """The tanh form of the Gaussian error linear unit (Hendrycks and Gimpel 2016, arXiv
-    1606.08415).
+    """Return the tanh form of the Gaussian error linear unit (arXiv 1606.08415).
 
     Parameters
     ----------
@@ -328,7 +324,7 @@ def gelu(x: Operand) -> Operand:
 
 
 def softmax(x: Operand, *, axis: int = -1) -> Operand:
-    """``exp(x) / sum(exp(x))`` along ``axis``.
+    """Return ``exp(x) / sum(exp(x))`` along ``axis``.
 
     Parameters
     ----------
@@ -358,8 +354,7 @@ def softmax(x: Operand, *, axis: int = -1) -> Operand:
 
 
 def dropout(x: Operand, rate: float, *, rng: Rng) -> Operand:
-    """``x`` with entries set to zero at ``rate`` and the rest scaled up; without ``rng``, ``x``
-    itself.
+    """Set entries of ``x`` to zero at ``rate`` and scale up the rest; without ``rng``, do nothing.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from lora_np.checks import Array, numbers_below
 
 
 def mean_squared_error(prediction: Operand, target: Array) -> Operand:
-    """``mean((prediction - target)^2)`` over all entries.
+    """Return ``mean((prediction - target)^2)`` over all entries.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ mean_squared_difference = primitive(
 
 
 def cross_entropy(logits: Operand, labels: Array) -> Operand:
-    """``mean(log sum exp(logits) - logits[label])``: the softmax cross-entropy in nats.
+    """Return ``mean(log sum exp(logits) - logits[label])``, the softmax cross-entropy in nats.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def cross_entropy(logits: Operand, labels: Array) -> Operand:
 
 
 def accuracy(logits: Operand, labels: Array) -> float:
-    """Share of rows whose largest logit is the label's.
+    """Return the share of rows whose largest logit is the label's.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A tree's layers in the form that selects modules by name."""
+"""The layers of a tree, in the form that selects modules by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_np.nn.tree import walk
 
 
 def layer_specs(model: Any) -> Iterator[ModuleSpec]:
-    """The linear layers and the embeddings of a tree, under each of their paths.
+    """Yield the linear layers and embeddings of a tree, under each of their paths.
 
     Parameters
     ----------

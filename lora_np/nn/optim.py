@@ -50,7 +50,7 @@ class Optimizer:
 
     @property
     def vectors(self) -> int:
-        """How many vectors of state an update needs."""
+        """The number of vectors of state that an update needs."""
         return 0
 
     def update(
@@ -70,7 +70,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``.
+    """Gradient descent ``p -= lr g``; with momentum ``v = momentum v + g; p -= lr v``.
 
     Parameters
     ----------
@@ -112,8 +112,7 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """``p -= lr m_hat / (sqrt(v_hat) + eps)`` with bias-corrected moments (Kingma and Ba, arXiv
-    1412.6980).
+    """Adam (arXiv 1412.6980): ``p -= lr m_hat / (sqrt(v_hat) + eps)`` with corrected moments.
 
     Parameters
     ----------
@@ -174,8 +173,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam after ``p -= lr weight_decay p``, decoupled decay (Loshchilov and Hutter, arXiv
-    1711.05101).
+    """Adam with decoupled weight decay ``p -= lr weight_decay p`` (arXiv 1711.05101).
 
     Parameters
     ----------
@@ -212,8 +210,7 @@ class AdamW(Adam):
 
 @dataclass(frozen=True)
 class Groups(Optimizer):
-    """Different optimizers for different parts of a model: the first pattern that fits a path
-    decides.
+    """Different optimizers for different parts of a model: the first matching pattern decides.
 
     Parameters
     ----------
@@ -249,7 +246,7 @@ class Groups(Optimizer):
         return self.rules[self.pattern(path)].of(path)
 
     def pattern(self, path: str) -> str:
-        """The pattern whose optimizer moves the leaf at ``path``."""
+        """Return the pattern whose optimizer moves the leaf at ``path``."""
         for pattern in self.rules:
             # A tied weight has several paths.
             if any(fits(pattern, place) for place in path.split(" = ")):
@@ -307,9 +304,7 @@ class Bank:
             self.views.append((leaf, leaf.data, self.gradient[cut].reshape(array.shape)))
 
     def gather(self) -> bool:
-        """Take the gradients, clear them, and tell if there were any. A leaf without one counts as
-        zero.
-        """
+        """Take the gradients and clear them; say if there were any. None counts as zero."""
         found = False
         for leaf, values, gradient in self.views:
             if leaf.data is not values:  # the leaf has been given another array meanwhile
@@ -373,13 +368,11 @@ class Run:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the optimizer's state: for Adam, two numbers for each trained number."""
+        """Bytes of the optimizer's state: for Adam, two numbers per trained parameter."""
         return sum(vector.nbytes for bank in self.banks for vector in bank.state)
 
     def step(self) -> None:
-        """Take the gradients that ``backward`` left, move the parameters, and clear the
-        gradients.
-        """
+        """Take the gradients that ``backward`` left, move the parameters, clear the gradients."""
         found = [bank.gather() for bank in self.banks]
         if not any(found):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
@@ -456,7 +449,7 @@ def training_run(optimizer: Optimizer, model: Any, *, clip: float | None = None)
 
 @dataclass(frozen=True)
 class Schedule:
-    """A linear ``warmup`` to ``peak``, then a descent to ``final`` that ends after ``steps``."""
+    """A linear ``warmup`` to ``peak``, then a decay to ``final`` that ends after ``steps``."""
 
     peak: float
     steps: int
@@ -471,7 +464,7 @@ class Schedule:
         whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
 
     def __call__(self, step: int) -> float:
-        """Learning rate at ``step``."""
+        """Return the learning rate at ``step``."""
         if step < self.warmup:
             return self.peak * (step + 1) / self.warmup
         done = min((step - self.warmup) / max(self.steps - self.warmup, 1), 1.0)
@@ -480,7 +473,7 @@ class Schedule:
 
 
 def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Half a cosine from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
+    """Decay from ``peak`` to ``final`` along half a cosine, after a linear ``warmup``.
 
     Parameters
     ----------
@@ -516,7 +509,7 @@ def cosine_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 
 
 
 def linear_schedule(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """A straight line from ``peak`` down to ``final`` over ``steps``, after a linear ``warmup``.
+    """Decay from ``peak`` to ``final`` along a straight line, after a linear ``warmup``.
 
     Parameters
     ----------
@@ -552,7 +545,7 @@ def scaled(lr: LearningRate, factor: float) -> LearningRate:
 
 
 def rate_at(lr: LearningRate, step: int) -> float:
-    """The learning rate at a step.
+    """Return the learning rate at a step.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ function, ``None``) is a setting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count, repeat
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
-    """Every array of ``tree`` once, as ``(path, array)`` in the order of the fields.
+    """List every array of ``tree`` once, as ``(path, array)`` in the order of the fields.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
 
 
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
-    """The leaves that are Tensors: what an optimizer may move.
+    """List the leaves that are Tensors: what an optimizer may move.
 
     Parameters
     ----------
@@ -78,8 +78,7 @@ def trainable(tree: Any) -> list[tuple[str, Tensor]]:
 
 
 def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]) -> T:
-    """A tree with ``f(path, node)`` for every node of type ``kind``; all else is shared with
-    ``tree``.
+    """Replace every node of type ``kind`` by ``f(path, node)``; share all else with ``tree``.
 
     A node in several places is rewritten once, so what was tied stays tied. ``f`` sees a
     node before its children, and what it returns is not entered again.
@@ -130,7 +129,7 @@ def replace(tree: T, kind: type | tuple[type, ...], f: Callable[[str, Any], Any]
 
 
 def freeze(tree: T) -> T:
-    """The same model without Tensors: ordinary NumPy that computes the same and takes no gradients.
+    """Return the same model without Tensors: plain NumPy that computes the same.
 
     The arrays are shared with ``tree``, not copied.
 
@@ -158,7 +157,7 @@ def freeze(tree: T) -> T:
 
 
 def walk(tree: Any) -> list[tuple[str, Any]]:
-    """Every node with its path, parents first, in the order of the fields.
+    """List every node with its path, parents first, in the order of the fields.
 
     Parameters
     ----------
@@ -191,7 +190,7 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
 
 
 def outline(node: Any) -> str:
-    """A model's repr: its fields, with the shapes of arrays instead of their numbers.
+    """Describe a model by its fields, with the shapes of arrays instead of their entries.
 
     Parameters
     ----------
@@ -232,19 +231,52 @@ def outline(node: Any) -> str:
     return f"{title}{left}{line}{right}"
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Named:
+    """A node whose parts are called otherwise in a path than the fields that hold them.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        From fields to names, in the order of the tree; several fields may hold the part of one
+        name.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+    ... class MLP(Named):
+    ...     up: np.ndarray
+    >>> mlp = MLP(names={"up": "c_fc"}, up=np.ones((3, 2)))
+    >>> mlp.c_fc is mlp.up, [path for path, _ in leaves(mlp)]
+    (True, ['c_fc'])
+    """
+
+    names: Mapping[str, str]
+
+    __repr__ = outline
+
+    def __getattr__(self, name: str) -> Any:
+        for field, other in vars(self).get("names", {}).items():
+            if other == name:
+                return getattr(self, field)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
 FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
 
 
 def children(node: Any) -> list[tuple[str, Any]]:
-    """Named children of a branch; nothing for a setting. A small model is all overhead, so this is
-    fast.
-    """
+    """List the named children of a branch, none for a setting, fast: it runs for every node."""
     kind = type(node)
     if kind not in FIELDS:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
         FIELDS[kind] = tuple(field.name for field in fields)
+    if issubclass(kind, Named):
+        names = {name: name for name in FIELDS[kind][1:] if name not in node.names} | node.names
+        found = {name: getattr(node, field) for field, name in names.items()}
+        return [(name, child) for name, child in found.items() if child is not None]
     if names := FIELDS[kind]:
         return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):
@@ -255,16 +287,19 @@ def children(node: Any) -> list[tuple[str, Any]]:
 
 
 def with_children(node: Any, changed: dict[str, Any]) -> Any:
-    """``node`` with some children changed."""
+    """Return ``node`` with some children changed."""
     if isinstance(node, (tuple, list)):
         return type(node)([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
         return {key: changed.get(str(key), child) for key, child in node.items()}
+    if isinstance(node, Named):
+        fields = {field: changed[name] for field, name in node.names.items() if name in changed}
+        changed = {n: new for n, new in changed.items() if n not in node.names.values()} | fields
     return dataclasses.replace(node, **changed)
 
 
 def join(path: str, name: str) -> str:
-    """The path of the field ``name`` of the node at ``path``.
+    """Join the path of a node and the name of one of its fields.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Matrices in few bits: levels, blocks, and the error relative to W0."""
+"""Quantised matrices: levels, blocks, and the error relative to W0."""
 
 from lora_np.lazy import on_demand
 

@@ -1,5 +1,4 @@
-"""The blocks of GGUF: a row of a matrix is cut into blocks of up to 256 numbers, each with scales
-and codes.
+"""The blocks of GGUF: pieces of a row of up to 256 entries, each with scales and codes.
 
 A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All
 arithmetic is in float32, in the order of ggml's reference, so that the numbers are the same to the
@@ -102,9 +101,7 @@ class Blocks(Quantised):
         return numbers.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
-        """The same numbers with a byte for each code and scales in float32: larger, and faster to
-        use.
-        """
+        """Return the same matrix with a byte per code and float32 scales: larger, faster to use."""
         layout = LAYOUTS[self.kind]
         if layout.block.names is None:
             return self
@@ -121,7 +118,7 @@ class Blocks(Quantised):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codes(Quantised):
-    """``scale code - least`` for each run of codes in a row: `Blocks.expanded`.
+    """A matrix ``scale code - least`` for each run of codes in a row; see `Blocks.expanded`.
 
     Parameters
     ----------
@@ -148,7 +145,7 @@ class Codes(Quantised):
         return runs(*flat).reshape(codes.shape)
 
     def product(self, x: Array) -> Array:
-        """``x W^T``; for a few rows of x, scales are applied to the products of codes with x."""
+        """Return ``x W^T``; for a few rows of x, scales multiply the products of codes with x."""
         if len(x) > FEW:
             return super().product(x)
         y = np.empty((self.shape[0], len(x)), np.result_type(x, np.float32))
@@ -164,7 +161,7 @@ class Codes(Quantised):
 
 
 def encoded(W: Array, kind: str) -> Blocks:
-    """W in blocks of this kind; float32, of which rows are whole blocks."""
+    """Encode W, float32 with rows of whole blocks, in blocks of this kind."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.numbers:
@@ -183,14 +180,12 @@ def encoded(W: Array, kind: str) -> Blocks:
 
 
 def column(b: Array, name: str = "d") -> Array:
-    """A float16 of each block, as float32 (n, 1)."""
+    """Return a float16 of each block as float32 of shape (n, 1)."""
     return b[name].astype(np.float32)[:, np.newaxis]
 
 
 def fields(q: Array, bits: int, group: int = 1) -> Array:
-    """Codes of so many bits: of each group of words (n, m) first the lowest bits of all, then the
-    next.
-    """
+    """Unpack codes of ``bits`` bits: of each group of words first the lowest bits of all."""
     shifts = range(0, 8 * q.itemsize, bits)
     parts = np.empty((len(q), q.shape[1] // group, len(shifts), group), q.dtype)
     q = np.ascontiguousarray(q)  # whole passes are faster than one for each group
@@ -201,13 +196,13 @@ def fields(q: Array, bits: int, group: int = 1) -> Array:
 
 
 def decoded(layout: Layout, b: Array) -> Array:
-    """The numbers of blocks."""
+    """Return the entries that blocks encode."""
     parts = layout.decode(b)
     return runs(*parts) if isinstance(parts, tuple) else parts
 
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
-    """``scale q - least``, where each scale (n, m), and least, is that of a run of codes."""
+    """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
     numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, -1)
     if least is not None:
         numbers -= least[:, :, np.newaxis]
@@ -219,9 +214,7 @@ def inverse(d: Array) -> Array:
 
 
 def whole(x: Array, top: int) -> tuple[Array, Array]:
-    """A scale of each row, and whole numbers from -top to top; halves are rounded away from
-    zero.
-    """
+    """Return a scale per row, and whole numbers from -top to top, halves rounded away from 0."""
     d = np.abs(x).max(axis=1, keepdims=True) / top
     size = np.abs(y := x * inverse(d))
     return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
@@ -235,7 +228,7 @@ def packed(q: Array) -> Array:
 
 
 def record(dtype: Block, d: Array, q: Array, **others: Array) -> Array:
-    """Blocks of these parts; scales are (n, 1)."""
+    """Make blocks of these parts; scales are (n, 1)."""
     block = np.empty(len(q), dtype)
     for name, values in {"d": d, "q": q, **others}.items():
         block[name] = values.reshape(block[name].shape)
@@ -295,9 +288,7 @@ def decode_q3_k(b: Array) -> Parts:
 
 
 def decode_q45_k(b: Array) -> Parts:
-    """The scales and least numbers have six bits: in 12 bytes four, four more, and what is left of
-    these.
-    """
+    """Decode Q4_K and Q5_K, whose scales and least values of six bits share 12 bytes."""
     first, second, rest = b["scales"][:, :4], b["scales"][:, 4:8], b["scales"][:, 8:]
     scales = np.concatenate([first & 63, rest & 15 | first >> 2 & 48], axis=1)
     least = np.concatenate([second & 63, rest >> 4 | second >> 2 & 48], axis=1)
@@ -343,7 +334,7 @@ def kind(
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block], Array] | None = None,
 ) -> Layout:
-    """A row of the table: numbers in a block, name and form of each place, and the equations."""
+    """Make a row of the table: entries per block, name and form of each field, the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
     return Layout(numbers, np.dtype(forms), decode, encode)
 

@@ -1,5 +1,4 @@
-"""Absmax quantisation: a block is scaled by its largest magnitude, and a code names a level from -1
-to 1.
+"""Absmax quantisation: the largest magnitude scales a block; codes name levels from -1 to 1.
 
 ``W[i] = scale[block of i] * level[code[i]]``. With one block for a row and 255 even levels this is
 int8; in blocks of 64 along the flattened matrix with levels at quantiles of the normal distribution
@@ -22,7 +21,7 @@ _SCALES_BLOCK = 256  # scales that share a scale, in double quantisation
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Int8(Quantised):
-    """``W = codes * scales / 127``, one scale for each row: as bitsandbytes keeps int8 weights.
+    """A matrix ``codes * scales / 127``, one scale per row, as bitsandbytes keeps int8 weights.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ class BlockScales:
         return int(self.codes.nbytes + self.scales.nbytes + 4)
 
     def dequantised(self) -> Array:
-        """The scales, float32."""
+        """Return the scales, float32."""
         repeated = np.repeat(self.scales, self.block)[: len(self.codes)]
         values: Array = self.levels[self.codes] * repeated + self.offset
         return values
@@ -104,7 +103,7 @@ class BlockScales:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FourBit(Quantised):
-    """Two codes to a byte, one scale for each block of the flattened matrix: nf4 and uniform 4-bit.
+    """A 4-bit matrix (nf4 or uniform): two codes per byte, one scale per block of the flat matrix.
 
     Parameters
     ----------
@@ -155,7 +154,7 @@ _NF4_END = 0.9677083
 
 
 def normal_quantile(p: ArrayLike) -> Array:
-    """The x below which a standard normal variable lies with probability p.
+    """Return the x below which a standard normal variable lies with probability p.
 
     Parameters
     ----------
@@ -190,7 +189,7 @@ def normal_quantile(p: ArrayLike) -> Array:
 
 
 def uniform_levels(bits: int = 4) -> Array:
-    """``-1, ..., -1/m, 0, 1/m, ..., 1`` with ``m = 2**(bits - 1) - 1``: even steps, zero included.
+    """Return even steps ``-1, ..., -1/m, 0, 1/m, ..., 1`` with ``m = 2**(bits - 1) - 1``.
 
     Parameters
     ----------
@@ -217,7 +216,7 @@ def uniform_levels(bits: int = 4) -> Array:
 
 @cache
 def nf4_levels() -> Array:
-    """The 16 levels of NormalFloat: quantiles of the normal distribution, scaled to [-1, 1].
+    """Return the 16 levels of NormalFloat: normal quantiles, scaled to [-1, 1].
 
     Weights are close to normal. If each level is to be used equally often, levels belong at
     quantiles with equal probability between them. Zero should be a level too, so the two sides are
@@ -252,8 +251,7 @@ def nf4_levels() -> Array:
 
 @cache
 def dynamic_levels() -> Array:
-    """256 levels for the scales of scales: seven decades, each with twice as many levels as the one
-    below.
+    """Return 256 levels for the scales of scales, in seven decades of rising density.
 
     Small numbers are coded with few digits but over a wide range: between ``10**(i - 7)`` and
     ``10**(i - 6)``, ``2**i`` evenly spaced levels, for i from 0 to 6; the same with a minus sign;
@@ -289,7 +287,7 @@ def dynamic_levels() -> Array:
 
 
 def _spaced(start: float, stop: float, number: int) -> Array:
-    """``np.linspace`` in float32 as torch computes it, from both ends, each number rounded once."""
+    """Return ``np.linspace`` in float32 as torch computes it, from both ends, rounded once."""
     first, last = np.float64(np.float32(start)), np.float64(np.float32(stop))
     step = np.float64(np.float32(last - first) / np.float32(number - 1))
     i = np.arange(number)
@@ -324,7 +322,7 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
 
 
 def double_quantised(scales: Array) -> BlockScales:
-    """8-bit codes of the scales' differences from their mean."""
+    """Quantise the scales' differences from their mean to 8-bit codes."""
     offset = mean_as_torch(scales)
     levels = dynamic_levels()
     rest = scales - offset
@@ -341,7 +339,7 @@ def double_quantised(scales: Array) -> BlockScales:
 
 
 def mean_as_torch(x: Array) -> np.float32:
-    """The mean of float32, added in the order of torch, which decides on the last digit.
+    """Return the mean of float32, added in torch's order, which decides the last digit.
 
     Torch adds four vectors of eight numbers at once: 16 of these, then 16 such sums, and again;
     what is left over is added to the first vector, and at last comes one number after the other.
@@ -368,7 +366,7 @@ def _nearest_on_grid() -> Array:
 
 
 def normalised(flat: Array, block: int) -> tuple[Array, Array]:
-    """The numbers of each block over its largest magnitude, and those magnitudes."""
+    """Divide the entries of each block by its largest magnitude; return both."""
     tops = np.maximum.reduceat(np.abs(flat), np.arange(0, flat.size, block))
     least = np.float32(1e-38)  # as in bitsandbytes: zero divided by this is zero
     values = flat.copy()
@@ -382,9 +380,7 @@ def normalised(flat: Array, block: int) -> tuple[Array, Array]:
 
 
 def scale_blocks(values: Array, scales: Array, block: int) -> None:
-    """Multiply ``values``, in place, with the scales of their blocks; the last block may be
-    shorter.
-    """
+    """Multiply ``values`` in place by the scales of their blocks; the last may be shorter."""
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
     blocks *= scales[: whole // block, np.newaxis]
@@ -408,7 +404,7 @@ KINDS = (
 
 
 def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
-    """W in few bits: each number becomes the nearest of a few levels, times the scale of its block.
+    """Quantise W: each entry becomes the nearest of a few levels, times the scale of its block.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A matrix in few bits: the interface of every kind."""
+"""The interface of every kind of quantised matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PIECE = 2**18  # numbers of a matrix at a time
 
 
 class Quantised:
-    """A frozen matrix in few bits; made by `quantise`, or read from a file.
+    """A frozen quantised matrix, made by `quantise` or read from a file.
 
     It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its
     numbers are read as a matrix or a few rows at a time.
@@ -40,7 +40,7 @@ class Quantised:
     shape: tuple[int, ...]
 
     def dequantised(self) -> Array:
-        """The matrix that the bits encode.
+        """Return the matrix that the bits encode.
 
         Returns
         -------
@@ -50,7 +50,7 @@ class Quantised:
         return self.rows(slice(None))
 
     def rows(self, index: Array | slice) -> Array:
-        """Some rows of ``dequantised``, without the others.
+        """Return some rows of ``dequantised``, without the others.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Quantised:
         raise NotImplementedError
 
     def product(self, x: Array) -> Array:
-        """``x W^T``, where only some rows of W are numbers at a time.
+        """Return ``x W^T``, dequantising only some rows of W at a time.
 
         Parameters
         ----------
@@ -80,19 +80,19 @@ class Quantised:
         return y
 
     def pulled(self, g: Array) -> Array:
-        """``g W`` for g of shape (n, d): what `product` passes back."""
+        """Return ``g W`` for g of shape (n, d): the gradient of `product`."""
         total = np.zeros((len(g), self.shape[1]), np.result_type(g, np.float32))
         for part in self.pieces():
             total += g[:, part] @ self.rows(part)
         return total
 
     def pieces(self) -> Iterator[slice]:
-        """Some rows after the other, as many as find a place in the cache."""
+        """Yield slices of rows, each as many as fit the cache."""
         step = max(1, PIECE // self.shape[1])
         return (slice(i, min(i + step, self.shape[0])) for i in range(0, self.shape[0], step))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        """`dequantised`, for NumPy's functions: ``np.asarray(Q)``."""
+        """Return `dequantised` for NumPy's functions: ``np.asarray(Q)``."""
         return self.dequantised().astype(dtype or self.dtype, copy=False)
 
     @property
@@ -102,7 +102,7 @@ class Quantised:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What `dequantised` gives: float32."""
+        """The dtype that `dequantised` returns: float32."""
         return np.dtype(np.float32)
 
     @property
@@ -112,16 +112,16 @@ class Quantised:
 
     @property
     def size(self) -> int:
-        """How many numbers the bits encode."""
+        """The number of entries of the matrix."""
         return int(np.prod(self.shape))
 
     @property
     def bits(self) -> float:
-        """Bits for each number, scales included."""
+        """Bits per entry, scales included."""
         return 8 * self.nbytes / self.size
 
     def error(self, W: ArrayLike, *, relative: bool = False) -> float:
-        """``||W - Q||_F``, the error next to the matrix that was quantised.
+        """Return ``||W - Q||_F``, the error relative to the matrix that was quantised.
 
         Parameters
         ----------

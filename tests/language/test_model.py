@@ -539,15 +539,16 @@ def test_a_token_sees_only_its_own_text(window):
     tokens = np.concatenate(parts, axis=1)
     alone = np.concatenate([model(part) for part in parts], axis=1)
     for each in (model, language.composed_operations(model)):
-        np.testing.assert_allclose(each(tokens, texts=texts), alone, atol=1e-4)
+        np.testing.assert_allclose(each(tokens, sequence_ids=texts), alone, atol=1e-4)
         caches = [Cache(tokens.shape[1]) for _ in model.model.layers]
-        steps = [each(tokens[:, :9], caches=caches, texts=texts[:, :9])]
+        steps = [each(tokens[:, :9], caches=caches, sequence_ids=texts[:, :9])]
         steps += [
-            each(tokens[:, i : i + 1], caches=caches, texts=texts[:, : i + 1]) for i in range(9, 21)
+            each(tokens[:, i : i + 1], caches=caches, sequence_ids=texts[:, : i + 1])
+            for i in range(9, 21)
         ]
         np.testing.assert_allclose(np.concatenate(steps, axis=1), alone, atol=1e-4)
     mask = np.array([[0] * 4 + [1] * 12, [1] * 16])
-    padded = model(tokens[:, :16], texts=mask)
+    padded = model(tokens[:, :16], sequence_ids=mask)
     np.testing.assert_allclose(padded[:1, 4:], model(tokens[:1, 4:16]), atol=1e-4)
     np.testing.assert_allclose(padded[1], model(tokens[:, :16])[1], atol=1e-4)
 
