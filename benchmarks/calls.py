@@ -103,6 +103,11 @@ def flows(folder: Path) -> dict[str, Flow]:
             "as resize, with a second checkpoint: its quantised tensors, its names, and its family,"
             " which says what shares the embedding's numbers",
         ),
+        "convert": Flow(
+            lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
+            20,
+            "as resize, with a second format, read back once it is written",
+        ),
         "finetune": Flow(
             lambda: language.finetune(
                 llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False

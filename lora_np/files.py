@@ -13,16 +13,20 @@ from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn
 
 from lora_np.checks import StrPath, brief
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 try:
     import fcntl as _fcntl
 except ImportError:  # Windows, and browsers
     _fcntl = None  # type: ignore[assignment]
 # JupyterLite has an empty module of that name
-fcntl: Any = _fcntl if hasattr(_fcntl, "flock") else None
+fcntl: ModuleType | None = _fcntl if hasattr(_fcntl, "flock") else None
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 # of lists and objects; the largest vocabularies, with their merges, have two million
@@ -195,7 +199,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     # before it is parsed: each takes up to 100 bytes
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_ITEMS:
         raise FileError(f"more than {MAX_ITEMS:,} items of JSON, which no real file has")
-    number: Any = _whole if b"-0" in data else None
+    number = _whole if b"-0" in data else None
     try:
         text = data.decode("utf-8")
         content = json.loads(
@@ -330,7 +334,7 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
+def write_figure(figure: Figure, path: Path, *, dpi: int) -> None:
     """A figure of matplotlib, in the format of the ending.
 
     It is drawn in memory: what matplotlib raises on a full disk differs between formats.
@@ -339,7 +343,13 @@ def write_figure(figure: Any, path: Path, *, dpi: int) -> None:
     write_whole(path, lambda file: file.write(drawn))
 
 
-def picture(figure: Any, form: str, **options: Any) -> bytes:
+def picture(
+    figure: Figure,
+    form: str,
+    *,
+    dpi: float | Literal["figure"] = "figure",
+    transparent: bool = False,
+) -> bytes:
     """A figure of matplotlib as a file of this format: the same bytes for the same figure, without
     a date.
     """
@@ -348,7 +358,7 @@ def picture(figure: Any, form: str, **options: Any) -> bytes:
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     drawn = io.BytesIO()
     with rc_context({"svg.hashsalt": "lora_np"}):
-        figure.savefig(drawn, format=form, metadata=undated, **options)
+        figure.savefig(drawn, format=form, metadata=undated, dpi=dpi, transparent=transparent)
     return drawn.getvalue()
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_np.checks import printable, whole_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Table", "binary_bytes", "decimal_bytes", "parse_bytes", "shape_text"]
 
@@ -79,7 +82,7 @@ class Table:
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, str | Sequence[str] | list[dict[str, Cell]]]:
         """``title``, ``rows`` (a dictionary for each) and ``notes``, values untouched."""
         return {"title": self.title, "rows": self.records, "notes": self.notes}
 
@@ -183,7 +186,7 @@ def json_text(content: object) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def page(title: str, parts: Iterable[Any]) -> str:
+def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
     """An HTML page of tables, figures of matplotlib and pieces of HTML, which needs no other
     file.
     """
@@ -191,11 +194,11 @@ def page(title: str, parts: Iterable[Any]) -> str:
 
     from lora_np.files import picture
 
-    def piece(part: Any) -> str:
+    def piece(part: str | Table | Figure) -> str:
         if isinstance(part, str):
             return part
-        if not hasattr(part, "savefig"):
-            return str(part._repr_html_())
+        if isinstance(part, Table):
+            return part._repr_html_()
         drawing = picture(part, "svg", transparent=True).decode()
         return drawing[drawing.index("<svg") :]
 

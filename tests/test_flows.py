@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.calls import FILES, calls, flows
 
-NAMES = ("count", "one step of fit", "resize", "merge", "finetune", "plan", "grade")
+NAMES = ("count", "one step of fit", "resize", "merge", "convert", "finetune", "plan", "grade")
 
 
 @pytest.fixture(scope="module")

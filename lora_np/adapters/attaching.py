@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from lora_np import lora
 from lora_np.adapters.adapter import (
@@ -29,6 +30,7 @@ from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.models import decoder_of, family_names, peft
 from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
+from lora_np.quantise import Quantised
 
 T = TypeVar("T")
 Names = Callable[[str], str]
@@ -273,16 +275,15 @@ def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     dropout = max(getattr(node, "dropout", 0.0) for _, node in walk(model))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = {**peft.FRESH, "lora_dropout": dropout, "use_dora": dora, "bias": bias}
-    trained = {name: [*each.tokens] for name, each in rows.values()}
-    unusual: dict[str, Any] = {
+    unusual = {
         "modules_to_save": saved,
         "lora_bias": biased,
         "ensure_weight_tying": ties,
+        "trainable_token_indices": {name: [*trained.tokens] for name, trained in rows.values()},
     }
-    unusual["trainable_token_indices"] = trained
-    said = {key: value for key, value in unusual.items() if value}
-    replaced = {f"{name}.weight": each for name, each in rows.values()}
-    return Adapter(modules, full, targeting(raw, modules) | said, rows=replaced)
+    settings = {key: setting for key, setting in unusual.items() if setting}
+    replaced = {f"{name}.weight": trained for name, trained in rows.values()}
+    return Adapter(modules, full, targeting(raw, modules) | settings, rows=replaced)
 
 
 def _own_name(path: str) -> str:
@@ -343,25 +344,25 @@ class _Building:
         self.adapter = adapter
         self.embeddings = tables  # names by their arrays
         self.tables = tables if adapter.raw.get("ensure_weight_tying") else {}
-        self.made: dict[Any, Tensor] = {}
+        self.made: dict[str | int | tuple[str, str], Tensor] = {}
 
-    def tensor(self, place: Any, array: Array) -> Tensor:
+    def tensor(self, place: str | int | tuple[str, str], array: Array) -> Tensor:
         """The one for a place, if it holds these numbers."""
         made = self.made.setdefault(place, Tensor(array))
         return made if np.array_equal(value(made), array) else Tensor(array)
 
-    def replaced(self, key: str, old: Any, turned: bool) -> Tensor:
+    def replaced(self, key: str, old: Array, turned: bool) -> Tensor:
         """What is trained instead of an array: of what shares it too, if the adapter ties them."""
         place = id(old) if id(old) in self.tables else key
         return self.tensor(place, _fitting(key, self.adapter.full[key], old, turned))
 
-    def factors(self, name: str, dtype: Any) -> tuple[Tensor | Array, Tensor]:
+    def factors(self, name: str, dtype: npt.DTypeLike) -> tuple[Tensor | Array, Tensor]:
         """B and A of a module."""
         B, A = (getattr(self.adapter[name], part).astype(dtype) for part in "BA")
         frozen = self.adapter.raw.get("init_lora_weights") == "mica"
         return B if frozen else self.tensor((name, "B"), B), self.tensor((name, "A"), A)
 
-    def experts(self, key: str, W: Any) -> lora.LoRAExperts:
+    def experts(self, key: str, W: Array) -> lora.LoRAExperts:
         """The weights of a layer's experts with their factors."""
         module = self.adapter[key]
         if module.shape != W.shape or W.ndim != 3:
@@ -371,7 +372,7 @@ class _Building:
         A, B = (Tensor(part.astype(W.dtype)) for part in (module.A, module.B))
         return lora.LoRAExperts(W, A, B, module.scale * module.rank)
 
-    def with_rows(self, name: str, layer: Any) -> Any:
+    def with_rows(self, name: str, layer: T) -> T | lora.TrainableTokens:
         """The layer with trained rows, if it or the embedding that it is tied to has any."""
         own = name
         if f"{name}.weight" not in self.adapter.rows:
@@ -434,7 +435,9 @@ def _stored_turned(model: Any) -> Collection[str]:
     return {module.name for module in decoder_of(config).spec.modules if module.transposed}
 
 
-def _fitting(key: str, stored: Stored, old: Any, turned: bool = False) -> Array:
+def _fitting(
+    key: str, stored: Stored, old: Array | Tensor | Quantised, turned: bool = False
+) -> Array:
     """An array of the file, as the one of the model that it replaces."""
     new = stored.single().T if turned else stored.single()
     if new.shape != old.shape:

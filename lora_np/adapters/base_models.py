@@ -34,7 +34,11 @@ _SAME = (
 _TASK = re.compile(r"(Text|Vision|Audio|Language|LMHead|DoubleHeads|Encoder)*(Model|For[A-Z]\w*)$")
 
 
-def check_pair(base: OpenModel, tuned: OpenModel, shapes: Mapping[str, tuple[Any, Any]]) -> None:
+def check_pair(
+    base: OpenModel,
+    tuned: OpenModel,
+    shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
+) -> None:
     """Refuse checkpoints of different models, ones whose module names are unknown, and different
     widths.
 

@@ -313,7 +313,9 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
     return moved, lost
 
 
-def changing(module: AdapterModule, W: Array, wide: np.dtype[Any]) -> Callable[[Any], Array]:
+def changing(
+    module: AdapterModule, W: Array, wide: np.dtype[Any]
+) -> Callable[[tuple[int | slice, ...]], Array]:
     """The update of the rows at an index."""
     if module.tuned:
         update = replace(module.tuned, weight=lambda: W, dtype=wide).delta()
@@ -329,7 +331,7 @@ class Based(NamedTuple):
 
     adapter: Adapter
     weights: Mapping[str, Reader]
-    biases: Mapping[str, Callable[[], tuple[Array, Any, Any]]]
+    biases: Mapping[str, Callable[[], tuple[Array, float | None, float | None]]]
     unsure: tuple[str, ...]
 
 
@@ -341,7 +343,7 @@ def on_base(adapter: Adapter, base: StrPath | None, *, any_base: bool = False) -
     merging = Merging(source, adapter)
     unsure = () if any_base else check_base(source.config, base, adapter)
     weights: dict[str, Reader] = {}
-    biases: dict[str, Callable[[], tuple[Array, Any, Any]]] = {}
+    biases: dict[str, Callable[[], tuple[Array, float | None, float | None]]] = {}
     modules = dict(adapter.modules)
     for name, target in merging.weights.items():
         if (change := merging.changes.get(target)) is None:  # it is not one tensor

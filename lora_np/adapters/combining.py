@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lora_np.adapters import spectra
-from lora_np.adapters.adapter import Adapter, AdapterModule, Source, check_start, held
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Source,
+    Stored,
+    TokenRows,
+    check_start,
+    held,
+)
 from lora_np.adapters.base_models import check_bases
-from lora_np.adapters.base_weights import on_base
+from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable, scale_notes
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ALL = "all"  # modules
+_Given = tuple[AdapterModule, float, Array | None]  # a module, its weight, its inputs
 ON_CONFLICT = ("refuse", "first", "mean")
 
 
@@ -184,7 +193,7 @@ def combine(
         rank = max(module.rank for module in modules)
     merge_method = merge_method if len(loaded) > 1 else MERGE_METHODS["sum"]
     parts = {part for module in modules for part in module.parts}
-    bases: dict[str, Callable[[], Array]] = {}
+    bases: dict[str, Reader] = {}
     if "magnitude" in parts:
         if base is None:
             raise FileError(
@@ -196,17 +205,19 @@ def combine(
                 raise FileError(
                     f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
                 )
-    given: dict[str, list[tuple[AdapterModule, float, Any]]] = {}
-    for source, weight, seen in zip(loaded, weights, grams or [{}] * len(loaded), strict=True):
+    given: dict[str, list[_Given]] = {}
+    for source, weight, by_name in zip(loaded, weights, grams or [{}] * len(loaded), strict=True):
         for name, module in source.items():
-            given.setdefault(name, []).append((module, weight, seen.get(name)))
+            gram = np.asarray(by_name[name]) if name in by_name else None
+            given.setdefault(name, []).append((module, weight, gram))
     draws = generator(rng).spawn(len(given))
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
-        options = [{"density": density, "rank": rank, "rng": draw} for draw in draws]
         work = {
-            name: (name, given[name], aside / str(i), options[i]) for i, name in enumerate(given)
+            name: (name, given[name], aside / str(i), draw)
+            for i, (name, draw) in enumerate(zip(given, draws, strict=True))
         }
-        combined_by = partial(_combined, merge_method, "bias" in parts, bases)
+        options = density, rank, "bias" in parts
+        combined_by = partial(_combined, merge_method, options, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
@@ -225,22 +236,21 @@ def combine(
 
 def _combined(
     merge_method: MergeMethod,
-    with_bias: bool,
-    bases: Mapping[str, Callable[[], Array]],
-    work: tuple[Any, ...],
+    options: tuple[float | None, int | None, bool],
+    bases: Mapping[str, Reader],
+    work: tuple[str, list[_Given], Path, np.random.Generator],
 ) -> tuple[AdapterModule, float]:
-    """The combined module, stored on disk, and how far it is from the weighted sum of the
-    updates.
-    """
-    name, given, path, options = work
-    first: AdapterModule = given[0][0]
+    """Combine one module, stored on disk, and measure how far it is from the weighted sum."""
+    density, rank, with_bias = options
+    name, given, path, rng = work
+    first = given[0][0]
     arrays, gain, off = {}, None, 0.0
     # what is not finite is refused
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        factors = (
-            (*module.factors(), weight, module.scale, gram) for module, weight, gram in given
-        )
-        updates = [WeightedUpdate(*each) for each in factors]
+        updates = [
+            WeightedUpdate(*module.factors(), weight, module.scale, gram)
+            for module, weight, gram in given
+        ]
         if bases:
             W0 = bases[name]()
             gains = [_gain(W0, module) for module, *_ in given]
@@ -251,9 +261,9 @@ def _combined(
             name, spectra.side_by_side((update.B, update.weighted) for update in updates)
         )
         s = spectra.directions(name, *wanted).s
-        if options["rank"]:
-            options["rank"] = max(1, options["rank"] // first.groups)
-        B, A = spectra.finite(name, _by_map, merge_method, updates, options)
+        rank = max(1, rank // first.groups) if rank else rank
+        combine_maps = partial(merge_method, density=density, rank=rank, rng=rng)
+        B, A = spectra.finite(name, _by_map, combine_maps, updates)
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
@@ -277,15 +287,14 @@ def _combined(
 
 
 def _by_map(
-    merge_method: MergeMethod, updates: list[WeightedUpdate], options: dict[str, Any]
+    combine_maps: Callable[[list[WeightedUpdate]], tuple[Array, Array]],
+    updates: list[WeightedUpdate],
 ) -> tuple[Array, Array]:
     """Combine the updates, or each of their stacked maps."""
     if updates[0].B.ndim == 2:
-        return merge_method(updates, **options)
+        return combine_maps(updates)
     maps = range(len(updates[0].B))
-    made = [
-        merge_method([x._replace(B=x.B[i], A=x.A[i]) for x in updates], **options) for i in maps
-    ]
+    made = [combine_maps([x._replace(B=x.B[i], A=x.A[i]) for x in updates]) for i in maps]
     rank = max(len(A) for _, A in made)  # zeros fill up the others
     B = np.stack([np.pad(B, ((0, 0), (0, rank - B.shape[1]))) for B, _ in made])
     return B, np.stack([np.pad(A, ((0, rank - len(A)), (0, 0))) for _, A in made])
@@ -319,21 +328,18 @@ def check_fit(sources: list[Adapter], *, any_base: bool) -> None:
 
 def _replaced(
     sources: list[Adapter], weights: Sequence[float], on_conflict: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, Stored], dict[str, TokenRows]]:
     """Collect the parameters and rows that adapters replace, resolving those of several."""
-    full: dict[str, Any] = {}
-    rows: dict[str, Any] = {}
-    for kept, kind in ((full, "full"), (rows, "rows")):
-        for source in sources:
-            for name, new in getattr(source, kind).items():
-                if name in (full | rows) and (
-                    on_conflict == "refuse" or (kind == "rows" and on_conflict != "first")
-                ):
-                    how = "pass on_conflict='first' or 'mean' (--on-conflict)"
-                    raise FileError(
-                        f"{source}: replaces {name!r}, as an earlier adapter does; {how}"
-                    )
-                kept.setdefault(name, new)
+    full: dict[str, Stored] = {}
+    rows: dict[str, TokenRows] = {}
+    for source in sources:
+        for name in (*source.full, *source.rows):
+            both = name in full and name in source.full and on_conflict == "mean"
+            if name in full | rows and on_conflict != "first" and not both:
+                how = "pass on_conflict='first' or 'mean' (--on-conflict)"
+                raise FileError(f"{source}: replaces {name!r}, as an earlier adapter does; {how}")
+        full = {**source.full, **full}
+        rows = {**source.rows, **rows}
     for name in full if on_conflict == "mean" else ():
         given = [
             (w, x.full[name].read())
@@ -435,8 +441,10 @@ class Overlap(Findings[Overlapping]):
 
         figure, names = Figure(figsize=(6.4, 5.2), layout="constrained"), self.names
         ax = figure.add_subplot(title="Overlap of updates")
-        how: dict[str, Any] = {"rows": names, "columns": names, "limits": (0, 1), "numbers": ".2f"}
-        heatmap(self.matrix, xlabel="", ylabel="", ax=ax, **how)
+        heatmap(
+            self.matrix, rows=names, columns=names, xlabel="", ylabel="", limits=(0, 1),
+            numbers=".2f", ax=ax,
+        )  # fmt: skip
         return figure
 
 

@@ -161,12 +161,13 @@ def extract(
     if not any_base:
         shapes = {pair.name: (pair.old_shape, pair.shape) for pair in pairs if pair.is_weight}
         check_pair(before, after, shapes)
-    options: dict[str, Any] = {"jobs": jobs, "progress": progress}
     if not any(pair.old for pair in pairs):
         raise FileError(f"{tuned}: has no tensor in common with {base}")
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
-        differing = parallel_map(_differs, candidates, **options, label="compare")
+        differing = parallel_map(
+            _differs, candidates, jobs=jobs, progress=progress, label="compare"
+        )
         others = [pair for name, pair in candidates.items() if differing[name]]
         holders = {pair.holder for pair in pairs}
         in_full = (
@@ -174,7 +175,7 @@ def extract(
         )
         able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
         work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
-        decomposed = parallel_map(_decompose, work, **options, label="extract")
+        decomposed = parallel_map(_decompose, work, jobs=jobs, progress=progress, label="extract")
         found = {name: result for name, result in decomposed.items() if result is not None}
         if not found:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
@@ -207,7 +208,7 @@ def extract(
             name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
         }
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
-        parallel_map(check, checked, **options, label="check")
+        parallel_map(check, checked, jobs=jobs, progress=progress, label="check")
     rows = [
         ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
         for key, x in spectra.items()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -208,7 +207,7 @@ def write(
             and (folder := base_folder(adapter, None))
             and (folder / "config.json").is_file()
         ):
-            config = read_json(folder / "config.json")
+            config = read_json(inside(folder, "config.json"))
         writers = {
             "gguf": runtimes.write_gguf,
             "mlx": runtimes.write_mlx,
@@ -244,6 +243,8 @@ def new_adapter(
             else "not be called like a file"
         )
         raise ValueError(f"{target}: must {wanted}; choose another name")
+    from tempfile import TemporaryDirectory  # slow to import, and `load` does without
+
     # only an adapter is replaced
     how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
     if not ending:

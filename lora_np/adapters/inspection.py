@@ -580,7 +580,9 @@ def diff(
     return Difference(both, tuple(parts), (note,), headings, largest, same)
 
 
-def _compare(work: tuple[str, AdapterModule | None, AdapterModule | None]) -> list[tuple[Any, ...]]:
+def _compare(
+    work: tuple[str, AdapterModule | None, AdapterModule | None],
+) -> list[tuple[str, float, float | None]]:
     place, one, two = work
     if one is None or two is None:
         return [("update", 1.0, None)]

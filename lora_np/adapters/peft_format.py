@@ -38,12 +38,11 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """The same, unless it is an adapter of another tuner, which only some operations take."""
-    from lora_np.lora import tuner_of
-
-    if tuner := tuner_of(adapter.raw):
+    """Return the adapter, refusing one of another tuner, which only some operations take."""
+    for update in (module.tuned for module in adapter.modules.values() if module.tuned):
+        name = update.tuner.name
         raise FileError(
-            f"{adapter}: {tuner.name} is not a LoRA: convert it first (lora-np convert --to lora)"
+            f"{adapter}: {name} is not a LoRA: convert it first (lora-np convert --to lora)"
         )
     return adapter
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from importlib.resources import files
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -205,6 +203,9 @@ def made_portable(adapter: Adapter) -> Adapter:
 @cache
 def runtimes() -> Mapping[str, Runtime]:
     """Read the rules of every program."""
+    import tomllib  # slow to import, rarely needed
+    from importlib.resources import files
+
     return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
 
 

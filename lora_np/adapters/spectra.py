@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from lora_np.files import FileError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
 
+Inputs = ParamSpec("Inputs")
 Result = TypeVar("Result")
 Grams = Mapping[str, npt.ArrayLike]
+
+_NOT_FINITE = "the result is not finite: there is a NaN, or numbers overflow"
 
 
 def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
@@ -84,20 +87,22 @@ def side_by_side(factors: Iterable[tuple[Array, Array]]) -> tuple[Array, Array]:
     return np.concatenate(B, axis=-1), np.concatenate(A, axis=-2)
 
 
-def finite(place: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)``, where a refusal of NaN or infinity, and an overflow, name the
-    module.
-    """
+def finite(
+    place: str,
+    function: Callable[Inputs, Result],
+    *inputs: Inputs.args,
+    **options: Inputs.kwargs,
+) -> Result:
+    """Call ``function``; name the module if it refuses NaN or infinity, or overflows."""
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            found = function(*arguments)
+            return no_overflow(place, function(*inputs, **options))
     except np.linalg.LinAlgError:  # LAPACK's error for an overflow inside it
-        found = np.nan
+        raise FileError(f"{place}: {_NOT_FINITE}") from None
     except FileError:
         raise
     except ValueError as error:
         raise FileError(f"{place}: {error}") from None
-    return no_overflow(place, found)
 
 
 def no_overflow(place: str, found: Result) -> Result:
@@ -106,7 +111,7 @@ def no_overflow(place: str, found: Result) -> Result:
         for part in found:
             no_overflow(place, part)
     elif found is not None and not np.isfinite(found).all():  # type: ignore[call-overload]
-        raise FileError(f"{place}: the result is not finite: there is a NaN, or numbers overflow")
+        raise FileError(f"{place}: {_NOT_FINITE}")
     return found
 
 
@@ -176,10 +181,10 @@ class Goal(NamedTuple):
     """
 
     name: str
-    value: Any
+    value: float
 
     @classmethod
-    def of(cls, out: StrPath, /, **goals: Any) -> Goal:
+    def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
         """The one of these goals for ``out`` that is not None, by the name that the caller's users
         know.
         """
@@ -209,6 +214,7 @@ class Goal(NamedTuple):
         They are the rank, except of a convolution in groups, where they are the rank of each.
         ``ordered`` are the modules in the order of their strength, of which `cut` makes the result.
         """
+        budget = int(self.value)
         groups = {name: module.groups for name, module in adapter.items()}
 
         def equal(rank: int) -> dict[str, int]:
@@ -220,10 +226,10 @@ class Goal(NamedTuple):
             return file_size(cut(adapter, ordered, ranks, portable=portable))
 
         if self.name == "rank":
-            return equal(self.value)
+            return equal(budget)
         if self.name == "budget" and portable:
             most = max(module.rank for module in adapter.values())
-            return largest(self.value, equal, range(1, most + 1), size, name=self.name)
+            return largest(budget, equal, range(1, most + 1), size, name=self.name)
         # A magnitude or a bias has an effect without any direction, and PEFT has no rank of 0.
         at_least = {
             name: int(bool({"magnitude", "bias"} & x.parts.keys())) for name, x in adapter.items()
@@ -232,12 +238,12 @@ class Goal(NamedTuple):
             return {name: max(at_least[name], x.needed(self.value)) for name, x in spectra.items()}
         values = {name: spectrum.s for name, spectrum in spectra.items()}
         if self.name == "total_rank":
-            return allocate(values, groups, self.value, at_least=at_least, name=self.name)
+            return allocate(values, groups, budget, at_least=at_least, name=self.name)
         ends = {
             name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()
         }
         costs = {name: adapter[name].maps * sum(each) for name, each in ends.items()}
-        return allocate(values, costs, self.value, at_least=at_least, taken=size, name=self.name)
+        return allocate(values, costs, budget, at_least=at_least, taken=size, name=self.name)
 
 
 def cut(
