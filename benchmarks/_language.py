@@ -196,7 +196,7 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
         """By which transformers keeps packed texts apart."""
         from lora_np.language.blocks import positions
 
-        return torch.tensor(np.atleast_2d(positions(0, batch.tokens.shape[1], batch.texts)))
+        return torch.tensor(np.atleast_2d(positions(0, batch.tokens.shape[1], batch.sequence_ids)))
 
     return timed(train)
 

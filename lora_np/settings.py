@@ -23,7 +23,7 @@ def setting(default: T, help: str, *, choices: tuple[str, ...] = ()) -> T:
 
 
 def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
-    """List the fields of a dataclass that `setting` declared, its own before those of its bases."""
+    """List the fields of a dataclass that `setting` declared, own ones before inherited ones."""
     known = {each.name: each for each in fields(owner) if "help" in each.metadata}
     ordered = [name for cls in owner.__mro__ for name in inspect.get_annotations(cls)]
     return [known[name] for name in dict.fromkeys(ordered) if name in known]

@@ -1,4 +1,7 @@
-"""One word for each concept, in Python and on the command line: docs/vocabulary.md says which."""
+"""One word for each concept, in Python and on the command line: docs/vocabulary.md says which.
+
+Help, errors and first lines of docstrings use the words of the field.
+"""
 
 import ast
 import dataclasses
@@ -15,6 +18,8 @@ import pytest
 
 import lora_np
 from lora_np import adapters, autograd, datasets, language, lora, nn
+from lora_np.cli import app
+from lora_np.cli.dispatch import COMMANDS
 from lora_np.nn import Linear
 from tests.commands import every_command
 from tests.drawing import every
@@ -41,6 +46,66 @@ FORBIDDEN_OPTIONS = {name: word for name, word in FORBIDDEN.items() if name != "
     "card": "gpu",
     "floor": "target-loss",
     "by": "group-by",
+}
+# Words that help, errors and the first lines of docstrings must not use, and the field's word.
+PRIVATE = {
+    r"by heart": "memorise",
+    r"foretell|foretold": "predict",
+    r"bits asked": "bits required",
+    r"\bdials?\b": "what is varied",
+    r"(texts|sequences|rows) at a time": "batch size",
+    r"rows of tokens": "batch size",
+    r"walk back": "backward pass",
+    r"\bcards?\b": "GPU",
+    r"\bbeds?\b": "setup",
+    r"linear maps?\b": "linear layer",
+    r"own rate": "best learning rate",
+    r"in small\b": "quick",
+    r"makes? it again": "reproduce",
+    r"falls away": "is not needed",
+    r"\bbends?\b": "nonlinearity",
+    r"right angles": "orthogonal",
+    r"listens to": "responds to",
+    r"what arrives": "upstream gradient",
+    r"h[eo]ld against": "compare with",
+    r"read right": "accuracy",
+    r"takes off": "reduces",
+    r"\bhas read\b": "was trained on",
+    r"\bspeaks?\b": "generates text",
+    r"instructed (model|one)": "instruction-tuned model",
+    r"full (tuning|training)": "full fine-tuning",
+    r"(?<!-)\btuned model": "fine-tuned model",
+    r"few bits|in its bits": "low precision",
+    r"shares its numbers": "tied weights",
+    r"(by|each) cause": "memory breakdown",
+    r"operations for each": "FLOPs per token",
+    r"told by": "detected from",
+    r"read alike": "interpret identically",
+    r"numbers trained|trained numbers?": "trainable parameters",
+    r"times fewer": "reduction",
+    r"\b[Ww]hoever\b": "you",
+    r"^(Of|Those of|That of)\b": "a verb or a subject",
+}
+# Packages whose texts still have some of these words: none may be added, and each goes when done.
+TO_COME: dict[str, set[str]] = {
+    "adapters": {
+        r"linear maps?\b",
+        r"(texts|sequences|rows) at a time",
+        r"told by",
+        r"(?<!-)\btuned model",
+        r"^(Of|Those of|That of)\b",
+    },
+    "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
+    "language": {
+        r"instructed (model|one)",
+        r"numbers trained|trained numbers?",
+        r"foretell|foretold",
+    },
+    "linalg": {r"^(Of|Those of|That of)\b"},
+    "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
+    "nn": {r"numbers trained|trained numbers?"},
+    "quantise": {r"few bits|in its bits"},
+    "training": {r"^(Of|Those of|That of)\b", r"\b[Ww]hoever\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
@@ -196,6 +261,40 @@ def test_no_public_name_equals_a_submodule(package):
         for name in below & set(package.__all__):
             same = getattr(package, name) is importlib.import_module(f"{package.__name__}.{name}")
             assert same, f"{package.__name__}.{name} is a submodule, too"
+
+
+def texts():
+    """Every help, error and first line of a docstring, with where it stands."""
+    for words, command in every_command():
+        yield words, command.help or ""
+        for parameter in command.params:
+            yield f"{words} {parameter.opts[0]}", getattr(parameter, "help", None) or ""
+    for path in sorted((ROOT / "lora_np").rglob("*.py")):
+        place = path.relative_to(ROOT / "lora_np").as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                yield place, (ast.get_docstring(node) or "").partition("\n\n")[0]
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                for part in ast.walk(node.exc):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield place, part.value
+
+
+@every("private", PRIVATE)
+def test_texts_use_the_words_of_the_field(private):
+    for place, text in texts():
+        if re.search(private, text) and private not in TO_COME.get(place.partition("/")[0], ()):
+            pytest.fail(f"{place}: {PRIVATE[private]}, not {private}: {text}")
+
+
+@every(
+    ("words", "command"),
+    [*every_command(), *((f"lora-np {name}", app.get_command(None, name)) for name in COMMANDS)],
+)
+def test_summary_fits_its_line(words, command):
+    """At 80 columns no summary in a list of commands ends in an ellipsis."""
+    summary = (command.help or "").partition("\n\n")[0]
+    assert command.get_short_help_str(63) == summary, words
 
 
 def test_the_page_names_every_word():

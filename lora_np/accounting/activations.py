@@ -224,19 +224,17 @@ class _Kept:
         return _growth(stack, token, pair * attention)._replace(fixed=merged * self.item)
 
     def _results(self, adapted: AdaptedModules) -> int:
-        """Of W0 x and B A x: DoRA scales both by a vector that is trained. LoRA only adds them."""
+        """Size W0 x and B A x: DoRA scales both by a trained vector, LoRA only adds them."""
         item = self.item + self.training.adapter_item
         return self.dora * item * adapted.module.sides[1] * adapted.copies
 
     def _matrix(self) -> int:
-        """The largest quantised matrix, in 16 bits."""
+        """Size the largest quantised matrix in 16 bits."""
         few = () if self.training.dtype in ITEMSIZE else quantisable(self.spec)
         return max((2 * prod(module.shape[-2:]) for module in few), default=0)
 
     def _norms(self) -> int:
-        """PEFT sends an identity through A and B, and adds the result to W0: in the adapter's
-        type.
-        """
+        """Size DoRA's norms: PEFT sends an identity through A and B, and adds the result to W0."""
         if not self.dora:
             return 0
         item = self.training.adapter_item
@@ -248,8 +246,7 @@ class _Kept:
         return item * max(sizes)
 
     def _reach(self, stack: Layers, here: list[AdaptedModules]) -> tuple[int, int]:
-        """In how many layers attention, and the MLP's activation, lie above something that is
-        trained.
+        """Count the layers whose attention, and whose MLP, lie above something trained.
 
         Backward stops at the lowest adapter, and forward keeps nothing for what is below it.
         """
@@ -262,7 +259,7 @@ class _Kept:
         return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
 
     def _attention(self, stack: Layers) -> tuple[int, int]:
-        """Of one layer, for each token and for each pair of tokens."""
+        """Size attention of one layer, per token and per pair of tokens."""
         keeps_weights = stack.attention_dropout or self.training.attention == "eager"
         kv_heads = stack.heads if keeps_weights else stack.kv_heads
         times = 2 if stack.cross_attention else 1
@@ -290,9 +287,7 @@ class _Kept:
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
-        """Of activation functions and experts; the input of the last map is counted with those of
-        maps.
-        """
+        """Size activation functions and experts, without the inputs of linear layers."""
         if module.kind == "router":  # its own softmax, and its input for the gradient of its weight
             return (
                 4 * module.shape[0] * module.copies
@@ -306,9 +301,7 @@ class _Kept:
         return numbers * self.item if (module.kind, module.role) == ("experts", "down") else 0
 
     def _inputs(self, modules: Iterable[ModuleSpec], stack: Layers, reach: int) -> int:
-        """Of maps that are trained or adapted: once for those that read the same array, unless each
-        casts.
-        """
+        """Size the inputs of trained or adapted layers, once if they share one and do not cast."""
         casts = not self.full and self.training.adapter_item != self.item
         shared: dict[str, int] = {}
         size = 0
@@ -332,7 +325,7 @@ class _Kept:
         return size + self.item * sum(shared.values())
 
     def _outside(self) -> Growth:
-        """The last norm, the head's input, and what leads from a tower to the language model."""
+        """Size the last norm, the head's input, and what leads from a tower to the model."""
         prefixes = tuple(f"{stack.prefix}." for stack in self.spec.layers)
         tower = next((stack for stack in self.spec.layers if stack.tokens), None)
         total = Growth()
@@ -356,7 +349,7 @@ class _Kept:
         return total
 
     def _loss(self) -> tuple[int, int]:
-        """Of cross-entropy, for each token: what is kept, and what else exists briefly."""
+        """Size cross-entropy per token: what is kept, and what else exists briefly."""
         head = next((module for module in self.spec.groups if module.name == self.spec.head), None)
         if head is None:
             return 0, 0
@@ -376,14 +369,14 @@ class _Kept:
         return self.spec.experts_per_token if module.kind == "experts" else 1
 
     def _trained(self, module: ModuleSpec) -> int:
-        """On how many of these modules the input must be kept for a weight's gradient."""
+        """Count the modules whose input must be kept for a weight's gradient."""
         if self.full:
             return module.copies
         return sum(each.copies for each in self.adapters if each.module is module)
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:
-    """Of a stack: a vision tower or an audio encoder has its own number of tokens."""
+    """Size a stack: a vision tower or an audio encoder has its own number of tokens."""
     token, pair = token * stack.repeats, pair * stack.repeats
     if stack.tokens:
         return Growth(sample=stack.tokens * (token + stack.tokens * pair))

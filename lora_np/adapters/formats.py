@@ -206,7 +206,7 @@ def write(
             and (folder := base_folder(adapter, None))
             and (folder / "config.json").is_file()
         ):
-            config = read_json(folder / "config.json")
+            config = read_json(inside(folder, "config.json"))
         writers = {
             "gguf": runtimes.write_gguf,
             "mlx": runtimes.write_mlx,

@@ -1,6 +1,4 @@
-"""``count``, ``plan``, ``errors``, ``capacity``: what a LoRA costs and holds, what fits, which
-rank.
-"""
+"""``count``, ``plan``, ``errors``, ``capacity``: the cost of a LoRA, and its rank."""
 
 from __future__ import annotations
 
@@ -28,21 +26,21 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 @options.ranks
 @options.targets
 @options.saved
-@click.option("--config", help="An adapter_config.json, instead of --rank, --targets and the like.")
+@click.option("--config", help="An adapter_config.json, instead of --rank, --targets and so on.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option(
-    "--experts", type=str.lower, help="How experts are counted: peft (the default) or per-expert."
+    "--experts", type=options.LOWER, help="Convention for experts: peft (default) or per-expert."
 )
 @click.option(
-    "--group-by", type=click.Choice(("module", "kind"), case_sensitive=False), help="What to list."
+    "--group-by", type=click.Choice(("module", "kind"), case_sensitive=False), help="Add a table."
 )
 @click.option("--memory", is_flag=True, default=None, help="Estimate the memory of training.")
 @options.as_json
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of tables.")
 @click.option("--list", "catalogue", is_flag=True, help="List presets and families.")
 @options.each(_TRAINING)
 def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: Any) -> None:
-    """Count what a LoRA costs, in parameters and in memory, for a matrix or for a whole model.
+    """Count a LoRA's parameters and memory, for a matrix or model.
 
     SOURCE is 100x120, a preset, a shipped model, a config.json, a *.safetensors, or its directory.
     The options from --dtype on are for the memory.
@@ -58,8 +56,8 @@ def count(source: str, as_json: bool, as_csv: bool, catalogue: bool, **asked: An
     if as_csv:
         print("\n".join(table.to_csv() for table in tables))
     else:
-        found = [table.content for table in tables]
-        options.show_as(found[0] if len(found) == 1 else found, as_json, *tables)
+        content = [table.content for table in tables]
+        options.show_as(content[0] if len(content) == 1 else content, as_json, *tables)
 
 
 def _counted(
@@ -70,7 +68,7 @@ def _counted(
     memory: bool = False,
     **asked: Any,
 ) -> list[Table]:
-    """Totals first, then what else was asked for."""
+    """List the totals, then the other tables that were asked for."""
     if not (rank or config) and (group_by or memory or asked):
         raise click.UsageError(
             "options can only be given with a rank, as in --rank 8, or with --config"
@@ -93,15 +91,13 @@ def _counted(
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:
-    """What LoRAs on one model cost, and what PEFT would print."""
-    names = ("rank", "trainable", "base", "total", "percent")
-    notes = [each.verdict for each in counts] + [note for each in counts for note in each.notes]
-    rows = [(*(getattr(each, name) for name in names), 4 * each.trainable) for each in counts]
+    """Compare LoRAs on one model, and show what PEFT would print."""
+    columns = ("rank", "trainable", "base", "total", "percent", "adapter")
+    rows = [(x.rank, x.trainable, x.base, x.total, x.percent, 4 * x.trainable) for x in counts]
+    notes = dict.fromkeys([x.verdict for x in counts] + [note for x in counts for note in x.notes])
     title = f"{counts[0].spec.name}: {counts[0].base:,} parameters"
     formats = {"percent": "{:.4f}".format, "adapter": decimal_bytes}
-    return Table(
-        (*names, "adapter"), rows, title=title, notes=[*dict.fromkeys(notes)], formats=formats
-    )
+    return Table(columns, rows, title=title, notes=[*notes], formats=formats)
 
 
 @click.command()
@@ -109,16 +105,15 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
 @click.option("--gpu", required=True, help='A GPU, such as "RTX 4090", or a memory, such as 24GB.')
 @options.ranks
 @options.targets
-@click.option("--method", "methods", type=_METHOD, multiple=True, help="May be repeated.")
+@click.option("--method", "methods", type=_METHOD, multiple=True, help="Method. Repeatable.")
 @options.saved
 @click.option("--dora", is_flag=True, default=None, help="Include the magnitudes of DoRA.")
 @options.as_json
 @options.each(_TRAINING)
 def plan(source: str, as_json: bool, **asked: Any) -> None:
-    """Show which LoRA fits on a GPU, how far it could go, and what it costs. Exit status 3: none
-    fits.
+    """Show whether full fine-tuning, LoRA or QLoRA fits on a GPU.
 
-    SOURCE is as for count, and may be a preset's name on the hub.
+    The exit status is 3 if none fits. SOURCE is as for count, or a preset's name on the hub.
 
     Example: lora-np plan llama-3-8b --gpu "RTX 4090"
 
@@ -126,39 +121,40 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np plan gemma-2-2b --gpu T4 --max-length 1024 --cross-entropy fused
     """
-    found = accounting.plan(source, **options.given(asked))
-    content = {**asdict(found), "fits": found.fits}
-    options.show_as(content, as_json, found.table, found.breakdown, status=0 if found.fits else 3)
+    result = accounting.plan(source, **options.given(asked))
+    content, status = {**asdict(result), "fits": result.fits}, 0 if result.fits else 3
+    options.show_as(content, as_json, result.table, result.breakdown, status=status)
 
 
 @click.command()
 @click.argument("matrix")
-@click.option("--norm", type=str.lower, help="fro, spectral or nuclear.")
-@click.option("--energy", type=float, help="Share of the squared norm to keep, by default 0.99.")
-@click.option("--tolerance", type=float, help="Instead, the accepted relative error in the norm.")
+@click.option("--norm", type=options.LOWER, help="fro, spectral or nuclear.")
+@click.option("--energy", type=float, help="Share of the squared norm to keep (0.99).")
+@click.option("--tolerance", type=float, help="Instead, the accepted relative error.")
 @options.plot
 @options.as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
-    """Print the error of the best approximation of each rank, and the smallest rank that is enough.
+    """Print the error of the best rank-r approximation for every r.
 
-    MATRIX is FILE.npy, or FILE.safetensors:TENSOR, which reads only that tensor.
+    MATRIX is FILE.npy, or FILE.safetensors:TENSOR, which reads only that tensor. The smallest rank
+    that is enough is named below the table.
 
     Example: lora-np errors adapter.safetensors:layers.0.q_proj.lora_B.weight --tolerance 0.05
     """
-    found = accounting.rank_errors_of(matrix, **options.given(asked))
-    options.draw(found, plot)
-    options.show_as(vars(found), as_json, found.table)
+    result = accounting.rank_errors_of(matrix, **options.given(asked))
+    options.draw(result, plot)
+    options.show_as(vars(result), as_json, result.table)
 
 
-BYTES, ASSUMED = 4, 1.0  # bytes of a token, and bits that it asks, where the model cannot be run
+BYTES, ASSUMED = 4, 1.0  # bytes per token, and bits that it requires, if the model cannot be run
 
 
 @click.command()
 @click.argument("model")
-@click.option("--rank", type=int, required=True, help="r of the adapter.")
+@click.option("--rank", type=int, required=True, help="Rank of the adapter.")
 @options.every_linear
-@click.option("--data", help="What is learnt by heart: a file as for finetune.")
-@click.option("--bits", type=float, help="Instead, how many bits it has.")
+@click.option("--data", help="Data to memorise: a file as for finetune.")
+@click.option("--bits", type=float, help="Bits to memorise, instead of --data.")
 @click.option(
     "--target-loss", type=float, default=0.0, help="Loss to reach, in nats per token (0)."
 )
@@ -166,14 +162,15 @@ BYTES, ASSUMED = 4, 1.0  # bytes of a token, and bits that it asks, where the mo
 def capacity(
     model: str,
     rank: int,
-    targets: Any,
+    targets: str | list[str],
     data: str | None,
     bits: float | None,
     target_loss: float,
     as_json: bool,
 ) -> None:
-    """Show how many bits an adapter can hold, as a range, and the smallest rank that holds what
-    DATA asks.
+    """Estimate how many bits an adapter can memorise.
+
+    The result is a range, with the smallest rank that is enough for DATA.
 
     Example: lora-np capacity austen --rank 8 --data genesis
     """
@@ -182,7 +179,7 @@ def capacity(
     if data is not None:
         try:
             bits = language.bits_to_learn(
-                language.load(model), language.read_data(data), floor=target_loss
+                language.load(model), language.read_data(data), target_loss=target_loss
             )
         except FileNotFoundError as error:
             tokens = len(language.read_text(data).encode()) / BYTES
@@ -190,6 +187,6 @@ def capacity(
             click.echo(
                 f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True
             )
-    found = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
-    said = {**vars(found), "count": found.count.trainable, "free": found.free}
-    options.show_as(said, as_json, found.table)
+    result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
+    content = {**vars(result), "count": result.count.trainable, "free": result.free}
+    options.show_as(content, as_json, result.table)

@@ -1,6 +1,4 @@
-"""``tour``, ``lab``, ``claims`` and ``exercises``: the main job, the lessons, what papers say, a
-class.
-"""
+"""``tour``, ``lab``, ``claims`` and ``exercises``: learn LoRA, and teach it."""
 
 from __future__ import annotations
 
@@ -16,26 +14,30 @@ from lora_np.cli import options
 from lora_np.table import Table
 
 lessons = click.option(
-    "--lesson", "lessons", multiple=True, callback=options.whole_numbers, help="As 1 or 1,2."
+    "--lesson",
+    "lessons",
+    multiple=True,
+    callback=options.whole_numbers,
+    help="Lessons, such as 1 or 1,2.",
 )
 folder = click.argument("folder", type=options.WRITTEN)
-_LIMITS: dict[str, tuple[Any, str]] = {
-    "seconds": (float, "Time for one call of a student's function (10)."),
-    "total_seconds": (float, "Time for all cells and calls of one file (300)."),
-    "student_seconds": (float, "Time for all files of one student (1200)."),
-    "memory": (int, "MiB for each submission (1024)."),
+_LIMITS: options.Kinds = {
+    "seconds": (float, "Seconds per call of a student's function (10)."),
+    "total_seconds": (float, "Seconds for all cells and calls of one file (300)."),
+    "student_seconds": (float, "Seconds for all files of one student (1200)."),
+    "memory": (int, "MiB per submission (1024)."),
 }
 
 
 @click.command()
 @click.option(
-    "--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The folder to write into."
+    "--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The directory to write."
 )
-@click.option("--quick", is_flag=True, help="Use a quarter of the data and of the steps.")
+@click.option("--quick", is_flag=True, help="Use a quarter of the data and the steps.")
 @options.seed
 @options.as_json
 def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
-    """Adapt a real model with LoRA and show what it saved: the whole story in one run.
+    """Adapt a real model with LoRA and report what it saves.
 
     Example: lora-np tour --out my-tour
     """
@@ -47,12 +49,13 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=options.WRITTEN, default="lora-np-lessons")
 @click.option(
-    "--browser/--no-browser", default=True, help="Open a window, or only print the address."
+    "--browser/--no-browser", default=True, help="Open a browser, or only print the address."
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="By default, the first free port.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port; by default the first free one.")
 def lab(folder: Path, browser: bool, port: int | None) -> None:
-    """Copy the lessons to a folder, never over your own work, and open JupyterLab (extra:
-    notebooks).
+    """Copy the lessons and open them in JupyterLab.
+
+    Your own work is never overwritten. JupyterLab comes with the extra notebooks.
 
     Example: lora-np lab --no-browser
     """
@@ -65,8 +68,9 @@ def lab(folder: Path, browser: bool, port: int | None) -> None:
 @click.argument("name", required=False)
 @options.as_json
 def claims(name: str | None, as_json: bool) -> None:
-    """Show what papers say about LoRA and what our runs say: all claims in a table, or all about
-    one.
+    """Show our verdicts on published claims about LoRA.
+
+    Without a NAME all claims are listed; with one, everything about it is shown.
 
     Example: lora-np claims rslora
     """
@@ -91,7 +95,7 @@ def claims(name: str | None, as_json: bool) -> None:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def exercises(context: click.Context) -> None:
-    """Exercises that check themselves, for students and teachers."""
+    """Hand out, check and grade the exercises."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -100,7 +104,7 @@ def exercises(context: click.Context) -> None:
 @lessons
 @options.as_json
 def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
-    """List all exercises, with their points.
+    """List all exercises and their points.
 
     Example: lora-np exercises list --lesson 1
     """
@@ -119,7 +123,9 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 @folder
 @lessons
 def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
-    """Write the exercises of each lesson, as a notebook and as a script: edit the one you like.
+    """Write the exercises as notebooks and scripts.
+
+    Each lesson becomes a notebook and a script; edit the one you prefer.
 
     Example: lora-np exercises start my-exercises --lesson 1
     """
@@ -129,11 +135,12 @@ def start_command(folder: Path, lessons: tuple[int, ...]) -> None:
 
 @exercises.command("check")
 @click.argument("file", type=options.READ)
-@click.option("--exercise", "names", multiple=True, help="The name of a function; may be repeated.")
+@click.option("--exercise", "names", multiple=True, help="Name of a function. Repeatable.")
 @options.as_json
 def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Show points, and the law that each wrong answer breaks. The exit status is 1 unless all are
-    right.
+    """Check your answers and show your points.
+
+    A wrong answer is shown with the property it breaks. The exit status is 1 unless all are right.
 
     Example: lora-np exercises check my-exercises/01-see-rank.py
     """
@@ -144,7 +151,7 @@ def check_command(file: Path, names: tuple[str, ...], as_json: bool) -> None:
 @exercises.command("solution")
 @click.argument("name")
 def solution_command(name: str) -> None:
-    """Explain how an exercise can be solved, to be read after an attempt.
+    """Show and explain the solution of an exercise.
 
     Example: lora-np exercises solution lora_count
     """
@@ -157,10 +164,10 @@ def solution_command(name: str) -> None:
     "-o", "--out", type=options.WRITTEN, default="grades.csv", help="Feedback goes next to it."
 )
 @lessons
-@click.option("--exercise", "only", multiple=True, help="The name of an exercise; may be repeated.")
-@click.option("--roster", type=options.READ, help="The class as CSV; names in its first column.")
+@click.option("--exercise", "only", multiple=True, help="Name of an exercise. Repeatable.")
+@click.option("--roster", type=options.READ, help="The class as CSV: names in the first column.")
 @click.option(
-    "--column", default="lora-np", help="The heading of the points in the gradebook (lora-np)."
+    "--column", default="lora-np", help="Heading of the points in the gradebook (lora-np)."
 )
 @click.option(
     "--seed",
@@ -169,13 +176,14 @@ def solution_command(name: str) -> None:
     help="Random seed of the questions; by default new.",
 )
 @options.each(_LIMITS)
-@click.option("--jobs", type=options.JOBS, help="Submissions at a time.")
+@click.option("--jobs", type=options.JOBS, help="Number of parallel workers.")
 @options.as_json
 def grade_command(
     submissions: Path, out: Path, lessons: tuple[int, ...], column: str, as_json: bool, **asked: Any
 ) -> None:
-    """Grade a folder of submissions, each in a separate process: points, and feedback for each
-    student.
+    """Grade a folder of submissions, with feedback.
+
+    Each submission runs in a process of its own.
 
     Example: lora-np exercises grade submissions/ -o grades.csv --lesson 1
     """
@@ -197,7 +205,7 @@ def grade_command(
 @folder
 @lessons
 def nbgrader_command(folder: Path, lessons: tuple[int, ...]) -> None:
-    """Write a course for nbgrader, with solutions and hidden tests.
+    """Write a course for nbgrader, with hidden tests.
 
     Example: lora-np exercises nbgrader my-course
     """

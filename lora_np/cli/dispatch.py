@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 
 import click
 
-from lora_np.checks import close_names
+from lora_np.checks import brief, close_names
+from lora_np.cli.output import printable_output
 from lora_np.version import __version__
 
 # The commands of each file: one loads no other.
@@ -17,31 +20,26 @@ FILES = {
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
     "adapters": (
-        "inspect",
-        "resize",
-        "extract",
-        "overlap",
-        "combine",
-        "merge",
-        "diff",
-        "convert",
-        "check",
+        "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
     ),
-}
+}  # fmt: skip
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+REPORT = "this is a fault of lora-np: please report it with the command"
 
 
 class Commands(click.Group):
-    """The commands, loaded when they are asked for."""
+    """The commands, each loaded when it is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """In the order of `COMMANDS`."""
+        """List the commands in the order of `COMMANDS`."""
         return [*COMMANDS]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of this name, or an error that names what is close; None for an option."""
+        """Load a command, or raise an error with close names; None for an option."""
         if name.startswith("-"):
             return None
         if name not in COMMANDS:
@@ -54,7 +52,7 @@ class Commands(click.Group):
 @click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")
 @click.pass_context
 def app(context: click.Context) -> None:
-    """LoRA in plain NumPy: understand it, train it, count it, work on adapter files."""
+    """LoRA in plain NumPy: learn it, train it, count its cost, and work on adapter files."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -92,20 +90,35 @@ def run(arguments: list[str]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    try:
-        return app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
-    except click.Abort:
-        return fail("interrupted", 130)
-    except click.ClickException as error:
-        return fail(error.format_message(), 2)
-    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        return fail(message(error), 1)
+    with printable_output():
+        try:
+            return (
+                app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
+            )
+        except click.Abort:
+            return fail("interrupted", 130)
+        except click.ClickException as error:
+            return fail(error.format_message(), 2)
+        except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
+            return fail(message(error), 1)
+        except MemoryError:
+            return fail("not enough memory", 1)
+        except Exception as error:  # the last net: tests count how often it catches
+            return fail(unforeseen(error), 1)
 
 
 def message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def unforeseen(error: Exception) -> str:
+    """Describe an error that no command should raise, with the place that a report needs."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"unexpected {kind} in {place}: {brief(str(error), 300)}; {REPORT}"
 
 
 def fail(text: str, status: int) -> int:

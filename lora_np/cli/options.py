@@ -1,4 +1,4 @@
-"""Shared by the commands: options, output, checks of the files they write."""
+"""Options, output and checks of files that commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import click
 
@@ -17,24 +17,34 @@ from lora_np.table import Table, json_text, parse_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., None])
+T = TypeVar("T")
+Value = TypeVar("Value")
 
 
-class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
-    """What a function makes of the text."""
+class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic in newer click
+    """A type of option that a function parses."""
 
-    def __init__(self, parse: Callable[[str], Any], name: str = "text") -> None:
+    def __init__(self, parse: Callable[[str], T], name: str = "text") -> None:
         self.parse, self.name = parse, name
 
-    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
-        """The value; a default may be one already."""
+    def convert(
+        self, value: str | T, param: click.Parameter | None, ctx: click.Context | None
+    ) -> T:
+        """Parse the text; a default may be parsed already."""
         return self.parse(value) if isinstance(value, str) else value
 
 
+# what an option accepts, and what it says in a help text
+Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
+Kinds: TypeAlias = Mapping[str, tuple[Kind, str]]
+
+
 def output_path(text: str) -> Path:
-    """A path to write to; an empty one would be the current directory."""
+    """Refuse an empty path to write to, which would be the current directory."""
     if not text:
         raise click.BadParameter("name what to write, got ''")
     return Path(text)
@@ -43,7 +53,7 @@ def output_path(text: str) -> Path:
 def whole_numbers(
     context: click.Context, option: click.Parameter, texts: Iterable[str]
 ) -> tuple[int, ...]:
-    """The numbers of an option that is repeated, or given once with commas: ``--rank 8,16``."""
+    """Parse an option that is repeated, or given once with commas: ``--rank 8,16``."""
     text = ",".join(texts)
     try:
         return tuple(int(each) for each in text.split(",") if each.strip())
@@ -52,36 +62,32 @@ def whole_numbers(
 
 
 def new_file(endings: tuple[str, ...], text: str) -> Path:
-    """A file to write, refused before any work is done if that could not be, or would cost another
-    kind.
-    """
+    """Refuse a file that cannot be written, or of another kind, before any work is done."""
     path = Path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
     if not path.parent.is_dir():
         raise click.BadParameter(f"the directory {str(path.parent)!r} does not exist")
-    # matplotlib chooses the format by the ending; a page may have any name that is free
+    # matplotlib chooses the format by the ending; a page may have any free name
     if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
         raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
     return path
 
 
 def byte_count(text: str) -> int:
-    """Bytes from ``10MB``, ``1.5GiB`` or a plain number."""
+    """Parse bytes from ``10MB``, ``1.5GiB`` or a plain number."""
     return int(text) if text.isdecimal() else parse_bytes("budget", text)
 
 
 def parse_targets(text: str) -> str | list[str]:
-    """Targets: ``all-linear``, names with commas, or a regular expression, which has other
-    characters too.
-    """
+    """Parse ``all-linear``, names with commas, or a regular expression, by its characters."""
     if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
         return text
     return parse_names(text)
 
 
 def parse_names(text: str) -> list[str]:
-    """Names of modules with commas between them."""
+    """Parse names of modules with commas between them."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise click.BadParameter(f"must name a module, got {text!r}")
@@ -89,6 +95,7 @@ def parse_names(text: str) -> list[str]:
 
 
 READ = click.Path(path_type=Path)
+LOWER = Parsed(str.lower)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
 PICTURE = Parsed(partial(new_file, PICTURES), "path")
@@ -109,16 +116,15 @@ any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
 ranks = click.option(
-    "--rank", multiple=True, callback=whole_numbers, help="Ranks, such as 8 or 8,16."
+    "--rank", multiple=True, callback=whole_numbers, help="Rank, or ranks, such as 8 or 8,16."
 )
-_TARGETS: dict[str, Any] = {
-    "type": Parsed(parse_targets),
-    "help": "q_proj,v_proj, all-linear, or a pattern.",
-}
-targets = click.option("--targets", **_TARGETS)
-every_linear = click.option("--targets", default="all-linear", **_TARGETS)
+_targets = partial(
+    click.option, "--targets", type=Parsed(parse_targets),
+    help="Modules to adapt: q_proj,v_proj, all-linear, or a regular expression.",
+)  # fmt: skip
+targets, every_linear = _targets(), _targets(default="all-linear")
 saved = click.option(
-    "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full: a,b."
+    "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full, such as lm_head."
 )
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
@@ -129,31 +135,29 @@ plot = click.option(
 html = click.option("--html", type=PAGE, help="Write a page with the figure and the tables.")
 
 
-def each(kinds: Mapping[str, tuple[Any, str]]) -> Callable[[Command], Command]:
-    """Decorate a command with an option for each name; it gets them as keywords, None if not
-    given.
-    """
+def each(kinds: Kinds) -> Callable[[Command], Command]:
+    """Decorate a command with an option for each name, whose value is None if not given."""
 
     def decorate(command: Command) -> Command:
         for name, (kind, text) in reversed([*kinds.items()]):
             flag = f"--{name.replace('_', '-')}"
-            if kind is bool:
-                flag, kind = f"{flag}/--no-{flag[2:]}", None
-            command = click.option(flag, name, type=kind, default=None, help=text)(command)
+            own = None if kind is bool else kind
+            flag += "" if own else f"/--no-{flag[2:]}"
+            command = click.option(flag, name, type=own, default=None, help=text)(command)
         return command
 
     return decorate
 
 
-_KINDS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str}
+_KINDS: dict[str, Kind] = {"int": int, "float": float, "bool": bool, "str": str}
 
 
-def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Any, str]]:
+def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Kind, str]]:
     """Describe the settings of a dataclass as `each` takes options: by name, a type and a help."""
-    kinds = {}
+    kinds: dict[str, tuple[Kind, str]] = {}
     for field in settings_of(owner):
         kind = _KINDS[str(field.type).removesuffix(" | None")]
-        kinds[field.name] = str.lower if field.metadata["choices"] else kind, _setting_help(field)
+        kinds[field.name] = LOWER if field.metadata["choices"] else kind, _setting_help(field)
     return kinds
 
 
@@ -170,26 +174,32 @@ def _setting_help(field: Field[Any]) -> str:
     return f"{text} ({usual})."
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
+def given(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Keep the options that were given."""
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
-def show_as(found: Any, as_json: bool, *parts: object, status: int = 0) -> None:
-    """``found`` for programs, or its ``parts`` for people: by default, ``found`` itself."""
+def show_as(content: object, as_json: bool, *parts: object, status: int = 0) -> None:
+    """Print ``content`` for programs, or ``parts`` for people: by default, ``content`` itself."""
     if as_json:
-        print(found.to_json() if hasattr(found, "to_json") else json_text(found))
+        print(content.to_json() if hasattr(content, "to_json") else json_text(content))
     else:
-        for part in parts or (found,):
+        for part in parts or (content,):
             print(part, end="\n\n" if isinstance(part, Table) else "\n")
     if status:
         click.get_current_context().exit(status)
 
 
-def draw(found: Any, plot: Path | None) -> None:
+class HasFigure(Protocol):
+    """A result that draws a figure."""
+
+    def figure(self) -> Figure: ...
+
+
+def draw(result: HasFigure, plot: Path | None) -> None:
     """Write the figure of a result, if one was asked for."""
     if plot is not None:
-        write_figure(found.figure(), plot, dpi=150)
+        write_figure(result.figure(), plot, dpi=150)
 
 
 def show_written(written: list[Path], kept: list[Path]) -> None:

@@ -422,8 +422,9 @@ class Prepared:
         )  # fmt: skip
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        recorded = {each.name for each in settings_of(FinetuneSettings)} - {"validate_every"}
-        self.settings = {name: getattr(s, name) for name in (*recorded, "targets")}
+        told = [*settings_of(RunSettings), *settings_of(FinetuneSettings)]
+        self.settings = {each.name: getattr(s, each.name) for each in told} | {"targets": s.targets}
+        del self.settings["validate_every"]
         self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
         self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
         described = [(document.tokens, document.answer) for document in self.documents]

@@ -1,59 +1,22 @@
-"""What a layer of a decoder is made of: norms, attention, MLPs and experts, whatever a family calls
-them.
+"""What a layer of a decoder is made of: norms, attention, MLPs and experts.
 
-A node's fields are called as transformers calls its modules, so that a path in the tree is the name
-there. The equations know them by their roles: `named` makes the class that has both.
+The equations know the modules by their roles, such as ``query``; a path in the tree has the names
+that transformers gives them, such as ``q_proj``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, make_dataclass
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, Rng
 from lora_np.language import composed, fused
+from lora_np.language.composed import Operand
 from lora_np.language.rotary import Rotary
-from lora_np.nn import gelu, relu, sigmoid, softmax
-
-
-class Part:
-    """A node whose modules are called as in transformers."""
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-
-
-@functools.cache
-def named(kind: type, names: tuple[str, ...], roles: tuple[tuple[str, str], ...]) -> type:
-    """``kind`` with a field of each of these names, which are also properties under their roles.
-
-    Parameters
-    ----------
-    kind : type
-        A dataclass of settings.
-    names : tuple of str
-        Of the fields to add.
-    roles : tuple of (str, str)
-        Roles, and the names of the fields that have them.
-
-    Examples
-    --------
-    >>> part = named(MLP, ("c_fc", "c_proj"), (("up", "c_fc"), ("down", "c_proj")))
-    >>> part(c_fc=1, c_proj=2, activation="gelu").up
-    1
-    """
-    own: dict[str, Any] = {role: property(attrgetter(name)) for role, name in roles if role != name}
-    own["__module__"] = kind.__module__
-    how: dict[str, Any] = {"frozen": True, "eq": False, "kw_only": True}
-    fields = [(name, Any) for name in names]
-    return make_dataclass(kind.__name__, fields, bases=(kind,), namespace=own, **how)
+from lora_np.nn import Linear, Named, gelu, relu, sigmoid, softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +43,7 @@ class RMSNorm:
     from_one: bool = False
     fused: bool = True
 
-    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         norm = fused.rms_norm if self.fused else composed.rms_norm
         return norm(x, self.W + 1 if self.from_one else self.W, eps=self.eps)
 
@@ -106,19 +69,20 @@ class LayerNorm:
     b: Tensor | Array | None
     eps: float
 
-    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         x = x - np.mean(x, axis=-1, keepdims=True)
         y = self.W * (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + self.eps))
-        return y if self.b is None else y + self.b
+        result: Operand = y if self.b is None else y + self.b
+        return result
 
 
 @dataclass(frozen=True, eq=False)
-class HeadNorms(Part):
+class HeadNorms(Named):
     """A norm of its own for each head (StableLM)."""
 
     norms: tuple[LayerNorm, ...]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Operand) -> Operand:
         return np.concatenate(
             [norm(x[..., i : i + 1, :]) for i, norm in enumerate(self.norms)], axis=-2
         )
@@ -156,25 +120,26 @@ class Cache:
         return self.k[:, : self.tokens], self.v[:, : self.tokens]
 
 
-def positions(before: int, tokens: int, texts: Array | None) -> Array:
-    """The place in its own text of each token after so many before: (tokens,) or (batch,
-    tokens).
+def positions(before: int, tokens: int, sequence_ids: Array | None) -> Array:
+    """Return the position of each token after ``before`` others in its own sequence.
+
+    The shape is (tokens,), or (batch, tokens) with ``sequence_ids``.
     """
-    if texts is None:
+    if sequence_ids is None:
         return np.arange(before, before + tokens)
-    places = np.empty_like(texts, dtype=np.intp)
-    for text in np.unique(texts):
-        own = texts == text
+    places = np.empty_like(sequence_ids, dtype=np.intp)
+    for sequence in np.unique(sequence_ids):
+        own = sequence_ids == sequence
         places[own] = np.cumsum(own, axis=1)[own] - 1
     return places[:, before:]
 
 
-@dataclass(frozen=True, eq=False)
-class SelfAttention(Part):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelfAttention(Named):
     """``W_o softmax(s q k^T) v`` with rotated queries and keys; each key serves a group of queries.
 
-    Its modules are linear maps for ``query``, ``key`` and ``value``, or one for all (``qkv``), and
-    for ``output``; and perhaps norms of queries and keys.
+    Its modules are linear layers for ``query``, ``key`` and ``value``, or one for all (``qkv``),
+    and for ``output``; and perhaps norms of queries and keys.
 
     Parameters
     ----------
@@ -189,7 +154,7 @@ class SelfAttention(Part):
     score_cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
     joined : {"parts", "heads"}
-        Whether a map for all gives all queries first, then keys and values; or those of each head
+        Whether ``qkv`` gives all queries first, then keys and values; or those of each head
         together.
     normed : str
         "heads" if norms see each head, "whole" if all of them; empty without norms.
@@ -209,109 +174,143 @@ class SelfAttention(Part):
     normed: str = ""
     normed_first: bool = True
     fused: bool = True
-    qkv: ClassVar[Any] = None
+    query: Linear | None = None
+    key: Linear | None = None
+    value: Linear | None = None
+    qkv: Linear | None = None
+    output: Linear
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
 
     def __call__(
-        self, x: Any, *, rng: Rng = None, cache: Cache | None = None, texts: Array | None = None
-    ) -> Any:
-        q, k, v = self.by_heads(x, rng)
-        if self.normed == "heads" and self.normed_first:
-            q, k = self.query_norm(q), self.key_norm(k)
-        if self.rotary is not None:
-            q, k = self.turned(self.rotary, 0 if cache is None else cache.tokens, q, k, texts)
-        if self.normed == "heads" and not self.normed_first:
-            q, k = self.query_norm(q), self.key_norm(k)
-        tokens = x.shape[1]
-        how: dict[str, Any] = {"window": self.window, "scale": self.score}
-        if cache is not None:
-            k, v = cache.extend(k, v)
-        if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
-            return self.output(fused.attend(q, k, v, texts=texts, **how), rng=rng)
-        how |= {"cap": self.score_cap, "texts": texts}
-        if cache is None or tokens == 1:
-            return self.output(composed.attend(q, k, v, **how), rng=rng)
-        parts = []
-        for i in range(0, tokens, fused.BLOCK):  # some queries of a long prompt at a time
-            some = q[:, i : i + fused.BLOCK]
-            end = cache.tokens - tokens + i + some.shape[1]
-            parts.append(composed.attend(some, k[:, :end], v[:, :end], **how))
-        return self.output(np.concatenate(parts, axis=1), rng=rng)
+        self,
+        x: Operand,
+        *,
+        rng: Rng = None,
+        cache: Cache | None = None,
+        sequence_ids: Array | None = None,
+    ) -> Operand:
+        mixed = self.mixed(*self.by_heads(x, rng), cache, sequence_ids)
+        output: Operand = self.output(mixed, rng=rng)
+        return output
 
-    def by_heads(self, x: Any, rng: Rng) -> Any:
-        """Queries, keys and values, (batch, tokens, heads, d) each."""
+    def mixed(
+        self, q: Operand, k: Operand, v: Operand, cache: Cache | None, sequence_ids: Array | None
+    ) -> Operand:
+        """Compute the weighted values, of all heads side by side."""
+        by_head = self.normed == "heads"
+        if by_head and self.normed_first:
+            q, k = self.norms(q, k)
+        if self.rotary is not None:
+            before = 0 if cache is None else cache.tokens
+            q, k = self.turned(self.rotary, before, q, k, sequence_ids)
+        if by_head and not self.normed_first:
+            q, k = self.norms(q, k)
+        tokens, window, scale = q.shape[1], self.window, self.score
+        if cache is not None:
+            k, v = cache.extend(value(k), value(v))
+        if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
+            result: Operand = fused.attend(
+                q, k, v, window=window, scale=scale, sequence_ids=sequence_ids
+            )
+            return result
+        # some queries of a long prompt at a time
+        size, parts = tokens if cache is None else fused.BLOCK, []
+        for i in range(0, tokens, size):
+            some = q[:, i : i + size]
+            end = k.shape[1] - tokens + i + some.shape[1]
+            part = composed.attend(
+                some, k[:, :end], v[:, :end], window=window, scale=scale, cap=self.score_cap,
+                sequence_ids=sequence_ids,
+            )  # fmt: skip
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def norms(self, q: Operand, k: Operand) -> tuple[Operand, Operand]:
+        assert self.query_norm is not None
+        assert self.key_norm is not None
+        return self.query_norm(q), self.key_norm(k)
+
+    def by_heads(self, x: Operand, rng: Rng) -> tuple[Operand, Operand, Operand]:
+        """Compute queries, keys and values, (batch, tokens, heads, d) each."""
         if self.qkv is None:
-            q, k, v = self.query(x, rng=rng), self.key(x, rng=rng), self.value(x, rng=rng)
+            q, k, v = (each(x, rng=rng) for each in (self.query, self.key, self.value) if each)
         elif self.joined == "heads":
             each = heads_of(self.qkv(x, rng=rng), 3 * self.heads)
-            return [each[..., i::3, :] for i in range(3)]
+            return each[..., 0::3, :], each[..., 1::3, :], each[..., 2::3, :]
         else:
             qkv = self.qkv(x, rng=rng)
             width = qkv.shape[-1] // (self.heads + 2 * self.kv)
             q, k, v = np.split(qkv, [self.heads * width, (self.heads + self.kv) * width], axis=-1)
         if self.normed == "whole":
-            q, k = self.query_norm(q), self.key_norm(k)
+            q, k = self.norms(q, k)
         return heads_of(q, self.heads), heads_of(k, self.kv), heads_of(v, self.kv)
 
-    def turned(self, rotary: Rotary, before: int, q: Any, k: Any, texts: Array | None) -> Any:
-        """Queries and keys, turned by the angles of their positions."""
+    def turned(
+        self, rotary: Rotary, before: int, q: Operand, k: Operand, sequence_ids: Array | None
+    ) -> tuple[Operand, Operand]:
+        """Rotate queries and keys by the angles of their positions."""
         longest = before + q.shape[1]
-        where: Any = slice(before, longest)
+        where: slice | Array = slice(before, longest)
         rotate = fused.rotate if self.fused else composed.rotate
-        if texts is not None and (rotary.trained or not self.normed_first):
+        if sequence_ids is not None and (rotary.trained or not self.normed_first):
             # scores depend on more than distances
-            where, rotate = positions(before, q.shape[1], texts), composed.rotate
+            where, rotate = positions(before, q.shape[1], sequence_ids), composed.rotate
             longest = int(where.max()) + 1
         cos, sin = rotary.turns(where, longest, q.dtype)
         if q.shape[1] == 1:  # at once: for a single token calls are what costs
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
-        return rotate(rotary.halves(q), cos=cos, sin=sin), rotate(
-            rotary.halves(k), cos=cos, sin=sin
-        )
+        q, k = rotary.halves(q), rotary.halves(k)
+        return rotate(q, cos=cos, sin=sin), rotate(k, cos=cos, sin=sin)
 
 
-def heads_of(x: Any, heads: int) -> Any:
+def heads_of(x: Operand, heads: int) -> Operand:
     return x.reshape(*x.shape[:-1], heads, -1)
 
 
-@dataclass(frozen=True, eq=False)
-class MLP(Part):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MLP(Named):
     """``W_down (f(W_gate x) * W_up x)``, or without a gate ``W_down f(W_up x)``.
 
-    Gate and up are two linear maps, or one (``gate_up``).
+    Gate and up are two linear layers, or one (``gate_up``).
 
     Parameters
     ----------
     activation : str
-        f: a key of `ACTIVATIONS`, or "xielu", whose two numbers are learned.
+        f: a key of `ACTIVATIONS`, or "xielu", which has two trained parameters.
     fused : bool
         Whether one primitive does the middle, for silu.
     """
 
     activation: str
     fused: bool = True
-    gate: ClassVar[Any] = None
-    gate_up: ClassVar[Any] = None
+    gate: Linear | None = None
+    up: Linear | None = None
+    gate_up: Linear | None = None
+    down: Linear
+    xielu: XIELU | None = None
 
-    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
-        if self.gate_up is not None:
-            gate, up = np.split(self.gate_up(x, rng=rng), 2, axis=-1)
-        elif self.gate is not None:
-            gate, up = self.gate(x, rng=rng), self.up(x, rng=rng)
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
+        if self.gate_up is None:
+            parts = [each(x, rng=rng) for each in (self.gate, self.up) if each is not None]
         else:
-            up = self.up(x, rng=rng)
-            f = self.act_fn if self.activation == "xielu" else ACTIVATIONS[self.activation]
-            return self.down(f(up), rng=rng)
-        return self.down(gated(gate, up, self.activation, fast=self.fused), rng=rng)
+            parts = [*np.split(self.gate_up(x, rng=rng), 2, axis=-1)]
+        if len(parts) == 2:
+            hidden = gated(parts[0], parts[1], self.activation, fast=self.fused)
+        else:
+            hidden = (self.xielu or ACTIVATIONS[self.activation])(*parts)
+        result: Operand = self.down(hidden, rng=rng)
+        return result
 
 
-def gated(gate: Any, up: Any, activation: str, *, fast: bool) -> Any:
+def gated(gate: Operand, up: Operand, activation: str, *, fast: bool) -> Operand:
     if activation == "silu":
         return (fused.gated if fast else composed.gated)(gate, up)
     return ACTIVATIONS[activation](gate) * up
 
 
-ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+ACTIVATIONS: Mapping[str, Callable[[Operand], Operand]] = {
     "silu": lambda x: x * sigmoid(x),
     "gelu": composed.exact_gelu,
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), gelu),
@@ -319,23 +318,25 @@ ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class XIELU(Part):
-    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (Huang and Schlag, arXiv
-    2411.13010).
+@dataclass(frozen=True, eq=False, kw_only=True)
+class XIELU(Named):
+    """``a x^2 + x/2`` above zero, ``b (exp(x) - 1 - x) + x/2`` below (arXiv 2411.13010).
 
-    Its two numbers, ``alpha_p`` and ``alpha_n``, give ``a = softplus(alpha_p)`` and
+    Its two parameters, ``alpha_p`` and ``alpha_n``, give ``a = softplus(alpha_p)`` and
     ``b = 1/2 + softplus(alpha_n)``.
     """
 
-    def __call__(self, x: Any) -> Any:
+    alpha_p: Operand
+    alpha_n: Operand
+
+    def __call__(self, x: Operand) -> Operand:
         a, b = np.logaddexp(self.alpha_p, 0), np.logaddexp(self.alpha_n, 0) + 0.5
         below = (np.expm1(np.minimum(x, -1e-6)) - x) * b
         return np.where(x > 0, a * x * x, below) + x * 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Router(Part):
+class Router:
     """``softmax(W x)``: how much each expert counts for a token.
 
     Parameters
@@ -345,14 +346,14 @@ class Router(Part):
 
     W: Tensor | Array
 
-    def __call__(self, x: Any) -> Any:
-        return softmax(x @ self.W.T)
+    def __call__(self, x: Operand) -> Operand:
+        result: Operand = softmax(x @ self.W.T)
+        return result
 
 
-@dataclass(frozen=True, eq=False)
-class Routed(Part):
-    """The sum of a few experts, by the weights of a ``router``, and perhaps of a shared one behind
-    a gate.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Routed(Named):
+    """The sum of a few experts, by the weights of a router, and perhaps of a shared one.
 
     Parameters
     ----------
@@ -364,9 +365,12 @@ class Routed(Part):
 
     chosen: int
     to_one: bool
-    shared: ClassVar[Any] = None
+    router: Router
+    experts: Experts
+    shared: MLP | None = None
+    shared_gate: Linear | None = None
 
-    def __call__(self, x: Any, *, rng: Rng = None) -> Any:
+    def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         flat = x.reshape(-1, x.shape[-1])
         every = self.router(flat)
         # (tokens, chosen)
@@ -379,37 +383,37 @@ class Routed(Part):
         starts = np.searchsorted(best.ravel()[order], np.arange(every.shape[1] + 1))
         rows = flat[order // self.chosen]
         parts = [
-            self.experts(rows[starts[i] : starts[i + 1]], i)
+            self.experts(rows[starts[i] : starts[i + 1]], int(i))
             for i in np.flatnonzero(np.diff(starts))
         ]
         each = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
         y = np.sum(each * weights[..., np.newaxis], axis=1)
-        if self.shared is not None:
+        if self.shared is not None and self.shared_gate is not None:
             y = y + sigmoid(self.shared_gate(flat, rng=rng)) * self.shared(flat, rng=rng)
-        return y.reshape(x.shape)
+        result: Operand = y.reshape(x.shape)
+        return result
 
 
-@dataclass(frozen=True, eq=False)
-class Experts(Part):
-    """Gated MLPs in two arrays: ``gate_up_proj`` (experts, 2 inner, d), ``down_proj`` (experts, d,
-    inner).
-    """
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Experts(Named):
+    """Gated MLPs in two arrays: ``gate_up`` (experts, 2 inner, d), ``down`` (experts, d, inner)."""
 
     activation: str
+    gate_up: Operand
+    down: Operand
 
-    def __call__(self, x: Any, i: int) -> Any:
+    def __call__(self, x: Operand, i: int) -> Operand:
         gate, up = np.split(x @ self.gate_up[i].T, 2, axis=-1)
-        return gated(gate, up, self.activation, fast=True) @ self.down[i].T
+        result: Operand = gated(gate, up, self.activation, fast=True) @ self.down[i].T
+        return result
 
 
-def unchanged(x: Any) -> Any:
-    return x
+Norm = RMSNorm | LayerNorm | HeadNorms
 
 
-@dataclass(frozen=True, eq=False)
-class DecoderLayer(Part):
-    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after, or both at
-    once.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecoderLayer(Named):
+    """``x = x + attention(norm(x)); x = x + mlp(norm(x))``, with norms before or after.
 
     Parameters
     ----------
@@ -421,10 +425,27 @@ class DecoderLayer(Part):
 
     parallel: bool = False
     residual: float = 1.0
-    before_attention = after_attention = before_mlp = after_mlp = staticmethod(unchanged)
+    attention: SelfAttention
+    mlp: MLP | Routed
+    before_attention: Norm | None = None
+    after_attention: Norm | None = None
+    before_mlp: Norm | None = None
+    after_mlp: Norm | None = None
 
-    def __call__(self, x: Any, *, rng: Rng = None, **how: Any) -> Any:
-        y = self.after_attention(self.attention(self.before_attention(x), rng=rng, **how))
-        added = x + (y if self.residual == 1.0 else y * self.residual)
-        y = self.after_mlp(self.mlp(self.before_mlp(x if self.parallel else added), rng=rng))
-        return added + (y if self.residual == 1.0 else y * self.residual)
+    def __call__(
+        self,
+        x: Operand,
+        *,
+        rng: Rng = None,
+        cache: Cache | None = None,
+        sequence_ids: Array | None = None,
+    ) -> Operand:
+        y = x if self.before_attention is None else self.before_attention(x)
+        y = self.attention(y, rng=rng, cache=cache, sequence_ids=sequence_ids)
+        added = self.plus(x, y if self.after_attention is None else self.after_attention(y))
+        y = x if self.parallel else added
+        y = self.mlp(y if self.before_mlp is None else self.before_mlp(y), rng=rng)
+        return self.plus(added, y if self.after_mlp is None else self.after_mlp(y))
+
+    def plus(self, x: Operand, y: Operand) -> Operand:
+        return x + (y if self.residual == 1.0 else y * self.residual)

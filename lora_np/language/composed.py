@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebinterpolate, chebval
 
-from lora_np.autograd import primitive
+from lora_np.autograd import Tensor, primitive
 from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
 from lora_np.quantise import Quantised
 
+Operand: TypeAlias = Tensor | Array
 IGNORED = -100  # the label of a token that does not count, as in torch
 
 
-def rms_norm(x: Any, W: Any, *, eps: float) -> Any:
+def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
     """``W x / sqrt(mean(x^2) + eps)`` over the last axis (Zhang and Sennrich, arXiv 1910.07467).
 
     Examples
@@ -25,10 +26,11 @@ def rms_norm(x: Any, W: Any, *, eps: float) -> Any:
     >>> rms_norm(np.array([3.0, 4.0]), np.ones(2), eps=0.0).round(3)
     array([0.849, 1.131])
     """
-    return W * (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + eps))
+    result: Operand = W * (x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + eps))
+    return result
 
 
-def rotate(x: Any, cos: Array, sin: Array) -> Any:
+def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
     """Turn entries i and i + d/2 of each head by the angle of its position (Su et al., arXiv
     2104.09864).
 
@@ -45,7 +47,8 @@ def rotate(x: Any, cos: Array, sin: Array) -> Any:
     array([[[[0., 1.]]]])
     """
     half = x.shape[-1] // 2
-    return x * cos + np.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
+    result: Operand = x * cos + np.concatenate([x[..., half:], x[..., :half]], axis=-1) * sin
+    return result
 
 
 @functools.lru_cache(maxsize=8)
@@ -58,15 +61,15 @@ def visible(queries: int, keys: int, window: int | None) -> Array:
 
 
 def attend(
-    q: Any,
-    k: Any,
-    v: Any,
+    q: Operand,
+    k: Operand,
+    v: Operand,
     *,
     window: int | None,
     scale: float,
     cap: float = 0.0,
-    texts: Array | None = None,
-) -> Any:
+    sequence_ids: Array | None = None,
+) -> Operand:
     """``softmax(s q k^T) v`` for each head, where no token sees a later one.
 
     Parameters
@@ -81,7 +84,7 @@ def attend(
         s, usually ``1 / sqrt(d)``.
     cap : float
         The scores go through ``cap tanh(x / cap)``; 0 for none.
-    texts : ndarray of int, shape (batch, at least keys), optional
+    sequence_ids : ndarray of int, shape (batch, at least keys), optional
         A token sees only those of its own text.
 
     Returns
@@ -96,23 +99,24 @@ def attend(
     scores = q @ k.transpose(0, 2, 3, 1)  # (batch, kv, heads / kv * queries, keys)
     if cap:
         scores = cap * np.tanh(scores / cap)
-    if queries > 1 or window is not None or texts is not None:  # the last token sees all
+    if queries > 1 or window is not None or sequence_ids is not None:  # the last token sees all
         seen = visible(queries, keys, window)
-        if texts is not None:
-            texts = texts[:, :keys]
+        if sequence_ids is not None:
+            sequence_ids = sequence_ids[:, :keys]
             seen = (
                 seen
-                & (texts[:, -queries:, np.newaxis] == texts[:, np.newaxis])[
+                & (sequence_ids[:, -queries:, np.newaxis] == sequence_ids[:, np.newaxis])[
                     :, np.newaxis, np.newaxis
                 ]
             )
         by_query = scores.reshape(batch, kv, -1, queries, keys)
         scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
     mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)
-    return mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
+    result: Operand = mixed.transpose(0, 2, 1, 3).reshape(batch, queries, heads * d)
+    return result
 
 
-def gated(gate: Any, up: Any) -> Any:
+def gated(gate: Operand, up: Operand) -> Operand:
     """``silu(gate) up`` with ``silu(x) = x sigmoid(x)`` (Shazeer, arXiv 2002.05202).
 
     Examples
@@ -120,10 +124,11 @@ def gated(gate: Any, up: Any) -> Any:
     >>> gated(np.array([0.0, 100.0]), np.array([1.0, 2.0]))
     array([  0., 200.])
     """
-    return gate * sigmoid(gate) * up
+    result: Operand = gate * sigmoid(gate) * up
+    return result
 
 
-def exact_gelu(x: Any) -> Any:
+def exact_gelu(x: Operand) -> Operand:
     """``x Phi(x)``, where Phi(x) is how likely a standard normal number is below x (arXiv
     1606.08415).
 
@@ -132,7 +137,8 @@ def exact_gelu(x: Any) -> Any:
     >>> exact_gelu(np.array([0.0, 1.0, 100.0])).round(4)
     array([  0.    ,   0.8413, 100.    ])
     """
-    return x * normal_below(x)
+    result: Operand = x * normal_below(x)
+    return result
 
 
 def _normal_below(x: Array) -> Array:
@@ -151,14 +157,14 @@ normal_below = primitive(
 def erfc_series(dtype: np.dtype[Any]) -> Array:
     """Chebyshev coefficients of ``exp(x^2) erfc(x)``, for x from 0 to 26 as z from 1 to -1."""
 
-    def scaled(z: Any) -> Any:
+    def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
 
     series: Array = chebinterpolate(scaled, 14 if dtype == np.float32 else 30).astype(dtype)
     return series
 
 
-def head_loss(h: Any, W: Any, *, labels: Array) -> Any:
+def head_loss(h: Operand, W: Operand, *, labels: Array) -> Operand:
     """Cross-entropy of ``softmax(h W^T)`` in nats, the mean over the labels that are not `IGNORED`.
 
     Parameters
@@ -170,4 +176,5 @@ def head_loss(h: Any, W: Any, *, labels: Array) -> Any:
     h, labels = h.reshape(-1, h.shape[-1]), labels.reshape(-1)
     keep = labels != IGNORED
     W = W.dequantised() if isinstance(W, Quantised) else W
-    return cross_entropy(h[keep] @ W.T, labels[keep])
+    result: Operand = cross_entropy(h[keep] @ W.T, labels[keep])
+    return result

@@ -1,5 +1,4 @@
-"""Decoders of many families as trees: a path in one is the name that transformers has for that
-module.
+"""Decoders of many families as trees: a path in one is the name of that module in transformers.
 
 What they are made of, and how they compute, is in a ``config.json`` and their family's data. A
 field that would change the computation and is not understood is refused.
@@ -10,22 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace as changed
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, choice, shown, whole_number
 from lora_np.files import errors_at
 from lora_np.language import blocks
-from lora_np.language.blocks import Cache, Part
-from lora_np.language.rotary import rotary_of, stated
-from lora_np.models import ModuleSpec, decoder_of
-from lora_np.nn import Embedding, Linear, join, replace
+from lora_np.language.blocks import Cache
+from lora_np.language.composed import Operand
+from lora_np.language.rotary import Rotary, rotary_of, stated
+from lora_np.language.vocabulary import Vocabulary
+from lora_np.models import DecoderNode, LayerConfig, ModelSpec, ModuleSpec, decoder_of
+from lora_np.nn import Embedding, Linear, Named, join, replace
 
 T = TypeVar("T")
-Read = Callable[[str], Array | Tensor | None]  # the array of this name, if there is one
+Read = Callable[[str], Any]  # the array, Tensor or quantised weight of this name, or None
 CONTEXT = 2048  # tokens, where a config does not say
 # Fields that make some model compute differently, and the neutral value; null is always neutral.
 NEUTRAL: Mapping[str, Any] = {
@@ -46,8 +46,8 @@ NEUTRAL: Mapping[str, Any] = {
 ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 
-@dataclass(frozen=True, eq=False)
-class Decoder(Part):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decoder(Named):
     """The embedding of the tokens, and perhaps of their positions; the layers; and a last norm.
 
     Parameters
@@ -60,7 +60,10 @@ class Decoder(Part):
 
     scale: float = 1.0
     scale_after: float = 1.0
-    position: ClassVar[Any] = None
+    embedding: Embedding
+    position: Embedding | None = None
+    layers: tuple[blocks.DecoderLayer, ...]
+    norm: blocks.RMSNorm | blocks.LayerNorm
 
     def __call__(
         self,
@@ -68,30 +71,31 @@ class Decoder(Part):
         *,
         rng: Rng = None,
         caches: list[Cache] | None = None,
-        texts: Array | None = None,
-    ) -> Any:
-        x = self.embedding(tokens)
+        sequence_ids: Array | None = None,
+    ) -> Operand:
+        x: Operand = self.embedding(tokens)
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
             before = caches[0].tokens if caches else 0
-            x = x + self.position(blocks.positions(before, tokens.shape[1], texts))
+            x = x + self.position(blocks.positions(before, tokens.shape[1], sequence_ids))
         for i, layer in enumerate(self.layers):
-            x = layer(x, rng=rng, cache=None if caches is None else caches[i], texts=texts)
+            cache = None if caches is None else caches[i]
+            x = layer(x, rng=rng, cache=cache, sequence_ids=sequence_ids)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
 
-@dataclass(frozen=True, eq=False)
-class LanguageModel(Part):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LanguageModel(Named):
     """Logits of the next token, at each token of a text: ``lm_head(model(tokens))``.
 
-    Made by `load`, or from scratch by `build`. Its modules are the decoder, which is also ``model``
-    in the families that call it otherwise, and ``lm_head``; with a tied head, its W is the
-    embedding's.
+    Made by `load`, or from scratch by `build`.
 
     Parameters
     ----------
+    names : mapping of str to str
+        What transformers calls ``model`` and ``lm_head``, as in each of its nodes.
     config : mapping
         The contents of its ``config.json``.
     vocabulary : object, optional
@@ -102,13 +106,19 @@ class LanguageModel(Part):
         Tokens of the longest text that the model was made for.
     cap : float
         The logits go through ``cap tanh(x / cap)``; 0 for none.
+    model : Decoder
+        From tokens to hidden states.
+    lm_head : Linear
+        From hidden states to logits; if it is tied, its W is the embedding's.
     """
 
     config: Mapping[str, Any]
-    vocabulary: Any = None
+    vocabulary: Vocabulary | None = None
     generation: Mapping[str, Any] = field(default_factory=dict)
     context: int = 0
     cap: float = 0.0
+    model: Decoder
+    lm_head: Linear
 
     def __call__(
         self,
@@ -116,9 +126,9 @@ class LanguageModel(Part):
         *,
         rng: Rng = None,
         caches: list[Cache] | None = None,
-        texts: Array | None = None,
-    ) -> Any:
-        """Logits of shape (batch, tokens, vocab).
+        sequence_ids: Array | None = None,
+    ) -> Operand:
+        """Return the logits, of shape (batch, tokens, vocab).
 
         Parameters
         ----------
@@ -127,20 +137,21 @@ class LanguageModel(Part):
             Switches dropout on.
         caches : list of Cache, optional
             One for each layer, with the tokens before these.
-        texts : ndarray of int, shape (batch, tokens), optional
-            Which text each token belongs to, those in the caches first, where a row holds more than
-            one: a token sees only its own. Padding is a text like any other, so an attention mask
-            of zeros and ones can be given as it is.
+        sequence_ids : ndarray of int, shape (batch, tokens), optional
+            Which sequence each token belongs to, those in the caches first, where a row holds more
+            than one: a token sees only its own. Padding is a sequence like any other, so an
+            attention mask of zeros and ones can be given as it is.
         """
-        return self.logits(self.model(tokens, rng=rng, caches=caches, texts=texts), rng=rng)
+        hidden = self.model(tokens, rng=rng, caches=caches, sequence_ids=sequence_ids)
+        return self.logits(hidden, rng=rng)
 
-    def logits(self, hidden: Any, *, rng: Rng = None) -> Any:
-        """Logits from the hidden states that ``model`` gives."""
-        z = self.lm_head(hidden, rng=rng)
+    def logits(self, hidden: Operand, *, rng: Rng = None) -> Operand:
+        """Return the logits of the hidden states that ``model`` gives."""
+        z: Operand = self.lm_head(hidden, rng=rng)
         return self.cap * np.tanh(z / self.cap) if self.cap else z
 
 
-def vocabulary_of(model: LanguageModel) -> Any:
+def vocabulary_of(model: LanguageModel) -> Vocabulary:
     if model.vocabulary is None:
         raise ValueError(
             "this model has no vocabulary: there was no tokenizer.json in its directory"
@@ -148,8 +159,10 @@ def vocabulary_of(model: LanguageModel) -> Any:
     return model.vocabulary
 
 
-def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> LanguageModel:
-    """A model with the shapes of ``config`` and the arrays that ``read`` gives for their names.
+def build(
+    config: Mapping[str, Any], read: Read, *, vocabulary: Vocabulary | None = None
+) -> LanguageModel:
+    """Build a model with the shapes of ``config`` and the arrays that ``read`` gives.
 
     Parameters
     ----------
@@ -183,36 +196,138 @@ def build(config: Mapping[str, Any], read: Read, *, vocabulary: Any = None) -> L
     """
     s = decoder_settings(config)
     modules = {module.name: module for module in s.spec.modules}
-    found: dict[str, Any] = {}
+    embeddings: list[Embedding] = []
 
     def array(name: str, shape: tuple[int, ...]) -> Any:
-        read_one = read(name)
-        if read_one is None:
+        weight = read(name)
+        if weight is None:
             raise ValueError(f"the checkpoint has no tensor {name}")
-        if read_one.shape != shape:
+        if weight.shape != shape:
             raise ValueError(
-                f"{name} must have shape {shape} to fit config.json, got {read_one.shape}"
+                f"{name} must have shape {shape} to fit config.json, got {weight.shape}"
             )
-        return read_one
+        return weight
 
-    for name, module in modules.items():
+    def leaf(module: ModuleSpec) -> Any:
+        name, shape = module.name, module.shape
         if module.kind in ("parameter", "experts"):
-            found[name] = array(name, module.shape)
-            continue
-        turned = module.shape[::-1] if module.transposed else module.shape
-        W = found[s.embedding].W if module.tied else array(f"{name}.weight", turned)
-        # a checkpoint decides whether a linear map has a bias
-        b = read(f"{name}.bias") if module.kind == "linear" else None
-        if module.bias and module.kind == "norm":
-            b = array(f"{name}.bias", module.shape)
-        found[name] = layer_of(module, W.T if module.transposed else W, b, s)
-    whole = {"config": MappingProxyType(dict(config)), "vocabulary": vocabulary}
-    model: LanguageModel = grown(found, modules, s, **whole)
+            return array(name, shape)
+        W: Any
+        if module.tied:
+            W = embeddings[0].W
+        elif module.transposed:
+            W = array(f"{name}.weight", shape[::-1]).T
+        else:
+            W = array(f"{name}.weight", shape)
+        if module.kind == "linear":
+            return Linear(W, read(f"{name}.bias"))  # a checkpoint decides whether there is a bias
+        if module.kind == "embedding":
+            embeddings.append(Embedding(W))
+            return embeddings[-1]
+        if module.kind == "router":
+            return blocks.Router(W)
+        if s.whole.norm == "rms":
+            return blocks.RMSNorm(W, s.whole.eps, s.whole.from_one)
+        b = array(f"{name}.bias", shape) if module.bias else None
+        return blocks.LayerNorm(W, b, s.whole.eps)
+
+    def node(path: str, i: int | None = None) -> Any:
+        """Build what stands at a path, in layer i."""
+        if path in modules:
+            return leaf(modules[path])
+        kind, names = s.nodes[path]
+        if kind == "list":
+            places = enumerate(names.values())
+            return tuple(node(join(path, name), n if i is None else i) for n, name in places)
+        built = {name: node(join(path, name), i) for name in dict.fromkeys(names.values())}
+        parts = {role: built[name] for role, name in names.items()}
+        if kind == "model":
+            return LanguageModel(
+                names={"model": names["model"], "lm_head": names["head"]},
+                config=MappingProxyType(dict(config)), vocabulary=vocabulary, context=s.context,
+                cap=s.whole.logit_cap, model=parts["model"], lm_head=parts["head"],
+            )  # fmt: skip
+        make, settings = MAKERS[kind], s.settings(kind, names, i or 0)
+        return make(names=names, **settings, **parts)
+
+    model: LanguageModel = node("")
     return model
 
 
-def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
-    """What a decoder needs from a config, under the names in its family's data.
+MAKERS: Mapping[str, Callable[..., Named]] = {
+    "decoder": Decoder,
+    "layer": blocks.DecoderLayer,
+    "attention": blocks.SelfAttention,
+    "mlp": blocks.MLP,
+    "routed": blocks.Routed,
+    "experts": blocks.Experts,
+    "xielu": blocks.XIELU,
+    "head_norms": blocks.HeadNorms,
+}
+
+
+class DecoderSettings(NamedTuple):
+    """What a decoder needs from a config.
+
+    Parameters
+    ----------
+    whole : LayerConfig
+        How all layers compute, and what is around them.
+    layers : list of LayerConfig
+        How each layer computes.
+    rotary : list of Rotary or None
+        How its queries and keys rotate, if they do.
+    nodes : mapping of str to DecoderNode
+        What stands at each path above a module.
+    spec : ModelSpec
+        The modules.
+    embedding : str
+        The name of the one that embeds tokens.
+    tied : bool
+        Whether a module shares its weight.
+    context : int
+        Tokens of the longest text.
+    """
+
+    whole: LayerConfig
+    layers: list[LayerConfig]
+    rotary: list[Rotary | None]
+    nodes: Mapping[str, DecoderNode]
+    spec: ModelSpec
+    embedding: str
+    tied: bool
+    context: int
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Numbers that a checkpoint has beside the weights, by name."""
+        return {name: number for each in self.layers for name, number in each.constants.items()}
+
+    def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
+        """The settings of a node with these parts, in layer i."""
+        whole = self.whole
+        if kind == "decoder":
+            return {"scale": whole.scale, "scale_after": whole.logits}
+        if kind == "layer":
+            return {"parallel": whole.parallel, "residual": whole.residual}
+        if kind == "routed":
+            return {"chosen": whole.chosen, "to_one": whole.routed_sum}
+        if kind in ("mlp", "experts"):
+            return {"activation": whole.activation}
+        if kind != "attention":
+            return {}
+        layer = self.layers[i]
+        same = ("heads", "score", "score_cap", "joined", "normed_first")
+        return {name: getattr(layer, name) for name in same} | {
+            "kv": layer.kv_heads,
+            "window": layer.window or None,
+            "rotary": self.rotary[i],
+            "normed": layer.normed if "query_norm" in names else "",
+        }
+
+
+def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
+    """Read from a config what a decoder needs.
 
     Parameters
     ----------
@@ -221,10 +336,8 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
 
     Returns
     -------
-    SimpleNamespace
-        The variables of the family and what its table ``decoder`` says; in ``layers``, the same for
-        each layer, with its ``rotary``; ``spec``, its modules; ``embedding``, the name of one; and
-        ``context``.
+    DecoderSettings
+        What the family's data make of it.
 
     Raises
     ------
@@ -257,79 +370,15 @@ def decoder_settings(config: Mapping[str, Any]) -> SimpleNamespace:
         positions = facts.positions or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")
-        layers = [
-            SimpleNamespace(**layer._asdict(), rotary=rotary_of(config, layer, context))
-            for layer in decoder.layers
-        ]
-        constants = {name: number for layer in layers for name, number in layer.constants.items()}
+        rotary = [rotary_of(config, layer, context) for layer in decoder.layers]
         tied = any(module.tied for module in spec.groups)
-        found = {"constants": constants, "layers": layers, "context": context, "spec": spec}
-        found |= {"nodes": decoder.nodes, "embedding": embedding, "tied": tied}
-        return SimpleNamespace(**{**facts._asdict(), **found})
-
-
-def layer_of(module: ModuleSpec, W: Any, b: Any, s: SimpleNamespace) -> Any:
-    """What computes with the weights of a module."""
-    if module.kind == "linear":
-        return Linear(W, b)
-    if module.kind == "embedding":
-        return Embedding(W)
-    if module.kind == "router":
-        return blocks.Router(W)
-    return (
-        blocks.RMSNorm(W, s.eps, s.from_one) if s.norm == "rms" else blocks.LayerNorm(W, b, s.eps)
-    )
-
-
-def grown(
-    found: dict[str, Any], modules: Mapping[str, ModuleSpec], s: SimpleNamespace, **whole: Any
-) -> Any:
-    """The tree of the layers by their paths; its nodes are what the family's data say."""
-
-    def node(path: str) -> Any:
-        if path in found:
-            return found[path]
-        kind, names = s.nodes[path]
-        parts = {name: node(join(path, name)) for name in dict.fromkeys(names.values())}
-        if kind == "list":
-            return tuple(parts.values())
-        layer = s.layers[next((int(part) for part in path.split(".") if part.isdecimal()), 0)]
-        settings: dict[str, Any] = {}
-        if kind == "model":
-            settings = {"cap": s.logit_cap, "context": s.context, **whole}
-        elif kind == "decoder":
-            settings = {"scale": s.scale, "scale_after": s.logits}
-        elif kind == "layer":
-            settings = {"parallel": s.parallel, "residual": s.residual}
-        elif kind == "attention":
-            same = ("heads", "score", "score_cap", "joined", "normed_first", "rotary")
-            settings = {name: getattr(layer, name) for name in same}
-            settings |= {"kv": s.kv_heads, "window": layer.window or None}
-            settings["normed"] = layer.normed if "query_norm" in names else ""
-        elif kind == "routed":
-            settings = {"chosen": s.chosen, "to_one": s.routed_sum}
-        elif kind in ("mlp", "experts"):
-            settings = {"activation": s.activation}
-        return blocks.named(KINDS[kind], tuple(parts), tuple(names.items()))(**settings, **parts)
-
-    return node("")
-
-
-KINDS: Mapping[str, type] = {
-    "model": LanguageModel,
-    "decoder": Decoder,
-    "layer": blocks.DecoderLayer,
-    "attention": blocks.SelfAttention,
-    "mlp": blocks.MLP,
-    "routed": blocks.Routed,
-    "experts": blocks.Experts,
-    "xielu": blocks.XIELU,
-    "head_norms": blocks.HeadNorms,
-}
+        return DecoderSettings(
+            facts, decoder.layers, rotary, decoder.nodes, spec, embedding, tied, context
+        )
 
 
 def composed_operations(model: T) -> T:
-    """The same model, whose norms, attention and gated units are composed of NumPy's functions.
+    """Return the model with norms, attention and gated units composed of NumPy's functions.
 
     Slower, and the reference that the fused primitives are tested against.
 

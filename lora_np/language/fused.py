@@ -117,13 +117,13 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """With ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
-    heads = x.shape[2] if len(x) > 2 else 1  # for many texts, tables of x's width save passes
+    heads = x.shape[2] if len(x) > 2 else 1  # for many sequences, tables of x's width save passes
     tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=1) for table in tables)
     y = np.empty_like(halves)
-    texts = max(1, PIECE // cos.size)
-    for i in range(0, len(x), texts):
-        some, out = halves[i : i + texts], y[i : i + texts]
+    sequences = max(1, PIECE // cos.size)
+    for i in range(0, len(x), sequences):
+        some, out = halves[i : i + sequences], y[i : i + sequences]
         some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
         out *= sin
         out += some * cos
@@ -141,7 +141,13 @@ rotate = primitive(turned, turned_back, composed=composed.rotate)
 
 
 def attend_forward(
-    q: Array, k: Array, v: Array, *, window: int | None, scale: float, texts: Array | None = None
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    window: int | None,
+    scale: float,
+    sequence_ids: Array | None = None,
 ) -> tuple[Array, Any]:
     Q, V = by_group(q, k.shape[2]), by_group(v, k.shape[2])
     KT = np.multiply(k.transpose(0, 2, 3, 1), scale, order="C")  # so BLAS is faster
@@ -151,7 +157,7 @@ def attend_forward(
     weights: list[Array | None] = []
     kept = 0
     for some, keys, block in blocks(q, k, window):
-        E = scores(Q[:, :, block], KT, some, keys, window, texts)
+        E = scores(Q[:, :, block], KT, some, keys, window, sequence_ids)
         if largest is not None:
             np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
             E -= largest[:, :, block]
@@ -173,7 +179,7 @@ def attend_joint(
     wanted: tuple[bool, ...],
     window: int | None,
     scale: float,
-    texts: Array | None = None,
+    sequence_ids: Array | None = None,
 ) -> Any:
     wide, narrow, steps = q.shape, k.shape, [*blocks(q, k, window)]
     d = wide[-1]
@@ -193,7 +199,7 @@ def attend_joint(
         for i, (some, keys, block) in enumerate(steps):
             E, weights[i] = weights[i], None
             if E is None:
-                E = scores(Q[:, :, block], KT, some, keys, window, texts)
+                E = scores(Q[:, :, block], KT, some, keys, window, sequence_ids)
                 if largest is not None:
                     E -= largest[:, :, block]
                 np.exp(E, out=E)
@@ -246,7 +252,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 
 
 def scores(
-    Q: Array, KT: Array, some: slice, keys: slice, window: int | None, texts: Array | None
+    Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
     """``Q K^T`` of some tokens and the keys that they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., keys])
@@ -256,8 +262,8 @@ def scores(
         S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
-    if texts is not None:
-        other = texts[:, some, np.newaxis] != texts[:, np.newaxis, keys]
+    if sequence_ids is not None:
+        other = sequence_ids[:, some, np.newaxis] != sequence_ids[:, np.newaxis, keys]
         S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
     return S
 

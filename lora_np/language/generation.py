@@ -205,9 +205,7 @@ def spoken(
     stream: Callable[[str], Any] | None = None,
     **sampling: Any,
 ) -> list[Speech]:
-    """Append tokens to each row, until there are so many, or all rows have ended, or all texts
-    stop.
-    """
+    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
     whole_number("tokens", tokens, minimum=0)
     rule, draws, ends = Sampling(**sampling), generator(rng), ends_of(model)
     speeches = [Speech(vocabulary_of(model), row, begins, stop, stream) for row in said]
@@ -225,13 +223,17 @@ def spoken(
         if held in (0, trained, context):
             most = max(context // 2, 1) if held == context else context
             caches = [Cache(longest) for _ in frozen.model.layers]
-            step, texts = padded([row[-most:] for row in said])
+            step, sequence_ids = padded([row[-most:] for row in said])
         else:
             step = np.array([row[-1:] for row in said])
-            texts = None if texts is None else np.pad(texts, ((0, 0), (0, 1)), constant_values=1)
+            sequence_ids = (
+                None
+                if sequence_ids is None
+                else np.pad(sequence_ids, ((0, 0), (0, 1)), constant_values=1)
+            )
         # of weights that are out of bounds, draw tells
         with np.errstate(over="ignore", invalid="ignore"):
-            hidden = frozen.model(step, caches=caches, texts=texts)[:, -1:]
+            hidden = frozen.model(step, caches=caches, sequence_ids=sequence_ids)[:, -1:]
             logits = value(frozen.logits(hidden))[:, 0]
         for row, scores in zip(said, logits, strict=True):
             if any(row is each for each in going):

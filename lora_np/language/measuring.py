@@ -161,15 +161,14 @@ def grams(
         some = rows[start : start + ROWS]
         part = batch(some)
         counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
-        seen(part.tokens, texts=part.texts)
+        seen(part.tokens, sequence_ids=part.sequence_ids)
         tokens += int(counts.sum())
     means = {path: gram / tokens for path, gram in found.items()}
     return {path: means[owner] for path, owner in owners.items()}
 
 
-def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) -> float:
-    """What data asks of an adapter: its learnt tokens, times the base's loss above a floor, in
-    bits.
+def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0.0) -> float:
+    """Measure how many bits data requires: tokens in the loss times the base's loss above a target.
 
     Parameters
     ----------
@@ -177,13 +176,13 @@ def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) ->
         The base.
     data : Data, str or sequence
         As for `finetune`.
-    floor : float
-        The loss that is aimed at, in nats a token: 0 where all is to be known by heart.
+    target_loss : float
+        The loss to reach, in nats per token: 0 to memorise everything.
 
     Returns
     -------
     float
-        A number of bits. A loss below the floor asks nothing.
+        A number of bits. A loss below ``target_loss`` requires none.
 
     Raises
     ------
@@ -201,11 +200,11 @@ def bits_to_learn(model: LanguageModel, data: AnyData, *, floor: float = 0.0) ->
     >>> 2000 < bits_to_learn(model, text) < 4000
     True
     """
-    number("floor", floor, minimum=0)
+    number("target_loss", target_loss, minimum=0)
     rows = rows_of(model, data, None)
     loss = mean_loss(model, in_batches(rows, ROWS))
     learnt = sum(document.learnt for row in rows for document in row)
-    return learnt * max(loss - floor, 0.0) / math.log(2)
+    return learnt * max(loss - target_loss, 0.0) / math.log(2)
 
 
 def rows_of(model: LanguageModel, data: AnyData, max_length: int | None) -> list[Row]:

@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
     tokens: Array  # (rows, n)
     labels: Array  # (rows, n)
-    texts: Array | None  # (rows, n)
+    sequence_ids: Array | None  # (rows, n)
     share: float
 
 
@@ -190,7 +190,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     it.
     """
     width = max(map(length, rows))
-    tokens, texts = np.zeros((2, len(rows), width), np.int64)
+    tokens, sequence_ids = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
     for i, row in enumerate(rows):
         start = 0
@@ -198,13 +198,13 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
             place = i, slice(start, start := start + len(document.tokens) - 1)
             tokens[place] = document.tokens[:-1]
             labels[place] = np.where(document.answer[1:], document.tokens[1:], IGNORED)
-            texts[place] = text
-    return Batch(tokens, labels, None if texts.max() == 1 else texts, share)
+            sequence_ids[place] = text
+    return Batch(tokens, labels, None if sequence_ids.max() == 1 else sequence_ids, share)
 
 
 def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
     """The loss that, averaged over the batches of a step, is the mean over all their labels."""
-    loss = token_loss(model, batch.tokens, batch.labels, texts=batch.texts, rng=rng)
+    loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
 
 
@@ -266,7 +266,7 @@ def token_loss(
     tokens: Array,
     labels: Array | None = None,
     *,
-    texts: Array | None = None,
+    sequence_ids: Array | None = None,
     rng: Rng = None,
 ) -> Any:
     """Mean cross-entropy in nats of the token that follows each one.
@@ -280,8 +280,8 @@ def token_loss(
     labels : ndarray of int, shape (batch, tokens), optional
         The token that follows each of ``tokens``, or -100 where it does not count. By default all
         of ``tokens`` but the first follow all but the last.
-    texts : ndarray of int, shape (batch, tokens), optional
-        Which text each token belongs to, where a row holds more than one: a token sees only its
+    sequence_ids : ndarray of int, shape (batch, tokens), optional
+        Which sequence each token belongs to, where a row holds more than one: a token sees only its
         own.
     rng : Generator, optional
         Switches dropout on.
@@ -317,8 +317,9 @@ def token_loss(
         or isinstance(head.W, Tensor)
         or model.cap
     ):
-        return cross_entropy(model(tokens, texts=texts, rng=rng)[counts], labels[counts])
-    hidden = model.model(tokens, texts=texts, rng=rng)
+        logits = model(tokens, sequence_ids=sequence_ids, rng=rng)
+        return cross_entropy(logits[counts], labels[counts])
+    hidden = model.model(tokens, sequence_ids=sequence_ids, rng=rng)
     return fused.head_loss(hidden, head.W, labels=labels)
 
 

@@ -34,6 +34,7 @@ with on_demand(globals()):
     )
     from lora_np.nn.tree import (
         LEAVES as LEAVES,
+        Named as Named,
         freeze as freeze,
         join as join,
         leaves as leaves,

@@ -8,7 +8,7 @@ function, ``None``) is a setting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count, repeat
 from typing import Any, TypeVar
 
@@ -231,6 +231,37 @@ def outline(node: Any) -> str:
     return f"{title}{left}{line}{right}"
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Named:
+    """A node whose parts are called otherwise in a path than the fields that hold them.
+
+    Parameters
+    ----------
+    names : mapping of str to str
+        From fields to names, in the order of the tree; several fields may hold the part of one
+        name.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+    ... class MLP(Named):
+    ...     up: np.ndarray
+    >>> mlp = MLP(names={"up": "c_fc"}, up=np.ones((3, 2)))
+    >>> mlp.c_fc is mlp.up, [path for path, _ in leaves(mlp)]
+    (True, ['c_fc'])
+    """
+
+    names: Mapping[str, str]
+
+    __repr__ = outline
+
+    def __getattr__(self, name: str) -> Any:
+        for field, other in vars(self).get("names", {}).items():
+            if other == name:
+                return getattr(self, field)
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+
 LEAVES = (Tensor, np.ndarray, Quantised)
 SETTINGS = frozenset((type(None), bool, int, float, str))  # the most frequent types of a field
 FIELDS: dict[type, tuple[str, ...]] = {}  # of dataclasses; empty for every other type
@@ -242,6 +273,10 @@ def children(node: Any) -> list[tuple[str, Any]]:
     if kind not in FIELDS:
         fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
         FIELDS[kind] = tuple(field.name for field in fields)
+    if issubclass(kind, Named):
+        names = {name: name for name in FIELDS[kind][1:] if name not in node.names} | node.names
+        found = {name: getattr(node, field) for field, name in names.items()}
+        return [(name, child) for name, child in found.items() if child is not None]
     if names := FIELDS[kind]:
         return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):
@@ -257,6 +292,9 @@ def with_children(node: Any, changed: dict[str, Any]) -> Any:
         return type(node)([changed.get(name, child) for name, child in children(node)])
     if isinstance(node, dict):
         return {key: changed.get(str(key), child) for key, child in node.items()}
+    if isinstance(node, Named):
+        fields = {field: changed[name] for field, name in node.names.items() if name in changed}
+        changed = {n: new for n, new in changed.items() if n not in node.names.values()} | fields
     return dataclasses.replace(node, **changed)
 
 

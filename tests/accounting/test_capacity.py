@@ -97,12 +97,14 @@ def test_modules_in_full_are_refused():
         accounting.capacity("gpt2", rank=4, modules_to_save=["lm_head"])
 
 
-def test_bits_to_learn_are_the_loss_of_the_tokens_above_the_floor():
+def test_bits_to_learn_are_the_loss_of_the_tokens_above_the_target():
     model, text = language.load("austen"), language.read_text("genesis")[: 4 * 256 + 1]
-    told = language.likelihood(model, text, context=256)
-    for floor in (0.0, 1.0, 9.0):
-        expected = told.tokens * max(told.loss - floor, 0) / np.log(2)
-        assert language.bits_to_learn(model, text, floor=floor) == pytest.approx(expected, rel=1e-5)
+    told = language.likelihood(model, text, max_length=256)
+    for target in (0.0, 1.0, 9.0):
+        expected = told.tokens * max(told.loss - target, 0) / np.log(2)
+        assert language.bits_to_learn(model, text, target_loss=target) == pytest.approx(
+            expected, rel=1e-5
+        )
     pair = [{"prompt": "abc", "completion": "def"}]
     assert 0 < language.bits_to_learn(model, pair) < 3 * 40
 

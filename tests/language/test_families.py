@@ -377,5 +377,5 @@ def test_masks_hide_padding_and_keep_texts_apart(case, tmp_path_factory):
         np.concatenate([each(part) for part in parts], axis=1) for each in (model, in_double(model))
     )
     for each in (model, language.composed_operations(model)):
-        together = each(np.concatenate(parts, axis=1), texts=texts)
+        together = each(np.concatenate(parts, axis=1), sequence_ids=texts)
         assert_as_near(together, alone, exact)

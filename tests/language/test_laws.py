@@ -99,14 +99,14 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
     rng = np.random.default_rng(tokens * heads)
     q, k, v = (random(rng, 2, tokens, n, 4) for n in (heads, kv, kv))
     texts = np.stack([np.repeat(range(len(lengths)), lengths), np.arange(tokens) % 2])
-    how = {"window": window, "scale": 0.3, "texts": texts}
+    how = {"window": window, "scale": 0.3, "sequence_ids": texts}
     compare("attend", [q, k, v], **how)
     whole = fused.attend(q.data, k.data, v.data, **how)
     start = 0
     for length in lengths:  # each text is the one that it would be alone
         part = slice(start, start + length)
         alone = [t.data[:1, part] for t in (q, k, v)]
-        found = fused.attend(*alone, **{**how, "texts": None})
+        found = fused.attend(*alone, **{**how, "sequence_ids": None})
         np.testing.assert_allclose(found, whole[:1, part], atol=1e-12)
         start += length
 
@@ -255,7 +255,7 @@ def test_the_memory_of_a_long_prompt_grows_with_its_length(kind, composing, padd
     caches = [Cache(tokens) for _ in model.model.layers]
     tracemalloc.start()
     try:
-        said = model.model(prompt, caches=caches, texts=texts)[:, -1]
+        said = model.model(prompt, caches=caches, sequence_ids=texts)[:, -1]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

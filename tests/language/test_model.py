@@ -15,6 +15,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.decoder import decoder_settings
+from tests.drawing import FULL
 
 from .conftest import (
     CONFIG,
@@ -189,7 +190,7 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
     language.save(language.load(base), new, dtype="bfloat16")
     content = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
     seen = set()
-    for moment in range(1, 100):
+    for moment in range(1, 100, 1 if FULL else 7):
         shutil.rmtree(tmp_path / "made", ignore_errors=True)
         if old:
             shutil.copytree(base, target)
@@ -206,7 +207,8 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
             break
         assert done.returncode == -signal.SIGKILL
     assert moment > 20
-    assert seen == ({None, False, True} if old else {None, True})
+    every = {None, False, True} if old else {None, True}
+    assert seen == every if FULL else {True} < seen <= every
 
 
 @pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])
@@ -537,15 +539,16 @@ def test_a_token_sees_only_its_own_text(window):
     tokens = np.concatenate(parts, axis=1)
     alone = np.concatenate([model(part) for part in parts], axis=1)
     for each in (model, language.composed_operations(model)):
-        np.testing.assert_allclose(each(tokens, texts=texts), alone, atol=1e-4)
+        np.testing.assert_allclose(each(tokens, sequence_ids=texts), alone, atol=1e-4)
         caches = [Cache(tokens.shape[1]) for _ in model.model.layers]
-        steps = [each(tokens[:, :9], caches=caches, texts=texts[:, :9])]
+        steps = [each(tokens[:, :9], caches=caches, sequence_ids=texts[:, :9])]
         steps += [
-            each(tokens[:, i : i + 1], caches=caches, texts=texts[:, : i + 1]) for i in range(9, 21)
+            each(tokens[:, i : i + 1], caches=caches, sequence_ids=texts[:, : i + 1])
+            for i in range(9, 21)
         ]
         np.testing.assert_allclose(np.concatenate(steps, axis=1), alone, atol=1e-4)
     mask = np.array([[0] * 4 + [1] * 12, [1] * 16])
-    padded = model(tokens[:, :16], texts=mask)
+    padded = model(tokens[:, :16], sequence_ids=mask)
     np.testing.assert_allclose(padded[:1, 4:], model(tokens[:1, 4:16]), atol=1e-4)
     np.testing.assert_allclose(padded[1], model(tokens[:, :16])[1], atol=1e-4)
 

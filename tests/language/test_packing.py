@@ -101,7 +101,7 @@ def test_a_document_does_not_depend_on_its_neighbours():
     batches = [
         packing.batch([[one, each]]) for each in (other, third._replace(tokens=third.tokens[::-1]))
     ]
-    hidden = [model.model(b.tokens, texts=b.texts)[0, :8] for b in batches]
+    hidden = [model.model(b.tokens, sequence_ids=b.sequence_ids)[0, :8] for b in batches]
     np.testing.assert_allclose(*hidden, atol=1e-6)
 
 
@@ -139,8 +139,8 @@ def test_a_batch_has_each_token_with_the_one_that_follows_it():
     batch = packing.batch([[a, b], [b]])
     assert batch.tokens.tolist() == [[5, 6, 8], [8, 0, 0]]
     assert batch.labels.tolist() == [[-100, 7, 9], [9, -100, -100]]
-    assert batch.texts.tolist() == [[1, 1, 2], [1, 0, 0]]
-    assert packing.batch([[a], [b]]).texts is None  # what comes last is seen by none
+    assert batch.sequence_ids.tolist() == [[1, 1, 2], [1, 0, 0]]
+    assert packing.batch([[a], [b]]).sequence_ids is None  # what comes last is seen by none
 
 
 CHAT = [
