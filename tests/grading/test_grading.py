@@ -579,7 +579,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_
     subprocess.run(command, check=True, capture_output=True)
     lasts = time.monotonic() - began
     right = (tmp_path / "g.csv").read_text()
-    for moment in few(range(20), 4):
+    for moment in few(range(20), 10):
         (tmp_path / "g.csv").unlink(missing_ok=True)
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(lasts * (moment + 0.5) / 20)

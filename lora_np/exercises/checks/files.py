@@ -1,4 +1,4 @@
-"""Laws of the lessons on counting, adapter files and few bits."""
+"""Check the lessons on counting, adapter files and quantisation."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
+    """Draw B and A for each path, of rank ``r`` or any, also as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:
