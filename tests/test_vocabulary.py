@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
     "where": "targets", "target_modules": "targets",
     "seed": "rng", "random_state": "rng", "generator": "rng", "key": "rng",
+    "share": "energy",
     "tol": "tolerance", "rtol": "tolerance", "atol": "tolerance",
     "val": "validation", "valid": "validation", "held_out": "validation", "holdout": "validation",
     "x_val": "validation", "test_data": "validation",
