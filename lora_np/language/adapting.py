@@ -291,13 +291,11 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     ------
     ValueError
         If the data are too short, an example is damaged or has characters outside the vocabulary,
-        conversations meet a model without a chat template, ``targets`` match nothing, or a setting
-        is out of range.
+        conversations meet a model without a chat template, ``targets`` match nothing, a setting is
+        out of range, or the checkpoint is damaged or belongs to another run.
     FloatingPointError
         If the loss is no longer finite. A run that only makes it worse returns with ``diverged``
         set.
-    CheckpointError
-        If the checkpoint is damaged or belongs to another run.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
 

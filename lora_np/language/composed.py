@@ -154,7 +154,7 @@ normal_below = primitive(
 
 
 @functools.cache
-def erfc_series(dtype: np.dtype[Any]) -> Array:
+def erfc_series(dtype: np.dtype[np.generic]) -> Array:
     """Chebyshev coefficients of ``exp(x^2) erfc(x)``, for x from 0 to 26 as z from 1 to -1."""
 
     def scaled(z: Array) -> Any:

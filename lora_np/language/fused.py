@@ -8,7 +8,7 @@ tests check that values and gradients equal those of the composed versions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
+# the gradient of a result -> that of each argument, None where it is not wanted
+Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
 # numbers: more attention weights of a layer than this are recomputed in the backward pass
@@ -38,7 +40,9 @@ def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     return y.reshape(x.shape), inverse
 
 
-def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], eps: float) -> Any:
+def norm_joint(
+    inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], eps: float
+) -> Pulls:
     x2 = rows(x)
 
     def pull(g: Array) -> tuple[Array | None, Array | None]:
@@ -76,7 +80,7 @@ def gated_forward(gate: Array, up: Array) -> Array:
     return y
 
 
-def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Any:
+def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Pulls:
     def pull(g: Array) -> tuple[Array, Array]:
         dgate, dup = (np.empty(gate.shape, gate.dtype) for _ in range(2))
         for gate_part, up_part, g_part, d, silu in pieces(gate, up, g, dgate, dup):
@@ -130,7 +134,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     return y.reshape(x.shape)
 
 
-def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Any:
+def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Callable[[Array], Array]:
     return lambda g: turned(g, cos=cos, sin=-sin)
 
 
@@ -180,7 +184,7 @@ def attend_joint(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
-) -> Any:
+) -> Pulls:
     wide, narrow, steps = q.shape, k.shape, [*blocks(q, k, window)]
     d = wide[-1]
 
@@ -269,7 +273,9 @@ def scores(
 
 
 @functools.lru_cache(maxsize=32)
-def barred(queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[Any]) -> Array:
+def barred(
+    queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[np.generic]
+) -> Array:
     mask = np.where(composed.visible(queries, keys, window), 0, -np.inf).astype(dtype)
     return np.repeat(mask, each, axis=0)
 
@@ -291,7 +297,7 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 # the softmax, minus the label's. A head that is trained has the usual logits and cross-entropy.
 
 
-def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, Array]:
+def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Array, Array]:
     h2, labels = rows(h), labels.reshape(-1)
     keep = np.flatnonzero(labels != composed.IGNORED)
     dh = np.zeros_like(h2)
@@ -326,7 +332,9 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any,
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
 
-def head_pull(dh: Array, h: Array, W: Any, *, labels: Array) -> Any:
+def head_pull(
+    dh: Array, h: Array, W: Array | Quantised, *, labels: Array
+) -> Callable[[Array], Array]:
     return lambda g: dh * g
 
 

@@ -29,7 +29,7 @@ def generate(
     tokens: int = 200,
     stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
-    stream: Callable[[str], Any] | None = None,
+    stream: Callable[[str], None] | None = None,
     **sampling: Any,
 ) -> str | list[str]:
     """The prompt and the model's continuation; of several prompts, all at once.
@@ -154,7 +154,7 @@ class Speech:
         row: list[int],
         begins: int,
         stop: Sequence[str],
-        stream: Any = None,
+        stream: Callable[[str], None] | None = None,
     ) -> None:
         if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
             raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
@@ -202,7 +202,7 @@ def spoken(
     tokens: int,
     stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
-    stream: Callable[[str], Any] | None = None,
+    stream: Callable[[str], None] | None = None,
     **sampling: Any,
 ) -> list[Speech]:
     """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
-from lora_np.language.composed import IGNORED
+from lora_np.language.composed import IGNORED, Operand
 from lora_np.language.data import Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
@@ -202,7 +202,7 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     return Batch(tokens, labels, None if sequence_ids.max() == 1 else sequence_ids, share)
 
 
-def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
+def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Operand:
     """The loss that, averaged over the batches of a step, is the mean over all their labels."""
     loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
@@ -268,7 +268,7 @@ def token_loss(
     *,
     sequence_ids: Array | None = None,
     rng: Rng = None,
-) -> Any:
+) -> Operand:
     """Mean cross-entropy in nats of the token that follows each one.
 
     Parameters

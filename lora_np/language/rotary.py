@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, choice, number, shown, whole_number
+from lora_np.language.composed import Operand
 from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
@@ -67,7 +68,7 @@ class Rotary:
     width: int = 0
     neighbours: bool = False
 
-    def halves(self, x: Any) -> Any:
+    def halves(self, x: Operand) -> Operand:
         """Heads (..., width) in the order in which entry i turns with entry ``i + width/2``.
 
         Scores do not change if queries and keys are reordered alike.
@@ -89,7 +90,9 @@ class Rotary:
         first, second, third, fourth = (x[..., a:b] for a, b in pairwise(cuts))
         return np.concatenate([first, third, second, fourth], axis=-1)
 
-    def turns(self, where: Any, longest: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    def turns(
+        self, where: slice | Array, longest: int, dtype: np.dtype[Any]
+    ) -> tuple[Array, Array]:
         """What `composed.rotate` takes for tokens in these places, each (*tokens, 1, width).
 
         Parameters

@@ -191,9 +191,10 @@ class Subwords(Described):
         added = self.contents.get("added_tokens") or ()
         return frozenset(each["id"] for each in added if each.get("special"))
 
-    def number(self, token: str) -> Any:
+    def number(self, token: str) -> int | None:
         """The number of a token, if there is one."""
-        return self.library.token_to_id(token)
+        number: int | None = self.library.token_to_id(token)
+        return number
 
     def encode(self, text: str, *, special: bool = True) -> Array:
         """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each

@@ -184,12 +184,11 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     Raises
     ------
     ValueError
-        If the data do not match or are not finite, or a setting is out of range.
+        If the data do not match or are not finite, a setting is out of range, or the checkpoint is
+        damaged or belongs to another run.
     TypeError
         If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a
         checkpoint is asked for and something that the run depends on cannot be recognised later.
-    CheckpointError
-        If the checkpoint is damaged or belongs to another run.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
@@ -495,7 +494,7 @@ class Rows(Stream):
         return self.loss(model(batch[0], rng=rng), batch[1])
 
 
-def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
+def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
     """X and y as arrays with as many rows as each other; ``what`` is said before their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):

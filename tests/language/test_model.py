@@ -15,6 +15,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.decoder import decoder_settings
+from lora_np.language.vocabulary import Subwords
 
 from .conftest import (
     CONFIG,
@@ -558,7 +559,7 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
         language.build(
             model.config,
             {checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
-            vocabulary=language.Subwords(byte_level(special=["<s>"], post_processor=processor)),
+            vocabulary=Subwords(byte_level(special=["<s>"], post_processor=processor)),
         )
         for processor in (None, before(("<s>", 256)))
     )
