@@ -100,18 +100,18 @@ class Adapted:
     notes: tuple[str, ...]
 
     @property
-    def numbers(self) -> int:
-        """The number of trained numbers."""
+    def trainable(self) -> int:
+        """Count the trainable parameters."""
         return sum(leaf.size for _, leaf in trainable(self.model))
 
     @property
     def steps(self) -> int:
-        """Steps that were taken."""
+        """Count the steps that were taken."""
         return len(self.history.loss)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss is worse than before, also on the training text."""
+        """Tell whether the loss is worse than before, also on the training text."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
@@ -120,20 +120,18 @@ class Adapted:
     def table(self) -> Table:
         """All results, for people."""
         names = [
-            "numbers trained",
+            "trainable parameters",
             "steps",
             "held-out loss before",
             "after (nats a token)",
             "seconds",
         ]
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
-        return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
+        return Table(names, [[self.trainable, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
     @property
     def loss_table(self) -> Table:
-        """The held-out loss at each validation, and the mean training loss of the steps before
-        it.
-        """
+        """List the held-out loss at each validation, with the mean training loss before it."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
@@ -143,7 +141,7 @@ class Adapted:
         )
 
     def figure(self) -> Figure:
-        """The losses against the steps."""
+        """Draw the losses against the steps."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -155,7 +153,7 @@ class Adapted:
         return figure
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
-        """A page on the run: data, settings, losses, samples after some steps, and its command."""
+        """Write a page on the run: data, settings, losses, samples, and its command."""
         settings = Table(
             ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
         )
@@ -208,7 +206,7 @@ class Forecast:
     @property
     def table(self) -> Table:
         """The figures, for people."""
-        names = ["tokens", "learnt", "rows", "steps", "times through", "about", "memory"]
+        names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
         row: list[Any] = [self.tokens, self.learnt, self.rows, self.steps, f"{self.epochs:.1f}"]
@@ -313,7 +311,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, max_length=64, warmup=1,
     ...     progress=False
     ... )
-    >>> result.numbers, result.after < result.before
+    >>> result.trainable, result.after < result.before
     (18688, True)
     """
     plan = Prepared(model, data, settings)
@@ -443,8 +441,7 @@ class Prepared:
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Steps between validations, how many there are, and their rows: at most a tenth of the work
-    together.
+    """Choose steps between validations, how many, and their rows: at most a tenth of the work.
 
     A trained token costs two: it goes through the model and back. At least one row is watched,
     twice.
@@ -460,7 +457,7 @@ def budget(
 
 
 def peak_memory() -> int | None:
-    """The most bytes that the process has held so far, where the system tells."""
+    """Return the most bytes that the process has held so far, where the system tells."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
     said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []

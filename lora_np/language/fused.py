@@ -98,7 +98,7 @@ def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -
 
 
 def one_plus_exp(x: Array) -> Array:
-    """``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
+    """Compute ``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
     y = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -119,7 +119,7 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """With ``-sin`` this is its own transpose."""
+    """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     heads = x.shape[2] if len(x) > 2 else 1  # for many sequences, tables of x's width save passes
     tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
@@ -229,8 +229,7 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Whether a score may be too large for exp: none is larger than the longest q times the longest
-    k.
+    """Tell whether a score may be too large for exp, from the longest q and the longest k.
 
     If none is, nothing needs to be subtracted from them first, which saves two passes over the
     scores.
@@ -247,7 +246,7 @@ def largest_of(x: Array) -> float:
 
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Blocks of queries: their tokens, the keys that at least one of them sees, and their rows."""
+    """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows."""
     tokens, each = q.shape[1], q.shape[2] // k.shape[2]
     for t in range(0, tokens, BLOCK):
         end = min(t + BLOCK, tokens)
@@ -258,7 +257,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """``Q K^T`` of some tokens and the keys that they see, minus infinity where one does not."""
+    """Compute ``Q K^T`` of some tokens and the keys they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     each = Q.shape[2] // (end - t)
@@ -281,13 +280,13 @@ def barred(
 
 
 def by_group(x: Array, kv: int) -> Array:
-    """(batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
+    """Reorder (batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
     batch, tokens, _, d = x.shape
     return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of `by_group`, in a shape (batch, tokens, ...)."""
+    """Invert `by_group`, in a shape (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
@@ -348,13 +347,13 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Sums over the last axis, which is kept: BLAS adds faster than np.sum."""
+    """Sum over the last axis, which is kept: BLAS adds faster than np.sum."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 
 
 def widened(column: Array, n: int) -> Array:
-    """The column n times, side by side: working with it is then faster than broadcasting."""
+    """Repeat the column n times: working with it is then faster than broadcasting."""
     return np.repeat(column, n, axis=-1)
 
 

@@ -55,7 +55,7 @@ class Likelihood:
 
 
 def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None) -> Likelihood:
-    """The mean loss of a model on ``text``, window by window, its perplexity, and bits per byte.
+    """Measure a model's mean loss on ``text``, its perplexity, and bits per byte.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
 def grams(
     model: LanguageModel, data: AnyData, *, max_length: int | None = None
 ) -> dict[str, Array]:
-    """``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over the n tokens of ``data``.
+    """Compute ``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over n tokens of data.
 
     Parameters
     ----------

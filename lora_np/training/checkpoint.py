@@ -20,10 +20,7 @@ from lora_np.training.identity import derivatives, describe, digest, versions
 
 
 class Checkpoint:
-    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for
-    it.
-
-    """
+    """A file that a run saves itself to, and continues from if ``resume`` asks for it."""
 
     def __init__(self, path: StrPath, training: Any) -> None:
         self.path, self.training, self.identity = target_path(path), training, identity(training)
@@ -164,7 +161,7 @@ def identity(training: Any) -> dict[str, str]:
 
 
 def moved_by(training: Any) -> dict[str, Array]:
-    """What a step moves: the values of each bank, and the optimizer's state."""
+    """List what a step moves: the values of each bank, and the optimizer's state."""
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
@@ -179,9 +176,7 @@ def fits(name: str, saved: Array, current: Array) -> None:
 
 
 def short(text: str, other: str) -> str:
-    """What differs in ``text`` from ``other``, with a few words around it: a description can be
-    long.
-    """
+    """Cut ``text`` to what differs from ``other``, with a few words around it."""
     start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
     part = brief(text[start : start + 100], 100)
     return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"

@@ -351,7 +351,7 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """The result of a run that is useless unless complete: Ctrl-C is raised again.
+    """Return the result of a run that must be complete, or raise Ctrl-C again.
 
     Parameters
     ----------
@@ -382,7 +382,7 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
 
 
 def diagnosis(training: Training) -> str:
-    """The message for a loss that is not finite: what is known, and what to do."""
+    """Write the message for a loss that is not finite: what is known, and what to do."""
     run, losses = training.run, training.loss
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
@@ -404,9 +404,7 @@ def diagnosis(training: Training) -> str:
 
 
 class Stream:
-    """Batches of any kind: a function of the step, or a sequence that is repeated as often as
-    needed.
-    """
+    """Batches of any kind: a function of the step, or a sequence, which is repeated."""
 
     whole = False  # whether a batch is all of the data
     order, position = np.arange(0), 0
@@ -450,7 +448,7 @@ class Stream:
         return self.loss(model, batch, rng=rng)
 
     def validation_loss(self, model: Any) -> float:
-        """Of a frozen model: the mean over the held-out batches."""
+        """Average the loss of a frozen model over the held-out batches."""
         return float(np.mean([float(self.loss_of(model, batch, None)) for batch in self.held_out]))
 
 
@@ -481,7 +479,7 @@ class Rows(Stream):
         return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
 
     def batch(self, step: int) -> tuple[Array, Array]:
-        """The rows of the next step."""
+        """Draw the rows of the next step."""
         if self.whole:
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):
@@ -495,7 +493,7 @@ class Rows(Stream):
 
 
 def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
-    """X and y as arrays with as many rows as each other; ``what`` is said before their names."""
+    """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
         array = given if isinstance(given, np.ndarray) else np.asarray(given)

@@ -609,7 +609,7 @@ def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
     )
     assert result.after < 0.8 * result.before
     assert seen == list(range(40))
-    assert result.numbers == sum(leaf.size for _, leaf in lnp.trainable(result.model))
+    assert result.trainable == sum(leaf.size for _, leaf in lnp.trainable(result.model))
     adapters.save(result.model, tmp_path / "adapter")
     again = adapters.attach(model, adapters.load(tmp_path / "adapter"))
     tokens = model.vocabulary.encode(text[:30])[np.newaxis]
