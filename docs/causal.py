@@ -121,7 +121,7 @@ def kinds_of(model: Any) -> dict[str, str]:
     names.
     """
     from lora_np.accounting import model_spec
-    from lora_np.models.checkpoint import guess, starred
+    from lora_np.models.headers import guess, starred
 
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     kinds = {starred(name): "buffer" for name in model.state_dict() if name not in parameters}
@@ -230,7 +230,7 @@ def row(kind: str, model: Any) -> tuple[str, str]:
     """How a type is counted, and a remark. A refusal that the package already has is determined
     again.
     """
-    from lora_np.models.checkpoint import MEMORY, kinds_by_type
+    from lora_np.models.headers import MEMORY, kinds_by_type
 
     if isinstance(model, Exception):
         why = " ".join(str(model).replace("|", "/").split())
@@ -315,7 +315,7 @@ def written() -> dict[str, tuple[str, str]]:
 
 def main() -> None:
     """Write both files."""
-    from lora_np.models.checkpoint import kinds_by_type
+    from lora_np.models.headers import kinds_by_type
 
     table: dict[str, Any] = kinds_by_type()
     table.clear()

@@ -74,8 +74,6 @@ def parsed(path: Path) -> ast.Module:
 
 
 IMPORTERS = ("import_module", "__import__", "find_spec", "run_module", "reload")
-# Files that still build a path into another package, and who is to mend that; no others may.
-KNOWN = {("lora_np.hub.folders", "lora_np.language"): "hub"}
 
 
 def import_statements(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -163,8 +161,7 @@ def file_graph() -> dict[str, set[str]]:
             inner if (inner := f"{outer}.{name}") in modules else outer
             for outer, name in import_statements(path)
         }
-        known = {other for file, other in KNOWN if file == module}
-        graph[module] = found - {module} - known
+        graph[module] = found - {module}
     return graph
 
 

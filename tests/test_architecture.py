@@ -121,14 +121,6 @@ def test_a_circle_that_one_string_hides_is_found(tmp_path, monkeypatch):
     ]
 
 
-def test_the_known_exceptions_are_still_there():
-    for module, package in diagram.KNOWN:
-        path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-        assert (package, None) in set(diagram.import_statements(path)), (
-            f"take {module} out of KNOWN"
-        )
-
-
 def test_circles_are_found():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
     assert diagram.circles(graph) == [["b", "c"], ["e"]]

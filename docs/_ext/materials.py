@@ -37,7 +37,7 @@ MADE = DOCS / "_build" / "made"
 LITE = MADE / "lite"
 
 # For the inspector and the model that speaks.
-EXAMPLE = ROOT / "lora_np" / "language" / "data" / "austen" / "king-james"
+EXAMPLE = ROOT / "lora_np" / "hub" / "data" / "austen" / "king-james"
 
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_FONTS = "output/chtml/fonts/woff-v2"

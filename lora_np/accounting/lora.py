@@ -14,8 +14,9 @@ from lora_np import models
 from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
+from lora_np.hub import inside
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
-from lora_np.models import ModelSpec, ModuleSpec, Patterns, Pick, Targets, peft
+from lora_np.models import ModelSpec, ModuleSpec, Patterns, Selected, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
 
 if TYPE_CHECKING:
@@ -425,23 +426,23 @@ def count_model(
     patterns = Patterns(ranks)
     if ranks:
         models.check_patterns(spec, patterns)
-    picks = models.pick(
+    chosen = models.select(
         spec, targets, target_parameters=[*target_parameters], saved=modules_to_save,
         exclude=exclude, layers=layers, layers_pattern=layers_pattern,
     )  # fmt: skip
 
-    def rank_and_size(picked: Pick, name: str) -> tuple[int, int]:
-        own = patterns.get(picked.path(name), rank * picked.times)
+    def rank_and_size(group: Selected, name: str) -> tuple[int, int]:
+        own = patterns.get(group.path(name), rank * group.times)
         if mica:
-            return own, own * picked.module.sides[2]
-        return own, _size(picked, own, dora=dora, lora_bias=lora_bias)
+            return own, own * group.module.sides[2]
+        return own, _size(group, own, dora=dora, lora_bias=lora_bias)
 
     adapters: list[AdaptedModules] = []
-    for picked in picks:
+    for group in chosen:
         if ranks:
-            adapters += _adapted(picked.module, picked.names, partial(rank_and_size, picked))
+            adapters += _adapted(group.module, group.names, partial(rank_and_size, group))
         else:  # all are alike
-            adapters.append(AdaptedModules(picked.module, *rank_and_size(picked, ""), picked.names))
+            adapters.append(AdaptedModules(group.module, *rank_and_size(group, ""), group.names))
     frozen = mica * sum(one.rank * one.module.sides[1] * one.copies for one in adapters)
     saved = models.saved_modules(spec, modules_to_save) if modules_to_save else {}
     tokens = _token_rows(spec, trainable_token_indices, adapters, saved)
@@ -516,11 +517,11 @@ def _adapted(
     ]
 
 
-def _size(picked: Pick, rank: int, *, dora: bool, lora_bias: bool) -> int:
+def _size(group: Selected, rank: int, *, dora: bool, lora_bias: bool) -> int:
     """Count the parameters that LoRA of ``rank`` adds to one module."""
-    module = picked.module
+    module = group.module
     many, d_out, d_in = module.sides
-    bare = picked.parameter is not None or module.kind in ("router", "experts")
+    bare = group.parameter is not None or module.kind in ("router", "experts")
     what = "a parameter, such as fused experts" if bare else "an embedding"
     for name, asked in (("dora", dora and bare), ("lora_bias", lora_bias)):
         if asked and (bare or module.kind == "embedding"):
@@ -680,7 +681,7 @@ def _names_one(ends: Iterable[str]) -> bool:
 def _fields(config: Config) -> Mapping[str, Any]:
     if isinstance(config, (str, Path)):
         path = Path(config)
-        return read_json(path / "adapter_config.json" if path.is_dir() else path)
+        return read_json(inside(path, "adapter_config.json") if path.is_dir() else path)
     if isinstance(config, Mapping):
         return config
     if not hasattr(config, "to_dict"):

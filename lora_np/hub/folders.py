@@ -20,7 +20,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # what is shipped can be named wherever a path is accepted
-_DATA = Path(__file__).parents[1] / "language" / "data"
+_DATA = Path(__file__).parent / "data"
 _PATTERNS = {
     "models": "*/config.json",
     "adapters": "*/*/adapter_config.json",

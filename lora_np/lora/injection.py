@@ -298,14 +298,16 @@ def selected(
     model: object, nodes: Sequence[tuple[str, Any]], targets: Targets, train: Collection[str]
 ) -> dict[str, Any]:
     """Select the layers of ``targets``, by all of their paths, but those trained in full."""
-    from lora_np.models import ModelSpec, pick
+    from lora_np.models import ModelSpec, select
 
     layers = {path: node for path, node in nodes if isinstance(node, (Linear, Embedding))}
     if not layers:
         raise ValueError("this model has no Linear and no Embedding layer to adapt")
     asked = (lambda path, _: targets(path, layers[path])) if callable(targets) else targets
-    picks = pick(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
-    chosen = {id(layers[each.module.name]) for each in picks if not under(each.module.name, train)}
+    adapted = select(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
+    chosen = {
+        id(layers[each.module.name]) for each in adapted if not under(each.module.name, train)
+    }
     if not chosen:
         raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
     return {path: layer for path, layer in layers.items() if id(layer) in chosen}

@@ -6,13 +6,6 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.models import peft as peft
-    from lora_np.models.checkpoint import (
-        HEAD as HEAD,
-        OpenModel as OpenModel,
-        from_safetensors as from_safetensors,
-        open_model as open_model,
-        untied as untied,
-    )
     from lora_np.models.families import (
         DecoderConfig as DecoderConfig,
         DecoderNode as DecoderNode,
@@ -22,6 +15,13 @@ with on_demand(globals()):
         family_of as family_of,
         from_config as from_config,
         llama_cpp_of as llama_cpp_of,
+    )
+    from lora_np.models.headers import (
+        HEAD as HEAD,
+        OpenModel as OpenModel,
+        from_safetensors as from_safetensors,
+        open_model as open_model,
+        untied as untied,
     )
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
@@ -40,13 +40,13 @@ with on_demand(globals()):
     from lora_np.models.selection import (
         ALL_LINEAR as ALL_LINEAR,
         Patterns as Patterns,
-        Pick as Pick,
+        Selected as Selected,
         Targets as Targets,
         check_patterns as check_patterns,
         ends_with as ends_with,
         matcher as matcher,
-        pick as pick,
         saved_modules as saved_modules,
+        select as select,
     )
     from lora_np.models.sources import (
         Catalogue as Catalogue,

@@ -34,7 +34,7 @@ _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 _UNCALLED = ("out_proj", "conv1d")
 
 
-class Pick(NamedTuple):
+class Selected(NamedTuple):
     """Modules that are adapted: all of a group, or those of it that are named.
 
     Parameters
@@ -52,7 +52,7 @@ class Pick(NamedTuple):
     Examples
     --------
     >>> from lora_np.models import ModuleSpec
-    >>> Pick(ModuleSpec("mlp.experts", "experts", (2, 8, 6)),
+    >>> Selected(ModuleSpec("mlp.experts", "experts", (2, 8, 6)),
     ...     parameter="down_proj").path("mlp.experts")
     'mlp.experts.down_proj'
     """
@@ -67,13 +67,13 @@ class Pick(NamedTuple):
         return f"{name}.{self.parameter}" if self.parameter else name
 
 
-def pick(
+def select(
     spec: ModelSpec,
     targets: Targets | None,
     *,
     target_parameters: Collection[str] = (),
     **filters: Any,
-) -> list[Pick]:
+) -> list[Selected]:
     """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in
     full.
 
@@ -91,7 +91,7 @@ def pick(
 
     Returns
     -------
-    list of Pick
+    list of Selected
         In the order of the model.
 
     Raises
@@ -103,7 +103,7 @@ def pick(
     --------
     >>> from lora_np.models import preset
     >>> llama = preset("llama-2-7b")
-    >>> [each.module.name for each in pick(llama, ["q_proj", "v_proj"])]
+    >>> [each.module.name for each in select(llama, ["q_proj", "v_proj"])]
     ['model.layers.{}.self_attn.q_proj', 'model.layers.{}.self_attn.v_proj']
     """
     if targets is None:
@@ -122,11 +122,11 @@ def pick(
     if filters.get("layers_pattern") and filters.get("layers", ()) == ():
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     targets, fused = _unfused(spec, targets)
-    picks = _pick_modules(spec, targets, filters) if targets else []
-    parameters = _pick_parameters(spec, target_parameters, fused, {each.module for each in picks})
-    if not picks and not parameters:
+    selections = _modules(spec, targets, filters) if targets else []
+    parameters = _parameters(spec, target_parameters, fused, {each.module for each in selections})
+    if not selections and not parameters:
         raise ValueError(f"targets: all that they select of {spec.name} is left out again")
-    return picks + parameters
+    return selections + parameters
 
 
 def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
@@ -202,7 +202,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     return {module.name: module for module in spec.modules if module.name in found}
 
 
-def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Pick]:
+def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
     """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
     wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
     listed = targets if isinstance(targets, list) else []
@@ -244,7 +244,7 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
             raise ValueError(
                 f"targets: {what!r} matches the {kind} {path!r}, which LoRA cannot adapt{holds}"
             )
-    picks = []
+    selections = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
         chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
@@ -254,8 +254,8 @@ def _pick_modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any])
                 f"targets: PEFT adapts no {uncalled} in a {spec.family} model; name others"
             )
         if chosen:
-            picks.append(Pick(module, None if len(chosen) == len(names) else chosen))
-    return picks
+            selections.append(Selected(module, None if len(chosen) == len(names) else chosen))
+    return selections
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
@@ -307,26 +307,26 @@ def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
     return leaves
 
 
-def _parameter(module: ModuleSpec) -> Pick:
+def _parameter(module: ModuleSpec) -> Selected:
     """The module's weight alone; a bare parameter has no name in a module."""
-    return Pick(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
+    return Selected(module, parameter="" if module.kind in ("parameter", "experts") else "weight")
 
 
-def _pick_parameters(
+def _parameters(
     spec: ModelSpec,
     targets: Collection[str],
     fused: Mapping[str, int],
     taken: Collection[ModuleSpec],
-) -> list[Pick]:
+) -> list[Selected]:
     """Parameters whose names end with one of ``targets``, PEFT's ``target_parameters``, or
     ``fused``.
     """
     wanted = {*targets, *fused}
-    found, picks = set(), []
+    found, selections = set(), []
     for module in spec.groups if wanted else ():
-        pick = _parameter(module)
+        selection = _parameter(module)
         names = module.names()
-        said = {name: wanted.intersection(ends(pick.path(name))) for name in names}
+        said = {name: wanted.intersection(ends(selection.path(name))) for name in names}
         chosen = tuple(name for name in names if said[name])
         if not chosen:
             continue
@@ -341,9 +341,9 @@ def _pick_parameters(
             raise ValueError(
                 f"target_parameters: {target!r} is of a module that targets select as well"
             )
-        times = max(fused.get(each, 1) for each in ends(pick.path(chosen[0])))
-        picks.append(
-            pick._replace(names=None if len(chosen) == len(names) else chosen, times=times)
+        times = max(fused.get(each, 1) for each in ends(selection.path(chosen[0])))
+        selections.append(
+            selection._replace(names=None if len(chosen) == len(names) else chosen, times=times)
         )
     for target in targets:
         if target not in found:
@@ -351,7 +351,7 @@ def _pick_parameters(
                 _parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups
             }
             raise spec.missing("target_parameters:", target, known, kind="parameter")
-    return picks
+    return selections
 
 
 def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:

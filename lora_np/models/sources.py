@@ -63,7 +63,7 @@ def describe(source: object) -> ModelSpec:
     if path.is_dir():
         return _from_directory(path)
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        from lora_np.models.checkpoint import from_safetensors
+        from lora_np.models.headers import from_safetensors
 
         return from_safetensors(path)
     if path.suffix == ".json":
@@ -89,7 +89,7 @@ def describe(source: object) -> ModelSpec:
 
 def _from_directory(path: Path) -> ModelSpec:
     """From the config if its family is described, otherwise from headers if there are weights."""
-    from lora_np.models.checkpoint import few_bits, from_safetensors, open_model, quantised_size
+    from lora_np.models.headers import few_bits, from_safetensors, open_model, quantised_size
 
     if (path / "adapter_config.json").is_file():
         raise ValueError(
@@ -97,7 +97,7 @@ def _from_directory(path: Path) -> ModelSpec:
         )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
-    config = read_json(path / "config.json")
+    config = read_json(hub.inside(path, "config.json"))
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
     if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):

@@ -15,7 +15,7 @@ from lora_np import adapters, language
 from recipes import adapters as ranks, samples
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "lora_np" / "language" / "data" / "austen"
+FOLDER = ROOT / "lora_np" / "hub" / "data" / "austen"
 
 
 def recipe(name):

@@ -16,7 +16,7 @@ from docs import causal
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import from_safetensors
-from lora_np.models.checkpoint import kinds_by_type
+from lora_np.models.headers import kinds_by_type
 from tests.drawing import every, twentieth
 
 ROWS = causal.written()
