@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, printable, whole_number
+from lora_np.checks import choice, configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -21,7 +21,7 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import check_choices, setting, settings_of
+from lora_np.settings import setting, settings_of
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, RunSettings, fit
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
 
@@ -57,9 +58,7 @@ class FinetuneSettings(RunSettings):
         None, "Most tokens in a row; longer examples are cut; by default the context, at most 256"
     )
     lr: float = setting(5e-3, "Peak learning rate")
-    schedule: str = setting(
-        "cosine", "Decay of the learning rate", choices=("cosine", "linear", "constant")
-    )
+    schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
     warmup: int | None = setting(None, "Steps of warm-up; by default 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     clip: float = setting(1.0, "Largest norm of the gradient")
@@ -69,6 +68,14 @@ class FinetuneSettings(RunSettings):
         None, "Steps between validations; by default they take a tenth of the work"
     )
     tell: Callable[[str], None] | None = None
+
+
+# what tells a run from another, in the order in which it is compared
+RECORDED = dict.fromkeys(
+    each.name
+    for each in (*settings_of(RunSettings), *settings_of(FinetuneSettings))
+    if each.name != "validate_every"
+) | {"targets": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -411,16 +418,15 @@ class Prepared:
         self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.random = generator(s.rng)
-        check_choices(s)
+        choice("variant", s.variant, VARIED)
+        choice("schedule", s.schedule, SCHEDULES)
         self.adapted = inject(
             model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,
         )  # fmt: skip
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        told = [*settings_of(RunSettings), *settings_of(FinetuneSettings)]
-        self.settings = {each.name: getattr(s, each.name) for each in told} | {"targets": s.targets}
-        del self.settings["validate_every"]
+        self.settings = {name: getattr(s, name) for name in RECORDED}
         self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
         self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
         described = [(document.tokens, document.answer) for document in self.documents]
