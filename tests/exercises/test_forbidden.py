@@ -11,7 +11,7 @@ import pytest
 import lora_np
 from lora_np.exercises import SEEDS, exercise, lessons, solution
 from lora_np.exercises.forbidden import FAMILIES, Forbidden, Rules, TooMuch, watched
-from tests.exercises.test_exercises import function_of, outcome
+from tests.exercises.test_catalogue import function_of, outcome
 
 RIGHT = "    return U[:, :r]\n"
 WAYS = {

@@ -17,7 +17,7 @@ from lora_np.language import located_adapter
 from lora_np.models import peft
 from lora_np.models.expressions import Expression
 from lora_np.quantise.gguf_blocks import encoded
-from tests.adapters.test_check import CASES, Q, made
+from tests.adapters.test_checking import CASES, Q, made
 from tests.adapters.test_formats import SMALL, drawn as modelled
 from tests.drawing import few
 from tests.gguf_files import save_gguf

@@ -14,8 +14,7 @@ from lora_np.language import composed, fused
 from lora_np.language.blocks import Cache, positions
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
-
-from .conftest import random_model
+from tests.language.conftest import random_model
 
 
 def random(rng, *shape):

@@ -15,8 +15,8 @@ import pytest
 from lora_np import accounting, adapters
 from lora_np.models import open_model
 from tests.drawing import twentieth
+from tests.laws.test_models_family_cases import built
 from tests.models import family_cases, test_families
-from tests.models.test_family_cases import built
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

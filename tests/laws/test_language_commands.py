@@ -21,8 +21,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.cli import run
 from tests.drawing import FULL
-
-from .conftest import random_model
+from tests.language.conftest import random_model
 
 
 def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):

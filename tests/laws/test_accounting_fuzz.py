@@ -50,7 +50,7 @@ def run(folder: Path, examples: int) -> int:
 
 @pytest.mark.parametrize("examples", COUNTS)
 def test_mutated_configs_are_counted_or_refused(tmp_path: Path, examples: int) -> None:
-    accepted = int(in_little_memory("tests.accounting.test_fuzz:run", tmp_path, examples))
+    accepted = int(in_little_memory("tests.laws.test_accounting_fuzz:run", tmp_path, examples))
     assert examples / 20 < accepted < examples
 
 
@@ -115,7 +115,7 @@ def run_checkpoints(folder: Path, examples: int) -> int:
 @pytest.mark.parametrize("examples", COUNTS)
 def test_mutated_checkpoints_are_counted_or_refused(tmp_path: Path, examples: int) -> None:
     accepted = int(
-        in_little_memory("tests.accounting.test_fuzz:run_checkpoints", tmp_path, examples)
+        in_little_memory("tests.laws.test_accounting_fuzz:run_checkpoints", tmp_path, examples)
     )
     assert examples / 20 < accepted < examples
 

@@ -12,8 +12,7 @@ import pytest
 import lora_np as lnp
 from lora_np import language
 from lora_np.language import fused
-
-from .conftest import random_model
+from tests.language.conftest import random_model
 
 
 def masked_loss(model, batch, *, rng=None):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.drawing import every
 
-PACKAGE = Path(__file__).parents[1] / "lora_np"
+PACKAGE = Path(__file__).parents[2] / "lora_np"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 # Modules of the lowest layer have no package around them; every package may import their plain
 # names.

@@ -21,8 +21,8 @@ from lora_np import accounting, adapters
 from lora_np.files import FileError
 from lora_np.models.families import family_names, family_of
 from tests.drawing import few
+from tests.laws.test_models_adapted import inputs as of_tokens
 from tests.models import family_cases, test_families
-from tests.models.test_adapted import inputs as of_tokens
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 

@@ -143,7 +143,7 @@ def checkpoints(folder, count):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_mutated_checkpoints_are_continued_or_refused(tmp_path, count):
-    accepted = int(in_little_memory("tests.training.test_fuzz:checkpoints", tmp_path, count))
+    accepted = int(in_little_memory("tests.laws.test_training_fuzz:checkpoints", tmp_path, count))
     assert count / 100 < accepted < count
 
 
@@ -169,7 +169,7 @@ def explode(folder, size):
 
 def test_what_is_small_and_says_that_it_is_large_takes_no_memory(tmp_path):
     assert "is not a whole checkpoint" in in_little_memory(
-        "tests.training.test_fuzz:explode", tmp_path, 2 * MEMORY
+        "tests.laws.test_training_fuzz:explode", tmp_path, 2 * MEMORY
     )
 
 

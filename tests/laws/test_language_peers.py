@@ -8,10 +8,9 @@ import pytest
 
 import lora_np as lnp
 from lora_np import adapters, language
+from tests.language.conftest import byte_level, checkpoint_name
+from tests.language.family_cases import SIZE, data, torch_loss
 from tests.rounding import assert_as_near, error, in_double, torch_in_double
-
-from .conftest import byte_level, checkpoint_name
-from .family_cases import SIZE, data, torch_loss
 
 pytestmark = [
     pytest.mark.peers,

@@ -19,7 +19,7 @@ from hypothesis import given, strategies as st
 import lora_np
 from lora_np.version import __version__
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLACE = ("someone/lora_np", "https://someone.example/lora_np/")
 
 

@@ -76,7 +76,7 @@ def run(folder, count):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_mutated_frames_are_read_or_refused(tmp_path, count):
-    accepted = int(in_little_memory("tests.grading.test_fuzz:run", tmp_path, count))
+    accepted = int(in_little_memory("tests.laws.test_grading_fuzz:run", tmp_path, count))
     assert count / 20 < accepted < count  # the mutations neither all miss nor all break the frame
 
 

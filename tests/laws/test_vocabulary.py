@@ -24,7 +24,7 @@ from lora_np.nn import Linear
 from tests.commands import every_command
 from tests.drawing import every
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # What a parameter must not be called, and the word of the vocabulary.
 FORBIDDEN = {

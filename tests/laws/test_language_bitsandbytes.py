@@ -12,9 +12,8 @@ from lora_np.hub import bitsandbytes_parts, read_bitsandbytes, safetensors
 from lora_np.models import open_model
 from lora_np.nn import leaves, replace
 from lora_np.quantise import BlockScales, Quantised, nf4_levels, quantise
+from tests.language.conftest import checkpoint_name
 from tests.rounding import assert_near, in_double
-
-from .conftest import checkpoint_name
 
 CONFIG = {
     "model_type": "llama",

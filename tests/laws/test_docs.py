@@ -20,7 +20,7 @@ from lora_np.hub import safetensors
 from tests.commands import every_command
 from tests.drawing import every
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [
@@ -31,12 +31,12 @@ NOT_HERE = {
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
-    "lora-np capacity austen": "a measurement of a text: tests/accounting/test_capacity.py",
-    "lora-np capacity my-model": "needs a language model: tests/accounting/test_capacity.py",
+    "lora-np capacity austen": "a measurement of a text: tests/accounting/test_bits.py",
+    "lora-np capacity my-model": "needs a language model: tests/accounting/test_bits.py",
     "lora-np lab": "opens JupyterLab: tests/browser",
-    "lora-np tour": "the main job: tests/course/test_tour.py",
-    "lora-np exercises nbgrader": "a course for nbgrader: tests/grading/test_nbgrader.py",
-    "lora-np exercises grade": "processes of students: tests/grading/test_grading.py",
+    "lora-np tour": "the main job: tests/course/test_guided_tour.py",
+    "lora-np exercises nbgrader": "a course for nbgrader: tests/laws/test_grading_nbgrader.py",
+    "lora-np exercises grade": "processes of students: tests/grading/test_classroom.py",
 }
 # Python that is shown without being a doctest, and where it runs.
 ELSEWHERE = {
@@ -137,7 +137,7 @@ def test_a_command_that_is_shown_runs(command, example_files, capsys):
     assert err == ""
     assert out
     # These say no, not that something failed: adapters that differ, exercises that are not done
-    # yet. What a plan says, docs/use/plan.md shows, and tests/accounting/test_plan.py holds it to
+    # yet. What a plan says, docs/use/plan.md shows, and tests/accounting/test_planning.py holds it to
     # that.
     no = {"diff": [3], "plan": [0, 3]}.get(words[0], [0])
     assert status in ([1] if words[:2] == ["exercises", "check"] else no)

@@ -15,9 +15,8 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.language import adapting, packing
-
-from .conftest import random_model
-from .test_packing import with_template
+from tests.language.conftest import random_model
+from tests.language.test_packing import with_template
 
 pytest.importorskip("jinja2")
 

@@ -12,9 +12,8 @@ from lora_np import adapters, language
 from lora_np.language import blocks
 from lora_np.models import family_names, family_of
 from tests.drawing import FULL, every, twentieth
+from tests.language.family_cases import CASES, SIZE, data, torch_loss
 from tests.rounding import array, assert_as_near, error, in_double, torch_in_double
-
-from .family_cases import CASES, SIZE, data, torch_loss
 
 pytestmark = [
     pytest.mark.peers,

@@ -13,8 +13,8 @@ from docs.causal import save_headers
 from lora_np.models import open_model
 from lora_np.models.sources import from_named_modules
 from tests.drawing import twentieth
+from tests.laws.test_models_family_cases import built
 from tests.models import family_cases, test_families
-from tests.models.test_family_cases import built
 
 CASES = [*test_families.CASES, *family_cases.CASES]
 # one case of each family and task: what differs between those of one is numbers

@@ -11,7 +11,9 @@ pytest.importorskip("mpmath")
 from lora_np import linalg
 from tests.drawing import SHARE, only_full
 
-SPEC = importlib.util.spec_from_file_location("accuracy", Path(__file__).with_name("accuracy.py"))
+SPEC = importlib.util.spec_from_file_location(
+    "accuracy", Path(__file__).parents[1] / "linalg" / "accuracy.py"
+)
 accuracy = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(accuracy)
 

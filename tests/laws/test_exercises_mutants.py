@@ -12,7 +12,7 @@ from lora_np.exercises import SEEDS, exercise, judge, lessons, solution
 from lora_np.exercises.testing import local_caller
 from tests.drawing import FULL
 from tests.exercises.mutants import difference, mutants
-from tests.exercises.test_exercises import function_of
+from tests.exercises.test_catalogue import function_of
 
 PROOFS = tomllib.loads(
     (Path(__file__).parents[2] / "exercises" / "equivalent.toml").read_text("utf-8")

@@ -250,7 +250,7 @@ def run(folder, examples):
 def test_mutated_adapters_at_least_half_with_a_valid_header(tmp_path, count):
     pytest.importorskip("safetensors")
     tried, valid = map(
-        int, in_little_memory("tests.adapters.test_fuzz:run", tmp_path, count).split()
+        int, in_little_memory("tests.laws.test_adapters_fuzz:run", tmp_path, count).split()
     )
     assert tried >= count
     assert valid >= count / 2

@@ -34,7 +34,7 @@ def test_the_recipe_repeats_its_first_steps():
     Another BLAS adds in another order: after 20 steps that is seen in the sixth digit, so 1e-3 is
     generous, and far below what any change of the recipe does.
     """
-    with np.load(Path(__file__).with_name("first_steps.npz")) as stored:
+    with np.load(Path(__file__).parents[1] / "language" / "first_steps.npz") as stored:
         batches, losses = stored["batches"].astype(np.int64), stored["losses"]
     model = base.initial(np.random.default_rng(0))
     np.testing.assert_allclose(list(base.training(model, batches)), losses, rtol=1e-3)
@@ -91,7 +91,7 @@ def test_an_adapter_knows_its_text_better_than_the_base(name):
     adapted = adapters.attach(model, adapters.load(language.located_adapter(name)))
     text = language.read_text(ADAPTERS[name])
     held_out = text[len(text) * 9 // 10 :]
-    with np.load(Path(__file__).with_name("first_steps.npz")) as stored:
+    with np.load(Path(__file__).parents[1] / "language" / "first_steps.npz") as stored:
         austen = model.vocabulary.decode(stored["batches"][::4].ravel())
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     row = re.search(rf"\| {name} \|[^|]*\| ([\d.]+) \| ([\d.]+) \|", card)
