@@ -272,7 +272,8 @@ from dataclasses import dataclass, field
 import numpy as np
 {imports}
 import lora_np as lnp
-from lora_np.autograd import composition, derivative, primitive
+from lora_np.autograd import derivative, primitive
+from lora_np.autograd.tables import composition
 from lora_np.lora import VARIANTS
 @dataclass(frozen=True)
 class Act:
