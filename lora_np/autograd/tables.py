@@ -454,11 +454,10 @@ def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
     """Return the names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
-            found = inspect.signature(function).parameters.values()
-            told = {p.name: p.default for p in found}
-            return told | {
-                n: USUAL[n] for n in ("where", "casting") if told.get(n, REQUIRED) is not REQUIRED
-            }
+            given = inspect.signature(function).parameters.values()
+            defaults = {p.name: p.default for p in given}
+            usual = [n for n in ("where", "casting") if defaults.get(n, REQUIRED) is not REQUIRED]
+            return defaults | {n: USUAL[n] for n in usual}
         except ValueError:  # a function in C, in NumPy 2.0
             pass
     row, definition = DERIVATIVES.get(function), COMPOSITIONS.get(function)
