@@ -405,14 +405,17 @@ def arrange(
         if holds_tensor(setting):
             if function in DERIVATIVES:
                 raise not_differentiable(function, name)
-        elif name_of(function).startswith("np."):
+        else:
             settings[name] = snapshot(setting)
     return arrays, settings
 
 
 def snapshot(setting: Any) -> Any:
-    """Copy a setting or an index that the caller could change between the call and `backward`."""
-    return setting if is_simple(setting) else copy.deepcopy(setting)
+    """Copy a list, or an array of indices or conditions, which the caller may change."""
+    if isinstance(setting, np.ndarray):
+        return setting if setting.dtype.kind == "f" else setting.copy()
+    changes = isinstance(setting, Sequence) and not is_simple(setting)
+    return copy.deepcopy(setting) if changes else setting
 
 
 def is_simple(setting: Any) -> bool:
