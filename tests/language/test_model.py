@@ -15,6 +15,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.decoder import decoder_settings
+from lora_np.language.vocabulary import Subwords
 from tests.drawing import FULL
 from tests.rounding import UNIT, assert_near, in_double
 
@@ -564,7 +565,7 @@ def test_bos_goes_before_a_prompt_and_is_not_in_the_text():
         language.build(
             model.config,
             {checkpoint_name(p.split(" = ")[0]): a for p, a in lnp.leaves(model)}.get,
-            vocabulary=language.Subwords(byte_level(special=["<s>"], post_processor=processor)),
+            vocabulary=Subwords(byte_level(special=["<s>"], post_processor=processor)),
         )
         for processor in (None, before(("<s>", 256)))
     )
@@ -614,7 +615,7 @@ def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
     )
     assert result.after < 0.8 * result.before
     assert seen == list(range(40))
-    assert result.numbers == sum(leaf.size for _, leaf in lnp.trainable(result.model))
+    assert result.trainable == sum(leaf.size for _, leaf in lnp.trainable(result.model))
     adapters.save(result.model, tmp_path / "adapter")
     again = adapters.attach(model, adapters.load(tmp_path / "adapter"))
     tokens = model.vocabulary.encode(text[:30])[np.newaxis]
