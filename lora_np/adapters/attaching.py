@@ -29,7 +29,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.models import decoder_of, family_names, peft
-from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
+from lora_np.nn import LEAVES, Embedding, Linear, Named, freeze, join, replace, trainable, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -47,8 +47,7 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for
-    llama.cpp.
+    """Write the adapters of a model, or an `Adapter`, as PEFT's directory or llama.cpp's file.
 
     Parameters
     ----------
@@ -197,10 +196,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 def _arrays(node: Any) -> dict[str, str]:
     """The names of the arrays that a layer holds, and torch's names for them."""
     own = vars(node) if is_dataclass(node) else {}
+    names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
-        field: _PARAMETERS.get(field, field)
-        for field, array in own.items()
-        if isinstance(array, LEAVES)
+        field: names.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)
     }
 
 
@@ -293,8 +291,7 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's
-    ``bias``.
+    """Collect trained parameters outside adapters, the modules saved for them, and PEFT's ``bias``.
 
     And whether modules share what is trained.
     """

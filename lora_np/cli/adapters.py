@@ -1,6 +1,4 @@
-"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter
-files.
-"""
+"""Commands on adapter files: ``inspect``, ``resize``, ``combine``, ``merge`` and more."""
 
 from __future__ import annotations
 
@@ -49,6 +47,7 @@ _data = click.option(
 @options.html
 @options.any_base
 @options.jobs
+@options.force_files
 @options.as_json
 def inspect(
     adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any
@@ -153,6 +152,7 @@ def combine(
 @options.plot
 @options.any_base
 @options.jobs
+@options.force_files
 @options.as_json
 def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Measure how far the updates of several adapters overlap.
@@ -252,9 +252,7 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
 
 def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of
-    NumPy's.
-    """
+    """Compute Gram matrices of a model's inputs on data, or read them from an .npz file."""
     if data is None:
         return None
     if data.endswith(".npz"):
