@@ -16,6 +16,8 @@
 # You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
 
 # %%
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -50,10 +52,9 @@ from lora_np.table import Table
 # %%
 def moved(variant, optimizer, rank):
     zeros, x, target = lnp.Linear(np.zeros((16, 16))), np.eye(1, 16), np.ones((1, 16))
-    ones = lambda rng, r, k: np.ones((r, k))  # the start of A on paper: A x is 1 for the x above
-    model = lnp.inject(
-        zeros, rank=rank, alpha=1, variant=variant, init=ones, rng=np.random.default_rng(0)
-    )
+    model = lnp.inject(zeros, rank=rank, alpha=1, variant=variant, rng=np.random.default_rng(0))
+    ones = lnp.Tensor(np.ones((rank, 16)))  # the start of A on paper: A x is 1 for the x above
+    model = dataclasses.replace(model, A=ones)
     model = lnp.fit(model, x, target, optimizer=optimizer, steps=1, progress=False).model
     return lnp.freeze(model)(x)[0, 0]
 
