@@ -402,14 +402,9 @@ def of_deviation(
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
-        deviation = a - np.mean(a, axis=axis, keepdims=True)
-        n = (
-            np.size(a)
-            if axis is None
-            else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-        )
-        freedom = max(float(n - ddof), 0.0)
-        return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
+        mean = np.mean(a, axis=axis, keepdims=True)
+        freedom = max(np.size(a) / max(np.size(mean), 1) - ddof, 0.0)
+        return size(a - mean, axis=axis, keepdims=keepdims) / root(freedom)
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
