@@ -13,6 +13,7 @@ from lora_np.checks import shown
 Value: TypeAlias = (
     "bool | int | float | str | list[Value] | tuple[Value, ...] | Mapping[str, Value] | None"
 )
+Config = Mapping[str, Value]  # the fields of a config.json
 Variables = Mapping[str, Value]
 Formula = Callable[[Variables], Value]
 

@@ -12,13 +12,14 @@ from functools import cache, cached_property
 from importlib.resources import files
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from lora_np import hub
 from lora_np.checks import StrPath
 from lora_np.files import FileError
 from lora_np.hub import ModelDirectory
 from lora_np.models.families import family_names, from_config
+from lora_np.models.formulas import Config, Value
 from lora_np.models.names import NameMap, Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 
@@ -265,7 +266,7 @@ def _best(
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
 
 
-def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+def untied(config: Config) -> dict[str, Value]:
     """A config by which the head, or whatever shares the embedding's numbers, has its own.
 
     Parameters
@@ -287,8 +288,9 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> untied({"model_type": "gemma"})
     {'model_type': 'gemma', 'tie_word_embeddings': False}
     """
-    parts = {key: untied(part) for key, part in config.items() if key == "text_config" and part}
-    return {**config, **parts, "tie_word_embeddings": False}
+    part = config.get("text_config")
+    inner = {"text_config": untied(part)} if part and isinstance(part, Mapping) else {}
+    return {**config, **inner, "tie_word_embeddings": False}
 
 
 def open_model(path: StrPath) -> OpenModel:
@@ -360,8 +362,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
     title = path.name if path.is_dir() or path.name != hub.INDEX else path.parent.name
-    known = kinds_by_type().get(family) if names_are_known(model.config) else None
-    why = known if isinstance(known, str) else ""
+    listed = kinds_by_type().get(family) if names_are_known(model.config) else None
+    known = listed if isinstance(listed, dict) else {}
+    why = listed if isinstance(listed, str) else ""
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
@@ -377,12 +380,12 @@ def from_safetensors(source: str | Path) -> ModelSpec:
             raise FileError(
                 f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
             )
-        if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
+        if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
-    found = {name: judged(name, shapes, known or {}, fused) for name in shapes}
+    found = {name: judged(name, shapes, known, fused) for name in shapes}
     modules = list(dict.fromkeys(found.values()))
-    if known is None:
+    if listed is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         head = heads[0] if len(heads) == 1 else ""
     else:
@@ -397,7 +400,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
                 ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True)
             )
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
-    assumed = _ASSUMED if known is None else _KNOWN.format(family)
+    assumed = _ASSUMED if listed is None else _KNOWN.format(family)
     bits = quantised_size(few)
     return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=bits)
 
@@ -414,11 +417,11 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 
 
 @cache
-def kinds_by_type() -> dict[str, Any]:
+def kinds_by_type() -> dict[str, dict[str, str] | str]:
     """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is
     refused.
     """
-    data: dict[str, Any] = json.loads(
+    data: dict[str, dict[str, str] | str] = json.loads(
         (files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8")
     )
     return data

@@ -15,6 +15,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from lora_np.models.formulas import Config
+
 # the paths of the parts of a composite model, after `model.` if it has a head
 _HOMES = {
     "text_config": ("language_model", "text_model"),
@@ -72,7 +74,7 @@ class NameMap:
     transposed=False)
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         self._rules = _rules_of(tuple(_types(config)))
         architectures = config.get("architectures")
         name = architectures[0] if isinstance(architectures, list) and architectures else ""
@@ -107,7 +109,7 @@ class NameMap:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
 
-def names_are_known(config: Mapping[str, Any]) -> bool:
+def names_are_known(config: Config) -> bool:
     """Whether ``NameMap`` knows a model's names: true for all but some with vision or audio.
 
     Parameters
@@ -213,7 +215,7 @@ def _table() -> dict[str, Any]:
     return data
 
 
-def _types(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The types of a model and of its parts, and where the names of each begin."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():

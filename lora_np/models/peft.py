@@ -132,8 +132,8 @@ class AdapterConfig:
     """
 
     raw: Mapping[str, Any]
-    ranks: Patterns
-    alphas: Patterns
+    ranks: Patterns[int]
+    alphas: Patterns[float]
     targets: Callable[..., bool]
 
     def rank_and_alpha(self, module: str) -> tuple[int, float]:

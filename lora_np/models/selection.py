@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lora_np.models.expressions import Expression
 
 if TYPE_CHECKING:
     from lora_np.models.spec import ModelSpec, ModuleSpec
 
+T = TypeVar("T")
 Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
@@ -129,7 +130,7 @@ def select(
     return selections + parameters
 
 
-def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
+def check_patterns(spec: ModelSpec, patterns: Patterns[T]) -> None:
     """Refuse a pattern for names that no module has.
 
     Parameters
@@ -581,7 +582,7 @@ def holders(path: str) -> Iterator[str]:
         yield path
 
 
-class Patterns:
+class Patterns(Generic[T]):
     r"""Values for some modules, by an expression for the end of their paths; the first that matches
     wins.
 
@@ -607,7 +608,7 @@ class Patterns:
     ([4, 2], 8)
     """
 
-    def __init__(self, values: Mapping[str, Any], what: str = "rank_pattern") -> None:
+    def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
         self._places: dict[str, int] = {}  # of plain ends, and of ^whole paths
         self._others: list[tuple[int, Expression]] = []
@@ -636,7 +637,7 @@ class Patterns:
                 return self._keys[earlier]
         return self._keys[place] if place < none else None
 
-    def get(self, path: str, default: Any) -> Any:
+    def get(self, path: str, default: T) -> T:
         """The value of the first key that matches ``path``."""
         key = self.key(path) if self._keys else None
         return default if key is None else self.values[key]

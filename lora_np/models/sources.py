@@ -19,6 +19,7 @@ from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
 
+_PRESETS = files("lora_np.models") / "presets"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
@@ -218,7 +219,7 @@ def preset_names() -> list[str]:
     >>> preset_names()[:3]
     ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
     """
-    return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
+    return sorted(file.name.removesuffix(".json") for file in _PRESETS.iterdir())
 
 
 def hub_name(preset: str) -> str:
@@ -296,13 +297,10 @@ def catalogue() -> Catalogue:
     )
 
 
-def _presets() -> Any:
-    return files("lora_np.models") / "presets"
-
-
-def _preset(name: str) -> Any:
-    file = _presets() / f"{choice('preset', name, preset_names())}.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+def _preset(name: str) -> dict[str, Any]:
+    file = _PRESETS / f"{choice('preset', name, preset_names())}.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 _ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
