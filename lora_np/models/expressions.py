@@ -215,9 +215,7 @@ def _compiled(token: str) -> re.Pattern[str]:
 
 
 def _steps(text: str) -> float:
-    """How many steps ``re`` may take, at most: infinitely many if a group is, or may be,
-    repeated.
-    """
+    """Bound the steps that ``re`` may take: infinite if a group is, or may be, repeated."""
     text = re.sub(r"\\\D", "a", text)
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it
         return inf

@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, Literal, NamedTuple, get_args
 
 from lora_np.checks import choice, number, shown, whole_number
-from lora_np.models.formulas import Config, Formulas, Value
+from lora_np.models.formulas import Config, Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
@@ -373,7 +373,7 @@ def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """llama.cpp's architecture for a family, and what its rotary positions turn.
+    """Return llama.cpp's architecture for a family, and which entries its rotary positions pair.
 
     Parameters
     ----------
@@ -397,7 +397,7 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
 
 @cache
 def family_of(name: str) -> Family:
-    """The family of a model type.
+    """Read the family of a model type.
 
     Parameters
     ----------
@@ -444,9 +444,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _merged(below: _Table, above: _Table) -> dict[str, Any]:
-    """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a
-    value.
-    """
+    """Merge tables; ``false`` removes an entry, and a name is a field or a value."""
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
@@ -545,7 +543,7 @@ _Alike = list[tuple[_Variables, list[int]]]
 
 def _alike(family: Family, each: Config, depth: int, env: _Variables) -> _Alike:
     """The different layers of a stack."""
-    found: dict[tuple[Value, ...], tuple[_Variables, list[int]]] = {}
+    found: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
         for name, text in each.items():
@@ -608,7 +606,7 @@ def _kind(role: str) -> Kind:
 
 
 def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
-    """A field's checked value: that of the first name that the config has."""
+    """Check the value of a field: the first of its names that the config has."""
     for name in field["from"]:
         if values.get(name) is not None:
             break
@@ -637,7 +635,7 @@ _KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str,
 
 
 def _labels(values: Config) -> int:
-    """How many labels a classifier has."""
+    """Count the labels of a classifier."""
     names = values.get("id2label")
     if isinstance(names, (Mapping, list, tuple)):
         return len(names)
@@ -646,9 +644,7 @@ def _labels(values: Config) -> int:
 
 
 def _positions(values: Config, env: _Variables) -> int:
-    """The longest sequence: the number of learned positions, or what the config says for rotary
-    ones.
-    """
+    """Find the longest sequence: the number of learned positions, or what the config says."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     found = env.get("positions") or env.get("text.positions") or given

@@ -82,9 +82,7 @@ class NameMap:
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     def place(self, name: str) -> Place | None:
-        """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not
-        undone.
-        """
+        """Find where the tensor ``name`` goes; None if transformers splits or permutes it."""
         place: Place | None = None
         for rule in self._rules:
             home = next((each for each in rule.homes if name.startswith(each)), None)
@@ -110,7 +108,7 @@ class NameMap:
 
 
 def names_are_known(config: Config) -> bool:
-    """Whether ``NameMap`` knows a model's names: true for all but some with vision or audio.
+    """Tell whether ``NameMap`` knows a model's names: all but some with vision or audio.
 
     Parameters
     ----------
@@ -142,8 +140,7 @@ def names_are_known(config: Config) -> bool:
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """The names of separate experts that PEFT still accepts when transformers fuses them, and their
-    meaning.
+    """Return the names of separate experts that PEFT accepts for fused ones, and their meaning.
 
     Parameters
     ----------
@@ -173,7 +170,7 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
 
 @cache
 def default_targets(model_type: str) -> tuple[str, ...] | str:
-    """What PEFT adapts in a model of this type if no targets are named; empty if it has no default.
+    """Return what PEFT adapts by default in a model of this type; empty if it has no default.
 
     Parameters
     ----------

@@ -24,8 +24,7 @@ _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
 def describe(source: object) -> ModelSpec:
-    """The modules of a model, from any source but a tree of our layers (see
-    `accounting.model_spec`).
+    """Describe the modules of a model from a file, a name, a config or a model in memory.
 
     Parameters
     ----------
@@ -114,9 +113,7 @@ def _from_directory(path: Path) -> ModelSpec:
 
 
 def _from_gguf(path: Path) -> ModelSpec:
-    """Matrices stay in the file's blocks; vectors, and tensors stored in float32, become
-    numbers.
-    """
+    """Describe a GGUF file; its quantised matrices are those not in float32."""
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)
@@ -131,7 +128,7 @@ def _from_gguf(path: Path) -> ModelSpec:
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:
-    """(100, 120) from ``"100x120"``; None if ``text`` is not of that form.
+    """Parse ``"100x120"`` as (100, 120); return None for other text.
 
     Parameters
     ----------
@@ -160,7 +157,7 @@ def matrix_size(text: str) -> tuple[int, int] | None:
 
 
 def preset(name: str) -> ModelSpec:
-    """The modules of a well-known model.
+    """Describe the modules of a well-known model.
 
     Parameters
     ----------
@@ -186,7 +183,7 @@ def preset(name: str) -> ModelSpec:
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """The fields of a preset's config, to be changed and passed to :func:`from_config`.
+    """Return the fields of a preset's config, to be changed and passed to :func:`from_config`.
 
     Parameters
     ----------
@@ -207,7 +204,7 @@ def preset_config(name: str) -> dict[str, Any]:
 
 
 def preset_names() -> list[str]:
-    """The presets that ship with the package.
+    """List the presets that ship with the package.
 
     Returns
     -------
@@ -223,7 +220,7 @@ def preset_names() -> list[str]:
 
 
 def hub_name(preset: str) -> str:
-    """What a preset is called on the hub where its config was published; empty if it was not.
+    """Return the name of a preset on the hub; empty if its config was not published there.
 
     Parameters
     ----------
@@ -260,7 +257,7 @@ class Catalogue(NamedTuple):
 
 
 def catalogue() -> Catalogue:
-    """The presets, and the families whose ``config.json`` can be counted.
+    """List the presets, and the families whose ``config.json`` can be counted.
 
     Returns
     -------
@@ -307,7 +304,7 @@ _ASSUMED = "The experts of this family are not described: PEFT may adapt them un
 
 
 def from_named_modules(model: Any) -> ModelSpec:
-    """The modules of any object with ``named_modules()``, such as a torch model on the meta device.
+    """Describe any object with ``named_modules()``, such as a torch model on the meta device.
 
     torch is never imported here: modules only need ``named_parameters(recurse=False)`` with
     shapes.
