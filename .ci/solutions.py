@@ -5,7 +5,8 @@ submission.
 import sys
 from pathlib import Path
 
-from lora_np.exercises import DATA, lessons, solution
+from lora_np.exercises import lessons, solution
+from lora_np.exercises.catalogue import DATA
 from lora_np.grading.sandbox import Sandbox
 
 handed_out = "".join(path.read_text(encoding="utf-8") for path in Path(sys.argv[1]).iterdir())

@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias, TypeVar
 
 from lora_np.checks import StrPath, brief
 
@@ -27,6 +27,7 @@ except ImportError:  # Windows, and browsers
     _fcntl = None  # type: ignore[assignment]
 # JupyterLite has an empty module of that name
 fcntl: ModuleType | None = _fcntl if hasattr(_fcntl, "flock") else None
+Value = TypeVar("Value")
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 # of lists and objects; the largest vocabularies, with their merges, have two million
@@ -222,7 +223,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     return content
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -279,9 +280,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 @contextmanager
 def named(path: Path, stage: Path) -> Iterator[None]:
-    """Name ``path`` in the error: a full disk names no file, and the temporary name would mean
-    nothing.
-    """
+    """Name ``path`` in an error instead of a temporary file, or of none on a full disk."""
     try:
         yield
     except OSError as error:
@@ -354,9 +353,7 @@ def picture(
     dpi: float | Literal["figure"] = "figure",
     transparent: bool = False,
 ) -> bytes:
-    """A figure of matplotlib as a file of this format: the same bytes for the same figure, without
-    a date.
-    """
+    """Draw a figure of matplotlib as a file, without a date: the same bytes for the same figure."""
     from matplotlib import rc_context
 
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
@@ -449,8 +446,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Places next to ``target`` for the new and the old one, while a lock is held that only one run
-    can have.
+    """Give unguessable places next to ``target`` for the new and the old one, under a lock.
 
     Their names cannot be guessed, and are written to the lock before anything is put there: they
     identify what a killed run left, and nothing else is ours.

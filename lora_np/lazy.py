@@ -1,5 +1,4 @@
-"""Packages that import on demand: in an ``__init__``, the imports below ``with
-on_demand(globals()):`` wait.
+"""Defer imports: in an ``__init__``, those below ``with on_demand(globals()):`` wait.
 
 Each runs when one of its names is first used (SPEC 1 of Scientific Python), so nobody waits for
 what they do not use. Type checkers, editors and readers see ordinary imports, and each name is

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Table", "binary_bytes", "decimal_bytes", "parse_bytes", "shape_text"]
 
 Cell = str | int | float | bool | None
-Format = Callable[[Any], str]
+Format = Callable[..., str]
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,9 +187,7 @@ def json_text(content: object) -> str:
 
 
 def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
-    """An HTML page of tables, figures of matplotlib and pieces of HTML, which needs no other
-    file.
-    """
+    """Write an HTML page of tables, figures and pieces of HTML that needs no other file."""
     from html import escape
 
     from lora_np.files import picture

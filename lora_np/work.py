@@ -6,9 +6,13 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lora_np.checks import whole_number
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+    from tqdm import tqdm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,8 +26,7 @@ def parallel_map(
     progress: bool,
     label: str,
 ) -> dict[str, Result]:
-    """``function`` of each item, by its name, on ``jobs`` threads, or where
-    ``joblib.parallel_config`` says.
+    """Call ``function`` on each item on ``jobs`` threads, or as ``joblib.parallel_config`` says.
 
     Each call has one thread for its linear algebra: with more, the order of summation, and so the
     last bits, would depend on the number of workers.
@@ -53,10 +56,8 @@ def one_thread() -> AbstractContextManager[object]:
 
 
 @cache
-def _libraries() -> Any:
-    """NumPy's, found once: each search asks for every loaded file, in the browser by a request for
-    each.
-    """
+def _libraries() -> ThreadpoolController:
+    """Find NumPy's libraries once: a search asks for every loaded file."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -64,9 +65,8 @@ def _libraries() -> Any:
 
 def progress_bar(
     total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", each: int = 1
-) -> Any:
-    """A tqdm bar for people, in a terminal or a notebook; elsewhere, and if not ``shown``, a silent
-    one.
+) -> tqdm:
+    """Make a tqdm bar for a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
 
     A string for ``shown`` replaces ``label``; one of ``total`` counts as ``each`` units.
     """

@@ -88,6 +88,18 @@ def test_a_first_use_loads_what_it_runs(use, needs):
     }
 
 
+@pytest.mark.parametrize(
+    "use", ["count_lora", "Tensor", "Linear", "inject", "fit", "adapters.load"]
+)
+def test_a_first_use_waits_for_no_random_numbers(use):
+    """numpy.random takes a tenth of NumPy's import, which does without since NumPy 2.3."""
+    code = (
+        "import sys, numpy; before = set(sys.modules)\n"
+        f"import lora_np; lora_np.{use}; print('numpy.random' in {{*sys.modules}} - before)"
+    )
+    assert run(code).strip() == "False"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_import_loads_no_other_package(package):
     """Nor anything of its own that it need not."""

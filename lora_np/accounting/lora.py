@@ -14,6 +14,7 @@ from lora_np import models
 from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
+from lora_np.hub import inside
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Selected, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
@@ -680,7 +681,7 @@ def _names_one(ends: Iterable[str]) -> bool:
 def _fields(config: Config) -> Mapping[str, Any]:
     if isinstance(config, (str, Path)):
         path = Path(config)
-        return read_json(path / "adapter_config.json" if path.is_dir() else path)
+        return read_json(inside(path, "adapter_config.json") if path.is_dir() else path)
     if isinstance(config, Mapping):
         return config
     if not hasattr(config, "to_dict"):

@@ -1,6 +1,4 @@
-"""Adapter files: read, write, inspect, transform those of PEFT, llama.cpp, mlx-lm, kohya, without
-PyTorch.
-"""
+"""Read, write, inspect and transform adapter files of PEFT, llama.cpp, mlx-lm and kohya."""
 
 from lora_np.lazy import on_demand
 

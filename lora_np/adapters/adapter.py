@@ -1,6 +1,4 @@
-"""An adapter from any kind of file: its effect on each module, in arrays that are read when
-used.
-"""
+"""Adapters from any kind of file: the update of each module, in arrays that are read when used."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class Stored:
         return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
     def seen(self, view: Callable[[Array], Array]) -> Stored:
-        """The result of ``view``: its numbers in another shape or order, some of them, or more
-        zeros.
-        """
+        """Return the result of ``view``: another shape or order, a selection, or more zeros."""
         # without an array's worth of memory
         shape = view(np.broadcast_to(np.zeros(()), self.shape)).shape
         return replace(self, shape=shape, read=lambda: view(self.read()))
@@ -260,9 +256,7 @@ class AdapterModule:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel of a
-        convolution.
-        """
+        """Shape of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel."""
         if self.tuned:
             return self.tuned.shape
         d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
@@ -412,9 +406,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def start(self) -> str | None:
-        """The initialisation that took the first A and B out of the base weights: "pissa", "olora",
-        ...
-        """
+        """Initialisation that took the first A and B out of the base, such as "pissa"."""
         return peft.start(self.raw)
 
     @property
@@ -435,9 +427,7 @@ Source = Adapter | StrPath
 
 
 def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
-    """Refuse what is for a base that its initialisation changed, unless the base at hand gives the
-    change.
-    """
+    """Refuse an adapter whose initialisation changed its base, unless that base is given."""
     if adapter.start is None:
         return
     from lora_np.lora import STARTS  # the layers load only for this
@@ -453,9 +443,7 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
-    """How a file will describe these tensors, floating-point ones rounded to ``dtype`` if one is
-    given.
-    """
+    """Describe tensors as a file will, floating-point ones rounded to ``dtype`` if one is given."""
     if dtype is not None:
         float_dtype(dtype)
     own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}

@@ -47,8 +47,7 @@ def save(
     dtype: str | None = None,
     force: bool = False,
 ) -> None:
-    """Write the adapters of a model, or an `Adapter`, as a directory for PEFT, or a file for
-    llama.cpp.
+    """Write the adapters of a model, or an `Adapter`, as PEFT's directory or llama.cpp's file.
 
     Parameters
     ----------
@@ -293,8 +292,7 @@ def _own_name(path: str) -> str:
 def _trained_in_full(
     model: Any, layers: Mapping[str, Any], named: Names
 ) -> tuple[dict[str, Stored], list[str], str, bool]:
-    """Trained parameters outside adapters; the modules saved in full because of them; PEFT's
-    ``bias``.
+    """Collect trained parameters outside adapters, the modules saved for them, and PEFT's ``bias``.
 
     And whether modules share what is trained.
     """

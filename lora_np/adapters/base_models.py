@@ -1,6 +1,4 @@
-"""Whether checkpoints and adapters have the same base: otherwise a result would load and do
-nothing.
-"""
+"""Check that checkpoints and adapters have the same base: a wrong one would load and do nothing."""
 
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ def check_pair(
     tuned: OpenModel,
     shapes: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...]]],
 ) -> None:
-    """Refuse checkpoints of different models, ones whose module names are unknown, and different
-    widths.
+    """Refuse checkpoints of different models or widths, or whose module names are unknown.
 
     A vocabulary may have grown, and a head may be new.
     """
@@ -119,9 +116,7 @@ def _family(name: str) -> str:
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
-    """The families that a base may belong to, as classes are named; empty if its config does not
-    say.
-    """
+    """Name the families that a base may belong to; none if its config does not say."""
     kind, architectures = config.get("model_type"), config.get("architectures")
     found = (
         {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()

@@ -36,9 +36,7 @@ class Change:
     def result(
         self, place: str, dtype: str | None = None
     ) -> tuple[Array, float | None, float | None]:
-        """The tensor as ``dtype`` (its own) holds it, the largest change and the largest rounding
-        error.
-        """
+        """Return the tensor rounded to ``dtype``, its largest change and rounding error."""
         dtype, module, W = dtype or self.start.dtype, self.module, self.start.read()
         if self.rows is not None:
             W[list(self.rows.tokens)] = hub.rounded(self.rows.new.read(), self.start.dtype)
@@ -55,9 +53,7 @@ class Change:
         return W, *add_update(place, maps, module, dtype=dtype)
 
     def weight(self, place: str, module: AdapterModule) -> Array:
-        """The tensor before the change, in float32 or better, as the maps of ``module``: see
-        `oriented`.
-        """
+        """Return the tensor before the change, in float32 or better, oriented for ``module``."""
         return oriented(place, self.start.single(), module, transposed=self.transposed)
 
 
@@ -144,8 +140,7 @@ class Merging:
     def _targets(
         self, name: str, module: AdapterModule
     ) -> Iterator[tuple[str, AdapterModule, bool]]:
-        """The tensors that a module changes; what acts on each; whether it may be stored inputs by
-        outputs.
+        """List the tensors that a module changes, by what, and whether they may be transposed.
 
         A checkpoint may hold the experts of a layer one by one, and the maps that were stacked by
         themselves.
@@ -244,8 +239,7 @@ class Merging:
 
 
 def from_start(module: AdapterModule, W: Array, start: str) -> AdapterModule:
-    """What a module does to ``W`` (d, k) itself, of which it started with a part: of twice the
-    rank.
+    """Give the update of ``W`` (d, k) without the part that it started with, at twice the rank.
 
     ``W - s B0 A0 + s B A = W + s [B, -B0] [A; A0]``.
     """
@@ -284,8 +278,7 @@ def oriented(place: str, W: Array, module: AdapterModule, *, transposed: bool) -
 
 
 def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tuple[float, float]:
-    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` as a file of ``dtype``
-    holds it.
+    """Overwrite ``W``, as `oriented` gives it, with ``W0 + scale * B A`` rounded to ``dtype``.
 
     Computed in a higher precision than ``dtype``. With DoRA each output's row is brought to its
     magnitude. Returns the largest change and the largest rounding error.
@@ -325,9 +318,7 @@ def changing(
 
 
 class Based(NamedTuple):
-    """An adapter whose modules know their weights; readers of these (d, k), and of biases that are
-    moved.
-    """
+    """An adapter on its base, with readers of weights (d, k) and of biases that it moves."""
 
     adapter: Adapter
     weights: Mapping[str, Reader]

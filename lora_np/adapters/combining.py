@@ -77,8 +77,7 @@ def combine(
     force: bool = False,
     progress: bool = False,
 ) -> Written[CombinedModule]:
-    """Write one adapter for several: the weighted sum of their updates, or what another method
-    makes of them.
+    """Write one adapter for several: the weighted sum of their updates, or another combination.
 
     Parameters
     ----------
@@ -550,9 +549,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
-    """Inner product, what each has on the other's inputs, norms (all squared); angles of inputs,
-    outputs.
-    """
+    """Compare two modules: inner product, shares and norms (all squared), and smallest angles."""
     norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
     found = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -190,15 +190,15 @@ def extract(
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
         spectra = {name: spectrum for name, (_, spectrum) in found.items()}
         modules = {name: module for name, (module, _) in found.items()}
-        raw: dict[str, Any] = {
-            **peft.FRESH,
-            "base_model_name_or_path": str(base),
-            "fan_in_fan_out": turned,
-        }
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
-        raw["modules_to_save"] = sorted({name.rpartition(".")[0] for name in full}) or None
+        raw = {
+            **peft.FRESH,
+            "base_model_name_or_path": str(base),
+            "fan_in_fan_out": turned,
+            "modules_to_save": sorted({name.rpartition(".")[0] for name in full}) or None,
+        }
         whole = Adapter(modules, full, targeting(raw, modules))
         ranks = goal.ranks(whole, spectra, modules, portable=portable)
         made = cut(whole, modules, ranks, portable=portable)
@@ -308,9 +308,7 @@ class _Pair:
 
 
 def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
-    """Every parameter of the tuned checkpoint with that of the base: by the names in the live
-    model.
-    """
+    """Pair every parameter of the tuned checkpoint with the base's, by its live name."""
     unread = {name: {name: Place(name)} for name in after.unread}
     named = before.naming(after.places)
     fused = fused_names(str(after.config.get("model_type"))) or {}
@@ -329,9 +327,7 @@ def _pairs(before: OpenModel, after: OpenModel) -> Iterator[_Pair]:
 
 
 def _maps(read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
-    """The matrices of a live parameter, one after the other; those with a tensor each are read one
-    by one.
-    """
+    """Yield the matrices of a live parameter; those with a tensor each are read one by one."""
     experts: dict[int | None, dict[int, str]] = {}
     for name, place in tensors.items():
         experts.setdefault(place.expert, {})[place.part] = name
@@ -365,9 +361,7 @@ def _differs(pair: _Pair) -> bool:
 def _decompose(
     work: tuple[_Pair, Path, Goal, Grams | None],
 ) -> tuple[AdapterModule, Spectrum] | None:
-    """A module of a difference's leading directions, put aside, and its spectrum; None if it is
-    zero.
-    """
+    """Store the leading directions of a difference as a module, with its spectrum; None if zero."""
     pair, path, goal, grams = work
     place = f"{pair.after.path}: the change of {pair.name!r}"
     itemsize = TensorInfo(pair.dtype, ()).nbytes
@@ -423,9 +417,7 @@ def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, 
 
 
 def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
-    """As many singular triplets as the goal needs, or may need, and the squared norm of the
-    rest.
-    """
+    """Compute the singular triplets that the goal may need, and the rest's squared norm."""
     full = min(D.shape)
     if goal.name != "energy":
         most = goal.value // (itemsize * sum(D.shape)) if goal.name == "budget" else goal.value

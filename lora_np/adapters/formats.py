@@ -1,5 +1,4 @@
-"""Adapters on disk: which format a path is of, told by looking, and the one way to read and to
-write each.
+"""Adapters on disk: the format of a path, detected from its contents, read and written.
 
 And what operations on them return: `Findings`, or `Written` where there is a new one.
 """
@@ -207,7 +206,7 @@ def write(
             and (folder := base_folder(adapter, None))
             and (folder / "config.json").is_file()
         ):
-            config = read_json(folder / "config.json")
+            config = read_json(inside(folder, "config.json"))
         writers = {
             "gguf": runtimes.write_gguf,
             "mlx": runtimes.write_mlx,
@@ -226,9 +225,7 @@ def weights_file(path: Path) -> Path:
 def new_adapter(
     target: StrPath, *, force: bool, inputs: Iterable[Source], to: Format | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Where to write a new adapter, which then becomes ``target``, and a directory to put arrays
-    aside.
-    """
+    """Give a place to write a new adapter, which becomes ``target``, and a directory for arrays."""
     target = target_path(target)
     read = [
         Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)
@@ -246,12 +243,13 @@ def new_adapter(
     from tempfile import TemporaryDirectory  # slow to import, and `load` does without
 
     # only an adapter is replaced
-    how: dict[str, Any] = {"check": partial(load, target, ordered=False)}
-    if not ending:
-        written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
-        how = {"writes": written.__contains__, "marks": [peft.NAME], "keeps": [_CARD]}
+    check = partial(load, target, ordered=False) if ending else None
+    written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
+    writes, marks = written.__contains__, [peft.NAME]
     with (
-        replacing(target, force=force, inputs=read, **how) as stage,
+        replacing(
+            target, force=force, inputs=read, writes=writes, marks=marks, keeps=[_CARD], check=check
+        ) as stage,
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,
     ):
         yield stage, Path(aside)

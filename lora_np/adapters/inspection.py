@@ -1,6 +1,4 @@
-"""What an adapter contains, how it relates to its base, and whether two adapters do the same as
-maps.
-"""
+"""Measure what an adapter contains, relate it to its base, and compare two adapters' updates."""
 
 from __future__ import annotations
 
@@ -402,9 +400,7 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
 
 
 def _in_words(what: str, content: Any) -> str | None:
-    """One of the contents for people: values with how often each occurs, kinds instead of many
-    names.
-    """
+    """Format one of the contents: values with their counts, kinds instead of many names."""
     if what == "base" and content is None:
         return "not named"
     if what in ("rank", "alpha", "scale", "dtype"):

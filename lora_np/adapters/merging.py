@@ -1,6 +1,4 @@
-"""A base with an adapter applied: block by block, tensor by tensor, and the whole in one
-checkpoint.
-"""
+"""Write a base and an adapter as one checkpoint."""
 
 from __future__ import annotations
 
@@ -220,9 +218,7 @@ def _merge_shard(
 
 
 def _others(source: OpenModel) -> tuple[list[str], list[str]]:
-    """The base's other files: those that are copied; weights in another form, and adapters for the
-    base.
-    """
+    """List the base's other files: those to copy, and weights and adapters to leave out."""
     root, copied, left_out = source.path, [], []
     adapters = sorted({path.parent for path in root.rglob("adapter_config.json")} - {root})
     for path in sorted(root.rglob("*")):

@@ -48,9 +48,7 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
-    """The two files of ``adapter``, one tensor in memory at a time; none if `load` would not read
-    them.
-    """
+    """Write the two files of ``adapter``, or none if `load` would not read them back."""
     only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
@@ -97,9 +95,7 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
-    """The config's text, after checking that `load` would restore ``adapter`` from it and these
-    tensors.
-    """
+    """Write the config's text, after checking that `load` would restore ``adapter`` from it."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
         said = peft.compose(raw, adapter.ranks_and_alphas)
@@ -209,8 +205,7 @@ def _unwrapped(holder: str) -> tuple[str, int]:
 
 
 def nested(names: Collection[str]) -> list[str]:
-    """Parameters of one module in the order in which PEFT wraps it: that in which the model
-    registers them.
+    """Order parameters of one module as PEFT wraps them, which is as the model registers them.
 
     A file does not say it. Every model in transformers 5 registers the maps into its experts before
     those out of them.
@@ -219,9 +214,7 @@ def nested(names: Collection[str]) -> list[str]:
 
 
 def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tuple[str, bool]:
-    """The name under which a wrapped module's factors are listed, and whether it is that of a
-    parameter.
-    """
+    """Name a wrapped module's factors, and say whether the name is that of a parameter."""
     if said.targets(holder):
         return holder, False
     names = nested(said.parameters_of(holder))
@@ -253,9 +246,7 @@ def _module(
     embedding: bool,
     parameter: bool,
 ) -> AdapterModule:
-    """A module of these tensors, its factors as stacks of maps, if they fit each other and the
-    config.
-    """
+    """Make a module of these tensors if they fit each other and the config."""
     if missing := {"A", "B"} - parts.keys():
         raise FileError(f"{name!r} has no lora_{min(missing)}")
     for part, tensor in parts.items():
@@ -280,8 +271,7 @@ def _module(
 
 
 def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], tuple[int, ...]]:
-    """Tensors as in the file, as A (r, k) and B (d, r) or stacks of them, and the kernel of a
-    convolution.
+    """Turn tensors of a file into A (r, k) and B (d, r), or stacks of them, and a kernel.
 
     With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert,
     and the columns of B by direction.

@@ -1,6 +1,4 @@
-"""An adapter at other ranks: each module's update cut to its leading directions without forming B
-A.
-"""
+"""Reduce the rank of an adapter: each module's best approximation, without forming B A."""
 
 from __future__ import annotations
 
@@ -194,9 +192,7 @@ def resize(
 def _decomposed(
     grams: Grams | None, work: tuple[str, AdapterModule, Path]
 ) -> tuple[AdapterModule, Spectrum]:
-    """The module with its directions in order, stored on disk, and the singular values of its
-    update.
-    """
+    """Store a module with its directions in order, and measure its singular values."""
     name, module, path = work
     B, A = module.factors()
     found = directions(name, B, A, root_of(name, grams, A.shape[-1]))

@@ -1,5 +1,4 @@
-"""The files of llama.cpp, mlx-lm and kohya's sd-scripts, read and written, one tensor in memory at
-a time.
+"""Read and write the files of llama.cpp, mlx-lm and kohya's sd-scripts, tensor by tensor.
 
 Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm,
 ``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
@@ -56,25 +55,25 @@ _KOHYA = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
-    """The tensors of a file by what they adapt and their part, told by the ends of their keys."""
-    found: dict[str, dict[str, Stored]] = {}
+    """Group the tensors of a file by what they adapt and by part, from the ends of their keys."""
+    groups: dict[str, dict[str, Stored]] = {}
     for key, info in file.tensors.items():
         end = next((end for end in ends if key.endswith(end)), None)
         if end is None or info.dtype not in _DTYPES:
             raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
         stored = Stored(_DTYPES[info.dtype], info.shape, partial(file.read, key))
-        found.setdefault(key.removesuffix(end), {})[ends[end]] = stored
-    for place, parts in found.items():
+        groups.setdefault(key.removesuffix(end), {})[ends[end]] = stored
+    for place, parts in groups.items():
         if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
             raise FileError(f"{place!r} has only one factor, or one that is no matrix")
-    if not found:
+    if not groups:
         raise FileError("holds no LoRA")
-    return found
+    return groups
 
 
 def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
-    """The modules of PEFT that a program has in parts, each at a place in the model."""
-    found: dict[str, list[AdapterModule | None]] = {}
+    """Join modules that a program has in parts, each at a place in the model, into PEFT's."""
+    modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         if wrong := misfit(module.parts, f" of {place.parameter!r}"):
             raise FileError(wrong)
@@ -82,12 +81,12 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
         router = place.parameter.endswith(".mlp.gate")
         name = place.parameter + ".weight" * router
         module = replace(module, parameter=router or ".experts." in name)
-        found.setdefault(name, [None] * place.parts)[place.part] = module
-    return {name: scaling.joined(each) for name, each in found.items()}
+        modules.setdefault(name, [None] * place.parts)[place.part] = module
+    return {name: scaling.joined(in_parts) for name, in_parts in modules.items()}
 
 
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
-    """One file for a base with this config."""
+    """Write one file for a base with this config."""
     if config is None:
         how = (
             "names none that is on this disk: convert it with lora-np convert --to gguf --base"
@@ -132,7 +131,10 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             )
             tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
             tensors[f"{place}.weight.lora_b"] = B
-    metadata: dict[str, Any] = {"general.type": "adapter", "general.architecture": architecture}
+    metadata: dict[str, str | float] = {
+        "general.type": "adapter",
+        "general.architecture": architecture,
+    }
     metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
     # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
     metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
@@ -144,27 +146,24 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
-    """The modules of a file, rows of q and k in transformers' order or, unless ``ordered``, the
-    file's.
-    """
+    """Read the modules of a file, rows in transformers' order if ``ordered``, else the file's."""
     file = gguf.open(path)
-    said = file.metadata
+    metadata = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
-        if said.get(key) != wanted:
-            raise FileError(
-                f"{key} is {shown(said.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
-            )
-    if "adapter.alora.invocation_tokens" in said:
+        if metadata.get(key) != wanted:
+            got = shown(metadata.get(key))
+            raise FileError(f"{key} is {got}, not {wanted!r}: no LoRA for llama.cpp")
+    if "adapter.alora.invocation_tokens" in metadata:
         raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
-    architecture = said.get("general.architecture")
-    alpha = _real("adapter.lora.alpha", said.get("adapter.lora.alpha", 0.0))
+    architecture = metadata.get("general.architecture")
+    alpha = _real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
         raise FileError(f"the names of the architecture {shown(architecture)} are not known")
     if config is not None and config.get("model_type") not in families:
         raise FileError(f"is for {architecture}, but the base is {shown(config.get('model_type'))}")
     base = config or base_of(file)
-    found: list[tuple[Place, AdapterModule]] = []
+    parts: list[tuple[Place, AdapterModule]] = []
     for key, factors in grouped(file, _GGUF).items():
         place = named_in("llama_cpp", key, families)
         if place is None:
@@ -174,23 +173,21 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
         if ordered:
             B = _ordered(place.parameter, B, base, path)
         # without an alpha, or with 0, llama.cpp does not scale
-        strength = alpha or float(A.shape[-2])
-        found.append((place, AdapterModule({"A": A, "B": B}, strength, embedding=embedding)))
-    return assembled(found)
+        own = alpha or float(A.shape[-2])
+        parts.append((place, AdapterModule({"A": A, "B": B}, own, embedding=embedding)))
+    return assembled(parts)
 
 
 def _real(name: str, value: object) -> float:
-    """``value`` if it is a number that makes no update infinite."""
+    """Check that ``value`` is a number that makes no update infinite."""
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
     except (TypeError, ValueError) as error:
         raise FileError(str(error)) from None
 
 
-def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
-    """What an adapter's file says of the config of its base: a family with these names, and perhaps
-    heads.
-    """
+def base_of(file: gguf.GGUFFile) -> dict[str, str | int]:
+    """Guess the base's config from an adapter's file: a family with its names, perhaps heads."""
     architecture = file.metadata.get("general.architecture")
     keys = {key.removesuffix(end) for key in file.tensors for end in _GGUF if key.endswith(end)}
 
@@ -199,8 +196,10 @@ def base_of(file: gguf.GGUFFile) -> dict[str, Any]:
 
     family = max(_families(architecture), key=known)
     heads = {field: file.metadata.get(f"{architecture}.{key}") for field, key in _HEADS.items()}
-    said = {field: count for field, count in heads.items() if type(count) is int and count > 0}
-    return {"model_type": family, **said}
+    return {
+        "model_type": family,
+        **{name: n for name, n in heads.items() if type(n) is int and n > 0},
+    }
 
 
 def _families(architecture: object) -> list[str]:
@@ -212,7 +211,7 @@ def _families(architecture: object) -> list[str]:
 
 
 def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = False) -> Stored:
-    """The rows of B in transformers' order, or ``back`` in llama.cpp's."""
+    """Put the rows of B in transformers' order, or ``back`` in llama.cpp's."""
     try:
         order = row_order(config, name, B.shape[-2])
     except KeyError:  # of the heads
@@ -233,7 +232,7 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
 
 
 def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str | None) -> None:
-    """The two files of a folder; ``config`` is the base's, for experts."""
+    """Write the two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
     if dora and (
@@ -257,22 +256,22 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
         infos, lambda key: tensors[key].read(), folder / MLX_WEIGHTS, metadata=metadata
     )
     keys = sorted({key.rpartition(".")[0] for key in tensors})
-    said = {
+    settings = {
         "model": adapter.raw.get("base_model_name_or_path"),
         "fine_tune_type": "dora" if dora else "lora",
         "num_layers": -1,  # all: `keys` are whole paths, which select the modules one by one
         "lora_parameters": {"rank": rank, "scale": scale, "dropout": 0.0, "keys": keys},
     }
-    write_json(folder / _MLX_CONFIG, said)
+    write_json(folder / _MLX_CONFIG, settings)
 
 
 def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Factors of mlx-lm, which has those of one map transposed, as ours; or the reverse."""
+    """Transpose the factors of single layers, which mlx-lm stores so, or back."""
     return {part: x.seen(np.transpose) if len(x.shape) == 2 else x for part, x in parts.items()}
 
 
 def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str, ...]:
-    """The names of a module's parts in mlx-lm's model."""
+    """List the names of a module's parts in mlx-lm's model."""
     if not adapter[name].parameter:
         return (name,)
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
@@ -285,10 +284,10 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
 
 
 def read_mlx(folder: Path) -> dict[str, AdapterModule]:
-    """The modules of a folder."""
+    """Read the modules of a folder."""
     path = inside(folder, _MLX_CONFIG)
-    said = read_json(path)
-    kind, parameters = said.get("fine_tune_type", "lora"), said.get("lora_parameters")
+    settings = read_json(path)
+    kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(
             f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
@@ -296,19 +295,19 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = _real("lora_parameters.scale", scale)
     file = safetensors.open(inside(folder, MLX_WEIGHTS))
-    found = []
+    modules = []
     for key, stored in grouped(file, _MLX).items():
         parts = _turned(stored)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")
         embedding = key.rpartition(".")[2] in _EMBEDDINGS
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
-        found.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
-    return assembled(found)
+        modules.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
+    return assembled(modules)
 
 
 def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
-    """One file."""
+    """Write one file."""
     scaling.check_sayable(adapter, "kohya's format", ("kernel",))
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
@@ -328,10 +327,8 @@ def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | Non
 
 
 def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:
-    """The modules of a file, under the ``known`` names of the base's or, without them, under
-    kohya's.
-    """
-    found: dict[str, AdapterModule] = {}
+    """Read the modules of a file, under the ``known`` names of the base's or else kohya's."""
+    modules: dict[str, AdapterModule] = {}
     names: dict[str, list[str]] = {}
     for name in known or ():
         names.setdefault(name.replace(".", "_"), []).append(name)
@@ -347,6 +344,6 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
         if wrong := misfit(factors, f" of {place!r}"):
             raise FileError(wrong)
         module = AdapterModule(factors, 1.0, kernel=kernel)
-        strength = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
-        found[here[0]] = replace(module, alpha=strength or float(module.rank))
-    return found
+        own = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
+        modules[here[0]] = replace(module, alpha=own or float(module.rank))
+    return modules

@@ -80,9 +80,7 @@ def check_sayable(adapter: Adapter, program: str, says: Collection[str] = ()) ->
 
 
 def copied(adapter: Adapter) -> list[str]:
-    """Weights in full of modules that are adapted: the base's own, unless its vocabulary was
-    changed.
-    """
+    """List the weights of adapted modules that are saved in full, usually the base's own."""
     return [name for name in adapter.full if name.removesuffix(".weight") in adapter]
 
 
@@ -93,9 +91,7 @@ def usual(numbers: Iterable[float]) -> float:
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
-    """The same update with another scale: B takes the rest, in float32 where 16 bits would round
-    it.
-    """
+    """Give an update another scale: B takes the rest, in float32 where 16 bits would round it."""
     factor, B = module.scale / scale, module.parts["B"]
     if abs(factor - 1) > 2**-23:  # which a file of float32 can say
         exact = abs(math.frexp(factor)[0]) in (0.0, 0.5)  # a power of two
@@ -140,9 +136,7 @@ def parted(module: AdapterModule, parts: int) -> list[AdapterModule]:
 
 
 def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
-    """The reverse of `parted`: one A if all have the same, else the directions of all; None is
-    unadapted.
-    """
+    """Stack maps along the outputs, the reverse of `parted`; None stands for an unadapted map."""
     known = next(part for part in parts if part is not None)
     zeros = partial(np.zeros, known.parts["B"].shape, np.float32)
     silent = replace(known, parts={**known.parts, "B": replace(known.parts["B"], read=zeros)})
@@ -183,9 +177,7 @@ def flat(name: str) -> str:
 
 
 def made_portable(adapter: Adapter) -> Adapter:
-    """The same updates of scale 1 and of one rank, with plain settings, which all programs read
-    alike.
-    """
+    """Give an adapter scale 1, one rank and plain settings, for every program."""
     check_sayable(adapter, "the portable form", ("embedding", "parameter", "kernel"))
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups

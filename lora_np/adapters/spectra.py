@@ -43,9 +43,7 @@ def root_of(name: str, grams: Grams | None, k: int) -> Array | None:
 
 
 def back(projected: Array, s: Array) -> Array:
-    """The right vectors that belong to weights, from ``U.T @ D`` and the singular values of ``D
-    R^T``.
-    """
+    """Compute right vectors of weights from ``U.T @ D`` and singular values of ``D R^T``."""
     seen = s > s[0] * projected.shape[1] * np.finfo(s.dtype).eps  # others are of rounding alone
     return np.asarray(
         np.divide(projected, s[:, None], out=np.zeros_like(projected), where=seen[:, None])
@@ -61,9 +59,7 @@ def put_aside(array: Array, path: Path, dtype: str) -> Stored:
 
 
 def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
-    """The factors of ``U s Vh``, strongest direction first, stored on disk for files of these
-    dtypes.
-    """
+    """Store the factors of ``U s Vh`` on disk, strongest direction first."""
     root = np.sqrt(found.s)
     return {
         "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
@@ -121,8 +117,7 @@ def norm(s: Array) -> float:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The strengths of an update: its leading singular values, and the squared norm of what they
-    leave.
+    """The leading singular values of an update, and the squared norm of what they leave.
 
     ``dtype`` is that of the numbers from which they were computed.
     """
@@ -133,9 +128,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, s: Array, scale: float) -> Spectrum:
-        """That of an update, or of a stack of them, whose first directions are kept or left
-        together.
-        """
+        """Measure an update, or a stack of them that is truncated together."""
         strengths: Array = abs(scale) * np.linalg.norm(
             s.astype(np.float64).reshape(-1, s.shape[-1]), axis=0
         )
@@ -150,8 +143,7 @@ class Spectrum:
         return float((self.left(rank) / (self.left(0) or 1.0)) ** 0.5)
 
     def needed(self, energy: float = ENOUGH) -> int:
-        """The smallest rank with this share of the squared norm, by the rule of `rank_within`; 0
-        for zero.
+        """Find the smallest rank that keeps this energy, as `rank_within` does; 0 for zero.
 
         One more than there are singular values, if these do not have it.
         """
@@ -185,9 +177,7 @@ class Goal(NamedTuple):
 
     @classmethod
     def of(cls, out: StrPath, /, **goals: float | str | None) -> Goal:
-        """The one of these goals for ``out`` that is not None, by the name that the caller's users
-        know.
-        """
+        """Choose the one goal for ``out`` that is not None."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
             said = " and ".join(name for name, _ in given) or "none of them"
@@ -208,8 +198,7 @@ class Goal(NamedTuple):
     def ranks(
         self, adapter: Adapter, spectra: Spectra, ordered: Modules, *, portable: bool = False
     ) -> dict[str, int]:
-        """The directions of each module of ``adapter``, which is given at its largest; 0 leaves it
-        out.
+        """Choose how many directions each module of ``adapter`` keeps; 0 leaves it out.
 
         They are the rank, except of a convolution in groups, where they are the rank of each.
         ``ordered`` are the modules in the order of their strength, of which `cut` makes the result.
@@ -249,9 +238,7 @@ class Goal(NamedTuple):
 def cut(
     adapter: Adapter, ordered: Modules, ranks: Mapping[str, int], *, portable: bool = False
 ) -> Adapter:
-    """``adapter`` at these ranks, from ``ordered``, whose directions are in the order of their
-    strength.
-    """
+    """Truncate ``adapter`` to these ranks, from modules ordered by strength."""
     modules = {
         name: module if ranks[name] == module.directions else ordered[name].leading(ranks[name])
         for name, module in adapter.modules.items()
@@ -279,8 +266,7 @@ def allocate(
     taken: Callable[[Mapping[str, int]], int] | None = None,
     name: str = "budget",
 ) -> dict[str, int]:
-    """Ranks within a budget: the directions that keep most for their cost, up to the first that
-    does not fit.
+    """Share out a budget: take the directions that keep most for their cost while they fit.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ class Tensor(ArrayMethods):
     data : ndarray
         The values. Write neither to them nor to a NumPy array that a computation used before its
         ``backward()``: the rules read both again in the backward pass, and cannot detect a change.
-        The gradient would be silently wrong.
+        The gradient would be silently wrong. (Indices, conditions and lists are copied.)
     grad : ndarray or None
         In a leaf (a Tensor that was not computed from others): the sum of the gradients of every
         ``backward()`` since it was last cleared. Set it to ``None`` to clear it.

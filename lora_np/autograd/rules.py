@@ -32,7 +32,9 @@ from lora_np.autograd.tables import (
     constant,
     derivative,
     holds_tensor,
+    is_simple,
     primitive,
+    snapshot,
 )
 from lora_np.checks import Array, ArrayLike
 
@@ -132,9 +134,7 @@ derivative(np.fabs, lambda y, a: lambda g: g * np.sign(a))
 derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)
 derivative(
     np.nan_to_num,
-    lambda y, x, copy=True, nan=0.0, posinf=None, neginf=None: (
-        lambda g: np.where(np.isfinite(x), g, 0)
-    ),
+    lambda y, x, nan=0.0, posinf=None, neginf=None: lambda g: np.where(np.isfinite(x), g, 0),
 )
 derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
@@ -152,11 +152,11 @@ derivative(
 derivative(
     np.where,
     NOT_DIFFERENTIABLE,
-    lambda y, condition, a, b: lambda g: np.where(condition, g, 0),
-    lambda y, condition, a, b: lambda g: np.where(condition, 0, g),
+    lambda y, condition, a, b: only_at(np.array(condition, bool)),  # a copy
+    lambda y, condition, a, b: only_at(np.logical_not(condition)),
 )
-derivative(
-    np.clip,
+clipped = primitive(
+    lambda a, a_min=None, a_max=None: np.clip(a, a_min, a_max),
     lambda y, a, a_min=None, a_max=None: lambda g: np.where(within(a, a_min, a_max), g, 0),
     # Bounds that cross: the upper one wins.
     lambda y, a, a_min=None, a_max=None: (
@@ -166,6 +166,26 @@ derivative(
         lambda g: np.where(np.greater(a, a_max) | crossed(a_min, a_max), g, 0)
     ),
 )
+
+
+def only_at(places: Array) -> Pull:
+    return lambda g: np.where(places, g, 0)
+
+
+@composition(np.clip)
+def clip(
+    a: Array,
+    a_min: ArrayLike | None = None,
+    a_max: ArrayLike | None = None,
+    *,
+    min: ArrayLike | None = None,
+    max: ArrayLike | None = None,
+) -> Operand:
+    if min is None is max:
+        return clipped(a, a_min, a_max)
+    if a_min is None is a_max:
+        return clipped(a, min, max)
+    raise ValueError("np.clip takes a_min and a_max, or min and max, not both")
 
 
 def share(g: Array, winner: Array, loser: Array) -> Array:
@@ -420,9 +440,7 @@ def prod(a: Array, axis: Axis = None, *, keepdims: bool = False) -> Array:
     )
     n = math.prod(np.shape(a)[i] for i in axes)
     rows = np.reshape(np.moveaxis(a, list(axes), list(range(len(axes)))), (n, math.prod(shape)))
-    return (
-        np.reshape(functools.reduce(operator.mul, rows), shape) if n else np.ones(shape, rows.dtype)
-    )
+    return np.reshape(functools.reduce(operator.mul, rows) if n else rows.sum(axis=0) + 1, shape)
 
 
 derivative(np.cumsum, lambda y, a, axis=None: cumulate_back(np.shape(a), axis))
@@ -587,12 +605,10 @@ def put_forward(g: Array, index: Any, *, shape: tuple[int, ...]) -> Array:
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.size:
         add_rows(result, index.ravel() % shape[0], g.reshape(index.size, *shape[1:]))
         return result
-    parts = index if isinstance(index, tuple) else (index,)
-    # Only an array of integers may name an entry twice; then its gradients add up.
-    if any(isinstance(i, (list, np.ndarray)) and np.asarray(i).dtype != bool for i in parts):
-        np.add.at(result, index, g)
-    else:
+    if is_simple(index) or (isinstance(index, np.ndarray) and index.dtype == bool):
         result[index] = g
+    else:  # which may name an entry twice; then its gradients add up
+        np.add.at(result, index, g)
     return result
 
 
@@ -609,6 +625,7 @@ derivative(operator.getitem, lambda y, a, index: put_back(np.shape(a), index), N
 
 
 def put_back(shape: tuple[int, ...], index: Any) -> Pull:
+    index = snapshot(index)
     return lambda g: put(g, index, shape=shape)
 
 

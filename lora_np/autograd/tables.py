@@ -6,6 +6,7 @@ constant (its result carries no gradient), or a composition (written in terms of
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -366,7 +367,9 @@ def holds_tensor(a: Any) -> bool:
 def constants(a: Any) -> Any:
     """Replace Tensors by their arrays, also in a list or tuple; scalars stay as they are."""
     if isinstance(a, Tensor):
-        return value(a)
+        a = value(a).view()
+        a.flags.writeable = False  # for functions that take out=
+        return a
     return (list if isinstance(a, list) else tuple)(map(constants, a)) if holds_tensor(a) else a
 
 
@@ -399,9 +402,26 @@ def arrange(
             raise TypeError(
                 f"{name_of(function)}: the derivative does not cover {name}={setting!r}"
             )
-        if function in DERIVATIVES and holds_tensor(setting):
-            raise not_differentiable(function, name)
+        if holds_tensor(setting):
+            if function in DERIVATIVES:
+                raise not_differentiable(function, name)
+        elif name_of(function).startswith("np."):
+            settings[name] = snapshot(setting)
     return arrays, settings
+
+
+def snapshot(setting: Any) -> Any:
+    """Copy a setting or an index that the caller could change between the call and `backward`."""
+    return setting if is_simple(setting) else copy.deepcopy(setting)
+
+
+def is_simple(setting: Any) -> bool:
+    """Say whether a setting, or an index, is made of numbers, slices and the like."""
+    parts = setting if isinstance(setting, tuple) else (setting,)
+    return all(isinstance(part, SIMPLE) for part in parts)
+
+
+SIMPLE = (int, float, str, slice, np.generic, type(None), type(Ellipsis))
 
 
 def same(a: Any, b: Any) -> bool:

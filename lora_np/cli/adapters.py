@@ -1,6 +1,4 @@
-"""``inspect``, ``resize``, ``combine``, ``merge``, ``convert``, ``check`` and more: work on adapter
-files.
-"""
+"""Commands on adapter files: ``inspect``, ``resize``, ``combine``, ``merge`` and more."""
 
 from __future__ import annotations
 
@@ -252,9 +250,7 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
 
 def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Gram matrices of a model's inputs on some data, perhaps with an adapter, or from a file of
-    NumPy's.
-    """
+    """Compute Gram matrices of a model's inputs on data, or read them from an .npz file."""
     if data is None:
         return None
     if data.endswith(".npz"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import import_module
+from pathlib import Path
 
 import click
 
-from lora_np.checks import close_names
+from lora_np.checks import brief, close_names
+from lora_np.cli.output import printable_output
 from lora_np.version import __version__
 
 # The commands of each file: one loads no other.
@@ -23,6 +26,9 @@ FILES = {
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+REPORT = "this is a fault of lora-np: please report it with the command"
 
 
 class Commands(click.Group):
@@ -84,20 +90,35 @@ def run(arguments: list[str]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    try:
-        return app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
-    except click.Abort:
-        return fail("interrupted", 130)
-    except click.ClickException as error:
-        return fail(error.format_message(), 2)
-    except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
-        return fail(message(error), 1)
+    with printable_output():
+        try:
+            return (
+                app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
+            )
+        except click.Abort:
+            return fail("interrupted", 130)
+        except click.ClickException as error:
+            return fail(error.format_message(), 2)
+        except (ValueError, TypeError, OSError, ArithmeticError, ImportError) as error:
+            return fail(message(error), 1)
+        except MemoryError:
+            return fail("not enough memory", 1)
+        except Exception as error:  # the last net: tests count how often it catches
+            return fail(unforeseen(error), 1)
 
 
 def message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def unforeseen(error: Exception) -> str:
+    """Describe an error that no command should raise, with the place that a report needs."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    place = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"unexpected {kind} in {place}: {brief(str(error), 300)}; {REPORT}"
 
 
 def fail(text: str, status: int) -> int:

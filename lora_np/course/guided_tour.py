@@ -72,7 +72,11 @@ class Update:
 
     @property
     def name(self) -> str:
-        return "full update" if self.rank is None else f"LoRA, r = {self.rank}"
+        return update_name(self.rank)
+
+
+def update_name(rank: int | None) -> str:
+    return "full update" if rank is None else f"LoRA, r = {rank}"
 
 
 @dataclass(frozen=True)
@@ -292,21 +296,20 @@ def ridge_for(x: Array) -> float:
 
 def train(task: Task, rank: int | None, progress: bool) -> Fit[Any]:
     """Train with Adam on a cosine schedule in batches of 256, the same for every update."""
-    model: Any = Linear(Tensor(value(task.base.W)))
-    if rank is not None:
-        model = inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
-    x, y = task.x.astype(np.float32), task.y.astype(np.float32)
-    optimizer = Adam(lr=cosine_schedule(1e-2, steps=task.steps))
-    name = progress and ("full update" if rank is None else f"LoRA, r = {rank}")
+    model = (
+        Linear(Tensor(value(task.base.W)))
+        if rank is None
+        else inject(task.base, rank=rank, alpha=2 * rank, rng=task.rng)
+    )
     run = fit(
         model,
-        x,
-        y,
-        optimizer=optimizer,
+        task.x.astype(np.float32),
+        task.y.astype(np.float32),
+        optimizer=Adam(lr=cosine_schedule(1e-2, steps=task.steps)),
         steps=task.steps,
         batch_size=256,
         rng=task.rng,
-        progress=name,
+        progress=progress and update_name(rank),
     )
     return uninterrupted(run)
 

@@ -4,7 +4,6 @@ from lora_np.lazy import on_demand
 
 with on_demand(globals()):
     from lora_np.exercises.catalogue import (
-        DATA as DATA,
         Solution as Solution,
         check as check,
         exercise as exercise,

@@ -212,15 +212,10 @@ def course() -> tuple[Lesson, ...]:
     table = tomllib.loads((DATA / "lessons.toml").read_text(encoding="utf-8"))
     project = table["project"]
     closing = (DATA / f"{project['slug']}.md").read_text(encoding="utf-8")
+    rows = [*table["lesson"], project | {"closing": closing}]
     return tuple(
-        Lesson(
-            number,
-            one["slug"],
-            one["title"],
-            tuple(map(read, one["exercises"])),
-            one.get("closing", ""),
-        )
-        for number, one in enumerate([*table["lesson"], {**project, "closing": closing}])
+        Lesson(number, **row | {"exercises": tuple(map(read, row["exercises"]))})
+        for number, row in enumerate(rows)
     )
 
 
@@ -233,9 +228,8 @@ def read(name: str) -> Exercise:
     laws = [
         Law(key, law["law"], law["points"], law_of(name, key)) for key, law in about["laws"].items()
     ]
-    hints = [
-        " ".join(hint.split()) for hint in re.split(r"^\d\. ", sections["Hints"], flags=re.M)[1:]
-    ]
+    _, *texts = re.split(r"^\d\. ", sections["Hints"], flags=re.M)
+    hints = [" ".join(text.split()) for text in texts]
     needs, solution = tuple(about.get("needs", ())), sections.get("Solution", "")
     made = [code_in(parsed(one)[1]["Solution"]) for one in needs] if solution else []
     code = code_in(solution) if solution else ""
@@ -261,13 +255,9 @@ def read(name: str) -> Exercise:
 def parsed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Split a file into the settings between two lines of ``+++`` and the sections that follow."""
     _, settings, text = (DATA / f"{name}.md").read_text(encoding="utf-8").split("+++\n", 2)
-    heads, bodies = (
-        re.findall(r"^## (\w+)$", text, re.M),
-        re.split(r"^## \w+$", text, flags=re.M)[1:],
-    )
-    return tomllib.loads(settings), {
-        head: body.strip() for head, body in zip(heads, bodies, strict=True)
-    }
+    _, *parts = re.split(r"^## (\w+)$", text, flags=re.M)
+    bodies = (part.strip() for part in parts[1::2])
+    return tomllib.loads(settings), dict(zip(parts[::2], bodies, strict=True))
 
 
 def law_of(exercise: str, key: str) -> Check:

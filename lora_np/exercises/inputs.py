@@ -73,9 +73,9 @@ class Draw:
             reach = low + math.ceil((high - low) * (self.effort if effort is None else effort))
             value = int(self.rng.integers(low, reach + 1))
         else:
-            value = (
-                min(max(self.remembered[name].value, low), high) if name in self.remembered else low
-            )
+            value = low
+            if name in self.remembered:
+                value = min(max(self.remembered[name].value, low), high)
         self.drawn[name] = Drawn(value, low)
         size = Size(value)
         size.name = name
@@ -146,15 +146,13 @@ def shrink(
 
 def weight(drawn: Inputs) -> tuple[float, ...]:
     """Measure what shrinking reduces: sizes, then fractional, nonzero, large, negative entries."""
-    sizes = sum(
-        float(one.value - one.simplest) for one in drawn.values() if isinstance(one.value, int)
-    )
-    arrays = [
-        (one.value - one.simplest).ravel()
-        for one in drawn.values()
-        if not isinstance(one.value, int)
-    ]
-    entries = np.concatenate([*arrays, np.empty(0)])
+    sizes, arrays = 0.0, [np.empty(0)]
+    for one in drawn.values():
+        if isinstance(one.value, int):
+            sizes += one.value - one.simplest
+        else:
+            arrays.append((one.value - one.simplest).ravel())
+    entries = np.concatenate(arrays)
     bad = (entries != np.rint(entries), entries != 0, np.abs(entries), entries < 0)
     return sizes, *(float(np.sum(one)) for one in bad)
 
@@ -185,9 +183,8 @@ def without(drawn: Inputs, name: str, i: int) -> Inputs:
     for other, one in drawn.items():
         for axis, size in enumerate(one.axes):
             if size == name and i < one.value.shape[axis]:
-                result[other] = replace(
-                    result[other], value=np.delete(result[other].value, i, axis)
-                )
+                smaller = np.delete(result[other].value, i, axis)
+                result[other] = replace(result[other], value=smaller)
     return result
 
 

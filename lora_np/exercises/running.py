@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import traceback
 import warnings
@@ -21,7 +22,12 @@ ANYTHING = Rules()
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 
 
-def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
+def run_cell(
+    source: str,
+    title: str,
+    names: dict[str, Any],
+    reached: Callable[[int], None] | None = None,
+) -> str:
     """Run a cell, which defines ``names``, and return what went wrong, or nothing.
 
     Parameters
@@ -32,6 +38,8 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
         In messages.
     names : dict
         Of the submission, from its earlier cells.
+    reached : callable, optional
+        Called with the line of each statement before it runs.
 
     Returns
     -------
@@ -47,7 +55,16 @@ def run_cell(source: str, title: str, names: dict[str, Any]) -> str:
     1.5
     """
     try:
-        exec(compile(source, f"<{title}>", "exec", dont_inherit=True), names)
+        if reached is None:
+            exec(compile(source, f"<{title}>", "exec", dont_inherit=True), names)
+            return ""
+        flags = 0
+        for statement in ast.parse(source, f"<{title}>").body:
+            reached(statement.lineno)
+            part = ast.Module([statement], [])
+            code = compile(part, f"<{title}>", "exec", flags, dont_inherit=True)
+            flags |= code.co_flags & annotations.compiler_flag  # of `from __future__`
+            exec(code, names)
     except (Exception, SystemExit) as error:  # a submission must not end the grading
         return last_line(error)
     return ""

@@ -269,10 +269,8 @@ class Outcome:
         head = f"{self.exercise.name}: {self.points} of {plural(self.exercise.points, 'point')}"
         if self.passed:
             return f"{head}. All laws hold."
-        texts = [
-            text for verdict in self.broken for text in (verdict.message, verdict.call) if text
-        ]
-        return "\n".join([head, *("  " + text.replace("\n", "\n  ") for text in texts)])
+        texts = (f"\n{verdict.message}\n{verdict.call}".rstrip() for verdict in self.broken)
+        return head + "".join(texts).replace("\n", "\n  ")
 
 
 @dataclass
@@ -296,12 +294,10 @@ class Answer:
             why = "" if kind == "NotImplementedError" else str(reply["error"])
             raise LawBroken(LAWS.get(kind, "A call ends without an error"), why)
         if "unusable" in reply:
-            advice = "; lora_np.value(x) is the array of a Tensor" * (
-                "Tensor" in str(reply["unusable"])
-            )
-            raise LawBroken(
-                "An answer is made of arrays and numbers", f"{reply['unusable']}{advice}"
-            )
+            detail = str(reply["unusable"])
+            if "Tensor" in detail:
+                detail += "; lora_np.value(x) is the array of a Tensor"
+            raise LawBroken("An answer is made of arrays and numbers", detail)
         # Compared here: whatever the answer has done to its own process, it cannot reach this one.
         kept: Any = reply["arguments"]
         pairs = zip(self.exercise.parameters, arguments, kept, strict=True)
@@ -470,9 +466,8 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
 def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
     """Write the call as code that can be pasted: a line for each argument, then the call."""
-    lines = [
-        line for two in zip(exercise.parameters, arguments, strict=True) for line in lines_of(*two)
-    ]
+    pairs = zip(exercise.parameters, arguments, strict=True)
+    lines = [line for pair in pairs for line in lines_of(*pair)]
     return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
 
 

@@ -8,7 +8,6 @@ with on_demand(globals()):
         Grades as Grades,
         check_out as check_out,
         grade as grade,
-        read_roster as read_roster,
     )
     from lora_np.grading.confine import Limits as Limits
     from lora_np.grading.submissions import Report as Report, check_file as check_file

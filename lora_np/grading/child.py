@@ -31,9 +31,14 @@ def main() -> None:
     limits = Limits(*settings["limits"])
     send(replies, {"limits": confine(limits, secret=settings["secret"], parent=settings["parent"])})
     names: dict[str, Any] = {"__name__": "submission"}
+
+    def reached(line: int) -> None:
+        send(replies, {"cell": number, "line": line})
+
     for number, source in settings["cells"]:
-        send(replies, {"cell": number})
-        if problem := run_cell(source, f"cell {number}", names):
+        reached(0)
+        stepwise = reached if number in settings["stepwise"] else None
+        if problem := run_cell(source, f"cell {number}", names, stepwise):
             send(replies, {"problem": problem, "cell": number})
     send(replies, {"ready": [name for name, value in names.items() if callable(value)]})
     with contextlib.suppress(EOFError):

@@ -43,7 +43,7 @@ class Grades:
     reports : dict of str to list of Report
         For each student, one for each file.
     roster : sequence of dict
-        The class as `read_roster` gives it; empty if there is none.
+        A row for each student of the class, by column; empty if there is none.
     """
 
     lessons: tuple[Lesson, ...]
@@ -191,7 +191,8 @@ def grade(
     only : sequence of str
         Names of exercises, for a part of the lessons.
     roster : Path, optional
-        The class, as `read_roster` reads it: students without a file are graded as absent.
+        The class, as a CSV that a gradebook exports, with the names of students' files or folders
+        in its first column: students without a file are graded as absent.
     rng : Generator or int, optional
         Draws the questions; by default, new ones each time.
     limits : Limits, optional
@@ -404,21 +405,8 @@ def file_name(student: str) -> str:
 def read_roster(path: Path) -> list[Row]:
     """Read the students of a class from the CSV that a gradebook exports.
 
-    Parameters
-    ----------
-    path : Path
-        With a line of headings. The first column has the names of students' files or folders; the
-        others, such as Moodle's ``Email address`` or Canvas's ``ID``, are handed back as they are.
-
-    Returns
-    -------
-    list of dict
-        A row for each student, in the order of the file.
-
-    Raises
-    ------
-    ValueError
-        If it is not such a table, or names a student twice.
+    The first column has the names of students' files or folders; the others, such as Moodle's
+    ``Email address`` or Canvas's ``ID``, are handed back as they are.
 
     Examples
     --------

@@ -30,11 +30,9 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.checks import number, whole_number
-from lora_np.exercises import DATA
 
 NOBODY = 65534
-# wrong and right ones, in a copy of the repository
-ANSWERS = Path(__file__).parents[2] / "exercises"
+SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")  # folders of shared libraries
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def lower(wanted: Mapping[int, int], *, hard: bool) -> None:
             resource.setrlimit(kind, (least, least if hard else ceiling))
 
 
-# Landlock: only Python and the library can be read, and nothing can be written.
+# Landlock: only single entries can be read, and nothing can be written.
 
 ALL_RIGHTS = ((1, 13), (2, 14), (3, 15), (5, 16))  # from which version on there are so many rights
 READ = 0b1101  # execute, read file, read folder
@@ -234,42 +232,63 @@ def allow(ruleset: int, path: Path, rights: int) -> None:
     os.close(folder)
 
 
+# What a submission may import, and what that loads, by the first part of a file's name.
+PACKAGES = {
+    "numpy", "scipy", "scikit_learn", "sklearn", "joblib", "threadpoolctl", "narwhals", "sympy",
+    "mpmath", "pandas", "pytz", "tzdata", "matplotlib", "mpl_toolkits", "pylab", "contourpy",
+    "cycler", "dateutil", "fontTools", "fonttools", "kiwisolver", "packaging", "PIL", "pillow",
+    "pyparsing", "six", "tqdm",
+}  # fmt: skip
+
+
 def readable() -> Iterator[tuple[Path, int]]:
-    """List where Python and its packages are, without solutions and laws, and some devices."""
+    """List single entries: of the standard library, of packages, and shared libraries.
+
+    Never a folder that packages are installed in as a whole: it may hold another copy of the laws.
+    """
     yield from (
         (Path(device), READ_AND_WRITE) for device in ("/dev/null", "/dev/zero", "/dev/urandom")
     )
     yield Path("."), READ
-    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values()]
-    packages = [
-        entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")
-    ]
-    packages.append(str(Path(np.__file__).parents[1]))  # which may have any name
-    # The package that runs need not be the only copy: a checkout may be first in the path of an
-    # environment.
-    exercises = [Path(entry, "lora_np", "exercises") for entry in {*python, *packages}]
-    hidden = {
-        (place / name).resolve()
-        for place in (DATA.parent, *exercises)
-        for name in ("data", "checks")
-    }
-    hidden = {place for place in {*hidden, ANSWERS.resolve()} if place.exists()}
-    for path in (*map(Path, (*system, *python, *packages)), Path(__file__).parents[1]):
-        yield from around(path.resolve(), hidden)
+    yield Path("/etc/ld.so.cache"), READ
+    paths = sysconfig.get_paths()
+    standard = [paths["stdlib"], paths["platstdlib"]]
+    modules = {*sys.stdlib_module_names, "__pycache__"}
+    for place in {*standard, *(f"{folder}/lib-dynload" for folder in standard)}:
+        yield from entries(place, lambda name: name in modules or name.startswith("_sysconfigdata"))
+    # the folder of NumPy may have any name
+    for place in {*sys.path, paths["purelib"], paths["platlib"], str(Path(np.__file__).parents[1])}:
+        if place not in standard:
+            yield from entries(place, lambda name: name.partition("-")[0] in PACKAGES)
+    own = Path(__file__).resolve().parents[1]
+    yield from around(own, {own / "exercises" / "checks", own / "exercises" / "data"})
+    multiarch = sysconfig.get_config_var("MULTIARCH") or "none"
+    for place in {*SYSTEM, f"{sys.prefix}/lib", f"{sys.base_prefix}/lib"}:
+        yield Path(place, multiarch), READ
+        libraries = (path for path in Path(place).glob("*.so*") if path.is_file())
+        yield from ((path.resolve(), READ) for path in libraries)
+
+
+def entries(place: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path, int]]:
+    """List the entries of a folder whose names, up to the first dot, are wanted."""
+    folder = Path(place).resolve()
+    if not place or not folder.is_dir():
+        return
+    yield folder, LIST  # without which nothing in it can be imported
+    for entry in folder.iterdir():
+        if wanted(entry.name.partition(".")[0]):
+            yield entry.resolve(), READ
 
 
 def around(path: Path, hidden: Collection[Path]) -> Iterator[tuple[Path, int]]:
     """List ``path`` without what is hidden: a right on a folder holds for all below it."""
-    if any(path.is_relative_to(place) for place in hidden):
+    if path in hidden:
         return
     below = [place for place in hidden if place.is_relative_to(path)]
     yield path, LIST if below else READ
-    for entry in path.iterdir() if below and path.is_dir() else ():
-        target = entry.resolve()
-        # A link such as lib64 to lib would give a right on what it leads to.
-        if not (entry.is_symlink() and any(place.is_relative_to(target) for place in hidden)):
-            yield from around(target if entry.is_symlink() else entry, hidden)
+    for entry in path.iterdir() if below else ():
+        if not entry.is_symlink():
+            yield from around(entry, hidden)
 
 
 # Seccomp: a filter in the kernel that answers every system call that is not listed with "not

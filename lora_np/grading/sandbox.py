@@ -17,7 +17,7 @@ from lora_np.exercises import Reply, Rules, Value
 from lora_np.grading.channel import PRINTED, STARTING, Channel, Ended
 from lora_np.grading.confine import USUAL, Limits
 
-DROPPED = 5  # cells that hang or end the process; a file with more is not run
+DROPPED = 5  # cells that hang or end the process; after more, nothing later is run
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
@@ -27,7 +27,7 @@ class Sandbox:
     Parameters
     ----------
     cells : sequence of str
-        Its source. A cell that ends the process, or hangs, is skipped from then on.
+        Its source. A cell that ends the process, or hangs, is cut before that statement.
     limits : Limits
 
     Attributes
@@ -49,7 +49,8 @@ class Sandbox:
         self.problems: dict[int, str] = {}
         self.missing: dict[str, str] = {}
         self.printed = ""
-        self.dropped = 0
+        self.cuts = 0
+        self.stepwise: set[int] = set()  # cells that have ended the process
         self.calls = 0
         self.process: Channel | None = None
         self.names: list[str] = []
@@ -93,35 +94,42 @@ class Sandbox:
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
             settings: Value = {
                 "limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid(),
-                "figures": figures, "cells": [*self.cells.items()],
+                "figures": figures, "cells": [*self.cells.items()], "stepwise": [*self.stepwise],
             }  # fmt: skip
             try:
-                self.missing = self.message(process, self.deadline(process, STARTING), settings)[
-                    "limits"
-                ]
+                deadline = self.deadline(process, STARTING)
+                self.missing = self.message(process, deadline, settings)["limits"]
             except (Ended, KeyError, TypeError) as error:
                 self.stop()
                 raise Ended(f"no process can be started for it: {error}; {self.printed}") from None
             # of the cell that runs now
-            current, deadline = 0, self.deadline(process, self.limits.seconds)
+            current, line, deadline = 0, 0, self.deadline(process, self.limits.seconds)
             try:
                 while (message := self.message(process, deadline)).get("ready") is None:
                     if message["cell"] in self.cells and message["cell"] > current:
-                        current, deadline = (
-                            message["cell"],
-                            self.deadline(process, self.limits.seconds),
-                        )
+                        current = message["cell"]
+                        deadline = self.deadline(process, self.limits.seconds)
+                    line = int(message.get("line", line))
                     if "problem" in message:
                         self.problems[current] = str(message["problem"])[:500]
                 self.names = [str(name) for name in message["ready"]]
-            except (Ended, KeyError, TypeError) as error:
+            except (Ended, KeyError, TypeError, ValueError) as error:
                 self.stop()
-                self.dropped += 1
-                if current == 0 or self.dropped > DROPPED:
+                if current == 0:
                     raise Ended(f"the file cannot be run: {error}") from None
-                self.problems[current] = str(error)
-                del self.cells[current]
+                if current in self.stepwise:
+                    self.problems[current] = f"{error}, at line {line}"
+                    self.cut(current, line)
+                self.stepwise ^= {current}  # to find out the line, it runs by statements
         return self.process
+
+    def cut(self, number: int, line: int) -> None:
+        """Keep what a cell does before ``line``; after too many cuts, only the cells before it."""
+        self.cuts += 1
+        if self.cuts > DROPPED:
+            self.cells = {n: cell for n, cell in self.cells.items() if n < number}
+        else:
+            self.cells[number] = "\n".join(self.cells[number].split("\n")[: max(0, line - 1)])
 
     def call(
         self,

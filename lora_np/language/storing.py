@@ -113,12 +113,16 @@ def load(
         arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
         return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
 
-    there = [name for name in (TOKENIZER, GENERATION, *BESIDE) if (folder / name).is_file()]
-    beside = {name: read_bytes(folder / name) for name in BESIDE if name in there}
+    there = {
+        name: hub.inside(folder, name)
+        for name in (TOKENIZER, GENERATION, *BESIDE)
+        if os.path.lexists(folder / name)
+    }
+    beside = {name: read_bytes(there[name]) for name in BESIDE if name in there}
     vocabulary = (
-        read_vocabulary(read_json(folder / TOKENIZER), beside) if TOKENIZER in there else None
+        read_vocabulary(read_json(there[TOKENIZER]), beside) if TOKENIZER in there else None
     )
-    generation = read_json(folder / GENERATION) if GENERATION in there else {}
+    generation = read_json(there[GENERATION]) if GENERATION in there else {}
     expected = decoder_settings(settings)
     if expected.tied and (head := read(HEAD)) is not None:
         # A tied head may be stored all the same. If its numbers differ, they count, whatever the

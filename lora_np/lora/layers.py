@@ -1,4 +1,4 @@
-"""The layer of the paper, and its counterpart for an embedding."""
+"""LoRA's layers: the linear one of the paper, embeddings, experts and trained rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_np.nn import Embedding, Linear, dropout, freeze, outline
 
 
 class LowRank:
-    """What layers with two factors have in common."""
+    """The base of layers with two factors."""
 
     A: Tensor | Array
     B: Tensor | Array
@@ -32,14 +32,13 @@ class LowRank:
         return self.alpha / self.A.shape[-2]
 
     def delta(self) -> Array:
-        """The update ``(alpha/r) B A`` as an array of shape (d, k)."""
+        """Compute the update ``(alpha/r) B A`` of shape (d, k)."""
         return np.asarray(value(self.B) @ value(self.A) * self.scale)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoRALinear(LowRank):
-    """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper; in rows ``x W0^T + alpha/r (x
-    A^T) B^T``.
+    """``h = W0 x + (alpha/r) B A x``, equation 3 of the LoRA paper.
 
     Use `inject` to put one around a layer of a model.
 
@@ -104,7 +103,7 @@ class LoRALinear(LowRank):
         return h if self.c is None else h + self.c * self.scale
 
     def merged(self) -> Linear:
-        """One frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
+        """Build one frozen `Linear` that computes the same: ``W = W0 + (alpha/r) B A``."""
         b = self.base.b
         if self.c is not None:
             b = (0 if b is None else value(b)) + value(self.c) * self.scale
@@ -163,11 +162,11 @@ class LoRAEmbedding(LowRank):
         return base + (self.A.T[tokens] * self.scale) @ self.B.T
 
     def delta(self) -> Array:
-        """The update ``(alpha/r) A^T B^T`` as an array of the embedding's shape (vocab, d)."""
+        """Compute the update ``(alpha/r) A^T B^T`` of the embedding's shape (vocab, d)."""
         return super().delta().T
 
     def merged(self) -> Embedding | Linear:
-        """One frozen layer that computes the same."""
+        """Build one frozen layer that computes the same."""
         return freeze(replace(self.base, W=value(self.base.W) + self.delta()))
 
 
@@ -209,7 +208,7 @@ class TrainableTokens:
         return np.where(at[..., np.newaxis] < 0, old, self.rows[np.maximum(at, 0)])
 
     def merged(self) -> Embedding | Linear:
-        """One frozen layer that computes the same."""
+        """Build one frozen layer that computes the same."""
         W = np.array(value(self.base.W))
         W[[*self.tokens]] = value(self.rows)
         return freeze(replace(self.base, W=W))
@@ -247,12 +246,12 @@ class LoRAExperts(LowRank):
         return self.base[i] + self.B[i] @ self.A[i] * self.scale
 
     def merged(self) -> Array:
-        """One frozen array with the same weights."""
+        """Compute one frozen array with the same weights."""
         return value(self[:])
 
 
 def check_factors(A: Tensor | Array, B: Tensor | Array, shape: tuple[int, ...]) -> None:
-    """``B A`` must be a product, and of the ``shape`` of what it is added to."""
+    """Check that ``B A`` is a product, of the ``shape`` of what it is added to."""
     a, b = A.shape, B.shape
     if len(a) != 2 or len(b) != 2 or a[0] != b[1]:
         raise ValueError(f"A (r, k) and B (d, r) must agree in r, got {a} and {b}")

@@ -75,7 +75,7 @@ Updates = Sequence[WeightedUpdate]
 
 @dataclass(frozen=True)
 class MergeMethod:
-    """A row of `MERGE_METHODS`: called with updates, it gives the factors of their combination.
+    """A row of `MERGE_METHODS`: called with updates, it returns the factors of their merge.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ class MergeMethod:
         rank: int | None = None,
         rng: Rng | int = None,
     ) -> Pair:
-        """The factors of the combination: B (d, m) and A (m, k).
+        """Compute the factors of the merged update: B (d, m) and A (m, k).
 
         Parameters
         ----------
@@ -157,15 +157,15 @@ class MergeMethod:
                 tensors = [self.prune(tensor, density, *drawn) for tensor in tensors]
             return self.mix(tensors, weights)  # type: ignore[misc]
 
-        found = self.formula(updates, rule) if self.mix else self.formula(updates)
+        merged = self.formula(updates, rule) if self.mix else self.formula(updates)
         if rank is None and self.cut:
             rank = max(update.A.shape[0] for update in updates)
-        if not isinstance(found, tuple):
-            U, s, Vh = truncated_svd(found, rank=min(rank, *found.shape))
-        elif rank is not None and rank < found[0].shape[1]:
-            U, s, Vh = svd_of_product(*found)
+        if not isinstance(merged, tuple):
+            U, s, Vh = truncated_svd(merged, rank=min(rank, *merged.shape))
+        elif rank is not None and rank < len(merged[1]):
+            U, s, Vh = svd_of_product(*merged)
         else:
-            return found
+            return merged
         return U[:, :rank] * s[:rank], Vh[:rank]
 
     def checked(
@@ -186,7 +186,7 @@ class MergeMethod:
 
 
 def _largest(T: Array, density: float) -> Array:
-    """The ``int(density * n)`` entries that are largest in absolute value."""
+    """Keep the ``int(density * n)`` entries that are largest in absolute value."""
     dropped = T.size - int(density * T.size)
     order = np.argpartition(np.abs(T), min(dropped, T.size - 1), axis=None)
     kept = T.ravel().copy()
@@ -195,12 +195,12 @@ def _largest(T: Array, density: float) -> Array:
 
 
 def _dropped(T: Array, density: float, rng: np.random.Generator) -> Array:
-    """DARE: each entry with this probability, divided by it."""
+    """Keep each entry with this probability, and divide it by that (DARE)."""
     return np.asarray(np.where(rng.random(T.shape) < density, T, 0) / T.dtype.type(density))
 
 
 def _dropped_to_norm(T: Array, density: float, rng: np.random.Generator) -> Array:
-    """DARE as in mergekit: what is left is brought back to the sum of absolute values."""
+    """Drop as DARE does, then restore the sum of absolute values, as in mergekit."""
     kept = np.where(rng.random(T.shape) < density, T, 0)
     before, after = np.abs(T).sum(), np.abs(kept).sum()
     if min(before, after) >= 1e-7:
@@ -223,9 +223,7 @@ def _added(tensors: Tensors, weights: Weights) -> Array:
 def _of_agreeing(
     tensors: Tensors, weights: Weights, *, weigh_votes: bool, divisor: Callable[[Weights], Array]
 ) -> Array:
-    """TIES: the weighted sum of what has the sign of most, over the ``divisor`` of the weights that
-    agree.
-    """
+    """Sum what has the majority's sign, over the ``divisor`` of the weights that agree (TIES)."""
     votes = _weighted(tensors, weights) if weigh_votes else tensors
     agreeing = np.sign(votes) == np.where(np.sum(votes, axis=0) >= 0, 1, -1)
     total = _added([*(tensors * agreeing)], weights)
@@ -244,43 +242,46 @@ _mergekit_dare_ties = partial(_of_agreeing, weigh_votes=True, divisor=np.zeros_l
 
 
 def _on_factors(updates: Updates, rule: Rule) -> Pair:
-    """The As and the Bs separately, each with the root of its strength, whose sign is A's."""
+    """Apply the rule to the As and to the Bs, each times the root of its scale; A has the sign."""
     ranks = sorted({update.A.shape[0] for update in updates})
     if len(ranks) > 1:
         raise ValueError(
             f"ranks are {ranks}; a method that adds factors needs equal ones, unlike 'sum'"
         )
-    strengths = [update.weight * update.scale for update in updates]
-    roots = [abs(strength) ** 0.5 for strength in strengths]
-    signed = [copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
-    A = rule([update.A for update in updates], signed)
+    scales = [update.weight * update.scale for update in updates]
+    roots = [abs(scale) ** 0.5 for scale in scales]
+    A = rule([update.A for update in updates], [*map(copysign, roots, scales)])
     return rule([update.B for update in updates], roots), A
 
 
 def _on_updates(updates: Updates, rule: Rule) -> Array:
-    """The updates."""
-    return rule([update.delta for update in updates], [update.weight for update in updates])
+    """Apply the rule to the updates."""
+    return rule([update.delta for update in updates], _weights(updates))
+
+
+def _weights(updates: Updates) -> Weights:
+    return [update.weight for update in updates]
 
 
 def _shared(updates: Updates) -> tuple[Array, Array, list[Array]]:
-    """U from the SVD of all Bs side by side, V^T from that of all As, and the ``U^T dW_i V``."""
-    U = _svd(np.hstack([update.B for update in updates])).U
+    """Compute U from the SVD of all Bs, V^T from the SVD of all As, and the ``U^T dW_i V``."""
+    U = _svd(_wide(updates)).U
     Vh = _svd(np.vstack([update.A for update in updates])).Vh
     return U, Vh, [update._replace(B=U.T @ update.B, A=update.A @ Vh.T).delta for update in updates]
 
 
 def _core(updates: Updates, rule: Rule) -> Pair:
-    """The updates in the basis that they share: no dW is formed."""
+    """Apply the rule to the updates in a basis that they share: no dW is formed."""
     U, Vh, inner = _shared(updates)
-    return U, rule(inner, [update.weight for update in updates]) @ Vh
+    return U, rule(inner, _weights(updates)) @ Vh
 
 
 def _knots(updates: Updates, rule: Rule) -> Pair:
-    """With ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``, the ``S V_i``; no dW is formed."""
+    """Apply the rule to ``S V_i`` of ``[dW_1 .. dW_n] = U S [V_1 .. V_n]``; no dW is formed."""
     U, Vh, inner = _shared(updates)
     F = _svd(np.hstack(inner))
     parts = [part @ Vh for part in np.split(F.s[:, None] * F.Vh, len(updates), axis=1)]
-    return U @ F.U, rule(parts, [update.weight for update in updates])
+    return U @ F.U, rule(parts, _weights(updates))
 
 
 # Methods with formulas of their own
@@ -288,27 +289,30 @@ def _knots(updates: Updates, rule: Rule) -> Pair:
 
 def _sum(updates: Updates) -> Pair:
     """``[B_1 .. B_n]`` on the stacked ``w_i s_i A_i``: the weighted sum of the updates."""
-    A = np.vstack([update.weighted for update in updates])
-    return np.hstack([update.B for update in updates]), A
+    return _wide(updates), np.vstack([update.weighted for update in updates])
+
+
+def _wide(updates: Updates) -> Array:
+    return np.hstack([update.B for update in updates])
 
 
 def _iso(updates: Updates) -> Pair:
-    """The sum with all its singular values at their mean."""
+    """Set all singular values of the sum to their mean."""
     U, s, Vh = svd_of_product(*_sum(updates)).significant()
     return U * s.mean(), Vh
 
 
 def _tsv(updates: Updates) -> Pair:
-    """The sum of the SVDs, the Us of all made orthonormal together, and the Vs."""
+    """Sum the SVDs after making all Us together orthonormal, and all Vs."""
     most = max(1, min(len(updates[0].B), updates[0].A.shape[1]) // len(updates))
-    found = [svd_of_product(update.B, update.weighted).significant() for update in updates]
-    strengths = np.concatenate([each.s[:most] for each in found])
-    B = _orthonormal(np.hstack([each.U[:, :most] for each in found]))
-    return B * strengths, _orthonormal(np.vstack([each.Vh[:most] for each in found]))
+    svds = [svd_of_product(update.B, update.weighted).significant() for update in updates]
+    B = _orthonormal(np.hstack([svd.U[:, :most] for svd in svds]))
+    A = _orthonormal(np.vstack([svd.Vh[:most] for svd in svds]))
+    return B * np.concatenate([svd.s[:most] for svd in svds]), A
 
 
 def _orthonormal(M: Array) -> Array:
-    """The nearest matrix with orthonormal columns or rows (Procrustes), within the span of M."""
+    """Find the nearest matrix with orthonormal columns or rows, within the span of M."""
     U, _, Vh = _svd(M)
     return np.asarray(U @ Vh)
 
@@ -318,14 +322,12 @@ def _svd(M: Array) -> SVD:
 
 
 def _regmean(updates: Updates) -> Pair:
-    """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: the least squares of all outputs ``w_i dW_i x``
-    together.
-    """
+    """``sum_i w_i dW_i G_i (sum_i G_i)^-1``: least squares on the outputs of all updates."""
     grams = [_conditioned(update.gram, update.A.shape[1]) for update in updates]
     pairs = zip(grams, updates, strict=True)
     products = np.hstack([gram @ update.weighted.T for gram, update in pairs])
     A = np.linalg.solve(sum(grams), products).T
-    return np.hstack([update.B for update in updates]), A.astype(updates[0].A.dtype)
+    return _wide(updates), A.astype(updates[0].A.dtype)
 
 
 def _conditioned(gram: Array | None, k: int) -> Array:

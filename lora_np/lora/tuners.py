@@ -102,13 +102,10 @@ class Tuner:
 
     @cached_property
     def tensors(self) -> dict[str, bool]:
-        """The names of the tensors, and whether each must be there."""
+        """List the names of the tensors, and whether each must be there."""
         others = (*self.settings, "W", "shape")
-        return {
-            name: parameter.default is parameter.empty
-            for name, parameter in signature(self.formula).parameters.items()
-            if name not in others
-        }
+        parameters = signature(self.formula).parameters
+        return {name: x.default is x.empty for name, x in parameters.items() if name not in others}
 
     def delta(
         self,
@@ -185,9 +182,9 @@ class Tuner:
     def _checked(self, key: str, given: Any) -> float:
         default = self.settings[key]
         if isinstance(default, bool):
-            if not isinstance(given, bool):
-                raise ValueError(f"{key} must be True or False for {self.name}, got {shown(given)}")
-            return given
+            if given not in (True, False):
+                raise ValueError(f"{key} must be true or false, got {shown(given)}")
+            return bool(given)
         if isinstance(default, int):
             return whole_number(key, given, minimum=min(default, key == "r"))
         return number(key, given, minimum=-inf)

@@ -239,8 +239,8 @@ class LoftQ(NamedTuple):
     Examples
     --------
     >>> from lora_np.lora import loftq
-    >>> found = loftq(np.random.default_rng(0).normal(size=(8, 8)), rank=2)
-    >>> found.B.shape, found.A.shape, min(found.errors) < found.errors[0]
+    >>> repaired = loftq(np.random.default_rng(0).normal(size=(8, 8)), rank=2)
+    >>> repaired.B.shape, repaired.A.shape, min(repaired.errors) < repaired.errors[0]
     ((8, 2), (2, 8), True)
     """
 
@@ -310,7 +310,7 @@ def loftq(W: npt.ArrayLike, *, rank: int, kind: str | Quantiser = "nf4", steps: 
 
 
 def quantiser(kind: str | Quantiser) -> Quantiser:
-    """A function that quantises a matrix, from the name of a kind."""
+    """Make a function that quantises a matrix from the name of a kind."""
     from lora_np.quantise import quantise
 
     return kind if callable(kind) else partial(quantise, kind=kind)
@@ -373,7 +373,7 @@ class DoRALinear:
         return h if self.b is None else h + self.b
 
     def merged(self) -> Linear:
-        """One frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` that computes the same."""
         W = value(self.lora.merged().W)
         return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
 
@@ -416,7 +416,7 @@ class XSLinear:
         return self.base(x) + x @ self.A.T @ self.R.T @ self.B.T
 
     def merged(self) -> Linear:
-        """One frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` that computes the same."""
         return freeze(Linear(value(self.base.W) + self.B @ value(self.R) @ self.A, self.base.b))
 
 
@@ -459,7 +459,7 @@ class HiRALinear(LowRank):
         return Linear(W, self.base.b)(x)
 
     def merged(self) -> Linear:
-        """One frozen `Linear` that computes the same."""
+        """Build one frozen `Linear` that computes the same."""
         return freeze(Linear(value(self.base.W) * (1 + self.delta()), self.base.b))
 
 

@@ -97,7 +97,7 @@ def _from_directory(path: Path) -> ModelSpec:
         )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
-    config = read_json(path / "config.json")
+    config = read_json(hub.inside(path, "config.json"))
     kind = config.get("model_type")
     files = sorted(path.glob("*.safetensors"))
     if any((path / name).is_file() for name in (hub.SINGLE, hub.INDEX)):

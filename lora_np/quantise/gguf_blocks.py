@@ -203,14 +203,16 @@ def decoded(layout: Layout, b: Array) -> Array:
 
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
     """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
-    numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, -1)
+    length = q.shape[1] // scale.shape[1]
+    numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, length)
     if least is not None:
         numbers -= least[:, :, np.newaxis]
-    return numbers.reshape(len(scale), -1)
+    return numbers.reshape(q.shape)
 
 
 def inverse(d: Array) -> Array:
-    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
+    # a float16 of less is zero
+    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=np.abs(d) > np.float32(1e-38))
 
 
 def whole(x: Array, top: int) -> tuple[Array, Array]:

@@ -135,16 +135,17 @@ class FourBit(Quantised):
         """Some rows of ``dequantised``: ``level[code] * scale``."""
         k, levels = self.shape[-1], FOUR_BIT_LEVELS[self.kind]()
         scales = self.scales.dequantised() if isinstance(self.scales, BlockScales) else self.scales
-        if isinstance(index, slice):  # neighbours, from the block where they start
-            start, stop, step = index.indices(self.size // k)
-            first, last = start * k // self.block * self.block, stop * k
-            values = levels[unpacked(self.packed[first // 2 : (last + 1) // 2])[: last - first]]
+        if isinstance(index, slice) and index.step in (None, 1):  # neighbours, from their block on
+            start, stop, _ = index.indices(self.size // k)
+            first, last = start * k // self.block * self.block, max(start, stop) * k
+            codes = unpacked(self.packed[first // 2 : (last + 1) // 2])[first % 2 :]
+            values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
-            return values[start * k - first :].reshape(-1, k)[::step]
-        flat = np.asarray(index)[..., np.newaxis] * k + np.arange(k)
+            return values[start * k - first :].reshape(-1, k)
+        flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
         byte = self.packed[flat // 2]
-        code = np.where(flat % 2, byte & 15, byte >> 4)
-        values = levels[code] * scales[flat // self.block]
+        values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
+        values *= scales[flat // self.block]
         return values
 
 
@@ -306,6 +307,10 @@ FOUR_BIT_LEVELS = {"nf4": nf4_levels, "int4": cache(uniform_levels)}
 
 def int8(W: Array) -> Int8:
     scales = np.abs(W).max(axis=1)
+    most = float(np.finfo(np.float32).max)  # of 127 over a scale, and of 127 times one
+    for size in scales[(scales > most / 127) | ((scales > 0) & (scales <= 127 / most))][:1]:
+        wrong = "large" if size > 1 else "small"
+        raise ValueError(f"a row of W is too {wrong} for int8: its largest magnitude is {size:g}")
     # a row of zeros has scale zero, and codes of zero
     factor = np.divide(np.float32(127), scales, out=np.zeros_like(scales), where=scales > 0)
     return Int8(np.rint(W * factor[:, np.newaxis]).astype(np.int8), scales)
@@ -323,7 +328,10 @@ def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
 
 def double_quantised(scales: Array) -> BlockScales:
     """Quantise the scales' differences from their mean to 8-bit codes."""
-    offset = mean_as_torch(scales)
+    with np.errstate(over="ignore"):
+        offset = mean_as_torch(scales)
+    if not np.isfinite(offset):
+        raise ValueError(f"W is too large for double=True: its largest scale is {scales.max():g}")
     levels = dynamic_levels()
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
@@ -434,8 +442,8 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
     Raises
     ------
     ValueError
-        If W is not a finite matrix, is too large for float32 or for the scales, or its rows are not
-        whole blocks; or the kind is not known, or takes no options.
+        If W is not a finite matrix, is too large for float32 or for the scales, has rows too small
+        for int8, or its rows are not whole blocks; or the kind is not known, or takes no options.
     TypeError
         If W does not hold real numbers.
 

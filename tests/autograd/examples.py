@@ -269,6 +269,7 @@ EXAMPLES = {
     # by few rows; by many, with a small W and with one that is large beside A and B
     adapted_affine: [(adapted_affine, (matrix(n, k), matrix(d, k), matrix(r, k), matrix(d, r), matrix(), *b)) for n, d, k, r in ((5, 4, 3, 2), (9, 4, 3, 2), (24, 11, 12, 1)) for b in ((), (matrix(d),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
+    rules.clipped: [],  # through np.clip
     rules.put: [],  # through operator.getitem, at second order
     rules.einsum_of: [],  # through np.einsum
     rules.euclidean_norm: [],  # through np.linalg.norm

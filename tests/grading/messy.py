@@ -49,9 +49,11 @@ def messy(solved):
         "a mark of the order of bytes.py": b"\xef\xbb\xbf" + right.replace("\n", "\r\n").encode(),
         "Latin letters.py": b"# caf\xe9\r\n" + right.encode(),
         "no marks, plots first.py": (plots + right.replace("# %%", "")).encode(),
+        "ends at its end.py": f"{right.replace('# %%', '')}\nimport os\nos._exit(0)\n".encode(),
+        "hangs at its end.py": f"{right.replace('# %%', '')}\nwhile True:\n    pass\n".encode(),
         "slow but right.py": f"{right}\n# %%\n{slow}".encode(),
         "types and a cache.py": f"{right}\n# %%\n{cached}".encode(),
         "a notebook with magic and pictures.ipynb": json.dumps({"cells": notebook}).encode(),
-        "two tries/old.py": solved(4, without=["lora_count", "rank_within"]).encode(),
+        "two tries/old.py": solved(4, without=["lora_count", "affordable_rank"]).encode(),
         "two tries/new.py": right.encode(),
     }  # fmt: skip

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from lora_np.exercises import exercise, lessons
-from lora_np.grading import grade, read_roster
-from lora_np.grading.classroom import broken_laws, part_of
+from lora_np.grading import grade
+from lora_np.grading.classroom import broken_laws, part_of, read_roster
 
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_np.exercises import DATA
+from lora_np.exercises.catalogue import DATA
 from lora_np.exercises.values import Source
 from lora_np.grading import confine
 from lora_np.grading.channel import Ended, import_path
@@ -226,27 +226,61 @@ def test_what_is_hidden_is_left_out_wherever_it_is_installed(tmp_path):
     assert read == {"lib/other.py", "lib/lora_np/a.py", "bin/python"}
 
 
+LOOKED_IN = (  # where a Python looks, or a manager of environments keeps packages
+    "lib/python3.11/site-packages",
+    "lib/python3.11/dist-packages",
+    "lib/python3.11",
+    "lib/python3.11/lib-dynload",
+    "lib",
+    ".local/lib/python3.11/site-packages",
+    "envs/other/lib/python3.11/site-packages",
+    "pkgs/lora-np-1.0-py_0/site-packages",
+    "checkout",
+)
+
+
 @linux
-def test_a_second_copy_of_the_package_is_hidden_too(tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", LOOKED_IN)
+def test_no_other_copy_of_the_package_can_be_read(place, tmp_path, monkeypatch):
     """A checkout may be first in the path of an environment that has an installed copy."""
-    place = tmp_path / "site-packages"
-    for name in ("data/lora_count.md", "checks/matrices.py", "testing.py"):
-        (place / "lora_np" / "exercises" / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / "lora_np" / "exercises" / name).touch()
-    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
-    read = [path for path, right in confine.readable() if right == confine.READ]
-    assert place / "lora_np" / "exercises" / "testing.py" in read
+    standard = tmp_path / "lib" / "python3.11"
+    for name in ("os.py", "json/__init__.py", "lib-dynload/_ssl.cpython-311-x86.so"):
+        (standard / name).parent.mkdir(parents=True, exist_ok=True)
+        (standard / name).touch()
+    copy = tmp_path / place / "lora_np" / "exercises"
     for name in ("data/lora_count.md", "checks/matrices.py"):
-        assert not any(
-            (place / "lora_np" / "exercises" / name).is_relative_to(path) for path in read
-        )
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).touch()
+    solutions = tmp_path / place / "exercises" / "see_rank.py"
+    (tmp_path / place / "numpy").mkdir()
+    solutions.parent.mkdir()
+    solutions.touch()
+    paths = dict.fromkeys(("purelib", "platlib"), str(standard / "site-packages"))
+    paths |= dict.fromkeys(("stdlib", "platstdlib"), str(standard))
+    monkeypatch.setattr(confine.sysconfig, "get_paths", lambda: paths)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(standard), str(tmp_path / place)])
+    read = [path.resolve() for path, right in confine.readable() if right & ~confine.LIST]
+    for name in ("os.py", "json", "lib-dynload/_ssl.cpython-311-x86.so"):
+        assert standard / name in read
+    assert (tmp_path / place / "numpy" in read) == (tmp_path / place != standard)
+    for secret in (solutions, *copy.rglob("*.*")):
+        assert not any(secret.is_relative_to(path) for path in read), secret
+    own = Path(confine.__file__).parents[1]
+    for path in read:
+        assert path not in (tmp_path, standard)
+        assert path.name not in ("site-packages", "dist-packages")
+    assert own / "nn" in read
 
 
 @linux
 def test_packages_may_be_installed_in_a_folder_of_any_name(tmp_path, monkeypatch):
     (tmp_path / "numpy").mkdir()
     monkeypatch.setattr(confine.np, "__file__", str(tmp_path / "numpy" / "__init__.py"))
-    assert (tmp_path, confine.READ) in confine.readable()
+    readable = list(confine.readable())
+    assert (tmp_path / "numpy", confine.READ) in readable
+    assert (tmp_path, confine.READ) not in readable
 
 
 def test_it_starts_with_an_empty_folder_and_nothing_of_our_environment(box, monkeypatch):
@@ -362,10 +396,23 @@ def test_cells_that_fail_hang_or_end_are_left_out():
     assert "SyntaxError" in box.problems[4]
 
 
-def test_a_file_of_nothing_but_ends_is_given_up():
-    box = Sandbox(["import os; os._exit(0)"] * 8, Limits(seconds=2))
-    with pytest.raises(Ended, match="the file cannot be run"), box:
-        pass
+def test_a_cell_that_ends_the_process_loses_only_what_comes_after():
+    source = (
+        "from __future__ import annotations\nimport os\ndef f():\n    return 1\n"
+        "os._exit(0)\ndef g():\n    return 2"
+    )
+    with Sandbox([source, "def h(x: Missing):\n    return f() + 2"], Limits(seconds=5)) as box:
+        assert box.names == ["f"]
+        assert box.call("f", [])["value"] == 1
+    assert "at line 5" in box.problems[1]
+    assert "Missing" in box.problems[2]
+
+
+@pytest.mark.parametrize("ends", ["import os; os._exit(0)", "import os\nos.abort()"])
+def test_a_file_of_nothing_but_ends_keeps_what_came_before(ends):
+    with Sandbox(["def f():\n    return 1", *[ends] * 8], Limits(seconds=2)) as box:
+        assert box.call("f", [])["value"] == 1
+    assert len(box.problems) == 6
 
 
 def test_no_process_is_left_behind(box):

@@ -20,6 +20,7 @@ import pytest
 import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.cli import run
+from tests.drawing import FULL
 
 from .conftest import random_model
 
@@ -387,7 +388,7 @@ def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
         np.random.default_rng(0),
     )
     reached = []
-    for kill in range(5):
+    for kill in range(5 if FULL else 3):
         process = started(resumed)
         before = steps_in(file)
         if kill:

@@ -15,6 +15,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.language.blocks import Cache, RMSNorm
 from lora_np.language.decoder import decoder_settings
+from tests.drawing import FULL
 
 from .conftest import (
     CONFIG,
@@ -189,7 +190,7 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
     language.save(language.load(base), new, dtype="bfloat16")
     content = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
     seen = set()
-    for moment in range(1, 100):
+    for moment in range(1, 100, 1 if FULL else 7):
         shutil.rmtree(tmp_path / "made", ignore_errors=True)
         if old:
             shutil.copytree(base, target)
@@ -206,7 +207,8 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
             break
         assert done.returncode == -signal.SIGKILL
     assert moment > 20
-    assert seen == ({None, False, True} if old else {None, True})
+    every = {None, False, True} if old else {None, True}
+    assert seen == every if FULL else {True} < seen <= every
 
 
 @pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])

@@ -308,7 +308,7 @@ def rewritten(folder, change=None, **raw):
         (
             "OFT",
             {"use_cayley_neumann": "yes"},
-            "use_cayley_neumann must be True or False for OFT, got 'yes'",
+            "use_cayley_neumann must be true or false, got 'yes'",
         ),
         ("ADALORA", {"use_rslora": True}, "use_rslora = True is not supported for AdaLoRA"),
         ("LOKR", {"rank_pattern": {"up": 3}}, "rank_pattern = {'up': 3} is not supported for LoKr"),
@@ -525,7 +525,7 @@ def test_the_commands_take_them(written, tmp_path, capsys):
         json.dumps(settings | {"target_modules": ["embed_tokens"]})
     )
     assert (
-        "VeRA is counted on linear layers, not on"
+        "VeRA is supported on linear layers, not on"
         in lora_np("count", "llama-3.2-1b", "--config", vera)[1]
     )
     loha = written("LOHA")[1]

@@ -107,6 +107,10 @@ def test_int8_is_bitsandbytes_bit_for_bit(bnb, shape):
     for seed in range(16):
         W = hard(shape, seed)
         W[np.abs(W).max(1) == 0] = 1  # there, bitsandbytes divides zero by zero
+        if np.abs(W).max(1).min() < 3.8e-37:  # there, 127 over the scale overflows
+            with pytest.raises(ValueError, match="too small for int8"):
+                quantise(W, "int8")
+            continue
         codes, scales, _ = bnb.int8_vectorwise_quant(torch.tensor(W))
         Q = quantise(W, "int8")
         np.testing.assert_array_equal(Q.codes, codes.numpy())

@@ -275,6 +275,19 @@ def test_scales_that_do_not_fit_are_refused(kind):
         quantise(np.full((1, 256), 1e30) * np.where(np.arange(256) % 2, 1, -1), kind)
 
 
+@pytest.mark.parametrize(("size", "wrong"), [(4e36, "large"), (1e-38, "small"), (1e-42, "small")])
+def test_rows_whose_scale_overflows_in_int8_are_refused(size, wrong):
+    with pytest.raises(
+        ValueError, match=f"a row of W is too {wrong} for int8: its largest magnitude is "
+    ):
+        quantise([[1.0, 2.0], [size, 0.0]], "int8")
+
+
+def test_scales_whose_mean_overflows_are_refused():
+    with pytest.raises(ValueError, match=r"too large for double=True: its largest scale is 3e\+38"):
+        quantise(np.full((4, 64), 3e38), "nf4", double=True)
+
+
 def test_a_number_above_the_largest_bfloat16_is_refused():
     with pytest.raises(ValueError, match="too large for BF16"):
         quantise(np.full((1, 1), np.finfo(np.float32).max), "BF16")

@@ -18,6 +18,7 @@ import lora_np as lnp
 from lora_np.lora import lora_plus
 from lora_np.training import CheckpointError
 from lora_np.training.checkpoint import digest
+from tests.drawing import FULL
 
 
 class Killed(BaseException):
@@ -111,7 +112,7 @@ def test_a_process_killed_at_random_moments_leaves_a_whole_file(tmp_path):
     root = Path(__file__).parents[2]
     path = tmp_path / "run.npz"
     rng = np.random.default_rng(0)
-    for _ in range(6):
+    for _ in range(6 if FULL else 2):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], cwd=root)
         while not path.exists():
             time.sleep(0.01)

@@ -1,1 +1,1 @@
-"""The laws of all exercises: a function for each law, or one for all laws of an exercise."""
+"""Check the laws of all exercises: a function for each law, or one for all laws of an exercise."""

@@ -1,4 +1,4 @@
-"""Laws of *Build a LoRA from nothing*."""
+"""Check the steps of *Build a LoRA from nothing*."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def tensors_in(content: bytes) -> dict[str, Array]:
-    """The tensors of a safetensors file."""
+    """Read the tensors of a safetensors file."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "adapter_model.safetensors")
         path.write_bytes(content)

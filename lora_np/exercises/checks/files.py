@@ -1,4 +1,4 @@
-"""Laws of the lessons on counting, adapter files and few bits."""
+"""Check the lessons on counting, adapter files and quantisation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
     return [(draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count)]
 
 
-def rank_within(draw: Draw, answer: Answer, key: str) -> None:
+def affordable_rank(draw: Draw, answer: Answer, key: str) -> None:
     shapes = drawn_shapes(draw, high=9)
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
@@ -109,7 +109,7 @@ PATHS = (
 def drawn_layers(
     draw: Draw, paths: Sequence[str], r: int | None = None
 ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array]]:
-    """B and A for each path, of rank ``r`` or any; and the same as PEFT's tensors."""
+    """Draw B and A for each path, of rank ``r`` or any, also as PEFT's tensors."""
     layers: dict[str, tuple[Array, Array]] = {}
     tensors: dict[str, Array] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Laws of the lessons on rank, factors, the SVD and what is in an update."""
+"""Check the lessons on rank, factors, the SVD and what is in an update."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def of_low_rank(draw: Draw) -> Array:
 
 
 def as_typed(M: Array) -> Array:
-    """Whole numbers as integers, as people type them."""
+    """Convert whole numbers to integers, as people type them."""
     return M.astype(int) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
@@ -144,7 +144,7 @@ def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def lu_factors(draw: Draw, answer: Answer, key: str) -> None:
-    """L and U of a matrix whose multipliers may be large: whoever swaps rows does so here."""
+    """Check L and U of a matrix with large multipliers, where an answer that pivots swaps rows."""
     n = draw.whole("n", 1, 4)
     right_L = np.tril(draw.array("L", n, n), -1) + np.eye(n)
     right_U = np.triu(draw.array("U", n, n), 1) + np.diag(draw.array("pivots", n, low=1))

@@ -1,4 +1,4 @@
-"""Laws of the lessons on derivatives, training, adapting (language models too) and choosing."""
+"""Check the lessons on derivatives, training, adapting and choosing."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def unbroadcast(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def backward(draw: Draw, answer: Answer, key: str) -> None:
-    """A graph of numbers, each with up to three parents: in a chain the one before, in repeats the
-    same.
-    """
+    """Check gradients in a graph of numbers: any, a chain, or one that repeats parents."""
     repeats = key == "repeats"
     parents: list[list[int]] = []
     slopes: list[list[float]] = []
@@ -110,7 +108,7 @@ def layer(draw: Draw) -> tuple[Array, ...]:
 
 
 def forward(x: Array, W0: Array, A: Array, B: Array, alpha: float) -> tuple[Array, Array]:
-    """h, and how large the terms are that it is the sum of."""
+    """Compute h, and the size of the terms that it is the sum of."""
     s, of = alpha / len(A), np.abs
     return x @ (W0 + s * B @ A).T, of(x) @ (of(W0) + s * of(B) @ of(A)).T
 
@@ -146,7 +144,7 @@ def lora_start(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def random_numbers(factor: Array) -> None:
-    """A factor at the start, large enough for its numbers to show how they were drawn."""
+    """Require random entries of the usual spread in a large factor."""
     k = factor.shape[1]
     spread = float(factor.std())
     law(
@@ -175,7 +173,7 @@ def lora_gradients(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def regression(draw: Draw, high: int, stretched: bool) -> tuple[Array, Array, Array, int, Array]:
-    """Inputs and targets, W0, a rank, and the losses of the best updates of all ranks."""
+    """Draw inputs, targets, W0 and a rank, with the losses of the best updates of all ranks."""
     # one direction is often nearly enough
     least = draw.pick("least", (2, 1, 2, 2)) if high > 2 else 1
     d, k = draw.sizes("dk", low=least, high=high)
@@ -217,7 +215,7 @@ def share_recovered_share(draw: Draw, answer: Answer) -> None:
 
 
 def widened(draw: Draw, key: str) -> tuple[float, float]:
-    """How large the numbers may be, and the tolerance for them."""
+    """Draw how large the numbers may be, with the tolerance for them."""
     return (draw.pick("reach", (1000.0, 200.0)), 2e-3) if key == "wide" else (1.0, TOLERANCE)
 
 
