@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lora_np.models.formulas import Config
+if TYPE_CHECKING:
+    from lora_np.models.formulas import Config
 
 # the paths of the parts of a composite model, after `model.` if it has a head
 _HOMES = {
