@@ -558,8 +558,8 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
     filled = numbers.size and not np.size(a)
-    found = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-    return found if np.all(numbers) else np.where(numbers > 0, found, 0)
+    entries = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
+    return entries if np.all(numbers) else np.where(numbers > 0, entries, 0)
 
 
 for rearrangement in (
@@ -621,12 +621,11 @@ def add_rows(result: Array, rows: Array, g: Array) -> None:
 
 
 put = primitive(put_forward, lambda y, g, index, *, shape: lambda h: h[index], NOT_DIFFERENTIABLE)
-derivative(operator.getitem, lambda y, a, index: put_back(np.shape(a), index), NOT_DIFFERENTIABLE)
-
-
-def put_back(shape: tuple[int, ...], index: Any) -> Pull:
-    index = snapshot(index)
-    return lambda g: put(g, index, shape=shape)
+derivative(
+    operator.getitem,
+    lambda y, a, index: functools.partial(put, index=snapshot(index), shape=np.shape(a)),
+    NOT_DIFFERENTIABLE,
+)
 
 
 @composition(np.take)

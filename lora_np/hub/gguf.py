@@ -100,7 +100,7 @@ class GGUFFile(TensorFile):
             )
         layout = LAYOUTS[info.dtype]
         *rows, columns = info.shape
-        data = np.frombuffer(self.raw(info), layout.block).reshape(*rows, columns // layout.numbers)
+        data = np.frombuffer(self.raw(info), layout.block).reshape(*rows, columns // layout.entries)
         return Blocks(info.dtype, data, info.shape)
 
 
