@@ -47,23 +47,23 @@ def last_rank_that_saves(d, k):
 
 
 @mistake("pays for the first matrix only", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     d, k = shapes[0]
     return budget // (d + k)
 
 
 @mistake("rounds", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return round(budget / sum(d + k for d, k in shapes))
 
 
 @mistake("at least 1", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return max(1, budget // sum(d + k for d, k in shapes))
 
 
 @mistake("does not spend the last number", breaks="largest")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return (budget - 1) // sum(d + k for d, k in shapes)
 
 
@@ -135,7 +135,7 @@ def last_rank_that_saves(d, k):
 
 
 @alternative("counts up")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     r = 0
     while sum((r + 1) * (d + k) for d, k in shapes) <= budget:
         r += 1
@@ -257,42 +257,42 @@ def last_rank_that_saves(d, k):
 
 
 @mistake("products of sides", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return budget // sum(d * k for d, k in shapes)
 
 
 @mistake("the largest matrix only", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return budget // max(d + k for d, k in shapes)
 
 
 @mistake("the budget is shared evenly", breaks="largest")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return min(budget // len(shapes) // (d + k) for d, k in shapes)
 
 
 @mistake("a rank for each matrix, summed", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return sum(budget // (d + k) for d, k in shapes)
 
 
 @mistake("a fraction", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return budget / sum(d + k for d, k in shapes)
 
 
 @mistake("rounds up", breaks="fits")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return -(-budget // sum(d + k for d, k in shapes))
 
 
 @mistake("no more than the smallest side", breaks="largest")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return min(budget // sum(d + k for d, k in shapes), min(min(shape) for shape in shapes))
 
 
 @alternative("counts down")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     r = budget
     while r > 0 and r * sum(map(sum, shapes)) > budget:
         r -= 1
@@ -300,12 +300,12 @@ def rank_within(shapes, budget):
 
 
 @alternative("divmod")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return divmod(budget, sum(sum(shape) for shape in shapes))[0]
 
 
 @alternative("spends rank by rank")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     rank, price = 0, sum(d + k for d, k in shapes)
     while budget >= price:
         budget -= price
@@ -314,7 +314,7 @@ def rank_within(shapes, budget):
 
 
 @alternative("NumPy's sum")
-def rank_within(shapes, budget):
+def affordable_rank(shapes, budget):
     return int(budget // np.sum(shapes))
 
 

@@ -17,7 +17,6 @@ with on_demand(globals()):
         course as course,
         datasets as datasets,
         exercises as exercises,
-        grading as grading,
         hub as hub,
         language as language,
         linalg as linalg,

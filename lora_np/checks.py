@@ -1,4 +1,4 @@
-"""Checks of what users pass in. Every message names the wrong value and what would be right."""
+"""Checks of arguments. Every message names the wrong value and what would be right."""
 
 from __future__ import annotations
 
@@ -26,33 +26,27 @@ Rng: TypeAlias = "np.random.Generator | None"
 
 
 def brief(text: str, longest: int) -> str:
-    """``text`` for a message, shortened: text from a file may be long."""
+    """Shorten ``text`` for a message: text from a file may be long."""
     half = longest // 2
     return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
 
 
 def printable(text: str) -> str:
-    """``text`` in which control characters, which a terminal or browser would obey, are Python
-    escapes.
-    """
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    )
+    """Escape control characters, which a terminal or browser would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:
-    """``value`` as an error message shows it."""
+    """Show ``value`` in an error message."""
     return brief(repr(value), 200)
 
 
 def whole_number(
     name: str, value: object, *, minimum: int = 1, maximum: int | None = None, top: str = ""
 ) -> int:
-    """``value`` as an int; booleans and fractions are refused.
+    """Convert ``value`` to an int; booleans and fractions are rejected.
 
-    ``top`` says in words where ``maximum`` comes from, as in ``"min(d, k)"``.
+    ``top`` names ``maximum`` in the message, as in ``"min(d, k)"``.
     """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a whole number, got the boolean {value}")
@@ -60,23 +54,21 @@ def whole_number(
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
-    if maximum is None:
-        if number < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
-    elif not minimum <= number <= maximum:
-        limit = f"{top} = {maximum}" if top else f"{maximum}"
-        raise ValueError(f"{name} must be between {minimum} and {limit}, got {shown(number)}")
+    if number < minimum or (maximum is not None and number > maximum):
+        limit = f"{top} = {maximum}" if top else maximum
+        right = f"at least {minimum}" if maximum is None else f"between {minimum} and {limit}"
+        raise ValueError(f"{name} must be {right}, got {shown(number)}")
     return number
 
 
 def whole_numbers(name: str, value: object) -> tuple[int, ...]:
-    """One whole number from 1 on, or several, as a tuple."""
+    """Convert one whole number from 1 on, or several, to a tuple."""
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
-    """``values`` as an array, if each is a whole number from 0 to ``count - 1``."""
+    """Convert ``values`` to an array of whole numbers from 0 to ``count - 1``."""
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be whole numbers, got dtype {array.dtype}")
@@ -87,7 +79,7 @@ def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Array:
-    """``value`` as a finite, non-empty, two-dimensional float32 or float64 array.
+    """Convert ``value`` to a finite, non-empty matrix of float32 or float64.
 
     LAPACK computes in these: float16 becomes float32; integers, booleans and longdouble become
     float64.
@@ -108,15 +100,15 @@ def matrix(name: str, value: npt.ArrayLike) -> Array:
 
 
 def masked(name: str) -> TypeError:
-    """The error for a masked array: NumPy's functions would ignore the mask."""
+    """Make the error for a masked array: NumPy's functions would ignore the mask."""
     return TypeError(f"{name} must not be a masked array: fill it first, as in {name}.filled(0)")
 
 
 def finite(name: str, array: Array) -> None:
     """Refuse NaN and infinity, saying where the first one is."""
     if not np.isfinite(array).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"{name} must be finite, got {array[place]} at {place}")
+        index = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+        raise ValueError(f"{name} must be finite, got {array[index]} at {index}")
 
 
 def number(
@@ -128,12 +120,9 @@ def number(
     open_minimum: bool = False,
     open_maximum: bool = False,
 ) -> float:
-    """``value`` as a finite float from ``minimum`` to ``maximum``; an open end is itself
-    excluded.
-    """
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
+    """Convert ``value`` to a finite float in a range; an open end is itself excluded."""
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         result = float(value)
@@ -141,23 +130,17 @@ def number(
         result = float("inf")
     if not np.isfinite(result):
         raise ValueError(f"{name} must be finite, got {brief(str(value), 100)}")
-    fits_below = minimum < result if open_minimum else minimum <= result
-    fits_above = result < maximum if open_maximum else result <= maximum
-    if not (fits_below and fits_above):
-        low = f"{'above' if open_minimum else 'at least'} {minimum:g}"
-        high = (
-            f" and {'below' if open_maximum else 'at most'} {maximum:g}"
-            if np.isfinite(maximum)
-            else ""
-        )
-        raise ValueError(f"{name} must be {low}{high}, got {value}")
+    too_low = result <= minimum if open_minimum else result < minimum
+    if too_low or (result >= maximum if open_maximum else result > maximum):
+        right = f"{'above' if open_minimum else 'at least'} {minimum:g}"
+        if np.isfinite(maximum):
+            right += f" and {'below' if open_maximum else 'at most'} {maximum:g}"
+        raise ValueError(f"{name} must be {right}, got {value}")
     return result
 
 
 def choice(name: str, value: str, options: Iterable[str]) -> str:
-    """``value`` if it is one of ``options``; otherwise an error that lists them, or the closest of
-    many.
-    """
+    """Return ``value`` if it is one of ``options``; the error lists them, or the closest."""
     known = list(options)
     if value not in known:
         from difflib import get_close_matches  # rarely needed
@@ -167,14 +150,14 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
         likely = get_close_matches(text, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if likely else ""
         few = known if len(known) <= 24 else close
-        more = f" or {len(known) - len(few)} more" if few is not known else ""
         listed = ", ".join(map(repr, few))
-        raise ValueError(f"{name} must be one of {listed}{more}, got {shown(value)}{hint}")
+        listed += f" or {len(known) - len(few)} more" if few is not known else ""
+        raise ValueError(f"{name} must be one of {listed}, got {shown(value)}{hint}")
     return value
 
 
 def generator(rng: object) -> np.random.Generator:
-    """``rng`` as a Generator: itself, or one seeded with a whole number."""
+    """Convert ``rng`` to a Generator: itself, or one seeded with a whole number."""
     if isinstance(rng, np.random.Generator):
         return rng
     try:
@@ -185,9 +168,7 @@ def generator(rng: object) -> np.random.Generator:
 
 
 def float_name(dtype: object, known: Collection[str]) -> str:
-    """``dtype`` if it is one of the ``known`` names; an error gives the name of another
-    spelling.
-    """
+    """Return ``dtype`` if it is a ``known`` name; the error translates another spelling."""
     if isinstance(dtype, str) and dtype in known:
         return dtype
     name = respelled(str(dtype))
@@ -197,28 +178,26 @@ def float_name(dtype: object, known: Collection[str]) -> str:
 
 
 def respelled(dtype: str) -> str:
-    """NumPy's name of a dtype that a config, a file or torch calls ``bf16``, ``fp32``,
-    ``torch.float16``.
-    """
+    """Translate ``bf16``, ``fp32`` or ``torch.float16`` to NumPy's name of the dtype."""
     return re.sub(r"(?:torch\.)?(b?)f(?:p|loat)?(?=\d\d)", r"\1float", dtype.lower())
 
 
 def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """``dtype`` if computation uses it: float32 or float64, by name or as a NumPy dtype."""
+    """Return ``dtype`` if computation uses it: float32 or float64, by name or as a dtype."""
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """The names closest to ``name``, to end a message with; twelve of all if none is close.
+    """End a message with the names closest to ``name``, or twelve of all if none is close.
 
     Parameters
     ----------
     name : str
-        What was not found.
+        The unknown name.
     known : iterable of str
-        What there is.
+        The known names.
 
     Returns
     -------
@@ -238,10 +217,9 @@ def close_names(name: str, known: Iterable[str]) -> str:
 
 
 def guided(**remedies: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function (or an ``__init__``): if a call does not fit it, the error says what to
-    type.
+    """Decorate a function (or an ``__init__``) so that a wrong call says what to type instead.
 
-    ``remedies`` does so for parameter names of other libraries.
+    ``remedies`` do so for parameter names of other libraries.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -302,9 +280,7 @@ def configured(
 def remedy(
     function: Callable[..., Any], args: int, words: Iterable[str], remedies: Mapping[str, str]
 ) -> str:
-    """What to type instead of so many arguments, and others by these words, as an ending of the
-    message.
-    """
+    """End a message with what to type instead of these arguments and keywords."""
     import inspect
 
     name = function.__qualname__.removesuffix(".__init__")
@@ -318,9 +294,7 @@ def remedy(
 
 
 def needed(module: str, *, extra: str, why: str) -> Any:
-    """A module of a library that comes with an ``extra`` of the package, or an error that says
-    which.
-    """
+    """Import a module of a library; the error names the ``extra`` of the package that has it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:

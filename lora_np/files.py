@@ -255,9 +255,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     and is removed by the next run with the same ``path``.
     """
     prefix = f".{path.name[:100]}."
-    if not path.parent.is_dir():
-        code = errno.ENOTDIR if path.parent.exists() else errno.ENOENT
-        raise OSError(code, os.strerror(code), str(path.parent))
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent))
+    path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.new"))
     stage = path.with_name(f"{prefix}{os.urandom(16).hex()}.new")
     try:

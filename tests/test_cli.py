@@ -302,15 +302,38 @@ def test_ctrl_c_during_the_imports_is_no_traceback():
     ("folder", "'--plot': must name a file, got the directory 'folder'"),
     ("curve", "'--plot': must end in .png, "),
     ("M.npy", "'--plot': must end in .png, "),
-    ("nowhere/curve.png", "'--plot': the directory 'nowhere' does not exist"),
+    ("M.npy/curve.png", "M.npy' is not a directory to write curve.png into"),
+    ("mine.png", "'--plot': 'mine.png' already exists; pass --force to replace it"),
 ])  # fmt: skip
 def test_a_plot_that_would_go_wrong(target, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "mine.png").write_text("mine")
     np.save("M.npy", np.eye(3))
     assert run(["errors", "M.npy", "--plot", target]) == 2
     assert words in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["M.npy", "folder"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["M.npy", "folder", "mine.png"]
+    assert (tmp_path / "mine.png").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("command", "option", "name"), [
+    ("errors M.npy", "--plot", "curve.png"),
+    ("inspect king-james", "--plot", "spectra.png"),
+    ("inspect king-james", "--html", "page.html"),
+    ("overlap king-james king-james", "--plot", "overlap.png"),
+])  # fmt: skip
+def test_a_file_is_replaced_only_by_force(command, option, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("M.npy", np.eye(3))
+    path = tmp_path / "new" / "folder" / name
+    assert run([*command.split(), option, str(path)]) == 0  # makes the folder
+    path.write_text("mine")
+    assert run([*command.split(), option, str(path)]) == 2
+    assert "already exists; pass --force to replace it" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+    for words in ([option, str(path), "--force"], ["--force", option, str(path)]):
+        assert run([*command.split(), *words]) == 0
+        assert path.read_bytes() != b"mine"
 
 
 @pytest.mark.parametrize(("option", "target"), [

@@ -106,16 +106,17 @@ def test_where_files_cannot_be_locked_they_are_written_all_the_same(tmp_path):
 
 
 def test_errors_name_the_path_that_was_given(tmp_path):
-    for path, named in (
-        ("missing/table.csv", "missing"),
-        ("file/table.csv", "file"),
-        ("folder", "folder"),
-    ):
+    for path, named in (("file/table.csv", "file"), ("folder", "folder")):
         (tmp_path / "file").write_text("mine")
         (tmp_path / "folder").mkdir(exist_ok=True)
         with pytest.raises(OSError, match="directory") as caught:
             write_whole(tmp_path / path, lambda file: file.write(b"new"))
         assert caught.value.filename == str(tmp_path / named)
+
+
+def test_missing_folders_are_made(tmp_path):
+    write_whole(tmp_path / "a" / "b" / "table.csv", lambda file: file.write(b"new"))
+    assert (tmp_path / "a" / "b" / "table.csv").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize(

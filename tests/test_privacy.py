@@ -18,6 +18,7 @@ FOUNDATION = {
     "lora_np.lazy",
     "lora_np.table",
     "lora_np.version",
+    "lora_np.settings",
     "lora_np.work",
 }
 # Public in spite of the underscore: namedtuple, ctypes, os, sys and IPython call their own names

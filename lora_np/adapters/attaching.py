@@ -29,7 +29,7 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.models import decoder_of, family_names, peft
-from lora_np.nn import LEAVES, Embedding, Linear, freeze, join, replace, trainable, walk
+from lora_np.nn import LEAVES, Embedding, Linear, Named, freeze, join, replace, trainable, walk
 from lora_np.quantise import Quantised
 
 T = TypeVar("T")
@@ -196,10 +196,9 @@ def attach(model: T, adapter: Source, *, names: Names | None = None, any_base: b
 def _arrays(node: Any) -> dict[str, str]:
     """The names of the arrays that a layer holds, and torch's names for them."""
     own = vars(node) if is_dataclass(node) else {}
+    names = _PARAMETERS | dict(node.names if isinstance(node, Named) else {})
     return {
-        field: _PARAMETERS.get(field, field)
-        for field, array in own.items()
-        if isinstance(array, LEAVES)
+        field: names.get(field, field) for field, array in own.items() if isinstance(array, LEAVES)
     }
 
 

@@ -47,6 +47,7 @@ _data = click.option(
 @options.html
 @options.any_base
 @options.jobs
+@options.force_files
 @options.as_json
 def inspect(
     adapter: Path, plot: Path | None, html: Path | None, as_json: bool, **asked: Any
@@ -151,6 +152,7 @@ def combine(
 @options.plot
 @options.any_base
 @options.jobs
+@options.force_files
 @options.as_json
 def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Measure how far the updates of several adapters overlap.

@@ -132,6 +132,7 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
 @click.option("--energy", type=float, help="Share of the squared norm to keep (0.99).")
 @click.option("--tolerance", type=float, help="Instead, the accepted relative error.")
 @options.plot
+@options.force_files
 @options.as_json
 def errors(matrix: str, plot: Path | None, as_json: bool, **asked: Any) -> None:
     """Print the error of the best rank-r approximation for every r.

@@ -90,7 +90,7 @@ def finetune(
         training.setdefault("validate_every", sample_every)
     samples: list[tuple[int, str]] = []
 
-    def sample(step: int, adapted: Any, last: bool = False) -> None:
+    def sample(step: int, adapted: language.LanguageModel, last: bool = False) -> None:
         if sample_every or last or not samples:
             samples.append((step, continuation(adapted, begin, asked["rng"])))
             tell(f"After {step} steps: {samples[-1][1]}")
@@ -140,13 +140,13 @@ def first_prompt(data: Any) -> Any:
     return example.prompt or "And "
 
 
-def continuation(model: Any, begin: Any, rng: int) -> str:
+def continuation(model: language.LanguageModel, begin: Any, rng: int) -> str:
     """A short sample, on one line."""
     said = language.generate if isinstance(begin, str) else language.answer
     return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
 
 
-def refuse_failure(result: Any) -> None:
+def refuse_failure(result: language.Adapted) -> None:
     """Write nothing where nothing was learnt, and warn of overfitting."""
     rate = result.settings["lr"]
     moved = (

@@ -66,12 +66,26 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
     path = Path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"the directory {str(path.parent)!r} does not exist")
-    # matplotlib chooses the format by the ending; a page may have any free name
-    if path.suffix.lower() not in endings and (endings == PICTURES or path.exists()):
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise click.BadParameter(f"{str(above)!r} is not a directory to write {path.name} into")
+    # matplotlib chooses the format by the ending; a page may have any name
+    if path.suffix.lower() not in endings and endings == PICTURES:
         raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
     return path
+
+
+def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse to replace a file without ``--force``, which is read before the other options."""
+    if path is not None and path.exists() and not context.meta.get("force"):
+        raise click.BadParameter(f"{str(path)!r} already exists; pass --force to replace it")
+    return path
+
+
+def noted(context: click.Context, option: click.Parameter, force: bool) -> bool:
+    """Note ``--force`` for the options that name files."""
+    context.meta["force"] = force
+    return force
 
 
 def byte_count(text: str) -> int:
@@ -99,7 +113,7 @@ LOWER = Parsed(str.lower)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
 PICTURE = Parsed(partial(new_file, PICTURES), "path")
-PAGE = Parsed(partial(new_file, (".html", ".htm")), "path")
+PAGE = Parsed(partial(new_file, ()), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
@@ -109,9 +123,12 @@ adapter_out = click.option(
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
-force = click.option(
-    "--force", is_flag=True, help="Replace what is there, once the new one is complete."
-)
+_force = partial(
+    click.option, "--force", is_flag=True, is_eager=True, callback=noted,
+    help="Replace what is there, once the new one is complete.",
+)  # fmt: skip
+force = _force()
+force_files = _force(expose_value=False)  # where only --plot and --html name files
 any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
@@ -130,9 +147,14 @@ seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Ra
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
 plot = click.option(
-    "--plot", type=PICTURE, help="Draw a figure to this file: .png, .svg, .pdf, ..."
+    "--plot",
+    type=PICTURE,
+    callback=kept,
+    help="Draw a figure to this file: .png, .svg, .pdf, ...",
 )
-html = click.option("--html", type=PAGE, help="Write a page with the figure and the tables.")
+html = click.option(
+    "--html", type=PAGE, callback=kept, help="Write a page with the figure and the tables."
+)
 
 
 def each(kinds: Kinds) -> Callable[[Command], Command]:

@@ -35,6 +35,4 @@ with on_demand(globals()):
     )
     from lora_np.language.vocabulary import (
         Characters as Characters,
-        Subwords as Subwords,
-        read_vocabulary as read_vocabulary,
     )

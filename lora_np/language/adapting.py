@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, printable, whole_number
+from lora_np.checks import choice, configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -21,7 +21,7 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import check_choices, setting, settings_of
+from lora_np.settings import setting, settings_of
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, RunSettings, fit
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
+SCHEDULES = ("cosine", "linear", "constant")
 VARIED = ("lora", "rslora", "lora+", "lora-fa", "dora")  # whose adapters are for the base as it is
 
 
@@ -57,9 +58,7 @@ class FinetuneSettings(RunSettings):
         None, "Most tokens in a row; longer examples are cut; by default the context, at most 256"
     )
     lr: float = setting(5e-3, "Peak learning rate")
-    schedule: str = setting(
-        "cosine", "Decay of the learning rate", choices=("cosine", "linear", "constant")
-    )
+    schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
     warmup: int | None = setting(None, "Steps of warm-up; by default 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     clip: float = setting(1.0, "Largest norm of the gradient")
@@ -69,6 +68,14 @@ class FinetuneSettings(RunSettings):
         None, "Steps between validations; by default they take a tenth of the work"
     )
     tell: Callable[[str], None] | None = None
+
+
+# what tells a run from another, in the order in which it is compared
+RECORDED = dict.fromkeys(
+    each.name
+    for each in (*settings_of(RunSettings), *settings_of(FinetuneSettings))
+    if each.name != "validate_every"
+) | {"targets": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +107,18 @@ class Adapted:
     notes: tuple[str, ...]
 
     @property
-    def numbers(self) -> int:
-        """The number of trained numbers."""
+    def trainable(self) -> int:
+        """Count the trainable parameters."""
         return sum(leaf.size for _, leaf in trainable(self.model))
 
     @property
     def steps(self) -> int:
-        """Steps that were taken."""
+        """Count the steps that were taken."""
         return len(self.history.loss)
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss is worse than before, also on the training text."""
+        """Tell whether the loss is worse than before, also on the training text."""
         loss = self.history.loss
         learnt = math.isfinite(self.after) and np.mean(loss[-10:]) < loss[0]
         return not self.after <= self.before and not learnt
@@ -120,20 +127,18 @@ class Adapted:
     def table(self) -> Table:
         """All results, for people."""
         names = [
-            "numbers trained",
+            "trainable parameters",
             "steps",
             "held-out loss before",
             "after (nats a token)",
             "seconds",
         ]
         losses = [f"{loss:.4f}" for loss in (self.before, self.after)]
-        return Table(names, [[self.numbers, self.steps, *losses, f"{self.history.seconds:.1f}"]])
+        return Table(names, [[self.trainable, self.steps, *losses, f"{self.history.seconds:.1f}"]])
 
     @property
     def loss_table(self) -> Table:
-        """The held-out loss at each validation, and the mean training loss of the steps before
-        it.
-        """
+        """List the held-out loss at each validation, with the mean training loss before it."""
         ends = [int(step) for step in self.history.validation_steps]
         parts = [self.history.loss[before:end] for before, end in pairwise([0, *ends])]
         rows = zip(ends, [float(part.mean()) if part.size else None for part in parts],
@@ -143,7 +148,7 @@ class Adapted:
         )
 
     def figure(self) -> Figure:
-        """The losses against the steps."""
+        """Draw the losses against the steps."""
         from matplotlib.figure import Figure
 
         from lora_np.plots import lines
@@ -155,7 +160,7 @@ class Adapted:
         return figure
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
-        """A page on the run: data, settings, losses, samples after some steps, and its command."""
+        """Write a page on the run: data, settings, losses, samples, and its command."""
         settings = Table(
             ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
         )
@@ -208,7 +213,7 @@ class Forecast:
     @property
     def table(self) -> Table:
         """The figures, for people."""
-        names = ["tokens", "learnt", "rows", "steps", "times through", "about", "memory"]
+        names = ["tokens", "in the loss", "rows", "steps", "epochs", "time", "memory"]
         minutes, seconds = divmod(round(self.seconds), 60)
         memory = "unknown" if self.memory is None else binary_bytes(self.memory)
         row: list[Any] = [self.tokens, self.learnt, self.rows, self.steps, f"{self.epochs:.1f}"]
@@ -291,13 +296,11 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     ------
     ValueError
         If the data are too short, an example is damaged or has characters outside the vocabulary,
-        conversations meet a model without a chat template, ``targets`` match nothing, or a setting
-        is out of range.
+        conversations meet a model without a chat template, ``targets`` match nothing, a setting is
+        out of range, or the checkpoint is damaged or belongs to another run.
     FloatingPointError
         If the loss is no longer finite. A run that only makes it worse returns with ``diverged``
         set.
-    CheckpointError
-        If the checkpoint is damaged or belongs to another run.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
 
@@ -315,7 +318,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     ...     language.load("austen"), text, rank=2, steps=4, batch_size=2, max_length=64, warmup=1,
     ...     progress=False
     ... )
-    >>> result.numbers, result.after < result.before
+    >>> result.trainable, result.after < result.before
     (18688, True)
     """
     plan = Prepared(model, data, settings)
@@ -415,16 +418,15 @@ class Prepared:
         self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
         self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
         self.random = generator(s.rng)
-        check_choices(s)
+        choice("variant", s.variant, VARIED)
+        choice("schedule", s.schedule, SCHEDULES)
         self.adapted = inject(
             model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,
         )  # fmt: skip
         order = int(self.random.integers(2**32))
         warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        told = [*settings_of(RunSettings), *settings_of(FinetuneSettings)]
-        self.settings = {each.name: getattr(s, each.name) for each in told} | {"targets": s.targets}
-        del self.settings["validate_every"]
+        self.settings = {name: getattr(s, name) for name in RECORDED}
         self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
         self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
         described = [(document.tokens, document.answer) for document in self.documents]
@@ -445,8 +447,7 @@ class Prepared:
 def budget(
     rows: list[Row], tokens: int, steps: int, every: int | None
 ) -> tuple[int, int, list[Row]]:
-    """Steps between validations, how many there are, and their rows: at most a tenth of the work
-    together.
+    """Choose steps between validations, how many, and their rows: at most a tenth of the work.
 
     A trained token costs two: it goes through the model and back. At least one row is watched,
     twice.
@@ -462,7 +463,7 @@ def budget(
 
 
 def peak_memory() -> int | None:
-    """The most bytes that the process has held so far, where the system tells."""
+    """Return the most bytes that the process has held so far, where the system tells."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
     said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []

@@ -50,8 +50,7 @@ class RMSNorm:
 
 @dataclass(frozen=True, eq=False)
 class LayerNorm:
-    """``h = W (x - mean(x)) / sqrt(var(x) + eps) + b`` over the last axis (Ba et al., arXiv
-    1607.06450).
+    """``h = W (x - mean(x)) / sqrt(var(x) + eps) + b`` over the last axis (arXiv 1607.06450).
 
     Parameters
     ----------
@@ -111,7 +110,7 @@ class Cache:
         self.v: Array = np.empty(0)
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
-        """All keys and values so far, with these as the last: (batch, tokens, kv, d)."""
+        """Append keys and values and return all so far, (batch, tokens, kv, d) each."""
         start, self.tokens = self.tokens, self.tokens + k.shape[1]
         if not self.k.size:
             self.k, self.v = np.empty((2, len(k), self.longest, *k.shape[2:]), k.dtype)

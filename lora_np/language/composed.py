@@ -31,8 +31,7 @@ def rms_norm(x: Operand, W: Operand, *, eps: float) -> Operand:
 
 
 def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
-    """Turn entries i and i + d/2 of each head by the angle of its position (Su et al., arXiv
-    2104.09864).
+    """Turn entries i and i + d/2 of each head by the angle of its position (arXiv 2104.09864).
 
     Parameters
     ----------
@@ -53,9 +52,7 @@ def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
 
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
-    """Whether the query in row i, the ``keys - queries + i``-th token, may look at key j: (queries,
-    keys).
-    """
+    """Tell whether query i, the ``keys - queries + i``-th token, may see key j: (queries, keys)."""
     i, j = np.arange(keys - queries, keys)[:, np.newaxis], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
@@ -129,8 +126,7 @@ def gated(gate: Operand, up: Operand) -> Operand:
 
 
 def exact_gelu(x: Operand) -> Operand:
-    """``x Phi(x)``, where Phi(x) is how likely a standard normal number is below x (arXiv
-    1606.08415).
+    """``x Phi(x)``, Phi the distribution function of the standard normal (arXiv 1606.08415).
 
     Examples
     --------
@@ -154,8 +150,8 @@ normal_below = primitive(
 
 
 @functools.cache
-def erfc_series(dtype: np.dtype[Any]) -> Array:
-    """Chebyshev coefficients of ``exp(x^2) erfc(x)``, for x from 0 to 26 as z from 1 to -1."""
+def erfc_series(dtype: np.dtype[np.generic]) -> Array:
+    """Give Chebyshev coefficients of ``exp(x^2) erfc(x)``, x from 0 to 26 as z from 1 to -1."""
 
     def scaled(z: Array) -> Any:
         return [math.exp(x * x) * math.erfc(x) for x in 56 / (13 * z + 15) - 2]
@@ -165,7 +161,7 @@ def erfc_series(dtype: np.dtype[Any]) -> Array:
 
 
 def head_loss(h: Operand, W: Operand, *, labels: Array) -> Operand:
-    """Cross-entropy of ``softmax(h W^T)`` in nats, the mean over the labels that are not `IGNORED`.
+    """Cross-entropy of ``softmax(h W^T)`` in nats: the mean over the labels not `IGNORED`.
 
     Parameters
     ----------

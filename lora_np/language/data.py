@@ -84,7 +84,7 @@ AnyData = Data | str | Iterable[Any]  # what `as_data` takes
 
 
 def read_data(source: StrPath, *, format: str | None = None) -> Data:
-    """Examples from a file, or from standard input for "-".
+    """Read examples from a file, or from standard input for "-".
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
 
 
 def as_data(data: AnyData) -> Data:
-    """Data from one continuous text, or from examples: mappings, or texts."""
+    """Make data from one continuous text, or from examples: mappings, or texts."""
     if isinstance(data, Data):
         return data
     if isinstance(data, str):
@@ -141,7 +141,7 @@ def as_data(data: AnyData) -> Data:
 
 
 def told_by(content: str, ending: str) -> str:
-    """The format of a file: by its first line, or if that could be anything, by its ending."""
+    """Detect the format of a file from its first line, or else from its ending."""
     first = content.lstrip().partition("\n")[0]
     if re.match(r'\[?\s*\{\s*"|\[\s*$', first):  # a list is not read, and refused as a damaged line
         return "jsonl"
@@ -152,7 +152,7 @@ def told_by(content: str, ending: str) -> str:
 
 
 def json_records(content: str) -> Iterator[tuple[str, Any]]:
-    """The places and objects of lines."""
+    """Yield the place and the object of each line."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             with errors_at(f"line {i}"):
@@ -161,7 +161,7 @@ def json_records(content: str) -> Iterator[tuple[str, Any]]:
 
 
 def csv_records(content: str) -> Iterator[tuple[str, Any]]:
-    """Each row as an object, and the line where it ends."""
+    """Yield each row as an object, and the line where it ends."""
     first = content.partition("\n")[0]
     rows = csv.reader(
         io.StringIO(content, newline=""), delimiter=max(",;\t", key=first.count), strict=True
@@ -179,7 +179,7 @@ def csv_records(content: str) -> Iterator[tuple[str, Any]]:
 
 
 def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Data:
-    """Examples of one kind, which the first decides, from places and objects."""
+    """Check examples, which are all of the kind of the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
     for place, record in records:
@@ -203,7 +203,7 @@ def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Dat
 
 
 def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
-    """An example of a kind, checked."""
+    """Check an example of a kind."""
     needed, optional = KINDS[kind]
     found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
     if missing := [name for name in needed if found[name] is None]:
@@ -227,7 +227,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
 
 
 def conversation(messages: Any, first: int = 0) -> Conversation:
-    """A conversation, checked as far as no template does it."""
+    """Check a conversation, as far as no template does it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")
     for i, message in enumerate(messages, start=1):

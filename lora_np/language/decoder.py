@@ -48,7 +48,7 @@ ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decoder(Named):
-    """The embedding of the tokens, and perhaps of their positions; the layers; and a last norm.
+    """Hidden states from tokens: their embedding and perhaps that of positions, the layers, a norm.
 
     Parameters
     ----------
@@ -300,11 +300,11 @@ class DecoderSettings(NamedTuple):
 
     @property
     def constants(self) -> dict[str, float]:
-        """Numbers that a checkpoint has beside the weights, by name."""
+        """List the numbers that a checkpoint has beside the weights, by name."""
         return {name: number for each in self.layers for name, number in each.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
-        """The settings of a node with these parts, in layer i."""
+        """Return the settings of a node with these parts, in layer i."""
         whole = self.whole
         if kind == "decoder":
             return {"scale": whole.scale, "scale_after": whole.logits}

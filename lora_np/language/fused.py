@@ -8,7 +8,7 @@ tests check that values and gradients equal those of the composed versions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from lora_np.checks import Array
 from lora_np.language import composed
 from lora_np.quantise import Quantised
 
+# the gradient of a result -> that of each argument, None where it is not wanted
+Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries at a time
 HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
 # numbers: more attention weights of a layer than this are recomputed in the backward pass
@@ -38,7 +40,9 @@ def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     return y.reshape(x.shape), inverse
 
 
-def norm_joint(inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], eps: float) -> Any:
+def norm_joint(
+    inverse: Array, x: Array, W: Array, *, wanted: tuple[bool, ...], eps: float
+) -> Pulls:
     x2 = rows(x)
 
     def pull(g: Array) -> tuple[Array | None, Array | None]:
@@ -76,7 +80,7 @@ def gated_forward(gate: Array, up: Array) -> Array:
     return y
 
 
-def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Any:
+def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -> Pulls:
     def pull(g: Array) -> tuple[Array, Array]:
         dgate, dup = (np.empty(gate.shape, gate.dtype) for _ in range(2))
         for gate_part, up_part, g_part, d, silu in pieces(gate, up, g, dgate, dup):
@@ -94,7 +98,7 @@ def gated_joint(y: Array, gate: Array, up: Array, *, wanted: tuple[bool, ...]) -
 
 
 def one_plus_exp(x: Array) -> Array:
-    """``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
+    """Compute ``1 + exp(-x)``, the inverse of the sigmoid; infinity where that is zero."""
     y = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
@@ -115,7 +119,7 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 
 
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
-    """With ``-sin`` this is its own transpose."""
+    """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
     heads = x.shape[2] if len(x) > 2 else 1  # for many sequences, tables of x's width save passes
     tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
@@ -130,7 +134,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     return y.reshape(x.shape)
 
 
-def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Any:
+def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Callable[[Array], Array]:
     return lambda g: turned(g, cos=cos, sin=-sin)
 
 
@@ -180,7 +184,7 @@ def attend_joint(
     window: int | None,
     scale: float,
     sequence_ids: Array | None = None,
-) -> Any:
+) -> Pulls:
     wide, narrow, steps = q.shape, k.shape, [*blocks(q, k, window)]
     d = wide[-1]
 
@@ -225,8 +229,7 @@ attend = primitive(attend_forward, joint=attend_joint, keeps=True, composed=comp
 
 
 def may_overflow(Q: Array, KT: Array) -> bool:
-    """Whether a score may be too large for exp: none is larger than the longest q times the longest
-    k.
+    """Tell whether a score may be too large for exp, from the longest q and the longest k.
 
     If none is, nothing needs to be subtracted from them first, which saves two passes over the
     scores.
@@ -243,7 +246,7 @@ def largest_of(x: Array) -> float:
 
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
-    """Blocks of queries: their tokens, the keys that at least one of them sees, and their rows."""
+    """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows."""
     tokens, each = q.shape[1], q.shape[2] // k.shape[2]
     for t in range(0, tokens, BLOCK):
         end = min(t + BLOCK, tokens)
@@ -254,7 +257,7 @@ def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slic
 def scores(
     Q: Array, KT: Array, some: slice, keys: slice, window: int | None, sequence_ids: Array | None
 ) -> Array:
-    """``Q K^T`` of some tokens and the keys that they see, minus infinity where one does not."""
+    """Compute ``Q K^T`` of some tokens and the keys they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     each = Q.shape[2] // (end - t)
@@ -269,19 +272,21 @@ def scores(
 
 
 @functools.lru_cache(maxsize=32)
-def barred(queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[Any]) -> Array:
+def barred(
+    queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[np.generic]
+) -> Array:
     mask = np.where(composed.visible(queries, keys, window), 0, -np.inf).astype(dtype)
     return np.repeat(mask, each, axis=0)
 
 
 def by_group(x: Array, kv: int) -> Array:
-    """(batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
+    """Reorder (batch, tokens, heads, d) to (batch, kv, tokens * each, d), each for a key."""
     batch, tokens, _, d = x.shape
     return x.reshape(batch, tokens, kv, -1, d).transpose(0, 2, 1, 3, 4).reshape(batch, kv, -1, d)
 
 
 def by_token(x: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of `by_group`, in a shape (batch, tokens, ...)."""
+    """Invert `by_group`, in a shape (batch, tokens, ...)."""
     batch, kv, _, d = x.shape
     return x.reshape(batch, kv, shape[1], -1, d).transpose(0, 2, 1, 3, 4).reshape(shape)
 
@@ -291,7 +296,7 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 # the softmax, minus the label's. A head that is trained has the usual logits and cross-entropy.
 
 
-def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any, Array]:
+def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Array, Array]:
     h2, labels = rows(h), labels.reshape(-1)
     keep = np.flatnonzero(labels != composed.IGNORED)
     dh = np.zeros_like(h2)
@@ -326,7 +331,9 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Any,
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
 
-def head_pull(dh: Array, h: Array, W: Any, *, labels: Array) -> Any:
+def head_pull(
+    dh: Array, h: Array, W: Array | Quantised, *, labels: Array
+) -> Callable[[Array], Array]:
     return lambda g: dh * g
 
 
@@ -340,13 +347,13 @@ def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:
 
 
 def row_sums(x: Array) -> Array:
-    """Sums over the last axis, which is kept: BLAS adds faster than np.sum."""
+    """Sum over the last axis, which is kept: BLAS adds faster than np.sum."""
     total: Array = rows(x).dot(np.ones(x.shape[-1], x.dtype))
     return total.reshape(*x.shape[:-1], 1)
 
 
 def widened(column: Array, n: int) -> Array:
-    """The column n times, side by side: working with it is then faster than broadcasting."""
+    """Repeat the column n times: working with it is then faster than broadcasting."""
     return np.repeat(column, n, axis=-1)
 
 

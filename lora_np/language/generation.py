@@ -29,10 +29,10 @@ def generate(
     tokens: int = 200,
     stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
-    stream: Callable[[str], Any] | None = None,
+    stream: Callable[[str], None] | None = None,
     **sampling: Any,
 ) -> str | list[str]:
-    """The prompt and the model's continuation; of several prompts, all at once.
+    """Continue a prompt, or several at once.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def generate(
 
 
 def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **options: Any) -> str:
-    """What the model says next in a conversation, written as its chat template writes it.
+    """Generate the model's next message of a conversation, in its chat template.
 
     Parameters
     ----------
@@ -144,9 +144,7 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
 
 
 class Speech:
-    """The text of a row of tokens from the ``begins``-th on, up to one at which it stops,
-    streamed.
-    """
+    """The text of a row of tokens from the ``begins``-th on, which may stop and is streamed."""
 
     def __init__(
         self,
@@ -154,7 +152,7 @@ class Speech:
         row: list[int],
         begins: int,
         stop: Sequence[str],
-        stream: Any = None,
+        stream: Callable[[str], None] | None = None,
     ) -> None:
         if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
             raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
@@ -181,7 +179,7 @@ class Speech:
         return bool(found)
 
     def end(self) -> str:
-        """All of it, after what is not yet streamed, except the token that ends it."""
+        """Return the whole text, after streaming the rest, without the token that ends it."""
         self.tell(len(self.text))
         self.stream = None
         self.hear()
@@ -202,7 +200,7 @@ def spoken(
     tokens: int,
     stop: Sequence[str] = (),
     rng: np.random.Generator | int = 0,
-    stream: Callable[[str], Any] | None = None,
+    stream: Callable[[str], None] | None = None,
     **sampling: Any,
 ) -> list[Speech]:
     """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
@@ -248,8 +246,7 @@ def spoken(
 
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
-    """Rows of tokens in one array, padded on the left, and which of its entries are theirs, if not
-    all are.
+    """Pad rows on the left, and tell which entries are theirs, if not all are.
 
     Examples
     --------
@@ -265,7 +262,7 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
 
 
 def ends_of(model: LanguageModel) -> list[int]:
-    """The tokens that end a text: of ``generation_config.json``, or else of ``config.json``."""
+    """List the tokens that end a text: of ``generation_config.json``, or else ``config.json``."""
     ends = model.generation.get("eos_token_id")
     where = "config.json" if ends is None else "generation_config.json"
     ends = model.config.get("eos_token_id") if ends is None else ends
@@ -279,8 +276,7 @@ def ends_of(model: LanguageModel) -> list[int]:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn: each rule as the processor of that name in transformers, in
-    their order.
+    """How the next token is drawn: the rules of transformers, in their order.
 
     Parameters
     ----------
@@ -321,7 +317,7 @@ class Sampling:
         number("repetition_penalty", self.repetition_penalty, minimum=0, open_minimum=True)
 
     def draw(self, logits: Array, said: Sequence[int], rng: np.random.Generator) -> int:
-        """The token that follows the tokens ``said``."""
+        """Draw the token that follows the tokens ``said``."""
         if not np.isfinite(logits).all():
             raise FloatingPointError(
                 "logits are not finite: weights, perhaps an adapter's, are too large"
@@ -330,9 +326,7 @@ class Sampling:
         return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
 
     def scores(self, logits: Array, said: Sequence[int]) -> Array:
-        """The logits by which the token is drawn: the largest is 0, and one that is left out is
-        -inf.
-        """
+        """Compute the logits to draw from: the largest is 0, those left out are -inf."""
         z = logits.astype(np.float64)
         if (penalty := self.repetition_penalty) != 1:
             seen = np.unique(np.asarray(said, dtype=int))

@@ -29,7 +29,7 @@ SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
 
 
 def split_by(*expressions: str) -> list[dict[str, Any]]:
-    """Steps that cut by each expression in turn, and then write bytes as characters."""
+    """List steps that cut by each expression in turn, and then write bytes as characters."""
     cut = {"type": "Split", "behavior": "Isolated", "invert": False}
     return [
         *(cut | {"pattern": {"Regex": each}} for each in expressions),
@@ -57,7 +57,7 @@ CUTS = {
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any] | None:
-    """The contents of the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
+    """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
@@ -87,9 +87,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``tokenizer_config.json`` of the same vocabulary: special tokens and the chat
-    template.
-    """
+    """Write the ``tokenizer_config.json`` of the same vocabulary."""
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -102,7 +100,7 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def described(said: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it, from the metadata under ``tokenizer.ggml``."""
+    """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = (
         said["model"],
         texts(said, "tokens"),
@@ -133,7 +131,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Byte-level BPE, which keeps its merges, and whether BOS is implied."""
+    """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
     cut, merges = said.get("pre"), texts(said, "merges")
     if not isinstance(cut, str) or cut not in CUTS:
         raise ValueError(f"texts cut as {shown(cut)} are not read, only as {', '.join(CUTS)}")
@@ -152,7 +150,7 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 def sentence_pieces(
     said: Mapping[str, Any], tokens: list[str], types: Array
 ) -> tuple[dict[str, Any], bool]:
-    """SentencePiece's BPE, which joins the neighbours whose union has the highest score."""
+    """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):
         raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
@@ -195,7 +193,7 @@ def sentence_pieces(
 
 
 def texts(said: Mapping[str, Any], name: str) -> list[str]:
-    """A list of texts that has to be there."""
+    """Read a list of texts that has to be there."""
     found = said.get(name)
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise ValueError(f"its {name} are missing, or not texts")
@@ -205,7 +203,7 @@ def texts(said: Mapping[str, Any], name: str) -> list[str]:
 def standing(
     said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool
 ) -> list[str]:
-    """The token before ("bos") or after ("eos") each text, if there is one."""
+    """Find the token before ("bos") or after ("eos") each text, if there is one."""
     number = said.get(f"{name}_token_id")
     if not said.get(f"add_{name}_token", default and number is not None):
         return []
@@ -217,7 +215,7 @@ def standing(
 
 
 def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
-    """The post-processor that puts tokens before and after each text."""
+    """Describe the post-processor that puts tokens before and after each text."""
     first, last = (
         [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
     )

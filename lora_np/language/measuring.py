@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, number
+from lora_np.checks import Array, Rng, number
+from lora_np.language.composed import Operand
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.packing import (
@@ -54,7 +55,7 @@ class Likelihood:
 
 
 def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None) -> Likelihood:
-    """The mean loss of a model on ``text``, window by window, its perplexity, and bits per byte.
+    """Measure a model's mean loss on ``text``, its perplexity, and bits per byte.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def likelihood(model: LanguageModel, text: str, *, max_length: int | None = None
 def grams(
     model: LanguageModel, data: AnyData, *, max_length: int | None = None
 ) -> dict[str, Array]:
-    """``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over the n tokens of ``data``.
+    """Compute ``X.T @ X / n`` of the inputs X (n, k) of each linear layer, over n tokens of data.
 
     Parameters
     ----------
@@ -142,17 +143,18 @@ def grams(
     rows = rows_of(model, data, max_length)
     found: dict[str, Array] = {}
     owners: dict[str, str] = {}  # of what several layers are given
-    latest: tuple[str, Any] = "", None
-    counts: Any = None
+    latest: tuple[str, Array | None] = "", None
+    counts = np.empty(0, bool)
 
-    def watched(path: str, layer: Linear) -> Any:
-        def call(x: Array, **options: Any) -> Any:
+    def watched(path: str, layer: Linear) -> Callable[..., Operand]:
+        def call(x: Array, *, rng: Rng = None) -> Operand:
             nonlocal latest
             if latest[1] is not x:
                 latest, inputs = (path, x), x[counts]
                 found[path] = found.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
             owners[path] = latest[0]
-            return layer(x, **options)
+            result: Operand = layer(x, rng=rng)
+            return result
 
         return call
 

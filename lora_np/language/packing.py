@@ -1,5 +1,4 @@
-"""Texts and examples as tokens of which some are learnt, packed into rows; and what a model makes
-of them.
+"""Texts and examples as tokens, packed into rows, with labels for those in the loss.
 
 Each document keeps to itself: none sees another, and positions begin anew in each.
 """
@@ -11,7 +10,7 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
-from lora_np.language.composed import IGNORED
+from lora_np.language.composed import IGNORED, Operand
 from lora_np.language.data import Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
@@ -41,14 +40,12 @@ class Document(NamedTuple):
 
     @property
     def learnt(self) -> int:
-        """How many tokens are learnt: nothing foretells the first."""
+        """Count the tokens in the loss: nothing predicts the first."""
         return int(self.answer[1:].sum())
 
 
 class Batch(NamedTuple):
-    """What `token_loss` takes, and the share of these labels in those of a step, times its
-    batches.
-    """
+    """Arguments of `token_loss`, and what its loss is multiplied by in the mean of a step."""
 
     tokens: Array  # (rows, n)
     labels: Array  # (rows, n)
@@ -62,7 +59,7 @@ Row = Sequence[Document]
 def divided(
     data: Data, validation: Data | None, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[Document], list[str]]:
-    """Documents to train on, those that are held out, and what people should know."""
+    """Divide data into documents to train on and to hold out, and note what people should know."""
     if validation is not None:
         (learnt, notes), (held, more) = (
             documents(each, model, max_length) for each in (data, validation)
@@ -93,9 +90,7 @@ def divided(
 def documents(
     data: Data, model: LanguageModel, max_length: int
 ) -> tuple[list[Document], list[str]]:
-    """The examples as documents of at most ``max_length`` tokens, and what people should know of
-    them.
-    """
+    """Encode examples as documents of at most ``max_length`` tokens, and note what was cut."""
     vocabulary, end = vocabulary_of(model), end_of(model)
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
@@ -129,16 +124,14 @@ def documents(
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
-    """Tokens of a prompt and what follows it, with the end of a text; they are learnt where the two
-    part.
-    """
+    """Encode a prompt and its completion, which is in the loss, with the end of a text."""
     whole = example.prompt + example.text
     tokens = vocabulary.encode(whole if whole.endswith(end) else whole + end)
     return tokens, np.arange(len(tokens)) >= shared(vocabulary.encode(example.prompt), tokens)
 
 
 def end_of(model: LanguageModel) -> str:
-    """The token that ends a text, or nothing."""
+    """Return the token that ends a text, or nothing."""
     vocabulary = vocabulary_of(model)
     ends = (vocabulary.decode([token]) for token in ends_of(model) if token < len(vocabulary))
     end = vocabulary.special.get("eos_token") or next(ends, "")
@@ -146,8 +139,7 @@ def end_of(model: LanguageModel) -> str:
 
 
 def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
-    """Documents side by side in rows of at most ``max_length`` tokens: each where it fits best,
-    longest first.
+    """Pack documents into rows of at most ``max_length`` tokens, longest first, by best fit.
 
     As trl packs them ("bfd").
     """
@@ -168,7 +160,7 @@ def packed(documents: Sequence[Document], max_length: int) -> list[Row]:
 
 
 def length(row: Row) -> int:
-    """Tokens of a row that are passed: from the last of a document nothing is foretold."""
+    """Count the tokens of a row that predict another: all but the last of each document."""
     return sum(len(document.tokens) - 1 for document in row)
 
 
@@ -178,7 +170,7 @@ def pages(text: Array, max_length: int) -> list[Document]:
 
 
 def marked(document: Document, vocabulary: Vocabulary) -> str:
-    """The text of a document, with what is learnt in double brackets."""
+    """Write the text of a document, with what is in the loss in double brackets."""
     cuts = np.flatnonzero(np.diff(document.answer)) + 1
     runs = zip(np.split(document.tokens, cuts), np.split(document.answer, cuts), strict=True)
     texts = ((vocabulary.decode(tokens), answer[0]) for tokens, answer in runs)
@@ -186,9 +178,7 @@ def marked(document: Document, vocabulary: Vocabulary) -> str:
 
 
 def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
-    """Rows as arrays. What is left of a row has no labels, and comes last, where no document sees
-    it.
-    """
+    """Arrange rows as arrays; padding has no labels, and comes last, where no document sees it."""
     width = max(map(length, rows))
     tokens, sequence_ids = np.zeros((2, len(rows), width), np.int64)
     labels = np.full_like(tokens, IGNORED)
@@ -202,14 +192,14 @@ def batch(rows: Sequence[Row], share: float = 1.0) -> Batch:
     return Batch(tokens, labels, None if sequence_ids.max() == 1 else sequence_ids, share)
 
 
-def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Any:
-    """The loss that, averaged over the batches of a step, is the mean over all their labels."""
+def batch_loss(model: LanguageModel, batch: Batch, *, rng: Rng = None) -> Operand:
+    """Compute a loss that, averaged over the batches of a step, is the mean over their labels."""
     loss = token_loss(model, batch.tokens, batch.labels, sequence_ids=batch.sequence_ids, rng=rng)
     return loss if batch.share == 1 else loss * batch.share
 
 
 def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
-    """Batches whose losses average to the mean over all labels."""
+    """Make batches whose losses average to the mean over all labels."""
     learnt = [sum(document.learnt for row in rows for document in row) for rows in parts]
     return [
         batch(rows, n * len(parts) / sum(learnt)) for rows, n in zip(parts, learnt, strict=True)
@@ -217,19 +207,19 @@ def together(parts: Sequence[Sequence[Row]]) -> list[Batch]:
 
 
 def in_batches(rows: Sequence[Row], size: int) -> list[Batch]:
-    """All rows, so many at a time."""
+    """Make batches of all rows, ``size`` at a time."""
     return together([rows[i : i + size] for i in range(0, len(rows), size)])
 
 
 def mean_loss(model: LanguageModel, batches: Sequence[Batch]) -> float:
-    """The loss where nothing is trained."""
+    """Compute the mean loss of a frozen model."""
     frozen = freeze(model)
     return float(np.mean([batch_loss(frozen, part) for part in batches]))
 
 
 @dataclass(frozen=True, eq=False)
 class Shuffled:
-    """Batches of rows by the number of the batch: all rows in one order, then in another.
+    """Batches of rows by number: all rows in one order, then in another.
 
     ``order`` is a random seed; ``settings`` tell a checkpoint which run it belongs to.
     """
@@ -251,7 +241,7 @@ class Shuffled:
         return f"{self.size} at a time, in order {self.order}"
 
     def __call__(self, number: int) -> Batch:
-        """A batch, which is one of several in its step."""
+        """Return a batch, which is one of several in its step."""
         step, i = divmod(number, self.accumulate)
         return together([self.drawn(step * self.accumulate + j) for j in range(self.accumulate)])[i]
 
@@ -268,8 +258,8 @@ def token_loss(
     *,
     sequence_ids: Array | None = None,
     rng: Rng = None,
-) -> Any:
-    """Mean cross-entropy in nats of the token that follows each one.
+) -> Operand:
+    """Compute the mean cross-entropy, in nats, of the token that follows each one.
 
     Parameters
     ----------
@@ -324,7 +314,7 @@ def token_loss(
 
 
 def checked(labels: Array, tokens: Array, vocab: int) -> Array:
-    """Which labels count, after checking them: a fused loss would index with an invalid one."""
+    """Tell which labels count, after checking them: a fused loss would index with any."""
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != np.shape(tokens):
@@ -385,8 +375,6 @@ def windows(tokens: Array, max_length: int) -> Array:
 
 
 def within(model: LanguageModel, max_length: int | None) -> int:
-    """A number of tokens for which the model has positions; by default all of them, but no more
-    than 256.
-    """
+    """Return how many tokens a row has, at most the context; by default at most 256."""
     max_length = min(model.context, 256) if max_length is None else max_length
     return whole_number("max_length", max_length, maximum=model.context, top="the model's context")

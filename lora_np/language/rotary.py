@@ -1,6 +1,4 @@
-"""Rotary positions: by which angles pairs of entries turn from token to token, and how configs say
-them.
-"""
+"""Rotary positions: by which angles pairs of entries turn, and how configs say them."""
 
 from __future__ import annotations
 
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lora_np.checks import Array, choice, number, shown, whole_number
+from lora_np.language.composed import Operand
 from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
@@ -67,8 +66,8 @@ class Rotary:
     width: int = 0
     neighbours: bool = False
 
-    def halves(self, x: Any) -> Any:
-        """Heads (..., width) in the order in which entry i turns with entry ``i + width/2``.
+    def halves(self, x: Operand) -> Operand:
+        """Reorder heads (..., width) so that entry i turns with entry ``i + width/2``.
 
         Scores do not change if queries and keys are reordered alike.
 
@@ -89,8 +88,10 @@ class Rotary:
         first, second, third, fourth = (x[..., a:b] for a, b in pairwise(cuts))
         return np.concatenate([first, third, second, fourth], axis=-1)
 
-    def turns(self, where: Any, longest: int, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        """What `composed.rotate` takes for tokens in these places, each (*tokens, 1, width).
+    def turns(
+        self, where: slice | Array, longest: int, dtype: np.dtype[Any]
+    ) -> tuple[Array, Array]:
+        """Return cosines and sines for tokens at these positions, each (*tokens, 1, width).
 
         Parameters
         ----------
@@ -111,9 +112,7 @@ class Rotary:
 def table(
     rotary: Rotary, size: int, longest: int, dtype: np.dtype[np.floating]
 ) -> tuple[Array, Array]:
-    """Cosines of the angles, twice, and sines, first negative; ``longest`` if they depend on it, or
-    0.
-    """
+    """Tabulate cosines of the angles, twice, and sines, first negative."""
     frequencies, half = np.array(rotary.frequencies), len(rotary.frequencies)
     if longest and rotary.longer:
         frequencies = np.array(rotary.longer)
@@ -129,12 +128,12 @@ def table(
 
 
 def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields without those that are null, which counts as missing."""
+    """Drop the fields that are null, which counts as missing."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def real(fields: Fields, name: str, default: float | None = None, *, above: float = 0.0) -> float:
-    """A finite number above ``above``."""
+    """Read a finite number above ``above``."""
     found = fields.get(name, default)
     if found is None:
         raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
@@ -142,7 +141,7 @@ def real(fields: Fields, name: str, default: float | None = None, *, above: floa
 
 
 def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
-    """So many numbers above zero."""
+    """Read a list of ``count`` numbers above zero."""
     found = fields.get(name)
     if not isinstance(found, (list, tuple)) or len(found) != count:
         raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
@@ -150,7 +149,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
-    """Angles of positions in a layer, if any turn there."""
+    """Read the rotary positions of a layer, if it has any."""
     if not layer.turned:
         return None
     width, rope = layer.width, parameters_of(config, layer)
@@ -222,7 +221,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
 
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
-    """The parameters of a layer's rotary positions; unknown ones are refused."""
+    """Read the parameters of a layer's rotary positions; unknown ones are rejected."""
     rope: dict[str, Any] = {}
     kind = layer.kind if layer.rope_each else ""
     # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before

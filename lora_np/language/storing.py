@@ -49,8 +49,7 @@ SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in par
 def load(
     model: StrPath, *, dtype: npt.DTypeLike = np.float32, quantised: bool = False
 ) -> LanguageModel:
-    """A language model, frozen, from a directory, a GGUF file, or by the name of one that the
-    package ships.
+    """Load a frozen language model from a directory, a GGUF file, or by a shipped name.
 
     Parameters
     ----------
@@ -143,7 +142,7 @@ def load(
 
 
 def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> LanguageModel:
-    """The model in a GGUF file."""
+    """Build the model in a GGUF file."""
 
     def read(name: str) -> Any:
         if name not in source.names:
@@ -158,8 +157,7 @@ def from_gguf(source: GGUFModel, dtype: npt.DTypeLike, quantised: bool) -> Langu
 
 
 def located_adapter(adapter: StrPath) -> Path:
-    """The directory of an adapter or one of its files: a path, or the name of one shipped next to
-    its base.
+    """Find an adapter: a directory, one of its files, or one shipped next to its base.
 
     Parameters
     ----------
@@ -185,7 +183,7 @@ def located_adapter(adapter: StrPath) -> Path:
 
 
 def read_text(source: StrPath) -> str:
-    """The text of a UTF-8 file, or of standard input for "-".
+    """Read the text of a UTF-8 file, or of standard input for "-".
 
     Parameters
     ----------
@@ -229,13 +227,13 @@ def read_text(source: StrPath) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a regular file."""
+    """Read all of a regular file."""
     with open_regular(path) as file:
         return limited(file, str(path))
 
 
 def limited(stream: BinaryIO, name: str) -> bytes:
-    """All of ``stream``, which may have no end."""
+    """Read all of ``stream``, which may have no end."""
     pieces = itertools.islice(iter(lambda: stream.read(2**20), b""), MAX_TEXT // 2**20 + 1)
     if len(content := b"".join(pieces)) > MAX_TEXT:
         raise ValueError(f"{name} is more than {MAX_TEXT:,} bytes; use a part of it")
@@ -243,7 +241,7 @@ def limited(stream: BinaryIO, name: str) -> bytes:
 
 
 def shipped() -> list[str]:
-    """Names of the models that the package ships.
+    """List the names of the models that the package ships.
 
     Returns
     -------
@@ -265,8 +263,7 @@ def shipped() -> list[str]:
 def save(
     model: LanguageModel, path: StrPath, *, dtype: str | None = None, force: bool = False
 ) -> None:
-    """Write a model as a directory that transformers opens with
-    ``AutoModelForCausalLM.from_pretrained``.
+    """Write a model as a directory that transformers opens with ``from_pretrained``.
 
     Parameters
     ----------
@@ -343,7 +340,7 @@ def save(
 
 
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
-    """The arrays of a model by their names in a checkpoint, as it keeps them."""
+    """List the arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
     found: dict[str, Any] = {
         path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
@@ -372,5 +369,5 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Indented JSON."""
+    """Write indented JSON."""
     return (json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n").encode()

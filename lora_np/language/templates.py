@@ -78,11 +78,11 @@ class Template:
         return "".join(blocks)
 
     def tokens(self, messages: Messages, **options: Any) -> Array:
-        """The tokens of a conversation; the template itself has put BOS before it, or not."""
+        """Encode a conversation; the template itself has put BOS before it, or not."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
     def labelled(self, messages: Messages, first: int = 0) -> tuple[Array, Array, int]:
-        """Tokens of a conversation, and whether each is the model's to say.
+        """Encode a conversation, and tell whether each token is the model's to say.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Template:
         return tokens, answer, left
 
     def prompt(self, messages: Messages, tokens: Array) -> int:
-        """How many of ``tokens`` are the conversation so far and what begins an answer."""
+        """Count the tokens of the conversation so far and of what begins an answer."""
         return shared(self.tokens(messages, add_generation_prompt=True), tokens) if messages else 0
 
 
@@ -140,7 +140,7 @@ def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
 
 
 def complete(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it: without nulls, and reasoning under each of its names."""
+    """Complete a message as templates expect it: no nulls, reasoning under each of its names."""
     known = {name: value for name, value in message.items() if value is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)
     return (
@@ -151,6 +151,6 @@ def complete(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared(one: Array, other: Array) -> int:
-    """How many tokens two texts have in common before they differ."""
+    """Count the tokens that two texts have in common before they differ."""
     n = min(len(one), len(other))
     return int(np.argmin(np.append(one[:n] == other[:n], False)))

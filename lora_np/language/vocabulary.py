@@ -1,6 +1,4 @@
-"""Text to tokens and back: our own characters, and everything else by the library
-``tokenizers``.
-"""
+"""Text to tokens and back: our own characters, and all else by the library ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ class Described:
 
     @functools.cached_property
     def special(self) -> dict[str, str]:
-        """Special tokens by the names that transformers has for them, such as ``eos_token``."""
+        """Map names in transformers, such as ``eos_token``, to special tokens."""
         named = {**self.beside("special_tokens_map.json"), **self.beside("tokenizer_config.json")}
         texts = {name: x.get("content") if isinstance(x, dict) else x for name, x in named.items()}
         return {
@@ -39,7 +37,7 @@ class Described:
         }
 
     def chat_template(self) -> Any:
-        """The template of conversations, or nothing; some models have others, by names."""
+        """Return the template of conversations, or nothing; some models have others, by names."""
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
         beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
@@ -53,13 +51,13 @@ class Described:
         return found
 
     def beside(self, name: str) -> dict[str, Any]:
-        """The JSON of a file that came with it, or nothing."""
+        """Read the JSON of a file that came with it, or nothing."""
         with errors_at(name):
             return parse_json(self.files[name]) if name in self.files else {}
 
     @property
     def identity(self) -> str:
-        """How a checkpoint recognises it."""
+        """Return a fingerprint by which a checkpoint recognises the vocabulary."""
         return hashlib.sha256(json.dumps(self.tokenizer()).encode()).hexdigest()[:16]
 
 
@@ -115,11 +113,11 @@ class Characters(Described):
         return self.encode(text), np.stack([starts, starts + 1], axis=1)
 
     def number(self, token: str) -> int | None:
-        """The number of a token, if there is one."""
+        """Return the number of a token, if there is one."""
         return self.numbers.get(token)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ``tokens``."""
+        """Return the text of ``tokens``."""
         return "".join(self.characters[int(i)] for i in tokens)
 
     def __len__(self) -> int:
@@ -173,12 +171,12 @@ class Subwords(Described):
 
     @functools.cached_property
     def library(self) -> Any:
-        """The library's ``Tokenizer``."""
+        """Return the library's ``Tokenizer``."""
         return made(self.contents)
 
     @functools.cached_property
     def begins(self) -> tuple[int, ...]:
-        """What `encode` puts before each text."""
+        """Return what `encode` puts before each text."""
         one = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
         found = made({"post_processor": self.contents.get("post_processor"), "model": one}).encode(
             "a"
@@ -187,13 +185,14 @@ class Subwords(Described):
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
-        """Tokens that are not text."""
+        """List the tokens that are not text."""
         added = self.contents.get("added_tokens") or ()
         return frozenset(each["id"] for each in added if each.get("special"))
 
-    def number(self, token: str) -> Any:
-        """The number of a token, if there is one."""
-        return self.library.token_to_id(token)
+    def number(self, token: str) -> int | None:
+        """Return the number of a token, if there is one."""
+        number: int | None = self.library.token_to_id(token)
+        return number
 
     def encode(self, text: str, *, special: bool = True) -> Array:
         """Tokens of ``text``; unless ``special`` is false, with those that precede and follow each
@@ -209,7 +208,7 @@ class Subwords(Described):
         )
 
     def encoding(self, text: str, special: bool) -> Any:
-        """What the library says of ``text``."""
+        """Encode ``text`` by the library."""
         library = self.library
         text.encode()  # half of a surrogate pair is not text, and this says where it is
         try:
@@ -221,7 +220,7 @@ class Subwords(Described):
             raise ValueError(f"this model's vocabulary cannot cut the text: {error}") from None
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ``tokens``."""
+        """Return the text of ``tokens``."""
         return str(self.library.decode([int(i) for i in tokens], skip_special_tokens=False))
 
     def __len__(self) -> int:
@@ -236,7 +235,7 @@ Vocabulary: TypeAlias = Characters | Subwords
 
 
 def made(contents: Mapping[str, Any]) -> Any:
-    """The library's ``Tokenizer`` of a ``tokenizer.json``."""
+    """Make the library's ``Tokenizer`` of a ``tokenizer.json``."""
     tokenizers = needed(
         "tokenizers", extra="language", why="this vocabulary needs the library tokenizers"
     )
@@ -254,7 +253,7 @@ def made(contents: Mapping[str, Any]) -> Any:
 def read_vocabulary(
     contents: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES
 ) -> Vocabulary:
-    """The vocabulary that the contents of a ``tokenizer.json`` describe.
+    """Make the vocabulary that the contents of a ``tokenizer.json`` describe.
 
     Parameters
     ----------

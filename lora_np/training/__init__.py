@@ -3,7 +3,6 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
-    from lora_np.training.checkpoint import CheckpointError as CheckpointError
     from lora_np.training.fitting import (
         Fit as Fit,
         History as History,

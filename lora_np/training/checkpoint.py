@@ -19,29 +19,8 @@ from lora_np.nn import trainable
 from lora_np.training.identity import derivatives, describe, digest, versions
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that is damaged, or that belongs to another run.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from lora_np.autograd import Tensor
-    >>> from lora_np.nn import Linear
-    >>> from lora_np.training import fit
-    >>> model, x, path = Linear(Tensor(np.zeros((2, 2)))), np.eye(2), f"{tempfile.mkdtemp()}/run"
-    >>> _ = fit(model, x, x, steps=2, checkpoint=path, progress=False)
-    >>> fit(model, x, 3 * x, steps=2, checkpoint=path, resume=True, progress=False)
-    Traceback (most recent call last):
-        ...
-    lora_np.training.checkpoint.CheckpointError: ... belongs to another run: its data is ...
-    """
-
-
 class Checkpoint:
-    """A file that a run saves itself to, and continues from if it exists and ``resume`` asks for
-    it.
-
-    """
+    """A file that a run saves itself to, and continues from if ``resume`` asks for it."""
 
     def __init__(self, path: StrPath, training: Any) -> None:
         self.path, self.training, self.identity = target_path(path), training, identity(training)
@@ -57,12 +36,12 @@ class Checkpoint:
                 f"{self.path} already exists: pass resume=True (--resume), or delete it"
             )
         for name, ours in self.identity.items():
-            theirs = facts["identity"].get(name)
+            theirs = str(facts["identity"].get(name))
             if theirs != ours:
                 both = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
                 # too long to show
                 said = f"what differs is {name}" if name.startswith("the ") else both
-                raise CheckpointError(f"{self.path} belongs to another run: {said}")
+                raise ValueError(f"{self.path} belongs to another run: {said}")
         try:
             self.restore(arrays, facts)
         except (
@@ -125,8 +104,8 @@ class Checkpoint:
             raise self.damaged(error) from None
         return arrays, facts
 
-    def damaged(self, error: Exception) -> CheckpointError:
-        return CheckpointError(
+    def damaged(self, error: Exception) -> ValueError:
+        return ValueError(
             f"{self.path} is not a whole checkpoint ({brief(str(error), 300)}): name another file,"
             " or if it once was one, delete it to start again"
         )
@@ -182,7 +161,7 @@ def identity(training: Any) -> dict[str, str]:
 
 
 def moved_by(training: Any) -> dict[str, Array]:
-    """What a step moves: the values of each bank, and the optimizer's state."""
+    """List what a step moves: the values of each bank, and the optimizer's state."""
     banks = list(enumerate(training.run.banks))
     values = {f"values.{i}": bank.values for i, bank in banks}
     return values | {f"state.{i}": np.array(bank.state) for i, bank in banks}
@@ -196,11 +175,8 @@ def fits(name: str, saved: Array, current: Array) -> None:
     finite(name, saved)
 
 
-def short(text: Any, other: Any) -> str:
-    """What differs in ``text`` from ``other``, with a few words around it: a description can be
-    long.
-    """
-    text, other = str(text), str(other)
+def short(text: str, other: str) -> str:
+    """Cut ``text`` to what differs from ``other``, with a few words around it."""
     start = max(0, len(os.path.commonprefix([text, other])) - 40)  # noqa: RUF071  (characters are meant)
     part = brief(text[start : start + 100], 100)
     return f"{'... ' * (start > 0)}{part}{' ...' * (len(text) > start + 100)}"

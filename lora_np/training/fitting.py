@@ -184,12 +184,11 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     Raises
     ------
     ValueError
-        If the data do not match or are not finite, or a setting is out of range.
+        If the data do not match or are not finite, a setting is out of range, or the checkpoint is
+        damaged or belongs to another run.
     TypeError
         If the data is neither two arrays nor batches with a loss, the optimizer is not one, or a
         checkpoint is asked for and something that the run depends on cannot be recognised later.
-    CheckpointError
-        If the checkpoint is damaged or belongs to another run.
     FileExistsError
         If a checkpoint already exists and ``resume`` is False.
     FloatingPointError
@@ -352,7 +351,7 @@ class Training:
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
-    """The result of a run that is useless unless complete: Ctrl-C is raised again.
+    """Return the result of a run that must be complete, or raise Ctrl-C again.
 
     Parameters
     ----------
@@ -383,7 +382,7 @@ def uninterrupted(result: Fit[T]) -> Fit[T]:
 
 
 def diagnosis(training: Training) -> str:
-    """The message for a loss that is not finite: what is known, and what to do."""
+    """Write the message for a loss that is not finite: what is known, and what to do."""
     run, losses = training.run, training.loss
     message = f"the loss is {losses[-1]} at step {run.steps}"
     largest = {path: float(np.abs(leaf.data).max()) for path, leaf in trainable(training.model)}
@@ -405,9 +404,7 @@ def diagnosis(training: Training) -> str:
 
 
 class Stream:
-    """Batches of any kind: a function of the step, or a sequence that is repeated as often as
-    needed.
-    """
+    """Batches of any kind: a function of the step, or a sequence, which is repeated."""
 
     whole = False  # whether a batch is all of the data
     order, position = np.arange(0), 0
@@ -451,7 +448,7 @@ class Stream:
         return self.loss(model, batch, rng=rng)
 
     def validation_loss(self, model: Any) -> float:
-        """Of a frozen model: the mean over the held-out batches."""
+        """Average the loss of a frozen model over the held-out batches."""
         return float(np.mean([float(self.loss_of(model, batch, None)) for batch in self.held_out]))
 
 
@@ -482,7 +479,7 @@ class Rows(Stream):
         return {"loss": self.loss, "batch size": self.batch_size, "data": (self.x, self.y)}
 
     def batch(self, step: int) -> tuple[Array, Array]:
-        """The rows of the next step."""
+        """Draw the rows of the next step."""
         if self.whole:
             return self.x, self.y
         if self.position + self.batch_size > len(self.order):
@@ -495,8 +492,8 @@ class Rows(Stream):
         return self.loss(model(batch[0], rng=rng), batch[1])
 
 
-def rows(what: str, x: Any, y: Any) -> tuple[Array, Array]:
-    """X and y as arrays with as many rows as each other; ``what`` is said before their names."""
+def rows(what: str, x: npt.ArrayLike, y: npt.ArrayLike | None) -> tuple[Array, Array]:
+    """Check that x and y are arrays with equally many rows; ``what`` precedes their names."""
     arrays = []
     for name, given in ((f"{what}x", x), (f"{what}y", y)):
         array = given if isinstance(given, np.ndarray) else np.asarray(given)

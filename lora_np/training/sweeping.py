@@ -1,6 +1,4 @@
-"""Many runs at once, over ranks, alphas, rates, variants, random seeds; and the best loss that
-there is.
-"""
+"""Many runs at once, over ranks, alphas, learning rates, variants and random seeds."""
 
 from __future__ import annotations
 
@@ -84,13 +82,11 @@ class Sweep(Shown):
 
     @property
     def table(self) -> Table:
-        """The records for people: it prints, and renders in a notebook."""
+        """Show the records for people: it prints, and renders in a notebook."""
         return Table(COLUMNS, [[record[c] for c in COLUMNS] for record in self.records])
 
     def best(self, error: str = "loss") -> list[dict[str, Any]]:
-        """For each variant and rank, the records of the alpha and the rate with the least median
-        error.
-        """
+        """Return, for each variant and rank, the records of the best alpha and learning rate."""
         groups: dict[tuple[str, int], dict[tuple[float, float], list[dict[str, Any]]]] = {}
         for record in self.records:
             settings = groups.setdefault((record["variant"], record["rank"]), {})
@@ -185,7 +181,7 @@ def sweep(
 
 
 def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]]:
-    """Every combination once, checked: the settings of each run."""
+    """List every combination of settings once, checked."""
     ranks, alphas, rates, rngs = others
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
@@ -214,7 +210,7 @@ def run(
     optimizer: Callable[[float], Optimizer],
     options: Any,
 ) -> dict[str, Any]:
-    """One run, in a worker: on one thread, since the number of threads shows in the last bits."""
+    """Run once, in a worker: on one thread, since the number of threads shows in the last bits."""
     variant, rank, alpha, rate, seed = settings.values()
     rng = np.random.default_rng(seed)
     with one_thread():

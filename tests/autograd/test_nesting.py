@@ -19,6 +19,7 @@ from lora_np.autograd import (
     primitive,
 )
 from lora_np.autograd.tables import DERIVATIVES
+from tests.rounding import assert_as_near
 
 RNG = np.random.default_rng(11)
 
@@ -130,18 +131,20 @@ SHAPES |= {
 )  # fmt: skip
 def test_a_step_and_its_composed_text_are_equal(operation, shapes, dtype):
     arrays = [RNG.standard_normal(shape).astype(dtype) for shape in shapes]
-    rtol = 1e-5 if dtype == np.float32 else 1e-12
-    ours, theirs = [Tensor(a) for a in arrays], [Tensor(a) for a in arrays]
-    y, z = operation(*ours), TEXTS[operation](*theirs)
+    unit = np.finfo(dtype).eps
+    ours, theirs, wide = (
+        [Tensor(a.astype(kind)) for a in arrays] for kind in (dtype, dtype, float)
+    )
+    y, z, exact = operation(*ours), TEXTS[operation](*theirs), TEXTS[operation](*wide)
     assert (y.shape, y.dtype) == (z.shape, z.dtype)
-    np.testing.assert_allclose(y.data, z.data, rtol=rtol)
-    np.testing.assert_allclose(operation(*arrays), z.data, rtol=rtol)
+    assert_as_near(y, z, exact, unit=unit)
+    assert_as_near(operation(*arrays), z, exact, unit=unit)
     w = RNG.standard_normal(y.shape)
-    y.backward(w)
-    z.backward(w)
-    for a, b in zip(ours, theirs, strict=True):
+    for result in (y, z, exact):
+        result.backward(w)
+    for a, b, right in zip(ours, theirs, wide, strict=True):
         assert (a.grad.shape, a.grad.dtype) == (b.grad.shape, b.grad.dtype)
-        np.testing.assert_allclose(a.grad, b.grad, rtol=100 * rtol)
+        assert_as_near(a.grad, b.grad, right.grad, unit=unit)
     check_derivative(operation, *arrays, order=2)
 
 

@@ -148,8 +148,8 @@ def delta_of(layer):
         return delta_in_groups(layer)
     variant = layer.lora_variant.get("default")
     if isinstance(variant, BdLoraLinearVariant):  # the ordinary way does not know how it is stored
-        return variant._get_bdlora_delta_weight(layer, "default").detach().float().numpy()
-    delta = layer.get_delta_weight("default").detach().float().numpy()
+        return variant._get_bdlora_delta_weight(layer, "default").detach().double().numpy()
+    delta = layer.get_delta_weight("default").detach().double().numpy()
     embedding = len(layer.lora_embedding_A) > 0
     flipped = getattr(layer, "num_experts", 1) > 1 and not layer._did_swap_in_out_features
     return (
@@ -164,7 +164,8 @@ def delta_in_groups(layer):
     alone.
     """
     A, B = layer.lora_A["default"], layer.lora_B["default"]
-    impulses = torch.zeros(A.in_channels, A.in_channels, *(2 * size - 1 for size in A.kernel_size))
+    sizes = (2 * size - 1 for size in A.kernel_size)
+    impulses = torch.zeros(A.in_channels, A.in_channels, *sizes, dtype=A.weight.dtype)
     for i in range(A.in_channels):
         impulses[(i, i, *(size - 1 for size in A.kernel_size))] = 1
     first = type(A)(A.in_channels, A.out_channels, A.kernel_size, bias=False)
@@ -174,16 +175,24 @@ def delta_in_groups(layer):
     return layer.scaling["default"] * flipped.detach().numpy()
 
 
-def close(ours, theirs, what):
-    scale = max(1.0, float(np.abs(theirs).max(initial=0)))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-6 * scale, err_msg=what)
+def in_double(model):
+    return copy.deepcopy(model).double()
+
+
+def close(ours, theirs, exact, what):
+    """As tests/rounding.py has it, which cannot be imported here: PEFT's own tests are `tests`."""
+    unit = float(np.finfo(np.float32).eps) * float(np.linalg.norm(exact))
+    error, peers = (float(np.linalg.norm(found - exact)) for found in (ours, theirs))
+    assert peers <= 1000 * unit, f"{what}: PEFT computes something else in float64"
+    assert error <= max(16 * unit, 2 * peers), f"{what}: {error / unit:.1f} units off"
 
 
 def updates_agree(model, ours):
     layers = layers_of(model)
     assert layers.keys() == ours.keys(), f"PEFT adapts {sorted(layers)}, read {sorted(ours)}"
+    wide = layers_of(in_double(model))
     for name, layer in layers.items():
-        close(ours.delta(name), delta_of(layer), name)
+        close(ours.delta(name), delta_of(layer), delta_of(wide[name]), name)
 
 
 def count_agrees(model, ours):
@@ -192,7 +201,7 @@ def count_agrees(model, ours):
 
 
 def as_numpy(model):
-    return {name: tensor.detach().float().numpy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().double().numpy() for name, tensor in model.state_dict().items()}
 
 
 def merge_agrees(base, model, folder):
@@ -207,10 +216,10 @@ def merge_agrees(base, model, folder):
         return f"refused by both: PEFT says {str(error)[:100]}"
     adapters.merge(folder / "base", folder / "one", folder / "merged")
     file = safetensors.open(folder / "merged" / "model.safetensors")
-    theirs = as_numpy(theirs)
+    theirs, exact = as_numpy(theirs), as_numpy(in_double(model).merge_and_unload())
     assert theirs.keys() == file.tensors.keys()
     for name, tensor in theirs.items():
-        close(file.read(name), tensor, name)
+        close(file.read(name), tensor, exact[name], name)
     return None
 
 
@@ -224,8 +233,17 @@ def sum_agrees(base, config, model, other, folder):
             raise
         return f"refused: {str(error).partition(': ')[2][:100]}"
     ours = adapters.load(folder / "sum")
-    for (name, one), two in zip(layers_of(model).items(), layers_of(other).values(), strict=True):
-        close(ours.delta(name), WEIGHTS[0] * delta_of(one) + WEIGHTS[1] * delta_of(two), name)
+    theirs, exact = (
+        {
+            name: WEIGHTS[0] * delta_of(one) + WEIGHTS[1] * delta_of(two)
+            for (name, one), two in zip(
+                layers_of(first).items(), layers_of(second).values(), strict=True
+            )
+        }
+        for first, second in ((model, other), (in_double(model), in_double(other)))
+    )
+    for name in theirs:
+        close(ours.delta(name), theirs[name], exact[name], name)
     return None
 
 

@@ -24,6 +24,7 @@ REFUSED = {
     "MonteCLoRA: updates drawn at random": "monteclora_config",
     "KaSA: the base is another one": "kasa_config",
     "a trained bias in a module that is saved in full, which PEFT writes twice": "a second time",
+    "BD-LoRA: its factors are stored as blocks": "use_bdlora",
     "no LoRA in the file": "holds no LoRA",
 }
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lora_np.language import Subwords
 from lora_np.language.data import as_data
 from lora_np.language.packing import documents, packed
 from lora_np.language.templates import Template
+from lora_np.language.vocabulary import Subwords
 from tests.drawing import FULL
 from tests.language.conftest import byte_level
 

@@ -54,6 +54,6 @@ def messy(solved):
         "slow but right.py": f"{right}\n# %%\n{slow}".encode(),
         "types and a cache.py": f"{right}\n# %%\n{cached}".encode(),
         "a notebook with magic and pictures.ipynb": json.dumps({"cells": notebook}).encode(),
-        "two tries/old.py": solved(4, without=["lora_count", "rank_within"]).encode(),
+        "two tries/old.py": solved(4, without=["lora_count", "affordable_rank"]).encode(),
         "two tries/new.py": right.encode(),
     }  # fmt: skip

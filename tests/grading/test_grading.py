@@ -47,7 +47,7 @@ def fill(folder, files):
 def graded(tmp_path_factory, solved):
     folder = fill(tmp_path_factory.mktemp("class"), {
         "alice.py": solved(4),
-        "bob/week-1/04-count-parameters.py": solved(4, without=["rank_within", "training_bytes"]),
+        "bob/week-1/04-count-parameters.py": solved(4, without=["affordable_rank", "training_bytes"]),
         "carol/nothing.py": "",
         "dan/04-count-parameters.ipynb": f"this is no notebook: {COUNT}",
         "erin/stubs.py": solved(4, without=["lora_count"]),
@@ -73,15 +73,16 @@ def test_the_lessons_are_those_that_somebody_answered(graded):
 def test_grades_as_csv(graded):
     first, alice, bob, *_ = rows(graded)
     assert first["student"] == "'=1+2"
-    assert (alice["points"], alice["of"], alice["rank_within"]) == ("9", "9", "2")
-    assert (bob["points"], bob["rank_within"], bob["lora_count"]) == ("5", "0", "1")
+    assert (alice["points"], alice["of"], alice["affordable_rank"]) == ("9", "9", "2")
+    assert (bob["points"], bob["affordable_rank"], bob["lora_count"]) == ("5", "0", "1")
 
 
 def test_feedback(graded):
     text = graded.feedback("bob")
     assert text.startswith("# bob: 5 of 9 points")
     assert (
-        "**A rank for a budget**\n\n    rank_within: 0 of 2 points\n      Not written yet\n" in text
+        "**A rank for a budget**\n\n    affordable_rank: 0 of 2 points\n      Not written yet\n"
+        in text
     )
     assert "is not a notebook" in graded.feedback("dan")
     assert "    # a heading" in graded.feedback("erin")
@@ -101,7 +102,7 @@ def test_the_table_says_what_was_hard(graded):
         for note in graded.table.notes
         if note.startswith("Solved by fewer than half of 6 students:")
     )
-    assert "rank_within (2)" in told
+    assert "affordable_rank (2)" in told
     assert "lora_count" not in told  # which 4 solved
 
 

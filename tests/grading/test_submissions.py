@@ -77,7 +77,7 @@ def test_a_file_is_read_in_time_that_grows_with_its_size(tmp_path):
 def test_what_is_not_handed_in_and_what_could_not_be_run_are_told_apart(tmp_path):
     path = tmp_path / "a.py"
     path.write_text(f"{RIGHT}\n# %%\nx = (\n{WRONG}\n# %%\n1 / 0\ndef cut(M, r):\n    return M\n")
-    names = ("lora_count", "training_bytes", "cut", "rank_within")
+    names = ("lora_count", "training_bytes", "cut", "affordable_rank")
     outcomes = check_file(path, [exercise(name) for name in names]).outcomes
     assert outcomes["lora_count"].passed
     assert outcomes["training_bytes"].message.startswith(
@@ -86,7 +86,7 @@ def test_what_is_not_handed_in_and_what_could_not_be_run_are_told_apart(tmp_path
     assert outcomes["cut"].message.startswith(
         "Its cell could not be run: cell 3: ZeroDivisionError:"
     )
-    assert outcomes["rank_within"].message == "Not handed in"
+    assert outcomes["affordable_rank"].message == "Not handed in"
 
 
 def test_a_report_says_points_and_laws(tmp_path):

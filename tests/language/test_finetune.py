@@ -185,7 +185,7 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
     watching = len(plan.watched) * plan.times
     assert found.seconds == pytest.approx(30 * 2 + watching, rel=0.15)
     assert found.memory is None or found.memory > 10 * 2**20
-    assert "times through" in str(found.table)
+    assert "epochs" in str(found.table)
 
 
 @pytest.mark.skipif(adapting.peak_memory() is None, reason="the system does not tell")
@@ -226,7 +226,7 @@ def test_a_dry_run_shows_and_writes_nothing(place, capsys):
     assert run(f"{TUNE.replace('-o adapter', '')} --dry-run".split()) == 0
     out, err = capsys.readouterr()
     assert "u. hi\na. [[hello.\n]]" in out
-    assert "times through" in out
+    assert "epochs" in out
     assert err.startswith("data.jsonl: 20 conversations\nlearnt: what the chat template adds")
     assert sorted(path.name for path in place.iterdir()) == ["base", "data.jsonl"]
     assert run(TUNE.replace("-o adapter", "").split()) == 2

@@ -650,7 +650,7 @@ def test_a_step_on_smollm2_takes_the_memory_that_accounting_says(smollm2):
     # As ours computes: attention weights are kept (they are few), the loss is for a part of the
     # tokens at a time.
     how = {"checkpointing": False, "attention": "eager", "cross_entropy": "fused"}
-    said = training_memory(lora, dtype="float32", batch_size=1, context=256, **how).parts
+    said = training_memory(lora, dtype="float32", batch_size=1, max_length=256, **how).parts
     weights = training_memory(lora, dtype="nf4").weights
     assert weights == held < 100e6
     # A matrix of it is dequantised for a moment: that is not in the estimate.

@@ -14,6 +14,7 @@ from lora_np.language import composed, fused
 from lora_np.language.blocks import Cache, positions
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
+from tests.rounding import assert_near, in_double
 
 from .conftest import random_model
 
@@ -262,4 +263,4 @@ def test_the_memory_of_a_long_prompt_grows_with_its_length(kind, composing, padd
     fixed = 4 * fused.KEPT if not composing and kind != "capped" else 0
     assert peak < fixed + tokens * 4 * 1200
     if not (composing or padded):
-        np.testing.assert_allclose(said, model.model(prompt)[:, -1], atol=1e-5)
+        assert_near(said, in_double(model).model(prompt)[:, -1])

@@ -14,6 +14,7 @@ from lora_np import language
 from lora_np.files import FileError
 from lora_np.hub import located
 from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
+from lora_np.language.vocabulary import Subwords, read_vocabulary
 
 from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
@@ -25,7 +26,7 @@ def test_a_character_comes_once():
 
 def test_characters_are_read_again_without_a_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    again = language.read_vocabulary(language.Characters("ab\n").tokenizer())
+    again = read_vocabulary(language.Characters("ab\n").tokenizer())
     assert isinstance(again, language.Characters)
     assert again.encode("ab\nba").tolist() == [0, 1, 2, 1, 0]
     assert language.load("austen").vocabulary.decode([0, 1]) == "\n "
@@ -33,7 +34,7 @@ def test_characters_are_read_again_without_a_library(monkeypatch):
 
 def test_a_missing_library_is_named_where_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    read = language.read_vocabulary(byte_level())
+    read = read_vocabulary(byte_level())
     assert read.tokenizer() == byte_level()  # it can be kept
     for use in (
         lambda: read.encode("a"),
@@ -92,7 +93,7 @@ def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
                 inner = inner[step]
             inner[path[-1]] = other
             try:
-                ours = language.read_vocabulary(contents)
+                ours = read_vocabulary(contents)
             except ValueError as error:
                 refused.append(str(error))
                 continue
@@ -119,7 +120,7 @@ def test_what_differs_from_characters_anywhere_is_the_library_s_or_refused():
 @needs_tokenizers
 def test_bos_begins_a_text():
     contents = byte_level(special=["<s>"], post_processor=before(("<s>", 256)))
-    vocabulary = language.read_vocabulary(contents)
+    vocabulary = read_vocabulary(contents)
     assert vocabulary.encode("ab").tolist() == [256, 97, 98]
     assert vocabulary.encode("").tolist() == [256]
     assert vocabulary.begins == (256,)
@@ -128,11 +129,11 @@ def test_bos_begins_a_text():
     assert len(vocabulary) == 257
     assert vocabulary.tokenizer() == contents
     two = before(("<s>", 256), ("<t>", 257))
-    read = language.read_vocabulary(byte_level(special=["<s>", "<t>"], post_processor=two))
+    read = read_vocabulary(byte_level(special=["<s>", "<t>"], post_processor=two))
     assert read.begins == (256, 257)
     assert read.encode("a<s>").tolist() == [256, 257, 97, 256]
     with pytest.raises(ValueError, match="cannot read it"):
-        language.read_vocabulary({"model": {"type": "Unigram", "vocab": 7}})
+        read_vocabulary({"model": {"type": "Unigram", "vocab": 7}})
 
 
 @needs_tokenizers
@@ -148,8 +149,8 @@ def test_what_begins_a_text_is_told_for_every_kind(template, words):
     theirs.post_processor = t.processors.TemplateProcessing(
         single=template, special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
     )
-    ours = language.read_vocabulary(json.loads(theirs.to_str()))
-    assert isinstance(ours, language.Subwords)
+    ours = read_vocabulary(json.loads(theirs.to_str()))
+    assert isinstance(ours, Subwords)
     text = " ".join(words)
     expected = theirs.encode(text).ids
     assert ours.encode(text).tolist() == expected
@@ -159,7 +160,7 @@ def test_what_begins_a_text_is_told_for_every_kind(template, words):
 @needs_tokenizers
 def test_half_a_character_is_no_text():
     with pytest.raises(ValueError, match=r"character '\\ud83d' in position 2"):
-        language.Subwords(byte_level()).encode("ab\ud83d")
+        Subwords(byte_level()).encode("ab\ud83d")
 
 
 # What a translation of expressions got wrong: each is the library's now
@@ -191,7 +192,7 @@ def test_texts_are_cut_as_the_library_cuts_them(expression):
     pieces = [piece for piece, _ in cut.pre_tokenize_str(text)]
     # each piece is told from the next by a token of two bytes that only a piece can be
     merges = [("a", "b"), ("t", "h"), ("1", "2"), ("2", "3"), ("z", "z"), ("$", "+")]
-    vocabulary = language.read_vocabulary(byte_level(merges=merges, expressions=[expression]))
+    vocabulary = read_vocabulary(byte_level(merges=merges, expressions=[expression]))
     theirs = t.Tokenizer.from_str(json.dumps(byte_level(merges=merges, expressions=[])))
     expected = [i for piece in pieces for i in theirs.encode(piece).ids]
     assert vocabulary.encode(text).tolist() == expected
@@ -200,7 +201,7 @@ def test_texts_are_cut_as_the_library_cuts_them(expression):
 
 @needs_tokenizers
 def test_an_expression_that_would_take_for_ever_is_an_error_of_the_text():
-    vocabulary = language.read_vocabulary(byte_level(expressions=["(a+)+b"]))
+    vocabulary = read_vocabulary(byte_level(expressions=["(a+)+b"]))
     assert len(vocabulary.encode("aab" * 9)) == 27
     with pytest.raises(ValueError, match="cannot cut the text"):
         vocabulary.encode("a" * 40)
@@ -210,11 +211,11 @@ def test_an_expression_that_would_take_for_ever_is_an_error_of_the_text():
 def test_added_tokens_that_are_normalised_are_found_in_the_normalised_text():
     contents = byte_level(special=["caf\u00e9"], normal="NFC")
     apart, whole = "cafe\u0301", "caf\u00e9"
-    as_it_stands = language.read_vocabulary(contents)
+    as_it_stands = read_vocabulary(contents)
     assert as_it_stands.encode(whole).tolist() == [256]
     assert len(as_it_stands.encode(apart)) == 5
     contents["added_tokens"][0]["normalized"] = True
-    assert language.read_vocabulary(contents).encode(apart).tolist() == [256]
+    assert read_vocabulary(contents).encode(apart).tolist() == [256]
 
 
 @needs_tokenizers
@@ -313,7 +314,7 @@ def test_a_byte_level_vocabulary_of_a_gguf_file_is_the_one_it_was_written_from(n
     contents = json.loads(theirs.to_str())
     metadata = metadata_of(contents, pre=name, merges=merges_of(contents), bos_token_id=0)
     metadata["tokenizer.ggml.add_bos_token"] = "bos" in MODELS[name][1]
-    ours = language.Subwords(gguf_tokenizer(metadata, "file"))
+    ours = Subwords(gguf_tokenizer(metadata, "file"))
     for text in nasty(range(800)):
         expected = theirs.encode(text).ids
         assert ours.encode(text).tolist() == expected, text
@@ -394,7 +395,7 @@ def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
     numbers = {token: i for i, token in enumerate(tokens)}
     plain = {token: s for token, s, kind in zip(tokens, scores, types, strict=True) if kind == 1}
     special = [token for token, kind in zip(tokens, types, strict=True) if kind in (2, 3, 4)]
-    ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
+    ours = Subwords(gguf_tokenizer(said_of_pieces(), "file"))
     assert {"▁them", "▁all"} < plain.keys()
     for text in ["them all", *nasty(range(300))]:
         assert ours.encode(text).tolist() == joined_by_scores(text, numbers, plain, special), text
@@ -403,8 +404,8 @@ def test_sentencepiece_in_a_gguf_file_is_what_llama_cpp_makes_of_it():
     assert ours.decode(ours.encode("the king")[1:]) == "the king"
     assert ours.decode(ours.encode("né 漢")[1:]) == "né 漢"
     around = gguf_tokenizer(said_of_pieces(add_bos_token=False, add_eos_token=True), "file")
-    assert language.Subwords(around).encode("a").tolist() == [numbers["▁a"], 2]
-    bare = language.Subwords(gguf_tokenizer(said_of_pieces(add_space_prefix=False), "file"))
+    assert Subwords(around).encode("a").tolist() == [numbers["▁a"], 2]
+    bare = Subwords(gguf_tokenizer(said_of_pieces(add_space_prefix=False), "file"))
     assert bare.decode(bare.encode(" the")[1:]) == " the"
     assert bare.encode(" the").tolist() == ours.encode("the").tolist()
 
@@ -454,7 +455,7 @@ def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_ha
     theirs.post_processor = t.processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    ours = language.Subwords(gguf_tokenizer(said_of_pieces(), "file"))
+    ours = Subwords(gguf_tokenizer(said_of_pieces(), "file"))
     for text in nasty(range(800)):
         expected = theirs.encode(text).ids
         assert ours.encode(text).tolist() == expected, text
@@ -468,7 +469,7 @@ def test_every_name_that_is_read_makes_a_vocabulary():
     contents = byte_level(special=["<|end|>"])
     for name in CUTS:
         metadata = metadata_of(contents, pre=name, merges=[], bos_token_id=256)
-        read = language.Subwords(gguf_tokenizer(metadata, "file"))
+        read = Subwords(gguf_tokenizer(metadata, "file"))
         assert read.encode("a")[-1] == BYTES.index("a")
         assert read.begins == ((256,) if CUTS[name].bos else ())
 

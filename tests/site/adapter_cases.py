@@ -21,14 +21,14 @@ SCRIPT = """async ({first, second, ranks}) => {
     return {name, size: bytes.length, arrayBuffer: async () => bytes.buffer};
   }));
   const text = (bytes) => { let s = ""; for (const b of bytes) s += String.fromCharCode(b); return btoa(s); };
-  const factor = ({factor, ...row}) => ({...row, factor: factor === Infinity ? "inf" : factor});
+  const scaleError = ({scale_error, ...row}) => ({...row, scale_error: scale_error === Infinity ? "inf" : scale_error});
   const told = (make) => { try { return make(); } catch (error) { return {refused: error.message}; } };
   try {
     const adapter = await opened(first), other = second && await opened(second);
     const checked = loraChecking.check(adapter);
     return {
       rows: loraAdapter.inspect(adapter).map(({s, ...row}) => ({...row, s: s && [...s]})),
-      checked: checked.map(factor),
+      checked: checked.map(scaleError),
       table: loraChecking.grouped(checked),
       overlap: other && told(() => loraChecking.overlap(adapter, other)),
       resized: ranks.map((rank) => told(() => {
@@ -93,8 +93,8 @@ def check_findings(path, answer):
         CheckedModule(**{**row, "scale_error": row["scale_error"] and float(row["scale_error"])})
         for row in answer["checked"]
     ]
-    assert [row._replace(factor=None) for row in theirs] == [
-        row._replace(factor=None) for row in ours.rows
+    assert [row._replace(scale_error=None) for row in theirs] == [
+        row._replace(scale_error=None) for row in ours.rows
     ]
     for mine, found in zip(ours.rows, theirs, strict=True):
         assert (mine.scale_error is None) == (found.scale_error is None), mine

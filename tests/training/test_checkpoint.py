@@ -16,7 +16,6 @@ import pytest
 
 import lora_np as lnp
 from lora_np.lora import lora_plus
-from lora_np.training import CheckpointError
 from lora_np.training.checkpoint import digest
 from tests.drawing import FULL
 
@@ -152,7 +151,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path, kind):
     run(OPTIMIZERS["adam"], path)
     damaged(path, kind)
     with pytest.raises(
-        CheckpointError, match=r"run\.npz is not a whole checkpoint .*delete it to start again"
+        ValueError, match=r"run\.npz is not a whole checkpoint .*delete it to start again"
     ):
         run(OPTIMIZERS["adam"], path, resume=True)
 
@@ -173,7 +172,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
             {"rng": np.random.Generator(np.random.Philox(0))},
         ),
     ]:
-        with pytest.raises(CheckpointError, match=match):
+        with pytest.raises(ValueError, match=match):
             run(changes.pop("optimizer", OPTIMIZERS["adam"]), path, resume=True, **changes)
 
 
@@ -188,7 +187,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, match):
     model, x, y, _ = problem()
     lnp.fit(model, x, y, steps=3, checkpoint=path, progress=False)
     model, x, y = change(model, x, y)
-    with pytest.raises(CheckpointError, match=match):
+    with pytest.raises(ValueError, match=match):
         lnp.fit(model, x, y, steps=3, checkpoint=path, resume=True, progress=False)
 
 
@@ -236,11 +235,9 @@ def test_an_activation_and_a_loss_of_the_same_name_are_told_apart(tmp_path):
     path = tmp_path / "run.npz"
     fit(path, np.tanh, 2)
     fit(path, np.tanh, 2)
-    with pytest.raises(
-        CheckpointError, match=r"its model is .*numpy\.tanh.*, here it is .*numpy\.sin"
-    ):
+    with pytest.raises(ValueError, match=r"its model is .*numpy\.tanh.*, here it is .*numpy\.sin"):
         fit(path, np.sin, 2)
-    with pytest.raises(CheckpointError, match=r"its loss is .*power=2.*, here it is .*power=4"):
+    with pytest.raises(ValueError, match=r"its loss is .*power=2.*, here it is .*power=4"):
         fit(path, np.tanh, 4)
 
 
@@ -265,7 +262,7 @@ def test_flipped_bits_are_found_whichever_they_are(tmp_path):
         path.write_bytes(content)
         try:
             result = run(OPTIMIZERS["adam"], path, resume=True)
-        except CheckpointError:
+        except ValueError:
             continue
         np.testing.assert_array_equal(result.history.loss, reference)  # a bit that means nothing
 
@@ -309,7 +306,7 @@ def test_an_edited_checkpoint_is_refused_and_changes_nothing(tmp_path, edit):
     facts["sum"] = digest(*arrays.values())
     with path.open("wb") as file:
         np.savez(file, **arrays, facts=np.array(json.dumps(facts)))
-    with pytest.raises(CheckpointError):
+    with pytest.raises(ValueError, match=r"is not a whole checkpoint|belongs to another run"):
         run(OPTIMIZERS["adam"], path, resume=True)
 
 

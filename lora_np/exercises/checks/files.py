@@ -51,7 +51,7 @@ def drawn_shapes(draw: Draw, high: int) -> list[tuple[int, int]]:
     return [(draw.whole(f"d{i}", 1, high), draw.whole(f"k{i}", 1, high)) for i in range(count)]
 
 
-def rank_within(draw: Draw, answer: Answer, key: str) -> None:
+def affordable_rank(draw: Draw, answer: Answer, key: str) -> None:
     shapes = drawn_shapes(draw, high=9)
     one = sum(d + k for d, k in shapes)
     budget = draw.whole("rank", 0, 9) * one + draw.whole("left over", 0, one - 1)
