@@ -17,7 +17,7 @@ import click
 import numpy as np
 import pytest
 
-from lora_np import adapters, hub, language
+from lora_np import adapters, language
 from lora_np.cli.dispatch import REPORT, run
 from lora_np.hub import safetensors
 from tests.commands import every_command
@@ -28,9 +28,7 @@ DRAWN = 100 if FULL else 25
 EVIL = "\x1b[31m\x9b\x07\u202e"
 # they run long, or open a browser, and have their own tests
 LEFT_OUT = {"lora-np tour", "lora-np lab"}
-COMMANDS = [
-    (words, command) for words, command in every_command() if words not in LEFT_OUT
-]
+COMMANDS = [(words, command) for words, command in every_command() if words not in LEFT_OUT]
 OUTPUTS = {"out", "plot", "html", "checkpoint", "folder"}
 WIDTH, LETTERS = 8, "abcdefgh \n"
 CONFIG = {
@@ -115,13 +113,60 @@ def make_files(place):
         target.write_bytes(content)
 
 
-MODELS = ["model", "model", "model", "tuned", "tuned", "empty-model", "deep-model", "wide-model", "damaged1", "damaged3"]
-ADAPTERS = ["adapter", "adapter", "adapter", "other", "other", "other.gguf", "damaged0", "damaged2", "damaged4"]
+MODELS = [
+    "model",
+    "model",
+    "model",
+    "tuned",
+    "tuned",
+    "empty-model",
+    "deep-model",
+    "wide-model",
+    "damaged1",
+    "damaged3",
+]
+ADAPTERS = [
+    "adapter",
+    "adapter",
+    "adapter",
+    "other",
+    "other",
+    "other.gguf",
+    "damaged0",
+    "damaged2",
+    "damaged4",
+]
 TEXTS = ["text.txt", "data.jsonl", "data.csv", "twice.csv", "grams.npz", "cut.npz"]
 STRANGE = ["missing", "folder", "nothing", "binary", "pipe", "loop", "link", "", ".", EVIL, "-x"]
 STRANGE += ["M.npy", "/dev/null", "model/model.safetensors", "a\nb", "x" * 300, "~", "text.txt/x"]
-NUMBERS = ["0", "1", "2", "3", "8", "-1", "1e3", "0.5", "0.99", "1.5", "nan", "inf", "-inf", "1e400"]
-NUMBERS += ["", "x", "1,2", "999999999999999999999", "9" * 5000, "0x10", " 2 ", "\u0663", "1_0", EVIL]
+NUMBERS = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "8",
+    "-1",
+    "1e3",
+    "0.5",
+    "0.99",
+    "1.5",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+]
+NUMBERS += [
+    "",
+    "x",
+    "1,2",
+    "999999999999999999999",
+    "9" * 5000,
+    "0x10",
+    " 2 ",
+    "\u0663",
+    "1_0",
+    EVIL,
+]
 SOURCES = ["model", "llama-3-8b", "100x120", "austen", "6x5", "0x3", "adapter", "model/config.json"]
 NEW = ["new", "deep/new", "new.gguf", "new.png", "new.html", "new.csv", "new.svg"]
 OLD = ["adapter", "other", "folder", "picture.png", "page.html", "model", "M.npy", "roster.csv"]
@@ -183,9 +228,7 @@ def drawn(draw):
         if draw.random() > (1 - wild / 5 if needed else often):
             continue
         flag = draw.choice([*parameter.opts, *parameter.secondary_opts])
-        options.append(
-            [flag] if parameter.is_flag else [flag, value_of(parameter, draw, wild)]
-        )
+        options.append([flag] if parameter.is_flag else [flag, value_of(parameter, draw, wild)])
     draw.shuffle(options)
     return [*arguments, *ALWAYS.get(arguments[0], []), *ALWAYS.get(words.split()[-1], []),
             *(word for option in options for word in option)]  # fmt: skip
