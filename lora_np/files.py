@@ -8,14 +8,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias, TypeVar
 
 from lora_np.checks import StrPath, brief
 
@@ -33,6 +33,10 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 # of lists and objects; the largest vocabularies, with their merges, have two million
 MAX_ITEMS = 3_000_000
+
+
+# what a JSON file holds
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class FileError(ValueError):

@@ -20,7 +20,7 @@ from lora_np.checks import Array, ArrayLike
 
 Operand: TypeAlias = "Tensor | Array"
 Pull: TypeAlias = Callable[..., Operand]  # from the gradient of a result to that of an argument
-Pulls: TypeAlias = Callable[[Array], Iterable[Any]]  # the same for each of several arguments
+Pulls: TypeAlias = Callable[..., Iterable[Any]]  # the same for each of several arguments
 
 
 class Tensor(ArrayMethods):
@@ -152,13 +152,13 @@ def tensor(data: Operand, level: int, node: Node | None) -> Tensor:
     return result
 
 
-def walk(root: Tensor, start: Array) -> dict[Tensor, Array]:
+def walk(root: Tensor, start: Array) -> dict[Tensor, Operand]:
     """Go from ``root`` to the leaves, later steps first, and return the gradient of each leaf.
 
     A step can only use results that existed before it, so the order of creation is a topological
     order.
     """
-    arrived: dict[Any, Array] = {root.node or root: start}
+    arrived: dict[Any, Operand] = {root.node or root: start}
     latest_first = [] if root.node is None else [(-root.node.order, root.node)]
     while latest_first:
         node = heapq.heappop(latest_first)[1]

@@ -67,7 +67,7 @@ def grad(f: Callable[..., Any], argument: int | tuple[int, ...] = 0) -> Callable
             raise ValueError(
                 f"grad needs a function that returns a scalar, got shape {np.shape(y)}"
             )
-        arrived: dict[Tensor, Any] = {}
+        arrived: dict[Tensor, Operand] = {}
         if isinstance(y, Tensor) and y.level == level:
             arrived = walk(y, np.array(1, y.dtype, ndmin=y.ndim))
         gradients = [

@@ -402,14 +402,9 @@ def of_deviation(
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
-        deviation = a - np.mean(a, axis=axis, keepdims=True)
-        n = (
-            np.size(a)
-            if axis is None
-            else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-        )
-        freedom = max(float(n - ddof), 0.0)
-        return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
+        mean = np.mean(a, axis=axis, keepdims=True)
+        freedom = max(np.size(a) / max(np.size(mean), 1) - ddof, 0.0)
+        return size(a - mean, axis=axis, keepdims=keepdims) / root(freedom)
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
@@ -558,8 +553,8 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
     filled = numbers.size and not np.size(a)
-    found = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-    return found if np.all(numbers) else np.where(numbers > 0, found, 0)
+    entries = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
+    return entries if np.all(numbers) else np.where(numbers > 0, entries, 0)
 
 
 for rearrangement in (
@@ -621,12 +616,11 @@ def add_rows(result: Array, rows: Array, g: Array) -> None:
 
 
 put = primitive(put_forward, lambda y, g, index, *, shape: lambda h: h[index], NOT_DIFFERENTIABLE)
-derivative(operator.getitem, lambda y, a, index: put_back(np.shape(a), index), NOT_DIFFERENTIABLE)
-
-
-def put_back(shape: tuple[int, ...], index: Any) -> Pull:
-    index = snapshot(index)
-    return lambda g: put(g, index, shape=shape)
+derivative(
+    operator.getitem,
+    lambda y, a, index: functools.partial(put, index=snapshot(index), shape=np.shape(a)),
+    NOT_DIFFERENTIABLE,
+)
 
 
 @composition(np.take)

@@ -405,14 +405,17 @@ def arrange(
         if holds_tensor(setting):
             if function in DERIVATIVES:
                 raise not_differentiable(function, name)
-        elif name_of(function).startswith("np."):
+        else:
             settings[name] = snapshot(setting)
     return arrays, settings
 
 
 def snapshot(setting: Any) -> Any:
-    """Copy a setting or an index that the caller could change between the call and `backward`."""
-    return setting if is_simple(setting) else copy.deepcopy(setting)
+    """Copy a list, or an array of indices or conditions, which the caller may change."""
+    if isinstance(setting, np.ndarray):
+        return setting if setting.dtype.kind == "f" else setting.copy()
+    changes = isinstance(setting, Sequence) and not is_simple(setting)
+    return copy.deepcopy(setting) if changes else setting
 
 
 def is_simple(setting: Any) -> bool:
@@ -454,11 +457,10 @@ def parameters(function: Callable[..., Operand]) -> dict[str, Any]:
     """Return the names of the function's arguments in order, with their defaults."""
     if not (isinstance(function, np.ufunc) or inspect.isbuiltin(function)):
         try:
-            found = inspect.signature(function).parameters.values()
-            told = {p.name: p.default for p in found}
-            return told | {
-                n: USUAL[n] for n in ("where", "casting") if told.get(n, REQUIRED) is not REQUIRED
-            }
+            given = inspect.signature(function).parameters.values()
+            defaults = {p.name: p.default for p in given}
+            usual = [n for n in ("where", "casting") if defaults.get(n, REQUIRED) is not REQUIRED]
+            return defaults | {n: USUAL[n] for n in usual}
         except ValueError:  # a function in C, in NumPy 2.0
             pass
     row, definition = DERIVATIVES.get(function), COMPOSITIONS.get(function)

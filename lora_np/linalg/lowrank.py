@@ -80,10 +80,9 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     rank = _rank(rank, M)
     tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
     large = min(M.shape) > SMALL and 2 * (rank + OVERSAMPLING) <= min(M.shape)
-    found = _iterate(M, rank, tolerance) if large else None
-    if found is None:
-        found = SVD(*np.linalg.svd(M, full_matrices=False))
-    return SVD(found.U[:, :rank], restored("the norm of M", found.s[:rank], unit), found.Vh[:rank])
+    F = _iterate(M, rank, tolerance) if large else None
+    U, s, Vh = F or np.linalg.svd(M, full_matrices=False)
+    return SVD(U[:, :rank], restored("the norm of M", s[:rank], unit), Vh[:rank])
 
 
 @guided()

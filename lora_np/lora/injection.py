@@ -126,8 +126,8 @@ def inject(
     ...     start = inject(base, rank=8, quantise="nf4", variant=variant, rng=0)
     ...     lost = np.linalg.norm(merge(start).W - base.W) / np.linalg.norm(base.W)
     ...     print(start.base.W, lost.round(3))
-    <nf4 matrix, 64 x 64, 4.5 bits a number> 0.092
-    <nf4 matrix, 64 x 64, 4.5 bits a number> 0.062
+    <nf4 matrix, 64 x 64, 4.5 bits per entry> 0.092
+    <nf4 matrix, 64 x 64, 4.5 bits per entry> 0.062
     """
     rank = whole_number("rank", rank)
     choice("variant", variant, VARIANTS)
@@ -218,7 +218,7 @@ def merge(model: T, *, quantise: str | Quantiser | None = None) -> T:
     array([[1., 0.],
            [0., 1.]])
     >>> merge(inject(Linear(np.eye(64)), rank=1, quantise="nf4", rng=rng), quantise="same").W
-    <nf4 matrix, 64 x 64, 4.5 bits a number>
+    <nf4 matrix, 64 x 64, 4.5 bits per entry>
     """
     # layers that were rounded, and whether that loses more than was learnt
     drowned: dict[str, bool] = {}

@@ -305,15 +305,15 @@ class Bank:
 
     def gather(self) -> bool:
         """Take the gradients and clear them; say if there were any. None counts as zero."""
-        found = False
+        any_gradient = False
         for leaf, values, gradient in self.views:
             if leaf.data is not values:  # the leaf has been given another array meanwhile
                 values[...] = leaf.data
                 leaf.data = values
-            found |= leaf.grad is not None
+            any_gradient |= leaf.grad is not None
             gradient[...] = 0 if leaf.grad is None else leaf.grad
             leaf.grad = None
-        return found
+        return any_gradient
 
 
 class Run:
@@ -373,8 +373,8 @@ class Run:
 
     def step(self) -> None:
         """Take the gradients that ``backward`` left, move the parameters, clear the gradients."""
-        found = [bank.gather() for bank in self.banks]
-        if not any(found):
+        gathered = [bank.gather() for bank in self.banks]
+        if not any(gathered):
             raise RuntimeError("no gradient to step along: call loss.backward() before step()")
         if self.clip is not None:
             length = math.sqrt(sum(float(bank.gradient.dot(bank.gradient)) for bank in self.banks))

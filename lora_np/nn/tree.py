@@ -1,7 +1,7 @@
 """A model is a tree of frozen dataclasses; one walk and one rewrite serve every operation on it.
 
-A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen, in
-few bits). Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a
+A leaf is a ``Tensor`` (trainable), an ``ndarray`` (frozen) or a ``Quantised`` weight (frozen).
+Dataclasses, tuples, lists and dicts are branches; anything else in a field (a number, a
 function, ``None``) is a setting.
 """
 
@@ -43,11 +43,11 @@ def leaves(tree: Any) -> list[tuple[str, Tensor | Array | Quantised]]:
     W (2, 3)
     b (2,)
     """
-    found: dict[int, tuple[list[str], Tensor | Array | Quantised]] = {}
+    arrays: dict[int, tuple[list[str], Tensor | Array | Quantised]] = {}
     for path, node in walk(tree):
         if isinstance(node, LEAVES):
-            found.setdefault(id(node), ([], node))[0].append(path)
-    return [(" = ".join(paths), array) for paths, array in found.values()]
+            arrays.setdefault(id(node), ([], node))[0].append(path)
+    return [(" = ".join(paths), array) for paths, array in arrays.values()]
 
 
 def trainable(tree: Any) -> list[tuple[str, Tensor]]:
@@ -179,14 +179,14 @@ def walk(tree: Any) -> list[tuple[str, Any]]:
     >>> [path for path, _ in walk([Linear(np.ones((2, 3)))])]
     ['', '0', '0.W', '0.b']
     """
-    found, waiting = [], [("", tree)]
+    nodes, waiting = [], [("", tree)]
     while waiting:
         path, node = waiting.pop()
-        found.append((path, node))
+        nodes.append((path, node))
         if type(node) not in SETTINGS and not isinstance(node, LEAVES):
             for name, child in reversed(children(node)):
                 waiting.append((f"{path}.{name}" if path else name, child))
-    return found
+    return nodes
 
 
 def outline(node: Any) -> str:

@@ -1,7 +1,7 @@
 """The blocks of GGUF: pieces of a row of up to 256 entries, each with scales and codes.
 
-A NumPy structured dtype is the layout of a block; its decoder is the equation of its numbers. All
-arithmetic is in float32, in the order of ggml's reference, so that the numbers are the same to the
+A NumPy structured dtype is the layout of a block; its decoder is the equation of its entries. All
+arithmetic is in float32, in the order of ggml's reference, so that the entries are the same to the
 bit. The table is at the end: what ggml keeps in files, but for Q1_0; Q8_1 and Q8_K are for
 activations and in no file.
 """
@@ -19,7 +19,7 @@ from lora_np.quantise.weight import Quantised
 
 Block: TypeAlias = np.dtype[Any]
 Parts: TypeAlias = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
-FEW = 8  # rows of x, for which it pays to multiply with codes rather than numbers
+FEW = 8  # rows of x, for which it pays to multiply with codes rather than entries
 
 
 class Layout(NamedTuple):
@@ -27,19 +27,19 @@ class Layout(NamedTuple):
 
     Parameters
     ----------
-    numbers : int
-        Numbers in a block.
+    entries : int
+        Entries of the matrix in a block.
     block : dtype
         The bytes of a block.
     decode : callable
-        From blocks (n,) to what makes their numbers: scales (n, runs), codes (n, `numbers`), and
+        From blocks (n,) to what makes their entries: scales (n, runs), codes (n, `entries`), and
         perhaps what is taken away in each run (n, runs); see ``runs``. For plain floats, the
-        numbers themselves.
+        entries themselves.
     encode : callable or None
-        The inverse, from numbers (n, `numbers`) and `block`. None for kinds that are read only.
+        The inverse, from entries (n, `entries`) and `block`. None for kinds that are read only.
     """
 
-    numbers: int
+    entries: int
     block: Block
     decode: Callable[[Array], Array | Parts]
     encode: Callable[[Array, Block], Array] | None = None
@@ -53,10 +53,10 @@ class Blocks(Quantised):
     ----------
     kind : str
         A key of `LAYOUTS`: "Q4_0", "Q6_K", "F16", ...
-    data : ndarray of shape (d, k // numbers)
+    data : ndarray of shape (d, k // entries)
         Structured; each entry is a block.
     shape : tuple of int
-        (d, k); k is a multiple of the numbers in a block.
+        (d, k); k is a multiple of the entries in a block.
 
     Raises
     ------
@@ -67,7 +67,7 @@ class Blocks(Quantised):
     --------
     >>> from lora_np.quantise import quantise
     >>> quantise(np.ones((2, 64)), "Q8_0")
-    <Q8_0 matrix, 2 x 64, 8.5 bits a number>
+    <Q8_0 matrix, 2 x 64, 8.5 bits per entry>
     """
 
     kind: str
@@ -76,9 +76,9 @@ class Blocks(Quantised):
 
     def __post_init__(self) -> None:
         layout = LAYOUTS[self.kind]
-        expected = (*self.shape[:-1], self.shape[-1] // layout.numbers)
+        expected = (*self.shape[:-1], self.shape[-1] // layout.entries)
         if (
-            self.shape[-1] % layout.numbers
+            self.shape[-1] % layout.entries
             or self.data.shape != expected
             or self.data.dtype != layout.block
         ):
@@ -91,14 +91,14 @@ class Blocks(Quantised):
         """Some rows of ``dequantised``."""
         layout, data = LAYOUTS[self.kind], self.data[index]
         flat = data.reshape(-1)
-        numbers = np.empty((flat.size, layout.numbers), np.float32)
+        W = np.empty((flat.size, layout.entries), np.float32)
         # in pieces, so that intermediate codes and scales stay small
         # a damaged file's scales may be anything
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, flat.size, step := max(1, 2**16 // layout.numbers)):
-                numbers[start : start + step] = decoded(layout, flat[start : start + step])
-        shape = (*data.shape[:-1], data.shape[-1] * layout.numbers)
-        return numbers.reshape(shape)
+            for start in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
+                W[start : start + step] = decoded(layout, flat[start : start + step])
+        shape = (*data.shape[:-1], data.shape[-1] * layout.entries)
+        return W.reshape(shape)
 
     def expanded(self) -> Blocks | Codes:
         """Return the same matrix with a byte per code and float32 scales: larger, faster to use."""
@@ -108,9 +108,9 @@ class Blocks(Quantised):
         codes = np.empty(self.shape, np.int8)
         scales: list[Array] = []
         for part in self.pieces():
-            found = layout.decode(self.data[part].reshape(-1))
+            parts = layout.decode(self.data[part].reshape(-1))
             scale, codes[part], *least = (
-                each.reshape(part.stop - part.start, -1) for each in found
+                field.reshape(part.stop - part.start, -1) for field in parts
             )
             scales.append(np.stack([scale, *least]))
         return Codes(self.kind, codes, np.concatenate(scales, axis=1))
@@ -141,7 +141,7 @@ class Codes(Quantised):
     def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``."""
         codes, (scale, *least) = self.codes[index], self.scales[:, index]
-        flat = (each.reshape(-1, each.shape[-1]) for each in (scale, codes, *least))
+        flat = (field.reshape(-1, field.shape[-1]) for field in (scale, codes, *least))
         return runs(*flat).reshape(codes.shape)
 
     def product(self, x: Array) -> Array:
@@ -164,12 +164,12 @@ def encoded(W: Array, kind: str) -> Blocks:
     """Encode W, float32 with rows of whole blocks, in blocks of this kind."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
-    if W.shape[-1] % layout.numbers:
+    if W.shape[-1] % layout.entries:
         raise ValueError(
-            f"{kind} needs rows of whole blocks of {layout.numbers}, got rows of {W.shape[-1]}"
+            f"{kind} needs rows of whole blocks of {layout.entries}, got rows of {W.shape[-1]}"
         )
     with np.errstate(over="ignore"):
-        data = layout.encode(W.reshape(-1, layout.numbers), layout.block)
+        data = layout.encode(W.reshape(-1, layout.entries), layout.block)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
     for held in floats or [decoded(layout, data)]:
         if not np.isfinite(held).all():
@@ -204,10 +204,10 @@ def decoded(layout: Layout, b: Array) -> Array:
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
     """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
     length = q.shape[1] // scale.shape[1]
-    numbers: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, length)
+    W: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, length)
     if least is not None:
-        numbers -= least[:, :, np.newaxis]
-    return numbers.reshape(q.shape)
+        W -= least[:, :, np.newaxis]
+    return W.reshape(q.shape)
 
 
 def inverse(d: Array) -> Array:
@@ -272,7 +272,7 @@ def encode_codes(x: Array, block: Block) -> Array:
     return record(block, **{name: parts[name] for name in names})
 
 
-# The K kinds: 256 numbers in runs of 16 or 32, whose scales have few bits themselves.
+# The K kinds: 256 entries in runs of 16 or 32, whose scales are quantised themselves.
 
 
 def decode_q2_k(b: Array) -> Parts:
@@ -331,14 +331,14 @@ def decode_iq4_xs(b: Array) -> Parts:
 
 
 def kind(
-    numbers: int,
+    entries: int,
     places: str,
     decode: Callable[[Array], Parts],
     encode: Callable[[Array, Block], Array] | None = None,
 ) -> Layout:
     """Make a row of the table: entries per block, name and form of each field, the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
-    return Layout(numbers, np.dtype(forms), decode, encode)
+    return Layout(entries, np.dtype(forms), decode, encode)
 
 
 LAYOUTS = {

@@ -59,7 +59,7 @@ class BlockScales:
     """Scales that are quantised themselves, to 8 bits in blocks of 256: double quantisation.
 
     ``scale = levels[code] * scale of scales + offset``, where the offset is the mean of the scales.
-    It saves 0.373 bits a number in blocks of 64.
+    It saves 0.373 bits per entry in blocks of 64.
 
     Parameters
     ----------
@@ -79,9 +79,9 @@ class BlockScales:
     >>> from lora_np.quantise import quantise
     >>> W = np.random.default_rng(0).normal(size=(256, 256))
     >>> for double in (False, True):
-    ...     print(f"{quantise(W, 'nf4', double=double).bits:.3f} bits a number")
-    4.500 bits a number
-    4.127 bits a number
+    ...     print(f"{quantise(W, 'nf4', double=double).bits:.3f} bits per entry")
+    4.500 bits per entry
+    4.127 bits per entry
     """
 
     codes: Array  # (n,)
@@ -430,7 +430,7 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
         - "MXFP4": blocks of 32, with floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
-        For int4 and nf4, how many numbers share a scale.
+        For int4 and nf4, how many entries share a scale.
     double : bool
         For int4 and nf4, quantise the scales too.
 

@@ -10,14 +10,14 @@ import numpy.typing as npt
 
 from lora_np.checks import Array, ArrayLike
 
-PIECE = 2**18  # numbers of a matrix at a time
+PIECE = 2**18  # entries of a matrix at a time
 
 
 class Quantised:
     """A frozen quantised matrix, made by `quantise` or read from a file.
 
     It is a leaf of a model's tree, neither a Tensor nor an ndarray: it is never trained, and its
-    numbers are read as a matrix or a few rows at a time.
+    entries are read as a matrix or a few rows at a time.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Quantised:
     >>> from lora_np.quantise import quantise
     >>> Q = quantise(np.random.default_rng(0).normal(size=(6, 64)), "int8")
     >>> isinstance(Q, Quantised), Q
-    (True, <int8 matrix, 6 x 64, 8.5 bits a number>)
+    (True, <int8 matrix, 6 x 64, 8.5 bits per entry>)
     >>> Q.rows([0, 5]).shape  # without the others
     (2, 64)
     """
@@ -155,4 +155,4 @@ class Quantised:
 
     def __repr__(self) -> str:
         shape = " x ".join(f"{n:,}" for n in self.shape)
-        return f"<{self.kind} matrix, {shape}, {self.bits:.3g} bits a number>"
+        return f"<{self.kind} matrix, {shape}, {self.bits:.3g} bits per entry>"

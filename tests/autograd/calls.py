@@ -60,7 +60,7 @@ def axis_of(rng, a):
 def axes_of(rng, a):
     """One axis, several or all of them."""
     axes = some_axes(rng, a.ndim)
-    return [None, axes, axes[0] if axes else None][rng.integers(3)]
+    return [None, axes, axes[0] if axes else None, ()][rng.choice(4, p=[0.3, 0.3, 0.3, 0.1])]
 
 
 def part_of_index(rng, n):

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from lora_np.autograd import Tensor, check_derivative, value
+from lora_np.autograd import Tensor, check_derivative, primitive, value
 from lora_np.autograd.tables import COMPOSITIONS, CONSTANTS, DERIVATIVES, name_of
 from tests.autograd.calls import DRAWERS, of_ufunc
 from tests.autograd.examples import EXAMPLES
@@ -162,6 +162,25 @@ def test_functions_without_a_gradient_write_into_no_operand(function):
         with pytest.raises((TypeError, ValueError)):
             function(*arguments, out=out)
         np.testing.assert_array_equal(x.data, before)
+
+
+def test_settings_of_an_operation_of_ones_own_are_copied():
+    """Conditions, indices and lists; arrays of real numbers are not."""
+    chosen = lambda a, *, at, order: a[at][order]
+    operation = primitive(
+        chosen, lambda y, a, *, at, order: lambda g: put_back(g, a.size, at, order)
+    )
+
+    def put_back(g, size, at, order):
+        gradient = np.zeros(size)
+        np.add.at(gradient, np.flatnonzero(at)[order], g)
+        return gradient
+
+    x, at, order = Tensor(np.ones(4)), np.array([True, False, True, True]), [0, 2, 2]
+    y = operation(x, at=at, order=order)
+    at[:], order[:] = True, [1, 1, 1]
+    y.backward([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(x.grad, [1, 0, 0, 5])
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])

@@ -133,7 +133,7 @@ def test_int8_is_bitsandbytes_bit_for_bit(bnb, shape):
 def test_made_blocks_are_those_of_gguf(kind, shape):
     import gguf
 
-    if shape[1] % LAYOUTS[kind].numbers:
+    if shape[1] % LAYOUTS[kind].entries:
         return
     for seed in range(16):
         W = hard(shape, seed)
@@ -163,7 +163,7 @@ def test_any_bytes_are_read_as_gguf_reads_them(kind):
     layout = LAYOUTS[kind]
     rng = np.random.default_rng(0)
     data = rng.integers(0, 256, (300, 2, layout.block.itemsize), dtype=np.uint8)
-    ours = Blocks(kind, data.view(layout.block)[..., 0], (300, 2 * layout.numbers)).dequantised()
+    ours = Blocks(kind, data.view(layout.block)[..., 0], (300, 2 * layout.entries)).dequantised()
     theirs = gguf.dequantize(data.reshape(300, -1), gguf.GGMLQuantizationType[kind])
     np.testing.assert_array_equal(ours, theirs)
     # signs of zeros too

@@ -21,7 +21,7 @@ def of(kind, d, k, seed=0):
     layout = LAYOUTS[kind]
     if layout.block.names is None:
         return Blocks(kind, np.zeros((d, k), layout.block) + layout.block.type(15), (d, k))
-    raw = rng.integers(0, 256, (d, k // layout.numbers, layout.block.itemsize), dtype=np.uint8)
+    raw = rng.integers(0, 256, (d, k // layout.entries, layout.block.itemsize), dtype=np.uint8)
     data = raw.view(layout.block)[..., 0]
     for name in layout.block.names:
         if layout.block[name].kind == "f":

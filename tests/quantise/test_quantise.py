@@ -39,7 +39,7 @@ DRAWS = {
 
 
 def block_length(kind):
-    return LAYOUTS[kind].numbers if kind in LAYOUTS else 1
+    return LAYOUTS[kind].entries if kind in LAYOUTS else 1
 
 
 def shapes(kind):
@@ -345,7 +345,7 @@ def test_a_matrix_of_any_kind_is_read_by_rows_and_written_to_gguf(kind, tmp_path
     layout = LAYOUTS[kind]
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 256, (3, 2, layout.block.itemsize), dtype=np.uint8)
-    Q = Blocks(kind, raw.view(layout.block)[..., 0], (3, 2 * layout.numbers))
+    Q = Blocks(kind, raw.view(layout.block)[..., 0], (3, 2 * layout.entries))
     assert Q.nbytes == raw.size
     save_gguf({"W": Q}, tmp_path / "W.gguf")
     again = gguf.open(tmp_path / "W.gguf").quantised("W")

@@ -20,7 +20,7 @@ def drawn_matrix(rng, kind, rows, columns):
     if kind in ("nf4", "int4"):
         W = rng.normal(size=(rows, columns)) * 10.0 ** rng.integers(-6, 6)
         return quantise(W, kind, block=int(rng.choice(BLOCKS)), double=bool(rng.integers(2)))
-    numbers = LAYOUTS[kind].numbers if kind in LAYOUTS else 1
+    numbers = LAYOUTS[kind].entries if kind in LAYOUTS else 1
     columns = -(-columns // numbers) * numbers
     if kind in KINDS:
         return quantise(rng.normal(size=(rows, columns)), kind)
