@@ -552,7 +552,7 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
-    entries = np.ravel(a)
+    entries: Array = np.ravel(a)
     if not np.all(numbers):
         entries = np.append(entries, np.zeros(1, a.dtype))  # the last one, which is number 0
     entries = entries[numbers - 1]

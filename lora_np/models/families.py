@@ -273,6 +273,7 @@ def decoder_of(values: Config) -> DecoderConfig:
     family = family_of(str(name))
     task = "ForCausalLM" if "ForCausalLM" in family.tasks else family.tasks[0]
     spec, env = _evaluated(family, values, task, family.name)
+    whole_number("the number of layers", env["count"])
     entries = _merged(_read("_decoder"), family.tables)["decoder"]
     kinds, fields = entries.pop("nodes"), _fields(entries.pop("fields"))
     for key, field in fields.items():
