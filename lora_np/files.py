@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from stat import S_ISREG
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NoReturn, TypeAlias, TypeVar
 
 from lora_np.checks import StrPath, brief
 
@@ -32,6 +33,10 @@ FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 MAX_JSON = 32 * 2**20  # bytes; the indexes and configs of the largest models have a few
 # of lists and objects; the largest vocabularies, with their merges, have two million
 MAX_ITEMS = 3_000_000
+
+
+# what a JSON file holds
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
 class FileError(ValueError):
@@ -260,18 +265,27 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path.parent, re.compile(rf"{re.escape(prefix)}[0-9a-f]{{32}}\.new"))
     stage = path.with_name(f"{prefix}{os.urandom(16).hex()}.new")
+    clean = _cleaned(partial(stage.unlink, missing_ok=True))
+    with clean, named(path, stage), open(stage, "xb") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+        if os.name == "nt":  # which renames no open file
+            file.close()
+        os.replace(stage, path)
+
+
+@contextmanager
+def _cleaned(clean: Callable[[], object]) -> Iterator[None]:
+    """Clean up at the end of the block; if Ctrl-C comes meanwhile, when the process exits."""
+    atexit.register(clean)
     try:
-        with named(path, stage), open(stage, "xb") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            if os.name == "nt":  # which renames no open file
-                file.close()
-            os.replace(stage, path)
+        yield
     finally:
-        stage.unlink(missing_ok=True)
+        clean()
+        atexit.unregister(clean)
 
 
 @contextmanager
@@ -459,16 +473,18 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
             _undo(*places(dead), target)
         key = os.urandom(16).hex()
         stage, aside = places(key)
-        try:
-            file.seek(0)
-            file.write(key.encode())
-            os.fsync(lock)
-            yield stage, aside
-        finally:
+
+        def clean() -> None:
             _remove(stage, ignore_errors=True)
             if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
                 with suppress(OSError):
                     path.unlink()
+
+        with _cleaned(clean):
+            file.seek(0)
+            file.write(key.encode())
+            os.fsync(lock)
+            yield stage, aside
 
 
 def _locked(path: Path, target: Path) -> tuple[int, str]:

@@ -33,14 +33,19 @@ def parallel_map(
     """
     import joblib
 
-    jobs = whole_number("jobs", jobs)
+    jobs = min(whole_number("jobs", jobs), len(work) or 1)
     found = {}
     with progress_bar(len(work), progress, label=label) as bar, one_thread():
         pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
         results = pool(joblib.delayed(_on_one_thread)(function, item) for item in work.values())
-        for name, result in zip(work, results, strict=True):
-            found[name] = result
-            bar.update()
+        try:
+            for name, result in zip(work, results, strict=True):
+                found[name] = result
+                bar.update()
+        except RuntimeError as error:
+            if "start new thread" not in str(error):
+                raise
+            raise ValueError(f"jobs must be fewer, got {jobs}: {error}") from None
     return found
 
 

@@ -204,13 +204,15 @@ def combine(
                 raise FileError(
                     f"{base}: the weight of {min(lacking)!r} is not one tensor, as DoRA needs it"
                 )
-    given: dict[str, list[_Given]] = {}
-    for source, weight, by_name in zip(loaded, weights, grams or [{}] * len(loaded), strict=True):
-        for name, module in source.items():
-            gram = np.asarray(by_name[name]) if name in by_name else None
-            given.setdefault(name, []).append((module, weight, gram))
-    draws = generator(rng).spawn(len(given))
     with new_adapter(out, force=force, inputs=loaded) as (stage, aside):
+        given: dict[str, list[_Given]] = {}
+        for source, weight, by_name in zip(
+            loaded, weights, grams or [{}] * len(loaded), strict=True
+        ):
+            for name, module in source.items():
+                gram = np.asarray(by_name[name]) if name in by_name else None
+                given.setdefault(name, []).append((module, weight, gram))
+        draws = generator(rng).spawn(len(given))
         work = {
             name: (name, given[name], aside / str(i), draw)
             for i, (name, draw) in enumerate(zip(given, draws, strict=True))

@@ -164,6 +164,7 @@ def extract(
     if not any(pair.old for pair in pairs):
         raise FileError(f"{tuned}: has no tensor in common with {base}")
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
+        grams = grams and {**grams}  # computed by now, if they were not
         candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
         differing = parallel_map(
             _differs, candidates, jobs=jobs, progress=progress, label="compare"

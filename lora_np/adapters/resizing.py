@@ -151,6 +151,7 @@ def resize(
     before = only_lora(load(adapter))
     check_start(before)
     with new_adapter(out, force=force, inputs=[before]) as (stage, aside):
+        grams = grams and {**grams}  # computed by now, if they were not
         work = {
             name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
         }

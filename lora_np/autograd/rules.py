@@ -402,14 +402,9 @@ def of_deviation(
 
     @composition(function)
     def spread(a: Array, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Operand:
-        deviation = a - np.mean(a, axis=axis, keepdims=True)
-        n = (
-            np.size(a)
-            if axis is None
-            else np.prod([np.shape(a)[i] for i in np.atleast_1d(axis)], dtype=int)
-        )
-        freedom = max(float(n - ddof), 0.0)
-        return size(deviation, axis=axis, keepdims=keepdims) / root(freedom)
+        mean = np.mean(a, axis=axis, keepdims=True)
+        freedom = max(np.size(a) / max(np.size(mean), 1) - ddof, 0.0)
+        return size(a - mean, axis=axis, keepdims=keepdims) / root(freedom)
 
 
 def euclidean_rule(y: Array, a: Array, *, axis: Axis = None, keepdims: bool = False) -> Pull:
@@ -557,9 +552,11 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
-    filled = numbers.size and not np.size(a)
-    entries = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-    return entries if np.all(numbers) else np.where(numbers > 0, entries, 0)
+    entries: Array = np.ravel(a)
+    if not np.all(numbers):
+        entries = np.append(entries, np.zeros(1, a.dtype))  # the last one, which is number 0
+    entries = entries[numbers - 1]
+    return entries
 
 
 for rearrangement in (
@@ -631,6 +628,8 @@ derivative(
 @composition(np.take)
 def take(a: Array, indices: ArrayLike, axis: int | None = None) -> Any:
     indices = np.asarray(indices)  # which refuses a Tensor
+    if not indices.size:  # an empty list becomes an array of floats
+        indices = indices.astype(int)
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
         return np.ravel(a)[indices]
     return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lora_np import adapters, language
+from lora_np.checks import Array
 from lora_np.cli import options
 from lora_np.files import write_text
 from lora_np.hub import read_arrays
@@ -79,7 +82,7 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
     Example: lora-np resize my-adapter --energy 0.99 -o small-adapter
     """
     base = asked.pop("base")
-    asked = options.given(asked) | {"grams": _inputs(base, data, adapter)}
+    asked = options.given(asked) | {"grams": data and _Inputs(base, data, adapter)}
     options.show_as(adapters.resize(adapter, out, **asked, progress=True).table, as_json)
 
 
@@ -100,7 +103,7 @@ def extract(
 
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
-    asked = options.given(asked) | {"grams": _inputs(tuned, data)}
+    asked = options.given(asked) | {"grams": data and _Inputs(tuned, data)}
     options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
 
 
@@ -141,7 +144,7 @@ def combine(
             f"--data must be given once for each adapter, got {len(data)} for {len(paths)}"
         )
     asked["grams"] = (
-        [_inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
+        [_Inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
     )
     found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
     options.show_as(found.table, as_json)
@@ -226,7 +229,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
-    asked["grams"] = _inputs(asked["base"], data)
+    asked["grams"] = data and _Inputs(asked["base"], data)
     options.show_as(adapters.convert(adapter, out, **asked).table, as_json)
 
 
@@ -251,17 +254,33 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
 
 
-def _inputs(base: Path | None, data: str | None, adapter: Path | str | None = None) -> Any:
-    """Compute Gram matrices of a model's inputs on data, or read them from an .npz file."""
-    if data is None:
-        return None
-    if data.endswith(".npz"):
-        return read_arrays(data)
-    if base is None:
-        raise click.UsageError("--data is read by the base model: give it with --base")
-    model = language.load(base)
-    model = model if adapter is None else adapters.attach(model, adapter)
-    return language.grams(model, language.read_data(data))
+class _Inputs(Mapping[str, Array]):
+    """Gram matrices of a model's inputs on data, or from an .npz file.
+
+    They are computed when they are first read: after a command has checked all else.
+    """
+
+    def __init__(self, base: Path | None, data: str, adapter: Path | str | None = None) -> None:
+        if base is None and not data.endswith(".npz"):
+            raise click.UsageError("--data is read by the base model: give it with --base")
+        self.base, self.data, self.adapter = base, data, adapter
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Array]:
+        if self.base is None or self.data.endswith(".npz"):
+            return read_arrays(self.data)
+        data, model = language.read_data(self.data), language.load(self.base)
+        model = model if self.adapter is None else adapters.attach(model, self.adapter)
+        return language.grams(model, data)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
 
 
 def weighted(source: str) -> tuple[str, float]:

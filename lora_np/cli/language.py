@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
+from lora_np.checks import whole_number
 from lora_np.cli import options
 from lora_np.files import write_text
 
@@ -75,8 +76,9 @@ def finetune(
     # before the training, not after it
     if not dry_run:
         out = check_written(out, force)
-    base = language.load(model, quantised=quantised)
-    told, training = language.read_data(data, format=format), options.given(asked)
+    training = options.given(asked)
+    language.FinetuneSettings(**training)  # checks them
+    base, told = language.load(model, quantised=quantised), language.read_data(data, format=format)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
     if out is None or dry_run:
@@ -189,14 +191,18 @@ def generate(
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
+    from lora_np.language.generation import Sampling
+
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat")
+    stream = partial(print, end="", flush=True)
+    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
+    Sampling(**{name: sampling[name] for name in [*SAMPLING][1:] if name in sampling})
+    whole_number("tokens", sampling["tokens"], minimum=0)
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
         speaker = adapters.attach(speaker, opened, any_base=any_base)
-    stream = partial(print, end="", flush=True)
-    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
     if not chat:
         language.generate(speaker, "It was " if prompt is None else prompt, **sampling)
         print()

@@ -10,13 +10,14 @@ import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
 from lora_np.checks import choice
 from lora_np.exercises import Exercise, Lesson, Outcome, lessons, other_seeds, plural
-from lora_np.files import write_text
+from lora_np.files import open_regular, write_text
 from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.judge import judged
@@ -418,7 +419,7 @@ def read_roster(path: Path) -> list[Row]:
     [{'Name': 'alice', 'Email address': 'alice@example.org'}]
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.DictReader(file, strict=True) if any(row.values())]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a roster in CSV: {error}") from None

@@ -6,12 +6,10 @@ Source: bitsandbytes 0.50, ``functional.py`` (``QuantState.as_dict``) and ``nn/m
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lora_np.checks import Array, whole_number
-from lora_np.files import FileError, errors_at, parse_json
+from lora_np.files import FileError, Json, errors_at, parse_json
 from lora_np.hub.folders import ModelDirectory
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
@@ -24,7 +22,7 @@ _PARTS = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", _NOTE)
 
 
 def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
-    """The tensors that belong to one quantised weight: itself, its scales and its note.
+    """List the tensors that belong to one quantised weight: itself, its scales and its note.
 
     Parameters
     ----------
@@ -70,7 +68,7 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
 
 
 def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...], int]:
-    """The shape of one weight that bitsandbytes quantised, and the bytes of its codes and scales.
+    """Read the shape of a weight that bitsandbytes quantised, and the bytes that it takes.
 
     Parameters
     ----------
@@ -115,7 +113,7 @@ def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...]
 
 
 def read_bitsandbytes(model: ModelDirectory, name: str) -> Quantised:
-    """One weight that bitsandbytes quantised, in its own bits.
+    """Read one weight that bitsandbytes quantised, without dequantising it.
 
     Parameters
     ----------
@@ -187,7 +185,9 @@ def _read_nf4(model: ModelDirectory, name: str) -> FourBit:
     return FourBit("nf4", packed, double, shape, block)
 
 
-def _part(model: ModelDirectory, name: str, dtype: Any, count: int | None = None) -> Array:
+def _part(
+    model: ModelDirectory, name: str, dtype: type[np.generic], count: int | None = None
+) -> Array:
     if name not in model:
         raise FileError(f"needs the tensor {name!r}, which is missing")
     array = model.read(name)
@@ -198,7 +198,7 @@ def _part(model: ModelDirectory, name: str, dtype: Any, count: int | None = None
     return array
 
 
-def _note(model: ModelDirectory, name: str) -> dict[str, Any]:
+def _note(model: ModelDirectory, name: str) -> dict[str, Json]:
     with errors_at("its quant_state"):
         note = parse_json(_part(model, f"{name}.{_NOTE}", np.uint8).tobytes())
     if note.get("quant_type") != "nf4":
@@ -208,7 +208,7 @@ def _note(model: ModelDirectory, name: str) -> dict[str, Any]:
     return note
 
 
-def _shape(note: dict[str, Any]) -> tuple[int, int]:
+def _shape(note: dict[str, Json]) -> tuple[int, int]:
     sizes = note.get("shape")
     if not isinstance(sizes, list) or len(sizes) != 2:
         raise FileError(f"shape must be two whole numbers, got {sizes!r:.40}")

@@ -63,7 +63,7 @@ FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 
 def float_dtype(dtype: str) -> str:
-    """``dtype`` if it is the name of a float that files can hold.
+    """Return ``dtype`` if it names a float that files can hold.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def float_dtype(dtype: str) -> str:
 
 
 def rounded(array: Array, dtype: str) -> Array:
-    """The values of ``array`` as a file of this dtype holds them: rounded to nearest, ties to even.
+    """Round ``array`` to the values of a dtype: to nearest, ties to even.
 
     Parameters
     ----------
@@ -129,14 +129,14 @@ def rounded(array: Array, dtype: str) -> Array:
 
 
 def from_bfloat16(bits: Array) -> Array:
-    """The float32 values of bfloat16 bits."""
+    """Convert the bits of bfloat16 to float32."""
     wide = bits.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
 
 
 def to_bfloat16(array: Array) -> Array:
-    """The upper halves of float32, rounded to nearest, ties to even."""
+    """Round float32 to the bits of bfloat16: to nearest, ties to even."""
     single = array.astype(np.float32)
     bits = single.view(np.uint32)
     if array.dtype.itemsize > 4:

@@ -30,8 +30,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True, eq=False)
 class ModelDirectory:
-    """The tensors of a model and its config; made by `open_directory`. None is read until asked
-    for.
+    """A model on disk, made by `open_directory`; tensors are read on request.
 
     Attributes
     ----------
@@ -57,16 +56,16 @@ class ModelDirectory:
         return name in self.places
 
     def info(self, name: str) -> TensorInfo:
-        """Dtype and shape of one tensor."""
+        """Return the dtype and shape of one tensor."""
         return self.files[self.places[name]].tensors[name]
 
     def read(self, name: str) -> Array:
-        """One tensor in its own dtype, bfloat16 as float32."""
+        """Read one tensor in its own dtype, bfloat16 as float32."""
         return self.files[self.places[name]].read(name)
 
 
 def open_directory(path: StrPath) -> ModelDirectory:
-    """The model in a directory, its config, index and all headers checked; no tensor is read.
+    """Open the model in a directory and check its config, index and headers; no tensor is read.
 
     Which files are the model is decided as in transformers: ``model.safetensors`` if it is there,
     otherwise the files that ``model.safetensors.index.json`` names. Any others are not part of it.
@@ -131,7 +130,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
 
 
 def directory(path: StrPath) -> Path:
-    """``path`` as an existing directory, possibly that of a shipped model or adapter.
+    """Return the existing directory ``path``, or that of a shipped model or adapter.
 
     Parameters
     ----------
@@ -170,8 +169,7 @@ def directory(path: StrPath) -> Path:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The regular file ``name`` of ``folder``; a name or a link that leads out of the folder is
-    refused.
+    """Return the regular file ``name`` of ``folder``; names and links that lead out are refused.
 
     Links from a snapshot of the Hugging Face cache to its blobs are the one exception.
 
@@ -245,7 +243,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 def _read_index(path: Path) -> Mapping[str, Any]:
     index = read_json(path)
-    places: Any = index.get("weight_map")
+    places = index.get("weight_map")
     named = isinstance(places, dict) and all(isinstance(name, str) for name in places.values())
     if not named or not places:
         raise FileError(f"{path}: weight_map must map the names of tensors to names of files")
@@ -283,8 +281,7 @@ def shipped_paths(kind: Literal["models", "adapters", "texts"]) -> dict[str, Pat
 
 
 def located(path: StrPath) -> Path:
-    """``path``, or the directory of the shipped model or adapter of that name where there is no
-    such path.
+    """Return ``path`` if it exists, or the directory of the shipped model or adapter of that name.
 
     Parameters
     ----------

@@ -36,11 +36,11 @@ _MAX_HEADER = 2**28  # the largest vocabularies take a tenth of this
 _MAX_NAME = 2**16 - 1  # as in the specification
 _MAX_AXES = 4  # as in ggml
 _ALIGNMENT = 32
+_Value = str | int | float | list[str] | Array  # in the metadata
 
 
 class GGUFFile(TensorFile):
-    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no
-    open file.
+    """A GGUF file with a checked header, made by ``open``; the file is not held open.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class GGUFFile(TensorFile):
     """
 
     def read(self, name: str) -> Array:
-        """The numbers of one tensor; nothing else is read.
+        """Read the values of one tensor; nothing else is read.
 
         Parameters
         ----------
@@ -77,7 +77,7 @@ class GGUFFile(TensorFile):
         return self.quantised(name).dequantised()
 
     def quantised(self, name: str) -> Blocks:
-        """One tensor in the blocks that the file keeps it in.
+        """Read one tensor in the blocks of the file.
 
         Parameters
         ----------
@@ -232,8 +232,9 @@ class _Header:
         self.position += count
         return piece
 
-    def number(self, form: str, what: str) -> Any:
-        return struct.unpack("<" + form, self.take(struct.calcsize("<" + form), what))[0]
+    def number(self, form: str, what: str) -> int:
+        raw = self.take(struct.calcsize("<" + form), what)
+        return int(struct.unpack("<" + form, raw)[0])
 
     def text(self, what: str, *, most: int | None = None) -> str:
         length = self.number("Q", what)
@@ -245,8 +246,8 @@ class _Header:
             raise FileError(f"{what} is not UTF-8: {error}") from None
 
     def count(self, what: str, least: int) -> int:
-        """A count of things of which each takes at least ``least`` bytes of what is left."""
-        number: int = self.number("Q", what)
+        """Read a count of things that take at least ``least`` bytes each."""
+        number = self.number("Q", what)
         if number * least > self.size - self.position:
             raise FileError(
                 f"{what} is {number}, for which {self.size - self.position} bytes are too few"
@@ -259,7 +260,7 @@ class _Header:
         return number
 
 
-def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
+def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, _Value]]:
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
         raise FileError(f"it begins with {magic!r}, not with b'GGUF'")
@@ -267,7 +268,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     if version not in (2, 3):
         raise FileError(f"its version is {version}, not 2 or 3 in little-endian order")
     tensor_count = header.count("the number of tensors", 24)
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, _Value] = {}
     for _ in range(header.count("the number of metadata", 13)):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
@@ -296,11 +297,12 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     return tensors, metadata
 
 
-def _value(header: _Header, kind: int, key: str) -> Any:
+def _value(header: _Header, kind: int, key: str) -> _Value:
     if kind == _STRING:
         return header.text(f"the value of {shown(key)}")
     if kind != _ARRAY:
-        return _scalars(header, kind, 1, key)[0].item()
+        number: _Value = _scalars(header, kind, 1, key)[0].item()
+        return number
     inner = header.number("I", f"the type of the entries of {shown(key)}")
     if inner == _STRING:
         count = header.count(f"the number of entries of {shown(key)}", 8)
@@ -318,7 +320,7 @@ def _scalars(header: _Header, kind: int, count: int, key: str) -> Array:
     return np.frombuffer(raw, dtype)
 
 
-def _alignment(metadata: Mapping[str, Any]) -> int:
+def _alignment(metadata: Mapping[str, _Value]) -> int:
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
         raise FileError(f"'general.alignment' must be a power of two, got {shown(alignment)}")

@@ -18,7 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.checks import Array, StrPath, shown
-from lora_np.files import FileError, errors_at, open_regular, parse_json, target_path, write_whole
+from lora_np.files import (
+    FileError,
+    Json,
+    errors_at,
+    open_regular,
+    parse_json,
+    target_path,
+    write_whole,
+)
 from lora_np.hub.dtypes import FLOATS, TABLE, float_dtype, from_bfloat16, to_bfloat16
 from lora_np.hub.tensors import TensorFile, TensorInfo
 
@@ -34,8 +42,7 @@ Infos = Mapping[str, TensorInfo]
 
 
 class SafetensorsFile(TensorFile):
-    """A checked header, and ``read`` for one tensor after the other. Made by ``open``; holds no
-    open file.
+    """A safetensors file with a checked header, made by ``open``; the file is not held open.
 
     Attributes
     ----------
@@ -48,7 +55,7 @@ class SafetensorsFile(TensorFile):
     """
 
     def read(self, name: str) -> Array:
-        """The tensor of this name; nothing else is read.
+        """Read one tensor; nothing else is read.
 
         Parameters
         ----------
@@ -235,7 +242,7 @@ def write(
 
 
 def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> int:
-    """The bytes of the file that `write` makes of such tensors.
+    """Compute the size of the file that `write` makes of such tensors.
 
     Parameters
     ----------
@@ -263,10 +270,8 @@ def file_size(tensors: Infos, *, metadata: Mapping[str, str] | None = None) -> i
     return len(header) + sum(info.nbytes for info in placed.values())
 
 
-def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The header as parsed, and where the tensors begin. Nothing larger than the file is ever
-    allocated.
-    """
+def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Json], int]:
+    """Parse the header and find where the tensors begin; allocate no more than the file has."""
     if size < 8:
         raise FileError(f"it has {size} bytes, too few for a header")
     length = int.from_bytes(file.read(8), "little")
@@ -329,15 +334,13 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 
 
 def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, TensorInfo]]:
-    """The bytes of the header, and the tensors in their order: the widest first, which aligns them
-    all.
-    """
+    """Lay out header and tensors, the widest first, which aligns them all."""
     if [text for pair in metadata.items() for text in pair if not isinstance(text, str)]:
         raise FileError(f"metadata must map text to text, got {dict(metadata)!r}")
     for name in tensors:
         if not isinstance(name, str):
             raise FileError(f"the name of a tensor must be text, got {shown(name)}")
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, Json] = {"__metadata__": dict(metadata)} if metadata else {}
     ordered: dict[str, TensorInfo] = {}
     position = 0
     for name in sorted(tensors, key=lambda name: (_ORDER.get(tensors[name].dtype, -1), name)):
@@ -362,7 +365,7 @@ def _layout(tensors: Infos, metadata: Mapping[str, str]) -> tuple[bytes, dict[st
 
 
 def as_stored(name: str, array: Array, dtype: str) -> Array:
-    """``array`` in the byte order of the file."""
+    """Convert ``array`` to the byte order of the file."""
     if dtype.startswith("float8"):
         raise FileError(f"{name!r} of dtype {dtype} can only be copied from another file")
     if dtype not in FLOATS or array.dtype.kind != "f":

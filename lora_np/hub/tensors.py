@@ -35,12 +35,12 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
+        """The number of entries."""
         return prod(self.shape)
 
     @cached_property
     def nbytes(self) -> int:
-        """Number of bytes in the file."""
+        """The number of bytes in the file."""
         numbers, size = BLOCKS[self.dtype]
         return prod(self.shape) // numbers * size
 
@@ -64,7 +64,7 @@ class TensorFile:
     metadata: Mapping[str, Any] = field(repr=False)
 
     def info(self, name: str) -> TensorInfo:
-        """The header's entry for the tensor ``name``.
+        """Return the header's entry for the tensor ``name``.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class TensorFile:
         raise FileError(f"{self.path} has no tensor {shown(name)}{close_names(name, self.tensors)}")
 
     def raw(self, info: TensorInfo) -> bytearray:
-        """The bytes of one of the tensors; nothing else is read.
+        """Read the bytes of one tensor; nothing else is read.
 
         Raises
         ------

@@ -69,6 +69,16 @@ class FinetuneSettings(RunSettings):
     )
     tell: Callable[[str], None] | None = None
 
+    def __post_init__(self) -> None:
+        number("lr", self.lr, minimum=0, open_minimum=True)
+        for name in ("rank", "steps", "accumulate", "batch_size"):
+            whole_number(name, getattr(self, name))
+        for name in ("max_length", "validate_every", "patience"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+        choice("variant", self.variant, VARIED)
+        choice("schedule", self.schedule, SCHEDULES)
+
 
 # what tells a run from another, in the order in which it is compared
 RECORDED = dict.fromkeys(
@@ -406,20 +416,16 @@ class Prepared:
 
     def __init__(self, model: LanguageModel, data: AnyData, s: FinetuneSettings) -> None:
         data = as_data(data)
-        number("lr", s.lr, minimum=0, open_minimum=True)
         width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         max_length = packing.within(model, s.max_length)
-        self.steps = whole_number("steps", s.steps)
-        whole_number("accumulate", s.accumulate)
+        self.steps = s.steps
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, max_length)
         self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
-        self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
+        self.size = min(s.batch_size, len(self.rows))
         self.random = generator(s.rng)
-        choice("variant", s.variant, VARIED)
-        choice("schedule", s.schedule, SCHEDULES)
         self.adapted = inject(
             model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,

@@ -168,6 +168,9 @@ def csv_records(content: str) -> Iterator[tuple[str, Any]]:
     )
     try:
         names = [name.strip() for name in next(rows)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"line 1: the column {name!r} occurs twice")
         for row in filter(None, rows):
             if len(row) != len(names):
                 raise ValueError(

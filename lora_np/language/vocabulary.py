@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -15,6 +16,12 @@ import numpy as np
 from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
+MAX_GROWTH = 3000  # of a text, by all steps of a tokenizer.json
+UNFOLDING = {"NFKC", "NFKD", "Precompiled"}  # one character of Unicode becomes 18
+NO_GROWTH = {
+    *("BertPreTokenizer", "ByteFallback", "Digits", "Fuse", "Punctuation", "Split", "Strip"),
+    *("StripAccents", "Whitespace", "WhitespaceSplit"),
+}
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -234,6 +241,22 @@ class Subwords(Described):
 Vocabulary: TypeAlias = Characters | Subwords
 
 
+def growth(step: Any) -> float:
+    """Bound how many times as long a step of a ``tokenizer.json`` makes a text."""
+    if not isinstance(step, Mapping):
+        return 1
+    kind = step.get("type")
+    if kind == "Sequence":
+        steps = (each for parts in step.values() if isinstance(parts, list) for each in parts)
+        return math.prod(map(growth, steps))
+    if kind == "Replace":
+        new, old = len(step["content"]), len(step["pattern"].get("String", ""))
+        return max(1, new / old) if old else 1 + new  # an expression may match nothing
+    if kind == "TemplateProcessing":
+        return sum("Sequence" in each for each in step["single"])
+    return 1 if kind in NO_GROWTH else 18 if kind in UNFOLDING else 2
+
+
 def made(contents: Mapping[str, Any]) -> Any:
     """Make the library's ``Tokenizer`` of a ``tokenizer.json``."""
     tokenizers = needed(
@@ -245,6 +268,13 @@ def made(contents: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"tokenizer.json: the library tokenizers cannot read it ({error})"
         ) from None
+    for parts in (("normalizer", "pre_tokenizer", "post_processor"), ("decoder",)):
+        times = math.prod(growth(contents.get(part)) for part in parts)
+        if times > MAX_GROWTH:
+            raise ValueError(
+                f"tokenizer.json: its {' or '.join(parts)} may make a text {times:.3g} times as"
+                f" long; at most {MAX_GROWTH} are allowed"
+            )
     library.no_truncation()  # as in transformers, unless asked
     library.no_padding()
     return library

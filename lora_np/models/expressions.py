@@ -8,20 +8,35 @@ advance together, here as the bits of one integer. The work is bounded and count
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from importlib import import_module
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import count
 from math import inf
-from typing import Any
+from sys import maxsize
 
 _MAX_LENGTH = 4_000  # characters in an expression
+_MAX_DEPTH = 100  # groups in one another
 _MAX_STEPS = 1_000_000  # of one expression over all names that it is asked about: about a second
 _QUICK_NAME = 128  # characters in a name for which Python's re may be used
 _QUICK_STEPS = 20_000_000  # of it in the worst case, at most: some tenths of a second
-_ONE = ("LITERAL", "NOT_LITERAL", "ANY", "IN")  # what takes one character
 
-_parser: Any = import_module("re._parser")  # Python's own reading of its syntax
-_compile: Any = import_module("re._compiler").compile
+Ends = Callable[[int], int]  # from where a part can start to where it can end: bits are positions
+_ANCHOR = r"[$^]|\\[AbBZ]"
+_REPEAT = re.compile(r"(?:([*+?])|\{(?!\})(\d*)(,?)(\d*)\})\??")
+# classes; escapes; groups; repeats; any other character
+_TOKEN = re.compile(
+    r"\[\^?\]?(?:\\.|[^\]\\])*\]"
+    r"|\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|0[0-7]{0,2}|.)"
+    r"|\((?:\?(?:P<\w+>|P=|<?[=!]|.))?|(?:[*+?]|\{(?!\})\d*,?\d*\})[?+]?|.",
+    re.DOTALL,
+)
+_UNSUPPORTED = {
+    r"\\[1-9]|\(\?P=": "a backreference",
+    r"\(\?>": "an atomic group",
+    r"\(\?\(": "a condition",
+    r"\(\?[^:P<=!]": "flags or a comment",
+    r"[*+?{].*\+": "a possessive repeat",
+}
 
 
 class Expression:
@@ -57,7 +72,7 @@ class Expression:
     """
 
     def __init__(self, text: str, *, what: str = "the expression", end: bool = False) -> None:
-        self.text, self._what = text, what
+        self.text, self._what, self._end = text, what, end
         if len(text) > _MAX_LENGTH:
             raise ValueError(
                 f"{what} must have at most {_MAX_LENGTH:,} characters, got {len(text):,}"
@@ -65,19 +80,18 @@ class Expression:
         whole, starts = (rf"(?:.*\.)?(?:{text})", _QUICK_NAME + 2) if end else (text, 1)
         try:
             re.compile(text)  # by itself: "a)(b" is none
-            self._tree: Any = _parser.parse(whole)
             self._quick = re.compile(whole) if starts * _steps(text) <= _QUICK_STEPS else None
         except (re.error, RecursionError, OverflowError, ValueError) as error:
             raise ValueError(
                 f"{what} must be a regular expression, got {text!r} ({error})"
             ) from None
         self._taken = count()
-        self._items: dict[int, re.Pattern[str]] = {}
-        self._places: dict[int, int] = {}
+        self._name = ""
+        self._places: dict[str, int] = {}
+        self._tokens: list[str] = []
+        self._ends: Ends | None = None
         if self._quick is None:
-            if self._tree.state.flags != re.UNICODE:
-                raise self._refused("has flags")
-            self.matches("")
+            self._parse()
 
     def matches(self, name: str) -> bool:
         """Whether the whole of ``name`` matches.
@@ -89,89 +103,123 @@ class Expression:
         """
         if self._quick is not None and len(name) <= _QUICK_NAME:
             return self._quick.fullmatch(name) is not None
-        self._places = {}
-        return bool(self._sequence(self._tree, 1, name) >> len(name))
+        self._name, self._places = name, {}
+        dots = [i + 1 for i, character in enumerate(name) if character == "."] if self._end else []
+        ends = self._ends or self._parse()
+        return bool(ends(sum(1 << start for start in (0, *dots))) >> len(name))
 
-    def _sequence(self, items: Iterable[Any], starts: int, name: str) -> int:
-        """Where the items, one after the other, can end from any of ``starts``: positions are
-        bits.
-        """
-        for item in items:
-            # the empty name visits all of the tree, to meet what it holds
-            if not starts and len(name):
-                return 0
-            if next(self._taken) > _MAX_STEPS:
-                raise self._refused("takes too many steps")
-            starts = self._item(item, starts, name)
+    def _parse(self) -> Ends:
+        """Read the expression, of which ``re`` has found that it is one."""
+        self._tokens = _TOKEN.findall(self.text)[::-1]
+        self._ends = self._branches(0)
+        return self._ends
+
+    def _branches(self, depth: int) -> Ends:
+        if depth > _MAX_DEPTH:
+            raise self._refused("is nested too deeply")
+        branches = [self._sequence(depth)]
+        while self._tokens[-1:] == ["|"]:
+            self._tokens.pop()
+            branches.append(self._sequence(depth))
+
+        def ends(starts: int) -> int:
+            found = 0
+            for branch in branches:
+                found |= branch(starts)
+            return found
+
+        return ends
+
+    def _sequence(self, depth: int) -> Ends:
+        items: list[Ends] = []
+        while self._tokens and self._tokens[-1] not in ("|", ")"):
+            item = self._item(self._tokens.pop(), depth)
+            repeat = _REPEAT.fullmatch(self._tokens[-1]) if self._tokens else None
+            if repeat:
+                self._tokens.pop()
+                item = self._repeated(item, repeat)
+            items.append(item)
+
+        def ends(starts: int) -> int:
+            for item in items:
+                if not starts:
+                    break
+                starts = item(self._counted(starts))
+            return starts
+
+        return ends
+
+    def _item(self, token: str, depth: int) -> Ends:
+        """A group, a character or an anchor."""
+        unsupported = (what for start, what in _UNSUPPORTED.items() if re.match(start, token))
+        if what := next(unsupported, ""):
+            raise self._refused(f"has {what}")
+        if token[0] != "(":
+            shift = not re.fullmatch(_ANCHOR, token)
+            return lambda starts: (starts & self._where(token)) << shift
+        inner = self._branches(depth + 1)
+        self._tokens.pop()
+        if token[-1] not in "=!":
+            return inner
+
+        def ends(starts: int) -> int:
+            places = range(len(self._name) + 1)
+            if "<" in token:  # what ends there, from wherever it starts
+                found = inner((1 << len(places)) - 1)
+            else:
+                found = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
+            return starts & (found if token[-1] == "=" else ~found)
+
+        return ends
+
+    def _repeated(self, item: Ends, repeat: re.Match[str]) -> Ends:
+        sign, least, comma, most = repeat.groups()
+        low = int(least or 0) if not sign else int(sign == "+")
+        high = int(most) if most else low if least and not comma else 1 if sign == "?" else maxsize
+
+        def ends(starts: int) -> int:
+            longest = len(self._name) + 1  # after that many, more change nothing
+            for _ in range(min(low, longest)):
+                starts = item(self._counted(starts))
+            found = starts
+            for _ in range(min(high - low, longest)):
+                starts = item(self._counted(starts)) & ~found
+                if not starts:
+                    break
+                found |= starts
+            return found
+
+        return ends
+
+    def _where(self, token: str) -> int:
+        """Where a character or an anchor matches; it has no choices in it, so ``re`` may say."""
+        if token not in self._places:
+            match, places = _compiled(token).match, range(len(self._name) + 1)
+            self._places[token] = sum(1 << i for i in places if match(self._name, i))
+        return self._places[token]
+
+    def _counted(self, starts: int) -> int:
+        if next(self._taken) > _MAX_STEPS:
+            raise self._refused("takes too many steps")
         return starts
-
-    def _item(self, item: tuple[Any, Any], starts: int, name: str) -> int:
-        kind, what = str(item[0]), item[1]
-        if kind in (*_ONE, "AT"):  # an anchor takes no character
-            return (starts & self._where(item, name)) << (kind != "AT")
-        if kind == "SUBPATTERN":
-            _, added, removed, items = what
-            if added or removed:
-                raise self._refused("has flags")
-            return self._sequence(items, starts, name)
-        if kind == "BRANCH":
-            ends = 0
-            for items in what[1]:
-                ends |= self._sequence(items, starts, name)
-            return ends
-        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
-            return self._repeat(what, starts, name)
-        if kind in ("ASSERT", "ASSERT_NOT"):
-            found = self._looked(what, starts, name)
-            return starts & (found if kind == "ASSERT" else ~found)
-        raise self._refused(f"holds {kind.lower().replace('_', ' ')}")
-
-    def _where(self, item: tuple[Any, Any], name: str) -> int:
-        """Where an item that takes one character, or an anchor, matches: bit i is of what follows
-        position i.
-
-        Such an item has no choices in it, so Python's ``re`` may match it.
-        """
-        if id(item) not in self._items:
-            self._items[id(item)] = _compile(_parser.SubPattern(self._tree.state, [item]))
-        if id(item) not in self._places:
-            match = self._items[id(item)].match
-            self._places[id(item)] = sum(1 << i for i in range(len(name) + 1) if match(name, i))
-        return self._places[id(item)]
-
-    def _repeat(self, what: tuple[int, int, Any], starts: int, name: str) -> int:
-        least, most, items = what
-        for _ in range(min(least, len(name) + 1)):  # after that many, more change nothing
-            starts = self._sequence(items, starts, name)
-        found = starts
-        for _ in range(min(most - least, len(name) + 1)):
-            starts = self._sequence(items, starts, name) & ~found
-            if not starts:
-                break
-            found |= starts
-        return found
-
-    def _looked(self, what: tuple[int, Any], starts: int, name: str) -> int:
-        """The positions before (or, for a negative direction, after) which the items match."""
-        direction, items = what
-        if direction < 0:
-            return self._sequence(items, (1 << len(name) + 1) - 1, name)
-        places = (place for place in range(len(name) + 1) if starts >> place & 1)
-        return sum(1 << place for place in places if self._sequence(items, 1 << place, name))
 
     def _refused(self, why: str) -> ValueError:
         advice = "write it with fewer repeats and branches, or as a list of names"
-        said = f"{self._what} {self.text!r} {why}"
-        return ValueError(f"{said}, which cannot be matched in bounded time; {advice}")
+        wrong = f"{self._what} {self.text!r} {why}"
+        return ValueError(f"{wrong}, which cannot be matched in bounded time; {advice}")
 
 
-def _steps(text: str) -> Any:
-    """How many steps ``re`` may take, at most: infinitely many if a group is, or may be,
-    repeated.
-    """
+@lru_cache(256)
+def _compiled(token: str) -> re.Pattern[str]:
+    return re.compile(token)
+
+
+def _steps(text: str) -> float:
+    """Bound the steps that ``re`` may take: infinite if a group is, or may be, repeated."""
     text = re.sub(r"\\\D", "a", text)
     if re.search(r"\)[*+{]|\(\?(#|[a-zA-Z-]*x)", text):  # spaces and comments could hide it
         return inf
     repeats = len(re.findall(r"\\\d|\(\?P=|(?<!\()[*+?{][?+]?", text))
     branches, groups = text.count("|") + 1, text.count("(")
-    return (_QUICK_NAME + 1) ** repeats * branches ** min(branches - 1, max(groups, 1)) * len(text)
+    ways: int = (_QUICK_NAME + 1) ** repeats * branches ** min(branches - 1, max(groups, 1))
+    return ways * len(text)

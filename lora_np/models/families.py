@@ -15,12 +15,11 @@ from importlib.resources import files
 from typing import Any, Literal, NamedTuple, get_args
 
 from lora_np.checks import choice, number, shown, whole_number
-from lora_np.models.formulas import Formulas, Value
+from lora_np.models.formulas import Config, Formulas
 from lora_np.models.spec import Indices, Kind, Layers, ModelSpec, ModuleSpec, of_family
 
 _LARGEST = 2**40  # of a number in a config: with more, a product of four may not fit anywhere
 _DEEPEST = 2**16  # layers of a stack
-Config = Mapping[str, Value]
 _Table = Mapping[str, Any]
 _Variables = dict[str, Any]  # of a family, by their names
 _DATA = files("lora_np.models") / "data"
@@ -274,6 +273,7 @@ def decoder_of(values: Config) -> DecoderConfig:
     family = family_of(str(name))
     task = "ForCausalLM" if "ForCausalLM" in family.tasks else family.tasks[0]
     spec, env = _evaluated(family, values, task, family.name)
+    whole_number("the number of layers", env["count"])
     entries = _merged(_read("_decoder"), family.tables)["decoder"]
     kinds, fields = entries.pop("nodes"), _fields(entries.pop("fields"))
     for key, field in fields.items():
@@ -349,7 +349,7 @@ class Family(NamedTuple):
     name: str
     classes: str  # what its class names start with
     tasks: tuple[str, ...]  # the first is the default
-    tables: Mapping[str, Any]  # fields, let, stacks, modules, heads, parts and decoder
+    tables: _Table  # fields, let, stacks, modules, heads, parts and decoder
     formulas: Formulas
 
 
@@ -374,7 +374,7 @@ def names_in(program: str, family: str) -> Mapping[str, tuple[str, ...]]:
 
 @cache
 def llama_cpp_of(name: str) -> tuple[str, str] | None:
-    """llama.cpp's architecture for a family, and what its rotary positions turn.
+    """Return llama.cpp's architecture for a family, and which entries its rotary positions pair.
 
     Parameters
     ----------
@@ -398,7 +398,7 @@ def llama_cpp_of(name: str) -> tuple[str, str] | None:
 
 @cache
 def family_of(name: str) -> Family:
-    """The family of a model type.
+    """Read the family of a model type.
 
     Parameters
     ----------
@@ -436,7 +436,7 @@ def _read(name: str) -> dict[str, Any]:
     """The tables of a file, merged over those of the file that it extends."""
     own = tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))
     own = {"llama_cpp": (), "gguf": False, **own, "runs": "decoder" in own}  # not inherited
-    heads: dict[str, Any] = {}
+    heads: dict[str, _Table] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
             heads[task] = {**heads.get(task, {}), **modules}
@@ -444,10 +444,8 @@ def _read(name: str) -> dict[str, Any]:
     return _merged(_read(own.pop("extends")) if "extends" in own else {}, own)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables ``above`` over those ``below``: ``false`` removes, and a name is a field or a
-    value.
-    """
+def _merged(below: _Table, above: _Table) -> dict[str, Any]:
+    """Merge tables; ``false`` removes an entry, and a name is a field or a value."""
     merged = {**below, **above}
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
@@ -483,12 +481,12 @@ def _fields(entries: _Table) -> _Table:
 # Evaluating it
 
 
-def _build(family: Family, values: Mapping[str, Any], task: str, path: str) -> _Found:
+def _build(family: Family, values: Config, task: str, path: str) -> _Found:
     """The modules, the stacks and the variables of a model whose own name is ``path``."""
     tables, value = family.tables, family.formulas.value
     modules: list[ModuleSpec] = []
     layers: list[Layers] = []
-    env: dict[str, Any] = {"task": task, "labels": _labels(values)}
+    env: _Variables = {"task": task, "labels": _labels(values)}
     for name, field in tables["fields"].items():
         env[name] = _field(family, field, values, env)
     prefix = (
@@ -539,14 +537,14 @@ _FACTS = {
     "width": "d", "head_width": "width", "value_width": "width", "activation": "'silu'",
     "dropout": "dropout > 0", "attention_dropout": "attention_dropout > 0",
 }  # fmt: skip
-_Found = tuple[list[ModuleSpec], list[Layers], dict[str, Any]]
+_Found = tuple[list[ModuleSpec], list[Layers], _Variables]
 # layers that are alike: their variables, and their indices
-_Alike = list[tuple[dict[str, Any], list[int]]]
+_Alike = list[tuple[_Variables, list[int]]]
 
 
-def _alike(family: Family, each: Mapping[str, Any], depth: int, env: Mapping[str, Any]) -> _Alike:
+def _alike(family: Family, each: Config, depth: int, env: _Variables) -> _Alike:
     """The different layers of a stack."""
-    found: dict[tuple[Any, ...], tuple[dict[str, Any], list[int]]] = {}
+    found: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
         for name, text in each.items():
@@ -608,8 +606,8 @@ def _kind(role: str) -> Kind:
     return "norm" if role.endswith("norm") else "linear"
 
 
-def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
-    """A field's checked value: that of the first name that the config has."""
+def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
+    """Check the value of a field: the first of its names that the config has."""
     for name in field["from"]:
         if values.get(name) is not None:
             break
@@ -637,8 +635,8 @@ def _field(family: Family, field: _Table, values: _Table, env: _Table) -> Any:
 _KINDS = {"flag": (bool, "true or false"), "text": (str, "text"), "texts": (str, "a list of texts")}
 
 
-def _labels(values: Mapping[str, Any]) -> int:
-    """How many labels a classifier has."""
+def _labels(values: Config) -> int:
+    """Count the labels of a classifier."""
     names = values.get("id2label")
     if isinstance(names, (Mapping, list, tuple)):
         return len(names)
@@ -646,10 +644,8 @@ def _labels(values: Mapping[str, Any]) -> int:
     return 2 if given is None else whole_number("num_labels", given, minimum=0, maximum=_LARGEST)
 
 
-def _positions(values: Mapping[str, Any], env: Mapping[str, Any]) -> int:
-    """The longest sequence: the number of learned positions, or what the config says for rotary
-    ones.
-    """
+def _positions(values: Config, env: _Variables) -> int:
+    """Find the longest sequence: the number of learned positions, or what the config says."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
     found = env.get("positions") or env.get("text.positions") or given

@@ -6,15 +6,13 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from lora_np.checks import shown
+from lora_np.files import Json
 
-Value: TypeAlias = (
-    "bool | int | float | str | list[Value] | tuple[Value, ...] | Mapping[str, Value] | None"
-)
-Variables = Mapping[str, Value]
-Formula = Callable[[Variables], Value]
+Config = Mapping[str, Json]  # the fields of a config.json
+Formula = Callable[[Config], Any]
 
 
 class Formulas:
@@ -41,7 +39,7 @@ class Formulas:
         self.fields = fields
         self._read: dict[str, Formula] = {}
 
-    def value(self, entry: Value, variables: Variables) -> Any:
+    def value(self, entry: Json, variables: Config) -> Any:
         """Evaluate an entry of a data file: a formula, or a value that stands for itself.
 
         The file says what type it has.
@@ -79,7 +77,7 @@ class Formulas:
             case ast.BoolOp(sign, items):
                 formulas, both = [*map(self._formula, items)], isinstance(sign, ast.And)
 
-                def joined(variables: Variables) -> Value:
+                def joined(variables: Config) -> Any:
                     for formula in formulas:
                         value = formula(variables)
                         if bool(value) != both:
@@ -93,7 +91,7 @@ class Formulas:
         name = ast.unparse(node)
         return self.fields.get(name, name)
 
-    def _applied(self, function: Callable[..., Value], *nodes: ast.expr) -> Formula:
+    def _applied(self, function: Callable[..., Any], *nodes: ast.expr) -> Formula:
         formulas = [self._formula(node) for node in nodes]
         return lambda variables: function(*[formula(variables) for formula in formulas])
 
@@ -104,7 +102,7 @@ def _divided(whole_name: str, name: str, whole: int, by: int) -> int:
     return whole // by
 
 
-def _at(values: Value, key: int | str, default: Value) -> Value:
+def _at(values: Json, key: int | str, default: Json) -> Json:
     """An entry of an object in JSON, whose keys are text."""
     entry = values.get(str(key), default) if isinstance(values, Mapping) else default
     if isinstance(entry, (int, list, Mapping)):
@@ -112,8 +110,8 @@ def _at(values: Value, key: int | str, default: Value) -> Value:
     raise TypeError(f"{key} must be a number or an object, got {shown(entry)}")
 
 
-_CALLS: Mapping[str, Callable[..., Value]] = {"min": min, "max": max, "len": len, "at": _at}
-_OPERATORS: Mapping[type[ast.AST], Callable[..., Value]] = {
+_CALLS: Mapping[str, Callable[..., Json]] = {"min": min, "max": max, "len": len, "at": _at}
+_OPERATORS: Mapping[type[ast.AST], Callable[..., Json]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
     ast.Add: operator.add,

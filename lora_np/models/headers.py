@@ -12,13 +12,14 @@ from functools import cache, cached_property
 from importlib.resources import files
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from lora_np import hub
 from lora_np.checks import StrPath
-from lora_np.files import FileError
+from lora_np.files import FileError, Json
 from lora_np.hub import ModelDirectory
 from lora_np.models.families import family_names, from_config
+from lora_np.models.formulas import Config
 from lora_np.models.names import NameMap, Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
 
@@ -54,7 +55,7 @@ Naming = Callable[[str], str]
 
 @dataclass(frozen=True, eq=False)
 class OpenModel(ModelDirectory):
-    """The tensors of a model, and where each of them goes in the live model; made by `open_model`.
+    """A model on disk, made by `open_model`, and where its tensors go in the live model.
 
     Parameters
     ----------
@@ -72,7 +73,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def described(self) -> ModelSpec | None:
-        """The model as its family describes it, if one does."""
+        """The model as its family describes it, or None."""
         try:
             return (
                 from_config(self.config)
@@ -83,7 +84,7 @@ class OpenModel(ModelDirectory):
             return None
 
     def module_of(self, parameter: str) -> ModuleSpec:
-        """The module that a parameter of the live model belongs to.
+        """Find the module that a parameter of the live model belongs to.
 
         As the model's family describes it, or otherwise by the rule for models without a family.
         """
@@ -111,9 +112,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
-        """The module of each parameter that the family describes, by the name in this
-        checkpoint.
-        """
+        """The family's module of each parameter, by its name in this checkpoint."""
         found = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
@@ -124,9 +123,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def _conv1d(self) -> bool:
-        """Whether linear maps are kept as inputs by outputs, as biases show where the two
-        differ.
-        """
+        """Whether linear layers are stored as inputs by outputs, as the lengths of biases show."""
         matrices = {
             name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2
         }
@@ -135,9 +132,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
-        """The live parameters that are not in the checkpoint, and the tensors whose numbers they
-        have.
-        """
+        """The live parameters that the checkpoint lacks, and the tensors that they share."""
         if self.table is None:
             return {}
         owners = {f"{name}.weight": self.table for name in self.sharing}
@@ -152,7 +147,7 @@ class OpenModel(ModelDirectory):
 
     @property
     def can_untie(self) -> bool:
-        """Whether a config can say that the `tied` parameters have their own numbers."""
+        """Whether a config can say that the `tied` parameters have their own values."""
         if self.described is None:
             return "others" not in self.sharing
         return not any(module.tied for module in from_config(untied(self.config)).groups)
@@ -176,7 +171,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def sharing(self) -> tuple[str, ...]:
-        """The names of the modules that have the numbers of the `table`, or "others"."""
+        """The names of the modules that share the weights of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
             return tuple(
@@ -192,9 +187,7 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:
-        """The parameters of the live model: for each, the tensors that make it up and their places
-        in it.
-        """
+        """The parameters of the live model, with the tensors that make up each and their places."""
         names = NameMap(self.config)
         found: dict[str, dict[str, Place]] = {}
         for name in self.places:
@@ -205,16 +198,12 @@ class OpenModel(ModelDirectory):
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
-        """The tensors that transformers splits, joins or permutes as it loads them: they have no
-        place.
-        """
+        """The tensors without a place: transformers splits, joins or permutes them on loading."""
         names = NameMap(self.config)
         return tuple(name for name in self.places if names.place(name) is None)
 
     def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
-        """The shape of the parameter of the live model that tensors make up, from their places in
-        it.
-        """
+        """Compute the shape of a live parameter from the places of its tensors."""
         (name, first), *_ = places.items()
         shape = self.info(name).shape
         if first.transposed:
@@ -231,7 +220,7 @@ class OpenModel(ModelDirectory):
         return experts, first.parts * shape[0], shape[1]
 
     def naming(self, wanted: Iterable[str]) -> Naming:
-        """From an adapter's names of parameters to this checkpoint's.
+        """Map an adapter's parameter names to this checkpoint's.
 
         They are those of the live model, or those of an older version. One may have been saved from
         a model with a head and the other only from its body: then all names differ by one segment
@@ -252,9 +241,7 @@ class OpenModel(ModelDirectory):
 def _best(
     tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]
 ) -> Naming:
-    """``tensor`` of a name, of it without its first segment, or with one in front: whichever finds
-    most.
-    """
+    """Choose among name changes (as is, one segment fewer or more) the one that matches most."""
     wanted = list(wanted)
     fronts = sorted({name.partition(".")[0] for name in names})
 
@@ -265,8 +252,8 @@ def _best(
     return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
 
 
-def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config by which the head, or whatever shares the embedding's numbers, has its own.
+def untied(config: Config) -> dict[str, Json]:
+    """Change a config so that the head has its own weights instead of the embedding's.
 
     Parameters
     ----------
@@ -287,12 +274,13 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     >>> untied({"model_type": "gemma"})
     {'model_type': 'gemma', 'tie_word_embeddings': False}
     """
-    parts = {key: untied(part) for key, part in config.items() if key == "text_config" and part}
-    return {**config, **parts, "tie_word_embeddings": False}
+    part = config.get("text_config")
+    inner = {"text_config": untied(part)} if part and isinstance(part, Mapping) else {}
+    return {**config, **inner, "tie_word_embeddings": False}
 
 
 def open_model(path: StrPath) -> OpenModel:
-    """The model in a directory, as `hub.open_directory` reads it; no tensor is read.
+    """Open the model in a directory as `hub.open_directory` does; no tensor is read.
 
     Parameters
     ----------
@@ -320,8 +308,7 @@ def open_model(path: StrPath) -> OpenModel:
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
-    """The modules of a safetensors file, an index, or a directory that holds either; only headers
-    are read.
+    """Describe the modules of a safetensors file, an index or a directory, from headers only.
 
     A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of
     more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
@@ -360,8 +347,9 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     model = open_model(path)
     family = str(model.config.get("model_type") or "")
     title = path.name if path.is_dir() or path.name != hub.INDEX else path.parent.name
-    known = kinds_by_type().get(family) if names_are_known(model.config) else None
-    why = known if isinstance(known, str) else ""
+    listed = kinds_by_type().get(family) if names_are_known(model.config) else None
+    known = listed if isinstance(listed, dict) else {}
+    why = listed if isinstance(listed, str) else ""
     if model.unread:
         why = f"transformers splits or joins {model.unread[0]!r} when it loads it"
     if why:
@@ -377,12 +365,12 @@ def from_safetensors(source: str | Path) -> ModelSpec:
             raise FileError(
                 f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
             )
-        if parts.isdisjoint(places) and (known or {}).get(starred(name)) != "buffer":
+        if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
-    found = {name: judged(name, shapes, known or {}, fused) for name in shapes}
+    found = {name: judged(name, shapes, known, fused) for name in shapes}
     modules = list(dict.fromkeys(found.values()))
-    if known is None:
+    if listed is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         head = heads[0] if len(heads) == 1 else ""
     else:
@@ -397,40 +385,38 @@ def from_safetensors(source: str | Path) -> ModelSpec:
                 ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True)
             )
     modules = [each._replace(role="head") if each.name == head else each for each in modules]
-    assumed = _ASSUMED if known is None else _KNOWN.format(family)
+    assumed = _ASSUMED if listed is None else _KNOWN.format(family)
     bits = quantised_size(few)
     return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=bits)
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
-    """The weights that bitsandbytes quantised, each with its shape and the bytes that it takes."""
+    """Find the weights that bitsandbytes quantised, with their shapes and bytes."""
     names = [name for name in model.places if len(hub.bitsandbytes_parts(model, name)) > 1]
     return {name: hub.bitsandbytes_size(model, name) for name in names}
 
 
 def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int, int]:
-    """The numbers in all such weights, and their bytes."""
+    """Add up the parameters and the bytes of all such weights."""
     return sum(prod(shape) for shape, _ in few.values()), sum(size for _, size in few.values())
 
 
 @cache
-def kinds_by_type() -> dict[str, Any]:
-    """For each type of `docs.causal`: the modules of which `guess` is wrong, or why the type is
-    refused.
-    """
-    data: dict[str, Any] = json.loads(
+def kinds_by_type() -> dict[str, dict[str, str] | str]:
+    """Read, for each model type of `docs.causal`, where `guess` is wrong or why it is refused."""
+    data: dict[str, dict[str, str] | str] = json.loads(
         (files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8")
     )
     return data
 
 
 def starred(name: str) -> str:
-    """``name`` from its last index on, which is the same in all layers."""
+    """Return what follows the last index in ``name``, which is the same in all layers."""
     return re.split(r"(?:^|\.)\d+\.", name)[-1]
 
 
 def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """What a module with a ``weight`` of this shape may be."""
+    """Guess the kind of a module with a ``weight`` of this shape."""
     last = name.rpartition(".")[2]
     if len(shape) == 1:
         return "norm"
@@ -446,8 +432,7 @@ def guess(name: str, shape: tuple[int, ...]) -> Kind:
 def judged(
     name: str, shapes: Shapes, kinds: Mapping[str, str], fused: Mapping[str, str]
 ) -> ModuleSpec:
-    """The module that the parameter ``name`` belongs to, by the rule for modules that no family
-    describes.
+    """Describe the module of the parameter ``name`` if no family does.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ class GGUFModel:
     names: Mapping[str, str] = field(repr=False)
 
     def read(self, name: str) -> Array | Quantised:
-        """One tensor, by its name in a checkpoint, its rows in transformers' order.
+        """Read one tensor by its name in a checkpoint, with its rows in transformers' order.
 
         Parameters
         ----------
@@ -158,7 +158,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
 
 
 def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
-    """The names that a program has for a module, if they are known.
+    """Look up the names that a program has for a module.
 
     Parameters
     ----------
@@ -191,8 +191,7 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
 
 
 def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
-    """The module that a program calls ``name`` in models of these families, and which part of its
-    outputs.
+    """Look up the module that a program calls ``name``, and which part of its outputs it is.
 
     Parameters
     ----------
@@ -224,7 +223,7 @@ def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:
 
 @cache
 def _places_in(program: str, family: str) -> Mapping[str, Place]:
-    """The module of each name that a program has."""
+    """Invert `names_in`: the module of each name that a program has."""
     return {
         name: Place(path, None, part, len(names))
         for path, names in names_in(program, family).items()
@@ -233,7 +232,7 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
 
 
 def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
-    """Where each row of a module is in llama.cpp's file, or None if rows are not moved.
+    """Compute where each row of a module is in llama.cpp's file; None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
     1)``.

@@ -13,7 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from lora_np.models.formulas import Config
 
 # the paths of the parts of a composite model, after `model.` if it has a head
 _HOMES = {
@@ -72,7 +75,7 @@ class NameMap:
     transposed=False)
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Config) -> None:
         self._rules = _rules_of(tuple(_types(config)))
         architectures = config.get("architectures")
         name = architectures[0] if isinstance(architectures, list) and architectures else ""
@@ -80,9 +83,7 @@ class NameMap:
         self._bare = str(name).endswith("Model") and "vision_config" in config
 
     def place(self, name: str) -> Place | None:
-        """Where the tensor ``name`` goes; None if transformers splits or permutes it, which is not
-        undone.
-        """
+        """Find where the tensor ``name`` goes; None if transformers splits or permutes it."""
         place: Place | None = None
         for rule in self._rules:
             home = next((each for each in rule.homes if name.startswith(each)), None)
@@ -107,8 +108,8 @@ class NameMap:
         return place._replace(parameter=name.removeprefix("model.")) if self._bare else place
 
 
-def names_are_known(config: Mapping[str, Any]) -> bool:
-    """Whether ``NameMap`` knows a model's names: true for all but some with vision or audio.
+def names_are_known(config: Config) -> bool:
+    """Tell whether ``NameMap`` knows a model's names: all but some with vision or audio.
 
     Parameters
     ----------
@@ -140,8 +141,7 @@ def names_are_known(config: Mapping[str, Any]) -> bool:
 
 @cache
 def fused_names(model_type: str) -> Mapping[str, str] | None:
-    """The names of separate experts that PEFT still accepts when transformers fuses them, and their
-    meaning.
+    """Return the names of separate experts that PEFT accepts for fused ones, and their meaning.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
 
 @cache
 def default_targets(model_type: str) -> tuple[str, ...] | str:
-    """What PEFT adapts in a model of this type if no targets are named; empty if it has no default.
+    """Return what PEFT adapts by default in a model of this type; empty if it has no default.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def _table() -> dict[str, Any]:
     return data
 
 
-def _types(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _types(config: Config) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The types of a model and of its parts, and where the names of each begin."""
     yield str(config.get("model_type")), ("",)
     for key, homes in _HOMES.items():

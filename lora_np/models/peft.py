@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.checks import number, shown
-from lora_np.files import FileError
+from lora_np.files import FileError, Json
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
@@ -132,43 +132,36 @@ class AdapterConfig:
     """
 
     raw: Mapping[str, Any]
-    ranks: Patterns
-    alphas: Patterns
+    ranks: Patterns[int]
+    alphas: Patterns[float]
     targets: Callable[..., bool]
 
     def rank_and_alpha(self, module: str) -> tuple[int, float]:
-        """Those of one module, by its path."""
+        """Return the rank and alpha of one module, by its path."""
         r, alpha = self.raw.get("r", 8), self.raw.get("lora_alpha", 8)
         return int(self.ranks.get(module, r)), float(self.alphas.get(module, alpha))
 
     def saves(self, module: str) -> bool:
-        """Whether ``modules_to_save`` names the module or one that it belongs to, by the end of its
-        path.
-        """
+        """Tell whether ``modules_to_save`` names the module, or one that it belongs to."""
         names = tuple(self.raw.get("modules_to_save") or ())
         return any(holder.endswith(names) for holder in holders(module))
 
     def parameters_of(self, module: str) -> list[str]:
-        """The parameters of a module that ``target_parameters`` name, by the ends of their
-        paths.
-        """
+        """List the parameters of a module that ``target_parameters`` name."""
         ends = self.raw.get("target_parameters") or ()
         found = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
         return sorted(name for name in found if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
-        """The rows of an embedding that are trained, by the end of its path, or of the one that
-        there is.
-        """
+        """Return the rows of an embedding that are trained, by the end of its path."""
         said = self.raw.get("trainable_token_indices")
         if isinstance(said, dict):
             said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
         return None if said is None else tuple(said)
 
 
-def start(raw: Mapping[str, Any]) -> str | None:
-    """The initialisation that took the first A and B out of the base weights; None for one that did
-    not.
+def start(raw: Mapping[str, Json]) -> str | None:
+    """Name the initialisation if it took A and B out of the base weights; None otherwise.
 
     Parameters
     ----------
@@ -222,7 +215,7 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
-    """Settings with every value checked; unknown ones are refused.
+    """Check every setting; unknown ones are refused.
 
     Parameters
     ----------
@@ -276,7 +269,7 @@ def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
 
 
 def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) -> AdapterConfig:
-    """``raw`` with r, lora_alpha and their patterns such that every module has its rank and alpha.
+    """Set r, lora_alpha and their patterns so that every module has its rank and alpha.
 
     What ``raw`` already says is kept if it is right for every module. Otherwise the largest rank
     and its most common alpha become the default, and each exception is listed by its full path.
@@ -320,7 +313,7 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
 
 
 def checked_alpha(alpha: object) -> float:
-    """``alpha`` as a file may hold it: a number of either sign, below 2**63.
+    """Check that a file may hold ``alpha``: a number of either sign, below 2**63.
 
     Parameters
     ----------

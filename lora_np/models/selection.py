@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lora_np.models.expressions import Expression
 
 if TYPE_CHECKING:
     from lora_np.models.spec import ModelSpec, ModuleSpec
 
+T = TypeVar("T")
 Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
@@ -74,8 +75,7 @@ def select(
     target_parameters: Collection[str] = (),
     **filters: Any,
 ) -> list[Selected]:
-    """The modules that ``targets`` mean, less those that ``saved`` (``modules_to_save``) trains in
-    full.
+    """Select the modules that ``targets`` mean, less those that ``saved`` trains in full.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def select(
     return selections + parameters
 
 
-def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
+def check_patterns(spec: ModelSpec, patterns: Patterns[T]) -> None:
     """Refuse a pattern for names that no module has.
 
     Parameters
@@ -162,8 +162,7 @@ def check_patterns(spec: ModelSpec, patterns: Patterns) -> None:
 
 
 def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSpec]:
-    """The modules that ``saved`` trains in full: their name, or a parent's, ends with one of its
-    entries.
+    """List the modules that ``saved`` trains in full, by the ends of their or their parents' names.
 
     Parameters
     ----------
@@ -203,7 +202,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
 
 
 def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
-    """The modules that ``targets`` select; LoRA must be able to adapt all that match."""
+    """Select modules by ``targets``; LoRA must be able to adapt all that match."""
     wanted, all_linear = matcher(targets, **filters), is_all_linear(targets)
     listed = targets if isinstance(targets, list) else []
     groups = spec.groups
@@ -259,8 +258,7 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
 
 
 def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]]:
-    """``targets`` without those that mean fused experts; the parameters of these, and factors of
-    the rank.
+    """Split ``targets`` into those of modules and those of fused experts, with factors of the rank.
 
     As PEFT does if transformers fuses experts: it looks for parameters under the names that were
     fused. A string is first turned into last names, so a pattern cannot tell layers apart. The
@@ -288,7 +286,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
 
 
 def _leaves(spec: ModelSpec, text: str, fused: Mapping[str, str]) -> set[str]:
-    """The last names of what a string means."""
+    """Find the last names of the modules that a string means."""
     if is_all_linear(text):
         linear = [
             module for module in spec.groups if module.kind == "linear" and module.role != "head"
@@ -318,9 +316,7 @@ def _parameters(
     fused: Mapping[str, int],
     taken: Collection[ModuleSpec],
 ) -> list[Selected]:
-    """Parameters whose names end with one of ``targets``, PEFT's ``target_parameters``, or
-    ``fused``.
-    """
+    """Select parameters by the ends of their names: ``target_parameters``, or fused experts."""
     wanted = {*targets, *fused}
     found, selections = set(), []
     for module in spec.groups if wanted else ():
@@ -368,7 +364,7 @@ def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
 
 
 def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
-    """Why a name in a list, a pattern, or a function selects nothing."""
+    """Explain why a name in a list, a pattern or a function selects nothing."""
     leaves = _leaf_names(spec)
     if not isinstance(target, str):
         return ValueError(f"targets: the function selected no module of {spec.name}")
@@ -401,7 +397,7 @@ def _homes(module: ModuleSpec) -> list[str]:
 
 
 def is_all_linear(targets: Targets) -> bool:
-    """Whether ``targets`` are "all-linear", however that is written."""
+    """Tell whether ``targets`` are "all-linear", in any case."""
     return isinstance(targets, str) and targets.lower() == ALL_LINEAR
 
 
@@ -483,7 +479,7 @@ def matcher(
 
 
 def checked_names(targets: Iterable[str]) -> list[str]:
-    """``targets`` as a list of ends of names, each of them checked.
+    """Check a list of ends of names.
 
     Parameters
     ----------
@@ -518,7 +514,7 @@ def checked_names(targets: Iterable[str]) -> list[str]:
 
 
 def ends_with(path: str, target: str) -> bool:
-    """Whether ``path`` is ``target`` or ends with it at a dot.
+    """Tell whether ``path`` is ``target`` or ends with it at a dot.
 
     Parameters
     ----------
@@ -541,7 +537,7 @@ def ends_with(path: str, target: str) -> bool:
 
 
 def ends(path: str) -> Iterator[str]:
-    """``path`` and every end of it from a dot on.
+    """Yield ``path`` and every end of it from a dot on.
 
     Parameters
     ----------
@@ -564,7 +560,7 @@ def ends(path: str) -> Iterator[str]:
 
 
 def holders(path: str) -> Iterator[str]:
-    """``path`` and the paths of all that it is a part of.
+    """Yield ``path`` and the paths of all modules that it is part of.
 
     Parameters
     ----------
@@ -581,9 +577,8 @@ def holders(path: str) -> Iterator[str]:
         yield path
 
 
-class Patterns:
-    r"""Values for some modules, by an expression for the end of their paths; the first that matches
-    wins.
+class Patterns(Generic[T]):
+    r"""Values by expressions for the ends of module paths; the first that matches counts.
 
     PEFT's ``rank_pattern`` and ``alpha_pattern``: a key matches where ``(.*\.)?(key)$`` does.
 
@@ -607,7 +602,7 @@ class Patterns:
     ([4, 2], 8)
     """
 
-    def __init__(self, values: Mapping[str, Any], what: str = "rank_pattern") -> None:
+    def __init__(self, values: Mapping[str, T], what: str = "rank_pattern") -> None:
         self.values, self.what, self._keys = values, what, [*values]
         self._places: dict[str, int] = {}  # of plain ends, and of ^whole paths
         self._others: list[tuple[int, Expression]] = []
@@ -624,7 +619,7 @@ class Patterns:
                 )
 
     def key(self, path: str) -> str | None:
-        """The first key that matches ``path``, or None."""
+        """Find the first key that matches ``path``, or None."""
         none = len(self._keys)
         place = none
         if self._places:
@@ -636,13 +631,13 @@ class Patterns:
                 return self._keys[earlier]
         return self._keys[place] if place < none else None
 
-    def get(self, path: str, default: Any) -> Any:
-        """The value of the first key that matches ``path``."""
+    def get(self, path: str, default: T) -> T:
+        """Look up the value of the first key that matches ``path``."""
         key = self.key(path) if self._keys else None
         return default if key is None else self.values[key]
 
     def unused(self, paths: Iterable[str]) -> list[str]:
-        """The keys that match none of ``paths``, even if another key comes first."""
+        """List the keys that match none of ``paths``, even if another key comes first."""
         paths = list(paths)
         known = {end for path in paths for end in (f"^{path}", *ends(path))}
         unused = {place for end, place in self._places.items() if end not in known}

@@ -19,12 +19,12 @@ from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
 
+_PRESETS = files("lora_np.models") / "presets"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
 def describe(source: object) -> ModelSpec:
-    """The modules of a model, from any source but a tree of our layers (see
-    `accounting.model_spec`).
+    """Describe the modules of a model from a file, a name, a config or a model in memory.
 
     Parameters
     ----------
@@ -113,9 +113,7 @@ def _from_directory(path: Path) -> ModelSpec:
 
 
 def _from_gguf(path: Path) -> ModelSpec:
-    """Matrices stay in the file's blocks; vectors, and tensors stored in float32, become
-    numbers.
-    """
+    """Describe a GGUF file; its quantised matrices are those not in float32."""
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)
@@ -130,7 +128,7 @@ def _from_gguf(path: Path) -> ModelSpec:
 
 
 def matrix_size(text: str) -> tuple[int, int] | None:
-    """(100, 120) from ``"100x120"``; None if ``text`` is not of that form.
+    """Parse ``"100x120"`` as (100, 120); return None for other text.
 
     Parameters
     ----------
@@ -159,7 +157,7 @@ def matrix_size(text: str) -> tuple[int, int] | None:
 
 
 def preset(name: str) -> ModelSpec:
-    """The modules of a well-known model.
+    """Describe the modules of a well-known model.
 
     Parameters
     ----------
@@ -185,7 +183,7 @@ def preset(name: str) -> ModelSpec:
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """The fields of a preset's config, to be changed and passed to :func:`from_config`.
+    """Return the fields of a preset's config, to be changed and passed to :func:`from_config`.
 
     Parameters
     ----------
@@ -206,7 +204,7 @@ def preset_config(name: str) -> dict[str, Any]:
 
 
 def preset_names() -> list[str]:
-    """The presets that ship with the package.
+    """List the presets that ship with the package.
 
     Returns
     -------
@@ -218,11 +216,11 @@ def preset_names() -> list[str]:
     >>> preset_names()[:3]
     ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
     """
-    return sorted(file.name.removesuffix(".json") for file in _presets().iterdir())
+    return sorted(file.name.removesuffix(".json") for file in _PRESETS.iterdir())
 
 
 def hub_name(preset: str) -> str:
-    """What a preset is called on the hub where its config was published; empty if it was not.
+    """Return the name of a preset on the hub; empty if its config was not published there.
 
     Parameters
     ----------
@@ -259,7 +257,7 @@ class Catalogue(NamedTuple):
 
 
 def catalogue() -> Catalogue:
-    """The presets, and the families whose ``config.json`` can be counted.
+    """List the presets, and the families whose ``config.json`` can be counted.
 
     Returns
     -------
@@ -296,20 +294,17 @@ def catalogue() -> Catalogue:
     )
 
 
-def _presets() -> Any:
-    return files("lora_np.models") / "presets"
-
-
-def _preset(name: str) -> Any:
-    file = _presets() / f"{choice('preset', name, preset_names())}.json"
-    return json.loads(file.read_text(encoding="utf-8"))
+def _preset(name: str) -> dict[str, Any]:
+    file = _PRESETS / f"{choice('preset', name, preset_names())}.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
 
 
 _ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
 
 
 def from_named_modules(model: Any) -> ModelSpec:
-    """The modules of any object with ``named_modules()``, such as a torch model on the meta device.
+    """Describe any object with ``named_modules()``, such as a torch model on the meta device.
 
     torch is never imported here: modules only need ``named_parameters(recurse=False)`` with
     shapes.

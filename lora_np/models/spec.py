@@ -93,12 +93,12 @@ class ModuleSpec(NamedTuple):
 
     @property
     def copies(self) -> int:
-        """How many modules these are."""
+        """The number of modules."""
         return prod(map(len, self.ranges))
 
     @property
     def weight(self) -> int:
-        """Numbers in one weight, wherever it is counted."""
+        """The number of parameters of one weight, wherever it is counted."""
         return prod(self.shape)
 
     @property
@@ -111,24 +111,24 @@ class ModuleSpec(NamedTuple):
 
     @property
     def bias_size(self) -> int:
-        """Numbers in one bias, wherever it is counted."""
+        """The number of parameters of one bias, wherever it is counted."""
         return self.shape[0] if self.bias else 0
 
     @property
     def parameters(self) -> int:
-        """Numbers that all of these modules own; tied weights are counted with their owner."""
+        """The parameters of all of these modules; tied weights are counted with their owner."""
         own = (0 if self.tied else self.weight) + (0 if self.tied_bias else self.bias_size)
         return own * self.copies
 
     def names(self) -> list[str]:
-        """The names of these modules, one for each."""
+        """List the names of these modules."""
         # a name without an index may contain braces
         return (
             list(starmap(self.name.format, product(*self.ranges))) if self.ranges else [self.name]
         )
 
     def at(self, *indices: int) -> ModuleSpec:
-        """The module, or the modules, at the given first indices."""
+        """Return the modules at the given first indices."""
         rest = ["{}"] * (len(self.ranges) - len(indices))
         name, alias = (text.format(*indices, *rest) for text in (self.name, self.alias))
         return self._replace(name=name, alias=alias, ranges=self.ranges[len(indices) :])
@@ -270,9 +270,7 @@ class ModelSpec:
         )
 
     def per_expert(self) -> ModelSpec:
-        """The same model with every expert's linear maps separate, under their names in
-        checkpoints.
-        """
+        """Separate every expert's linear layers, under their names in checkpoints."""
         return replace(self, groups=tuple(_unfuse(self.groups)), fused=None)
 
     @property
@@ -287,9 +285,7 @@ class ModelSpec:
 
 
 def of_family(name: str, modules: Iterable[ModuleSpec], family: str, **facts: Any) -> ModelSpec:
-    """A model with PEFT's default targets for its family, and the names of experts that it
-    translates.
-    """
+    """Describe a model, with its family's default targets and names of experts in PEFT."""
     known = default_targets(family), fused_names(family) or None
     return ModelSpec(name, tuple(modules), family, *known, **facts)
 
@@ -298,7 +294,7 @@ _INDEX = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,8})(?![^.])")  # a part of a na
 
 
 def fold(modules: Iterable[ModuleSpec]) -> Iterator[ModuleSpec]:
-    """Modules that differ only in an index, as one group if their indices have no gap.
+    """Group modules that differ only in an index, if their indices have no gap.
 
     Parameters
     ----------

@@ -151,7 +151,7 @@ CONFIGS = {
     ),
     "a pattern that could take for ever": (
         {"alpha_pattern": {"(?>a+)+b": 2}},
-        r"alpha_pattern\['\(\?>a\+\)\+b'\] .* holds atomic group, which cannot be matched in bounded time",
+        r"alpha_pattern\['\(\?>a\+\)\+b'\] .* has an atomic group, which cannot be matched in bounded time",
     ),
     "targets that do not include a module": (
         {"target_modules": ["v_proj"]},

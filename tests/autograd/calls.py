@@ -29,7 +29,8 @@ def real(rng, shape, low=-2.0, high=2.0):
 
 
 def shape_of(rng, least=0, most=3):
-    return tuple(rng.integers(1, 4, rng.integers(least, most + 1)).tolist())
+    sizes = rng.choice(4, rng.integers(least, most + 1), p=[0.06, 0.3, 0.32, 0.32])
+    return tuple(sizes.tolist())
 
 
 def narrower(rng, shape):
@@ -60,7 +61,7 @@ def axis_of(rng, a):
 def axes_of(rng, a):
     """One axis, several or all of them."""
     axes = some_axes(rng, a.ndim)
-    return [None, axes, axes[0] if axes else None][rng.integers(3)]
+    return [None, axes, axes[0] if axes else None, ()][rng.choice(4, p=[0.3, 0.3, 0.3, 0.1])]
 
 
 def part_of_index(rng, n):

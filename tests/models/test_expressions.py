@@ -214,7 +214,7 @@ def test_work_is_counted_and_refused():
     ("text", "why"),
     [
         ("(?i)a.*.*.*", "flags"),
-        (r"(a*)\1(b*)(c*)", "groupref"),
+        (r"(a*)\1(b*)(c*)", "backreference"),
         ("(?>a*)*b", "atomic"),
         ("a" * 5000, "4,000"),
     ],
