@@ -337,7 +337,7 @@ Path("nameless/adapter_config.json").write_text(Path("adapter/adapter_config.jso
 
 try:
     lnp.adapters.load("nameless")
-except lnp.hub.FileError as problem:
+except ValueError as problem:
     print(problem)
 
 # %% [markdown]

@@ -150,9 +150,10 @@ def test_a_page_is_written_beside_the_adapter_and_never_into_it(command, make_ad
     a = make_adapter("a")
     weights = a / "adapter_model.safetensors"
     (a / "page.html").write_text("somebody's")
-    status, _, err = command("inspect", weights, "--html", a / "page.html")
-    assert (status, (a / "page.html").read_text()) == (2, "somebody's")
-    assert "must not replace" in err
+    for force, said in (((), "already exists"), (("--force",), "must not replace")):
+        status, _, err = command("inspect", weights, "--html", a / "page.html", *force)
+        assert (status, (a / "page.html").read_text()) == (2, "somebody's")
+        assert said in err
     assert command("inspect", weights, "--html", tmp_path / "page.html")[0] == 0
 
 
