@@ -211,8 +211,8 @@ WRONG = {
     "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "'--plot': must end in"),
     "a place that is not there": (
         f"{GOOD}\n{GOOD}",
-        "--html no/page.html",
-        "'--html': the directory 'no' does not",
+        "--html data/page.html",
+        "'--html': '.*data' is not a directory to write page.html into",
     ),
 }
 
