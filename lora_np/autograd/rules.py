@@ -552,9 +552,11 @@ def gathered(function: Callable[..., Any], a: Array, *args: Any, **kwargs: Any) 
 
 def picked(a: Array, numbers: Array) -> Array:
     """Return the entries with these numbers, from 1 on, and zeros where the number is 0."""
-    filled = numbers.size and not np.size(a)
-    entries = np.zeros(numbers.shape, a.dtype) if filled else np.ravel(a)[numbers - 1]
-    return entries if np.all(numbers) else np.where(numbers > 0, entries, 0)
+    entries: Array = np.ravel(a)
+    if not np.all(numbers):
+        entries = np.append(entries, np.zeros(1, a.dtype))  # the last one, which is number 0
+    entries = entries[numbers - 1]
+    return entries
 
 
 for rearrangement in (
@@ -626,6 +628,8 @@ derivative(
 @composition(np.take)
 def take(a: Array, indices: ArrayLike, axis: int | None = None) -> Any:
     indices = np.asarray(indices)  # which refuses a Tensor
+    if not indices.size:  # an empty list becomes an array of floats
+        indices = indices.astype(int)
     if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
         return np.ravel(a)[indices]
     return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]

@@ -29,7 +29,8 @@ def real(rng, shape, low=-2.0, high=2.0):
 
 
 def shape_of(rng, least=0, most=3):
-    return tuple(rng.integers(1, 4, rng.integers(least, most + 1)).tolist())
+    sizes = rng.choice(4, rng.integers(least, most + 1), p=[0.06, 0.3, 0.32, 0.32])
+    return tuple(sizes.tolist())
 
 
 def narrower(rng, shape):

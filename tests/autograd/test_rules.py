@@ -29,8 +29,8 @@ def drawn(number, functions):
         seed += 1
         rng = np.random.default_rng(seed)
         function = functions[rng.integers(len(functions))]
-        call = DRAWERS.get(function, of_ufunc)(rng, function)
         try:
+            call = DRAWERS.get(function, of_ufunc)(rng, function)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 warnings.simplefilter("ignore", UserWarning)
