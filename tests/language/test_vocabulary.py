@@ -560,6 +560,7 @@ def in_sequence(steps, name):
         ("normalizer", in_sequence([in_sequence([TWICE] * 20, "normalizers")] * 2, "normalizers")),
         ("normalizer", in_sequence([ANYWHERE] * 30, "normalizers")),
         ("normalizer", {**TWICE, "content": "a" * 5_000}),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 5_000}),
         ("pre_tokenizer", in_sequence([BYTE_LEVEL] * 40, "pretokenizers")),
         ("post_processor", in_sequence([AGAIN] * 40, "processors")),
         ("decoder", in_sequence([TWICE] * 40, "decoders")),
