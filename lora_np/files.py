@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -437,7 +438,8 @@ def replacing(
         for path in (*stage.rglob("*"), stage):
             _sync(path)
         _check_target(target, force, real_inputs, may_go)  # again: it may have appeared meanwhile
-        _swap(new, target, aside)
+        with _uninterrupted():
+            _swap(new, target, aside)
 
 
 @contextmanager
@@ -462,29 +464,44 @@ def _leased(target: Path) -> Iterator[tuple[Path, Path]]:
     identify what a killed run left, and nothing else is ours.
     """
     path = target.with_name(f".{target.name}.lora-np")
-    lock, dead = _locked(path, target)
 
     def places(key: str) -> tuple[Path, Path]:
         name = f".{target.name[:100]}.{key}"
         return target.with_name(f"{name}.new"), target.with_name(f"{name}.old")
 
-    with os.fdopen(lock, "rb+", buffering=0) as file:
-        if dead:
-            _undo(*places(dead), target)
-        key = os.urandom(16).hex()
-        stage, aside = places(key)
+    key = os.urandom(16).hex()
+    stage, aside = places(key)
 
-        def clean() -> None:
-            _remove(stage, ignore_errors=True)
-            if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
-                with suppress(OSError):
-                    path.unlink()
+    def clean() -> None:
+        _remove(stage, ignore_errors=True)
+        if not (stage.exists() or aside.exists()):  # otherwise the next run has to find them
+            with suppress(OSError):
+                path.unlink()
 
-        with _cleaned(clean):
-            file.seek(0)
-            file.write(key.encode())
-            os.fsync(lock)
-            yield stage, aside
+    with ExitStack() as ends:
+        with _uninterrupted():
+            lock, dead = _locked(path, target)
+            file = ends.enter_context(os.fdopen(lock, "rb+", buffering=0))
+            if dead:
+                _undo(*places(dead), target)
+            ends.enter_context(_cleaned(clean))
+        file.seek(0)
+        file.write(key.encode())
+        os.fsync(lock)
+        yield stage, aside
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, and browsers
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _locked(path: Path, target: Path) -> tuple[int, str]:

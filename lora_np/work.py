@@ -37,9 +37,9 @@ def parallel_map(
     found = {}
     with progress_bar(len(work), progress, label=label) as bar, one_thread():
         pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
-        results = pool(joblib.delayed(_on_one_thread)(function, item) for item in work.values())
+        calls = (joblib.delayed(_on_one_thread)(function, item) for item in work.values())
         try:
-            for name, result in zip(work, results, strict=True):
+            for name, result in zip(work, pool(calls), strict=True):
                 found[name] = result
                 bar.update()
         except RuntimeError as error:

@@ -149,6 +149,8 @@ def rank_errors_of(
         )
     share = linalg.ENOUGH if energy is None else energy
     share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
+    if tolerance is not None:
+        tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     if isinstance(matrix, (str, Path)):
         source = str(matrix)
         M = load_matrix(source)
@@ -157,7 +159,7 @@ def rank_errors_of(
     errors = linalg.rank_errors(M, norm=norm, relative=True)
     frobenius = errors if norm == "fro" else linalg.rank_errors(M, relative=True)
     if tolerance is not None:
-        curve, tolerance = errors, number("tolerance", tolerance, minimum=0, maximum=1)
+        curve = errors
         enough = f"with an error of at most {tolerance:g} in the {norm} norm"
     else:
         curve, tolerance = frobenius, (1 - share) ** 0.5

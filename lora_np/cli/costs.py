@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lora_np import accounting, language, models
+from lora_np.checks import number
 from lora_np.cli import options
 from lora_np.table import Table, decimal_bytes
 
@@ -177,7 +178,9 @@ def capacity(
     """
     if data is not None and bits is not None:
         raise click.UsageError("give --data or --bits, not both")
+    result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
+        number("target_loss", target_loss, minimum=0)
         try:
             bits = language.bits_to_learn(
                 language.load(model), language.read_data(data), target_loss=target_loss
@@ -188,6 +191,6 @@ def capacity(
             click.echo(
                 f"assumed: {tokens:,.0f} tokens of {ASSUMED:g} bit each, since {error}", err=True
             )
-    result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
+        result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     content = {**vars(result), "count": result.count.trainable, "free": result.free}
     options.show_as(content, as_json, result.table)

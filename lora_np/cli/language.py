@@ -78,7 +78,7 @@ def finetune(
         out = check_written(out, force)
     training = options.given(asked)
     language.FinetuneSettings(**training)  # checks them
-    base, told = language.load(model, quantised=quantised), language.read_data(data, format=format)
+    told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
     if out is None or dry_run:

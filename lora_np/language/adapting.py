@@ -70,7 +70,10 @@ class FinetuneSettings(RunSettings):
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        number("lr", self.lr, minimum=0, open_minimum=True)
+        for name in ("lr", "clip"):
+            number(name, getattr(self, name), minimum=0, open_minimum=True)
+        number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
+        number("weight_decay", self.weight_decay, minimum=0)
         for name in ("rank", "steps", "accumulate", "batch_size"):
             whole_number(name, getattr(self, name))
         for name in ("max_length", "validate_every", "patience"):

@@ -19,6 +19,7 @@ from lora_np.files import errors_at, parse_json
 from lora_np.language.storing import read_text
 
 ONE = "one text"  # the kind of data that has no parts
+FORMATS = ("jsonl", "csv", "text")
 ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 # What an example can be, told by its fields, and fields that it may have besides; the first that
 # fits.
@@ -120,10 +121,10 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     >>> read_data(path).examples
     (Completion(prompt='2 + 2 =', text=' 4'),)
     """
+    if format is not None:
+        choice("format", format, FORMATS)
     content, name = read_text(source), str(source)
-    form = choice(
-        "format", format or told_by(content, Path(name).suffix.lower()), ("jsonl", "csv", "text")
-    )
+    form = format or told_by(content, Path(name).suffix.lower())
     if form == "text":
         return replace(as_data(content), source=name)
     with errors_at(name):

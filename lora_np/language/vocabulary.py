@@ -252,6 +252,8 @@ def growth(step: Any) -> float:
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
         return max(1, new / old) if old else 1 + new  # an expression may match nothing
+    if kind == "Prepend":
+        return 1 + len(step["prepend"])
     if kind == "TemplateProcessing":
         return sum("Sequence" in each for each in step["single"])
     return 1 if kind in NO_GROWTH else 18 if kind in UNFOLDING else 2

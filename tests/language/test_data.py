@@ -93,6 +93,7 @@ WRONG = {
     "a list in a line": (f"{GOOD}\n[1, 2]", "", "data: line 2: must be a JSON object"),
     "NaN": ('{"text": "a", "score": NaN}', "", "data: line 1: NaN is not JSON"),
     "a key twice": ('{"text": "a", "text": "b"}', "", "line 1: the key 'text' occurs twice"),
+    "a column twice": ("text,text\na,b", "--format csv", "line 1: the column 'text' occurs twice"),
     "half a pair": ('{"text": "\\ud800"}', "", "line 1: not valid JSON"),
     "a list over lines": (f"[{GOOD},\n{GOOD}]", "", "data: line 1: not valid JSON"),
     "a list": (f"[{GOOD}]", "", "data: line 1: must be a JSON object"),
@@ -210,8 +211,8 @@ WRONG = {
     "a page that is no page": (f"{GOOD}\n{GOOD}", "--plot losses.txt", "'--plot': must end in"),
     "a place that is not there": (
         f"{GOOD}\n{GOOD}",
-        "--html no/page.html",
-        "'--html': the directory 'no' does not",
+        "--html data/page.html",
+        "'--html': '.*data' is not a directory to write page.html into",
     ),
 }
 

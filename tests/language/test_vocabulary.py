@@ -14,7 +14,7 @@ from lora_np import language
 from lora_np.files import FileError
 from lora_np.hub import located
 from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
-from lora_np.language.vocabulary import Subwords, read_vocabulary
+from lora_np.language.vocabulary import Characters, Subwords, read_vocabulary
 
 from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
@@ -530,3 +530,49 @@ def test_a_damaged_vocabulary_is_refused_by_name(tmp_path, text):
     (tmp_path / "model" / "tokenizer.json").write_text(text)
     with pytest.raises(FileError, match=r"tokenizer\.json: "):
         language.load(tmp_path / "model")
+
+
+TWICE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+ANYWHERE = {"type": "Replace", "pattern": {"Regex": "b*"}, "content": "ab"}
+BYTE_LEVEL = {
+    "type": "ByteLevel",
+    "add_prefix_space": True,
+    "trim_offsets": True,
+    "use_regex": False,
+}
+AGAIN = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 2,
+    "pair": [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"],
+    "special_tokens": {},
+}
+
+
+def in_sequence(steps, name):
+    return {"type": "Sequence", name: steps}
+
+
+@needs_tokenizers
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [
+        ("normalizer", in_sequence([TWICE] * 40, "normalizers")),
+        ("normalizer", in_sequence([in_sequence([TWICE] * 20, "normalizers")] * 2, "normalizers")),
+        ("normalizer", in_sequence([ANYWHERE] * 30, "normalizers")),
+        ("normalizer", {**TWICE, "content": "a" * 5_000}),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 5_000}),
+        ("pre_tokenizer", in_sequence([BYTE_LEVEL] * 40, "pretokenizers")),
+        ("post_processor", in_sequence([AGAIN] * 40, "processors")),
+        ("decoder", in_sequence([TWICE] * 40, "decoders")),
+    ],
+)
+def test_a_tokenizer_that_would_never_end(part, step):
+    with pytest.raises(ValueError, match=rf"tokenizer.json: its .*{part}.* at most 3000 are allow"):
+        Subwords({**Characters("ab").tokenizer(), part: step})
+
+
+@needs_tokenizers
+def test_a_tokenizer_that_replaces_a_little_is_fine():
+    steps = [{"type": "NFKD"}, TWICE, {"type": "Lowercase"}]
+    described = {**Characters("ab").tokenizer(), "normalizer": in_sequence(steps, "normalizers")}
+    assert Subwords(described).encode("Ab").tolist() in ([0, 1], [0, 0, 1])

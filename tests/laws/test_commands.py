@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import threading
 import warnings
 
 import click
@@ -30,7 +31,7 @@ EVIL = "\x1b[31m\x9b\x07\u202e"
 LEFT_OUT = {"lora-np tour", "lora-np lab"}
 COMMANDS = [(words, command) for words, command in every_command() if words not in LEFT_OUT]
 OUTPUTS = {"out", "plot", "html", "checkpoint", "folder"}
-WIDTH, LETTERS = 8, "abcdefgh \n"
+WIDTH, LETTERS = 8, "abcdefghIstw \n"
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": len(LETTERS),
     "hidden_size": WIDTH, "intermediate_size": 12, "num_hidden_layers": 1,
@@ -136,7 +137,17 @@ ADAPTERS = [
     "damaged2",
     "damaged4",
 ]
-TEXTS = ["text.txt", "data.jsonl", "data.csv", "twice.csv", "grams.npz", "cut.npz"]
+TEXTS = [
+    "text.txt",
+    "text.txt",
+    "data.jsonl",
+    "text.txt",
+    "data.jsonl",
+    "data.csv",
+    "twice.csv",
+    "grams.npz",
+    "cut.npz",
+]
 STRANGE = ["missing", "folder", "nothing", "binary", "pipe", "loop", "link", "", ".", EVIL, "-x"]
 STRANGE += ["M.npy", "/dev/null", "model/model.safetensors", "a\nb", "x" * 300, "~", "text.txt/x"]
 NUMBERS = [
@@ -264,6 +275,56 @@ def files(tmp_path_factory):
     place = tmp_path_factory.mktemp("files")
     make_files(place)
     return place
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("finetune empty-model text.txt -o new", "the number of layers must be at least 1, got 0"),
+        ("generate empty-model", "the number of layers must be at least 1, got 0"),
+        ("finetune model twice.csv -o new", "the column 'text' occurs twice"),
+        ("resize adapter --rank -1 --base missing --data text.txt -o new", "rank must be at least"),
+        ("resize adapter --rank 1 --base missing --data text.txt -o other", "already exists"),
+        ("extract model tuned --rank 0 --data missing -o new", "rank must be at least 1"),
+        ("combine adapter other --data missing --data missing --base model -o new", "regmean"),
+        ("convert adapter --to lora --tolerance 2 --base missing -o new", "tolerance must be"),
+        ("finetune missing missing -o new --steps 0", "steps must be at least 1"),
+        ("finetune missing missing -o new --batch-size 0", "batch_size must be at least 1"),
+        ("finetune missing missing -o new --schedule x", "schedule must be one of"),
+        ("generate missing --tokens -1", "tokens must be at least 0"),
+        ("generate missing --top-p 2", "top_p must be above 0 and at most 1"),
+    ],
+)
+def test_arguments_come_first(command, words, files, monkeypatch, capsys):
+    """What is wrong with an option is said before files are read, and these before computing."""
+    monkeypatch.chdir(files)
+
+    def computed(*_):
+        raise AssertionError("computed before all was checked")
+
+    monkeypatch.setattr(language, "grams", computed)
+    assert run(command.split()) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_more_jobs_than_threads(files, tmp_path, monkeypatch, capsys):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    command = ["resize", str(files / "adapter"), "--rank", "1", "-o"]
+    assert run([*command, str(tmp_path / "one"), "--jobs", "1000"]) == 0
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    capsys.readouterr()
+    assert run([*command, str(tmp_path / "other"), "--jobs", "1000"]) == 1
+    assert "jobs must be fewer, got 7: can't start new thread" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_roster_that_is_a_pipe(files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    assert run(["exercises", "grade", "class", "--roster", "pipe", "-o", "new.csv"]) == 1
+    assert "pipe: not a regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", range(SETS))

@@ -1,0 +1,153 @@
+"""Ctrl-C and ``kill -9`` at any line of what writes files: no file is lost or replaced in part.
+
+Each run dies before a drawn line of `lora_np.files` (or of `contextlib`, whose managers it uses),
+counted by a trace: the same line in every run, on machines of any speed. After Ctrl-C no temporary
+file is left; after a kill, the next run removes it.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.drawing import FULL
+from tests.laws.test_commands import make_files
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
+
+MOMENTS = 36 if FULL else 3  # of each signal and command
+
+# Runs once, then forks for each run; prints one line of JSON for each.
+DYING = r"""
+import atexit, contextlib, io, json, os, shutil, signal, sys
+from pathlib import Path
+
+from lora_np.cli import run
+
+first, second, folder, runs = json.loads(sys.argv[1])
+
+
+def forked(command, last=0, number=0):
+    # the status of a run that gets the signal `number` at the line `last`, and its lines
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        lines = 0
+
+        def line(frame, event, _):
+            nonlocal lines
+            lines += event == "line"
+            if lines == last and event == "line":
+                os.kill(os.getpid(), number)
+            return line
+
+        def call(frame, *_):
+            watched = frame.f_code.co_filename.endswith(("lora_np/files.py", "contextlib.py"))
+            return line if watched else None
+
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            sys.settrace(call)
+            try:
+                status = run(command)
+            except KeyboardInterrupt:
+                status = 130
+            finally:
+                sys.settrace(None)
+        atexit._run_exitfuncs()
+        os.write(writing, json.dumps([status, lines, said.getvalue()[-500:]]).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(answer) if answer else [-9, 0, ""]
+
+
+def content():
+    found = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes().hex() for path in found}
+
+
+def fresh():
+    shutil.rmtree(folder)
+    shutil.copytree(folder + "-old", folder)
+
+
+with contextlib.redirect_stdout(io.StringIO()):
+    assert run(first) == 0
+    shutil.copytree(folder, folder + "-old")
+    old = content()
+    assert run(second) == 0  # what it imports is there, before it is forked
+new = content()
+fresh()
+_, count, _ = forked(second)
+for moment, number in runs:
+    fresh()
+    status, _, said = forked(second, 1 + int(moment * count), number)
+    left = content()
+    again = forked(second)
+    print(json.dumps([moment, number, status, said, left, again, old, new, content()]), flush=True)
+"""
+
+ENDS = ["-o", "{here}/target", "--force"]
+FILE = ["-o", "{here}/a.gguf", "--force", "--base", "{files}/model"]
+GGUF = ["convert", "{files}/adapter", "--to", "gguf"]
+PAGE = ["--html", "{here}/page.html", "--force"]
+COMMANDS = {
+    "resize": (["resize", "{files}/adapter", "--rank", "1", *ENDS],
+               ["resize", "{files}/adapter", "--rank", "2", *ENDS]),
+    "combine": (["combine", "{files}/adapter", *ENDS],
+                ["combine", "{files}/adapter", "{files}/other", *ENDS]),
+    "merge": (["merge", "{files}/model", "{files}/adapter", "--any-base", *ENDS],
+              ["merge", "{files}/model", "{files}/other", "--any-base", *ENDS]),
+    "extract": (["extract", "{files}/model", "{files}/tuned", "--rank", "1", *ENDS],
+                ["extract", "{files}/model", "{files}/tuned", "--rank", "2", *ENDS]),
+    "convert": ([*GGUF, "--dtype", "float32", *FILE], [*GGUF, "--dtype", "float16", *FILE]),
+    "inspect": (["inspect", "{files}/adapter", *PAGE], ["inspect", "{files}/other", *PAGE]),
+    "start": (["exercises", "list"], ["exercises", "start", "{here}/x", "--lesson", "1,2"]),
+}  # fmt: skip
+
+
+def hidden(name):
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_signal_costs_no_file(name, tmp_path):
+    files, here = tmp_path / "files", tmp_path / "here"
+    files.mkdir()
+    here.mkdir()
+    make_files(files)
+    first, second = (
+        [word.format(here=here, files=files) for word in command] for command in COMMANDS[name]
+    )
+    draw = random.Random(name)
+    runs = [
+        (draw.random(), int(number))
+        for number in (signal.SIGINT, signal.SIGKILL)
+        for _ in range(MOMENTS)
+    ]
+    given = json.dumps([first, second, str(here), runs])
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", DYING, given], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    ends = [json.loads(line) for line in process.stdout.splitlines()]
+    assert len(ends) == len(runs)
+    for moment, number, status, said, left, again, old, new, then in ends:
+        where = f"signal {number} at {moment:.4f}: status {status}, {said!r}"
+        seen = {path: text for path, text in left.items() if not hidden(path)}
+        parts = name == "start"  # several files, each of them whole
+        if parts:
+            assert seen.items() <= new.items(), where
+        else:
+            assert seen in (old, new, {}) if number == signal.SIGKILL else seen in (old, new), where
+        if number == signal.SIGINT:
+            assert status in (130, 0), where
+            assert not {path for path in left if hidden(path)}, (where, sorted(left))
+        assert again[0] == 0, (where, again)
+        assert then == new, where
