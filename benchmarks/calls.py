@@ -92,20 +92,20 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            18,
+            16,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
             " concern; the formats, told by looking, and the programs that would misread the ranks"
             " are four more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            20,
+            21,
             "as resize, with a second checkpoint: its quantised tensors, its names, and its family,"
             " which says what shares the embedding's numbers",
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            20,
+            15,
             "as resize, with a second format, read back once it is written",
         ),
         "finetune": Flow(
@@ -116,7 +116,11 @@ def flows(folder: Path) -> dict[str, Flow]:
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"
             " injected; what the data says, how it is packed and the schedule are one each",
         ),
-        "plan": Flow(lambda: plan(config, gpu="RTX 4090")),
+        "plan": Flow(
+            lambda: plan(config, gpu="RTX 4090"),
+            13,
+            "settings, written once, and the formulas of a family are a file each",
+        ),
         "grade": Flow(lambda: grading.grade(folder / "handed-in", rng=0)),
     }
 

@@ -196,7 +196,7 @@ def writes(path):
         if (
             name in WRITES
             and owner
-            and owner not in ("adapters", "safetensors", "language", "gguf", "store", "self.bar")
+            and owner not in ("adapters", "safetensors", "language", "gguf", "self.store")
         ):
             return True
     return False

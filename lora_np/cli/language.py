@@ -191,13 +191,11 @@ def generate(
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
-    from lora_np.language.generation import Sampling
-
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat")
     stream = partial(print, end="", flush=True)
     sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
-    Sampling(**{name: sampling[name] for name in [*SAMPLING][1:] if name in sampling})
+    language.Sampling(**{name: sampling[name] for name in [*SAMPLING][1:] if name in sampling})
     whole_number("tokens", sampling["tokens"], minimum=0)
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:

@@ -19,7 +19,11 @@ with on_demand(globals()):
         build as build,
         composed_operations as composed_operations,
     )
-    from lora_np.language.generation import answer as answer, generate as generate
+    from lora_np.language.generation import (
+        Sampling as Sampling,
+        answer as answer,
+        generate as generate,
+    )
     from lora_np.language.measuring import (
         bits_to_learn as bits_to_learn,
         grams as grams,

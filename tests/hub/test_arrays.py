@@ -15,7 +15,7 @@ import pytest
 from lora_np.files import FileError
 from lora_np.hub import read_arrays
 from lora_np.hub.arrays import load_matrix
-from tests.drawing import FULL
+from tests.drawing import FULL, peak_memory
 
 ARRAYS = {"q": np.arange(6.0).reshape(2, 3), "k": np.asfortranarray(np.eye(3, dtype=np.float32))}
 POSITIONS = range(0, 1_000, 7 if FULL else 37)
@@ -108,8 +108,6 @@ def attempt(use):
 
 def main(folder):
     """In a process of its own, whose memory is measured: each file is read or refused."""
-    import resource
-
     folder = Path(folder)
     for name, content in {**BAD_ARCHIVES, **FLIPPED}.items():
         path = folder / "inputs.npz"
@@ -128,7 +126,7 @@ def main(folder):
         path.write_bytes(content)
         _, error = attempt(lambda path=path: load_matrix(str(path)))
         assert "matrix.npy" in error, name
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_memory())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")

@@ -685,7 +685,7 @@ def test_a_run_that_is_resumed_ends_bit_for_bit_the_same(model, text, tmp_path):
         (
             "the sea\n" * 100,
             {"max_length": 0},
-            r"max_length must be between 1 and the model's context = 32, got 0",
+            r"max_length must be at least 1, got 0",
         ),
         ("the sea\n" * 100, {"max_length": 33}, "the model's context = 32, got 33"),
     ],

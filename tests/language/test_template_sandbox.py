@@ -11,7 +11,7 @@ pytest.importorskip("jinja2")
 
 from lora_np.language import Characters
 from lora_np.language.templates import Template
-from tests.drawing import FULL
+from tests.drawing import FULL, peak_memory
 
 HI = [{"role": "user", "content": "hi <b>"}, {"role": "assistant", "content": "ab\nc"}]
 MANY = "999999999"
@@ -187,7 +187,7 @@ def main(sources):
                 raise
         else:
             print(f"rendered: {number} {source[:200]}")
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_memory())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process as Linux has them")

@@ -68,11 +68,11 @@ STRINGS = {
     'importlib.import_module(name="lora_np.nn.tree")': "lora_np.nn.tree",
     '__import__("lora_np.nn")': "lora_np.nn",
     'import_module(f"lora_np.models.{name}").load()': "lora_np.models",
-    'Path(__file__).parents[2] / "language" / "data"': "lora_np.language",
+    'Path(__file__).parents[1] / "language" / "data"': "lora_np.language",
     'Path(__file__).resolve().parent.parent.joinpath("models", name)': "lora_np.models",
     'Path(__file__).parent.with_name("models") / name': "lora_np.models",
     'files("lora_np.models") / "data"': "lora_np.models",
-    'ROOT = Path(__file__).parents[2]\nDATA = ROOT / "course"': "lora_np.course",
+    'ROOT = Path(__file__).parents[1]\nDATA = ROOT / "course"': "lora_np.course",
 }
 
 

@@ -109,7 +109,7 @@ def test_combine_reads_the_data_of_each_adapter(place, capsys):
     adapters.combine(["one", "two"], "ours", weights=[0.5, 1], method="regmean", grams=grams)
     assert adapters.diff("both", "ours").largest < 1e-6
     assert run([*command.replace("both", "again").split()[:-2]]) == 2
-    assert "--data is given once for each adapter, got 1 for 2" in capsys.readouterr().err
+    assert "--data must be given once for each adapter, got 1 for 2" in capsys.readouterr().err
     assert run(command.replace("both", "again").replace("--base base ", "").split()) == 2
     assert "--data is read by the base model: give it with --base" in capsys.readouterr().err
 

@@ -77,8 +77,8 @@ def test_fit_stops_at_a_distance():
 
 @pytest.mark.parametrize(("settings", "match"), [
     ({"goal": -1.0}, "goal must be at least 0, got -1"),
-    ({"goal": 1.0, "batch_size": 8}, "goal is for the full batch"),
-    ({"goal": 1.0, "accumulate": 2}, "goal is for the full batch"),
+    ({"goal": 1.0, "batch_size": 8}, "goal needs the full batch"),
+    ({"goal": 1.0, "accumulate": 2}, "goal needs the full batch"),
     ({"clip": 0.0}, "clip must be above 0, got 0"),
 ])  # fmt: skip
 def test_bad_goals(settings, match):
