@@ -348,6 +348,7 @@ def test_all_that_draws_is_asked():
     }
     assert drawing - set(DRAWING) == {
         *MEANING,
+        "draw",
         "dropout",
         "forecast",
         "logits",
