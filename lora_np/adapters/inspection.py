@@ -187,7 +187,7 @@ class Inspection(Findings[InspectedModule]):
         """Write everything as JSON: title, contents, kinds, rows, legend and notes.
 
         ``contents`` has its own keys. ``kinds`` and ``rows`` (modules) are lists of objects; the
-        keys of ``rows`` are the fields of `InspectedModule`, and ``legend`` explains them.
+        keys of ``rows`` are the fields of ``InspectedModule``, and ``legend`` explains them.
         """
         keys = InspectedModule._fields[: len(self.headings)]
         content = {

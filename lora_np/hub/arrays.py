@@ -67,7 +67,7 @@ def arrays_in(stream: IO[bytes], kinds: str = NUMBERS) -> dict[str, Array]:
     stream : binary file
         Open for reading, on disk.
     kinds : str
-        The kinds of dtype that it may hold, as in `numpy.dtype.kind`: by default numbers.
+        The kinds of dtype that it may hold, as in ``numpy.dtype.kind``: by default numbers.
 
     Returns
     -------
