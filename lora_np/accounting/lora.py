@@ -124,7 +124,7 @@ class LoraCount(Shown):
 
     @property
     def total(self) -> int:
-        """The parameters in memory, of base, adapter and saved copies: PEFT's "all params"."""
+        """Count the parameters of base, adapter and saved copies, as PEFT's "all params"."""
         return self.base + self.adapter + self.frozen + sum(self.saved.values())
 
     @property
