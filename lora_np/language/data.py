@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np.checks import StrPath, choice, shown
-from lora_np.files import errors_at, parse_json
+from lora_np.files import Json, errors_at, parse_json
 from lora_np.language.storing import read_text
 
 ONE = "one text"  # the kind of data that has no parts
@@ -34,7 +34,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Conversation(NamedTuple):
     """Messages, of which the assistant's are learnt, from the ``first`` on."""
 
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Mapping[str, Json]]
     first: int = 0
 
 
@@ -152,7 +152,7 @@ def told_by(content: str, ending: str) -> str:
     return ENDINGS.get(ending, "text")
 
 
-def json_records(content: str) -> Iterator[tuple[str, Any]]:
+def json_records(content: str) -> Iterator[tuple[str, Json]]:
     """Yield the place and the object of each line."""
     for i, line in enumerate(content.split("\n"), start=1):
         if line.strip():
@@ -161,7 +161,7 @@ def json_records(content: str) -> Iterator[tuple[str, Any]]:
             yield f"line {i}", record
 
 
-def csv_records(content: str) -> Iterator[tuple[str, Any]]:
+def csv_records(content: str) -> Iterator[tuple[str, Json]]:
     """Yield each row as an object, and the line where it ends."""
     first = content.partition("\n")[0]
     rows = csv.reader(
@@ -182,7 +182,7 @@ def csv_records(content: str) -> Iterator[tuple[str, Any]]:
         raise ValueError(f"line {rows.line_num}: {error}") from None
 
 
-def data_of(records: Iterable[tuple[str, Any]], source: str = "the data") -> Data:
+def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Data:
     """Check examples, which are all of the kind of the first."""
     examples, places, kind = [], [], ""
     unused: dict[str, None] = {}
@@ -230,7 +230,7 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
     return Completion(found.get("prompt", ""), found[needed[-1]])
 
 
-def conversation(messages: Any, first: int = 0) -> Conversation:
+def conversation(messages: Json, first: int = 0) -> Conversation:
     """Check a conversation, as far as no template does it."""
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"messages must be a list of them, got {shown(messages)}")

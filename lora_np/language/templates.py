@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from lora_np.checks import Array, needed
+from lora_np.files import Json
 from lora_np.language.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from lora_np.language.template_sandbox import TemplateSandbox
 
-Messages: TypeAlias = Sequence[Mapping[str, Any]]
+Messages: TypeAlias = Sequence[Mapping[str, Json]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
 
@@ -77,7 +78,7 @@ class Template:
             raise ValueError(f"the chat template does not take these messages: {error}") from None
         return "".join(blocks)
 
-    def tokens(self, messages: Messages, **options: Any) -> Array:
+    def tokens(self, messages: Messages, **options: bool) -> Array:
         """Encode a conversation; the template itself has put BOS before it, or not."""
         return self.vocabulary.encode(self.render(messages, **options), special=False)
 
@@ -139,9 +140,9 @@ def compiled(source: str) -> tuple[jinja2.Template, TemplateSandbox]:
         raise ValueError(f"the chat template cannot be read: {error}") from None
 
 
-def complete(message: Mapping[str, Any]) -> dict[str, Any]:
+def complete(message: Mapping[str, Json]) -> dict[str, Json]:
     """Complete a message as templates expect it: no nulls, reasoning under each of its names."""
-    known = {name: value for name, value in message.items() if value is not None}
+    known: dict[str, Json] = {name: v for name, v in message.items() if v is not None}
     thoughts = next((known[name] for name in REASONING if name in known), None)
     return (
         known
