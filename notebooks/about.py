@@ -4,7 +4,7 @@ import base64
 import re
 from typing import Any, NamedTuple
 
-WORDS, LINES = 130, 25  # of prose and of code, read in a minute
+WORDS, CHARACTERS = 130, 1_250  # of prose and of code, read in a minute
 SHORT = 3  # words in bold: a term, not a statement
 BOLD = re.compile(r"\*\*(.+?)\*\*(?:<!-- (\w+): (.+?) -->)?", re.DOTALL)
 PAGE = re.compile(r"(, or \[[^\]]*\]\([^)]*\))?<!-- page: ([\w-]+) -->")
@@ -91,7 +91,7 @@ def reading(notebook: Any) -> float:
     """How many minutes it takes to read, without what is folded away and markers."""
     read = re.sub(r"<details>.*?</details>|<!--.*?-->", "", prose(notebook), flags=re.DOTALL)
     code = "".join("".join(cell["source"]) for cell in cells(notebook, "code"))
-    return len(read.split()) / WORDS + code.count("\n") / LINES
+    return len(read.split()) / WORDS + len("".join(code.split())) / CHARACTERS  # not its layout
 
 
 def cover(notebook: Any) -> Cover:
