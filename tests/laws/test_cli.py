@@ -75,7 +75,7 @@ def test_tour_as_json(tmp_path):
     result = lora_np_command("tour", "--quick", "--out", str(tmp_path / "out"), "--json")
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert [u["numbers"] for u in json.loads(result.stdout)["updates"]] == [12_000, 4_400, 1_760]
+    assert [u["parameters"] for u in json.loads(result.stdout)["updates"]] == [12_000, 4_400, 1_760]
 
 
 @pytest.mark.slow

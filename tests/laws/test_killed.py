@@ -201,8 +201,8 @@ def test_an_extracted_adapter_is_old_or_new(tmp_path):
 
 FILES = {
     "errors": (
-        ["errors", "{M}", "--plot", "{out}/p.png"],
-        ["errors", "{M}", "--tolerance", "0.1", "--plot", "{out}/p.png"],
+        ["errors", "{M}", "--plot", "{out}/p.png", "--force"],
+        ["errors", "{M}", "--tolerance", "0.1", "--plot", "{out}/p.png", "--force"],
     ),
     "convert": tuple(
         [
@@ -220,8 +220,8 @@ FILES = {
         ]
         for dtype in ("float32", "float16")
     ),
-    "inspect": (["inspect", ADAPTER, "--html", "{out}/p.html"],) * 2,
-    "overlap": (["overlap", ADAPTER, OTHER, "--plot", "{out}/p.svg"],) * 2,
+    "inspect": (["inspect", ADAPTER, "--html", "{out}/p.html", "--force"],) * 2,
+    "overlap": (["overlap", ADAPTER, OTHER, "--plot", "{out}/p.svg", "--force"],) * 2,
     "start": (["exercises", "list"], ["exercises", "start", "{out}/x", "--lesson", "1,2"]),
     "nbgrader": (["exercises", "list"], ["exercises", "nbgrader", "{out}/x", "--lesson", "1"]),
     "grade": (
