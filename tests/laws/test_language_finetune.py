@@ -16,9 +16,10 @@ from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.language import adapting, packing
 from tests.language.conftest import random_model
-from tests.language.test_packing import with_template
 
 pytest.importorskip("jinja2")
+
+from tests.language.test_packing import with_template
 
 ASKED = [("hi", "hello."), ("who", "a king."), ("where", "the sea."), ("when", "so soon.")]
 CHATS = [
