@@ -99,7 +99,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
-            21,
+            22,
             "as resize, with a second checkpoint: its quantised tensors, its names, and its family,"
             " which says what shares the embedding's numbers",
         ),

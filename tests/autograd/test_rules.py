@@ -93,7 +93,9 @@ def check(seed, rng, call, expected):
         np.testing.assert_array_equal(value(operand), a)
     for name, setting in before.items():
         now = settings[name]
-        np.testing.assert_equal(value(now) if isinstance(now, Tensor) else now, setting)
+        with warnings.catch_warnings():  # NumPy 2.0 asks an empty range for its truth
+            warnings.simplefilter("ignore", DeprecationWarning)
+            np.testing.assert_equal(value(now) if isinstance(now, Tensor) else now, setting)
     if result is None:
         return False
     for mine, numpys in zip(parts(result), parts(expected), strict=True):
@@ -193,6 +195,7 @@ def test_the_product_of_nothing_is_a_tensor(shape, axis):
     assert x.grad.shape == shape
 
 
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="new in NumPy 2.1")
 def test_clip_takes_min_and_max():
     for settings in ({"min": -0.5}, {"max": 0.5}, {"min": -0.5, "max": 0.5}):
         check_derivative(lambda a, s=settings: np.clip(a, **s), [-1.0, 0.2, 0.9], order=2)
