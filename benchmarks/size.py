@@ -69,13 +69,28 @@ def measure(path: Path) -> Counter[str]:
     documented = set(docstring_lines(ast.parse(text)))
     code = [
         token
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        for token in whole_strings(tokenize.generate_tokens(io.StringIO(text).readline))
         if token.type not in LAYOUT
         and not (token.type == tokenize.STRING and token.start[0] in documented)
     ]
     lines = {line for token in code for line in range(token.start[0], token.end[0] + 1)}
     words = (token.string for token in code if token.type == tokenize.NAME)
     return Counter(tokens=len(code), lines=len(lines), Any=sum(word == "Any" for word in words))
+
+
+def whole_strings(tokens: Iterator[tokenize.TokenInfo]) -> Iterator[tokenize.TokenInfo]:
+    """Make one token of each f-string, which Python takes apart from 3.12 on."""
+    starts: list[tokenize.TokenInfo] = []
+    for token in tokens:
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_START":
+            starts.append(token)
+        elif kind == "FSTRING_END":
+            first = starts.pop()
+            if not starts:
+                yield token._replace(type=tokenize.STRING, string="", start=first.start)
+        elif not starts:
+            yield token
 
 
 def docstring_lines(tree: ast.AST) -> Iterator[int]:

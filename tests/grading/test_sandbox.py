@@ -257,7 +257,7 @@ def test_no_other_copy_of_the_package_can_be_read(place, tmp_path, monkeypatch):
     solutions.touch()
     paths = dict.fromkeys(("purelib", "platlib"), str(standard / "site-packages"))
     paths |= dict.fromkeys(("stdlib", "platstdlib"), str(standard))
-    monkeypatch.setattr(confine.sysconfig, "get_paths", lambda: paths)
+    monkeypatch.setattr(confine.sysconfig, "get_paths", lambda *_: paths)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path, str(standard), str(tmp_path / place)])

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import threading
 import warnings
 
@@ -307,6 +308,7 @@ def test_arguments_come_first(command, words, files, monkeypatch, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform == "emscripten", reason="no threads in a browser")
 def test_more_jobs_than_threads(files, tmp_path, monkeypatch, capsys):
     def refuse(self):
         raise RuntimeError("can't start new thread")
