@@ -137,7 +137,12 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
     'to be a great deal o'
     """
     row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
-    (speech,) = spoken(model, [row], len(row), tokens=tokens, **options)
+    return reply(model, row, tokens=tokens, **options)
+
+
+def reply(model: LanguageModel, row: list[int], **options: Any) -> str:
+    """Append tokens to a row, and return their text without the token that ends it."""
+    (speech,) = spoken(model, [row], len(row), **options)
     if row[-1] in ends_of(model):
         row.pop()
     return speech.end()
