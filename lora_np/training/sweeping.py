@@ -199,8 +199,8 @@ def grid(
         choice("variant", variant, SWEPT)
         rank = whole_number("rank", rank)
         scaled = rank if alpha is None else alpha
-        scaled = number("alpha", scaled, minimum=0, open_minimum=True)
-        rate = number("learning rate", rate, minimum=0, open_minimum=True)
+        scaled = number("alpha", scaled, open_minimum=True)
+        rate = number("learning rate", rate, open_minimum=True)
         points[variant, rank, scaled, rate, whole_number("rng", rng, minimum=0)] = None
     return [dict(zip(SETTINGS, point, strict=True)) for point in points]
 
