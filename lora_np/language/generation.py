@@ -188,7 +188,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
     **settings
-        As for `generate`.
+        Those of `generate`.
 
     Returns
     -------
