@@ -196,7 +196,7 @@ def evaluate(
     whole_number("answers", answers, minimum=0)
     shown, asked = chosen(data, answers)
     names: list[str] = []
-    runs: list[Run] = []
+    runs: list[Measured] = []
     for name, model in models.items() if isinstance(models, Mapping) else models:
         run = measured(freeze(model), data, asked, max_length)
         first = runs[0] if runs else run
@@ -220,7 +220,7 @@ def evaluate(
     return Evaluation(tuple(names), measures, speeds, replies, (str(data), *runs[0].notes))
 
 
-class Run(NamedTuple):
+class Measured(NamedTuple):
     """What one model does with the data."""
 
     values: dict[str, Array]  # by measure, (examples,)
@@ -230,7 +230,9 @@ class Run(NamedTuple):
     notes: Sequence[str]
 
 
-def measured(model: LanguageModel, data: Data, asked: Sequence[int], max_length: int | None) -> Run:
+def measured(
+    model: LanguageModel, data: Data, asked: Sequence[int], max_length: int | None
+) -> Measured:
     """Measure a frozen model on all examples, and ask it some of them."""
     longest = within(model, model.context if max_length is None else max_length)
     weights: dict[str, Array] = {}
@@ -247,7 +249,7 @@ def measured(model: LanguageModel, data: Data, asked: Sequence[int], max_length:
         equal = [replies[i].split() == wanted.split() for i, wanted in short.items()]
         values["exact match"] = np.array(equal, float)
     weights = {name: weights.get(name, np.ones(len(row))) for name, row in values.items()}
-    return Run(values, weights, replies, speed, notes)
+    return Measured(values, weights, replies, speed, notes)
 
 
 def loss_of(model: LanguageModel, document: Document) -> float:
