@@ -186,9 +186,21 @@ def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) 
     counts : ndarray of bool, shape (...)
     """
     W = W.dequantised() if isinstance(W, Quantised) else W
-    z, wanted = h[counts] @ W.T, teacher @ value(W).T
-    z, wanted = (scores - np.max(value(scores), axis=-1, keepdims=True) for scores in (z, wanted))
-    q = softmax(wanted)
-    totals = [np.log(np.sum(np.exp(scores), axis=-1)) for scores in (z, wanted)]
-    result: Operand = np.mean(np.sum(q * (wanted - z), axis=-1) + totals[0] - totals[1])
+    result: Operand = divergence(h[counts] @ W.T, teacher @ value(W).T).mean(axis=0)
+    return result
+
+
+def divergence(z: Operand, teacher: Array) -> Operand:
+    """Compute ``KL(softmax(teacher) || softmax(z))`` of each row, in nats.
+
+    Examples
+    --------
+    >>> z, teacher = np.log([[1.0, 1.0]]), np.log([[1.0, 3.0]])
+    >>> divergence(z, teacher).round(4)  # log 2 minus the entropy of 1/4 and 3/4
+    array([0.1308])
+    """
+    z = z - value(z).max(axis=-1, keepdims=True)
+    teacher = teacher - np.max(teacher, axis=-1, keepdims=True)
+    totals = [np.log(np.sum(np.exp(scores), axis=-1)) for scores in (z, teacher)]
+    result: Operand = np.sum(softmax(teacher) * (teacher - z), axis=-1) + totals[0] - totals[1]
     return result

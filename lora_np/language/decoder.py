@@ -72,17 +72,23 @@ class Decoder(Named):
         caches: list[Cache] | None = None,
         sequence_ids: Array | None = None,
     ) -> Operand:
-        x: Operand = self.embedding(tokens)
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.position is not None:
-            before = caches[0].tokens if caches else 0
-            x = x + self.position(blocks.positions(before, tokens.shape[1], sequence_ids))
+        x = self.embedded(tokens, caches[0].tokens if caches else 0, sequence_ids)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
             x = layer(x, rng=rng, cache=cache, sequence_ids=sequence_ids)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
+
+    def embedded(
+        self, tokens: Array, before: int = 0, sequence_ids: Array | None = None
+    ) -> Operand:
+        """Look up what enters the first layer."""
+        x: Operand = self.embedding(tokens)
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.position is not None:
+            x = x + self.position(blocks.positions(before, tokens.shape[1], sequence_ids))
+        return x
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
