@@ -16,7 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from lora_np.adapters import scaling
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TunedUpdate, header, misfit
+from lora_np.adapters.adapter import (
+    Adapter,
+    AdapterModule,
+    Stored,
+    TunedUpdate,
+    check_shapes,
+    header,
+)
 from lora_np.adapters.peft_format import as_maps, in_file, only_lora
 from lora_np.adapters.runtimes import real
 from lora_np.checks import Array
@@ -189,8 +196,7 @@ def _module(place: str, parts: Parts, said: Mapping[str, peft.AdapterConfig]) ->
             raise FileError(f"{place!r} is a DoRA by inputs, which {_ACTS}")
         parts["magnitude"] = lengths.seen(np.ravel)
     factors, kernel = as_maps(parts, 0)
-    if wrong := misfit(factors, f" of {place!r}"):
-        raise FileError(wrong)
+    check_shapes(factors, f" of {place!r}")
     rslora = bool(config and given is None and config.raw.get("use_rslora"))
     module = AdapterModule(factors, 1.0, rslora, kernel=kernel)
     return replace(module, alpha=alpha or float(module.rank))

@@ -71,11 +71,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         whole_number("tokens", self.tokens, minimum=0)
-        number("temperature", self.temperature, minimum=0)
+        number("temperature", self.temperature)
         whole_number("top_k", self.top_k, minimum=0)
-        number("top_p", self.top_p, minimum=0, maximum=1, open_minimum=True)
-        number("min_p", self.min_p, minimum=0, maximum=1)
-        number("repetition_penalty", self.repetition_penalty, minimum=0, open_minimum=True)
+        number("top_p", self.top_p, maximum=1, open_minimum=True)
+        number("min_p", self.min_p, maximum=1)
+        number("repetition_penalty", self.repetition_penalty, open_minimum=True)
         if isinstance(self.stop, str) or not all(
             isinstance(text, str) and text for text in self.stop
         ):
