@@ -64,3 +64,9 @@ with on_demand(globals()):
         ModuleSpec as ModuleSpec,
         fold as fold,
     )
+    from lora_np.models.wrappers import (
+        Rewrite as Rewrite,
+        renamed as renamed,
+        rewrites as rewrites,
+        unwrapped as unwrapped,
+    )
