@@ -121,7 +121,7 @@ def capacity(
     low, high = estimated(lora, content)
     enough = None
     if bits is not None:
-        bits = number("bits", bits, minimum=0)
+        bits = number("bits", bits)
         above = max(2, ceil(bits / (MEASURED[content][0] * rank_one.trainable)))
         needed = 1 if bits <= estimated(rank_one, content)[0] else above
         enough = needed if needed <= _highest(lora) else None

@@ -126,7 +126,7 @@ def convert(
     """
     choice("to", to, get_args(Target))
     if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
     if to not in ("peft", "lora"):
@@ -231,7 +231,7 @@ def to_lora(
     (1, 1.0)
     """
     if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     known = on_base(formats.load(adapter), base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)

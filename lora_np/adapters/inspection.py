@@ -550,7 +550,7 @@ def diff(
     >>> diff(folder / "a", folder / "b").same
     True
     """
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+    tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}

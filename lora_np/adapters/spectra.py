@@ -185,7 +185,7 @@ class Goal(NamedTuple):
         ((name, value),) = given
         if name in ("energy", "tolerance"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "tolerance"}
-            share = number(name, value, minimum=0, maximum=1, **ends)
+            share = number(name, value, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "budget" and Path(out).suffix in FILES:
             raise ValueError(

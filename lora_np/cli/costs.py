@@ -180,7 +180,7 @@ def capacity(
         raise click.UsageError("give --data or --bits, not both")
     result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
-        number("target_loss", target_loss, minimum=0)
+        number("target_loss", target_loss)
         try:
             bits = language.bits_to_learn(
                 language.load(model), language.read_data(data), target_loss=target_loss

@@ -145,7 +145,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
     found = fields.get(name)
     if not isinstance(found, (list, tuple)) or len(found) != count:
         raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
-    return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+    return tuple(number(name, each, open_minimum=True) for each in found)
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:

@@ -22,6 +22,10 @@ class LowRank:
 
     __repr__ = outline
 
+    def __post_init__(self) -> None:
+        # A plain float: a NumPy scalar would lift float32 to float64 in every call.
+        object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
+
     @property
     def rank(self) -> int:
         return self.A.shape[-2]
@@ -86,10 +90,8 @@ class LoRALinear(LowRank):
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
             raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
-        # Plain floats: a NumPy scalar would lift float32 to float64 in every call.
-        alpha = number("alpha", self.alpha, minimum=0, open_minimum=True)
-        rate = number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
-        object.__setattr__(self, "alpha", alpha)
+        super().__post_init__()
+        rate = number("dropout", self.dropout, maximum=1, open_maximum=True)
         object.__setattr__(self, "dropout", rate)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
@@ -153,7 +155,7 @@ class LoRAEmbedding(LowRank):
     def __post_init__(self) -> None:
         vocab, d = self.base.W.shape
         check_factors(self.A, self.B, (d, vocab))
-        object.__setattr__(self, "alpha", number("alpha", self.alpha, minimum=0, open_minimum=True))
+        super().__post_init__()
 
     def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens

@@ -497,7 +497,7 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     """
     from lora_np.nn import Groups
 
-    ratio = number("ratio", ratio, minimum=0, open_minimum=True)
+    ratio = number("ratio", ratio, open_minimum=True)
     return Groups({"B": optimizer.times(ratio), ".*": optimizer})
 
 

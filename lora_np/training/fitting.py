@@ -263,7 +263,7 @@ class Training:
             raise ValueError(
                 "goal needs the full batch: a mini-batch loss can fall below the optimum"
             )
-        self.goal = -math.inf if s.goal is None else number("goal", s.goal, minimum=0)
+        self.goal = -math.inf if s.goal is None else number("goal", s.goal)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}"

@@ -188,10 +188,8 @@ def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]
     settings: dict[str, list[Any]] = {
         "variants": [choice("variant", variant, SWEPT) for variant in variants],
         "ranks": [whole_number("rank", r) for r in ranks],
-        "alphas": [
-            None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas
-        ],
-        "lr": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
+        "alphas": [None if a is None else number("alpha", a, open_minimum=True) for a in alphas],
+        "lr": [number("learning rate", lr, open_minimum=True) for lr in rates],
         "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
     }
     for name, values in settings.items():
