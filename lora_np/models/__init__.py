@@ -67,6 +67,5 @@ with on_demand(globals()):
     from lora_np.models.wrappers import (
         Rewrite as Rewrite,
         renamed as renamed,
-        rewrites as rewrites,
         unwrapped as unwrapped,
     )

@@ -12,8 +12,6 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-PEFT_PREFIX = "base_model.model."  # what PEFT puts before the path of a module
-
 
 class Rewrite(NamedTuple):
     """One thing that a key may have around the path of its module.
