@@ -279,9 +279,10 @@ def _factors(
     if update.exact and update.directions * sum(update.shape) < prod(update.shape):
         return update.factors()
     if tolerance is None:
-        why = f"{update.tuner.name} is not exact as a LoRA of fewer parameters than its update"
-        how = "pass the relative error to accept, tolerance= (--tolerance)"
-        raise FileError(f"{place}: {why}; {how}")
+        raise FileError(
+            f"{place}: {update.tuner.name} is not exact as a LoRA of fewer parameters than its "
+            "update; pass the relative error to accept, tolerance= (--tolerance)"
+        )
     dW = update.delta()
     root = root_of(update.name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if root is None else dW @ root.T, rank=min(dW.shape))

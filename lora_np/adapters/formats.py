@@ -135,9 +135,9 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
             tuner = tuner_of(raw)
         if tuner:
             return _marked(read_tuner(tuner, file, raw, folder), changes, peft_format.PREFIX)
-    said = peft.parse(folder / peft.NAME, raw)
+    config = peft.parse(folder / peft.NAME, raw)
     with errors_at(file.path):
-        return _marked(peft_format.interpret(file, said, folder), changes, peft_format.PREFIX)
+        return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
 
 
 def _cleaned(

@@ -89,13 +89,6 @@ PRIVATE = {
 }
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {
-    "adapters": {
-        r"linear maps?\b",
-        r"(texts|sequences|rows) at a time",
-        r"told by",
-        r"(?<!-)\btuned model",
-        r"^(Of|Those of|That of)\b",
-    },
     "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
     "language": {
         r"instructed (model|one)",
