@@ -129,8 +129,8 @@ def fail(text: str, status: int) -> int:
     return status
 
 
-def note(warning: Warning | str, *_: object) -> None:
-    fail(str(warning), 0)
+def note(message: Warning | str, *_: object, **__: object) -> None:
+    fail(str(message), 0)
 
 
 def main() -> None:
