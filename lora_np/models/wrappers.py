@@ -54,17 +54,17 @@ def rewrites() -> tuple[Rewrite, ...]:
     return tuple(Rewrite(**entry) for entry in _table()["rewrites"])
 
 
-def unwrapped(key: str) -> tuple[str, list[Rewrite]]:
-    """Write a key of an adapter as PEFT writes it, and list what was removed or added.
+def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
+    """Write the name of an adapter's tensor as PEFT does, and list what was removed or added.
 
     Parameters
     ----------
-    key : str
+    name : str
         In a file.
 
     Returns
     -------
-    key : str
+    name : str
         Without wrappers.
     found : list of Rewrite
         Empty if it was right.
@@ -75,16 +75,16 @@ def unwrapped(key: str) -> tuple[str, list[Rewrite]]:
 
     Examples
     --------
-    >>> key, found = unwrapped("_orig_mod.base_model.model.layers.0.q_proj.lora_A.default.weight")
-    >>> key, [each.kind for each in found]
+    >>> name, found = unwrapped("_orig_mod.base_model.model.layers.0.q_proj.lora_A.default.weight")
+    >>> name, [each.kind for each in found]
     ('base_model.model.layers.0.q_proj.lora_A.weight', ['wrapped', 'named'])
     """
     found = []
     for each in rewrites():
-        key, times = re.subn(each.pattern, each.to, key)
+        name, times = re.subn(each.pattern, each.to, name)
         if times:
             found.append(each)
-    return key, found
+    return name, found
 
 
 def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
