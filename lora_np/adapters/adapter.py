@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
-from lora_np.models import peft
+from lora_np.models import Rewrite, peft
 
 if TYPE_CHECKING:
     from lora_np.lora import Tuner
@@ -364,6 +364,8 @@ class Adapter(Mapping[str, AdapterModule]):
         Rows of embeddings that are replaced, by the names of the weights in the base model.
     pipeline : bool
         Whether names are those of a file for image models, with a part of a pipeline in front.
+    renamed : mapping of str to tuple of Rewrite
+        For names that the file has in another form, what was removed from them or added.
 
     Examples
     --------
@@ -378,6 +380,7 @@ class Adapter(Mapping[str, AdapterModule]):
     path: Path | None = None
     rows: Mapping[str, TokenRows] = field(default_factory=dict)
     pipeline: bool = False
+    renamed: Mapping[str, tuple[Rewrite, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]

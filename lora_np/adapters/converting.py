@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
 from lora_np.adapters.adapter import (
+    FILES,
     Adapter,
     AdapterModule,
     Format,
@@ -134,7 +135,7 @@ def convert(
         before = formats.without_copies(before, base)
     form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
     if to == "lora":
-        form = formats.FILES.get(Path(out).suffix, "peft")
+        form = FILES.get(Path(out).suffix, "peft")
     with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":

@@ -34,10 +34,10 @@ from lora_np.models import peft
 
 Parts = dict[str, Stored]
 
-# Spellings of one key: wrappers, an adapter's name, attention processors of early diffusers.
+# Spellings of one key: PEFT's prefix after that of a pipeline, and early diffusers' keys.
 _SPELLINGS = (
-    (r"(?<![^.])(base_model\.model|_orig_mod|module)\.", ""),
-    (r"\.default(_\d+)?(?=\.|$)", ""),
+    (r"base_model\.model\.", ""),
+    (r"\.default_\d+(?=\.|$)", ""),
     (r"\.processor\.(to_\w+)_lora\.", r".\1.lora."),
     (r"\.to_out\.lora\.", ".to_out.0.lora."),
     (r"\.lora(_linear_layer)?\.(down|up)\.", r".lora_\2."),
@@ -64,12 +64,13 @@ _FULL = Tuner(
 )  # fmt: skip
 
 
-def read(path: Path, known: Iterable[str] | None) -> tuple[dict[str, AdapterModule], Parts]:
+def read(
+    file: safetensors.SafetensorsFile, known: Iterable[str] | None
+) -> tuple[dict[str, AdapterModule], Parts]:
     """Read the modules of a file, and what it has beside them.
 
     They have the ``known`` names of a base's modules, or else the file's.
     """
-    file = safetensors.open(path)
     keys = {key: _split(key) for key in file.tensors}
     for key, (_, part) in keys.items():
         if part in _ON_WEIGHTS:
