@@ -203,6 +203,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
     for name in options:
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
+    TrainingOptions(**training)  # type: ignore[arg-type]  # checks them, before a model is read
     return training, {name: options[name] for name in options if name not in training}
 
 
@@ -373,8 +374,7 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
     if "rank" in options:
         raise ValueError("largest_rank finds the rank: leave it out")
     training, lora = split(options)
-    spec = model_spec(model)
-    room = parse_bytes("budget", budget)
+    room, spec = parse_bytes("budget", budget), model_spec(model)
     return rank_that_fits(by_rank(spec, lora), room, training_options(spec, training))
 
 

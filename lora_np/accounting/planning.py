@@ -255,19 +255,18 @@ def plan(
     >>> [(one.method, one.verdict, one.largest_batch) for one in planned.choices]
     [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
+    device, (of_training, of_lora) = _gpu(gpu), split(options)
+    ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
+    methods = [choice("method", method, METHODS) for method in methods]
     spec = model_spec(model)
     if not spec.layers:
         raise ValueError(
             f"plan needs the layers of {spec.name}: give its config.json, or its directory"
         )
-    device = _gpu(gpu)
-    of_training, of_lora = split(options)
     training = training_options(spec, of_training)
-    settings = by_method(training)
-    settings = {choice("method", method, METHODS): settings[method] for method in methods}
+    settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
     usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
     counts = {}
     for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
