@@ -167,7 +167,7 @@ def solution_command(name: str) -> None:
 @click.option(
     "-o",
     "--out",
-    type=options.WRITTEN,
+    type=options.FILE,
     callback=options.kept,
     default="grades.csv",
     help="Feedback goes next to it.",
