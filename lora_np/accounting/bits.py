@@ -117,7 +117,7 @@ def capacity(
     (3407872, 238551, 34)
     """
     choice("content", content, ("text", "labels"))
-    bits = None if bits is None else number("bits", bits, minimum=0)
+    bits = None if bits is None else number("bits", bits)
     whole_number("rank", rank)
     lora, rank_one = (_plain(model, each, options) for each in (rank, 1))
     low, high = estimated(lora, content)

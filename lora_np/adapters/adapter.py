@@ -95,8 +95,9 @@ class TunedUpdate:
             if key in wanted or not self.tuner.tensors[key]
         }
         if checked != wanted:
-            why = f"on a weight of shape {size}, {name} has {wanted}, got {checked}"
-            raise FileError(f"{self.name!r}: {why}")
+            raise FileError(
+                f"{self.name!r}: on a weight of shape {size}, {name} has {wanted}, got {checked}"
+            )
         return replace(self, size=size)
 
     @cached_property
@@ -107,8 +108,9 @@ class TunedUpdate:
 
     @property
     def _unknown(self) -> FileError:
-        what = f"what {self.tuner.name} does to {self.name!r}"
-        return FileError(f"{what} depends on the base: give it (--base)")
+        return FileError(
+            f"what {self.tuner.name} does to {self.name!r} depends on the base: give it (--base)"
+        )
 
     @property
     def moves_bias(self) -> bool:
@@ -220,15 +222,11 @@ class AdapterModule:
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
-        others = {"magnitude": magnitude, "bias": bias}
-        given = {
-            "A": A,
-            "B": B,
-            **{part: array for part, array in others.items() if array is not None},
-        }
-        parts = {part: held(array, dtype, name=part) for part, array in given.items()}
-        if wrong := misfit(parts):
-            raise ValueError(wrong)
+        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
+        for part, array in (("magnitude", magnitude), ("bias", bias)):
+            if array is not None:
+                parts[part] = held(array, dtype, name=part)
+        check_shapes(parts)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
     @cached_property
@@ -396,7 +394,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
-        """Those of every module."""
+        """The rank and alpha of every module."""
         return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
 
     @property
@@ -432,23 +430,24 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
         return
     from lora_np.lora import STARTS  # the layers load only for this
 
-    if not (with_base and adapter.start in STARTS):
-        remedy = (
-            "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
-        )
-        if adapter.start not in STARTS:
-            remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
-        why = "takes what A and B start with out of the base, so that B A is no update of it"
-        raise FileError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
+    remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
+    if adapter.start in STARTS:
+        if with_base:
+            return
+        remedy = "lora-np convert --to lora --base MODEL (adapters.to_lora) makes a LoRA of it"
+    raise FileError(
+        f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of "
+        f"the base, so that B A is no update of it; {remedy}"
+    )
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """Describe tensors as a file will, floating-point ones rounded to ``dtype`` if one is given."""
     if dtype is not None:
         float_dtype(dtype)
-    own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
     return {
-        key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()
+        key: TensorInfo(dtype if dtype and x.dtype in FLOATS else x.dtype, x.shape)
+        for key, x in tensors.items()
     }
 
 
@@ -463,14 +462,13 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
     return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)
 
 
-def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
-    """Why the shapes of one module do not fit each other, if they do not."""
+def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
+    """Refuse tensors of one module whose shapes do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
-        return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"
+        raise FileError(f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}")
     if 0 in (*A, *B):
-        return f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}"
-    for part in ("magnitude", "bias"):
-        if part in parts and parts[part].shape != (prod(B[:-1]),):
-            return f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {parts[part].shape}"
-    return None
+        raise FileError(f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}")
+    for part in {"magnitude", "bias"} & parts.keys():
+        if (shape := parts[part].shape) != (prod(B[:-1]),):
+            raise FileError(f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {shape}")

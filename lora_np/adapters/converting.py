@@ -126,7 +126,7 @@ def convert(
     """
     choice("to", to, get_args(Target))
     if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
     if to not in ("peft", "lora"):
@@ -231,7 +231,7 @@ def to_lora(
     (1, 1.0)
     """
     if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     known = on_base(formats.load(adapter), base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)
@@ -279,9 +279,10 @@ def _factors(
     if update.exact and update.directions * sum(update.shape) < prod(update.shape):
         return update.factors()
     if tolerance is None:
-        why = f"{update.tuner.name} is not exact as a LoRA of fewer parameters than its update"
-        how = "pass the relative error to accept, tolerance= (--tolerance)"
-        raise FileError(f"{place}: {why}; {how}")
+        raise FileError(
+            f"{place}: {update.tuner.name} is not exact as a LoRA of fewer parameters than its "
+            "update; pass the relative error to accept, tolerance= (--tolerance)"
+        )
     dW = update.delta()
     root = root_of(update.name, grams, dW.shape[1])
     U, s, Vh = truncated_svd(dW if root is None else dW @ root.T, rank=min(dW.shape))

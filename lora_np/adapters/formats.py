@@ -96,9 +96,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
                 tuner = tuner_of(raw)
             if tuner:
                 return read_tuner(tuner, file, raw, folder)
-        said = peft.parse(folder / peft.NAME, raw)
+        config = peft.parse(folder / peft.NAME, raw)
         with errors_at(file.path):
-            return peft_format.interpret(file, said, folder)
+            return peft_format.interpret(file, config, folder)
     from lora_np.adapters import runtimes
 
     with errors_at(path):

@@ -274,13 +274,13 @@ def inspect(
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
-    found = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
-    total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
+    measured = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
+    total = sum(row.norm**2 for row, _ in measured.values() if row.norm is not None) or 1.0
     rows = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
-        for row, _ in found.values()
+        for row, _ in measured.values()
     ]
-    spectra = {name: s for name, (_, s) in found.items()}
+    spectra = {name: s for name, (_, s) in measured.items()}
     notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
     compared = any(row.relative is not None for row in rows)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
@@ -431,7 +431,7 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
         yield _total(
             kind, members, [part for row in members for part in adapter[row.name].parts.values()]
         )
-    trained = [each.new for each in adapter.rows.values()]
+    trained = [trained_rows.new for trained_rows in adapter.rows.values()]
     for kind, replaced in (
         ("saved in full", [*adapter.full.values()]),
         ("rows of embeddings", trained),
@@ -550,12 +550,14 @@ def diff(
     >>> diff(folder / "a", folder / "b").same
     True
     """
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+    tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
-    found = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
-    parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
+    compared = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
+    parts = [
+        ComparedPart(name, *result) for name, results in compared.items() for result in results
+    ]
     for name in dict.fromkeys((*one.full, *two.full)):
         parts.append(
             ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))

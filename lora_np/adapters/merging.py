@@ -10,10 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lora_np import hub
-from lora_np.adapters.adapter import (
-    Adapter,
-    header,
-)
+from lora_np.adapters.adapter import Adapter, header
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import Change, Merging
 from lora_np.adapters.formats import Written, load
@@ -131,12 +128,9 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        how = (
-            "language.load it, adapters.attach the adapter, lora_np.merge, and language.save the"
-            " result"
-        )
         raise FileError(
-            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: {how}"
+            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: "
+            "language.load it, adapters.attach the adapter, lora_np.merge, language.save the result"
         )
     source, update = open_model(directory(base)), load(adapter, base=base)
     unsure = () if any_base else check_base(source.config, source.path, update)
@@ -149,10 +143,12 @@ def merge(
     changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
     gone = {part for parts in quantised.values() for part in parts[1:]}
     widened = header({name: changes[name].start for name in quantised})
-    added = header({name: each.start for name, each in changes.items() if name not in source})
+    added = header({name: tensor.start for name, tensor in changes.items() if name not in source})
     written = {
         name: {
-            each: widened.get(each, info) for each, info in file.tensors.items() if each not in gone
+            tensor: widened.get(tensor, info)
+            for tensor, info in file.tensors.items()
+            if tensor not in gone
         }
         for name, file in source.files.items()
     }

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters import scaling
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
+from lora_np.adapters.adapter import (
+    MLX_WEIGHTS,
+    Adapter,
+    AdapterModule,
+    Stored,
+    check_shapes,
+    header,
+)
 from lora_np.adapters.peft_format import as_maps, in_file
 from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, read_json, write_json
@@ -75,8 +82,7 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
     """Join modules that a program has in parts, each at a place in the model, into PEFT's."""
     modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
-        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise FileError(wrong)
+        check_shapes(module.parts, f" of {place.parameter!r}")
         # neither it nor experts are modules that PEFT adapts
         router = place.parameter.endswith(".mlp.gate")
         name = place.parameter + ".weight" * router
@@ -88,12 +94,9 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
     """Write one file for a base with this config."""
     if config is None:
-        how = (
-            "names none that is on this disk: convert it with lora-np convert --to gguf --base"
-            " MODEL"
-        )
         raise FileError(
-            f"llama.cpp's names and order of rows depend on the base, and the adapter {how}"
+            "llama.cpp's names and order of rows depend on the base, and the adapter names none "
+            "that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
@@ -124,20 +127,21 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
                 f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
             )
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
-            part = scaling.rescaled(part, alpha / part.rank)
-            A, B = (
-                part.parts["A"],
-                _ordered(name, part.parts["B"], {**config, **heads}, path, back=True),
+            factors = scaling.rescaled(part, alpha / part.rank).parts
+            A = factors["A"].seen(np.transpose) if module.embedding else factors["A"]
+            tensors[f"{place}.weight.lora_a"] = A
+            tensors[f"{place}.weight.lora_b"] = _ordered(
+                name, factors["B"], {**config, **heads}, path, back=True
             )
-            tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
-            tensors[f"{place}.weight.lora_b"] = B
     metadata: dict[str, str | float] = {
         "general.type": "adapter",
         "general.architecture": architecture,
+        "general.name": "LoRA",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": alpha,
+        # llama.cpp knows them from the base; who reads only this file has no other
+        **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
-    metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
-    # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
-    metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
     infos = {
         key: TensorInfo(_KINDS[info.dtype], info.shape)
         for key, info in header(tensors, dtype).items()
@@ -151,8 +155,9 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     metadata = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if metadata.get(key) != wanted:
-            got = shown(metadata.get(key))
-            raise FileError(f"{key} is {got}, not {wanted!r}: no LoRA for llama.cpp")
+            raise FileError(
+                f"{key} is {shown(metadata.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
+            )
     if "adapter.alora.invocation_tokens" in metadata:
         raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture = metadata.get("general.architecture")
@@ -217,12 +222,9 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     except KeyError:  # of the heads
 
         def refused() -> Array:
-            why = (
-                "llama.cpp keeps its rows in an order that depends on the base, which the file"
-                " leaves out"
-            )
             raise FileError(
-                f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first"
+                f"{path}: {name!r}: llama.cpp keeps its rows in an order that depends on the base, "
+                "which the file leaves out: lora-np convert --base MODEL --to peft comes first"
             )
 
         return replace(B, read=refused)
@@ -235,12 +237,11 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     """Write the two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
-    if dora and (
-        plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]
-    ):
-        raise FileError(
-            f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
-        )
+    for name, module in adapter.items():
+        if dora and "magnitude" not in module.parts:
+            raise FileError(
+                f"{name!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
+            )
     scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
@@ -341,8 +342,7 @@ def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModu
         if alpha is not None and alpha.size != 1:
             raise FileError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
         factors, kernel = as_maps(parts, 0)
-        if wrong := misfit(factors, f" of {place!r}"):
-            raise FileError(wrong)
+        check_shapes(factors, f" of {place!r}")
         module = AdapterModule(factors, 1.0, kernel=kernel)
         own = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
         modules[here[0]] = replace(module, alpha=own or float(module.rank))

@@ -19,7 +19,7 @@ from lora_np.files import FileError
 from lora_np.models import peft
 
 CLOSE = 1e-6  # a scale that differs by less is right
-# What a module may have beside the factors of a linear map, by attribute or part.
+# What a module may have beside the factors of a linear layer, by attribute or part.
 _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
@@ -58,7 +58,7 @@ class Runtime(TypedDict):
 
 
 def extras(module: AdapterModule) -> set[str]:
-    """What a module has beside the factors of a linear map."""
+    """What a module has beside the factors of a linear layer."""
     return {what for what in _EXTRAS if what in module.parts or getattr(module, what)}
 
 
@@ -86,8 +86,8 @@ def copied(adapter: Adapter) -> list[str]:
 
 def usual(numbers: Iterable[float]) -> float:
     """The most frequent number other than 0; 1 if there is none."""
-    found = Counter(number for number in numbers if number)
-    return found.most_common(1)[0][0] if found else 1.0
+    counts = Counter(number for number in numbers if number)
+    return counts.most_common(1)[0][0] if counts else 1.0
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
@@ -182,12 +182,12 @@ def made_portable(adapter: Adapter) -> Adapter:
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
     modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
-    said = adapter.raw
+    settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
-    raw = {**peft.FRESH, **{key: said[key] for key in plain if key in said}}
+    raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
     # a list of names, without layers or exceptions, is exact for the model that it was made for
-    names, layers = said.get("target_modules"), said.get("layers_to_transform")
-    exact = isinstance(names, list) and layers is None and not said.get("exclude_modules")
+    names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
+    exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})
     return replace(adapter, modules=modules, raw=raw)
 

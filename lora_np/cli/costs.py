@@ -185,7 +185,7 @@ def capacity(
     """
     if data is not None and bits is not None:
         raise click.UsageError("give --data or --bits, not both")
-    number("target_loss", target_loss, minimum=0)
+    number("target_loss", target_loss)
     result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
         try:

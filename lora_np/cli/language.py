@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
-from lora_np.checks import whole_number
 from lora_np.cli import options
 from lora_np.files import write_text
 
@@ -21,14 +20,6 @@ quantised = click.option(
     "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
 )
 SAID = 60  # tokens of a sample
-SAMPLING = {
-    "tokens": (int, "Most tokens to add (300)."),
-    "temperature": (float, "0 always takes the most likely token (0.7)."),
-    "top_k": (int, "Draw from this many of the most likely tokens."),
-    "top_p": (float, "Draw from the most likely tokens of this total probability (1)."),
-    "min_p": (float, "Leave out tokens less likely than this fraction of the most likely."),
-    "repetition_penalty": (float, "Above 1, earlier tokens become less likely."),
-}
 
 
 @click.command()
@@ -175,7 +166,7 @@ def refuse_failure(result: language.Adapted) -> None:
     "--chat", is_flag=True, help="Converse with an instruction-tuned model until the input ends."
 )
 @click.option("--system", help="System message of a chat.")
-@options.each(SAMPLING)
+@options.each(options.of_settings(language.Sampling))
 @click.option("--stop", multiple=True, help="Stop before this text. Repeatable.")
 @quantised
 @options.seed
@@ -192,10 +183,8 @@ def generate(
     """
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat")
-    stream = partial(print, end="", flush=True)
-    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
-    language.Sampling(**{name: sampling[name] for name in [*SAMPLING][1:] if name in sampling})
-    whole_number("tokens", sampling["tokens"], minimum=0)
+    sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
+    language.Sampling(**sampling)  # checks them
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)

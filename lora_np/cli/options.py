@@ -44,7 +44,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
 
 # what an option accepts, and what it says in a help text
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
-Kinds: TypeAlias = Mapping[str, tuple[Kind, str]]
+Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:

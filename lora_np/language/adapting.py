@@ -72,9 +72,9 @@ class FinetuneSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("lr", "clip"):
-            number(name, getattr(self, name), minimum=0, open_minimum=True)
-        number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
-        number("weight_decay", self.weight_decay, minimum=0)
+            number(name, getattr(self, name), open_minimum=True)
+        number("dropout", self.dropout, maximum=1, open_maximum=True)
+        number("weight_decay", self.weight_decay)
         for name in ("rank", "steps", "accumulate", "batch_size"):
             whole_number(name, getattr(self, name))
         for name in ("max_length", "validate_every", "patience"):

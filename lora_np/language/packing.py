@@ -369,7 +369,7 @@ def windows(tokens: Array, max_length: int) -> Array:
             " that follows: use a longer text, or a max_length of at most"
             f" {max(len(tokens) - 1, 1)}"
         )
-    starts = np.arange(rows)[:, np.newaxis] * max_length
+    starts = np.arange(rows)[:, None] * max_length
     result: Array = tokens[starts + np.arange(max_length + 1)]
     return result
 

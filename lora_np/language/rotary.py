@@ -120,7 +120,7 @@ def table(
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
     # In the model's precision, as in its peers.
-    angles = np.arange(size, dtype=dtype)[:, np.newaxis, np.newaxis] * frequencies.astype(dtype)
+    angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
     rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # does not turn
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
@@ -145,7 +145,7 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
     found = fields.get(name)
     if not isinstance(found, (list, tuple)) or len(found) != count:
         raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
-    return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+    return tuple(number(name, each, open_minimum=True) for each in found)
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:

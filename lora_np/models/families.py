@@ -280,7 +280,7 @@ def decoder_of(values: Config) -> DecoderConfig:
         given = next((name for name in field["from"] if values.get(name) is not None), None)
         env[key] = _field(family, field, values, env)
         if field["type"] == "number" and given:
-            env[key] = number(given, env[key], minimum=0, open_minimum=field["default"] > 0)
+            env[key] = number(given, env[key], open_minimum=field["default"] > 0)
         if isinstance(env[key], list):
             _each_layer(field, env[key], values, env["count"])
     stack = next(iter(family.tables["stacks"].values()))
