@@ -228,7 +228,8 @@ FILES = {
         ["exercises", "list"],
         [
             *["exercises", "grade", "{class}", "--lesson", "4", "--seed", "0", "--jobs", "1", "-o"],
-            "{out}/g.csv", "--force",
+            "{out}/g.csv",
+            "--force",
         ],
     ),
     # what lab does before it opens JupyterLab
