@@ -14,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lora_np.files import read_json
-
 if TYPE_CHECKING:
     from lora_np.models.formulas import Config
 
@@ -206,6 +204,8 @@ class _Rule(NamedTuple):
 
 @cache
 def _table() -> dict[str, Any]:
+    from lora_np.files import read_json  # late: who injects reads no file
+
     data = read_json(Path(__file__).parent / "data" / "_names.json")
     for key, what in (("rules", "rules"), ("fused", "names")):
         data[key] = {kind: entry[what] for entry in data[key] for kind in entry["types"]}
