@@ -152,6 +152,9 @@ targets, every_linear = _targets(), _targets(default="all-linear")
 saved = click.option(
     "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full, such as lm_head."
 )
+quantised = click.option(
+    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
+)
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
