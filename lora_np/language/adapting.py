@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import choice, configured, generator, number, printable, whole_number
+from lora_np.checks import configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -21,7 +21,7 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import setting, settings_of
+from lora_np.settings import check_choices, setting, settings_of
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, RunSettings, fit
 
@@ -70,6 +70,7 @@ class FinetuneSettings(RunSettings):
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("lr", "clip"):
             number(name, getattr(self, name), open_minimum=True)
         number("dropout", self.dropout, maximum=1, open_maximum=True)
@@ -79,8 +80,11 @@ class FinetuneSettings(RunSettings):
         for name in ("max_length", "validate_every", "patience"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
-        choice("variant", self.variant, VARIED)
-        choice("schedule", self.schedule, SCHEDULES)
+        if self.alpha is not None:
+            number("alpha", self.alpha, minimum=0, open_minimum=True)
+        if self.warmup is not None:
+            whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
+        check_choices(self)
 
 
 # what tells a run from another, in the order in which it is compared

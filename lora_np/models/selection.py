@@ -459,8 +459,10 @@ def matcher(
     wanted: Callable[..., bool]
     if callable(targets):
         wanted = targets
+    elif is_all_linear(targets):
+        wanted = lambda path, layer=None: True
     elif isinstance(targets, str):
-        wanted = _ending("(?s:.*)" if is_all_linear(targets) else targets, what)
+        wanted = _ending(targets, what)
     else:
         wanted = _ending(names := frozenset(checked_names(targets)), what)
     if callable(targets) or isinstance(targets, str) or layers == () or layers == []:
