@@ -40,7 +40,7 @@ def versions() -> str:
 
 
 def derivatives() -> str:
-    """Describe the rules that were added to the tables of derivatives, by whoever uses them."""
+    """Describe the rules that were added to the tables of derivatives, sorted."""
     return ", ".join(sorted({describe(row) for row in added_rows()}))
 
 
