@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
-from lora_np.models import peft
+from lora_np.models import Rewrite, peft
 
 if TYPE_CHECKING:
     from lora_np.lora import Tuner
@@ -348,6 +348,8 @@ class Adapter(Mapping[str, AdapterModule]):
         Where it was read from.
     rows : mapping of str to TokenRows
         Rows of embeddings that are replaced, by the names of the weights in the base model.
+    renamed : mapping of str to tuple of Rewrite
+        For names that the file has in another form, what was removed from them or added.
 
     Examples
     --------
@@ -361,6 +363,7 @@ class Adapter(Mapping[str, AdapterModule]):
     raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
     path: Path | None = None
     rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    renamed: Mapping[str, tuple[Rewrite, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]

@@ -21,6 +21,7 @@ from lora_np.models import ends_with, peft
 WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
+REPAIR = "; lora-np repair --base MODEL corrects the config"
 
 # The ending of a key after the module's path: the part it holds, and whether it belongs to an
 # embedding.
@@ -159,8 +160,9 @@ def interpret(
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if not key.startswith(PREFIX):
-            raise FileError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
+        if info.shape == (0,):
+            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         name = key.removeprefix(PREFIX)
         tensor = Stored(info.dtype, info.shape, partial(file.read, key))
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
@@ -228,7 +230,7 @@ def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> t
         if config.raw.get("ensure_weight_tying"):
             return holder, False
         raise FileError(
-            f"{holder!r} is not among the config's target_modules; PEFT would ignore it"
+            f"{holder!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
         )
     if len(names) != wraps or depth >= wraps:
         raise FileError(

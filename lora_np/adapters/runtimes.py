@@ -284,8 +284,8 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     return names or (bare,)
 
 
-def read_mlx(folder: Path) -> dict[str, AdapterModule]:
-    """Read the modules of a folder."""
+def read_mlx(folder: Path, file: safetensors.SafetensorsFile) -> dict[str, AdapterModule]:
+    """Read the modules of a folder from its file of tensors."""
     path = inside(folder, _MLX_CONFIG)
     settings = read_json(path)
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
@@ -295,7 +295,6 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = _real("lora_parameters.scale", scale)
-    file = safetensors.open(inside(folder, MLX_WEIGHTS))
     modules = []
     for key, stored in grouped(file, _MLX).items():
         parts = _turned(stored)

@@ -74,9 +74,19 @@ class FinetuneSettings(RunSettings):
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choices(self)
-        whole_number("rank", self.rank)
-        number("lr", self.lr, open_minimum=True)
+        for name in ("lr", "clip", "alpha", "epochs"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), open_minimum=True)
+        number("dropout", self.dropout, maximum=1, open_maximum=True)
+        number("weight_decay", self.weight_decay)
+        wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
+        for name in (*wholes, "patience"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+        if self.warmup is not None:
+            whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
         if None not in (self.steps, self.epochs):
             raise ValueError(
                 f"give steps or epochs, not both: got steps={self.steps} and epochs={self.epochs}"
@@ -431,13 +441,13 @@ class Prepared:
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, max_length)
         self.rows = packed(self.documents, max_length)
-        self.size = min(whole_number("batch_size", s.batch_size), len(self.rows))
-        epoch = len(self.rows) // self.size / whole_number("accumulate", s.accumulate)  # steps
+        self.size = min(s.batch_size, len(self.rows))
+        epoch = len(self.rows) // self.size / s.accumulate  # steps
         notes = [str(data), *notes]
         if s.steps is not None:
-            self.steps = whole_number("steps", s.steps)
+            self.steps = s.steps
         elif s.epochs is not None:
-            self.steps = math.ceil(number("epochs", s.epochs, open_minimum=True) * epoch)
+            self.steps = math.ceil(s.epochs * epoch)
         else:
             self.steps = min(math.ceil(3 * epoch), 300)
             notes.append(f"{self.steps} steps: by default 3 epochs, but at most 300 steps")

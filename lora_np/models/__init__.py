@@ -64,3 +64,8 @@ with on_demand(globals()):
         ModuleSpec as ModuleSpec,
         fold as fold,
     )
+    from lora_np.models.wrappers import (
+        Rewrite as Rewrite,
+        renamed as renamed,
+        unwrapped as unwrapped,
+    )

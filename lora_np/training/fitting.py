@@ -99,6 +99,12 @@ class RunSettings:
     rng: np.random.Generator | int = 0
     progress: bool | str = True
 
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise ValueError(
+                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class FitSettings(RunSettings):
@@ -274,10 +280,6 @@ class Training:
             if self.data.validation is None:
                 raise ValueError("patience needs held-out data: pass validation=")
             whole_number("patience", s.patience)
-        if s.resume and s.checkpoint is None:
-            raise ValueError(
-                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
-            )
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         # with patience: the values of each bank at the lowest held-out loss

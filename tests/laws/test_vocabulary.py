@@ -90,10 +90,7 @@ PRIVATE = {
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {
     "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-    "linalg": {r"^(Of|Those of|That of)\b"},
     "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
-    "nn": {r"numbers trained|trained numbers?"},
-    "quantise": {r"few bits|in its bits"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
