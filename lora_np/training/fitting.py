@@ -76,7 +76,7 @@ class RunSettings:
     Parameters
     ----------
     **settings
-        Settings of `fit` that do not depend on the kind of data.
+        Those of `fit` that do not depend on the kind of data.
 
     Examples
     --------
