@@ -160,6 +160,9 @@ def _cleaned(
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():
+        if info.shape == (0,):
+            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
         clean, found = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:

@@ -166,9 +166,6 @@ def interpret(
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if info.shape == (0,):
-            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
-            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         name = key.removeprefix(PREFIX)
         tensor = Stored(info.dtype, info.shape, partial(file.read, key))
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
