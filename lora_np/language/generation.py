@@ -273,7 +273,7 @@ class Continuation:
 
 
 class Reader:
-    """A model that reads rows of tokens, and does not read again what it still holds of them.
+    """A model that reads tokens, and does not read again what it still holds of a text.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ class Reader:
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
-        """Read rows of tokens and return the hidden states of those that are new.
+        """Read tokens and return the hidden states of those that are new.
 
         Parameters
         ----------
