@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import click
 
 from lora_np import adapters, language
 from lora_np.cli import options
-from lora_np.cli.language import check_written, tell
 from lora_np.files import write_text
 
 
@@ -20,7 +20,7 @@ from lora_np.files import write_text
     "--prompt", "prompt_file", required=True, help="A file with the prompt; - for standard input."
 )
 @click.option("--questions", help="A file of questions, one a line; else the base writes them.")
-@click.option("-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf file.")
+@options.adapter_out
 @options.every_linear
 @options.each(options.of_settings(language.BakeSettings))
 @click.option("--plain", is_flag=True, help="No chat template: questions continue the prompt.")
@@ -31,7 +31,7 @@ from lora_np.files import write_text
 @options.force
 @options.as_json
 def bake(
-    model: str, prompt_file: str, questions: str | None, out: Path | None, quantised: bool,
+    model: str, prompt_file: str, questions: str | None, out: Path, quantised: bool,
     html: Path | None, plot: Path | None, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
     """Bake a prompt into an adapter, which saves its tokens in every call.
@@ -42,7 +42,6 @@ def bake(
 
     Example: lora-np bake smollm2.gguf --prompt persona.txt --questions asked.txt -o persona
     """
-    out = check_written(out, force)
     settings = options.given(asked)
     language.BakeSettings(**settings)  # checks them
     prompt = language.read_text(prompt_file).strip()
@@ -50,7 +49,7 @@ def bake(
         lines = language.read_text(questions).splitlines()
         settings["questions"] = [line.strip() for line in lines if line.strip()]
     base = language.load(model, quantised=quantised)
-    result = language.bake(base, prompt, tell=tell, **settings)
+    result = language.bake(base, prompt, tell=partial(print, file=sys.stderr), **settings)
     adapters.save(result.model, out, base=model, force=force)
     options.draw(result, plot)
     if html is not None:

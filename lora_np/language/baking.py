@@ -529,7 +529,9 @@ def closed_form(
     for lesson in lessons:
         rows = [np.array([row[:-1]]) for row in (lesson.row, lesson.prompted)]
         shared = common_end(lesson.row, lesson.prompted) - 1
-        student, teacher = (value(model.model.embedded(tokens)) for tokens in rows)
+        student, teacher = (
+            value(model.model.embedded(tokens, np.arange(tokens.shape[1]))) for tokens in rows
+        )
         for i, layer in enumerate(layers):
             joined = np.concatenate([student[:, :-shared], teacher[:, -shared:]], axis=1)
             without, prompted = (
