@@ -248,5 +248,5 @@ def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, c
     adapter = lnp.adapters.load("new", base=wide.config)
     attached = lnp.adapters.attach(language.load("base"), adapter, any_base=True)
     assert not np.array_equal(*(lnp.freeze(m)(np.array([[1, 2]])) for m in (wide, attached)))
-    assert run(good) == 1
+    assert run(good) == 2
     assert "--force" in capsys.readouterr().err
