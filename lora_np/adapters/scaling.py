@@ -42,7 +42,9 @@ class Rule(TypedDict):
     has: list[str]
     status: str
     why: str
+    form: NotRequired[str]
     fix: NotRequired[str]
+    date: NotRequired[str]
     source: NotRequired[str]
 
 
@@ -61,6 +63,7 @@ class Runtime(TypedDict):
     ranks: NotRequired[list[int]]
     usual: NotRequired[int]
     option: NotRequired[str]
+    fine: list[str]
     rules: NotRequired[list[Rule]]
 
 
