@@ -153,7 +153,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
-    opened = without_copies(load(adapter, base=base, ordered=False), base)
+    opened = without_copies(load(adapter, base=base), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
     rows = tuple(row for each in known.items() for row in _checked(*each, opened, form, base))
     notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())

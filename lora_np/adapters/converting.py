@@ -125,8 +125,6 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
-    if tolerance is not None:
-        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
     if to not in ("peft", "lora"):
@@ -144,7 +142,7 @@ def convert(
                 names = _shortest(wanted, formats.names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
         formats.write(wanted, stage, to=form, base=base, dtype=dtype)
-        after = formats.load(stage, base=base, ordered=False)
+        after = formats.load(stage, base=base)
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA

@@ -243,7 +243,7 @@ def new_adapter(
     from tempfile import TemporaryDirectory  # slow to import, and `load` does without
 
     # only an adapter is replaced
-    check = partial(load, target, ordered=False) if ending else None
+    check = partial(load, target) if ending else None
     written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
     writes, marks = written.__contains__, [peft.NAME]
     with (
