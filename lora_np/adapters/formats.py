@@ -86,6 +86,8 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
+        if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
+            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
         raw = read_json(inside(folder, peft.NAME))
         file = safetensors.open(inside(folder, peft_format.WEIGHTS))
         if raw.get("peft_type") != "LORA":  # the other tuners load only for this

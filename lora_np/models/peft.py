@@ -17,8 +17,8 @@ from lora_np.files import FileError, Json
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
-    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "check_values",
-    "checked_alpha", "compose", "parse", "start",
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
+    "check_values", "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -37,6 +37,8 @@ HEADS = {
 }
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
+# What else has a row for each token in models of transformers, by its last name.
+VOCABULARY = (*EMBEDDINGS, "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 
 _MAX_ALPHA = 2**63
 _FILTERS = {
