@@ -16,7 +16,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -38,8 +38,8 @@ from lora_np.autograd.tables import (
 )
 from lora_np.checks import Array, ArrayLike
 
-Axis: TypeAlias = int | tuple[int, ...] | None
-Optimize: TypeAlias = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
+Axis = int | tuple[int, ...] | None
+Optimize = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
@@ -208,9 +208,9 @@ def pull_left(ndim: int, b: Array) -> Pull:
     if ndim == 2 == b.ndim:
         return lambda g: np.dot(g, b.T)
     if b.ndim == 1:
-        return lambda g: g[..., np.newaxis] * b
+        return lambda g: g[..., None] * b
     if ndim == 1:
-        return lambda g: np.matmul(b, g[..., np.newaxis])[..., 0]
+        return lambda g: np.matmul(b, g[..., None])[..., 0]
     return lambda g: np.matmul(g, np.swapaxes(b, -1, -2))
 
 
@@ -219,12 +219,10 @@ def pull_right(a: Array, ndim: int) -> Pull:
     if ndim == 2 == a.ndim:
         return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
-        return (
-            (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
-        )
+        return (lambda g: g * a) if ndim == 1 else (lambda g: a[:, None] * g[..., None, :])
     aT = np.swapaxes(a, -1, -2)
     return (
-        (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0])
+        (lambda g: np.matmul(aT, g[..., None])[..., 0])
         if ndim == 1
         else (lambda g: np.matmul(aT, g))
     )

@@ -19,6 +19,7 @@ FILES = {
     "course": ("tour", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
+    "evaluation": ("evaluate",),
     "adapters": (
         "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
     ),

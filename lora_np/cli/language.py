@@ -16,9 +16,6 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-quantised = click.option(
-    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
-)
 SAID = 60  # tokens of a sample
 
 
@@ -45,7 +42,7 @@ SAID = 60  # tokens of a sample
 @options.plot
 @click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
-@quantised
+@options.quantised
 @options.seed
 @options.force
 @options.as_json
@@ -169,7 +166,7 @@ def refuse_failure(result: language.Adapted) -> None:
 @click.option("--system", help="System message of a chat.")
 @options.each(options.of_settings(language.Sampling))
 @click.option("--stop", multiple=True, help="Stop before this text. Repeatable.")
-@quantised
+@options.quantised
 @options.seed
 def generate(
     model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool,

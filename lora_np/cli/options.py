@@ -40,7 +40,7 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
 
 # what an option accepts, and what it says in a help text
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
-Kinds: TypeAlias = Mapping[str, tuple[Kind, str]]
+Kinds = Mapping[str, tuple[Kind, str]]
 
 
 def output_path(text: str) -> Path:
@@ -142,6 +142,9 @@ _targets = partial(
 targets, every_linear = _targets(), _targets(default="all-linear")
 saved = click.option(
     "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full, such as lm_head."
+)
+quantised = click.option(
+    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
 )
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)

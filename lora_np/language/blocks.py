@@ -374,7 +374,7 @@ class Routed(Named):
         every = self.router(flat)
         # (tokens, chosen)
         best = np.argsort(-value(every), axis=1, kind="stable")[:, : self.chosen]
-        weights = every[np.arange(len(best))[:, np.newaxis], best]
+        weights = every[np.arange(len(best))[:, None], best]
         if self.to_one:
             weights = weights / np.sum(weights, axis=1, keepdims=True)
         # pairs of a token and an expert, by expert
@@ -386,7 +386,7 @@ class Routed(Named):
             for i in np.flatnonzero(np.diff(starts))
         ]
         each = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
-        y = np.sum(each * weights[..., np.newaxis], axis=1)
+        y = np.sum(each * weights[..., None], axis=1)
         if self.shared is not None and self.shared_gate is not None:
             y = y + sigmoid(self.shared_gate(flat, rng=rng)) * self.shared(flat, rng=rng)
         result: Operand = y.reshape(x.shape)

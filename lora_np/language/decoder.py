@@ -41,7 +41,6 @@ NEUTRAL: Mapping[str, Any] = {
         ("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False
     ),
     **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
-    "router_jitter_noise": 0,
 }
 ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
@@ -362,11 +361,8 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
                 )
                 raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
         named = next(name for name in ACTIVATION if name in read)
-        choice(
-            named,
-            facts.activation,
-            ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"),
-        )
+        learned = any(node.kind == "xielu" for node in decoder.nodes.values())
+        choice(named, facts.activation, ["xielu"] if learned else [*blocks.ACTIVATIONS])
         positions = facts.positions or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")

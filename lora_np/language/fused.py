@@ -35,7 +35,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[np.newaxis])  # faster than broadcasting one after the other
+    y = inverse.dot(W[None])  # faster than broadcasting one after the other
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -50,9 +50,9 @@ def norm_joint(
         if wanted[1]:
             gW = np.einsum("ij,ij,i->j", rows(g), x2, inverse.ravel())
         if wanted[0]:
-            gx = inverse.dot(W[np.newaxis])
+            gx = inverse.dot(W[None])
             gx *= rows(g)
-            mean = np.vecdot(gx, x2)[:, np.newaxis]
+            mean = np.vecdot(gx, x2)[:, None]
             mean *= inverse
             mean *= inverse
             mean /= x.shape[-1]
@@ -266,8 +266,8 @@ def scores(
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
     if sequence_ids is not None:
-        other = sequence_ids[:, some, np.newaxis] != sequence_ids[:, np.newaxis, keys]
-        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
+        other = sequence_ids[:, some, None] != sequence_ids[:, None, keys]
+        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, None]
     return S
 
 

@@ -188,7 +188,7 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
     **settings
-        As for `generate`.
+        Those of `generate`.
 
     Returns
     -------
@@ -220,6 +220,11 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     'to be a great deal o'
     """
     row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
+    return reply(model, row, settings)
+
+
+def reply(model: LanguageModel, row: list[int], settings: Sampling) -> str:
+    """Append tokens to a row, and return their text without the token that ends it."""
     (continuation,) = continued(model, [row], len(row), settings)
     if row[-1] in ends_of(model):
         row.pop()

@@ -19,7 +19,7 @@ from lora_np.checks import Array, Rng, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED, Operand
-from lora_np.language.data import Completion, Conversation, Data
+from lora_np.language.data import Choices, Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
@@ -99,6 +99,8 @@ def documents(
     notes: Counter[str] = Counter()
     for example, place in zip(data.examples, data.places, strict=True):
         with errors_at(f"{data.source}: {place}"):
+            if isinstance(example, Choices):
+                raise ValueError("multiple choice is for evaluate; nothing is learnt from it")
             if isinstance(example, Conversation):
                 tokens, answer, left = template().labelled(*example)
                 notes[UNMARKED] += not template().marked
@@ -369,7 +371,7 @@ def windows(tokens: Array, max_length: int) -> Array:
             " that follows: use a longer text, or a max_length of at most"
             f" {max(len(tokens) - 1, 1)}"
         )
-    starts = np.arange(rows)[:, np.newaxis] * max_length
+    starts = np.arange(rows)[:, None] * max_length
     result: Array = tokens[starts + np.arange(max_length + 1)]
     return result
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lora_np.language.template_sandbox import TemplateSandbox
 
-Messages: TypeAlias = Sequence[Mapping[str, Json]]
+Messages = Sequence[Mapping[str, Json]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -238,7 +238,7 @@ class Subwords(Described):
         return self.contents
 
 
-Vocabulary: TypeAlias = Characters | Subwords
+Vocabulary = Characters | Subwords
 
 
 def growth(step: Any) -> float:

@@ -207,7 +207,7 @@ class TrainableTokens:
             new = affine(x, self.rows, None if self.base.b is None else self.base.b[tokens])
             return np.concatenate([old, new], axis=-1)[..., place]
         at = place[x] - len(place)
-        return np.where(at[..., np.newaxis] < 0, old, self.rows[np.maximum(at, 0)])
+        return np.where(at[..., None] < 0, old, self.rows[np.maximum(at, 0)])
 
     def merged(self) -> Embedding | Linear:
         """Build one frozen layer that computes the same."""
@@ -233,7 +233,7 @@ class LoRAExperts(LowRank):
 
     Examples
     --------
-    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[np.newaxis], B=np.eye(2)[np.newaxis],
+    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[None], B=np.eye(2)[None],
     ...     alpha=6.0)[0]
     array([[3., 0.],
            [0., 3.]])

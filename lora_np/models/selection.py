@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lora_np.models.expressions import Expression
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lora_np.models.spec import ModelSpec, ModuleSpec
 
 T = TypeVar("T")
-Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
+Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
 _MAX_PATTERNS = 1_000  # expressions, which are tried one after the other

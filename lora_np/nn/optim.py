@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, guided, number, whole_number
 from lora_np.nn.tree import leaves, trainable
 
-LearningRate: TypeAlias = float | Callable[[int], float]
+LearningRate = float | Callable[[int], float]
 
 
 class Optimizer:

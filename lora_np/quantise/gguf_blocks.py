@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lora_np.checks import Array
 from lora_np.quantise.weight import Quantised
 
-Block: TypeAlias = np.dtype[Any]
-Parts: TypeAlias = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
+Block = np.dtype[Any]
+Parts = tuple[Array, ...]  # scale, codes, and perhaps what is taken away
 FEW = 8  # rows of x, for which it pays to multiply with codes rather than entries
 
 
@@ -153,7 +153,7 @@ class Codes(Quantised):
         for part in self.pieces():
             codes = self.codes[part].astype(x.dtype).reshape(-1, *by_run.shape[:2])
             products = np.matmul(codes.swapaxes(0, 1), by_run)  # (runs, rows of W, rows of x)
-            products *= self.scales[0, part].T[..., np.newaxis]
+            products *= self.scales[0, part].T[..., None]
             np.sum(products, axis=0, out=y[part])
         if len(self.scales) == 2:
             y -= self.scales[1] @ by_run.sum(axis=1)
@@ -181,7 +181,7 @@ def encoded(W: Array, kind: str) -> Blocks:
 
 def column(b: Array, name: str = "d") -> Array:
     """Return a float16 of each block as float32 of shape (n, 1)."""
-    return b[name].astype(np.float32)[:, np.newaxis]
+    return b[name].astype(np.float32)[:, None]
 
 
 def fields(q: Array, bits: int, group: int = 1) -> Array:
@@ -204,9 +204,9 @@ def decoded(layout: Layout, b: Array) -> Array:
 def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
     """Return ``scale q - least``, where each scale (n, m), and least, belongs to a run of codes."""
     length = q.shape[1] // scale.shape[1]
-    W: Array = scale[:, :, np.newaxis] * q.reshape(*scale.shape, length)
+    W: Array = scale[:, :, None] * q.reshape(*scale.shape, length)
     if least is not None:
-        W -= least[:, :, np.newaxis]
+        W -= least[:, :, None]
     return W.reshape(q.shape)
 
 
@@ -321,7 +321,7 @@ def encode_mxfp4(x: Array, block: Block) -> Array:
     top = np.abs(x).max(axis=1, keepdims=True)
     e = np.floor(np.log2(top, out=np.full_like(top, -np.inf), where=top > 0)) + 125
     d = np.clip(e, 0, 255).astype(np.uint8)
-    errors = np.abs((two_to(d) * E2M1)[:, np.newaxis] - x[:, :, np.newaxis])
+    errors = np.abs((two_to(d) * E2M1)[:, None] - x[:, :, None])
     return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
 
 
@@ -342,16 +342,12 @@ def kind(
 
 
 LAYOUTS = {
-    "F32": Layout(
-        1, np.dtype("<f4"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)
-    ),
-    "F16": Layout(
-        1, np.dtype("<f2"), lambda b: b[:, np.newaxis], lambda x, block: x[:, 0].astype(block)
-    ),
+    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, None], lambda x, block: x[:, 0].astype(block)),
+    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, None], lambda x, block: x[:, 0].astype(block)),
     "BF16": Layout(
         1,
         np.dtype("<u2"),
-        lambda b: (b.astype("<u4") << 16).view("<f4")[:, np.newaxis],
+        lambda b: (b.astype("<u4") << 16).view("<f4")[:, None],
         encode_bf16,
     ),
     "Q4_0": kind(32, "d <f2, q 16u1", decode_codes, encode_codes),

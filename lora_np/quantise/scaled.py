@@ -48,9 +48,7 @@ class Int8(Quantised):
     def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
-        values: Array = (
-            self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
-        )
+        values: Array = self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
         return values
 
 
@@ -142,7 +140,7 @@ class FourBit(Quantised):
             values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)
-        flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
+        flat: Array = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
         byte = self.packed[flat // 2]
         values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
         values *= scales[flat // self.block]
@@ -313,7 +311,7 @@ def int8(W: Array) -> Int8:
         raise ValueError(f"a row of W is too {wrong} for int8: its largest magnitude is {size:g}")
     # a row of zeros has scale zero, and codes of zero
     factor = np.divide(np.float32(127), scales, out=np.zeros_like(scales), where=scales > 0)
-    return Int8(np.rint(W * factor[:, np.newaxis]).astype(np.int8), scales)
+    return Int8(np.rint(W * factor[:, None]).astype(np.int8), scales)
 
 
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
@@ -391,7 +389,7 @@ def scale_blocks(values: Array, scales: Array, block: int) -> None:
     """Multiply ``values`` in place by the scales of their blocks; the last may be shorter."""
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
-    blocks *= scales[: whole // block, np.newaxis]
+    blocks *= scales[: whole // block, None]
     if whole < values.size:
         values[whole:] *= scales[whole // block]
 

@@ -38,20 +38,13 @@ class Checkpoint:
         for name, ours in self.identity.items():
             theirs = str(facts["identity"].get(name))
             if theirs != ours:
-                both = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
-                # too long to show
-                said = f"what differs is {name}" if name.startswith("the ") else both
-                raise ValueError(f"{self.path} belongs to another run: {said}")
+                why = f"its {name} is {short(theirs, ours)}, here it is {short(ours, theirs)}"
+                if name.startswith("the "):  # too long to show
+                    why = f"what differs is {name}"
+                raise ValueError(f"{self.path} belongs to another run: {why}")
         try:
             self.restore(arrays, facts)
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            AttributeError,
-            OverflowError,
-            IndexError,
-        ) as error:
+        except Exception as error:  # whatever is not as `save` writes it
             raise self.damaged(error) from None
 
     def restore(self, arrays: dict[str, Array], facts: dict[str, Any]) -> None:

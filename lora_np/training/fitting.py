@@ -254,8 +254,8 @@ class Training:
     def __init__(self, model: Any, x: Any, settings: FitSettings) -> None:
         s, self.settings, self.rng = settings, settings, generator(settings.rng)
         self.data = Stream(x, s) if s.y is None else Rows(x, s, self.rng)
-        usual = max(1, whole_number("steps", s.steps) // 20)
-        every = usual if s.validate_every is None else s.validate_every
+        self.twentieth = max(1, whole_number("steps", s.steps) // 20)
+        every = self.twentieth if s.validate_every is None else s.validate_every
         self.every = whole_number("validate_every", every)
         optimizer = Adam(lr=1e-2) if s.optimizer is None else s.optimizer
         whole_number("accumulate", s.accumulate)
@@ -292,7 +292,6 @@ class Training:
     def go_on(self) -> None:
         """Take the steps that are left, and put back the best model if that is asked for."""
         s = self.settings
-        twentieth = max(1, s.steps // 20)
         while (step := self.run.steps) < s.steps:
             if step % self.every == 0:
                 self.validate()
@@ -307,7 +306,7 @@ class Training:
                 s.watch(step, self.model)
             self.run.step()
             self.bar.update()
-            if self.store is not None and ((step + 1) % twentieth == 0 or step + 1 == s.steps):
+            if self.store is not None and ((step + 1) % self.twentieth == 0 or step + 1 == s.steps):
                 self.store.save()
         self.validate()
         for bank, values in zip(self.run.banks, self.lowest, strict=False):
@@ -431,7 +430,6 @@ class Stream:
                 f"validation must be a sequence of batches, got {type(validation).__name__}"
             )
         self.batches, self.loss, self.validation = batches, loss, validation
-        self.held_out = validation or ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -449,7 +447,8 @@ class Stream:
 
     def validation_loss(self, model: Any) -> float:
         """Average the loss of a frozen model over the held-out batches."""
-        return float(np.mean([float(self.loss_of(model, batch, None)) for batch in self.held_out]))
+        losses = [self.loss_of(model, batch, None) for batch in self.validation or ()]
+        return float(np.mean(losses))
 
 
 class Rows(Stream):
@@ -457,18 +456,15 @@ class Rows(Stream):
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
         self.x, self.y = rows("", x, settings.y)
-        self.loss, self.rng, validation = (
-            settings.loss or mean_squared_error,
-            rng,
-            settings.validation,
-        )
+        self.loss, self.rng = settings.loss or mean_squared_error, rng
+        validation = settings.validation
         if validation is not None:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:
                 raise TypeError(
                     f"validation must be a pair (x, y), got {type(validation).__name__}"
                 )
-            validation = rows("validation ", *validation)
-        self.validation, self.held_out = validation, [validation]
+            validation = [rows("validation ", *validation)]
+        self.validation = validation
         n = len(self.x)
         size = n if settings.batch_size is None else settings.batch_size
         self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")

@@ -95,10 +95,7 @@ TO_COME: dict[str, set[str]] = {
         r"numbers trained|trained numbers?",
         r"foretell|foretold",
     },
-    "linalg": {r"^(Of|Those of|That of)\b"},
     "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
-    "nn": {r"numbers trained|trained numbers?"},
-    "quantise": {r"few bits|in its bits"},
     "training": {r"^(Of|Those of|That of)\b", r"\b[Ww]hoever\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
