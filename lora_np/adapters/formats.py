@@ -27,6 +27,7 @@ from lora_np.table import Shown, Table
 
 Base = StrPath | Mapping[str, Any]
 Row = TypeVar("Row", bound=tuple[Any, ...])
+NOTHING = "every update is zero: it changes nothing"
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
@@ -107,7 +108,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
         if kind == "gguf":
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            modules = runtimes.read_mlx(path)
+            modules = runtimes.read_mlx(path, described(base) if base is not None else None)
         else:
             modules = runtimes.read_kohya(path, None if base is None else names_of(base))
     raw = {
@@ -158,6 +159,12 @@ def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
     )
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
     return path if path and path.is_dir() else None
+
+
+def has_effect(adapter: Adapter) -> bool:
+    """Whether it changes anything in a model."""
+    replaced = adapter.full or adapter.rows or adapter.has_magnitudes
+    return bool(replaced) or any(module.A.any() and module.B.any() for module in adapter.values())
 
 
 def without_copies(adapter: Adapter, base: Base | None) -> Adapter:

@@ -17,7 +17,7 @@ from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
-from lora_np.models import OpenModel, open_model, untied
+from lora_np.models import OpenModel, open_model, resized, untied
 from lora_np.work import parallel_map
 
 # Weights in other formats, which would still be the unmerged ones.
@@ -180,12 +180,14 @@ def merge(
         config = _config(source.config) if quantised else source.config
         config = untied(config) if source.tied.keys() & added else config
         if merging.vocabulary:
-            config = _resized(config, *merging.vocabulary)
+            config = resized(config, merging.vocabulary[1])
         if config is not source.config:
             write_json(stage / "config.json", config)
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
+    if not any(row.change is None or row.change for row in rows):
+        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
     if merging.vocabulary:
         notes.append(
             "the vocabulary has {1} tokens now, {0} in the base, and config.json says so; its"
@@ -260,18 +262,6 @@ def _index(
         total = sum(info.nbytes for tensors in written.values() for info in tensors.values())
         new["metadata"] = {**old["metadata"], "total_size": total}
     return new
-
-
-def _resized(config: Mapping[str, Any], old: int, new: int) -> dict[str, Any]:
-    """A config with another number of tokens, wherever it says it."""
-    return {
-        key: _resized(part, old, new)
-        if isinstance(part, Mapping)
-        else new
-        if key == "vocab_size" and part == old
-        else part
-        for key, part in config.items()
-    }
 
 
 def _config(old: Mapping[str, Any]) -> dict[str, Any]:

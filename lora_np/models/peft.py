@@ -30,10 +30,11 @@ FRESH = {
     "inference_mode": True,
 }
 
-# What PEFT trains in full for a task, where the model has it.
+# For a task, how transformers' class for it ends, and what PEFT trains in full where it is there.
 HEADS = {
-    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
-    "QUESTION_ANS": ("qa_outputs",),
+    "SEQ_CLS": ("ForSequenceClassification", ("classifier", "score")),
+    "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
+    "QUESTION_ANS": ("ForQuestionAnswering", ("qa_outputs",)),
 }
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, product, starmap
 from math import prod
@@ -225,6 +225,8 @@ class ModelSpec:
     quantised : (int, int)
         Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these
         take.
+    config : mapping
+        The fields that it was made from; empty if it was not.
 
     Examples
     --------
@@ -243,6 +245,7 @@ class ModelSpec:
     positions: int = 0
     assumed: str = ""
     quantised: tuple[int, int] = (0, 0)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def head(self) -> str:
