@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
@@ -25,6 +24,7 @@ from lora_np.accounting.memory import (
     training_options,
 )
 from lora_np.checks import choice, shown, whole_number, whole_numbers
+from lora_np.files import read_json
 from lora_np.models import ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
@@ -79,10 +79,10 @@ def gpus() -> Mapping[str, GPU]:
     >>> gpus()["RTX 4090"]
     GPU(name='RTX 4090', memory=25757220864, note='', bfloat16=True)
     """
-    content = json.loads((files("lora_np.accounting") / "gpus.json").read_text(encoding="utf-8"))
+    known = read_json(Path(__file__).with_name("gpus.json"))["gpus"]
     return {
         name: GPU(name, entry["mib"] * 2**20, entry.get("note", ""), entry.get("bfloat16", True))
-        for name, entry in content["gpus"].items()
+        for name, entry in known.items()
     }
 
 
@@ -255,19 +255,18 @@ def plan(
     >>> [(one.method, one.verdict, one.largest_batch) for one in planned.choices]
     [('full', 'no', 0), ('LoRA', 'fits', 2), ('QLoRA', 'fits', 3)]
     """
+    device, (of_training, of_lora) = _gpu(gpu), split(options)
+    ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
+    methods = [choice("method", method, METHODS) for method in methods]
     spec = model_spec(model)
     if not spec.layers:
         raise ValueError(
             f"plan needs the layers of {spec.name}: give its config.json, or its directory"
         )
-    device = _gpu(gpu)
-    of_training, of_lora = split(options)
     training = training_options(spec, of_training)
-    settings = by_method(training)
-    settings = {choice("method", method, METHODS): settings[method] for method in methods}
+    settings = {method: by_method(training)[method] for method in methods}
     given = {"rank": rank, "targets": targets, **of_lora, "dtype": of_training.get("dtype")}
     _check_use(settings, [name for name, value in given.items() if value], training.dtype)
-    ranks = (8, 64) if rank is None else whole_numbers("rank", rank)
     usual = [None, "all-linear"] if spec.default_targets else ["all-linear"]
     counts = {}
     for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:

@@ -21,6 +21,7 @@ from lora_np.models import ends_with, peft
 WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
+REPAIR = "; lora-np repair --base MODEL corrects the config"
 
 # The ending of a key after the module's path: the part it holds, and whether it belongs to an
 # embedding.
@@ -40,8 +41,14 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter, refusing one of another tuner, which only some operations take."""
+    """Return the adapter, refusing PEFT's other tuners, which only some operations take.
+
+    Those in files for image models become LoRAs.
+    """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
+        if adapter.raw.get("peft_type") == "LORA":
+            modules = {name: module.as_lora() for name, module in adapter.items()}
+            return replace(adapter, modules=modules)
         raise FileError(
             f"{adapter}: {update.tuner.name} is not a LoRA: convert it first "
             "(lora-np convert --to lora)"
@@ -51,7 +58,7 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """Write the two files of ``adapter``, or none if `load` would not read them back."""
-    only_lora(adapter)
+    adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
     # PEFT would take its defaults
@@ -161,8 +168,6 @@ def interpret(
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if not key.startswith(PREFIX):
-            raise FileError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name = key.removeprefix(PREFIX)
         tensor = Stored(info.dtype, info.shape, partial(file.read, key))
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
@@ -236,7 +241,7 @@ def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> t
         if config.raw.get("ensure_weight_tying"):
             return holder, False
         raise FileError(
-            f"{holder!r} is not among the config's target_modules; PEFT would ignore it"
+            f"{holder!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
         )
     if len(names) != wraps or depth >= wraps:
         raise FileError(

@@ -13,7 +13,7 @@ from lora_np import adapters, language
 from lora_np.checks import Array
 from lora_np.cli import options
 from lora_np.files import write_text
-from lora_np.hub import read_arrays
+from lora_np.hub import float_dtype, read_arrays
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -216,7 +216,11 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
     "--tolerance", type=float, help="For lora: relative error to accept where none is exact."
 )
 @_data
-@click.option("--dtype", help="float32, float16 or bfloat16; by default, that of the adapter.")
+@click.option(
+    "--dtype",
+    type=options.Parsed(float_dtype),
+    help="float32, float16 or bfloat16; by default, that of the adapter.",
+)
 @options.force
 @options.as_json
 def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:

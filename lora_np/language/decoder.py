@@ -361,8 +361,10 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
                 )
                 raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
         named = next(name for name in ACTIVATION if name in read)
-        learned = any(node.kind == "xielu" for node in decoder.nodes.values())
-        choice(named, facts.activation, ["xielu"] if learned else [*blocks.ACTIVATIONS])
+        kinds = {node.kind for node in decoder.nodes.values()}
+        if "cross_attention" in kinds:
+            raise ValueError("add_cross_attention must be false; no other is understood, got True")
+        choice(named, facts.activation, ["xielu"] if "xielu" in kinds else [*blocks.ACTIVATIONS])
         positions = facts.positions or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")
