@@ -425,8 +425,10 @@ def test_names_that_differ_by_the_models_prefix_are_found(make_checkpoint, make_
     }
     with_head = make_adapter("with", shapes={"model.layers.0.q_proj": (6, 4)})
     body = make_adapter("body", shapes=bare)
-    adapters.merge(make_checkpoint("bare", shapes=bare), with_head, tmp_path / "one")
-    adapters.merge(make_checkpoint("whole"), body, tmp_path / "two")
+    with pytest.warns(UserWarning, match="a prefix of another model"):
+        adapters.merge(make_checkpoint("bare", shapes=bare), with_head, tmp_path / "one")
+    with pytest.warns(UserWarning, match="a prefix of another model"):
+        adapters.merge(make_checkpoint("whole"), body, tmp_path / "two")
 
 
 MISFITS = {
