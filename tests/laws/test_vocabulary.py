@@ -95,7 +95,6 @@ TO_COME: dict[str, set[str]] = {
         r"numbers trained|trained numbers?",
         r"foretell|foretold",
     },
-    "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
     "training": {r"^(Of|Those of|That of)\b", r"\b[Ww]hoever\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
