@@ -37,7 +37,7 @@ _EMBEDDINGS = (
     "tok_embeddings",
 )
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is of a linear layer unless named as an embedding,"
+    "Counted from headers: a matrix called weight is a linear layer's unless named as an embedding,"
     " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
@@ -295,9 +295,9 @@ def open_model(path: StrPath) -> OpenModel:
 def from_safetensors(source: str | Path) -> ModelSpec:
     """Describe the modules of a safetensors file, an index or a directory, from headers only.
 
-    A matrix called ``weight`` is of a linear layer, unless its name is that of an embedding; an array of
-    more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
-    ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
+    A matrix called ``weight`` is a linear layer's, unless its name is that of an embedding; an
+    array of more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so
+    is a ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
     transformers has language models of that type, names and kinds are as there.
 
     Parameters
