@@ -222,7 +222,10 @@ def combine(
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
         combined = {name: module for name, (module, _) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
-        made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
+        pipeline = any(source.pipeline for source in loaded)
+        made = Adapter(
+            combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
+        )
         made = made_portable(made) if portable else made
         write(made, stage)
     rows = tuple(

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from lora_np.adapters import formats
 from lora_np.adapters.adapter import (
+    FILES,
     Adapter,
     AdapterModule,
     Format,
@@ -129,10 +130,12 @@ def convert(
         tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
-    if to not in ("peft", "lora"):
+    if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
         before = to_lora(before, base=folder) if before.start else only_lora(before)
         before = formats.without_copies(before, base)
     form: Format = "peft" if to in ("portable", "lora") else to  # type: ignore[assignment]
+    if to == "lora":
+        form = FILES.get(Path(out).suffix, "peft")
     with formats.new_adapter(out, force=force, inputs=[before], to=form) as (stage, aside):
         wanted = before
         if to == "lora":
@@ -232,7 +235,9 @@ def to_lora(
     """
     if tolerance is not None:
         tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
-    known = on_base(formats.load(adapter), base, any_base=any_base)
+    loaded = formats.load(adapter)
+    loaded = loaded if tuner_of(loaded.raw) else only_lora(loaded)
+    known = on_base(loaded, base, any_base=any_base)
     before = known.adapter
     check_start(before, with_base=base is not None)
     modules: dict[str, AdapterModule] = {}

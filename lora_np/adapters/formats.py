@@ -18,7 +18,15 @@ import numpy as np
 
 from lora_np import models
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import FILES, MLX_WEIGHTS, Adapter, Format, Source
+from lora_np.adapters.adapter import (
+    DIFFUSERS_WEIGHTS,
+    FILES,
+    MLX_WEIGHTS,
+    Adapter,
+    Format,
+    Source,
+    Stored,
+)
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
@@ -40,8 +48,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     Parameters
     ----------
     adapter : path
-        A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of
-        kohya's sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
+        A directory as PEFT, mlx-lm or diffusers writes it, a GGUF file of llama.cpp, a safetensors
+        file for image models (kohya's sd-scripts, ComfyUI, LyCORIS), or the name of a shipped
+        adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
         The base model, or its config. A GGUF file of an architecture like Llama's that was not
         written here needs it for the order of rows of q and k, and kohya's file for the names of
@@ -103,9 +112,10 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     if kind == "peft":
         folder = directory(path)
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
-    from lora_np.adapters import runtimes
+    from lora_np.adapters import image_models, runtimes
 
     changes: Changes = {}
+    full: Mapping[str, Stored] = {}
     with errors_at(path):
         if kind == "gguf":
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
@@ -113,12 +123,15 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             file, changes = _cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
             modules = runtimes.read_mlx(path, file)
         else:
-            modules = runtimes.read_kohya(path, None if base is None else names_of(base))
+            file, changes = _cleaned(safetensors.open(path), "")
+            modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
     }
-    found = Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
+    pipeline = kind == "kohya" and base is None
+    raw = peft_format.targeting(raw, modules)
+    found = Adapter(modules, full, raw, path, pipeline=pipeline)
     return _marked(found, changes, "")
 
 
@@ -147,6 +160,9 @@ def _cleaned(
     tensors: dict[str, TensorInfo] = {}
     changes: Changes = {}
     for key, info in file.tensors.items():
+        if info.shape == (0,):
+            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
         clean, found = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
@@ -223,6 +239,8 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     if not path.is_dir() and path.name not in inner and path.suffix in FILES:
         return FILES[path.suffix], path
     folder = path.parent if path.name in inner and path.is_file() else path
+    if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
+        return "kohya", folder / DIFFUSERS_WEIGHTS
     if (folder / MLX_WEIGHTS).is_file() and not (folder / peft_format.WEIGHTS).is_file():
         return "mlx", folder
     return "peft", folder
@@ -298,10 +316,13 @@ def write(
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             why = "which hides the dots of the path: give the base (--base MODEL)"
             raise FileError(f"{flat[0]!r} is kohya's name, {why}")
+        if to != "kohya" and adapter.pipeline:
+            why = "a pipeline has for its part's module: give that part as the base (--base MODEL)"
+            raise FileError(f"{min(adapter)!r} is the name that {why}")
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return
-        from lora_np.adapters import runtimes
+        from lora_np.adapters import image_models, runtimes
         from lora_np.hub import gguf
 
         config = config_of(base)
@@ -317,7 +338,7 @@ def write(
         writers = {
             "gguf": runtimes.write_gguf,
             "mlx": runtimes.write_mlx,
-            "kohya": runtimes.write_kohya,
+            "kohya": image_models.write,
         }
         writers[to](adapter, path, config, dtype)
 

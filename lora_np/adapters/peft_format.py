@@ -40,8 +40,14 @@ _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replace
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter, refusing one of another tuner, which only some operations take."""
+    """Return the adapter, refusing PEFT's other tuners, which only some operations take.
+
+    Those in files for image models become LoRAs.
+    """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
+        if adapter.raw.get("peft_type") == "LORA":
+            modules = {name: module.as_lora() for name, module in adapter.items()}
+            return replace(adapter, modules=modules)
         raise FileError(
             f"{adapter}: {update.tuner.name} is not a LoRA: convert it first "
             "(lora-np convert --to lora)"
@@ -51,7 +57,7 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """Write the two files of ``adapter``, or none if `load` would not read them back."""
-    only_lora(adapter)
+    adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
     # PEFT would take its defaults
@@ -160,9 +166,6 @@ def interpret(
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if info.shape == (0,):
-            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
-            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         name = key.removeprefix(PREFIX)
         tensor = Stored(info.dtype, info.shape, partial(file.read, key))
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)

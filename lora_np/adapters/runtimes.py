@@ -1,7 +1,7 @@
-"""Read and write the files of llama.cpp, mlx-lm and kohya's sd-scripts, tensor by tensor.
+"""Read and write the files of llama.cpp and mlx-lm, tensor by tensor.
 
 Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm,
-``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
+``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from lora_np.adapters.adapter import (
     check_shapes,
     header,
 )
-from lora_np.adapters.peft_format import as_maps, in_file
 from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, read_json, write_json
 from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
@@ -57,8 +56,6 @@ _MLX_CONFIG = "adapter_config.json"
 # mlx-lm
 _FAMILIES = ("qwen3_moe", "mixtral")
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
-
-_KOHYA = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -161,7 +158,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     if "adapter.alora.invocation_tokens" in metadata:
         raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture = metadata.get("general.architecture")
-    alpha = _real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
+    alpha = real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
         raise FileError(f"the names of the architecture {shown(architecture)} are not known")
@@ -183,7 +180,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     return assembled(parts)
 
 
-def _real(name: str, value: object) -> float:
+def real(name: str, value: object) -> float:
     """Check that ``value`` is a number that makes no update infinite."""
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
@@ -294,7 +291,7 @@ def read_mlx(folder: Path, file: safetensors.SafetensorsFile) -> dict[str, Adapt
             f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
-    scale = _real("lora_parameters.scale", scale)
+    scale = real("lora_parameters.scale", scale)
     modules = []
     for key, stored in grouped(file, _MLX).items():
         parts = _turned(stored)
@@ -304,45 +301,3 @@ def read_mlx(folder: Path, file: safetensors.SafetensorsFile) -> dict[str, Adapt
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
         modules.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
     return assembled(modules)
-
-
-def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
-    """Write one file."""
-    scaling.check_sayable(adapter, "kohya's format", ("kernel",))
-    tensors: dict[str, Stored] = {}
-    for name, module in adapter.items():
-        place = scaling.flat(name)
-        if f"{place}.alpha" in tensors:
-            raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")
-        module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
-        alpha = np.array(module.scale * module.rank, np.float32)
-        tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
-        tensors |= {
-            f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"
-        }
-    metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    safetensors.write(
-        header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata
-    )
-
-
-def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:
-    """Read the modules of a file, under the ``known`` names of the base's or else kohya's."""
-    modules: dict[str, AdapterModule] = {}
-    names: dict[str, list[str]] = {}
-    for name in known or ():
-        names.setdefault(name.replace(".", "_"), []).append(name)
-    for place, parts in grouped(safetensors.open(path), _KOHYA).items():
-        prefix = next((prefix for prefix in scaling.KOHYA_PREFIXES if place.startswith(prefix)), "")
-        here = [place] if known is None else names.get(place.removeprefix(prefix), [])
-        if len(here) != 1:
-            raise FileError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
-        alpha = parts.pop("alpha", None)
-        if alpha is not None and alpha.size != 1:
-            raise FileError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
-        factors, kernel = as_maps(parts, 0)
-        check_shapes(factors, f" of {place!r}")
-        module = AdapterModule(factors, 1.0, kernel=kernel)
-        own = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
-        modules[here[0]] = replace(module, alpha=own or float(module.rank))
-    return modules

@@ -24,7 +24,14 @@ _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
-KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+KOHYA_PREFIXES = (
+    "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_transformer_",
+    "lycoris_",
+)  # fmt: skip
+# what stands before a path in a pipeline, its dots kept
+PARTS_OF_PIPELINES = (
+    "unet.", "transformer.", "text_encoder.", "text_encoder_2.", "diffusion_model.",
+)  # fmt: skip
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 
@@ -35,7 +42,9 @@ class Rule(TypedDict):
     has: list[str]
     status: str
     why: str
+    form: NotRequired[str]
     fix: NotRequired[str]
+    date: NotRequired[str]
     source: NotRequired[str]
 
 
@@ -54,6 +63,7 @@ class Runtime(TypedDict):
     ranks: NotRequired[list[int]]
     usual: NotRequired[int]
     option: NotRequired[str]
+    fine: list[str]
     rules: NotRequired[list[Rule]]
 
 

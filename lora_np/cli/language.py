@@ -69,7 +69,7 @@ def finetune(
     if not dry_run:
         out = check_written(out)
     training = options.given(asked)
-    language.FinetuneSettings(**training)  # checks them
+    language.FinetuneSettings(**training)  # checks names
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)

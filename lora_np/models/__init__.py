@@ -44,9 +44,11 @@ with on_demand(globals()):
         Targets as Targets,
         check_patterns as check_patterns,
         ends_with as ends_with,
+        is_all_linear as is_all_linear,
         matcher as matcher,
         saved_modules as saved_modules,
         select as select,
+        targeted as targeted,
     )
     from lora_np.models.sources import (
         Catalogue as Catalogue,
@@ -66,6 +68,7 @@ with on_demand(globals()):
     )
     from lora_np.models.wrappers import (
         Rewrite as Rewrite,
+        mlx_name as mlx_name,
         renamed as renamed,
         unwrapped as unwrapped,
     )

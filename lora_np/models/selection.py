@@ -363,6 +363,34 @@ def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
     return paths
 
 
+def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], list[str]]:
+    """Split what a selection matches into modules that LoRA can adapt, and all others.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    wanted : callable
+        A function of (path, module), as `matcher` makes it.
+
+    Returns
+    -------
+    able, unable : list of str
+        Paths; of those that are unable, PEFT refuses the first.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> [len(paths) for paths in targeted(preset("gpt2"), matcher(["c_attn", "0"]))]
+    [12, 1]
+    """
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for path, module in _paths(spec.modules).items():
+        if wanted(path, module):
+            found[module is not None and module.kind in ADAPTABLE].append(path)
+    return found[True], found[False]
+
+
 def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
     """Explain why a name in a list, a pattern or a function selects nothing."""
     leaves = _leaf_names(spec)
@@ -397,7 +425,23 @@ def _homes(module: ModuleSpec) -> list[str]:
 
 
 def is_all_linear(targets: Targets) -> bool:
-    """Tell whether ``targets`` are "all-linear", in any case."""
+    """Tell whether ``targets`` are "all-linear", in any case.
+
+    Parameters
+    ----------
+    targets : str, iterable of str, or callable
+        As `matcher` takes them.
+
+    Returns
+    -------
+    bool
+        False for a list.
+
+    Examples
+    --------
+    >>> is_all_linear("All-Linear"), is_all_linear(["all-linear"])
+    (True, False)
+    """
     return isinstance(targets, str) and targets.lower() == ALL_LINEAR
 
 

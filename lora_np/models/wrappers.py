@@ -118,6 +118,27 @@ def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     return found
 
 
+def mlx_name(path: str) -> str:
+    """Name a module as mlx-lm does, where a vision-language model is around a language model.
+
+    Parameters
+    ----------
+    path : str
+        In transformers.
+
+    Returns
+    -------
+    str
+        Others stay as they are.
+
+    Examples
+    --------
+    >>> mlx_name("model.language_model.layers.0.q_proj"), mlx_name("model.layers.0.q_proj")
+    ('language_model.model.layers.0.q_proj', 'model.layers.0.q_proj')
+    """
+    return path.replace("model.language_model.", "language_model.model.", 1)
+
+
 @cache
 def _table() -> dict[str, list[dict[str, str]]]:
     text = (files("lora_np.models") / "data" / "_wrappers.json").read_text("utf-8")

@@ -80,11 +80,10 @@ class RunSettings:
 
     Examples
     --------
-    >>> RunSettings(accumulate=4).steps
-    300
+    >>> RunSettings(accumulate=4).clip is None
+    True
     """
 
-    steps: int = setting(300, "Number of training steps")
     batch_size: int | None = setting(None, "Rows in a batch")
     accumulate: int = setting(1, "Batches whose gradients are averaged in one step")
     clip: float | None = setting(None, "Largest norm of the gradient")
@@ -117,6 +116,7 @@ class FitSettings(RunSettings):
     loss: Callable[..., Any] | None = None
     validation: Any = None
     goal: float | None = None
+    steps: int = setting(300, "Number of training steps")
 
 
 @configured(
