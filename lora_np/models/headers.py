@@ -37,7 +37,7 @@ _EMBEDDINGS = (
     "tok_embeddings",
 )
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is a linear map unless named as an embedding,"
+    "Counted from headers: a matrix called weight is a linear layer's unless named as an embedding,"
     " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
@@ -326,9 +326,9 @@ def open_model(path: StrPath) -> OpenModel:
 def from_safetensors(source: str | Path) -> ModelSpec:
     """Describe the modules of a safetensors file, an index or a directory, from headers only.
 
-    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of
-    more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
-    ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
+    A matrix called ``weight`` is a linear layer's, unless its name is that of an embedding; an
+    array of more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so
+    is a ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
     transformers has language models of that type, names and kinds are as there.
 
     Parameters
@@ -379,7 +379,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         held = [tensor for tensor in places if tensor in few]
         if held and len(places) > 1:
             raise FileError(
-                f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
+                f"{path}: no header tells the shape of quantised experts, {held[0]!r}; {MEMORY}"
             )
         if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
