@@ -110,7 +110,7 @@ RECORDED = [
 ]
 
 
-class Answer(NamedTuple):
+class Replies(NamedTuple):
     """What the model says to a held-out question before and after training."""
 
     question: str
@@ -137,7 +137,7 @@ class Adapted:
         What it was made with.
     notes : tuple of str
         What people should know of the data.
-    answers : tuple of Answer
+    answers : tuple of Replies
         To held-out questions, before and after, where these were asked for.
     general : tuple of float, optional
         The loss on a general text, before and after, where its characters have tokens.
@@ -150,7 +150,7 @@ class Adapted:
     interrupted: bool
     settings: dict[str, Any]
     notes: tuple[str, ...]
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[Replies, ...] = ()
     general: tuple[float, ...] = ()
 
     @property
@@ -211,7 +211,7 @@ class Adapted:
         notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
         parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
         if self.answers:
-            parts.append(Table(Answer._fields, self.answers, title="Held-out questions"))
+            parts.append(Table(Replies._fields, self.answers, title="Held-out questions"))
         if self.general:
             title = "What was forgotten: loss on general English, nats a token"
             parts.append(Table(["before", "after"], [self.general], title=title))
@@ -398,7 +398,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         return Adapted(result.model, result.history, *facts)
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
     both = [replies(each, asked) for each in (model, result.model)]
-    answers = tuple(Answer(*text, *said) for text, *said in zip(texts, *both, strict=True))
+    answers = tuple(Replies(*text, *said) for text, *said in zip(texts, *both, strict=True))
     if settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
