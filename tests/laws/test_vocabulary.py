@@ -90,7 +90,6 @@ PRIVATE = {
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {
     "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-    "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
