@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace as changed
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from lora_np.checks import (
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, continued, ends_of
+from lora_np.language.generation import Reader, Sampling, continued, ends_of
 from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
@@ -427,18 +428,36 @@ def sentences_of(prompt: str) -> list[str]:
 def spoken(model: LanguageModel, rows: Sequence[list[int]], sampling: Sampling) -> list[str]:
     """Generate the text that follows each row, without the token that ends it."""
     vocabulary, ends = vocabulary_of(model), ends_of(model)
-    answers = sampled(model, rows, sampling)
+    answers = sampled(opened(model, rows), rows, sampling)
     return [vocabulary.decode([i for i in answer if i not in ends]) for answer in answers]
 
 
-def sampled(model: LanguageModel, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
-    """Generate the tokens that follow each row."""
-    drawn, answers = changed(sampling, rng=generator(sampling.rng)), []
-    for i in range(0, len(rows), AT_ONCE):
-        some = [[*row] for row in rows[i : i + AT_ONCE]]
-        continued(model, some, 0, drawn)
-        answers += [row[len(before) :] for row, before in zip(some, rows[i:], strict=False)]
-    return answers
+def opened(model: LanguageModel, rows: Sequence[list[int]]) -> Reader:
+    """Read what all rows begin with, once."""
+    reader, first, last = Reader(model), min(rows), max(rows)
+    same = next(
+        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        len(first),
+    )
+    if same:
+        reader.read([first[:same]])
+    return reader
+
+
+def sampled(reader: Reader, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+    """Generate the tokens that follow each row; those of equal length together, without padding."""
+    drawn = changed(sampling, rng=generator(sampling.rng))
+    answers: dict[int, list[int]] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for _, group in groupby(order, key=lambda i: len(rows[i])):
+        alike = [*group]
+        for start in range(0, len(alike), AT_ONCE):
+            numbers = alike[start : start + AT_ONCE]
+            some = [[*rows[i]] for i in numbers]
+            held = reader.take([0] * len(some)) if reader.rows else None
+            continued(reader.model, some, 0, drawn, held)
+            answers |= {i: row[len(rows[i]) :] for i, row in zip(numbers, some, strict=True)}
+    return [answers[i] for i in range(len(rows))]
 
 
 def taught(
@@ -452,9 +471,9 @@ def taught(
             f"the prompt, a question and an answer of {sampling.tokens} tokens have {longest}, and"
             f" the model's context is {model.context}: take a shorter prompt or answer_length"
         )
-    lessons = []
-    for pair, row, answer in zip(asked, rows, sampled(model, rows, sampling), strict=True):
-        hidden = value(model.model(np.array([[*row, *answer[:-1]]])))[0, len(row) - 1 :]
+    reader, lessons = opened(model, rows), []
+    for pair, row, answer in zip(asked, rows, sampled(reader, rows, sampling), strict=True):
+        hidden = reader.read([[*row, *answer[:-1]]])[0, -len(answer) :]
         student = dialogue.row(pair[0], prompted=False)
         lessons.append(Lesson(*pair, [*student, *answer], [*row, *answer], hidden))
     return lessons
