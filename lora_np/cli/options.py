@@ -109,7 +109,7 @@ def parse_names(text: str) -> list[str]:
 
 
 READ = click.Path(path_type=Path)
-LOWER = Parsed(str.lower)
+LOWER, UPPER = Parsed(str.lower), Parsed(str.upper)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
 PICTURE = Parsed(partial(new_file, PICTURES), "path")
@@ -119,6 +119,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
 adapter_out = click.option(
     "-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file."
+)
+merged_out = click.option(
+    "-o", "--out", type=WRITTEN, required=True, help="The directory or .gguf file to write."
 )
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from math import inf, isqrt, prod
@@ -92,7 +92,7 @@ class Tuner:
     weight: Callable[..., Array] | None = None
     size: Callable[[Mapping[str, Shape]], tuple[int, int]] | None = None
     rank: str = ""
-    directions: Callable[..., int] = lambda r: r
+    directions: Callable[..., int] = field(default_factory=lambda: lambda r: r)
     outputs: bool = False
 
     @property
