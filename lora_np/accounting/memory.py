@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +21,7 @@ from lora_np.accounting.lora import (
     OPTIONS,
     LoraCount,
     Option,
-    count_model,
+    count_adapter,
     counted,
     model_spec,
     spec_of,
@@ -202,6 +203,7 @@ def split(options: Mapping[str, Option]) -> tuple[dict[str, Option], dict[str, O
     for name in options:
         choice("an option", name, (*_TRAINING, *OPTIONS, "config"))
     training = {name: value for name, value in options.items() if name in _TRAINING}
+    TrainingOptions(**training)  # type: ignore[arg-type]  # checks them, before a model is read
     return training, {name: options[name] for name in options if name not in training}
 
 
@@ -372,30 +374,13 @@ def largest_rank(model: Model, *, budget: int | str, **options: Option) -> int:
     if "rank" in options:
         raise ValueError("largest_rank finds the rank: leave it out")
     training, lora = split(options)
-    spec = model_spec(model)
-    room = parse_bytes("budget", budget)
+    room, spec = parse_bytes("budget", budget), model_spec(model)
     return rank_that_fits(by_rank(spec, lora), room, training_options(spec, training))
 
 
 def by_rank(spec: ModelSpec, lora: Mapping[str, Option]) -> Callable[[int], LoraCount]:
-    """Count a LoRA at any rank from two counts: each of its sizes is linear in the rank."""
-    low = 2**40  # a usual rank that no module has by its own pattern
-    first, second = (
-        count_model(spec, rank=rank, **lora)  # type: ignore[arg-type]
-        for rank in (low, low + 1)
-    )
-
-    def counted_at(rank: int) -> LoraCount:
-        steps = rank - low
-        adapters = [
-            a._replace(
-                rank=a.rank + steps * (b.rank - a.rank), size=a.size + steps * (b.size - a.size)
-            )
-            for a, b in zip(first.adapters, second.adapters, strict=True)
-        ]
-        return replace(first, rank=rank, adapters=tuple(adapters))
-
-    return counted_at
+    """Count a LoRA at any rank, each once."""
+    return cache(lambda rank: count_adapter(spec, {**lora, "rank": rank}))
 
 
 def rank_that_fits(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
-from lora_np.models import peft
+from lora_np.models import Rewrite, peft
 
 if TYPE_CHECKING:
     from lora_np.lora import Tuner
@@ -26,6 +26,7 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 # of files, by their endings; the other formats are directories
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # the same of diffusers
 
 
 @dataclass(frozen=True)
@@ -255,12 +256,14 @@ class AdapterModule:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel."""
-        if self.tuned:
-            return self.tuned.shape
-        d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
+        d, k = (
+            self.tuned.shape
+            if self.tuned
+            else (self.parts["B"].shape[-2], self.parts["A"].shape[-1])
+        )
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
-        return (*self.parts["A"].shape[:-2], d, k)
+        return (d, k) if self.tuned else (*self.parts["A"].shape[:-2], d, k)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
@@ -319,10 +322,21 @@ class AdapterModule:
         B, A = self.factors()
         return B, A * A.dtype.type(self.scale)
 
+    def as_lora(self) -> AdapterModule:
+        """The same update as a LoRA, whose factors are computed when they are read."""
+        if not (tuned := self.tuned):
+            return self
+        (d, k), r = tuned.shape, tuned.directions
+        parts = {
+            "B": Stored("float32", (d, r), lambda: tuned.factors()[0]),
+            "A": Stored("float32", (r, k), lambda: tuned.factors()[1]),
+        }
+        return replace(self, parts=parts, alpha=float(r), tuned=None)
+
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""
         if self.tuned:
-            return self.tuned.delta()
+            return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
         update: Array = B @ A
         update *= update.dtype.type(self.scale)
@@ -348,6 +362,10 @@ class Adapter(Mapping[str, AdapterModule]):
         Where it was read from.
     rows : mapping of str to TokenRows
         Rows of embeddings that are replaced, by the names of the weights in the base model.
+    pipeline : bool
+        Whether names are those of a file for image models, with a part of a pipeline in front.
+    renamed : mapping of str to tuple of Rewrite
+        For names that the file has in another form, what was removed from them or added.
 
     Examples
     --------
@@ -361,6 +379,8 @@ class Adapter(Mapping[str, AdapterModule]):
     raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
     path: Path | None = None
     rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    pipeline: bool = False
+    renamed: Mapping[str, tuple[Rewrite, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]

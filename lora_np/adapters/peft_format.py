@@ -21,6 +21,7 @@ from lora_np.models import ends_with, peft
 WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
+REPAIR = "; lora-np repair --base MODEL corrects the config"
 
 # The ending of a key after the module's path: the part it holds, and whether it belongs to an
 # embedding.
@@ -35,12 +36,19 @@ _PARTS = {
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
+_TABLE = ".token_adapter.base_layer.weight"  # the embedding itself, if it was resized
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter, refusing one of another tuner, which only some operations take."""
+    """Return the adapter, refusing PEFT's other tuners, which only some operations take.
+
+    Those in files for image models become LoRAs.
+    """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
+        if adapter.raw.get("peft_type") == "LORA":
+            modules = {name: module.as_lora() for name, module in adapter.items()}
+            return replace(adapter, modules=modules)
         raise FileError(
             f"{adapter}: {update.tuner.name} is not a LoRA: convert it first "
             "(lora-np convert --to lora)"
@@ -50,7 +58,7 @@ def only_lora(adapter: Adapter) -> Adapter:
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """Write the two files of ``adapter``, or none if `load` would not read them back."""
-    only_lora(adapter)
+    adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
     # PEFT would take its defaults
@@ -89,7 +97,8 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
                     tensors[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = in_file(module, part)
     for name, stored in adapter.full.items():
         holder, _, parameter = name.rpartition(".")
-        tensors[f"{PREFIX}{holder}{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"] = stored
+        own = f"{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"
+        tensors[PREFIX + holder + (_TABLE if name in adapter.rows else own)] = stored
     for name, rows in adapter.rows.items():
         tensors[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
     return tensors
@@ -159,8 +168,6 @@ def interpret(
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if not key.startswith(PREFIX):
-            raise FileError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
         name = key.removeprefix(PREFIX)
         tensor = Stored(info.dtype, info.shape, partial(file.read, key))
         suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
@@ -185,8 +192,14 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            rows[f"{name}.weight"] = _rows(name, config, tensor)
+            # a head that is not named is tied to the embedding, and has its rows
+            if config.tokens_of(name) or name + _TABLE not in others:
+                rows[f"{name}.weight"] = _rows(name, config, tensor)
             continue
+        key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
+        holder, _, copy = key.removesuffix(".weight").rpartition(".")
+        if copy in ("modules_to_save", "original_module") and f"{holder}.weight" in others:
+            continue  # of resized embeddings PEFT saves all that its wrapper holds
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
             raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
@@ -228,7 +241,7 @@ def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> t
         if config.raw.get("ensure_weight_tying"):
             return holder, False
         raise FileError(
-            f"{holder!r} is not among the config's target_modules; PEFT would ignore it"
+            f"{holder!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
         )
     if len(names) != wraps or depth >= wraps:
         raise FileError(
@@ -340,7 +353,7 @@ def full_name(
     trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
     # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was
     # resized
-    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
+    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
     if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TunedUpdate
-from lora_np.adapters.peft_format import PREFIX, full_name
+from lora_np.adapters.peft_format import PREFIX, REPAIR, full_name
 from lora_np.files import FileError, errors_at
 from lora_np.hub import SafetensorsFile
 from lora_np.lora import Tuner, selecting
@@ -49,7 +49,7 @@ def read_tuner(
         }
         for name in (name for name in modules if not parsed.targets(name)):
             raise FileError(
-                f"{name!r} is not among the config's target_modules; PEFT would ignore it"
+                f"{name!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
             )
         if not modules:
             raise FileError(

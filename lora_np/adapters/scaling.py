@@ -24,7 +24,14 @@ _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
-KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+KOHYA_PREFIXES = (
+    "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_transformer_",
+    "lycoris_",
+)  # fmt: skip
+# what stands before a path in a pipeline, its dots kept
+PARTS_OF_PIPELINES = (
+    "unet.", "transformer.", "text_encoder.", "text_encoder_2.", "diffusion_model.",
+)  # fmt: skip
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 
@@ -35,7 +42,9 @@ class Rule(TypedDict):
     has: list[str]
     status: str
     why: str
+    form: NotRequired[str]
     fix: NotRequired[str]
+    date: NotRequired[str]
     source: NotRequired[str]
 
 
@@ -54,6 +63,7 @@ class Runtime(TypedDict):
     ranks: NotRequired[list[int]]
     usual: NotRequired[int]
     option: NotRequired[str]
+    fine: list[str]
     rules: NotRequired[list[Rule]]
 
 
@@ -113,10 +123,10 @@ def padded(module: AdapterModule, rank: int) -> AdapterModule:
     if not more:
         return module
     A, B = module.parts["A"], module.parts["B"]
-    return module.with_factors(A=_widened(A, -2, (0, more)), B=_widened(B, -1, (0, more)))
+    return module.with_factors(A=widened(A, -2, (0, more)), B=widened(B, -1, (0, more)))
 
 
-def _widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
+def widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
     """With so many zeros before and after along an axis."""
     widths = [(0, 0)] * len(stored.shape)
     widths[axis] = zeros
@@ -151,7 +161,7 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     if shared:
         return first.with_factors(A=A[0], B=_below(B))
     ranks = [a.shape[-2] for a in A]
-    B = [_widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
+    B = [widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
     return first.with_factors(A=_below(A), B=_below(B))
 
 

@@ -16,9 +16,6 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-quantised = click.option(
-    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
-)
 SAID = 60  # tokens of a sample
 
 
@@ -26,7 +23,11 @@ SAID = 60  # tokens of a sample
 @click.argument("model")
 @click.argument("data")
 @click.option(
-    "-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp."
+    "-o",
+    "--out",
+    type=options.WRITTEN,
+    callback=options.kept,
+    help="A directory for PEFT, or a .gguf for llama.cpp.",
 )
 @click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
@@ -43,9 +44,9 @@ SAID = 60  # tokens of a sample
 )
 @options.html
 @options.plot
-@click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
+@click.option("--checkpoint", type=options.FILE, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
-@quantised
+@options.quantised
 @options.seed
 @options.force
 @options.as_json
@@ -66,9 +67,9 @@ def finetune(
     """
     # before the training, not after it
     if not dry_run:
-        out = check_written(out, force)
+        out = check_written(out)
     training = options.given(asked)
-    language.FinetuneSettings(**training)  # checks them
+    language.FinetuneSettings(**training)  # checks names
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
@@ -108,15 +109,10 @@ def tell(note: object) -> None:
     print(note, file=sys.stderr, flush=True)
 
 
-def check_written(out: Path | None, force: bool) -> Path:
+def check_written(out: Path | None) -> Path:
     """Where the adapter goes, if it can be written."""
     if out is None:
         raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise ValueError(f"{above}: not a directory to write {out.name} into")
-    if out.exists() and not force:
-        raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
     return out
@@ -169,7 +165,7 @@ def refuse_failure(result: language.Adapted) -> None:
 @click.option("--system", help="System message of a chat.")
 @options.each(options.of_settings(language.Sampling))
 @click.option("--stop", multiple=True, help="Stop before this text. Repeatable.")
-@quantised
+@options.quantised
 @options.seed
 def generate(
     model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_np.checks import choice, configured, generator, number, printable, whole_number
+from lora_np.checks import configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -21,7 +21,7 @@ from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import setting, settings_of
+from lora_np.settings import check_choices, setting, settings_of
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, RunSettings, fit
 
@@ -49,6 +49,10 @@ class FinetuneSettings(RunSettings):
     0.005
     """
 
+    steps: int | None = setting(
+        None, "Number of training steps; by default 3 epochs, but at most 300 steps"
+    )
+    epochs: float | None = setting(None, "Times through the data, instead of steps")
     rank: int = setting(8, "Rank of each adapter")
     alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
     targets: Targets = "all-linear"
@@ -59,7 +63,7 @@ class FinetuneSettings(RunSettings):
     )
     lr: float = setting(5e-3, "Peak learning rate")
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
-    warmup: int | None = setting(None, "Steps of warm-up; by default 10")
+    warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     clip: float = setting(1.0, "Largest norm of the gradient")
     dropout: float = setting(0.0, "Dropout rate before A")
@@ -70,25 +74,34 @@ class FinetuneSettings(RunSettings):
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lr", "clip"):
-            number(name, getattr(self, name), open_minimum=True)
+        super().__post_init__()
+        check_choices(self)
+        for name in ("lr", "clip", "alpha", "epochs"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), open_minimum=True)
         number("dropout", self.dropout, maximum=1, open_maximum=True)
         number("weight_decay", self.weight_decay)
-        for name in ("rank", "steps", "accumulate", "batch_size"):
-            whole_number(name, getattr(self, name))
-        for name in ("max_length", "validate_every", "patience"):
+        wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
+        for name in (*wholes, "patience"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
-        choice("variant", self.variant, VARIED)
-        choice("schedule", self.schedule, SCHEDULES)
+        if self.warmup is not None:
+            whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
+        if None not in (self.steps, self.epochs):
+            raise ValueError(
+                f"give steps or epochs, not both: got steps={self.steps} and epochs={self.epochs}"
+            )
 
 
 # what tells a run from another, in the order in which it is compared
-RECORDED = dict.fromkeys(
-    each.name
-    for each in (*settings_of(RunSettings), *settings_of(FinetuneSettings))
-    if each.name != "validate_every"
-) | {"targets": None}
+RECORDED = [
+    "targets",
+    *(
+        field.name
+        for field in settings_of(FinetuneSettings)
+        if field.name not in ("epochs", "validate_every")
+    ),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +187,10 @@ class Adapted:
 
     def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
         """Write a page on the run: data, settings, losses, samples, and its command."""
-        settings = Table(
-            ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
-        )
-        said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts: list[str | Table | Figure] = [*said, self.table, self.figure(), self.loss_table]
+        rows = [(name, str(value)) for name, value in self.settings.items()]
+        settings = Table(["setting", "value"], rows)
+        notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
+        parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
         if samples:
             parts.append(Table(["after steps", "sample"], samples))
         parts.append(settings)
@@ -246,6 +258,10 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         ``messages``, ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of
         conversations the answers are learnt, of prompts the completion. Examples end in the
         vocabulary's end token, and share rows without seeing one another.
+    steps : int, optional
+        Number of training steps; by default 3 epochs, but at most 300 steps.
+    epochs : float, optional
+        Times through the data, instead of steps.
     rank : int
         Rank of each adapter: r, at most the model's hidden size.
     alpha : float, optional
@@ -263,7 +279,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     schedule : {"cosine", "linear", "constant"}
         Decay of the learning rate, to zero after the warm-up.
     warmup : int, optional
-        Steps of warm-up; by default 10.
+        Steps of warm-up; by default a tenth, at most 10.
     weight_decay : float
         AdamW's weight decay.
     clip : float
@@ -277,8 +293,6 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         counting as two, and their rows are chosen with them; with this set, the rows alone.
     tell : callable, optional
         ``tell(note)`` is called with what people should know of the data, such as what was cut.
-    steps : int
-        Number of training steps.
     accumulate : int
         Batches whose gradients are averaged in one step, which takes the memory of one; each label
         counts the same.
@@ -338,6 +352,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     run: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(RunSettings)}
     run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
     run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
+    run |= {"steps": plan.steps}
     run["progress"] = "finetune" if settings.progress is True else settings.progress
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
@@ -423,21 +438,34 @@ class Prepared:
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         max_length = packing.within(model, s.max_length)
-        self.steps = s.steps
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, max_length)
-        self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
+        self.rows = packed(self.documents, max_length)
         self.size = min(s.batch_size, len(self.rows))
+        epoch = len(self.rows) // self.size / s.accumulate  # steps
+        notes = [str(data), *notes]
+        if s.steps is not None:
+            self.steps = s.steps
+        elif s.epochs is not None:
+            self.steps = math.ceil(s.epochs * epoch)
+        else:
+            self.steps = min(math.ceil(3 * epoch), 300)
+            notes.append(f"{self.steps} steps: by default 3 epochs, but at most 300 steps")
+        if self.steps > 10 * epoch:
+            notes.append(f"{self.steps / epoch:.0f} epochs: after ten, most models memorise")
+        self.notes = tuple(notes)
         self.random = generator(s.rng)
         self.adapted = inject(
             model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,
         )  # fmt: skip
         order = int(self.random.integers(2**32))
-        warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        self.settings = {name: getattr(s, name) for name in RECORDED}
-        self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
-        self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
+        warmup = min(10, -(-self.steps // 10)) if s.warmup is None else s.warmup
+        self.settings = {name: getattr(s, name) for name in RECORDED} | {
+            "steps": self.steps, "epochs": self.steps / epoch, "alpha": float(alpha),
+            "max_length": max_length, "warmup": warmup,
+            "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
+        }  # fmt: skip
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
@@ -475,5 +503,5 @@ def peak_memory() -> int | None:
     """Return the most bytes that the process has held so far, where the system tells."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
-    said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
-    return 1024 * int(said[0]) if said else None
+    words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
+    return 1024 * int(words[0]) if words else None

@@ -56,8 +56,8 @@ class Template:
         if not isinstance(source, str):
             raise ValueError(
                 "this model has no chat template (in tokenizer_config.json, chat_template.jinja or"
-                " GGUF) and none is invented: take an instructed model, or data of prompts and"
-                " completions"
+                " GGUF) and none is invented: take an instruction-tuned model, or data of prompts"
+                " and completions"
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None

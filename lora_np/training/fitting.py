@@ -80,11 +80,10 @@ class RunSettings:
 
     Examples
     --------
-    >>> RunSettings(accumulate=4).steps
-    300
+    >>> RunSettings(accumulate=4).clip is None
+    True
     """
 
-    steps: int = setting(300, "Number of training steps")
     batch_size: int | None = setting(None, "Rows in a batch")
     accumulate: int = setting(1, "Batches whose gradients are averaged in one step")
     clip: float | None = setting(None, "Largest norm of the gradient")
@@ -100,6 +99,12 @@ class RunSettings:
     rng: np.random.Generator | int = 0
     progress: bool | str = True
 
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise ValueError(
+                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class FitSettings(RunSettings):
@@ -111,6 +116,7 @@ class FitSettings(RunSettings):
     loss: Callable[..., Any] | None = None
     validation: Any = None
     goal: float | None = None
+    steps: int = setting(300, "Number of training steps")
 
 
 @configured(
@@ -274,10 +280,6 @@ class Training:
             if self.data.validation is None:
                 raise ValueError("patience needs held-out data: pass validation=")
             whole_number("patience", s.patience)
-        if s.resume and s.checkpoint is None:
-            raise ValueError(
-                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
-            )
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
         # with patience: the values of each bank at the lowest held-out loss

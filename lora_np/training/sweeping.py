@@ -119,11 +119,11 @@ def sweep(
     problem : Problem
         What is adapted.
     ranks : sequence of int
-        Of the adapters.
+        Ranks of the adapters.
     alphas : sequence of float or None
         None means alpha = r.
     lr : sequence of float
-        Of the optimizer.
+        Learning rates of the optimizer.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
@@ -219,7 +219,7 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # That of W0 + B A; the other variants start elsewhere, or train something else.
+            # of W0 + B A; the other variants start elsewhere, or train something else
             record["optimum"] = problem.optimum(rank)
         taken: list[int] = []
         try:

@@ -31,7 +31,8 @@ PEFT: dict[str, dict[str, Any]] = {
     "dora": {"target_modules": "all-linear", "use_dora": True},
     "patterns": {
         "target_modules": "all-linear",
-        "rank_pattern": {"QUERY": 2, r".*\.1\..*": 7},
+        # in the order of the alphabet, in which PEFT saves them
+        "rank_pattern": {r".*\.1\..*": 7, "QUERY": 2},
         "alpha_pattern": {r".*\.0\..*": 3, "VALUE": 16},
     },
     "table": {"target_modules": ["TABLE", "QUERY"]},
@@ -45,7 +46,7 @@ MLX: dict[str, dict[str, Any]] = {
     "attention": {"keys": ["self_attn.q_proj", "self_attn.v_proj"]},
     "all": {},
     "last layer": {"num_layers": 1},
-    "dora": {"fine_tune_type": "dora"},
+    "dora": {"fine_tune_type": "dora", "keys": ["self_attn.q_proj", "self_attn.o_proj"]},
     "usual scale": {"scale": 20.0},
 }
 
@@ -73,7 +74,8 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "locon, bfloat16": {"algo": "locon", "dtype": "bfloat16"},
     "locon, kohya's prefix": {"algo": "locon", "prefix": "lora_unet"},
     "locon, rs_lora": {"algo": "locon", "rs_lora": True},
-    "dylora": {"algo": "dylora", "block_size": 2, "conv_dim": 4},
+    # whose convolutions it does not reload itself
+    "dylora": {"algo": "dylora", "block_size": 2, "convolutions": False},
     "loha": {"algo": "loha"},
     "loha, alpha as dim": {"algo": "loha", "alpha": 4, "conv_alpha": 3},
     "loha, tucker": {"algo": "loha", "use_tucker": True},

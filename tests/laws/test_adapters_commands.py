@@ -99,8 +99,8 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         (["resize", "a", "--rank", "1"], 2, "-o"),
         (
             ["resize", "a", "-o", "base", "--rank", "1"],
-            1,
-            "already exists; pass force=True (--force) to replace it",
+            2,
+            "already exists; pass --force to replace it",
         ),
         (["combine", "a=much", "-o", "out"], 2, "the weight of a must be a number, got 'much'"),
         (

@@ -28,6 +28,7 @@ PAGES = [
 ]  # made with the site
 NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
+    "lora-np evaluate": "needs a language model: tests/language/test_evaluating.py",
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",

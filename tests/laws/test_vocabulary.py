@@ -91,13 +91,6 @@ PRIVATE = {
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {
     "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-    "language": {
-        r"instructed (model|one)",
-        r"numbers trained|trained numbers?",
-        r"foretell|foretold",
-    },
-    "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
-    "training": {r"^(Of|Those of|That of)\b", r"\b[Ww]hoever\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
