@@ -35,6 +35,7 @@ with on_demand(globals()):
         Choice as Choice,
         Flops as Flops,
         Plan as Plan,
+        Remedy as Remedy,
         count_flops as count_flops,
         gpus as gpus,
         plan as plan,

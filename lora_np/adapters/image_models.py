@@ -79,12 +79,9 @@ def read(
     beside: Parts = {}
     for key, (place, part) in keys.items():
         info = file.tensors[key]
-        known_dtype = info.dtype in FLOATS or part == "alpha"
-        if not place or part not in (*_PARTS, *_BESIDE) or not known_dtype:
+        holds = info.dtype in FLOATS and 0 not in info.shape
+        if not (place and part in (*_PARTS, *_BESIDE) and (holds or part == "alpha")):
             raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
-        if 0 in info.shape:
-            why = "as ZeRO-3 saves what it has not gathered"
-            raise FileError(f"{key!r} is empty, {why}: the numbers are lost")
         own, name = groups.setdefault(place, {}), _PARTS.get(part, "")
         if part in _BESIDE or (part == "diff" and len(info.shape) < 2):
             own, name = beside, f"{place}.{part}"

@@ -31,6 +31,7 @@ from tests.laws.adapter_files import (
     NEEDS_THE_WEIGHT,
     PEFT,
     WRITTEN,
+    Damaged,
     Written,
 )
 
@@ -349,14 +350,21 @@ def place_of(file: Written, folder: Path) -> Path:
     return folder / ("adapter.safetensors" if file.library == "lycoris" else "adapter")
 
 
-def outcome(path: Path, judge: Judge, base: Path) -> str:
+def outcome(path: Path, judge: Judge, folder: Path) -> str:
     """``right``, ``repaired``, ``refused: why``, or ``WRONG``."""
     try:
-        error = judge(path)
-        return "right" if error < CLOSE else f"WRONG: {error:.1e}"
+        found, error = "right", judge(path)
     except FileError as refused:
         said = str(refused)
-    return f"refused: {said}"
+        if not hasattr(adapters, "repair"):
+            return f"refused: {said}"
+        try:
+            base = folder / "base" if (folder / "base").exists() else None
+            adapters.repair(path, new := folder / f"new{path.suffix}", base=base)
+            found, error = "repaired", judge(new)
+        except FileError as refused:
+            return f"refused: {said}; repair: {refused}"
+    return found if error < CLOSE else f"WRONG: {error:.1e}"
 
 
 def test_the_list_is_whole():
@@ -368,8 +376,149 @@ def test_the_list_is_whole():
 @pytest.mark.parametrize("file", few(WRITTEN, 9), ids=str)
 def test_what_a_library_writes_is_read_as_it_reads_it(file: Written, tmp_path: Path) -> None:
     judge = WRITE[file.library](file, tmp_path)
-    found = outcome(place_of(file, tmp_path), judge, tmp_path / "base")
+    found = outcome(place_of(file, tmp_path), judge, tmp_path)
     if file.way in NEEDS_THE_WEIGHT and file.library == "lycoris":
         assert re.search("refused: .* acts on the weights of the base", found)
     else:
         assert found == "right"
+
+
+# What is done to files. A change takes the tensors by key, each its dtype, shape and bytes, and the config.
+
+Tensors = dict[str, tuple[str, list[int], bytes]]
+PREFIX = "base_model.model."
+
+
+def renaming(change: Callable[[str], str]) -> Callable[[Tensors, dict[str, Any]], None]:
+    def changed(tensors: Tensors, said: dict[str, Any]) -> None:
+        old = dict(tensors)
+        tensors.clear()
+        tensors |= {change(key): tensor for key, tensor in old.items()}
+
+    return changed
+
+
+def named(key: str) -> str:
+    """The key as PEFT has it in memory: the adapter's name after the factor's."""
+    return re.sub(
+        r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|(hada|lokr)_\w+)(?=\.|$)",
+        r".\1.default",
+        key,
+    )
+
+
+def emptied(tensors: Tensors, said: dict[str, Any]) -> None:
+    for key, (dtype, _, _) in tensors.items():
+        tensors[key] = (dtype, [0], b"")
+
+
+def halved(tensors: Tensors, said: dict[str, Any]) -> None:
+    ends = ("lora_B.weight", "lora_b", "lora_up.weight", "lokr_w2_b")
+    del tensors[next(key for key in sorted(tensors) if key.endswith(ends))]
+
+
+def told(**settings: Any) -> Callable[[Tensors, dict[str, Any]], None]:
+    return lambda tensors, said: said.update(settings)
+
+
+def with_container(tensors: Tensors, said: dict[str, Any]) -> None:
+    said["target_modules"] = [
+        *said["target_modules"],
+        "layer" if any("bert" in key for key in tensors) else "layers",
+    ]
+
+
+def with_old_patterns(tensors: Tensors, said: dict[str, Any]) -> None:
+    """Patterns for names that the model has lost since."""
+    said["rank_pattern"] = {
+        key.replace("q_proj", "query_proj"): r for key, r in said["rank_pattern"].items()
+    }
+
+
+def of_one_entry(tensors: Tensors, said: dict[str, Any]) -> None:
+    for key, (dtype, _, data) in tensors.items():
+        if key.endswith(".alpha"):
+            tensors[key] = (dtype, [1], data)
+
+
+def reversed_order(tensors: Tensors, said: dict[str, Any]) -> None:
+    entries = [*tensors.items()][::-1]
+    tensors.clear()
+    tensors.update(entries)
+
+
+DAMAGE: dict[str, Callable[[Tensors, dict[str, Any]], None]] = {
+    "_orig_mod. before names": renaming(lambda key: key.replace(PREFIX, f"{PREFIX}_orig_mod.")),
+    "_orig_mod. in names": renaming(lambda key: re.sub(r"^(unet|transformer)\.", r"\1._orig_mod.", key)),
+    "module. before names": renaming(
+        lambda key: key.replace(PREFIX, f"{PREFIX}module.") if key.startswith(PREFIX) else f"module.{key}"
+    ),
+    "base_model.model. twice": renaming(lambda key: PREFIX + key),
+    "base_model.model. missing": renaming(lambda key: key.removeprefix(PREFIX)),
+    "base_model.model. after the prefix": renaming(lambda key: key.replace(".", f".{PREFIX}", 1)),
+    "base_model.model. before the prefix": renaming(lambda key: PREFIX + key),
+    ".default in keys": renaming(named),
+    "language_model. in names": renaming(
+        lambda key: re.sub(r"\bmodel\.(?=layers|embed_tokens|norm)", "model.language_model.", key)
+    ),
+    "no model. in names": renaming(lambda key: re.sub(r"\bmodel\.(?=layers|embed_tokens|norm)", "", key)),
+    "magnitudes with .weight": renaming(
+        lambda key: key + ".weight" * key.endswith(".lora_magnitude_vector")
+    ),
+    "a container among the targets": with_container,
+    "a pattern that matches nothing": with_old_patterns,
+    "targets that match nothing": told(target_modules=["to_q", "to_v"]),
+    "tensors emptied by ZeRO-3": emptied,
+    "one factor missing": halved,
+    "lora_transformer_ for the prefix": renaming(lambda key: key.replace("lycoris_", "lora_transformer_")),
+    "alphas of shape (1,)": of_one_entry,
+    "keys in another order": reversed_order,
+}  # fmt: skip
+
+
+def damage(case: Damaged, path: Path) -> None:
+    """Do to the file at a path what the case says."""
+    name = {
+        "peft": "adapter_model.safetensors", "mlx-lm": "adapters.safetensors", "diffusers": "pytorch_lora_weights.safetensors",
+    }.get(case.file.library)  # fmt: skip
+    file, config = (path / name if name else path), path / "adapter_config.json"
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    metadata = header.pop("__metadata__", None)
+    tensors: Tensors = {}
+    for key, entry in header.items():
+        first, last = entry["data_offsets"]
+        tensors[key] = (entry["dtype"], entry["shape"], data[start + first : start + last])
+    said = json.loads(config.read_text()) if config.exists() else {}
+    before = (dict(tensors), [*tensors], json.dumps(said))
+    DAMAGE[case.damage](tensors, said)
+    assert (tensors, [*tensors], json.dumps(said)) != before
+    new: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    place = 0
+    for key, (dtype, shape, values) in tensors.items():
+        new[key] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + len(values)]}
+        place += len(values)
+    text = json.dumps(new).encode()
+    body = b"".join(values for _, _, values in tensors.values())
+    file.write_bytes(len(text).to_bytes(8, "little") + text + body)
+    if said:
+        config.write_text(json.dumps(said))
+
+
+# What a refusal of a file that lacks something must say.
+CAUSES = {"tensors emptied by ZeRO-3": "ZeRO-3", "one factor missing": "has no|only one factor"}
+
+
+@pytest.mark.parametrize("case", few(DAMAGED, 9), ids=str)
+def test_what_is_damaged_is_read_repaired_or_refused_with_the_cause(
+    case: Damaged, tmp_path: Path
+) -> None:
+    judge = WRITE[case.file.library](case.file, tmp_path)
+    path = place_of(case.file, tmp_path)
+    damage(case, path)
+    found = outcome(path, judge, tmp_path)
+    if case.whole:
+        assert found in ("right", "repaired")
+    else:
+        assert re.search(f"refused: .*({CAUSES[case.damage]})", found)
