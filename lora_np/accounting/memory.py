@@ -323,11 +323,13 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
     """List the size, rows plus columns (a vector's length) and copies of each trained tensor."""
     if isinstance(model, LoraCount):
         for one in model.adapters:
-            many, _, inputs = one.module.sides
+            many, outputs, inputs = one.module.sides
             inputs *= many
-            outputs = one.size // one.rank - inputs  # DoRA's magnitudes go with B
+            left = one.size - one.rank * inputs
+            magnitudes = min(model.dora * outputs, left)
             yield one.rank * inputs, one.rank + inputs, one.copies
-            yield one.size - one.rank * inputs, one.rank + outputs, one.copies
+            yield left - magnitudes, one.rank + (left - magnitudes) // one.rank, one.copies
+            yield magnitudes, magnitudes, one.copies
         saved = {
             name: module for module in model.spec.groups if model.saved for name in module.names()
         }
