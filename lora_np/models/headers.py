@@ -265,6 +265,37 @@ def untied(config: Config) -> dict[str, Json]:
     return {**config, **inner, "tie_word_embeddings": False}
 
 
+def resized(config: Config, tokens: int) -> dict[str, Json]:
+    """Change a config so that the model has a vocabulary of another size.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+    tokens : int
+        How many rows its embedding has.
+
+    Returns
+    -------
+    dict
+        The same with this ``vocab_size``, in its ``text_config`` if it has one.
+
+    See Also
+    --------
+    untied : Another change of a config.
+
+    Examples
+    --------
+    >>> resized({"model_type": "gemma"}, 100)
+    {'model_type': 'gemma', 'vocab_size': 100}
+    """
+    part = config.get("text_config")
+    if not isinstance(part, Mapping):
+        return {**config, "vocab_size": tokens}
+    own = {"vocab_size": tokens} if "vocab_size" in config else {}
+    return {**config, "text_config": {**part, "vocab_size": tokens}, **own}
+
+
 def open_model(path: StrPath) -> OpenModel:
     """Open the model in a directory as `hub.open_directory` does; no tensor is read.
 
@@ -398,7 +429,25 @@ def starred(name: str) -> str:
 
 
 def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """Guess the kind of a module with a ``weight`` of this shape."""
+    """Guess the kind of a module with a ``weight`` of this shape.
+
+    Parameters
+    ----------
+    name : str
+        Its path in the model.
+    shape : tuple of int
+        Of the weight.
+
+    Returns
+    -------
+    str
+        As in `ModuleSpec`.
+
+    Examples
+    --------
+    >>> guess("transformer.wte", (100, 8)), guess("q_proj", (8, 8))
+    ('embedding', 'linear')
+    """
     last = name.rpartition(".")[2]
     if len(shape) == 1:
         return "norm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, product, starmap
 from math import prod
@@ -224,6 +224,8 @@ class ModelSpec:
         The assumptions because of which PEFT may count differently; empty if everything is known.
     quantised : (int, int)
         The parameters in the quantised weights of a checkpoint, and the bytes that these take.
+    config : mapping
+        The fields that it was made from; empty if it was not.
 
     Examples
     --------
@@ -242,6 +244,7 @@ class ModelSpec:
     positions: int = 0
     assumed: str = ""
     quantised: tuple[int, int] = (0, 0)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def head(self) -> str:
