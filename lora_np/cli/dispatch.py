@@ -24,6 +24,7 @@ FILES = {
     "baking": ("bake",),
     "adapters": (
         "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
+        "repair",
     ),
 }  # fmt: skip
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
