@@ -19,7 +19,6 @@ from lora_np.autograd import Tensor, value
 from lora_np.checks import (
     Array,
     Rng,
-    choice,
     configured,
     generator,
     number,
@@ -34,7 +33,7 @@ from lora_np.language.templates import Template
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
-from lora_np.settings import setting
+from lora_np.settings import check_choices, setting
 from lora_np.table import Shown, Table, page
 from lora_np.training import History, RunSettings, fit
 
@@ -81,11 +80,16 @@ class BakeSettings(RunSettings):
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "batch_size", "accumulate", "answer_length", "per_sentence"):
-            whole_number(name, getattr(self, name))
+        super().__post_init__()
+        check_choices(self)
+        wholes = ("rank", "batch_size", "accumulate", "answer_length", "per_sentence")
+        for name in (*wholes, "validate_every", "patience"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
         whole_number("steps", self.steps, minimum=0)
-        number("lr", self.lr, open_minimum=True)
-        choice("start", self.start, ("closed-form", "zero"))
+        for name in ("lr", "clip", "alpha"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), open_minimum=True)
         if isinstance(self.questions, str) or not all(
             isinstance(text, str) and text.strip() for text in self.questions
         ):

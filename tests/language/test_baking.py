@@ -117,10 +117,28 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
     austen = language.load("austen")
     prompt = "And God said unto Moses, Go unto Pharaoh, and the children of Israel. "
     questions = [
-        "And the ", "He said ", "The sons of ", "In the ", "They ", "And it came ", "Then ", "The king ",
-        "She was ", "I am ", "When the ", "Behold, ", "A man ", "For the ", "Now ",
-    ]  # fmt: skip
-    how = {"plain": True, "questions": questions, "answer_length": 24, "progress": False}
+        "And the ",
+        "He said ",
+        "The sons of ",
+        "In the ",
+        "They ",
+        "And it came ",
+        "Then ",
+        "The king ",
+        "She was ",
+        "I am ",
+        "When the ",
+        "Behold, ",
+        "A man ",
+        "For the ",
+        "Now ",
+        "It was ",
+        "Mr. ",
+        "What ",
+        "The ",
+        "But ",
+    ]
+    how = {"plain": True, "questions": questions, "answer_length": 48, "progress": False}
     means = {}
     for name, more in {
         "closed": {"steps": 0},
@@ -130,12 +148,13 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
         result = language.bake(austen, prompt, **how, **more)
         means[name] = {key: np.concatenate(row).mean() for key, row in result.divergences.items()}
         assert result.saved == len(prompt)
-        assert len(result.held_out) == 3
+        assert len(result.held_out) == 4
     for kind in ("sampled", "greedy"):
         base = means["closed"][f"base, {kind}"]
-        assert means["closed"][f"baked, {kind}"] < 0.97 * base
+        assert means["closed"][f"baked, {kind}"] < 0.95 * base
         assert means["trained"][f"baked, {kind}"] < means["closed"][f"baked, {kind}"]
-        assert means["from zero"][f"baked, {kind}"] < base
+        assert means["trained"][f"baked, {kind}"] < 0.6 * base
+        assert means["from zero"][f"baked, {kind}"] < 0.6 * base
 
 
 def test_the_same_seed_makes_the_same_bytes_and_a_resumed_run_too(wide, tmp_path):
