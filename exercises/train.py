@@ -551,3 +551,41 @@ def train_lora(x, y, W0, r):
         e = 2 * (x @ (W0 + B @ A).T - y) / y.size
         A, B = A - 0.05 * B.T @ e.T @ x, B - 0.05 * e.T @ x @ A.T
     return B, A
+
+
+@mistake("1 / sqrt(d)", breaks="moves")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(d), np.zeros((d, r))
+
+
+@mistake("the same spread for every width", breaks="moves")
+def lora_start(d, k, r, rng):
+    return 0.05 * np.random.default_rng(rng).normal(size=(r, k)), np.zeros((d, r))
+
+
+@mistake("2 / sqrt(k)", breaks="moves")
+def lora_start(d, k, r, rng):
+    return 2 * np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
+
+
+@mistake("the mean of rows and columns", breaks="moves")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(r, k)) * np.sqrt(2 / (d + k)), np.zeros((d, r))
+
+
+@alternative("signs")
+def lora_start(d, k, r, rng):
+    rng = np.random.default_rng(rng)
+    A = np.ones((r, k))
+    while np.linalg.matrix_rank(A) < r or A[0, 0] == A[0].mean():
+        A = rng.choice([-1.0, 1.0], size=(r, k))
+        if r == k == 1:
+            A = A * rng.uniform(0.9, 1.1)
+            break
+    return A / np.sqrt(k), np.zeros((d, r))
+
+
+@alternative("orthonormal rows")
+def lora_start(d, k, r, rng):
+    Q, R = np.linalg.qr(np.random.default_rng(rng).normal(size=(k, r)))
+    return (Q * (1 + 1e-6 * np.diag(R))).T, np.zeros((d, r))
