@@ -575,17 +575,9 @@ def lora_start(d, k, r, rng):
 
 @alternative("signs")
 def lora_start(d, k, r, rng):
-    rng = np.random.default_rng(rng)
-    A = np.ones((r, k))
-    while np.linalg.matrix_rank(A) < r or A[0, 0] == A[0].mean():
-        A = rng.choice([-1.0, 1.0], size=(r, k))
-        if r == k == 1:
-            A = A * rng.uniform(0.9, 1.1)
-            break
-    return A / np.sqrt(k), np.zeros((d, r))
+    return np.random.default_rng(rng).choice([-1, 1], (r, k)) / np.sqrt(k), np.zeros((d, r))
 
 
 @alternative("orthonormal rows")
 def lora_start(d, k, r, rng):
-    Q, R = np.linalg.qr(np.random.default_rng(rng).normal(size=(k, r)))
-    return (Q * (1 + 1e-6 * np.diag(R))).T, np.zeros((d, r))
+    return np.linalg.qr(np.random.default_rng(rng).normal(size=(k, r)))[0].T, np.zeros((d, r))
