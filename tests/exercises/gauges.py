@@ -5,7 +5,9 @@ Each row names an exercise, one of its known mistakes, and the form in which it 
 
 import numpy as np
 
-HEAD = "import numpy as np\n\n\ndef signs(n):\n    return np.where(np.arange(n) % 2, 1.0, -1.0)\n\n\n"
+HEAD = (
+    "import numpy as np\n\n\ndef signs(n):\n    return np.where(np.arange(n) % 2, 1.0, -1.0)\n\n\n"
+)
 # What is returned in place of the mistake's own answer.
 FORMS = {
     "other signs": "B, A = answer\n    return B * signs(len(A)), signs(len(A))[:, None] * A",

@@ -181,7 +181,7 @@ def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
     U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
     falls = (np.diff(s) <= 1e-4 * np.abs(s).max()).all()
     if key == "values":
-        law(falls, f"the largest must come first, got {s.tolist()}")
+        law(falls, f"the largest must come first, got {s.tolist()}", compared=s)
         same("s", s, np.linalg.svdvals(M))
     if key == "vectors":
         orthonormal("U", U)
