@@ -80,7 +80,7 @@ def alternating_least_squares(
         )
     x, y = rows("", x, y)
     half_steps = whole_number("half_steps", half_steps)
-    ridge = number("ridge", ridge, minimum=0)
+    ridge = number("ridge", ridge)
     begin = time.perf_counter()
     A, B, s = value(model.A), value(model.B), model.scale
     R = y - value(model.base(x))  # what the update has to explain

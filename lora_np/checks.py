@@ -115,7 +115,7 @@ def number(
     name: str,
     value: object,
     *,
-    minimum: float,
+    minimum: float = 0,
     maximum: float = float("inf"),
     open_minimum: bool = False,
     open_maximum: bool = False,

@@ -84,8 +84,13 @@ def progress_bar(
     else:
         from tqdm import tqdm  # the plain one asks for no widgets
     label = shown if isinstance(shown, str) else label
-    # Without tqdm's monitor, a thread that wakes bars which were silent for long: a browser has
-    # none.
-    bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-    how = {"unit": unit, "unit_scale": each, "leave": False, "disable": not seen}
-    return bar(total=total, initial=done, desc=label, **how)
+    # A bar starts tqdm's monitor, a thread that wakes silent bars, unless its interval is 0: a
+    # browser has no threads.
+    interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
+    try:
+        return tqdm(
+            total=total, initial=done, desc=label, unit=unit, unit_scale=each, leave=False,
+            disable=not seen,
+        )  # fmt: skip
+    finally:
+        tqdm.monitor_interval = interval

@@ -7,7 +7,7 @@ window.loraChecking = (() => {
   const { fail, shown } = window.loraTensors;
   const { EPS, named, composed, decomposing, wide, total } = window.loraAdapter;
   const { jacobi, finished, dot } = window.loraSvd;
-  const WORST = ["refused", "ignored", "wrong scale", "fine"], ALL = "(all)", CLOSE = 1e-6;
+  const WORST = ["refused", "ignored", "wrong scale", "not known", "fine"], ALL = "(all)", CLOSE = 1e-6;
 
   // The names of what has something that a rule may be about: lora_np.adapters.checking._features
   function features(adapter, r) {
@@ -17,6 +17,8 @@ window.loraChecking = (() => {
       for (const part of ["magnitude", "bias"]) if (module.parts[part]) add(part, module.name);
       if (module.embedding) add("embedding", module.name);
       if (module.name.split(".").at(-1) === "lm_head") add("head", module.name);
+      if (/\.mlp\.gate(\.weight)?$/.test(module.name)) add("router", module.name);
+      if (/^(layers|h)\./.test(module.name)) add("headless", module.name);
       if (module.rank !== r) add("other rank", module.name);
       if (adapter.start) add("moved base", module.name);
     }
@@ -54,7 +56,10 @@ window.loraChecking = (() => {
     };
     const reads = rules.reads.includes(adapter.form);
     if (!reads) add([ALL], "refused", null, `reads ${rules.reads.join(" and ")}, and this is ${adapter.form}`, instead);
+    const ruled = new Set([...rules.fine, ...(rules.rules ?? []).flatMap((rule) => rule.has)]);
+    for (const [what, names] of has) if (!ruled.has(what)) add(names, "not known", null, `no rule for this: ${what}`, "");
     for (const rule of rules.rules ?? []) {
+      if ((rule.form ?? adapter.form) !== adapter.form) continue;
       add(new Set(rule.has.flatMap((what) => [...(has.get(what) ?? [])])), rule.status, null, rule.why, rule.fix ?? instead, rule.source);
     }
     const ranks = new Map([[ALL, said.r ?? 0], ...[...adapter.modules.values()].map(({ name, rank }) => [name, rank])]);

@@ -117,11 +117,12 @@ def capacity(
     (3407872, 238551, 34)
     """
     choice("content", content, ("text", "labels"))
+    bits = None if bits is None else number("bits", bits)
+    whole_number("rank", rank)
     lora, rank_one = (_plain(model, each, options) for each in (rank, 1))
     low, high = estimated(lora, content)
     enough = None
     if bits is not None:
-        bits = number("bits", bits, minimum=0)
         above = max(2, ceil(bits / (MEASURED[content][0] * rank_one.trainable)))
         needed = 1 if bits <= estimated(rank_one, content)[0] else above
         enough = needed if needed <= _highest(lora) else None

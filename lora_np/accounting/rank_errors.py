@@ -148,9 +148,9 @@ def rank_errors_of(
             f"give one of energy and tolerance, got energy {energy} and tolerance {tolerance}"
         )
     share = linalg.ENOUGH if energy is None else energy
-    share = number("energy", share, minimum=0, maximum=1, open_minimum=True)
+    share = number("energy", share, maximum=1, open_minimum=True)
     if tolerance is not None:
-        tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+        tolerance = number("tolerance", tolerance, maximum=1)
     if isinstance(matrix, (str, Path)):
         source = str(matrix)
         M = load_matrix(source)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
-from lora_np.models import peft
+from lora_np.models import Rewrite, peft
 
 if TYPE_CHECKING:
     from lora_np.lora import Tuner
@@ -26,6 +26,7 @@ Format = Literal["peft", "gguf", "mlx", "kohya"]
 # of files, by their endings; the other formats are directories
 FILES: Mapping[str, Format] = {".gguf": "gguf", ".safetensors": "kohya"}
 MLX_WEIGHTS = "adapters.safetensors"  # the file by which a folder of mlx-lm is known
+DIFFUSERS_WEIGHTS = "pytorch_lora_weights.safetensors"  # the same of diffusers
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ class TunedUpdate:
             if key in wanted or not self.tuner.tensors[key]
         }
         if checked != wanted:
-            why = f"on a weight of shape {size}, {name} has {wanted}, got {checked}"
-            raise FileError(f"{self.name!r}: {why}")
+            raise FileError(
+                f"{self.name!r}: on a weight of shape {size}, {name} has {wanted}, got {checked}"
+            )
         return replace(self, size=size)
 
     @cached_property
@@ -107,8 +109,9 @@ class TunedUpdate:
 
     @property
     def _unknown(self) -> FileError:
-        what = f"what {self.tuner.name} does to {self.name!r}"
-        return FileError(f"{what} depends on the base: give it (--base)")
+        return FileError(
+            f"what {self.tuner.name} does to {self.name!r} depends on the base: give it (--base)"
+        )
 
     @property
     def moves_bias(self) -> bool:
@@ -220,15 +223,11 @@ class AdapterModule:
         ValueError
             If the shapes do not fit, or alpha is not finite.
         """
-        others = {"magnitude": magnitude, "bias": bias}
-        given = {
-            "A": A,
-            "B": B,
-            **{part: array for part, array in others.items() if array is not None},
-        }
-        parts = {part: held(array, dtype, name=part) for part, array in given.items()}
-        if wrong := misfit(parts):
-            raise ValueError(wrong)
+        parts = {"A": held(A, dtype, name="A"), "B": held(B, dtype, name="B")}
+        for part, array in (("magnitude", magnitude), ("bias", bias)):
+            if array is not None:
+                parts[part] = held(array, dtype, name=part)
+        check_shapes(parts)
         return cls(parts, peft.checked_alpha(alpha), rslora, embedding)
 
     @cached_property
@@ -257,12 +256,14 @@ class AdapterModule:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the update: ``(d, k)``, ``(experts, d, k)``, or outputs, inputs and kernel."""
-        if self.tuned:
-            return self.tuned.shape
-        d, k = self.parts["B"].shape[-2], self.parts["A"].shape[-1]
+        d, k = (
+            self.tuned.shape
+            if self.tuned
+            else (self.parts["B"].shape[-2], self.parts["A"].shape[-1])
+        )
         if self.kernel:
             return (d * self.groups, k // prod(self.kernel), *self.kernel)
-        return (*self.parts["A"].shape[:-2], d, k)
+        return (d, k) if self.tuned else (*self.parts["A"].shape[:-2], d, k)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], int, bool, bool]:
@@ -321,10 +322,21 @@ class AdapterModule:
         B, A = self.factors()
         return B, A * A.dtype.type(self.scale)
 
+    def as_lora(self) -> AdapterModule:
+        """The same update as a LoRA, whose factors are computed when they are read."""
+        if not (tuned := self.tuned):
+            return self
+        (d, k), r = tuned.shape, tuned.directions
+        parts = {
+            "B": Stored("float32", (d, r), lambda: tuned.factors()[0]),
+            "A": Stored("float32", (r, k), lambda: tuned.factors()[1]),
+        }
+        return replace(self, parts=parts, alpha=float(r), tuned=None)
+
     def delta(self) -> Array:
         """``scale * B @ A``, of the shape of the update, in float32 or better."""
         if self.tuned:
-            return self.tuned.delta()
+            return self.tuned.delta().reshape(self.shape)
         B, A = self.factors()
         update: Array = B @ A
         update *= update.dtype.type(self.scale)
@@ -350,6 +362,10 @@ class Adapter(Mapping[str, AdapterModule]):
         Where it was read from.
     rows : mapping of str to TokenRows
         Rows of embeddings that are replaced, by the names of the weights in the base model.
+    pipeline : bool
+        Whether names are those of a file for image models, with a part of a pipeline in front.
+    renamed : mapping of str to tuple of Rewrite
+        For names that the file has in another form, what was removed from them or added.
 
     Examples
     --------
@@ -363,6 +379,8 @@ class Adapter(Mapping[str, AdapterModule]):
     raw: Mapping[str, Any] = field(default_factory=lambda: {"peft_type": "LORA"})
     path: Path | None = None
     rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    pipeline: bool = False
+    renamed: Mapping[str, tuple[Rewrite, ...]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> AdapterModule:
         return self.modules[name]
@@ -396,7 +414,7 @@ class Adapter(Mapping[str, AdapterModule]):
 
     @property
     def ranks_and_alphas(self) -> dict[str, tuple[int, float]]:
-        """Those of every module."""
+        """The rank and alpha of every module."""
         return {name: (module.rank, module.alpha) for name, module in self.modules.items()}
 
     @property
@@ -432,23 +450,24 @@ def check_start(adapter: Adapter, *, with_base: bool = False) -> None:
         return
     from lora_np.lora import STARTS  # the layers load only for this
 
-    if not (with_base and adapter.start in STARTS):
-        remedy = (
-            "adapters.to_lora (lora-np convert --to lora --base MODEL) makes an ordinary LoRA of it"
-        )
-        if adapter.start not in STARTS:
-            remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
-        why = "takes what A and B start with out of the base, so that B A is no update of it"
-        raise FileError(f"{adapter}: init_lora_weights = {adapter.start!r} {why}; {remedy}")
+    remedy = "save it with PEFT's path_initial_model_for_weight_conversion"
+    if adapter.start in STARTS:
+        if with_base:
+            return
+        remedy = "lora-np convert --to lora --base MODEL (adapters.to_lora) makes a LoRA of it"
+    raise FileError(
+        f"{adapter}: init_lora_weights = {adapter.start!r} takes what A and B start with out of "
+        f"the base, so that B A is no update of it; {remedy}"
+    )
 
 
 def header(tensors: Mapping[str, Stored], dtype: str | None = None) -> dict[str, TensorInfo]:
     """Describe tensors as a file will, floating-point ones rounded to ``dtype`` if one is given."""
     if dtype is not None:
         float_dtype(dtype)
-    own = {key: TensorInfo(tensor.dtype, tensor.shape) for key, tensor in tensors.items()}
     return {
-        key: replace(x, dtype=dtype) if dtype and x.dtype in FLOATS else x for key, x in own.items()
+        key: TensorInfo(dtype if dtype and x.dtype in FLOATS else x.dtype, x.shape)
+        for key, x in tensors.items()
     }
 
 
@@ -463,14 +482,13 @@ def held(values: npt.ArrayLike, dtype: str | None = None, *, name: str = "an ada
     return Stored(float_dtype(dtype or array.dtype.name), array.shape, lambda: array)
 
 
-def misfit(parts: Mapping[str, Stored], whose: str = "") -> str | None:
-    """Why the shapes of one module do not fit each other, if they do not."""
+def check_shapes(parts: Mapping[str, Stored], whose: str = "") -> None:
+    """Refuse tensors of one module whose shapes do not fit each other."""
     A, B = parts["A"].shape, parts["B"].shape
     if not (len(A) == len(B) in (2, 3) and A[:-2] == B[:-2] and A[-2] == B[-1]):
-        return f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}"
+        raise FileError(f"A (r, k) and B (d, r){whose} must fit, got {A} and {B}")
     if 0 in (*A, *B):
-        return f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}"
-    for part in ("magnitude", "bias"):
-        if part in parts and parts[part].shape != (prod(B[:-1]),):
-            return f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {parts[part].shape}"
-    return None
+        raise FileError(f"A (r, k) and B (d, r){whose} must not be empty, got {A} and {B}")
+    for part in {"magnitude", "bias"} & parts.keys():
+        if (shape := parts[part].shape) != (prod(B[:-1]),):
+            raise FileError(f"{part}{whose} must have shape {(prod(B[:-1]),)}, got {shape}")

@@ -221,11 +221,11 @@ def _on_their_base(model: T, adapter: Adapter, named: Names) -> T:
 def adapter_of(model: Any, *, names: Names | None = None) -> Adapter:
     """The adapters in a model of ours, and everything else in it that is trained."""
     named = names or _own_name
-    found = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
+    adapted = {path: node for path, node in walk(model) if isinstance(node, lora.ADAPTED)}
     inner = {
-        join(path, "lora") for path, node in found.items() if isinstance(node, lora.DoRALinear)
+        join(path, "lora") for path, node in adapted.items() if isinstance(node, lora.DoRALinear)
     }
-    layers = {path: node for path, node in found.items() if path not in inner}  # part of a DoRA
+    layers = {path: node for path, node in adapted.items() if path not in inner}  # part of a DoRA
     if not layers:
         raise FileError("this model has no LoRA adapters to save")
     modules: dict[str, AdapterModule] = {}

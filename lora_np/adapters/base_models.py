@@ -43,9 +43,9 @@ def check_pair(
     """
     _same(base.config, base.path, tuned.config, tuned.path)
     if not names_are_known(tuned.config):
-        what = f"the naming of modules of a {tuned.config.get('model_type')!r} model"
         raise FileError(
-            f"{tuned.path}: {what} is not known here: an adapter might change nothing{_INSIST}"
+            f"{tuned.path}: the naming of modules of a {tuned.config.get('model_type')!r} model is "
+            f"not known here: an adapter might change nothing{_INSIST}"
         )
     for name, (one, other) in shapes.items():
         if one and one[1:] != other[1:]:
@@ -63,12 +63,12 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
         raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
     named = _base_of(adapter) or ""
-    said = Path(named, "config.json")
-    if named and said.is_file():
-        wanted = read_json(said)
+    config_path = Path(named, "config.json")
+    if named and config_path.is_file():
+        wanted = read_json(config_path)
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
             wanted = {**wanted, "model_type": "llama"}
-        _same(wanted, said.parent, config, path)
+        _same(wanted, config_path.parent, config, path)
     elif not (theirs and ours) and (not named or Path(named).name != Path(path).name):
         said_so = (
             f"names its base {named!r}, which is not here" if named else "does not name its base"
@@ -102,30 +102,30 @@ def _base_of(adapter: Adapter) -> str | None:
 
 def _class_of(adapter: Adapter) -> tuple[str, str] | None:
     """The class that PEFT records if it is given no task, and its family."""
-    said = adapter.raw.get("auto_mapping")
-    said = said if isinstance(said, Mapping) else {}
-    name, library = str(said.get("base_model_class")), str(said.get("parent_library"))
+    mapping = adapter.raw.get("auto_mapping")
+    mapping = mapping if isinstance(mapping, Mapping) else {}
+    name, library = str(mapping.get("base_model_class")), str(mapping.get("parent_library"))
     family = _family(name) if library.startswith("transformers.models.") else ""
     return (name, family) if family else None
 
 
 def _family(name: str) -> str:
     """The family's part of a class name; empty if the name does not have that form."""
-    found = _TASK.search(name)
-    return name[: found.start()] if found and not name.startswith("Auto") else ""
+    task = _TASK.search(name)
+    return name[: task.start()] if task and not name.startswith("Auto") else ""
 
 
 def _families(config: Mapping[str, Any]) -> set[str]:
     """Name the families that a base may belong to; none if its config does not say."""
     kind, architectures = config.get("model_type"), config.get("architectures")
-    found = (
+    families = (
         {_family(str(name)) for name in architectures} if isinstance(architectures, list) else set()
     )
     if str(kind) in family_names():
-        found.add(_family(f"{family_of(str(kind)).classes}Model"))
+        families.add(_family(f"{family_of(str(kind)).classes}Model"))
     if kind == "llama" and not architectures:  # llama.cpp calls Mistral's models llama too
-        found.add("Mistral")
-    return found - {""}
+        families.add("Mistral")
+    return families - {""}
 
 
 def _same(one: Mapping[str, Any], first: Path, other: Mapping[str, Any], second: StrPath) -> None:

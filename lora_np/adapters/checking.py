@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from lora_np.adapters.adapter import Adapter, Source
@@ -14,16 +16,26 @@ from lora_np.adapters.formats import (
     Findings,
     described,
     format_of,
-    load,
+    opened,
     without_copies,
 )
 from lora_np.adapters.scaling import CLOSE, Runtime, copied, extras, runtimes, scale_errors
 from lora_np.checks import choice
 from lora_np.lora import tuner_of
+from lora_np.models import ModelSpec, is_all_linear, mlx_name, peft, renamed, targeted
 from lora_np.table import Table
 
-_WORST = ("refused", "ignored", "wrong scale", "fine")
+_WORST = ("refused", "ignored", "wrong scale", "not known", "fine")
+# What an adapter may have that a program needs a rule for; what has none there is not known.
+FEATURES = (
+    "magnitude", "bias", "kernel", "embedding", "parameter", "head", "router", "other rank",
+    "saved", "saved norm", "trained bias", "copy", "rows", "only named", "moved base", "expression",
+    "tied", "tied embedding", "wrapped", "doubled", "unprefixed", "named", "prefix", "headless",
+    "unknown", "unsure", "misfit", "no target", "container",
+)  # fmt: skip
 _ALL = "(all)"  # of a row about the adapter as a whole
+# families whose routers are linear layers in mlx-lm
+_LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
 _TO_LORA = "lora-np convert --to lora"
 
@@ -37,7 +49,7 @@ class CheckedModule(NamedTuple):
         The program.
     module : str
         Its path, the name of a parameter that is replaced, or "(all)".
-    status : {"fine", "wrong scale", "ignored", "refused"}
+    status : {"fine", "not known", "wrong scale", "ignored", "refused"}
         What becomes of it.
     scale_error : float or None
         By how much its scale is too large.
@@ -71,7 +83,8 @@ class Checked(Findings[CheckedModule]):
     rows : tuple of CheckedModule
         One for each program and module.
     notes : tuple of str
-        The version and the date of each program's rules, and where they are from.
+        The version and the date of each program's rules, where they are from, and the command that
+        would help.
     headings : tuple of str
         Of the columns.
     fine : bool
@@ -130,7 +143,8 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
 
     See Also
     --------
-    convert : What fixes most of it.
+    repair : What fixes names.
+    convert : What fixes most of the rest.
 
     Notes
     -----
@@ -153,17 +167,32 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
-    opened = without_copies(load(adapter, base=base, ordered=False), base)
+    found = without_copies(opened(adapter, base=base), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
-    rows = tuple(row for each in known.items() for row in _checked(*each, opened, form, base))
-    notes = (f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items())
+    has = {} if tuner_of(found.raw) else _features(found, form, base)
+    rows = tuple(row for each in known.items() for row in _checked(*each, found, form, has))
+    notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in known.items()]
+    notes += _advice(rows, adapter, base)
     headings = ("runtime", "modules", "status", "scale error", "why", "fix")
     fine = all(row.status == "fine" for row in rows)
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
+def _advice(rows: Iterable[CheckedModule], adapter: Source, base: Base | None) -> list[str]:
+    """Name the command that helps most programs; names come before all else."""
+    fixes = {(row.runtime, row.fix) for row in rows if row.fix.startswith("lora-np")}
+    if not fixes:
+        return []
+    votes = Counter(fix for _, fix in fixes)
+    verb, *options = max(votes, key=lambda fix: ("repair" in fix, votes[fix])).split(" ", 2)[1:]
+    model = base if isinstance(base, (str, os.PathLike)) else "MODEL"
+    given = f"{model} {adapter}" if verb == "merge" else str(adapter)
+    command = " ".join([verb, given, *options]).replace("MODEL", str(model))
+    return [f"what would help: lora-np {command} -o NEW"]
+
+
 def _checked(
-    runtime: str, rules: Runtime, adapter: Adapter, form: str, base: Base | None
+    runtime: str, rules: Runtime, adapter: Adapter, form: str, has: Mapping[str, set[str]]
 ) -> Iterator[CheckedModule]:
     """One row for each module, and for what is replaced; one for all if the format is not read."""
     fine = CheckedModule(runtime, _ALL, "fine", version=rules["version"], date=rules["date"])
@@ -174,14 +203,22 @@ def _checked(
         return
     refused = fine._replace(status="refused", fix=rules["instead"], source=rules["source"])
     found: list[CheckedModule] = []
-    reads, has = form in rules["reads"], _features(adapter, base)
+    reads = form in rules["reads"]
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
         found.append(refused._replace(why=why))
+    ruled = {*rules["fine"]}
     for rule in rules.get("rules", ()):
+        ruled |= {*rule["has"]}
+        if rule.get("form", form) != form:
+            continue
         row = refused._replace(status=rule["status"], why=rule["why"])
         row = row._replace(fix=rule.get("fix", row.fix), source=rule.get("source", row.source))
-        found += [row._replace(module=name) for what in rule["has"] for name in has[what]]
+        row = row._replace(date=rule.get("date", row.date))
+        found += [row._replace(module=name) for what in rule["has"] for name in has.get(what, ())]
+    for what in has.keys() - ruled:
+        row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
+        found += [row._replace(module=name) for name in has[what]]
     largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
     if largest > (usual := rules.get("usual", math.inf)):
         allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
@@ -207,15 +244,21 @@ def _checked(
             yield fine._replace(module=name, scale_error=errors.get(name))
 
 
-def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
+def _features(adapter: Adapter, form: str, base: Base | None) -> dict[str, set[str]]:
     """List the names of what has something that a rule may be about."""
-    found: dict[str, set[str]] = defaultdict(set)
+    found: defaultdict[str, set[str]] = defaultdict(set)
     r, said = adapter.config.get("r"), adapter.raw
+    spec = None if base is None else described(base)
+    family = spec.family if spec else ""
     for name, module in adapter.items():
         for what in extras(module):
             found[what].add(name)
         if name.rpartition(".")[2] == "lm_head":
             found["head"].add(name)
+        if name.removesuffix(".weight").endswith(".mlp.gate") and family not in _LINEAR_GATES:
+            found["router"].add(name)
+        if name.startswith(("layers.", "h.")):
+            found["headless"].add(name)
         if module.rank != r:
             found["other rank"].add(name)
     for name in adapter.full:
@@ -232,12 +275,38 @@ def _features(adapter: Adapter, base: Base | None) -> dict[str, set[str]]:
         "all-linear",
     ):
         found["expression"] = {_ALL}
-    if base is not None:
-        modules = [(name, module) for module in described(base).modules for name in module.names()]
-        found["unknown"] = {
-            name for name in adapter if name.removesuffix(".weight") not in dict(modules)
-        }
-        tied = {name for name, module in modules if module.tied}
-        found["tied embedding"] = found["embedding"] if tied else set()
-        found["tied"] = ({*adapter} & tied) | found["tied embedding"]
+    for name, changes in adapter.renamed.items():
+        for change in changes:
+            found[change.kind].add(name)
+    if spec is not None:
+        _compare(adapter, form, spec, found)
     return found
+
+
+def _compare(
+    adapter: Adapter, form: str, spec: ModelSpec, found: defaultdict[str, set[str]]
+) -> None:
+    """Add what only the base tells: whose names are its modules', and what these are."""
+    modules = {name: module for module in spec.modules for name in (module.alias, module.name)}
+    bare = {name: name.removesuffix(".weight") for name in adapter}
+    others = renamed(bare.values(), modules)
+    for name, own in bare.items():
+        module = modules.get(others.get(own, own))
+        if module is None:
+            found["unsure" if spec.assumed or ".experts." in name else "unknown"].add(name)
+            continue
+        if own != mlx_name(module.name) if form == "mlx" else own in others:
+            found["prefix"].add(name)
+        matrices = len(module.shape) > 1 and not adapter[name].kernel
+        if matrices and adapter[name].shape[-2:] != module.sides[1:]:
+            found["misfit"].add(name)
+        if module.tied and not adapter[name].embedding:
+            found["tied"].add(name)
+    if any(module.tied for module in spec.groups):
+        found["tied embedding"] |= found["embedding"]
+    targets = adapter.raw.get("target_modules")
+    if form != "peft" or not targets or is_all_linear(targets) or spec.assumed:
+        return
+    able, unable = targeted(spec, peft.parse(Path(peft.NAME), adapter.raw).targets)
+    found["container"] |= {_ALL} if unable else set()
+    found["no target"] |= set() if able else {_ALL}

@@ -24,7 +24,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.base_weights import Reader, on_base
-from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
+from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable, scale_notes
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
@@ -182,9 +182,9 @@ def combine(
             f"'regmean' alone takes grams (--data), one for each adapter, got {shown(grams)}"
         )
     loaded = [only_lora(load(path)) for path in adapters]
-    pairs = zip(adapters, weights, strict=True)
     weights = [
-        number(f"the weight of {path}", weight, minimum=float("-inf")) for path, weight in pairs
+        number(f"the weight of {path}", weight, minimum=float("-inf"))
+        for path, weight in zip(adapters, weights, strict=True)
     ]
     check_fit(loaded, any_base=any_base)
     modules = [module for source in loaded for module in source.values()]
@@ -220,19 +220,25 @@ def combine(
         options = density, rank, "bias" in parts
         combined_by = partial(_combined, merge_method, options, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
-        combined = {name: module for name, (module, _) in results.items()}
+        combined = {name: module for name, (module, *_) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
-        made = Adapter(combined, full, _raw(loaded, parts, combined), rows=tokens)
+        pipeline = any(source.pipeline for source in loaded)
+        made = Adapter(
+            combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
+        )
         made = made_portable(made) if portable else made
         write(made, stage)
     rows = tuple(
-        CombinedModule(name, module.rank, error) for name, (module, error) in results.items()
+        CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
-    warning = [f"{method!r} {merge_method.warning}"] if merge_method.warning else []
-    notes = (*warning, *scale_notes(made, out))
+    notes = scale_notes(made, out)
+    if merge_method.warning:
+        notes.insert(0, f"{method!r} {merge_method.warning}")
+    if not (full or tokens or any(acts for *_, acts in results.values())):
+        notes.append(NOTHING)
     headings = ("module", "rank", "relative difference")
-    return Written(f"{method}: {title}", rows, notes, headings, Path(out))
+    return Written(f"{method}: {title}", rows, tuple(notes), headings, Path(out))
 
 
 def _combined(
@@ -240,8 +246,11 @@ def _combined(
     options: tuple[float | None, int | None, bool],
     bases: Mapping[str, Reader],
     work: tuple[str, list[_Given], Path, np.random.Generator],
-) -> tuple[AdapterModule, float]:
-    """Combine one module, stored on disk, and measure how far it is from the weighted sum."""
+) -> tuple[AdapterModule, float, bool]:
+    """Combine one module, stored on disk; measure how far it is from the weighted sum.
+
+    And tell whether it has an effect beyond rounding.
+    """
     density, rank, with_bias = options
     name, given, path, rng = work
     first = given[0][0]
@@ -265,6 +274,8 @@ def _combined(
         rank = max(1, rank // first.groups) if rank else rank
         combine_maps = partial(merge_method, density=density, rank=rank, rng=rng)
         B, A = spectra.finite(name, _by_map, combine_maps, updates)
+        terms = sum(spectra.norm(x.B) * spectra.norm(x.weighted) for x in updates)
+        acts = bool(B.any() and A.any() and spectra.norm(s) > 1e-6 * terms)
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
@@ -284,7 +295,7 @@ def _combined(
         kept = spectra.no_overflow(name, array)
         parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
-    return replace(module, alpha=float(module.rank)), off
+    return replace(module, alpha=float(module.rank)), off, acts or with_bias or gain is not None
 
 
 def _by_map(
@@ -335,10 +346,13 @@ def _replaced(
     rows: dict[str, TokenRows] = {}
     for source in sources:
         for name in (*source.full, *source.rows):
-            both = name in full and name in source.full and on_conflict == "mean"
+            both = name in full and name in source.full
+            both = both and (on_conflict == "mean" or _alike(full[name], source.full[name]))
             if name in full | rows and on_conflict != "first" and not both:
-                how = "pass on_conflict='first' or 'mean' (--on-conflict)"
-                raise FileError(f"{source}: replaces {name!r}, as an earlier adapter does; {how}")
+                raise FileError(
+                    f"{source}: replaces {name!r}, as an earlier adapter does; "
+                    "pass on_conflict='first' or 'mean' (--on-conflict)"
+                )
         full = {**source.full, **full}
         rows = {**source.rows, **rows}
     for name in full if on_conflict == "mean" else ():
@@ -354,6 +368,10 @@ def _replaced(
     return full, rows
 
 
+def _alike(one: Stored, other: Stored) -> bool:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
+
+
 def _raw(
     sources: list[Adapter], parts: set[str], modules: Mapping[str, AdapterModule]
 ) -> dict[str, Any]:
@@ -361,7 +379,7 @@ def _raw(
     saved = sorted({name for source in sources for name in source.raw.get("modules_to_save") or ()})
     biases = {source.raw.get("bias") or "none" for source in sources} - {"none"}
     rows = [item for source in sources for item in source.rows.items()]
-    tokens = {name.removesuffix(".weight"): list(each.tokens) for name, each in rows}
+    tokens = {name.removesuffix(".weight"): list(trained.tokens) for name, trained in rows}
     raw = {
         **sources[0].raw,
         "use_rslora": False,
@@ -428,11 +446,11 @@ class Overlap(Findings[Overlapping]):
     @property
     def matrix(self) -> Array:
         """The overlap of each pair, over all modules, of shape (adapters, adapters)."""
-        found = np.eye(len(self.names))
+        overlaps = np.eye(len(self.names))
         pairs = combinations(range(len(self.names)), 2)
         for (i, j), row in zip(pairs, (row for row in self.rows if row.module == ALL), strict=True):
-            found[i, j] = found[j, i] = row.overlap
-        return found
+            overlaps[i, j] = overlaps[j, i] = row.overlap
+        return overlaps
 
     def figure(self) -> Figure:
         """The matrix, as a map."""
@@ -508,11 +526,11 @@ def overlap(
         for source in loaded
         for name in source
     }
-    found = parallel_map(_compared, work, jobs=jobs, progress=progress, label="compare")
+    compared = parallel_map(_compared, work, jobs=jobs, progress=progress, label="compare")
     rows, names = [], tuple(map(str, adapters))
     for i, j in combinations(range(len(loaded)), 2):
-        both = {name: [found[name][i, j]] for name in loaded[i] if name in loaded[j]}
-        every = {**both, ALL: [pairs[i, j] for pairs in found.values()]}
+        both = {name: [compared[name][i, j]] for name in loaded[i] if name in loaded[j]}
+        every = {**both, ALL: [pairs[i, j] for pairs in compared.values()]}
         rows += [
             _row(names[i], names[j], module, np.stack(parts)) for module, parts in every.items()
         ]
@@ -538,8 +556,8 @@ def _row(first: str, second: str, module: str, parts: Array) -> Overlapping:
 def _compared(work: tuple[str, list[AdapterModule | None]]) -> dict[tuple[int, int], Array]:
     """What each two adapters do to one module, which some of them may not have."""
     name, modules = work
-    found = [[] if module is None else _maps(name, module) for module in modules]
-    return {(i, j): _pair(found[i], found[j]) for i, j in combinations(range(len(found)), 2)}
+    updates = [[] if module is None else _maps(name, module) for module in modules]
+    return {(i, j): _pair(updates[i], updates[j]) for i, j in combinations(range(len(updates)), 2)}
 
 
 def _maps(name: str, module: AdapterModule) -> list[SVD]:
@@ -553,14 +571,14 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
     """Compare two modules: inner product, shares and norms (all squared), and smallest angles."""
     norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
-    found = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
+    measured = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):
         if not (F.s[0] and G.s[0]):
             continue  # an update that does nothing has no directions
         shared = F.Vh @ G.Vh.T
-        found[0] += ((F.U * F.s).T @ (G.U * G.s) * shared).sum()
-        found[1] += np.square(F.s[:, None] * shared).sum()
-        found[2] += np.square(shared * G.s).sum()
+        measured[0] += ((F.U * F.s).T @ (G.U * G.s) * shared).sum()
+        measured[1] += np.square(F.s[:, None] * shared).sum()
+        measured[2] += np.square(shared * G.s).sum()
         angles = principal_angles(F.Vh.T, G.Vh.T)[0], principal_angles(F.U, G.U)[0]
-        found[5:] = np.minimum(found[5:], angles)
-    return found
+        measured[5:] = np.minimum(measured[5:], angles)
+    return measured

@@ -177,20 +177,20 @@ def extract(
         able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
         work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
         decomposed = parallel_map(_decompose, work, jobs=jobs, progress=progress, label="extract")
-        found = {name: result for name, result in decomposed.items() if result is not None}
-        if not found:
+        changed = {name: result for name, result in decomposed.items() if result is not None}
+        if not changed:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
-        labels = {name: work[name][0].name for name in found}
-        adapted = (work[name][0].module for name in found)
+        labels = {name: work[name][0].name for name in changed}
+        adapted = (work[name][0].module for name in changed)
         turned = any(each.transposed and each.kind == "linear" for each in adapted)
         table = None if HEAD in after.parameters else before.tied.get(HEAD)
-        for name in {pair.target for pair in pairs if table in pair.old} & found.keys():
-            module, spectrum = found[name]
+        for name in {pair.target for pair in pairs if table in pair.old} & changed.keys():
+            module, spectrum = changed[name]
             A, B = (module.parts[part].seen(np.transpose) for part in "BA")
-            found[_HEAD] = AdapterModule({"A": A, "B": B}, alpha=module.alpha), spectrum
+            changed[_HEAD] = AdapterModule({"A": A, "B": B}, alpha=module.alpha), spectrum
             labels[_HEAD] = f"{labels[name]}, as {_HEAD}"
-        spectra = {name: spectrum for name, (_, spectrum) in found.items()}
-        modules = {name: module for name, (module, _) in found.items()}
+        spectra = {name: spectrum for name, (_, spectrum) in changed.items()}
+        modules = {name: module for name, (module, _) in changed.items()}
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
@@ -221,7 +221,7 @@ def extract(
         f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
     ]
     notes += scale_notes(made, out)
-    if _HEAD in found and _HEAD not in work:
+    if _HEAD in changed and _HEAD not in work:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
     if any(row.kept == "not kept" for row in rows):
@@ -303,7 +303,7 @@ class _Pair:
             yield np.subtract(D, W0, out=D)
 
     def whole(self) -> Array:
-        """The live parameter of the tuned model."""
+        """The live parameter of the fine-tuned model."""
         maps = [*_maps(self.after.read, self.new)]
         return np.stack(maps) if len(self.shape) == 3 else maps[0]
 
@@ -425,25 +425,25 @@ def _leading(D: Array, goal: Goal, itemsize: int) -> tuple[SVD, float]:
         return _truncated(D, min(full, max(1, most)))
     rank = min(_FIRST_RANK, full)
     while True:
-        found, missing = _truncated(D, rank)
-        spectrum = Spectrum(found.s.astype(np.float64), missing, D.dtype.name)
+        svd, missing = _truncated(D, rank)
+        spectrum = Spectrum(svd.s.astype(np.float64), missing, D.dtype.name)
         enough = spectrum.needed(goal.value)
         if enough <= rank or rank == full:
             break
         rank = full if 2 * rank > full // _SEARCHED else 2 * rank
-        del found
+        del svd
     rank = min(enough, full)
-    return SVD(found.U[:, :rank], found.s[:rank], found.Vh[:rank]), spectrum.left(rank)
+    return SVD(svd.U[:, :rank], svd.s[:rank], svd.Vh[:rank]), spectrum.left(rank)
 
 
 def _truncated(D: Array, rank: int) -> tuple[SVD, float]:
-    """The leading triplets, and ``||D - U s Vh||^2``, some rows at a time.
+    """The leading triplets, and ``||D - U s Vh||^2``, in blocks of rows.
 
     (``||D||^2 - ||s||^2`` would lose half of the digits.)
     """
-    found = U, s, Vh = truncated_svd(D, rank=rank)
+    svd = U, s, Vh = truncated_svd(D, rank=rank)
     if len(D) < D.shape[1]:
         D, U, Vh = D.T, Vh.T, U.T
     step = max(1, BLOCK // D.shape[1])
     blocks = (slice(start, start + step) for start in range(0, len(D), step))
-    return found, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)
+    return svd, sum(float(np.linalg.norm(D[rows] - (U[rows] * s) @ Vh)) ** 2 for rows in blocks)

@@ -6,6 +6,7 @@ And what operations on them return: `Findings`, or `Written` where there is a ne
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,16 +18,26 @@ import numpy as np
 
 from lora_np import models
 from lora_np.adapters import peft_format
-from lora_np.adapters.adapter import FILES, MLX_WEIGHTS, Adapter, Format, Source
+from lora_np.adapters.adapter import (
+    DIFFUSERS_WEIGHTS,
+    FILES,
+    MLX_WEIGHTS,
+    Adapter,
+    Format,
+    Source,
+    Stored,
+)
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
 from lora_np.files import FileError, errors_at, read_json, replacing, target_path
-from lora_np.hub import directory, inside, located, rounded, safetensors
+from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
 
 Base = StrPath | Mapping[str, Any]
+Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
+NOTHING = "every update is zero: it changes nothing"
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
@@ -38,8 +49,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     Parameters
     ----------
     adapter : path
-        A directory as PEFT or mlx-lm writes it, a GGUF file of llama.cpp, a safetensors file of
-        kohya's sd-scripts, or the name of a shipped adapter. An `Adapter` is returned as it is.
+        A directory as PEFT, mlx-lm or diffusers writes it, a GGUF file of llama.cpp, a safetensors
+        file for image models (kohya's sd-scripts, ComfyUI, LyCORIS), or the name of a shipped
+        adapter. An `Adapter` is returned as it is.
     base : path or mapping, optional
         The base model, or its config. A GGUF file of an architecture like Llama's that was not
         written here needs it for the order of rows of q and k, and kohya's file for the names of
@@ -78,6 +90,20 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     """
     if isinstance(adapter, Adapter):
         return adapter
+    found = opened(adapter, base=base, ordered=ordered)
+    found = found if base is None else rebased(found, base)
+    if found.renamed:
+        changes = sorted({each.what for changes in found.renamed.values() for each in changes})
+        what = f"{len(found.renamed)} names are read without what is around them in the file"
+        advice = "other programs may ignore them: lora-np repair writes them right"
+        warnings.warn(f"{adapter}: {what} ({', '.join(changes)}); {advice}", stacklevel=2)
+    return found
+
+
+def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
+    """Open an adapter as `load` does, its names without wrappers, though not yet the base's."""
+    if isinstance(adapter, Adapter):
+        return adapter
     if not isinstance(adapter, (str, os.PathLike)):
         raise TypeError(
             f"adapter must be a name, a path or an Adapter, got {type(adapter).__name__}; save a"
@@ -86,33 +112,125 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
-        raw = read_json(inside(folder, peft.NAME))
-        file = safetensors.open(inside(folder, peft_format.WEIGHTS))
-        if raw.get("peft_type") != "LORA":  # the other tuners load only for this
-            from lora_np.adapters.peft_tuners import read_tuner
-            from lora_np.lora import tuner_of
+        if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
+            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
+        return interpreted(folder, read_json(inside(folder, peft.NAME)))
+    from lora_np.adapters import image_models, runtimes
 
-            with errors_at(folder / peft.NAME):
-                tuner = tuner_of(raw)
-            if tuner:
-                return read_tuner(tuner, file, raw, folder)
-        said = peft.parse(folder / peft.NAME, raw)
-        with errors_at(file.path):
-            return peft_format.interpret(file, said, folder)
-    from lora_np.adapters import runtimes
-
+    changes: Changes = {}
+    full: Mapping[str, Stored] = {}
     with errors_at(path):
         if kind == "gguf":
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            modules = runtimes.read_mlx(path)
+            file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
+            modules = runtimes.read_mlx(path, file, _known(base))
         else:
-            modules = runtimes.read_kohya(path, None if base is None else names_of(base))
+            file, changes = cleaned(safetensors.open(path), "")
+            modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
         "use_dora": any("magnitude" in module.parts for module in modules.values()),
     }
-    return Adapter(modules, raw=peft_format.targeting(raw, modules), path=path)
+    pipeline = kind == "kohya" and base is None
+    raw = peft_format.targeting(raw, modules)
+    found = Adapter(modules, full, raw, path, pipeline=pipeline)
+    return _marked(found, changes, "")
+
+
+def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
+    """Read PEFT's file of tensors in a directory as a config says."""
+    file = safetensors.open(inside(folder, peft_format.WEIGHTS))
+    with errors_at(file.path):
+        file, changes = cleaned(file, peft_format.PREFIX)
+    if raw.get("peft_type") != "LORA":  # the other tuners load only for this
+        from lora_np.adapters.peft_tuners import read_tuner
+        from lora_np.lora import tuner_of
+
+        with errors_at(folder / peft.NAME):
+            tuner = tuner_of(raw)
+        if tuner:
+            return _marked(read_tuner(tuner, file, raw, folder), changes, peft_format.PREFIX)
+    config = peft.parse(folder / peft.NAME, raw)
+    with errors_at(file.path):
+        return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
+
+
+def cleaned(
+    file: safetensors.SafetensorsFile, prefix: str
+) -> tuple[safetensors.SafetensorsFile, Changes]:
+    """The same tensors under keys without wrappers, and what each had around it."""
+    tensors: dict[str, TensorInfo] = {}
+    changes: Changes = {}
+    for key, info in file.tensors.items():
+        if info.shape == (0,):
+            why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
+            raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
+        # in formats without PEFT's prefix, it is there while wrappers are looked for
+        clean, found = models.unwrapped(key if prefix else peft_format.PREFIX + key)
+        if not prefix:
+            clean = clean.removeprefix(peft_format.PREFIX)
+        if clean in tensors:
+            raise FileError(f"{key!r} and another key are both {clean!r} without wrappers")
+        tensors[clean] = info
+        if found:
+            changes[clean] = tuple(found)
+    return replace(file, tensors=tensors), changes
+
+
+def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
+    """Note what the names had around them in the file."""
+    starts: Changes = {}
+    for key, found in changes.items():
+        while key := key.rpartition(".")[0]:
+            starts.setdefault(key, found)
+    modules = {name for name, module in adapter.items() if not module.parameter}
+    renamed = {}
+    for name in (*adapter, *adapter.full, *adapter.rows):
+        holder = prefix + (name if name in modules else name.rpartition(".")[0])
+        if holder in starts:
+            renamed[name] = starts[holder]
+    return replace(adapter, renamed=renamed)
+
+
+def rebased(adapter: Adapter, base: Base) -> Adapter:
+    """Give the modules the base's names where they differ in nothing but a known prefix."""
+    if (spec := _known(base)) is None:
+        return adapter
+    names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
+    known = known_names(spec)
+    new = {} if names <= known else models.renamed(names, known | known_names(spec.per_expert()))
+    if not new:
+        return adapter
+
+    def moved(name: str) -> str:
+        owner, dot, last = name.rpartition(".")
+        return new.get(name) or f"{new.get(owner, owner)}{dot}{last}"
+
+    modules = {moved(name): module for name, module in adapter.items()}
+    for name, module in modules.items():
+        if module.tuned:
+            modules[name] = replace(module, tuned=replace(module.tuned, name=name))
+    full = {moved(name): stored for name, stored in adapter.full.items()}
+    rows = {moved(name): stored for name, stored in adapter.rows.items()}
+    raw = dict(adapter.raw)
+    if any(module.tuned for module in modules.values()):
+        raw["target_modules"] = sorted(modules)
+    else:
+        raw = peft_format.targeting(raw, modules)
+    if saved := raw.get("modules_to_save"):
+        raw["modules_to_save"] = [new.get(name, name) for name in saved]
+    if isinstance(tokens := raw.get("trainable_token_indices"), dict):
+        raw["trainable_token_indices"] = {new.get(name, name): x for name, x in tokens.items()}
+    changed = {
+        moved(name): models.Rewrite("prefix", "a prefix of another model", old, new[old], "")
+        for name in (*adapter, *adapter.full, *adapter.rows)
+        if (old := name if name in new else name.rpartition(".")[0]) in new
+    }
+    renamed = {moved(name): found for name, found in adapter.renamed.items()}
+    for name, change in changed.items():
+        renamed[name] = (*renamed.get(name, ()), change)
+    return replace(adapter, modules=modules, full=full, rows=rows, raw=raw, renamed=renamed)
 
 
 def format_of(adapter: StrPath) -> tuple[Format, Path]:
@@ -122,6 +240,8 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     if not path.is_dir() and path.name not in inner and path.suffix in FILES:
         return FILES[path.suffix], path
     folder = path.parent if path.name in inner and path.is_file() else path
+    if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
+        return "kohya", folder / DIFFUSERS_WEIGHTS
     if (folder / MLX_WEIGHTS).is_file() and not (folder / peft_format.WEIGHTS).is_file():
         return "mlx", folder
     return "peft", folder
@@ -142,6 +262,20 @@ def described(base: Base) -> models.ModelSpec:
     return models.describe(base if isinstance(base, Mapping) else str(base))
 
 
+def _known(base: Base | None) -> models.ModelSpec | None:
+    """The modules of a base, if it is one that can be described."""
+    try:
+        return None if base is None else described(base)
+    except (ValueError, OSError):
+        return None
+
+
+def known_names(spec: models.ModelSpec) -> set[str]:
+    """The names that a model's modules and their weights have, here and in checkpoints."""
+    names = {name for module in spec.modules for name in (module.name, module.alias) if name}
+    return names | {f"{name}.weight" for name in names}
+
+
 def names_of(base: Base) -> list[str]:
     """The names of the modules of a base."""
     return [name for module in described(base).modules for name in module.names()]
@@ -156,6 +290,12 @@ def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
     )
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
     return path if path and path.is_dir() else None
+
+
+def has_effect(adapter: Adapter) -> bool:
+    """Whether it changes anything in a model."""
+    replaced = adapter.full or adapter.rows or adapter.has_magnitudes
+    return bool(replaced) or any(module.A.any() and module.B.any() for module in adapter.values())
 
 
 def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
@@ -191,10 +331,13 @@ def write(
         if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
             why = "which hides the dots of the path: give the base (--base MODEL)"
             raise FileError(f"{flat[0]!r} is kohya's name, {why}")
+        if to != "kohya" and adapter.pipeline:
+            why = "a pipeline has for its part's module: give that part as the base (--base MODEL)"
+            raise FileError(f"{min(adapter)!r} is the name that {why}")
         if to == "peft":
             peft_format.write(adapter, path, dtype=dtype)
             return
-        from lora_np.adapters import runtimes
+        from lora_np.adapters import image_models, runtimes
         from lora_np.hub import gguf
 
         config = config_of(base)
@@ -210,7 +353,7 @@ def write(
         writers = {
             "gguf": runtimes.write_gguf,
             "mlx": runtimes.write_mlx,
-            "kohya": runtimes.write_kohya,
+            "kohya": image_models.write,
         }
         writers[to](adapter, path, config, dtype)
 
@@ -243,7 +386,7 @@ def new_adapter(
     from tempfile import TemporaryDirectory  # slow to import, and `load` does without
 
     # only an adapter is replaced
-    check = partial(load, target, ordered=False) if ending else None
+    check = partial(load, target) if ending else None
     written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
     writes, marks = written.__contains__, [peft.NAME]
     with (

@@ -274,13 +274,13 @@ def inspect(
         name: (name, f"{adapter}: {name!r}", module, weights.get(name), opened.start)
         for name, module in sorted(opened.items(), key=lambda item: _in_order(item[0]))
     }
-    found = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
-    total = sum(row.norm**2 for row, _ in found.values() if row.norm is not None) or 1.0
+    measured = parallel_map(_look, work, jobs=jobs, progress=progress, label="inspect")
+    total = sum(row.norm**2 for row, _ in measured.values() if row.norm is not None) or 1.0
     rows = [
         row if row.norm is None else row._replace(share=row.norm**2 / total)
-        for row, _ in found.values()
+        for row, _ in measured.values()
     ]
-    spectra = {name: s for name, (_, s) in found.items()}
+    spectra = {name: s for name, (_, s) in measured.items()}
     notes, kinds = (*_notes(opened, rows), *unsure), tuple(_totals(opened, rows))
     compared = any(row.relative is not None for row in rows)
     headings = tuple(_LEGEND) if compared else tuple(_LEGEND)[:-3]
@@ -312,9 +312,8 @@ def _look(
         norm=norm,
         rank_for_99=needed,
         excess_rank=module.rank - needed,
-    )
-    row = row._replace(
-        effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s))
+        effective_rank=effective_rank(np.diag(s)),
+        stable_rank=stable_rank(np.diag(s)),
     )
     if weight is None:
         return row, s
@@ -350,11 +349,10 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
             f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's"
         )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
-        what = (
+        notes.append(
             "stacks of experts' or groups' maps (norm, spectrum and ranks are those of all"
-            " together)"
+            f" together): {', '.join(stacks)}"
         )
-        notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
     elif listed := adapter.raw.get("modules_to_save"):
@@ -431,7 +429,7 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
         yield _total(
             kind, members, [part for row in members for part in adapter[row.name].parts.values()]
         )
-    trained = [each.new for each in adapter.rows.values()]
+    trained = [trained_rows.new for trained_rows in adapter.rows.values()]
     for kind, replaced in (
         ("saved in full", [*adapter.full.values()]),
         ("rows of embeddings", trained),
@@ -442,13 +440,14 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
 
 
 def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
-    sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
-    numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
-    found = InspectedKind(kind, len(rows) or len(held), numbers, nbytes)
-    # the others are not finite
-    known = [(row.norm, row.share) for row in rows if row.norm is not None]
-    norm, share = sum(norm**2 for norm, _ in known) ** 0.5, sum(share or 0.0 for _, share in known)
-    return found._replace(norm=norm, share=share) if rows else found
+    numbers = sum(tensor.size for tensor in held)
+    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in held)
+    if not rows:
+        return InspectedKind(kind, len(held), numbers, nbytes)
+    # those that are not finite have none
+    norm = sum((row.norm or 0.0) ** 2 for row in rows) ** 0.5
+    share = sum(row.share or 0.0 for row in rows)
+    return InspectedKind(kind, len(rows), numbers, nbytes, norm, share)
 
 
 class ComparedPart(NamedTuple):
@@ -550,30 +549,32 @@ def diff(
     >>> diff(folder / "a", folder / "b").same
     True
     """
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1, open_maximum=True)
+    tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
-    found = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
-    parts = [ComparedPart(name, *result) for name, results in found.items() for result in results]
-    for name in dict.fromkeys((*one.full, *two.full)):
-        parts.append(
-            ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
-        )
-    mine, theirs = (
-        {(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two)
-    )
+    compared = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")
+    parts = [
+        ComparedPart(name, *result) for name, results in compared.items() for result in results
+    ]
+    mine, theirs = map(_replaced, (one, two))
     for key in dict.fromkeys((*mine, *theirs)):
-        name = str(key[0])
-        parts.append(ComparedPart(name, "rows", _relative(name, mine.get(key), theirs.get(key))))
+        name, what, _ = key
+        parts.append(ComparedPart(name, what, _relative(name, mine.get(key), theirs.get(key))))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
-    verdict = "the same" if same else "different"
     note = (
-        f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
+        f"{'the same' if same else 'different'}: the largest relative difference is {largest:.3g},"
+        f" the tolerance {tolerance:g}"
     )
     headings = ("module", "what", "relative difference", "cosine")
     return Difference(both, tuple(parts), (note,), headings, largest, same)
+
+
+def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored]:
+    """What the adapter replaces, in full or in some rows."""
+    rows = {(name, "rows", (*rows.tokens,)): rows.new for name, rows in adapter.rows.items()}
+    return {(name, "in full", ()): new for name, new in adapter.full.items()} | rows
 
 
 def _compare(

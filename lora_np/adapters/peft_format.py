@@ -6,13 +6,14 @@ Adapters written here load in PEFT, and PEFT's are read here.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, header, misfit
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_shapes, header
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, safetensors
 from lora_np.models import ends_with, peft
@@ -20,6 +21,7 @@ from lora_np.models import ends_with, peft
 WEIGHTS = "adapter_model.safetensors"
 METADATA = {"format": "pt"}
 PREFIX = "base_model.model."
+REPAIR = "; lora-np repair --base MODEL corrects the config"
 
 # The ending of a key after the module's path: the part it holds, and whether it belongs to an
 # embedding.
@@ -34,22 +36,29 @@ _PARTS = {
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
+_TABLE = ".token_adapter.base_layer.weight"  # the embedding itself, if it was resized
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
 def only_lora(adapter: Adapter) -> Adapter:
-    """Return the adapter, refusing one of another tuner, which only some operations take."""
+    """Return the adapter, refusing PEFT's other tuners, which only some operations take.
+
+    Those in files for image models become LoRAs.
+    """
     for update in (module.tuned for module in adapter.modules.values() if module.tuned):
-        name = update.tuner.name
+        if adapter.raw.get("peft_type") == "LORA":
+            modules = {name: module.as_lora() for name, module in adapter.items()}
+            return replace(adapter, modules=modules)
         raise FileError(
-            f"{adapter}: {name} is not a LoRA: convert it first (lora-np convert --to lora)"
+            f"{adapter}: {update.tuner.name} is not a LoRA: convert it first "
+            "(lora-np convert --to lora)"
         )
     return adapter
 
 
 def write(adapter: Adapter, folder: Path, *, dtype: str | None = None) -> None:
     """Write the two files of ``adapter``, or none if `load` would not read them back."""
-    only_lora(adapter)
+    adapter = only_lora(adapter)
     if not (adapter.modules or adapter.rows):
         raise FileError("an adapter needs at least one module, got none")
     # PEFT would take its defaults
@@ -76,7 +85,7 @@ def file_size(adapter: Adapter) -> int:
 
 def keyed(adapter: Adapter) -> dict[str, Stored]:
     """Every tensor by its key in PEFT's file."""
-    found = {}
+    tensors = {}
     wrapped: dict[str, list[str]] = {}  # modules, and parameters of modules, by what PEFT wraps
     for name, module in adapter.modules.items():
         wrapped.setdefault(name.rpartition(".")[0] if module.parameter else name, []).append(name)
@@ -85,27 +94,28 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
             module = adapter.modules[name]
             for suffix, (part, embedding) in _PARTS.items():
                 if part in module.parts and embedding in (None, module.embedding):
-                    found[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = in_file(module, part)
+                    tensors[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = in_file(module, part)
     for name, stored in adapter.full.items():
         holder, _, parameter = name.rpartition(".")
-        found[f"{PREFIX}{holder}{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"] = stored
+        own = f"{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"
+        tensors[PREFIX + holder + (_TABLE if name in adapter.rows else own)] = stored
     for name, rows in adapter.rows.items():
-        found[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
-    return found
+        tensors[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
+    return tensors
 
 
 def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
     """Write the config's text, after checking that `load` would restore ``adapter`` from it."""
     try:
         raw = json.loads(json.dumps(adapter.raw, allow_nan=False))
-        said = peft.compose(raw, adapter.ranks_and_alphas)
-        text = json.dumps(said.raw, indent=2, ensure_ascii=False) + "\n"
+        config = peft.compose(raw, adapter.ranks_and_alphas)
+        text = json.dumps(config.raw, indent=2, ensure_ascii=False) + "\n"
         text.encode()
     except FileError:
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise FileError(f"{peft.NAME}: the settings are not JSON: {error}") from None
-    read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), said, Path())
+    read = interpret(safetensors.SafetensorsFile(Path(WEIGHTS), tensors, METADATA), config, Path())
     for name, module in adapter.modules.items():
         back = read.modules[name]
         for what in ("alpha", "rslora", "embedding", "kernel", "parameter", "shape"):
@@ -146,54 +156,70 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
-def interpret(file: safetensors.SafetensorsFile, said: peft.AdapterConfig, folder: Path) -> Adapter:
+def ranks_in(file: safetensors.SafetensorsFile) -> dict[str, int]:
+    """The rank of every module with an A, whatever the config says."""
+    found = {}
+    for key, info in file.tensors.items():
+        suffix = next((ending for ending in _PARTS if key.endswith(f".{ending}")), "")
+        if suffix and _PARTS[suffix][0] == "A":
+            name = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
+            found[_unwrapped(name)[0]] = max(info.shape[:1], default=0)
+    return found
+
+
+def interpret(
+    file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
+) -> Adapter:
     """The tensors of ``file`` by module and part, every key accounted for."""
     # by the module, and how often it is wrapped
-    found: dict[str, dict[int, dict[str, Stored]]] = {}
+    factors: dict[tuple[str, int], dict[str, Stored]] = {}
     embeddings: dict[tuple[str, int], bool] = {}
     modules: dict[str, AdapterModule] = {}
     full: dict[str, Stored] = {}
     rows: dict[str, TokenRows] = {}
     others: dict[str, Stored] = {}
     for key, info in file.tensors.items():
-        if not key.startswith(PREFIX):
-            raise FileError(f"{key!r} does not begin with {PREFIX!r}; PEFT would ignore it")
-        name, tensor = (
-            key.removeprefix(PREFIX),
-            Stored(info.dtype, info.shape, partial(file.read, key)),
-        )
-        suffix = next((each for each in _PARTS if name.endswith(f".{each}")), None)
+        name = key.removeprefix(PREFIX)
+        tensor = Stored(info.dtype, info.shape, partial(file.read, key))
+        suffix = next((ending for ending in _PARTS if name.endswith(f".{ending}")), None)
         if suffix is None:
             others[name] = tensor
             continue
         part, embedding = _PARTS[suffix]
-        holder, depth = _unwrapped(name.removesuffix(f".{suffix}"))
+        wrapped = holder, _ = _unwrapped(name.removesuffix(f".{suffix}"))
         if _WRAPPED[1:] in holder.split("."):
             raise FileError(f"{key!r} adapts torch's MultiheadAttention, which is not supported")
-        if embedding is not None and embeddings.setdefault((holder, depth), embedding) != embedding:
+        if embedding is not None and embeddings.setdefault(wrapped, embedding) != embedding:
             raise FileError(f"{holder!r} has factors of a linear layer and of an embedding")
-        found.setdefault(holder, {}).setdefault(depth, {})[part] = tensor
-    for holder, layers in found.items():
-        for depth, parts in layers.items():
-            name, parameter = _named(holder, depth, len(layers), said)
-            if name in modules or (depth and not parameter):
-                raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
-            embedded = embeddings.get((holder, depth), False)
-            modules[name] = _module(name, parts, said, embedding=embedded, parameter=parameter)
+        factors.setdefault(wrapped, {})[part] = tensor
+    wraps = Counter(holder for holder, _ in factors)
+    for wrapped, parts in factors.items():
+        holder, depth = wrapped
+        name, parameter = _named(holder, depth, wraps[holder], config)
+        if name in modules or (depth and not parameter):
+            raise FileError(f"{holder!r} is adapted a second time, which PEFT does not do")
+        embedded = embeddings.get(wrapped, False)
+        modules[name] = _module(name, parts, config, embedding=embedded, parameter=parameter)
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            rows[f"{name}.weight"] = _rows(name, said, tensor)
+            # a head that is not named is tied to the embedding, and has its rows
+            if config.tokens_of(name) or name + _TABLE not in others:
+                rows[f"{name}.weight"] = _rows(name, config, tensor)
             continue
-        name = full_name(PREFIX + key, said, found)
+        key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
+        holder, _, copy = key.removesuffix(".weight").rpartition(".")
+        if copy in ("modules_to_save", "original_module") and f"{holder}.weight" in others:
+            continue  # of resized embeddings PEFT saves all that its wrapper holds
+        name = full_name(PREFIX + key, config, wraps)
         if name in full:
             raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
         full[name] = tensor
     if not (modules or rows):
         raise FileError(f"holds no LoRA, no key such as '{PREFIX}<module>.lora_A.weight'")
-    if said.raw.get("trainable_token_indices") and not rows:
+    if config.raw.get("trainable_token_indices") and not rows:
         raise FileError("has no rows for the config's trainable_token_indices")
-    return Adapter(modules, full, said.raw, folder, rows)
+    return Adapter(modules, full, config.raw, folder, rows)
 
 
 def _unwrapped(holder: str) -> tuple[str, int]:
@@ -213,27 +239,25 @@ def nested(names: Collection[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.rpartition(".")[2].startswith("down"), name))
 
 
-def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tuple[str, bool]:
+def _named(holder: str, depth: int, wraps: int, config: peft.AdapterConfig) -> tuple[str, bool]:
     """Name a wrapped module's factors, and say whether the name is that of a parameter."""
-    if said.targets(holder):
+    if config.targets(holder):
         return holder, False
-    names = nested(said.parameters_of(holder))
+    names = nested(config.parameters_of(holder))
     if len(names) > wraps:  # a bare name may be that of a parameter of other modules alone
-        ends = said.raw["target_parameters"]
-        names = [
-            name for name in names if any("." in end and ends_with(name, end) for end in ends)
-        ] or names
+        ends = [end for end in config.raw["target_parameters"] if "." in end]
+        names = [name for name in names if any(ends_with(name, end) for end in ends)] or names
     if not names:
         # a head that is tied to the embedding without being named
-        if said.raw.get("ensure_weight_tying"):
+        if config.raw.get("ensure_weight_tying"):
             return holder, False
         raise FileError(
-            f"{holder!r} is not among the config's target_modules; PEFT would ignore it"
+            f"{holder!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
         )
     if len(names) != wraps or depth >= wraps:
-        named = f"{len(names)}: {', '.join(names)}"
         raise FileError(
-            f"{holder!r} has factors of {wraps} parameters, but target_parameters name {named}"
+            f"{holder!r} has factors of {wraps} parameters, but target_parameters name "
+            f"{len(names)}: {', '.join(names)}"
         )
     return names[::-1][depth], True
 
@@ -241,7 +265,7 @@ def _named(holder: str, depth: int, wraps: int, said: peft.AdapterConfig) -> tup
 def _module(
     name: str,
     parts: dict[str, Stored],
-    said: peft.AdapterConfig,
+    config: peft.AdapterConfig,
     *,
     embedding: bool,
     parameter: bool,
@@ -254,19 +278,20 @@ def _module(
             raise FileError(
                 f"{part} of {name!r} is stored as {tensor.dtype}, not as {' or '.join(FLOATS)}"
             )
-    rank, alpha = said.rank_and_alpha(name)
+    rank, alpha = config.rank_and_alpha(name)
     parts, kernel = as_maps(parts, rank if parameter else 0)
-    if wrong := misfit(parts, f" of {name!r}"):
-        raise FileError(wrong)
-    rslora = bool(said.raw.get("use_rslora"))
+    check_shapes(parts, f" of {name!r}")
+    rslora = bool(config.raw.get("use_rslora"))
     module = AdapterModule(parts, alpha, rslora, embedding, kernel, parameter)
     if module.rank != rank:
         raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
-        wanted = bool(said.raw.get(flag))
+        wanted = bool(config.raw.get(flag))
         if (part in parts) != wanted:
-            has = f"{'no' if wanted else 'a'} {part}"
-            raise FileError(f"{name!r} has {has}, but {flag} is {str(wanted).lower()}")
+            raise FileError(
+                f"{name!r} has {'no' if wanted else 'a'} {part}, but {flag} is "
+                f"{str(wanted).lower()}"
+            )
     return module
 
 
@@ -276,21 +301,21 @@ def as_maps(parts: Mapping[str, Stored], rank: int) -> tuple[dict[str, Stored], 
     With a ``rank``, the factors may be those of several experts: PEFT has the rows of A by expert,
     and the columns of B by direction.
     """
-    found, A, B = dict(parts), parts["A"].shape, parts["B"].shape
+    maps, A, B = dict(parts), parts["A"].shape, parts["B"].shape
     kernel = A[2:] if len(A) == len(B) > 2 and set(B[2:]) == {1} else ()
     if 0 in (*A, *B):
-        return found, kernel
+        return maps, kernel
     if kernel and A[0] % B[1] == 0 and B[0] % (A[0] // B[1]) == 0:
         n = A[0] // B[1]
         groups = (n,) if n > 1 else ()
-        found["A"] = parts["A"].seen(lambda a: a.reshape(*groups, A[0] // n, -1))
-        found["B"] = parts["B"].seen(lambda b: b.reshape(*groups, B[0] // n, B[1]))
+        maps["A"] = parts["A"].seen(lambda a: a.reshape(*groups, A[0] // n, -1))
+        maps["B"] = parts["B"].seen(lambda b: b.reshape(*groups, B[0] // n, B[1]))
         if "magnitude" in parts and parts["magnitude"].shape == (1, B[0], *B[2:]):
-            found["magnitude"] = parts["magnitude"].seen(lambda m: m.reshape(-1))
+            maps["magnitude"] = parts["magnitude"].seen(lambda m: m.reshape(-1))
     elif rank and len(A) == len(B) == 2 and A[0] == B[1] > rank and A[0] % rank == 0:
-        found["A"] = parts["A"].seen(lambda a: a.reshape(-1, rank, A[1]))
-        found["B"] = parts["B"].seen(lambda b: b.reshape(B[0], rank, -1).transpose(2, 0, 1))
-    return found, kernel
+        maps["A"] = parts["A"].seen(lambda a: a.reshape(-1, rank, A[1]))
+        maps["B"] = parts["B"].seen(lambda b: b.reshape(B[0], rank, -1).transpose(2, 0, 1))
+    return maps, kernel
 
 
 def in_file(module: AdapterModule, part: str) -> Stored:
@@ -298,12 +323,11 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     tensor, ones = module.parts[part], (1,) * len(module.kernel)
     if module.kernel and part != "bias":
         d, *inputs = module.shape
-        shapes = {
+        shape = {
             "A": (module.rank, *inputs),
             "B": (d, module.directions, *ones),
             "magnitude": (1, d, *ones),
-        }
-        shape = shapes[part]
+        }[part]
         return tensor.seen(lambda array: array.reshape(shape))
     if module.maps > 1 and part == "A":
         return tensor.seen(lambda A: A.reshape(-1, A.shape[-1]))
@@ -312,9 +336,9 @@ def in_file(module: AdapterModule, part: str) -> Stored:
     return tensor
 
 
-def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
+def _rows(name: str, config: peft.AdapterConfig, tensor: Stored) -> TokenRows:
     """The rows that replace some of an embedding's."""
-    tokens = said.tokens_of(name)
+    tokens = config.tokens_of(name)
     if tokens is None:
         raise FileError(f"{name!r} is not among the config's trainable_token_indices")
     if len(tensor.shape) != 2 or tensor.shape[0] != len(tokens) or tensor.dtype not in FLOATS:
@@ -325,7 +349,7 @@ def _rows(name: str, said: peft.AdapterConfig, tensor: Stored) -> TokenRows:
 
 
 def full_name(
-    key: str, said: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA"
+    key: str, config: peft.AdapterConfig, adapted: Collection[str], what: str = "LoRA"
 ) -> str:
     """The base model's name of a parameter that is saved in full, if the config accounts for it."""
     *inner, parameter = key.removeprefix(PREFIX).split(".")
@@ -337,10 +361,10 @@ def full_name(
     bare, depth = _unwrapped(module)
     replaced = depth > 0 and bare in adapted
     module = bare if replaced else module
-    trained_bias = parameter == "bias" and said.raw.get("bias", "none") != "none"
+    trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
     # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was
     # resized
-    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
-    if not module or not (replaced or trained_bias or embedding or said.saves(module)):
+    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
+    if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TunedUpdate
-from lora_np.adapters.peft_format import PREFIX, full_name
+from lora_np.adapters.peft_format import PREFIX, REPAIR, full_name
 from lora_np.files import FileError, errors_at
 from lora_np.hub import SafetensorsFile
 from lora_np.lora import Tuner, selecting
@@ -49,7 +49,7 @@ def read_tuner(
         }
         for name in (name for name in modules if not parsed.targets(name)):
             raise FileError(
-                f"{name!r} is not among the config's target_modules; PEFT would ignore it"
+                f"{name!r} is not among the config's target_modules; PEFT would ignore it{REPAIR}"
             )
         if not modules:
             raise FileError(
@@ -69,8 +69,10 @@ def _module(
         key: own.get(key) or shared[key] for key in tuner.tensors if key in {**shared, **own}
     }
     if missing := [key for key, must in tuner.tensors.items() if must and key not in tensors]:
-        why = "PEFT may save or not (save_projection)"
-        raise FileError(f"{name!r} has no {tuner.prefix}{missing[0]}, which {why}")
+        raise FileError(
+            f"{name!r} has no {tuner.prefix}{missing[0]}, which PEFT may save or not "
+            "(save_projection)"
+        )
     update = TunedUpdate(name, tuner, settings, tensors)
     if tuner.size is not None:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
@@ -81,7 +83,9 @@ def _module(
                 f"{name!r}: {tuner.name} has no tensors of such shapes: {shapes}"
             ) from None
         if prod(size) > _MOST:
-            why = f"is for a weight of more than {_MOST:,} parameters"
-            raise FileError(f"{name!r}: {tuner.name} of shape {size} {why}")
+            raise FileError(
+                f"{name!r}: {tuner.name} of shape {size} is for a weight of more than "
+                f"{_MOST:,} parameters"
+            )
         update = update.on(size)
     return AdapterModule(tensors, 1.0, tuned=update)

@@ -155,11 +155,11 @@ def resize(
         work = {
             name: (name, module, aside / str(i)) for i, (name, module) in enumerate(before.items())
         }
-        found = parallel_map(
+        decomposed = parallel_map(
             partial(_decomposed, grams), work, jobs=jobs, progress=progress, label="decompose"
         )
-        ordered = {name: module for name, (module, _) in found.items()}
-        spectra = {name: spectrum for name, (_, spectrum) in found.items()}
+        ordered = {name: module for name, (module, _) in decomposed.items()}
+        spectra = {name: spectrum for name, (_, spectrum) in decomposed.items()}
         ranks = goal.ranks(before, spectra, ordered, portable=portable)
         after = cut(before, ordered, ranks, portable=portable)
         write(after, stage)
@@ -177,8 +177,10 @@ def resize(
     ) ** 0.5
     notes = [f"{file.name}: {size:,} bytes; relative error of all together {together:.3g}"]
     if gone := [row.name for row in rows if row.rank == 0]:
-        why = "because they do nothing or the budget serves better elsewhere"
-        notes.append(f"left out, {why}: {', '.join(gone)}")
+        notes.append(
+            "left out, because they do nothing or the budget serves better elsewhere: "
+            f"{', '.join(gone)}"
+        )
     notes += scale_notes(after, out)
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
@@ -196,6 +198,6 @@ def _decomposed(
     """Store a module with its directions in order, and measure its singular values."""
     name, module, path = work
     B, A = module.factors()
-    found = directions(name, B, A, root_of(name, grams, A.shape[-1]))
-    ordered = balanced(found, path, **{part: module.parts[part].dtype for part in "BA"})
-    return module.with_factors(**ordered), Spectrum.of(found.s, module.scale)
+    svd = directions(name, B, A, root_of(name, grams, A.shape[-1]))
+    ordered = balanced(svd, path, **{part: module.parts[part].dtype for part in "BA"})
+    return module.with_factors(**ordered), Spectrum.of(svd.s, module.scale)

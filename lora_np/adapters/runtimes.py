@@ -1,12 +1,12 @@
-"""Read and write the files of llama.cpp, mlx-lm and kohya's sd-scripts, tensor by tensor.
+"""Read and write the files of llama.cpp and mlx-lm, tensor by tensor.
 
 Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; mlx-lm,
-``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``; sd-scripts, ``networks/lora.py``.
+``tuner/utils.py``, ``tuner/lora.py`` and ``tuner/dora.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,23 @@ from typing import Any
 import numpy as np
 
 from lora_np.adapters import scaling
-from lora_np.adapters.adapter import MLX_WEIGHTS, Adapter, AdapterModule, Stored, header, misfit
-from lora_np.adapters.peft_format import as_maps, in_file
+from lora_np.adapters.adapter import (
+    MLX_WEIGHTS,
+    Adapter,
+    AdapterModule,
+    Stored,
+    check_shapes,
+    header,
+)
 from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, read_json, write_json
 from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
 from lora_np.models import (
+    ModelSpec,
     Place,
     family_names,
     from_config,
+    guess,
     llama_cpp_of,
     named_in,
     names_for,
@@ -49,9 +57,6 @@ _MLX_CONFIG = "adapter_config.json"
 # whose names of experts are those of all: their modules are called alike in transformers, not in
 # mlx-lm
 _FAMILIES = ("qwen3_moe", "mixtral")
-_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
-
-_KOHYA = {".lora_down.weight": "A", ".lora_up.weight": "B", ".alpha": "alpha"}
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -71,16 +76,21 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
     return groups
 
 
-def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
-    """Join modules that a program has in parts, each at a place in the model, into PEFT's."""
+def assembled(
+    parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
+) -> dict[str, AdapterModule]:
+    """Join modules that a program has in parts, each at a place in the model, into PEFT's.
+
+    ``linear`` are modules that are known to be linear layers.
+    """
     modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
-        if wrong := misfit(module.parts, f" of {place.parameter!r}"):
-            raise FileError(wrong)
+        check_shapes(module.parts, f" of {place.parameter!r}")
         # neither it nor experts are modules that PEFT adapts
-        router = place.parameter.endswith(".mlp.gate")
+        known = place.parameter in linear
+        router = place.parameter.endswith(".mlp.gate") and not known
         name = place.parameter + ".weight" * router
-        module = replace(module, parameter=router or ".experts." in name)
+        module = replace(module, parameter=router or (".experts." in name and not known))
         modules.setdefault(name, [None] * place.parts)[place.part] = module
     return {name: scaling.joined(in_parts) for name, in_parts in modules.items()}
 
@@ -88,12 +98,9 @@ def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, Adapter
 def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str | None) -> None:
     """Write one file for a base with this config."""
     if config is None:
-        how = (
-            "names none that is on this disk: convert it with lora-np convert --to gguf --base"
-            " MODEL"
-        )
         raise FileError(
-            f"llama.cpp's names and order of rows depend on the base, and the adapter {how}"
+            "llama.cpp's names and order of rows depend on the base, and the adapter names none "
+            "that is on this disk: convert it with lora-np convert --to gguf --base MODEL"
         )
     family = str(config.get("model_type"))
     known = llama_cpp_of(family)
@@ -103,6 +110,7 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
     (architecture, turned), spec = known, from_config(config)
+    _check_tied(adapter, config, "llama.cpp crashes when one is adapted")
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -113,36 +121,43 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         if turned == "neighbours"
         else {}
     )
-    tied = {name for module in spec.modules if module.tied for name in module.names()}
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
         places = names_for("llama_cpp", name.removesuffix(".weight"), family)
         if not places:
             raise FileError(f"llama.cpp has no name for {name!r} of {family}")
-        if tied and (module.embedding or name in tied):
-            raise FileError(
-                f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
-            )
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
-            part = scaling.rescaled(part, alpha / part.rank)
-            A, B = (
-                part.parts["A"],
-                _ordered(name, part.parts["B"], {**config, **heads}, path, back=True),
+            factors = scaling.rescaled(part, alpha / part.rank).parts
+            A = factors["A"].seen(np.transpose) if module.embedding else factors["A"]
+            tensors[f"{place}.weight.lora_a"] = A
+            tensors[f"{place}.weight.lora_b"] = _ordered(
+                name, factors["B"], {**config, **heads}, path, back=True
             )
-            tensors[f"{place}.weight.lora_a"] = A.seen(np.transpose) if module.embedding else A
-            tensors[f"{place}.weight.lora_b"] = B
     metadata: dict[str, str | float] = {
         "general.type": "adapter",
         "general.architecture": architecture,
+        "general.name": "LoRA",
+        "adapter.type": "lora",
+        "adapter.lora.alpha": alpha,
+        # llama.cpp knows them from the base; who reads only this file has no other
+        **{f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()},
     }
-    metadata |= {"general.name": "LoRA", "adapter.type": "lora", "adapter.lora.alpha": alpha}
-    # llama.cpp knows them from the base; who reads only this file needs them for the order of rows
-    metadata |= {f"{architecture}.{_HEADS[field]}": count for field, count in heads.items()}
     infos = {
         key: TensorInfo(_KINDS[info.dtype], info.shape)
         for key, info in header(tensors, dtype).items()
     }
     gguf.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
+
+
+def _check_tied(adapter: Adapter, config: Config, why: str) -> None:
+    """Refuse an update of what is the head and the embedding at once."""
+    tied = {"lm_head"} if config.get("tie_word_embeddings") else set()
+    if config.get("model_type") in family_names():
+        modules = from_config(config).modules
+        tied = {name for module in modules if module.tied for name in module.names()}
+    for name, module in adapter.items():
+        if tied and (module.embedding or name in tied):
+            raise FileError(f"{name!r} is a tied weight of the base; {why}")
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
@@ -151,12 +166,13 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     metadata = file.metadata
     for key, wanted in (("general.type", "adapter"), ("adapter.type", "lora")):
         if metadata.get(key) != wanted:
-            got = shown(metadata.get(key))
-            raise FileError(f"{key} is {got}, not {wanted!r}: no LoRA for llama.cpp")
+            raise FileError(
+                f"{key} is {shown(metadata.get(key))}, not {wanted!r}: no LoRA for llama.cpp"
+            )
     if "adapter.alora.invocation_tokens" in metadata:
         raise FileError("aLoRA acts from its invocation tokens on, which no change of weights does")
     architecture = metadata.get("general.architecture")
-    alpha = _real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
+    alpha = real("adapter.lora.alpha", metadata.get("adapter.lora.alpha", 0.0))
     families = _families(architecture)
     if not families:
         raise FileError(f"the names of the architecture {shown(architecture)} are not known")
@@ -178,7 +194,7 @@ def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, 
     return assembled(parts)
 
 
-def _real(name: str, value: object) -> float:
+def real(name: str, value: object) -> float:
     """Check that ``value`` is a number that makes no update infinite."""
     try:
         return number(name, value, minimum=-(2.0**63), maximum=2.0**63)
@@ -217,12 +233,9 @@ def _ordered(name: str, B: Stored, config: Config, path: Path, *, back: bool = F
     except KeyError:  # of the heads
 
         def refused() -> Array:
-            why = (
-                "llama.cpp keeps its rows in an order that depends on the base, which the file"
-                " leaves out"
-            )
             raise FileError(
-                f"{path}: {name!r}: {why}: lora-np convert --base MODEL --to peft comes first"
+                f"{path}: {name!r}: llama.cpp keeps its rows in an order that depends on the base, "
+                "which the file leaves out: lora-np convert --base MODEL --to peft comes first"
             )
 
         return replace(B, read=refused)
@@ -235,12 +248,14 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     """Write the two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
-    if dora and (
-        plain := [name for name, module in adapter.items() if "magnitude" not in module.parts]
-    ):
-        raise FileError(
-            f"{plain[0]!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
-        )
+    _check_tied(
+        adapter, config or {}, "mlx-lm adapts the head and the embedding together: merge it"
+    )
+    for name, module in adapter.items():
+        if dora and "magnitude" not in module.parts:
+            raise FileError(
+                f"{name!r} has no magnitude, but in mlx-lm all modules are DoRA or none"
+            )
     scale = scaling.usual(module.scale for module in adapter.values())
     rank = max(module.rank for module in adapter.values())
     tensors: dict[str, Stored] = {}
@@ -283,8 +298,10 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     return names or (bare,)
 
 
-def read_mlx(folder: Path) -> dict[str, AdapterModule]:
-    """Read the modules of a folder."""
+def read_mlx(
+    folder: Path, file: safetensors.SafetensorsFile, base: ModelSpec | None
+) -> dict[str, AdapterModule]:
+    """Read the modules of a folder, whose kinds the base tells, or else their names."""
     path = inside(folder, _MLX_CONFIG)
     settings = read_json(path)
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
@@ -293,57 +310,16 @@ def read_mlx(folder: Path) -> dict[str, AdapterModule]:
             f"fine_tune_type must be 'lora' or 'dora', got {shown(kind)}; extract makes a LoRA"
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
-    scale = _real("lora_parameters.scale", scale)
-    file = safetensors.open(inside(folder, MLX_WEIGHTS))
-    modules = []
+    scale = real("lora_parameters.scale", scale)
+    modules: list[tuple[Place, AdapterModule]] = []
+    kinds = (
+        {name: module.kind for module in base.modules for name in module.names()} if base else {}
+    )
     for key, stored in grouped(file, _MLX).items():
-        parts = _turned(stored)
+        parts, place = _turned(stored), named_in("mlx", key, _FAMILIES) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")
-        embedding = key.rpartition(".")[2] in _EMBEDDINGS
+        embedding = kinds.get(place.parameter, guess(key, (1, 1))) == "embedding"
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
-        modules.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
-    return assembled(modules)
-
-
-def write_kohya(adapter: Adapter, path: Path, _: Config | None, dtype: str | None) -> None:
-    """Write one file."""
-    scaling.check_sayable(adapter, "kohya's format", ("kernel",))
-    tensors: dict[str, Stored] = {}
-    for name, module in adapter.items():
-        place = scaling.flat(name)
-        if f"{place}.alpha" in tensors:
-            raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")
-        module = module if module.scale else scaling.rescaled(module, 1.0)  # alpha 0 means r
-        alpha = np.array(module.scale * module.rank, np.float32)
-        tensors[f"{place}.alpha"] = Stored("float32", (), partial(np.copy, alpha))
-        tensors |= {
-            f"{place}{end}": in_file(module, part) for end, part in _KOHYA.items() if part in "AB"
-        }
-    metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    safetensors.write(
-        header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata
-    )
-
-
-def read_kohya(path: Path, known: Iterable[str] | None) -> dict[str, AdapterModule]:
-    """Read the modules of a file, under the ``known`` names of the base's or else kohya's."""
-    modules: dict[str, AdapterModule] = {}
-    names: dict[str, list[str]] = {}
-    for name in known or ():
-        names.setdefault(name.replace(".", "_"), []).append(name)
-    for place, parts in grouped(safetensors.open(path), _KOHYA).items():
-        prefix = next((prefix for prefix in scaling.KOHYA_PREFIXES if place.startswith(prefix)), "")
-        here = [place] if known is None else names.get(place.removeprefix(prefix), [])
-        if len(here) != 1:
-            raise FileError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
-        alpha = parts.pop("alpha", None)
-        if alpha is not None and alpha.size != 1:
-            raise FileError(f"{place!r} must have one number alpha, got shape {alpha.shape}")
-        factors, kernel = as_maps(parts, 0)
-        if wrong := misfit(factors, f" of {place!r}"):
-            raise FileError(wrong)
-        module = AdapterModule(factors, 1.0, kernel=kernel)
-        own = _real(f"alpha of {place!r}", float(alpha.read().reshape(()))) if alpha else 0.0
-        modules[here[0]] = replace(module, alpha=own or float(module.rank))
-    return modules
+        modules.append((place, module))
+    return assembled(modules, [name for name, kind in kinds.items() if kind == "linear"])

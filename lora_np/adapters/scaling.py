@@ -19,12 +19,19 @@ from lora_np.files import FileError
 from lora_np.models import peft
 
 CLOSE = 1e-6  # a scale that differs by less is right
-# What a module may have beside the factors of a linear map, by attribute or part.
+# What a module may have beside the factors of a linear layer, by attribute or part.
 _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
-KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_")
+KOHYA_PREFIXES = (
+    "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_transformer_",
+    "lycoris_",
+)  # fmt: skip
+# what stands before a path in a pipeline, its dots kept
+PARTS_OF_PIPELINES = (
+    "unet.", "transformer.", "text_encoder.", "text_encoder_2.", "diffusion_model.",
+)  # fmt: skip
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 
@@ -35,7 +42,9 @@ class Rule(TypedDict):
     has: list[str]
     status: str
     why: str
+    form: NotRequired[str]
     fix: NotRequired[str]
+    date: NotRequired[str]
     source: NotRequired[str]
 
 
@@ -54,11 +63,12 @@ class Runtime(TypedDict):
     ranks: NotRequired[list[int]]
     usual: NotRequired[int]
     option: NotRequired[str]
+    fine: list[str]
     rules: NotRequired[list[Rule]]
 
 
 def extras(module: AdapterModule) -> set[str]:
-    """What a module has beside the factors of a linear map."""
+    """What a module has beside the factors of a linear layer."""
     return {what for what in _EXTRAS if what in module.parts or getattr(module, what)}
 
 
@@ -86,8 +96,8 @@ def copied(adapter: Adapter) -> list[str]:
 
 def usual(numbers: Iterable[float]) -> float:
     """The most frequent number other than 0; 1 if there is none."""
-    found = Counter(number for number in numbers if number)
-    return found.most_common(1)[0][0] if found else 1.0
+    counts = Counter(number for number in numbers if number)
+    return counts.most_common(1)[0][0] if counts else 1.0
 
 
 def rescaled(module: AdapterModule, scale: float) -> AdapterModule:
@@ -113,10 +123,10 @@ def padded(module: AdapterModule, rank: int) -> AdapterModule:
     if not more:
         return module
     A, B = module.parts["A"], module.parts["B"]
-    return module.with_factors(A=_widened(A, -2, (0, more)), B=_widened(B, -1, (0, more)))
+    return module.with_factors(A=widened(A, -2, (0, more)), B=widened(B, -1, (0, more)))
 
 
-def _widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
+def widened(stored: Stored, axis: int, zeros: tuple[int, int]) -> Stored:
     """With so many zeros before and after along an axis."""
     widths = [(0, 0)] * len(stored.shape)
     widths[axis] = zeros
@@ -151,7 +161,7 @@ def joined(parts: Sequence[AdapterModule | None]) -> AdapterModule:
     if shared:
         return first.with_factors(A=A[0], B=_below(B))
     ranks = [a.shape[-2] for a in A]
-    B = [_widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
+    B = [widened(b, -1, (sum(ranks[:i]), sum(ranks[i + 1 :]))) for i, b in enumerate(B)]
     return first.with_factors(A=_below(A), B=_below(B))
 
 
@@ -182,12 +192,12 @@ def made_portable(adapter: Adapter) -> Adapter:
     groups = math.lcm(*(module.groups for module in adapter.values()))
     rank = -(-max(module.rank for module in adapter.values()) // groups) * groups
     modules = {name: padded(rescaled(module, 1.0), rank) for name, module in adapter.items()}
-    said = adapter.raw
+    settings = adapter.raw
     plain = (*peft.FRESH, "revision", "auto_mapping", "fan_in_fan_out", "lora_dropout")
-    raw = {**peft.FRESH, **{key: said[key] for key in plain if key in said}}
+    raw = {**peft.FRESH, **{key: settings[key] for key in plain if key in settings}}
     # a list of names, without layers or exceptions, is exact for the model that it was made for
-    names, layers = said.get("target_modules"), said.get("layers_to_transform")
-    exact = isinstance(names, list) and layers is None and not said.get("exclude_modules")
+    names, layers = settings.get("target_modules"), settings.get("layers_to_transform")
+    exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})
     return replace(adapter, modules=modules, raw=raw)
 

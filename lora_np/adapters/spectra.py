@@ -58,20 +58,20 @@ def put_aside(array: Array, path: Path, dtype: str) -> Stored:
     return Stored(dtype, shape, lambda: np.fromfile(path, kind).reshape(shape))
 
 
-def balanced(found: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
+def balanced(svd: SVD, path: Path, *, B: str, A: str) -> dict[str, Stored]:
     """Store the factors of ``U s Vh`` on disk, strongest direction first."""
-    root = np.sqrt(found.s)
+    root = np.sqrt(svd.s)
     return {
-        "B": put_aside(found.U * root[..., None, :], path.with_suffix(".B"), B),
-        "A": put_aside(root[..., None] * found.Vh, path.with_suffix(".A"), A),
+        "B": put_aside(svd.U * root[..., None, :], path.with_suffix(".B"), B),
+        "A": put_aside(root[..., None] * svd.Vh, path.with_suffix(".A"), A),
     }
 
 
 def directions(place: str, B: Array, A: Array, root: Array | None = None) -> SVD:
     """The SVD of B A, or the stack of those of a stack; with a root, of the outputs ``B A R^T``."""
     if B.ndim == 3:
-        found = (directions(place, *factors, root) for factors in zip(B, A, strict=True))
-        return SVD(*map(np.stack, zip(*found, strict=True)))
+        svds = (directions(place, *factors, root) for factors in zip(B, A, strict=True))
+        return SVD(*map(np.stack, zip(*svds, strict=True)))
     seen = A if root is None else A @ root.T.astype(A.dtype)
     U, s, Vh = finite(place, svd_of_product, B, seen)
     return SVD(U, s, Vh if root is None else back(U.T @ B @ A, s))
@@ -101,14 +101,14 @@ def finite(
         raise FileError(f"{place}: {error}") from None
 
 
-def no_overflow(place: str, found: Result) -> Result:
+def no_overflow(place: str, result: Result) -> Result:
     """``found``, the result of a computation on finite numbers, if it is finite."""
-    if isinstance(found, tuple):
-        for part in found:
+    if isinstance(result, tuple):
+        for part in result:
             no_overflow(place, part)
-    elif found is not None and not np.isfinite(found).all():  # type: ignore[call-overload]
+    elif result is not None and not np.isfinite(result).all():  # type: ignore[call-overload]
         raise FileError(f"{place}: {_NOT_FINITE}")
-    return found
+    return result
 
 
 def norm(s: Array) -> float:
@@ -180,12 +180,12 @@ class Goal(NamedTuple):
         """Choose the one goal for ``out`` that is not None."""
         given = [(name, value) for name, value in goals.items() if value is not None]
         if len(given) != 1:
-            said = " and ".join(name for name, _ in given) or "none of them"
-            raise ValueError(f"give one of {', '.join(goals)}, got {said}")
+            names = " and ".join(name for name, _ in given) or "none of them"
+            raise ValueError(f"give one of {', '.join(goals)}, got {names}")
         ((name, value),) = given
         if name in ("energy", "tolerance"):
             ends = {"open_minimum": name == "energy", "open_maximum": name == "tolerance"}
-            share = number(name, value, minimum=0, maximum=1, **ends)
+            share = number(name, value, maximum=1, **ends)
             return cls("energy", share if name == "energy" else 1 - share**2)
         if name == "budget" and Path(out).suffix in FILES:
             raise ValueError(
@@ -231,7 +231,7 @@ class Goal(NamedTuple):
         ends = {
             name: (x.parts["A"].shape[-1], x.parts["B"].shape[-2]) for name, x in adapter.items()
         }
-        costs = {name: adapter[name].maps * sum(each) for name, each in ends.items()}
+        costs = {name: adapter[name].maps * sum(widths) for name, widths in ends.items()}
         return allocate(values, costs, budget, at_least=at_least, taken=size, name=self.name)
 
 

@@ -19,8 +19,8 @@ from lora_np.autograd.methods import ArrayMethods
 from lora_np.checks import Array, ArrayLike
 
 Operand: TypeAlias = "Tensor | Array"
-Pull: TypeAlias = Callable[..., Operand]  # from the gradient of a result to that of an argument
-Pulls: TypeAlias = Callable[..., Iterable[Any]]  # the same for each of several arguments
+Pull = Callable[..., Operand]  # from the gradient of a result to that of an argument
+Pulls = Callable[..., Iterable[Any]]  # the same for each of several arguments
 
 
 class Tensor(ArrayMethods):

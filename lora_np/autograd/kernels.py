@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from lora_np.autograd.engine import Operand, Pulls
 from lora_np.autograd.tables import Wanted, primitive
 from lora_np.checks import Array
 
-Kept: TypeAlias = tuple[Array | None, Array | None]  # W + scale B A, or scale A x
+Kept = tuple[Array | None, Array | None]  # W + scale B A, or scale A x
 
 
 def product(a: Operand, b: Operand) -> Array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from lora_np.autograd.engine import Operand
 from lora_np.autograd.rules import Axis, euclidean_norm
-from lora_np.autograd.tables import composition, constant, derivative
+from lora_np.autograd.tables import composition, constant, derivative, primitive
 from lora_np.checks import Array
 
 
@@ -16,26 +16,19 @@ def mT(a: Array) -> Array:
     return np.swapaxes(a, -1, -2)
 
 
-derivative(
-    np.linalg.solve,
-    lambda y, a, b: lambda g: -outer_of(solve_back(a, g, np.ndim(b)), y, np.ndim(b)),
-    lambda y, a, b: lambda g: solve_back(a, g, np.ndim(b)),
-)
 derivative(np.linalg.inv, lambda y, a: lambda g: -mT(y) @ g @ mT(y))
+solve_columns: Callable[..., Operand] = primitive(
+    np.linalg.solve,
+    lambda y, a, b: lambda g: -solve_columns(mT(a), g) @ mT(y),
+    lambda y, a, b: lambda g: solve_columns(mT(a), g),
+)
 
 
-def solve_back(a: Array, g: Array, ndim: int) -> Array:
-    """Return ``a^-T g``; if b was a vector, g holds vectors, perhaps for a stack of matrices."""
-    return (
-        np.linalg.solve(mT(a), np.expand_dims(g, -1))[..., 0]
-        if ndim == 1
-        else np.linalg.solve(mT(a), g)
-    )
-
-
-def outer_of(g: Array, y: Array, ndim: int) -> Any:
-    """Return ``g y^T`` for columns, or for vectors if b was one."""
-    return np.expand_dims(g, -1) * np.expand_dims(y, -2) if ndim == 1 else g @ mT(y)
+@composition(np.linalg.solve)
+def solve(a: Array, b: Array) -> Operand:
+    if np.ndim(b) != 1:
+        return solve_columns(a, b)
+    return solve_columns(a, np.expand_dims(b, -1))[..., 0]
 
 
 @composition(np.linalg.norm)

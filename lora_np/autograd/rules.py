@@ -16,7 +16,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -38,8 +38,8 @@ from lora_np.autograd.tables import (
 )
 from lora_np.checks import Array, ArrayLike
 
-Axis: TypeAlias = int | tuple[int, ...] | None
-Optimize: TypeAlias = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
+Axis = int | tuple[int, ...] | None
+Optimize = bool | Literal["greedy", "optimal"] | Sequence[str | tuple[int, ...]]
 
 
 def symmetric(rule: Rule) -> tuple[Rule, Rule]:
@@ -124,12 +124,12 @@ derivative(np.cosh, lambda y, a: lambda g: g * np.sinh(a))
 derivative(np.arcsinh, lambda y, a: lambda g: g / np.sqrt(a * a + 1))
 derivative(np.arccosh, lambda y, a: lambda g: g / np.sqrt(a * a - 1))
 derivative(np.arctanh, lambda y, a: lambda g: g / (1 - a * a))
-derivative(np.deg2rad, lambda y, a: lambda g: g * (math.pi / 180))
-derivative(np.radians, lambda y, a: lambda g: g * (math.pi / 180))
-derivative(np.rad2deg, lambda y, a: lambda g: g * (180 / math.pi))
-derivative(np.degrees, lambda y, a: lambda g: g * (180 / math.pi))
-derivative(np.absolute, lambda y, a: lambda g: g * np.sign(a))
-derivative(np.fabs, lambda y, a: lambda g: g * np.sign(a))
+for to_radians in (np.deg2rad, np.radians):
+    derivative(to_radians, lambda y, a: lambda g: g * (math.pi / 180))
+for to_degrees in (np.rad2deg, np.degrees):
+    derivative(to_degrees, lambda y, a: lambda g: g * (180 / math.pi))
+for magnitude in (np.absolute, np.fabs):
+    derivative(magnitude, lambda y, a: lambda g: g * np.sign(a))
 # the engine restores dtypes
 derivative(astype, lambda y, a, dtype: lambda g: g, NOT_DIFFERENTIABLE)
 derivative(
@@ -141,12 +141,8 @@ derivative(np.copy, lambda y, a, order="K", subok=False: lambda g: g)
 
 # Choices
 
-derivative(
-    np.maximum, lambda y, a, b: lambda g: share(g, a, b), lambda y, a, b: lambda g: share(g, b, a)
-)
-derivative(
-    np.minimum, lambda y, a, b: lambda g: share(g, b, a), lambda y, a, b: lambda g: share(g, a, b)
-)
+derivative(np.maximum, *symmetric(lambda y, a, b: lambda g: share(g, a, b)))
+derivative(np.minimum, *symmetric(lambda y, a, b: lambda g: share(g, b, a)))
 
 
 derivative(
@@ -212,9 +208,9 @@ def pull_left(ndim: int, b: Array) -> Pull:
     if ndim == 2 == b.ndim:
         return lambda g: np.dot(g, b.T)
     if b.ndim == 1:
-        return lambda g: g[..., np.newaxis] * b
+        return lambda g: g[..., None] * b
     if ndim == 1:
-        return lambda g: np.matmul(b, g[..., np.newaxis])[..., 0]
+        return lambda g: np.matmul(b, g[..., None])[..., 0]
     return lambda g: np.matmul(g, np.swapaxes(b, -1, -2))
 
 
@@ -223,12 +219,10 @@ def pull_right(a: Array, ndim: int) -> Pull:
     if ndim == 2 == a.ndim:
         return lambda g: sum_of_outer(a, g)
     if a.ndim == 1:
-        return (
-            (lambda g: g * a) if ndim == 1 else (lambda g: a[:, np.newaxis] * g[..., np.newaxis, :])
-        )
+        return (lambda g: g * a) if ndim == 1 else (lambda g: a[:, None] * g[..., None, :])
     aT = np.swapaxes(a, -1, -2)
     return (
-        (lambda g: np.matmul(aT, g[..., np.newaxis])[..., 0])
+        (lambda g: np.matmul(aT, g[..., None])[..., 0])
         if ndim == 1
         else (lambda g: np.matmul(aT, g))
     )
@@ -369,8 +363,8 @@ derivative(
     np.mean,
     lambda y, a, axis=None, keepdims=False: spread_back(a, axis, keepdims, y.size / max(a.size, 1)),
 )
-derivative(np.max, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
-derivative(np.min, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
+for extreme in (np.max, np.min):
+    derivative(extreme, lambda y, a, axis=None, keepdims=False: share_ties(y, a, axis, keepdims))
 
 
 def spread_back(a: Array, axis: Axis, keepdims: bool, weight: float = 1.0) -> Pull:
@@ -474,9 +468,6 @@ derivative(np.swapaxes, lambda y, a, axis1=None, axis2=None: lambda g: np.swapax
 derivative(
     np.moveaxis, lambda y, a, source, destination: lambda g: np.moveaxis(g, destination, source)
 )
-derivative(np.flip, lambda y, m, axis=None: lambda g: np.flip(g, axis))
-derivative(np.tril, lambda y, m, k=0: lambda g: np.tril(g, k))
-derivative(np.triu, lambda y, m, k=0: lambda g: np.triu(g, k))
 derivative(
     np.concatenate, Each(lambda y, arrays, axis=0: take_part([np.shape(a) for a in arrays], axis))
 )
@@ -560,8 +551,8 @@ def picked(a: Array, numbers: Array) -> Array:
 
 
 for rearrangement in (
-    np.roll, np.rot90, np.fliplr, np.flipud, np.tile, np.repeat, np.diag, np.delete,
-    np.take_along_axis, np.resize, np.diagonal, np.split, np.array_split,
+    np.roll, np.rot90, np.flip, np.fliplr, np.flipud, np.tile, np.repeat, np.diag, np.diagonal,
+    np.tril, np.triu, np.delete, np.take, np.take_along_axis, np.resize, np.split, np.array_split,
 ):  # fmt: skip
     composition(rearrangement)(
         functools.wraps(rearrangement)(functools.partial(gathered, rearrangement))
@@ -623,16 +614,6 @@ derivative(
     lambda y, a, index: functools.partial(put, index=snapshot(index), shape=np.shape(a)),
     NOT_DIFFERENTIABLE,
 )
-
-
-@composition(np.take)
-def take(a: Array, indices: ArrayLike, axis: int | None = None) -> Any:
-    indices = np.asarray(indices)  # which refuses a Tensor
-    if not indices.size:  # an empty list becomes an array of floats
-        indices = indices.astype(int)
-    if axis is None or (np.ndim(a) == 0 and axis in (0, -1)):
-        return np.ravel(a)[indices]
-    return a[(slice(None),) * normalize_axis_index(axis, np.ndim(a)) + (indices,)]
 
 
 composition(np.trace)(

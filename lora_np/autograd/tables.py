@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from lora_np.autograd.engine import Node, Operand, Pull, Pulls, Tensor, tensor
 from lora_np.autograd.methods import IN_PLACE, value
 from lora_np.checks import Array, close_names
 
-Rule: TypeAlias = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
-Joint: TypeAlias = Callable[..., Pulls]  # the same for all arguments at once
+Rule = Callable[..., Pull]  # (y, *arguments) -> pull; y is the function's result
+Joint = Callable[..., Pulls]  # the same for all arguments at once
 Definition = TypeVar("Definition", bound=Callable[..., Any])
-Wanted: TypeAlias = Sequence[bool]  # for each argument, whether its gradient is needed
+Wanted = Sequence[bool]  # for each argument, whether its gradient is needed
 
 
 class Each(NamedTuple):

@@ -30,7 +30,9 @@ _METHOD = click.Choice(("full", "LoRA", "QLoRA"), case_sensitive=False)
 @click.option("--config", help="An adapter_config.json, instead of --rank, --targets and so on.")
 @click.option("--dora", is_flag=True, default=None, help="Count the magnitudes of DoRA as well.")
 @click.option(
-    "--experts", type=options.LOWER, help="Convention for experts: peft (default) or per-expert."
+    "--experts",
+    type=options.one_of("experts", ("peft", "per-expert")),
+    help="Convention for experts: peft (default) or per-expert.",
 )
 @click.option(
     "--group-by", type=click.Choice(("module", "kind"), case_sensitive=False), help="Add a table."
@@ -75,6 +77,7 @@ def _counted(
             "options can only be given with a rank, as in --rank 8, or with --config"
         )
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
+    accounting.TrainingOptions(**training)  # checks them
     spec, size = accounting.model_spec(source), models.matrix_size(source)
     counts = [accounting.count(spec, rank=each, **asked) for each in rank]
     if config:
@@ -124,12 +127,17 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
     """
     result = accounting.plan(source, **options.given(asked))
     content, status = {**asdict(result), "fits": result.fits}, 0 if result.fits else 3
-    options.show_as(content, as_json, result.table, result.breakdown, status=status)
+    changes = [] if result.fits or not result.remedies else [result.changes]
+    options.show_as(content, as_json, result.table, *changes, result.breakdown, status=status)
 
 
 @click.command()
 @click.argument("matrix")
-@click.option("--norm", type=options.LOWER, help="fro, spectral or nuclear.")
+@click.option(
+    "--norm",
+    type=options.one_of("norm", ("fro", "spectral", "nuclear")),
+    help="fro, spectral or nuclear.",
+)
 @click.option("--energy", type=float, help="Share of the squared norm to keep (0.99).")
 @click.option("--tolerance", type=float, help="Instead, the accepted relative error.")
 @options.plot
@@ -178,9 +186,9 @@ def capacity(
     """
     if data is not None and bits is not None:
         raise click.UsageError("give --data or --bits, not both")
+    number("target_loss", target_loss)
     result = accounting.capacity(model, rank=rank, bits=bits, targets=targets)
     if data is not None:
-        number("target_loss", target_loss, minimum=0)
         try:
             bits = language.bits_to_learn(
                 language.load(model), language.read_data(data), target_loss=target_loss

@@ -31,7 +31,11 @@ _LIMITS: options.Kinds = {
 
 @click.command()
 @click.option(
-    "--out", "-o", type=options.WRITTEN, default="lora-np-tour", help="The directory to write."
+    "--out",
+    "-o",
+    type=options.WRITTEN,
+    default="lora-np-tour",
+    help="The directory to write; an earlier tour there is replaced.",
 )
 @click.option("--quick", is_flag=True, help="Use a quarter of the data and the steps.")
 @options.seed
@@ -161,8 +165,14 @@ def solution_command(name: str) -> None:
 @exercises.command("grade")
 @click.argument("submissions", type=options.READ)
 @click.option(
-    "-o", "--out", type=options.WRITTEN, default="grades.csv", help="Feedback goes next to it."
+    "-o",
+    "--out",
+    type=options.FILE,
+    callback=options.kept,
+    default="grades.csv",
+    help="Feedback goes next to it.",
 )
+@options.force_files
 @lessons
 @click.option("--exercise", "only", multiple=True, help="Name of an exercise. Repeatable.")
 @click.option("--roster", type=options.READ, help="The class as CSV: names in the first column.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -19,8 +20,10 @@ FILES = {
     "course": ("tour", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
+    "evaluation": ("evaluate",),
     "adapters": (
         "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
+        "repair",
     ),
 }  # fmt: skip
 COMMANDS = {name: file for file, names in FILES.items() for name in names}
@@ -90,7 +93,9 @@ def run(arguments: list[str]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    with printable_output():
+    with printable_output(), warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note
         try:
             return (
                 app.main(arguments, prog_name="lora-np", standalone_mode=False, obj=arguments) or 0
@@ -124,6 +129,10 @@ def unforeseen(error: Exception) -> str:
 def fail(text: str, status: int) -> int:
     print(f"lora-np: {' '.join(text.split())}", file=sys.stderr)
     return status
+
+
+def note(message: Warning | str, *_: object, **__: object) -> None:
+    fail(str(message), 0)
 
 
 def main() -> None:

@@ -13,48 +13,40 @@ from typing import Any
 import click
 
 from lora_np import adapters, language
-from lora_np.checks import whole_number
 from lora_np.cli import options
 from lora_np.files import write_text
 
-quantised = click.option(
-    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
-)
-SAID = 60  # tokens of a sample
-SAMPLING = {
-    "tokens": (int, "Most tokens to add (300)."),
-    "temperature": (float, "0 always takes the most likely token (0.7)."),
-    "top_k": (int, "Draw from this many of the most likely tokens."),
-    "top_p": (float, "Draw from the most likely tokens of this total probability (1)."),
-    "min_p": (float, "Leave out tokens less likely than this fraction of the most likely."),
-    "repetition_penalty": (float, "Above 1, earlier tokens become less likely."),
-}
+QUESTIONS = 5  # that a page shows, answered before and after
 
 
 @click.command()
 @click.argument("model")
 @click.argument("data")
 @click.option(
-    "-o", "--out", type=options.WRITTEN, help="A directory for PEFT, or a .gguf for llama.cpp."
+    "-o",
+    "--out",
+    type=options.WRITTEN,
+    callback=options.kept,
+    help="A directory for PEFT, or a .gguf for llama.cpp.",
 )
 @click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(options.of_settings(language.FinetuneSettings))
 @click.option(
-    "--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none."
+    "--sample-every",
+    type=click.IntRange(0),
+    help="Steps between answers to a held-out question; 0 for none at all.",
 )
-@click.option(
-    "--prompt", help="Prompt of the samples; by default the beginning of a held-out example."
-)
+@click.option("--prompt", help="Text to continue, instead of held-out questions.")
 @click.option(
     "--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing."
 )
 @options.html
 @options.plot
-@click.option("--checkpoint", type=options.WRITTEN, help="A file to continue from after a crash.")
+@click.option("--checkpoint", type=options.FILE, help="A file to continue from after a crash.")
 @click.option("--resume", is_flag=True, help="Continue from --checkpoint.")
-@quantised
+@options.quantised
 @options.seed
 @options.force
 @options.as_json
@@ -75,9 +67,9 @@ def finetune(
     """
     # before the training, not after it
     if not dry_run:
-        out = check_written(out, force)
+        out = check_written(out)
     training = options.given(asked)
-    language.FinetuneSettings(**training)  # checks them
+    language.FinetuneSettings(**training)  # checks names
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
@@ -87,26 +79,15 @@ def finetune(
         shown = (f"{heading}\n{example}\n" for example in found.examples)
         options.show_as(found.table, as_json, *shown, found.table)
         return
-    begin = prompt or first_prompt(training.get("validation", told))
-    if sample_every:
-        training.setdefault("validate_every", sample_every)
-    samples: list[tuple[int, str]] = []
-
-    def sample(step: int, adapted: language.LanguageModel, last: bool = False) -> None:
-        if sample_every or last or not samples:
-            samples.append((step, continuation(adapted, begin, asked["rng"])))
-            tell(f"After {step} steps: {samples[-1][1]}")
-
-    sampled = None if sample_every == 0 else sample
-    result = language.finetune(base, told, **training, tell=tell, sample=sampled)
+    asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
+    training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
+    result = language.finetune(base, told, **training, sample_every=sample_every or None)
     refuse_failure(result)
-    if samples and samples[-1][0] != result.steps and not result.interrupted:
-        sample(result.steps, result.model, last=True)
     adapters.save(result.model, out, base=model, force=force)
     options.draw(result, plot)
     if html is not None:
-        command = shlex.join(["lora-np", *click.get_current_context().obj])
-        write_text(html, result.to_html(samples=samples, command=command))
+        words = [word for word in click.get_current_context().obj if word != "--resume"]
+        write_text(html, result.to_html(command=shlex.join(["lora-np", *words])))
     options.show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
         tell(f"Stopped after {result.steps} steps; written: {out}")
@@ -117,35 +98,13 @@ def tell(note: object) -> None:
     print(note, file=sys.stderr, flush=True)
 
 
-def check_written(out: Path | None, force: bool) -> Path:
+def check_written(out: Path | None) -> Path:
     """Where the adapter goes, if it can be written."""
     if out is None:
         raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise ValueError(f"{above}: not a directory to write {out.name} into")
-    if out.exists() and not force:
-        raise ValueError(f"{out} already exists; pass --force to replace an adapter")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
     return out
-
-
-def first_prompt(data: Any) -> Any:
-    """How a held-out example begins: a text, or messages."""
-    example = data.examples[min(10, len(data.examples)) - 1]
-    if hasattr(example, "messages"):
-        last = max(
-            i for i, message in enumerate(example.messages) if message["role"] == "assistant"
-        )
-        return example.messages[:last]
-    return example.prompt or "And "
-
-
-def continuation(model: language.LanguageModel, begin: Any, rng: int) -> str:
-    """A short sample, on one line."""
-    said = language.generate if isinstance(begin, str) else language.answer
-    return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
 
 
 def refuse_failure(result: language.Adapted) -> None:
@@ -176,9 +135,9 @@ def refuse_failure(result: language.Adapted) -> None:
     "--chat", is_flag=True, help="Converse with an instruction-tuned model until the input ends."
 )
 @click.option("--system", help="System message of a chat.")
-@options.each(SAMPLING)
+@options.each(options.of_settings(language.Sampling))
 @click.option("--stop", multiple=True, help="Stop before this text. Repeatable.")
-@quantised
+@options.quantised
 @options.seed
 def generate(
     model: str, adapter: str | None, any_base: bool, prompt: str | None, chat: bool,
@@ -193,10 +152,8 @@ def generate(
     """
     if system is not None and not chat:
         raise click.UsageError("--system needs --chat")
-    stream = partial(print, end="", flush=True)
-    sampling = {"tokens": 300, "temperature": 0.7, "stream": stream, **options.given(asked)}
-    language.Sampling(**{name: sampling[name] for name in [*SAMPLING][1:] if name in sampling})
-    whole_number("tokens", sampling["tokens"], minimum=0)
+    sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
+    language.Sampling(**sampling)  # checks them
     speaker = language.load(model, quantised=quantised)
     if adapter is not None:
         opened = adapters.load(language.located_adapter(adapter), base=speaker.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 import click
 
+from lora_np import checks
+from lora_np.checks import choice
 from lora_np.files import write_figure
+from lora_np.models import matcher
 from lora_np.settings import settings_of
 from lora_np.table import Table, json_text, parse_bytes
 
@@ -40,14 +44,23 @@ class Parsed(click.ParamType, Generic[T]):  # type: ignore[type-arg]  # generic 
 
 # what an option accepts, and what it says in a help text
 Kind: TypeAlias = "type[int | float | str] | Parsed[Any] | click.IntRange"
-Kinds: TypeAlias = Mapping[str, tuple[Kind, str]]
+Kinds = Mapping[str, tuple[Kind, str]]
+
+
+def one_of(name: str, choices: tuple[str, ...]) -> Parsed[str]:
+    """Parse one of several words, in any case."""
+    return Parsed(lambda text: choice(name, text.lower(), choices))
 
 
 def output_path(text: str) -> Path:
-    """Refuse an empty path to write to, which would be the current directory."""
+    """Refuse a path that nothing can be written to, before any work is done."""
     if not text:
         raise click.BadParameter("name what to write, got ''")
-    return Path(text)
+    path = Path(text)
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise click.BadParameter(f"{str(above)!r} is not a directory to write {path.name} into")
+    return path
 
 
 def whole_numbers(
@@ -56,19 +69,17 @@ def whole_numbers(
     """Parse an option that is repeated, or given once with commas: ``--rank 8,16``."""
     text = ",".join(texts)
     try:
-        return tuple(int(each) for each in text.split(",") if each.strip())
+        numbers = [int(number) for number in text.split(",") if number.strip()]
     except ValueError:
         raise click.BadParameter(f"must be whole numbers such as 8 or 8,16, got {text!r}") from None
+    return checks.whole_numbers(option.opts[0].strip("-"), numbers)
 
 
 def new_file(endings: tuple[str, ...], text: str) -> Path:
     """Refuse a file that cannot be written, or of another kind, before any work is done."""
-    path = Path(text)
+    path = output_path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise click.BadParameter(f"{str(above)!r} is not a directory to write {path.name} into")
     # matplotlib chooses the format by the ending; a page may have any name
     if path.suffix.lower() not in endings and endings == PICTURES:
         raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
@@ -76,8 +87,8 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 
 
 def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse to replace a file without ``--force``, which is read before the other options."""
-    if path is not None and path.exists() and not context.meta.get("force"):
+    """Refuse to replace anything without ``--force``, which is read before the other options."""
+    if path is not None and os.path.lexists(path) and not context.meta.get("force"):
         raise click.BadParameter(f"{str(path)!r} already exists; pass --force to replace it")
     return path
 
@@ -96,6 +107,7 @@ def byte_count(text: str) -> int:
 def parse_targets(text: str) -> str | list[str]:
     """Parse ``all-linear``, names with commas, or a regular expression, by its characters."""
     if text.lower() == "all-linear" or re.search(r"[^\w\-.,\s]", text):
+        matcher(text)  # an expression that is none is refused
         return text
     return parse_names(text)
 
@@ -109,17 +121,15 @@ def parse_names(text: str) -> list[str]:
 
 
 READ = click.Path(path_type=Path)
-LOWER = Parsed(str.lower)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
 PICTURE = Parsed(partial(new_file, PICTURES), "path")
-PAGE = Parsed(partial(new_file, ()), "path")
+FILE = Parsed(partial(new_file, ()), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-out = click.option("-o", "--out", type=WRITTEN, required=True, help="The directory to write.")
-adapter_out = click.option(
-    "-o", "--out", type=WRITTEN, required=True, help="A directory, or a .gguf file."
-)
+_out = partial(click.option, "-o", "--out", type=WRITTEN, callback=kept, required=True)
+out, adapter_out = _out(help="The directory to write."), _out(help="A directory, or a .gguf file.")
+merged_out = _out(help="The directory or .gguf file to write.")
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
@@ -128,7 +138,7 @@ _force = partial(
     help="Replace what is there, once the new one is complete.",
 )  # fmt: skip
 force = _force()
-force_files = _force(expose_value=False)  # where only --plot and --html name files
+force_files = _force(expose_value=False)  # where no function is told of it
 any_base = click.option(
     "--any-base", is_flag=True, help="Accept an unknown or different base model."
 )
@@ -143,6 +153,9 @@ targets, every_linear = _targets(), _targets(default="all-linear")
 saved = click.option(
     "--modules-to-save", type=Parsed(parse_names), help="Modules to train in full, such as lm_head."
 )
+quantised = click.option(
+    "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
+)
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")
@@ -153,7 +166,7 @@ plot = click.option(
     help="Draw a figure to this file: .png, .svg, .pdf, ...",
 )
 html = click.option(
-    "--html", type=PAGE, callback=kept, help="Write a page with the figure and the tables."
+    "--html", type=FILE, callback=kept, help="Write a page with the figure and the tables."
 )
 
 
@@ -179,7 +192,9 @@ def of_settings(owner: type[DataclassInstance]) -> dict[str, tuple[Kind, str]]:
     kinds: dict[str, tuple[Kind, str]] = {}
     for field in settings_of(owner):
         kind = _KINDS[str(field.type).removesuffix(" | None")]
-        kinds[field.name] = LOWER if field.metadata["choices"] else kind, _setting_help(field)
+        if choices := field.metadata["choices"]:
+            kind = one_of(field.name, choices)
+        kinds[field.name] = kind, _setting_help(field)
     return kinds
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import import_module
 from itertools import product
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    Picture: TypeAlias = Array | Figure
+    Picture = Array | Figure
 
 STATIC = 4  # pictures in a figure that replaces a slider
 WIDE = 3  # times as wide as high: such pictures are shown one under the other

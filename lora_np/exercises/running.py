@@ -9,15 +9,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from lora_np.exercises.forbidden import Forbidden, Rules, watched
 from lora_np.exercises.values import Source, Value
 
-Reply: TypeAlias = dict[str, Value]  # of `call`
-Exchange: TypeAlias = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
+Reply = dict[str, Value]  # of `call`
+Exchange = tuple[Sequence[Value], Reply]  # the arguments of a call, and the reply to it
 ANYTHING = Rules()
 HEADER = "import numpy as np\n\nimport lora_np as lnp\n"  # of every script, notebook and solution
 

@@ -21,7 +21,7 @@ from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_ali
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
 # arguments, rules: see `call`
-Caller: TypeAlias = Callable[[Sequence[Value], Rules], Reply]
+Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole

@@ -228,6 +228,7 @@ def grade(
     >>> grade(folder, only=["lora_count"], rng=0, jobs=1).table.rows
     (('alice', 1, 1, ''),)
     """
+    wanted = part_of(lessons(numbers), only) if numbers or only else None
     students = {name: list(map(look_at, paths)) for name, paths in submissions_in(folder).items()}
     known = read_roster(roster) if roster else []
     students = by_roster(known, students)
@@ -236,7 +237,7 @@ def grade(
             pass
     except Ended as ended:
         raise OSError(f"no process for submissions can be started: {ended}") from None
-    graded = part_of(lessons(numbers) if numbers or only else lessons_answered(students), only)
+    graded = lessons_answered(students) if wanted is None else wanted
     seeds = other_seeds(secrets.randbelow(2**31) if rng is None else rng)
     exercises = [exercise.name for lesson in graded for exercise in lesson.exercises]
 

@@ -69,9 +69,9 @@ class Limits:
     student_seconds: float = 1200.0
 
     def __post_init__(self) -> None:
-        number("seconds", self.seconds, minimum=0, maximum=86_400, open_minimum=True)
+        number("seconds", self.seconds, maximum=86_400, open_minimum=True)
         for name in ("total_seconds", "student_seconds"):
-            number(name, getattr(self, name), minimum=0, maximum=7 * 86_400, open_minimum=True)
+            number(name, getattr(self, name), maximum=7 * 86_400, open_minimum=True)
         whole_number("memory", self.memory, maximum=2**50)
 
 

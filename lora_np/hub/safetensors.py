@@ -285,7 +285,9 @@ def _checked(
     header: dict[str, Any], start: int, size: int
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors in the order of their bytes, and metadata, if every word of the header is true."""
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None)
+    if metadata is None:  # as mlx writes it
+        metadata = {}
     if not isinstance(metadata, dict) or not {*map(type, metadata.values())} <= {str}:
         raise FileError("its __metadata__ is not a map from text to text")
     infos = {name: _described(name, entry) for name, entry in header.items()}

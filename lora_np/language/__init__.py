@@ -19,6 +19,7 @@ with on_demand(globals()):
         build as build,
         composed_operations as composed_operations,
     )
+    from lora_np.language.evaluating import Evaluation as Evaluation, evaluate as evaluate
     from lora_np.language.generation import (
         Sampling as Sampling,
         answer as answer,

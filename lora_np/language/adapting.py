@@ -9,25 +9,29 @@ from dataclasses import dataclass, fields
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import choice, configured, generator, number, printable, whole_number
+from lora_np.checks import configured, generator, number, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.generation import Sampling, continued, ends_of
+from lora_np.language.measuring import likelihood
 from lora_np.language.packing import Row, batch_loss, length, packed
+from lora_np.language.storing import read_text
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
-from lora_np.settings import setting, settings_of
+from lora_np.settings import check_choices, setting, settings_of
 from lora_np.table import Table, binary_bytes, page
 from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and characters of it
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
 SCHEDULES = ("cosine", "linear", "constant")
@@ -49,6 +53,10 @@ class FinetuneSettings(RunSettings):
     0.005
     """
 
+    steps: int | None = setting(
+        None, "Number of training steps; by default 3 epochs, but at most 300 steps"
+    )
+    epochs: float | None = setting(None, "Times through the data, instead of steps")
     rank: int = setting(8, "Rank of each adapter")
     alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
     targets: Targets = "all-linear"
@@ -59,7 +67,7 @@ class FinetuneSettings(RunSettings):
     )
     lr: float = setting(5e-3, "Peak learning rate")
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
-    warmup: int | None = setting(None, "Steps of warm-up; by default 10")
+    warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     clip: float = setting(1.0, "Largest norm of the gradient")
     dropout: float = setting(0.0, "Dropout rate before A")
@@ -67,28 +75,48 @@ class FinetuneSettings(RunSettings):
     validate_every: int | None = setting(
         None, "Steps between validations; by default they take a tenth of the work"
     )
+    questions: int | Sequence[str] = 0
+    sample_every: int | None = None
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lr", "clip"):
-            number(name, getattr(self, name), minimum=0, open_minimum=True)
-        number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
-        number("weight_decay", self.weight_decay, minimum=0)
-        for name in ("rank", "steps", "accumulate", "batch_size"):
-            whole_number(name, getattr(self, name))
-        for name in ("max_length", "validate_every", "patience"):
+        super().__post_init__()
+        check_choices(self)
+        for name in ("lr", "clip", "alpha", "epochs"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), open_minimum=True)
+        number("dropout", self.dropout, maximum=1, open_maximum=True)
+        number("weight_decay", self.weight_decay)
+        wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
+        for name in (*wholes, "patience", "sample_every"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
-        choice("variant", self.variant, VARIED)
-        choice("schedule", self.schedule, SCHEDULES)
+        if self.warmup is not None:
+            whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
+        if None not in (self.steps, self.epochs):
+            raise ValueError(
+                f"give steps or epochs, not both: got steps={self.steps} and epochs={self.epochs}"
+            )
 
 
 # what tells a run from another, in the order in which it is compared
-RECORDED = dict.fromkeys(
-    each.name
-    for each in (*settings_of(RunSettings), *settings_of(FinetuneSettings))
-    if each.name != "validate_every"
-) | {"targets": None}
+RECORDED = [
+    "targets",
+    *(
+        field.name
+        for field in settings_of(FinetuneSettings)
+        if field.name not in ("epochs", "validate_every")
+    ),
+]
+
+
+class Replies(NamedTuple):
+    """What the model says to a held-out question before and after training."""
+
+    question: str
+    wanted: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +137,10 @@ class Adapted:
         What it was made with.
     notes : tuple of str
         What people should know of the data.
+    answers : tuple of Replies
+        To held-out questions, before and after, where these were asked for.
+    general : tuple of float, optional
+        The loss on a general text, before and after, where its characters have tokens.
     """
 
     model: LanguageModel
@@ -118,6 +150,8 @@ class Adapted:
     interrupted: bool
     settings: dict[str, Any]
     notes: tuple[str, ...]
+    answers: tuple[Replies, ...] = ()
+    general: tuple[float, ...] = ()
 
     @property
     def trainable(self) -> int:
@@ -172,16 +206,20 @@ class Adapted:
         lines(curves, xlabel="step", ylabel="loss, nats a token", ax=figure.add_subplot())
         return figure
 
-    def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
-        """Write a page on the run: data, settings, losses, samples, and its command."""
-        settings = Table(
-            ["setting", "value"], [(name, str(each)) for name, each in self.settings.items()]
-        )
-        said = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
-        parts: list[str | Table | Figure] = [*said, self.table, self.figure(), self.loss_table]
-        if samples:
-            parts.append(Table(["after steps", "sample"], samples))
-        parts.append(settings)
+    def to_html(self, *, command: str = "") -> str:
+        """Write a page on the run: data, losses, answers, settings, memory, and its command."""
+        notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
+        parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
+        if self.answers:
+            parts.append(Table(Replies._fields, self.answers, title="Held-out questions"))
+        if self.general:
+            title = "What was forgotten: loss on general English, nats a token"
+            parts.append(Table(["before", "after"], [self.general], title=title))
+        if self.history.samples:
+            parts.append(Table(["after steps", "sample"], self.history.samples))
+        parts.append(Table(["setting", "value"], [*self.settings.items()]))
+        if memory := peak_memory():
+            parts.append(f"<p>Most memory of the process: {binary_bytes(memory)}</p>")
         if command:
             parts.append(
                 f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"
@@ -246,6 +284,10 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         ``messages``, ``prompt`` and ``completion``, ``instruction`` and ``output``, or ``text``. Of
         conversations the answers are learnt, of prompts the completion. Examples end in the
         vocabulary's end token, and share rows without seeing one another.
+    steps : int, optional
+        Number of training steps; by default 3 epochs, but at most 300 steps.
+    epochs : float, optional
+        Times through the data, instead of steps.
     rank : int
         Rank of each adapter: r, at most the model's hidden size.
     alpha : float, optional
@@ -263,7 +305,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     schedule : {"cosine", "linear", "constant"}
         Decay of the learning rate, to zero after the warm-up.
     warmup : int, optional
-        Steps of warm-up; by default 10.
+        Steps of warm-up; by default a tenth, at most 10.
     weight_decay : float
         AdamW's weight decay.
     clip : float
@@ -275,10 +317,12 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     validate_every : int, optional
         Steps between validations; by default they take a tenth of the work, a trained token
         counting as two, and their rows are chosen with them; with this set, the rows alone.
+    questions : int or sequence of str
+        How many held-out questions are answered before and after training; or texts to continue.
+    sample_every : int, optional
+        Steps between further answers to the first question, which take the place of ``sample``.
     tell : callable, optional
         ``tell(note)`` is called with what people should know of the data, such as what was cut.
-    steps : int
-        Number of training steps.
     accumulate : int
         Batches whose gradients are averaged in one step, which takes the memory of one; each label
         counts the same.
@@ -338,17 +382,74 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     run: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(RunSettings)}
     run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
     run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
+    run |= {"steps": plan.steps}
     run["progress"] = "finetune" if settings.progress is True else settings.progress
+    asked = plan.questions
+    if asked and settings.sample_every:
+        run["sample"] = lambda step, frozen: told(step, replies(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
-    held_out = float(losses[0]), float(after)
-    return Adapted(
-        result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes
-    )
+    facts = float(losses[0]), float(after), result.interrupted, plan.settings, plan.notes
+    if not asked:
+        return Adapted(result.model, result.history, *facts)
+    texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
+    both = [replies(each, asked) for each in (model, result.model)]
+    answers = tuple(Replies(*text, *said) for text, *said in zip(texts, *both, strict=True))
+    if settings.tell is not None and not settings.sample_every:
+        settings.tell(told(0, answers[0].before))
+        settings.tell(told(len(result.history.loss), answers[0].after))
+    general = [general_loss(each, plan.settings["max_length"]) for each in (model, result.model)]
+    return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
+
+
+def told(step: int, text: str) -> str:
+    """Write what a model says after a step, on one line."""
+    return f"After {step} steps: {' '.join(text.split())}"
+
+
+def general_loss(model: LanguageModel, max_length: int) -> float | None:
+    """Measure the loss on a page of general English, if the vocabulary has its characters."""
+    try:
+        return likelihood(model, read_text(GENERAL)[:PAGE], max_length=max_length).loss
+    except ValueError:
+        return None
+
+
+class Question(NamedTuple):
+    """The beginning of a held-out document, and how it goes on, as tokens."""
+
+    prompt: Sequence[int]
+    wanted: Sequence[int]
+
+
+def question(document: packing.Document) -> Question:
+    """Ask for the last answer of a document, or for the second half of a text."""
+    tokens, answer = document
+    end = int(np.flatnonzero(answer)[-1]) + 1
+    given = np.flatnonzero(~answer[:end])
+    start = int(given[-1]) + 1 if given.size else end // 2
+    return Question(tokens[:start].tolist(), tokens[start:end].tolist())
+
+
+def replies(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
+    """Answer questions with the most likely tokens; what goes on after a mark is cut."""
+    most = 2 * max(32, *(len(wanted) for _, wanted in questions))
+    rows, ends = [[*prompt] for prompt, _ in questions], ends_of(model)
+    continued(model, rows, 0, Sampling(tokens=most, temperature=0))
+    return [
+        text_of(model, row[len(prompt) :]) + " [...]" * (row[-1] not in ends)
+        for row, (prompt, _) in zip(rows, questions, strict=True)
+    ]
+
+
+def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
+    """Decode tokens without those that are not text."""
+    vocabulary = vocabulary_of(model)
+    return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
 
 @configured(FinetuneSettings)
@@ -423,21 +524,34 @@ class Prepared:
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
         alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         max_length = packing.within(model, s.max_length)
-        self.steps = s.steps
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, max_length)
-        self.rows, self.notes = packed(self.documents, max_length), (str(data), *notes)
+        self.rows = packed(self.documents, max_length)
         self.size = min(s.batch_size, len(self.rows))
+        epoch = len(self.rows) // self.size / s.accumulate  # steps
+        notes = [str(data), *notes]
+        if s.steps is not None:
+            self.steps = s.steps
+        elif s.epochs is not None:
+            self.steps = math.ceil(s.epochs * epoch)
+        else:
+            self.steps = min(math.ceil(3 * epoch), 300)
+            notes.append(f"{self.steps} steps: by default 3 epochs, but at most 300 steps")
+        if self.steps > 10 * epoch:
+            notes.append(f"{self.steps / epoch:.0f} epochs: after ten, most models memorise")
+        self.notes = tuple(notes)
         self.random = generator(s.rng)
         self.adapted = inject(
             model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,
         )  # fmt: skip
         order = int(self.random.integers(2**32))
-        warmup = min(10, self.steps) if s.warmup is None else s.warmup
-        self.settings = {name: getattr(s, name) for name in RECORDED}
-        self.settings |= {"alpha": float(alpha), "max_length": max_length, "warmup": warmup}
-        self.settings["rng"] = order if isinstance(s.rng, np.random.Generator) else s.rng
+        warmup = min(10, -(-self.steps // 10)) if s.warmup is None else s.warmup
+        self.settings = {name: getattr(s, name) for name in RECORDED} | {
+            "steps": self.steps, "epochs": self.steps / epoch, "alpha": float(alpha),
+            "max_length": max_length, "warmup": warmup,
+            "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
+        }  # fmt: skip
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
@@ -445,8 +559,15 @@ class Prepared:
         final = s.lr if s.schedule == "constant" else 0.0
         lr = decay(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
+        if isinstance(s.questions, int):
+            self.questions = [*map(question, held_out[: s.questions])]
+        else:
+            texts = map(vocabulary_of(model).encode, s.questions)
+            self.questions = [Question(text.tolist(), ()) for text in texts]
         held, tokens = packed(held_out, max_length), self.batches.tokens * self.steps
-        self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
+        self.every, self.times, some = budget(
+            held, tokens, self.steps, s.validate_every or s.sample_every
+        )
         self.watched = packing.in_batches(some, self.size)
         if s.tell is not None:
             for note in self.notes:
@@ -475,5 +596,5 @@ def peak_memory() -> int | None:
     """Return the most bytes that the process has held so far, where the system tells."""
     # Linux's; getrusage begins with what the parent process held
     status = Path("/proc/self/status")
-    said = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
-    return 1024 * int(said[0]) if said else None
+    words = status.read_text().partition("VmHWM:")[2].split() if status.exists() else []
+    return 1024 * int(words[0]) if words else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebinterpolate, chebval
@@ -14,7 +14,7 @@ from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
 from lora_np.quantise import Quantised
 
-Operand: TypeAlias = Tensor | Array
+Operand = Tensor | Array
 IGNORED = -100  # the label of a token that does not count, as in torch
 
 
@@ -53,7 +53,7 @@ def rotate(x: Operand, cos: Array, sin: Array) -> Operand:
 @functools.lru_cache(maxsize=8)
 def visible(queries: int, keys: int, window: int | None) -> Array:
     """Tell whether query i, the ``keys - queries + i``-th token, may see key j: (queries, keys)."""
-    i, j = np.arange(keys - queries, keys)[:, np.newaxis], np.arange(keys)
+    i, j = np.arange(keys - queries, keys)[:, None], np.arange(keys)
     return (j <= i) & (True if window is None else j > i - window)
 
 
@@ -100,12 +100,7 @@ def attend(
         seen = visible(queries, keys, window)
         if sequence_ids is not None:
             sequence_ids = sequence_ids[:, :keys]
-            seen = (
-                seen
-                & (sequence_ids[:, -queries:, np.newaxis] == sequence_ids[:, np.newaxis])[
-                    :, np.newaxis, np.newaxis
-                ]
-            )
+            seen = seen & (sequence_ids[:, -queries:, None] == sequence_ids[:, None])[:, None, None]
         by_query = scores.reshape(batch, kv, -1, queries, keys)
         scores = np.where(seen, by_query, -np.inf).reshape(scores.shape)
     mixed = (softmax(scores) @ v.transpose(0, 2, 1, 3)).reshape(batch, heads, queries, d)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from lora_np.checks import StrPath, choice, shown
 from lora_np.files import Json, errors_at, parse_json
@@ -28,6 +28,7 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prompts and completions": (("prompt", "completion"), ()),
     "instructions and outputs": (("instruction", "output"), ("input",)),
     "texts": (("text",), ()),
+    "multiple choice": (("question", "choices", "answer"), ()),
 }
 
 
@@ -45,13 +46,24 @@ class Completion(NamedTuple):
     text: str
 
 
+class Choices(NamedTuple):
+    """A question, and answers of which one is right."""
+
+    question: str
+    choices: Sequence[str]
+    answer: int
+
+
+Example: TypeAlias = Conversation | Completion | Choices
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """Examples to learn from: see `read_data`.
 
     Parameters
     ----------
-    examples : tuple of Conversation or Completion
+    examples : tuple of Conversation, Completion or Choices
         In their order.
     places : tuple of str
         Where each stands, such as ``"line 3"``.
@@ -63,7 +75,7 @@ class Data:
         Fields that nothing is learnt from.
     """
 
-    examples: tuple[Conversation | Completion, ...]
+    examples: tuple[Example, ...]
     places: tuple[str, ...]
     kind: str
     source: str = "the data"
@@ -91,8 +103,9 @@ def read_data(source: StrPath, *, format: str | None = None) -> Data:
     ----------
     source : str or path
         JSON lines of objects with ``messages``, ``prompt`` and ``completion``, ``instruction``,
-        ``output`` and perhaps ``input``, or ``text``; CSV whose first line names such columns;
-        anything else is one continuous text. A name such as "genesis" is a text that is shipped.
+        ``output`` and perhaps ``input``, ``text``, or, for `evaluate`, ``question``, ``choices``
+        and ``answer``; CSV whose first line names such columns; anything else is one continuous
+        text. A name such as "genesis" is a text that is shipped.
     format : {"jsonl", "csv", "text"}, optional
         How the file is written; by default told by its first line.
 
@@ -206,7 +219,7 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
     return Data(tuple(examples), tuple(places), kind, source, tuple(unused))
 
 
-def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
+def example(fields: Mapping[str, Any], kind: str) -> Example:
     """Check an example of a kind."""
     needed, optional = KINDS[kind]
     found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
@@ -216,6 +229,8 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
         )
     if kind == "conversations":
         return conversation(found["messages"])
+    if kind == "multiple choice":
+        return choices(**found)
     if all(isinstance(each, list) for each in found.values()):
         return conversation([*found["prompt"], *found["completion"]], len(found["prompt"]))
     for name, text in found.items():
@@ -228,6 +243,22 @@ def example(fields: Mapping[str, Any], kind: str) -> Conversation | Completion:
         turns = {"user": asked, "assistant": found["output"]}
         return Conversation([{"role": role, "content": text} for role, text in turns.items()])
     return Completion(found.get("prompt", ""), found[needed[-1]])
+
+
+def choices(question: Json, choices: Json, answer: Json) -> Choices:
+    """Check a question of multiple choice."""
+    if not isinstance(question, str):
+        raise ValueError(f"question must be text, got {shown(question)}")
+    if not isinstance(choices, list) or not all(isinstance(text, str) and text for text in choices):
+        raise ValueError(f"choices must be a list of texts, got {shown(choices)}")
+    letters = [chr(ord("A") + i) for i in range(len(choices))]
+    if isinstance(answer, str) and answer in letters:
+        answer = letters.index(answer)
+    if not isinstance(answer, int) or isinstance(answer, bool) or answer not in range(len(choices)):
+        raise ValueError(
+            f"answer must be the number of a choice, from 0, or its letter, got {shown(answer)}"
+        )
+    return Choices(question, choices, answer)
 
 
 def conversation(messages: Json, first: int = 0) -> Conversation:

@@ -41,7 +41,6 @@ NEUTRAL: Mapping[str, Any] = {
         ("add_cross_attention", "alibi", "use_parallel_residual", "output_router_logits"), False
     ),
     **dict.fromkeys(("qk_layernorm", "scale_attn_by_inverse_layer_idx"), False),
-    "router_jitter_noise": 0,
 }
 ACTIVATION = ("hidden_act", "hidden_activation", "activation_function")
 
@@ -74,14 +73,16 @@ class Decoder(Named):
         sequence_ids: Array | None = None,
     ) -> Operand:
         x: Operand = self.embedding(tokens)
+        before = caches[0].tokens if caches else 0
+        rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            before = caches[0].tokens if caches else 0
-            x = x + self.position(blocks.positions(before, tokens.shape[1], sequence_ids))
+            where = np.arange(before, before + tokens.shape[1]) if rows is None else rows.positions
+            x = x + self.position(where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            x = layer(x, rng=rng, cache=cache, sequence_ids=sequence_ids)
+            x = layer(x, rng=rng, cache=cache, rows=rows)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 
@@ -362,11 +363,10 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
                 )
                 raise ValueError(f"{name} must be {right}, got {shown(config[name])}")
         named = next(name for name in ACTIVATION if name in read)
-        choice(
-            named,
-            facts.activation,
-            ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu2", "xielu"),
-        )
+        kinds = {node.kind for node in decoder.nodes.values()}
+        if "cross_attention" in kinds:
+            raise ValueError("add_cross_attention must be false; no other is understood, got True")
+        choice(named, facts.activation, ["xielu"] if "xielu" in kinds else [*blocks.ACTIVATIONS])
         positions = facts.positions or config.get("max_position_embeddings", CONTEXT)
         context = whole_number("max_position_embeddings", positions)
         embedding = next(module.name for module in spec.groups if module.role == "embedding")

@@ -35,7 +35,7 @@ SWAPPED = np.array([1, 0])
 
 def norm_forward(x: Array, W: Array, *, eps: float) -> tuple[Array, Array]:
     inverse = ((np.vecdot(x, x) / x.shape[-1] + eps) ** -0.5).reshape(-1, 1)
-    y = inverse.dot(W[np.newaxis])  # faster than broadcasting one after the other
+    y = inverse.dot(W[None])  # faster than broadcasting one after the other
     y *= rows(x)
     return y.reshape(x.shape), inverse
 
@@ -50,9 +50,9 @@ def norm_joint(
         if wanted[1]:
             gW = np.einsum("ij,ij,i->j", rows(g), x2, inverse.ravel())
         if wanted[0]:
-            gx = inverse.dot(W[np.newaxis])
+            gx = inverse.dot(W[None])
             gx *= rows(g)
-            mean = np.vecdot(gx, x2)[:, np.newaxis]
+            mean = np.vecdot(gx, x2)[:, None]
             mean *= inverse
             mean *= inverse
             mean /= x.shape[-1]
@@ -121,16 +121,18 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
-    heads = x.shape[2] if len(x) > 2 else 1  # for many sequences, tables of x's width save passes
-    tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
-    cos, sin = (np.repeat(table, heads, axis=1) for table in tables)
+    by_row = cos.ndim == x.ndim
+    # for many sequences, tables of x's width save passes
+    heads = x.shape[2] if len(x) > 2 and not by_row else 1
+    tables = (each.reshape(*each.shape[:-2], 1, 2, halves.shape[-1]) for each in (cos, sin))
+    cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
     y = np.empty_like(halves)
-    sequences = max(1, PIECE // cos.size)
+    sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
         some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
-        out *= sin
-        out += some * cos
+        out *= sin[i] if by_row else sin
+        out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
 
 
@@ -266,8 +268,8 @@ def scores(
     else:
         S += barred(end - t, end - first, each, window, S.dtype)
     if sequence_ids is not None:
-        other = sequence_ids[:, some, np.newaxis] != sequence_ids[:, np.newaxis, keys]
-        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, np.newaxis]
+        other = sequence_ids[:, some, None] != sequence_ids[:, None, keys]
+        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, None]
     return S
 
 

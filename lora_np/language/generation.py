@@ -2,57 +2,145 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TypeVar
 
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, generator, number, shown, whole_number
+from lora_np.checks import Array, configured, generator, number, shown, whole_number
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.templates import Messages, Template
-from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
+from lora_np.settings import setting
+
+Prompt = TypeVar("Prompt", str, Sequence[str])
 
 
-@overload
-def generate(model: LanguageModel, prompt: str, **options: Any) -> str: ...
-@overload
-def generate(model: LanguageModel, prompt: Sequence[str], **options: Any) -> list[str]: ...
-def generate(
-    model: LanguageModel,
-    prompt: str | Sequence[str],
-    *,
-    tokens: int = 200,
-    stop: Sequence[str] = (),
-    rng: np.random.Generator | int = 0,
-    stream: Callable[[str], None] | None = None,
-    **sampling: Any,
-) -> str | list[str]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampling:
+    """How text is generated: the rules of transformers for the next token, in their order.
+
+    Parameters
+    ----------
+    tokens : int
+        The largest number of tokens to add.
+    temperature : float
+        Logits are divided by this; 0 takes the most likely token every time.
+    top_k : int
+        Draw among this many of the most likely tokens; 0 for all.
+    top_p : float
+        Draw among the most likely tokens that together have this probability.
+    min_p : float
+        Leave out tokens less likely than this share of the most likely one.
+    repetition_penalty : float
+        A positive logit of a token that the text already has is divided by this, a negative one
+        multiplied.
+    stop : sequence of str
+        Texts before which generation ends.
+    rng : Generator or int
+        Random seed of the draws.
+    stream : callable, optional
+        ``stream(text)`` is called with each new piece of text.
+
+    Raises
+    ------
+    ValueError
+        If one of them is out of range.
+
+    Examples
+    --------
+    >>> Sampling(temperature=1, top_k=2).scores(np.array([1.0, 3.0, 2.0]), before=[])
+    array([-inf,   0.,  -1.])
+    """
+
+    tokens: int = setting(300, "Most tokens to add")
+    temperature: float = setting(0.7, "0 always takes the most likely token")
+    top_k: int = setting(0, "Draw from this many of the most likely tokens; 0 for all")
+    top_p: float = setting(1.0, "Draw from the most likely tokens of this total probability")
+    min_p: float = setting(
+        0.0, "Leave out tokens less likely than this fraction of the most likely"
+    )
+    repetition_penalty: float = setting(1.0, "Above 1, earlier tokens become less likely")
+    stop: Sequence[str] = ()
+    rng: np.random.Generator | int = 0
+    stream: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("tokens", self.tokens, minimum=0)
+        number("temperature", self.temperature)
+        whole_number("top_k", self.top_k, minimum=0)
+        number("top_p", self.top_p, maximum=1, open_minimum=True)
+        number("min_p", self.min_p, maximum=1)
+        number("repetition_penalty", self.repetition_penalty, open_minimum=True)
+        if isinstance(self.stop, str) or not all(
+            isinstance(text, str) and text for text in self.stop
+        ):
+            raise ValueError(
+                f"stop must be a list of texts that are not empty, got {shown(self.stop)}"
+            )
+
+    def draw(self, logits: Array, before: Sequence[int], rng: np.random.Generator) -> int:
+        """Draw the token that follows the tokens ``before``."""
+        if not np.isfinite(logits).all():
+            raise FloatingPointError(
+                "logits are not finite: weights, perhaps an adapter's, are too large"
+            )
+        z = self.scores(logits, before)
+        return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
+
+    def scores(self, logits: Array, before: Sequence[int]) -> Array:
+        """Compute the logits to draw from: the largest is 0, those left out are -inf."""
+        z = logits.astype(np.float64)
+        if (penalty := self.repetition_penalty) != 1:
+            seen = np.unique(np.asarray(before, dtype=int))
+            z[seen] = np.where(z[seen] < 0, z[seen] * penalty, z[seen] / penalty)
+        z -= z.max()
+        if self.temperature == 0:
+            return z
+        # as temperature goes to 0, all but the most likely go to -inf
+        with np.errstate(over="ignore"):
+            z /= self.temperature
+        if 0 < self.top_k < len(z):
+            z[z < np.partition(z, -self.top_k)[-self.top_k]] = -np.inf
+        if self.top_p < 1:
+            order = np.argsort(-z, kind="stable")
+            p = softmax(z[order])
+            z[order[np.cumsum(p) - p >= self.top_p]] = -np.inf
+        if self.min_p > 0:
+            z[np.exp(z) < self.min_p] = -np.inf
+        return z
+
+
+@configured(Sampling)
+def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt:
     """Continue a prompt, or several at once.
 
     Parameters
     ----------
     model : LanguageModel
         With adapters or without.
-    prompt : str, or sequence of str
+    prompt : str, or list of str
         The beginning; at least one token. If the vocabulary has a token for the beginning of a text
         (BOS), it is put first, and is not part of the result.
     tokens : int
         The largest number of tokens to add. Generation stops earlier at a token that ends a text:
         those of ``generation_config.json``, or else of ``config.json``.
+    temperature : float
+        Logits are divided by this; 0 takes the most likely token every time.
+    top_k, top_p, min_p, repetition_penalty : float
+        As transformers has them; see `Sampling`.
     stop : sequence of str
         Texts before which a continuation ends.
     rng : Generator or int
-        Randomness of the draws.
+        Random seed of the draws.
     stream : callable, optional
         ``stream(text)`` is called with each new piece of text, the prompt first; for one prompt.
-    **sampling
-        How tokens are drawn: ``temperature`` (0.8; 0 takes the most likely token every time),
-        ``top_k``, ``top_p``, ``min_p`` and ``repetition_penalty``, as transformers has them.
 
     Returns
     -------
@@ -67,10 +155,11 @@ def generate(
 
     Notes
     -----
-    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions:
-    it then restarts from the last half of that many tokens. Of several prompts, shorter ones are
-    padded on the left, where nothing sees it: at temperature 0, and within the context, each text
-    is the one that it would be alone, up to rounding.
+    Keys and values of earlier tokens are kept. Beyond ``model.context``, or what its positions were
+    stretched to, the model has no positions: a text then restarts from the last half of that many
+    tokens. Dynamic positions have no end. Of several prompts, shorter ones are padded on the left,
+    where nothing sees it: at temperature 0 each text is the one that it would be alone, up to
+    rounding.
 
     Examples
     --------
@@ -79,20 +168,20 @@ def generate(
     'It is a truth to be a great deal o'
     """
     vocabulary = vocabulary_of(model)
-    if not isinstance(prompt, Sequence) or not all(isinstance(each, str) for each in prompt):
+    if not isinstance(prompt, Sequence) or not all(isinstance(text, str) for text in prompt):
         raise TypeError(f"prompt must be text or a list of texts, got {shown(prompt)}")
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if stream is not None and len(prompts) != 1:
+    if settings.stream is not None and len(prompts) != 1:
         raise ValueError(f"stream is for one prompt, got {len(prompts)}")
-    said = [[int(i) for i in vocabulary.encode(each)] for each in prompts]
-    if not all(said):
+    rows = [vocabulary.encode(text).tolist() for text in prompts]
+    if not all(rows):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    how = {"tokens": tokens, "stop": stop, "rng": rng, "stream": stream, **sampling}
-    texts = [speech.end() for speech in spoken(model, said, len(vocabulary.begins), **how)]
+    texts = [each.end() for each in continued(model, rows, len(vocabulary.begins), settings)]
     return texts[0] if isinstance(prompt, str) else texts
 
 
-def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **options: Any) -> str:
+@configured(Sampling)
+def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     """Generate the model's next message of a conversation, in its chat template.
 
     Parameters
@@ -101,16 +190,13 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
         With a chat template.
     messages : sequence of mapping
         The conversation so far, each message with ``role`` and ``content``.
-    tokens : int
-        The largest number of tokens. The answer ends earlier at an end token of
-        ``generation_config.json``, or else of ``config.json``.
-    **options
-        ``stop``, ``rng``, ``stream`` and how tokens are drawn, as for `generate`.
+    **settings
+        Those of `generate`.
 
     Returns
     -------
     str
-        The answer, without its end token.
+        The answer, without the token that ends it.
 
     Raises
     ------
@@ -137,116 +223,172 @@ def answer(model: LanguageModel, messages: Messages, *, tokens: int = 500, **opt
     'to be a great deal o'
     """
     row = Template(vocabulary_of(model)).tokens(messages, add_generation_prompt=True).tolist()
-    (speech,) = spoken(model, [row], len(row), tokens=tokens, **options)
+    return reply(model, row, settings)
+
+
+def reply(model: LanguageModel, row: list[int], settings: Sampling) -> str:
+    """Append tokens to a row, and return their text without the token that ends it."""
+    (continuation,) = continued(model, [row], len(row), settings)
     if row[-1] in ends_of(model):
         row.pop()
-    return speech.end()
+    return continuation.end()
 
 
-class Speech:
+class Continuation:
     """The text of a row of tokens from the ``begins``-th on, which may stop and is streamed."""
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        row: list[int],
-        begins: int,
-        stop: Sequence[str],
-        stream: Callable[[str], None] | None = None,
+        self, model: LanguageModel, row: list[int], begins: int, settings: Sampling
     ) -> None:
-        if isinstance(stop, str) or not all(isinstance(each, str) and each for each in stop):
-            raise ValueError(f"stop must be a list of texts that are not empty, got {shown(stop)}")
-        self.vocabulary, self.row, self.begins, self.stop, self.stream = (
-            vocabulary,
-            row,
-            begins,
-            stop,
-            stream,
-        )
-        self.told = 0  # characters that have been streamed
-        self.first = len(vocabulary.decode(row[begins:]))  # before it nothing stops
-        self.hear()
+        self.vocabulary, self.row, self.begins = vocabulary_of(model), row, begins
+        self.stop, self.stream = settings.stop, settings.stream
+        self.ended = False
+        self.streamed = 0  # characters
+        self.first = len(self.vocabulary.decode(row[begins:]))  # before it nothing stops
+        self.update()
 
-    def hear(self) -> bool:
+    def update(self) -> bool:
         """Take in the row as it has become, and tell whether the text stops."""
         text = self.vocabulary.decode(self.row[self.begins :])
-        found = [place for each in self.stop if (place := text.find(each, self.first)) >= 0]
-        self.text = text[: min(found, default=None)]
-        if found or not text.endswith("\ufffd"):  # an incomplete character
-            # may be the beginning of a stop
-            begun = 0 if found else max(map(len, self.stop), default=1) - 1
-            self.tell(len(self.text) - begun)
-        return bool(found)
+        stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
+        self.text = text[: min(stops, default=None)]
+        if stops or not text.endswith("\ufffd"):  # an incomplete character
+            # the end may be the beginning of a stop
+            self.write(0 if stops else max(map(len, self.stop), default=1) - 1)
+        return bool(stops)
 
     def end(self) -> str:
         """Return the whole text, after streaming the rest, without the token that ends it."""
-        self.tell(len(self.text))
+        self.write(0)
         self.stream = None
-        self.hear()
+        self.update()
         return self.text
 
-    def tell(self, end: int) -> None:
-        """Stream what comes before the ``end``-th character."""
-        if self.stream is not None and end > self.told:
-            self.stream(self.text[self.told : end])
-            self.told = end
+    def write(self, held_back: int) -> None:
+        """Stream what is new, but for so many characters at the end."""
+        end = len(self.text) - held_back
+        if self.stream is not None and end > self.streamed:
+            self.stream(self.text[self.streamed : end])
+            self.streamed = end
 
 
-def spoken(
-    model: LanguageModel,
-    said: list[list[int]],
-    begins: int,
-    *,
-    tokens: int,
-    stop: Sequence[str] = (),
-    rng: np.random.Generator | int = 0,
-    stream: Callable[[str], None] | None = None,
-    **sampling: Any,
-) -> list[Speech]:
-    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
-    whole_number("tokens", tokens, minimum=0)
-    rule, draws, ends = Sampling(**sampling), generator(rng), ends_of(model)
-    speeches = [Speech(vocabulary_of(model), row, begins, stop, stream) for row in said]
-    # a byte for each code, as long as text is made: every token needs all weights
-    frozen = replace(freeze(model), Blocks, lambda path, W: W.expanded())
-    context = model.context
-    longest = min(context, max(map(len, said), default=0) + tokens)
-    # where these kinds of positions change, all keys do
-    turning = [layer.attention.rotary for layer in frozen.model.layers]
-    trained = next((rotary.trained for rotary in turning if rotary and rotary.longer), 0)
-    going = [*said]
-    caches: list[Cache] = []
-    for _ in range(tokens if said else 0):
-        held = caches[0].tokens if caches else 0
-        if held in (0, trained, context):
-            most = max(context // 2, 1) if held == context else context
-            caches = [Cache(longest) for _ in frozen.model.layers]
-            step, sequence_ids = padded([row[-most:] for row in said])
+class Reader:
+    """A model that reads tokens, and does not read again what it still holds of a text.
+
+    Parameters
+    ----------
+    model : LanguageModel
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> reader = Reader(language.load("austen"))
+    >>> reader.read([[3, 1, 4]]).shape  # hidden states of the tokens that are new
+    (1, 3, 128)
+    >>> reader.take([0, 0]).read([[3, 1, 4, 1], [3, 1, 4, 5]]).shape
+    (2, 1, 128)
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        # a byte for each code, as long as text is made: every token needs all weights
+        self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
+        rotary = [layer.attention.rotary for layer in model.model.layers]
+        turning = [each for each in rotary if each]
+        #: Tokens of the longest text that the model has positions for.
+        self.reach = max([model.context, *(each.reach for each in turning)])
+        # where these kinds of positions change, all keys do
+        self.limit = next((each.trained for each in turning if each.longer), math.inf)
+        self.rows: list[list[int]] = []
+        self.ids: Array = np.empty((0, 1), int)
+        self.caches: list[Cache] = []
+
+    def take(self, rows: Sequence[int]) -> Reader:
+        """Copy what is held of these rows, each as often as it is named."""
+        taken = copy(self)
+        taken.rows, taken.ids = [self.rows[i] for i in rows], self.ids[rows]
+        taken.caches = [cache.take(rows) for cache in self.caches]
+        return taken
+
+    def read(self, rows: list[list[int]]) -> Array:
+        """Read tokens and return the hidden states of those that are new.
+
+        Parameters
+        ----------
+        rows : list of list of int
+            Each from its beginning.
+
+        Returns
+        -------
+        ndarray of shape (rows, new tokens, d)
+            The same number in all rows: all tokens, with padding on the left, if nothing that is
+            held is of use.
+        """
+        gaps: Array = np.argmax(self.ids, axis=1)  # padding on the left
+        held = self.held(rows, gaps)
+        new = [row[held - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
+        if held and min(map(len, new)) == max(map(len, new)):
+            tokens, ids = np.array(new), np.ones((len(rows), len(new[0])), int)
+            self.ids = np.concatenate([self.ids[:, :held], ids], axis=1)
+            for cache in self.caches:
+                cache.tokens = held
         else:
-            step = np.array([row[-1:] for row in said])
-            sequence_ids = (
-                None
-                if sequence_ids is None
-                else np.pad(sequence_ids, ((0, 0), (0, 1)), constant_values=1)
-            )
+            tokens, self.ids = padded(rows)
+            self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
+        self.rows = [list(row) for row in rows]
+        mask = None if self.ids.all() else self.ids
         # of weights that are out of bounds, draw tells
         with np.errstate(over="ignore", invalid="ignore"):
-            hidden = frozen.model(step, caches=caches, sequence_ids=sequence_ids)[:, -1:]
-            logits = value(frozen.logits(hidden))[:, 0]
-        for row, scores in zip(said, logits, strict=True):
-            if any(row is each for each in going):
-                row.append(rule.draw(scores, row, draws))
-        going = [row for row in going if row[-1] not in ends]
-        # what ends a text is not heard; without a listener only ends count
-        heard = going and (stop or stream is not None)
-        stopped = [speech.hear() for speech in speeches] if heard else [not going]
-        if all(stopped):
+            hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask)
+        return value(hidden)
+
+    def held(self, rows: list[list[int]], gaps: Array) -> int:
+        """Count the columns of the caches that these rows begin with, but for a token to read."""
+        if len(rows) != len(self.rows):
+            return 0
+        columns = []
+        for row, before, gap in zip(rows, self.rows, gaps, strict=True):
+            pairs = enumerate(zip(before, row[:-1], strict=False))
+            same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(row) - 1))
+            across = (len(before) > self.limit) != (len(row) > self.limit)
+            columns.append(0 if across or not same else int(gap) + same)
+        return min(columns)
+
+
+def continued(
+    model: LanguageModel,
+    rows: list[list[int]],
+    begins: int,
+    settings: Sampling,
+    reader: Reader | None = None,
+) -> list[Continuation]:
+    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
+    reader = reader or Reader(model)
+    rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
+    continuations = [Continuation(model, row, begins, settings) for row in rows]
+    starts = [int(max(len(row) - reach, 0)) for row in rows]
+    going = [*range(len(rows))]
+    listening = settings.stop or settings.stream is not None
+    for _ in range(settings.tokens if rows else 0):
+        for i in going:
+            if len(rows[i]) - starts[i] > reach:
+                starts[i] = len(rows[i]) - max(int(reach) // 2, 1)
+        hidden = reader.read([rows[i][starts[i] :] for i in going])[:, -1:]
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = value(reader.model.logits(hidden))[:, 0]
+        for i, scores in zip(going, logits, strict=True):
+            rows[i].append(settings.draw(scores, rows[i], rng))
+            continuations[i].ended = rows[i][-1] in ends
+        heard = [each.ended or (listening and each.update()) for each in continuations]
+        if all(heard):
             break
-    return speeches
+        left = [k for k, i in enumerate(going) if not continuations[i].ended]
+        if len(left) < len(going):
+            reader, going = reader.take(left), [going[k] for k in left]
+    return continuations
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
-    """Pad rows on the left, and tell which entries are theirs, if not all are.
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Pad rows on the left, and tell which entries are theirs.
 
     Examples
     --------
@@ -258,7 +400,7 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
     longest = max(map(len, rows))
     tokens = np.array([[0] * (longest - len(row)) + list(row) for row in rows])
     theirs = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return tokens, None if theirs.all() else theirs
+    return tokens, theirs
 
 
 def ends_of(model: LanguageModel) -> list[int]:
@@ -266,83 +408,9 @@ def ends_of(model: LanguageModel) -> list[int]:
     ends = model.generation.get("eos_token_id")
     where = "config.json" if ends is None else "generation_config.json"
     ends = model.config.get("eos_token_id") if ends is None else ends
-    found = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if not all(isinstance(each, int) and not isinstance(each, bool) for each in found):
+    tokens = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in tokens):
         raise ValueError(
             f"{where}: eos_token_id must be a token or a list of tokens, got {shown(ends)}"
         )
-    return found
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn: the rules of transformers, in their order.
-
-    Parameters
-    ----------
-    temperature : float
-        Logits are divided by this; 0 takes the most likely token every time.
-    top_k : int
-        Draw among this many of the most likely tokens; 0 for all.
-    top_p : float
-        Draw among the most likely tokens that together have this probability.
-    min_p : float
-        Leave out tokens less likely than this share of the most likely one.
-    repetition_penalty : float
-        A positive logit of a token that the text already has is divided by this, a negative one
-        multiplied.
-
-    Raises
-    ------
-    ValueError
-        If one of them is out of range.
-
-    Examples
-    --------
-    >>> Sampling(temperature=1, top_k=2).scores(np.array([1.0, 3.0, 2.0]), said=[])
-    array([-inf,   0.,  -1.])
-    """
-
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        number("temperature", self.temperature, minimum=0)
-        whole_number("top_k", self.top_k, minimum=0)
-        number("top_p", self.top_p, minimum=0, maximum=1, open_minimum=True)
-        number("min_p", self.min_p, minimum=0, maximum=1)
-        number("repetition_penalty", self.repetition_penalty, minimum=0, open_minimum=True)
-
-    def draw(self, logits: Array, said: Sequence[int], rng: np.random.Generator) -> int:
-        """Draw the token that follows the tokens ``said``."""
-        if not np.isfinite(logits).all():
-            raise FloatingPointError(
-                "logits are not finite: weights, perhaps an adapter's, are too large"
-            )
-        z = self.scores(logits, said)
-        return int(z.argmax()) if self.temperature == 0 else int(rng.choice(len(z), p=softmax(z)))
-
-    def scores(self, logits: Array, said: Sequence[int]) -> Array:
-        """Compute the logits to draw from: the largest is 0, those left out are -inf."""
-        z = logits.astype(np.float64)
-        if (penalty := self.repetition_penalty) != 1:
-            seen = np.unique(np.asarray(said, dtype=int))
-            z[seen] = np.where(z[seen] < 0, z[seen] * penalty, z[seen] / penalty)
-        z -= z.max()
-        if self.temperature == 0:
-            return z
-        # as temperature goes to 0, all but the most likely go to -inf
-        with np.errstate(over="ignore"):
-            z /= self.temperature
-        if 0 < self.top_k < len(z):
-            z[z < np.partition(z, -self.top_k)[-self.top_k]] = -np.inf
-        if self.top_p < 1:
-            order = np.argsort(-z, kind="stable")
-            p = softmax(z[order])
-            z[order[np.cumsum(p) - p >= self.top_p]] = -np.inf
-        if self.min_p > 0:
-            z[np.exp(z) < self.min_p] = -np.inf
-        return z
+    return tokens

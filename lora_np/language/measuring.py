@@ -202,7 +202,7 @@ def bits_to_learn(model: LanguageModel, data: AnyData, *, target_loss: float = 0
     >>> 2000 < bits_to_learn(model, text) < 4000
     True
     """
-    number("target_loss", target_loss, minimum=0)
+    number("target_loss", target_loss)
     rows = rows_of(model, data, None)
     loss = mean_loss(model, in_batches(rows, ROWS))
     learnt = sum(document.learnt for row in rows for document in row)

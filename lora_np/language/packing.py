@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from lora_np.checks import Array, Rng, whole_number
 from lora_np.files import errors_at
 from lora_np.language import fused
 from lora_np.language.composed import IGNORED, Operand
-from lora_np.language.data import Completion, Conversation, Data
+from lora_np.language.data import Choices, Completion, Conversation, Data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import ends_of
 from lora_np.language.templates import Template, shared
@@ -27,8 +26,6 @@ from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
 
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
-AT_ONCE = 4096  # tokens, where nothing is trained
-ROWS = 8  # at a time, likewise
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
 
 
@@ -61,9 +58,8 @@ def divided(
 ) -> tuple[list[Document], list[Document], list[str]]:
     """Divide data into documents to train on and to hold out, and note what people should know."""
     if validation is not None:
-        (learnt, notes), (held, more) = (
-            documents(each, model, max_length) for each in (data, validation)
-        )
+        learnt, notes = documents(data, model, max_length)
+        held, more = documents(validation, model, max_length)
         return learnt, held, list(dict.fromkeys([*notes, *more]))
     if data.whole is not None:
         tokens = vocabulary_of(model).encode(data.whole)
@@ -74,15 +70,15 @@ def divided(
                 f" end need more than {max_length} each; use a longer text or a smaller max_length"
             )
         return pages(tokens[:cut], max_length), pages(tokens[cut:], max_length), []
-    found, notes = documents(data, model, max_length)
-    if len(found) < 2:
+    every, notes = documents(data, model, max_length)
+    if len(every) < 2:
         raise ValueError(
             f"{data.source}: one example is too few, since one is held out to measure the loss"
         )
-    every = min(HELD_OUT, len(found))
+    step = min(HELD_OUT, len(every))
     return (
-        [each for i, each in enumerate(found, start=1) if i % every],
-        found[every - 1 :: every],
+        [document for i, document in enumerate(every, 1) if i % step],
+        every[step - 1 :: step],
         notes,
     )
 
@@ -95,32 +91,38 @@ def documents(
     if data.whole is not None:
         return pages(vocabulary.encode(data.whole), max_length), []
     template = functools.cache(lambda: Template(vocabulary))
-    found: list[Document] = []
-    notes: Counter[str] = Counter()
+    whole: list[Document] = []
+    unlabelled = 0
     for example, place in zip(data.examples, data.places, strict=True):
         with errors_at(f"{data.source}: {place}"):
+            if isinstance(example, Choices):
+                raise ValueError("multiple choice is for evaluate; nothing is learnt from it")
             if isinstance(example, Conversation):
                 tokens, answer, left = template().labelled(*example)
-                notes[UNMARKED] += not template().marked
-                notes[
-                    "# answers are not learnt, since the template writes earlier turns differently"
-                ] += left
+                unlabelled += left
             else:
                 tokens, answer = completed(example, vocabulary, end)
-        found.append(Document(tokens[:max_length], answer[:max_length]))
-        cut = f"# of {len(data.examples)} examples are longer than {max_length} tokens and were cut"
-        notes[cut] += len(tokens) > max_length
-    kept = [document for document in found if document.learnt]
+        whole.append(Document(tokens, answer))
+    cut = [Document(tokens[:max_length], answer[:max_length]) for tokens, answer in whole]
+    kept = [document for document in cut if document.learnt]
     if not kept:
         raise ValueError(
             f"{data.source}: nothing to learn in the first {max_length} tokens of an example"
         )
-    notes["# examples had nothing to learn in these tokens and were left out"] = len(found) - len(
-        kept
-    )
-    plain = any(isinstance(example, Completion) for example in data.examples)
-    notes["examples have no end, since the vocabulary has no end token"] = plain and not end
-    return kept, [note.replace("#", str(n)) for note, n in notes.items() if n]
+    longer = sum(len(document.tokens) > max_length for document in whole)
+    empty = len(cut) - len(kept)
+    kinds = {type(example) for example in data.examples}
+    notes = {
+        UNMARKED: Conversation in kinds and not template().marked,
+        f"{unlabelled} answers are not learnt, since the template writes earlier turns"
+        " differently": unlabelled,
+        f"{longer} of {len(cut)} examples are longer than {max_length} tokens and were cut": longer,
+        f"{empty} examples had nothing to learn in these tokens and were left out": empty,
+        "examples have no end, since the vocabulary has no end token": (
+            Completion in kinds and not end
+        ),
+    }
+    return kept, [note for note, applies in notes.items() if applies]
 
 
 def completed(example: Completion, vocabulary: Vocabulary, end: str) -> tuple[Array, Array]:
@@ -369,7 +371,7 @@ def windows(tokens: Array, max_length: int) -> Array:
             " that follows: use a longer text, or a max_length of at most"
             f" {max(len(tokens) - 1, 1)}"
         )
-    starts = np.arange(rows)[:, np.newaxis] * max_length
+    starts = np.arange(rows)[:, None] * max_length
     result: Array = tokens[starts + np.arange(max_length + 1)]
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ ROPE = {  # what is known among the parameters of rotary positions
     ),
     *("factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"),
     *("beta_fast", "beta_slow", "attention_factor", "finetuned"),
+    *("mscale", "mscale_all_dim", "truncate"),
 }
 
 
@@ -46,6 +48,8 @@ class Rotary:
         longrope: the frequencies in longer texts.
     factor : float
         dynamic: how fast they shrink in longer texts.
+    reach : float
+        Tokens of the longest text that they are made for.
     width : int
         Entries of a head, of which the first d turn; by default d.
     neighbours : bool
@@ -63,6 +67,7 @@ class Rotary:
     trained: int = 0
     longer: tuple[float, ...] = ()
     factor: float = 1.0
+    reach: float = 0.0
     width: int = 0
     neighbours: bool = False
 
@@ -89,7 +94,7 @@ class Rotary:
         return np.concatenate([first, third, second, fourth], axis=-1)
 
     def turns(
-        self, where: slice | Array, longest: int, dtype: np.dtype[Any]
+        self, where: slice | Array, longest: int | Array, dtype: np.dtype[Any]
     ) -> tuple[Array, Array]:
         """Return cosines and sines for tokens at these positions, each (*tokens, 1, width).
 
@@ -97,15 +102,24 @@ class Rotary:
         ----------
         where : slice or ndarray of int
             All below ``longest``.
-        longest : int
-            Tokens of the longest text, on which the angles may depend.
+        longest : int or ndarray of int
+            Tokens of the text so far, on which the angles may depend; or for each token those of
+            its own.
         dtype : dtype
         """
-        if self.trained and longest > self.trained:
-            cos, sin = table(self, longest, longest, dtype)
-        else:
-            cos, sin = table(self, 1 << (longest - 1).bit_length(), 0, dtype)
-        return cos[where], sin[where]
+        size = 1 << (int(np.max(longest)) - 1).bit_length()
+        if isinstance(where, slice) or not self.trained:
+            over = int(np.max(longest)) if self.trained else 0
+            cos, sin = table(self, size, over * (over > self.trained), dtype)
+            return cos[where], sin[where]
+        longest = longest * (np.asarray(longest) > self.trained)
+        shape = (*where.shape, 1, max(self.width, 2 * len(self.frequencies)))
+        cos, sin = np.empty((2, *shape), dtype)
+        for over in np.unique(longest):
+            own = longest == over
+            for turn, each in zip((cos, sin), table(self, size, int(over), dtype), strict=True):
+                turn[own] = each[where[own]]
+        return cos, sin
 
 
 @functools.lru_cache(maxsize=16)
@@ -120,7 +134,7 @@ def table(
         stretch = rotary.factor * longest / rotary.trained - (rotary.factor - 1)
         frequencies *= stretch ** -(np.arange(half) / (half - 1))
     # In the model's precision, as in its peers.
-    angles = np.arange(size, dtype=dtype)[:, np.newaxis, np.newaxis] * frequencies.astype(dtype)
+    angles = np.arange(size, dtype=dtype)[:, None, None] * frequencies.astype(dtype)
     cos, sin = (f(angles) * dtype.type(rotary.attention) for f in (np.cos, np.sin))
     rest = [(0, 0), (0, 0), (0, max(rotary.width // 2 - half, 0))]  # does not turn
     cos, sin = np.pad(cos, rest, constant_values=1), np.pad(sin, rest)
@@ -145,14 +159,15 @@ def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
     found = fields.get(name)
     if not isinstance(found, (list, tuple)) or len(found) != count:
         raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
-    return tuple(number(name, each, minimum=0, open_minimum=True) for each in found)
+    return tuple(number(name, each, open_minimum=True) for each in found)
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
     """Read the rotary positions of a layer, if it has any."""
     if not layer.turned:
         return None
-    width, rope = layer.width, parameters_of(config, layer)
+    rope = parameters_of(config, layer)
+    width = layer.rotary_width
     kind = rope.get("rope_type", rope.get("type", "default"))
     kind = {"su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind
     kind = "alpha" if kind == "dynamic" and "alpha" in rope else kind
@@ -168,17 +183,18 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
             f"partial_rotary_factor must be 1 in a {config['model_type']} model, got {part:g}"
         )
     d = int(width * part)
-    if d % 2 or width % 2 or not 0 < d <= width:
+    if d % 2 or layer.width % 2 or not 0 < d <= layer.width:
         raise ValueError(
             f"head_dim must be even for rotary positions, got {width}, of which {d} turn"
         )
     if d == 2 and kind in ("dynamic", "alpha"):
         raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
-    more: dict[str, Any] = {"width": width, "neighbours": layer.pairs == "neighbours"}
+    more: dict[str, Any] = {"width": layer.width, "neighbours": layer.pairs == "neighbours"}
     name, factor, trained = "original_max_position_embeddings", 1.0, context
     if kind != "default":
-        trained = whole_number(name, config.get(name, rope.get(name, context)))
+        trained = whole_number(name, layer.original or rope.get(name, context))
         factor = real(rope, "factor", context / trained)
+    more["reach"] = trained * factor
     pairs = np.arange(0, d, 2) / d
     plain = theta**-pairs  # pair i turns by theta^(-2i/d) a token
 
@@ -191,7 +207,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     elif kind == "alpha":
         plain = (theta * real(rope, "alpha") ** (d / (d - 2))) ** -pairs
     elif kind == "dynamic":
-        more |= {"trained": context, "factor": factor}
+        more |= {"trained": context, "factor": factor, "reach": math.inf}
     elif kind == "longrope":
         short, long = (
             np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long")
@@ -212,33 +228,46 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
         first, last = (
             math.log(trained / (2 * math.pi * n)) / math.log(theta) * d / 2 for n in (fast, slow)
         )
-        first, last = max(math.floor(first), 0), min(math.ceil(last), d - 1)
+        # transformers does not see the field where each kind of layer has its own
+        truncate = rope.get("truncate", True)
+        if not isinstance(truncate, bool):
+            raise ValueError(f"truncate must be true or false, got {shown(truncate)}")
+        if truncate or layer.rope_each:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, d - 1)
         last += 0.001 * (first == last)  # no range: a step
         plain = stretched(1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1))
-        grown = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-        more["attention"] = real(rope, "attention_factor", grown)
+        scales = [
+            number(each, rope.get(each, 0), minimum=0) for each in ("mscale", "mscale_all_dim")
+        ]
+        scales = scales if all(scales) else [1.0]
+        above, *below = (1 + 0.1 * scale * math.log(max(factor, 1)) for scale in scales)
+        more["attention"] = real(rope, "attention_factor", above / math.prod(below))
     return Rotary(tuple(plain.tolist()), **more)
 
 
 def parameters_of(config: Fields, layer: LayerConfig) -> Fields:
     """Read the parameters of a layer's rotary positions; unknown ones are rejected."""
-    rope: dict[str, Any] = {}
-    kind = layer.kind if layer.rope_each else ""
     # "rope_parameters" since transformers 5, "rope_scaling" next to "rope_theta" before
-    for name in ("rope_scaling", "rope_parameters"):
-        part = config.get(name, {})
-        if not isinstance(part, Mapping):
-            raise ValueError(f"{name} must be an object or null, got {shown(part)}")
-        if kind and name == "rope_parameters":
-            if part.keys() - KINDS:
-                raise ValueError(
-                    f"{name} must have an object for each of {sorted(KINDS)}, got {shown(part)}"
-                )
-            part = part.get(kind) or {}
-        elif kind == "sliding_attention":
-            continue
-        rope |= stated(part)
-    rope = rope or stated(layer.rope)
+    both = {"rope_parameters": layer.rope, "rope_scaling": {}, **config}
+    rope, scaling = both["rope_parameters"], both["rope_scaling"]
+    for name in ("rope_parameters", "rope_scaling"):
+        if not isinstance(both[name], Mapping):
+            raise ValueError(f"{name} must be an object or null, got {shown(both[name])}")
+    if layer.rope_each:
+        if rope.keys() - KINDS:
+            raise ValueError(
+                f"rope_parameters must have an object for each of {sorted(KINDS)},"
+                f" got {shown(rope)}"
+            )
+        rope = stated(rope).get(layer.kind, {"rope_type": "default"})
+        rope = {**rope, **scaling} if layer.kind == "full_attention" else rope
+    elif scaling:
+        if rope not in ({}, layer.rope, scaling):
+            warnings.warn(
+                "rope_parameters is ignored beside rope_scaling, as in transformers", stacklevel=2
+            )
+        rope = scaling
     if unknown := sorted(rope.keys() - ROPE):
         raise ValueError(f"{unknown[0]} is not understood among the parameters of rotary positions")
-    return rope
+    return stated(rope)

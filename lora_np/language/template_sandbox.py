@@ -23,13 +23,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
 LARGEST_SOURCE = 1_000_000  # characters; the longest templates that are published have some 20,000
-DEEPEST = 100  # blocks and brackets in one another
 WORK = 10_000_000  # characters, entries and nodes of one rendering,
 WORK_PER_CHARACTER = 100  # and more where the conversation itself is longer
 LARGEST_NUMBER = 10_000  # bits of an integer
 WIDEST = 9_999  # of a column in a format
 WIDE = re.compile(r"\d{5,}|\*|\{[^{}]*\{")
-OPENERS = {"for", "if", "macro", "call", "filter", "with", "block", "generation", "autoescape"}
 
 T = TypeVar("T")
 # Filters and methods whose result can be many times as long as what they are given.
@@ -37,10 +35,6 @@ REPEATING = {
     "batch", "center", "expandtabs", "format", "indent", "join", "ljust", "replace", "rjust",
     "round", "slice", "tojson", "translate", "truncate", "urlize", "wordwrap", "xmlattr", "zfill",
 }  # fmt: skip
-
-
-class TemplateBudgetError(ValueError):
-    """A template needs more work than one rendering may take."""
 
 
 class BoundedNamespace(utils.Namespace):
@@ -80,7 +74,6 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.filters = {name: self.paid(name, rule) for name, rule in self.filters.items()}
         self.filters |= {
             "counted": self.counted,
-            "concatenated": self.concatenated,
             "charged": self.charged,
             "spent": self.spend,
         }
@@ -97,7 +90,6 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             raise ValueError(
                 f"it has {len(source):,} characters, at most {LARGEST_SOURCE:,} are read"
             )
-        check_nesting(self.lex(source))
         tree = self.parse(source)
         Payments().visit(tree)
         return tree
@@ -112,9 +104,7 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Pay, or stop the rendering."""
         self.left -= work
         if self.left < 0:
-            raise TemplateBudgetError(
-                f"it takes more than {WORK:,} characters, entries and steps of work"
-            )
+            raise ValueError(f"it takes more than {WORK:,} characters, entries and steps of work")
 
     def counted(self, items: Iterable[T], weight: int) -> Iterator[T]:
         """Yield the items; each costs ``weight``."""
@@ -129,18 +119,16 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         self.spend(printed_size(value, {}))
         return value
 
-    def concatenated(self, values: list[Any]) -> str:
-        """Join values as ``~`` does."""
-        return "".join(str(self.charged(value)) for value in values)
-
     def pay(self, name: str, value: Any, settings: list[Any]) -> None:
         """Pay for the longest result that a filter or method can have."""
-        if name in ("format", "format_map", "%") and isinstance(value, str):
-            check_widths(value)
+        # a field wider than this, or of a width that is an argument
+        form = name in ("format", "format_map", "%") and isinstance(value, str)
+        if form and WIDE.search(value):
+            raise ValueError(f"a format has a field wider than {WIDEST:,} characters")
         size, repeated = printed_size(value, {}), sum(map(as_count, settings))
         if name == "replace":  # each piece that is found becomes another
-            found = str(value).count(str(settings[0])) if settings else 0
-            self.spend(size + found * repeated)
+            times = str(value).count(str(settings[0])) if settings else 0
+            self.spend(size + times * repeated)
         elif name in REPEATING:
             self.spend((1 + size) * (1 + repeated))
         else:
@@ -152,28 +140,28 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             times = as_count(left) * as_count(right)
             self.pay(operator, left, [times if operator == "*" else right])
         elif (abs(right) if operator == "**" else 1) * left.bit_length() > LARGEST_NUMBER:
-            raise TemplateBudgetError(f"a number has more than {LARGEST_NUMBER:,} bits")
+            raise ValueError(f"a number has more than {LARGEST_NUMBER:,} bits")
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls if the budget has room for the result."""
+        call = functools.partial(super().call, context, function)
+        if isinstance(function, Macro):
+            return self.charged(call(*args, **kwargs))
         method = getattr(function, "__wrapped__", function)  # jinja2 wraps str.format
         owner = getattr(method, "__self__", None)
-        if not isinstance(function, Macro):
-            name = method.__name__ if isinstance(owner, str) else ""
-            args = tuple(self.charged(value) for value in args)
-            self.pay(name, owner if name else 0, [*args, *kwargs.values()])
-        return self.charged(super().call(context, function, *args, **kwargs))
+        name = method.__name__ if isinstance(owner, str) else ""
+        return self.paid(name, call, owner if name else 0)(*args, **kwargs)
 
-    def paid(self, name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a filter: its arguments bound its result, and the result is paid for as well."""
+    def paid(self, name: str, rule: Callable[..., Any], *owner: Any) -> Callable[..., Any]:
+        """Wrap a filter, or a method of ``owner``: what it is given bounds and pays for its result,
+        and the result is paid for as well.
+        """
 
         @functools.wraps(rule)  # keeps the marks of filters that take the context
         def paying(*args: Any, **kwargs: Any) -> Any:
-            given = [
-                value if isinstance(value, CONTEXTS) else self.charged(value) for value in args
-            ]
-            value, *settings = [each for each in given if not isinstance(each, CONTEXTS)]
+            given = [arg if isinstance(arg, CONTEXTS) else self.charged(arg) for arg in args]
+            value, *settings = [*owner, *(arg for arg in given if not isinstance(arg, CONTEXTS))]
             self.pay(name, value, [*settings, *kwargs.values()])
             return self.charged(rule(*given, **kwargs))
 
@@ -212,7 +200,7 @@ class Payments(NodeTransformer):
             # a macro, or a loop that is recursive, enters its body by another door
             node.body.insert(0, nodes.ExprStmt(applied("spent", weight)))
         elif isinstance(node, nodes.Concat):
-            return applied("concatenated", nodes.List(node.nodes))
+            return applied("join", nodes.List(node.nodes))
         makes = isinstance(node, nodes.List | nodes.Dict | nodes.Tuple)
         if makes and getattr(node, "ctx", "load") == "load":  # not {% set a, b = ... %}
             return applied("charged", node)
@@ -252,28 +240,6 @@ def printed_size(value: Any, known: dict[int, int]) -> int:
 def as_count(value: Any) -> int:
     """How often an argument can repeat another: a number by itself, all else by its size."""
     return abs(value) if isinstance(value, int) else printed_size(value, {})
-
-
-def check_nesting(tokens: Iterable[tuple[int, str, str]]) -> None:
-    """Refuse a template whose blocks or brackets are nested more than ``DEEPEST`` times."""
-    blocks = brackets = 0
-    before = ""
-    for _, kind, text in tokens:
-        if kind == "whitespace":
-            continue
-        if before == "block_begin":
-            blocks += (text in OPENERS) - text.startswith("end")
-        elif kind == "operator":
-            brackets += (text in "([{") - (text in ")]}")
-        if max(blocks, brackets) > DEEPEST:
-            raise ValueError(f"its blocks or brackets are nested more than {DEEPEST} deep")
-        before = kind
-
-
-def check_widths(text: str) -> None:
-    """Refuse a format with a field wider than ``WIDEST``, or of a width that is an argument."""
-    if WIDE.search(text):
-        raise TemplateBudgetError(f"a format has a field wider than {WIDEST:,} characters")
 
 
 def to_json(value: Any, ensure_ascii: bool = False, **settings: Any) -> str:

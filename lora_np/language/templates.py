@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lora_np.language.template_sandbox import TemplateSandbox
 
-Messages: TypeAlias = Sequence[Mapping[str, Json]]
+Messages = Sequence[Mapping[str, Json]]
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # here a template says what is the model's
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of one thing
 
@@ -56,8 +56,8 @@ class Template:
         if not isinstance(source, str):
             raise ValueError(
                 "this model has no chat template (in tokenizer_config.json, chat_template.jinja or"
-                " GGUF) and none is invented: take an instructed model, or data of prompts and"
-                " completions"
+                " GGUF) and none is invented: take an instruction-tuned model, or data of prompts"
+                " and completions"
             )
         self.vocabulary = vocabulary
         self.marked = MARKED.search(source) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
@@ -9,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from lora_np.checks import Array, needed
 from lora_np.files import errors_at, parse_json
 
 MAX_GROWTH = 3000  # of a text, by all steps of a tokenizer.json
-UNFOLDING = {"NFKC", "NFKD", "Precompiled"}  # one character of Unicode becomes 18
+UNFOLDING = {"NFKC", "NFKD"}  # one character of Unicode becomes 18
 NO_GROWTH = {
     *("BertPreTokenizer", "ByteFallback", "Digits", "Fuse", "Punctuation", "Split", "Strip"),
     *("StripAccents", "Whitespace", "WhitespaceSplit"),
@@ -238,7 +239,7 @@ class Subwords(Described):
         return self.contents
 
 
-Vocabulary: TypeAlias = Characters | Subwords
+Vocabulary = Characters | Subwords
 
 
 def growth(step: Any) -> float:
@@ -254,6 +255,10 @@ def growth(step: Any) -> float:
         return max(1, new / old) if old else 1 + new  # an expression may match nothing
     if kind == "Prepend":
         return 1 + len(step["prepend"])
+    if kind == "Precompiled":  # a trie, whose size comes first, and the texts that it leads to
+        table = base64.b64decode(step["precompiled_charsmap"])
+        texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
+        return max(1, *map(len, texts))
     if kind == "TemplateProcessing":
         return sum("Sequence" in each for each in step["single"])
     return 1 if kind in NO_GROWTH else 18 if kind in UNFOLDING else 2

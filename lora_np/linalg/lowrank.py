@@ -78,7 +78,7 @@ def truncated_svd(M: ArrayLike, *, rank: int, tolerance: float = 1e-6) -> SVD:
     """
     unit, M = well_scaled(matrix("M", M))
     rank = _rank(rank, M)
-    tolerance = number("tolerance", tolerance, minimum=0, open_minimum=True)
+    tolerance = number("tolerance", tolerance, open_minimum=True)
     large = min(M.shape) > SMALL and 2 * (rank + OVERSAMPLING) <= min(M.shape)
     F = _iterate(M, rank, tolerance) if large else None
     U, s, Vh = F or np.linalg.svd(M, full_matrices=False)
@@ -239,7 +239,6 @@ def rank_for_error(M: ArrayLike, *, tolerance: float = 0.01, norm: Norm = "fro")
     >>> rank_for_error(np.diag([1.0, 0.1, 0.001]))
     2
     """
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
     return rank_within(rank_errors(M, norm=norm, relative=True), tolerance=tolerance)
 
 
@@ -274,7 +273,7 @@ def rank_for_energy(M: ArrayLike, *, energy: float = ENOUGH) -> int:
     >>> rank_for_energy(np.diag([3.0, 1.0, 1.0]), energy=0.9)
     2
     """
-    energy = number("energy", energy, minimum=0, maximum=1)
+    energy = number("energy", energy, maximum=1)
     return rank_within(rank_errors(M, relative=True), tolerance=(1 - energy) ** 0.5)
 
 
@@ -321,7 +320,7 @@ def rank_within(errors: ArrayLike, *, tolerance: float) -> int:
     if isinstance(errors, np.ma.MaskedArray):
         raise masked("errors")
     errors = np.asarray(errors)
-    tolerance = number("tolerance", tolerance, minimum=0, maximum=1)
+    tolerance = number("tolerance", tolerance, maximum=1)
     rounding = 4 * len(errors) ** 0.5 * float(np.finfo(errors.dtype).eps)
     return int(np.argmax(errors <= tolerance + rounding))
 

@@ -63,7 +63,7 @@ def row_echelon(M: ArrayLike, *, tolerance: float | None = None) -> tuple[Array,
         tolerance = unit * float(
             max(d, k) * np.finfo(form.dtype).eps * np.abs(form).sum(axis=1).max()
         )
-    tolerance = number("tolerance", tolerance, minimum=0) / unit
+    tolerance = number("tolerance", tolerance) / unit
     pivots: list[int] = []
     for column in range(k):
         row = len(pivots)
@@ -321,5 +321,5 @@ def _count(unit: float, s: Array, M: Array, tolerance: float | None) -> int:
     if tolerance is None:
         limit = float(s[0] * max(M.shape) * np.finfo(M.dtype).eps)
     else:
-        limit = number("tolerance", tolerance, minimum=0) / unit
+        limit = number("tolerance", tolerance) / unit
     return int(np.count_nonzero(s > limit))

@@ -92,7 +92,7 @@ def reduced_rank_regression(
     X, Y, W0, residual = _problem(X, Y, W0)
     limit = min(W0.shape)
     rank = limit if rank is None else whole_number("rank", rank, maximum=limit, top="min(d, k)")
-    optima = _Optima(X, residual, number("ridge", ridge, minimum=0))
+    optima = _Optima(X, residual, number("ridge", ridge))
     dtype = np.result_type(X, Y, W0)
     with np.errstate(over="ignore"):
         A = np.ldexp(optima.A[:rank], optima.out - optima.into).astype(dtype)
@@ -152,7 +152,7 @@ def optimal_losses(
     array([2.5 , 0.25, 0.  ])
     """
     X, _, W0, residual = _problem(X, Y, W0)
-    optima = _Optima(X, residual, number("ridge", ridge, minimum=0))
+    optima = _Optima(X, residual, number("ridge", ridge))
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise TypeError(f"validation must be a pair (X, Y), got {type(validation).__name__}")

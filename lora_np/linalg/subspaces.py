@@ -271,7 +271,7 @@ def intruder_dimensions(
     """
     W0, W = _pair("W0", W0, "W", W)
     top = whole_number("top", top, maximum=min(W.shape), top="min(d, k)")
-    threshold = number("threshold", threshold, minimum=0, maximum=1)
+    threshold = number("threshold", threshold, maximum=1)
     base, tuned = (scaled_svd(M)[1].U for M in (W0, W))
     closest = np.abs(base.T @ tuned[:, :top]).max(axis=0)
     return [int(j) for j in np.flatnonzero(closest < threshold)]

@@ -305,9 +305,7 @@ def selected(
         raise ValueError("this model has no Linear and no Embedding layer to adapt")
     asked = (lambda path, _: targets(path, layers[path])) if callable(targets) else targets
     adapted = select(ModelSpec(type(model).__name__, tuple(layer_specs(model))), asked)
-    chosen = {
-        id(layers[each.module.name]) for each in adapted if not under(each.module.name, train)
-    }
+    chosen = {id(layers[one.module.name]) for one in adapted if not under(one.module.name, train)}
     if not chosen:
         raise ValueError(f"targets: all that they select is trained in full, by train={[*train]}")
     return {path: layer for path, layer in layers.items() if id(layer) in chosen}

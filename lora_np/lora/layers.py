@@ -22,6 +22,10 @@ class LowRank:
 
     __repr__ = outline
 
+    def __post_init__(self) -> None:
+        # A plain float: a NumPy scalar would lift float32 to float64 in every call.
+        object.__setattr__(self, "alpha", number("alpha", self.alpha, open_minimum=True))
+
     @property
     def rank(self) -> int:
         return self.A.shape[-2]
@@ -86,10 +90,8 @@ class LoRALinear(LowRank):
         check_factors(self.A, self.B, self.base.W.shape)
         if self.c is not None and self.c.shape != (self.base.d_out,):
             raise ValueError(f"c must have shape ({self.base.d_out},), got {self.c.shape}")
-        # Plain floats: a NumPy scalar would lift float32 to float64 in every call.
-        alpha = number("alpha", self.alpha, minimum=0, open_minimum=True)
-        rate = number("dropout", self.dropout, minimum=0, maximum=1, open_maximum=True)
-        object.__setattr__(self, "alpha", alpha)
+        super().__post_init__()
+        rate = number("dropout", self.dropout, maximum=1, open_maximum=True)
         object.__setattr__(self, "dropout", rate)
 
     def __call__(self, x: Any, *, rng: Rng = None) -> Any:
@@ -153,7 +155,7 @@ class LoRAEmbedding(LowRank):
     def __post_init__(self) -> None:
         vocab, d = self.base.W.shape
         check_factors(self.A, self.B, (d, vocab))
-        object.__setattr__(self, "alpha", number("alpha", self.alpha, minimum=0, open_minimum=True))
+        super().__post_init__()
 
     def __call__(self, tokens: Any, *, rng: Rng = None) -> Any:
         base = self.base(tokens)  # first, since it checks the tokens
@@ -205,7 +207,7 @@ class TrainableTokens:
             new = affine(x, self.rows, None if self.base.b is None else self.base.b[tokens])
             return np.concatenate([old, new], axis=-1)[..., place]
         at = place[x] - len(place)
-        return np.where(at[..., np.newaxis] < 0, old, self.rows[np.maximum(at, 0)])
+        return np.where(at[..., None] < 0, old, self.rows[np.maximum(at, 0)])
 
     def merged(self) -> Embedding | Linear:
         """Build one frozen layer that computes the same."""
@@ -231,7 +233,7 @@ class LoRAExperts(LowRank):
 
     Examples
     --------
-    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[np.newaxis], B=np.eye(2)[np.newaxis],
+    >>> LoRAExperts(np.zeros((1, 2, 2)), A=np.eye(2)[None], B=np.eye(2)[None],
     ...     alpha=6.0)[0]
     array([[3., 0.],
            [0., 3.]])

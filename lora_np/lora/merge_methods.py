@@ -177,7 +177,7 @@ class MergeMethod:
                 f"density is for methods that drop entries, such as 'ties', got {density!r}"
             )
         share = (self.density or 1.0) if density is None else density
-        share = number("density", share, minimum=0, maximum=1, open_minimum=True)
+        share = number("density", share, maximum=1, open_minimum=True)
         rank = None if rank is None else whole_number("rank", rank)
         return share, rank, generator(rng) if self.chance else None
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace as changed
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lora_np.nn import Groups, Optimizer
 
 T = TypeVar("T")
-Quantiser: TypeAlias = Callable[[Array], Quantised]
+Quantiser = Callable[[Array], Quantised]
 
 
 def kaiming(rng: np.random.Generator | int, r: int, k: int) -> Array:
@@ -147,7 +147,7 @@ def olora_start(W: Array, rank: int, scale: float) -> tuple[Array, Array]:
     return Q[:, :rank], R[:rank]
 
 
-Start: TypeAlias = Callable[[Array, int, float], tuple[Array, Array]]
+Start = Callable[[Array, int, float], tuple[Array, Array]]
 # B and A of the variants that start with a part of W, from it, the rank and the scale
 STARTS: dict[str, Start] = {"pissa": pissa_start, "olora": olora_start}
 
@@ -375,7 +375,7 @@ class DoRALinear:
     def merged(self) -> Linear:
         """Build one frozen `Linear` that computes the same."""
         W = value(self.lora.merged().W)
-        return freeze(Linear((value(self.m) / row_norms(W))[:, np.newaxis] * W, self.b))
+        return freeze(Linear((value(self.m) / row_norms(W))[:, None] * W, self.b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -463,7 +463,7 @@ class HiRALinear(LowRank):
         return freeze(Linear(value(self.base.W) * (1 + self.delta()), self.base.b))
 
 
-Adapted: TypeAlias = LoRALinear | LoRAEmbedding | DoRALinear | XSLinear | HiRALinear
+Adapted = LoRALinear | LoRAEmbedding | DoRALinear | XSLinear | HiRALinear
 ADAPTED = (
     *get_args(Adapted),
     LoRAExperts,
@@ -497,7 +497,7 @@ def lora_plus(optimizer: Optimizer, *, ratio: float = 16.0) -> Groups:
     """
     from lora_np.nn import Groups
 
-    ratio = number("ratio", ratio, minimum=0, open_minimum=True)
+    ratio = number("ratio", ratio, open_minimum=True)
     return Groups({"B": optimizer.times(ratio), ".*": optimizer})
 
 

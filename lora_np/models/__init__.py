@@ -20,7 +20,9 @@ with on_demand(globals()):
         HEAD as HEAD,
         OpenModel as OpenModel,
         from_safetensors as from_safetensors,
+        guess as guess,
         open_model as open_model,
+        resized as resized,
         untied as untied,
     )
     from lora_np.models.llama_cpp import (
@@ -44,9 +46,12 @@ with on_demand(globals()):
         Targets as Targets,
         check_patterns as check_patterns,
         ends_with as ends_with,
+        holders as holders,
+        is_all_linear as is_all_linear,
         matcher as matcher,
         saved_modules as saved_modules,
         select as select,
+        targeted as targeted,
     )
     from lora_np.models.sources import (
         Catalogue as Catalogue,
@@ -63,4 +68,10 @@ with on_demand(globals()):
         ModelSpec as ModelSpec,
         ModuleSpec as ModuleSpec,
         fold as fold,
+    )
+    from lora_np.models.wrappers import (
+        Rewrite as Rewrite,
+        mlx_name as mlx_name,
+        renamed as renamed,
+        unwrapped as unwrapped,
     )

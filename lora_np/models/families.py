@@ -85,6 +85,7 @@ def _evaluated(
         "layers": tuple(layers),
         "experts_per_token": chosen,
         "positions": _positions(values, env),
+        "config": values,
     }
     return of_family(name, modules, family.name, **facts), env
 
@@ -169,6 +170,10 @@ class LayerConfig(NamedTuple):
         The kinds of rotary positions that the family has.
     rope_each : bool
         Whether the config has parameters for each kind of layer.
+    rotary_width : int
+        The width of a head as the rotary positions count it.
+    original : int
+        The context before it was stretched, where the config says it beside their parameters.
     constants : mapping of str to float
         Numbers that a checkpoint has beside the weights, by name.
     positions : int
@@ -204,6 +209,8 @@ class LayerConfig(NamedTuple):
     rope: Config
     rope_kinds: list[str]
     rope_each: bool
+    rotary_width: int
+    original: int
     constants: Mapping[str, float]
     positions: int
     routed_sum: bool
@@ -277,10 +284,10 @@ def decoder_of(values: Config) -> DecoderConfig:
     entries = _merged(_read("_decoder"), family.tables)["decoder"]
     kinds, fields = entries.pop("nodes"), _fields(entries.pop("fields"))
     for key, field in fields.items():
-        given = next((name for name in field["from"] if values.get(name) is not None), None)
+        given = next((name for name in field["from"][::-1] if values.get(name) is not None), None)
         env[key] = _field(family, field, values, env)
         if field["type"] == "number" and given:
-            env[key] = number(given, env[key], minimum=0, open_minimum=field["default"] > 0)
+            env[key] = number(given, env[key], open_minimum=field["default"] > 0)
         if isinstance(env[key], list):
             _each_layer(field, env[key], values, env["count"])
     stack = next(iter(family.tables["stacks"].values()))
@@ -607,8 +614,8 @@ def _kind(role: str) -> Kind:
 
 
 def _field(family: Family, field: _Table, values: Config, env: _Variables) -> Any:
-    """Check the value of a field: the first of its names that the config has."""
-    for name in field["from"]:
+    """Check the value of a field: the last of its names that the config has, as in transformers."""
+    for name in reversed(field["from"]):
         if values.get(name) is not None:
             break
     else:

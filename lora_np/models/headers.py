@@ -4,21 +4,20 @@ tell.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import get_args
 
 from lora_np import hub
 from lora_np.checks import StrPath
-from lora_np.files import FileError, Json
+from lora_np.files import FileError, Json, read_json
 from lora_np.hub import ModelDirectory
-from lora_np.models.families import family_names, from_config
+from lora_np.models.families import from_config
 from lora_np.models.formulas import Config
 from lora_np.models.names import NameMap, Place, fused_names, names_are_known
 from lora_np.models.spec import Kind, ModelSpec, ModuleSpec, fold, of_family
@@ -38,7 +37,7 @@ _EMBEDDINGS = (
     "tok_embeddings",
 )
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is a linear map unless named as an embedding,"
+    "Counted from headers: a matrix called weight is a linear layer's unless named as an embedding,"
     " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
@@ -74,29 +73,20 @@ class OpenModel(ModelDirectory):
     @cached_property
     def described(self) -> ModelSpec | None:
         """The model as its family describes it, or None."""
-        try:
-            return (
-                from_config(self.config)
-                if self.config.get("model_type") in family_names()
-                else None
-            )
-        except (TypeError, ValueError):  # an architecture or fields that the family does not have
-            return None
+        # there may be no such family, or it may lack the architecture or the fields
+        with suppress(TypeError, ValueError):
+            return from_config(self.config)
+        return None
 
     def module_of(self, parameter: str) -> ModuleSpec:
         """Find the module that a parameter of the live model belongs to.
 
         As the model's family describes it, or otherwise by the rule for models without a family.
         """
-        found = self._described_modules.get(parameter)
-        if found is not None:
-            return found
+        if parameter in self._described_modules:
+            return self._described_modules[parameter]
         owner = parameter.rpartition(".")[0]
-        near = (
-            name
-            for name in (parameter, f"{owner}.weight", f"{owner}.bias")
-            if name in self.parameters
-        )
+        near = {parameter, f"{owner}.weight", f"{owner}.bias"} & self.parameters.keys()
         shapes = {name: self.shape(self.parameters[name]) for name in near}
         shapes = shapes or {parameter: self.info(parameter).shape}
         module = judged(
@@ -107,28 +97,28 @@ class OpenModel(ModelDirectory):
 
     @property
     def _kinds(self) -> Mapping[str, str]:
-        found = kinds_by_type().get(str(self.config.get("model_type")))
-        return found if isinstance(found, dict) else {}
+        kinds = kinds_by_type().get(str(self.config.get("model_type")))
+        return kinds if isinstance(kinds, dict) else {}
 
     @cached_property
     def _described_modules(self) -> Mapping[str, ModuleSpec]:
         """The family's module of each parameter, by its name in this checkpoint."""
-        found = {}
+        modules = {}
         for module in self.described.modules if self.described else ():
             bare = module.kind in ("parameter", "experts")
-            for name in [module.name] if bare else [f"{module.name}.weight", f"{module.name}.bias"]:
-                found[name] = module
-        way = _best(lambda name: name, self.parameters, found, found)
-        return {name: found[way(name)] for name in self.parameters if way(name) in found}
+            for end in [""] if bare else [".weight", ".bias"]:
+                modules[module.name + end] = module
+        naming = _best(lambda name: name, self.parameters, modules, modules)
+        return {name: modules[naming(name)] for name in self.parameters if naming(name) in modules}
 
     @cached_property
     def _conv1d(self) -> bool:
         """Whether linear layers are stored as inputs by outputs, as the lengths of biases show."""
-        matrices = {
-            name: self.info(name).shape for name in self.places if len(self.info(name).shape) == 2
-        }
-        biases = ((f"{name.removesuffix('weight')}bias", shape) for name, shape in matrices.items())
-        return any(bias in self and self.info(bias).shape == s[1:] != s[:1] for bias, s in biases)
+        for name in self.places:
+            shape, bias = self.info(name).shape, f"{name.removesuffix('weight')}bias"
+            if len(shape) == 2 and bias in self and self.info(bias).shape == shape[1:] != shape[:1]:
+                return True
+        return False
 
     @cached_property
     def tied(self) -> Mapping[str, str]:
@@ -140,10 +130,11 @@ class OpenModel(ModelDirectory):
             if module.tied_bias:
                 owners[f"{module.name}.bias"] = f"{module.name.rpartition('.')[0]}.bias"
         here = self.parameters
-        shared = {
-            name: owner for name, owner in owners.items() if name not in here and owner in here
+        return {
+            name: next(iter(here[owner]))
+            for name, owner in owners.items()
+            if name not in here and owner in here
         }
-        return {name: next(iter(here[owner])) for name, owner in shared.items()}
 
     @property
     def can_untie(self) -> bool:
@@ -155,18 +146,14 @@ class OpenModel(ModelDirectory):
     @cached_property
     def table(self) -> str | None:
         """The parameter of the live model that embeds tokens, if other modules may share it."""
-        tables = {
-            name: self.module_of(name) for name in self.parameters if name.endswith(".weight")
-        }
-        tables = {name: module for name, module in tables.items() if module.kind == "embedding"}
+        order = {}
+        for name in self.parameters:
+            module = self.module_of(name)
+            if name.endswith(".weight") and module.kind == "embedding":
+                order[name] = self._kinds.get(module.name) == "table", module.shape
         if self.described:
             tied = [module.shape for module in self.described.groups if module.tied]
-            tables = {name: module for name, module in tables.items() if module.shape in tied}
-        known = self._kinds
-        order = {
-            name: (known.get(module.name) == "table", module.shape)
-            for name, module in tables.items()
-        }
+            order = {name: key for name, key in order.items() if key[1] in tied}
         return max(order, key=lambda name: order[name], default=None)
 
     @cached_property
@@ -174,33 +161,32 @@ class OpenModel(ModelDirectory):
         """The names of the modules that share the weights of the `table`, or "others"."""
         if self.described:
             shape = self.table and self.module_of(self.table).shape
-            return tuple(
-                each.name for each in self.described.modules if each.tied and each.shape == shape
-            )
-        tied = self.config.get("tie_word_embeddings") is not False  # by default they are
-        names = self.config.get("architectures") or []
-        if self.config.get("is_encoder_decoder") or any(
-            str(name).endswith(_MASKED) for name in names
-        ):
-            return ("others",) if tied else ()
-        return ("lm_head",) if any(str(name).endswith(_HEADED) for name in names) else ()
+            tied = (module for module in self.described.modules if module.tied)
+            return tuple(module.name for module in tied if module.shape == shape)
+        names = [str(name) for name in self.config.get("architectures") or []]
+        if self.config.get("is_encoder_decoder") or any(name.endswith(_MASKED) for name in names):
+            # by default they are tied
+            return () if self.config.get("tie_word_embeddings") is False else ("others",)
+        return ("lm_head",) if any(name.endswith(_HEADED) for name in names) else ()
 
     @cached_property
     def parameters(self) -> Mapping[str, Mapping[str, Place]]:
         """The parameters of the live model, with the tensors that make up each and their places."""
-        names = NameMap(self.config)
-        found: dict[str, dict[str, Place]] = {}
-        for name in self.places:
-            place = names.place(name)
+        parameters: dict[str, dict[str, Place]] = {}
+        for name, place in self._located.items():
             if place is not None:
-                found.setdefault(place.parameter, {})[name] = place
-        return found
+                parameters.setdefault(place.parameter, {})[name] = place
+        return parameters
 
     @cached_property
     def unread(self) -> tuple[str, ...]:
         """The tensors without a place: transformers splits, joins or permutes them on loading."""
+        return tuple(name for name, place in self._located.items() if place is None)
+
+    @cached_property
+    def _located(self) -> Mapping[str, Place | None]:
         names = NameMap(self.config)
-        return tuple(name for name in self.places if names.place(name) is None)
+        return {name: names.place(name) for name in self.places}
 
     def shape(self, places: Mapping[str, Place]) -> tuple[int, ...]:
         """Compute the shape of a live parameter from the places of its tensors."""
@@ -210,10 +196,10 @@ class OpenModel(ModelDirectory):
             shape = (*shape[:-2], shape[-1], shape[-2])
         if first.expert is None:
             return shape
-        found = {(place.expert, place.part) for place in places.values()}
+        stored = {(place.expert, place.part) for place in places.values()}
         experts = 1 + max(place.expert or 0 for place in places.values())
-        alike = all(self.info(each).shape == shape for each in places)
-        if len(shape) != 2 or not alike or len(found) != experts * first.parts:
+        alike = all(self.info(tensor).shape == shape for tensor in places)
+        if len(shape) != 2 or not alike or len(stored) != experts * first.parts:
             raise FileError(
                 f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape"
             )
@@ -239,7 +225,7 @@ class OpenModel(ModelDirectory):
 
 
 def _best(
-    tensor: Naming, wanted: Iterable[str], names: Iterable[str], found: Container[str]
+    tensor: Naming, wanted: Iterable[str], names: Iterable[str], known: Container[str]
 ) -> Naming:
     """Choose among name changes (as is, one segment fewer or more) the one that matches most."""
     wanted = list(wanted)
@@ -248,8 +234,8 @@ def _best(
     def after(front: str) -> Naming:
         return lambda name: tensor(f"{front}.{name}")
 
-    ways = [tensor, lambda name: tensor(name.partition(".")[2]), *map(after, fronts)]
-    return max(ways, key=lambda way: sum(way(name) in found for name in wanted))
+    namings = [tensor, lambda name: tensor(name.partition(".")[2]), *map(after, fronts)]
+    return max(namings, key=lambda naming: sum(naming(name) in known for name in wanted))
 
 
 def untied(config: Config) -> dict[str, Json]:
@@ -279,6 +265,37 @@ def untied(config: Config) -> dict[str, Json]:
     return {**config, **inner, "tie_word_embeddings": False}
 
 
+def resized(config: Config, tokens: int) -> dict[str, Json]:
+    """Change a config so that the model has a vocabulary of another size.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+    tokens : int
+        How many rows its embedding has.
+
+    Returns
+    -------
+    dict
+        The same with this ``vocab_size``, in its ``text_config`` if it has one.
+
+    See Also
+    --------
+    untied : Another change of a config.
+
+    Examples
+    --------
+    >>> resized({"model_type": "gemma"}, 100)
+    {'model_type': 'gemma', 'vocab_size': 100}
+    """
+    part = config.get("text_config")
+    if not isinstance(part, Mapping):
+        return {**config, "vocab_size": tokens}
+    own = {"vocab_size": tokens} if "vocab_size" in config else {}
+    return {**config, "text_config": {**part, "vocab_size": tokens}, **own}
+
+
 def open_model(path: StrPath) -> OpenModel:
     """Open the model in a directory as `hub.open_directory` does; no tensor is read.
 
@@ -303,16 +320,15 @@ def open_model(path: StrPath) -> OpenModel:
     >>> open_model(located("austen")).config["model_type"]
     'llama'
     """
-    found = hub.open_directory(path)
-    return OpenModel(found.path, found.files, found.places, found.config, found.index)
+    return OpenModel(**vars(hub.open_directory(path)))
 
 
 def from_safetensors(source: str | Path) -> ModelSpec:
     """Describe the modules of a safetensors file, an index or a directory, from headers only.
 
-    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of
-    more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
-    ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
+    A matrix called ``weight`` is a linear layer's, unless its name is that of an embedding; an
+    array of more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so
+    is a ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
     transformers has language models of that type, names and kinds are as there.
 
     Parameters
@@ -360,16 +376,15 @@ def from_safetensors(source: str | Path) -> ModelSpec:
     parts = {part for name in few for part in hub.bitsandbytes_parts(model, name)} - few.keys()
     shapes = {}
     for name, places in model.parameters.items():
-        held = [each for each in places if each in few]
+        held = [tensor for tensor in places if tensor in few]
         if held and len(places) > 1:
             raise FileError(
-                f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
+                f"{path}: no header tells the shape of quantised experts, {held[0]!r}; {MEMORY}"
             )
         if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
     fused = fused_names(family) or {}
-    found = {name: judged(name, shapes, known, fused) for name in shapes}
-    modules = list(dict.fromkeys(found.values()))
+    modules = list(dict.fromkeys(judged(name, shapes, known, fused) for name in shapes))
     if listed is None:
         heads = [module.name for module in modules if module.name.rpartition(".")[2] in _HEADS]
         head = heads[0] if len(heads) == 1 else ""
@@ -381,13 +396,14 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         with_head = any("LMHead" in name or not name.endswith("Model") for name in names)
         if with_head and tables and all(module.name != head for module in modules):
             # a checkpoint does not hold a head that is the embedding
-            modules.append(
-                ModuleSpec(head, "linear", max(each.shape for each in tables), tied=True)
-            )
-    modules = [each._replace(role="head") if each.name == head else each for each in modules]
+            largest = max(table.shape for table in tables)
+            modules.append(ModuleSpec(head, "linear", largest, tied=True))
+    modules = [
+        module._replace(role="head") if module.name == head else module for module in modules
+    ]
     assumed = _ASSUMED if listed is None else _KNOWN.format(family)
-    bits = quantised_size(few)
-    return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=bits)
+    size = quantised_size(few)
+    return of_family(title or str(path), fold(modules), family, assumed=assumed, quantised=size)
 
 
 def few_bits(model: OpenModel) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -404,10 +420,7 @@ def quantised_size(few: Mapping[str, tuple[tuple[int, ...], int]]) -> tuple[int,
 @cache
 def kinds_by_type() -> dict[str, dict[str, str] | str]:
     """Read, for each model type of `docs.causal`, where `guess` is wrong or why it is refused."""
-    data: dict[str, dict[str, str] | str] = json.loads(
-        (files("lora_np.models") / "data" / "_kinds.json").read_text("utf-8")
-    )
-    return data
+    return read_json(Path(__file__).parent / "data" / "_kinds.json")
 
 
 def starred(name: str) -> str:
@@ -416,16 +429,31 @@ def starred(name: str) -> str:
 
 
 def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """Guess the kind of a module with a ``weight`` of this shape."""
+    """Guess the kind of a module with a ``weight`` of this shape.
+
+    Parameters
+    ----------
+    name : str
+        Its path in the model.
+    shape : tuple of int
+        Of the weight.
+
+    Returns
+    -------
+    str
+        As in `ModuleSpec`.
+
+    Examples
+    --------
+    >>> guess("transformer.wte", (100, 8)), guess("q_proj", (8, 8))
+    ('embedding', 'linear')
+    """
     last = name.rpartition(".")[2]
     if len(shape) == 1:
         return "norm"
     if len(shape) == 2:
-        return (
-            "embedding"
-            if last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out")
-            else "linear"
-        )
+        embeds = last in _EMBEDDINGS or "embed" in last.removeprefix("embed_out")
+        return "embedding" if embeds else "linear"
     return "convolution" if len(shape) in (3, 4, 5) else "parameter"
 
 
@@ -452,20 +480,16 @@ def judged(
             name, "experts", shapes[name], parts=parts or (last,), transposed=kind != "experts"
         )
     weight, bias = shapes.get(f"{owner}.weight"), shapes.get(f"{owner}.bias")
-    whole = (
-        owner
-        and last in ("weight", "bias")
-        and kinds.get(starred(f"{owner}.weight")) not in _EXPERTS
-    )
-    if weight is None or not whole:
+    experts = kinds.get(starred(f"{owner}.weight")) in _EXPERTS
+    if weight is None or not owner or last not in ("weight", "bias") or experts:
         return ModuleSpec(name, "parameter", shapes[name])
-    said = kinds.get(starred(owner), "")
-    kind = said if said in get_args(Kind) else guess(owner, weight)
+    known = kinds.get(starred(owner), "")
+    kind = known if known in get_args(Kind) else guess(owner, weight)
     # GPT-2's Conv1D stores its weight as (d_in, d_out); its bias reveals that
     turned = kind == "linear" and bias is not None and bias == weight[1:] != weight[:1]
     weight = weight[::-1] if turned else weight
     fits = bias == weight[:1]
-    if kind != said and bias is not None and not fits:
+    if kind != known and bias is not None and not fits:
         kind = "parameter"  # such as a norm of each head, or a transposed convolution
     if kind == "parameter" or (last == "bias" and not fits):
         return ModuleSpec(name, "parameter", shapes[name])

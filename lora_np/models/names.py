@@ -7,12 +7,11 @@ rules; ``docs/names.py`` takes them from transformers 5, ``conversion_mapping.py
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -86,12 +85,12 @@ class NameMap:
         """Find where the tensor ``name`` goes; None if transformers splits or permutes it."""
         place: Place | None = None
         for rule in self._rules:
-            home = next((each for each in rule.homes if name.startswith(each)), None)
+            home = next((start for start in rule.homes if name.startswith(start)), None)
             if home is None:
                 continue
             rest = name[len(home) :]
             matches = [pattern.search(rest) for pattern in rule.patterns]
-            part, match = next(((i, each) for i, each in enumerate(matches) if each), (0, None))
+            part, match = next(((i, hit) for i, hit in enumerate(matches) if hit), (0, None))
             if match is None:
                 continue
             if rule.kind == "unread":
@@ -165,8 +164,8 @@ def fused_names(model_type: str) -> Mapping[str, str] | None:
     """
     table = _table()
     known = model_type in table["same"] or model_type in table["rules"]
-    found: Mapping[str, str] | None = table["fused"].get(model_type, {} if known else None)
-    return found
+    names: Mapping[str, str] | None = table["fused"].get(model_type, {} if known else None)
+    return names
 
 
 @cache
@@ -192,8 +191,8 @@ def default_targets(model_type: str) -> tuple[str, ...] | str:
     >>> default_targets("mixtral"), default_targets("qwen3_next")
     (('q_proj', 'v_proj'), ())
     """
-    found = _table()["targets"].get(model_type, ())
-    return found if isinstance(found, str) else tuple(found)
+    targets = _table()["targets"].get(model_type, ())
+    return targets if isinstance(targets, str) else tuple(targets)
 
 
 class _Rule(NamedTuple):
@@ -205,11 +204,11 @@ class _Rule(NamedTuple):
 
 @cache
 def _table() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(
-        (files("lora_np.models") / "data" / "_names.json").read_text("utf-8")
-    )
+    from lora_np.files import read_json  # late: who injects reads no file
+
+    data = read_json(Path(__file__).parent / "data" / "_names.json")
     for key, what in (("rules", "rules"), ("fused", "names")):
-        data[key] = {kind: each[what] for each in data[key] for kind in each["types"]}
+        data[key] = {kind: entry[what] for entry in data[key] for kind in entry["types"]}
     return data
 
 

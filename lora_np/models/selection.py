@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from lora_np.models.expressions import Expression
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lora_np.models.spec import ModelSpec, ModuleSpec
 
 T = TypeVar("T")
-Targets: TypeAlias = str | Iterable[str] | Callable[[str, Any], bool]
+Targets = str | Iterable[str] | Callable[[str, Any], bool]
 
 ALL_LINEAR = "all-linear"
 _MAX_PATTERNS = 1_000  # expressions, which are tried one after the other
@@ -363,6 +363,34 @@ def _paths(groups: Iterable[ModuleSpec]) -> dict[str, ModuleSpec | None]:
     return paths
 
 
+def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], list[str]]:
+    """Split what a selection matches into modules that LoRA can adapt, and all others.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    wanted : callable
+        A function of (path, module), as `matcher` makes it.
+
+    Returns
+    -------
+    able, unable : list of str
+        Paths; of those that are unable, PEFT refuses the first.
+
+    Examples
+    --------
+    >>> from lora_np.models import preset
+    >>> [len(paths) for paths in targeted(preset("gpt2"), matcher(["c_attn", "0"]))]
+    [12, 1]
+    """
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for path, module in _paths(spec.modules).items():
+        if wanted(path, module):
+            found[module is not None and module.kind in ADAPTABLE].append(path)
+    return found[True], found[False]
+
+
 def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
     """Explain why a name in a list, a pattern or a function selects nothing."""
     leaves = _leaf_names(spec)
@@ -372,7 +400,7 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
         stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
         return spec.missing("targets:", target, {*stored, *leaves} - {""})
     if is_all_linear(target):
-        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
+        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear layers")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
         what = f"the string {target!r} is a regular expression for whole names"
@@ -397,7 +425,23 @@ def _homes(module: ModuleSpec) -> list[str]:
 
 
 def is_all_linear(targets: Targets) -> bool:
-    """Tell whether ``targets`` are "all-linear", in any case."""
+    """Tell whether ``targets`` are "all-linear", in any case.
+
+    Parameters
+    ----------
+    targets : str, iterable of str, or callable
+        As `matcher` takes them.
+
+    Returns
+    -------
+    bool
+        False for a list.
+
+    Examples
+    --------
+    >>> is_all_linear("All-Linear"), is_all_linear(["all-linear"])
+    (True, False)
+    """
     return isinstance(targets, str) and targets.lower() == ALL_LINEAR
 
 
@@ -459,8 +503,10 @@ def matcher(
     wanted: Callable[..., bool]
     if callable(targets):
         wanted = targets
+    elif is_all_linear(targets):
+        wanted = lambda path, layer=None: True
     elif isinstance(targets, str):
-        wanted = _ending("(?s:.*)" if is_all_linear(targets) else targets, what)
+        wanted = _ending(targets, what)
     else:
         wanted = _ending(names := frozenset(checked_names(targets)), what)
     if callable(targets) or isinstance(targets, str) or layers == () or layers == []:
@@ -571,6 +617,11 @@ def holders(path: str) -> Iterator[str]:
     ------
     str
         From the longest to the shortest.
+
+    Examples
+    --------
+    >>> list(holders("layers.0.q_proj"))
+    ['layers.0.q_proj', 'layers.0', 'layers']
     """
     yield path
     while path := path.rpartition(".")[0]:

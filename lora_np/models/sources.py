@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +17,7 @@ from lora_np.models.names import default_targets, fused_names
 from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
 
-_PRESETS = files("lora_np.models") / "presets"
+_PRESETS = Path(__file__).parent / "presets"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
@@ -73,18 +71,16 @@ def describe(source: object) -> ModelSpec:
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
-    if "/" in text and (
-        names := [name for name in preset_names() if hub_name(name).lower() == text.lower()]
-    ):
-        return preset(names[0])
+    for name in preset_names() if "/" in text else ():
+        if hub_name(name).lower() == text.lower():
+            return preset(name)
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
-    kinds = (
-        "a matrix such as 100x120, a preset, a config.json, a *.safetensors or *.gguf file, or a"
-        " directory"
-    )
     close = close_names(text.lower(), preset_names())
-    raise ValueError(f"source must be {kinds} that is there, got {text!r}{close}")
+    raise ValueError(
+        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or"
+        f" *.gguf file, or a directory that is there, got {text!r}{close}"
+    )
 
 
 def _from_directory(path: Path) -> ModelSpec:
@@ -151,9 +147,7 @@ def matrix_size(text: str) -> tuple[int, int] | None:
     (100, 120)
     """
     match = _MATRIX.fullmatch(text)
-    if not match:
-        return None
-    return whole_number("d", int(match[1])), whole_number("k", int(match[2]))
+    return match and (whole_number("d", int(match[1])), whole_number("k", int(match[2])))
 
 
 def preset(name: str) -> ModelSpec:
@@ -200,7 +194,8 @@ def preset_config(name: str) -> dict[str, Any]:
     >>> from_config({**preset_config("bert-base"), "vocab_size": 28_996}).total
     108340804
     """
-    return dict(_preset(name)["config"])
+    config: dict[str, Any] = _preset(name)["config"]
+    return config
 
 
 def preset_names() -> list[str]:
@@ -216,7 +211,7 @@ def preset_names() -> list[str]:
     >>> preset_names()[:3]
     ['bert-base', 'deberta-v2-xxlarge', 'deepseek-v3']
     """
-    return sorted(file.name.removesuffix(".json") for file in _PRESETS.iterdir())
+    return sorted(file.stem for file in _PRESETS.iterdir())
 
 
 def hub_name(preset: str) -> str:
@@ -274,30 +269,23 @@ def catalogue() -> Catalogue:
     >>> "llama" in [row["family"] for row in families.records]
     True
     """
-    presets = []
+    presets, families = [], []
     for name in preset_names():
-        spec, source = preset(name), _preset(name)["source"]
-        presets.append(
-            (name, spec.family, spec.total, " ".join(spec.default_targets) or None, source)
-        )
-    families = []
-    for each in map(family_of, family_names()):
-        classes = ", ".join(each.classes + task for task in each.tasks)
-        families.append((each.name, classes, " ".join(default_targets(each.name)) or None))
+        spec = preset(name)
+        targets = " ".join(spec.default_targets) or None
+        presets.append((name, spec.family, spec.total, targets, _preset(name)["source"]))
+    for family in map(family_of, family_names()):
+        classes = ", ".join(family.classes + task for task in family.tasks)
+        families.append((family.name, classes, " ".join(default_targets(family.name)) or None))
+    columns = ("preset", "family", "parameters", "default targets", "source")
     return Catalogue(
-        Table(
-            ("preset", "family", "parameters", "default targets", "source"),
-            presets,
-            title="Presets",
-        ),
+        Table(columns, presets, title="Presets"),
         Table(("family", "architectures", "default targets"), families, title="Families"),
     )
 
 
 def _preset(name: str) -> dict[str, Any]:
-    file = _PRESETS / f"{choice('preset', name, preset_names())}.json"
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
+    return read_json(_PRESETS / f"{choice('preset', name, preset_names())}.json")
 
 
 _ASSUMED = "The experts of this family are not described: PEFT may adapt them under other names."
@@ -325,8 +313,9 @@ def from_named_modules(model: Any) -> ModelSpec:
     modules: list[ModuleSpec] = []
     output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     for name, module in model.named_modules():
-        for found in _torch_modules(name, module, seen, fused or {}):
-            modules.append(found._replace(role="head") if module is output else found)
+        role = "head" if module is output else ""
+        own = _torch_modules(name, module, seen, fused or {})
+        modules += [one._replace(role=role) for one in own]
     guessed = fused is None and any(module.kind == "experts" for module in modules)
     title, assumed = type(model).__name__, _ASSUMED if guessed else ""
     return of_family(title, fold(modules), family_name, assumed=assumed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from lora_np.checks import Array, Rng, computed_dtype, generator, numbers_below,
 from lora_np.nn.tree import outline
 from lora_np.quantise import Quantised
 
-Layer: TypeAlias = Callable[..., Operand]  # of an input, and rng=
+Layer = Callable[..., Operand]  # of an input, and rng=
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from lora_np.autograd import Tensor
 from lora_np.checks import Array, guided, number, whole_number
 from lora_np.nn.tree import leaves, trainable
 
-LearningRate: TypeAlias = float | Callable[[int], float]
+LearningRate = float | Callable[[int], float]
 
 
 class Optimizer:
@@ -93,7 +93,7 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
-        number("momentum", self.momentum, minimum=0, maximum=1, open_maximum=True)
+        number("momentum", self.momentum, maximum=1, open_maximum=True)
 
     @property
     def vectors(self) -> int:
@@ -140,9 +140,9 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         check_rate(self.lr)
-        number("beta1", self.beta1, minimum=0, maximum=1, open_maximum=True)
-        number("beta2", self.beta2, minimum=0, maximum=1, open_maximum=True)
-        number("eps", self.eps, minimum=0, open_minimum=True)
+        number("beta1", self.beta1, maximum=1, open_maximum=True)
+        number("beta2", self.beta2, maximum=1, open_maximum=True)
+        number("eps", self.eps, open_minimum=True)
 
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
@@ -199,7 +199,7 @@ class AdamW(Adam):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number("weight_decay", self.weight_decay, minimum=0)
+        number("weight_decay", self.weight_decay)
 
     def update(
         self, p: Array, g: Array, state: list[Array], scratch: Array, step: int, lr: float
@@ -280,7 +280,7 @@ def check_rate(lr: LearningRate) -> None:
             " training_run(Adam(lr=0.01), model)"
         )
     if not callable(lr):
-        number("lr", lr, minimum=0, open_minimum=True)
+        number("lr", lr, open_minimum=True)
 
 
 # A run of an optimizer
@@ -363,7 +363,7 @@ class Run:
                 )
         keep_pages()
         self.optimizer, self.model, self.steps = optimizer, model, 0
-        self.clip = None if clip is None else number("clip", clip, minimum=0, open_minimum=True)
+        self.clip = None if clip is None else number("clip", clip, open_minimum=True)
         self.banks = [Bank(part, leaves) for part, leaves in parts.values()]
 
     @property
@@ -458,8 +458,8 @@ class Schedule:
     cosine: bool  # or a straight line
 
     def __post_init__(self) -> None:
-        number("peak", self.peak, minimum=0, open_minimum=True)
-        number("final", self.final, minimum=0)
+        number("peak", self.peak, open_minimum=True)
+        number("final", self.final)
         whole_number("steps", self.steps)
         whole_number("warmup", self.warmup, minimum=0, maximum=self.steps, top="steps")
 

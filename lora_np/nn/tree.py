@@ -275,8 +275,8 @@ def children(node: Any) -> list[tuple[str, Any]]:
         FIELDS[kind] = tuple(field.name for field in fields)
     if issubclass(kind, Named):
         names = {name: name for name in FIELDS[kind][1:] if name not in node.names} | node.names
-        found = {name: getattr(node, field) for field, name in names.items()}
-        return [(name, child) for name, child in found.items() if child is not None]
+        held = {name: getattr(node, field) for field, name in names.items()}
+        return [(name, child) for name, child in held.items() if child is not None]
     if names := FIELDS[kind]:
         return list(zip(names, map(getattr, repeat(node), names), strict=True))
     if isinstance(node, (tuple, list)):

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, choice, matrix, whole_number
+from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, whole_number
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
@@ -48,9 +48,7 @@ class Int8(Quantised):
     def rows(self, index: Array | slice) -> Array:
         """Some rows of ``dequantised``: ``codes * scales / 127``."""
         # roundings in the order of bitsandbytes: the row's scale times the code, over 127
-        values: Array = (
-            self.codes[index] * self.scales[index][..., np.newaxis] * np.float32(1 / 127)
-        )
+        values: Array = self.codes[index] * self.scales[index][..., None] * np.float32(1 / 127)
         return values
 
 
@@ -142,7 +140,7 @@ class FourBit(Quantised):
             values: Array = levels[codes[: last - first]]
             scale_blocks(values, scales[first // self.block : -(-last // self.block)], self.block)
             return values[start * k - first :].reshape(-1, k)
-        flat: Array = np.arange(self.size // k)[index][..., np.newaxis] * k + np.arange(k)
+        flat: Array = np.arange(self.size // k)[index][..., None] * k + np.arange(k)
         byte = self.packed[flat // 2]
         values = levels[np.where(flat % 2, byte & 15, byte >> 4)]
         values *= scales[flat // self.block]
@@ -313,7 +311,7 @@ def int8(W: Array) -> Int8:
         raise ValueError(f"a row of W is too {wrong} for int8: its largest magnitude is {size:g}")
     # a row of zeros has scale zero, and codes of zero
     factor = np.divide(np.float32(127), scales, out=np.zeros_like(scales), where=scales > 0)
-    return Int8(np.rint(W * factor[:, np.newaxis]).astype(np.int8), scales)
+    return Int8(np.rint(W * factor[:, None]).astype(np.int8), scales)
 
 
 def four_bit(W: Array, kind: str, *, block: int, double: bool) -> FourBit:
@@ -391,7 +389,7 @@ def scale_blocks(values: Array, scales: Array, block: int) -> None:
     """Multiply ``values`` in place by the scales of their blocks; the last may be shorter."""
     whole = values.size - values.size % block
     blocks = values[:whole].reshape(-1, block)
-    blocks *= scales[: whole // block, np.newaxis]
+    blocks *= scales[: whole // block, None]
     if whole < values.size:
         values[whole:] *= scales[whole // block]
 
@@ -411,7 +409,9 @@ KINDS = (
 )
 
 
-def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
+def quantise(
+    W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
+) -> Quantised:
     """Quantise W: each entry becomes the nearest of a few levels, times the scale of its block.
 
     Parameters
@@ -427,12 +427,17 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
           bitsandbytes);
         - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale,
           or a scale and a least value;
+        - "Q4_K", "Q5_K", "Q6_K": blocks of 256 (as GGUF), in runs of 32 or 16 whose scales are
+          quantised too;
         - "MXFP4": blocks of 32, with floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
         For int4 and nf4, how many entries share a scale.
     double : bool
         For int4 and nf4, quantise the scales too.
+    rng : Generator, optional
+        For the kinds that begin with Q, round codes up or down at random, with chances that make
+        the mean right: an update much smaller than a step is then kept, with noise.
 
     Returns
     -------
@@ -480,4 +485,6 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
         raise ValueError(
             f"block and double are for {' and '.join(FOUR_BIT_LEVELS)}, not for {kind}"
         )
-    return int8(single) if kind == "int8" else encoded(single, kind)
+    if rng is not None and not kind.startswith("Q"):
+        raise ValueError(f"rng is for the kinds of GGUF that begin with Q, not for {kind}")
+    return int8(single) if kind == "int8" else encoded(single, kind, rng)

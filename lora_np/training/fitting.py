@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -42,12 +43,15 @@ class History:
     validation_loss : ndarray of shape (m,)
     seconds : float
         Time spent in training, validation included; in a resumed run, since it was resumed.
+    samples : tuple of (int, str)
+        Steps already taken, and the text that ``sample`` returned then.
     """
 
     loss: Array
     validation_steps: Array
     validation_loss: Array
     seconds: float
+    samples: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +84,10 @@ class RunSettings:
 
     Examples
     --------
-    >>> RunSettings(accumulate=4).steps
-    300
+    >>> RunSettings(accumulate=4).clip is None
+    True
     """
 
-    steps: int = setting(300, "Number of training steps")
     batch_size: int | None = setting(None, "Rows in a batch")
     accumulate: int = setting(1, "Batches whose gradients are averaged in one step")
     clip: float | None = setting(None, "Largest norm of the gradient")
@@ -100,6 +103,12 @@ class RunSettings:
     rng: np.random.Generator | int = 0
     progress: bool | str = True
 
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise ValueError(
+                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class FitSettings(RunSettings):
@@ -111,6 +120,7 @@ class FitSettings(RunSettings):
     loss: Callable[..., Any] | None = None
     validation: Any = None
     goal: float | None = None
+    steps: int = setting(300, "Number of training steps")
 
 
 @configured(
@@ -162,7 +172,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         moved yet.
     sample : callable, optional
         ``sample(step, model)`` is called at each validation, with the model frozen; text that it
-        returns is printed above the progress bar.
+        returns is printed above the progress bar, and kept in the history.
     checkpoint : path, optional
         A file that is written every twentieth of ``steps`` and at the end; it is always complete.
         It may be deleted when the run is over.
@@ -241,7 +251,9 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         interrupted = True
     steps, errors = np.array(training.validated).reshape(-1, 2).T
     seconds = time.perf_counter() - begin
-    history = History(np.array(training.loss), steps.astype(int), errors, seconds)
+    history = History(
+        np.array(training.loss), steps.astype(int), errors, seconds, (*training.samples,)
+    )
     return Fit(training.model, history, interrupted)
 
 
@@ -254,8 +266,8 @@ class Training:
     def __init__(self, model: Any, x: Any, settings: FitSettings) -> None:
         s, self.settings, self.rng = settings, settings, generator(settings.rng)
         self.data = Stream(x, s) if s.y is None else Rows(x, s, self.rng)
-        usual = max(1, whole_number("steps", s.steps) // 20)
-        every = usual if s.validate_every is None else s.validate_every
+        self.twentieth = max(1, whole_number("steps", s.steps) // 20)
+        every = self.twentieth if s.validate_every is None else s.validate_every
         self.every = whole_number("validate_every", every)
         optimizer = Adam(lr=1e-2) if s.optimizer is None else s.optimizer
         whole_number("accumulate", s.accumulate)
@@ -263,7 +275,7 @@ class Training:
             raise ValueError(
                 "goal needs the full batch: a mini-batch loss can fall below the optimum"
             )
-        self.goal = -math.inf if s.goal is None else number("goal", s.goal, minimum=0)
+        self.goal = -math.inf if s.goal is None else number("goal", s.goal)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
                 f"optimizer must be an Optimizer such as Adam(lr=1e-2), got {optimizer!r}"
@@ -274,12 +286,9 @@ class Training:
             if self.data.validation is None:
                 raise ValueError("patience needs held-out data: pass validation=")
             whole_number("patience", s.patience)
-        if s.resume and s.checkpoint is None:
-            raise ValueError(
-                "resume=True (--resume) needs a file to continue from: checkpoint= (--checkpoint)"
-            )
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
+        self.samples: list[tuple[int, str]] = []
         # with patience: the values of each bank at the lowest held-out loss
         self.lowest: list[Array] = []
 
@@ -292,7 +301,6 @@ class Training:
     def go_on(self) -> None:
         """Take the steps that are left, and put back the best model if that is asked for."""
         s = self.settings
-        twentieth = max(1, s.steps // 20)
         while (step := self.run.steps) < s.steps:
             if step % self.every == 0:
                 self.validate()
@@ -307,7 +315,7 @@ class Training:
                 s.watch(step, self.model)
             self.run.step()
             self.bar.update()
-            if self.store is not None and ((step + 1) % twentieth == 0 or step + 1 == s.steps):
+            if self.store is not None and ((step + 1) % self.twentieth == 0 or step + 1 == s.steps):
                 self.store.save()
         self.validate()
         for bank, values in zip(self.run.banks, self.lowest, strict=False):
@@ -347,7 +355,8 @@ class Training:
             self.bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:
-            self.bar.write(text)
+            self.samples.append((step, text))
+            self.bar.write(text, file=sys.stderr)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:
@@ -431,7 +440,6 @@ class Stream:
                 f"validation must be a sequence of batches, got {type(validation).__name__}"
             )
         self.batches, self.loss, self.validation = batches, loss, validation
-        self.held_out = validation or ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -449,7 +457,8 @@ class Stream:
 
     def validation_loss(self, model: Any) -> float:
         """Average the loss of a frozen model over the held-out batches."""
-        return float(np.mean([float(self.loss_of(model, batch, None)) for batch in self.held_out]))
+        losses = [self.loss_of(model, batch, None) for batch in self.validation or ()]
+        return float(np.mean(losses))
 
 
 class Rows(Stream):
@@ -457,18 +466,15 @@ class Rows(Stream):
 
     def __init__(self, x: npt.ArrayLike, settings: FitSettings, rng: np.random.Generator) -> None:
         self.x, self.y = rows("", x, settings.y)
-        self.loss, self.rng, validation = (
-            settings.loss or mean_squared_error,
-            rng,
-            settings.validation,
-        )
+        self.loss, self.rng = settings.loss or mean_squared_error, rng
+        validation = settings.validation
         if validation is not None:
             if not isinstance(validation, (tuple, list)) or len(validation) != 2:
                 raise TypeError(
                     f"validation must be a pair (x, y), got {type(validation).__name__}"
                 )
-            validation = rows("validation ", *validation)
-        self.validation, self.held_out = validation, [validation]
+            validation = [rows("validation ", *validation)]
+        self.validation = validation
         n = len(self.x)
         size = n if settings.batch_size is None else settings.batch_size
         self.batch_size = whole_number("batch_size", size, maximum=n, top="rows of x")

@@ -2,8 +2,8 @@
 
 Arrays are told apart by their values, dataclasses by their fields and methods, functions by their
 code, defaults and closure, derivatives by their rules. Not seen is what a function finds in its
-module when it is called: other functions, classes and values. Whoever edits one of these names the
-run (``identity=``), or deletes the checkpoint.
+module when it is called: other functions, classes and values. If you edit one of these, name the
+run (``identity=``), or delete the checkpoint.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def versions() -> str:
 
 
 def derivatives() -> str:
-    """Describe the rules that were added to the tables of derivatives, by whoever uses them."""
+    """Describe the rules that were added to the tables of derivatives, sorted."""
     return ", ".join(sorted({describe(row) for row in added_rows()}))
 
 

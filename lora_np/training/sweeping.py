@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -119,11 +119,11 @@ def sweep(
     problem : Problem
         What is adapted.
     ranks : sequence of int
-        Of the adapters.
+        Ranks of the adapters.
     alphas : sequence of float or None
         None means alpha = r.
     lr : sequence of float
-        Of the optimizer.
+        Learning rates of the optimizer.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
@@ -180,28 +180,29 @@ def sweep(
     return Sweep(records)
 
 
-def grid(variants: Sequence[str], *others: Iterable[Any]) -> list[dict[str, Any]]:
+def grid(
+    variants: Sequence[str],
+    ranks: Sequence[int],
+    alphas: Sequence[float | None],
+    lr: Sequence[float],
+    rngs: Sequence[int],
+) -> list[dict[str, Any]]:
     """List every combination of settings once, checked."""
-    ranks, alphas, rates, rngs = others
     if isinstance(variants, str):
         raise TypeError(f"variants must be a list of names, got {variants!r}: [{variants!r}]")
-    settings: dict[str, list[Any]] = {
-        "variants": [choice("variant", variant, SWEPT) for variant in variants],
-        "ranks": [whole_number("rank", r) for r in ranks],
-        "alphas": [
-            None if a is None else number("alpha", a, minimum=0, open_minimum=True) for a in alphas
-        ],
-        "lr": [number("learning rate", lr, minimum=0, open_minimum=True) for lr in rates],
-        "rngs": [whole_number("rng", rng, minimum=0) for rng in rngs],
-    }
-    for name, values in settings.items():
-        if not values:
+    given = {"variants": variants, "ranks": ranks, "alphas": alphas, "lr": lr, "rngs": rngs}
+    for name, values in given.items():
+        if not len(values):
             raise ValueError(f"{name} must name at least one value, got none")
-    points = (
-        (variant, rank, float(rank) if alpha is None else alpha, rate, rng)
-        for variant, rank, alpha, rate, rng in product(*settings.values())
-    )
-    return [dict(zip(SETTINGS, point, strict=True)) for point in dict.fromkeys(points)]
+    points: dict[tuple[Any, ...], None] = {}
+    for variant, rank, alpha, rate, rng in product(variants, ranks, alphas, lr, rngs):
+        choice("variant", variant, SWEPT)
+        rank = whole_number("rank", rank)
+        scaled = rank if alpha is None else alpha
+        scaled = number("alpha", scaled, open_minimum=True)
+        rate = number("learning rate", rate, open_minimum=True)
+        points[variant, rank, scaled, rate, whole_number("rng", rng, minimum=0)] = None
+    return [dict(zip(SETTINGS, point, strict=True)) for point in points]
 
 
 def run(
@@ -218,7 +219,7 @@ def run(
         record = {**dict.fromkeys(COLUMNS), **settings}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
-            # That of W0 + B A; the other variants start elsewhere, or train something else.
+            # of W0 + B A; the other variants start elsewhere, or train something else
             record["optimum"] = problem.optimum(rank)
         taken: list[int] = []
         try:
@@ -276,28 +277,24 @@ def optimum(model: Any, x: Array, y: Array) -> float:
         raise TypeError(
             f"the optimum is known for Linear and LoRALinear, got {type(model).__name__}"
         )
-    layer = model.base if isinstance(model, LoRALinear) else model
+    parts: tuple[Any, ...] = (model, None, None)
+    if isinstance(model, LoRALinear):
+        parts = model.base, model.A, model.B
+    layer, A, B = parts
     X, Y = matrix("x", x).astype(np.float64), matrix("y", y).astype(np.float64)
     if X.shape[1:] != (layer.d_in,) or Y.shape != (len(X), layer.d_out):
         raise ValueError(
             f"x {X.shape} and y {Y.shape} do not fit a weight of shape {layer.W.shape}"
         )
-    residual = Y - X @ value(layer.W).T.astype(np.float64)
+    fixed = layer if isinstance(A, Tensor) or isinstance(B, Tensor) else model
+    residual = Y - value(fixed(X))
     if isinstance(layer.b, Tensor):  # a free b takes up the means
         X, residual = X - X.mean(axis=0), residual - residual.mean(axis=0)
-    elif layer.b is not None:
-        residual = residual - layer.b
     if isinstance(layer.W, Tensor):
         return float(optimal_losses(X, residual)[-1])
-    if isinstance(model, Linear) or not (
-        isinstance(model.A, Tensor) or isinstance(model.B, Tensor)
-    ):
-        fixed = value(model.merged().W if isinstance(model, LoRALinear) else layer.W) - value(
-            layer.W
-        )
-        return float(np.mean(np.square(residual - X @ fixed.T)))
-    if not isinstance(model.B, Tensor):
+    if fixed is model:
+        return float(np.mean(np.square(residual)))
+    if not isinstance(B, Tensor):
         raise ValueError("the optimum is not known where B is frozen and A is trained")
-    if not isinstance(model.A, Tensor):
-        return float(optimal_losses(X @ model.A.T, residual)[-1])
-    return float(optimal_losses(X, residual)[min(model.rank, *layer.W.shape)])
+    inputs = X if isinstance(A, Tensor) else X @ A.T
+    return float(optimal_losses(inputs, residual)[min(len(A), *layer.W.shape)])

@@ -3,17 +3,23 @@ own rules.
 """
 
 import json
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import Adapter, AdapterModule
+from lora_np.adapters import Adapter, AdapterModule, checking
 from lora_np.adapters.adapter import TokenRows, held
+from lora_np.adapters.checking import FEATURES
+from lora_np.adapters.peft_format import WEIGHTS
 from lora_np.adapters.scaling import runtimes
 from lora_np.cli import run
+from lora_np.hub import safetensors
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
+from tests.models.test_wrappers import wrap
 
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
@@ -161,23 +167,163 @@ def test_what_is_portable_is_fine_everywhere_or_one_command_away(tmp_path):
     assert {(row.runtime, row.fix) for row in found.rows if row.status != "fine"} == {
         ("mlx", "lora-np convert --to mlx"),
         ("tensorrt-llm", "lora-np merge"),  # of the head
+        ("vllm", "lora-np merge"),  # the same, and of the embedding: not known
     }
+    assert {row.status for row in found.rows if row.runtime == "vllm"} == {"fine", "not known"}
     for to, runtime in [("mlx", "mlx"), ("gguf", "llama.cpp")]:
         out = tmp_path / f"adapter.{to}"
         adapters.convert(adapter, out, to=to, base=LLAMA)
         assert adapters.check(out, runtime=runtime, base=LLAMA).fine
 
 
-def test_every_rule_has_its_version_and_source_and_is_about_something_known():
-    known = {"magnitude", "bias", "kernel", "embedding", "parameter", "head", "saved", "saved norm", "trained bias",
-             "rows", "expression", "unknown", "tied", "tied embedding", "copy", "other rank", "moved base",
-             "only named"}  # fmt: skip
-    for rules in runtimes().values():
-        assert all(rules[key] for key in ("version", "date", "source", "reads", "instead"))
-        for rule in rules.get("rules", ()):
-            assert {*rule["has"]} <= known
-            assert rule["status"] in ("refused", "ignored", "wrong scale")
-            assert rule["why"]
+@pytest.mark.parametrize("runtime", runtimes())
+def test_every_feature_has_a_rule_for_every_program_or_is_said_not_to_be_known(runtime):
+    rules = runtimes()[runtime]
+    assert all(rules[key] for key in ("version", "date", "source", "reads", "instead"))
+    ruled = Counter([*rules["fine"], *(what for rule in rules["rules"] for what in rule["has"])])
+    assert ruled == Counter(FEATURES)
+    for rule in rules["rules"]:
+        assert rule["status"] in ("refused", "ignored", "wrong scale", "not known")
+        assert rule["why"]
+        assert rule.get("source", rules["source"])
+        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", rule.get("date", rules["date"]))
+
+
+@pytest.mark.parametrize("runtime", runtimes())
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_feature_without_a_rule_is_never_fine(monkeypatch, runtime, feature):
+    rules = dict(runtimes()[runtime])
+    rules["fine"] = [what for what in rules["fine"] if what != feature]
+    rules["rules"] = [
+        {**rule, "has": [what for what in rule["has"] if what != feature]}
+        for rule in rules["rules"]
+    ]
+    monkeypatch.setattr(checking, "runtimes", lambda: {runtime: rules})
+    monkeypatch.setattr(checking, "_features", lambda *_: {feature: {K}})
+    row = findings(made(), runtime)[K]
+    assert (row.status, row.why) == ("not known", f"no rule for this: {feature}")
+
+
+def renaming(adapter, change):
+    """The same modules under other names, each targeted by its last name."""
+    modules = {change(name): module for name, module in adapter.items()}
+    ends = sorted({name.rpartition(".")[2] for name in modules})
+    return Adapter(modules, raw={**peft.FRESH, "target_modules": ends})
+
+
+VISION = {
+    "model_type": "qwen3_vl", "text_config": {**LLAMA, "model_type": "qwen3_vl_text", "head_dim": 4},
+    "vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16},
+}  # fmt: skip
+TEXT = {**LLAMA, "model_type": "qwen3", "head_dim": 4}
+
+
+@pytest.mark.parametrize(
+    ("adapted", "served"), [(TEXT, VISION), (VISION, TEXT)], ids=["text", "vision"]
+)
+def test_names_of_another_model_around_the_same_one_are_fine_nowhere(adapted, served):
+    adapter = drawn(adapted, roles=["linear"], scales=(1.0,), ranks=(2,))
+    own = adapters.check(adapter, base=adapted)
+    assert {row.status for row in own.rows if row.runtime == "peft"} == {"fine"}
+    found = adapters.check(adapter, base=served)
+    text = [row for row in found.rows if ".layers." in row.module]
+    assert "fine" not in {row.status for row in text}
+    assert {row.status for row in text if row.runtime in ("peft", "vllm")} == {"ignored"}
+    assert found.notes[-1].startswith("what would help: lora-np repair ")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text"])
+def test_an_adapter_of_a_model_without_its_head_is_not_fine_on_the_one_with_it(tmp_path, family):
+    config = {**LLAMA, "model_type": family}
+    adapter = drawn(config, roles=["linear"], scales=(1.0,), ranks=(2,))
+    bare = renaming(adapter, lambda name: name.removeprefix("model."))
+    for base in (config, None):
+        adapters.convert(bare, tmp_path / str(base is None), to="mlx")
+        found = adapters.check(tmp_path / str(base is None), runtime="mlx", base=base)
+        assert {row.status for row in found.rows if row.module != "lm_head"} == {"refused"}
+    assert findings(bare, "peft", config)["layers.0.self_attn.q_proj"].status == "ignored"
+
+
+WRAPPED = {
+    "_orig_mod.": "ignored", "module.": "ignored", "base_model.model.": "ignored", "default": "fine",
+    "missing": "ignored",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("base", [None, LLAMA], ids=["no base", "base"])
+def test_wrappers_are_recognised_with_and_without_a_base(tmp_path, wrapper, base):
+    adapters.save(drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,)), tmp_path / "a")
+    file = safetensors.open(tmp_path / "a" / WEIGHTS)
+    tensors = {wrap(name, wrapper): file.read(name) for name in file.tensors}
+    safetensors.save(tensors, tmp_path / "a" / WEIGHTS)
+    found = adapters.check(tmp_path / "a", base=base)
+    statuses = {}
+    for row in found.rows:
+        if "q_proj" in row.module:
+            statuses.setdefault(row.runtime, set()).add(row.status)
+    assert statuses["peft"] == {WRAPPED[wrapper]}
+    fine = {name for name, status in statuses.items() if status == {"fine"}}
+    assert fine <= {"llama.cpp"} | ({"peft"} if wrapper == "default" else set())
+    base_words = "MODEL" if base is None else "NEW"
+    assert found.notes[-1].startswith(f"what would help: lora-np repair {tmp_path / 'a'} --base")
+    assert base_words in found.notes[-1]
+
+
+def test_fused_experts_are_fine_only_where_somebody_has_seen_it():
+    moe = {
+        **LLAMA,
+        "model_type": "qwen3_moe",
+        "num_experts": 2,
+        "moe_intermediate_size": 8,
+        "head_dim": 4,
+    }
+    adapter = drawn(moe, roles=["experts"], scales=(1.0,), ranks=(2,))
+    statuses = {
+        row.runtime: row.status
+        for row in adapters.check(adapter, base=moe).rows
+        if "down_proj" in row.module
+    }
+    assert statuses == {"peft": "fine", "vllm": "not known", "sglang": "not known", "llama.cpp": "refused",
+                        "tensorrt-llm": "not known"}  # fmt: skip
+
+
+def test_a_tied_head_and_an_own_router_are_not_fine_for_mlx(tmp_path):
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    head = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,))
+    adapters.convert(head, tmp_path / "head", to="mlx")
+    assert findings(tmp_path / "head", "mlx", tied)["lm_head"].status == "refused"
+    assert findings(tmp_path / "head", "mlx", LLAMA)["lm_head"].status == "fine"
+    gate = Adapter(
+        {
+            "model.layers.0.mlp.gate": AdapterModule.of(
+                A=np.ones((2, 16)), B=np.ones((3, 2)), alpha=2.0
+            )
+        }
+    )
+    adapters.convert(gate, tmp_path / "gate", to="mlx")
+    assert {row.status for row in findings(tmp_path / "gate", "mlx").values()} == {"not known"}
+
+
+def test_targets_that_match_a_container_or_nothing_and_other_shapes_are_refused_by_peft():
+    adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(2,))
+    names = sorted({name.rpartition(".")[2] for name in adapter})
+
+    def targeting(*targets):
+        return Adapter(dict(adapter), raw={**peft.FRESH, "target_modules": list(targets)})
+
+    fine = findings(targeting(*names), "peft", LLAMA)
+    assert {row.status for row in fine.values()} == {"fine"}
+    for targets in ([*names, "mlp"], [*names, "0"], [*names, "input_layernorm"]):
+        assert findings(targeting(*targets), "peft", LLAMA)["(all)"].status == "refused"
+    for expression in ("encoder.*q_proj", r".*\.q_prj"):
+        none = Adapter(dict(adapter), raw={**peft.FRESH, "target_modules": expression})
+        assert "matches no module" in findings(none, "peft", LLAMA)["(all)"].why
+    wider = {**LLAMA, "intermediate_size": LLAMA["intermediate_size"] + 4}
+    found = findings(targeting(*names), "peft", wider)
+    assert {name.rpartition(".")[2] for name, row in found.items() if row.status == "refused"} == {
+        "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
 
 
 def test_the_command(tmp_path, capsys):

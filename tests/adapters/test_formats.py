@@ -148,7 +148,7 @@ def test_dora_goes_to_mlx_and_back(tmp_path):
     ("to", "options", "message"),
     [
         *((to, {"parts": ["bias"]}, r"'model.layers.0.self_attn.q_proj' has a bias of B, for which \w+") for to in ("gguf", "mlx", "portable", "kohya")),
-        *((to, {"parts": ["magnitude"]}, r"has a magnitude \(DoRA\), for which") for to in ("gguf", "portable", "kohya")),
+        *((to, {"parts": ["magnitude"]}, r"has a magnitude \(DoRA\), for which") for to in ("gguf", "portable")),
         ("mlx", {"parts": ["magnitude"], "roles": ["linear", "embedding"]}, "'model.embed_tokens' has an embedding"),
         ("kohya", {"roles": ["embedding"]}, "'model.embed_tokens' has an embedding"),
     ],
@@ -305,7 +305,8 @@ DAMAGED = {
         (lambda t, m: t.update({"output.weight.lora_a": np.ones(16, np.float32)}), "'output' has only one factor, or one that is no matrix"),
     ],
     "kohya": [
-        (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), "'lora_te_lm_head.dora_scale' of float64 is no part of a LoRA"),
+        (lambda t, m: t.update({"lora_te_lm_head.dora_scale": np.ones(4)}), r"magnitude of 'lora_te_lm_head' must have shape \(20,\), got \(4,\)"),
+        (lambda t, m: t.update({"lora_te_lm_head.scale": np.ones(4)}), "'lora_te_lm_head.scale' of float64 is no part of a LoRA"),
         (lambda t, m: t.pop("lora_te_lm_head.lora_up.weight"), "'lora_te_lm_head' has only one factor"),
         (lambda t, m: t.clear(), "holds no LoRA"),
         (lambda t, m: t.update({"lora_te_lm_head.alpha": np.array(np.nan)}), "alpha of 'lora_te_lm_head' must be finite, got nan"),

@@ -4,6 +4,7 @@ in silence.
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -45,14 +46,58 @@ def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
     assert repr(found) == f"<Adapter of 3 modules, 54 numbers, {adapter}>"
 
 
-@pytest.mark.parametrize("name", ["default", "my-task"])
 @pytest.mark.parametrize(
     "key", ["q.lora_A.{}.weight", "head.modules_to_save.{}.weight", "q.lora_embedding_A.{}"]
 )
-def test_keys_as_peft_has_them_in_memory_are_refused(adapter, key, name):
+def test_keys_with_the_name_of_another_adapter_are_refused(adapter, key):
     change_config(adapter, modules_to_save=["head"])
-    change_tensors(adapter, lambda t: t.update({f"{PREFIX}{key.format(name)}": np.ones((2, 2))}))
+    key = f"{PREFIX}{key.format('my-task')}"
+    change_tensors(adapter, lambda t: t.update({key: np.ones((2, 2))}))
     with pytest.raises(FileError, match="is not a key that PEFT writes for a LoRA"):
+        adapters.load(adapter)
+
+
+WRAPPED = {
+    "without the prefix": lambda key: key.removeprefix(PREFIX),
+    "with the prefix twice": lambda key: PREFIX + key,
+    "of a compiled model": lambda key: f"_orig_mod.{key}",
+    "of a model in parallel": lambda key: key.replace(PREFIX, f"{PREFIX}module."),
+    "with the adapter's name": lambda key: re.sub(r"(\.weight)?$", r".default\1", key, count=1),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("saved", [False, True])
+def test_keys_with_something_around_them_are_read_and_it_is_said(adapter, wrap, saved):
+    before = {name: module.delta() for name, module in adapters.load(adapter).items()}
+    change_config(adapter, modules_to_save=["head"] if saved else None)
+    extra = {f"{PREFIX}head.weight": np.ones((2, 2))} if saved else {}
+
+    def change(tensors):
+        new = {wrap(key): tensor for key, tensor in {**tensors, **extra}.items()}
+        tensors.clear()
+        tensors.update(new)
+
+    change_tensors(adapter, change)
+    with pytest.warns(UserWarning, match="names are read without what is around them in the file"):
+        after = adapters.load(adapter)
+    assert [*after] == [*before]
+    assert [*after.full] == ["head.weight"] * saved
+    assert after.renamed.keys() == {*after, *after.full}
+    for name in before:
+        np.testing.assert_array_equal(after.delta(name), before[name])
+
+
+def test_one_module_under_two_keys_is_refused(adapter):
+    key = f"{Q}.lora_A.weight"
+    change_tensors(adapter, lambda t: t.update({f"_orig_mod.{key}": t[key]}))
+    with pytest.raises(FileError, match=r"another key are both 'base.*' without wrappers"):
+        adapters.load(adapter)
+
+
+def test_tensors_that_zero_3_emptied_are_refused_with_their_cause(adapter):
+    change_tensors(adapter, lambda t: t.update({f"{Q}.lora_B.weight": np.ones(0)}))
+    with pytest.raises(FileError, match=r"lora_B.weight' is empty: DeepSpeed ZeRO-3"):
         adapters.load(adapter)
 
 
@@ -67,9 +112,11 @@ def test_a_bias_that_peft_writes_twice_is_refused_with_its_reason(adapter):
 
 
 TENSORS = {
-    "a key without the prefix": (
-        lambda t: t.update({"q.lora_A.weight": t.pop(f"{Q}.lora_A.weight")}),
-        "'q.lora_A.weight' does not begin with 'base_model.model.'; PEFT would ignore it",
+    "a key without the prefix and of no module": (
+        lambda t: t.update(
+            {"q.lora_A.weight": t[f"{Q}.lora_A.weight"], "q.lora_B.weight": t[f"{Q}.lora_B.weight"]}
+        ),
+        "'q' is not among the config's target_modules; PEFT would ignore it; lora-np repair",
     ),
     "no B": (lambda t: t.pop(f"{Q}.lora_B.weight"), "'model.layers.0.q_proj' has no lora_B"),
     "no A": (lambda t: t.pop(f"{Q}.lora_A.weight"), "'model.layers.0.q_proj' has no lora_A"),

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from lora_np.autograd import adapted_affine, affine, plus_low_rank, rules
+from lora_np.autograd import adapted_affine, affine, linear_algebra, plus_low_rank, rules
 from lora_np.autograd.methods import astype
 
 RNG = np.random.default_rng(7)
@@ -270,6 +270,7 @@ EXAMPLES = {
     adapted_affine: [(adapted_affine, (matrix(n, k), matrix(d, k), matrix(r, k), matrix(d, r), matrix(), *b)) for n, d, k, r in ((5, 4, 3, 2), (9, 4, 3, 2), (24, 11, 12, 1)) for b in ((), (matrix(d),))],
     plus_low_rank: [(plus_low_rank, (matrix(5, 4), matrix(5, 3), matrix(2, 3), matrix(4, 2), matrix()))],
     rules.clipped: [],  # through np.clip
+    linear_algebra.solve_columns: [],  # through np.linalg.solve
     rules.put: [],  # through operator.getitem, at second order
     rules.einsum_of: [],  # through np.einsum
     rules.euclidean_norm: [],  # through np.linalg.norm

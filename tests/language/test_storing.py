@@ -295,12 +295,12 @@ PHI3 = {"model_type": "phi3"}
         ),
         ({"rope_scaling": YARN, "rope_theta": 1}, "rope_theta must be above 1, got 1"),
         (
-            {"rope_scaling": YARN | {"truncate": False}},
-            "truncate is not understood among the parameters of",
+            {"rope_scaling": YARN | {"truncate": 0}},
+            "truncate must be true or false, got 0",
         ),
         (
-            {"rope_scaling": YARN | {"mscale": 0.7}},
-            "mscale is not understood among the parameters of",
+            {"rope_scaling": YARN | {"mscale": "large"}},
+            "mscale must be a number, got 'large'",
         ),
         (MISTRAL | {"sliding_window": 0}, "json: sliding_window must be at least 1, got 0"),
         (MISTRAL | {"sliding_window": -1}, "json: sliding_window must be at least 1, got -1"),
@@ -366,7 +366,7 @@ PHI3 = {"model_type": "phi3"}
             GEMMA3 | {"final_logit_softcapping": "x"},
             "final_logit_softcapping must be a number, got 'x'",
         ),
-        ({"router_jitter_noise": 0.1}, "router_jitter_noise must be 0 in a llama model"),
+        ({"hidden_act": "xielu"}, "hidden_act must be one of 'silu', .*got 'xielu'"),
         ({"qk_layernorm": True}, "qk_layernorm must be false in a llama model"),
         (
             {"partial_rotary_factor": 0.25, **PHI3},
@@ -409,6 +409,16 @@ def test_a_directory_that_is_not_understood(model, tmp_path, change, words):
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=words):
         language.load(tmp_path)
+
+
+def test_rope_scaling_replaces_rope_parameters_and_says_so():
+    tokens, linear = np.array([[1, 2, 3]]), LINEAR | {"factor": 2.0}
+    with pytest.warns(UserWarning, match="rope_parameters is ignored beside rope_scaling"):
+        both = random_model(rope_parameters=linear, rope_scaling=linear | {"factor": 3.0})
+    alone = random_model(rope_scaling=linear | {"factor": 3.0})
+    np.testing.assert_array_equal(both(tokens), alone(tokens))
+    same = random_model(rope_parameters=linear, rope_scaling=linear)  # nothing to warn of
+    assert (same(tokens) != alone(tokens)).any()
 
 
 def test_what_changes_nothing_is_taken(model, tmp_path):
@@ -498,13 +508,13 @@ def test_top_p_draws_among_the_most_likely(model):
 
 
 @pytest.mark.parametrize("changes", [{}, {"model_type": "mistral", "sliding_window": 5}])
-@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then all start afresh
+@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then a text starts afresh
 def test_several_prompts_are_continued_as_each_alone(changes, tokens):
     model = random_model(**changes)
     prompts = ["the king ", "a", "the horse went. ", "sea"]
     alone = [language.generate(model, prompt, tokens=tokens, temperature=0) for prompt in prompts]
     together = language.generate(model, prompts, tokens=tokens, temperature=0)
-    assert together == alone or tokens == 60
+    assert together == alone
     assert [len(text) for text in together] == [len(prompt) + tokens for prompt in prompts]
     assert language.generate(model, [], tokens=tokens) == []
     assert language.generate(model, prompts[:1], tokens=tokens, temperature=0) == alone[:1]

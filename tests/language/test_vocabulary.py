@@ -2,6 +2,7 @@
 what they come from.
 """
 
+import base64
 import json
 import shutil
 import sys
@@ -548,6 +549,12 @@ AGAIN = {
 }
 
 
+def precompiled(*texts):
+    """A normaliser of SentencePiece: a trie of no words, and the texts that it could lead to."""
+    table = (1024).to_bytes(4, "little") + bytes(1024) + b"".join(text + b"\0" for text in texts)
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+
+
 def in_sequence(steps, name):
     return {"type": "Sequence", name: steps}
 
@@ -561,6 +568,8 @@ def in_sequence(steps, name):
         ("normalizer", in_sequence([ANYWHERE] * 30, "normalizers")),
         ("normalizer", {**TWICE, "content": "a" * 5_000}),
         ("normalizer", {"type": "Prepend", "prepend": "a" * 5_000}),
+        ("normalizer", precompiled(b"a", b"b" * 5_000)),
+        ("normalizer", in_sequence([precompiled(b"aa")] * 40, "normalizers")),
         ("pre_tokenizer", in_sequence([BYTE_LEVEL] * 40, "pretokenizers")),
         ("post_processor", in_sequence([AGAIN] * 40, "processors")),
         ("decoder", in_sequence([TWICE] * 40, "decoders")),
@@ -573,6 +582,6 @@ def test_a_tokenizer_that_would_never_end(part, step):
 
 @needs_tokenizers
 def test_a_tokenizer_that_replaces_a_little_is_fine():
-    steps = [{"type": "NFKD"}, TWICE, {"type": "Lowercase"}]
+    steps = [{"type": "NFKD"}, TWICE, {"type": "Lowercase"}, *[precompiled(b"a")] * 40]
     described = {**Characters("ab").tokenizer(), "normalizer": in_sequence(steps, "normalizers")}
     assert Subwords(described).encode("Ab").tolist() in ([0, 1], [0, 0, 1])

@@ -102,8 +102,8 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 def test_out_below_a_file(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     result = said("tour", "--out", str(tmp_path / "file" / "out"))
-    assert_one_line(result, 1)
-    assert "Not a directory" in result.stderr
+    assert_one_line(result, 2)
+    assert "is not a directory to write out into" in result.stderr
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -298,7 +298,7 @@ def test_ctrl_c_during_the_imports_is_no_traceback():
 
 
 @pytest.mark.parametrize(("target", "words"), [
-    ("", "'--plot': must name a file, got the directory '.'"),
+    ("", "'--plot': name what to write, got ''"),
     ("folder", "'--plot': must name a file, got the directory 'folder'"),
     ("curve", "'--plot': must end in .png, "),
     ("M.npy", "'--plot': must end in .png, "),

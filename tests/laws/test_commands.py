@@ -23,7 +23,7 @@ from lora_np import adapters, language
 from lora_np.cli.dispatch import REPORT, run
 from lora_np.hub import safetensors
 from tests.commands import every_command
-from tests.drawing import FULL
+from tests.drawing import FULL, every
 
 SETS = 50 if FULL else 4  # each of so many commands, in one directory
 DRAWN = 100 if FULL else 25
@@ -304,8 +304,73 @@ def test_arguments_come_first(command, words, files, monkeypatch, capsys):
         raise AssertionError("computed before all was checked")
 
     monkeypatch.setattr(language, "grams", computed)
-    assert run(command.split()) == 1
+    assert run(command.split()) == (2 if words == "already exists" else 1)
     assert words in capsys.readouterr().err
+
+
+# A value that each option refuses, whatever the files hold.
+BAD = {
+    "rank": "0", "energy": "2", "tolerance": "-1", "budget": "1XB", "total_rank": "0",
+    "jobs": "0", "density": "2", "method": "nothing", "rng": "-1", "on_conflict": "nothing",
+    "to": "nothing", "dtype": "nothing", "runtime": "nothing", "norm": "nothing", "targets": "[",
+    "modules_to_save": ",", "gpu": "nothing", "methods": "nothing", "experts": "nothing",
+    "group_by": "nothing", "bits": "-1", "target_loss": "-1", "lessons": "99", "only": "nothing",
+    "names": "nothing", "seconds": "0", "total_seconds": "0", "student_seconds": "0",
+    "memory": "0", "variant": "nothing", "schedule": "nothing", "optimizer": "nothing",
+    "unquantised_dtype": "nothing", "adapter_dtype": "nothing", "batch_size": "0",
+    "max_length": "0", "attention": "nothing", "cross_entropy": "nothing", "steps": "0",
+    "lr": "0", "warmup": "-1", "weight_decay": "-1", "clip": "0", "dropout": "1", "alpha": "nan",
+    "accumulate": "0", "validate_every": "0", "patience": "0", "sample_every": "-1",
+    "format": "nothing", "resume": None, "tokens": "-1", "temperature": "-1", "top_k": "-1",
+    "top_p": "2", "min_p": "2", "repetition_penalty": "0", "out": "folder",
+    "plot": "picture.png", "html": "page.html", "checkpoint": "folder", "port": "0",
+}  # fmt: skip
+# what may be any text, or names a file that is read
+FREE = {
+    "prompt", "system", "stop", "column", "base", "data", "validation", "config", "roster",
+    "adapter",
+}  # fmt: skip
+WRONG = [
+    (words, command, option)
+    for words, command in COMMANDS
+    for option in command.params
+    if isinstance(option, click.Option) and option.name in BAD
+]
+
+
+def test_every_option_has_a_bad_value_or_none():
+    options = {
+        option.name
+        for _, command in COMMANDS
+        for option in command.params
+        if isinstance(option, click.Option) and not (option.is_flag and option.name != "resume")
+    }
+    assert options <= BAD.keys() | FREE
+
+
+@every(("words", "command", "option"), WRONG)
+def test_a_bad_option_is_told_before_a_missing_file(
+    words, command, option, files, monkeypatch, capsys
+):
+    monkeypatch.chdir(files)
+    arguments = words.split()[1:]
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            arguments += ["missing"] * (2 if parameter.nargs == -1 else 1)
+        elif parameter is not option and (
+            parameter.required or parameter.name in NEEDED.get(arguments[0], ())
+        ):
+            goal = option.name in ("energy", "tolerance", "budget", "total_rank")
+            if not (goal and parameter.name == "rank"):
+                good = "new.csv" if words.endswith("grade") else VALUES.get(parameter.name, NEW)[0]
+                arguments += [parameter.opts[-1], good]
+    if words == "lora-np count" and option.name not in ("rank", "config"):
+        arguments += ["--rank", "1"]
+    bad = BAD[option.name]
+    assert run([*arguments, option.opts[-1], *([] if bad is None else [bad])]) in (1, 2)
+    error = capsys.readouterr().err
+    assert "missing" not in error, error
+    assert option.name in error or option.opts[-1] in error or bad in error, error
 
 
 @pytest.mark.skipif(sys.platform == "emscripten", reason="no threads in a browser")

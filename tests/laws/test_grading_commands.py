@@ -68,6 +68,10 @@ def test_grade(tmp_path, capsys):
         "rng": 1, "limits not enforced": {}, "failures": {}, "grades": [{"student": "ann", "points": 1, "of": 9, "state": ""}],
     }  # fmt: skip
     assert out.read_text().splitlines()[1].startswith("ann,1,,,,,1,9")
+    command = ["exercises", "grade", str(folder), "-o", str(out)]
+    assert run(command) == 2
+    assert "already exists; pass --force to replace it" in capsys.readouterr().err
+    assert run([*command, "--force"]) == 0
 
 
 @pytest.mark.parametrize(("arguments", "words", "status"), [
@@ -101,7 +105,8 @@ def test_grades_cost_no_file(out, words, tmp_path, monkeypatch, capsys):
         (tmp_path / folder).mkdir()
     (tmp_path / "class" / "ann.py").write_text(COUNT)
     (tmp_path / "other.csv").write_text("student,mark\n")
-    assert run(["exercises", "grade", "class", "-o", out]) == (1 if out else 2)
+    status = 1 if out.endswith((".py", ".csv")) else 2
+    assert run(["exercises", "grade", "class", "-o", out, "--force"]) == status
     assert words in capsys.readouterr().err
     assert (tmp_path / "class" / "ann.py").read_text() == COUNT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["class", "folder", "other.csv"]

@@ -229,6 +229,7 @@ FILES = {
         [
             *["exercises", "grade", "{class}", "--lesson", "4", "--seed", "0", "--jobs", "1", "-o"],
             "{out}/g.csv",
+            "--force",
         ],
     ),
     # what lab does before it opens JupyterLab

@@ -45,7 +45,7 @@ def test_commands_from_text_to_adapter_to_text(model, text, tmp_path, capsys):
     assert [line.split(":")[0] for line in err.splitlines() if line.startswith("After")] == [
         f"After {n} steps" for n in (0, 3, 6)
     ]
-    assert run([*command]) == 1
+    assert run([*command]) == 2
     assert "--force" in capsys.readouterr().err
     assert run(["generate", base, "--adapter", adapter, "--prompt", "the ", "--tokens", "9"]) == 0
     adapted = capsys.readouterr().out
@@ -217,7 +217,7 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         (
             None,
             "finetune base text.txt -o text.txt/adapter",
-            "text.txt: not a directory to write adapter into",
+            "text.txt' is not a directory to write adapter into",
         ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
         (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
@@ -242,7 +242,7 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
 def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words):
     if prepare is not None:
         prepare()
-    assert run(command.split()) == 1
+    assert run(command.split()) == (2 if "is not a directory to write" in words else 1)
     err = capsys.readouterr().err
     assert re.search(words, err)
     assert [line for line in err.splitlines() if not line.startswith(TOLD)] == err.splitlines()[-1:]

@@ -1,0 +1,63 @@
+"""``evaluate``: compare models and adapters on one's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from lora_np import adapters, language
+from lora_np.cli import options
+from lora_np.files import write_text
+from lora_np.table import Cell
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--adapter", "found", multiple=True, help="An adapter for the first MODEL. Repeatable."
+)
+@options.any_base
+@click.option("--data", required=True, help="Held-out examples: a file, as for finetune.")
+@click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
+@click.option("--max-length", type=click.IntRange(1), help="Most tokens of an example.")
+@click.option("--answers", type=click.IntRange(0), default=5, help="Answers to show (5).")
+@options.quantised
+@options.html
+@options.force_files
+@options.as_json
+def evaluate(
+    models: tuple[str, ...], found: tuple[str, ...], any_base: bool, data: str, format: str | None,
+    max_length: int | None, answers: int, quantised: bool, html: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Compare models and adapters on the same held-out examples.
+
+    Each MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. All are
+    compared with the first, example by example: loss and perplexity of the answers, exact match
+    where answers are short, accuracy in multiple choice, tokens a second.
+
+    Example: lora-np evaluate austen --adapter king-james --data genesis
+    """
+    if len({*models}) < len(models) or len({*found}) < len(found):
+        raise click.UsageError("name each model and each adapter once")
+
+    def opened() -> Iterator[tuple[str, language.LanguageModel]]:
+        for i, name in enumerate(models):
+            model = language.load(name, quantised=quantised)
+            yield name, model
+            for path in found if i == 0 else ():
+                adapter = adapters.load(language.located_adapter(path), base=model.config)
+                yield path, adapters.attach(model, adapter, any_base=any_base)
+
+    examples = language.read_data(data, format=format)
+    result = language.evaluate(opened(), examples, max_length=max_length, answers=answers)
+    if html is not None:
+        write_text(html, result.to_html())
+    tables = [result.table, *([result.differences] if len(result.names) > 1 else [])]
+    options.show_as(result, as_json, *tables, *map(side_by_side, result.answers.records))
+
+
+def side_by_side(record: Mapping[str, Cell]) -> str:
+    """Write a question and its answers, one below the other."""
+    return "\n".join(f"--- {name}: {' '.join(str(text).split())}" for name, text in record.items())

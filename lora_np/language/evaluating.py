@@ -1,0 +1,353 @@
+"""Compare language models on one's own data: losses, answers and choices, example by example."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from lora_np.checks import Array, whole_number
+from lora_np.files import Json, errors_at
+from lora_np.language.data import AnyData, Choices, Completion, Conversation, Data, Example, as_data
+from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.generation import Sampling, reply
+from lora_np.language.packing import Document, documents, mean_loss, together, within
+from lora_np.language.templates import Template
+from lora_np.nn import freeze
+from lora_np.table import Shown, Table, json_text, page
+
+SHORT = 40  # characters of a wanted answer that can be asked for to the letter
+SPOKEN = 48, 200  # tokens of a reply, where a short answer is wanted and where a long one is
+FEWEST = 5  # examples from which an interval is drawn
+
+
+class Measure(NamedTuple):
+    """What was measured for each model on each example."""
+
+    values: Array  # (models, examples)
+    weights: Array  # (examples,), such as the tokens in the loss
+
+    @property
+    def means(self) -> Array:
+        """The weighted mean of each model."""
+        result: Array = np.average(self.values, axis=1, weights=self.weights)
+        return result
+
+    def difference(self, i: int) -> tuple[float, float | None, float | None, float | None]:
+        """Compare model ``i`` with the first: the mean difference, its 95 % interval, and the
+        smallest true difference that so many examples show in 80 of 100 cases.
+
+        Examples are a sample, so that the mean is a ratio of two sums; its variance is that of the
+        first order (Cochran, *Sampling Techniques*, 1977, section 6.3).
+        """
+        d, w, n = self.values[i] - self.values[0], self.weights, len(self.weights)
+        mean = float(np.average(d, weights=w))
+        if n < FEWEST:
+            return mean, None, None, None
+        error = float(np.sqrt(n / (n - 1) * np.sum((w * (d - mean)) ** 2)) / np.sum(w))
+        half = student(0.975, n - 1)
+        return mean, mean - half * error, mean + half * error, (half + student(0.8, n - 1)) * error
+
+
+class Reply(NamedTuple):
+    """What a model was asked and wanted to say, and what each model said."""
+
+    question: str
+    wanted: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
+    """Models compared on the same examples: see `evaluate`.
+
+    Parameters
+    ----------
+    names : tuple of str
+        The models, the one that others are compared with first.
+    measures : dict of str to Measure
+        By name: ``loss`` (nats a token), ``exact match``, ``acc`` and ``acc_norm``.
+    speeds : tuple of float or None
+        Tokens a second, where text was generated.
+    replies : tuple of Reply
+        Answers side by side.
+    notes : tuple of str
+        What people should know of the data.
+    """
+
+    names: tuple[str, ...]
+    measures: Mapping[str, Measure]
+    speeds: tuple[float | None, ...]
+    replies: tuple[Reply, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The mean of each measure, a model a row."""
+        columns: dict[str, Sequence[float | None]] = {}
+        for name, measure in self.measures.items():
+            columns[name] = measure.means.tolist()
+            if name == "loss":
+                columns["perplexity"] = np.exp(measure.means).tolist()
+        if any(self.speeds):
+            columns["tokens/s"] = self.speeds
+        rows = [*zip(self.names, *columns.values(), strict=True)]
+        return Table(["model", *columns], rows, notes=self.notes)
+
+    @property
+    def differences(self) -> Table:
+        """Each other model minus the first: 95 % interval, and the smallest difference to see."""
+        names = ["model", "measure", "difference", "low", "high", "detectable"]
+        rows = [
+            (self.names[i], name, *measure.difference(i))
+            for i in range(1, len(self.names))
+            for name, measure in self.measures.items()
+        ]
+        note = (
+            "low and high: 95 % interval over examples; detectable: the true difference that this"
+            " many examples show in 80 of 100 cases"
+        )
+        return Table(names, rows, title=f"Differences from {self.names[0]}", notes=[note])
+
+    @property
+    def answers(self) -> Table:
+        """What each model answers, beside what the data want."""
+        rows = [(reply.question, reply.wanted, *reply.texts) for reply in self.replies]
+        return Table(["question", "wanted", *self.names], rows, title="Answers")
+
+    def to_json(self) -> str:
+        """Write the three tables as JSON."""
+        tables = {
+            "models": self.table, "differences": self.differences, "answers": self.answers
+        }  # fmt: skip
+        return json_text({name: table.content for name, table in tables.items()})
+
+    def to_html(self) -> str:
+        """Write a page with the three tables."""
+        parts = [self.table]
+        parts += [self.differences] if len(self.names) > 1 else []
+        parts += [self.answers] if self.replies else []
+        return page("Language models compared", parts)
+
+
+def evaluate(
+    models: Mapping[str, LanguageModel] | Iterable[tuple[str, LanguageModel]],
+    data: AnyData,
+    *,
+    max_length: int | None = None,
+    answers: int = 5,
+) -> Evaluation:
+    """Compare models on the same held-out examples.
+
+    Parameters
+    ----------
+    models : mapping of str to LanguageModel, or iterable of pairs
+        By name; the others are compared with the first. Of pairs that a generator makes only one
+        model is held at a time.
+    data : Data, str or sequence
+        What `read_data` reads, a text, or examples, as for `finetune`: all of them are measured,
+        so none should have been trained on. Examples with ``question``, ``choices`` and ``answer``
+        are multiple choice.
+    max_length : int, optional
+        Most tokens of an example; longer ones are cut. By default the model's context.
+    answers : int
+        How many answers to show side by side.
+
+    Returns
+    -------
+    Evaluation
+        ``table``, a row for each model: the mean ``loss`` of the answers in nats a token and its
+        ``perplexity``; ``exact match``, the share of greedy answers that equal the wanted one but
+        for white space, of those wanted in at most 40 characters; for multiple choice ``acc`` and
+        ``acc_norm``, the share whose right choice is the likeliest, and the likeliest for its
+        number of characters; tokens a second. ``differences``, with intervals over examples.
+        ``answers``, side by side.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, the models cut the data into different tokens, an example is damaged
+        or longer than the context, or conversations meet a model without a chat template.
+
+    See Also
+    --------
+    likelihood : The loss on one text.
+
+    Notes
+    -----
+    Differences are taken example by example, so that what all models find hard cancels. Multiple
+    choice is scored as in the Language Model Evaluation Harness (``loglikelihood`` of " " and the
+    choice after "Question: ...", a line feed and "Answer:").
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> texts = [line for line in language.read_text("genesis").splitlines() if len(line) > 50][:8]
+    >>> result = evaluate({"austen": austen, "again": austen}, texts)
+    >>> result.differences.rows[0][2:]
+    (0.0, 0.0, 0.0, 0.0)
+    """
+    data = as_data(data)
+    whole_number("answers", answers, minimum=0)
+    shown, asked = chosen(data, answers)
+    names: list[str] = []
+    runs: list[Measured] = []
+    for name, model in models.items() if isinstance(models, Mapping) else models:
+        run = measured(freeze(model), data, asked, max_length)
+        first = runs[0] if runs else run
+        if not all(np.array_equal(run.weights[m], first.weights[m]) for m in run.weights):
+            raise ValueError(
+                f"{name} cuts the data into other tokens than {names[0]}, so that their losses"
+                " cannot be compared: compare models with one vocabulary"
+            )
+        names.append(name)
+        runs.append(run)
+    if not runs:
+        raise ValueError("there is no model to evaluate: name at least one")
+    measures = {
+        name: Measure(np.array([run.values[name] for run in runs]), weights)
+        for name, weights in runs[0].weights.items()
+    }
+    replies = tuple(
+        Reply(*parts(data.examples[i]), tuple(run.texts[i] for run in runs)) for i in shown
+    )
+    speeds = tuple(run.speed for run in runs)
+    return Evaluation(tuple(names), measures, speeds, replies, (str(data), *runs[0].notes))
+
+
+class Measured(NamedTuple):
+    """What one model does with the data."""
+
+    values: dict[str, Array]  # by measure, (examples,)
+    weights: dict[str, Array]
+    texts: dict[int, str]  # replies, by example
+    speed: float | None
+    notes: Sequence[str]
+
+
+def measured(
+    model: LanguageModel, data: Data, asked: Sequence[int], max_length: int | None
+) -> Measured:
+    """Measure a frozen model on all examples, and ask it some of them."""
+    longest = within(model, model.context if max_length is None else max_length)
+    weights: dict[str, Array] = {}
+    notes: list[str] = []
+    if isinstance(data.examples[0], Choices):
+        values = accuracies(model, data, longest)
+    else:
+        texts, notes = documents(data, model, longest)
+        values = {"loss": np.array([loss_of(model, text) for text in texts])}
+        weights = {"loss": np.array([float(text.learnt) for text in texts])}
+    replies, speed = answered(model, data, asked)
+    short = {i: wanted for i in replies if len(wanted := parts(data.examples[i])[1]) <= SHORT}
+    if short:
+        equal = [replies[i].split() == wanted.split() for i, wanted in short.items()]
+        values["exact match"] = np.array(equal, float)
+    weights = {name: weights.get(name, np.ones(len(row))) for name, row in values.items()}
+    return Measured(values, weights, replies, speed, notes)
+
+
+def loss_of(model: LanguageModel, document: Document) -> float:
+    return mean_loss(model, together([[[document]]]))
+
+
+def accuracies(model: LanguageModel, data: Data, longest: int) -> dict[str, Array]:
+    """Choose an answer of each question: the likeliest, and the likeliest for its length."""
+    vocabulary = vocabulary_of(model)
+    right: dict[str, list[bool]] = {"acc": [], "acc_norm": []}
+    for example, place in zip(data.examples, data.places, strict=True):
+        assert isinstance(example, Choices)  # all examples are of one kind
+        context = f"Question: {example.question}\nAnswer:"
+        start, scores = len(vocabulary.encode(context)), []
+        for text in example.choices:
+            tokens = vocabulary.encode(f"{context} {text}")
+            if len(tokens) > longest + 1:
+                raise ValueError(
+                    f"{data.source}: {place}: a choice ends after {len(tokens)} tokens, more than"
+                    f" the {longest} that the model reads"
+                )
+            document = Document(tokens, np.arange(len(tokens)) >= start)
+            scores.append(-loss_of(model, document) * document.learnt)
+        by_length = np.divide(scores, [len(text) for text in example.choices])
+        for name, row in (("acc", scores), ("acc_norm", by_length)):
+            right[name].append(int(np.argmax(row)) == example.answer)
+    return {name: np.array(row, float) for name, row in right.items()}
+
+
+def answered(
+    model: LanguageModel, data: Data, asked: Sequence[int]
+) -> tuple[dict[int, str], float | None]:
+    """Generate greedy answers, and measure tokens a second."""
+    replies: dict[int, str] = {}
+    spoken, begin = 0, time.perf_counter()
+    for i in asked:
+        example = data.examples[i]
+        most = SPOKEN[len(parts(example)[1]) > SHORT]
+        with errors_at(f"{data.source}: {data.places[i]}"):
+            if isinstance(example, Conversation):
+                turns = example.messages[: last_answer(example)]
+                row = Template(vocabulary_of(model)).tokens(turns, add_generation_prompt=True)
+                stop = []
+            else:
+                row = vocabulary_of(model).encode(parts(example)[0])
+                stop = ["\n"]  # a text need not know where it ends
+            tokens = row.tolist()
+            replies[i] = reply(model, tokens, Sampling(tokens=most, stop=stop, temperature=0))
+            spoken += len(tokens) - len(row)
+    return replies, spoken / (time.perf_counter() - begin) if spoken else None
+
+
+def parts(example: Example) -> tuple[str, str]:
+    """What an example asks, and the answer that it wants."""
+    if isinstance(example, Conversation):
+        i = last_answer(example)
+        asked = [text_of(turn) for turn in example.messages[:i] if turn["role"] == "user"]
+        return "".join(asked[-1:]), text_of(example.messages[i])
+    if isinstance(example, Completion):
+        return example.prompt, example.text.strip("\n")
+    return example.question, example.choices[example.answer]
+
+
+def last_answer(example: Conversation) -> int:
+    """Find the last message of the assistant."""
+    return max(i for i, turn in enumerate(example.messages) if turn["role"] == "assistant")
+
+
+def text_of(message: Mapping[str, Json]) -> str:
+    """Join the texts of a message's content."""
+    content = message.get("content") or ""
+    texts = content if isinstance(content, list) else [{"text": content}]
+    return "".join(str(part.get("text") or "") for part in texts)
+
+
+def chosen(data: Data, answers: int) -> tuple[list[int], list[int]]:
+    """Choose the examples whose answers are shown, and all that the models are asked."""
+    open_ended = [
+        i
+        for i, example in enumerate(data.examples)
+        if not isinstance(example, Choices) and parts(example)[0]
+    ]
+    few = min(answers, len(open_ended))
+    shown = [open_ended[i * len(open_ended) // few] for i in range(few)]
+    short = [i for i in open_ended if len(parts(data.examples[i])[1]) <= SHORT]
+    return shown, sorted({*shown, *short})
+
+
+def student(probability: float, degrees: int) -> float:
+    """Compute a quantile of Student's t distribution, within 0.5 % from 4 degrees of freedom on.
+
+    By its expansion in those of the normal distribution (Abramowitz and Stegun, 26.7.5).
+    """
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return float(np.polynomial.polynomial.polyval(1 / degrees, terms))
