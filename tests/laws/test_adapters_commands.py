@@ -108,7 +108,11 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "got 'tie' (did you mean 'ties'?)",
         ),
-        (["merge", "base", "base", "-o", "out"], 1, "a model, not an adapter, which has adapter_config.json"),
+        (
+            ["merge", "base", "base", "-o", "out"],
+            1,
+            "a model, not an adapter, which has adapter_config.json",
+        ),
         (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 2, "--dtype is for a BASE that"),
         (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a BASE that is a"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
