@@ -137,7 +137,7 @@ class Baked(Shown):
         With its adapters.
     history : History or None
         The loss of each step, if there was any.
-    questions, held_out : tuple of str
+    questions, held : tuple of str
         What the adapter was trained on, and what was held out.
     divergences : dict of str to tuple of ndarray
         By model, "base" or "baked", and kind of answers, "sampled" or "greedy", such as "base,
@@ -157,7 +157,7 @@ class Baked(Shown):
     model: LanguageModel
     history: History | None
     questions: tuple[str, ...]
-    held_out: tuple[str, ...]
+    held: tuple[str, ...]
     divergences: dict[str, tuple[Array, ...]]
     agreement: dict[str, float]
     answers: tuple[Answers, ...]
@@ -320,7 +320,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     ...     questions=["And the ", "The sons of ", "He said ", "In the ", "And they "],
     ...     answer_length=8, progress=False,
     ... )
-    >>> result.saved, len(result.held_out)
+    >>> result.saved, len(result.held)
     (24, 1)
     """
     if not isinstance(prompt, str) or not prompt.strip():
@@ -379,7 +379,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         model=adapted,
         history=history,
         questions=tuple(question for question, _ in train),
-        held_out=tuple(question for question, _ in held),
+        held=tuple(question for question, _ in held),
         divergences=divergences,
         agreement=agreement,
         answers=tuple(Answers(*row) for row in answers),

@@ -148,7 +148,7 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
         result = language.bake(austen, prompt, **how, **more)
         means[name] = {key: np.concatenate(row).mean() for key, row in result.divergences.items()}
         assert result.saved == len(prompt)
-        assert len(result.held_out) == 4
+        assert len(result.held) == 4
     for kind in ("sampled", "greedy"):
         base = means["closed"][f"base, {kind}"]
         assert means["closed"][f"baked, {kind}"] < 0.95 * base
@@ -216,7 +216,7 @@ def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
     )
     (text,) = told
     assert text.startswith("Questions:\n")
-    assert {*result.questions, *result.held_out} == {*text.splitlines()[1:]}
+    assert {*result.questions, *result.held} == {*text.splitlines()[1:]}
     assert result.sentences.keys() <= {"be kind.", "say no more."}
     assert result.sentences
     assert "KL that is left" in result.to_html(prompt="be kind.")
