@@ -46,7 +46,7 @@ _SPELLINGS = (
     (r"\.weight$", ""),
 )
 _PARTS = {
-    "lora_down": "A", "lora_A": "A", "lora_up": "B", "lora_B": "B", "lora_mid": "core",
+    "lora_down": "A", "lora_A": "A", "lora_up": "B", "lora_B": "B", "lora_mid": "lora_mid",
     "lora_magnitude_vector": "magnitude", "magnitude": "magnitude", "dora_scale": "dora_scale",
     "alpha": "alpha",
 }  # fmt: skip
@@ -153,26 +153,25 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
     raw: dict[str, dict[str, object]] = {}
     for key, value in parse_json(file.metadata.get(_HEADER, "{}").encode()).items():
         model, _, setting = key.partition(".")
-        raw.setdefault(model, {})[setting] = value
+        raw.setdefault(model, {"peft_type": "LORA"})[setting] = value
     return {model: peft.parse(file.path, settings) for model, settings in raw.items()}
 
 
 def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
     """Make a module of these tensors; an alpha that is missing, or 0, means the rank."""
-    alpha, rslora, given = 0.0, False, parts.pop("alpha", None)
+    rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
-    if given:
+    if given := parts.pop("alpha", None):
         if given.size != 1:
             raise FileError(f"{place!r} must have one number alpha, got shape {given.shape}")
         alpha = real(f"alpha of {place!r}", float(given.read().reshape(())))
     elif config := settings.get(model):
-        alpha, rslora = config.rank_and_alpha(name)[1], bool(config.raw.get("use_rslora"))
-    if any(map(_TUNED.fullmatch, parts)):
+        rank, alpha = config.rank_and_alpha(name)
+        rslora = bool(config.raw.get("use_rslora"))
+    if "lora_mid" in parts or any(map(_TUNED.fullmatch, parts)):
         return _tuned(place, parts, alpha)
     if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
         raise FileError(f"{place!r} has only one factor, or one that is no matrix")
-    if core := parts.pop("core", None):
-        parts["A"] = _product(core, parts["A"])
     if lengths := parts.pop("dora_scale", None):
         if lengths.shape[:1] == (1,) != parts["B"].shape[:1]:
             raise FileError(f"{place!r} is a DoRA by inputs, which {_ACTS}")
@@ -180,19 +179,28 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
     factors, kernel = as_maps(parts, 0)
     check_shapes(factors, f" of {place!r}")
     module = AdapterModule(factors, 1.0, rslora, kernel=kernel)
+    if rank not in (0, module.rank):
+        raise FileError(f"{place!r} has rank {module.rank}, but the file's header says {rank}")
     return replace(module, alpha=alpha or float(module.rank))
 
 
 def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
     """A module whose update is the product of two matrices, by entries or Kronecker's.
 
-    That of a full difference is Kronecker's, by 1.
+    That of a full difference, or of a LoCon with a core, is Kronecker's of 1 and itself.
     """
-    if not all(_TUNED.fullmatch(part) and len(parts[part].shape) > 1 for part in parts):
+    if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
-    own, rank = parts, 0
+    if few := [part for part, stored in parts.items() if len(stored.shape) < 2]:
+        raise FileError(f"{few[0]} of {place!r} is no matrix")
+    own, rank, one = parts, 0, {"lokr_w1": held(np.ones((1, 1), np.float32))}
     if "diff" in parts:
-        own = {"lokr_w1": held(np.ones((1, 1), np.float32)), "lokr_w2": parts["diff"]}
+        own = one | {"lokr_w2": parts["diff"]}
+    elif "lora_mid" in parts and {"A", "B"} <= parts.keys():
+        down, up, core = parts["A"], parts["B"], parts["lora_mid"]
+        a = up.seen(lambda up: _rows(up).T)
+        own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
+        parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
     kind = min(own)[:5]
     for end in ("w1_b", "w2_b"):
         rank = own[kind + end].shape[0] if kind + end in own else rank

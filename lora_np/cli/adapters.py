@@ -229,7 +229,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
     converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
-    adapter that another tuner of PEFT wrote, such as LoHa or VeRA.
+    adapter that another tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
