@@ -14,6 +14,7 @@ with on_demand(globals()):
     from lora_np.adapters.converting import convert as convert, to_lora as to_lora
     from lora_np.adapters.extraction import extract as extract
     from lora_np.adapters.formats import Written as Written, load as load
+    from lora_np.adapters.gguf_merging import merge_gguf as merge_gguf
     from lora_np.adapters.inspection import (
         Inspection as Inspection,
         diff as diff,

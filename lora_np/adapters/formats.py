@@ -37,6 +37,7 @@ from lora_np.table import Shown, Table
 Base = StrPath | Mapping[str, Any]
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
+NOTHING = "every update is zero: it changes nothing"
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
@@ -111,6 +112,8 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
+        if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
+            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 
@@ -121,7 +124,7 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
             file, changes = _cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            modules = runtimes.read_mlx(path, file)
+            modules = runtimes.read_mlx(path, file, _known(base))
         else:
             file, changes = _cleaned(safetensors.open(path), "")
             modules, full = image_models.read(file, None if base is None else names_of(base))
@@ -192,9 +195,7 @@ def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
 
 def rebased(adapter: Adapter, base: Base) -> Adapter:
     """Give the modules the base's names where they differ in nothing but a known prefix."""
-    try:
-        spec = described(base)
-    except (ValueError, OSError):  # what nobody can describe has no names to compare
+    if (spec := _known(base)) is None:
         return adapter
     names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
     known = known_names(spec)
@@ -261,6 +262,14 @@ def described(base: Base) -> models.ModelSpec:
     return models.describe(base if isinstance(base, Mapping) else str(base))
 
 
+def _known(base: Base | None) -> models.ModelSpec | None:
+    """The modules of a base, if it is one that can be described."""
+    try:
+        return None if base is None else described(base)
+    except (ValueError, OSError):
+        return None
+
+
 def known_names(spec: models.ModelSpec) -> set[str]:
     """The names that a model's modules and their weights have, here and in checkpoints."""
     names = {name for module in spec.modules for name in (module.name, module.alias) if name}
@@ -281,6 +290,12 @@ def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
     )
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
     return path if path and path.is_dir() else None
+
+
+def has_effect(adapter: Adapter) -> bool:
+    """Whether it changes anything in a model."""
+    replaced = adapter.full or adapter.rows or adapter.has_magnitudes
+    return bool(replaced) or any(module.A.any() and module.B.any() for module in adapter.values())
 
 
 def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
@@ -371,7 +386,7 @@ def new_adapter(
     from tempfile import TemporaryDirectory  # slow to import, and `load` does without
 
     # only an adapter is replaced
-    check = partial(load, target, ordered=False) if ending else None
+    check = partial(load, target) if ending else None
     written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
     writes, marks = written.__contains__, [peft.NAME]
     with (

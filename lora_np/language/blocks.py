@@ -6,8 +6,9 @@ that transformers gives them, such as ``q_proj``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class Cache:
     Parameters
     ----------
     longest : int
-        The largest number of tokens.
+        How many tokens to make room for at first.
 
     Examples
     --------
@@ -101,36 +102,75 @@ class Cache:
     >>> k, v = cache.extend(np.ones((1, 2, 1, 4)), np.zeros((1, 2, 1, 4)))
     >>> cache.tokens, k.shape
     (2, (1, 2, 1, 4))
+    >>> cache.take([0, 0, 0]).k.shape
+    (3, 2, 1, 4)
     """
 
     def __init__(self, longest: int) -> None:
         self.longest = longest
         self.tokens = 0
-        self.k: Array = np.empty(0)  # until the first come
-        self.v: Array = np.empty(0)
+        self.room: Array = np.empty((2, 1, 0, 1, 1))  # (keys or values, batch, tokens, kv, d)
+
+    @property
+    def k(self) -> Array:
+        return self.room[0, :, : self.tokens]
+
+    @property
+    def v(self) -> Array:
+        return self.room[1, :, : self.tokens]
 
     def extend(self, k: Array, v: Array) -> tuple[Array, Array]:
         """Append keys and values and return all so far, (batch, tokens, kv, d) each."""
-        start, self.tokens = self.tokens, self.tokens + k.shape[1]
-        if not self.k.size:
-            self.k, self.v = np.empty((2, len(k), self.longest, *k.shape[2:]), k.dtype)
-        self.k[:, start : self.tokens] = k
-        self.v[:, start : self.tokens] = v
-        return self.k[:, : self.tokens], self.v[:, : self.tokens]
+        start, end = self.tokens, self.tokens + k.shape[1]
+        if end > self.room.shape[2]:
+            before, longest = self.room[:, :, :start], max(self.longest, end * (1 + (start > 0)))
+            self.room = np.empty((2, len(k), longest, *k.shape[2:]), k.dtype)
+            self.room[:, :, :start] = before
+        self.tokens = end
+        self.room[0, :, start:end] = k
+        self.room[1, :, start:end] = v
+        return self.k, self.v
+
+    def take(self, rows: Sequence[int]) -> Cache:
+        """Copy these rows, each as often as it is named."""
+        cache = Cache(self.longest)
+        cache.tokens, cache.room = self.tokens, self.room[:, rows, : self.tokens]
+        return cache
 
 
-def positions(before: int, tokens: int, sequence_ids: Array | None) -> Array:
-    """Return the position of each token after ``before`` others in its own sequence.
+class Sequences(NamedTuple):
+    """Which tokens of a row belong together.
 
-    The shape is (tokens,), or (batch, tokens) with ``sequence_ids``.
+    Parameters
+    ----------
+    ids : ndarray of int, shape (batch, all tokens)
+        The sequence of each token; those in a cache come first.
+    positions : ndarray of int, shape (batch, tokens)
+        How many tokens of its own sequence come before each new token.
+    lengths : ndarray of int, shape (batch, tokens)
+        How many tokens its sequence has so far.
     """
-    if sequence_ids is None:
-        return np.arange(before, before + tokens)
-    places = np.empty_like(sequence_ids, dtype=np.intp)
-    for sequence in np.unique(sequence_ids):
-        own = sequence_ids == sequence
-        places[own] = np.cumsum(own, axis=1)[own] - 1
-    return places[:, before:]
+
+    ids: Array
+    positions: Array
+    lengths: Array
+
+
+def sequences(ids: Array, before: int) -> Sequences:
+    """Count the tokens of each sequence, where a cache has the first ``before`` of each row.
+
+    Examples
+    --------
+    >>> sequences(np.array([[0, 0, 1, 1, 1]]), before=3).positions
+    array([[1, 2]])
+    """
+    positions, lengths = np.empty((2, *ids.shape), np.intp)
+    for sequence in np.unique(ids):
+        own = ids == sequence
+        count = np.cumsum(own, axis=1)
+        positions[own] = count[own] - 1
+        lengths = np.where(own, count[:, -1:], lengths)
+    return Sequences(ids, positions[:, before:], lengths[:, before:])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -187,14 +227,14 @@ class SelfAttention(Named):
         *,
         rng: Rng = None,
         cache: Cache | None = None,
-        sequence_ids: Array | None = None,
+        rows: Sequences | None = None,
     ) -> Operand:
-        mixed = self.mixed(*self.by_heads(x, rng), cache, sequence_ids)
+        mixed = self.mixed(*self.by_heads(x, rng), cache, rows)
         output: Operand = self.output(mixed, rng=rng)
         return output
 
     def mixed(
-        self, q: Operand, k: Operand, v: Operand, cache: Cache | None, sequence_ids: Array | None
+        self, q: Operand, k: Operand, v: Operand, cache: Cache | None, rows: Sequences | None
     ) -> Operand:
         """Compute the weighted values, of all heads side by side."""
         by_head = self.normed == "heads"
@@ -202,10 +242,11 @@ class SelfAttention(Named):
             q, k = self.norms(q, k)
         if self.rotary is not None:
             before = 0 if cache is None else cache.tokens
-            q, k = self.turned(self.rotary, before, q, k, sequence_ids)
+            q, k = self.turned(self.rotary, before, q, k, rows)
         if by_head and not self.normed_first:
             q, k = self.norms(q, k)
         tokens, window, scale = q.shape[1], self.window, self.score
+        sequence_ids = None if rows is None else rows.ids
         if cache is not None:
             k, v = cache.extend(value(k), value(v))
         if self.fused and not self.score_cap and (cache is None or 1 < tokens == cache.tokens):
@@ -246,20 +287,18 @@ class SelfAttention(Named):
         return heads_of(q, self.heads), heads_of(k, self.kv), heads_of(v, self.kv)
 
     def turned(
-        self, rotary: Rotary, before: int, q: Operand, k: Operand, sequence_ids: Array | None
+        self, rotary: Rotary, before: int, q: Operand, k: Operand, rows: Sequences | None
     ) -> tuple[Operand, Operand]:
         """Rotate queries and keys by the angles of their positions."""
-        longest = before + q.shape[1]
-        where: slice | Array = slice(before, longest)
-        rotate = fused.rotate if self.fused else composed.rotate
-        if sequence_ids is not None and (rotary.trained or not self.normed_first):
-            # scores depend on more than distances
-            where, rotate = positions(before, q.shape[1], sequence_ids), composed.rotate
-            longest = int(where.max()) + 1
-        cos, sin = rotary.turns(where, longest, q.dtype)
+        end = before + q.shape[1]
+        if rows is None:
+            cos, sin = rotary.turns(slice(before, end), end, q.dtype)
+        else:
+            cos, sin = rotary.turns(rows.positions, rows.lengths, q.dtype)
         if q.shape[1] == 1:  # at once: for a single token calls are what costs
             both = composed.rotate(rotary.halves(np.concatenate([q, k], axis=2)), cos, sin)
             return both[:, :, : self.heads], both[:, :, self.heads :]
+        rotate = fused.rotate if self.fused else composed.rotate
         q, k = rotary.halves(q), rotary.halves(k)
         return rotate(q, cos=cos, sin=sin), rotate(k, cos=cos, sin=sin)
 
@@ -437,10 +476,10 @@ class DecoderLayer(Named):
         *,
         rng: Rng = None,
         cache: Cache | None = None,
-        sequence_ids: Array | None = None,
+        rows: Sequences | None = None,
     ) -> Operand:
         y = x if self.before_attention is None else self.before_attention(x)
-        y = self.attention(y, rng=rng, cache=cache, sequence_ids=sequence_ids)
+        y = self.attention(y, rng=rng, cache=cache, rows=rows)
         added = self.plus(x, y if self.after_attention is None else self.after_attention(y))
         y = x if self.parallel else added
         y = self.mlp(y if self.before_mlp is None else self.before_mlp(y), rng=rng)

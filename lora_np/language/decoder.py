@@ -73,14 +73,16 @@ class Decoder(Named):
         sequence_ids: Array | None = None,
     ) -> Operand:
         x: Operand = self.embedding(tokens)
+        before = caches[0].tokens if caches else 0
+        rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
         if self.scale != 1.0:
             x = x * self.scale
         if self.position is not None:
-            before = caches[0].tokens if caches else 0
-            x = x + self.position(blocks.positions(before, tokens.shape[1], sequence_ids))
+            where = np.arange(before, before + tokens.shape[1]) if rows is None else rows.positions
+            x = x + self.position(where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
-            x = layer(x, rng=rng, cache=cache, sequence_ids=sequence_ids)
+            x = layer(x, rng=rng, cache=cache, rows=rows)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
 

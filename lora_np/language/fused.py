@@ -121,16 +121,18 @@ gated = primitive(gated_forward, joint=gated_joint, composed=composed.gated)
 def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     """Rotate x; with ``-sin`` this is its own transpose."""
     halves = x.reshape(*x.shape[:-1], 2, -1)
-    heads = x.shape[2] if len(x) > 2 else 1  # for many sequences, tables of x's width save passes
-    tables = (each.reshape(-1, 1, 2, halves.shape[-1]) for each in (cos, sin))
-    cos, sin = (np.repeat(table, heads, axis=1) for table in tables)
+    by_row = cos.ndim == x.ndim
+    # for many sequences, tables of x's width save passes
+    heads = x.shape[2] if len(x) > 2 and not by_row else 1
+    tables = (each.reshape(*each.shape[:-2], 1, 2, halves.shape[-1]) for each in (cos, sin))
+    cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
     y = np.empty_like(halves)
-    sequences = max(1, PIECE // cos.size)
+    sequences = 1 if by_row else max(1, PIECE // cos.size)
     for i in range(0, len(x), sequences):
         some, out = halves[i : i + sequences], y[i : i + sequences]
         some.take(SWAPPED, axis=-2, out=out, mode="clip")  # with this mode nothing is buffered
-        out *= sin
-        out += some * cos
+        out *= sin[i] if by_row else sin
+        out += some * (cos[i] if by_row else cos)
     return y.reshape(x.shape)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -153,10 +155,11 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
 
     Notes
     -----
-    Keys and values of earlier tokens are kept. Beyond ``model.context`` the model has no positions:
-    it then restarts from the last half of that many tokens. Of several prompts, shorter ones are
-    padded on the left, where nothing sees it: at temperature 0, and within the context, each text
-    is the one that it would be alone, up to rounding.
+    Keys and values of earlier tokens are kept. Beyond ``model.context``, or what its positions were
+    stretched to, the model has no positions: a text then restarts from the last half of that many
+    tokens. Dynamic positions have no end. Of several prompts, shorter ones are padded on the left,
+    where nothing sees it: at temperature 0 each text is the one that it would be alone, up to
+    rounding.
 
     Examples
     --------
@@ -269,46 +272,123 @@ class Continuation:
             self.streamed = end
 
 
-def continued(
-    model: LanguageModel, rows: list[list[int]], begins: int, settings: Sampling
-) -> list[Continuation]:
-    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
-    rng, ends = generator(settings.rng), ends_of(model)
-    continuations = [Continuation(model, row, begins, settings) for row in rows]
-    # a byte for each code, as long as text is made: every token needs all weights
-    frozen = replace(freeze(model), Blocks, lambda path, W: W.expanded())
-    context = model.context
-    longest = min(context, max(map(len, rows), default=0) + settings.tokens)
-    # where these kinds of positions change, all keys do
-    turning = [layer.attention.rotary for layer in frozen.model.layers]
-    trained = next((rotary.trained for rotary in turning if rotary and rotary.longer), 0)
-    caches: list[Cache] = []
-    listening = settings.stop or settings.stream is not None
-    for _ in range(settings.tokens if rows else 0):
-        held = caches[0].tokens if caches else 0
-        if held in (0, trained, context):
-            most = max(context // 2, 1) if held == context else context
-            caches = [Cache(longest) for _ in frozen.model.layers]
-            step, sequence_ids = padded([row[-most:] for row in rows])
+class Reader:
+    """A model that reads tokens, and does not read again what it still holds of a text.
+
+    Parameters
+    ----------
+    model : LanguageModel
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> reader = Reader(language.load("austen"))
+    >>> reader.read([[3, 1, 4]]).shape  # hidden states of the tokens that are new
+    (1, 3, 128)
+    >>> reader.take([0, 0]).read([[3, 1, 4, 1], [3, 1, 4, 5]]).shape
+    (2, 1, 128)
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        # a byte for each code, as long as text is made: every token needs all weights
+        self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
+        rotary = [layer.attention.rotary for layer in model.model.layers]
+        turning = [each for each in rotary if each]
+        #: Tokens of the longest text that the model has positions for.
+        self.reach = max([model.context, *(each.reach for each in turning)])
+        # where these kinds of positions change, all keys do
+        self.limit = next((each.trained for each in turning if each.longer), math.inf)
+        self.rows: list[list[int]] = []
+        self.ids: Array = np.empty((0, 1), int)
+        self.caches: list[Cache] = []
+
+    def take(self, rows: Sequence[int]) -> Reader:
+        """Copy what is held of these rows, each as often as it is named."""
+        taken = copy(self)
+        taken.rows, taken.ids = [self.rows[i] for i in rows], self.ids[rows]
+        taken.caches = [cache.take(rows) for cache in self.caches]
+        return taken
+
+    def read(self, rows: list[list[int]]) -> Array:
+        """Read tokens and return the hidden states of those that are new.
+
+        Parameters
+        ----------
+        rows : list of list of int
+            Each from its beginning.
+
+        Returns
+        -------
+        ndarray of shape (rows, new tokens, d)
+            The same number in all rows: all tokens, with padding on the left, if nothing that is
+            held is of use.
+        """
+        gaps: Array = np.argmax(self.ids, axis=1)  # padding on the left
+        held = self.held(rows, gaps)
+        new = [row[held - int(gap) :] for row, gap in zip(rows, gaps, strict=False)]
+        if held and min(map(len, new)) == max(map(len, new)):
+            tokens, ids = np.array(new), np.ones((len(rows), len(new[0])), int)
+            self.ids = np.concatenate([self.ids[:, :held], ids], axis=1)
+            for cache in self.caches:
+                cache.tokens = held
         else:
-            step = np.array([row[-1:] for row in rows])
-            if sequence_ids is not None:
-                sequence_ids = np.pad(sequence_ids, ((0, 0), (0, 1)), constant_values=1)
+            tokens, self.ids = padded(rows)
+            self.caches = [Cache(tokens.shape[1] + 64) for _ in self.model.model.layers]
+        self.rows = [list(row) for row in rows]
+        mask = None if self.ids.all() else self.ids
         # of weights that are out of bounds, draw tells
         with np.errstate(over="ignore", invalid="ignore"):
-            hidden = frozen.model(step, caches=caches, sequence_ids=sequence_ids)[:, -1:]
-            logits = value(frozen.logits(hidden))[:, 0]
-        for each, scores in zip(continuations, logits, strict=True):
-            if not each.ended:
-                each.row.append(settings.draw(scores, each.row, rng))
-                each.ended = each.row[-1] in ends
-        if all(each.ended or (listening and each.update()) for each in continuations):
+            hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask)
+        return value(hidden)
+
+    def held(self, rows: list[list[int]], gaps: Array) -> int:
+        """Count the columns of the caches that these rows begin with, but for a token to read."""
+        if len(rows) != len(self.rows):
+            return 0
+        columns = []
+        for row, before, gap in zip(rows, self.rows, gaps, strict=True):
+            pairs = enumerate(zip(before, row[:-1], strict=False))
+            same = next((i for i, (a, b) in pairs if a != b), min(len(before), len(row) - 1))
+            across = (len(before) > self.limit) != (len(row) > self.limit)
+            columns.append(0 if across or not same else int(gap) + same)
+        return min(columns)
+
+
+def continued(
+    model: LanguageModel,
+    rows: list[list[int]],
+    begins: int,
+    settings: Sampling,
+    reader: Reader | None = None,
+) -> list[Continuation]:
+    """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
+    reader = reader or Reader(model)
+    rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
+    continuations = [Continuation(model, row, begins, settings) for row in rows]
+    starts = [int(max(len(row) - reach, 0)) for row in rows]
+    going = [*range(len(rows))]
+    listening = settings.stop or settings.stream is not None
+    for _ in range(settings.tokens if rows else 0):
+        for i in going:
+            if len(rows[i]) - starts[i] > reach:
+                starts[i] = len(rows[i]) - max(int(reach) // 2, 1)
+        hidden = reader.read([rows[i][starts[i] :] for i in going])[:, -1:]
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = value(reader.model.logits(hidden))[:, 0]
+        for i, scores in zip(going, logits, strict=True):
+            rows[i].append(settings.draw(scores, rows[i], rng))
+            continuations[i].ended = rows[i][-1] in ends
+        heard = [each.ended or (listening and each.update()) for each in continuations]
+        if all(heard):
             break
+        left = [k for k, i in enumerate(going) if not continuations[i].ended]
+        if len(left) < len(going):
+            reader, going = reader.take(left), [going[k] for k in left]
     return continuations
 
 
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
-    """Pad rows on the left, and tell which entries are theirs, if not all are.
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Pad rows on the left, and tell which entries are theirs.
 
     Examples
     --------
@@ -320,7 +400,7 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Array, Array | None]:
     longest = max(map(len, rows))
     tokens = np.array([[0] * (longest - len(row)) + list(row) for row in rows])
     theirs = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return tokens, None if theirs.all() else theirs
+    return tokens, theirs
 
 
 def ends_of(model: LanguageModel) -> list[int]:

@@ -48,6 +48,8 @@ class Rotary:
         longrope: the frequencies in longer texts.
     factor : float
         dynamic: how fast they shrink in longer texts.
+    reach : float
+        Tokens of the longest text that they are made for.
     width : int
         Entries of a head, of which the first d turn; by default d.
     neighbours : bool
@@ -65,6 +67,7 @@ class Rotary:
     trained: int = 0
     longer: tuple[float, ...] = ()
     factor: float = 1.0
+    reach: float = 0.0
     width: int = 0
     neighbours: bool = False
 
@@ -91,7 +94,7 @@ class Rotary:
         return np.concatenate([first, third, second, fourth], axis=-1)
 
     def turns(
-        self, where: slice | Array, longest: int, dtype: np.dtype[Any]
+        self, where: slice | Array, longest: int | Array, dtype: np.dtype[Any]
     ) -> tuple[Array, Array]:
         """Return cosines and sines for tokens at these positions, each (*tokens, 1, width).
 
@@ -99,15 +102,24 @@ class Rotary:
         ----------
         where : slice or ndarray of int
             All below ``longest``.
-        longest : int
-            Tokens of the longest text, on which the angles may depend.
+        longest : int or ndarray of int
+            Tokens of the text so far, on which the angles may depend; or for each token those of
+            its own.
         dtype : dtype
         """
-        if self.trained and longest > self.trained:
-            cos, sin = table(self, longest, longest, dtype)
-        else:
-            cos, sin = table(self, 1 << (longest - 1).bit_length(), 0, dtype)
-        return cos[where], sin[where]
+        size = 1 << (int(np.max(longest)) - 1).bit_length()
+        if isinstance(where, slice) or not self.trained:
+            over = int(np.max(longest)) if self.trained else 0
+            cos, sin = table(self, size, over * (over > self.trained), dtype)
+            return cos[where], sin[where]
+        longest = longest * (np.asarray(longest) > self.trained)
+        shape = (*where.shape, 1, max(self.width, 2 * len(self.frequencies)))
+        cos, sin = np.empty((2, *shape), dtype)
+        for over in np.unique(longest):
+            own = longest == over
+            for turn, each in zip((cos, sin), table(self, size, int(over), dtype), strict=True):
+                turn[own] = each[where[own]]
+        return cos, sin
 
 
 @functools.lru_cache(maxsize=16)
@@ -182,6 +194,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     if kind != "default":
         trained = whole_number(name, layer.original or rope.get(name, context))
         factor = real(rope, "factor", context / trained)
+    more["reach"] = trained * factor
     pairs = np.arange(0, d, 2) / d
     plain = theta**-pairs  # pair i turns by theta^(-2i/d) a token
 
@@ -194,7 +207,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     elif kind == "alpha":
         plain = (theta * real(rope, "alpha") ** (d / (d - 2))) ** -pairs
     elif kind == "dynamic":
-        more |= {"trained": context, "factor": factor}
+        more |= {"trained": context, "factor": factor, "reach": math.inf}
     elif kind == "longrope":
         short, long = (
             np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long")

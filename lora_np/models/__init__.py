@@ -20,7 +20,9 @@ with on_demand(globals()):
         HEAD as HEAD,
         OpenModel as OpenModel,
         from_safetensors as from_safetensors,
+        guess as guess,
         open_model as open_model,
+        resized as resized,
         untied as untied,
     )
     from lora_np.models.llama_cpp import (

@@ -309,6 +309,20 @@ def test_what_is_missing_or_needs_the_weights_is_refused_by_name(tmp_path, case)
         adapters.load(saved(tmp_path / "a.safetensors", {"lora_unet_q": parts()}))
 
 
+def test_a_pipeline_is_refused_with_the_reason_and_kinds_are_named(tmp_path):
+    rng = np.random.default_rng(0)
+    kinds = {
+        f"lora_unet_{i}": tensors_of(kind, (4, 6), (), rng)[0]
+        for i, kind in enumerate(("lora", "loha", "lokr"))
+    }
+    path = saved(tmp_path / "a.safetensors", kinds)
+    assert adapters.inspect(path).contents["type"] == "LoHa, LoKr, LoRA"
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "model_index.json").write_text("{}")
+    with pytest.raises(FileError, match="it is a pipeline, whose modules only diffusers has"):
+        adapters.merge(tmp_path / "pipe", path, tmp_path / "merged")
+
+
 def test_names_in_a_pipeline_are_no_names_of_a_model(tmp_path):
     parts, wanted = tensors_of("loha", (4, 6), (), np.random.default_rng(0))
     path = saved(tmp_path / "a.safetensors", {"unet.down.to_q": parts})

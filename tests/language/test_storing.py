@@ -508,13 +508,13 @@ def test_top_p_draws_among_the_most_likely(model):
 
 
 @pytest.mark.parametrize("changes", [{}, {"model_type": "mistral", "sliding_window": 5}])
-@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then all start afresh
+@pytest.mark.parametrize("tokens", [0, 1, 15, 60])  # the context is 32: then a text starts afresh
 def test_several_prompts_are_continued_as_each_alone(changes, tokens):
     model = random_model(**changes)
     prompts = ["the king ", "a", "the horse went. ", "sea"]
     alone = [language.generate(model, prompt, tokens=tokens, temperature=0) for prompt in prompts]
     together = language.generate(model, prompts, tokens=tokens, temperature=0)
-    assert together == alone or tokens == 60
+    assert together == alone
     assert [len(text) for text in together] == [len(prompt) + tokens for prompt in prompts]
     assert language.generate(model, [], tokens=tokens) == []
     assert language.generate(model, prompts[:1], tokens=tokens, temperature=0) == alone[:1]

@@ -333,8 +333,7 @@ def test_trained_rows_of_tokens_are_attached_and_merged_into_the_files(
     np.testing.assert_array_equal(lnp.freeze(again)(tokens), lnp.freeze(mine)(tokens))
 
 
-# With the scaling "dynamic" the peer keeps keys that were turned by the angles of a shorter text.
-@pytest.mark.parametrize("case", twentieth(name for name in NAMES if name != "llama, dynamic"))
+@pytest.mark.parametrize("case", ["llama, dynamic", *twentieth(NAMES)])
 def test_greedy_text_with_a_cache_and_padding_on_the_left_is_that_of_transformers(case, tmp_path):
     theirs = peer(case, seed=5)
     theirs.save_pretrained(tmp_path)
@@ -360,6 +359,9 @@ def test_greedy_text_with_a_cache_and_padding_on_the_left_is_that_of_transformer
             for row, start in zip(said, some, strict=True)
         ]
         asked = ["".join(letters[i] for i in row) for row in some]
+        if case in ("llama, dynamic", "phi3, longrope") and len(some) > 1:
+            # the peer turns all rows by the length of the longest
+            expected = [language.generate(model, text, tokens=30, temperature=0) for text in asked]
         assert language.generate(model, asked, tokens=30, temperature=0) == expected
 
 

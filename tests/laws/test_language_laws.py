@@ -11,7 +11,7 @@ import pytest
 import lora_np as lnp
 from lora_np import language
 from lora_np.language import composed, fused
-from lora_np.language.blocks import Cache, positions
+from lora_np.language.blocks import Cache, sequences
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
 from tests.language.conftest import random_model
@@ -220,10 +220,10 @@ def test_a_token_is_counted_from_the_beginning_of_its_own_text(seed):
     n = int(rng.integers(1, 12))
     texts = rng.integers(0, 3, (int(rng.integers(1, 4)), n))
     expected = [[sum(row[:i] == row[i]) for i in range(n)] for row in texts]
-    np.testing.assert_array_equal(positions(0, n, texts), expected)
+    np.testing.assert_array_equal(sequences(texts, 0).positions, expected)
     before = int(rng.integers(0, n))
     np.testing.assert_array_equal(
-        positions(before, n - before, texts), np.array(expected)[:, before:]
+        sequences(texts, before).positions, np.array(expected)[:, before:]
     )
 
 

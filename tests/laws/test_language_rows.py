@@ -63,7 +63,7 @@ def rows_of(lengths, seed=0):
     return [rng.integers(0, SIZE["vocab_size"], n).tolist() for n in lengths]
 
 
-@every(("case", "lengths"), [(case, some) for case in few(ALL, 3) for some in LENGTHS])
+@every(("case", "lengths"), [(case, some) for case in few(ALL, 8) for some in LENGTHS])
 def test_a_padded_row_has_the_logits_that_it_has_alone(case, lengths):
     family, _, changes = case
     model, rows = random_model(family, changes), rows_of(lengths)
@@ -78,7 +78,7 @@ def test_a_padded_row_has_the_logits_that_it_has_alone(case, lengths):
             assert_as_near(found[-len(row) :], model(np.array([row]))[0], alone)
 
 
-@every(("case", "lengths"), [(case, some) for case in few(ALL, 3) for some in LENGTHS])
+@every(("case", "lengths"), [(case, some) for case in few(ALL, 8) for some in LENGTHS])
 def test_rows_that_are_read_token_by_token_are_what_each_is_alone(case, lengths):
     """Across the limits of their positions, where what was read before may have to be read anew."""
     family, _, changes = case
