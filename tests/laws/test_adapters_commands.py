@@ -82,7 +82,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "got 'tie' (did you mean 'ties'?)",
         ),
-        (["merge", "base", "base", "-o", "out"], 1, "adapter_config.json: no such file"),
+        (["merge", "base", "base", "-o", "out"], 1, "base: a model, not an adapter"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
     ],
 )
