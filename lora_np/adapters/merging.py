@@ -70,8 +70,7 @@ def merge(
     Parameters
     ----------
     base : path
-        A model's directory: safetensors in one file or in shards, and its config. A GGUF file is
-        refused.
+        A model's directory: safetensors in one file or in shards, and its config.
     adapter : path or Adapter
         A directory as PEFT writes it, or the result of `load`.
     out : path
@@ -99,6 +98,7 @@ def merge(
 
     See Also
     --------
+    merge_gguf : The same for a GGUF file.
     extract : The reverse.
 
     Notes
@@ -128,10 +128,7 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        raise FileError(
-            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: "
-            "language.load it, adapters.attach the adapter, lora_np.merge, language.save the result"
-        )
+        raise FileError(f"{base}: a GGUF file; merge_gguf merges into those")
     if Path(out).suffix in FILES:
         raise ValueError(
             f"{out}: a merged model is a directory, which must not end in a file's name"

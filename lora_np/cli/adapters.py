@@ -14,6 +14,7 @@ from lora_np.checks import Array
 from lora_np.cli import options
 from lora_np.files import write_text
 from lora_np.hub import float_dtype, read_arrays
+from lora_np.table import Shown
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -171,19 +172,48 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("adapter", type=options.READ)
-@options.out
+@options.merged_out
+@click.option(
+    "--dtype", type=options.Parsed(str.upper), help="GGUF: the kind of what changes (its own)."
+)
+@click.option("--rounding", help="GGUF: nearest (as by default) or random.")
+@click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
+@click.option(
+    "--modelfile", is_flag=True, default=None, help="GGUF: write a Modelfile, for Ollama."
+)
 @options.any_base
 @options.jobs
 @options.force
 @options.as_json
-def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+def merge(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    as_json: bool,
+    jobs: int,
+    any_base: bool,
+    force: bool,
+    **asked: Any,
+) -> None:
     """Merge an adapter into its base model, as one checkpoint.
 
-    transformers loads it without PEFT.
+    transformers loads it without PEFT. A BASE that is a .gguf file becomes another one, for Ollama,
+    LM Studio and llama.cpp; how much of the update rounding keeps is printed.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
+    for_gguf = {name: value for name, value in asked.items() if value is not None}
+    shared: dict[str, Any] = {"any_base": any_base, "force": force}
+    if base.suffix == ".gguf":
+        if jobs > 1:
+            raise click.UsageError("--jobs is for shards, and a GGUF file has none")
+        written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
+    elif for_gguf:
+        name = "seed" if (first := next(iter(for_gguf))) == "rng" else first
+        raise click.UsageError(f"--{name} is for a BASE that is a .gguf file")
+    else:
+        written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
+    options.show_as(written.table, as_json)
 
 
 @click.command()
@@ -257,6 +287,26 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """
     result = adapters.check(adapter, **asked)
     options.show_as(result, as_json, result.table, status=0 if result.fine else 3)
+
+
+@click.command()
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
+@click.option(
+    "--base", type=options.READ, required=True, help="The base model, or its config.json."
+)
+@options.force
+@options.as_json
+def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+    """Write an adapter under the names of its base.
+
+    Names lose what training put around them (_orig_mod., module.) and get the base's prefix.
+    Targets and patterns that match something else, or nothing, become exact. What is not certain
+    is refused.
+
+    Example: lora-np repair my-adapter --base llama -o repaired
+    """
+    options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
 
 
 class _Inputs(UserDict[str, Array]):
