@@ -105,7 +105,8 @@ def extract(
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
     asked = options.given(asked) | {"grams": data and _Inputs(tuned, data)}
-    options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
+    made = adapters.extract(base, tuned, out, **asked, progress=True)
+    options.show_as(made.table, as_json, made.table, made.parts)
 
 
 @click.command()
