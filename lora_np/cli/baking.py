@@ -34,7 +34,7 @@ def bake(
     model: str, prompt_file: str, questions: str | None, out: Path, quantised: bool,
     html: Path | None, plot: Path | None, force: bool, as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Bake a prompt into an adapter, which saves its tokens in every call.
+    """Bake a prompt into an adapter, to save its tokens in each call.
 
     MODEL is an instruction-tuned model: a directory as transformers writes it, or a .gguf file.
     With the prompt in front it teaches, without the prompt it learns: its distributions of the next

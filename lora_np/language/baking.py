@@ -70,7 +70,7 @@ class BakeSettings(RunSettings):
     targets: Targets = "all-linear"
     lr: float = setting(2e-3, "Peak learning rate")
     steps: int = setting(48, "Number of training steps")
-    batch_size: int = setting(4, "Answers in a batch")
+    batch_size: int = setting(4, "AnsweredQuestion in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")
     per_sentence: int = setting(3, "Questions for each sentence of the prompt, if none are given")
@@ -96,7 +96,7 @@ class BakeSettings(RunSettings):
             raise ValueError("questions must be a list of texts that are not empty")
 
 
-class Lesson(NamedTuple):
+class TaughtAnswer(NamedTuple):
     """An answer of the teacher, as the student reads it."""
 
     question: str
@@ -110,7 +110,7 @@ class Lesson(NamedTuple):
         return self.row[-len(self.hidden) :]
 
 
-class LessonBatch(NamedTuple):
+class DistillationBatch(NamedTuple):
     """Arguments of the loss."""
 
     tokens: Array  # (rows, n)
@@ -118,7 +118,7 @@ class LessonBatch(NamedTuple):
     teacher: Array  # (as many as count, d)
 
 
-class Answers(NamedTuple):
+class AnsweredQuestion(NamedTuple):
     """A held-out question, and how each model answers it."""
 
     question: str
@@ -144,7 +144,7 @@ class Baked(Shown):
         greedy": the divergence from the teacher, in nats, at each token of each held-out answer.
     agreement : dict of str to float
         The share of these tokens whose likeliest one is the teacher's.
-    answers : tuple of Answers
+    answers : tuple of AnsweredQuestion
         Greedy answers side by side.
     saved : int
         Tokens of the prompt that each call saves.
@@ -160,7 +160,7 @@ class Baked(Shown):
     held: tuple[str, ...]
     divergences: dict[str, tuple[Array, ...]]
     agreement: dict[str, float]
-    answers: tuple[Answers, ...]
+    answers: tuple[AnsweredQuestion, ...]
     saved: int
     sentences: dict[str, float]
     notes: tuple[str, ...]
@@ -186,7 +186,7 @@ class Baked(Shown):
     @property
     def samples(self) -> Table:
         """The greedy answers side by side."""
-        return Table([*Answers._fields], self.answers, title="Held-out questions")
+        return Table([*AnsweredQuestion._fields], self.answers, title="Held-out questions")
 
     def figure(self) -> Figure:
         """Draw the divergence by the position of the token in the answer."""
@@ -253,7 +253,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     steps : int
         Number of training steps; with 0 the adapter is the closed form.
     batch_size : int
-        Answers in a batch.
+        AnsweredQuestion in a batch.
     clip : float, optional
         Largest norm of the gradient.
     answer_length : int
@@ -340,7 +340,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     held = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
     drawn = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
-    lessons = taught(frozen, dialogue, train, drawn)
+    examples = taught(frozen, dialogue, train, drawn)
     greedy = changed(drawn, temperature=0.0)
     tests = {
         "sampled": taught(frozen, dialogue, held, changed(drawn, rng=seeds[1])),
@@ -351,29 +351,29 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if not plain_head(adapted):
         raise ValueError("targets must not name the head: both distributions come from the same")
     if settings.start == "closed-form":
-        adapted = started(adapted, closed_form(frozen, lessons, settings.rank))
+        adapted = started(adapted, closed_form(frozen, examples, settings.rank))
     history = None
     if settings.steps:
         run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
-        run |= {"batch_size": None, "rng": seeds[2], "loss": lesson_loss}
+        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss}
         run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
-        run["validation"] = [batch_of([lesson]) for lesson in tests["sampled"]]
+        run["validation"] = [batch_of([example]) for example in tests["sampled"]]
         run["progress"] = "bake" if settings.progress is True else settings.progress
-        order = Drawn(lessons, min(settings.batch_size, len(lessons)), seeds[2])
+        order = ShuffledAnswers(examples, min(settings.batch_size, len(examples)), seeds[2])
         result = fit(adapted, order, **run)
         adapted, history = result.model, result.history
     baked = freeze(adapted)
     divergences, agreement = {}, {}
     for kind, rows in tests.items():
         for name, each in (("base", frozen), ("baked", baked)):
-            apart = [apart_from_teacher(each, lesson) for lesson in rows]
+            apart = [apart_from_teacher(each, example) for example in rows]
             divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
             agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
     alone = [dialogue.row(question, prompted=False) for question, _ in held]
     base, own = (spoken(each, alone, greedy) for each in (frozen, baked))
-    prompted = [dialogue.text(lesson.answer) for lesson in tests["greedy"]]
+    prompted = [dialogue.text(example.answer) for example in tests["greedy"]]
     answers = zip([question for question, _ in held], base, prompted, own, strict=True)
-    cut = sum(len(lesson.hidden) == settings.answer_length for lesson in lessons)
+    cut = sum(len(example.hidden) == settings.answer_length for example in examples)
     first = tests["greedy"][0]
     return Baked(
         model=adapted,
@@ -382,21 +382,21 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         held=tuple(question for question, _ in held),
         divergences=divergences,
         agreement=agreement,
-        answers=tuple(Answers(*row) for row in answers),
+        answers=tuple(AnsweredQuestion(*row) for row in answers),
         saved=len(first.prompted) - len(first.row),
         sentences=by_sentence(tests["sampled"], divergences["baked, sampled"]),
-        notes=(f"{cut} of {len(lessons)} answers were cut at {settings.answer_length} tokens.",)
+        notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
         if cut
         else (),
     )
 
 
-def by_sentence(lessons: Sequence[Lesson], apart: Sequence[Array]) -> dict[str, float]:
+def by_sentence(examples: Sequence[TaughtAnswer], apart: Sequence[Array]) -> dict[str, float]:
     """Average the divergence of the questions about each sentence."""
     means: dict[str, list[float]] = {}
-    for lesson, kl in zip(lessons, apart, strict=True):
-        if lesson.sentence:
-            means.setdefault(lesson.sentence, []).append(float(kl.mean()))
+    for example, kl in zip(examples, apart, strict=True):
+        if example.sentence:
+            means.setdefault(example.sentence, []).append(float(kl.mean()))
     return {sentence: float(np.mean(row)) for sentence, row in means.items()}
 
 
@@ -466,7 +466,7 @@ def sampled(reader: Reader, rows: Sequence[list[int]], sampling: Sampling) -> li
 
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
-) -> list[Lesson]:
+) -> list[TaughtAnswer]:
     """Let the prompted base answer, and keep the hidden states from which it does."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
     longest = max(map(len, rows)) + sampling.tokens
@@ -475,47 +475,49 @@ def taught(
             f"the prompt, a question and an answer of {sampling.tokens} tokens have {longest}, and"
             f" the model's context is {model.context}: take a shorter prompt or answer_length"
         )
-    reader, lessons = opened(model, rows), []
+    reader, examples = opened(model, rows), []
     for pair, row, answer in zip(asked, rows, sampled(reader, rows, sampling), strict=True):
         hidden = reader.read([[*row, *answer[:-1]]])[0, -len(answer) :]
         student = dialogue.row(pair[0], prompted=False)
-        lessons.append(Lesson(*pair, [*student, *answer], [*row, *answer], hidden))
-    return lessons
+        examples.append(TaughtAnswer(*pair, [*student, *answer], [*row, *answer], hidden))
+    return examples
 
 
-def batch_of(lessons: Sequence[Lesson]) -> LessonBatch:
-    """Arrange lessons as arrays; padding comes last, where no token sees it."""
-    width = max(len(lesson.row) for lesson in lessons) - 1
-    tokens = np.zeros((len(lessons), width), np.int64)
-    counts = np.zeros((len(lessons), width), bool)
-    for i, lesson in enumerate(lessons):
-        end = len(lesson.row) - 1
-        tokens[i, :end] = lesson.row[:-1]
-        counts[i, end - len(lesson.hidden) : end] = True
-    return LessonBatch(tokens, counts, np.concatenate([lesson.hidden for lesson in lessons]))
+def batch_of(examples: Sequence[TaughtAnswer]) -> DistillationBatch:
+    """Arrange examples as arrays; padding comes last, where no token sees it."""
+    width = max(len(example.row) for example in examples) - 1
+    tokens = np.zeros((len(examples), width), np.int64)
+    counts = np.zeros((len(examples), width), bool)
+    for i, example in enumerate(examples):
+        end = len(example.row) - 1
+        tokens[i, :end] = example.row[:-1]
+        counts[i, end - len(example.hidden) : end] = True
+    return DistillationBatch(
+        tokens, counts, np.concatenate([example.hidden for example in examples])
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """Batches of lessons by number: all of them in one order, then in another."""
+class ShuffledAnswers:
+    """Batches of examples by number: all of them in one order, then in another."""
 
-    lessons: Sequence[Lesson]
+    examples: Sequence[TaughtAnswer]
     size: int
     seed: int
 
     @property
     def identity(self) -> str:
         """Tell a checkpoint which run it belongs to."""
-        rows = [lesson.row for lesson in self.lessons]
+        rows = [example.row for example in self.examples]
         return f"{self.size} at a time, in order {self.seed}, of {rows}"
 
-    def __call__(self, number: int) -> LessonBatch:
-        epoch, i = divmod(number, len(self.lessons) // self.size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lessons))
-        return batch_of([self.lessons[k] for k in order[i * self.size :][: self.size]])
+    def __call__(self, number: int) -> DistillationBatch:
+        epoch, i = divmod(number, len(self.examples) // self.size)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+        return batch_of([self.examples[k] for k in order[i * self.size :][: self.size]])
 
 
-def lesson_loss(model: LanguageModel, batch: LessonBatch, *, rng: Rng = None) -> Operand:
+def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
     """Compute the mean divergence of the batch."""
     hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
     if plain_head(model) and not model.cap and head.b is None:
@@ -525,15 +527,15 @@ def lesson_loss(model: LanguageModel, batch: LessonBatch, *, rng: Rng = None) ->
     return loss
 
 
-def apart_from_teacher(model: LanguageModel, lesson: Lesson) -> tuple[Array, Array]:
+def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
     """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
-    hidden = value(model.model(np.array([lesson.row[:-1]])))[0, -len(lesson.hidden) :]
-    z, teacher = (value(model.logits(each)) for each in (hidden, lesson.hidden))
+    hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
+    z, teacher = (value(model.logits(each)) for each in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 
 def closed_form(
-    model: LanguageModel, lessons: Sequence[Lesson], rank: int
+    model: LanguageModel, examples: Sequence[TaughtAnswer], rank: int
 ) -> list[tuple[Array, Array]]:
     """Regress what each layer's attention lacks without the prompt on what it computes.
 
@@ -549,9 +551,9 @@ def closed_form(
     layers = model.model.layers
     grams: list[Any] = [0.0] * len(layers)
     products: list[Any] = [0.0] * len(layers)
-    for lesson in lessons:
-        rows = [np.array([row[:-1]]) for row in (lesson.row, lesson.prompted)]
-        shared = common_end(lesson.row, lesson.prompted) - 1
+    for example in examples:
+        rows = [np.array([row[:-1]]) for row in (example.row, example.prompted)]
+        shared = common_end(example.row, example.prompted) - 1
         student, teacher = (
             value(model.model.embedded(tokens, np.arange(tokens.shape[1]))) for tokens in rows
         )

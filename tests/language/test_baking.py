@@ -10,7 +10,7 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.cli import run
 from lora_np.language import baking
-from lora_np.language.baking import Dialogue, Lesson, batch_of, lesson_loss
+from lora_np.language.baking import Dialogue, TaughtAnswer, batch_of, taught_loss
 from lora_np.language.generation import Sampling
 from lora_np.linalg import reduced_rank_regression
 from tests.language.conftest import random_model
@@ -38,7 +38,7 @@ def wide():
     return random_model(max_position_embeddings=256)
 
 
-def lessons_of(model, prompt="the old king. ", questions=BEGINNINGS[:3], n=5):
+def examples_of(model, prompt="the old king. ", questions=BEGINNINGS[:3], n=5):
     sampling = Sampling(tokens=n, temperature=1.0, rng=0)
     pairs = [(question, "") for question in questions]
     return baking.taught(lnp.freeze(model), Dialogue(model, prompt, True), pairs, sampling)
@@ -50,32 +50,32 @@ def test_the_loss_is_the_divergence_of_the_next_token_from_the_prompted_model(wi
     adapted = lnp.replace(
         adapted, lnp.Tensor, lambda path, t: lnp.Tensor(0.1 + 0.3 * np.cos(np.arange(t.size)).reshape(t.shape).astype(np.float32))
     )  # fmt: skip
-    lessons, expected = lessons_of(wide), []
-    for lesson in lessons:
-        n = len(lesson.answer)
+    examples, expected = examples_of(wide), []
+    for example in examples:
+        n = len(example.answer)
         p, q = (
             np.exp(np.asarray(lnp.freeze(m)(np.array([row[:-1]])), float)[0, -n:])
-            for m, row in ((adapted, lesson.row), (wide, lesson.prompted))
+            for m, row in ((adapted, example.row), (wide, example.prompted))
         )
         p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
         expected += np.sum(q * np.log(q / p), axis=-1).tolist()
-    loss = lesson_loss(adapted, batch_of(lessons))
+    loss = taught_loss(adapted, batch_of(examples))
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
     capped = replace(adapted, cap=3.0)
-    ours = lesson_loss(replace(capped), batch_of(lessons_of(replace(wide, cap=3.0))))
+    ours = taught_loss(replace(capped), batch_of(examples_of(replace(wide, cap=3.0))))
     assert 0 < ours.item() < loss.item()
 
 
 def test_its_gradient_is_the_slope():
     model = lnp.inject(random_model(dtype=np.float64), rank=2, rng=0)
-    batch = batch_of(lessons_of(model, prompt="zz. "))
-    lesson_loss(model, batch).backward()
+    batch = batch_of(examples_of(model, prompt="zz. "))
+    taught_loss(model, batch).backward()
     rng, step = np.random.default_rng(0), 1e-5
     for _, leaf in lnp.trainable(model)[:6]:
         direction, values, ends = rng.normal(size=leaf.shape), leaf.data.copy(), []
         for sign in (1, -1):
             leaf.data[...] = values + sign * step * direction
-            ends.append(lesson_loss(model, batch).item())
+            ends.append(taught_loss(model, batch).item())
         leaf.data[...] = values
         slope = (ends[0] - ends[1]) / (2 * step)
         assert np.sum(leaf.grad * direction) == pytest.approx(slope, rel=1e-5, abs=1e-9)
@@ -83,8 +83,8 @@ def test_its_gradient_is_the_slope():
 
 def test_the_teacher_is_no_distance_from_itself(wide):
     frozen = lnp.freeze(wide)
-    for lesson in lessons_of(wide):
-        own = Lesson(lesson.question, "", lesson.prompted, lesson.prompted, lesson.hidden)
+    for example in examples_of(wide):
+        own = TaughtAnswer(example.question, "", example.prompted, example.prompted, example.hidden)
         kl, same = baking.apart_from_teacher(frozen, own)
         assert np.abs(kl).max() < 1e-6
         assert same.all()
@@ -188,14 +188,14 @@ def test_an_answer_ends_with_its_token_and_a_cut_one_without(wide):
     dialogue = Dialogue(model, "be kind.", False)
     pairs = [(text, "") for text in BEGINNINGS]
     sampling = Sampling(tokens=12, temperature=1.0, rng=0)
-    lessons = baking.taught(lnp.freeze(model), dialogue, pairs, sampling)
-    for lesson in lessons:
-        assert end not in lesson.answer[:-1]
-        assert (lesson.answer[-1] == end) or len(lesson.answer) == 12
-        assert letters.decode(lesson.row).startswith(f"{lesson.question} ")
-        assert letters.decode(lesson.prompted).startswith(f"be kind. {lesson.question} ")
-    assert {len(lesson.answer) for lesson in lessons} > {12}
-    cut = sum(len(lesson.answer) == 12 for lesson in lessons)
+    examples = baking.taught(lnp.freeze(model), dialogue, pairs, sampling)
+    for example in examples:
+        assert end not in example.answer[:-1]
+        assert (example.answer[-1] == end) or len(example.answer) == 12
+        assert letters.decode(example.row).startswith(f"{example.question} ")
+        assert letters.decode(example.prompted).startswith(f"be kind. {example.question} ")
+    assert {len(example.answer) for example in examples} > {12}
+    cut = sum(len(example.answer) == 12 for example in examples)
     result = language.bake(
         model, "be kind.", questions=BEGINNINGS, answer_length=12, steps=0, rank=1
     )
