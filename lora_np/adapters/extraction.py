@@ -240,20 +240,18 @@ def extract(
         spectra = {name: spectrum for name, (_, spectrum) in changed.items()}
         modules = {name: module for name, (module, _) in changed.items()}
         replaced = [pair for pair in pairs if pair.holder in in_full]
-        full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
+        full = {pair.name: pair.stored for pair in replaced}
         full |= _shared(after, replaced)
         kept |= dict.fromkeys(full, "in full")
         saved = sorted({name.rpartition(".")[0] for name in full})
-        biases = [pair for name, pair in others.items() if kept[name] == "bias"]
-        only = {pair.holder for pair in biases} <= {*modules, *idle, *saved}
-        full |= {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in biases}
+        full |= {name: pair.stored for name, pair in others.items() if kept[name] == "bias"}
         rows = {name: others[name].rows(tokens[name]) for name in others if kept[name] == "rows"}
         raw = {
             **peft.FRESH,
             "base_model_name_or_path": str(base),
             "fan_in_fan_out": turned,
             "modules_to_save": saved or None,
-            "bias": "none" if not biases else "lora_only" if only else "all",
+            "bias": "all" if "bias" in kept.values() else "none",
             "trainable_token_indices": {others[name].holder: [*tokens[name]] for name in rows}
             or None,
         }
@@ -371,8 +369,12 @@ class _Pair:
 
     def rows(self, tokens: tuple[int, ...]) -> TokenRows:
         """These rows of the fine-tuned model."""
-        shape = len(tokens), self.shape[1]
-        return TokenRows(tokens, Stored(self.dtype, shape, lambda: self.whole()[[*tokens]]))
+        return TokenRows(tokens, self.stored.seen(lambda W: W[[*tokens]]))
+
+    @property
+    def stored(self) -> Stored:
+        """The whole of it in the fine-tuned model."""
+        return Stored(self.dtype, self.shape, self.whole)
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
