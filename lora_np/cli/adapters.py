@@ -65,7 +65,7 @@ def inspect(
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html())
     options.show_as(result, as_json, result.contents_table, result.kinds_table, result.table)
@@ -164,7 +164,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
     Example: lora-np overlap style task
     """
     result = adapters.overlap(sources, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     options.show_as(result.table, as_json)
 
 
