@@ -119,8 +119,8 @@ def save(layer, folder, *, name):
         start, numbers = len(numbers), numbers + p.value.astype("<f4").tobytes()
         span, key = [start, len(numbers)], f"base_model.model.{name}.{factor}.weight"
         header[key] = {"dtype": "F32", "shape": p.value.shape, "data_offsets": span}
-    text = json.dumps(header).encode()
-    file = len(text).to_bytes(8, "little") + text + numbers
+    head = json.dumps(header).encode()
+    file = len(head).to_bytes(8, "little") + head + numbers
     config = {"peft_type": "LORA", "r": layer.r, "lora_alpha": layer.alpha}
     Path(folder).mkdir(parents=True, exist_ok=True)
     Path(folder, "adapter_model.safetensors").write_bytes(file)
