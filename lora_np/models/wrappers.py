@@ -75,9 +75,9 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
     Examples
     --------
-    >>> name, changes = unwrapped("_orig_mod.base_model.model.layers.0.q_proj.lora_A.default.weight")
+    >>> name, changes = unwrapped("_orig_mod.base_model.model.layers.0.q.lora_A.default.weight")
     >>> name, [change.kind for change in changes]
-    ('base_model.model.layers.0.q_proj.lora_A.weight', ['wrapped', 'named'])
+    ('base_model.model.layers.0.q.lora_A.weight', ['wrapped', 'named'])
     """
     changes = []
     for rewrite in rewrites():
