@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def inspect(
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html())
     options.show_as(result, as_json, result.contents_table, result.kinds_table, result.table)
@@ -105,7 +105,8 @@ def extract(
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
     asked = options.given(asked) | {"grams": data and _Inputs(tuned, data)}
-    options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
+    made = adapters.extract(base, tuned, out, **asked, progress=True)
+    options.show_as(made.table, as_json, made.table, made.parts)
 
 
 @click.command()
@@ -164,7 +165,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
     Example: lora-np overlap style task
     """
     result = adapters.overlap(sources, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     options.show_as(result.table, as_json)
 
 
@@ -259,7 +260,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
     converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
-    adapter that another tuner of PEFT wrote, such as LoHa or VeRA.
+    adapter that another tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
@@ -308,7 +309,7 @@ def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
 
 
-class _Inputs(UserDict[str, Array]):
+class _Inputs(Mapping[str, Array]):
     """Gram matrices of a model's inputs on data, or from an .npz file.
 
     They are computed when they are first read: after a command has checked all else.
@@ -317,15 +318,24 @@ class _Inputs(UserDict[str, Array]):
     def __init__(self, base: Path | None, data: str, adapter: Path | str | None = None) -> None:
         if base is None and not data.endswith(".npz"):
             raise click.UsageError("--data is read by the base model: give it with --base")
-        self.base, self.source, self.adapter = base, data, adapter
+        self.base, self.data, self.adapter = base, data, adapter
 
     @cached_property
-    def data(self) -> dict[str, Array]:  # type: ignore[override]
-        if self.base is None or self.source.endswith(".npz"):
-            return read_arrays(self.source)
-        data, model = language.read_data(self.source), language.load(self.base)
+    def arrays(self) -> Mapping[str, Array]:
+        if self.base is None or self.data.endswith(".npz"):
+            return read_arrays(self.data)
+        data, model = language.read_data(self.data), language.load(self.base)
         model = model if self.adapter is None else adapters.attach(model, self.adapter)
         return language.grams(model, data)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
 
 
 def weighted(source: str) -> tuple[str, float]:
