@@ -93,7 +93,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     found = opened(adapter, base=base, ordered=ordered)
     found = found if base is None else rebased(found, base)
     if found.renamed:
-        changes = sorted({each.what for changes in found.renamed.values() for each in changes})
+        changes = sorted({x.what for changes in found.renamed.values() for x in changes})
         what = f"{len(found.renamed)} names are read without what is around them in the file"
         advice = "other programs may ignore them: lora-np repair writes them right"
         warnings.warn(f"{adapter}: {what} ({', '.join(changes)}); {advice}", stacklevel=2)
