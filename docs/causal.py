@@ -210,7 +210,7 @@ def differences(model: Any, spec: Any) -> str:
     ours = {module.name: module.shape for module in spec.modules if module.kind == "linear"}
     if ours != maps:
         first = min(set(ours.items()) ^ set(maps.items()))[0]
-        return f"its linear maps are not those that transformers builds, first {first}"
+        return f"its linear layers are not those that transformers builds, first {first}"
     try:
         count = count_model(spec, rank=4, targets="all-linear")
         found: Any = (count.trainable, count.total)
@@ -268,7 +268,7 @@ def page(rows: dict[str, tuple[str, str]]) -> str:
         f"How `lora-np count` counts a model of each type that transformers {version} has:",
         "",
         (
-            "- *exact*: its `config.json` is enough. Total, names and shapes of all linear maps,"
+            "- *exact*: its `config.json` is enough. Total, names and shapes of all linear layers,"
             " and PEFT's count for `all-linear` agree."
         ),
         (

@@ -26,6 +26,8 @@ OPTIMIZERS = (
 # steps
 _KEPT = {"gelu_new": 4}
 _WIDENED = ("gate", "up", "gate_up")
+# inputs of layers on their way to the host, as TRL and torchtune limit them
+_IN_FLIGHT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +65,13 @@ class TrainingOptions:
     checkpointing : bool
         Whether only the input of each layer is kept and the rest recomputed (gradient
         checkpointing).
+    offloading : bool
+        With checkpointing: whether these inputs wait in host memory, all but five at a time.
 
     Raises
     ------
     ValueError
-        If an option is unknown, or a number below 1.
+        If an option is unknown, a number below 1, or ``offloading`` without ``checkpointing``.
     TypeError
         If ``batch_size`` or ``max_length`` is not a whole number.
 
@@ -93,9 +97,12 @@ class TrainingOptions:
         "plain", "Whether all logits exist at once", choices=("plain", "fused")
     )
     checkpointing: bool = setting(True, "Gradient checkpointing: keep only each layer's input")
+    offloading: bool = setting(False, "Offload these inputs to host memory")
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.offloading and not self.checkpointing:
+            raise ValueError("offloading moves what checkpointing keeps: leave checkpointing on")
         for name in ("batch_size", "max_length"):
             whole_number(name, getattr(self, name))
 
@@ -192,7 +199,8 @@ class _Kept:
             size = self._stack(stack, modules, here)
             if self.training.checkpointing and any(size):
                 layers.append((size, stack.depth * stack.repeats))
-                size = _growth(stack, stack.depth * stack.width * self.training.hidden_item)
+                inputs = min(stack.depth, _IN_FLIGHT if self.training.offloading else stack.depth)
+                size = _growth(stack, inputs * stack.width * self.training.hidden_item)
             kept = kept.plus(size)
         # logits are freed before the first layer is recomputed
         work = max(self._matrix(), self._norms())

@@ -14,7 +14,7 @@ from lora_np import models
 from lora_np.accounting.matrix import pair_size
 from lora_np.checks import choice, shown, whole_number
 from lora_np.files import read_json
-from lora_np.hub import inside
+from lora_np.hub import inside, safetensors
 from lora_np.lora import TUNERS, Tuner, selecting, tuner_of
 from lora_np.models import ModelSpec, ModuleSpec, Patterns, Selected, Targets, peft
 from lora_np.table import Cell, Shown, Table, shape_text
@@ -308,7 +308,8 @@ def count_adapter(model: Model, options: Mapping[str, Option | Config]) -> LoraC
     config = own.pop("config", None)
     if config is None:
         return count_model(model, **own)  # type: ignore[arg-type]
-    spec, fields = model_spec(model), config_fields(config)  # type: ignore[arg-type]
+    fields = config_fields(config)  # type: ignore[arg-type]
+    spec = _adapted_model(model_spec(model), fields, config)
     experts = str(own.pop("experts", "peft"))
     if given := [name for name, value in own.items() if value is not None]:
         raise ValueError(f"config holds all settings of the LoRA: leave out {', '.join(given)}")
@@ -640,15 +641,40 @@ def lora_options(spec: ModelSpec, fields: dict[str, Any]) -> dict[str, Any]:
                 f"{key} = {shown(value)} may change the number of parameters: not supported"
             )
     peft.check_values(fields)
-    if heads := peft.HEADS.get(str(fields.get("task_type")), ()):
-        parts = {part for module in spec.groups for part in module.name.split(".")}
-        there = [head for head in heads if any(part.endswith(head) for part in parts)]
-        asked = [name for name in fields.get("modules_to_save", ()) if name not in heads]
-        fields["modules_to_save"] = asked + there
+    if task := peft.HEADS.get(str(fields.get("task_type"))):
+        asked = [name for name in fields.get("modules_to_save", ()) if name not in task[1]]
+        fields["modules_to_save"] = asked + _heads_of(spec, task[1])
     if fields.get("ensure_weight_tying"):
         fields |= _tied(spec, fields)
     options = {ours: fields[theirs] for ours, theirs in _OPTIONS.items() if theirs in fields}
     return {"rank": 8, "mica": str(fields.get("init_lora_weights")).lower() == "mica", **options}
+
+
+def _heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
+    """Which of these heads the model has."""
+    parts = {part for module in spec.groups for part in module.name.split(".")}
+    return [head for head in heads if any(part.endswith(head) for part in parts)]
+
+
+def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
+    """The model with the head of the adapter's task, and the vocabulary of its file."""
+    task, new = str(fields.get("task_type")), dict(spec.config)
+    if task in peft.HEADS and not _heads_of(spec, peft.HEADS[task][1]):
+        if spec.family in models.family_names() and new:
+            ending = peft.HEADS[task][0]
+            new["architectures"] = [models.family_of(spec.family).classes + ending]
+        elif spec.assumed:
+            raise ValueError(
+                f"task_type = {task!r} trains a head that {spec.name} does not have: "
+                "count a config.json whose architectures name the class that has it"
+            )
+    file = Path(config if isinstance(config, (str, Path)) else "", "adapter_model.safetensors")
+    for key, info in safetensors.open(file).tensors.items() if file.is_file() and new else ():
+        if key.endswith(".weight") and {*key.split(".")} & {*peft.VOCABULARY}:
+            new = models.resized(new, info.shape[0])
+    if new == spec.config:
+        return spec
+    return replace(models.from_config(new, name=spec.name), quantised=spec.quantised)
 
 
 def _tied(spec: ModelSpec, fields: Mapping[str, Any]) -> dict[str, Any]:

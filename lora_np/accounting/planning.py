@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import chain, combinations
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +19,14 @@ from lora_np.accounting.memory import (
     assumptions,
     by_method,
     by_rank,
-    estimate,
     rank_that_fits,
     split,
+    terms_of,
     training_options,
 )
 from lora_np.checks import choice, shown, whole_number, whole_numbers
 from lora_np.files import read_json
-from lora_np.models import ModelSpec, ModuleSpec
+from lora_np.models import ATTENTION, ModelSpec, ModuleSpec
 from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -128,6 +129,55 @@ class Choice:
     disk: int
 
 
+@dataclass(frozen=True)
+class Remedy:
+    """What would make a training fit that does not, in a `Plan`.
+
+    Parameters
+    ----------
+    method, targets, rank : str, str, int
+        As in the `Choice` that does not fit.
+    change : str
+        In words: switches, a shorter sequence, a smaller batch or a larger GPU.
+    options : mapping of str to object
+        The options of `plan` that make it.
+    memory : int
+        The bytes that training then needs.
+    price : str
+        What the change costs.
+    """
+
+    method: str
+    targets: str
+    rank: int
+    change: str
+    options: Mapping[str, Option]
+    memory: int
+    price: str
+
+
+_NARROW = "attention only"
+# Cheap changes of options (and, for the one above, of targets), with their prices.
+SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
+    "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
+    "unquantised weights in bfloat16": (
+        {"unquantised_dtype": "bfloat16"},
+        "norms and logits are less exact",
+    ),
+    "8-bit optimizer": ({"optimizer": "adamw_8bit"}, "its state is less exact"),
+    "gradient checkpointing": ({"checkpointing": True}, "a third more time"),
+    _NARROW: ({}, "MLPs are not adapted, which often learns less"),
+    "offloaded activations": (
+        {"checkpointing": True, "offloading": True},
+        "some per cent more time, and host memory",
+    ),
+}
+_SHORTER = {
+    "max_length": ("sequence length", "longer examples are cut"),
+    "batch_size": ("batch size", "accumulate gradients to keep the batch"),
+}
+
+
 @dataclass(frozen=True, repr=False)
 class Plan(Shown):
     """The methods that fit on a GPU, and what they cost, as `plan` returns them.
@@ -144,6 +194,10 @@ class Plan(Shown):
         A row per method, targets and rank.
     notes : tuple of str
         The assumptions behind the numbers.
+    remedies : tuple of Remedy
+        For each choice that does not fit: the fewest switches that make it fit, then a shorter
+        sequence or a smaller batch (with all switches if these alone are not enough), then a larger
+        GPU.
     """
 
     model: str
@@ -151,6 +205,7 @@ class Plan(Shown):
     training: TrainingOptions
     choices: tuple[Choice, ...]
     notes: tuple[str, ...]
+    remedies: tuple[Remedy, ...]
 
     @property
     def fits(self) -> bool:
@@ -193,11 +248,18 @@ class Plan(Shown):
             formats={**formats, "FLOPs per token": "{:.3g}".format},
         )  # fmt: skip
 
+    @property
+    def changes(self) -> Table:
+        """One row per remedy: the fewest switches, then shorter or smaller, then a larger GPU."""
+        rows = [(*_key(one), one.change, one.memory, one.price) for one in self.remedies]
+        columns = (*_KEY, "change", "memory", "price")
+        return Table(columns, rows, title="What would fit", formats={"memory": decimal_bytes})
+
 
 _KEY = ("method", "targets", "rank")
 
 
-def _key(one: Choice) -> tuple[Cell, ...]:
+def _key(one: Choice | Remedy) -> tuple[Cell, ...]:
     return one.method, one.targets or None, one.rank or None
 
 
@@ -272,14 +334,22 @@ def plan(
     for wanted in () if {*settings} == {"full"} else usual if targets is None else [targets]:
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
         counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
+    attention = _attention(spec)
+    narrow = by_rank(spec, {**of_lora, "targets": attention})
     choices: list[Choice] = []
+    remedies: list[Remedy] = []
     for method, own in settings.items():
         if method == "full":
             choices.append(_choice(method, "", spec, device, own, 0))
+            remedies += _remedies(choices[-1], device, own, [spec], attention)
             continue
         for named, at in counts.items():
             most = rank_that_fits(at, device.room, own)
-            choices += [_choice(method, named, at(each), device, own, most) for each in ranks]
+            for count in map(at, ranks):
+                choices.append(_choice(method, named, count, device, own, most))
+                wide = any(one.module.role not in ATTENTION for one in count.adapters)
+                models = [count, narrow(count.rank)] if wide and attention else [count]
+                remedies += _remedies(choices[-1], device, own, models, attention)
     emulated = not device.bfloat16 and "bfloat16" in {own.dtype for own in settings.values()}
     notes = [
         assumptions(spec, settings),
@@ -289,7 +359,7 @@ def plan(
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
     shown_notes = tuple(dict.fromkeys(filter(None, notes)))
-    return Plan(spec.name, device, training, tuple(choices), shown_notes)
+    return Plan(spec.name, device, training, tuple(choices), shown_notes, tuple(remedies))
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
@@ -315,19 +385,69 @@ def _choice(
     training: TrainingOptions,
     most_rank: int,
 ) -> Choice:
-    estimated = estimate(model, training)
+    terms = terms_of(model, training)
     flops = count_flops(model, max_length=training.max_length)
     repeated = sum(flops.forward.values()) if training.checkpointing else 0
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    total = estimated.memory.total
+    memory = terms.memory
+    total = memory.total
     verdict = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
-    batch, length = (estimated.most(name, gpu.room) for name in ("batch_size", "max_length"))
+    batch, length = (terms.most(name, gpu.room) for name in ("batch_size", "max_length"))
     return Choice(
-        method, targets, rank, trainable, estimated.memory, verdict, most_rank, batch, length,
+        method, targets, rank, trainable, memory, verdict, most_rank, batch, length,
         flops.total + repeated, disk,
     )  # fmt: skip
+
+
+def _attention(spec: ModelSpec) -> list[str]:
+    """Name the linear layers of attention by the last two parts of their paths."""
+    linear = [module for module in spec.groups if module.kind == "linear"]
+    names = [module.name for module in linear if module.role in ATTENTION]
+    return sorted({".".join(name.split(".")[-2:]) for name in names})
+
+
+def _remedies(
+    choice: Choice,
+    gpu: GPU,
+    training: TrainingOptions,
+    models: Sequence[ModelSpec | LoraCount],
+    attention: list[str],
+) -> Iterator[Remedy]:
+    """Search for what makes a choice fit; ``models`` are its own, and that on attention only."""
+    if choice.verdict == "fits":
+        return
+    remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
+    names = [name for name in SWITCHES if name != _NARROW or models[1:]]
+    for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
+        changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
+        changed = replace(training, **changes)  # type: ignore[arg-type]
+        terms = terms_of(models[_NARROW in chosen], changed)
+        options = {**changes, "targets": attention} if _NARROW in chosen else changes
+        memory = terms.memory.total
+        if memory <= gpu.room:
+            prices = "; ".join(SWITCHES[name][1] for name in chosen)
+            yield remedy(", ".join(chosen), options, memory, prices)
+            chosen, options, terms = (), {}, terms_of(models[0], training)
+            break
+    # of what was asked, or else with all switches
+    for name, (what, price) in _SHORTER.items():
+        if most := terms.most(name, gpu.room):
+            shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
+            words = ", ".join([*chosen, f"{what} {most:,}"])
+            prices = "; ".join([*(SWITCHES[name][1] for name in chosen), price])
+            memory = terms._replace(training=shorter).memory.total
+            yield remedy(words, {**options, name: most}, memory, prices)
+    enough = [
+        other
+        for other in gpus().values()
+        if other.room >= choice.memory.total and ("Apple" in other.name) == ("Apple" in gpu.name)
+    ]
+    if enough:
+        other = min(enough, key=lambda other: other.memory)
+        price = f"a GPU with {decimal_bytes(other.memory)}"
+        yield remedy(other.name, {"gpu": other.name}, choice.memory.total, price)
 
 
 def _gpu(name: str | int) -> GPU:

@@ -1,4 +1,4 @@
-"""Read, write, inspect and transform adapter files of PEFT, llama.cpp, mlx-lm and kohya."""
+"""Read, write, repair, inspect and transform adapter files of PEFT, llama.cpp, mlx-lm and kohya."""
 
 from lora_np.lazy import on_demand
 
@@ -14,10 +14,12 @@ with on_demand(globals()):
     from lora_np.adapters.converting import convert as convert, to_lora as to_lora
     from lora_np.adapters.extraction import extract as extract
     from lora_np.adapters.formats import Written as Written, load as load
+    from lora_np.adapters.gguf_merging import merge_gguf as merge_gguf
     from lora_np.adapters.inspection import (
         Inspection as Inspection,
         diff as diff,
         inspect as inspect,
     )
     from lora_np.adapters.merging import merge as merge
+    from lora_np.adapters.repairing import repair as repair
     from lora_np.adapters.resizing import ResizeResult as ResizeResult, resize as resize

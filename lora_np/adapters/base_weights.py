@@ -12,11 +12,11 @@ import numpy as np
 from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.adapters.base_models import check_base
-from lora_np.adapters.scaling import parted
+from lora_np.adapters.scaling import parted, widened
 from lora_np.checks import Array, StrPath, close_names
 from lora_np.files import FileError
 from lora_np.hub import bitsandbytes_parts, directory
-from lora_np.models import OpenModel, Place, open_model
+from lora_np.models import OpenModel, Place, open_model, peft
 
 Reader = Callable[[], Array]
 BLOCK = 2**20  # entries processed at a time, so that no memory for a second weight is needed
@@ -99,11 +99,15 @@ class Merging:
             old = changes.get(named(name)) or self._original(named(name), name)
             shape = old.start.shape
             d, k = shape if len(shape) == 2 else (0, 0)
-            if rows.new.shape[1] != k or max(rows.tokens) >= d:
-                have = f"{self.source.path}: {name!r} of shape {shape} does not have the rows"
-                wanted = f"up to {max(rows.tokens)}, of {rows.new.shape[1]} numbers"
-                raise FileError(f"{have} that {self.update} replaces: {wanted}")
-            changes[named(name)] = replace(old, rows=rows)
+            more = max(0, max(rows.tokens) + 1 - d)
+            if rows.new.shape[1] != k or not {*range(d, d + more)} <= {*rows.tokens}:
+                raise FileError(
+                    f"{self.source.path}: {name!r} of shape {shape} does not have the rows that "
+                    f"{self.update} replaces: up to {max(rows.tokens)}, of {rows.new.shape[1]} "
+                    "numbers"
+                )
+            start = widened(old.start, 0, (0, more)) if more else old.start
+            changes[named(name)] = replace(old, start=start, rows=rows)
         adapted, began = {*self.weights.values()}, self.update.start
         own = {owner: changes[owner] for owner in adapted & changes.keys()}
         before = {owner: own.get(owner) or self.unchanged(owner) for owner in tied.values()}
@@ -136,6 +140,27 @@ class Merging:
                 )
             return {name: before[owner] for name, owner in tied.items()} | changes
         return {name: change for name, change in changes.items() if name not in same}
+
+    @cached_property
+    def vocabulary(self) -> tuple[int, int] | None:
+        """The numbers of tokens of the base and of the result, if the adapter changes it."""
+        source, sizes = self.source, {}
+        for name in (*source.places, *self.changes):
+            owner = source.tied.get(name, name)
+            if name.rpartition(".")[0].endswith(peft.VOCABULARY) and owner in source:
+                old = source.info(owner).shape[0]
+                new = self.changes[name].start.shape[0] if name in self.changes else old
+                sizes[name] = old, new
+        changed = {pair for pair in sizes.values() if pair[0] != pair[1]}
+        if not changed:
+            return None
+        old, new = max(changed)
+        if kept := [name for name, pair in sizes.items() if old in pair and pair != (old, new)]:
+            raise FileError(
+                f"{self.update}: has {new} tokens, {source.path} {old}, and no new rows for "
+                f"{kept[0]!r}: save it with the adapter too"
+            )
+        return old, new
 
     def _targets(
         self, name: str, module: AdapterModule
@@ -220,7 +245,8 @@ class Merging:
                 f"{source.path}: has no {target!r}; merge into the model with its head instead"
             )
         old = source.info(target) if target in source else new
-        if old.shape != new.shape:
+        grown = old.shape[1:] == new.shape[1:] and name.rpartition(".")[0].endswith(peft.VOCABULARY)
+        if old.shape != new.shape and not grown:
             raise FileError(
                 f"{self.update}: {name!r} has shape {new.shape}, but {old.shape} in {source.path}"
             )

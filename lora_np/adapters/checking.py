@@ -167,7 +167,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     """
     choice("runtime", runtime, [*runtimes(), "all"])
     form = "peft" if isinstance(adapter, Adapter) else format_of(adapter)[0]
-    found = without_copies(opened(adapter, base=base, ordered=False), base)
+    found = without_copies(opened(adapter, base=base), base)
     known = runtimes() if runtime == "all" else {runtime: runtimes()[runtime]}
     has = {} if tuner_of(found.raw) else _features(found, form, base)
     rows = tuple(row for each in known.items() for row in _checked(*each, found, form, has))

@@ -24,7 +24,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.base_weights import Reader, on_base
-from lora_np.adapters.formats import Findings, Written, load, new_adapter, write
+from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable, scale_notes
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
@@ -220,21 +220,25 @@ def combine(
         options = density, rank, "bias" in parts
         combined_by = partial(_combined, merge_method, options, bases)
         results = parallel_map(combined_by, work, jobs=jobs, progress=progress, label="combine")
-        combined = {name: module for name, (module, _) in results.items()}
+        combined = {name: module for name, (module, *_) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
         pipeline = any(source.pipeline for source in loaded)
+        if pipeline and full:
+            raise FileError(f"{min(full)!r} is added to a bias or a norm, which is not combined")
         made = Adapter(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )
         made = made_portable(made) if portable else made
         write(made, stage)
     rows = tuple(
-        CombinedModule(name, module.rank, error) for name, (module, error) in results.items()
+        CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
     notes = scale_notes(made, out)
     if merge_method.warning:
         notes.insert(0, f"{method!r} {merge_method.warning}")
+    if not (full or tokens or any(acts for *_, acts in results.values())):
+        notes.append(NOTHING)
     headings = ("module", "rank", "relative difference")
     return Written(f"{method}: {title}", rows, tuple(notes), headings, Path(out))
 
@@ -244,8 +248,11 @@ def _combined(
     options: tuple[float | None, int | None, bool],
     bases: Mapping[str, Reader],
     work: tuple[str, list[_Given], Path, np.random.Generator],
-) -> tuple[AdapterModule, float]:
-    """Combine one module, stored on disk, and measure how far it is from the weighted sum."""
+) -> tuple[AdapterModule, float, bool]:
+    """Combine one module, stored on disk; measure how far it is from the weighted sum.
+
+    And tell whether it has an effect beyond rounding.
+    """
     density, rank, with_bias = options
     name, given, path, rng = work
     first = given[0][0]
@@ -269,6 +276,8 @@ def _combined(
         rank = max(1, rank // first.groups) if rank else rank
         combine_maps = partial(merge_method, density=density, rank=rank, rng=rng)
         B, A = spectra.finite(name, _by_map, combine_maps, updates)
+        terms = sum(spectra.norm(x.B) * spectra.norm(x.weighted) for x in updates)
+        acts = bool(B.any() and A.any() and spectra.norm(s) > 1e-6 * terms)
         if not merge_method.exact or B.shape != wanted[0].shape:
             apart = spectra.side_by_side([(B, A), (-wanted[0], wanted[1])])
             off = spectra.norm(spectra.directions(name, *apart).s) / (spectra.norm(s) or 1.0)
@@ -288,7 +297,7 @@ def _combined(
         kept = spectra.no_overflow(name, array)
         parts[part] = spectra.put_aside(kept, path.with_suffix(f".{part}"), dtype)
     module = replace(first, parts=parts, rslora=False)
-    return replace(module, alpha=float(module.rank)), off
+    return replace(module, alpha=float(module.rank)), off, acts or with_bias or gain is not None
 
 
 def _by_map(
@@ -339,7 +348,8 @@ def _replaced(
     rows: dict[str, TokenRows] = {}
     for source in sources:
         for name in (*source.full, *source.rows):
-            both = name in full and name in source.full and on_conflict == "mean"
+            both = name in full and name in source.full
+            both = both and (on_conflict == "mean" or _alike(full[name], source.full[name]))
             if name in full | rows and on_conflict != "first" and not both:
                 raise FileError(
                     f"{source}: replaces {name!r}, as an earlier adapter does; "
@@ -358,6 +368,10 @@ def _replaced(
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
             full[name] = held(spectra.no_overflow(name, mean), full[name].dtype)
     return full, rows
+
+
+def _alike(one: Stored, other: Stored) -> bool:
+    return one.shape == other.shape and np.array_equal(one.read(), other.read())
 
 
 def _raw(

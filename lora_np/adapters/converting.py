@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -126,8 +128,6 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
-    if tolerance is not None:
-        tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):
@@ -147,23 +147,31 @@ def convert(
                 names = _shortest(wanted, formats.names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
         formats.write(wanted, stage, to=form, base=base, dtype=dtype)
-        after = formats.load(stage, base=base, ordered=False)
+        notes = () if formats.has_effect(wanted) else (formats.NOTHING,)
+        after = formats.load(stage, base=base)
     rows = []
     for name, old in before.items():
         if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
             rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
-    return formats.Written(f"{adapter} for {to}", tuple(rows), (), headings, Path(out))
+    return formats.Written(f"{adapter} for {to}", tuple(rows), notes, headings, Path(out))
 
 
-def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str]:
-    """List the last names of the adapted modules if only they have them, else whole paths."""
+def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:
+    """List the last names of the adapted modules if only they have them, else whole paths.
+
+    An expression, if other paths end as these do.
+    """
     wanted = {name for name, module in adapter.items() if not module.parameter}
     ends = {name.rpartition(".")[2] for name in wanted}
-    return sorted(
-        ends if {name for name in known if name.rpartition(".")[2] in ends} == wanted else wanted
-    )
+    # PEFT matches containers too, and refuses them; a number may also be a layer without weights
+    paths = {path for name in known for path in accumulate(name.split("."), "{}.{}".format)}
+    for names in (wanted,) if any(map(str.isdecimal, ends)) else (ends, wanted):
+        endings = tuple(f".{name}" for name in names)
+        if {path for path in paths if f".{path}".endswith(endings)} == wanted:
+            return sorted(names)
+    return "|".join(map(re.escape, sorted(wanted)))
 
 
 def to_lora(

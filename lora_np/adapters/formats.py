@@ -37,6 +37,7 @@ from lora_np.table import Shown, Table
 Base = StrPath | Mapping[str, Any]
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
+NOTHING = "every update is zero: it changes nothing"
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
@@ -111,6 +112,8 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
+        if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
+            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 
@@ -120,10 +123,10 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
         if kind == "gguf":
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            file, changes = _cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
-            modules = runtimes.read_mlx(path, file)
+            file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
+            modules = runtimes.read_mlx(path, file, _known(base))
         else:
-            file, changes = _cleaned(safetensors.open(path), "")
+            file, changes = cleaned(safetensors.open(path), "")
             modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
@@ -139,7 +142,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read PEFT's file of tensors in a directory as a config says."""
     file = safetensors.open(inside(folder, peft_format.WEIGHTS))
     with errors_at(file.path):
-        file, changes = _cleaned(file, peft_format.PREFIX)
+        file, changes = cleaned(file, peft_format.PREFIX)
     if raw.get("peft_type") != "LORA":  # the other tuners load only for this
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
@@ -153,7 +156,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
         return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
 
 
-def _cleaned(
+def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
     """The same tensors under keys without wrappers, and what each had around it."""
@@ -192,9 +195,7 @@ def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
 
 def rebased(adapter: Adapter, base: Base) -> Adapter:
     """Give the modules the base's names where they differ in nothing but a known prefix."""
-    try:
-        spec = described(base)
-    except (ValueError, OSError):  # what nobody can describe has no names to compare
+    if (spec := _known(base)) is None:
         return adapter
     names = {*adapter, *(name.rpartition(".")[0] for name in (*adapter.full, *adapter.rows))}
     known = known_names(spec)
@@ -222,9 +223,9 @@ def rebased(adapter: Adapter, base: Base) -> Adapter:
     if isinstance(tokens := raw.get("trainable_token_indices"), dict):
         raw["trainable_token_indices"] = {new.get(name, name): x for name, x in tokens.items()}
     changed = {
-        moved(name): models.Rewrite("prefix", "a prefix of another model", name, moved(name), "")
-        for name in adapter
-        if moved(name) != name
+        moved(name): models.Rewrite("prefix", "a prefix of another model", old, new[old], "")
+        for name in (*adapter, *adapter.full, *adapter.rows)
+        if (old := name if name in new else name.rpartition(".")[0]) in new
     }
     renamed = {moved(name): found for name, found in adapter.renamed.items()}
     for name, change in changed.items():
@@ -261,6 +262,14 @@ def described(base: Base) -> models.ModelSpec:
     return models.describe(base if isinstance(base, Mapping) else str(base))
 
 
+def _known(base: Base | None) -> models.ModelSpec | None:
+    """The modules of a base, if it is one that can be described."""
+    try:
+        return None if base is None else described(base)
+    except (ValueError, OSError):
+        return None
+
+
 def known_names(spec: models.ModelSpec) -> set[str]:
     """The names that a model's modules and their weights have, here and in checkpoints."""
     names = {name for module in spec.modules for name in (module.name, module.alias) if name}
@@ -281,6 +290,14 @@ def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
     )
     path = located(name) if isinstance(name, (str, os.PathLike)) and name else None
     return path if path and path.is_dir() else None
+
+
+def has_effect(adapter: Adapter) -> bool:
+    """Whether it changes anything in a model."""
+    replaced = adapter.full or adapter.rows or adapter.has_magnitudes
+    return bool(replaced) or any(
+        module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()
+    )
 
 
 def without_copies(adapter: Adapter, base: Base | None) -> Adapter:
@@ -371,7 +388,7 @@ def new_adapter(
     from tempfile import TemporaryDirectory  # slow to import, and `load` does without
 
     # only an adapter is replaced
-    check = partial(load, target, ordered=False) if ending else None
+    check = partial(load, target) if ending else None
     written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
     writes, marks = written.__contains__, [peft.NAME]
     with (

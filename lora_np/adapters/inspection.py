@@ -312,9 +312,8 @@ def _look(
         norm=norm,
         rank_for_99=needed,
         excess_rank=module.rank - needed,
-    )
-    row = row._replace(
-        effective_rank=effective_rank(np.diag(s)), stable_rank=stable_rank(np.diag(s))
+        effective_rank=effective_rank(np.diag(s)),
+        stable_rank=stable_rank(np.diag(s)),
     )
     if weight is None:
         return row, s
@@ -350,11 +349,10 @@ def _notes(adapter: Adapter, rows: Sequence[InspectedModule]) -> list[str]:
             f"{adapter.start}: norms and spectra are those of B A, a part of which was the base's"
         )
     if stacks := [name for name, module in adapter.items() if module.maps > 1]:
-        what = (
+        notes.append(
             "stacks of experts' or groups' maps (norm, spectrum and ranks are those of all"
-            " together)"
+            f" together): {', '.join(stacks)}"
         )
-        notes.append(f"{what}: {', '.join(stacks)}")
     if adapter.full:
         notes.append(f"replaced in full: {', '.join(adapter.full)}")
     elif listed := adapter.raw.get("modules_to_save"):
@@ -379,6 +377,9 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", with a bias of B" * ("bias" in parts)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
+    # those of files for image models
+    others = {module.tuned.tuner.name for module in modules if module.tuned}
+    kind = ", ".join([*sorted(others), *[kind] * any(not module.tuned for module in modules)])
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
     return {
         "base": raw.get("base_model_name_or_path") or None,
@@ -442,13 +443,14 @@ def _totals(adapter: Adapter, rows: Sequence[InspectedModule]) -> Iterator[Inspe
 
 
 def _total(kind: str, rows: Sequence[InspectedModule], held: Sequence[Stored]) -> InspectedKind:
-    sizes = [TensorInfo(tensor.dtype, (tensor.size,)) for tensor in held]
-    numbers, nbytes = sum(each.size for each in sizes), sum(each.nbytes for each in sizes)
-    found = InspectedKind(kind, len(rows) or len(held), numbers, nbytes)
-    # the others are not finite
-    known = [(row.norm, row.share) for row in rows if row.norm is not None]
-    norm, share = sum(norm**2 for norm, _ in known) ** 0.5, sum(share or 0.0 for _, share in known)
-    return found._replace(norm=norm, share=share) if rows else found
+    numbers = sum(tensor.size for tensor in held)
+    nbytes = sum(TensorInfo(tensor.dtype, tensor.shape).nbytes for tensor in held)
+    if not rows:
+        return InspectedKind(kind, len(held), numbers, nbytes)
+    # those that are not finite have none
+    norm = sum((row.norm or 0.0) ** 2 for row in rows) ** 0.5
+    share = sum(row.share or 0.0 for row in rows)
+    return InspectedKind(kind, len(rows), numbers, nbytes, norm, share)
 
 
 class ComparedPart(NamedTuple):
@@ -558,24 +560,24 @@ def diff(
     parts = [
         ComparedPart(name, *result) for name, results in compared.items() for result in results
     ]
-    for name in dict.fromkeys((*one.full, *two.full)):
-        parts.append(
-            ComparedPart(name, "in full", _relative(name, one.full.get(name), two.full.get(name)))
-        )
-    mine, theirs = (
-        {(name, *rows.tokens): rows.new for name, rows in x.rows.items()} for x in (one, two)
-    )
+    mine, theirs = map(_replaced, (one, two))
     for key in dict.fromkeys((*mine, *theirs)):
-        name = str(key[0])
-        parts.append(ComparedPart(name, "rows", _relative(name, mine.get(key), theirs.get(key))))
+        name, what, _ = key
+        parts.append(ComparedPart(name, what, _relative(name, mine.get(key), theirs.get(key))))
     largest = max(part.difference for part in parts)
     same = largest <= tolerance
-    verdict = "the same" if same else "different"
     note = (
-        f"{verdict}: the largest relative difference is {largest:.3g}, the tolerance {tolerance:g}"
+        f"{'the same' if same else 'different'}: the largest relative difference is {largest:.3g},"
+        f" the tolerance {tolerance:g}"
     )
     headings = ("module", "what", "relative difference", "cosine")
     return Difference(both, tuple(parts), (note,), headings, largest, same)
+
+
+def _replaced(adapter: Adapter) -> dict[tuple[str, str, tuple[int, ...]], Stored]:
+    """What the adapter replaces, in full or in some rows."""
+    rows = {(name, "rows", (*rows.tokens,)): rows.new for name, rows in adapter.rows.items()}
+    return {(name, "in full", ()): new for name, new in adapter.full.items()} | rows
 
 
 def _compare(

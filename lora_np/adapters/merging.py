@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lora_np import hub
-from lora_np.adapters.adapter import Adapter, header
+from lora_np.adapters.adapter import FILES, Adapter, header
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import Change, Merging
 from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
-from lora_np.models import OpenModel, open_model, untied
+from lora_np.models import OpenModel, open_model, resized, untied
 from lora_np.work import parallel_map
 
 # Weights in other formats, which would still be the unmerged ones.
@@ -70,8 +70,7 @@ def merge(
     Parameters
     ----------
     base : path
-        A model's directory: safetensors in one file or in shards, and its config. A GGUF file is
-        refused.
+        A model's directory: safetensors in one file or in shards, and its config.
     adapter : path or Adapter
         A directory as PEFT writes it, or the result of `load`.
     out : path
@@ -99,6 +98,7 @@ def merge(
 
     See Also
     --------
+    merge_gguf : The same for a GGUF file.
     extract : The reverse.
 
     Notes
@@ -128,11 +128,13 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        raise FileError(
-            f"{base}: a GGUF file, and merge reads directories of safetensors; in Python: "
-            "language.load it, adapters.attach the adapter, lora_np.merge, language.save the result"
+        raise FileError(f"{base}: a GGUF file; merge_gguf merges into those")
+    if Path(out).suffix in FILES:
+        raise ValueError(
+            f"{out}: a merged model is a directory, which must not end in a file's name"
         )
-    source, update = open_model(directory(base)), load(adapter, base=base)
+    update = load(adapter, base=base)
+    source = open_model(directory(base))
     unsure = () if any_base else check_base(source.config, source.path, update)
     merging = Merging(source, update)
     quantised = {
@@ -142,11 +144,11 @@ def merge(
         quantised = {}
     changes = {**{name: merging.unchanged(name) for name in quantised}, **merging.changes}
     gone = {part for parts in quantised.values() for part in parts[1:]}
-    widened = header({name: changes[name].start for name in quantised})
-    added = header({name: tensor.start for name, tensor in changes.items() if name not in source})
+    infos = header({name: change.start for name, change in changes.items()})
+    added = {name: info for name, info in infos.items() if name not in source}
     written = {
         name: {
-            tensor: widened.get(tensor, info)
+            tensor: infos.get(tensor, info)
             for tensor, info in file.tensors.items()
             if tensor not in gone
         }
@@ -172,14 +174,24 @@ def merge(
             shutil.copyfile(source.path / name, stage / name)
         if source.index is not None:
             write_json(stage / hub.INDEX, _index(source.index, written))
-        if added or quantised:
-            config = _config(source.config) if quantised else source.config
-            write_json(
-                stage / "config.json", untied(config) if source.tied.keys() & added else config
-            )
+        config = _config(source.config) if quantised else source.config
+        config = untied(config) if source.tied.keys() & added else config
+        if merging.vocabulary:
+            config = resized(config, merging.vocabulary[1])
+        if config is not source.config:
+            write_json(stage / "config.json", config)
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
     rounding = max((row.rounding for row in rows if row.rounding is not None), default=0.0)
     notes = [f"largest rounding error {rounding:.3g}", *unsure]
+    if not any(row.change is None or row.change for row in rows):
+        notes.append("nothing has changed: every update is zero, or less than its dtype can hold")
+    if merging.vocabulary:
+        notes.append(
+            "the vocabulary has {1} tokens now, {0} in the base, and config.json says so; its"
+            " tokenizer is the base's: copy the one that the adapter was trained with".format(
+                *merging.vocabulary
+            )
+        )
     if added:
         notes.append(f"added: {', '.join(added)}")
     if own := sorted(source.tied.keys() & added):

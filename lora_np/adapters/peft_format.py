@@ -36,6 +36,7 @@ _PARTS = {
 }
 _HEADS = {suffix.partition(".")[0] for suffix in _PARTS}
 _TOKENS = ".token_adapter.trainable_tokens_delta"  # of the rows of an embedding
+_TABLE = ".token_adapter.base_layer.weight"  # the embedding itself, if it was resized
 _WRAPPED = ".base_layer"  # what PEFT calls a module inside the one that replaces it
 
 
@@ -96,7 +97,8 @@ def keyed(adapter: Adapter) -> dict[str, Stored]:
                     tensors[f"{PREFIX}{holder}{_WRAPPED * depth}.{suffix}"] = in_file(module, part)
     for name, stored in adapter.full.items():
         holder, _, parameter = name.rpartition(".")
-        tensors[f"{PREFIX}{holder}{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"] = stored
+        own = f"{_WRAPPED * len(wrapped.get(holder, ()))}.{parameter}"
+        tensors[PREFIX + holder + (_TABLE if name in adapter.rows else own)] = stored
     for name, rows in adapter.rows.items():
         tensors[f"{PREFIX}{name.removesuffix('.weight')}{_TOKENS}"] = rows.new
     return tensors
@@ -154,6 +156,17 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
+def ranks_in(file: safetensors.SafetensorsFile) -> dict[str, int]:
+    """The rank of every module with an A, whatever the config says."""
+    found = {}
+    for key, info in file.tensors.items():
+        suffix = next((ending for ending in _PARTS if key.endswith(f".{ending}")), "")
+        if suffix and _PARTS[suffix][0] == "A":
+            name = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
+            found[_unwrapped(name)[0]] = max(info.shape[:1], default=0)
+    return found
+
+
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
@@ -190,8 +203,14 @@ def interpret(
     for key, tensor in others.items():
         if key.endswith(_TOKENS):
             name = key.removesuffix(_TOKENS)
-            rows[f"{name}.weight"] = _rows(name, config, tensor)
+            # a head that is not named is tied to the embedding, and has its rows
+            if config.tokens_of(name) or name + _TABLE not in others:
+                rows[f"{name}.weight"] = _rows(name, config, tensor)
             continue
+        key = key.removesuffix(_TABLE) + ".weight" * key.endswith(_TABLE)
+        holder, _, copy = key.removesuffix(".weight").rpartition(".")
+        if copy in ("modules_to_save", "original_module") and f"{holder}.weight" in others:
+            continue  # of resized embeddings PEFT saves all that its wrapper holds
         name = full_name(PREFIX + key, config, wraps)
         if name in full:
             raise FileError(f"{PREFIX + key!r} gives {name!r} a second time")
@@ -345,7 +364,7 @@ def full_name(
     trained_bias = parameter == "bias" and config.raw.get("bias", "none") != "none"
     # PEFT saves these in full next to the adapter of an embedding, or when the vocabulary was
     # resized
-    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.EMBEDDINGS
+    embedding = parameter == "weight" and module.rpartition(".")[2] in peft.VOCABULARY
     if not module or not (replaced or trained_bias or embedding or config.saves(module)):
         raise FileError(f"{key!r} belongs to no {what}, modules_to_save or trained bias")
     return f"{module}.{parameter}"

@@ -6,7 +6,7 @@ Sources: llama.cpp, ``src/llama-adapter.cpp`` and ``convert_lora_to_gguf.py``; m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,11 @@ from lora_np.checks import Array, number, shown
 from lora_np.files import FileError, read_json, write_json
 from lora_np.hub import FLOATS, TensorInfo, gguf, inside, safetensors
 from lora_np.models import (
+    ModelSpec,
     Place,
     family_names,
     from_config,
+    guess,
     llama_cpp_of,
     named_in,
     names_for,
@@ -55,7 +57,6 @@ _MLX_CONFIG = "adapter_config.json"
 # whose names of experts are those of all: their modules are called alike in transformers, not in
 # mlx-lm
 _FAMILIES = ("qwen3_moe", "mixtral")
-_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embeddings", "embed_in")
 
 
 def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]:
@@ -75,15 +76,21 @@ def grouped(file: File, ends: Mapping[str, str]) -> dict[str, dict[str, Stored]]
     return groups
 
 
-def assembled(parts: Iterable[tuple[Place, AdapterModule]]) -> dict[str, AdapterModule]:
-    """Join modules that a program has in parts, each at a place in the model, into PEFT's."""
+def assembled(
+    parts: Iterable[tuple[Place, AdapterModule]], linear: Collection[str] = ()
+) -> dict[str, AdapterModule]:
+    """Join modules that a program has in parts, each at a place in the model, into PEFT's.
+
+    ``linear`` are modules that are known to be linear layers.
+    """
     modules: dict[str, list[AdapterModule | None]] = {}
     for place, module in parts:
         check_shapes(module.parts, f" of {place.parameter!r}")
         # neither it nor experts are modules that PEFT adapts
-        router = place.parameter.endswith(".mlp.gate")
+        known = place.parameter in linear
+        router = place.parameter.endswith(".mlp.gate") and not known
         name = place.parameter + ".weight" * router
-        module = replace(module, parameter=router or ".experts." in name)
+        module = replace(module, parameter=router or (".experts." in name and not known))
         modules.setdefault(name, [None] * place.parts)[place.part] = module
     return {name: scaling.joined(in_parts) for name, in_parts in modules.items()}
 
@@ -103,6 +110,7 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
     (architecture, turned), spec = known, from_config(config)
+    _check_tied(adapter, config, "llama.cpp crashes when one is adapted")
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -113,16 +121,11 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         if turned == "neighbours"
         else {}
     )
-    tied = {name for module in spec.modules if module.tied for name in module.names()}
     tensors: dict[str, Stored] = {}
     for name, module in adapter.items():
         places = names_for("llama_cpp", name.removesuffix(".weight"), family)
         if not places:
             raise FileError(f"llama.cpp has no name for {name!r} of {family}")
-        if tied and (module.embedding or name in tied):
-            raise FileError(
-                f"{name!r} is a tied weight of the base; llama.cpp crashes when one is adapted"
-            )
         for place, part in zip(places, scaling.parted(module, len(places)), strict=True):
             factors = scaling.rescaled(part, alpha / part.rank).parts
             A = factors["A"].seen(np.transpose) if module.embedding else factors["A"]
@@ -144,6 +147,17 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         for key, info in header(tensors, dtype).items()
     }
     gguf.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
+
+
+def _check_tied(adapter: Adapter, config: Config, why: str) -> None:
+    """Refuse an update of what is the head and the embedding at once."""
+    tied = {"lm_head"} if config.get("tie_word_embeddings") else set()
+    if config.get("model_type") in family_names():
+        modules = from_config(config).modules
+        tied = {name for module in modules if module.tied for name in module.names()}
+    for name, module in adapter.items():
+        if tied and (module.embedding or name in tied):
+            raise FileError(f"{name!r} is a tied weight of the base; {why}")
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
@@ -234,6 +248,9 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     """Write the two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
+    _check_tied(
+        adapter, config or {}, "mlx-lm adapts the head and the embedding together: merge it"
+    )
     for name, module in adapter.items():
         if dora and "magnitude" not in module.parts:
             raise FileError(
@@ -281,8 +298,10 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     return names or (bare,)
 
 
-def read_mlx(folder: Path, file: safetensors.SafetensorsFile) -> dict[str, AdapterModule]:
-    """Read the modules of a folder from its file of tensors."""
+def read_mlx(
+    folder: Path, file: safetensors.SafetensorsFile, base: ModelSpec | None
+) -> dict[str, AdapterModule]:
+    """Read the modules of a folder, whose kinds the base tells, or else their names."""
     path = inside(folder, _MLX_CONFIG)
     settings = read_json(path)
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
@@ -292,12 +311,15 @@ def read_mlx(folder: Path, file: safetensors.SafetensorsFile) -> dict[str, Adapt
         )
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     scale = real("lora_parameters.scale", scale)
-    modules = []
+    modules: list[tuple[Place, AdapterModule]] = []
+    kinds = (
+        {name: module.kind for module in base.modules for name in module.names()} if base else {}
+    )
     for key, stored in grouped(file, _MLX).items():
-        parts = _turned(stored)
+        parts, place = _turned(stored), named_in("mlx", key, _FAMILIES) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")
-        embedding = key.rpartition(".")[2] in _EMBEDDINGS
+        embedding = kinds.get(place.parameter, guess(key, (1, 1))) == "embedding"
         module = AdapterModule(parts, scale * parts["A"].shape[-2], embedding=embedding)
-        modules.append((named_in("mlx", key, _FAMILIES) or Place(key), module))
-    return assembled(modules)
+        modules.append((place, module))
+    return assembled(modules, [name for name, kind in kinds.items() if kind == "linear"])

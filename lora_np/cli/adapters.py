@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lora_np.checks import Array
 from lora_np.cli import options
 from lora_np.files import write_text
 from lora_np.hub import float_dtype, read_arrays
+from lora_np.table import Shown
 
 # the goals of `resize` and `extract`, of which one is given
 _GOALS: dict[str, tuple[Any, str]] = {
@@ -63,11 +64,11 @@ def inspect(
     for path in (plot, html):
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
-    found = adapters.inspect(adapter, **asked, progress=True)
-    options.draw(found, plot)
+    result = adapters.inspect(adapter, **asked, progress=True)
+    options.draw(result, plot)
     if html is not None:
-        write_text(html, found.to_html())
-    options.show_as(found, as_json, found.contents_table, found.kinds_table, found.table)
+        write_text(html, result.to_html())
+    options.show_as(result, as_json, result.contents_table, result.kinds_table, result.table)
 
 
 @click.command()
@@ -104,7 +105,8 @@ def extract(
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
     asked = options.given(asked) | {"grams": data and _Inputs(tuned, data)}
-    options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
+    made = adapters.extract(base, tuned, out, **asked, progress=True)
+    options.show_as(made.table, as_json, made.table, made.parts)
 
 
 @click.command()
@@ -146,8 +148,8 @@ def combine(
     asked["grams"] = (
         [_Inputs(base, *pair) for pair in zip(data, paths, strict=True)] if data else None
     )
-    found = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
-    options.show_as(found.table, as_json)
+    result = adapters.combine(paths, out, weights=weights, base=base, **asked, progress=True)
+    options.show_as(result.table, as_json)
 
 
 @click.command()
@@ -162,27 +164,56 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
     Example: lora-np overlap style task
     """
-    found = adapters.overlap(sources, **asked, progress=True)
-    options.draw(found, plot)
-    options.show_as(found.table, as_json)
+    result = adapters.overlap(sources, **asked, progress=True)
+    options.draw(result, plot)
+    options.show_as(result.table, as_json)
 
 
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("adapter", type=options.READ)
-@options.out
+@options.merged_out
+@click.option(
+    "--dtype", type=options.Parsed(str.upper), help="GGUF: the kind of what changes (its own)."
+)
+@click.option("--rounding", help="GGUF: nearest (as by default) or random.")
+@click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
+@click.option(
+    "--modelfile", is_flag=True, default=None, help="GGUF: write a Modelfile, for Ollama."
+)
 @options.any_base
 @options.jobs
 @options.force
 @options.as_json
-def merge(base: Path, adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+def merge(
+    base: Path,
+    adapter: Path,
+    out: Path,
+    as_json: bool,
+    jobs: int,
+    any_base: bool,
+    force: bool,
+    **asked: Any,
+) -> None:
     """Merge an adapter into its base model, as one checkpoint.
 
-    transformers loads it without PEFT.
+    transformers loads it without PEFT. A BASE that is a .gguf file becomes another one, for Ollama,
+    LM Studio and llama.cpp; how much of the update rounding keeps is printed.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    options.show_as(adapters.merge(base, adapter, out, **asked, progress=True).table, as_json)
+    for_gguf = {name: value for name, value in asked.items() if value is not None}
+    shared: dict[str, Any] = {"any_base": any_base, "force": force}
+    if base.suffix == ".gguf":
+        if jobs > 1:
+            raise click.UsageError("--jobs is for shards, and a GGUF file has none")
+        written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
+    elif for_gguf:
+        name = "seed" if (first := next(iter(for_gguf))) == "rng" else first
+        raise click.UsageError(f"--{name} is for a BASE that is a .gguf file")
+    else:
+        written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
+    options.show_as(written.table, as_json)
 
 
 @click.command()
@@ -201,8 +232,8 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np diff my-adapter small-adapter --tolerance 0.05
     """
-    found = adapters.diff(first, second, **asked, progress=True)
-    options.show_as(found.table, as_json, status=0 if found.same else 3)
+    result = adapters.diff(first, second, **asked, progress=True)
+    options.show_as(result.table, as_json, status=0 if result.same else 3)
 
 
 @click.command()
@@ -229,7 +260,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
     converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
-    adapter that another tuner of PEFT wrote, such as LoHa or VeRA.
+    adapter that another tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """
@@ -254,11 +285,31 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
     Example: lora-np check my-adapter --for vllm
     """
-    found = adapters.check(adapter, **asked)
-    options.show_as(found, as_json, found.table, status=0 if found.fine else 3)
+    result = adapters.check(adapter, **asked)
+    options.show_as(result, as_json, result.table, status=0 if result.fine else 3)
 
 
-class _Inputs(Mapping[str, Array]):
+@click.command()
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
+@click.option(
+    "--base", type=options.READ, required=True, help="The base model, or its config.json."
+)
+@options.force
+@options.as_json
+def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+    """Write an adapter under the names of its base.
+
+    Names lose what training put around them (_orig_mod., module.) and get the base's prefix.
+    Targets and patterns that match something else, or nothing, become exact. What is not certain
+    is refused.
+
+    Example: lora-np repair my-adapter --base llama -o repaired
+    """
+    options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
+
+
+class _Inputs(UserDict[str, Array]):
     """Gram matrices of a model's inputs on data, or from an .npz file.
 
     They are computed when they are first read: after a command has checked all else.
@@ -267,24 +318,15 @@ class _Inputs(Mapping[str, Array]):
     def __init__(self, base: Path | None, data: str, adapter: Path | str | None = None) -> None:
         if base is None and not data.endswith(".npz"):
             raise click.UsageError("--data is read by the base model: give it with --base")
-        self.base, self.data, self.adapter = base, data, adapter
+        self.base, self.source, self.adapter = base, data, adapter
 
     @cached_property
-    def arrays(self) -> Mapping[str, Array]:
-        if self.base is None or self.data.endswith(".npz"):
-            return read_arrays(self.data)
-        data, model = language.read_data(self.data), language.load(self.base)
+    def data(self) -> dict[str, Array]:  # type: ignore[override]
+        if self.base is None or self.source.endswith(".npz"):
+            return read_arrays(self.source)
+        data, model = language.read_data(self.source), language.load(self.base)
         model = model if self.adapter is None else adapters.attach(model, self.adapter)
         return language.grams(model, data)
-
-    def __getitem__(self, name: str) -> Array:
-        return self.arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
 
 
 def weighted(source: str) -> tuple[str, float]:

@@ -127,7 +127,8 @@ def plan(source: str, as_json: bool, **asked: Any) -> None:
     """
     result = accounting.plan(source, **options.given(asked))
     content, status = {**asdict(result), "fits": result.fits}, 0 if result.fits else 3
-    options.show_as(content, as_json, result.table, result.breakdown, status=status)
+    changes = [] if result.fits or not result.remedies else [result.changes]
+    options.show_as(content, as_json, result.table, *changes, result.breakdown, status=status)
 
 
 @click.command()

@@ -16,7 +16,7 @@ from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
-SAID = 60  # tokens of a sample
+QUESTIONS = 5  # that a page shows, answered before and after
 
 
 @click.command()
@@ -34,11 +34,11 @@ SAID = 60  # tokens of a sample
 @options.every_linear
 @options.each(options.of_settings(language.FinetuneSettings))
 @click.option(
-    "--sample-every", type=click.IntRange(0), help="Steps between samples; or 0 for none."
+    "--sample-every",
+    type=click.IntRange(0),
+    help="Steps between answers to a held-out question; 0 for none at all.",
 )
-@click.option(
-    "--prompt", help="Prompt of the samples; by default the beginning of a held-out example."
-)
+@click.option("--prompt", help="Text to continue, instead of held-out questions.")
 @click.option(
     "--dry-run", is_flag=True, help="Show examples, tokens, time and memory; train nothing."
 )
@@ -79,26 +79,15 @@ def finetune(
         shown = (f"{heading}\n{example}\n" for example in found.examples)
         options.show_as(found.table, as_json, *shown, found.table)
         return
-    begin = prompt or first_prompt(training.get("validation", told))
-    if sample_every:
-        training.setdefault("validate_every", sample_every)
-    samples: list[tuple[int, str]] = []
-
-    def sample(step: int, adapted: language.LanguageModel, last: bool = False) -> None:
-        if sample_every or last or not samples:
-            samples.append((step, continuation(adapted, begin, asked["rng"])))
-            tell(f"After {step} steps: {samples[-1][1]}")
-
-    sampled = None if sample_every == 0 else sample
-    result = language.finetune(base, told, **training, tell=tell, sample=sampled)
+    asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
+    training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
+    result = language.finetune(base, told, **training, sample_every=sample_every or None)
     refuse_failure(result)
-    if samples and samples[-1][0] != result.steps and not result.interrupted:
-        sample(result.steps, result.model, last=True)
     adapters.save(result.model, out, base=model, force=force)
     options.draw(result, plot)
     if html is not None:
-        command = shlex.join(["lora-np", *click.get_current_context().obj])
-        write_text(html, result.to_html(samples=samples, command=command))
+        words = [word for word in click.get_current_context().obj if word != "--resume"]
+        write_text(html, result.to_html(command=shlex.join(["lora-np", *words])))
     options.show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
         tell(f"Stopped after {result.steps} steps; written: {out}")
@@ -116,23 +105,6 @@ def check_written(out: Path | None) -> Path:
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
     return out
-
-
-def first_prompt(data: Any) -> Any:
-    """How a held-out example begins: a text, or messages."""
-    example = data.examples[min(10, len(data.examples)) - 1]
-    if hasattr(example, "messages"):
-        last = max(
-            i for i, message in enumerate(example.messages) if message["role"] == "assistant"
-        )
-        return example.messages[:last]
-    return example.prompt or "And "
-
-
-def continuation(model: language.LanguageModel, begin: Any, rng: int) -> str:
-    """A short sample, on one line."""
-    said = language.generate if isinstance(begin, str) else language.answer
-    return " ".join(said(model, begin, tokens=SAID, temperature=0.7, rng=rng).split())
 
 
 def refuse_failure(result: language.Adapted) -> None:

@@ -129,6 +129,7 @@ FILE = Parsed(partial(new_file, ()), "path")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 _out = partial(click.option, "-o", "--out", type=WRITTEN, callback=kept, required=True)
 out, adapter_out = _out(help="The directory to write."), _out(help="A directory, or a .gguf file.")
+merged_out = _out(help="The directory or .gguf file to write.")
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +40,7 @@ _ALIGNMENT = 32
 _Value = str | int | float | list[str] | Array  # in the metadata
 
 
+@dataclass(frozen=True)
 class GGUFFile(TensorFile):
     """A GGUF file with a checked header, made by ``open``; the file is not held open.
 
@@ -50,7 +52,28 @@ class GGUFFile(TensorFile):
         By name, in the order of their bytes.
     metadata : mapping of str to object
         Text, numbers, booleans; lists of text; and ndarrays of numbers.
+    spans : mapping of str to (int, int)
+        The first byte of each value's type and the end of the value, by the key.
     """
+
+    spans: Mapping[str, tuple[int, int]] = field(repr=False)
+
+    def packed(self, name: str) -> bytes:
+        """Read the bytes of a value of the metadata, type and all.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        bytes
+            What `write` takes to write the same value.
+        """
+        start, end = self.spans[name]
+        with open_regular(self.path) as stream:
+            stream.seek(start)
+            return stream.read(end - start)
 
     def read(self, name: str) -> Array:
         """Read the values of one tensor; nothing else is read.
@@ -151,7 +174,7 @@ def open(path: StrPath) -> GGUFFile:
 
 def write(
     tensors: Mapping[str, TensorInfo],
-    read: Callable[[str], Array | Blocks],
+    read: Callable[[str], Array | Blocks | GGUFFile],
     path: StrPath,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -163,12 +186,14 @@ def write(
     tensors : mapping of str to TensorInfo
         The kind, such as "F32" or "BF16", and the shape of each tensor, by name.
     read : callable
-        From a name to the numbers, which are rounded to the kind, or to blocks of it.
+        From a name to the numbers, which are rounded to the kind; to blocks of it; or to a file
+        whose tensor of that name is copied.
     path : str or path-like
         Replaced as a whole once everything is written, and left alone if anything fails.
     metadata : mapping of str to object, optional
         Text, booleans, NumPy scalars, Python numbers (written as 32-bit, whole numbers as uint32 or
-        int32), and lists or one-dimensional arrays of one of those.
+        int32), and lists or one-dimensional arrays of one of those; or bytes from
+        `GGUFFile.packed`.
 
     Raises
     ------
@@ -207,8 +232,12 @@ def write(
         stream.write(start)
         stream.write(bytes(_padded(len(start), alignment) - len(start)))
         for name, info in tensors.items():
-            tensor = _as_blocks(name, read(name), info)
-            stream.write(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
+            tensor = read(name)
+            if isinstance(tensor, GGUFFile):
+                stream.write(tensor.raw(tensor.info(name)))
+            else:
+                data = _as_blocks(name, tensor, info).data
+                stream.write(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data)
             stream.write(bytes(_padded(info.nbytes, alignment) - info.nbytes))
 
     write_whole(target_path(path), put)
@@ -260,7 +289,9 @@ class _Header:
         return number
 
 
-def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, _Value]]:
+def _read(
+    header: _Header,
+) -> tuple[dict[str, TensorInfo], dict[str, _Value], dict[str, tuple[int, int]]]:
     magic = header.take(4, "the magic number")
     if magic != b"GGUF":
         raise FileError(f"it begins with {magic!r}, not with b'GGUF'")
@@ -269,11 +300,14 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, _Value]]:
         raise FileError(f"its version is {version}, not 2 or 3 in little-endian order")
     tensor_count = header.count("the number of tensors", 24)
     metadata: dict[str, _Value] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(header.count("the number of metadata", 13)):
         key = header.text("a key of the metadata", most=_MAX_NAME)
         if key in metadata:
             raise FileError(f"its metadata have two entries {shown(key)}")
+        start = header.position
         metadata[key] = _value(header, header.number("I", f"the type of {shown(key)}"), key)
+        spans[key] = start, header.position
     alignment = _alignment(metadata)
     described = [_description(header) for _ in range(tensor_count)]
     start = _padded(header.position, alignment)
@@ -294,7 +328,7 @@ def _read(header: _Header) -> tuple[dict[str, TensorInfo], dict[str, _Value]]:
             )
         tensors[name] = tensor
         position += _padded(tensor.nbytes, alignment)
-    return tensors, metadata
+    return tensors, metadata, spans
 
 
 def _value(header: _Header, kind: int, key: str) -> _Value:
@@ -378,6 +412,8 @@ def _packed_text(text: str) -> bytes:
 
 
 def _packed_value(key: str, value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
     if isinstance(value, str):
         return struct.pack("<I", _STRING) + _packed_text(value)
     if isinstance(value, list) and value and all(isinstance(entry, str) for entry in value):

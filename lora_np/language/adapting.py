@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from html import escape
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from lora_np.checks import configured, generator, number, printable, whole_numbe
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.generation import Sampling, continued, ends_of
+from lora_np.language.measuring import likelihood
 from lora_np.language.packing import Row, batch_loss, length, packed
+from lora_np.language.storing import read_text
 from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
@@ -28,6 +31,7 @@ from lora_np.training import History, RunSettings, fit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+GENERAL, PAGE = "austen-held-out", 4000  # a shipped text, and characters of it
 TIMED = 3  # batches, in a forecast
 FEWEST, MOST = 16, 20  # rows in a validation, and validations, that are aimed at
 SCHEDULES = ("cosine", "linear", "constant")
@@ -71,6 +75,8 @@ class FinetuneSettings(RunSettings):
     validate_every: int | None = setting(
         None, "Steps between validations; by default they take a tenth of the work"
     )
+    questions: int | Sequence[str] = 0
+    sample_every: int | None = None
     tell: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +88,7 @@ class FinetuneSettings(RunSettings):
         number("dropout", self.dropout, maximum=1, open_maximum=True)
         number("weight_decay", self.weight_decay)
         wholes = ("rank", "steps", "accumulate", "batch_size", "max_length", "validate_every")
-        for name in (*wholes, "patience"):
+        for name in (*wholes, "patience", "sample_every"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
         if self.warmup is not None:
@@ -104,6 +110,15 @@ RECORDED = [
 ]
 
 
+class Replies(NamedTuple):
+    """What the model says to a held-out question before and after training."""
+
+    question: str
+    wanted: str
+    before: str
+    after: str
+
+
 @dataclass(frozen=True, eq=False)
 class Adapted:
     """The result of `finetune`.
@@ -122,6 +137,10 @@ class Adapted:
         What it was made with.
     notes : tuple of str
         What people should know of the data.
+    answers : tuple of Replies
+        To held-out questions, before and after, where these were asked for.
+    general : tuple of float, optional
+        The loss on a general text, before and after, where its characters have tokens.
     """
 
     model: LanguageModel
@@ -131,6 +150,8 @@ class Adapted:
     interrupted: bool
     settings: dict[str, Any]
     notes: tuple[str, ...]
+    answers: tuple[Replies, ...] = ()
+    general: tuple[float, ...] = ()
 
     @property
     def trainable(self) -> int:
@@ -185,15 +206,20 @@ class Adapted:
         lines(curves, xlabel="step", ylabel="loss, nats a token", ax=figure.add_subplot())
         return figure
 
-    def to_html(self, *, samples: Sequence[tuple[int, str]] = (), command: str = "") -> str:
-        """Write a page on the run: data, settings, losses, samples, and its command."""
-        rows = [(name, str(value)) for name, value in self.settings.items()]
-        settings = Table(["setting", "value"], rows)
+    def to_html(self, *, command: str = "") -> str:
+        """Write a page on the run: data, losses, answers, settings, memory, and its command."""
         notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
         parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
-        if samples:
-            parts.append(Table(["after steps", "sample"], samples))
-        parts.append(settings)
+        if self.answers:
+            parts.append(Table(Replies._fields, self.answers, title="Held-out questions"))
+        if self.general:
+            title = "What was forgotten: loss on general English, nats a token"
+            parts.append(Table(["before", "after"], [self.general], title=title))
+        if self.history.samples:
+            parts.append(Table(["after steps", "sample"], self.history.samples))
+        parts.append(Table(["setting", "value"], [*self.settings.items()]))
+        if memory := peak_memory():
+            parts.append(f"<p>Most memory of the process: {binary_bytes(memory)}</p>")
         if command:
             parts.append(
                 f"<p>The command that repeats it:</p><pre>{escape(printable(command))}</pre>"
@@ -291,6 +317,10 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     validate_every : int, optional
         Steps between validations; by default they take a tenth of the work, a trained token
         counting as two, and their rows are chosen with them; with this set, the rows alone.
+    questions : int or sequence of str
+        How many held-out questions are answered before and after training; or texts to continue.
+    sample_every : int, optional
+        Steps between further answers to the first question, which take the place of ``sample``.
     tell : callable, optional
         ``tell(note)`` is called with what people should know of the data, such as what was cut.
     accumulate : int
@@ -354,16 +384,72 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
     run |= {"steps": plan.steps}
     run["progress"] = "finetune" if settings.progress is True else settings.progress
+    asked = plan.questions
+    if asked and settings.sample_every:
+        run["sample"] = lambda step, frozen: told(step, replies(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
         with np.errstate(over="ignore", invalid="ignore"):
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
-    held_out = float(losses[0]), float(after)
-    return Adapted(
-        result.model, result.history, *held_out, result.interrupted, plan.settings, plan.notes
-    )
+    facts = float(losses[0]), float(after), result.interrupted, plan.settings, plan.notes
+    if not asked:
+        return Adapted(result.model, result.history, *facts)
+    texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
+    both = [replies(each, asked) for each in (model, result.model)]
+    answers = tuple(Replies(*text, *said) for text, *said in zip(texts, *both, strict=True))
+    if settings.tell is not None and not settings.sample_every:
+        settings.tell(told(0, answers[0].before))
+        settings.tell(told(len(result.history.loss), answers[0].after))
+    general = [general_loss(each, plan.settings["max_length"]) for each in (model, result.model)]
+    return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
+
+
+def told(step: int, text: str) -> str:
+    """Write what a model says after a step, on one line."""
+    return f"After {step} steps: {' '.join(text.split())}"
+
+
+def general_loss(model: LanguageModel, max_length: int) -> float | None:
+    """Measure the loss on a page of general English, if the vocabulary has its characters."""
+    try:
+        return likelihood(model, read_text(GENERAL)[:PAGE], max_length=max_length).loss
+    except ValueError:
+        return None
+
+
+class Question(NamedTuple):
+    """The beginning of a held-out document, and how it goes on, as tokens."""
+
+    prompt: Sequence[int]
+    wanted: Sequence[int]
+
+
+def question(document: packing.Document) -> Question:
+    """Ask for the last answer of a document, or for the second half of a text."""
+    tokens, answer = document
+    end = int(np.flatnonzero(answer)[-1]) + 1
+    given = np.flatnonzero(~answer[:end])
+    start = int(given[-1]) + 1 if given.size else end // 2
+    return Question(tokens[:start].tolist(), tokens[start:end].tolist())
+
+
+def replies(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
+    """Answer questions with the most likely tokens; what goes on after a mark is cut."""
+    most = 2 * max(32, *(len(wanted) for _, wanted in questions))
+    rows, ends = [[*prompt] for prompt, _ in questions], ends_of(model)
+    continued(model, rows, 0, Sampling(tokens=most, temperature=0))
+    return [
+        text_of(model, row[len(prompt) :]) + " [...]" * (row[-1] not in ends)
+        for row, (prompt, _) in zip(rows, questions, strict=True)
+    ]
+
+
+def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
+    """Decode tokens without those that are not text."""
+    vocabulary = vocabulary_of(model)
+    return vocabulary.decode(i for i in tokens if i not in vocabulary.specials).strip()
 
 
 @configured(FinetuneSettings)
@@ -473,8 +559,15 @@ class Prepared:
         final = s.lr if s.schedule == "constant" else 0.0
         lr = decay(s.lr, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
+        if isinstance(s.questions, int):
+            self.questions = [*map(question, held_out[: s.questions])]
+        else:
+            texts = map(vocabulary_of(model).encode, s.questions)
+            self.questions = [Question(text.tolist(), ()) for text in texts]
         held, tokens = packed(held_out, max_length), self.batches.tokens * self.steps
-        self.every, self.times, some = budget(held, tokens, self.steps, s.validate_every)
+        self.every, self.times, some = budget(
+            held, tokens, self.steps, s.validate_every or s.sample_every
+        )
         self.watched = packing.in_batches(some, self.size)
         if s.tell is not None:
             for note in self.notes:

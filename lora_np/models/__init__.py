@@ -20,7 +20,9 @@ with on_demand(globals()):
         HEAD as HEAD,
         OpenModel as OpenModel,
         from_safetensors as from_safetensors,
+        guess as guess,
         open_model as open_model,
+        resized as resized,
         untied as untied,
     )
     from lora_np.models.llama_cpp import (
@@ -44,6 +46,7 @@ with on_demand(globals()):
         Targets as Targets,
         check_patterns as check_patterns,
         ends_with as ends_with,
+        holders as holders,
         is_all_linear as is_all_linear,
         matcher as matcher,
         saved_modules as saved_modules,

@@ -85,6 +85,7 @@ def _evaluated(
         "layers": tuple(layers),
         "experts_per_token": chosen,
         "positions": _positions(values, env),
+        "config": values,
     }
     return of_family(name, modules, family.name, **facts), env
 

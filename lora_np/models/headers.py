@@ -37,7 +37,7 @@ _EMBEDDINGS = (
     "tok_embeddings",
 )
 _ASSUMED = (
-    "Counted from headers: a matrix called weight is a linear map unless named as an embedding,"
+    "Counted from headers: a matrix called weight is a linear layer's unless named as an embedding,"
     " names are those of the files, and a tied head is not seen. PEFT may count otherwise."
 )
 _KNOWN = (
@@ -265,6 +265,37 @@ def untied(config: Config) -> dict[str, Json]:
     return {**config, **inner, "tie_word_embeddings": False}
 
 
+def resized(config: Config, tokens: int) -> dict[str, Json]:
+    """Change a config so that the model has a vocabulary of another size.
+
+    Parameters
+    ----------
+    config : mapping
+        The fields of a ``config.json``.
+    tokens : int
+        How many rows its embedding has.
+
+    Returns
+    -------
+    dict
+        The same with this ``vocab_size``, in its ``text_config`` if it has one.
+
+    See Also
+    --------
+    untied : Another change of a config.
+
+    Examples
+    --------
+    >>> resized({"model_type": "gemma"}, 100)
+    {'model_type': 'gemma', 'vocab_size': 100}
+    """
+    part = config.get("text_config")
+    if not isinstance(part, Mapping):
+        return {**config, "vocab_size": tokens}
+    own = {"vocab_size": tokens} if "vocab_size" in config else {}
+    return {**config, "text_config": {**part, "vocab_size": tokens}, **own}
+
+
 def open_model(path: StrPath) -> OpenModel:
     """Open the model in a directory as `hub.open_directory` does; no tensor is read.
 
@@ -295,9 +326,9 @@ def open_model(path: StrPath) -> OpenModel:
 def from_safetensors(source: str | Path) -> ModelSpec:
     """Describe the modules of a safetensors file, an index or a directory, from headers only.
 
-    A matrix called ``weight`` is a linear map, unless its name is that of an embedding; an array of
-    more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so is a
-    ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
+    A matrix called ``weight`` is a linear layer's, unless its name is that of an embedding; an
+    array of more axes is a convolution, a vector a norm. Anything else is a bare parameter, and so
+    is a ``weight`` whose bias has another shape. If a ``config.json`` gives the model's type, and
     transformers has language models of that type, names and kinds are as there.
 
     Parameters
@@ -348,7 +379,7 @@ def from_safetensors(source: str | Path) -> ModelSpec:
         held = [tensor for tensor in places if tensor in few]
         if held and len(places) > 1:
             raise FileError(
-                f"{path}: no header tells the shape of experts in few bits, {held[0]!r}; {MEMORY}"
+                f"{path}: no header tells the shape of quantised experts, {held[0]!r}; {MEMORY}"
             )
         if parts.isdisjoint(places) and known.get(starred(name)) != "buffer":
             shapes[name] = few[held[0]][0] if held else model.shape(places)
@@ -398,7 +429,25 @@ def starred(name: str) -> str:
 
 
 def guess(name: str, shape: tuple[int, ...]) -> Kind:
-    """Guess the kind of a module with a ``weight`` of this shape."""
+    """Guess the kind of a module with a ``weight`` of this shape.
+
+    Parameters
+    ----------
+    name : str
+        Its path in the model.
+    shape : tuple of int
+        Of the weight.
+
+    Returns
+    -------
+    str
+        As in `ModuleSpec`.
+
+    Examples
+    --------
+    >>> guess("transformer.wte", (100, 8)), guess("q_proj", (8, 8))
+    ('embedding', 'linear')
+    """
     last = name.rpartition(".")[2]
     if len(shape) == 1:
         return "norm"

@@ -17,8 +17,8 @@ from lora_np.files import FileError, Json
 from lora_np.models.selection import ALL_LINEAR, Patterns, ends_with, holders, matcher
 
 __all__ = [
-    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "AdapterConfig", "check_values",
-    "checked_alpha", "compose", "parse", "start",
+    "EMBEDDINGS", "FRESH", "HEADS", "NAME", "SETTINGS", "VOCABULARY", "AdapterConfig",
+    "check_values", "checked_alpha", "compose", "parse", "start",
 ]  # fmt: skip
 
 NAME = "adapter_config.json"
@@ -30,13 +30,16 @@ FRESH = {
     "inference_mode": True,
 }
 
-# What PEFT trains in full for a task, where the model has it.
+# For a task, how transformers' class for it ends, and what PEFT trains in full where it is there.
 HEADS = {
-    **dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), ("classifier", "score")),
-    "QUESTION_ANS": ("qa_outputs",),
+    "SEQ_CLS": ("ForSequenceClassification", ("classifier", "score")),
+    "TOKEN_CLS": ("ForTokenClassification", ("classifier", "score")),
+    "QUESTION_ANS": ("ForQuestionAnswering", ("qa_outputs",)),
 }
 # What PEFT takes for embeddings that may be tied, by their last names.
 EMBEDDINGS = ("embed_tokens", "lm_head")
+# What else has a row for each token in models of transformers, by its last name.
+VOCABULARY = (*EMBEDDINGS, "wte", "embed_in", "embed_out", "word_embeddings", "shared")
 
 _MAX_ALPHA = 2**63
 _FILTERS = {

@@ -400,7 +400,7 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
         stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
         return spec.missing("targets:", target, {*stored, *leaves} - {""})
     if is_all_linear(target):
-        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear maps")
+        return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear layers")
     names = [name for name in leaves if Expression(target, what="targets").matches(name)]
     if names:
         what = f"the string {target!r} is a regular expression for whole names"
@@ -617,6 +617,11 @@ def holders(path: str) -> Iterator[str]:
     ------
     str
         From the longest to the shortest.
+
+    Examples
+    --------
+    >>> list(holders("layers.0.q_proj"))
+    ['layers.0.q_proj', 'layers.0', 'layers']
     """
     yield path
     while path := path.rpartition(".")[0]:

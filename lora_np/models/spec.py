@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, product, starmap
 from math import prod
@@ -44,7 +44,7 @@ class ModuleSpec(NamedTuple):
         ``"linear"``, ``"embedding"``, ``"experts"``, ``"convolution"``, ``"norm"`` or
         ``"parameter"``.
     shape : tuple of int
-        (d_out, d_in) of a linear map, followed by the kernel's of a convolution; (vocabulary,
+        (d_out, d_in) of a linear layer, followed by the kernel's of a convolution; (vocabulary,
         width) of an embedding; (experts, d_out, d_in) of experts.
     bias : bool
         Whether there is one, of d_out numbers.
@@ -57,7 +57,7 @@ class ModuleSpec(NamedTuple):
     alias : str
         The name in checkpoints, where it differs.
     parts : tuple of str
-        Of experts: the linear maps that were fused, by their names in checkpoints.
+        The linear layers that were fused into experts, by their names in checkpoints.
     ranges : tuple of range
         Values of each index in the name.
     role : str
@@ -84,7 +84,7 @@ class ModuleSpec(NamedTuple):
     tied_bias: bool = False
     groups: int = 1  # of a convolution, whose shape then holds d_in / groups
     alias: str = ""  # the name in checkpoints, where it differs
-    # experts: the linear maps that were fused, by their names in checkpoints
+    # experts: the linear layers that were fused, by their names in checkpoints
     parts: tuple[str, ...] = ()
     ranges: tuple[Indices, ...] = ()
     role: str = ""  # what it is for: query, key, up, down, head, ...; empty if unknown
@@ -223,8 +223,9 @@ class ModelSpec:
     assumed : str
         The assumptions because of which PEFT may count differently; empty if everything is known.
     quantised : (int, int)
-        Of a checkpoint in few bits: the numbers in its quantised weights, and the bytes that these
-        take.
+        The parameters in the quantised weights of a checkpoint, and the bytes that these take.
+    config : mapping
+        The fields that it was made from; empty if it was not.
 
     Examples
     --------
@@ -243,6 +244,7 @@ class ModelSpec:
     positions: int = 0
     assumed: str = ""
     quantised: tuple[int, int] = (0, 0)
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def head(self) -> str:

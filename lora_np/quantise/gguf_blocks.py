@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, ArrayLike, Rng
 from lora_np.quantise.weight import PIECE, Quantised
 
 Block = np.dtype[Any]
@@ -36,13 +37,14 @@ class Layout(NamedTuple):
         perhaps what is taken away in each run (n, runs); see ``runs``. For plain floats, the
         entries themselves.
     encode : callable or None
-        The inverse, from entries (n, `entries`) and `block`. None for kinds that are read only.
+        The inverse, from entries (n, `entries`), `block`, and what is added to each code before it
+        is cut off to a whole number: a half, or random numbers. None for kinds that are read only.
     """
 
     entries: int
     block: Block
     decode: Callable[[Array], Array | Parts]
-    encode: Callable[[Array, Block], Array] | None = None
+    encode: Callable[[Array, Block, Array], Array] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,16 +162,22 @@ class Codes(Quantised):
         return y.T
 
 
-def encoded(W: Array, kind: str) -> Blocks:
-    """Encode W, float32 with rows of whole blocks, in blocks of this kind."""
+def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
+    """Encode W, float32 with rows of whole blocks; with ``rng`` codes are rounded at random."""
     layout = LAYOUTS[kind]
     assert layout.encode is not None, f"{kind} is only read"
     if W.shape[-1] % layout.entries:
         raise ValueError(
             f"{kind} needs rows of whole blocks of {layout.entries}, got rows of {W.shape[-1]}"
         )
-    with np.errstate(over="ignore"):
-        data = layout.encode(W.reshape(-1, layout.entries), layout.block)
+    entries = W.reshape(-1, layout.entries)
+    data = np.empty(len(entries), layout.block)
+    step = max(1, PIECE // layout.entries)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        for start in range(0, len(entries), step):
+            x = entries[start : start + step]
+            half = np.full_like(x, 0.5) if rng is None else rng.random(x.shape, np.float32)
+            data[start : start + step] = layout.encode(x, layout.block, half)
     floats = [data[name] for name in data.dtype.names or () if data.dtype[name].kind == "f"]
     for held in floats or [decoded(layout, data)]:
         if not np.isfinite(held).all():
@@ -210,34 +218,46 @@ def runs(scale: Array, q: Array, least: Array | None = None) -> Array:
     return W.reshape(q.shape)
 
 
-def inverse(d: Array) -> Array:
-    # a float16 of less is zero
-    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=np.abs(d) > np.float32(1e-38))
+def over(x: ArrayLike, d: Array) -> Array:
+    """Return ``x / d``, and zero where d is less than any float16."""
+    result = np.zeros(np.broadcast_shapes(np.shape(x), d.shape), np.float32)
+    return np.divide(x, d, out=result, where=np.abs(d) > np.float32(1e-38))
 
 
-def whole(x: Array, top: int) -> tuple[Array, Array]:
-    """Return a scale per row, and whole numbers from -top to top, halves rounded away from 0."""
-    d = np.abs(x).max(axis=1, keepdims=True) / top
-    size = np.abs(y := x * inverse(d))
-    return d, np.sign(y) * (np.floor(size) + (size - np.floor(size) >= 0.5))
+def extreme(x: Array) -> Array:
+    """Return the number of largest magnitude in each row, with its sign."""
+    return np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
 
 
-def packed(q: Array) -> Array:
-    """Invert ``fields(q, 4, m)`` for m bytes."""
-    low, high = np.split(q & 15, 2, axis=-1)
-    both: Array = low | high << 4
-    return both
+def joined(q: Array, bits: int, group: int) -> Array:
+    """Invert ``fields`` for bytes; higher bits of the codes are left out."""
+    parts = (q & ((1 << bits) - 1)).astype(np.uint8).reshape(len(q), -1, 8 // bits, group)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    whole: Array = np.bitwise_or.reduce(parts << shifts, axis=2)
+    return whole.reshape(len(q), -1)
 
 
-def record(dtype: Block, d: Array, q: Array, **others: Array) -> Array:
+def record(dtype: Block, **parts: Array) -> Array:
     """Make blocks of these parts; scales are (n, 1)."""
-    block = np.empty(len(q), dtype)
-    for name, values in {"d": d, "q": q, **others}.items():
+    block = np.empty(len(parts["d"]), dtype)
+    for name, values in parts.items():
         block[name] = values.reshape(block[name].shape)
     return block
 
 
-def encode_bf16(x: Array, block: Block) -> Array:
+def encode_whole(x: Array, block: Block, half: Array) -> Array:
+    """Make whole numbers from -127 to 127 of each row, halves rounded away from 0."""
+    d = np.abs(x).max(axis=1, keepdims=True) / 127
+    size = np.abs(y := x * over(1, d))
+    q = np.floor(size) + (size - np.floor(size) >= 1 - half)
+    return record(block, d=d, q=np.sign(y) * q)
+
+
+def encode_float(x: Array, block: Block, half: Array) -> Array:
+    return x[:, 0].astype(block)
+
+
+def encode_bf16(x: Array, block: Block, half: Array) -> Array:
     bits = x[:, 0].view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(block)  # to nearest, ties to even
 
@@ -254,21 +274,18 @@ def decode_codes(b: Array) -> Parts:
     return column(b), q.astype(np.int8) - np.int8(16 if "fifth" in names else 8)
 
 
-def encode_codes(x: Array, block: Block) -> Array:
+def encode_codes(x: Array, block: Block, half: Array) -> Array:
     names = block.names or ()
     top = 31 if "fifth" in names else 15
-    extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
     m = x.min(axis=1, keepdims=True)
-    d = (x.max(axis=1, keepdims=True) - m) / top if "m" in names else extreme / -(top // 2 + 1)
-    with np.errstate(invalid="ignore"):
-        q = (x - m) * inverse(d) if "m" in names else x * inverse(d) + np.float32(top // 2 + 1)
-        q = np.clip(np.trunc(q + np.float32(0.5)), 0, top).astype(np.uint8)
-    parts = {
-        "d": d,
-        "m": m,
-        "fifth": np.packbits(q >> 4, axis=-1, bitorder="little"),
-        "q": packed(q),
-    }
+    if "m" in names:
+        d = (x.max(axis=1, keepdims=True) - m) / top
+        q = (x - m) * over(1, d)
+    else:
+        d = extreme(x) / -(top // 2 + 1)
+        q = x * over(1, d) + np.float32(top // 2 + 1)
+    q = np.clip(np.trunc(q + half), 0, top).astype(np.uint8)
+    parts = {"d": d, "m": m, "fifth": joined(q >> 4, 1, 1), "q": joined(q, 4, 16)}
     return record(block, **{name: parts[name] for name in names})
 
 
@@ -300,9 +317,82 @@ def decode_q45_k(b: Array) -> Parts:
     return column(b) * scales, q, column(b, "m") * least
 
 
+def encode_q45_k(x: Array, block: Block, half: Array) -> Array:
+    five = "fifth" in (block.names or ())
+    top, first, count = (31, -0.5, 16) if five else (15, -1, 21)
+    tries = np.arange(count, dtype=np.float32) * np.float32(0.1) + np.float32(first + top)
+    lines = (part.reshape(-1, 8) for part in fit_line(x.reshape(-1, 32), top, tries))
+    (d, scales, steps), (m, least, bottoms) = map(six_bits, lines)
+    y = over(x.reshape(-1, 8, 32) + bottoms, steps).reshape(x.shape)
+    q = np.clip(np.floor(y + half), 0, top).astype(np.uint8)
+    (s, s4), (l, l4) = ((part[:, :4], part[:, 4:]) for part in (scales, least))
+    both = np.concatenate([s | s4 >> 4 << 6, l | l4 >> 4 << 6, s4 & 15 | l4 << 4], axis=1)
+    fifth = {"fifth": joined(q >> 4, 1, 32)} if five else {}
+    return record(block, d=d, m=m, scales=both, q=joined(q, 4, 32), **fifth)
+
+
+def six_bits(a: Array) -> tuple[Array, Array, Array]:
+    """Quantise the scales of runs: a unit for each block, codes up to 63, and their products."""
+    most = a.max(axis=1, keepdims=True)
+    codes = np.rint(over(63, most) * a)
+    unit = (most / 63).astype(np.float16)
+    return unit, codes.astype(np.uint8), (unit.astype(np.float32) * codes)[:, :, None]
+
+
+def fit_line(x: Array, top: int, tries: Array) -> tuple[Array, Array]:
+    """Fit ``scale q - least`` to each row, by weighted least squares on one grid after another.
+
+    After ggml's make_qkx2_quants: each grid begins at the least number that was best so far.
+    """
+    weight = np.sqrt(np.mean(x * x, axis=1, keepdims=True)) + np.abs(x)
+    total = partial(np.sum, axis=1, keepdims=True)
+    high, low = x.max(axis=1, keepdims=True), np.minimum(x.min(axis=1, keepdims=True), 0)
+    flat, scale = high == low, (high - low) / top
+    q = np.clip(np.rint(over(top, high - low) * (x - low)), 0, top)
+    best = total(weight * np.square(scale * q + low - x))
+    w, y = total(weight), total(weight * x)
+    for step in tries:
+        q = np.clip(np.rint(over(step, high - low) * (x - low)), 0, top)
+        a, b, c = total(weight * q), total(weight * q * q), total(weight * q * x)
+        D = w * b - a * a
+        m = (b * y - a * c) / D
+        s = np.where(m > 0, c / b, (w * c - y * a) / D)
+        m = np.minimum(m, 0)
+        error = total(weight * np.square(s * q + m - x))
+        better = (D > 0) & (error < best)
+        best, scale = np.where(better, error, best), np.where(better, s, scale)
+        low = np.where(better, m, low)
+    return np.where(flat, 0, scale), -low
+
+
 def decode_q6_k(b: Array) -> Parts:
     q = fields(b["low"], 4, 64) | fields(b["high"], 2, 32) << 4
     return column(b) * b["scales"], q.astype(np.int8) - np.int8(32)
+
+
+def encode_q6_k(x: Array, block: Block, half: Array) -> Array:
+    scale = fit_scale(x.reshape(-1, 16)).reshape(-1, 16)
+    inverse = over(-128, extreme(scale))
+    scales = np.minimum(np.rint(inverse * scale), 127)
+    d = over(1, inverse).astype(np.float16)
+    y = over(x.reshape(-1, 16, 16), (d.astype(np.float32) * scales)[:, :, None]).reshape(x.shape)
+    q = (np.clip(np.floor(y + half), -32, 31) + 32).astype(np.uint8)
+    return record(block, d=d, scales=scales, low=joined(q, 4, 64), high=joined(q >> 4, 2, 32))
+
+
+def fit_scale(x: Array) -> Array:
+    """Fit ``scale q`` to each row, q from -32 to 31, with weights x^2: ggml's make_qx_quants."""
+    total = partial(np.sum, axis=1, keepdims=True)
+    _, exponent = np.frexp(extreme(x))
+    x = np.ldexp(x, -exponent)  # so that products of four neither overflow nor vanish
+    largest = extreme(x)
+    scale = best = np.zeros_like(largest)
+    for i in (0, *range(-9, 0), *range(1, 10)):
+        q = np.clip(np.rint(over(np.float32(-32 - 0.1 * i), largest) * x), -32, 31)
+        b, c = total(x * x * q * q), total(x * x * x * q)
+        better = (b > 0) & (c * c > best * b)
+        scale, best = np.where(better, c / b, scale), np.where(better, c * c / b, best)
+    return np.ldexp(scale, exponent)
 
 
 # Codes that name levels: floats of four bits, twice their value; and levels fitted to weights.
@@ -317,12 +407,12 @@ def two_to(e: Array) -> Array:
     return np.ldexp(np.float32(1), e.astype(np.int32) - 128)
 
 
-def encode_mxfp4(x: Array, block: Block) -> Array:
+def encode_mxfp4(x: Array, block: Block, half: Array) -> Array:
     top = np.abs(x).max(axis=1, keepdims=True)
     e = np.floor(np.log2(top, out=np.full_like(top, -np.inf), where=top > 0)) + 125
     d = np.clip(e, 0, 255).astype(np.uint8)
     errors = np.abs((two_to(d) * E2M1)[:, None] - x[:, :, None])
-    return record(block, d, packed(errors.argmin(axis=2).astype(np.uint8)))
+    return record(block, d=d, q=joined(errors.argmin(axis=2), 4, 16))
 
 
 def decode_iq4_xs(b: Array) -> Parts:
@@ -334,7 +424,7 @@ def kind(
     entries: int,
     places: str,
     decode: Callable[[Array], Parts],
-    encode: Callable[[Array, Block], Array] | None = None,
+    encode: Callable[[Array, Block, Array], Array] | None = None,
 ) -> Layout:
     """Make a row of the table: entries per block, name and form of each field, the equations."""
     forms = [(name, form) for name, form in (place.split() for place in places.split(", "))]
@@ -342,8 +432,8 @@ def kind(
 
 
 LAYOUTS = {
-    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, None], lambda x, block: x[:, 0].astype(block)),
-    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, None], lambda x, block: x[:, 0].astype(block)),
+    "F32": Layout(1, np.dtype("<f4"), lambda b: b[:, None], encode_float),
+    "F16": Layout(1, np.dtype("<f2"), lambda b: b[:, None], encode_float),
     "BF16": Layout(
         1,
         np.dtype("<u2"),
@@ -354,14 +444,12 @@ LAYOUTS = {
     "Q4_1": kind(32, "d <f2, m <f2, q 16u1", decode_codes, encode_codes),
     "Q5_0": kind(32, "d <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
     "Q5_1": kind(32, "d <f2, m <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
-    "Q8_0": kind(
-        32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), lambda x, b: record(b, *whole(x, 127))
-    ),
+    "Q8_0": kind(32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), encode_whole),
     "Q2_K": kind(256, "scales 16u1, q 64u1, d <f2, m <f2", decode_q2_k),
     "Q3_K": kind(256, "high 32u1, q 64u1, scales 12u1, d <f2", decode_q3_k),
-    "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k),
-    "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k),
-    "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k),
+    "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k, encode_q45_k),
+    "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k, encode_q45_k),
+    "Q6_K": kind(256, "low 128u1, high 64u1, scales 16i1, d <f2", decode_q6_k, encode_q6_k),
     "MXFP4": kind(
         32,
         "d (1,)u1, q 16u1",

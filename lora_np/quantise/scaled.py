@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, choice, matrix, whole_number
+from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, whole_number
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
@@ -409,7 +409,9 @@ KINDS = (
 )
 
 
-def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) -> Quantised:
+def quantise(
+    W: ArrayLike, kind: str, *, block: int = 64, double: bool = False, rng: Rng = None
+) -> Quantised:
     """Quantise W: each entry becomes the nearest of a few levels, times the scale of its block.
 
     Parameters
@@ -425,12 +427,17 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
           bitsandbytes);
         - "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0": blocks of 32 in each row (as GGUF), with a scale,
           or a scale and a least value;
+        - "Q4_K", "Q5_K", "Q6_K": blocks of 256 (as GGUF), in runs of 32 or 16 whose scales are
+          quantised too;
         - "MXFP4": blocks of 32, with floats of four bits and a power of two (as GGUF);
         - "F16", "BF16": rounded, without scales.
     block : int
         For int4 and nf4, how many entries share a scale.
     double : bool
         For int4 and nf4, quantise the scales too.
+    rng : Generator, optional
+        For the kinds that begin with Q, round codes up or down at random, with chances that make
+        the mean right: an update much smaller than a step is then kept, with noise.
 
     Returns
     -------
@@ -478,4 +485,6 @@ def quantise(W: ArrayLike, kind: str, *, block: int = 64, double: bool = False) 
         raise ValueError(
             f"block and double are for {' and '.join(FOUR_BIT_LEVELS)}, not for {kind}"
         )
-    return int8(single) if kind == "int8" else encoded(single, kind)
+    if rng is not None and not kind.startswith("Q"):
+        raise ValueError(f"rng is for the kinds of GGUF that begin with Q, not for {kind}")
+    return int8(single) if kind == "int8" else encoded(single, kind, rng)

@@ -68,6 +68,9 @@ class Checkpoint:
         validated = [
             (whole_number("step", at, minimum=0), float(error)) for at, error in facts["validated"]
         ]
+        samples = [
+            (whole_number("step", at, minimum=0), str(text)) for at, text in facts["samples"]
+        ]
         moments = [-1, *(step for step, _ in validated), steps + 1]
         if any(after <= before for before, after in pairwise(moments)):
             raise ValueError(f"validated must go up to step {steps}, got {validated}")
@@ -76,7 +79,7 @@ class Checkpoint:
             bank.values[...] = arrays[f"values.{i}"]
             for vector, saved in zip(bank.state, arrays[f"state.{i}"], strict=True):
                 vector[...] = saved
-        training.run.steps = steps
+        training.run.steps, training.samples[:] = steps, samples
         training.data.order, training.data.position = order, position
         training.loss[:], training.validated[:], training.lowest[:] = (
             loss.tolist(),
@@ -117,6 +120,7 @@ class Checkpoint:
             "steps": training.run.steps,
             "position": training.data.position,
             "validated": training.validated,
+            "samples": training.samples,
             "random": training.rng.bit_generator.state,
             "sum": digest(*arrays.values()),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -42,12 +43,15 @@ class History:
     validation_loss : ndarray of shape (m,)
     seconds : float
         Time spent in training, validation included; in a resumed run, since it was resumed.
+    samples : tuple of (int, str)
+        Steps already taken, and the text that ``sample`` returned then.
     """
 
     loss: Array
     validation_steps: Array
     validation_loss: Array
     seconds: float
+    samples: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +172,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         moved yet.
     sample : callable, optional
         ``sample(step, model)`` is called at each validation, with the model frozen; text that it
-        returns is printed above the progress bar.
+        returns is printed above the progress bar, and kept in the history.
     checkpoint : path, optional
         A file that is written every twentieth of ``steps`` and at the end; it is always complete.
         It may be deleted when the run is over.
@@ -247,7 +251,9 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         interrupted = True
     steps, errors = np.array(training.validated).reshape(-1, 2).T
     seconds = time.perf_counter() - begin
-    history = History(np.array(training.loss), steps.astype(int), errors, seconds)
+    history = History(
+        np.array(training.loss), steps.astype(int), errors, seconds, (*training.samples,)
+    )
     return Fit(training.model, history, interrupted)
 
 
@@ -282,6 +288,7 @@ class Training:
             whole_number("patience", s.patience)
         self.loss: list[float] = []
         self.validated: list[tuple[int, float]] = []
+        self.samples: list[tuple[int, str]] = []
         # with patience: the values of each bank at the lowest held-out loss
         self.lowest: list[Array] = []
 
@@ -348,7 +355,8 @@ class Training:
             self.bar.set_postfix(validation=f"{error:.4g}", refresh=False)
         text = None if sample is None else sample(step, frozen)
         if text:
-            self.bar.write(text)
+            self.samples.append((step, text))
+            self.bar.write(text, file=sys.stderr)
 
 
 def uninterrupted(result: Fit[T]) -> Fit[T]:

@@ -7,15 +7,19 @@ import json
 import re
 import shlex
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_np import accounting, models
+from lora_np.accounting.planning import SWITCHES
 from lora_np.cli import costs, run
-from lora_np.models import family_names, from_config
+from lora_np.models import ATTENTION, family_names, from_config
 from tests.drawing import every
+
+from .forum_questions import QUESTIONS
 
 MODELS = [
     "llama-3-8b",
@@ -26,6 +30,62 @@ MODELS = [
     "bert-base",
     "deepseek-v3",
 ]
+
+
+def asked(question: Any, **changes: Any) -> accounting.Plan:
+    """The plan of a question from a forum, with some options changed."""
+    options = {"gpu": question.gpu, **question.options, **changes}
+    if question.method != "full":
+        options = {"rank": question.rank, "targets": question.targets, **options}
+    return accounting.plan(question.model, methods=[question.method], **options)
+
+
+@every("question", QUESTIONS)
+def test_the_first_remedy_fits_and_no_smaller_set_of_switches_does(question: Any) -> None:
+    plan = asked(question)
+    (choice, *_) = [one for one in plan.choices if one.targets == plan.choices[0].targets]
+    remedies = [one for one in plan.remedies if one.targets == choice.targets]
+    assert bool(remedies) == (choice.verdict != "fits")
+    for remedy in remedies:
+        (changed, *_) = asked(question, **remedy.options).choices
+        assert (changed.verdict, changed.memory.total) == ("fits", remedy.memory), remedy
+    if choice.verdict == "fits":
+        return
+    first = remedies[0].change.split(", ")
+    used = len(first) if {*first} <= {*SWITCHES} else len(SWITCHES) + 1
+    room = plan.gpu.room
+    for size in range(1, used):
+        for some in combinations(SWITCHES, size):
+            assert memory_with(question, some) > room, (question, some)
+
+
+def memory_with(question: Any, switches: tuple[str, ...]) -> int:
+    """The memory of a question's training with some switches, counted without a plan."""
+    spec, targets = models.preset(question.model), question.targets
+    options = {**question.options}
+    if question.method == "QLoRA":
+        options["dtype"] = "nf4"
+    for name in switches:
+        options |= SWITCHES[name][0]
+    if question.method == "full":
+        return accounting.training_memory(spec, **options).total
+    if "attention only" in switches and targets == "all-linear":
+        linear = [one.name for one in spec.groups if one.kind == "linear" and one.role in ATTENTION]
+        targets = [name.rpartition("{}.")[2] for name in linear]
+    lora = accounting.count_model(spec, rank=question.rank, targets=targets)
+    return accounting.training_memory(lora, **options).total
+
+
+def test_the_questions_need_remedies() -> None:
+    """Of the forty most do not fit as asked, and switches alone help half of these."""
+    plans = [asked(question) for question in QUESTIONS]
+    helped = [
+        one
+        for one in plans
+        if one.remedies and {*one.remedies[0].change.split(", ")} <= {*SWITCHES}
+    ]
+    assert sum(bool(one.remedies) for one in plans) >= 30
+    assert len(helped) >= 15
 
 
 @pytest.mark.parametrize("gpu", ["RTX 3060 12GB", "A100 80GB"])

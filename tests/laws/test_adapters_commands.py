@@ -9,6 +9,9 @@ import pytest
 
 from lora_np import adapters
 from lora_np.cli import run
+from lora_np.models import open_gguf
+from tests.adapters.test_gguf_merging import weak
+from tests.language.test_gguf_vocabulary import write
 
 
 @pytest.fixture
@@ -42,6 +45,29 @@ def test_every_command_makes_what_its_function_makes(
     assert (status, err) == (3, "")
     assert "different" in out
     assert command("diff", a, tmp_path / "nowhere")[0] == 1
+
+
+def test_merge_writes_a_gguf_file(command, tmp_path):
+    write(tmp_path / "base.gguf", kind="Q4_1", head=True)
+    config = open_gguf(tmp_path / "base.gguf").config
+    adapters.save(weak(config, 0.002), tmp_path / "a")
+    words = ("merge", tmp_path / "base.gguf", tmp_path / "a", "-o", tmp_path / "new.gguf")
+    status, out, err = command(*words, "--modelfile")
+    assert (status, err) == (0, "")
+    assert "take --dtype Q8_0" in out
+    assert f"ollama create new -f {tmp_path / 'Modelfile'}" in out
+    before = (tmp_path / "new.gguf").read_bytes()
+    assert command(*words)[0] == 2
+    options = ("--force", "--any-base", "--json")
+    for more, least in ((("--rounding", "random", "--seed", 1), 0.7), (("--dtype", "q8_0"), 0.95)):
+        status, out, err = command(*words, *more, *options)
+        assert (status, err) == (0, "")
+        assert json.loads(out)["rows"][0]["share kept"] > least
+        assert (tmp_path / "new.gguf").read_bytes() != before
+    for more in (("--jobs", 2), ("--dtype", "Q2_K"), ("--rounding", "up")):
+        status, _, err = command(*words, *more, "--force")
+        assert status in (1, 2)
+        assert err.count("\n") == 1
 
 
 def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint, tmp_path):
@@ -82,7 +108,13 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "got 'tie' (did you mean 'ties'?)",
         ),
-        (["merge", "base", "base", "-o", "out"], 1, "adapter_config.json: no such file"),
+        (
+            ["merge", "base", "base", "-o", "out"],
+            1,
+            "a model, not an adapter, which has adapter_config.json",
+        ),
+        (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 2, "--dtype is for a BASE that"),
+        (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a BASE that is a"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
     ],
 )

@@ -315,13 +315,14 @@ def test_dora_and_doubly_replaced_parameters_are_not_combined(tmp_path):
     with pytest.raises(FileError, match=r"DoRA's magnitudes have no weighted sum"):
         adapters.combine([tmp_path / "dora"] * 2, tmp_path / "out")
     plain = AdapterModule.of(A=np.ones((1, 3)), B=np.ones((2, 1)), alpha=2)
-    full = {"head.weight": plain.parts["A"]}
-    adapters.save(
-        Adapter({"q": plain}, full, {"peft_type": "LORA", "modules_to_save": ["head"]}),
-        tmp_path / "head",
-    )
+    for i in (1, 2):
+        full = {"head.weight": adapters.adapter.held(np.full((1, 3), float(i)))}
+        raw = {"peft_type": "LORA", "modules_to_save": ["head"]}
+        adapters.save(Adapter({"q": plain}, full, raw), tmp_path / f"head{i}")
     with pytest.raises(FileError, match=r"replaces 'head.weight', as an earlier adapter does"):
-        adapters.combine([tmp_path / "head"] * 2, tmp_path / "out")
+        adapters.combine([tmp_path / "head1", tmp_path / "head2"], tmp_path / "out")
+    adapters.combine([tmp_path / "head1"] * 2, tmp_path / "same")  # equal copies contradict nothing
+    assert list(adapters.load(tmp_path / "same").full) == ["head.weight"]
 
 
 # Merge
@@ -424,8 +425,10 @@ def test_names_that_differ_by_the_models_prefix_are_found(make_checkpoint, make_
     }
     with_head = make_adapter("with", shapes={"model.layers.0.q_proj": (6, 4)})
     body = make_adapter("body", shapes=bare)
-    adapters.merge(make_checkpoint("bare", shapes=bare), with_head, tmp_path / "one")
-    adapters.merge(make_checkpoint("whole"), body, tmp_path / "two")
+    with pytest.warns(UserWarning, match="a prefix of another model"):
+        adapters.merge(make_checkpoint("bare", shapes=bare), with_head, tmp_path / "one")
+    with pytest.warns(UserWarning, match="a prefix of another model"):
+        adapters.merge(make_checkpoint("whole"), body, tmp_path / "two")
 
 
 MISFITS = {
@@ -560,9 +563,12 @@ def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
     assert kept["model.norm.weight"] == kept["model.layers.0.q_proj.bias"] == "not kept"
     assert kept["model.layers.0.q_proj.weight"] == "LoRA"
     assert "save_others" in table.notes[1]
-    # A module is saved as a whole, so a layer whose bias differs leaves the LoRA.
-    with pytest.raises(FileError, match="no weight matrix differs"):
-        adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
+    made = adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
+    for name in kept:
+        if kept[name] == "not kept":
+            kept[name] = "bias" if name.endswith("bias") else "in full"
+    assert {row["tensor"]: row["kept as"] for row in made.table.records} == kept
+    assert {row["kept as"] for row in made.parts.records} == {"LoRA", "bias", "in full"}
 
 
 def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):

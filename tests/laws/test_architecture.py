@@ -132,7 +132,8 @@ def test_arrows_that_follow_from_others_are_left_out():
 
 
 OPERATIONS = (
-    "checking", "combining", "converting", "extraction", "inspection", "merging", "resizing",
+    "checking", "combining", "converting", "extraction", "gguf_merging", "inspection", "merging",
+    "resizing",
 )  # fmt: skip
 
 

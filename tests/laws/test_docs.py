@@ -16,7 +16,7 @@ import pytest
 import lora_np
 from lora_np import adapters
 from lora_np.cli import run
-from lora_np.hub import safetensors
+from lora_np.hub import TensorInfo, gguf, safetensors
 from tests.commands import every_command
 from tests.drawing import every
 
@@ -114,6 +114,20 @@ def write_example_files():
             A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16
         )
         adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
+    sizes = ("embedding_length", "feed_forward_length", "attention.head_count", "block_count")
+    gguf.write(
+        {
+            "token_embd.weight": TensorInfo("F32", (3, 64)),
+            "blk.0.attn_q.weight": TensorInfo("F32", (64, 64)),
+        },
+        lambda name: W0[:3] if name == "token_embd.weight" else W0,
+        "smollm2.gguf",
+        metadata={
+            "general.architecture": "llama",
+            "llama.attention.layer_norm_rms_epsilon": 1e-5,
+            **{f"llama.{size}": count for size, count in zip(sizes, (64, 64, 4, 1), strict=True)},
+        },
+    )
     adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
     adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
     safetensors.save({"down.0.to_q.weight": W0}, "diffusion_pytorch_model.safetensors")

@@ -15,6 +15,7 @@ import lora_np as lnp
 from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.language import adapting, packing
+from lora_np.training import fitting
 from tests.language.conftest import random_model
 
 pytest.importorskip("jinja2")
@@ -248,12 +249,88 @@ def test_the_page_holds_the_whole_run(place, capsys):
     ]
     page = (place / "page.html").read_text()
     for part in (
-        "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg", "after steps",
+        "data.jsonl: 20 conversations", "weight_decay", "0.02", "held-out loss", "<svg",
+        "Held-out questions", "wanted", "memory of the process",
         f"lora-np {TUNE} --html page.html --plot losses.png",
     ):  # fmt: skip
         assert part in page
     assert (place / "losses.png").read_bytes().startswith(b"\x89PNG")
     assert "held-out loss before" in out
+
+
+@pytest.mark.parametrize("sampled", ["", " --sample-every 6"])
+def test_the_page_of_a_resumed_run_is_that_of_an_uninterrupted_one(place, monkeypatch, sampled):
+    """But for times and the memory of the process."""
+    command = f"{TUNE}{sampled} --checkpoint run.npz --html page.html"
+    assert run(command.split()) == 0
+    whole = page_without_times(place)
+    gradients = fitting.Training.gradients
+
+    def killed(training):
+        if training.run.steps == 13:
+            raise SystemExit(9)
+        return gradients(training)
+
+    for name in ("page.html", "run.npz"):
+        (place / name).unlink()
+    monkeypatch.setattr(fitting.Training, "gradients", killed)
+    with pytest.raises(SystemExit):
+        run([*command.split(), "--force"])
+    monkeypatch.setattr(fitting.Training, "gradients", gradients)
+    assert run([*command.split(), "--resume", "--force"]) == 0
+    assert page_without_times(place).replace(" --force", "") == whole
+    assert ("After 6 steps" in whole) == bool(sampled)
+
+
+def page_without_times(place):
+    page = (place / "page.html").read_text()
+    page, memory = re.subn("memory of the process: .*<", "", page)
+    page, seconds = re.subn(r"<td[^>]*>\d+\.\d</td></tr>", "", page, count=1)
+    assert memory == seconds == 1
+    return page
+
+
+def test_the_page_answers_five_held_out_questions_whole(chatty):
+    """By the most likely tokens, up to their end or a mark; and what was forgotten, where it can be
+    measured.
+    """
+    chats = [*CHATS, *CHATS, *CHATS]
+    result = tuned(chatty, data=chats, questions=5, steps=120, rank=8)
+    assert [answer.wanted for answer in result.answers] == [
+        chat["messages"][-1]["content"] for chat in chats[9::10][:5]
+    ]
+    for answer, chat in zip(result.answers, chats[9::10], strict=False):
+        said = language.answer(result.model, chat["messages"][:-1], temperature=0)
+        assert answer.after.removesuffix("[...]").strip() == said.strip()
+    assert all(text.endswith("[...]") for text in (answer.before for answer in result.answers))
+    assert result.general == ()
+    told = []
+    austen, text = language.load("austen"), language.read_text("genesis")[:6000]
+    result = language.finetune(
+        austen, text, questions=["And "], steps=2, max_length=64, tell=told.append, progress=False
+    )
+    assert result.answers[0].question == "And"
+    assert [line.split(":")[0] for line in told[-2:]] == ["After 0 steps", "After 2 steps"]
+    before, after = result.general
+    assert before != after == pytest.approx(before, rel=0.1)
+
+
+def test_defaults_follow_the_data(chatty):
+    """Three epochs, but at most 300 steps; above ten, a warning."""
+    few, many = prepared(chatty, batch_size=2), prepared(chatty, CHATS * 40, batch_size=1)
+    assert few.steps == int(np.ceil(3 * (len(few.rows) // 2)))
+    assert many.steps == 300 < 3 * len(many.rows)
+    for plan in (few, many):
+        assert plan.notes[-1].startswith(f"{plan.steps} steps: by default 3 epochs, but at most")
+    chosen = prepared(chatty, batch_size=2, epochs=11)
+    assert chosen.steps == 11 * (len(few.rows) // 2)
+    assert chosen.notes[-1] == "11 epochs: after ten, most models memorise"
+    assert prepared(chatty, batch_size=2, epochs=10).notes == few.notes[:-1]
+    assert prepared(chatty, batch_size=2, accumulate=2, epochs=4).steps == few.steps * 4 // 6
+    with pytest.raises(ValueError, match=r"not both: got steps=3 and epochs=2"):
+        prepared(chatty, steps=3, epochs=2)
+    with pytest.raises(ValueError, match="epochs must be above 0, got 0"):
+        prepared(chatty, epochs=0)
 
 
 def test_the_adapter_of_a_chat_is_heard_in_a_chat(place, monkeypatch, capsys):

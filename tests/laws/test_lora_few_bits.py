@@ -53,7 +53,7 @@ def lost(start, base):
     return [np.linalg.norm(W - W0) / np.linalg.norm(W0) for W, W0 in pairs]
 
 
-@every("kind", KINDS)
+@every("kind", [kind for kind in KINDS if not kind.endswith("_K")])  # whose blocks are longer
 @every("shape", SHAPES)
 def test_the_errors_are_those_of_what_is_returned(kind, shape):
     for seed in range(3):

@@ -16,8 +16,8 @@ from tests.drawing import every
 from tests.rounding import assert_near, in_double
 
 
-def layer(kind, d=6, k=32, seed=0, bias=True):
-    rng = np.random.default_rng(seed)
+def layer(kind, d=6, k=None, seed=0, bias=True):
+    rng, k = np.random.default_rng(seed), k or (256 if kind.endswith("_K") else 32)
     W = rng.normal(size=(d, k)).astype(np.float32)
     return Linear(quantise(W, kind), rng.normal(size=d).astype(np.float32) if bias else None)
 

@@ -23,6 +23,7 @@ from lora_np.cli.dispatch import COMMANDS
 from lora_np.nn import Linear
 from tests.commands import every_command
 from tests.drawing import every
+from tests.language.test_gguf_vocabulary import write as write_gguf
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +91,6 @@ PRIVATE = {
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {
     "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-    "models": {r"linear maps?\b", r"few bits|in its bits", r"^(Of|Those of|That of)\b"},
 }
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
@@ -298,6 +298,14 @@ TALKER = dataclasses.replace(
     AUSTEN, vocabulary=language.Characters(AUSTEN.vocabulary.characters, TEMPLATE)
 )
 ONE = adapters.Adapter({"q": adapters.AdapterModule.of(A=W[:1], B=np.ones((2, 1)), alpha=1)})
+
+
+def a_gguf_file():
+    path = Path(tempfile.mkdtemp()) / "base.gguf"
+    write_gguf(path)
+    return path
+
+
 DRAWING = {
     "inject": lambda rng: lora_np.inject(Linear(W), rank=1, rng=rng),
     "init": lambda rng: Linear.init(d_out=2, d_in=3, rng=rng),
@@ -316,6 +324,9 @@ DRAWING = {
     ),
     "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
         density=None, rank=None, rng=rng
+    ),
+    "merge_gguf": lambda rng: adapters.merge_gguf(
+        a_gguf_file(), adapters.Adapter({}), Path(tempfile.mkdtemp()) / "new.gguf", rng=rng
     ),
     "combine": lambda rng: adapters.combine(
         [ONE, ONE], Path(tempfile.mkdtemp()) / "both", method="dare_ties", rng=rng
@@ -340,6 +351,7 @@ def test_all_that_draws_is_asked():
         "forecast",
         "logits",
         "other_seeds",
+        "quantise",
         "token_loss",
         "tour",
     }

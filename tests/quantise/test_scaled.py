@@ -23,7 +23,8 @@ from lora_np.quantise.scaled import dynamic_levels
 from tests.drawing import FULL, every
 from tests.gguf_files import save_gguf
 
-BLOCKED = [kind for kind in KINDS if kind.startswith("Q")]
+PLAIN = [kind for kind in KINDS if not kind.endswith("_K")]  # whose scales are not quantised
+BLOCKED = [kind for kind in PLAIN if kind.startswith("Q")]
 FLAT = ["int4", "nf4"]
 SHAPES = [(1, 1), (1, 2), (3, 5), (1, 64), (7, 9), (13, 128), (65, 1), (100, 120), (5, 257)]
 WHOLE = [(1, 1), (3, 2), (17, 3)]  # in blocks
@@ -50,7 +51,7 @@ def shapes(kind):
 def cases():
     return [
         pytest.param(kind, shape, draw, id=f"{kind}-{shape[0]}x{shape[1]}-{draw}")
-        for kind in KINDS
+        for kind in PLAIN
         for shape in shapes(kind)
         for draw in DRAWS
     ]
@@ -128,6 +129,28 @@ def test_blocks_whose_scale_is_a_float16_are_exact(kind):
     q = np.maximum(q, low + (kind == "Q8_0"))  # Q8_0 does not use -128
     W = (q * 2.0 ** rng.integers(-8, 8, (40, 1))).astype(np.float32)
     np.testing.assert_array_equal(quantise(W, kind).dequantised(), W)
+
+
+@pytest.mark.parametrize(("kind", "simple"), [("Q4_K", "Q4_1"), ("Q5_K", "Q5_1"), ("Q6_K", "Q5_1")])
+@pytest.mark.parametrize("unit", [1e-2, 1.0, 1e2])
+def test_blocks_with_quantised_scales_lose_no_more_than_simple_ones(kind, simple, unit):
+    W = unit * np.random.default_rng(0).normal(size=(16, 512)).astype(np.float32)
+    Q = quantise(W, kind)
+    assert Q.error(W) <= 1.05 * quantise(W, simple).error(W)
+    held = Q.dequantised()  # which is on the grid, but perhaps not on the one that is found again
+    assert quantise(held, kind).error(held) <= 0.6 * Q.error(W) + 1e-6 * unit
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("Q")])
+def test_rounding_at_random_is_right_on_average(kind):
+    W = np.random.default_rng(1).normal(size=(8, 512)).astype(np.float32)
+    rng = np.random.default_rng(2)
+    draws = np.stack([quantise(W, kind, rng=rng).dequantised() for _ in range(64)])
+    nearest = quantise(W, kind)
+    inner = np.abs(W) < 1  # codes at the ends are clipped
+    spread = draws.std(axis=0).max()
+    assert np.abs(draws.mean(axis=0) - W)[inner].max() <= 5 * spread / 8
+    assert nearest.error(W) < quantise(W, kind, rng=rng).error(W) < 2 * nearest.error(W)
 
 
 @every("kind", KINDS)
@@ -299,7 +322,9 @@ def test_other_refusals():
     with pytest.raises(ValueError, match="did you mean 'Q8_0'"):
         quantise(np.ones((1, 32)), "q8_0")
     with pytest.raises(ValueError, match="kind must be one of"):
-        quantise(np.ones((1, 256)), "Q4_K")
+        quantise(np.ones((1, 256)), "Q2_K")
+    with pytest.raises(ValueError, match="rng is for the kinds of GGUF that begin with Q, not"):
+        quantise(np.ones((1, 32)), "F16", rng=np.random.default_rng(0))
     with pytest.raises(ValueError, match="block and double are for nf4 and int4, not for Q8_0"):
         quantise(np.ones((1, 32)), "Q8_0", double=True)
     with pytest.raises(ValueError, match="block must be at least 2"):

@@ -166,11 +166,12 @@ def test_samples_are_taken_of_the_frozen_model_at_each_validation(capsys):
         seen.append(step)
         return f"after {step} steps"
 
-    lnp.fit(
+    result = lnp.fit(
         model, batch, loss=loss_of_batch, steps=10, validate_every=4, sample=sample, progress=False
     )
     assert seen == [0, 4, 8, 10]
-    assert "after 8 steps" in capsys.readouterr().out
+    assert "after 8 steps" in capsys.readouterr().err
+    assert result.history.samples == tuple((step, f"after {step} steps") for step in seen)
 
 
 @pytest.mark.parametrize(("arguments", "settings", "words"), [

@@ -1,0 +1,138 @@
+"""Conversions: what a target cannot run is refused, and what a base tells is used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import adapters
+from lora_np.adapters import AdapterModule
+from lora_np.files import FileError
+from lora_np.hub import safetensors
+from lora_np.models import describe
+from tests.adapters.test_formats import SMALL
+
+
+def module(d=4, k=4, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    A, B = rng.standard_normal((2, k)), rng.standard_normal((d, 2))
+    return AdapterModule.of(A=A, B=B, alpha=2.0, **options)
+
+
+def mlx_folder(folder, key, A, B):
+    folder.mkdir()
+    safetensors.save({f"{key}.lora_a": A, f"{key}.lora_b": B}, folder / "adapters.safetensors")
+    settings = {"fine_tune_type": "lora", "lora_parameters": {"scale": 3.0}}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_targets_do_not_match_containers(tmp_path):
+    """Of PEFT's containers ``tower.head`` holds the layer ``tower.head.proj``."""
+    base = tmp_path / "base"
+    base.mkdir()
+    names = ["head", "tower.head.proj", "blocks.0.0", "blocks.0.up", "blocks.1.up", "up.down"]
+    tensors = {f"{name}.weight": np.ones((4, 4), np.float32) for name in names}
+    safetensors.save(tensors, base / "model.safetensors")
+    targets = {
+        ("head",): "head",  # an expression, which is for whole names
+        ("blocks.0.0",): ["blocks.0.0"],
+        ("blocks.0.up", "blocks.1.up"): ["blocks.0.up", "blocks.1.up"],
+        ("tower.head.proj", "up.down"): ["down", "proj"],
+    }
+    for i, (adapted, wanted) in enumerate(targets.items()):
+        adapter = adapters.Adapter({name: module() for name in adapted})
+        adapters.convert(adapter, tmp_path / str(i), to="portable", base=base)
+        config = json.loads((tmp_path / str(i) / "adapter_config.json").read_text())
+        assert config["target_modules"] == wanted
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens_per_layer", "model.embed_tokens"])
+def test_the_base_tells_mlx_embeddings_from_linear_layers(name, tmp_path):
+    config = {
+        "model_type": "gemma3n_text", "vocab_size": 8, "vocab_size_per_layer_input": 8,
+        "hidden_size": 8, "num_hidden_layers": 2, "hidden_size_per_layer_input": 4,
+        "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
+        "num_kv_shared_layers": 0,
+    }  # fmt: skip
+    assert name in {x.name for x in describe(config).modules if x.kind == "embedding"}
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((8, 2)), rng.standard_normal((2, 8))
+    folder = mlx_folder(tmp_path / "mlx", name, A, B)
+    for base in (config, None):
+        read = adapters.load(folder, base=base)[name]
+        assert read.embedding
+        np.testing.assert_allclose(read.delta(), 3 * (A @ B).T)  # outputs by tokens
+
+
+def test_a_linear_layer_inside_of_experts_is_no_parameter(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    name = "layers.0.experts.router.layer"
+    safetensors.save({f"{name}.weight": np.ones((4, 4))}, base / "model.safetensors")
+    folder = mlx_folder(tmp_path / "mlx", name, np.ones((4, 1)), np.ones((1, 4)))
+    assert adapters.load(folder).modules[name].parameter
+    assert not adapters.load(folder, base=base)[name].parameter
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens", "lm_head"])
+def test_tied_weights_are_not_written_for_mlx(name, tmp_path):
+    config = {**SMALL, "model_type": "llama", "vocab_size": 8, "tie_word_embeddings": True}
+    width = config["hidden_size"]
+    update = module(width, 8, embedding=True) if "embed" in name else module(8, width)
+    adapter = adapters.Adapter({name: update})
+    with pytest.raises(FileError, match=f"'{name}' is a tied weight of the base; mlx-lm"):
+        adapters.convert(adapter, tmp_path / "mlx", to="mlx", base=config)
+    assert not (tmp_path / "mlx").exists()
+    untied = {**config, "tie_word_embeddings": False}
+    adapters.convert(adapter, tmp_path / "mlx", to="mlx", base=untied)
+
+
+def test_an_update_of_zero_is_told(tmp_path):
+    zero = AdapterModule.of(A=np.ones((1, 4)), B=np.zeros((4, 1)), alpha=1.0)
+    told = adapters.convert(adapters.Adapter({"q": zero}), tmp_path / "zero", to="portable")
+    assert "it changes nothing" in told.notes[0]
+    both = adapters.Adapter({"q": zero, "k": module()})
+    assert not adapters.convert(both, tmp_path / "both", to="portable").notes
+    base = tmp_path / "base"
+    base.mkdir()
+    safetensors.save({"q.weight": np.eye(4)}, base / "model.safetensors")
+    merged = adapters.merge(base, tmp_path / "zero", tmp_path / "merged", any_base=True)
+    assert any("nothing has changed" in note for note in merged.notes)
+
+
+def test_combinations_that_cancel_are_told_and_equal_copies_are_no_conflict(tmp_path):
+    copy = adapters.adapter.held(np.eye(4, dtype=np.float32))
+    raw = {"peft_type": "LORA", "modules_to_save": ["norm"]}
+    one = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
+    other = adapters.Adapter({"q": module()}, {"norm.weight": copy}, raw)
+    both = adapters.combine([one, other], tmp_path / "both", weights=[1, -1])
+    assert not both.notes
+    assert list(adapters.load(tmp_path / "both").full) == ["norm.weight"]
+    for method in ("sum", "svd", "linear"):
+        plain = [adapters.Adapter({"q": module(), "k": module(seed=1)}) for _ in range(2)]
+        told = adapters.combine(plain, tmp_path / method, weights=[1, -1], method=method)
+        assert any("it changes nothing" in note for note in told.notes), method
+        told = adapters.combine(plain, tmp_path / f"{method}2", weights=[1, -0.5], method=method)
+        assert not any("it changes nothing" in note for note in told.notes), method
+    changed = adapters.adapter.held(2 * np.eye(4, dtype=np.float32))
+    third = adapters.Adapter({"q": module()}, {"norm.weight": changed}, raw)
+    with pytest.raises(FileError, match=r"replaces 'norm\.weight', as an earlier adapter does"):
+        adapters.combine([one, third], tmp_path / "conflict")
+
+
+def test_arguments_of_merge_in_the_wrong_order_are_told(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    base.mkdir()
+    safetensors.save({"q.weight": np.eye(4)}, base / "model.safetensors")
+    (base / "config.json").write_text('{"model_type": "llama"}')
+    adapters.save(adapters.Adapter({"q": module()}), adapter)
+    for call in (
+        lambda: adapters.merge(adapter, base, tmp_path / "out", any_base=True),
+        lambda: adapters.inspect(base),
+    ):
+        with pytest.raises(FileError, match=r"base: a model, not an adapter"):
+            call()
+    with pytest.raises(ValueError, match="a merged model is a directory"):
+        adapters.merge(base, adapter, tmp_path / "out.gguf", any_base=True)
+    assert not (tmp_path / "out.gguf").exists()
