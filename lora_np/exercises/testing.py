@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import doctest
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -458,7 +460,8 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            return cast(Reply, decode(encode(call(function, arguments, rules))))
+            with contextlib.redirect_stdout(io.StringIO()):  # or it prints for every input
+                return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}
 
