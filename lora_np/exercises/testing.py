@@ -338,11 +338,11 @@ def judge(
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
+    broken = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
     # Only now: an answer whose time is up loses no points by the search for a small input.
-    pairs = zip(exercise.laws, found, strict=True)
+    pairs = zip(exercise.laws, broken, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
-    if not any(found) and (message := example_broken(answer)):
+    if not any(broken) and (message := example_broken(answer)):
         call = "\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)$", exercise.example, re.M))
         verdicts[0] = Verdict(exercise.laws[0].slug, False, message, call)
     return Outcome(exercise, tuple(verdicts))
