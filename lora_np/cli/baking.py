@@ -51,7 +51,7 @@ def bake(
     base = language.load(model, quantised=quantised)
     result = language.bake(base, prompt, tell=partial(print, file=sys.stderr), **settings)
     adapters.save(result.model, out, base=model, force=force)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html(prompt=prompt))
     parts = [result.samples, *([result.left] if result.sentences else []), result.table]
