@@ -94,8 +94,8 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
             17,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
-            " concern; the formats, told by looking, what training leaves around names, and the"
-            " programs that would misread the ranks are five more",
+            " concern; the formats, told by looking, the programs that would misread the ranks, and"
+            " the wrappers that training leaves in names are five more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),

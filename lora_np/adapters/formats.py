@@ -29,7 +29,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
-from lora_np.files import FileError, errors_at, read_json, replacing, target_path
+from lora_np.files import FileError, MissingFileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
@@ -113,7 +113,9 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     if kind == "peft":
         folder = directory(path)
         if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
-            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
+            raise MissingFileError(
+                f"{folder}: a model, not an adapter, which has {peft.NAME} (no such file)"
+            )
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 
@@ -127,6 +129,9 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             modules = runtimes.read_mlx(path, file, _known(base))
         else:
             file, changes = cleaned(safetensors.open(path), "")
+            kinds = {each.kind for found in changes.values() for each in found}
+            if "doubled" in kinds and not image_models.has_scales(file):
+                raise FileError(f"has PEFT's keys without {peft.NAME}, which has their scale")
             modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
