@@ -585,3 +585,11 @@ def smallest_good_rank(ranks, losses):
     best = np.argmin(means)
     limit = means[best] + np.std(rows[best][1], ddof=1) / np.sqrt(len(rows[best][1]))
     return next(rank for (rank, _), mean in zip(rows, means) if mean <= limit)
+
+
+@mistake("strictly less than the limit", breaks="error")
+def smallest_good_rank(ranks, losses):
+    means = losses.mean(axis=1)
+    best = means.argmin()
+    limit = means[best] + losses[best].std(ddof=1) / np.sqrt(losses.shape[1])
+    return min([rank for rank, mean in zip(ranks, means) if mean < limit] + [ranks[best]])

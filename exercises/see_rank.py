@@ -683,3 +683,13 @@ def rank_by_elimination(M):
                     U[i] = U[i] - U[i, column] / U[row, column] * U[row]
                 row += 1
     return row
+
+
+@mistake("all columns up to it", breaks="mixes")
+def column_of_product(B, A, j):
+    return (B @ A[:, : j + 1])[:, -1]
+
+
+@mistake("all columns from it on", breaks="mixes")
+def column_of_product(B, A, j):
+    return (B @ A[:, j:])[:, 0]

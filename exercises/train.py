@@ -551,3 +551,33 @@ def train_lora(x, y, W0, r):
         e = 2 * (x @ (W0 + B @ A).T - y) / y.size
         A, B = A - 0.05 * B.T @ e.T @ x, B - 0.05 * e.T @ x @ A.T
     return B, A
+
+
+@mistake("1 / sqrt(d)", breaks="moves")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(d), np.zeros((d, r))
+
+
+@mistake("the same spread for every width", breaks="moves")
+def lora_start(d, k, r, rng):
+    return 0.05 * np.random.default_rng(rng).normal(size=(r, k)), np.zeros((d, r))
+
+
+@mistake("2 / sqrt(k)", breaks="moves")
+def lora_start(d, k, r, rng):
+    return 2 * np.random.default_rng(rng).normal(size=(r, k)) / np.sqrt(k), np.zeros((d, r))
+
+
+@mistake("the mean of rows and columns", breaks="moves")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).normal(size=(r, k)) * np.sqrt(2 / (d + k)), np.zeros((d, r))
+
+
+@alternative("signs")
+def lora_start(d, k, r, rng):
+    return np.random.default_rng(rng).choice([-1, 1], (r, k)) / np.sqrt(k), np.zeros((d, r))
+
+
+@alternative("orthonormal rows")
+def lora_start(d, k, r, rng):
+    return np.linalg.qr(np.random.default_rng(rng).normal(size=(k, r)))[0].T, np.zeros((d, r))

@@ -120,8 +120,9 @@
     if (counted) {
       return counted.adapted.flatMap(({ module: { shape, kind, groups }, rank, each, copies: times }) => {
         const inputs = kind === "embedding" ? shape[0] : kind === "experts" ? shape[0] * shape.at(-1) : product(shape.slice(1)) * groups;
-        const outputs = whole(each, rank) - inputs; // DoRA's magnitudes go with B
-        return [[rank * inputs, rank + inputs, times], [each - rank * inputs, rank + outputs, times]];
+        const magnitudes = counted.dora ? shape.at(kind === "embedding" ? -1 : 0) : 0;
+        const factor = each - rank * inputs - magnitudes; // B
+        return [[rank * inputs, rank + inputs, times], [factor, rank + whole(factor, rank), times], [magnitudes, magnitudes, times]];
       });
     }
     return spec.modules.flatMap((module) => {

@@ -24,10 +24,12 @@ with on_demand(globals()):
     from lora_np.accounting.memory import (
         Memory as Memory,
         MemoryComparison as MemoryComparison,
+        MemoryTerms as MemoryTerms,
         compare_memory as compare_memory,
         largest_batch as largest_batch,
         largest_max_length as largest_max_length,
         largest_rank as largest_rank,
+        memory_terms as memory_terms,
         training_memory as training_memory,
     )
     from lora_np.accounting.planning import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import pairwise
@@ -183,7 +183,7 @@ def training_memory(model: Model, **options: Option) -> Memory:
     workspace      262,144,000  262.14 MB  250.00 MiB
     total        5,976,907,776    5.98 GB    5.57 GiB
     """
-    return estimate(*resolved(model, options)).memory
+    return memory_terms(model, **options).memory
 
 
 _TRAINING = tuple(field.name for field in fields(TrainingOptions))
@@ -222,20 +222,62 @@ def training_options(spec: ModelSpec, options: Mapping[str, Option]) -> Training
     return replace(training, max_length=spec.positions)
 
 
-class Estimate(NamedTuple):
-    """The memory of one method, and how it grows with batch size and sequence length."""
+class MemoryTerms(NamedTuple):
+    """What `training_memory` is computed from: numbers of a model, a method and its options.
 
-    memory: Memory
+    They do not depend on ``optimizer``, ``master_copy``, ``batch_size`` and ``max_length``, so that
+    these can be replaced in ``training``.
+
+    Parameters
+    ----------
+    title : str
+        The model and the method.
+    training : TrainingOptions
+        The options.
+    positions : int
+        The longest sequence of the model; 0 if it has no limit.
+    weights, adapter : int
+        Bytes of the base, and of the adapter's factors.
+    trained, itemsize : int
+        The trained parameters, and the bytes of each.
+    tensors : tuple of (int, int, int)
+        Of each trained tensor the size, its rows plus columns, and its copies.
+    moments : tuple of Moment
+        The moments of a step at which the activations may need most; empty if the layers are
+        unknown.
+    """
+
+    title: str
     training: TrainingOptions
     positions: int
-    moments: list[Moment]
+    weights: int
+    adapter: int
+    trained: int
+    itemsize: int
+    tensors: tuple[tuple[int, int, int], ...]
+    moments: tuple[Moment, ...]
+
+    @property
+    def memory(self) -> Memory:
+        """The estimate: constants, the state of the tensors, and the moment that needs most."""
+        training = self.training
+        size = training.batch_size, training.max_length
+        master = 4 * self.trained if training.master_copy and self.itemsize < 4 else 0
+        state = _state_bytes(self.tensors, training.optimizer, 4 if master else self.itemsize)
+        peaks = [moment.at(*size) for moment in self.moments]
+        title = f"{self.title}, {training.optimizer}, batch {size[0]:,} x {size[1]:,}"
+        title += ", checkpointing" if training.checkpointing else ""
+        fixed = self.weights, self.adapter, self.trained * self.itemsize, master + state[0]
+        kept, logits, work = max(peaks, key=sum) if peaks else (None, None, None)
+        return Memory(title, *fixed, kept, logits, work, state[1])
 
     def most(self, name: str, room: int) -> int | None:
         """Find the largest ``"batch_size"`` or ``"max_length"``, the other unchanged, that fits.
 
         None where the memory does not depend on it: the number of tokens of a picture is fixed.
         """
-        room -= self.memory.total - sum(getattr(self.memory, part) or 0 for part in _GROWING)
+        parts = self.memory.parts
+        room -= sum(parts[part] or 0 for part in PARTS if part not in _GROWING)
         limit = self.positions if name == "max_length" and self.positions else _LARGEST
         usual = {"batch_size": self.training.batch_size, "max_length": self.training.max_length}
 
@@ -249,8 +291,38 @@ class Estimate(NamedTuple):
         return bisect_right(range(1, limit + 1), room, key=needed)
 
 
-def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimate:
-    """Estimate the memory, and keep what the largest batch size and length follow from."""
+def memory_terms(model: Model, **options: Option) -> MemoryTerms:
+    """Give the terms of a model, a method and its options, from which the memory follows.
+
+    Parameters
+    ----------
+    model : LoraCount, str, Path, mapping or model
+        As `training_memory` takes it.
+    **options
+        As `training_memory` takes them.
+
+    Returns
+    -------
+    MemoryTerms
+        Plain numbers; ``memory`` is what `training_memory` returns.
+
+    Raises
+    ------
+    ValueError
+        As `training_memory` does.
+
+    Examples
+    --------
+    >>> terms = memory_terms("llama-3-8b", rank=8, dtype="nf4", max_length=2048)
+    >>> longer = replace(terms.training, max_length=4096)
+    >>> [each.memory.total for each in (terms, terms._replace(training=longer))]
+    [12118016000, 16377331712]
+    """
+    return terms_of(*resolved(model, options))
+
+
+def terms_of(model: ModelSpec | LoraCount, training: TrainingOptions) -> MemoryTerms:
+    """Give the terms of what is trained."""
     spec, dtype = spec_of(model), training.dtype
     if isinstance(model, LoraCount):
         held, trained, added = training.adapter_dtype, model.trainable, model.total - model.base
@@ -263,18 +335,11 @@ def estimate(model: ModelSpec | LoraCount, training: TrainingOptions) -> Estimat
             raise ValueError(
                 f"dtype must be one of {', '.join(ITEMSIZE)} to train in full, got {held!r}"
             )
-    item = ITEMSIZE[held]
-    master = 4 * trained if training.master_copy and item < 4 else 0
-    on_gpu, host = _state_bytes(model, training.optimizer, 4 if master else item)
-    moments = activations(model, training)
-    size = training.batch_size, training.max_length
-    peaks = [moment.at(*size) for moment in moments]
-    kept, logits, work = max(peaks, key=sum) if peaks else (None, None, None)
-    title = f"{spec.name}: {what}, {training.optimizer}, batch {size[0]:,} x {size[1]:,}"
-    title += ", checkpointing" if training.checkpointing else ""
-    base, adapter = _weights_bytes(spec, training), added * training.adapter_item
-    memory = Memory(title, base, adapter, trained * item, master + on_gpu, kept, logits, work, host)
-    return Estimate(memory, training, spec.positions, moments)
+    return MemoryTerms(
+        f"{spec.name}: {what}", training, spec.positions, _weights_bytes(spec, training),
+        added * training.adapter_item, trained, ITEMSIZE[held], tuple(_trained_tensors(model)),
+        tuple(activations(model, training)),
+    )  # fmt: skip
 
 
 def _weights_bytes(spec: ModelSpec, training: TrainingOptions) -> int:
@@ -304,11 +369,13 @@ def _stored(spec: ModelSpec, dtype: str) -> bool:
     return dtype == "nf4" and 0 < spec.quantised[0] <= spec.total
 
 
-def _state_bytes(model: ModelSpec | LoraCount, optimizer: str, item: int) -> tuple[int, int]:
+def _state_bytes(
+    tensors: Iterable[tuple[int, int, int]], optimizer: str, item: int
+) -> tuple[int, int]:
     """Size the optimizer's state on the GPU and in host memory; ``item`` is a number of it."""
     per_parameter = {"sgd": 0, "momentum": item, "adamw": 2 * item, "paged_adamw": 8}
     sizes = [0, 0]
-    for numbers, factored, copies in _trained_tensors(model):
+    for numbers, factored, copies in tensors:
         if optimizer.endswith("8bit"):
             size = 8 * numbers if numbers < _IN_8_BITS else 2 * (numbers + 4 * -(-numbers // 256))
         elif optimizer == "adafactor":
@@ -323,11 +390,13 @@ def _trained_tensors(model: ModelSpec | LoraCount) -> Iterator[tuple[int, int, i
     """List the size, rows plus columns (a vector's length) and copies of each trained tensor."""
     if isinstance(model, LoraCount):
         for one in model.adapters:
-            many, _, inputs = one.module.sides
+            many, outputs, inputs = one.module.sides
             inputs *= many
-            outputs = one.size // one.rank - inputs  # DoRA's magnitudes go with B
+            left = one.size - one.rank * inputs
+            magnitudes = min(model.dora * outputs, left)
             yield one.rank * inputs, one.rank + inputs, one.copies
-            yield one.size - one.rank * inputs, one.rank + outputs, one.copies
+            yield left - magnitudes, one.rank + (left - magnitudes) // one.rank, one.copies
+            yield magnitudes, magnitudes, one.copies
         saved = {
             name: module for module in model.spec.groups if model.saved for name in module.names()
         }
@@ -389,7 +458,7 @@ def rank_that_fits(
     """Find the largest rank whose training fits in ``room`` bytes."""
 
     def needed(rank: int) -> int:
-        return estimate(counted_at(rank), training).memory.total
+        return terms_of(counted_at(rank), training).memory.total
 
     one, two = counted_at(1), counted_at(2)
     limit = max(adapted.limit for adapted in one.adapters)
@@ -484,10 +553,10 @@ def largest_max_length(model: Model, *, budget: int | str, **options: Option) ->
 
 
 def _largest(name: str, model: Model, budget: int | str, options: Mapping[str, Option]) -> int:
-    estimated = estimate(*resolved(model, options))
-    most = estimated.most(name, parse_bytes("budget", budget))
+    terms = memory_terms(model, **options)
+    most = terms.most(name, parse_bytes("budget", budget))
     if most is None:
-        raise ValueError(f"{estimated.memory.title}: the memory is not known to depend on {name}")
+        raise ValueError(f"{terms.memory.title}: the memory is not known to depend on {name}")
     return most
 
 
@@ -547,7 +616,7 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
         )
     spec, methods = count.spec, by_method(training)
     needed = {
-        name: estimate(spec if name == "full" else count, options).memory
+        name: terms_of(spec if name == "full" else count, options).memory
         for name, options in methods.items()
     }
     rows = [[part, *(getattr(x, part) for x in needed.values())] for part in (*PARTS, "total")]

@@ -19,9 +19,9 @@ from lora_np.accounting.memory import (
     assumptions,
     by_method,
     by_rank,
-    estimate,
     rank_that_fits,
     split,
+    terms_of,
     training_options,
 )
 from lora_np.checks import choice, shown, whole_number, whole_numbers
@@ -385,17 +385,18 @@ def _choice(
     training: TrainingOptions,
     most_rank: int,
 ) -> Choice:
-    estimated = estimate(model, training)
+    terms = terms_of(model, training)
     flops = count_flops(model, max_length=training.max_length)
     repeated = sum(flops.forward.values()) if training.checkpointing else 0
     rank, trainable, disk = 0, model.total, 2 * model.total
     if isinstance(model, LoraCount):
         rank, trainable, disk = model.rank, model.trainable, 4 * model.trainable
-    total = estimated.memory.total
+    memory = terms.memory
+    total = memory.total
     verdict = "fits" if total <= gpu.room else "tight" if total <= gpu.memory else "no"
-    batch, length = (estimated.most(name, gpu.room) for name in ("batch_size", "max_length"))
+    batch, length = (terms.most(name, gpu.room) for name in ("batch_size", "max_length"))
     return Choice(
-        method, targets, rank, trainable, estimated.memory, verdict, most_rank, batch, length,
+        method, targets, rank, trainable, memory, verdict, most_rank, batch, length,
         flops.total + repeated, disk,
     )  # fmt: skip
 
@@ -421,22 +422,22 @@ def _remedies(
     names = [name for name in SWITCHES if name != _NARROW or models[1:]]
     for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
         changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
-        model = models[_NARROW in chosen]
         changed = replace(training, **changes)  # type: ignore[arg-type]
+        terms = terms_of(models[_NARROW in chosen], changed)
         options = {**changes, "targets": attention} if _NARROW in chosen else changes
-        memory = estimate(model, changed).memory.total
+        memory = terms.memory.total
         if memory <= gpu.room:
             prices = "; ".join(SWITCHES[name][1] for name in chosen)
             yield remedy(", ".join(chosen), options, memory, prices)
-            chosen, options, model, changed = (), {}, models[0], training
+            chosen, options, terms = (), {}, terms_of(models[0], training)
             break
-    estimated = estimate(model, changed)  # of what was asked, or else with all switches
+    # of what was asked, or else with all switches
     for name, (what, price) in _SHORTER.items():
-        if most := estimated.most(name, gpu.room):
-            shorter = replace(changed, **{name: most})  # type: ignore[arg-type]
+        if most := terms.most(name, gpu.room):
+            shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
             words = ", ".join([*chosen, f"{what} {most:,}"])
             prices = "; ".join([*(SWITCHES[name][1] for name in chosen), price])
-            memory = estimate(model, shorter).memory.total
+            memory = terms._replace(training=shorter).memory.total
             yield remedy(words, {**options, name: most}, memory, prices)
     enough = [
         other

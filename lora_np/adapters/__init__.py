@@ -1,4 +1,4 @@
-"""Read, write, inspect and transform adapter files of PEFT, llama.cpp, mlx-lm and kohya."""
+"""Read, write, repair, inspect and transform adapter files of PEFT, llama.cpp, mlx-lm and kohya."""
 
 from lora_np.lazy import on_demand
 
@@ -21,4 +21,5 @@ with on_demand(globals()):
         inspect as inspect,
     )
     from lora_np.adapters.merging import merge as merge
+    from lora_np.adapters.repairing import repair as repair
     from lora_np.adapters.resizing import ResizeResult as ResizeResult, resize as resize

@@ -123,10 +123,10 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
         if kind == "gguf":
             modules = runtimes.read_gguf(path, config_of(base), ordered=ordered)
         elif kind == "mlx":
-            file, changes = _cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
+            file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
             modules = runtimes.read_mlx(path, file, _known(base))
         else:
-            file, changes = _cleaned(safetensors.open(path), "")
+            file, changes = cleaned(safetensors.open(path), "")
             modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,
@@ -142,7 +142,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
     """Read PEFT's file of tensors in a directory as a config says."""
     file = safetensors.open(inside(folder, peft_format.WEIGHTS))
     with errors_at(file.path):
-        file, changes = _cleaned(file, peft_format.PREFIX)
+        file, changes = cleaned(file, peft_format.PREFIX)
     if raw.get("peft_type") != "LORA":  # the other tuners load only for this
         from lora_np.adapters.peft_tuners import read_tuner
         from lora_np.lora import tuner_of
@@ -156,7 +156,7 @@ def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
         return _marked(peft_format.interpret(file, config, folder), changes, peft_format.PREFIX)
 
 
-def _cleaned(
+def cleaned(
     file: safetensors.SafetensorsFile, prefix: str
 ) -> tuple[safetensors.SafetensorsFile, Changes]:
     """The same tensors under keys without wrappers, and what each had around it."""
@@ -223,9 +223,9 @@ def rebased(adapter: Adapter, base: Base) -> Adapter:
     if isinstance(tokens := raw.get("trainable_token_indices"), dict):
         raw["trainable_token_indices"] = {new.get(name, name): x for name, x in tokens.items()}
     changed = {
-        moved(name): models.Rewrite("prefix", "a prefix of another model", name, moved(name), "")
-        for name in adapter
-        if moved(name) != name
+        moved(name): models.Rewrite("prefix", "a prefix of another model", old, new[old], "")
+        for name in (*adapter, *adapter.full, *adapter.rows)
+        if (old := name if name in new else name.rpartition(".")[0]) in new
     }
     renamed = {moved(name): found for name, found in adapter.renamed.items()}
     for name, change in changed.items():

@@ -156,6 +156,17 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
+def ranks_in(file: safetensors.SafetensorsFile) -> dict[str, int]:
+    """The rank of every module with an A, whatever the config says."""
+    found = {}
+    for key, info in file.tensors.items():
+        suffix = next((ending for ending in _PARTS if key.endswith(f".{ending}")), "")
+        if suffix and _PARTS[suffix][0] == "A":
+            name = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
+            found[_unwrapped(name)[0]] = max(info.shape[:1], default=0)
+    return found
+
+
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:

@@ -288,6 +288,26 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     options.show_as(result, as_json, result.table, status=0 if result.fine else 3)
 
 
+@click.command()
+@click.argument("adapter", type=options.READ)
+@options.adapter_out
+@click.option(
+    "--base", type=options.READ, required=True, help="The base model, or its config.json."
+)
+@options.force
+@options.as_json
+def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
+    """Write an adapter under the names of its base.
+
+    Names lose what training put around them (_orig_mod., module.) and get the base's prefix.
+    Targets and patterns that match something else, or nothing, become exact. What is not certain
+    is refused.
+
+    Example: lora-np repair my-adapter --base llama -o repaired
+    """
+    options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
+
+
 class _Inputs(UserDict[str, Array]):
     """Gram matrices of a model's inputs on data, or from an .npz file.
 

@@ -23,6 +23,7 @@ FILES = {
     "evaluation": ("evaluate",),
     "adapters": (
         "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
+        "repair",
     ),
 }  # fmt: skip
 COMMANDS = {name: file for file, names in FILES.items() for name in names}

@@ -21,6 +21,11 @@ class LawBroken(AssertionError):  # noqa: N818
         The law, as a sentence; empty inside a law, which does not need to say its name.
     detail : str
         What was found, and what would have been right.
+    compared : Value
+        What the law looked at: the same for answers that differ in nothing that matters, such as
+        the signs of B and A. None stands for the whole reply.
+    right : Value
+        What it should have been, or for a shape, its shape; None where a law does not say so.
 
     Examples
     --------
@@ -29,13 +34,22 @@ class LawBroken(AssertionError):  # noqa: N818
     ('A rank is at most the number of rows', 'got 5 for 4 rows')
     """
 
-    def __init__(self, name: str, detail: str = "") -> None:
+    def __init__(
+        self, name: str, detail: str = "", compared: Value = None, right: Value = None
+    ) -> None:
         super().__init__(f"{name}: {detail}" if name and detail else name or detail)
-        self.name = name
-        self.detail = detail
+        self.name, self.detail = name, detail
+        self.compared, self.right = compared, right
 
 
-def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
+def law(
+    holds: bool | np.bool_,
+    detail: str,
+    *,
+    name: str = "",
+    compared: Value = None,
+    right: Value = None,
+) -> None:
     """Raise `LawBroken` unless ``holds``.
 
     Examples
@@ -47,7 +61,7 @@ def law(holds: bool | np.bool_, detail: str, *, name: str = "") -> None:
     lora_np.exercises.laws.LawBroken: A rank is at most the number of rows: got 5 for 4 rows
     """
     if not holds:
-        raise LawBroken(name, detail)
+        raise LawBroken(name, detail, compared, right)
 
 
 def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array:
@@ -77,7 +91,13 @@ def real_array(name: str, answer: Value, shape: tuple[int | None, ...]) -> Array
     )
     pairs = zip(array.shape, shape, strict=False)
     fits = array.ndim == len(shape) and all(n in (m, None) for m, n in pairs)
-    law(fits, f"{wanted}{array.shape}", name=f"The shape of {name}")
+    law(
+        fits,
+        f"{wanted}{array.shape}",
+        name=f"The shape of {name}",
+        compared=array.shape,
+        right=shape,
+    )
     array = array.astype(np.float64)
     law(np.isfinite(array).all(), f"{name} holds NaN or infinity", name="An answer is finite")
     return array
@@ -113,9 +133,8 @@ def same(
         place = tuple(int(i) for i in np.unravel_index(int(np.argmax(differences)), expected.shape))
         where = f"entry {list(place)} of " if expected.ndim else ""
         wanted, came = apart(float(expected[place]), float(got[place]))
-        raise LawBroken(
-            "", f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
-        )
+        told = f"{where}{what} must be {wanted}, got {came}{f' ({why})' if why else ''}"
+        raise LawBroken("", told, got, expected)
     return got
 
 
@@ -141,7 +160,8 @@ def exactly(what: str, answer: Value, right: int) -> None:
     >>> exactly("the rank", np.int64(3), 3)
     """
     number = whole(what, answer)
-    law(number == right, f"{what} must be {right:,}, got {number:,}")
+    told = f"{what} must be {right:,}, got {number:,}"
+    law(number == right, told, compared=number, right=right)
 
 
 def whole(what: str, answer: Value) -> int:
@@ -186,7 +206,9 @@ def orthonormal(name: str, columns: Array) -> None:
     same(f"{name}^T {name}", columns.T @ columns, np.eye(columns.shape[1]), why=why)
 
 
-def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> None:
+def at_most(
+    what: str, number: float, least: float, *, size: float = 0.0, compared: Value = None
+) -> None:
     """Require that ``number`` is not above ``least``, up to rounding relative to ``size``.
 
     Examples
@@ -197,6 +219,7 @@ def at_most(what: str, number: float, least: float, *, size: float = 0.0) -> Non
     law(
         number <= least + TOLERANCE * max(least, size),
         f"{what} is {came}, but {wanted} can be reached",
+        compared=number if compared is None else compared,
     )
 
 
@@ -208,4 +231,5 @@ def closest(what: str, M: Array, nearest: Array, rank: int, *, size: float = 0.0
     >>> closest("the error", np.diag([2.0, 1.0]), np.diag([2.0, 0.0]), 1)
     """
     least, size = np.linalg.norm(np.linalg.svdvals(M)[rank:]), max(size, float(np.linalg.norm(M)))
-    at_most(what, float(np.linalg.norm(M - nearest)), float(least), size=size)
+    distance = float(np.linalg.norm(M - nearest))
+    at_most(what, distance, float(least), size=size, compared=nearest)

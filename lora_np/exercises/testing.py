@@ -5,25 +5,19 @@ from __future__ import annotations
 import ast
 import doctest
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 
+from lora_np.exercises.diagnosis import diagnosis, unused, written
 from lora_np.exercises.forbidden import Rules
 from lora_np.exercises.inputs import Counterexample, Draw, Inputs, Rejected, shrink
 from lora_np.exercises.laws import LawBroken
-from lora_np.exercises.running import (
-    Exchange,
-    Mistake,
-    Reply,
-    call,
-    replies_alike,
-    result,
-    values_alike,
-)
+from lora_np.exercises.running import Exchange, Mistake, Reply, call, values_alike
 from lora_np.exercises.values import Json, Source, Value, WireError, decode, encode
 
 # arguments, rules: see `call`
@@ -31,6 +25,7 @@ Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
 LARGEST = 400  # entries of an array that is shown whole
+DIAGNOSED = (1, 2, 3, 4)  # seeds of inputs on which mistakes are told apart
 SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
@@ -379,7 +374,7 @@ def example_broken(answer: Answer) -> str:
                 continue
             want = eval(one.want.replace("<BLANKLINE>", ""), shown)
             got = eval(one.source, names)
-            if not values_alike(got, want, EXAMPLE):
+            if not values_alike(got, want, EXAMPLE, floor=1e-6):
                 return (
                     f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
                 )
@@ -404,8 +399,8 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
     name, first = broken.why.name, broken
 
     def again(remembered: Inputs) -> Counterexample | None:
-        found = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
-        return found if found and found.why.name == name else None
+        shown = breaks(law, Draw(np.random.default_rng(0), remembered=remembered), answer)
+        return shown if shown and shown.why.name == name else None
 
     if smallest and name not in (UNWRITTEN, ENDED):
         # Excessive cost occurs on large inputs: only their entries are simplified.
@@ -413,27 +408,33 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         broken = shrink(again, broken, attempts=attempts)
     message, mistake = str(LawBroken(name or law.name, broken.why.detail)), None
     if smallest and name not in LAWS.values():
-        asked = [broken.asked, first.asked]
-        # large inputs tell mistakes from each other that are the same on small ones
-        for seed in (1, 2):
-            breaks(law, Draw(np.random.default_rng(seed)), answer)
-            asked.append(answer.last)
-        mistake = known(answer.exercise, asked)
+        draws = [Draw(np.random.default_rng(seed)) for seed in DIAGNOSED]
+        for draw in draws:  # large inputs tell mistakes apart that are the same on small ones
+            breaks(law, draw, answer)
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            inputs = [broken.drawn, first.drawn, *(draw.drawn for draw in draws)]
+            shown = list(tried(law, answer, inputs))
+
+            def known(code: str) -> Iterator[Counterexample | None]:
+                function = written(code, answer.exercise.name)
+                own = Answer(answer.exercise, lambda arguments, _: call(function, arguments))
+                return tried(law, own, inputs)
+
+            solution = written(answer.exercise.answer, answer.exercise.name)
+            calls = (lambda asked: answer.caller(asked, Rules())), partial(call, solution)
+            ignored = partial(unused, answer.exercise.parameters, calls)
+            mistake = diagnosis(answer.exercise.mistakes, shown, known, ignored)
     if mistake:
-        message += f"\nA known mistake gives this answer: {mistake.name}. Hint: {mistake.hint}"
-    call = "" if name == UNWRITTEN else code_of(answer.exercise, broken.asked[0])
-    return Verdict(law.slug, False, message, call, mistake.name if mistake else "")
+        hint = f" Hint: {mistake.hint}" if mistake.hint else ""
+        message += f"\nA known mistake gives this answer: {mistake.name}.{hint}"
+    pasted = "" if name == UNWRITTEN else code_of(answer.exercise, broken.asked[0])
+    return Verdict(law.slug, False, message, pasted, mistake.name if mistake else "")
 
 
-def known(exercise: Exercise, asked: Sequence[Exchange]) -> Mistake | None:
-    """Find the first mistake that answers all calls alike, unless the solution does too."""
-
-    def gives(code: str, one: Exchange) -> bool:
-        return replies_alike(result(code, exercise.name, one[0]), one[1])
-
-    found = (wrong for wrong in exercise.mistakes if all(gives(wrong.code, one) for one in asked))
-    mistake = next(found, None)
-    return None if mistake and gives(exercise.answer, asked[0]) else mistake
+def tried(law: Law, answer: Answer, inputs: Sequence[Inputs]) -> Iterator[Counterexample | None]:
+    """Test the law on each of these inputs again."""
+    for one in inputs:
+        yield breaks(law, Draw(np.random.default_rng(0), remembered=one), answer)
 
 
 def breaks(law: Law, draw: Draw, answer: Answer) -> Counterexample | None:

@@ -37,8 +37,7 @@ def main() -> None:
 
     for number, source in settings["cells"]:
         reached(0)
-        stepwise = reached if number in settings["stepwise"] else None
-        if problem := run_cell(source, f"cell {number}", names, stepwise):
+        if problem := run_cell(source, f"cell {number}", names, reached):
             send(replies, {"problem": problem, "cell": number})
     send(replies, {"ready": [name for name, value in names.items() if callable(value)]})
     with contextlib.suppress(EOFError):

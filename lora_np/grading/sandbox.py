@@ -50,7 +50,6 @@ class Sandbox:
         self.missing: dict[str, str] = {}
         self.printed = ""
         self.cuts = 0
-        self.stepwise: set[int] = set()  # cells that have ended the process
         self.calls = 0
         self.process: Channel | None = None
         self.names: list[str] = []
@@ -94,7 +93,7 @@ class Sandbox:
             figures = os.environ.get("MPLCONFIGDIR") or str(Path.home() / ".cache" / "matplotlib")
             settings: Value = {
                 "limits": astuple(self.limits), "secret": str(secret), "parent": os.getpid(),
-                "figures": figures, "cells": [*self.cells.items()], "stepwise": [*self.stepwise],
+                "figures": figures, "cells": [*self.cells.items()],
             }  # fmt: skip
             try:
                 deadline = self.deadline(process, STARTING)
@@ -117,10 +116,8 @@ class Sandbox:
                 self.stop()
                 if current == 0:
                     raise Ended(f"the file cannot be run: {error}") from None
-                if current in self.stepwise:
-                    self.problems[current] = f"{error}, at line {line}"
-                    self.cut(current, line)
-                self.stepwise ^= {current}  # to find out the line, it runs by statements
+                self.problems[current] = f"{error}, at line {line}"
+                self.cut(current, line)
         return self.process
 
     def cut(self, number: int, line: int) -> None:

@@ -46,6 +46,7 @@ with on_demand(globals()):
         Targets as Targets,
         check_patterns as check_patterns,
         ends_with as ends_with,
+        holders as holders,
         is_all_linear as is_all_linear,
         matcher as matcher,
         saved_modules as saved_modules,

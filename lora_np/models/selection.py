@@ -617,6 +617,11 @@ def holders(path: str) -> Iterator[str]:
     ------
     str
         From the longest to the shortest.
+
+    Examples
+    --------
+    >>> list(holders("layers.0.q_proj"))
+    ['layers.0.q_proj', 'layers.0', 'layers']
     """
     yield path
     while path := path.rpartition(".")[0]:

@@ -125,6 +125,17 @@ def test_quantization_spares_embeddings_norms_and_the_head() -> None:
         assert item * others + 0.5 * linear < weights < item * others + 0.52 * linear + 100
 
 
+def test_the_magnitudes_of_dora_are_tensors_of_their_own() -> None:
+    """Adafactor keeps a number for each magnitude, and for each row and column of A and of B."""
+    d, k, r = 100, 120, 8
+    lora = count_model(model_spec(f"{d}x{k}"), rank=r)
+    dora = count_model(model_spec(f"{d}x{k}"), rank=r, dora=True)
+    plain = training_memory(lora, optimizer="adafactor").optimizer
+    assert plain == 4 * (r + k + d + r)
+    assert training_memory(dora, optimizer="adafactor").optimizer == plain + 4 * d
+    assert training_memory(dora, optimizer="adamw_8bit").optimizer == 8 * (r * (d + k) + d)
+
+
 def test_activations_grow_with_tokens_and_checkpointing_saves() -> None:
     lora = count_model(preset("llama-3.2-1b"), rank=8)
     one = training_memory(lora, batch_size=1, max_length=256).activations

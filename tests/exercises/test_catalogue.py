@@ -3,6 +3,7 @@ should.
 """
 
 import ast
+import contextlib
 import doctest
 import inspect
 import re
@@ -29,6 +30,8 @@ from lora_np.exercises.inputs import Draw, Rejected
 from lora_np.exercises.testing import Answer, local_caller
 from tests.attempts import FOLDER, Attempt, attempts
 from tests.drawing import FULL, SHARE, every, few
+from tests.exercises.gauges import VARIANTS, handed_in
+from tests.exercises.mutants import mutants
 
 DRAWS = range(66) if FULL else range(1)
 ALL = [one for lesson in lessons() for one in lesson.exercises]
@@ -137,6 +140,44 @@ def test_a_check_names_the_known_mistake():
         assert not result.passed, (one.name, wrong.name)
         told += any(verdict.mistake == wrong.name for verdict in result.verdicts)
     assert told >= 2 / 3 * len(asked)
+
+
+@every(("name", "wrong", "form"), few(VARIANTS, 6))
+def test_a_known_mistake_is_named_in_other_signs_and_another_split(name, wrong, form):
+    one = exercise(name)
+    (mistake,) = (mistake for mistake in one.mistakes if mistake.name == wrong)
+    result = judge(one, local_caller(handed_in(mistake, name, form)), SEEDS)
+    assert wrong in [verdict.mistake for verdict in result.verdicts]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_seven_of_ten_wrong_answers_are_told_what_is_wrong():
+    """Of those that the rules for mutants make of the solutions."""
+    rng, refused, named = np.random.default_rng(11), 0, 0
+    for one in ALL if FULL else ALL[::6]:
+        code = solution(one.name).code
+        for mutant in rng.permutation(mutants(code))[: 6 if FULL else 3]:
+            with contextlib.suppress(AssertionError), np.errstate(all="ignore"):
+                result = outcome(one, str(mutant), SEEDS)
+                refused += not result.passed
+                named += any(verdict.mistake for verdict in result.verdicts)
+    assert named >= 0.7 * refused > 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (lambda d, k, r: 2 * r * (d + k), "with a factor of 2 too much"),
+        (lambda d, k, r: -r * (d + k), "with the opposite sign"),
+        (lambda d, k, r: 3 * r + r * k, "without using d"),
+        (lambda d, k, r: [r * (d + k)], "with more or fewer axes, rows or columns"),
+        (lambda d, k, r: r.shape, "with a number where an array or a list is needed"),
+        (lambda d, k, r: r * (d + k) + (d == 2) * k**2, ""),
+    ],
+)
+def test_an_answer_that_is_no_known_mistake_is_told_what_it_is(answer, name):
+    (verdict,) = judge(exercise("lora_count"), local_caller(answer), SEEDS).verdicts
+    assert verdict.mistake == name
 
 
 def test_a_named_mistake_comes_with_a_hint():

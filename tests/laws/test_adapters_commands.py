@@ -57,7 +57,7 @@ def test_merge_writes_a_gguf_file(command, tmp_path):
     assert "take --dtype Q8_0" in out
     assert f"ollama create new -f {tmp_path / 'Modelfile'}" in out
     before = (tmp_path / "new.gguf").read_bytes()
-    assert command(*words)[0] == 1
+    assert command(*words)[0] == 2
     options = ("--force", "--any-base", "--json")
     for more, least in ((("--rounding", "random", "--seed", 1), 0.7), (("--dtype", "q8_0"), 0.95)):
         status, out, err = command(*words, *more, *options)
@@ -108,7 +108,11 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "got 'tie' (did you mean 'ties'?)",
         ),
-        (["merge", "base", "base", "-o", "out"], 1, "adapter_config.json: no such file"),
+        (
+            ["merge", "base", "base", "-o", "out"],
+            1,
+            "a model, not an adapter, which has adapter_config.json",
+        ),
         (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 2, "--dtype is for a BASE that"),
         (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a BASE that is a"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),

@@ -10,10 +10,14 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array
 from lora_np.exercises.checks.files import PATHS, drawn_layers, drawn_shapes
-from lora_np.exercises.checks.training import forward, layer, near_best, random_numbers, regression
+from lora_np.exercises.checks.training import (
+    lora_forward_sum,
+    lora_start,
+    near_best,
+    regression,
+)
 from lora_np.exercises.inputs import Draw
 from lora_np.exercises.laws import LawBroken, exactly, law, parts, real_array, same
-from lora_np.exercises.samples import scale
 from lora_np.exercises.testing import Answer
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -58,41 +62,38 @@ def project_linear(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def project_lora(draw: Draw, answer: Answer, key: str) -> None:
-    x, W0, A, B = layer(draw)
-    x, alpha, r = scale(draw) * x, draw.number("alpha", 1, 32), len(A)
-    draw.assume(r <= min(W0.shape))
-    right, sizes = forward(x, W0, A, B, alpha)
-    answered = answer(x, W0, r, alpha, draw.whole("rng", 0, 9), A, B)
-    A, B, h = parts("A B h", answered, A.shape, B.shape, right.shape)
-    if key == "forward":
-        same("h", h, right, size=float(sizes.max()))
-    if key == "start":
+    def built(x: Array, W0: Array, A: Array, B: Array, alpha: float, rng: int) -> tuple[Array, ...]:
+        shapes = A.shape, B.shape, (len(x), len(W0))
+        return parts("A B h", answer(x, W0, len(A), alpha, rng, A, B), *shapes)
+
+    def start(d: int, k: int, r: int, rng: int) -> tuple[Array, ...]:
+        W0, A, B = np.zeros((d, k)), np.ones((r, k)), np.ones((d, r))
+        A, B, _ = built(W0[:1], W0, A, B, 1.0, rng)
         law(not B.any(), f"B must be zero at the start, got {B.tolist()}")
-        rank = np.linalg.matrix_rank(A)
-        law(rank == r, f"A must have rank {r} at the start, got {rank}")
-        wide = np.zeros((4, 400))
-        random_numbers(answer(wide[:1], wide, 3, 1.0, 5, np.ones((3, 400)), np.ones((4, 3)))[0])
-        W0 = np.zeros_like(W0)
-        other, again = (answer(W0[:1], W0, r, 1.0, rng, A, B)[0] for rng in (10, 10))
-        law(np.array_equal(other, again), "the same rng must give the same initialisation")
-        law(not np.array_equal(other, A), "another rng must give another initialisation")
+        return A, B
+
+    if key == "forward":
+        lora_forward_sum(draw, lambda x, W0, A, B, alpha: built(x, W0, A, B, alpha, 0)[2])
+    if key == "start":
+        lora_start(draw, start, draw.pick("of the start", ("moves", "rng")))
 
 
 def project_training_finds(draw: Draw, answer: Answer) -> None:
     d, k = draw.sizes("dk", high=2)
     W0 = draw.array("W0", d, k, low=-1, high=1)
-    found, _ = parts("found W", answer(np.eye(k), np.zeros((k, d)), W0, 1, 1), (), (d, k))
-    law(
-        found == 3,
-        f"a LoRA, twice in a list, and a trained layer have 3 Tensors, found {found:.0f}",
-    )
+    count, _ = parts("found W", answer(np.eye(k), np.zeros((k, d)), W0, 1, 1, 0.1), (), (d, k))
+    told = "a LoRA, twice in a list, and a trained layer have 3 Tensors"
+    law(count == 3, f"{told}, found {count:.0f}")
 
 
 def project_training_best(draw: Draw, answer: Answer) -> None:
     x, y, W0, r, losses = regression(draw, high=2, stretched=False)
-    _, W = parts("found W", answer(x, y, W0, r, 400), (), W0.shape)
+    lr = draw.pick("lr", (0.1, 0.05))
+    _, W = parts("found W", answer(x, y, W0, r, round(40 / lr), lr), (), W0.shape)
     near_best(float(np.mean(np.square(x @ W.T - y))), losses[0], losses[r])
-    same("W after 0 steps", parts("found W", answer(x, y, W0, r, 0), (), W0.shape)[1], W0, size=1)
+    for steps, rate in ((0, lr), (9, 0.0)):
+        _, W = parts("found W", answer(x, y, W0, r, steps, rate), (), W0.shape)
+        same(f"W after {steps} steps at a learning rate of {rate}", W, W0, size=1)
 
 
 def project_counting(draw: Draw, answer: Answer, key: str) -> None:

@@ -18,13 +18,15 @@ def column_of_product_mixes(draw: Draw, answer: Answer) -> None:
     shape = draw.pick("shape", ("small", "large", "wide")) if draw.effort > 0.5 else "small"
     d, r, k = draw.sizes("drk")
     if shape == "large":  # what else is computed is seen by its memory,
-        d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 80, 100)
-    within, steps = max(20_000, 4 * d * k), None
+        d, k = draw.whole("many rows", 40, 60), draw.whole("many columns", 300, 400)
+    within, steps = max(20_000, 2 * d * k), None
     # or, in a loop that keeps one column, by its steps, whose count takes memory
     if shape == "wide":
         k = draw.whole("very many columns", 500, 600)
         within, steps = 60_000, 1_000 + 40 * d * r
-    B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", 0, k - 1)
+    # in the middle: neither the columns up to it nor those from it on are few
+    low, high = (k // 2, k // 2) if shape == "large" else (0, k - 1)
+    B, A, j = draw.array("B", d, r), draw.array("A", r, k), draw.whole("j", low, high)
     same(
         "the column",
         answer(B, A, j, within=within, steps=steps),
@@ -179,7 +181,7 @@ def svd_by_eigenvectors(draw: Draw, answer: Answer, key: str) -> None:
     U, s, Vh = parts("U s Vh", answer(M), (d, k), (k,), (k, k))
     falls = (np.diff(s) <= 1e-4 * np.abs(s).max()).all()
     if key == "values":
-        law(falls, f"the largest must come first, got {s.tolist()}")
+        law(falls, f"the largest must come first, got {s.tolist()}", compared=s)
         same("s", s, np.linalg.svdvals(M))
     if key == "vectors":
         orthonormal("U", U)

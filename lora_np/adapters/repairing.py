@@ -1,0 +1,246 @@
+"""Write an adapter anew under the names of its base, so that programs find its modules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import sqrt
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lora_np.adapters import formats, peft_format
+from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.checks import StrPath
+from lora_np.files import FileError, read_json
+from lora_np.hub import directory, inside, safetensors
+from lora_np.lora import selecting, tuner_of
+from lora_np.models import ModelSpec, Patterns, holders, is_all_linear, peft, targeted
+
+
+class RepairedModule(NamedTuple):
+    """A module, its names, and the size of its update in both files.
+
+    Parameters
+    ----------
+    name : str
+        In the new file.
+    before : str
+        In the old one, without what was around it.
+    rank : int
+        Of the update.
+    norm_before, norm : float or None
+        Of the update (Frobenius) as it was read, and as it is read from the new file; None where it
+        depends on the weights of the base.
+    """
+
+    name: str
+    before: str
+    rank: int
+    norm_before: float | None
+    norm: float | None
+
+
+def repair(
+    adapter: StrPath, out: StrPath, *, base: formats.Base, force: bool = False
+) -> formats.Written[RepairedModule]:
+    """Write the same updates under the base's names, with targets and patterns that match.
+
+    Parameters
+    ----------
+    adapter : path
+        A directory of PEFT or mlx-lm, or a file of another format that `load` reads.
+    out : path
+        The new adapter, of the same format.
+    base : path or mapping
+        The base model, or its config.
+    force : bool
+        Whether to replace an existing adapter at ``out``.
+
+    Returns
+    -------
+    Written
+        For each module its names and the norm of its update; what was changed is in the notes.
+
+    Raises
+    ------
+    FileError
+        If the adapter is damaged (tensors that DeepSpeed ZeRO-3 left empty are named), or what it
+        means is not certain: a name that is no module's of the base, another shape, another rank
+        than the config says.
+    ValueError
+        If the target exists, or the base is not known.
+
+    See Also
+    --------
+    check : What is wrong with it.
+
+    Notes
+    -----
+    Names lose wrappers such as ``_orig_mod.``, and get the base's prefix. Numbers are copied. A
+    target that matches a module that LoRA cannot adapt, or misses one that is adapted, is replaced
+    by the modules' paths. A pattern that matches no module is left out: PEFT did not apply it in
+    training either.
+
+    Examples
+    --------
+    >>> import tempfile, lora_np as lnp, numpy as np
+    >>> from lora_np.hub import safetensors
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> module = AdapterModule.of(A=np.ones((1, 64)), B=np.ones((64, 1)), alpha=1.0)
+    >>> name = "model.layers.0.self_attn.q_proj"
+    >>> lnp.adapters.save(Adapter({name: module}), folder / "adapter")
+    >>> path = folder / "adapter" / "adapter_model.safetensors"
+    >>> file = safetensors.open(path)
+    >>> safetensors.save({f"_orig_mod.{key}": file.read(key) for key in file.tensors}, path)
+    >>> repaired = repair(folder / "adapter", folder / "new", base={"model_type": "llama",
+    ...     "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1})
+    >>> repaired.rows[0].name, repaired.rows[0].norm, repaired.notes[1]
+    ('model.layers.0.self_attn.q_proj', 64.0, "names rewritten: 1 (torch.compile's _orig_mod.)")
+    """
+    spec = formats.described(base)
+    form, path = formats.format_of(adapter)
+    before, notes = (
+        _read_peft(directory(path), spec)
+        if form == "peft"
+        else (formats.opened(adapter, base=base), [])
+    )
+    after = formats.rebased(before, base)
+    names = dict(zip(after, before, strict=True))
+    for name, module in after.items():
+        _check(f"{adapter}: {names[name]!r}", name, module, spec)
+    with formats.new_adapter(out, force=force, inputs=[adapter], to=form) as (stage, _):
+        if form == "peft":
+            _write_peft(directory(path), after, stage)
+        else:
+            formats.write(after, stage, to=form, base=base)
+        written = formats.opened(stage, base=base)
+        if written.renamed or written.keys() != after.keys():
+            raise FileError(f"{adapter}: its modules cannot be written under the base's names")
+        rows = tuple(
+            RepairedModule(
+                name, names[name], module.rank, _norm(before[names[name]]), _norm(written[name])
+            )
+            for name, module in after.items()
+        )
+    totals = [
+        sqrt(sum(norm**2 for norm in norms if norm is not None))
+        for norms in ([row.norm_before for row in rows], [row.norm for row in rows])
+    ]
+    counts = [sum(stored.size for stored in each.stored) for each in (before, written)]
+    summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
+    summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
+    changes = sorted({each.what for found in after.renamed.values() for each in found})
+    rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(changes)})"
+    notes = [summary, *([rewritten] if changes else []), *notes]
+    notes += ["nothing had to be changed"] if len(notes) == 1 else []
+    headings = ("module", "name before", "rank", "norm before", "norm")
+    return formats.Written(f"{adapter} for {_title(base)}", rows, tuple(notes), headings, Path(out))
+
+
+def _title(base: formats.Base) -> str:
+    return f"a {base.get('model_type')}" if isinstance(base, Mapping) else str(base)
+
+
+def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
+    """Read PEFT's files as the config would be if it matched the tensors; what had to change."""
+    raw = dict(read_json(inside(folder, peft.NAME)))
+    file, _ = formats.cleaned(
+        safetensors.open(inside(folder, peft_format.WEIGHTS)), peft_format.PREFIX
+    )
+    tuner = tuner_of(raw)
+    config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
+    ranks = peft_format.ranks_in(file)
+    if tuner:
+        starts = [key.partition(f".{tuner.prefix}") for key in file.tensors]
+        prefix = peft_format.PREFIX
+        ranks = {x.removeprefix(prefix): 0 for x, own, _ in starts if own and x.startswith(prefix)}
+    parameters = {
+        holder: [] if config.targets(holder) else config.parameters_of(holder) for holder in ranks
+    }
+    names = {*ranks, *(name for found in parameters.values() for name in found)}
+    notes = []
+    for what in ("rank_pattern", "alpha_pattern"):
+        unused = Patterns(raw.get(what) or {}, what).unused(names)
+        if unused:
+            raw[what] = {key: x for key, x in raw[what].items() if key not in unused}
+            notes.append(f"{what} without what matches no module: {', '.join(unused)}")
+    for holder, rank in ranks.items():
+        if rank and not parameters[holder]:
+            _check_rank(f"{folder}: {holder!r}", rank, config, holder)
+    modules = sorted(holder for holder in ranks if not parameters[holder])
+    unable = [] if spec.assumed else targeted(spec, config.targets)[1]
+    missed = [name for name in modules if not config.targets(name)]
+    all_linear = not raw.get("target_modules") or is_all_linear(raw["target_modules"])
+    if missed or (unable and not all_linear):
+        limits = ("layers_to_transform", "layers_pattern", "exclude_modules")
+        raw = {key: x for key, x in raw.items() if key not in limits}
+        raw["target_modules"] = modules
+        why = f"missed {missed[0]!r}" if missed else f"matched {unable[0]!r}"
+        notes.append(f"target_modules by whole paths, because they {why}")
+    return formats.interpreted(folder, raw), notes
+
+
+def _check_rank(place: str, rank: int, config: peft.AdapterConfig, name: str) -> None:
+    """Refuse a rank that is not the config's: two scales are possible."""
+    said, alpha = config.rank_and_alpha(name)
+    if rank != said:
+        why = f"has rank {rank}, but the config says {said} at alpha {alpha:g}"
+        scales = f"its scale may be {alpha / rank:g} or {alpha / said:g}"
+        raise FileError(f"{place} {why}: {scales}; set rank_pattern and alpha_pattern")
+
+
+def _check(place: str, name: str, module: AdapterModule, spec: ModelSpec) -> None:
+    """Refuse a module that the base does not have, or has in another shape."""
+    known = formats.known_names(spec)
+    if name not in known:
+        known |= formats.known_names(spec.per_expert())
+    if name not in known:
+        near = " and ".join(map(repr, get_close_matches(name, sorted(known), n=2, cutoff=0)))
+        raise FileError(f"{place} is no module of {spec.name}; nearest are {near}")
+    bare = name.removesuffix(".weight")
+    theirs = next((x for x in spec.modules if bare in (x.name, x.alias)), None)
+    if theirs is None or len(theirs.shape) < 2 or module.kernel or module.tuned:
+        return
+    if module.shape[-2:] != theirs.sides[1:]:
+        ours, wanted = (" x ".join(map(str, s)) for s in (module.shape[-2:], theirs.sides[1:]))
+        raise FileError(f"{place} is {ours}, but {wanted} in {spec.name}: not the same base")
+
+
+def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
+    """Copy the tensors under the adapter's names, and write its config."""
+    file, _ = formats.cleaned(safetensors.open(folder / peft_format.WEIGHTS), peft_format.PREFIX)
+    new = {
+        change.pattern: change.to
+        for found in adapter.renamed.values()
+        for change in found
+        if change.kind == "prefix"
+    }
+    sources: dict[str, str] = {}
+    for key in file.tensors:
+        name = key.removeprefix(peft_format.PREFIX)
+        start = next((start for start in holders(name) if start in new), "")
+        own = name == key  # tensors that all modules share have no prefix
+        moved = new.get(start, "") + name[len(start) :]
+        sources[key if own else peft_format.PREFIX + moved] = key
+    infos = {key: file.tensors[source] for key, source in sources.items()}
+    safetensors.write(
+        infos,
+        lambda key: file.read(sources[key]),
+        out / peft_format.WEIGHTS,
+        metadata=file.metadata,
+    )
+    raw = adapter.raw if tuner_of(adapter.raw) else adapter.config
+    text = json.dumps(raw, indent=2, ensure_ascii=False) + "\n"
+    (out / peft.NAME).write_text(text, encoding="utf-8")
+
+
+def _norm(module: AdapterModule) -> float | None:
+    """The norm of ``scale * B A``, from products of the rank's size."""
+    if module.tuned:
+        return None
+    B, A = (factor.astype(np.float64) for factor in module.factors())
+    squares = (B.swapaxes(-1, -2) @ B) * (A @ A.swapaxes(-1, -2))
+    return abs(module.scale) * sqrt(max(float(squares.sum()), 0.0))
