@@ -78,7 +78,7 @@ class Chat:
         question : str
             The next message of the user.
         **settings
-            As for `generate`.
+            Those of `generate`.
 
         Returns
         -------
