@@ -223,6 +223,8 @@ def combine(
         combined = {name: module for name, (module, *_) in results.items()}
         full, tokens = _replaced(loaded, weights, on_conflict)
         pipeline = any(source.pipeline for source in loaded)
+        if pipeline and full:
+            raise FileError(f"{min(full)!r} is added to a bias or a norm, which is not combined")
         made = Adapter(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows
 from lora_np.adapters.base_models import check_pair
 from lora_np.adapters.base_weights import BLOCK, Merging
 from lora_np.adapters.formats import Written, load, new_adapter, write
@@ -22,6 +22,7 @@ from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, directory
 from lora_np.linalg import SVD, truncated_svd
 from lora_np.models import HEAD, ModuleSpec, OpenModel, Place, fused_names, open_model, peft
+from lora_np.table import Table
 from lora_np.work import parallel_map
 
 _HEAD = HEAD.removesuffix(".weight")
@@ -38,12 +39,12 @@ class ExtractedTensor(NamedTuple):
     ----------
     name : str
         In the tuned checkpoint.
-    kept : {"LoRA", "in full", "not kept"}
+    kept : {"LoRA", "rows", "bias", "in full", "not kept"}
         As what.
     rank : int or None
         Of the LoRA.
     norm, error : float or None
-        The norm of the difference, and the relative error at this rank; None if it is not a LoRA.
+        The norm of the difference, and the relative error that is left: that of a LoRA at its rank.
     """
 
     name: str
@@ -51,6 +52,43 @@ class ExtractedTensor(NamedTuple):
     rank: int | None = None
     norm: float | None = None
     error: float | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Extraction(Written[ExtractedTensor]):
+    """The result of `extract`.
+
+    Parameters
+    ----------
+    title : str
+        Of the table.
+    rows : tuple of ExtractedTensor
+        One for each tensor that differs.
+    notes : tuple of str
+        What was checked, and what was not kept.
+    headings : tuple of str
+        Of the columns.
+    path : Path
+        The new adapter.
+    parameters : mapping of str to int
+        The parameters in its file, by how they are kept.
+    """
+
+    parameters: Mapping[str, int]
+
+    @property
+    def parts(self) -> Table:
+        """What each part costs, and how much of the squared change it has and holds."""
+        total = sum((row.norm or 0.0) ** 2 for row in self.rows) or 1.0
+        lines = []
+        for kept in dict.fromkeys(row.kept for row in self.rows):
+            rows = [row for row in self.rows if row.kept == kept]
+            has = [(row.norm or 0.0) ** 2 / total for row in rows]
+            holds = sum(x * (1 - (row.error or 0.0) ** 2) for x, row in zip(has, rows, strict=True))
+            lines.append((kept, len(rows), self.parameters.get(kept, 0), sum(has), holds))
+        headings = ("kept as", "tensors", "parameters", "share of change", "held")
+        percent = dict.fromkeys(headings[3:], "{:.3%}".format)
+        return Table(headings, lines, title="What each part costs and holds", formats=percent)
 
 
 def extract(
@@ -70,7 +108,7 @@ def extract(
     jobs: int = 1,
     force: bool = False,
     progress: bool = False,
-) -> Written[ExtractedTensor]:
+) -> Extraction:
     """Write the best low-rank adapter that leads from one checkpoint to another.
 
     Pass exactly one of ``rank``, ``energy``, ``tolerance``, ``budget`` and ``total_rank``.
@@ -99,8 +137,9 @@ def extract(
         Write it as ``convert --to portable`` does, every module padded to the largest rank, which
         ``budget`` then counts.
     save_others : bool
-        Save what differs but cannot have a LoRA (norms, biases, convolutions) as PEFT's
-        ``modules_to_save``. Either way the table lists it.
+        Save what differs but cannot have a LoRA, in the smallest way that PEFT has: new or few
+        tokens as rows, biases alone, norms and convolutions as ``modules_to_save``. Either way the
+        table lists it.
     any_base : bool
         Whether to continue if the configs are of different models, or the module names are unknown.
     jobs : int
@@ -113,9 +152,9 @@ def extract(
 
     Returns
     -------
-    Written
+    Extraction
         For each tensor that differs its rank, the norm of the difference, and the relative error
-        left.
+        left; ``parts`` sums up what each kind costs.
 
     Raises
     ------
@@ -165,24 +204,33 @@ def extract(
         raise FileError(f"{tuned}: has no tensor in common with {base}")
     with new_adapter(out, force=force, inputs=[base, tuned]) as (stage, aside):
         grams = grams and {**grams}  # computed by now, if they were not
-        candidates = {pair.name: pair for pair in pairs if not pair.carries_lora}
-        differing = parallel_map(
-            _differs, candidates, jobs=jobs, progress=progress, label="compare"
-        )
-        others = [pair for name, pair in candidates.items() if differing[name]]
+        most = goal.value if goal.name == "rank" else 1
+        tokens = {pair.name: pair.new_rows(most) for pair in pairs if save_others}
+        candidates = {
+            pair.name: pair for pair in pairs if not pair.carries_lora or tokens.get(pair.name)
+        }
+        norms = parallel_map(_norm, candidates, jobs=jobs, progress=progress, label="compare")
+        others = {name: pair for name, pair in candidates.items() if norms[name] is not None}
         holders = {pair.holder for pair in pairs}
-        in_full = (
-            {pair.holder for pair in others if pair.is_savable(holders)} if save_others else set()
-        )
-        able = [pair for pair in pairs if pair.carries_lora and pair.holder not in in_full]
+        kept = dict.fromkeys(others, "not kept")
+        for name, pair in others.items() if save_others else ():
+            savable = "in full" if pair.is_savable(holders) else "not kept"
+            kept[name] = "rows" if tokens[name] else "bias" if pair.is_bias else savable
+        in_full = {pair.holder for pair in others.values() if kept[pair.name] == "in full"}
+        able = [
+            pair
+            for pair in pairs
+            if pair.carries_lora and pair.name not in kept and pair.holder not in in_full
+        ]
         work = {pair.target: (pair, aside / str(i), goal, grams) for i, pair in enumerate(able)}
         decomposed = parallel_map(_decompose, work, jobs=jobs, progress=progress, label="extract")
         changed = {name: result for name, result in decomposed.items() if result is not None}
-        if not changed:
+        if not changed and {*kept.values()} <= {"not kept"}:
             raise FileError(f"{tuned}: no weight matrix differs from that of {base}")
         labels = {name: work[name][0].name for name in changed}
-        adapted = (work[name][0].module for name in changed)
-        turned = any(each.transposed and each.kind == "linear" for each in adapted)
+        idle = {} if changed else dict([_idle(able)])  # PEFT needs a module to adapt
+        adapted = (work[name][0].module for name in changed or idle)
+        turned = any(module.transposed and module.kind == "linear" for module in adapted)
         table = None if HEAD in after.parameters else before.tied.get(HEAD)
         for name in {pair.target for pair in pairs if table in pair.old} & changed.keys():
             module, spectrum = changed[name]
@@ -194,44 +242,67 @@ def extract(
         replaced = [pair for pair in pairs if pair.holder in in_full]
         full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
         full |= _shared(after, replaced)
+        saved = sorted({name.rpartition(".")[0] for name in full})
+        biases = [pair for name, pair in others.items() if kept[name] == "bias"]
+        only = {pair.holder for pair in biases} <= {*modules, *idle, *saved}
+        full |= {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in biases}
+        rows = {name: others[name].rows(tokens[name]) for name in others if kept[name] == "rows"}
         raw = {
             **peft.FRESH,
             "base_model_name_or_path": str(base),
             "fan_in_fan_out": turned,
-            "modules_to_save": sorted({name.rpartition(".")[0] for name in full}) or None,
+            "modules_to_save": saved or None,
+            "bias": "none" if not biases else "lora_only" if only else "all",
+            "trainable_token_indices": {others[name].holder: [*tokens[name]] for name in rows}
+            or None,
         }
-        whole = Adapter(modules, full, targeting(raw, modules))
-        ranks = goal.ranks(whole, spectra, modules, portable=portable)
-        made = cut(whole, modules, ranks, portable=portable)
+        whole = Adapter(modules or idle, full, targeting(raw, modules or idle), rows=rows)
+        ranks = goal.ranks(whole, spectra, modules, portable=portable) if modules else {}
+        made = cut(whole, modules, ranks, portable=portable) if modules else whole
         write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
-        checked = {
+        checked: dict[str, tuple[_Pair, float | None]] = {
             name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
+        }
+        checked |= {
+            name: (pair, None)
+            for name, pair in others.items()
+            if pair.old and kept[name] != "not kept"
         }
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         parallel_map(check, checked, jobs=jobs, progress=progress, label="check")
-    rows = [
+    lines = [
         ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
         for key, x in spectra.items()
     ]
-    rows += [
-        ExtractedTensor(p.name, "in full" if p.holder in in_full else "not kept") for p in others
+    lines += [
+        ExtractedTensor(name, how, None, norms[name], float(how == "not kept"))
+        for name, how in kept.items()
     ]
+    alone = {pair.name for pair in biases if pair.holder not in saved}
+    sizes = {
+        "LoRA": sum(part.size for x in made.values() for part in x.parts.values()),
+        "rows": sum(x.new.size for x in rows.values()),
+        "bias": sum(full[name].size for name in alone),
+        "in full": sum(x.size for name, x in full.items() if name not in alone),
+    }
     notes = [
         f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
     ]
+    notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
     notes += scale_notes(made, out)
     if _HEAD in changed and _HEAD not in work:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")
-    if any(row.kept == "not kept" for row in rows):
+    if "not kept" in kept.values():
         notes.append(
             "not kept: differs, but cannot carry a LoRA; save_others=True (--save-others) keeps it"
         )
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
     headings = ("tensor", "kept as", "rank", "norm", "relative error")
-    return Written(f"{tuned} - {base}", tuple(rows), tuple(notes), headings, Path(out))
+    title = f"{tuned} - {base}"
+    return Extraction(title, tuple(lines), tuple(notes), headings, Path(out), sizes)
 
 
 @dataclass(frozen=True)
@@ -288,6 +359,28 @@ class _Pair:
         """Whether the module can be saved in full: PEFT takes it with all that is in it."""
         inside = any(other.startswith(f"{self.holder}.") for other in holders)
         return bool(self.holder) and not inside and self.name not in self.after.unread
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether PEFT can train it alone, as one of the biases."""
+        return self.name.endswith(".bias") and self.old_shape == self.shape
+
+    def new_rows(self, most: int | float) -> tuple[int, ...]:
+        """The tokens whose rows differ, if these are fewer numbers than a LoRA of rank ``most``."""
+        if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(self.shape) == 2):
+            return ()
+        (W,), (W0,) = _maps(self.after.read, self.new), _maps(self.before.read, self.old)
+        if W.shape[1:] != W0.shape[1:] or len(W) < len(W0):
+            return ()
+        known = (W[: len(W0)] != W0).any(axis=1)
+        tokens = np.append(np.flatnonzero(known), np.arange(len(W0), len(W)))
+        fewer = len(W) if len(W) > len(W0) else most * sum(W.shape) / W.shape[1]
+        return tuple(tokens.tolist()) if len(tokens) < fewer else ()
+
+    def rows(self, tokens: tuple[int, ...]) -> TokenRows:
+        """These rows of the fine-tuned model."""
+        shape = len(tokens), self.shape[1]
+        return TokenRows(tokens, Stored(self.dtype, shape, lambda: self.whole()[[*tokens]]))
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
@@ -352,11 +445,30 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
     }
 
 
-def _differs(pair: _Pair) -> bool:
-    if pair.old_shape != pair.shape:
-        return True
-    both = pair.maps(pair.before.read, pair.old), pair.maps(pair.after.read, pair.new)
-    return not all(np.array_equal(*maps) for maps in zip(*both, strict=True))
+def _norm(pair: _Pair) -> float | None:
+    """The norm of the difference, the base's missing rows as zeros; None if there is none."""
+    base = pair.maps(pair.before.read, pair.old) if pair.old else None
+    squares, differs = 0.0, pair.old_shape != pair.shape
+    for W in pair.maps(pair.after.read, pair.new):
+        D, W0 = W.astype(np.float64), np.zeros((0,) * W.ndim) if base is None else next(base)
+        common = tuple(slice(min(ends)) for ends in zip(W.shape, W0.shape, strict=False))
+        differs = differs or not np.array_equal(W, W0)
+        if W0.ndim == W.ndim:
+            D[common] -= W0[common]
+        squares += float(np.square(D).sum())
+    return squares**0.5 if differs else None
+
+
+def _idle(able: Iterable[_Pair]) -> tuple[str, AdapterModule]:
+    """The smallest of the linear layers, with an update of zero."""
+    linear = [pair for pair in able if pair.module.kind == "linear" and pair.is_weight]
+    if not linear:
+        raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
+    pair = min(linear, key=lambda pair: sum(pair.shape))
+    d, k = next(pair.maps(pair.after.read, pair.new)).shape
+    return pair.target, AdapterModule.of(
+        A=np.zeros((1, k), np.float32), B=np.zeros((d, 1), np.float32), alpha=1.0
+    )
 
 
 def _decompose(
@@ -400,10 +512,17 @@ def _seen(pair: _Pair, D: Array, grams: Grams | None) -> Array:
     return D if root is None else D @ root.T.astype(D.dtype)
 
 
-def _check(adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, float]) -> None:
+def _check(
+    adapted: Merging, out: Path, grams: Grams | None, work: tuple[_Pair, float | None]
+) -> None:
     """Check that `merge` would restore the tuned parameter up to the promised error."""
     pair, promised = work
     lost = norm = 0.0
+    if promised is None:
+        both = _maps(adapted.read, pair.old), _maps(pair.after.read, pair.new)
+        if not all(np.allclose(*maps, rtol=2**-7, atol=0) for maps in zip(*both, strict=True)):
+            raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
+        return
     where = {pair.name: Place(pair.name)} if pair.name in pair.before.tied else pair.old
     readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, where))
     for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):

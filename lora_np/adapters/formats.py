@@ -295,7 +295,9 @@ def base_folder(adapter: Adapter, base: Base | None) -> Path | None:
 def has_effect(adapter: Adapter) -> bool:
     """Whether it changes anything in a model."""
     replaced = adapter.full or adapter.rows or adapter.has_magnitudes
-    return bool(replaced) or any(module.A.any() and module.B.any() for module in adapter.values())
+    return bool(replaced) or any(
+        module.tuned or (module.A.any() and module.B.any()) for module in adapter.values()
+    )
 
 
 def without_copies(adapter: Adapter, base: Base | None) -> Adapter:

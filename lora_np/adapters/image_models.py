@@ -23,13 +23,14 @@ from lora_np.adapters.adapter import (
     TunedUpdate,
     check_shapes,
     header,
+    held,
 )
 from lora_np.adapters.peft_format import as_maps, in_file, only_lora
 from lora_np.adapters.runtimes import real
 from lora_np.checks import Array
 from lora_np.files import FileError, parse_json
 from lora_np.hub import FLOATS, safetensors
-from lora_np.lora import TUNERS, Tuner
+from lora_np.lora import Tuner
 from lora_np.models import peft
 
 Parts = dict[str, Stored]
@@ -44,24 +45,17 @@ _SPELLINGS = (
     (r"\.lora_B\.bias$", ".diff_b"),
     (r"\.weight$", ""),
 )
-_FACTORS = ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
 _PARTS = {
-    "lora_down": "A", "lora_A": "A", "lora_up": "B", "lora_B": "B", "lora_mid": "core",
+    "lora_down": "A", "lora_A": "A", "lora_up": "B", "lora_B": "B", "lora_mid": "lora_mid",
     "lora_magnitude_vector": "magnitude", "magnitude": "magnitude", "dora_scale": "dora_scale",
     "alpha": "alpha",
-    **{name: name for name in ("diff", "lokr_w1", "lokr_w2")},
-    **{f"{own}_{w}": f"{own}_{w}" for own in ("hada", "lokr") for w in _FACTORS},
 }  # fmt: skip
+_TUNED = re.compile("diff|lokr_w[12]|(lokr|hada)_(w[12]_[ab]|t[12])")
 # Added to norms and biases, or in the place of weights: kept as they are.
 _BESIDE = ("w_norm", "b_norm", "diff_b", "set_weight")
 _ON_WEIGHTS = {"on_input": "(IA)^3", "a1": "GLoRA", "oft_blocks": "OFT", "oft_R": "OFT"}
 _ACTS = "acts on the weights of the base, which are in the pipeline: only its programs can apply it"
 _HEADER = "lora_adapter_metadata"  # diffusers' LoraConfigs
-_FULL = Tuner(
-    "full difference", "2309.14859", "", lambda d, k: {"diff": (d, k)}, {},
-    lambda diff: (diff, np.eye(diff.shape[1], dtype=diff.dtype)),
-    directions=lambda d, k: min(d, k),
-)  # fmt: skip
 
 
 def read(
@@ -79,76 +73,68 @@ def read(
     beside: Parts = {}
     for key, (place, part) in keys.items():
         info = file.tensors[key]
-        holds = info.dtype in FLOATS and 0 not in info.shape
-        if not (place and part in (*_PARTS, *_BESIDE) and (holds or part == "alpha")):
+        name = part if _TUNED.fullmatch(part) else _PARTS.get(part)
+        tensor = Stored(info.dtype, info.shape, partial(file.read, key))
+        if place and (part in _BESIDE or (part == "diff" and len(info.shape) < 2)):
+            beside[f"{place}.{part}"] = tensor
+        elif not (place and name and (info.dtype in FLOATS or part == "alpha")):
             raise FileError(f"{key!r} of {info.dtype} is no part of a LoRA in this format")
-        own, name = groups.setdefault(place, {}), _PARTS.get(part, "")
-        if part in _BESIDE or (part == "diff" and len(info.shape) < 2):
-            own, name = beside, f"{place}.{part}"
-        if name in own:
+        elif name in groups.setdefault(place, {}):
             raise FileError(f"{key!r} gives {part} of {place!r} a second time")
-        own[name] = Stored(info.dtype, info.shape, partial(file.read, key))
+        else:
+            groups[place][name] = tensor
     names: dict[str, list[str]] = {}
     for name in known or ():
         names.setdefault(name.replace(".", "_"), []).append(name)
-    said = _settings(file)
+    settings = _settings(file)
     modules: dict[str, AdapterModule] = {}
     for place, parts in groups.items():
-        if not parts:
-            continue
-        bare = place
-        for prefix in (*scaling.KOHYA_PREFIXES, *scaling.PARTS_OF_PIPELINES):
-            bare = bare.removeprefix(prefix)
-        here = [place] if known is None else names.get(bare.replace(".", "_"), [])
+        flat = scaling.PREFIXES.sub("", place).replace(".", "_")
+        here = [place] if known is None else names.get(flat, [])
         if len(here) != 1:
             raise FileError(f"{place!r} is {' or '.join(here) or 'no module'} of the base")
-        modules[here[0]] = _module(place, parts, said)
-    if known is not None and beside:
-        raise FileError(f"{min(beside)!r} is no LoRA, and is not merged")
-    if not (modules or beside):
-        raise FileError("holds no LoRA")
+        modules[here[0]] = _module(place, parts, settings)
+    if not modules or (known is not None and beside):
+        raise FileError(f"holds {'more than LoRAs' if modules else 'no LoRA'}")
     return modules, beside
 
 
 def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
-    adapter = adapter if adapter.pipeline else only_lora(adapter)
-    others = {
-        x: y for x, y in adapter.full.items() if not (adapter.pipeline and x.endswith(_BESIDE))
-    }
-    scaling.check_sayable(replace(adapter, full=others), "kohya's format", ("kernel", "magnitude"))
-    tensors: dict[str, Parts] = {}
+    pipeline = adapter.pipeline
+    adapter = adapter if pipeline else only_lora(adapter)
+    said = replace(adapter, full={}) if pipeline else adapter
+    scaling.check_sayable(said, "kohya's format", ("kernel", "magnitude"))
+    tensors = dict(adapter.full)
     for name, module in adapter.items():
-        dotted = adapter.pipeline and "." in name
+        dotted = pipeline and "." in name
         place = name if dotted else scaling.flat(name)
-        if place in tensors:
+        keyed = {f"{place}.{end}": x for end, x in _keyed(name, module, dotted=dotted).items()}
+        if not tensors.keys().isdisjoint(keyed):
             raise FileError(f"{name!r} and another module are both {place!r} in kohya's format")
-        tensors[place] = _keyed(name, module, dotted=dotted)
-    keyed = {f"{place}.{end}": x for place, parts in tensors.items() for end, x in parts.items()}
+        tensors |= keyed
     metadata = {"ss_network_module": "networks.lora", "modelspec.architecture": "lora"}
-    keyed |= adapter.full
-    safetensors.write(header(keyed, dtype), lambda key: keyed[key].read(), path, metadata=metadata)
+    safetensors.write(
+        header(tensors, dtype), lambda key: tensors[key].read(), path, metadata=metadata
+    )
 
 
 def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
     """The tensors of a module by the ends of their keys."""
-    if module.tuned:
-        prefix, alpha = module.tuned.tuner.prefix, module.alpha
-        parts = {f"{prefix}{part}": stored for part, stored in module.parts.items()}
-    else:
+    parts, alpha = dict(module.parts), module.alpha
+    if not module.tuned:
         if dotted or not module.scale:  # for alpha 0 means r
             module = scaling.rescaled(module, 1.0)
         alpha = module.scale * module.rank
         ends = {"lora_A": "A", "lora_B": "B"} if dotted else {"lora_down": "A", "lora_up": "B"}
         parts = {f"{end}.weight": in_file(module, part) for end, part in ends.items()}
-        if "magnitude" in module.parts:
+        if dotted and "magnitude" in module.parts and not name.startswith("diffusion_model."):
+            parts["lora_magnitude_vector"] = in_file(module, "magnitude")
+        elif lengths := module.parts.get("magnitude"):
             column = (-1, *(1,) * (1 + len(module.kernel)))
-            lengths = in_file(module, "magnitude")
-            if dotted and not name.startswith("diffusion_model."):
-                parts["lora_magnitude_vector"] = lengths
-            else:
-                parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
-    if (module.tuned and "diff" not in parts) or not dotted:
+            parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
+    # diffusers takes none beside its own keys, LyCORIS no LoKr without
+    if "diff" not in parts and not (dotted and module.tuned is None):
         number = np.array(alpha, np.float32)
         parts["alpha"] = Stored("float32", (), partial(np.copy, number))
     return parts
@@ -167,92 +153,102 @@ def _settings(file: safetensors.SafetensorsFile) -> dict[str, peft.AdapterConfig
     raw: dict[str, dict[str, object]] = {}
     for key, value in parse_json(file.metadata.get(_HEADER, "{}").encode()).items():
         model, _, setting = key.partition(".")
-        raw.setdefault(model, {})[setting] = value
+        raw.setdefault(model, {"peft_type": "LORA"})[setting] = value
     return {model: peft.parse(file.path, settings) for model, settings in raw.items()}
 
 
-def _module(place: str, parts: Parts, said: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
+def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]) -> AdapterModule:
     """Make a module of these tensors; an alpha that is missing, or 0, means the rank."""
-    alpha, given = 0.0, parts.pop("alpha", None)
+    rank, alpha, rslora = 0, 0.0, False
     model, _, name = place.partition(".")
-    config = said.get(model)
-    if given is not None:
+    if given := parts.pop("alpha", None):
         if given.size != 1:
             raise FileError(f"{place!r} must have one number alpha, got shape {given.shape}")
         alpha = real(f"alpha of {place!r}", float(given.read().reshape(())))
-    elif config:
-        alpha = config.rank_and_alpha(name)[1]
-    for kind in ("hada_", "lokr_", "diff"):
-        if any(part.startswith(kind) for part in parts):
-            return _tuned(place, kind, parts, alpha)
+    elif config := settings.get(model):
+        rank, alpha = config.rank_and_alpha(name)
+        rslora = bool(config.raw.get("use_rslora"))
+    if "lora_mid" in parts or any(map(_TUNED.fullmatch, parts)):
+        return _tuned(place, parts, alpha)
     if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
         raise FileError(f"{place!r} has only one factor, or one that is no matrix")
-    if core := parts.pop("core", None):
-        parts["A"] = _product(core, parts["A"])
     if lengths := parts.pop("dora_scale", None):
         if lengths.shape[:1] == (1,) != parts["B"].shape[:1]:
             raise FileError(f"{place!r} is a DoRA by inputs, which {_ACTS}")
         parts["magnitude"] = lengths.seen(np.ravel)
     factors, kernel = as_maps(parts, 0)
     check_shapes(factors, f" of {place!r}")
-    rslora = bool(config and given is None and config.raw.get("use_rslora"))
     module = AdapterModule(factors, 1.0, rslora, kernel=kernel)
+    if rank not in (0, module.rank):
+        raise FileError(f"{place!r} has rank {module.rank}, but the file's header says {rank}")
     return replace(module, alpha=alpha or float(module.rank))
 
 
-def _tuned(place: str, kind: str, given: Parts, alpha: float) -> AdapterModule:
-    """A module that another tuner trained, by the beginning of its tensors' names."""
-    parts = {part.removeprefix(kind) or part: stored for part, stored in given.items()}
-    if few := [part for part, stored in parts.items() if len(stored.shape) < 2]:
-        raise FileError(f"{few[0]} of {place!r} is no matrix")
+def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
+    """A module whose update is the product of two matrices, by entries or Kronecker's.
+
+    That of a full difference, or of a LoCon with a core, is Kronecker's of 1 and itself.
+    """
     if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
-    try:
-        tensors, kernel = _matrices(parts)
-    except KeyError as missing:
-        raise FileError(f"{place!r} has no {kind}{missing.args[0]}") from None
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    rank = next((shapes[b][0] for b in ("w2_b", "w1_b") if b in shapes), 0)
-    alpha = alpha or float(rank) or 1.0
-    if kind == "diff":
-        tuner, size = _FULL, shapes["diff"]
-    elif kind == "hada_":
-        tuner, size = TUNERS["LOHA"], (shapes["w1_a"][0], shapes["w1_b"][1])
-    else:
-        w1, w2 = (shapes.get(w) or (shapes[f"{w}_a"][0], shapes[f"{w}_b"][1]) for w in ("w1", "w2"))
-        size = (w1[0] * w2[0], w1[1] * w2[1])
-        if "w1" not in tensors:
-            tensors["w1"] = _product(tensors.pop("w1_a"), tensors.pop("w1_b"))
-        fit = {"w1": w1, "w2": w2}
-        if "w2" not in shapes:
-            fit = {"w1": w1, "w2_a": (w2[0], rank), "w2_b": (rank, w2[1])}
-        tuner = replace(
-            TUNERS["LOKR"],
-            shapes=lambda d, k: fit if (d, k) == size else {},
-            directions=lambda: min(w1) * min(fit.get("w2", (rank,))),
-        )
-    settings = {"alpha": alpha, "r": rank or alpha}  # both of LoKr's in full: the scale is 1
-    update = TunedUpdate(place, tuner, settings, tensors).on(size)
-    return AdapterModule(parts, alpha, kernel=kernel, tuned=update)
-
-
-def _matrices(parts: Parts) -> tuple[Parts, tuple[int, ...]]:
-    """Factors as PEFT has them, of the map of patches, and the kernel if they show it."""
+    if few := [part for part, stored in parts.items() if len(stored.shape) < 2]:
+        raise FileError(f"{few[0]} of {place!r} is no matrix")
+    own, rank, one = parts, 0, {"lokr_w1": held(np.ones((1, 1), np.float32))}
     if "diff" in parts:
-        return {"diff": parts["diff"].seen(_rows)}, parts["diff"].shape[2:]
-    tensors: Parts = {}
-    kernel: tuple[int, ...] = ()
-    for w, t in (("w1", "t1"), ("w2", "t2")):
-        whole, core = parts.get(w), parts.get(t)
-        kernel = (whole or core or parts[f"{w}_b"]).shape[2:]
-        if whole:
-            tensors[w] = whole.seen(_rows)
-            continue
-        a, b = (parts[f"{w}_{end}"] for end in "ab")
-        if core:
-            a, b = a.seen(np.transpose), _product(core, b)
-        tensors |= {f"{w}_a": a, f"{w}_b": b.seen(_rows)}
-    return tensors, kernel
+        own = one | {"lokr_w2": parts["diff"]}
+    elif "lora_mid" in parts and {"A", "B"} <= parts.keys():
+        down, up, core = parts["A"], parts["B"], parts["lora_mid"]
+        a = up.seen(lambda up: _rows(up).T)
+        own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
+        parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
+    kind = min(own)[:5]
+    for end in ("w1_b", "w2_b"):
+        rank = own[kind + end].shape[0] if kind + end in own else rank
+    try:
+        (B1, A1), (B2, A2) = (_pair(own, f"{kind}w{i}", f"{kind}t{i}") for i in "12")
+    except KeyError as missing:
+        raise FileError(f"{place!r} has no {missing.args[0]}") from None
+    (d1, r1), (d2, r2), (k1, k2) = B1.shape, B2.shape, (A1.shape[1], A2.shape[1])
+    size = (d1 * d2, k1 * k2) if kind == "lokr_" else (d1, k1)
+    fit = kind == "lokr_" or (d1, k1) == (d2, k2)
+    if not fit or (r1, r2) != (A1.shape[0], A2.shape[0]):
+        shapes = {part: stored.shape for part, stored in parts.items()}
+        raise FileError(f"the factors of {place!r} do not fit: {shapes}")
+    tensors = {"B1": B1, "A1": A1, "B2": B2, "A2": A2}
+    scale = alpha / rank if alpha and rank else 1.0  # 1 if both of LoKr's are whole
+    tuner = Tuner(
+        "LoKr" if kind == "lokr_" else "LoHa",
+        "",
+        "",
+        lambda d, k: {part: x.shape for part, x in tensors.items() if (d, k) == size},
+        {},
+        partial(_kronecker if kind == "lokr_" else _hadamard, scale),
+        directions=lambda: r1 * r2,
+    )
+    kernel = (own.get(f"{kind}t2") or own.get(f"{kind}w2") or B2).shape[2:]
+    update = TunedUpdate(place, tuner, {}, tensors, size)
+    return AdapterModule(parts, alpha or float(rank) or 1.0, kernel=kernel, tuned=update)
+
+
+def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
+    """B and A of one of the two matrices, seen as a map of patches."""
+    if whole := parts.get(w):
+        matrix = whole.seen(_rows)
+        one = matrix.seen(lambda w: np.eye(min(w.shape), dtype=w.dtype))
+        return (matrix, one) if matrix.shape[1] < matrix.shape[0] else (one, matrix)
+    a, b = parts[f"{w}_a"], parts[f"{w}_b"]
+    if core := parts.get(t):
+        a, b = a.seen(np.transpose), _product(core, b)
+    return a, b.seen(_rows)
+
+
+def _hadamard(scale: float, B1: Array, A1: Array, B2: Array, A2: Array) -> tuple[Array, Array]:
+    B = (B1[:, :, None] * B2[:, None, :]).reshape(len(B1), -1)
+    return scale * B, (A1[:, None, :] * A2[None, :, :]).reshape(-1, A1.shape[1])
+
+
+def _kronecker(scale: float, B1: Array, A1: Array, B2: Array, A2: Array) -> tuple[Array, Array]:
+    return scale * np.kron(B1, B2), np.kron(A1, A2)
 
 
 def _product(core: Stored, down: Stored) -> Stored:

@@ -377,6 +377,9 @@ def _contents(adapter: Adapter) -> dict[str, Any]:
     kind += ", with a bias of B" * ("bias" in parts)
     row, init = tuner_of(raw), raw.get("init_lora_weights")
     kind += f", initialised by {init}" if isinstance(init, str) and init != "mica" else ""
+    # those of files for image models
+    others = {module.tuned.tuner.name for module in modules if module.tuned}
+    kind = ", ".join([*sorted(others), *[kind] * any(not module.tuned for module in modules)])
     size = weights_file(adapter.path).stat().st_size if adapter.path else file_size(adapter)
     return {
         "base": raw.get("base_model_name_or_path") or None,

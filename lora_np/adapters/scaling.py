@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,14 +25,11 @@ _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
 }  # fmt: skip
-KOHYA_PREFIXES = (
-    "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_transformer_",
-    "lycoris_",
-)  # fmt: skip
-# what stands before a path in a pipeline, its dots kept
-PARTS_OF_PIPELINES = (
-    "unet.", "transformer.", "text_encoder.", "text_encoder_2.", "diffusion_model.",
-)  # fmt: skip
+# what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
+# and those of pipelines' parts
+PREFIXES = re.compile(
+    r"^(lora_(unet|te[123]?|transformer)_|lycoris_|(unet|transformer|text_encoder(_2)?|diffusion_model)\.)"
+)
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
 
@@ -176,13 +174,15 @@ def _below(parts: Sequence[Stored]) -> Stored:
 
 def is_flat(name: str) -> bool:
     """Whether a name is kohya's, in which dots and underscores look alike."""
-    return name.startswith(KOHYA_PREFIXES) and "." not in name
+    return "." not in name and bool(PREFIXES.match(name))
 
 
 def flat(name: str) -> str:
     """Kohya's name of a module."""
     return (
-        name if is_flat(name) else KOHYA_PREFIXES[name.startswith(_TEXT)] + name.replace(".", "_")
+        name
+        if is_flat(name)
+        else ("lora_te_" if name.startswith(_TEXT) else "lora_unet_") + name.replace(".", "_")
     )
 
 

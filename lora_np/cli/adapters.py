@@ -105,7 +105,8 @@ def extract(
     Example: lora-np extract llama my-llama --rank 16 -o my-adapter
     """
     asked = options.given(asked) | {"grams": data and _Inputs(tuned, data)}
-    options.show_as(adapters.extract(base, tuned, out, **asked, progress=True).table, as_json)
+    made = adapters.extract(base, tuned, out, **asked, progress=True)
+    options.show_as(made.table, as_json, made.table, made.parts)
 
 
 @click.command()
@@ -259,7 +260,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     Formats are those of PEFT, llama.cpp (gguf), mlx-lm and kohya (for images); ADAPTER may be in
     any of them. "portable" is a directory for PEFT that vLLM, SGLang, TensorRT-LLM and llama.cpp's
     converter interpret identically: one rank, one scale, no patterns. "lora" makes a LoRA of an
-    adapter that another tuner of PEFT wrote, such as LoHa or VeRA.
+    adapter that another tuner of PEFT or of LyCORIS wrote, such as LoHa or VeRA.
 
     Example: lora-np convert my-adapter --to gguf --base llama -o my-adapter.gguf
     """

@@ -109,6 +109,8 @@ def open_directory(path: StrPath) -> ModelDirectory:
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
+        if (folder / "model_index.json").is_file():
+            hint = ": it is a pipeline, whose modules only diffusers has; give the folder of a part"
         raise FileError(f"{folder}: no {SINGLE} and no {INDEX}{hint}")
     index = _read_index(inside(folder, name)) if name.endswith(".index.json") else None
     names = sorted(set(index["weight_map"].values())) if index else [name]

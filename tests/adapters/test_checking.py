@@ -246,7 +246,7 @@ def test_an_adapter_of_a_model_without_its_head_is_not_fine_on_the_one_with_it(t
 
 WRAPPED = {
     "_orig_mod.": "ignored", "module.": "ignored", "base_model.model.": "ignored", "default": "fine",
-    "missing": "ignored",
+    "missing": "not known",
 }  # fmt: skip
 
 

@@ -1,9 +1,13 @@
 """What `extract` writes is judged by logits: PEFT with it on the base, against the tuned model."""
 
+import re
+
 import numpy as np
 import pytest
 
 from lora_np import adapters
+from lora_np.files import FileError
+from lora_np.hub import safetensors
 from lora_np.models import open_model
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
@@ -119,3 +123,117 @@ def test_the_base_with_the_adapter_is_the_tuned_model(saved, goal):
         merged = kind.from_pretrained(folder / "merged").eval()(input_ids=ids).logits.numpy()
     np.testing.assert_allclose(merged, after, atol=close)
     assert all(row.kept == "LoRA" for row in found.rows if row.name.endswith(".weight"))
+
+
+WHISPER = {
+    "vocab_size": 40, "num_mel_bins": 8, "encoder_layers": 1, "decoder_layers": 1, "d_model": 16,
+    "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16, "max_source_positions": 8, "max_target_positions": 16,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3,
+    "suppress_tokens": [], "begin_suppress_tokens": [],
+}  # fmt: skip
+GPT2 = {"vocab_size": 40, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+WHOLE = {  # a class, its config, and what has to be saved in full
+    "qwen2": ("Qwen2ForCausalLM", {**TEXT, "tie_word_embeddings": False}, "norm"),
+    "llama, tied": ("LlamaForCausalLM", {**TEXT, "tie_word_embeddings": True}, "norm"),
+    "gpt2": ("GPT2LMHeadModel", GPT2, "ln_"),
+    "whisper": ("WhisperForConditionalGeneration", WHISPER, r"layer_norm|conv|embed_positions"),
+}
+CHANGES = {
+    "everything": ".*",
+    "biases": r"bias$",
+    "norms": r"norm|ln_",
+    "some biases and matrices": r"(q_proj|v_proj|c_attn|fc1)\.",
+}
+
+
+def tuned(folder, case, changes, tokens=0):
+    """A base on disk, one with changes and perhaps new tokens, and the latter's logits."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    name, fields, _ = WHOLE[case]
+    kind = getattr(transformers, name)
+    model = kind(kind.config_class(**fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    model.save_pretrained(folder / "base")
+    size = fields["vocab_size"] + tokens
+    if tokens:
+        model.resize_token_embeddings(size)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if re.search(changes, key) and "embed_positions" not in key:
+                if parameter.ndim == 2 and not re.search("wte|embed|lm_head", key):
+                    d, k = parameter.shape
+                    parameter += 0.05 * torch.randn(d, 2) @ torch.randn(2, k)
+                elif parameter.ndim == 1:
+                    parameter += 0.1 * torch.randn_like(parameter)
+        if tokens:
+            for table in {model.get_input_embeddings(), model.get_output_embeddings()}:
+                table.weight[-tokens:] = 0.2 * torch.randn_like(table.weight[-tokens:])
+                table.weight[5] += 0.1
+    model.save_pretrained(folder / "tuned")
+    ids = torch.arange(size - 8, size)[None]
+    inputs = {"input_ids": ids}
+    if case == "whisper":
+        inputs = {"input_features": torch.randn(1, 8, 16), "decoder_input_ids": ids}
+
+    def logits(model):
+        with torch.no_grad():
+            return model.eval()(**inputs).logits.numpy()
+
+    return kind, logits, logits(model)
+
+
+def check_complete(folder, kind, logits, wanted, size):
+    from peft import PeftModel
+
+    base = kind.from_pretrained(folder / "base")
+    if size != base.config.vocab_size:
+        base.resize_token_embeddings(size, mean_resizing=False)
+    adapted = logits(PeftModel.from_pretrained(base, folder / "adapter"))
+    np.testing.assert_allclose(adapted, wanted, atol=2e-4)
+    adapters.merge(folder / "base", folder / "adapter", folder / "merged")
+    merged = kind.from_pretrained(folder / "merged")
+    assert merged.config.vocab_size == size
+    np.testing.assert_allclose(logits(merged), wanted, atol=2e-4)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_complete_extraction_is_the_fine_tuned_model(case, changes, tmp_path):
+    kind, logits, wanted = tuned(tmp_path, case, CHANGES[changes])
+    if case == "llama, tied" and changes == "biases":
+        with pytest.raises(FileError, match="no weight matrix differs"):  # it has none
+            extract(tmp_path)
+        return
+    made = extract(tmp_path)
+    check_complete(tmp_path, kind, logits, wanted, 40)
+    full = [row.name for row in made.rows if row.kept == "in full"]
+    assert all(re.search(WHOLE[case][2], name) for name in full), full
+    assert not [row for row in made.rows if row.kept == "not kept"]
+    parts = made.parts.records
+    assert abs(sum(row["share of change"] for row in parts) - 1) < 1e-9
+    assert sum(row["held"] for row in parts) > 1 - 1e-6
+    file = safetensors.open(tmp_path / "adapter" / "adapter_model.safetensors")
+    idle = any("an update of zero" in note for note in made.notes)
+    assert idle == all(row.kept != "LoRA" for row in made.rows)
+    assert sum(np.prod(x.shape) for x in file.tensors.values()) == sum(made.parameters.values())
+
+
+@pytest.mark.parametrize("case", ["qwen2", "llama, tied", "gpt2"])
+def test_new_tokens_are_kept_as_rows(case, tmp_path):
+    kind, logits, wanted = tuned(tmp_path, case, ".*", tokens=3)
+    made = extract(tmp_path)
+    check_complete(tmp_path, kind, logits, wanted, 43)
+    rows = [row for row in made.rows if row.kept == "rows"]
+    assert len(rows) == (2 if case == "qwen2" else 1)
+    assert made.parameters["rows"] == 4 * 16 * len(rows)
+
+
+def extract(folder):
+    base, tuned = folder / "base", folder / "tuned"
+    return adapters.extract(base, tuned, folder / "adapter", rank=2, save_others=True)

@@ -563,9 +563,12 @@ def test_what_differs_but_carries_no_lora_is_listed_and_kept_when_asked(
     assert kept["model.norm.weight"] == kept["model.layers.0.q_proj.bias"] == "not kept"
     assert kept["model.layers.0.q_proj.weight"] == "LoRA"
     assert "save_others" in table.notes[1]
-    # A module is saved as a whole, so a layer whose bias differs leaves the LoRA.
-    with pytest.raises(FileError, match="no weight matrix differs"):
-        adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
+    made = adapters.extract(base, tuned, tmp_path / "full", rank=1, save_others=True)
+    for name in kept:
+        if kept[name] == "not kept":
+            kept[name] = "bias" if name.endswith("bias") else "in full"
+    assert {row["tensor"]: row["kept as"] for row in made.table.records} == kept
+    assert {row["kept as"] for row in made.parts.records} == {"LoRA", "bias", "in full"}
 
 
 def test_norms_are_kept_beside_a_lora(make_checkpoint, tmp_path):

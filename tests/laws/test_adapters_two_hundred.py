@@ -356,8 +356,6 @@ def outcome(path: Path, judge: Judge, folder: Path) -> str:
         found, error = "right", judge(path)
     except FileError as refused:
         said = str(refused)
-        if not hasattr(adapters, "repair"):
-            return f"refused: {said}"
         try:
             base = folder / "base" if (folder / "base").exists() else None
             adapters.repair(path, new := folder / f"new{path.suffix}", base=base)
