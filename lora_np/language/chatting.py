@@ -12,7 +12,7 @@ from lora_np.language.templates import Messages, Template
 
 
 class Chat:
-    """A conversation with a model, which keeps what it has read from one turn to the next.
+    """A conversation with a model, which keeps what it read from one turn to the next.
 
     Parameters
     ----------
