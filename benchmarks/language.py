@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 import lora_np as lnp
-from benchmarks.chats import ANSWERS, QUESTIONS
 from benchmarks._measure import one_thread, peers, versions
+from benchmarks.chats import ANSWERS, QUESTIONS
 from lora_np import language
 from lora_np.table import Cell, Table
 
