@@ -116,11 +116,7 @@ def flows(folder: Path) -> dict[str, Flow]:
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"
             " injected; what the data says, how it is packed and the schedule are one each",
         ),
-        "plan": Flow(
-            lambda: plan(config, gpu="RTX 4090"),
-            13,
-            "settings, written once, and the formulas of a family are a file each",
-        ),
+        "plan": Flow(lambda: plan(config, gpu="RTX 4090")),
         "grade": Flow(lambda: grading.grade(folder / "handed-in", rng=0)),
     }
 

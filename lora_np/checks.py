@@ -31,9 +31,9 @@ def brief(text: str, longest: int) -> str:
     return printable(text if len(text) <= longest else f"{text[:half]} ... {text[-half:]}")
 
 
-def printable(text: str) -> str:
-    """Escape control characters, which a terminal or browser would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, *, keep: str = "") -> str:
+    """Escape control characters, which a terminal or browser would obey, but those in ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
 def shown(value: object) -> str:

@@ -27,8 +27,10 @@ def ours(layer):
 
 
 def test_it_can_be_read_in_ten_minutes():
-    lines = len(Path(mini.__file__).read_text(encoding="utf-8").splitlines())
+    text = Path(mini.__file__).read_text(encoding="utf-8").splitlines()
+    lines = len(text)
     assert lines <= 160
+    assert max(map(len, text)) <= 88
     root = Path(__file__).parents[1]
     for page in ["docs/learn/mini.md", "README.md"]:
         assert f"{lines} lines" in (root / page).read_text(encoding="utf-8")
@@ -45,6 +47,79 @@ def test_a_step_is_the_package_s(seed):
     np.testing.assert_allclose(layer.A.value, lnp.value(result.A), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(layer.B.value, lnp.value(result.B), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(layer.W0 + layer.delta(), lnp.merge(result).W, rtol=1e-9, atol=1e-11)
+
+
+def drawn_program(rng):
+    """Matrices, and a function that computes one more from them with the operations of the file."""
+    n, m = rng.integers(1, 4, size=2)
+    shapes = [(n, m), (1, m), (n, 1), (1, 1), (m,), ()]
+    leaves = [rng.normal(size=shapes[i]) for i in rng.integers(len(shapes), size=4)]
+    leaves[0], frozen = rng.normal(size=(n, m)), rng.integers(2, size=4) == 1
+    frozen[0] = False
+    steps = rng.integers(6, size=8), rng.integers(100, size=(8, 2))
+
+    def program(values):
+        known = list(values)
+        for step, (i, j) in zip(*steps, strict=True):
+            a, b = known[i % len(known)], known[j % len(known)]
+            if step == 3:
+                known.append(-a)
+            elif step < 3:
+                known.append((a + b, a - b, a * b)[step])
+            else:  # of matrices alone
+                square = known[0].T @ (known[0] * a) if step == 4 else known[0] @ known[0].T
+                known.append(known[0] @ square if step == 4 else square @ known[0])
+        return known[-1] + known[-2] * 0.5 + known[0]
+
+    return leaves, frozen, program
+
+
+def test_gradients_are_the_package_s_on_drawn_programs():
+    """With every way to broadcast, arrays on either side, and inputs that are used twice."""
+    rng, reached = np.random.default_rng(44), 0
+    for _ in range(1_000):
+        leaves, frozen, program = drawn_program(rng)
+        here = [x if f else mini.Tensor(x) for x, f in zip(leaves, frozen, strict=True)]
+        there = [x if f else lnp.Tensor(x.copy()) for x, f in zip(leaves, frozen, strict=True)]
+        result, expected = program(here).mean_square(), np.mean(program(there) ** 2)
+        result.backward()
+        expected.backward()
+        np.testing.assert_allclose(result.value, lnp.value(expected), rtol=1e-10)
+        for a, b, f in zip(here, there, frozen, strict=True):
+            if not f and b.grad is not None:
+                reached += 1
+                scale = 1e-10 * np.abs(lnp.value(b.grad)).max(initial=0)
+                assert np.shape(a.grad) == b.shape
+                np.testing.assert_allclose(a.grad, lnp.value(b.grad), rtol=1e-9, atol=scale)
+    assert reached > 200
+
+
+def test_a_diamond_of_depth_forty_is_walked_once():
+    x = y = mini.Tensor(np.ones((1, 1)))
+    for _ in range(40):
+        y = y + y
+    y.backward()
+    assert x.grad == 2.0**40
+
+
+def test_a_second_walk_adds_to_the_gradient():
+    x = mini.Tensor(np.array([[3.0]]))
+    loss = (x * x).mean_square()
+    loss.backward()
+    loss.backward()
+    assert x.grad == 2 * 4 * 27
+
+
+def test_the_rank_of_whole_numbers():
+    assert mini.rank(np.array([[1, 2], [2, 4]])) == 1
+    assert mini.rank(np.zeros((2, 3), int)) == 0
+
+
+def test_it_reads_its_own_file(tmp_path):
+    layer, *_ = problem(5)
+    mini.save(layer, tmp_path, name="q_proj")
+    A, B, alpha = mini.load(tmp_path)
+    assert_near(alpha / len(A) * B @ A, layer.delta(), floor=4)
 
 
 def test_gradients_add_up_along_all_paths():
@@ -84,12 +159,14 @@ def test_peft_opens_the_file(tmp_path):
 
 def test_it_runs_and_finds_what_can_be_found(capsys):
     runpy.run_path(mini.__file__, run_name="__main__")
-    first, *ranks = capsys.readouterr().out.splitlines()
-    assert "12,000 numbers" in first
-    assert "1,760 numbers" in ranks[-2]
-    assert "4,400 numbers" in ranks[-1]
+    shown = capsys.readouterr().out
+    first, *ranks, last = shown.splitlines()
+    assert "12,000 parameters" in first
+    assert "1,760 parameters" in ranks[-2]
+    assert "4,400 parameters" in ranks[-1]
+    assert last == "Same after a file: True"
     page = Path(__file__).parents[1] / "docs" / "learn" / "mini.md"
-    assert "\n".join([first, *ranks]) in page.read_text(encoding="utf-8")
+    assert shown in page.read_text(encoding="utf-8")
     for line in ranks:
         trained, best = (float(share) for share in re.findall(r"([0-9.]+)%", line))
         assert best <= trained < best + 1

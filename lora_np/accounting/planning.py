@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations
@@ -335,21 +335,21 @@ def plan(
         named = wanted if isinstance(wanted, str) else ",".join(wanted or spec.default_targets)
         counts[named] = by_rank(spec, {**of_lora, "targets": wanted})
     attention = _attention(spec)
-    narrow = by_rank(spec, {**of_lora, "targets": attention})
+    narrower = by_rank(spec, {**of_lora, "targets": attention})
     choices: list[Choice] = []
     remedies: list[Remedy] = []
     for method, own in settings.items():
         if method == "full":
             choices.append(_choice(method, "", spec, device, own, 0))
-            remedies += _remedies(choices[-1], device, own, [spec], attention)
+            remedies += _remedies(choices[-1], device, own, spec)
             continue
         for named, at in counts.items():
             most = rank_that_fits(at, device.room, own)
             for count in map(at, ranks):
                 choices.append(_choice(method, named, count, device, own, most))
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
-                models = [count, narrow(count.rank)] if wide and attention else [count]
-                remedies += _remedies(choices[-1], device, own, models, attention)
+                narrow = partial(narrower, count.rank) if wide and attention else None
+                remedies += _remedies(choices[-1], device, own, count, narrow, attention)
     emulated = not device.bfloat16 and "bfloat16" in {own.dtype for own in settings.values()}
     notes = [
         assumptions(spec, settings),
@@ -358,8 +358,8 @@ def plan(
         _NO_BFLOAT16.format(device.name) if emulated else "",
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
-    shown_notes = tuple(dict.fromkeys(filter(None, notes)))
-    return Plan(spec.name, device, training, tuple(choices), shown_notes, tuple(remedies))
+    notes = [*dict.fromkeys(filter(None, notes))]
+    return Plan(spec.name, device, training, tuple(choices), tuple(notes), tuple(remedies))
 
 
 def _check_use(settings: Mapping[str, TrainingOptions], given: list[str], dtype: str) -> None:
@@ -412,24 +412,27 @@ def _remedies(
     choice: Choice,
     gpu: GPU,
     training: TrainingOptions,
-    models: Sequence[ModelSpec | LoraCount],
-    attention: list[str],
+    model: ModelSpec | LoraCount,
+    narrow: Callable[[], LoraCount] | None = None,
+    attention: Sequence[str] = (),
 ) -> Iterator[Remedy]:
-    """Search for what makes a choice fit; ``models`` are its own, and that on attention only."""
+    """Search for what makes a choice fit; ``narrow`` counts its LoRA on ``attention`` only."""
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
-    names = [name for name in SWITCHES if name != _NARROW or models[1:]]
+    names = [name for name in SWITCHES if name != _NARROW or narrow]
     for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
         changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
         changed = replace(training, **changes)  # type: ignore[arg-type]
-        terms = terms_of(models[_NARROW in chosen], changed)
-        options = {**changes, "targets": attention} if _NARROW in chosen else changes
+        options: dict[str, Option] = {**changes}
+        if narrow and _NARROW in chosen:
+            options["targets"] = attention
+        terms = terms_of(narrow() if narrow and "targets" in options else model, changed)
         memory = terms.memory.total
         if memory <= gpu.room:
             prices = "; ".join(SWITCHES[name][1] for name in chosen)
             yield remedy(", ".join(chosen), options, memory, prices)
-            chosen, options, terms = (), {}, terms_of(models[0], training)
+            chosen, options, terms = (), {}, terms_of(model, training)
             break
     # of what was asked, or else with all switches
     for name, (what, price) in _SHORTER.items():
@@ -446,8 +449,7 @@ def _remedies(
     ]
     if enough:
         other = min(enough, key=lambda other: other.memory)
-        price = f"a GPU with {decimal_bytes(other.memory)}"
-        yield remedy(other.name, {"gpu": other.name}, choice.memory.total, price)
+        yield remedy(other.name, {"gpu": other.name}, choice.memory.total, "a larger GPU")
 
 
 def _gpu(name: str | int) -> GPU:

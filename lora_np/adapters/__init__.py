@@ -12,7 +12,7 @@ with on_demand(globals()):
         overlap as overlap,
     )
     from lora_np.adapters.converting import convert as convert, to_lora as to_lora
-    from lora_np.adapters.extraction import extract as extract
+    from lora_np.adapters.extraction import Extraction as Extraction, extract as extract
     from lora_np.adapters.formats import Written as Written, load as load
     from lora_np.adapters.gguf_merging import merge_gguf as merge_gguf
     from lora_np.adapters.inspection import (

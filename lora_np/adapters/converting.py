@@ -128,6 +128,8 @@ def convert(
     True
     """
     choice("to", to, get_args(Target))
+    if tolerance is not None:
+        number("tolerance", tolerance, maximum=1, open_maximum=True)
     before = formats.load(adapter, base=base)
     folder = formats.base_folder(before, base)
     if to not in ("peft", "lora") and not (to == "kohya" and before.pipeline):

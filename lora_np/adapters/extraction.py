@@ -43,15 +43,18 @@ class ExtractedTensor(NamedTuple):
         As what.
     rank : int or None
         Of the LoRA.
-    norm, error : float or None
+    norm, error : float
         The norm of the difference, and the relative error that is left: that of a LoRA at its rank.
+    parameters : int
+        How many it takes.
     """
 
     name: str
     kept: str
-    rank: int | None = None
-    norm: float | None = None
-    error: float | None = None
+    rank: int | None
+    norm: float
+    error: float
+    parameters: int
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,22 +73,18 @@ class Extraction(Written[ExtractedTensor]):
         Of the columns.
     path : Path
         The new adapter.
-    parameters : mapping of str to int
-        The parameters in its file, by how they are kept.
     """
-
-    parameters: Mapping[str, int]
 
     @property
     def parts(self) -> Table:
         """What each part costs, and how much of the squared change it has and holds."""
-        total = sum((row.norm or 0.0) ** 2 for row in self.rows) or 1.0
+        total = sum(row.norm**2 for row in self.rows) or 1.0
         lines = []
         for kept in dict.fromkeys(row.kept for row in self.rows):
             rows = [row for row in self.rows if row.kept == kept]
-            has = [(row.norm or 0.0) ** 2 / total for row in rows]
-            holds = sum(x * (1 - (row.error or 0.0) ** 2) for x, row in zip(has, rows, strict=True))
-            lines.append((kept, len(rows), self.parameters.get(kept, 0), sum(has), holds))
+            share = sum(row.norm**2 for row in rows) / total
+            held = share - sum((row.norm * row.error) ** 2 for row in rows) / total
+            lines.append((kept, len(rows), sum(row.parameters for row in rows), share, held))
         headings = ("kept as", "tensors", "parameters", "share of change", "held")
         percent = dict.fromkeys(headings[3:], "{:.3%}".format)
         return Table(headings, lines, title="What each part costs and holds", formats=percent)
@@ -215,7 +214,8 @@ def extract(
         kept = dict.fromkeys(others, "not kept")
         for name, pair in others.items() if save_others else ():
             savable = "in full" if pair.is_savable(holders) else "not kept"
-            kept[name] = "rows" if tokens[name] else "bias" if pair.is_bias else savable
+            alone = name.endswith(".bias") and pair.old_shape == pair.shape
+            kept[name] = "rows" if tokens[name] else "bias" if alone else savable
         in_full = {pair.holder for pair in others.values() if kept[pair.name] == "in full"}
         able = [
             pair
@@ -240,19 +240,18 @@ def extract(
         spectra = {name: spectrum for name, (_, spectrum) in changed.items()}
         modules = {name: module for name, (module, _) in changed.items()}
         replaced = [pair for pair in pairs if pair.holder in in_full]
-        full = {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in replaced}
+        full = {pair.name: pair.stored for pair in replaced}
         full |= _shared(after, replaced)
+        kept |= dict.fromkeys(full, "in full")
         saved = sorted({name.rpartition(".")[0] for name in full})
-        biases = [pair for name, pair in others.items() if kept[name] == "bias"]
-        only = {pair.holder for pair in biases} <= {*modules, *idle, *saved}
-        full |= {pair.name: Stored(pair.dtype, pair.shape, pair.whole) for pair in biases}
+        full |= {name: pair.stored for name, pair in others.items() if kept[name] == "bias"}
         rows = {name: others[name].rows(tokens[name]) for name in others if kept[name] == "rows"}
         raw = {
             **peft.FRESH,
             "base_model_name_or_path": str(base),
             "fan_in_fan_out": turned,
             "modules_to_save": saved or None,
-            "bias": "none" if not biases else "lora_only" if only else "all",
+            "bias": "all" if "bias" in kept.values() else "none",
             "trainable_token_indices": {others[name].holder: [*tokens[name]] for name in rows}
             or None,
         }
@@ -272,20 +271,16 @@ def extract(
         check = partial(_check, Merging(before, load(stage)), Path(out), grams)
         parallel_map(check, checked, jobs=jobs, progress=progress, label="check")
     lines = [
-        ExtractedTensor(labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key])
+        ExtractedTensor(
+            labels[key], "LoRA", ranks[key], x.left(0) ** 0.5, promised[key],
+            sum(part.size for part in made[key].parts.values()) if ranks[key] else 0,
+        )
         for key, x in spectra.items()
-    ]
-    lines += [
-        ExtractedTensor(name, how, None, norms[name], float(how == "not kept"))
-        for name, how in kept.items()
-    ]
-    alone = {pair.name for pair in biases if pair.holder not in saved}
-    sizes = {
-        "LoRA": sum(part.size for x in made.values() for part in x.parts.values()),
-        "rows": sum(x.new.size for x in rows.values()),
-        "bias": sum(full[name].size for name in alone),
-        "in full": sum(x.size for name, x in full.items() if name not in alone),
-    }
+    ]  # fmt: skip
+    for name, how in kept.items():
+        size = rows[name].new.size if how == "rows" else full[name].size if name in full else 0
+        left = float(how == "not kept")
+        lines.append(ExtractedTensor(name, how, None, norms.get(name) or 0.0, left, size))
     notes = [
         f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
     ]
@@ -300,9 +295,9 @@ def extract(
         )
     if lacking := sorted({*before.places} - {tensor for pair in pairs for tensor in pair.old}):
         notes.append(f"only in the base: {', '.join(lacking)}")
-    headings = ("tensor", "kept as", "rank", "norm", "relative error")
+    headings = ("tensor", "kept as", "rank", "norm", "relative error", "parameters")
     title = f"{tuned} - {base}"
-    return Extraction(title, tuple(lines), tuple(notes), headings, Path(out), sizes)
+    return Extraction(title, tuple(lines), tuple(notes), headings, Path(out))
 
 
 @dataclass(frozen=True)
@@ -360,11 +355,6 @@ class _Pair:
         inside = any(other.startswith(f"{self.holder}.") for other in holders)
         return bool(self.holder) and not inside and self.name not in self.after.unread
 
-    @property
-    def is_bias(self) -> bool:
-        """Whether PEFT can train it alone, as one of the biases."""
-        return self.name.endswith(".bias") and self.old_shape == self.shape
-
     def new_rows(self, most: int | float) -> tuple[int, ...]:
         """The tokens whose rows differ, if these are fewer numbers than a LoRA of rank ``most``."""
         if not (self.holder.endswith(peft.VOCABULARY) and self.old and len(self.shape) == 2):
@@ -379,8 +369,12 @@ class _Pair:
 
     def rows(self, tokens: tuple[int, ...]) -> TokenRows:
         """These rows of the fine-tuned model."""
-        shape = len(tokens), self.shape[1]
-        return TokenRows(tokens, Stored(self.dtype, shape, lambda: self.whole()[[*tokens]]))
+        return TokenRows(tokens, self.stored.seen(lambda W: W[[*tokens]]))
+
+    @property
+    def stored(self) -> Stored:
+        """The whole of it in the fine-tuned model."""
+        return Stored(self.dtype, self.shape, self.whole)
 
     def maps(self, read: Callable[[str], Array], tensors: Mapping[str, Place]) -> Iterator[Array]:
         """The matrices of the parameter, one for each expert, outputs by inputs."""
@@ -447,14 +441,13 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 def _norm(pair: _Pair) -> float | None:
     """The norm of the difference, the base's missing rows as zeros; None if there is none."""
-    base = pair.maps(pair.before.read, pair.old) if pair.old else None
+    base = pair.maps(pair.before.read, pair.old) if pair.old else iter(())
     squares, differs = 0.0, pair.old_shape != pair.shape
     for W in pair.maps(pair.after.read, pair.new):
-        D, W0 = W.astype(np.float64), np.zeros((0,) * W.ndim) if base is None else next(base)
-        common = tuple(slice(min(ends)) for ends in zip(W.shape, W0.shape, strict=False))
+        D, W0 = W.astype(np.float64), next(base, np.zeros((0,) * W.ndim))
+        common = tuple(map(slice, map(min, W.shape, W0.shape)))
+        D[common] -= W0[common]
         differs = differs or not np.array_equal(W, W0)
-        if W0.ndim == W.ndim:
-            D[common] -= W0[common]
         squares += float(np.square(D).sum())
     return squares**0.5 if differs else None
 

@@ -29,7 +29,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
-from lora_np.files import FileError, errors_at, read_json, replacing, target_path
+from lora_np.files import FileError, MissingFileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
@@ -93,7 +93,7 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     found = opened(adapter, base=base, ordered=ordered)
     found = found if base is None else rebased(found, base)
     if found.renamed:
-        changes = sorted({each.what for changes in found.renamed.values() for each in changes})
+        changes = sorted({x.what for changes in found.renamed.values() for x in changes})
         what = f"{len(found.renamed)} names are read without what is around them in the file"
         advice = "other programs may ignore them: lora-np repair writes them right"
         warnings.warn(f"{adapter}: {what} ({', '.join(changes)}); {advice}", stacklevel=2)
@@ -113,7 +113,9 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     if kind == "peft":
         folder = directory(path)
         if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
-            raise FileError(f"{folder}: a model, not an adapter, which has {peft.NAME}")
+            raise MissingFileError(
+                f"{folder}: a model, not an adapter, which has {peft.NAME} (no such file)"
+            )
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 

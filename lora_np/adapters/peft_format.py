@@ -156,17 +156,6 @@ def targeting(raw: Mapping[str, Any], modules: Mapping[str, AdapterModule]) -> d
     return {**new, "target_modules": sorted(modules.keys() - set(parameters))}
 
 
-def ranks_in(file: safetensors.SafetensorsFile) -> dict[str, int]:
-    """The rank of every module with an A, whatever the config says."""
-    found = {}
-    for key, info in file.tensors.items():
-        suffix = next((ending for ending in _PARTS if key.endswith(f".{ending}")), "")
-        if suffix and _PARTS[suffix][0] == "A":
-            name = key.removeprefix(PREFIX).removesuffix(f".{suffix}")
-            found[_unwrapped(name)[0]] = max(info.shape[:1], default=0)
-    return found
-
-
 def interpret(
     file: safetensors.SafetensorsFile, config: peft.AdapterConfig, folder: Path
 ) -> Adapter:
@@ -284,7 +273,8 @@ def _module(
     rslora = bool(config.raw.get("use_rslora"))
     module = AdapterModule(parts, alpha, rslora, embedding, kernel, parameter)
     if module.rank != rank:
-        raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}")
+        scales = f"its scale may be {alpha / module.rank:g} or {alpha / rank:g}"
+        raise FileError(f"{name!r} has rank {module.rank}, but the config says {rank}: {scales}")
     for part, flag in (("magnitude", "use_dora"), ("bias", "lora_bias")):
         wanted = bool(config.raw.get(flag))
         if (part in parts) != wanted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from difflib import get_close_matches
 from math import sqrt
 from pathlib import Path
@@ -126,22 +125,18 @@ def repair(
             for name, module in after.items()
         )
     totals = [
-        sqrt(sum(norm**2 for norm in norms if norm is not None))
+        sqrt(sum(norm**2 for norm in norms if norm))
         for norms in ([row.norm_before for row in rows], [row.norm for row in rows])
     ]
-    counts = [sum(stored.size for stored in each.stored) for each in (before, written)]
+    counts = [sum(stored.size for stored in state.stored) for state in (before, written)]
     summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
     summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
-    changes = sorted({each.what for found in after.renamed.values() for each in found})
-    rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(changes)})"
-    notes = [summary, *([rewritten] if changes else []), *notes]
+    what = sorted({x.what for changes in after.renamed.values() for x in changes})
+    rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(what)})"
+    notes = [summary, *([rewritten] if what else []), *notes]
     notes += ["nothing had to be changed"] if len(notes) == 1 else []
     headings = ("module", "name before", "rank", "norm before", "norm")
-    return formats.Written(f"{adapter} for {_title(base)}", rows, tuple(notes), headings, Path(out))
-
-
-def _title(base: formats.Base) -> str:
-    return f"a {base.get('model_type')}" if isinstance(base, Mapping) else str(base)
+    return formats.Written(f"{adapter} for {spec.name}", rows, tuple(notes), headings, Path(out))
 
 
 def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
@@ -152,25 +147,19 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     )
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
-    ranks = peft_format.ranks_in(file)
-    if tuner:
-        starts = [key.partition(f".{tuner.prefix}") for key in file.tensors]
-        prefix = peft_format.PREFIX
-        ranks = {x.removeprefix(prefix): 0 for x, own, _ in starts if own and x.startswith(prefix)}
-    parameters = {
-        holder: [] if config.targets(holder) else config.parameters_of(holder) for holder in ranks
-    }
-    names = {*ranks, *(name for found in parameters.values() for name in found)}
+    prefix = f".{tuner.prefix if tuner else 'lora_'}"
+    starts = {key.partition(prefix)[0] for key in file.tensors if prefix in key}
+    adapted = [start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts]
+    modules = sorted(
+        {name for name in adapted if config.targets(name) or not config.parameters_of(name)}
+    )
+    names = {*modules, *(name for owner in adapted for name in config.parameters_of(owner))}
     notes = []
     for what in ("rank_pattern", "alpha_pattern"):
         unused = Patterns(raw.get(what) or {}, what).unused(names)
         if unused:
             raw[what] = {key: x for key, x in raw[what].items() if key not in unused}
             notes.append(f"{what} without what matches no module: {', '.join(unused)}")
-    for holder, rank in ranks.items():
-        if rank and not parameters[holder]:
-            _check_rank(f"{folder}: {holder!r}", rank, config, holder)
-    modules = sorted(holder for holder in ranks if not parameters[holder])
     unable = [] if spec.assumed else targeted(spec, config.targets)[1]
     missed = [name for name in modules if not config.targets(name)]
     all_linear = not raw.get("target_modules") or is_all_linear(raw["target_modules"])
@@ -181,15 +170,6 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
         why = f"missed {missed[0]!r}" if missed else f"matched {unable[0]!r}"
         notes.append(f"target_modules by whole paths, because they {why}")
     return formats.interpreted(folder, raw), notes
-
-
-def _check_rank(place: str, rank: int, config: peft.AdapterConfig, name: str) -> None:
-    """Refuse a rank that is not the config's: two scales are possible."""
-    said, alpha = config.rank_and_alpha(name)
-    if rank != said:
-        why = f"has rank {rank}, but the config says {said} at alpha {alpha:g}"
-        scales = f"its scale may be {alpha / rank:g} or {alpha / said:g}"
-        raise FileError(f"{place} {why}: {scales}; set rank_pattern and alpha_pattern")
 
 
 def _check(place: str, name: str, module: AdapterModule, spec: ModelSpec) -> None:
@@ -214,8 +194,8 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     file, _ = formats.cleaned(safetensors.open(folder / peft_format.WEIGHTS), peft_format.PREFIX)
     new = {
         change.pattern: change.to
-        for found in adapter.renamed.values()
-        for change in found
+        for changes in adapter.renamed.values()
+        for change in changes
         if change.kind == "prefix"
     }
     sources: dict[str, str] = {}

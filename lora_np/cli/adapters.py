@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def inspect(
         if path is not None and path.exists() and path.resolve().is_relative_to(folder):
             raise click.BadParameter(f"must not replace {str(path)!r}; choose another file")
     result = adapters.inspect(adapter, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html())
     options.show_as(result, as_json, result.contents_table, result.kinds_table, result.table)
@@ -165,7 +165,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
     Example: lora-np overlap style task
     """
     result = adapters.overlap(sources, **asked, progress=True)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     options.show_as(result.table, as_json)
 
 
@@ -309,7 +309,7 @@ def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
 
 
-class _Inputs(UserDict[str, Array]):
+class _Inputs(Mapping[str, Array]):
     """Gram matrices of a model's inputs on data, or from an .npz file.
 
     They are computed when they are first read: after a command has checked all else.
@@ -318,15 +318,24 @@ class _Inputs(UserDict[str, Array]):
     def __init__(self, base: Path | None, data: str, adapter: Path | str | None = None) -> None:
         if base is None and not data.endswith(".npz"):
             raise click.UsageError("--data is read by the base model: give it with --base")
-        self.base, self.source, self.adapter = base, data, adapter
+        self.base, self.data, self.adapter = base, data, adapter
 
     @cached_property
-    def data(self) -> dict[str, Array]:  # type: ignore[override]
-        if self.base is None or self.source.endswith(".npz"):
-            return read_arrays(self.source)
-        data, model = language.read_data(self.source), language.load(self.base)
+    def arrays(self) -> Mapping[str, Array]:
+        if self.base is None or self.data.endswith(".npz"):
+            return read_arrays(self.data)
+        data, model = language.read_data(self.data), language.load(self.base)
         model = model if self.adapter is None else adapters.attach(model, self.adapter)
         return language.grams(model, data)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
 
 
 def weighted(source: str) -> tuple[str, float]:

@@ -84,16 +84,14 @@ def claims(name: str | None, as_json: bool) -> None:
         options.show_as(Table(["claim", "verdict", "what is said"], rows), as_json)
         return
     claim = known[choice("claim", name, known)]
-    named = [(claim["meaning"][key], figure) for key, figure in claim["figures"].items()]
     intervals = [
-        (meaning, figure["mean"], figure["low"], figure["high"]) for meaning, figure in named
+        (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
+        for key, figure in claim["figures"].items()
     ]
-    said = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
-    notes = [f"{part}: {claim[part]}" for part in said if claim[part]]
-    options.show_as(
-        Table(["figure", "mean", "from", "to"], intervals, title=claim["title"], notes=notes),
-        as_json,
-    )
+    parts = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in parts if claim[part]]
+    columns = ["figure", "mean", "from", "to"]
+    options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
 
 
 @click.group(invoke_without_command=True)

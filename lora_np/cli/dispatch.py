@@ -132,7 +132,7 @@ def fail(text: str, status: int) -> int:
 
 
 def note(message: Warning | str, *_: object, **__: object) -> None:
-    fail(str(message), 0)
+    fail(f"warning: {message}", 0)
 
 
 def main() -> None:

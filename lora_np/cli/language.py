@@ -84,7 +84,7 @@ def finetune(
     result = language.finetune(base, told, **training, sample_every=sample_every or None)
     refuse_failure(result)
     adapters.save(result.model, out, base=model, force=force)
-    options.draw(result, plot)
+    options.draw(result.figure, plot)
     if html is not None:
         words = [word for word in click.get_current_context().obj if word != "--resume"]
         write_text(html, result.to_html(command=shlex.join(["lora-np", *words])))

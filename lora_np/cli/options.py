@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import click
 
@@ -227,16 +227,10 @@ def show_as(content: object, as_json: bool, *parts: object, status: int = 0) -> 
         click.get_current_context().exit(status)
 
 
-class HasFigure(Protocol):
-    """A result that draws a figure."""
-
-    def figure(self) -> Figure: ...
-
-
-def draw(result: HasFigure, plot: Path | None) -> None:
+def draw(figure: Callable[[], Figure], plot: Path | None) -> None:
     """Write the figure of a result, if one was asked for."""
     if plot is not None:
-        write_figure(result.figure(), plot, dpi=150)
+        write_figure(figure(), plot, dpi=150)
 
 
 def show_written(written: list[Path], kept: list[Path]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from lora_np.checks import printable
+
 
 class PrintableStream:
     """A text stream that writes control characters as escapes, except line feeds and tabs.
@@ -31,20 +33,13 @@ class PrintableStream:
 
     def write(self, text: str) -> int:
         bar = text.startswith("\r")
-        clean = "\r" * bar + visible(text[bar:])
+        clean = "\r" * bar + printable(text[bar:], keep="\n\t")
         encoding = self.stream.encoding or "utf-8"
         self.stream.write(clean.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.stream, name)
-
-
-def visible(text: str) -> str:
-    """Escape what is neither printable nor a line feed or tab."""
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 @contextmanager

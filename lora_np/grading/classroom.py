@@ -22,12 +22,13 @@ from lora_np.grading.channel import STARTING, Ended
 from lora_np.grading.confine import USUAL, Limits
 from lora_np.grading.judge import judged
 from lora_np.grading.sandbox import Sandbox
-from lora_np.grading.submissions import LARGEST, SUFFIXES, Report, printable
+from lora_np.grading.submissions import LARGEST, Report, kind, printable
 from lora_np.table import Cell, Table
 from lora_np.work import parallel_map
 
 DEEPEST = 10  # folders in folders of one student
 MOST = 100  # files of one student
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".7z", ".rar")
 Row = dict[str, str]  # of a roster
 
 
@@ -78,7 +79,7 @@ class Grades:
         answers = [file.outcomes[exercise.name] for file in files if exercise.name in file.outcomes]
         if answers:
             return min(answers, key=lambda one: (-one.points, one.message.startswith("Not ")))
-        unread = [f"The file cannot be read: {file.failure}" for file in files if file.failure]
+        unread = [f"Not readable: {file.failure}" for file in files if file.failure]
         return Outcome.failed(exercise, [*unread, "Not handed in"][0])
 
     def outcomes(self, student: str) -> list[Outcome]:
@@ -86,15 +87,22 @@ class Grades:
         return [self.outcome(student, exercise) for exercise in self.exercises]
 
     def state(self, student: str) -> str:
-        """Return ``"absent"``, ``"does not parse"`` if a file is not Python, or nothing."""
+        """Return ``"absent"``, ``"does not parse"``, ``"nothing readable"``, or nothing."""
         texts = [text for file in self.reports[student] for text in (file.failure, *file.problems)]
         if any("SyntaxError" in text or "IndentationError" in text for text in texts):
             return "does not parse"
-        return "" if self.reports[student] else "absent"
+        if not self.reports[student]:
+            return "absent"
+        readable = any(kind(file.path) for file in self.reports[student])
+        return "" if readable else "nothing readable"
 
     def points(self, student: str) -> int:
         """Add up the points of all exercises."""
         return sum(outcome.points for outcome in self.outcomes(student))
+
+    def total(self, student: str) -> Cell:
+        """Return the points for a gradebook, in which a student without a file has none."""
+        return self.points(student) if self.reports[student] else ""
 
     @property
     def table(self) -> Table:
@@ -130,7 +138,7 @@ class Grades:
         for student in self.reports:
             outcomes = self.outcomes(student)
             earned = ["" if one.message == "Not handed in" else one.points for one in outcomes]
-            rows.append([harmless(student), *earned, self.points(student), self.maximum])
+            rows.append([harmless(student), *earned, self.total(student), self.maximum])
         columns = ["student", *(exercise.name for exercise in self.exercises), "points", "of"]
         return Table(columns, rows).to_csv()
 
@@ -160,8 +168,8 @@ class Grades:
         outcomes = [one for student in self.reports for one in self.outcomes(student)]
         write_text(laws, broken_laws(outcomes).to_csv())
         if self.roster:
-            points = {student: self.points(student) for student in self.reports}
-            write_text(book, gradebook(self.roster, points, column).to_csv())
+            totals = {student: self.total(student) for student in self.reports}
+            write_text(book, gradebook(self.roster, totals, column).to_csv())
         return [path, folder, laws, *([book] if self.roster else [])]
 
 
@@ -319,8 +327,10 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
             continue
         if entry.is_dir():
             students.setdefault(entry.name, []).extend(files_below(entry))
-        elif entry.suffix in SUFFIXES and entry.is_file():
-            students.setdefault(entry.stem, []).append(entry)
+        elif (kind(entry) or entry.suffix in ARCHIVES) and entry.is_file():
+            students.setdefault(entry.name.removesuffix(".txt").rpartition(".")[0], []).append(
+                entry
+            )
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
     readable: dict[str, list[Path]] = {}
@@ -347,6 +357,9 @@ class HandedIn:
 
 
 def look_at(path: Path) -> HandedIn:
+    if not kind(path):
+        told = "is neither a notebook nor a script" + " (an archive)" * (path.suffix in ARCHIVES)
+        return HandedIn(path, failure=f"{readable_name(path.name)} {told}")
     try:
         if path.stat().st_size > LARGEST:
             return HandedIn(
@@ -361,14 +374,14 @@ def look_at(path: Path) -> HandedIn:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List notebooks and scripts in a student's folder, at most one too many."""
-    found = []
+    """List notebooks and scripts in a student's folder, or else all files; at most one too many."""
+    files: list[Path] = []
     for place, folders, names in os.walk(folder):
         deepest = len(Path(place).relative_to(folder).parts) == DEEPEST
         folders[:] = [] if deepest else [name for name in folders if name != ".ipynb_checkpoints"]
-        files = [Path(place, name) for name in names if Path(name).suffix in SUFFIXES]
-        found += [path for path in files if path.is_file() and not path.is_symlink()]
-    return sorted(found)[: MOST + 1]
+        paths = (Path(place, name) for name in names)
+        files += [path for path in paths if path.is_file() and not path.is_symlink()]
+    return sorted(filter(kind, files) if any(map(kind, files)) else files)[: MOST + 1]
 
 
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
@@ -459,7 +472,7 @@ def by_roster(
     return result | left
 
 
-def gradebook(rows: Sequence[Row], points: Mapping[str, int], column: str) -> Table:
+def gradebook(rows: Sequence[Row], points: Mapping[str, Cell], column: str) -> Table:
     """Add a column of points to the roster, for import into Moodle and Canvas.
 
     Examples

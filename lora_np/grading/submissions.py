@@ -197,6 +197,18 @@ def defined_in(cells: Sequence[str]) -> list[Exercise]:
     return [one for lesson in lessons() for one in lesson.exercises if one.name in names]
 
 
+def kind(path: Path) -> str:
+    """Return ``".py"`` or ``".ipynb"``, also where a browser has added ``.txt``, or nothing.
+
+    Examples
+    --------
+    >>> kind(Path("ivy (copy).py.txt")), kind(Path("work.zip"))
+    ('.py', '')
+    """
+    plain = path.with_suffix("") if path.suffix == ".txt" else path
+    return plain.suffix if plain.suffix in SUFFIXES else ""
+
+
 def cells_of(path: Path) -> list[str]:
     """Split a notebook, or a script at each ``# %%``, into cells of code.
 
@@ -207,7 +219,7 @@ def cells_of(path: Path) -> list[str]:
     ValueError
         If it is neither a notebook nor a script, or has too many cells.
     """
-    if path.suffix not in SUFFIXES:
+    if not kind(path):
         raise ValueError(f"{path} must be a .py or .ipynb file")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} must be a regular file")
@@ -215,7 +227,7 @@ def cells_of(path: Path) -> list[str]:
         raise ValueError(f"{path} is larger than {LARGEST:,} bytes")
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
-        if path.suffix == ".ipynb":
+        if kind(path) == ".ipynb":
             code = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
             cells = ["".join(cell["source"]) for cell in code]
         else:
@@ -227,7 +239,7 @@ def cells_of(path: Path) -> list[str]:
         raise ValueError(f"{path} is not a notebook: {type(error).__name__} {error}") from None
     if full > CELLS:
         raise ValueError(f"{path} has {full:,} cells of code, and may have {CELLS:,}")
-    if path.suffix == ".py" and text.count("\n") <= NUMBERED:
+    if kind(path) == ".py" and text.count("\n") <= NUMBERED:
         starts = accumulate((cell.count("\n") for cell in cells[:-1]), initial=0)
         cells = ["\n" * start + cell for start, cell in zip(starts, cells, strict=True)]
     return [

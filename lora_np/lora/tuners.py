@@ -425,6 +425,8 @@ def tuner_of(raw: Mapping[str, Any]) -> Tuner | None:
     if kind in ("LORA", None):
         return None
     names = [name for name in TUNERS if " " not in name]
+    if "PROMPT" in str(kind) or kind in ("P_TUNING", "PREFIX_TUNING"):
+        raise ValueError(f"peft_type = {shown(kind)} trains tokens before the input, no weights")
     if kind not in names:
         raise ValueError(f"peft_type = {shown(kind)} is not supported, only {', '.join(names)}")
     return TUNERS[kind]

@@ -175,8 +175,18 @@ class OpenModel(ModelDirectory):
         parameters: dict[str, dict[str, Place]] = {}
         for name, place in self._located.items():
             if place is not None:
+                live = place.transposed and self._is_live(place.parameter, self.info(name).shape)
+                place = place._replace(transposed=False) if live else place
                 parameters.setdefault(place.parameter, {})[name] = place
         return parameters
+
+    def _is_live(self, parameter: str, shape: tuple[int, ...]) -> bool:
+        """Whether experts are stored as they compute: transformers turns no others."""
+        part = self.config.get("text_config")
+        text = part if isinstance(part, Mapping) else self.config
+        width, inner = text.get("hidden_size"), text.get("moe_intermediate_size") or 0
+        into = parameter.endswith("gate_up_proj")
+        return shape[1:] == ((2 * inner, width) if into else (width, inner))
 
     @cached_property
     def unread(self) -> tuple[str, ...]:

@@ -401,7 +401,9 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
         return spec.missing("targets:", target, {*stored, *leaves} - {""})
     if is_all_linear(target):
         return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear layers")
-    names = [name for name in leaves if Expression(target, what="targets").matches(name)]
+    listed = [name.strip() for name in target.split(",")]
+    expression = Expression(target, what="targets")
+    names = [name for name in leaves if name in listed or expression.matches(name)]
     if names:
         what = f"the string {target!r} is a regular expression for whole names"
         return ValueError(

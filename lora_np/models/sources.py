@@ -325,20 +325,19 @@ def _torch_modules(
     name: str, module: Any, seen: set[int], fused: Mapping[str, str]
 ) -> Iterator[ModuleSpec]:
     """A module's own parameters as one module if its kind is known, otherwise one by one."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    tied: dict[str, bool] = {}
-    for key, parameter in module.named_parameters(recurse=False):
-        shapes[key] = tuple(parameter.shape)
-        tied[key] = id(parameter) in seen
-        seen.add(id(parameter))
+    own = dict(module.named_parameters(recurse=False))
+    shapes = {key: tuple(parameter.shape) for key, parameter in own.items()}
+    tied = {key: id(parameter) in seen for key, parameter in own.items()}
+    seen |= {*map(id, own.values())}
     known = _known(module, shapes)
     if known is not None:
-        known = known._replace(
-            bias="bias" in shapes, tied=tied["weight"], tied_bias=tied.get("bias", False)
-        )
-        yield known._replace(name=name or type(module).__name__)
-        shapes = {key: shape for key, shape in shapes.items() if key not in ("weight", "bias")}
+        yield known._replace(
+            name=name or type(module).__name__, bias="bias" in shapes, tied=tied["weight"],
+            tied_bias=tied.get("bias", False),
+        )  # fmt: skip
     for key, shape in shapes.items():
+        if known is not None and key in ("weight", "bias"):
+            continue
         path = f"{name}.{key}" if name else key
         if type(module).__name__.endswith("Experts") and len(shape) == 3:
             parts = tuple(old for old, new in fused.items() if new == key) or (key,)

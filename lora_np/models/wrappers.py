@@ -66,7 +66,7 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
     -------
     name : str
         Without wrappers.
-    found : list of Rewrite
+    changes : list of Rewrite
         Empty if it was right.
 
     See Also
@@ -75,16 +75,16 @@ def unwrapped(name: str) -> tuple[str, list[Rewrite]]:
 
     Examples
     --------
-    >>> name, found = unwrapped("_orig_mod.base_model.model.layers.0.q_proj.lora_A.default.weight")
-    >>> name, [each.kind for each in found]
-    ('base_model.model.layers.0.q_proj.lora_A.weight', ['wrapped', 'named'])
+    >>> name, changes = unwrapped("_orig_mod.base_model.model.layers.0.q.lora_A.default.weight")
+    >>> name, [change.kind for change in changes]
+    ('base_model.model.layers.0.q.lora_A.weight', ['wrapped', 'named'])
     """
-    found = []
-    for each in rewrites():
-        name, times = re.subn(each.pattern, each.to, name)
+    changes = []
+    for rewrite in rewrites():
+        name, times = re.subn(rewrite.pattern, rewrite.to, name)
         if times:
-            found.append(each)
-    return name, found
+            changes.append(rewrite)
+    return name, changes
 
 
 def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
@@ -109,13 +109,13 @@ def renamed(names: Iterable[str], known: Collection[str]) -> dict[str, str]:
     {'model.layers.0.q_proj': 'model.language_model.layers.0.q_proj'}
     """
     prefixes, known = [entry["prefix"] for entry in _table()["prefixes"]], frozenset(known)
-    found = {}
+    counterparts = {}
     for name in (name for name in names if name not in known):
         ends = {name.removeprefix(prefix) for prefix in prefixes}
         others = {prefix + end for prefix in prefixes for end in ends} & known
         if len(others) == 1:
-            found[name] = min(others)
-    return found
+            counterparts[name] = min(others)
+    return counterparts
 
 
 def mlx_name(path: str) -> str:

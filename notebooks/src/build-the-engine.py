@@ -26,7 +26,7 @@ import lora_np as lnp
 from lora_np import mini
 
 # %% [markdown]
-# ## Forty lines first
+# ## Seventy lines first
 #
 # In *Follow the post* a LoRA was trained by one file, `lora_np/mini.py`. This is its engine, all of it. It is the idea of Karpathy's *micrograd*, with matrices for numbers:
 
@@ -36,7 +36,7 @@ print(inspect.getsource(mini.Tensor))
 # %% [markdown]
 # A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that of the
 # input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array stands on the left. `backward` adds what arrives, and
-# sends on what each function makes of it: the chain rule, along each path.
+# sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order in which they are made, and the latest comes first.
 #
 # On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
 
@@ -47,8 +47,8 @@ print("slope of w:", w.grad)
 assert w.grad == 24
 
 # %% [markdown]
-# That is enough for a LoRA. It has one flaw: it walks along **every path**. Where paths part and meet again, say in $y + y$, the way behind is walked twice, and
-# after $n$ such places $2^n$ times:
+# That is enough for a LoRA. Why the numbers? Without them one would follow **every path**. Where paths part and meet again, say in $y + y$, what lies behind would be
+# visited twice, and after $n$ such places $2^n$ times:
 
 
 # %%
@@ -64,8 +64,8 @@ for doublings in [1, 5, 10, 15]:
 assert walked(y) == 2**16 - 1
 
 # %% [markdown]
-# The rest of this lesson mends that: each step is visited once, after all that follow it. And instead of five operations it takes any function of NumPy for which a
-# table has a rule.
+# The latest first means that each step is visited once, after all that follow it. The rest of this lesson keeps that, and instead of five operations it takes any
+# function of NumPy for which a table has a rule.
 #
 # ## What a step remembers
 #

@@ -188,7 +188,7 @@ Table(["update", "numbers", "why"], rows)
 
 # %% [markdown]
 # The arithmetic is right, and the note stops here. Does it also *work*? Below, a task that asks for a change of rank 4 of a 100 x 120
-# matrix, each direction weaker than the last: 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in one file of 117 lines:
+# matrix, each direction weaker than the last: 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in one file of 160 lines:
 #
 # | in the file | what it is |
 # |---|---|

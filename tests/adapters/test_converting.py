@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
+from lora_np.accounting import count
 from lora_np.adapters import AdapterModule
 from lora_np.files import FileError
 from lora_np.hub import safetensors
@@ -136,3 +137,35 @@ def test_arguments_of_merge_in_the_wrong_order_are_told(tmp_path):
     with pytest.raises(ValueError, match="a merged model is a directory"):
         adapters.merge(base, adapter, tmp_path / "out.gguf", any_base=True)
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "ADAPTION_PROMPT"])
+def test_what_trains_no_weights_is_told(kind, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    file = tmp_path / "adapter_model.safetensors"
+    safetensors.save({"prompt_embeddings": np.ones((4, 8))}, file)
+    for call in (lambda: adapters.load(tmp_path), lambda: count("gpt2", config=tmp_path)):
+        with pytest.raises(
+            ValueError, match=f"'{kind}' trains tokens before the input, no weights"
+        ):
+            call()
+
+
+def test_names_joined_by_commas_are_not_an_expression():
+    with pytest.raises(ValueError, match=r"give a list: \['q_proj', 'v_proj'\]"):
+        count("llama-3-8b", rank=8, targets="q_proj, v_proj")
+
+
+@pytest.mark.parametrize(("task", "head"), [("SEQ_CLS", 2 * 24), ("TOKEN_CLS", 2 * 24 + 2)])
+def test_the_task_of_an_adapter_selects_the_head(task, head):
+    config = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 61,
+        "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 24,
+    }  # fmt: skip
+    settings = {"r": 4, "target_modules": ["q_proj", "k_proj"], "task_type": task}
+    counted = count(config, config=settings)
+    plain = count(config, config={**settings, "task_type": "CAUSAL_LM"})
+    assert counted.trainable - plain.trainable == head
+    assert "score" in " ".join(counted.saved)
+    assert not any("lm_head" in module.name for module in counted.spec.groups)

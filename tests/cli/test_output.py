@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from lora_np import adapters, hub, language
+from lora_np.checks import printable
 from lora_np.cli.dispatch import REPORT, run
-from lora_np.cli.output import PrintableStream, visible
+from lora_np.cli.output import PrintableStream
 from lora_np.hub import safetensors
 from tests.commands import every_command
 from tests.drawing import few
@@ -162,4 +163,5 @@ def test_what_the_encoding_lacks_is_escaped(encoding):
 
 
 def test_text_without_control_characters_is_unchanged():
-    assert visible("h = W0 x + (α/r) B A x\n\tβ") == "h = W0 x + (α/r) B A x\n\tβ"
+    text = "h = W0 x + (α/r) B A x\n\tβ"
+    assert printable(text, keep="\n\t") == text

@@ -17,6 +17,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.files import FileError
 from lora_np.hub import safetensors
 from tests.adapters.name_cases import CASES, WAYS, WRAPPERS
 from tests.drawing import few
@@ -138,9 +139,8 @@ def test_peft_does_what_check_says_and_finds_what_repair_writes(
     model, base = made(loaded)
     wrapped(folder, tmp_path / "a", wrapper)
     plain, got = outputs(model), by_peft(loaded, tmp_path / "a")
-    statuses = {
-        row.status for row in adapters.check(tmp_path / "a", runtime="peft", base=base).rows
-    }
+    rows = adapters.check(tmp_path / "a", runtime="peft", base=base).rows
+    statuses = {row.status for row in rows}
     if "refused" in statuses:
         assert isinstance(got, Exception)
     elif statuses == {"fine"}:
@@ -151,6 +151,10 @@ def test_peft_does_what_check_says_and_finds_what_repair_writes(
         assert near(got, plain)
     else:
         assert statuses <= {"not known", "ignored", "fine"}
+    if any(row.why == "the base has no such module" for row in rows):  # eyes, where there are none
+        with pytest.raises(FileError, match="is no module of"):
+            adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
+        return
     adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
     assert adapters.check(tmp_path / "new", runtime="peft", base=base).fine
     repaired = by_peft(loaded, tmp_path / "new")

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import threading
@@ -265,7 +266,7 @@ def broken(status, out, err):
         return "a traceback"
     if not all(c.isprintable() or c in "\n\t" for c in out + err):
         return "a control character"
-    last = [line for line in err.splitlines() if line.startswith("lora-np: ")]
+    last = [line for line in err.splitlines() if re.match("lora-np: (?!warning: )", line)]
     if len(last) != (status in (1, 2)) and not (status == 1 and "Points" in out + "Points"):
         return "not one line of error"
     return ""
@@ -324,11 +325,12 @@ BAD = {
     "format": "nothing", "resume": None, "tokens": "-1", "temperature": "-1", "top_k": "-1",
     "top_p": "2", "min_p": "2", "repetition_penalty": "0", "out": "folder",
     "plot": "picture.png", "html": "page.html", "checkpoint": "folder", "port": "0",
+    "epochs": "0", "answers": "-1", "rounding": "nothing",
 }  # fmt: skip
 # what may be any text, or names a file that is read
 FREE = {
     "prompt", "system", "stop", "column", "base", "data", "validation", "config", "roster",
-    "adapter",
+    "adapter", "found",
 }  # fmt: skip
 WRONG = [
     (words, command, option)
@@ -356,7 +358,7 @@ def test_a_bad_option_is_told_before_a_missing_file(
     arguments = words.split()[1:]
     for parameter in command.params:
         if isinstance(parameter, click.Argument):
-            arguments += ["missing"] * (2 if parameter.nargs == -1 else 1)
+            arguments += ["missing", "missing2"][: 2 if parameter.nargs == -1 else 1]
         elif parameter is not option and (
             parameter.required or parameter.name in NEEDED.get(arguments[0], ())
         ):

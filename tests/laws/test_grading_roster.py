@@ -14,7 +14,7 @@ from lora_np.grading.classroom import broken_laws, part_of, read_roster
 
 pytestmark = pytest.mark.skipif(sys.platform == "emscripten", reason="no processes in a browser")
 
-ROSTER = 'Student,ID,Email\n"Byron, Ada",17,ada@x.org\nBob,18,bob@x.org\nCy,19,cy@x.org\nDan,20,dan@x.org\n'
+ROSTER = 'Student,ID,Email\n"Byron, Ada",17,ada@x.org\nBob,18,bob@x.org\nCy,19,cy@x.org\nDan,20,dan@x.org\nEve,21,eve@x.org\n'
 WITHOUT_SCALE = "import numpy as np\ndef lora_forward(x, W0, A, B, alpha):\n    return x @ W0.T + x @ A.T @ B.T\n"
 RIGHT = WITHOUT_SCALE.replace("+ x", "+ alpha / len(A) * x")
 
@@ -33,6 +33,12 @@ def graded(tmp_path_factory):
     (handed_in / "Bob.py").write_text(WITHOUT_SCALE)
     (handed_in / "Cy.py").write_text("def lora_forward(x, W0, A, B, alpha):\n    return x @@ W0\n")
     (handed_in / "stranger.py").write_text(WITHOUT_SCALE)
+    (handed_in / "Eve_9_file").mkdir()
+    (handed_in / "Eve_9_file" / "work.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    (handed_in / "Eve_9_file" / "letter.docx").write_bytes(b"")
+    (handed_in / "ivy (copy).py.txt").write_text(RIGHT)
+    (handed_in / "jo.zip").write_bytes(b"PK")
+    (handed_in / "read me.txt").write_text("for the teacher")
     names = ["lora_forward", "lora_start"]
     grades = grade(handed_in, only=names, roster=folder / "roster.csv", rng=3, jobs=1)
     return grades, grades.write(folder / "grades.csv", "LoRA (99)")
@@ -41,7 +47,8 @@ def graded(tmp_path_factory):
 def test_everybody_on_the_roster_has_a_row_and_strangers_come_last(graded):
     told = [(row["student"], row["points"], row["state"]) for row in graded[0].table.records]
     assert told == [
-        ("Byron, Ada", 1, ""), ("Bob", 0, ""), ("Cy", 0, "does not parse"), ("Dan", 0, "absent"), ("stranger", 0, ""),
+        ("Byron, Ada", 1, ""), ("Bob", 0, ""), ("Cy", 0, "does not parse"), ("Dan", 0, "absent"),
+        ("Eve", 0, "nothing readable"), ("ivy (copy)", 1, ""), ("jo", 0, "nothing readable"), ("stranger", 0, ""),
     ]  # fmt: skip
 
 
@@ -57,6 +64,7 @@ def test_what_is_not_handed_in_is_empty_and_what_does_not_parse_is_zero(graded):
     assert table["Byron, Ada"][:2] == ["1", ""]
     assert table["Cy"][:2] == ["0", ""]
     assert table["Dan"][:2] == ["", ""]
+    assert table["Dan"][-2] == ""
     assert "SyntaxError" in graded[0].feedback("Cy")
     assert "Not handed in" in graded[0].feedback("Dan")
 
@@ -66,7 +74,17 @@ def test_the_gradebook_is_the_roster_and_a_column(graded):
     head, *body = rows(path)
     assert head == ["Student", "ID", "Email", "LoRA (99)"]
     assert body[0] == ["Byron, Ada", "17", "ada@x.org", "1"]
-    assert [row[-1] for row in body] == ["1", "0", "0", "0"]
+    assert [row[-1] for row in body] == ["1", "0", "0", "", "0"]
+
+
+def test_what_came_and_cannot_be_read_is_listed(graded):
+    notes = [note for note in graded[0].table.notes if note.startswith(("Eve", "jo"))]
+    assert notes == [
+        "Eve, letter.docx: letter.docx is neither a notebook nor a script",
+        "Eve, work.zip: work.zip is neither a notebook nor a script (an archive)",
+        "jo, jo.zip: jo.zip is neither a notebook nor a script (an archive)",
+    ]
+    assert "work.zip" in graded[0].feedback("Eve")
 
 
 def test_the_laws_that_a_class_broke_and_how(graded):

@@ -335,7 +335,7 @@ def test_unknown_settings_are_refused_by_name(kind, raw, why, written):
             lambda t: t | {"base_model.model.up.hada_t1": np.ones(2)},
             "up' has hada_t1, which is not read",
         ),
-        ("LOHA", lambda t: t | {"other": np.ones(2)}, "'other' belongs to no LoHa"),
+        ("LOHA", lambda t: t | {"other": np.ones(2)}, "other' belongs to no LoHa"),
         (
             "VERA",
             lambda t: {key: x for key, x in t.items() if key != "base_model.vera_A"},
