@@ -129,6 +129,9 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             modules = runtimes.read_mlx(path, file, _known(base))
         else:
             file, changes = cleaned(safetensors.open(path), "")
+            kinds = {each.kind for found in changes.values() for each in found}
+            if "doubled" in kinds and not image_models.has_scales(file):
+                raise FileError(f"has PEFT's keys without {peft.NAME}, which has their scale")
             modules, full = image_models.read(file, None if base is None else names_of(base))
     raw = {
         **peft.FRESH,

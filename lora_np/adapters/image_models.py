@@ -30,7 +30,7 @@ from lora_np.adapters.runtimes import real
 from lora_np.checks import Array
 from lora_np.files import FileError, parse_json
 from lora_np.hub import FLOATS, safetensors
-from lora_np.lora import Tuner
+from lora_np.lora import TUNERS
 from lora_np.models import peft
 
 Parts = dict[str, Stored]
@@ -99,6 +99,11 @@ def read(
     return modules, beside
 
 
+def has_scales(file: safetensors.SafetensorsFile) -> bool:
+    """Whether a file says the scale of a module."""
+    return _HEADER in file.metadata or any(key.endswith(".alpha") for key in file.tensors)
+
+
 def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
     pipeline = adapter.pipeline
@@ -135,8 +140,7 @@ def _keyed(name: str, module: AdapterModule, *, dotted: bool) -> Parts:
             parts["dora_scale"] = lengths.seen(lambda m: m.reshape(column))
     # diffusers takes none beside its own keys, LyCORIS no LoKr without
     if "diff" not in parts and not (dotted and module.tuned is None):
-        number = np.array(alpha, np.float32)
-        parts["alpha"] = Stored("float32", (), partial(np.copy, number))
+        parts["alpha"] = held(np.float32(alpha))
     return parts
 
 
@@ -168,17 +172,19 @@ def _module(place: str, parts: Parts, settings: Mapping[str, peft.AdapterConfig]
     elif config := settings.get(model):
         rank, alpha = config.rank_and_alpha(name)
         rslora = bool(config.raw.get("use_rslora"))
-    if "lora_mid" in parts or any(map(_TUNED.fullmatch, parts)):
-        return _tuned(place, parts, alpha)
-    if not {"A", "B"} <= parts.keys() or min(len(parts[part].shape) for part in "AB") < 2:
+    factors = [part for part in parts if part not in ("magnitude", "dora_scale")]
+    few = len(factors) < 2 and "diff" not in parts
+    if few or min(len(parts[part].shape) for part in factors) < 2:
         raise FileError(f"{place!r} has only one factor, or one that is no matrix")
+    if not {"A", "B"} >= {*factors}:
+        return _tuned(place, parts, alpha)
     if lengths := parts.pop("dora_scale", None):
         if lengths.shape[:1] == (1,) != parts["B"].shape[:1]:
             raise FileError(f"{place!r} is a DoRA by inputs, which {_ACTS}")
         parts["magnitude"] = lengths.seen(np.ravel)
-    factors, kernel = as_maps(parts, 0)
-    check_shapes(factors, f" of {place!r}")
-    module = AdapterModule(factors, 1.0, rslora, kernel=kernel)
+    parts, kernel = as_maps(parts, 0)
+    check_shapes(parts, f" of {place!r}")
+    module = AdapterModule(parts, 1.0, rslora, kernel=kernel)
     if rank not in (0, module.rank):
         raise FileError(f"{place!r} has rank {module.rank}, but the file's header says {rank}")
     return replace(module, alpha=alpha or float(module.rank))
@@ -191,43 +197,38 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
     """
     if not {"magnitude", "dora_scale"}.isdisjoint(parts):
         raise FileError(f"{place!r} is a DoRA of another tuner than LoRA, which {_ACTS}")
-    if few := [part for part, stored in parts.items() if len(stored.shape) < 2]:
-        raise FileError(f"{few[0]} of {place!r} is no matrix")
-    own, rank, one = parts, 0, {"lokr_w1": held(np.ones((1, 1), np.float32))}
-    if "diff" in parts:
-        own = one | {"lokr_w2": parts["diff"]}
-    elif "lora_mid" in parts and {"A", "B"} <= parts.keys():
-        down, up, core = parts["A"], parts["B"], parts["lora_mid"]
-        a = up.seen(lambda up: _rows(up).T)
-        own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
-        parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
-    kind = min(own)[:5]
-    for end in ("w1_b", "w2_b"):
-        rank = own[kind + end].shape[0] if kind + end in own else rank
+    own, one = parts, {"lokr_w1": held(np.ones((1, 1), np.float32))}
     try:
+        if "diff" in parts:
+            own = one | {"lokr_w2": parts["diff"]}
+        elif core := parts.get("lora_mid"):
+            down, up = parts["A"], parts["B"]
+            a = up.seen(lambda up: _rows(up).T)
+            own = one | {"lokr_w2_a": a, "lokr_w2_b": down, "lokr_t2": core}
+            parts = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
+        kind = min(own)[:5]
         (B1, A1), (B2, A2) = (_pair(own, f"{kind}w{i}", f"{kind}t{i}") for i in "12")
     except KeyError as missing:
         raise FileError(f"{place!r} has no {missing.args[0]}") from None
-    (d1, r1), (d2, r2), (k1, k2) = B1.shape, B2.shape, (A1.shape[1], A2.shape[1])
-    size = (d1 * d2, k1 * k2) if kind == "lokr_" else (d1, k1)
-    fit = kind == "lokr_" or (d1, k1) == (d2, k2)
-    if not fit or (r1, r2) != (A1.shape[0], A2.shape[0]):
-        shapes = {part: stored.shape for part, stored in parts.items()}
-        raise FileError(f"the factors of {place!r} do not fit: {shapes}")
-    tensors = {"B1": B1, "A1": A1, "B2": B2, "A2": A2}
-    scale = alpha / rank if alpha and rank else 1.0  # 1 if both of LoKr's are whole
-    tuner = Tuner(
-        "LoKr" if kind == "lokr_" else "LoHa",
-        "",
-        "",
-        lambda d, k: {part: x.shape for part, x in tensors.items() if (d, k) == size},
-        {},
-        partial(_kronecker if kind == "lokr_" else _hadamard, scale),
-        directions=lambda: r1 * r2,
-    )
+    rank = next((own[kind + w].shape[0] for w in ("w2_b", "w1_b") if kind + w in own), 0)
+    tensors = {"w1_a": B1, "w1_b": A1, "w2_a": B2, "w2_b": A2}
+    # the scale is 1 if both of LoKr's are whole
+    tuner, settings = TUNERS["LOHA"], {"alpha": alpha or rank or 1.0, "r": rank or alpha or 1.0}
+    size = (B1.shape[0], A1.shape[1])
+    if kind == "lokr_":
+        size = (size[0] * B2.shape[0], size[1] * A2.shape[1])
+        r1, r2 = A1.shape[0], A2.shape[0]
+        shapes = {part: x.shape for part, x in tensors.items()}
+        shapes |= {"w1_a": (B1.shape[0], r1), "w2_a": (B2.shape[0], r2)}
+        tuner = replace(
+            TUNERS["LOKR"],
+            shapes=lambda d, k: shapes if (d, k) == size else {},
+            factors=_kronecker,
+            directions=lambda: r1 * r2,
+        )
+    update = TunedUpdate(place, tuner, settings, tensors).on(size)
     kernel = (own.get(f"{kind}t2") or own.get(f"{kind}w2") or B2).shape[2:]
-    update = TunedUpdate(place, tuner, {}, tensors, size)
-    return AdapterModule(parts, alpha or float(rank) or 1.0, kernel=kernel, tuned=update)
+    return AdapterModule(parts, settings["alpha"], kernel=kernel, tuned=update)
 
 
 def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
@@ -242,13 +243,10 @@ def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
     return a, b.seen(_rows)
 
 
-def _hadamard(scale: float, B1: Array, A1: Array, B2: Array, A2: Array) -> tuple[Array, Array]:
-    B = (B1[:, :, None] * B2[:, None, :]).reshape(len(B1), -1)
-    return scale * B, (A1[:, None, :] * A2[None, :, :]).reshape(-1, A1.shape[1])
-
-
-def _kronecker(scale: float, B1: Array, A1: Array, B2: Array, A2: Array) -> tuple[Array, Array]:
-    return scale * np.kron(B1, B2), np.kron(A1, A2)
+def _kronecker(
+    w1_a: Array, w1_b: Array, w2_a: Array, w2_b: Array, *, alpha: float, r: float
+) -> tuple[Array, Array]:
+    return alpha / r * np.kron(w1_a, w2_a), np.kron(w1_b, w2_b)
 
 
 def _product(core: Stored, down: Stored) -> Stored:

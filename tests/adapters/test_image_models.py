@@ -280,9 +280,9 @@ REFUSED = [
     (lambda: _without("lokr", "lokr_w1"), "'lora_unet_q' has no lokr_w1_a"),
     (lambda: _without("lokr", "lokr_w2_a"), "'lora_unet_q' has no lokr_w2_a"),
     (lambda: _without("lokr", "lokr_w2_b"), "'lora_unet_q' has no lokr_w2_b"),
-    (lambda: _with("loha", hada_w1_b=ONES), "the factors of 'lora_unet_q' do not fit"),
-    (lambda: _with("loha", hada_w1_a=np.ones((5, 2))), "the factors of 'lora_unet_q' do not fit"),
-    (lambda: _with("lokr", lokr_w2_a=np.ones((2, 3))), "the factors of 'lora_unet_q' do not fit"),
+    (lambda: _with("loha", hada_w1_b=ONES), "'lora_unet_q': on a weight of shape .*, LoHa has"),
+    (lambda: _with("loha", hada_w1_a=np.ones((5, 2))), "'lora_unet_q': on a weight of shape .*, LoHa has"),
+    (lambda: _with("lokr", lokr_w2_a=np.ones((2, 3))), "'lora_unet_q': on a weight of shape .*, LoKr has"),
     (lambda: _with("lora", **{"lora_up.weight": ONES}), "of 'lora_unet_q' must fit"),
     (lambda: _with("lora", **{"lora_mid.weight": np.ones((3, 3, 3))}), "factors of shapes"),
     (lambda: _without("locon tucker", "lora_up.weight"), "'lora_unet_q' has no"),
@@ -321,6 +321,14 @@ def test_a_pipeline_is_refused_with_the_reason_and_kinds_are_named(tmp_path):
     (tmp_path / "pipe" / "model_index.json").write_text("{}")
     with pytest.raises(FileError, match="it is a pipeline, whose modules only diffusers has"):
         adapters.merge(tmp_path / "pipe", path, tmp_path / "merged")
+
+
+def test_tensors_of_peft_without_their_config_have_no_scale(tmp_path):
+    key = "base_model.model.layers.0.q_proj.lora_{}.weight"
+    factors = {key.format("A"): np.ones((2, 4)), key.format("B"): np.ones((3, 2))}
+    safetensors.save(factors, tmp_path / "a.safetensors")
+    with pytest.raises(FileError, match=r"has PEFT's keys without adapter_config.json"):
+        adapters.load(tmp_path / "a.safetensors")
 
 
 def test_names_in_a_pipeline_are_no_names_of_a_model(tmp_path):

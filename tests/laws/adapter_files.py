@@ -73,7 +73,7 @@ LYCORIS: dict[str, dict[str, Any]] = {
     "locon, scalar": {"algo": "locon", "use_scalar": True},
     "locon, bfloat16": {"algo": "locon", "dtype": "bfloat16"},
     "locon, kohya's prefix": {"algo": "locon", "prefix": "lora_unet"},
-    "locon, rs_lora": {"algo": "locon", "rs_lora": True},
+    "locon, rs_lora": {"network_module": "locon", "rs_lora": True},
     # whose convolutions it does not reload itself
     "dylora": {"algo": "dylora", "block_size": 2, "convolutions": False},
     "loha": {"algo": "loha"},
@@ -123,7 +123,8 @@ DAMAGES: dict[str, dict[str, bool]] = {
         "no model. in names": True,
         "magnitudes with .weight": True,
         "a container among the targets": True,
-        "a pattern that matches nothing": True,
+        # which leaves two scales to choose from
+        "a pattern that matches nothing": False,
         "targets that match nothing": True,
         "tensors emptied by ZeRO-3": False,
         "one factor missing": False,

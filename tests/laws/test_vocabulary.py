@@ -89,9 +89,7 @@ PRIVATE = {
     r"^(Of|Those of|That of)\b": "a verb or a subject",
 }
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
-TO_COME: dict[str, set[str]] = {
-    "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-}
+TO_COME: dict[str, set[str]] = {}
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
