@@ -15,7 +15,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 
 # From the bottom up; a package imports only from lower layers.
 LAYERS = (
-    ("checks", "files", "lazy", "mini", "settings", "table", "version", "work"),
+    ("checks", "files", "lazy", "mini", "mini_llama", "settings", "table", "version", "work"),
     ("autograd", "linalg", "datasets", "plots"),
     ("quantise",),
     ("hub",),

@@ -97,7 +97,7 @@ class TrainingOptions:
         "plain", "Whether all logits exist at once", choices=("plain", "fused")
     )
     checkpointing: bool = setting(True, "Gradient checkpointing: keep only each layer's input")
-    offloading: bool = setting(False, "Offload these inputs to host memory")
+    offloading: bool = setting(False, "Offload what checkpointing keeps to host memory")
 
     def __post_init__(self) -> None:
         check_choices(self)

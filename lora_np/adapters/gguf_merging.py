@@ -16,13 +16,12 @@ from lora_np.adapters.base_weights import Merging
 from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
 from lora_np.files import FileError, errors_at, replacing, write_text
-from lora_np.hub import SafetensorsFile, TensorInfo, gguf, rounded
+from lora_np.hub import SafetensorsFile, TensorInfo, gguf
 from lora_np.models import GGUFModel, OpenModel, names_for, open_gguf, row_order
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 
 ENOUGH = 0.9  # the least share of an update that rounding should leave
 ENCODED = [kind for kind, layout in LAYOUTS.items() if layout.encode]
-FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 OFFER = "take --dtype Q8_0, which keeps small updates"
 HEADINGS = ("kind", "tensors", "parameters", "update / weight", "share kept")
 
@@ -218,12 +217,9 @@ def place_of(name: str, source: GGUFModel) -> str:
 
 
 def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
-    """Round W, of whole blocks of a kind; at random if ``rng`` is given and the kind has codes."""
-    if kind in FLOATS:
-        values = rounded(W, FLOATS[kind])
-        if not np.isfinite(values).all():
-            raise ValueError(f"the result is too large for {kind}")
-        return values
+    """Encode W in blocks of a kind; at random if ``rng`` is given and the kind has codes."""
+    if kind == "F32":
+        return W
     Q = quantise(W, kind, rng=rng if kind.startswith("Q") else None)
     assert isinstance(Q, Blocks)
     return Q

@@ -39,8 +39,8 @@ def carried(folder: str, names: str) -> list[Path]:
     """List files that a wheel carries inside the package, and a checkout next to it."""
     package = Path(__file__).parents[1]
     for place in (package, package.parent):
-        if found := sorted((place / folder).glob(names)):
-            return found
+        if paths := sorted((place / folder).glob(names)):
+            return paths
     raise FileNotFoundError(f"{folder} is missing from this installation of lora_np in {package}")
 
 
@@ -99,8 +99,8 @@ def claims() -> dict[str, dict[str, Any]]:
     >>> claims()["double-quantisation"]["verdict"]
     'holds'
     """
-    found = carried("claims/results", "*.json")
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    paths = carried("claims/results", "*.json")
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def copy_lessons(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:

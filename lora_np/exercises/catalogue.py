@@ -163,7 +163,8 @@ def check(
 
     Notes
     -----
-    The function runs unprotected in this process: fine for your own work, and in a browser.
+    The function runs unprotected in this process: fine for your own work, and in a browser. What it
+    prints is dropped: paste the input that is shown, and the call, to see it.
     `lora_np.grading.grade` runs what others have written.
 
     Examples

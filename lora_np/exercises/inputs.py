@@ -129,19 +129,19 @@ class Draw:
 
 
 def shrink(
-    breaks: Callable[[Inputs], Counterexample | None], found: Counterexample, *, attempts: int
+    breaks: Callable[[Inputs], Counterexample | None], smallest: Counterexample, *, attempts: int
 ) -> Counterexample:
     """Shrink an input that breaks a law, in at most so many attempts.
 
     ``breaks`` runs the law on such inputs, and returns how it broke, or None if it held.
     """
-    tried = steps(found.drawn)
+    tried = steps(smallest.drawn)
     while attempts and (smaller := next(tried, None)) is not None:
         attempts -= 1
         again = breaks(smaller)
-        if again is not None and weight(again.drawn) < weight(found.drawn):
-            found, tried = again, steps(again.drawn)
-    return found
+        if again is not None and weight(again.drawn) < weight(smallest.drawn):
+            smallest, tried = again, steps(again.drawn)
+    return smallest
 
 
 def weight(drawn: Inputs) -> tuple[float, ...]:

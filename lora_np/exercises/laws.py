@@ -185,14 +185,14 @@ def parts(names: str, answer: Any, *shapes: tuple[int | None, ...]) -> tuple[Arr
     >>> parts("b a", ([[1]], [[2, 3]]), (1, 1), (1, 2))
     (array([[1.]]), array([[2., 3.]]))
     """
-    each = names.split()
-    wanted = f"it must return {', '.join(each)}"
+    wanted_parts = names.split()
+    wanted = f"it must return {', '.join(wanted_parts)}"
     law(answer is not None, f"{wanted}; is there a return?", name="A function returns its answer")
     several = isinstance(answer, (tuple, list)) or getattr(answer, "ndim", 0) > 0
     got = f"{len(answer)} parts" if several else type(answer).__name__
-    complete = several and len(answer) == len(each)
+    complete = several and len(answer) == len(wanted_parts)
     law(complete, f"{wanted}, got {got}", name="All parts of the answer are returned")
-    return tuple(map(real_array, each, answer, shapes))
+    return tuple(map(real_array, wanted_parts, answer, shapes))
 
 
 def orthonormal(name: str, columns: Array) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import doctest
+import io
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -336,11 +338,11 @@ def judge(
     (0, [False])
     """
     answer = Answer(exercise, caller)
-    found = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
+    broken = [first_broken(law, answer, [*seeds, place]) for place, law in enumerate(exercise.laws)]
     # Only now: an answer whose time is up loses no points by the search for a small input.
-    pairs = zip(exercise.laws, found, strict=True)
+    pairs = zip(exercise.laws, broken, strict=True)
     verdicts = [verdict_on(law, answer, broken, smallest) for law, broken in pairs]
-    if not any(found) and (message := example_broken(answer)):
+    if not any(broken) and (message := example_broken(answer)):
         call = "\n".join(re.findall(r"^(?:>>>|\.\.\.) (.*)$", exercise.example, re.M))
         verdicts[0] = Verdict(exercise.laws[0].slug, False, message, call)
     return Outcome(exercise, tuple(verdicts))
@@ -458,7 +460,8 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
     def caller(arguments: Sequence[Value], rules: Rules) -> Reply:
         try:
-            return cast(Reply, decode(encode(call(function, arguments, rules))))
+            with contextlib.redirect_stdout(io.StringIO()):  # or it prints for every input
+                return cast(Reply, decode(encode(call(function, arguments, rules))))
         except WireError as error:
             return {"unusable": str(error)}
 

@@ -269,8 +269,8 @@ def grade(
         return reports
 
     workers = os.cpu_count() or 1 if jobs is None else jobs
-    found = parallel_map(reports_of, students, jobs=workers, progress=progress, label="grading")
-    return Grades(tuple(graded), seeds[0], found, known)
+    reports = parallel_map(reports_of, students, jobs=workers, progress=progress, label="grading")
+    return Grades(tuple(graded), seeds[0], reports, known)
 
 
 def check_out(path: Path, submissions: Path) -> None:
@@ -369,8 +369,10 @@ def look_at(path: Path) -> HandedIn:
     except OSError as error:
         return HandedIn(path, failure=printable(str(error)))
     known = {exercise.name.encode() for lesson in lessons() for exercise in lesson.exercises}
-    found = {match[1] for match in re.finditer(rb"\bdef (\w{1,100})", content) if match[1] in known}
-    return HandedIn(path, frozenset(map(bytes.decode, found)))
+    answers = {
+        match[1] for match in re.finditer(rb"\bdef (\w{1,100})", content) if match[1] in known
+    }
+    return HandedIn(path, frozenset(map(bytes.decode, answers)))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -387,12 +389,14 @@ def files_below(folder: Path) -> list[Path]:
 def lessons_answered(students: Mapping[str, Sequence[HandedIn]]) -> list[Lesson]:
     """List the lessons that anybody has an answer to."""
     answered = {name for files in students.values() for file in files for name in file.answers}
-    found = [lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)]
-    if not found:
+    answered_lessons = [
+        lesson for lesson in lessons() if any(e.name in answered for e in lesson.exercises)
+    ]
+    if not answered_lessons:
         raise ValueError(
             "no submission answers any exercise; name the lessons to grade with --lesson"
         )
-    return found
+    return answered_lessons
 
 
 def quoted(text: str) -> str:
@@ -451,7 +455,7 @@ def name_in(row: Row) -> str:
 
 
 def by_roster(
-    rows: Sequence[Row], found: Mapping[str, list[HandedIn]]
+    rows: Sequence[Row], handed_in: Mapping[str, list[HandedIn]]
 ) -> dict[str, list[HandedIn]]:
     """Assign files to the students of a roster, then list students whom it does not name.
 
@@ -463,7 +467,7 @@ def by_roster(
     >>> by_roster([{"name": "Ada"}, {"name": "Bob"}], {"Ada_17_file": ["a.py"], "Cy": ["c.py"]})
     {'Ada': ['a.py'], 'Bob': [], 'Cy': ['c.py']}
     """
-    left = dict(found)
+    left = dict(handed_in)
     result: dict[str, list[HandedIn]] = {}
     for row in rows:
         name = name_in(row)

@@ -36,16 +36,16 @@ def judged(path: Path, exercises: Sequence[str], seeds: Sequence[int], limits: L
         channel = Channel("judge", lambda folder: {**os.environ, "TMPDIR": str(folder)})
         try:
             # By the clock, where the processes of the file may have to wait for others.
-            found = channel.message(
+            report = channel.message(
                 channel.clock() + SLACK * limits.total_seconds + STARTING, order
             )
         finally:
             channel.kill()
         verdicts = {
-            name: [Verdict(**one) for one in told] for name, told in found.pop("verdicts").items()
+            name: [Verdict(**one) for one in told] for name, told in report.pop("verdicts").items()
         }
         outcomes = {name: Outcome(exercise(name), tuple(told)) for name, told in verdicts.items()}
-        return Report(path, outcomes, **found)
+        return Report(path, outcomes, **report)
     except (Ended, OSError, KeyError, TypeError, ValueError) as error:
         failure = f"This file could not be judged to its end: {error}"
         return Report(path, {}, failure=failure, seconds=time.monotonic() - began)
@@ -71,8 +71,8 @@ def main() -> None:
         report = check_file(path, exercises, seeds=order["seeds"], limits=limits)
     except (OSError, ValueError) as error:  # neither a notebook nor a script
         report = Report(path, {}, failure=printable(str(error).replace(str(path), path.name)))
-    found = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
-    found["verdicts"] = {
+    fields = {name: getattr(report, name) for name in ("problems", "missing", "printed", "failure")}
+    fields["verdicts"] = {
         name: [asdict(v) for v in one.verdicts] for name, one in report.outcomes.items()
     }
-    send(replies, {**found, "seconds": report.seconds + time.process_time()}, LARGE)
+    send(replies, {**fields, "seconds": report.seconds + time.process_time()}, LARGE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,10 @@ from lora_np.quantise import Quantised
 # the gradient of a result -> that of each argument, None where it is not wanted
 Pulls = Callable[[Array], tuple[Array | None, ...]]
 BLOCK = 32  # queries at a time
-HARMLESS = 30.0  # scores of this size neither overflow in exp nor make its sums vanish
+HARMLESS = 60.0  # scores of this size neither overflow in exp nor make its sums vanish
 # numbers: more attention weights of a layer than this are recomputed in the backward pass
 KEPT = 2**22
+TILE = 512  # keys at a time, where attention weights are not kept
 PIECE = 2**15  # numbers that several passes find in the cache
 ROWS = 1024  # of the head, at a time
 LOGITS = 2**18  # of the head, at a time
@@ -163,14 +165,22 @@ def attend_forward(
     weights: list[Array | None] = []
     kept = 0
     for some, keys, block in blocks(q, k, window):
-        E = scores(Q[:, :, block], KT, some, keys, window, sequence_ids)
-        if largest is not None:
-            np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
-            E -= largest[:, :, block]
-        np.exp(E, out=E)
-        sums[:, :, block] = row_sums(E)
-        np.matmul(E, V[:, :, keys], out=mixed[:, :, block])
-        kept += E.size
+        edges = [keys.start, keys.stop]
+        kept += sums[:, :, block].size * (keys.stop - keys.start)
+        if kept > KEPT and largest is None and window is None:
+            edges[1:1] = range(TILE, some.start, TILE)
+        for first, end in pairwise(edges):
+            E = scores(Q[:, :, block], KT, some, slice(first, end), window, sequence_ids)
+            if largest is not None:
+                np.max(E, axis=-1, keepdims=True, out=largest[:, :, block])
+                E -= largest[:, :, block]
+            np.exp(E, out=E)
+            if first == keys.start:
+                sums[:, :, block] = row_sums(E)
+                np.matmul(E, V[:, :, first:end], out=mixed[:, :, block])
+            else:
+                sums[:, :, block] += row_sums(E)
+                mixed[:, :, block] += np.matmul(E, V[:, :, first:end])
         weights.append(E if kept <= KEPT else None)
     mixed /= widened(sums, q.shape[-1])
     return by_token(mixed, (*q.shape[:2], -1)), (Q, KT, V, mixed, weights, largest, sums)
@@ -250,8 +260,9 @@ def largest_of(x: Array) -> float:
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows."""
     tokens, each = q.shape[1], q.shape[2] // k.shape[2]
-    for t in range(0, tokens, BLOCK):
-        end = min(t + BLOCK, tokens)
+    size = BLOCK if tokens <= 2 * TILE else 2 * BLOCK
+    for t in range(0, tokens, size):
+        end = min(t + size, tokens)
         first = 0 if window is None else max(0, t - window + 1)
         yield slice(t, end), slice(first, end), slice(t * each, end * each)
 
@@ -263,10 +274,10 @@ def scores(
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
     each = Q.shape[2] // (end - t)
-    if window is None and t > 4 * BLOCK:  # before that, one pass over all keys is faster
-        S[..., t:] += barred(end - t, end - t, each, None, S.dtype)
-    else:
-        S += barred(end - t, end - first, each, window, S.dtype)
+    # with fewer keys, one pass over all is faster
+    seen = t - first if window is None and t - first > 4 * BLOCK else 0
+    if keys.stop == end:
+        S[..., seen:] += barred(end - t, end - first - seen, each, window, S.dtype)
     if sequence_ids is not None:
         other = sequence_ids[:, some, None] != sequence_ids[:, None, keys]
         S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, None]

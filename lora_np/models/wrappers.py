@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
+
+from lora_np.files import read_json
 
 
 class Rewrite(NamedTuple):
@@ -141,6 +142,4 @@ def mlx_name(path: str) -> str:
 
 @cache
 def _table() -> dict[str, list[dict[str, str]]]:
-    text = (files("lora_np.models") / "data" / "_wrappers.json").read_text("utf-8")
-    table: dict[str, list[dict[str, str]]] = json.loads(text)
-    return table
+    return read_json(Path(__file__).parent / "data" / "_wrappers.json")

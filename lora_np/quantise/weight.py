@@ -86,9 +86,9 @@ class Quantised:
             total += g[:, part] @ self.rows(part)
         return total
 
-    def pieces(self) -> Iterator[slice]:
-        """Yield slices of rows, each as many as fit the cache."""
-        step = max(1, PIECE // self.shape[1])
+    def pieces(self, entries: int = PIECE) -> Iterator[slice]:
+        """Yield slices of rows, each as many as have so many entries, which fit the cache."""
+        step = max(1, entries // self.shape[1])
         return (slice(i, min(i + step, self.shape[0])) for i in range(0, self.shape[0], step))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:

@@ -11,6 +11,7 @@ from lora_np.cli import run
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import open_model
+from tests.rounding import assert_near
 
 FIELDS = {
     "hidden_size": 8, "intermediate_size": 10, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -168,8 +169,8 @@ def test_a_head_that_is_the_embedding_follows_it(tmp_path):
     )
     found = adapters.extract(*pair, tmp_path / "out", rank=1)
     adapter = adapters.load(tmp_path / "out")
-    np.testing.assert_allclose(adapter.delta("lm_head"), update, atol=1e-5)
-    np.testing.assert_allclose(adapter.delta("model.embed_tokens"), update.T, atol=1e-5)
+    assert_near(adapter.delta("lm_head"), update)
+    assert_near(adapter.delta("model.embed_tokens"), update.T)
     assert any("lm_head shares its weight with the embedding" in note for note in found.notes)
 
 

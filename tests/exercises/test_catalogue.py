@@ -462,6 +462,15 @@ def test_rng_draws_other_inputs():
     assert len(set(asked[0]) - set(asked[1])) > 10
 
 
+def test_what_an_answer_prints_does_not_fill_the_screen(capsys):
+    def lora_count(d, k, r):
+        print("here", d, k, r)
+        return d * k
+
+    assert not exercises.check(lora_count).passed
+    assert capsys.readouterr().out == ""
+
+
 def test_an_argument_that_is_changed_is_named_and_is_a_copy():
     def rank_one_parts(B, A):
         A += 1

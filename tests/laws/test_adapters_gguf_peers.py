@@ -83,7 +83,10 @@ def test_llama_cpp_answers_as_the_merged_file_says(tmp_path, base, family, kind,
     start, theirs, wanted = judge(path), judge(tmp_path / "new.gguf"), ours(tmp_path / "new.gguf")
     assert np.linalg.norm(theirs - wanted) <= limit * np.linalg.norm(wanted)
     assert np.linalg.norm(theirs - start) > 5 * np.linalg.norm(theirs - wanted)
-    np.testing.assert_array_equal(theirs.argmax(axis=1), wanted.argmax(axis=1))
+    *_, second, first = np.sort(wanted, axis=1).T
+    clear = first - second > 2 * np.abs(theirs - wanted).max(axis=1)  # and no tie but for rounding
+    assert clear.mean() >= 0.5
+    assert (theirs.argmax(axis=1) == wanted.argmax(axis=1))[clear].all()
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "Q4_0", "Q8_0"])

@@ -21,6 +21,7 @@ from tests.language.conftest import random_model
 pytest.importorskip("jinja2")
 
 from tests.language.test_packing import with_template
+from tests.rounding import assert_as_near, in_double
 
 ASKED = [("hi", "hello."), ("who", "a king."), ("where", "the sea."), ("when", "so soon.")]
 CHATS = [
@@ -89,11 +90,12 @@ def test_variants_have_their_layers_and_their_optimizer(chatty):
 @pytest.mark.parametrize("parts", [2, 4])
 def test_a_step_in_parts_is_the_same_step(chatty, parts):
     """However many labels each part has."""
-    whole, split = (
-        tuned(chatty, batch_size=8 // n, accumulate=n, steps=1, warmup=0) for n in (1, parts)
+    whole, split, exact = (
+        tuned(model, batch_size=8 // n, accumulate=n, steps=1, warmup=0)
+        for model, n in ((chatty, 1), (chatty, parts), (in_double(chatty), 1))
     )
-    np.testing.assert_allclose(split.history.loss, whole.history.loss, rtol=1e-5)
-    assert split.after == pytest.approx(whole.after, rel=1e-5)
+    assert_as_near(split.history.loss, whole.history.loss, exact.history.loss)
+    assert_as_near(split.after, whole.after, exact.after)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -146,8 +148,12 @@ def test_an_early_stop_keeps_the_model_of_the_lowest_loss(chatty, tmp_path):
     assert result.steps == 5 * (best + 2) < 200
     assert result.after == losses[best] < losses[-1]
     plan = prepared(chatty, validation=wrong)
-    watched = [packing.batch_loss(lnp.freeze(result.model), part) for part in plan.watched]
-    assert np.mean(watched) == pytest.approx(result.after, rel=1e-5)
+    frozen = lnp.freeze(result.model)
+    watched, exact = (
+        np.mean([packing.batch_loss(model, part) for part in plan.watched])
+        for model in (frozen, in_double(frozen))
+    )
+    assert_as_near(watched, result.after, exact)
 
     with pytest.raises(ValueError, match="patience needs held-out data: pass validation="):
         lnp.fit(lnp.inject(chatty, rank=1), [1], loss=packing.batch_loss, patience=1)
@@ -190,12 +196,12 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
 
 
 @pytest.mark.skipif(adapting.peak_memory() is None, reason="the system does not tell")
-def test_a_forecast_foretells_the_memory_of_the_run_within_a_fifth():
+def test_a_forecast_predicts_the_memory_of_the_run_within_three_per_cent():
     """Each in a process of its own."""
     begin = (
         "from lora_np import language; from lora_np.language.adapting import peak_memory;"
         "model, text = language.load('austen'), language.read_text('genesis')[:25000];"
-        "how = {'rank': 4, 'steps': 1, 'batch_size': 8};"
+        "how = {'rank': 4, 'steps': 4, 'batch_size': 8};"
     )
     foretold, taken = (
         int(
@@ -209,7 +215,7 @@ def test_a_forecast_foretells_the_memory_of_the_run_within_a_fifth():
         )
     )
     assert taken > 100 * 2**20  # far more than the imports
-    assert foretold == pytest.approx(taken, rel=0.2)
+    assert foretold == pytest.approx(taken, rel=0.03)
 
 
 @pytest.fixture
@@ -420,6 +426,5 @@ def test_an_adapter_made_on_chats_opens_again(place):
     adapters.save(result.model, "adapter", base="base")
     opened = adapters.attach(language.load("base"), adapters.load("adapter"))
     tokens = np.arange(20)[np.newaxis]
-    np.testing.assert_allclose(
-        lnp.freeze(opened)(tokens), lnp.freeze(result.model)(tokens), atol=1e-5
-    )
+    opened, made = lnp.freeze(opened), lnp.freeze(result.model)
+    assert_as_near(opened(tokens), made(tokens), in_double(made)(tokens))

@@ -15,7 +15,7 @@ from lora_np.language.blocks import Cache, sequences
 from lora_np.language.rotary import Rotary
 from tests.drawing import every
 from tests.language.conftest import random_model
-from tests.rounding import assert_near, in_double
+from tests.rounding import assert_as_near, assert_near, in_double
 
 
 def random(rng, *shape):
@@ -79,8 +79,9 @@ def test_rotation(batch, heads, piece, monkeypatch):
 @every(("heads", "kv"), [(1, 1), (4, 4), (6, 2), (3, 1)])
 @every("tokens", [1, 2, 65, 130])
 def test_attention(tokens, heads, kv, window, kept, monkeypatch):
-    """Blocks, groups, windows, and weights that are made again on the way back."""
+    """Blocks, groups, windows, tiles, and weights that are made again on the way back."""
     monkeypatch.setattr(fused, "KEPT", kept)
+    monkeypatch.setattr(fused, "TILE", 512 if kept == 2**22 else 40)
     rng = np.random.default_rng(tokens * heads)
     q, k, v = (random(rng, 2, tokens, n, 4) for n in (heads, kv, kv))
     compare("attend", [q, k, v], window=window, scale=0.5)
@@ -95,6 +96,7 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
     own on scores.
     """
     monkeypatch.setattr(fused, "KEPT", kept)
+    monkeypatch.setattr(fused, "TILE", 40)
     tokens = sum(lengths)
     rng = np.random.default_rng(tokens * heads)
     q, k, v = (random(rng, 2, tokens, n, 4) for n in (heads, kv, kv))
@@ -109,6 +111,29 @@ def test_attention_within_texts(lengths, heads, kv, window, kept, monkeypatch):
         found = fused.attend(*alone, **{**how, "sequence_ids": None})
         np.testing.assert_allclose(found, whole[:1, part], atol=1e-12)
         start += length
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_scores_from_which_nothing_is_subtracted(sign):
+    """In float32, and gradients too: they are as near as where the largest is subtracted."""
+    rng = np.random.default_rng(3)
+    q, k, v = (rng.normal(size=(1, 70, 2, 8)) for _ in range(3))
+    q[..., 0], k[..., 0] = 20, sign * 20
+    k *= fused.HARMLESS / np.sqrt((q**2).sum(-1).max() * (k**2).sum(-1).max()) * 0.999
+    g = rng.normal(size=(1, 70, 16))
+    found = []
+    for dtype, limit in ((float, 0.0), (np.float32, 0.0), (np.float32, fused.HARMLESS)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fused, "HARMLESS", limit)
+            parts = [lnp.Tensor(x.astype(dtype)) for x in (q, k, v)]
+            heads = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1)
+            assert fused.may_overflow(*heads) == (limit == 0)
+            y = fused.attend(*parts, window=None, scale=1.0)
+            np.sum(y * g.astype(dtype)).backward()
+        found.append([y.data, *(t.grad for t in parts)])
+    exact, subtracted, plain = found
+    for at in range(4):
+        assert_as_near(plain[at], subtracted[at], exact[at])
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])

@@ -47,6 +47,10 @@ REASONS = {
         "read_text": "the file that it has written, in a reader of a few lines",
         "read_bytes": "the file that it has written, in a reader of a few lines",
     },
+    "mini_llama.py": {
+        "read_text": "a folder that its reader names, in a reader of a few lines",
+        "read_bytes": "a folder that its reader names, in a reader of a few lines",
+    },
 }  # fmt: skip
 
 

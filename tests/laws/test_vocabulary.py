@@ -89,9 +89,7 @@ PRIVATE = {
     r"^(Of|Those of|That of)\b": "a verb or a subject",
 }
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
-TO_COME: dict[str, set[str]] = {
-    "exercises": {r"few bits|in its bits", r"\b[Ww]hoever\b"},
-}
+TO_COME: dict[str, set[str]] = {}
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
 EPS = {"Adam", "AdamW", "RMSNorm", "LayerConfig", "LayerNorm"}
 
@@ -319,6 +317,7 @@ DRAWING = {
     "answer": lambda rng: language.answer(
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
+    "ask": lambda rng: language.Chat(TALKER).ask("a", tokens=1, rng=rng),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),

@@ -115,19 +115,22 @@ def project_adapter(draw: Draw, answer: Answer, key: str) -> None:
     )
     config, file = answered
     law(isinstance(config, dict), f"the config is a dict, got {type(config).__name__}")
-    found = tensors_in(real_array("the file", file, (None,)).astype(np.uint8).tobytes())
+    tensors = tensors_in(real_array("the file", file, (None,)).astype(np.uint8).tobytes())
     if key == "file":
-        for got in found.values():
+        for got in tensors.values():
             known = any(np.allclose(got, one) for one in right.values() if one.shape == got.shape)
             law(known, f"{got} is no factor")
         law(
-            len(found) == len(right),
-            f"{len(right)} tensors are asked for, the file has {len(found)}",
+            len(tensors) == len(right),
+            f"{len(right)} tensors are asked for, the file has {len(tensors)}",
         )
     if key == "keys":
-        law(found.keys() == right.keys(), f"the keys must be {sorted(right)}, got {sorted(found)}")
+        law(
+            tensors.keys() == right.keys(),
+            f"the keys must be {sorted(right)}, got {sorted(tensors)}",
+        )
         for name, array in right.items():
-            same(name, found[name], array)
+            same(name, tensors[name], array)
     if key == "config":
         modules = sorted({path.split(".")[-1] for path in layers})
         expected = {

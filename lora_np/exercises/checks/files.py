@@ -83,10 +83,10 @@ def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
-    shapes, each = drawn_shapes(draw, high=9), draw.whole("per_number", 1, 3)
-    room = each * sum(d + k for d, k in shapes)
+    shapes, per_parameter = drawn_shapes(draw, high=9), draw.whole("per_number", 1, 3)
+    room = per_parameter * sum(d + k for d, k in shapes)
     bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
-    exactly("the rank", answer(bits, shapes, each), -(-bits // room))
+    exactly("the rank", answer(bits, shapes, per_parameter), -(-bits // room))
 
 
 # Open a real adapter

@@ -65,10 +65,10 @@ def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:
     if key == "thin":
         same("B @ A", B @ A, M)
     for j, column in enumerate(B.T if key == "columns" else ()):
-        found = (
+        is_column = (
             np.isclose(M, column[:, None], rtol=1e-4, atol=1e-4 * np.abs(M).max()).all(axis=0).any()
         )
-        law(found, f"column {j} of B is not a column of M")
+        law(is_column, f"column {j} of B is not a column of M")
 
 
 def noisy_rank(draw: Draw, answer: Answer, key: str) -> None:
@@ -223,7 +223,7 @@ def smallest_rank_share(draw: Draw, answer: Answer) -> None:
     M, share = matrix_and_rank(draw)[0], draw.number("share", 0.01, 0.99)
     draw.assume(M.any())
     sums = [np.cumsum(np.linalg.svdvals(M) ** power) for power in (1, 2)]
-    plain, kept = (each / each[-1] for each in sums)
+    plain, kept = (total / total[-1] for total in sums)
     if draw.pick("between", (False, True)):  # where the values without squares say another rank
         j = draw.whole("j", 0, len(kept) - 1)
         share = float(plain[j] + kept[j]) / 2
