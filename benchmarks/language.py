@@ -21,6 +21,7 @@ import numpy as np
 
 import lora_np as lnp
 from benchmarks._measure import one_thread, peers, versions
+from benchmarks.chats import ANSWERS, QUESTIONS
 from lora_np import language
 from lora_np.table import Cell, Table
 
@@ -42,9 +43,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--gguf", default="", help="SmolLM2-135M's file, for the rows that need it")
-    parser.add_argument(
-        "--only", choices=("steps", "tasks"), help="the first table alone, or the second"
-    )
+    parser.add_argument("--only", choices=("steps", "tasks", "chat"), help="one table alone")
     parser.add_argument("--figure", nargs=2, metavar=("NAME", "CONTENDER"), help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=2, metavar=("SIZE", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -55,6 +54,11 @@ def main(arguments: list[str]) -> None:
         from benchmarks import _language
 
         _language.main(*options.figure, options.quick, options.gguf)
+        return
+    if options.only == "chat" or (options.gguf and not options.only):
+        table = turns(options.gguf)
+        print(table.to_json() if options.json else table, end="\n\n", flush=True)
+    if options.only == "chat":
         return
     modules = peers("torch", "transformers", "peft")
     if options.only != "steps":
@@ -275,6 +279,34 @@ def tasks(small: bool, gguf: str, with_peers: bool) -> Table:
             **dict.fromkeys(("lora_np", "torch", "ours of theirs"), "{:.3g}".format),
             **dict.fromkeys(("peak, MiB", "torch's peak, MiB"), "{:.0f}".format),
         },
+    )
+
+
+def turns(gguf: str) -> Table:
+    """CPU time until the first token of each of ten answers, in a chat that keeps what it read."""
+    model = language.load(gguf, quantised=True)
+    chat = language.Chat(model)
+    rows: list[list[Cell]] = []
+    for turn, task in enumerate([*ANSWERS][:10], start=1):
+        question = QUESTIONS[1].format(task)
+        messages = [*chat.messages, {"role": "user", "content": question}]
+        begin = process_time()
+        language.answer(model, messages, tokens=1)
+        anew, times = process_time() - begin, [process_time()]
+        chat.ask(
+            question,
+            tokens=60,
+            rng=turn,
+            stream=lambda text, times=times: times.append(process_time()),
+        )
+        tokens = len(chat.template.tokens(messages, add_generation_prompt=True))
+        rows.append([turn, tokens, times[1] - times[0], anew])
+    return Table(
+        ["turn", "tokens so far", "first token, s", "reading all of it, s"],
+        rows,
+        title="A chat of ten turns over four bits: CPU time until the first token",
+        notes=["reading all of it: the weights expanded and the whole conversation read anew"],
+        formats=dict.fromkeys(("first token, s", "reading all of it, s"), "{:.2f}".format),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_np.adapters import checking, runtimes, scaling
 from lora_np.hub.dtypes import GGUF_KINDS
-from lora_np.models import family_names, llama_cpp_of, peft
+from lora_np.models import family_names, headers, llama_cpp_of, peft
 from lora_np.models.families import names_in
 from lora_np.quantise import LAYOUTS
 
@@ -32,7 +32,7 @@ def data() -> dict[str, Any]:
         "mlx": {
             name: path for family in runtimes._FAMILIES for name, path in renamed("mlx", family)
         },
-        "embeddings": runtimes._EMBEDDINGS,
+        "embeddings": headers._EMBEDDINGS,
         "saved": peft.EMBEDDINGS,
     }
 

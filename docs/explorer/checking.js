@@ -18,7 +18,7 @@ window.loraChecking = (() => {
       if (module.embedding) add("embedding", module.name);
       if (module.name.split(".").at(-1) === "lm_head") add("head", module.name);
       if (/\.mlp\.gate(\.weight)?$/.test(module.name)) add("router", module.name);
-      if (/^(layers|h)\./.test(module.name)) add("headless", module.name);
+      if (/^(layers|h)\.\d+\.(self_attn|attn|mlp)\./.test(module.name)) add("headless", module.name);
       if (module.rank !== r) add("other rank", module.name);
       if (adapter.start) add("moved base", module.name);
     }

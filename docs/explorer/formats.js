@@ -194,7 +194,8 @@ window.loraFormats = (() => {
       const parts = Object.fromEntries(Object.entries(stored).map(([part, tensor]) => [part, turned(tensor)]));
       if (Boolean(parts.magnitude) !== (kind === "dora")) fail(`${shown(key)} must have m if it is a dora, and only then`);
       const name = placed(key, known.mlx) ?? (key.endsWith(".mlp.gate") ? fail(`${shown(key)} is a router, which this page does not read`) : key);
-      modules.set(name, moduleOf(name, parts, Number(scale) * parts.A.shape[0], { embedding: known.embeddings.includes(ends(key).at(-1)) }));
+      const last = ends(key).at(-1), embedding = known.embeddings.includes(last) || last.replace(/^embed_out/, "").includes("embed");
+      modules.set(name, moduleOf(name, parts, Number(scale) * parts.A.shape[0], { embedding }));
     }
     return adapterOf("mlx", modules, buffer.byteLength);
   }

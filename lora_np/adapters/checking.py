@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ FEATURES = (
     "unknown", "unsure", "misfit", "no target", "container",
 )  # fmt: skip
 _ALL = "(all)"  # of a row about the adapter as a whole
+# a block of a language model at the beginning of a name
+_HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
 # families whose routers are linear layers in mlx-lm
 _LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
 _OF = {"own": "each module's own", "config": "the config's one"}
@@ -257,7 +260,7 @@ def _features(adapter: Adapter, form: str, base: Base | None) -> dict[str, set[s
             found["head"].add(name)
         if name.removesuffix(".weight").endswith(".mlp.gate") and family not in _LINEAR_GATES:
             found["router"].add(name)
-        if name.startswith(("layers.", "h.")):
+        if _HEADLESS.match(name):
             found["headless"].add(name)
         if module.rank != r:
             found["other rank"].add(name)

@@ -146,7 +146,9 @@ def generate(
 ) -> None:  # fmt: skip
     """Generate text or chat, with or without an adapter.
 
-    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model.
+    MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. In a chat,
+    Ctrl-C ends an answer and Ctrl-D the chat; /reset starts anew; /adapter NAME and /base go on
+    with another model.
 
     Example: lora-np generate austen --adapter king-james --prompt "And the king "
     """
@@ -154,20 +156,34 @@ def generate(
         raise click.UsageError("--system needs --chat")
     sampling = {"stream": partial(print, end="", flush=True), **options.given(asked)}
     language.Sampling(**sampling)  # checks them
-    speaker = language.load(model, quantised=quantised)
+    base = speaker = language.load(model, quantised=quantised)
+
+    def adapted(name: str) -> language.LanguageModel:
+        opened = adapters.load(language.located_adapter(name), base=base.config)
+        return adapters.attach(base, opened, any_base=any_base)
+
     if adapter is not None:
-        opened = adapters.load(language.located_adapter(adapter), base=speaker.config)
-        speaker = adapters.attach(speaker, opened, any_base=any_base)
+        speaker = adapted(adapter)
     if not chat:
         language.generate(speaker, "It was " if prompt is None else prompt, **sampling)
         print()
         return
-    messages = [] if system is None else [{"role": "system", "content": system}]
-    for asked_now in (prompt,) if prompt is not None else lines():
-        messages.append({"role": "user", "content": asked_now})
-        said = language.answer(speaker, messages, **sampling)
-        messages.append({"role": "assistant", "content": said})
-        print()
+    begin = [] if system is None else [{"role": "system", "content": system}]
+    conversation = language.Chat(speaker, begin)
+    for line in (prompt,) if prompt is not None else lines():
+        command, _, name = line.strip().partition(" ")
+        try:
+            if command == "/reset":
+                conversation.messages = [*begin]
+            elif command in ("/base", "/adapter"):
+                conversation.switch(base if command == "/base" else adapted(name))
+            else:
+                conversation.ask(line, **sampling)
+                print()
+        except (OSError, ValueError) as error:
+            if prompt is not None or not sys.stdin.isatty():
+                raise
+            tell(error)
 
 
 def lines() -> Iterator[str]:

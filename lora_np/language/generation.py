@@ -226,9 +226,11 @@ def answer(model: LanguageModel, messages: Messages, settings: Sampling) -> str:
     return reply(model, row, settings)
 
 
-def reply(model: LanguageModel, row: list[int], settings: Sampling) -> str:
+def reply(
+    model: LanguageModel, row: list[int], settings: Sampling, reader: Reader | None = None
+) -> str:
     """Append tokens to a row, and return their text without the token that ends it."""
-    (continuation,) = continued(model, [row], len(row), settings)
+    (continuation,) = continued(model, [row], len(row), settings, reader)
     if row[-1] in ends_of(model):
         row.pop()
     return continuation.end()

@@ -196,12 +196,12 @@ def test_a_forecast_counts_what_a_run_does(chatty, monkeypatch):
 
 
 @pytest.mark.skipif(adapting.peak_memory() is None, reason="the system does not tell")
-def test_a_forecast_foretells_the_memory_of_the_run_within_a_fifth():
+def test_a_forecast_predicts_the_memory_of_the_run_within_three_per_cent():
     """Each in a process of its own."""
     begin = (
         "from lora_np import language; from lora_np.language.adapting import peak_memory;"
         "model, text = language.load('austen'), language.read_text('genesis')[:25000];"
-        "how = {'rank': 4, 'steps': 1, 'batch_size': 8};"
+        "how = {'rank': 4, 'steps': 4, 'batch_size': 8};"
     )
     foretold, taken = (
         int(
@@ -215,7 +215,7 @@ def test_a_forecast_foretells_the_memory_of_the_run_within_a_fifth():
         )
     )
     assert taken > 100 * 2**20  # far more than the imports
-    assert foretold == pytest.approx(taken, rel=0.2)
+    assert foretold == pytest.approx(taken, rel=0.03)
 
 
 @pytest.fixture

@@ -317,6 +317,7 @@ DRAWING = {
     "answer": lambda rng: language.answer(
         TALKER, [{"role": "user", "content": "a"}], tokens=1, rng=rng
     ),
+    "ask": lambda rng: language.Chat(TALKER).ask("a", tokens=1, rng=rng),
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),

@@ -1,0 +1,103 @@
+"""A conversation, in which a model reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lora_np.checks import configured
+from lora_np.files import Json
+from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.generation import Reader, Sampling, reply
+from lora_np.language.templates import Messages, Template
+
+
+class Chat:
+    """A conversation with a model, which keeps what it read from one turn to the next.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With a chat template.
+    messages : sequence of mapping
+        How the conversation begins, such as with a system message.
+
+    Attributes
+    ----------
+    messages : list of mapping
+        The conversation so far, each message with ``role`` and ``content``; it may be changed.
+
+    Raises
+    ------
+    ValueError
+        If the model has no chat template.
+    ImportError
+        If jinja2 is not installed.
+
+    See Also
+    --------
+    answer : One answer, without a conversation to keep.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from lora_np import language
+    >>> austen = language.load("austen")
+    >>> files = {"chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
+    >>> characters = language.Characters(austen.vocabulary.characters, files)
+    >>> chat = Chat(replace(austen, vocabulary=characters))
+    >>> chat.ask("It is a truth ", tokens=20, temperature=0)
+    'to be a great deal o'
+    >>> len(chat.messages)
+    2
+    """
+
+    def __init__(self, model: LanguageModel, messages: Messages = ()) -> None:
+        self.messages: list[Mapping[str, Json]] = [*messages]
+        self.switch(model)
+
+    def switch(self, model: LanguageModel) -> None:
+        """Go on with another model, such as the same one with an adapter.
+
+        Parameters
+        ----------
+        model : LanguageModel
+            With a chat template.
+        """
+        self.template, self.model, self.reader = (
+            Template(vocabulary_of(model)),
+            model,
+            Reader(model),
+        )
+
+    @configured(Sampling)
+    def ask(self, question: str, settings: Sampling) -> str:
+        """Ask, and note the question and the answer; Ctrl-C ends the answer where it is.
+
+        Parameters
+        ----------
+        question : str
+            The next message of the user.
+        **settings
+            Those of `generate`.
+
+        Returns
+        -------
+        str
+            The answer.
+
+        Raises
+        ------
+        ValueError
+            If the template does not take the messages, or a setting is out of range.
+        """
+        messages = [*self.messages, {"role": "user", "content": question}]
+        row = self.template.tokens(messages, add_generation_prompt=True).tolist()
+        begins = len(row)
+        try:
+            text = reply(self.model, row, settings, self.reader)
+        except KeyboardInterrupt:
+            text = vocabulary_of(self.model).decode(row[begins:])
+            # of the last token, some layers may hold keys and others not
+            self.reader.rows = [row[:begins]] if len(row) > begins else []
+        self.messages = [*messages, {"role": "assistant", "content": text}]
+        return text
