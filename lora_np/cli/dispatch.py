@@ -21,6 +21,7 @@ FILES = {
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
     "evaluation": ("evaluate",),
+    "baking": ("bake",),
     "adapters": (
         "inspect", "resize", "extract", "overlap", "combine", "merge", "diff", "convert", "check",
         "repair",

@@ -20,7 +20,7 @@ from lora_np.table import Cell
 )
 @options.any_base
 @click.option("--data", required=True, help="Held-out examples: a file, as for finetune.")
-@click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
+@options.data_format
 @click.option("--max-length", type=click.IntRange(1), help="Most tokens of an example.")
 @click.option("--answers", type=click.IntRange(0), default=5, help="Answers to show (5).")
 @options.quantised
@@ -39,8 +39,6 @@ def evaluate(
 
     Example: lora-np evaluate austen --adapter king-james --data genesis
     """
-    if len({*models}) < len(models) or len({*found}) < len(found):
-        raise click.UsageError("name each model and each adapter once")
 
     def opened() -> Iterator[tuple[str, language.LanguageModel]]:
         for i, name in enumerate(models):
@@ -51,6 +49,8 @@ def evaluate(
                 yield path, adapters.attach(model, adapter, any_base=any_base)
 
     examples = language.read_data(data, format=format)
+    if len({*models}) < len(models) or len({*found}) < len(found):
+        raise click.UsageError("name each model and each adapter once")
     result = language.evaluate(opened(), examples, max_length=max_length, answers=answers)
     if html is not None:
         write_text(html, result.to_html())

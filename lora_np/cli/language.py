@@ -29,7 +29,7 @@ QUESTIONS = 5  # that a page shows, answered before and after
     callback=options.kept,
     help="A directory for PEFT, or a .gguf for llama.cpp.",
 )
-@click.option("--format", help="jsonl, csv or text; by default detected from the first line.")
+@options.data_format
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
 @options.each(options.of_settings(language.FinetuneSettings))

@@ -156,6 +156,9 @@ saved = click.option(
 quantised = click.option(
     "--quantised", is_flag=True, help="Keep quantised weights quantised in memory."
 )
+data_format = click.option(
+    "--format", help="jsonl, csv or text; by default detected from the first line."
+)
 seed = click.option("--seed", "rng", type=click.IntRange(0), default=0, help="Random seed (0).")
 JOBS = click.IntRange(1, 1000)
 jobs = click.option("--jobs", type=JOBS, default=1, help="Number of parallel workers.")

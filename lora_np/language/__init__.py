@@ -13,6 +13,7 @@ with on_demand(globals()):
         finetune as finetune,
         forecast as forecast,
     )
+    from lora_np.language.baking import Baked as Baked, BakeSettings as BakeSettings, bake as bake
     from lora_np.language.chatting import Chat as Chat
     from lora_np.language.data import Data as Data, read_data as read_data
     from lora_np.language.decoder import (

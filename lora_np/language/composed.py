@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.chebyshev import chebinterpolate, chebval
 
-from lora_np.autograd import Tensor, primitive
+from lora_np.autograd import Tensor, primitive, value
 from lora_np.checks import Array
 from lora_np.nn import cross_entropy, sigmoid, softmax
 from lora_np.quantise import Quantised
@@ -168,4 +168,39 @@ def head_loss(h: Operand, W: Operand, *, labels: Array) -> Operand:
     keep = labels != IGNORED
     W = W.dequantised() if isinstance(W, Quantised) else W
     result: Operand = cross_entropy(h[keep] @ W.T, labels[keep])
+    return result
+
+
+def distillation_loss(h: Operand, W: Operand, *, teacher: Array, counts: Array) -> Operand:
+    """``KL(teacher || student)`` of next tokens, in nats: the mean over the rows that count.
+
+    Both distributions are softmaxes of the same head (Hinton et al., arXiv 1503.02531).
+
+    Parameters
+    ----------
+    h : Tensor or ndarray of shape (..., d)
+        The student's hidden states.
+    W : Tensor, ndarray or Quantised of shape (vocab, d)
+    teacher : ndarray of shape (n, d)
+        The teacher's hidden states, where they count.
+    counts : ndarray of bool, shape (...)
+    """
+    W = W.dequantised() if isinstance(W, Quantised) else W
+    result: Operand = divergence(h[counts] @ W.T, teacher @ value(W).T).mean(axis=0)
+    return result
+
+
+def divergence(z: Operand, teacher: Array) -> Operand:
+    """Compute ``KL(softmax(teacher) || softmax(z))`` of each row, in nats.
+
+    Examples
+    --------
+    >>> z, teacher = np.log([[1.0, 1.0]]), np.log([[1.0, 3.0]])
+    >>> divergence(z, teacher).round(4)  # log 2 minus the entropy of 1/4 and 3/4
+    array([0.1308])
+    """
+    z = z - value(z).max(axis=-1, keepdims=True)
+    teacher = teacher - np.max(teacher, axis=-1, keepdims=True)
+    totals = [np.log(np.sum(np.exp(scores), axis=-1)) for scores in (z, teacher)]
+    result: Operand = np.sum(softmax(teacher) * (teacher - z), axis=-1) + totals[0] - totals[1]
     return result

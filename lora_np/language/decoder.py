@@ -72,19 +72,22 @@ class Decoder(Named):
         caches: list[Cache] | None = None,
         sequence_ids: Array | None = None,
     ) -> Operand:
-        x: Operand = self.embedding(tokens)
         before = caches[0].tokens if caches else 0
         rows = None if sequence_ids is None else blocks.sequences(sequence_ids, before)
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.position is not None:
-            where = np.arange(before, before + tokens.shape[1]) if rows is None else rows.positions
-            x = x + self.position(where)
+        where = np.arange(before, before + tokens.shape[1]) if rows is None else rows.positions
+        x = self.embedded(tokens, where)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
             x = layer(x, rng=rng, cache=cache, rows=rows)
         x = self.norm(x)
         return x if self.scale_after == 1.0 else x * self.scale_after
+
+    def embedded(self, tokens: Array, positions: Array) -> Operand:
+        """Look up what enters the first layer."""
+        x: Operand = self.embedding(tokens)
+        if self.scale != 1.0:
+            x = x * self.scale
+        return x if self.position is None else x + self.position(positions)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

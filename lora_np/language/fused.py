@@ -309,6 +309,35 @@ def by_token(x: Array, shape: tuple[int, ...]) -> Array:
 # the softmax, minus the label's. A head that is trained has the usual logits and cross-entropy.
 
 
+class Expected:
+    """The mean of ``values`` by the softmax of logits, a part of the vocabulary at a time."""
+
+    def __init__(self, n: int, dtype: np.dtype[np.generic]) -> None:
+        self.largest = np.full((n, 1), -np.inf, dtype)
+        self.sums = self.total = np.zeros((1, 1), dtype)
+
+    def add(self, z: Array, values: Array) -> Array:
+        """Turn the logits of a part into weights in place; return the factor of those before."""
+        before, self.largest = self.largest, np.maximum(self.largest, z.max(axis=1, keepdims=True))
+        z -= self.largest
+        np.exp(z, out=z)
+        shrunk: Array = np.exp(before - self.largest)
+        first = self.total.size == 1
+        self.total = z.dot(values) if first else self.total * shrunk + z.dot(values)
+        self.sums = self.sums * shrunk + row_sums(z)
+        return shrunk
+
+    @property
+    def mean(self) -> Array:
+        """Divide by the sum of the weights."""
+        return self.total / self.sums
+
+    @property
+    def log_sums(self) -> Array:
+        """Compute ``log(sum(exp(z)))`` of each row."""
+        return self.largest + np.log(self.sums)
+
+
 def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Array, Array]:
     h2, labels = rows(h), labels.reshape(-1)
     keep = np.flatnonzero(labels != composed.IGNORED)
@@ -317,29 +346,16 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Arra
     for i in range(0, len(keep), ROWS):
         part = keep[i : i + ROWS]
         some, wanted, step = h2[part], labels[part], max(1, LOGITS // len(part))
-        largest, picked = (
-            np.full((len(some), 1), -np.inf, h.dtype),
-            np.empty((len(some), 1), h.dtype),
-        )
-        mean = sums = np.zeros((1, 1), h.dtype)
+        picked, expected = np.empty((len(some), 1), h.dtype), Expected(len(some), h.dtype)
         for start in range(0, W.shape[0], step):
             W_part = tokens_of(W, slice(start, start + step))
             z = some.dot(W_part.T)
             column = wanted - start
             here = np.flatnonzero((column >= 0) & (column < len(W_part)))
             picked[here, 0] = z[here, column[here]]
-            before, largest = largest, np.maximum(largest, z.max(axis=1, keepdims=True))
-            z -= largest
-            np.exp(z, out=z)
-            shrunk = np.exp(before - largest)
-            mean = z.dot(W_part) if start == 0 else mean * shrunk + z.dot(W_part)
-            sums = sums * shrunk + row_sums(z)
-        mean /= sums
-        mean -= tokens_of(W, wanted)
-        dh[part] = mean
-        total += float(
-            np.sum(largest - picked, dtype=np.float64) + np.sum(np.log(sums), dtype=np.float64)
-        )
+            expected.add(z, W_part)
+        dh[part] = expected.mean - tokens_of(W, wanted)
+        total += float(np.sum(expected.log_sums - picked, dtype=np.float64))
     dh /= len(keep)
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
@@ -353,6 +369,43 @@ def head_pull(
 head_loss = primitive(
     head_forward, head_pull, NOT_DIFFERENTIABLE, keeps=True, composed=composed.head_loss
 )
+
+
+def distillation_forward(
+    h: Array, W: Array | Quantised, *, teacher: Array, counts: Array
+) -> tuple[Array, Array]:
+    h2, keep = rows(h), np.flatnonzero(counts)
+    dh = np.zeros_like(h2)
+    total = 0.0
+    for i in range(0, len(keep), ROWS):
+        part = keep[i : i + ROWS]
+        n, step = len(part), max(1, LOGITS // len(part))
+        ours, theirs, apart = Expected(n, h.dtype), Expected(n, h.dtype), np.zeros((n, 1), h.dtype)
+        for start in range(0, W.shape[0], step):
+            W_part = tokens_of(W, slice(start, start + step))
+            z, wanted = h2[part].dot(W_part.T), teacher[i : i + ROWS].dot(W_part.T)
+            off = wanted - z
+            ours.add(z, W_part)
+            apart = apart * theirs.add(wanted, W_part)
+            off *= wanted
+            apart += row_sums(off)
+        dh[part] = ours.mean - theirs.mean
+        each = apart / theirs.sums + ours.log_sums - theirs.log_sums
+        total += float(np.sum(each, dtype=np.float64))
+    dh /= len(keep)
+    return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
+
+
+def distillation_pull(
+    dh: Array, h: Array, W: Array | Quantised, *, teacher: Array, counts: Array
+) -> Callable[[Array], Array]:
+    return lambda g: dh * g
+
+
+distillation_loss = primitive(
+    distillation_forward, distillation_pull, NOT_DIFFERENTIABLE, keeps=True,
+    composed=composed.distillation_loss,
+)  # fmt: skip
 
 
 def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:

@@ -324,13 +324,14 @@ BAD = {
     "accumulate": "0", "validate_every": "0", "patience": "0", "sample_every": "-1",
     "format": "nothing", "resume": None, "tokens": "-1", "temperature": "-1", "top_k": "-1",
     "top_p": "2", "min_p": "2", "repetition_penalty": "0", "out": "folder",
+    "answer_length": "0", "per_sentence": "0", "start": "nothing",
     "plot": "picture.png", "html": "page.html", "checkpoint": "folder", "port": "0",
     "epochs": "0", "answers": "-1", "rounding": "nothing",
 }  # fmt: skip
 # what may be any text, or names a file that is read
 FREE = {
     "prompt", "system", "stop", "column", "base", "data", "validation", "config", "roster",
-    "adapter", "found",
+    "adapter", "found", "prompt_file", "questions",
 }  # fmt: skip
 WRONG = [
     (words, command, option)

@@ -29,6 +29,7 @@ PAGES = [
 NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
     "lora-np evaluate": "needs a language model: tests/language/test_evaluating.py",
+    "lora-np bake": "needs a language model: tests/language/test_baking.py",
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",

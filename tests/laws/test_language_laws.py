@@ -170,6 +170,38 @@ def test_head_loss(logits, rows, ignored, monkeypatch):
     compare("head_loss", [random(rng, 3, 7, 5)], W=rng.normal(size=(11, 5)), labels=labels)
 
 
+@pytest.mark.parametrize(("logits", "rows"), [(1, 1), (40, 4), (40, 1024), (2**18, 1024)])
+@pytest.mark.parametrize("ignored", [0, 3, 20])
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_distillation_loss(logits, rows, ignored, size, monkeypatch):
+    """Nearly equal, and far apart."""
+    monkeypatch.setattr(fused, "LOGITS", logits)
+    monkeypatch.setattr(fused, "ROWS", rows)
+    rng = np.random.default_rng(ignored)
+    counts = np.ones(21, bool)
+    counts[rng.permutation(21)[:ignored]] = False
+    teacher = size * rng.normal(size=(21 - ignored, 5))
+    W, counts = rng.normal(size=(11, 5)), counts.reshape(3, 7)
+    compare("distillation_loss", [random(rng, 3, 7, 5)], W=W, teacher=teacher, counts=counts)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distillation_is_zero_at_the_teacher_and_positive_elsewhere(dtype):
+    """By its definition, over all tokens; and so is its gradient there, to the last bit."""
+    rng = np.random.default_rng(0)
+    W, teacher = rng.normal(size=(40, 6)).astype(dtype), rng.normal(size=(9, 6)).astype(dtype)
+    h, counts = lnp.Tensor(teacher[None].copy()), np.ones((1, 9), bool)
+    loss = fused.distillation_loss(h, W, teacher=teacher, counts=counts)
+    loss.backward()
+    assert loss.data == 0
+    assert not h.grad.any()
+    h = teacher + rng.normal(size=teacher.shape).astype(dtype)
+    p, q = (np.exp(x @ W.T) / np.exp(x @ W.T).sum(1, keepdims=True) for x in (h, teacher))
+    expected = np.mean(np.sum(q * np.log(q / p), axis=1))
+    found = fused.distillation_loss(h[None], W, teacher=teacher, counts=counts)
+    assert 0 < found == pytest.approx(expected, rel=1e-10 if dtype == np.float64 else 1e-5)
+
+
 def test_rotation_depends_on_the_distance_only():
     """A query and a key, both moved by the same number of tokens, have the same product."""
     rng = np.random.default_rng(0)

@@ -321,6 +321,16 @@ DRAWING = {
     "finetune": lambda rng: language.finetune(
         language.load("austen"), "It was so. " * 20, max_length=8, steps=1, rng=rng, progress=False
     ),
+    "bake": lambda rng: language.bake(
+        language.load("austen"),
+        "So ",
+        plain=True,
+        questions=[*"abcde"],
+        answer_length=1,
+        steps=0,
+        rank=1,
+        rng=rng,
+    ),
     "checked": lambda rng: lora.MERGE_METHODS["dare_ties"].checked(
         density=None, rank=None, rng=rng
     ),

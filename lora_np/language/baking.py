@@ -1,0 +1,607 @@
+"""Bake a prompt into an adapter: the base with the prompt teaches the base without it.
+
+Context distillation (Snell, Klein and Zhong, arXiv 2209.15189): the adapter learns the teacher's
+distributions of every token of answers that the teacher samples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace as changed
+from html import escape
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lora_np.autograd import Tensor, value
+from lora_np.checks import (
+    Array,
+    Rng,
+    configured,
+    generator,
+    number,
+    printable,
+    whole_number,
+)
+from lora_np.language import fused
+from lora_np.language.composed import Operand, divergence
+from lora_np.language.decoder import LanguageModel, vocabulary_of
+from lora_np.language.generation import Reader, Sampling, continued, ends_of
+from lora_np.language.templates import Template
+from lora_np.lora import LoRALinear, inject
+from lora_np.models import Targets
+from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
+from lora_np.settings import check_choices, setting
+from lora_np.table import Shown, Table, page
+from lora_np.training import History, RunSettings, fit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HELD_OUT = 5  # of so many questions one
+AT_ONCE = 16  # answers that are sampled together
+RIDGE = 0.1  # of the mean eigenvalue, in the closed form
+FIRST = 8  # tokens of an answer, where its divergence is largest
+ASK = (
+    "{prompt}\n\n---\nAbove are instructions of an assistant. Write one short question that a user"
+    ' may ask it, and to whose answer this part matters: "{sentence}" Write the question alone.'
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BakeSettings(RunSettings):
+    """Settings of `bake`: the LoRA, the answers, and those of every run.
+
+    Parameters
+    ----------
+    **settings
+        Those of `bake`.
+
+    Examples
+    --------
+    >>> BakeSettings(rank=4).steps
+    48
+    """
+
+    rank: int = setting(8, "Rank of each adapter")
+    alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
+    targets: Targets = "all-linear"
+    lr: float = setting(2e-3, "Peak learning rate")
+    steps: int = setting(48, "Number of training steps")
+    batch_size: int = setting(4, "AnsweredQuestion in a batch")
+    clip: float | None = setting(1.0, "Largest norm of the gradient")
+    answer_length: int = setting(48, "Most tokens of an answer")
+    per_sentence: int = setting(3, "Questions for each sentence of the prompt, if none are given")
+    start: str = setting("closed-form", "Where the adapter starts", choices=("closed-form", "zero"))
+    questions: Sequence[str] = ()
+    plain: bool = False
+    tell: Callable[[str], None] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choices(self)
+        wholes = ("rank", "batch_size", "accumulate", "answer_length", "per_sentence")
+        for name in (*wholes, "validate_every", "patience"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+        whole_number("steps", self.steps, minimum=0)
+        for name in ("lr", "clip", "alpha"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), open_minimum=True)
+        if isinstance(self.questions, str) or not all(
+            isinstance(text, str) and text.strip() for text in self.questions
+        ):
+            raise ValueError("questions must be a list of texts that are not empty")
+
+
+class TaughtAnswer(NamedTuple):
+    """An answer of the teacher, as the student reads it."""
+
+    question: str
+    sentence: str  # of the prompt, that the question is about, if that is known
+    row: list[int]  # what the student reads, and the answer
+    prompted: list[int]  # what the teacher reads, and the answer
+    hidden: Array  # (answer, d), the teacher's: each token of the answer follows from one
+
+    @property
+    def answer(self) -> list[int]:
+        return self.row[-len(self.hidden) :]
+
+
+class DistillationBatch(NamedTuple):
+    """Arguments of the loss."""
+
+    tokens: Array  # (rows, n)
+    counts: Array  # (rows, n) bool
+    teacher: Array  # (as many as count, d)
+
+
+class AnsweredQuestion(NamedTuple):
+    """A held-out question, and how each model answers it."""
+
+    question: str
+    base: str
+    prompted: str
+    baked: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Baked(Shown):
+    """The result of `bake`.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        With its adapters.
+    history : History or None
+        The loss of each step, if there was any.
+    questions, held : tuple of str
+        What the adapter was trained on, and what was held out.
+    divergences : dict of str to tuple of ndarray
+        By model, "base" or "baked", and kind of answers, "sampled" or "greedy", such as "base,
+        greedy": the divergence from the teacher, in nats, at each token of each held-out answer.
+    agreement : dict of str to float
+        The share of these tokens whose likeliest one is the teacher's.
+    answers : tuple of AnsweredQuestion
+        Greedy answers side by side.
+    saved : int
+        Tokens of the prompt that each call saves.
+    sentences : dict of str to float
+        The mean divergence that is left of questions about each sentence of the prompt.
+    notes : tuple of str
+        What people should know.
+    """
+
+    model: LanguageModel
+    history: History | None
+    questions: tuple[str, ...]
+    held: tuple[str, ...]
+    divergences: dict[str, tuple[Array, ...]]
+    agreement: dict[str, float]
+    answers: tuple[AnsweredQuestion, ...]
+    saved: int
+    sentences: dict[str, float]
+    notes: tuple[str, ...]
+
+    @property
+    def table(self) -> Table:
+        """The divergence from the prompted model and the agreement with it, for people."""
+        names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
+        rows = []
+        for key, parts in self.divergences.items():
+            model, kind = key.split(", ")
+            first = np.concatenate([part[:FIRST] for part in parts]).mean()
+            every = np.concatenate(parts).mean()
+            rows.append((kind, model, float(every), float(first), self.agreement[key]))
+        return Table(names, rows, notes=[f"Each call saves {self.saved} tokens.", *self.notes])
+
+    @property
+    def left(self) -> Table:
+        """What did not transfer: sentences whose questions kept the largest divergence."""
+        worst = sorted(self.sentences.items(), key=lambda item: -item[1])
+        return Table(["sentence of the prompt", "KL that is left"], worst)
+
+    @property
+    def samples(self) -> Table:
+        """The greedy answers side by side."""
+        return Table([*AnsweredQuestion._fields], self.answers, title="Held-out questions")
+
+    def figure(self) -> Figure:
+        """Draw the divergence by the position of the token in the answer."""
+        from matplotlib.figure import Figure
+
+        from lora_np.plots import lines
+
+        figure, curves = Figure(figsize=(7, 4), layout="constrained"), {}
+        for key, parts in self.divergences.items():
+            longest = max(map(len, parts))
+            means = [np.mean([part[i] for part in parts if len(part) > i]) for i in range(longest)]
+            curves[key] = (np.arange(1, longest + 1), np.array(means))
+        lines(curves, xlabel="token of the answer", ylabel="KL, nats", ax=figure.add_subplot())
+        return figure
+
+    def to_html(self, *, prompt: str = "") -> str:
+        """Write a page: divergences, the answers, and what did not transfer."""
+        parts: list[str | Table | Figure] = [self.table, self.figure(), self.samples]
+        parts += [self.left] if self.sentences else []
+        if prompt:
+            parts.append(f"<p>The prompt:</p><pre>{escape(printable(prompt))}</pre>")
+        return page("A prompt baked into a LoRA", parts)
+
+
+class Dialogue:
+    """How a question is put to a model, with the prompt and without it."""
+
+    def __init__(self, model: LanguageModel, prompt: str, plain: bool) -> None:
+        self.vocabulary, self.ends, self.prompt = vocabulary_of(model), ends_of(model), prompt
+        self.template = None if plain else Template(self.vocabulary)
+
+    def row(self, question: str, *, prompted: bool) -> list[int]:
+        if self.template is None:
+            text = self.prompt + question if prompted else question
+            return [int(token) for token in self.vocabulary.encode(text)]
+        messages = [{"role": "user", "content": question}]
+        if prompted:
+            messages.insert(0, {"role": "system", "content": self.prompt})
+        return [int(i) for i in self.template.tokens(messages, add_generation_prompt=True)]
+
+    def text(self, answer: Sequence[int]) -> str:
+        """Decode an answer without the token that ends it."""
+        return self.vocabulary.decode([token for token in answer if token not in self.ends])
+
+
+@configured(BakeSettings)
+def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
+    """Train a LoRA that answers as the base does with ``prompt`` in front, and saves its tokens.
+
+    Parameters
+    ----------
+    model : LanguageModel
+        The base, with a chat template; it is not changed.
+    prompt : str
+        The system message that is baked.
+    rank : int
+        Rank of each adapter: r.
+    alpha : float, optional
+        The update is scaled by alpha / r; by default alpha = 2 r.
+    targets : str, list of str or callable
+        Which layers, as for `lora_np.inject`, but not the head.
+    lr : float
+        Peak learning rate of AdamW, which falls to zero along a cosine.
+    steps : int
+        Number of training steps; with 0 the adapter is the closed form.
+    batch_size : int
+        AnsweredQuestion in a batch.
+    clip : float, optional
+        Largest norm of the gradient.
+    answer_length : int
+        Most tokens of an answer.
+    per_sentence : int
+        Questions that the base writes for each sentence of the prompt, if none are given.
+    start : {"closed-form", "zero"}
+        Where the adapter starts: at what the output projections of attention lack without the
+        prompt, by reduced-rank regression, or at zero.
+    questions : sequence of str
+        What people will ask; at least five. Those that touch no fact of the prompt teach none. A
+        fifth is held out.
+    plain : bool
+        For a model without a chat template: the prompt is text, and questions are how it goes on.
+    tell : callable, optional
+        ``tell(note)`` is called with the questions that the base has written.
+    accumulate : int
+        Batches whose gradients are averaged in one step.
+    validate_every : int, optional
+        Steps between measurements of the held-out questions.
+    patience : int, optional
+        As for `lora_np.fit`.
+    watch, sample : callable, optional
+        As for `lora_np.fit`.
+    checkpoint : path, optional
+        As for `lora_np.fit`.
+    resume : bool
+        Continue from ``checkpoint`` if it exists.
+    identity : str, optional
+        As for `lora_np.fit`.
+    rng : Generator or int
+        Random seed of questions, answers, A and the order of batches.
+    progress : bool or str
+        Show a progress bar, in a terminal.
+
+    Returns
+    -------
+    Baked
+        The adapted model, and on held-out questions its divergence from the prompted model.
+
+    Raises
+    ------
+    ValueError
+        If the prompt is empty or too long for the context, there are too few questions, the model
+        has no chat template and ``plain`` is False, or the head would be adapted.
+
+    See Also
+    --------
+    finetune : Learn from examples.
+    evaluate : Compare models on examples.
+
+    Notes
+    -----
+    The loss is the Kullback-Leibler divergence of the next token, teacher from student, at every
+    token of answers that the teacher samples at temperature 1: a sampled answer is only the place
+    where two distributions are compared, so that nothing is memorised. Manner transfers; a fact
+    that no question touches does not.
+
+    Examples
+    --------
+    >>> from lora_np import language
+    >>> result = bake(
+    ...     language.load("austen"), "And God said unto Noah, ", plain=True, rank=2, steps=2,
+    ...     questions=["And the ", "The sons of ", "He said ", "In the ", "And they "],
+    ...     answer_length=8, progress=False,
+    ... )
+    >>> result.saved, len(result.held)
+    (24, 1)
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError("the prompt is empty: there is nothing to bake")
+    dialogue, rng = Dialogue(model, prompt, settings.plain), generator(settings.rng)
+    frozen = freeze(model)
+    asked = [(text, "") for text in settings.questions]
+    if not asked:
+        if settings.plain:
+            raise ValueError("a model without a chat template writes no questions: pass questions")
+        asked = written(frozen, prompt, settings.per_sentence, rng)
+        if settings.tell is not None:
+            settings.tell("\n".join(["Questions:", *(question for question, _ in asked)]))
+    if len(asked) < HELD_OUT:
+        raise ValueError(f"{len(asked)} questions are too few: give at least {HELD_OUT}")
+    seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
+    held = asked[HELD_OUT - 1 :: HELD_OUT]
+    train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
+    drawn = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
+    examples = taught(frozen, dialogue, train, drawn)
+    greedy = changed(drawn, temperature=0.0)
+    tests = {
+        "sampled": taught(frozen, dialogue, held, changed(drawn, rng=seeds[1])),
+        "greedy": taught(frozen, dialogue, held, greedy),
+    }
+    alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
+    adapted = inject(model, rank=settings.rank, alpha=alpha, targets=settings.targets, rng=seeds[2])
+    if not plain_head(adapted):
+        raise ValueError("targets must not name the head: both distributions come from the same")
+    if settings.start == "closed-form":
+        adapted = started(adapted, closed_form(frozen, examples, settings.rank))
+    history = None
+    if settings.steps:
+        run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
+        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss}
+        run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
+        run["validation"] = [batch_of([example]) for example in tests["sampled"]]
+        run["progress"] = "bake" if settings.progress is True else settings.progress
+        order = ShuffledAnswers(examples, min(settings.batch_size, len(examples)), seeds[2])
+        result = fit(adapted, order, **run)
+        adapted, history = result.model, result.history
+    baked = freeze(adapted)
+    divergences, agreement = {}, {}
+    for kind, rows in tests.items():
+        for name, each in (("base", frozen), ("baked", baked)):
+            apart = [apart_from_teacher(each, example) for example in rows]
+            divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
+            agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
+    alone = [dialogue.row(question, prompted=False) for question, _ in held]
+    base, own = (spoken(each, alone, greedy) for each in (frozen, baked))
+    prompted = [dialogue.text(example.answer) for example in tests["greedy"]]
+    answers = zip([question for question, _ in held], base, prompted, own, strict=True)
+    cut = sum(len(example.hidden) == settings.answer_length for example in examples)
+    first = tests["greedy"][0]
+    return Baked(
+        model=adapted,
+        history=history,
+        questions=tuple(question for question, _ in train),
+        held=tuple(question for question, _ in held),
+        divergences=divergences,
+        agreement=agreement,
+        answers=tuple(AnsweredQuestion(*row) for row in answers),
+        saved=len(first.prompted) - len(first.row),
+        sentences=by_sentence(tests["sampled"], divergences["baked, sampled"]),
+        notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
+        if cut
+        else (),
+    )
+
+
+def by_sentence(examples: Sequence[TaughtAnswer], apart: Sequence[Array]) -> dict[str, float]:
+    """Average the divergence of the questions about each sentence."""
+    means: dict[str, list[float]] = {}
+    for example, kl in zip(examples, apart, strict=True):
+        if example.sentence:
+            means.setdefault(example.sentence, []).append(float(kl.mean()))
+    return {sentence: float(np.mean(row)) for sentence, row in means.items()}
+
+
+def written(
+    model: LanguageModel, prompt: str, n: int, rng: np.random.Generator
+) -> list[tuple[str, str]]:
+    """Let the base write questions about each sentence of the prompt."""
+    template = Template(vocabulary_of(model))
+    pairs: dict[str, str] = {}
+    sampling = Sampling(tokens=40, temperature=1.0, rng=rng)
+    for sentence in sentences_of(prompt):
+        message = {"role": "user", "content": ASK.format(prompt=prompt, sentence=sentence)}
+        row = template.tokens([message], add_generation_prompt=True).tolist()
+        for text in spoken(model, [row] * n, sampling):
+            lines = [line.strip(' "*-') for line in text.splitlines() if line.strip(' "*-')]
+            if lines:
+                pairs.setdefault(lines[0], sentence)
+    return [*pairs.items()]
+
+
+def sentences_of(prompt: str) -> list[str]:
+    """Cut a prompt where a sentence or a line ends.
+
+    Examples
+    --------
+    >>> sentences_of("You are a ship's cook. Be brief! - The ship is the Ada.")
+    ["You are a ship's cook.", 'Be brief!', 'The ship is the Ada.']
+    """
+    parts = re.split(r"(?<=[.!?])\s+|\n+", prompt)
+    return [text for part in parts if (text := part.strip(" -*#\t"))]
+
+
+def spoken(model: LanguageModel, rows: Sequence[list[int]], sampling: Sampling) -> list[str]:
+    """Generate the text that follows each row, without the token that ends it."""
+    vocabulary, ends = vocabulary_of(model), ends_of(model)
+    answers = sampled(opened(model, rows), rows, sampling)
+    return [vocabulary.decode([i for i in answer if i not in ends]) for answer in answers]
+
+
+def opened(model: LanguageModel, rows: Sequence[list[int]]) -> Reader:
+    """Read what all rows begin with, once."""
+    reader, first, last = Reader(model), min(rows), max(rows)
+    same = next(
+        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
+        len(first),
+    )
+    if same:
+        reader.read([first[:same]])
+    return reader
+
+
+def sampled(reader: Reader, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
+    """Generate the tokens that follow each row; those of equal length together, without padding."""
+    drawn = changed(sampling, rng=generator(sampling.rng))
+    answers: dict[int, list[int]] = {}
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for _, group in groupby(order, key=lambda i: len(rows[i])):
+        alike = [*group]
+        for start in range(0, len(alike), AT_ONCE):
+            numbers = alike[start : start + AT_ONCE]
+            some = [[*rows[i]] for i in numbers]
+            held = reader.take([0] * len(some)) if reader.rows else None
+            continued(reader.model, some, 0, drawn, held)
+            answers |= {i: row[len(rows[i]) :] for i, row in zip(numbers, some, strict=True)}
+    return [answers[i] for i in range(len(rows))]
+
+
+def taught(
+    model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
+) -> list[TaughtAnswer]:
+    """Let the prompted base answer, and keep the hidden states from which it does."""
+    rows = [dialogue.row(question, prompted=True) for question, _ in asked]
+    longest = max(map(len, rows)) + sampling.tokens
+    if longest > model.context:
+        raise ValueError(
+            f"the prompt, a question and an answer of {sampling.tokens} tokens have {longest}, and"
+            f" the model's context is {model.context}: take a shorter prompt or answer_length"
+        )
+    reader, examples = opened(model, rows), []
+    for pair, row, answer in zip(asked, rows, sampled(reader, rows, sampling), strict=True):
+        hidden = reader.read([[*row, *answer[:-1]]])[0, -len(answer) :]
+        student = dialogue.row(pair[0], prompted=False)
+        examples.append(TaughtAnswer(*pair, [*student, *answer], [*row, *answer], hidden))
+    return examples
+
+
+def batch_of(examples: Sequence[TaughtAnswer]) -> DistillationBatch:
+    """Arrange examples as arrays; padding comes last, where no token sees it."""
+    width = max(len(example.row) for example in examples) - 1
+    tokens = np.zeros((len(examples), width), np.int64)
+    counts = np.zeros((len(examples), width), bool)
+    for i, example in enumerate(examples):
+        end = len(example.row) - 1
+        tokens[i, :end] = example.row[:-1]
+        counts[i, end - len(example.hidden) : end] = True
+    return DistillationBatch(
+        tokens, counts, np.concatenate([example.hidden for example in examples])
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ShuffledAnswers:
+    """Batches of examples by number: all of them in one order, then in another."""
+
+    examples: Sequence[TaughtAnswer]
+    size: int
+    seed: int
+
+    @property
+    def identity(self) -> str:
+        """Tell a checkpoint which run it belongs to."""
+        rows = [example.row for example in self.examples]
+        return f"{self.size} at a time, in order {self.seed}, of {rows}"
+
+    def __call__(self, number: int) -> DistillationBatch:
+        epoch, i = divmod(number, len(self.examples) // self.size)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+        return batch_of([self.examples[k] for k in order[i * self.size :][: self.size]])
+
+
+def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
+    """Compute the mean divergence of the batch."""
+    hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
+    if plain_head(model) and not model.cap and head.b is None:
+        return fused.distillation_loss(hidden, head.W, teacher=batch.teacher, counts=batch.counts)
+    teacher = value(model.logits(batch.teacher))
+    loss: Operand = divergence(model.logits(hidden[batch.counts]), teacher).mean(axis=0)
+    return loss
+
+
+def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
+    """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
+    hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
+    z, teacher = (value(model.logits(each)) for each in (hidden, example.hidden))
+    return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
+
+
+def closed_form(
+    model: LanguageModel, examples: Sequence[TaughtAnswer], rank: int
+) -> list[tuple[Array, Array]]:
+    """Regress what each layer's attention lacks without the prompt on what it computes.
+
+    Both runs get the teacher's residual stream at the tokens that they share, so that a layer lacks
+    only attention to the prompt: W_o (mixed with the prompt - mixed without), by ridge regression
+    of reduced rank on "mixed without".
+
+    Returns
+    -------
+    list of (ndarray of shape (d, rank), ndarray of shape (rank, k))
+        B and A for the output projection of each layer.
+    """
+    layers = model.model.layers
+    grams: list[Any] = [0.0] * len(layers)
+    products: list[Any] = [0.0] * len(layers)
+    for example in examples:
+        rows = [np.array([row[:-1]]) for row in (example.row, example.prompted)]
+        shared = common_end(example.row, example.prompted) - 1
+        student, teacher = (
+            value(model.model.embedded(tokens, np.arange(tokens.shape[1]))) for tokens in rows
+        )
+        for i, layer in enumerate(layers):
+            joined = np.concatenate([student[:, :-shared], teacher[:, -shared:]], axis=1)
+            without, prompted = (
+                value(layer.mixed(x))[0, -shared:].astype(np.float64) for x in (joined, teacher)
+            )
+            lacking = layer.attention.output(prompted) - layer.attention.output(without)
+            grams[i] = grams[i] + without.T @ without
+            products[i] = products[i] + without.T @ lacking
+            student, teacher = value(layer(student)), value(layer(teacher))
+    return [reduced(G, C, rank) for G, C in zip(grams, products, strict=True)]
+
+
+def common_end(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens with which both rows end."""
+    n = min(len(one), len(other))
+    return next((i for i in range(n) if one[-1 - i] != other[-1 - i]), n)
+
+
+def reduced(gram: Array, product: Array, rank: int) -> tuple[Array, Array]:
+    """Solve min |Y - X A^T B^T| at a rank from X^T X and X^T Y (Izenman, 1975), with a ridge."""
+    G = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    L = np.linalg.cholesky(G)
+    M = np.linalg.solve(G, product).T  # (d, k), of full rank
+    U, s, Vt = np.linalg.svd(M @ L, full_matrices=False)
+    A = np.linalg.solve(L.T, Vt[:rank].T).T
+    balance = float(np.sqrt(np.linalg.norm(A, 2) / s[0])) if s[0] else 1.0  # alike in norm
+    return U[:, :rank] * s[:rank] * balance, A / balance
+
+
+def started(adapted: LanguageModel, factors: Sequence[tuple[Array, Array]]) -> LanguageModel:
+    """Put B and A where the outputs of attention are adapted."""
+    layers = adapted.model.layers
+    starts = {id(layer.attention.output): pair for layer, pair in zip(layers, factors, strict=True)}
+
+    def put(path: str, node: LoRALinear) -> LoRALinear:
+        if id(node) not in starts:
+            return node
+        B, A = starts[id(node)]
+        dtype = value(node.A).dtype
+        return changed(node, A=Tensor(A.astype(dtype)), B=Tensor((B / node.scale).astype(dtype)))
+
+    return replace(adapted, LoRALinear, put)
+
+
+def plain_head(model: LanguageModel) -> bool:
+    """Tell whether the head is the base's own."""
+    head = model.lm_head
+    return type(head) is Linear and not isinstance(head.W, Tensor)

@@ -1,0 +1,271 @@
+"""A prompt baked into an adapter: the loss against its definition, and what the adapter has learnt."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import lora_np as lnp
+from lora_np import language
+from lora_np.cli import run
+from lora_np.language import baking
+from lora_np.language.baking import Dialogue, TaughtAnswer, batch_of, taught_loss
+from lora_np.language.generation import Sampling
+from lora_np.linalg import reduced_rank_regression
+from tests.language.conftest import random_model
+
+BEGINNINGS = [
+    "the ",
+    "a king ",
+    "men of ",
+    "so ",
+    "home. ",
+    "who is ",
+    "when the ",
+    "it ",
+    "we ",
+    "he ",
+]
+TEMPLATE = (
+    b"{% for m in messages %}{{ m.content }}{% if m.role != 'assistant' %} {% endif %}{% endfor %}"
+)
+QUIET = {"plain": True, "answer_length": 8, "progress": False}
+
+
+@pytest.fixture
+def wide():
+    return random_model(max_position_embeddings=256)
+
+
+def examples_of(model, prompt="the old king. ", questions=BEGINNINGS[:3], n=5):
+    sampling = Sampling(tokens=n, temperature=1.0, rng=0)
+    pairs = [(question, "") for question in questions]
+    return baking.taught(lnp.freeze(model), Dialogue(model, prompt, True), pairs, sampling)
+
+
+def test_the_loss_is_the_divergence_of_the_next_token_from_the_prompted_model(wide):
+    """By its definition, from the logits of each row alone, over the answers."""
+    adapted = lnp.inject(wide, rank=2, rng=1)
+    adapted = lnp.replace(
+        adapted, lnp.Tensor, lambda path, t: lnp.Tensor(0.1 + 0.3 * np.cos(np.arange(t.size)).reshape(t.shape).astype(np.float32))
+    )  # fmt: skip
+    examples, expected = examples_of(wide), []
+    for example in examples:
+        n = len(example.answer)
+        p, q = (
+            np.exp(np.asarray(lnp.freeze(m)(np.array([row[:-1]])), float)[0, -n:])
+            for m, row in ((adapted, example.row), (wide, example.prompted))
+        )
+        p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
+        expected += np.sum(q * np.log(q / p), axis=-1).tolist()
+    loss = taught_loss(adapted, batch_of(examples))
+    assert loss.item() == pytest.approx(np.mean(expected), rel=1e-4)
+    capped = replace(adapted, cap=3.0)
+    ours = taught_loss(replace(capped), batch_of(examples_of(replace(wide, cap=3.0))))
+    assert 0 < ours.item() < loss.item()
+
+
+def test_its_gradient_is_the_slope():
+    model = lnp.inject(random_model(dtype=np.float64), rank=2, rng=0)
+    batch = batch_of(examples_of(model, prompt="zz. "))
+    taught_loss(model, batch).backward()
+    rng, step = np.random.default_rng(0), 1e-5
+    for _, leaf in lnp.trainable(model)[:6]:
+        direction, values, ends = rng.normal(size=leaf.shape), leaf.data.copy(), []
+        for sign in (1, -1):
+            leaf.data[...] = values + sign * step * direction
+            ends.append(taught_loss(model, batch).item())
+        leaf.data[...] = values
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.sum(leaf.grad * direction) == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_the_teacher_is_no_distance_from_itself(wide):
+    frozen = lnp.freeze(wide)
+    for example in examples_of(wide):
+        own = TaughtAnswer(example.question, "", example.prompted, example.prompted, example.hidden)
+        kl, same = baking.apart_from_teacher(frozen, own)
+        assert np.abs(kl).max() < 1e-6
+        assert same.all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_regression_is_the_best_of_its_rank(seed):
+    """As `reduced_rank_regression` finds it from the data themselves, with the same ridge."""
+    rng = np.random.default_rng(seed)
+    X, Y = rng.normal(size=(40, 7)) * rng.uniform(0.1, 3, 7), rng.normal(size=(40, 5))
+    G = X.T @ X
+    ridge = baking.RIDGE * np.trace(G) / 7
+    for rank in (1, 3):
+        B, A = baking.reduced(G, X.T @ Y, rank)
+        assert (B.shape, A.shape) == ((5, rank), (rank, 7))
+        assert np.linalg.norm(B, 2) == pytest.approx(np.linalg.norm(A, 2))
+        expected = best(X, Y, rank, ridge)
+        np.testing.assert_allclose(B @ A, expected, atol=1e-9)
+
+
+def best(X, Y, rank, ridge):
+    """Rows that are added to the data make the ridge."""
+    X = np.vstack([X, np.sqrt(ridge) * np.eye(X.shape[1])])
+    Y = np.vstack([Y, np.zeros((X.shape[1], Y.shape[1]))])
+    B, A = reduced_rank_regression(X, Y, rank=rank)
+    return B @ A
+
+
+def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
+    austen = language.load("austen")
+    prompt = "And God said unto Moses, Go unto Pharaoh, and the children of Israel. "
+    questions = [
+        "And the ",
+        "He said ",
+        "The sons of ",
+        "In the ",
+        "They ",
+        "And it came ",
+        "Then ",
+        "The king ",
+        "She was ",
+        "I am ",
+        "When the ",
+        "Behold, ",
+        "A man ",
+        "For the ",
+        "Now ",
+        "It was ",
+        "Mr. ",
+        "What ",
+        "The ",
+        "But ",
+    ]
+    how = {"plain": True, "questions": questions, "answer_length": 48, "progress": False}
+    means = {}
+    for name, more in {
+        "closed": {"steps": 0},
+        "trained": {"steps": 16},
+        "from zero": {"steps": 16, "start": "zero"},
+    }.items():
+        result = language.bake(austen, prompt, **how, **more)
+        means[name] = {key: np.concatenate(row).mean() for key, row in result.divergences.items()}
+        assert result.saved == len(prompt)
+        assert len(result.held) == 4
+    for kind in ("sampled", "greedy"):
+        base = means["closed"][f"base, {kind}"]
+        assert means["closed"][f"baked, {kind}"] < 0.95 * base
+        assert means["trained"][f"baked, {kind}"] < means["closed"][f"baked, {kind}"]
+        assert means["trained"][f"baked, {kind}"] < 0.6 * base
+        assert means["from zero"][f"baked, {kind}"] < 0.6 * base
+
+
+def test_the_same_seed_makes_the_same_bytes_and_a_resumed_run_too(wide, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def die(step, model):
+        if step == 3:
+            raise KilledError
+
+    how = {**QUIET, "questions": BEGINNINGS, "steps": 6, "rank": 2, "rng": 3}
+    first, second = (language.bake(wide, "the old king. ", **how) for _ in range(2))
+    with pytest.raises(KilledError):
+        language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", watch=die)
+    third = language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", resume=True)
+    other = language.bake(wide, "the old king. ", **{**how, "rng": 4})
+    leaves = [
+        [t.data for _, t in lnp.trainable(each.model)] for each in (first, second, third, other)
+    ]
+    for a, b, c in zip(*leaves[:3], strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    assert any((a != d).any() for a, d in zip(leaves[0], leaves[3], strict=True))
+
+
+def test_an_answer_ends_with_its_token_and_a_cut_one_without(wide):
+    pytest.importorskip("jinja2")
+    letters = language.Characters(wide.vocabulary.characters, {"chat_template.jinja": TEMPLATE})
+    end = letters.number(".")
+    model = replace(wide, vocabulary=letters, generation={"eos_token_id": end})
+    dialogue = Dialogue(model, "be kind.", False)
+    pairs = [(text, "") for text in BEGINNINGS]
+    sampling = Sampling(tokens=12, temperature=1.0, rng=0)
+    examples = baking.taught(lnp.freeze(model), dialogue, pairs, sampling)
+    for example in examples:
+        assert end not in example.answer[:-1]
+        assert (example.answer[-1] == end) or len(example.answer) == 12
+        assert letters.decode(example.row).startswith(f"{example.question} ")
+        assert letters.decode(example.prompted).startswith(f"be kind. {example.question} ")
+    assert {len(example.answer) for example in examples} > {12}
+    cut = sum(len(example.answer) == 12 for example in examples)
+    result = language.bake(
+        model, "be kind.", questions=BEGINNINGS, answer_length=12, steps=0, rank=1
+    )
+    assert bool(result.notes) == (cut > 0) or result.notes
+
+
+def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
+    pytest.importorskip("jinja2")
+    letters = language.Characters(
+        "".join(sorted({*baking.ASK + wide.vocabulary.characters} - {*"{}"})),
+        {"chat_template.jinja": TEMPLATE},
+    )
+    model = random_model(vocab_size=len(letters), max_position_embeddings=512)
+    model = replace(model, vocabulary=letters)
+    told = []
+    result = language.bake(
+        model, "be kind. say no more.", tell=told.append, steps=0, rank=1, answer_length=4
+    )
+    (text,) = told
+    assert text.startswith("Questions:\n")
+    assert {*result.questions, *result.held} == {*text.splitlines()[1:]}
+    assert result.sentences.keys() <= {"be kind.", "say no more."}
+    assert result.sentences
+    assert "KL that is left" in result.to_html(prompt="be kind.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings", "message"),
+    [
+        (" \n", {}, "the prompt is empty"),
+        ("the " * 70, {}, "context is 256: take a shorter prompt"),
+        ("the ", {"plain": False}, "no chat template"),
+        ("the ", {"questions": ()}, "pass questions"),
+        ("the ", {"questions": BEGINNINGS[:4]}, "4 questions are too few"),
+        ("the ", {"questions": "who"}, "questions must be a list"),
+        ("the ", {"questions": [*BEGINNINGS, " "]}, "questions must be a list"),
+        ("the ", {"targets": ["lm_head", "q_proj"]}, "must not name the head"),
+        ("the ", {"steps": -1}, "steps must be at least 0"),
+        ("the ", {"start": "pissa"}, "start must be one of"),
+        ("the ", {"answer_length": 0}, "answer_length must be at least 1"),
+        ("the ", {"lr": 0}, "lr must be"),
+        ("THE ", {}, "vocabulary has no 'T'"),
+    ],
+)
+def test_what_cannot_be_baked_is_refused(wide, prompt, settings, message):
+    with pytest.raises(ValueError, match=message):
+        language.bake(wide, prompt, **{**QUIET, "questions": BEGINNINGS, "steps": 1, **settings})
+
+
+def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    language.save(wide, "base")
+    (tmp_path / "prompt.txt").write_text("the old king. \n")
+    (tmp_path / "asked.txt").write_text("\n".join(BEGINNINGS))
+    (tmp_path / "long.txt").write_text("the " * 80)
+    command = "bake base --plain --questions asked.txt --answer-length 8 --steps 2 --rank 2 -o new"
+    for bad in ("--prompt long.txt", "--prompt missing.txt", "--prompt prompt.txt --targets lm_head",
+                "--prompt prompt.txt --rank 0", "--prompt prompt.txt --questions prompt.txt"):  # fmt: skip
+        assert run([*command.split(), *bad.split()]) in (1, 2)
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not (tmp_path / "new").exists()
+    good = [*command.split(), "--prompt", "prompt.txt"]
+    assert run([*good, "--json", "--html", "page.html"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["held-out answers"], row["model"]) for row in rows] == [
+        (kind, model) for kind in ("sampled", "greedy") for model in ("base", "baked")
+    ]
+    assert "the old king." in (tmp_path / "page.html").read_text()
+    adapter = lnp.adapters.load("new", base=wide.config)
+    attached = lnp.adapters.attach(language.load("base"), adapter, any_base=True)
+    assert not np.array_equal(*(lnp.freeze(m)(np.array([[1, 2]])) for m in (wide, attached)))
+    assert run(good) == 2
+    assert "--force" in capsys.readouterr().err
