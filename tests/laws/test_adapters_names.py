@@ -124,8 +124,8 @@ def wrapped(folder, out, wrapper, file=WEIGHTS):
     safetensors.save(tensors, out / file, metadata={"format": "pt"})
 
 
-def near(one, other):
-    return np.abs(one - other).max() <= 1e-4 * np.abs(other).max()
+def near(one, other, tolerance=1e-4):
+    return np.abs(one - other).max() <= tolerance * np.abs(other).max()
 
 
 @pytest.mark.parametrize(("name", "loaded", "way", "wrapper"), few(CASES, 25))
@@ -146,20 +146,20 @@ def test_peft_does_what_check_says_and_finds_what_repair_writes(
     elif statuses == {"fine"}:
         assert name == loaded
         assert near(got, theirs)
-        assert not near(got, plain)
+        assert not near(got, plain, 1e-5)
     elif statuses == {"ignored"}:
         assert near(got, plain)
     else:
         assert statuses <= {"not known", "ignored", "fine"}
-    eyes = any(re.search(r"\.(visual|vision_tower)\.", row.module) for row in rows)
-    if eyes and "vision_config" not in CONFIGS[loaded][1]:
+    parts = any(re.search(r"\.(visual|vision_tower)\.|^cls\.", row.module) for row in rows)
+    if parts and loaded != name and "vision_config" not in CONFIGS[loaded][1]:
         with pytest.raises(FileError, match="is no module of"):
             adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
         return
     adapters.repair(tmp_path / "a", tmp_path / "new", base=base)
     assert adapters.check(tmp_path / "new", runtime="peft", base=base).fine
     repaired = by_peft(loaded, tmp_path / "new")
-    assert not near(repaired, plain)
+    assert not near(repaired, plain, 1e-5)
     if name == loaded:
         assert near(repaired, theirs)
     adapters.merge(base, tmp_path / "a", tmp_path / "merged", any_base=True)
