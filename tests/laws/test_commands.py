@@ -319,7 +319,7 @@ BAD = {
     "names": "nothing", "seconds": "0", "total_seconds": "0", "student_seconds": "0",
     "memory": "0", "variant": "nothing", "schedule": "nothing", "optimizer": "nothing",
     "unquantised_dtype": "nothing", "adapter_dtype": "nothing", "batch_size": "0",
-    "max_length": "0", "attention": "nothing", "cross_entropy": "nothing", "steps": "0",
+    "max_length": "0", "attention": "nothing", "cross_entropy": "nothing", "steps": "-1",
     "lr": "0", "warmup": "-1", "weight_decay": "-1", "clip": "0", "dropout": "1", "alpha": "nan",
     "accumulate": "0", "validate_every": "0", "patience": "0", "sample_every": "-1",
     "format": "nothing", "resume": None, "tokens": "-1", "temperature": "-1", "top_k": "-1",
