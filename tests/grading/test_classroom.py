@@ -117,6 +117,7 @@ def test_a_seed_is_drawn_where_none_is_given(tmp_path):
 
 def test_limits_that_do_not_hold_are_said():
     class File:
+        path = Path("answers.py")
         missing = {"memory": "not enforced on Windows"}  # noqa: RUF012
         failure = ""
 

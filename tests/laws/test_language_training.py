@@ -178,7 +178,7 @@ def test_memory_grows_with_a_text_and_not_with_its_square(monkeypatch):
     monkeypatch.setattr(fused, "KEPT", 2**14)
     model = lnp.inject(random_model(max_position_embeddings=8192), rank=2, rng=0)
     peaks = []
-    for n in (512, 1024, 2048):
+    for n in (1536, 3072, 6144):  # more queries at a time than in shorter texts
         tokens = np.random.default_rng(0).integers(0, 30, (1, n + 1))
         language.token_loss(model, tokens).backward()  # tables of angles are made once
         tracemalloc.start()
