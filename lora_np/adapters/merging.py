@@ -128,9 +128,7 @@ def merge(
            [1., 2.]], dtype=float32)
     """
     if Path(base).suffix == ".gguf" and Path(base).is_file():
-        raise FileError(
-            f"{base}: a GGUF file: adapters.merge_gguf (lora-np merge -o NEW.gguf)"
-        )
+        raise FileError(f"{base}: a GGUF file: adapters.merge_gguf (lora-np merge -o NEW.gguf)")
     if Path(out).suffix in FILES:
         raise ValueError(
             f"{out}: a merged model is a directory, which must not end in a file's name"

@@ -311,5 +311,7 @@ def test_fp4_is_refused_by_its_name(tmp_path):
 
 def test_a_gguf_is_not_merged_into_by_file_and_the_message_says_what_can_be_done(tmp_path):
     (tmp_path / "s.gguf").write_bytes(b"GGUF")
-    with pytest.raises(FileError, match=r"s.gguf: a GGUF file: adapters.merge_gguf .lora-np merge -o NEW.gguf"):
+    with pytest.raises(
+        FileError, match=r"s.gguf: a GGUF file: adapters.merge_gguf .lora-np merge -o NEW.gguf"
+    ):
         adapters.merge(tmp_path / "s.gguf", tmp_path / "adapter", tmp_path / "out")
