@@ -326,7 +326,7 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # modules are found by their names, so these must agree: `layers.0` here and there.
 #
 # Names are also what often goes wrong. Where the keys have other names, PEFT only warns that it misses some, and
-# goes on without the adapter. `load` refuses:
+# goes on without the adapter. `check` tells beforehand, and names the command that writes the names of the base:
 
 # %%
 Path("nameless").mkdir()
@@ -335,10 +335,7 @@ shorter = {name.removeprefix("base_model.model."): weights.read(name) for name i
 lnp.hub.safetensors.save(shorter, "nameless/adapter_model.safetensors")
 Path("nameless/adapter_config.json").write_text(Path("adapter/adapter_config.json").read_text())
 
-try:
-    lnp.adapters.load("nameless")
-except ValueError as problem:
-    print(problem)
+lnp.adapters.check("nameless", runtime="peft")
 
 # %% [markdown]
 # ## The law
