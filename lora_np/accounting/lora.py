@@ -656,6 +656,10 @@ def _heads_of(spec: ModelSpec, heads: Iterable[str]) -> list[str]:
     return [head for head in heads if any(part.endswith(head) for part in parts)]
 
 
+# what PEFT puts between the name of a table and its weight
+_AROUND_TABLES = ("token_adapter", "base_layer", "modules_to_save", "original_module", "default")
+
+
 def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -> ModelSpec:
     """The model with the head of the adapter's task, and the vocabulary of its file."""
     task, new = str(fields.get("task_type")), dict(spec.config)
@@ -670,7 +674,8 @@ def _adapted_model(spec: ModelSpec, fields: Mapping[str, Any], config: object) -
             )
     file = Path(config if isinstance(config, (str, Path)) else "", "adapter_model.safetensors")
     for key, info in safetensors.open(file).tensors.items() if file.is_file() and new else ():
-        if key.endswith(".weight") and {*key.split(".")} & {*peft.VOCABULARY}:
+        names = [name for name in key.split(".") if name not in _AROUND_TABLES]
+        if names[-1] == "weight" and names[-2] in peft.VOCABULARY:
             new = models.resized(new, info.shape[0])
     if new == spec.config:
         return spec
