@@ -378,7 +378,8 @@ def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
     left alone.
     """
     whole = started(LONG)
-    assert whole.communicate()[1] == "text.txt: one text\n"
+    notes = "text.txt: one text\n20 epochs: after ten, most models memorise\n"
+    assert whole.communicate()[1] == notes
     expected = saved(place)
     shutil.rmtree(place / "adapter")
     file, resumed, rng = (
@@ -400,7 +401,7 @@ def test_a_run_killed_at_any_moment_is_resumed_bit_for_bit(place):
     assert reached == sorted(reached)
     assert 0 < reached[1] < reached[-1] < 60
     last = started(resumed)
-    assert last.communicate()[1] == "text.txt: one text\n"
+    assert last.communicate()[1] == notes
     assert saved(place) == expected
     # and the file is of no use to another run
     other = started(resumed.replace("--rank 2", "--rank 3") + " --force")
