@@ -163,7 +163,7 @@ ASKED = {
     "DoRA": ("claims/dora-better", "understand/family"),
     "PEFT": ("use/peft",),
     "target modules": ("understand/questions", "understand/faq"),
-    "GGUF": ("use/convert", "use/quantise"),
+    "GGUF": ("use/convert", "use/merge", "use/quantise"),
     "learning rate": (
         "lessons/19-is-a-lora-enough",
         "claims/rate-ten-times",
