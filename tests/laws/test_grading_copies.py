@@ -116,15 +116,17 @@ def python(tmp_path_factory):
     prefix = tmp_path_factory.mktemp("python")
     standard = Path(sysconfig.get_paths()["stdlib"])
     copied(standard, prefix / LIB, "site-packages", "dist-packages", "test", "idlelib", "config-*")
-    for place in COPIES:
+    (prefix / "bin").mkdir()
+    python = prefix / "bin" / "python3"
+    shutil.copy2(Path(sys.executable).resolve(), python)
+    # Debian's looks for packages elsewhere than in site-packages, which then holds one copy more
+    own = Path(seen_by(python, "import site; print(site.getsitepackages()[0])")[-1])
+    for place in {*COPIES, own.relative_to(prefix).as_posix()}:
         copied(Path(lora_np.__file__).parent, prefix / place / "lora_np")
         copied(Path(__file__).parents[2] / "exercises", prefix / place / "exercises")
     for place in map(Path, {sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]}):
         for name in NEEDED:
-            copied(place / name, prefix / COPIES[0] / name)
-    (prefix / "bin").mkdir()
-    python = prefix / "bin" / "python3"
-    shutil.copy2(Path(sys.executable).resolve(), python)
+            copied(place / name, own / name)
     assert seen_by(python, "print(sys.base_prefix)") == [str(prefix)]
     return python
 
