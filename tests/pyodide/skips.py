@@ -26,6 +26,7 @@ FILES = {
     "tests/grading/test_sandbox.py": PROCESSES,
     "tests/grading/test_classroom.py": PROCESSES,
     "tests/laws/test_grading_nbgrader.py": PROCESSES,
+    "tests/laws/test_grading_copies.py": PROCESSES,
 }
 TESTS = {
     "tests/laws/test_accounting_assumed.py::test_hostile_configs_*": PROCESSES,
