@@ -187,7 +187,9 @@ def _advice(rows: Iterable[CheckedModule], adapter: Source, base: Base | None) -
     if not fixes:
         return []
     votes = Counter(fix for _, fix in fixes)
-    verb, *options = max(votes, key=lambda fix: ("repair" in fix, votes[fix])).split(" ", 2)[1:]
+    # of equal votes, what stays in the format; then by name, so that the answer is always the same
+    best = max(votes, key=lambda fix: ("repair" in fix, votes[fix], "portable" in fix, fix))
+    verb, *options = best.split(" ", 2)[1:]
     model = base if isinstance(base, (str, os.PathLike)) else "MODEL"
     given = f"{model} {adapter}" if verb == "merge" else str(adapter)
     command = " ".join([verb, given, *options]).replace("MODEL", str(model))

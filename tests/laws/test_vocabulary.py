@@ -5,6 +5,7 @@ Help, errors and first lines of docstrings use the words of the field.
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -249,8 +250,13 @@ def test_no_public_name_equals_a_submodule(package):
             assert same, f"{package.__name__}.{name} is a submodule, too"
 
 
+@functools.cache
 def texts():
-    """Every help, error and first line of a docstring, with where it stands."""
+    """List every help, error and first line of a docstring, with where it stands."""
+    return [*read_texts()]
+
+
+def read_texts():
     for words, command in every_command():
         yield words, command.help or ""
         for parameter in command.params:
