@@ -185,7 +185,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     d = int(width * part)
     if d % 2 or layer.width % 2 or not 0 < d <= layer.width:
         raise ValueError(
-            f"head_dim must be even for rotary positions, got {width}, of which {d} turn; by default"
+            f"head_dim must be even for rotary positions, got {width}, of which {d} turn; without it"
             " it is hidden_size / num_attention_heads"
         )
     if d == 2 and kind in ("dynamic", "alpha"):

@@ -193,5 +193,5 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
         adapters.merge_gguf(
             tmp_path / "base.gguf", adapter, tmp_path / "notes.txt", any_base=True, force=True
         )
-    with pytest.raises(FileError, match="a GGUF file: adapters.merge_gguf"):
+    with pytest.raises(FileError, match=r"a GGUF file: adapters\.merge_gguf"):
         adapters.merge(tmp_path / "base.gguf", adapter, tmp_path / "directory")
