@@ -185,8 +185,8 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
     d = int(width * part)
     if d % 2 or layer.width % 2 or not 0 < d <= layer.width:
         raise ValueError(
-            f"head_dim must be even for rotary positions, got {width}, of which {d} turn; without it"
-            " it is hidden_size / num_attention_heads"
+            f"head_dim must be even for rotary positions, got {width}, of which {d} turn"
+            " (by default it is hidden_size / num_attention_heads)"
         )
     if d == 2 and kind in ("dynamic", "alpha"):
         raise ValueError(f"head_dim must be above 2 for {kind} rotary positions, got 2")
