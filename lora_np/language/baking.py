@@ -216,6 +216,11 @@ class Dialogue:
 
     def __init__(self, model: LanguageModel, prompt: str, plain: bool) -> None:
         self.vocabulary, self.ends, self.prompt = vocabulary_of(model), ends_of(model), prompt
+        if not plain and not isinstance(self.vocabulary.chat_template(), str):
+            raise ValueError(
+                "this model has no chat template: bake an instruction-tuned model, or pass"
+                " plain=True (--plain) and questions that go on from the prompt"
+            )
         self.template = None if plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:

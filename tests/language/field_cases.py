@@ -7,6 +7,8 @@ fact is a case, as every value of a field is. Null and a field that is missing a
 import copy
 import itertools
 
+from tests.language import family_cases
+
 ABSENT = "absent"
 KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
@@ -159,18 +161,7 @@ ANYWHERE = {
     *("head_dim", "layer_types", "hidden_act", "hidden_activation", "sliding_window"),
     *("use_sliding_window", "num_local_experts", "num_experts", "attention_bias", "mlp_bias"),
 }
-SIZE = {
-    "vocab_size": 37,
-    "hidden_size": 48,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
+SIZE = {**family_cases.SIZE, "hidden_size": 48}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 12}
 #: What makes a config small where the family calls it otherwise.
 SMALL = {
