@@ -485,10 +485,10 @@ class DecoderLayer(Named):
         y = self.mlp(y if self.before_mlp is None else self.before_mlp(y), rng=rng)
         return self.plus(added, y if self.after_mlp is None else self.after_mlp(y))
 
-    def mixed(self, x: Operand) -> Operand:
+    def mixed(self, x: Operand, cache: Cache | None = None) -> Operand:
         """Compute what attention mixes, before its output projection."""
         y = x if self.before_attention is None else self.before_attention(x)
-        return self.attention.mixed(*self.attention.by_heads(y, None), None, None)
+        return self.attention.mixed(*self.attention.by_heads(y, None), cache, None)
 
     def plus(self, x: Operand, y: Operand) -> Operand:
         return x + (y if self.residual == 1.0 else y * self.residual)
