@@ -352,7 +352,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
     with errors_at("config.json", (TypeError, ValueError)):
         # where null may mean something else than missing
         decoder = decoder_of(config)
-        facts, read, spec = decoder.whole, decoder.read, decoder.spec
+        facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
         same = {
             "layer_types": ["full_attention"] * len(decoder.layers),

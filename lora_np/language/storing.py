@@ -20,10 +20,16 @@ from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import errors_at, open_regular, read_json, replacing, target_path
 from lora_np.language.decoder import LanguageModel, build, decoder_settings
-from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
-from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
+from lora_np.models import (
+    HEAD,
+    GGUFModel,
+    gguf_tokenizer,
+    open_gguf,
+    open_model,
+    tokenizer_settings,
+)
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 

@@ -6,7 +6,7 @@ and ``src/llama-vocab.cpp``; the ``tokenizer.json`` of the models that the names
 """
 
 SIZE = {
-    "vocab_size": 64,
+    "vocab_size": 259,
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 4,
@@ -33,7 +33,10 @@ LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_fr
 FAMILIES = {
     "llama": ("llama", True, False, {}, {}),
     "qwen2": ("qwen2", False, False, {}, {}),
-    "qwen3": ("qwen3", False, False, {"head_dim": 16}, {"attention.key_length": 16}),
+    "qwen3": (
+        "qwen3", False, False, {"head_dim": 16},
+        {"attention.key_length": 16, "attention.value_length": 16},
+    ),
     "gemma2": (
         "gemma2", False, True,
         {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16, **CAPS},
@@ -73,7 +76,7 @@ FAMILIES = {
     "qwen3_moe": (
         "qwen3moe", False, False, {**EXPERTS, "norm_topk_prob": True},
         {
-            "attention.key_length": 8, "expert_count": 5, "expert_used_count": 2,
+            "attention.key_length": 8, "attention.value_length": 8, "expert_count": 5, "expert_used_count": 2,
             "expert_feed_forward_length": 32,
         },
     ),
