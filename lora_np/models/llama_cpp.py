@@ -148,10 +148,10 @@ def open_gguf(path: StrPath) -> GGUFModel:
             config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
         if scaling := scaling_in(file, str(architecture)):
             config["rope_scaling"] = scaling
-        for module in from_config(config).modules:
-            ours = module.name if module.kind == "experts" else f"{module.name}.weight"
-            if not module.tied and not all(names.get(ours, [""])):
-                lacking = ", ".join(names_for("llama_cpp", module.name, family))
+        for each in from_config(config).modules:
+            ours = each.name if each.kind == "experts" else f"{each.name}.weight"
+            if not each.tied and not all(names.get(ours, [""])):
+                lacking = ", ".join(names_for("llama_cpp", each.name, family))
                 raise FileError(f"the checkpoint has no tensor {ours} (here {lacking})")
     return GGUFModel(file, config, {ours: tuple(theirs) for ours, theirs in names.items()})
 

@@ -1,11 +1,17 @@
 """Families in GGUF files as llama.cpp's converter writes them, against transformers and llama.cpp."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from lora_np import freeze, language
-from lora_np.models import open_gguf
-from tests.language.gguf_cases import FAMILIES, LLAMA3, LONG, SIZE
+from lora_np.hub import gguf
+from lora_np.language.vocabulary import read_vocabulary
+from lora_np.models import gguf_tokenizer, open_gguf
+from tests.language import test_gguf_vocabulary
+from tests.language.conftest import BYTES
+from tests.language.gguf_cases import CUTS, FAMILIES, LLAMA3, LONG, SIZE, TEXT
 from tests.language.test_gguf_vocabulary import VOCABULARY
 from tests.rounding import array, assert_as_near, torch_in_double
 
@@ -34,13 +40,13 @@ def model_of(family, **more):
 
 def converted(model, path, *, metadata=()):
     """Write a model as llama.cpp's converter does: by the names of the package gguf, in F32."""
-    import gguf
+    import gguf as peer
 
     family, size = model.config.model_type, model.config
     architecture, permuted, from_one, _, keys = FAMILIES[family]
-    number = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
-    names = gguf.get_tensor_name_map(number, size.num_hidden_layers)
-    writer = gguf.GGUFWriter(path, architecture)
+    number = {name: number for number, name in peer.MODEL_ARCH_NAMES.items()}[architecture]
+    names = peer.get_tensor_name_map(number, size.num_hidden_layers)
+    writer = peer.GGUFWriter(path, architecture)
     settings = {
         "context_length": size.max_position_embeddings,
         "embedding_length": size.hidden_size,
@@ -172,3 +178,36 @@ def test_stretched_positions(tmp_path, kind):
     converted(model, path, metadata=keys)
     compared(model, path)
     compared(model, path, list(range(24)))  # more than 16
+
+
+#: with each neighbours joined that no cut keeps apart
+TEXTS = [
+    TEXT,
+    "Hello  World!\n\n\tIt's 1234567 don't WE'LL 12.5% -- naïve café ÅÄÖ 漢字かな한국어 x\r\n",
+    "snake_case CamelCase HTTPServer a+b=c {}[]()<> \\ // ### ... --- 'tis 3 33 333 3333",
+]
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_texts_become_the_tokens_of_llama_cpp(tmp_path, monkeypatch, name):
+    llama = pytest.importorskip("cyllama.llama.llama_cpp")
+    written = dict(zip(range(256), BYTES, strict=True))
+    letters = ["".join(written[byte] for byte in text.encode()) for text in TEXTS]
+    merges = list(dict.fromkeys(f"{a} {b}" for text in letters for a, b in pairwise(text)))
+    words = [*BYTES, *(merge.replace(" ", "") for merge in merges), "<|end|>"]
+    said = {
+        "pre": name, "tokens": words, "merges": merges, "bos_token_id": len(words) - 1,
+        "token_type": np.array([1] * (len(words) - 1) + [3], np.int32),
+        "eos_token_id": len(words) - 1,
+    }  # fmt: skip
+    path = tmp_path / "model.gguf"
+    monkeypatch.setattr(test_gguf_vocabulary, "WORDS", words)
+    test_gguf_vocabulary.write(
+        path, kind="F32", metadata={f"tokenizer.ggml.{key}": value for key, value in said.items()}
+    )
+    model = llama.LlamaModel(str(path))  # to which the vocabulary belongs
+    theirs = model.get_vocab()
+    ours = read_vocabulary(gguf_tokenizer(gguf.open(path).metadata, path))
+    for text in TEXTS:
+        found = theirs.tokenize(text, add_special=True, parse_special=True)
+        assert ours.encode(text).tolist() == list(found)
