@@ -72,6 +72,17 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     ValueError
         If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing
         or does not make sense.
+
+    See Also
+    --------
+    tokenizer_settings : The ``tokenizer_config.json``.
+
+    Examples
+    --------
+    >>> said = {"model": "gpt2", "pre": "qwen2", "tokens": ["a"], "token_type": [1], "merges": []}
+    >>> made = gguf_tokenizer({f"tokenizer.ggml.{key}": said[key] for key in said}, "file")
+    >>> made["normalizer"], made["model"]["vocab"]
+    ({'type': 'NFC'}, {'a': 0})
     """
     said = {
         key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
@@ -83,7 +94,28 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the ``tokenizer_config.json`` of the same vocabulary."""
+    """Write the ``tokenizer_config.json`` of the same vocabulary.
+
+    Parameters
+    ----------
+    metadata : mapping
+        All of a GGUF file's.
+
+    Returns
+    -------
+    dict
+        Special tokens by their names in transformers, and the chat template, if there is one.
+
+    See Also
+    --------
+    gguf_tokenizer : The ``tokenizer.json``.
+
+    Examples
+    --------
+    >>> said = {"tokens": ["a", "</s>"], "eos_token_id": 1}
+    >>> tokenizer_settings({f"tokenizer.ggml.{key}": value for key, value in said.items()})
+    {'tokenizer_class': 'PreTrainedTokenizerFast', 'eos_token': '</s>'}
+    """
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
