@@ -52,14 +52,14 @@ def cuts() -> dict[str, Cuts]:
     return {name: each for each in known for name in each.names}
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any] | None:
+def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any] | None:
     """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
     metadata : mapping
         All of the file's.
-    where : str or path
+    path : str or path
         The file, for messages.
 
     Returns
@@ -89,7 +89,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     }
     if "model" not in said:
         return None
-    with errors_at(where):
+    with errors_at(path):
         return described(said)
 
 
