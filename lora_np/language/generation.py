@@ -178,8 +178,8 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     if not all(rows):
         raise ValueError("the prompt must hold at least one token, got an empty text")
     texts = [
-        each.end()
-        for each in continued(model, rows, [len(vocabulary.begins)] * len(rows), settings)
+        continuation.end()
+        for continuation in continued(model, rows, [len(vocabulary.begins)] * len(rows), settings)
     ]
     return texts[0] if isinstance(prompt, str) else texts
 
@@ -320,11 +320,11 @@ class Reader:
         # a byte for each code, as long as text is made: every token needs all weights
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
-        turning = [each for each in rotary if each]
+        turning = [rope for rope in rotary if rope]
         #: Tokens of the longest text that the model has positions for.
-        self.reach = max([model.context, *(each.reach for each in turning)])
+        self.reach = max([model.context, *(rope.reach for rope in turning)])
         # where these kinds of positions change, all keys do
-        self.limit = next((each.trained for each in turning if each.longer), math.inf)
+        self.limit = next((rope.trained for rope in turning if rope.longer), math.inf)
         self.rows: list[list[int]] = []
         self.ids: Array = np.empty((0, 1), int)
         self.caches: list[Cache] = []
@@ -424,7 +424,10 @@ def continued(
             continuations[i].hidden.append(state.copy())
             rows[i].append(settings.draw(scores, rows[i], rng))
             continuations[i].ended = rows[i][-1] in ends
-        heard = [each.ended or (listening and each.update()) for each in continuations]
+        heard = [
+            continuation.ended or (listening and continuation.update())
+            for continuation in continuations
+        ]
         if all(heard):
             break
         left = [k for k, i in enumerate(going) if not continuations[i].ended]
