@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import Adapter, AdapterModule, checking
+from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import TokenRows, held
-from lora_np.adapters.checking import FEATURES
 from lora_np.adapters.peft_format import WEIGHTS
-from lora_np.adapters.scaling import runtimes
+from lora_np.adapters.rules import FEATURES, runtimes
+from lora_np.adapters.runtimes import write_mlx
 from lora_np.cli import run
+from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
@@ -198,8 +199,8 @@ def test_a_feature_without_a_rule_is_never_fine(monkeypatch, runtime, feature):
         {**rule, "has": [what for what in rule["has"] if what != feature]}
         for rule in rules["rules"]
     ]
-    monkeypatch.setattr(checking, "runtimes", lambda: {runtime: rules})
-    monkeypatch.setattr(checking, "_features", lambda *_: {feature: {K}})
+    monkeypatch.setattr("lora_np.adapters.rules.runtimes", lambda: {runtime: rules})
+    monkeypatch.setattr("lora_np.adapters.rules._features", lambda *_: {feature: {K}})
     row = findings(made(), runtime)[K]
     assert (row.status, row.why) == ("not known", f"no rule for this: {feature}")
 
@@ -237,9 +238,13 @@ def test_an_adapter_of_a_model_without_its_head_is_not_fine_on_the_one_with_it(t
     config = {**LLAMA, "model_type": family}
     adapter = drawn(config, roles=["linear"], scales=(1.0,), ranks=(2,))
     bare = renaming(adapter, lambda name: name.removeprefix("model."))
+    with pytest.raises(FileError, match=r"mlx \(refused\): .*; lora-np repair --base MODEL"):
+        adapters.convert(bare, tmp_path / "mlx", to="mlx")
+    assert not (tmp_path / "mlx").exists()
+    (tmp_path / "mlx").mkdir()
+    write_mlx(bare, tmp_path / "mlx", None, None)
     for base in (config, None):
-        adapters.convert(bare, tmp_path / str(base is None), to="mlx")
-        found = adapters.check(tmp_path / str(base is None), runtime="mlx", base=base)
+        found = adapters.check(tmp_path / "mlx", runtime="mlx", base=base)
         assert {row.status for row in found.rows if row.module != "lm_head"} == {"refused"}
     assert findings(bare, "peft", config)["layers.0.self_attn.q_proj"].status == "ignored"
 
