@@ -178,6 +178,9 @@ def _by_program(
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
         rows.append(refused._replace(why=why))
+    if not reads and form != "peft":
+        yield from rows
+        return
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
