@@ -13,7 +13,6 @@ from typing import NamedTuple, NotRequired, TypedDict
 from lora_np.adapters.adapter import Adapter, Format
 from lora_np.adapters.scaling import PREFIXES, copied, extras, is_flat, usual
 from lora_np.files import FileError
-from lora_np.lora import tuner_of
 from lora_np.models import ModelSpec, is_all_linear, mlx_name, peft, renamed, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
@@ -119,7 +118,7 @@ def judged(
 
     One for all if the program does not read the format.
     """
-    having = {} if tuner_of(adapter.raw) else _features(adapter, form, base)
+    having = {} if _tuner(adapter) else _features(adapter, form, base)
     return tuple(row for name in programs for row in _by_program(name, adapter, form, having))
 
 
@@ -167,8 +166,8 @@ def _by_program(
 ) -> Iterator[CheckedModule]:
     rules = runtimes()[runtime]
     fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
-    if tuner := tuner_of(adapter.raw):
-        why = f"{tuner.name} is not a LoRA"
+    if tuner := _tuner(adapter):
+        why = f"{tuner} is not a LoRA"
         yield fine if runtime == "peft" else fine._replace(status="refused", why=why, fix=_TO_LORA)
         return
     instead = rules["instead"] + " --base MODEL" * (form == "kohya")
@@ -220,6 +219,13 @@ def _by_program(
             yield worst[name]
         elif reads and name != ALL:
             yield fine._replace(module=name, scale_error=errors.get(name))
+
+
+def _tuner(adapter: Adapter) -> str | None:
+    """The name of PEFT's tuner, if it is another than LoRA."""
+    if adapter.raw.get("peft_type") == "LORA":
+        return None
+    return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)
 
 
 def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[str, set[str]]:
