@@ -53,6 +53,7 @@ FILES = {
         "fit-data.js",
         "families.js",
         "memory.js",
+        "names.js",
         "fit-model.js",
         "fit-views.js",
         "fit.js",

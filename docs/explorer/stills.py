@@ -65,14 +65,14 @@ def fitting() -> Figure:
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
     for part, color in zip(PARTS, (plots.MUTED, *plots.CYCLE), strict=False):
-        sizes = np.array([getattr(each.memory, part) for each in plan.choices]) / 1e9
+        sizes = np.array([getattr(each.memory, part) for each in plan.choices]) / 2**30
         ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=part)
         ends += sizes
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
     for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
-        size = accounting.gpus()[name].memory / 1e9
+        size = accounting.gpus()[name].sold
         ax.axvline(size, color=plots.MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         ax.text(size, -0.52, name, ha="center", fontsize=8)
     ax.set(xlim=(0, 95), xlabel="memory to train [GB]")

@@ -149,8 +149,7 @@ class OpenModel(ModelDirectory):
         order = {}
         for name in self.parameters:
             module = self.module_of(name)
-            embeds = module.kind == "embedding" and module.role != "position"
-            if embeds and name.endswith(".weight"):
+            if name.endswith(".weight") and module.kind == "embedding":
                 order[name] = self._kinds.get(module.name) == "table", module.shape
         if self.described:
             tied = [module.shape for module in self.described.groups if module.tied]
