@@ -347,7 +347,9 @@ def test_what_programs_would_not_run_is_said_by_whoever_writes(tmp_path):
     tied = {**LLAMA, "tie_word_embeddings": True}
     adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(18,))
     notes = adapters.convert(adapter, tmp_path / "portable", to="portable", base=LLAMA).notes
-    assert any("vllm (refused): " in note and " and 14 more: a rank above 16" in note for note in notes)
+    assert any(
+        "vllm (refused): " in note and " and 14 more: a rank above 16" in note for note in notes
+    )
     assert any("--max-lora-rank 32" in note for note in notes)
     assert any("tensorrt-llm (ignored): lm_head: keys of lm_head" in note for note in notes)
     assert not any("peft" in note for note in notes)
