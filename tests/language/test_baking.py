@@ -152,6 +152,7 @@ def test_the_same_seed_makes_the_same_bytes_and_a_resumed_run_too(wide, tmp_path
         language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", watch=die)
     third = language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", resume=True)
     other = language.bake(wide, "the old king. ", **{**how, "rng": 4})
+    assert len(first.history.loss) == len(third.history.loss) == 6
     leaves = [
         [t.data for _, t in lnp.trainable(each.model)] for each in (first, second, third, other)
     ]
