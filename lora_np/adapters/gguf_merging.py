@@ -80,15 +80,16 @@ def merge_gguf(
     Parameters
     ----------
     base : path
-        A GGUF file with a model.
+        A GGUF file with a model, or the directory of one whose family llama.cpp's names are known
+        for.
     adapter : path or Adapter
         Of any format that `load` reads.
     out : path
         The file to write. Metadata, vocabulary, chat template and tensors that the adapter does not
-        change are copied byte for byte.
+        change are copied byte for byte from a file; from a directory all are written anew.
     dtype : str, optional
-        The kind of blocks for the matrices that change, such as "Q8_0"; by default each keeps its
-        own. Vectors keep theirs.
+        The kind of blocks for the matrices that are written, such as "Q8_0"; by default each keeps
+        its own in a file, and those of a directory become F16. Vectors keep theirs, or become F32.
     rounding : {"nearest", "random"}
         How codes are rounded. Nearest rounding takes a small update back; random rounding keeps it
         on average, with noise.
@@ -110,7 +111,8 @@ def merge_gguf(
     ------
     FileError
         If base and adapter do not fit, a tensor that changes has a kind that cannot be written, a
-        result is not finite, or the target exists.
+        result is not finite, or the target exists; or if a file of llama.cpp cannot say what the
+        model in a directory computes, or how its vocabulary cuts texts.
     ValueError
         If an option is not known.
 

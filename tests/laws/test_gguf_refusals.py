@@ -10,6 +10,7 @@ import pytest
 
 from lora_np import adapters, language
 from lora_np.adapters import Adapter, AdapterModule
+from lora_np.adapters.adapter import Stored
 from lora_np.cli import run
 from lora_np.hub import gguf, located, safetensors
 from lora_np.models import open_gguf
@@ -119,7 +120,7 @@ def test_swapped_arguments_are_named(tmp_path, capsys, good):
     for one, other, message in (
         (adapter, base, "adapter: an adapter, not a model: give the base first"),
         (tmp_path / "a.gguf", base, "general.type is 'adapter', not 'model'"),
-        (base, base, "general.type is 'model', not 'adapter'"),
+        (base, base, "not 'adapter': no LoRA for llama.cpp"),
         (base, located("austen"), "a model, not an adapter"),
         (adapter, located("austen"), "adapter: an adapter, not a model: give the base first"),
     ):
@@ -129,8 +130,9 @@ def test_swapped_arguments_are_named(tmp_path, capsys, good):
 def test_a_vocabulary_that_grew_is_refused(tmp_path, capsys, good):
     base, _ = good
     module = AdapterModule.of(A=np.ones((1, 32)), B=np.ones((16, 1)), alpha=1)
-    grown = {"model.embed_tokens.weight": np.ones((270, 32)), "lm_head.weight": np.ones((270, 32))}
-    adapter = Adapter.of({"model.layers.0.self_attn.k_proj": module}, full=grown)
+    grown = Stored("float32", (270, 32), lambda: np.ones((270, 32), np.float32))
+    full = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), grown)
+    adapter = Adapter({"model.layers.0.self_attn.k_proj": module}, full=full)
     adapters.save(adapter, tmp_path / "grown")
     words = ["merge", base, tmp_path / "grown", "-o", tmp_path / "new.gguf", "--any-base"]
     refused(words, capsys, tmp_path, "has other tokens: merge it into a directory first")
@@ -138,4 +140,9 @@ def test_a_vocabulary_that_grew_is_refused(tmp_path, capsys, good):
 
 def test_cuts_of_texts_that_are_not_known_are_named_where_texts_are_cut(tmp_path, capsys, good):
     odd = rewritten(good[0], **{"tokenizer.ggml.pre": "lama-bpe"})
-    refused(["generate", odd, "hello"], capsys, tmp_path, "texts cut as 'lama-bpe' are not read")
+    refused(
+        ["generate", odd, "--prompt", "hello"],
+        capsys,
+        tmp_path,
+        "texts cut as 'lama-bpe' are not read",
+    )
