@@ -348,14 +348,14 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """List the arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
     }
     arrays: dict[str, Array] = {
         name: np.array(n, np.float32) for name, n in settings.constants.items()
     }
     for module in settings.spec.modules:
-        name, whole = module.alias or module.name, found.get(module.name)
+        name, whole = module.alias or module.name, values.get(module.name)
         if whole is not None and module.kind == "experts":
             home = name.rpartition(".")[0]
             for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
@@ -364,9 +364,9 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
         elif whole is not None:
             arrays[name] = whole
         else:
-            W, b = (found.get(f"{module.name}.{end}") for end in ("W", "b"))
+            W, b = (values.get(f"{module.name}.{end}") for end in ("W", "b"))
             if not module.tied or not np.array_equal(
-                np.asarray(W), found[f"{settings.embedding}.W"]
+                np.asarray(W), values[f"{settings.embedding}.W"]
             ):
                 arrays[f"{name}.weight"] = np.asarray(W).T if module.transposed else np.asarray(W)
             if b is not None:

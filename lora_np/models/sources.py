@@ -148,7 +148,7 @@ def _from_gguf(path: Path) -> ModelSpec:
     if all(tensor.dtype in ("F16", "BF16") for tensor in few):
         return spec
     return replace(
-        spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few))
+        spec, quantised=(sum(module.size for module in few), sum(module.nbytes for module in few))
     )
 
 
