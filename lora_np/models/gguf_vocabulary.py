@@ -19,6 +19,9 @@ import numpy as np
 from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
+Contents = Mapping[str, Any]  # of a tokenizer.json, of its companion, or of a file's metadata
+Part = dict[str, Any]  # one of those, as it is made here
+
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
@@ -39,7 +42,7 @@ class Cuts(NamedTuple):
     whole: bool = False  # whether a piece that is a token is kept whole
     bos: bool = False  # whether BOS precedes a text if the file does not say
 
-    def pre_tokenizer(self) -> dict[str, Any]:
+    def pre_tokenizer(self) -> Part:
         """Describe the steps, and then the writing of bytes as characters."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
@@ -54,7 +57,7 @@ def cuts() -> dict[str, Cuts]:
     return {name: each for each in known for name in each.names}
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any] | None:
+def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
@@ -95,7 +98,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any]
         return described(said)
 
 
-def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def tokenizer_settings(metadata: Contents) -> Part:
     """Write the ``tokenizer_config.json`` of the same vocabulary.
 
     Parameters
@@ -129,7 +132,7 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def described(said: Mapping[str, Any]) -> dict[str, Any]:
+def described(said: Contents) -> Part:
     """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = (
         said["model"],
@@ -163,7 +166,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def byte_pairs(said: Contents) -> tuple[Part, bool]:
     """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
     pre, merges = said.get("pre"), texts(said, "merges")
     if not isinstance(pre, str) or pre not in cuts():
@@ -181,9 +184,7 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return parts, cut.bos
 
 
-def sentence_pieces(
-    said: Mapping[str, Any], tokens: list[str], types: Array
-) -> tuple[dict[str, Any], bool]:
+def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
     """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):
@@ -226,7 +227,7 @@ def sentence_pieces(
     }, True
 
 
-def texts(said: Mapping[str, Any], name: str) -> list[str]:
+def texts(said: Contents, name: str) -> list[str]:
     """Read a list of texts that has to be there."""
     found = said.get(name)
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -234,9 +235,7 @@ def texts(said: Mapping[str, Any], name: str) -> list[str]:
     return found
 
 
-def standing(
-    said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool
-) -> list[str]:
+def standing(said: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
     """Find the token before ("bos") or after ("eos") each text, if there is one."""
     number = said.get(f"{name}_token_id")
     if not said.get(f"add_{name}_token", default and number is not None):
@@ -248,7 +247,7 @@ def standing(
     return [tokens[number]]
 
 
-def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
+def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> Part:
     """Describe the post-processor that puts tokens before and after each text."""
     first, last = (
         [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
@@ -260,9 +259,7 @@ def template(before: list[str], after: list[str], numbers: Mapping[str, int]) ->
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
 
 
-def vocabulary_metadata(
-    contents: Mapping[str, Any], settings: Mapping[str, Any], count: int
-) -> dict[str, Any]:
+def vocabulary_metadata(contents: Contents, settings: Contents, count: int) -> Part:
     """Write the metadata of a GGUF file that correspond to a ``tokenizer.json``.
 
     Parameters
@@ -309,7 +306,7 @@ def vocabulary_metadata(
     tokens = [f"[PAD{i}]" for i in range(count)]
     for text, number in numbers.items():
         tokens[number] = text
-    said: dict[str, Any] = {"token_type": types}
+    said: Part = {"token_type": types}
     cut = steps_in(contents.get("pre_tokenizer"))
     if "ByteLevel" in [step["type"] for step in cut]:
         said |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
@@ -336,7 +333,7 @@ def vocabulary_metadata(
     return metadata
 
 
-def steps_in(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def steps_in(part: Contents | None) -> list[Contents]:
     """List the steps of a part of a ``tokenizer.json``."""
     if part is None or part["type"] != "Sequence":
         return [] if part is None else [part]
@@ -344,7 +341,7 @@ def steps_in(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     return [step for steps in lists for inner in steps for step in steps_in(inner)]
 
 
-def pre_of(cut: Sequence[Mapping[str, Any]], normal: Mapping[str, Any] | None, whole: bool) -> str:
+def pre_of(cut: Sequence[Contents], normal: Contents | None, whole: bool) -> str:
     """Find llama.cpp's name for how texts are cut; it brings them to no Unicode form."""
     steps = []
     for step in cut:
@@ -375,7 +372,7 @@ def scores_of(merges: Sequence[Sequence[str]], numbers: Mapping[str, int], types
     return scores
 
 
-def around_text(contents: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def around_text(contents: Contents) -> tuple[list[str], list[str]]:
     """Find the tokens before and after each text."""
     before: list[str] = []
     after: list[str] = []

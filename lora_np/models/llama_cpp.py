@@ -40,6 +40,8 @@ __all__ = [
     "row_order",
 ]
 
+Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
+Made = dict[str, Any]  # those, as they are made here
 # by what the angles of each pair are divided: in all texts, or in short and in long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
@@ -67,7 +69,7 @@ class GGUFModel:
     """
 
     file: gguf.GGUFFile
-    config: Mapping[str, Any]
+    config: Fields
     names: Mapping[str, tuple[str, ...]] = field(repr=False)
 
     def read(self, name: str) -> Array | Quantised:
@@ -171,7 +173,7 @@ def open_gguf(path: StrPath) -> GGUFModel:
     return GGUFModel(file, config, found)
 
 
-def check_complete(config: Mapping[str, Any], names: Container[str]) -> None:
+def check_complete(config: Fields, names: Container[str]) -> None:
     """Refuse a model that lacks the weight of a module.
 
     Parameters
@@ -212,11 +214,11 @@ def family_in_gguf(architecture: object) -> str | None:
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
 
 
-def config_in(metadata: Mapping[str, Any], family: str) -> dict[str, Any]:
+def config_in(metadata: Fields, family: str) -> Made:
     """Read a config from the settings of a GGUF file, and what llama.cpp assumes of all of them."""
     architecture = family_of(family).tables["llama_cpp"][0]
     table = family_of(family).tables["gguf"]
-    config: dict[str, Any] = {"model_type": family}
+    config: Made = {"model_type": family}
 
     def setting(key: str, *, needed: bool = False) -> float | None:
         value = metadata.get(f"{architecture}.{key}")
@@ -245,7 +247,7 @@ def config_in(metadata: Mapping[str, Any], family: str) -> dict[str, Any]:
     return config
 
 
-def gguf_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
+def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
     """Write the settings of a model as a GGUF file has them: the reverse of `open_gguf`.
 
     Parameters
@@ -280,7 +282,7 @@ def gguf_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     decoder = decoder_of(config)
     fields = {"max_position_embeddings": decoder.spec.positions or 2048, **decoder.fields}
     keys = family_of(family).tables["gguf"]["keys"]
-    settings: dict[str, Any] = {key: fields.get(ours) for key, ours in keys.items() if ours}
+    settings: Made = {key: fields.get(ours) for key, ours in keys.items() if ours}
     if part := decoder.whole.part:
         settings["rope.dimension_count"] = int(decoder.whole.width * part)
     stretched, factors = scaling_of(scaling, decoder)
@@ -299,7 +301,7 @@ def gguf_settings(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return {"general.architecture": architecture, "general.type": "model", **metadata}, factors
 
 
-def unstretched(config: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+def unstretched(config: Fields) -> tuple[Made, Fields]:
     """Separate how rotary positions are stretched from a config, and name the rest as before 5."""
     rope = config.get("rope_parameters") or {}
     local = rope.get("sliding_attention") or {}
@@ -316,9 +318,7 @@ def unstretched(config: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str,
     return plain, plain.pop("rope_scaling", None) or rope
 
 
-def scaling_of(
-    rope: Mapping[str, Any], decoder: DecoderConfig
-) -> tuple[dict[str, Any], dict[str, Array]]:
+def scaling_of(rope: Fields, decoder: DecoderConfig) -> tuple[Made, dict[str, Array]]:
     """Write how rotary positions are stretched: settings, and by what angles are divided."""
     kind = rope.get("rope_type", rope.get("type", "default"))
     original = int(decoder.whole.original or rope.get("original_max_position_embeddings") or 0)
@@ -343,7 +343,7 @@ def scaling_of(
     raise ValueError(f"rotary positions stretched by {shown(kind)} are not written to GGUF files")
 
 
-def scaling_in(file: gguf.GGUFFile, architecture: str) -> dict[str, Any] | None:
+def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
     """Read from a GGUF file how rotary positions are stretched."""
     kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
     factors = [file.read(name).tolist() for name in _FACTORS if name in file.tensors]
@@ -364,7 +364,7 @@ def scaling_in(file: gguf.GGUFFile, architecture: str) -> dict[str, Any] | None:
     raise ValueError(f"rotary positions scaled by {kind!r:.40} are not read from a GGUF file")
 
 
-def as_stored(config: Mapping[str, Any], name: str, W: Array) -> Array:
+def as_stored(config: Fields, name: str, W: Array) -> Array:
     """Change a parameter to what llama.cpp's file has of it: the reverse of `GGUFModel.read`.
 
     Parameters
@@ -374,6 +374,7 @@ def as_stored(config: Mapping[str, Any], name: str, W: Array) -> Array:
     name : str
         As in transformers.
     W : ndarray
+        As there.
 
     Returns
     -------
@@ -394,7 +395,7 @@ def as_stored(config: Mapping[str, Any], name: str, W: Array) -> Array:
     return W + 1 if from_one(config, name) else W
 
 
-def from_one(config: Mapping[str, Any], name: str) -> bool:
+def from_one(config: Fields, name: str) -> bool:
     """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
@@ -474,7 +475,7 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
     }
 
 
-def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
+def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
     """Compute where each row of a module is in llama.cpp's file; None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +
