@@ -258,6 +258,7 @@ def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
     Returns
     -------
     metadata : dict
+        But for the vocabulary.
     factors : dict of str to ndarray
         Tensors of the file that are no weights: how rotary positions are stretched.
 
