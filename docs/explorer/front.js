@@ -135,16 +135,16 @@
     }
     return weights;
   });
-  const WIDE = 60, GAP = 12, enlarged = { 30: spline(10, 30), 60: spline(10, 60), wide: spline(12, 60) };
+  const SIZE = 48, CELL = 72, TOP = 6, enlarged = { 30: spline(10, 24), 54: spline(10, SIZE), wide: spline(12, SIZE) };
   function ink(name, outputs, columns, height, color) {
     const canvas = canvases[name];
-    [canvas.width, canvas.height] = [(WIDE + GAP) * outputs.length, height];
+    [canvas.width, canvas.height] = [CELL * outputs.length, height];
     const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, height), line = new Float64Array(columns);
-    const down = enlarged[height], across = columns === 12 ? enlarged.wide : enlarged[60];
+    const down = enlarged[height], across = columns === 12 ? enlarged.wide : enlarged[54];
     outputs.forEach((output, n) => down.forEach((rows, top) => {
       for (let j = 0; j < columns; j++) { line[j] = 0; for (let i = 0; i < 10; i++) line[j] += rows[i] * output[i * columns + j]; }
       across.forEach((weights, left) => {
-        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)), at = 4 * (top * canvas.width + n * (WIDE + GAP) + left + GAP / 2);
+        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)), at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
         image.data.set(color, at);
         image.data[at + 3] = 255 * s * s * (3 - 2 * s);
       });
@@ -157,7 +157,7 @@
       let sum = 0;
       for (let j = 0; j < K; j++) sum += (W0[i * K + j] + (update ? change[i * K + j] : 0)) * x[n][j];
       return sum;
-    })), 10, 60, color);
+    })), 10, 54, color);
   }
 
   function draw() {
@@ -254,16 +254,19 @@
   function answer() {
     const model = choices.model.value, gpu = choices.gpu.value, [room, sold] = fit.gpus[gpu], needs = fit.memory[model];
     const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))), gb = (size) => `${(size / 2 ** 30).toFixed(1)} GB`;
-    part("memory").replaceChildren(...Object.entries(needs).flatMap(([method, need]) => {
-      const bar = document.createElement("div"), fill = document.createElement("span"), line = document.createElement("i"), said = document.createElement("b");
+    part("memory").replaceChildren(...Object.entries(needs).map(([method, need]) => {
+      const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map((tag) => document.createElement(tag));
+      row.className = "front-method";
       bar.className = `front-bar${need > room ? " over" : ""}`;
       bar.setAttribute("aria-hidden", "true");
       fill.style.width = `${Math.min(100, (100 * need) / scale)}%`;
       line.style.left = `${(100 * room) / scale}%`;
       bar.append(fill, line);
+      name.textContent = method;
       said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
-      return [Object.assign(document.createElement("span"), { textContent: method }), bar, said];
-    }), Object.assign(document.createElement("span"), { className: "front-small", style: "grid-column: 1 / -1", textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
+      row.append(name, bar, said);
+      return row;
+    }), Object.assign(document.createElement("p"), { className: "front-small", textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
     part("more").href = `use/fit.html#${new URLSearchParams({ model, rank: 16, targets: "all-linear", method: "LoRA", gpu, max_length: fit.max_length })}`;
   }
   for (const select of Object.values(choices)) select.addEventListener("input", answer);

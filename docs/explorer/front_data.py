@@ -135,19 +135,19 @@ def write_pictures(folder: Path) -> None:
         alpha = 255 * np.minimum(1, np.abs(M) / reach) ** power
         imsave(folder / f"front-{name}.png", np.dstack([colors, alpha]).astype(np.uint8))
 
-    def row(outputs: Array, columns: int) -> Array:
-        ink = resized(outputs.reshape(len(outputs), -1, columns), 60, 72)
-        s = np.minimum(np.maximum((ink - 0.34) / 0.2, 0), 1)
-        return np.hstack((s * s * (3 - 2 * s)).reshape(len(ink), 60, 72))
+    def row(outputs: Array, columns: int, height: int) -> Array:
+        ink = resized(outputs.reshape(len(outputs), -1, columns), height - 6, 48)
+        s = np.minimum(np.maximum((ink - 0.34) / 0.2, 0), 1).reshape(len(ink), -1, 48)
+        return np.hstack(np.pad(s * s * (3 - 2 * s), ((0, 0), (6, 0), (12, 12))))
 
     save("w0", found.W0, 0.2, FROZEN, FROZEN, 0.6)
     save("ba", B @ A, 0.11, PLUS, MINUS)
     save("b", B, 0.4, PLUS, MINUS)
     save("a", A, 0.4, PLUS, MINUS)
     x = found.x[-HELD_OUT:][list(SHOWN)]
-    save("in", row(x, 12), 1, FROZEN, FROZEN, 1)
-    save("frozen", row(x @ found.W0.T, 10), 1, FROZEN, FROZEN, 1)
-    save("trained", row(x @ (found.W0 + B @ A).T, 10), 1, PLUS, PLUS, 1)
+    save("in", row(x, 12, 30), 1, FROZEN, FROZEN, 1)
+    save("frozen", row(x @ found.W0.T, 10, 54), 1, FROZEN, FROZEN, 1)
+    save("trained", row(x @ (found.W0 + B @ A).T, 10, 54), 1, PLUS, PLUS, 1)
 
 
 def voice() -> list[dict[str, Any]]:
