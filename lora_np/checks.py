@@ -65,7 +65,7 @@ def whole_number(
 def whole_numbers(name: str, value: object) -> tuple[int, ...]:
     """Convert one whole number from 1 on, or several, to a tuple."""
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-    return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
+    return tuple(whole_number(name, item) for item in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
@@ -146,8 +146,8 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in known:
         from difflib import get_close_matches  # rarely needed
 
-        text, names = str(value)[:100].lower(), {each.lower(): each for each in known}
-        close = [names[each] for each in get_close_matches(text, names, n=12, cutoff=0.0)]
+        text, names = str(value)[:100].lower(), {name.lower(): name for name in known}
+        close = [names[name] for name in get_close_matches(text, names, n=12, cutoff=0.0)]
         likely = get_close_matches(text, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if likely else ""
         few = known if len(known) <= 24 else close
@@ -365,7 +365,7 @@ def remedy(
     places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     if named and args > len(places):
         told.append(f"{name} takes {named[0]} by name: {name}({', '.join(places)}, {named[0]}=...)")
-    return "".join(f"; {each}" for each in told)
+    return "".join(f"; {part}" for part in told)
 
 
 def needed(module: str, *, extra: str, why: str) -> Any:

@@ -415,7 +415,7 @@ def plan(
         device.note,
         _NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
         _NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
-        *(note for at in counts.values() for each in ranks for note in at(each).notes),
+        *(note for at in counts.values() for r in ranks for note in at(r).notes),
     ]
     notes = [*dict.fromkeys(filter(None, notes))]
     return Plan(spec.name, device, training, tuple(choices), tuple(notes), tuple(remedies))

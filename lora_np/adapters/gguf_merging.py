@@ -134,7 +134,7 @@ def merge_gguf(
     before = {name: merging.source.tied.get(name, name) for name in merging.changes}
     file, tensors = source.file, dict(source.file.tensors)
     for place, name in changed.items():
-        info = file.info(source.names[before[name]])
+        info = file.info(source.names[before[name]][0])
         kind = dtype if dtype and len(info.shape) == 2 else info.dtype
         tensors[place] = TensorInfo(kind, info.shape)
         if kind not in ENCODED:
@@ -201,7 +201,7 @@ class Restored(SafetensorsFile):
 def as_checkpoint(source: GGUFModel) -> OpenModel:
     """Describe a model in a GGUF file like one in a directory."""
     path, shapes = source.file.path, source.file.tensors
-    infos = {name: TensorInfo("float32", shapes[at].shape) for name, at in source.names.items()}
+    infos = {name: TensorInfo("float32", shapes[at[0]].shape) for name, at in source.names.items()}
     places = dict.fromkeys(infos, path.name)
     return OpenModel(
         path, {path.name: Restored(path, infos, {}, source)}, places, source.config, None
@@ -211,7 +211,7 @@ def as_checkpoint(source: GGUFModel) -> OpenModel:
 def place_of(name: str, source: GGUFModel) -> str:
     """Name a tensor as the file does, also one that it lacks: a head that is no longer tied."""
     if name in source.names:
-        return source.names[name]
+        return source.names[name][0]
     module, _, part = name.rpartition(".")
     return f"{names_for('llama_cpp', module, source.config['model_type'])[0]}.{part}"
 

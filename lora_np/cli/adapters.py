@@ -271,7 +271,10 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option(
-    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
+    "--for",
+    "runtime",
+    default="all",
+    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; diffusers, comfyui; or all.",
 )
 @click.option(
     "--base", type=options.READ, help="The base model, or its config.json, to compare names with."

@@ -16,6 +16,10 @@ with on_demand(globals()):
         from_config as from_config,
         llama_cpp_of as llama_cpp_of,
     )
+    from lora_np.models.gguf_vocabulary import (
+        gguf_tokenizer as gguf_tokenizer,
+        tokenizer_settings as tokenizer_settings,
+    )
     from lora_np.models.headers import (
         HEAD as HEAD,
         OpenModel as OpenModel,

@@ -142,13 +142,13 @@ def _from_gguf(path: Path) -> ModelSpec:
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)
-    tensors = [model.file.info(name) for name in model.names.values()]
+    tensors = [model.file.info(name) for names in model.names.values() for name in names]
     few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
     spec = from_config(model.config, name=path.stem)
     if all(tensor.dtype in ("F16", "BF16") for tensor in few):
         return spec
     return replace(
-        spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few))
+        spec, quantised=(sum(module.size for module in few), sum(module.nbytes for module in few))
     )
 
 

@@ -109,6 +109,7 @@ def write_example_files():
         "small-adapter",
         "big",
         "style",
+        "hotel",
         "task",
         "lora-np-tour/adapter-r8",
     ):

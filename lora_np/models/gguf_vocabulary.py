@@ -7,63 +7,59 @@ from.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, StrPath, shown
+from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
-UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 2, 3, 4, 5, 6  # types of tokens; 1 is a normal one
-NEVER_JOINED = (UNKNOWN, CONTROL, UNUSED, BYTE)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
+NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
 SPACE = "\u2581"  # what SentencePiece writes for a space
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-DIGITS = {"type": "Digits", "individual_digits": True}
-CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
-SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
-
-
-def split_by(*expressions: str) -> list[dict[str, Any]]:
-    """List steps that cut by each expression in turn, and then write bytes as characters."""
-    cut = {"type": "Split", "behavior": "Isolated", "invert": False}
-    return [
-        *(cut | {"pattern": {"Regex": each}} for each in expressions),
-        GPT2 | {"use_regex": False},
-    ]
+STEPS = {"ByteLevel": GPT2, "Digits": {"type": "Digits", "individual_digits": True}}
+CUT = {"type": "Split", "behavior": "Isolated", "invert": False}
 
 
 class Cuts(NamedTuple):
     """How texts are cut before bytes are paired, and what llama.cpp takes to go with that."""
 
-    steps: list[dict[str, Any]]
+    names: list[str]
+    steps: list[str]  # expressions, and keys of `STEPS`
     normal: str | None = None  # the Unicode form that texts are brought to first
     whole: bool = False  # whether a piece that is a token is kept whole
     bos: bool = False  # whether BOS precedes a text if the file does not say
 
-
-LLAMA3 = Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}{1,3}" + SIGNS + SPACES), whole=True, bos=True)
-CUTS = {
-    "gpt-2": Cuts([GPT2]),
-    **dict.fromkeys(("mpt", "olmo"), Cuts([GPT2], normal="NFC")),  # GPT-NeoX's
-    **dict.fromkeys(("smollm", "starcoder"), Cuts([DIGITS, GPT2])),
-    **dict.fromkeys(("llama-bpe", "llama-v3", "llama3"), LLAMA3),
-    "qwen2": Cuts(split_by(CONTRACTIONS + WORDS + r"\p{N}" + SIGNS + SPACES), normal="NFC"),
-}
+    def pre_tokenizer(self) -> dict[str, Any]:
+        """Describe the steps, and then the writing of bytes as characters."""
+        steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
+        bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
+        return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any] | None:
+@cache
+def cuts() -> dict[str, Cuts]:
+    """Read the ways to cut texts, by llama.cpp's names."""
+    text = (files("lora_np.models") / "data" / "_cuts.toml").read_text(encoding="utf-8")
+    known = [Cuts(**entry) for entry in tomllib.loads(text)["cuts"]]
+    return {name: each for each in known for name in each.names}
+
+
+def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any] | None:
     """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
     ----------
     metadata : mapping
         All of the file's.
-    where : str or path
+    path : str or path
         The file, for messages.
 
     Returns
@@ -76,18 +72,50 @@ def gguf_tokenizer(metadata: Mapping[str, Any], where: StrPath) -> dict[str, Any
     ValueError
         If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing
         or does not make sense.
+
+    See Also
+    --------
+    tokenizer_settings : The ``tokenizer_config.json``.
+
+    Examples
+    --------
+    >>> said = {"model": "gpt2", "pre": "qwen2", "tokens": ["a"], "token_type": [1], "merges": []}
+    >>> made = gguf_tokenizer({f"tokenizer.ggml.{key}": said[key] for key in said}, "file")
+    >>> made["normalizer"], made["model"]["vocab"]
+    ({'type': 'NFC'}, {'a': 0})
     """
     said = {
         key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
     }
     if "model" not in said:
         return None
-    with errors_at(where):
+    with errors_at(path):
         return described(said)
 
 
 def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the ``tokenizer_config.json`` of the same vocabulary."""
+    """Write the ``tokenizer_config.json`` of the same vocabulary.
+
+    Parameters
+    ----------
+    metadata : mapping
+        All of a GGUF file's.
+
+    Returns
+    -------
+    dict
+        Special tokens by their names in transformers, and the chat template, if there is one.
+
+    See Also
+    --------
+    gguf_tokenizer : The ``tokenizer.json``.
+
+    Examples
+    --------
+    >>> said = {"tokens": ["a", "</s>"], "eos_token_id": 1}
+    >>> tokenizer_settings({f"tokenizer.ggml.{key}": value for key, value in said.items()})
+    {'tokenizer_class': 'PreTrainedTokenizerFast', 'eos_token': '</s>'}
+    """
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -114,6 +142,9 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("its tokens are not texts that differ")
     if types.shape != (len(tokens),):
         raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
+    if kind == "llama":  # some files have the marks of spaces in tokens that texts are searched for
+        own = types == USER_DEFINED
+        tokens = [each.replace(SPACE, " ") if own[i] else each for i, each in enumerate(tokens)]
     parts, bos = byte_pairs(said) if kind == "gpt2" else sentence_pieces(said, tokens, types)
     numbers = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
     before = standing(said, "bos", tokens, default=bos)
@@ -132,19 +163,20 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
-    cut, merges = said.get("pre"), texts(said, "merges")
-    if not isinstance(cut, str) or cut not in CUTS:
-        raise ValueError(f"texts cut as {shown(cut)} are not read, only as {', '.join(CUTS)}")
+    pre, merges = said.get("pre"), texts(said, "merges")
+    if not isinstance(pre, str) or pre not in cuts():
+        why = f"{PREFIX}pre is not a name that is known here{close_names(str(pre), cuts())}"
+        raise ValueError(f"texts cut as {shown(pre)} are not read: {why}")
     if not all(merge.count(" ") == 1 for merge in merges):
         raise ValueError("one of its merges is not two tokens with a space between")
-    cuts = CUTS[cut]
+    cut = cuts()[pre]
     parts = {
-        "normalizer": cuts.normal and {"type": cuts.normal},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts.steps},
+        "normalizer": cut.normal and {"type": cut.normal},
+        "pre_tokenizer": cut.pre_tokenizer(),
         "decoder": GPT2,
-        "model": {"merges": merges, "ignore_merges": cuts.whole},
+        "model": {"merges": merges, "ignore_merges": cut.whole},
     }
-    return parts, cuts.bos
+    return parts, cut.bos
 
 
 def sentence_pieces(
