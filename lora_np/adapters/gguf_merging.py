@@ -18,7 +18,7 @@ from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import Merging
 from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
-from lora_np.files import FileError, errors_at, read_json, replacing, write_text
+from lora_np.files import FileError, errors_at, open_regular, read_json, replacing, write_text
 from lora_np.hub import SafetensorsFile, TensorInfo, directory, gguf
 from lora_np.models import (
     GGUFModel,
@@ -241,10 +241,13 @@ def from_directory(base: StrPath) -> Start:
     with errors_at(folder, (TypeError, ValueError)):
         said, factors = gguf_settings(config)
         check_complete(config, source.parameters)
-    path = folder / "tokenizer.json"
-    settings = read_json(other) if (other := folder / "tokenizer_config.json").is_file() else {}
-    if (template := folder / "chat_template.jinja").is_file():
-        settings["chat_template"] = template.read_text(encoding="utf-8")
+    path = hub.inside(folder, "tokenizer.json")
+    settings = {}
+    if (folder / "tokenizer_config.json").is_file():
+        settings = read_json(hub.inside(folder, "tokenizer_config.json"))
+    if (folder / "chat_template.jinja").is_file():
+        with open_regular(hub.inside(folder, "chat_template.jinja")) as stream:
+            settings["chat_template"] = stream.read().decode()
     with errors_at(path, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
         count = source.shape(source.parameters["model.embed_tokens.weight"])[0]
         said |= vocabulary_metadata(read_json(path), settings, count)
