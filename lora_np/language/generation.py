@@ -340,7 +340,7 @@ class Reader:
         """Copy the one row that is held for rows that begin with it, padded on the left, so that
         all end together.
         """
-        longest, held = max(map(len, rows)), self.ids.shape[1]
+        longest, held = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
         gaps = [longest - len(row) for row in rows]
         if held <= max(gaps):
             return Reader(self.model)

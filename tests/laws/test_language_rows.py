@@ -141,6 +141,7 @@ def test_rows_of_any_length_go_on_from_a_common_beginning_as_alone(case):
                 np.testing.assert_allclose(found[i, -1], whole, rtol=1e-6, atol=1e-6)
     assert one.rows == [beginning]
     assert not one.spread([beginning[:1], [*beginning, 1]]).rows  # nothing of it is of use
+    assert not Reader(model).spread(rows).rows  # nothing was read
 
 
 def test_text_goes_on_where_the_positions_are_stretched():
