@@ -114,9 +114,9 @@ def load(
         if not places:
             return None
         used.update(places)
-        pieces = sorted((place.expert or 0, place.part, name) for name, place in places.items())
-        arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
-        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
+        return stored.assembled(
+            places, lambda piece: np.ascontiguousarray(stored.read(piece), dtype=dtype)
+        )
 
     there = {
         name: hub.inside(folder, name)

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it.
+"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it: read and written.
 
 llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means
 is in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come
@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,13 @@ import numpy as np
 from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import errors_at
 
+Contents = Mapping[str, Any]  # of a tokenizer.json, of its companion, or of a file's metadata
+Part = dict[str, Any]  # one of those, as it is made here
+
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
 NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
 PREFIX = "tokenizer.ggml."
+SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names
 SPACE = "\u2581"  # what SentencePiece writes for a space
 
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -37,7 +42,7 @@ class Cuts(NamedTuple):
     whole: bool = False  # whether a piece that is a token is kept whole
     bos: bool = False  # whether BOS precedes a text if the file does not say
 
-    def pre_tokenizer(self) -> dict[str, Any]:
+    def pre_tokenizer(self) -> Part:
         """Describe the steps, and then the writing of bytes as characters."""
         steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
         bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
@@ -52,7 +57,7 @@ def cuts() -> dict[str, Cuts]:
     return {name: each for each in known for name in each.names}
 
 
-def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any] | None:
+def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
 
     Parameters
@@ -93,7 +98,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], path: StrPath) -> dict[str, Any]
         return described(said)
 
 
-def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def tokenizer_settings(metadata: Contents) -> Part:
     """Write the ``tokenizer_config.json`` of the same vocabulary.
 
     Parameters
@@ -118,7 +123,7 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     tokens = metadata.get(f"{PREFIX}tokens")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+    for name, key in SPECIAL.items():
         number = metadata.get(f"{PREFIX}{key}_token_id")
         if isinstance(tokens, list) and isinstance(number, int) and 0 <= number < len(tokens):
             settings[f"{name}_token"] = tokens[number]
@@ -127,7 +132,7 @@ def tokenizer_settings(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def described(said: Mapping[str, Any]) -> dict[str, Any]:
+def described(said: Contents) -> Part:
     """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = (
         said["model"],
@@ -161,7 +166,7 @@ def described(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def byte_pairs(said: Contents) -> tuple[Part, bool]:
     """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
     pre, merges = said.get("pre"), texts(said, "merges")
     if not isinstance(pre, str) or pre not in cuts():
@@ -179,9 +184,7 @@ def byte_pairs(said: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return parts, cut.bos
 
 
-def sentence_pieces(
-    said: Mapping[str, Any], tokens: list[str], types: Array
-) -> tuple[dict[str, Any], bool]:
+def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
     """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
     scores = np.asarray(said.get("scores", ()))
     if scores.shape != (len(tokens),):
@@ -224,7 +227,7 @@ def sentence_pieces(
     }, True
 
 
-def texts(said: Mapping[str, Any], name: str) -> list[str]:
+def texts(said: Contents, name: str) -> list[str]:
     """Read a list of texts that has to be there."""
     found = said.get(name)
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
@@ -232,9 +235,7 @@ def texts(said: Mapping[str, Any], name: str) -> list[str]:
     return found
 
 
-def standing(
-    said: Mapping[str, Any], name: str, tokens: Sequence[str], *, default: bool
-) -> list[str]:
+def standing(said: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
     """Find the token before ("bos") or after ("eos") each text, if there is one."""
     number = said.get(f"{name}_token_id")
     if not said.get(f"add_{name}_token", default and number is not None):
@@ -246,7 +247,7 @@ def standing(
     return [tokens[number]]
 
 
-def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> dict[str, Any]:
+def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> Part:
     """Describe the post-processor that puts tokens before and after each text."""
     first, last = (
         [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
@@ -256,3 +257,132 @@ def template(before: list[str], after: list[str], numbers: Mapping[str, int]) ->
     single = [*first, one, *last]
     pair = [*single, *first, other, *last]
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
+
+
+def vocabulary_metadata(contents: Contents, settings: Contents, count: int) -> Part:
+    """Write the metadata of a GGUF file that correspond to a ``tokenizer.json``.
+
+    Parameters
+    ----------
+    contents, settings : mapping
+        Of ``tokenizer.json`` and of ``tokenizer_config.json``.
+    count : int
+        How many tokens the model embeds; those without a text become unused ones.
+
+    Returns
+    -------
+    dict
+        What `gguf_tokenizer` and `tokenizer_settings` read.
+
+    Raises
+    ------
+    ValueError
+        If llama.cpp has no name for what the file describes.
+
+    Examples
+    --------
+    >>> contents = {"model": {"type": "BPE", "vocab": {" ": 0, "a": 1}, "merges": []}}
+    >>> made = vocabulary_metadata(contents, {}, 2)
+    >>> made["tokenizer.ggml.model"], made["tokenizer.ggml.tokens"]
+    ('llama', ['▁', 'a'])
+    """
+    model, added = contents["model"], contents.get("added_tokens") or []
+    if model.get("type") != "BPE":
+        raise ValueError(
+            f"a vocabulary of type {shown(model.get('type'))} is not written, only BPE"
+        )
+    numbers = {**model["vocab"], **{each["content"]: each["id"] for each in added}}
+    if max(numbers.values()) >= count:
+        raise ValueError(f"its tokens go up to {max(numbers.values())}; the model has {count}")
+    merges = [each.split(" ") if isinstance(each, str) else each for each in model["merges"]]
+    types = np.full(count, UNUSED, np.int32)
+    types[list(numbers.values())] = NORMAL
+    if model.get("byte_fallback"):
+        types[[numbers[f"<0x{byte:02X}>"] for byte in range(256)]] = BYTE
+    for each in added:
+        types[each["id"]] = CONTROL if each["special"] else USER_DEFINED
+    if model.get("unk_token"):
+        types[numbers[model["unk_token"]]] = UNKNOWN
+    tokens = [f"[PAD{i}]" for i in range(count)]
+    for text, number in numbers.items():
+        tokens[number] = text
+    said: Part = {"token_type": types}
+    cut = steps_in(contents.get("pre_tokenizer"))
+    if "ByteLevel" in [step["type"] for step in cut]:
+        said |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
+        said["pre"] = pre_of(cut, contents.get("normalizer"), bool(model.get("ignore_merges")))
+    else:
+        said |= {"model": "llama", "pre": "default", "scores": scores_of(merges, numbers, types)}
+        marks = [*cut, *steps_in(contents.get("normalizer"))]
+        first = [step for step in marks if step["type"] in ("Prepend", "Metaspace")]
+        said["add_space_prefix"] = any(step.get("prepend_scheme") != "never" for step in first)
+        spaced = types == NORMAL
+        tokens = [each.replace(" ", SPACE) if spaced[i] else each for i, each in enumerate(tokens)]
+    for name, theirs in SPECIAL.items():
+        token = settings.get(f"{name}_token")
+        token = token.get("content") if isinstance(token, Mapping) else token
+        if token in numbers:
+            said[f"{theirs}_token_id"] = numbers[token]
+    for name, around in zip(("bos", "eos"), around_text(contents), strict=True):
+        said[f"add_{name}_token"] = bool(around)
+        if around:
+            said[f"{name}_token_id"] = numbers[around[0]]
+    metadata = {f"{PREFIX}{key}": value for key, value in {**said, "tokens": tokens}.items()}
+    if isinstance(template := settings.get("chat_template"), str):
+        metadata["tokenizer.chat_template"] = template
+    return metadata
+
+
+def steps_in(part: Contents | None) -> list[Contents]:
+    """List the steps of a part of a ``tokenizer.json``."""
+    if part is None or part["type"] != "Sequence":
+        return [] if part is None else [part]
+    lists = (each for each in part.values() if isinstance(each, list))
+    return [step for steps in lists for inner in steps for step in steps_in(inner)]
+
+
+def pre_of(cut: Sequence[Contents], normal: Contents | None, whole: bool) -> str:
+    """Find llama.cpp's name for how texts are cut; it brings them to no Unicode form."""
+    steps = []
+    for step in cut:
+        kind = step["type"]
+        if kind == "Split" and (step["behavior"], step["invert"]) in (
+            ("Isolated", False),
+            ("Removed", True),
+        ):
+            steps.append(step["pattern"].get("Regex", ""))
+        elif kind != "ByteLevel" or step["use_regex"]:
+            steps.append(kind)
+    near = [each for each in cuts().values() if (each.steps, each.whole) == (steps, whole)]
+    form = normal and normal["type"]
+    if not near or form not in (None, "NFC"):
+        raise ValueError("llama.cpp has no name that is known here for how it cuts texts")
+    return next((each for each in near if each.normal == form), near[0]).names[0]
+
+
+def scores_of(merges: Sequence[Sequence[str]], numbers: Mapping[str, int], types: Array) -> Array:
+    """Score tokens so that joining what scores highest makes the same ones as the merges."""
+    made = dict.fromkeys("".join(merge) for merge in merges)
+    made = {text: None for text in made if types[numbers[text]] == NORMAL}
+    order = [text for text in map("".join, merges) if text in made]
+    if sum(a != b for a, b in pairwise(["", *order])) != len(made):
+        raise ValueError("no scores say in which order its merges make tokens")
+    scores = np.full(len(types), -1.0 - len(made), np.float32)
+    scores[[numbers[text] for text in made]] = -np.arange(len(made))
+    return scores
+
+
+def around_text(contents: Contents) -> tuple[list[str], list[str]]:
+    """Find the tokens before and after each text."""
+    before: list[str] = []
+    after: list[str] = []
+    for step in steps_in(contents.get("post_processor")):
+        here = before
+        for part in step.get("single", ()):
+            if "Sequence" in part:
+                here = after
+            else:
+                here.append(part["SpecialToken"]["id"])
+    if len(before) > 1 or len(after) > 1:
+        raise ValueError(f"llama.cpp puts one token around a text, not {before + after}")
+    return before, after

@@ -5,23 +5,43 @@ Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, StrPath, close_names
+from lora_np.checks import Array, StrPath, close_names, shown
 from lora_np.files import FileError, errors_at
 from lora_np.hub import gguf
-from lora_np.models.families import family_names, family_of, from_config, llama_cpp_of, names_in
+from lora_np.models.families import (
+    DecoderConfig,
+    decoder_of,
+    family_names,
+    family_of,
+    from_config,
+    llama_cpp_of,
+    names_in,
+)
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
-__all__ = ["GGUFModel", "named_in", "names_for", "open_gguf", "row_order"]
+__all__ = [
+    "GGUFModel",
+    "as_stored",
+    "check_complete",
+    "gguf_settings",
+    "named_in",
+    "names_for",
+    "open_gguf",
+    "row_order",
+]
 
+Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
+Made = dict[str, Any]  # those, as they are made here
 # by what the angles of each pair are divided: in all texts, or in short and in long ones
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
@@ -49,7 +69,7 @@ class GGUFModel:
     """
 
     file: gguf.GGUFFile
-    config: Mapping[str, Any]
+    config: Fields
     names: Mapping[str, tuple[str, ...]] = field(repr=False)
 
     def read(self, name: str) -> Array | Quantised:
@@ -136,11 +156,11 @@ def open_gguf(path: StrPath) -> GGUFModel:
         module, _, part = theirs.rpartition(".")
         if theirs in _FACTORS:
             continue
-        found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
-        if found is None:
+        place = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+        if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
-        ours = found.parameter if len(info.shape) > 2 else f"{found.parameter}.{part}"  # experts
-        names.setdefault(ours, [""] * found.parts)[found.part] = theirs
+        ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"  # experts
+        names.setdefault(ours, [""] * place.parts)[place.part] = theirs
     with errors_at(path, (TypeError, ValueError)):
         config = config_in(file.metadata, family)
         config["tie_word_embeddings"] = "lm_head.weight" not in names
@@ -148,12 +168,37 @@ def open_gguf(path: StrPath) -> GGUFModel:
             config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
         if scaling := scaling_in(file, str(architecture)):
             config["rope_scaling"] = scaling
-        for each in from_config(config).modules:
-            ours = each.name if each.kind == "experts" else f"{each.name}.weight"
-            if not each.tied and not all(names.get(ours, [""])):
-                lacking = ", ".join(names_for("llama_cpp", each.name, family))
-                raise FileError(f"the checkpoint has no tensor {ours} (here {lacking})")
-    return GGUFModel(file, config, {ours: tuple(theirs) for ours, theirs in names.items()})
+        found = {ours: tuple(theirs) for ours, theirs in names.items() if all(theirs)}
+        check_complete(config, found)
+    return GGUFModel(file, config, found)
+
+
+def check_complete(config: Fields, names: Container[str]) -> None:
+    """Refuse a model that lacks the weight of a module.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    names : container of str
+        The parameters that there are, as in transformers.
+
+    Raises
+    ------
+    ValueError
+        The message names the weight, and what llama.cpp calls its module.
+
+    Examples
+    --------
+    >>> check_complete({"model_type": "llama", "num_hidden_layers": 0}, ["model.norm.weight"])
+    Traceback (most recent call last):
+    ValueError: the model has no tensor model.embed_tokens.weight (llama.cpp's token_embd)
+    """
+    for module in from_config(config).modules:
+        name = module.name if module.kind == "experts" else f"{module.name}.weight"
+        if not module.tied and name not in names:
+            theirs = " and ".join(names_for("llama_cpp", module.name, str(config["model_type"])))
+            raise ValueError(f"the model has no tensor {name} (llama.cpp's {theirs})")
 
 
 def gguf_families(names: Iterable[str] | None = None) -> list[str]:
@@ -169,11 +214,11 @@ def family_in_gguf(architecture: object) -> str | None:
     return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
 
 
-def config_in(metadata: Mapping[str, Any], family: str) -> dict[str, Any]:
+def config_in(metadata: Fields, family: str) -> Made:
     """Read a config from the settings of a GGUF file, and what llama.cpp assumes of all of them."""
     architecture = family_of(family).tables["llama_cpp"][0]
     table = family_of(family).tables["gguf"]
-    config: dict[str, Any] = {"model_type": family}
+    config: Made = {"model_type": family}
 
     def setting(key: str, *, needed: bool = False) -> float | None:
         value = metadata.get(f"{architecture}.{key}")
@@ -202,7 +247,104 @@ def config_in(metadata: Mapping[str, Any], family: str) -> dict[str, Any]:
     return config
 
 
-def scaling_in(file: gguf.GGUFFile, architecture: str) -> dict[str, Any] | None:
+def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
+    """Write the settings of a model as a GGUF file has them: the reverse of `open_gguf`.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+
+    Returns
+    -------
+    metadata : dict
+        But for the vocabulary.
+    factors : dict of str to ndarray
+        Tensors of the file that are no weights: how rotary positions are stretched.
+
+    Raises
+    ------
+    ValueError
+        If models of the family are not written, or llama.cpp would compute something else.
+
+    Examples
+    --------
+    >>> metadata, factors = gguf_settings({"model_type": "qwen3", "num_hidden_layers": 2})
+    >>> metadata["qwen3.block_count"], metadata["qwen3.rope.freq_base"]
+    (2, 10000.0)
+    """
+    family = str(config.get("model_type"))
+    if family not in (known := gguf_families()):
+        raise ValueError(
+            f"{shown(family)} models are not written to GGUF files, only {', '.join(known)}"
+        )
+    architecture = family_of(family).tables["llama_cpp"][0]
+    config, scaling = unstretched(config)
+    decoder = decoder_of(config)
+    fields = {"max_position_embeddings": decoder.spec.positions or 2048, **decoder.fields}
+    keys = family_of(family).tables["gguf"]["keys"]
+    settings: Made = {key: fields.get(ours) for key, ours in keys.items() if ours}
+    if part := decoder.whole.part:
+        settings["rope.dimension_count"] = int(decoder.whole.width * part)
+    stretched, factors = scaling_of(scaling, decoder)
+    settings |= stretched
+    metadata = {
+        f"{architecture}.{key}": value
+        for key, value in settings.items()
+        if value or isinstance(value, int)
+    }
+    again = decoder_of({**config_in(metadata, family), "vocab_size": decoder.fields["vocab_size"]})
+    for ours, theirs in zip(decoder.layers, again.layers, strict=True):
+        for entry, found in ours._asdict().items():
+            if found != (other := getattr(theirs, entry)):
+                why = f"{entry} is {shown(found)}, in llama.cpp's {architecture} {shown(other)}"
+                raise ValueError(f"a GGUF file cannot say how this model computes: {why}")
+    return {"general.architecture": architecture, "general.type": "model", **metadata}, factors
+
+
+def unstretched(config: Fields) -> tuple[Made, Fields]:
+    """Separate how rotary positions are stretched from a config, and name the rest as before 5."""
+    rope = config.get("rope_parameters") or {}
+    local = rope.get("sliding_attention") or {}
+    rope = rope.get("full_attention") or rope
+    if local.get("rope_type", "default") != "default":
+        raise ValueError("rotary positions stretched in windows are not written to GGUF files")
+    named = {
+        "rope_theta": rope.get("rope_theta"),
+        "partial_rotary_factor": rope.get("partial_rotary_factor"),
+        "rope_local_base_freq": local.get("rope_theta"),
+    }
+    plain = {**config, **{name: value for name, value in named.items() if value is not None}}
+    plain.pop("rope_parameters", None)
+    return plain, plain.pop("rope_scaling", None) or rope
+
+
+def scaling_of(rope: Fields, decoder: DecoderConfig) -> tuple[Made, dict[str, Array]]:
+    """Write how rotary positions are stretched: settings, and by what angles are divided."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    original = int(decoder.whole.original or rope.get("original_max_position_embeddings") or 0)
+    if kind == "default":
+        return {}, {}
+    if kind == "linear":
+        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}, {}
+    if kind == "longrope":
+        stretch = max(decoder.spec.positions / original, 1)
+        attention = (1 + math.log(stretch) / math.log(original)) ** 0.5
+        divisors = [rope["short_factor"], rope["long_factor"]]
+        lists = {
+            name: np.array(x, np.float32) for name, x in zip(_FACTORS[1:], divisors, strict=True)
+        }
+        return {"rope.scaling.attn_factor": rope.get("attention_factor", attention)}, lists
+    if kind == "llama3":
+        width, theta = decoder.whole.width, decoder.whole.theta
+        turns = original * theta ** -(np.arange(0, width, 2) / width) / (2 * math.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        return {}, {_FACTORS[0]: (1 / (kept + (1 - kept) / rope["factor"])).astype(np.float32)}
+    raise ValueError(f"rotary positions stretched by {shown(kind)} are not written to GGUF files")
+
+
+def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
     """Read from a GGUF file how rotary positions are stretched."""
     kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
     factors = [file.read(name).tolist() for name in _FACTORS if name in file.tensors]
@@ -223,7 +365,38 @@ def scaling_in(file: gguf.GGUFFile, architecture: str) -> dict[str, Any] | None:
     raise ValueError(f"rotary positions scaled by {kind!r:.40} are not read from a GGUF file")
 
 
-def from_one(config: Mapping[str, Any], name: str) -> bool:
+def as_stored(config: Fields, name: str, W: Array) -> Array:
+    """Change a parameter to what llama.cpp's file has of it: the reverse of `GGUFModel.read`.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    name : str
+        As in transformers.
+    W : ndarray
+        As there.
+
+    Returns
+    -------
+    ndarray
+        With its rows in llama.cpp's order; and ``1 + W`` of a norm that multiplies by that.
+
+    See Also
+    --------
+    names_for : The tensors in the file, of which there may be several.
+
+    Examples
+    --------
+    >>> as_stored({"model_type": "gemma2"}, "model.norm.weight", np.zeros(2))
+    array([1., 1.])
+    """
+    order = row_order(config, name, len(W))
+    W = W if order is None else W[np.argsort(order)]
+    return W + 1 if from_one(config, name) else W
+
+
+def from_one(config: Fields, name: str) -> bool:
     """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
     decoder = family_of(config["model_type"]).tables["decoder"]
     return bool(decoder.get("from_one")) and name.endswith("norm.weight")
@@ -303,7 +476,7 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
     }
 
 
-def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
+def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
     """Compute where each row of a module is in llama.cpp's file; None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +

@@ -1,18 +1,20 @@
 """Families in GGUF files as llama.cpp's converter writes them, against transformers and llama.cpp."""
 
+import json
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from lora_np import freeze, language
-from lora_np.hub import gguf
 from lora_np.language.vocabulary import read_vocabulary
-from lora_np.models import gguf_tokenizer, open_gguf
+from lora_np.models import gguf_tokenizer, open_gguf, vocabulary_metadata
 from tests.language import test_gguf_vocabulary
-from tests.language.conftest import BYTES
+from tests.language.conftest import BYTES, before
 from tests.language.gguf_cases import CUTS, FAMILIES, LLAMA3, LONG, SIZE, TEXT
 from tests.language.test_gguf_vocabulary import VOCABULARY
+from tests.language.test_vocabulary import MODELS, sentence_pieces, trained
 from tests.rounding import array, assert_as_near, torch_in_double
 
 pytestmark = pytest.mark.peers
@@ -34,7 +36,7 @@ def model_of(family, **more):
             if name.endswith("norm.weight"):
                 parameter += 0.3 * torch.randn_like(parameter)
             else:
-                parameter *= 5
+                parameter *= 5 * (32 / config.hidden_size) ** 0.5
     return model.eval()
 
 
@@ -188,9 +190,21 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("name", CUTS)
-def test_texts_become_the_tokens_of_llama_cpp(tmp_path, monkeypatch, name):
+def tokens_of_llama_cpp(path, metadata, texts):
+    """Write a tiny model with a vocabulary, and let llama.cpp cut texts."""
     llama = pytest.importorskip("cyllama.llama.llama_cpp")
+    words = metadata["tokenizer.ggml.tokens"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(test_gguf_vocabulary, "WORDS", words)
+        nothing = dict.fromkeys(VOCABULARY)
+        test_gguf_vocabulary.write(path, kind="F32", metadata={**nothing, **metadata})
+    model = llama.LlamaModel(str(path))  # to which the vocabulary belongs
+    vocabulary = model.get_vocab()
+    return [list(vocabulary.tokenize(text, add_special=True, parse_special=True)) for text in texts]
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_texts_become_the_tokens_of_llama_cpp(tmp_path, name):
     written = dict(zip(range(256), BYTES, strict=True))
     letters = ["".join(written[byte] for byte in text.encode()) for text in TEXTS]
     merges = list(dict.fromkeys(f"{a} {b}" for text in letters for a, b in pairwise(text)))
@@ -200,14 +214,66 @@ def test_texts_become_the_tokens_of_llama_cpp(tmp_path, monkeypatch, name):
         "token_type": np.array([1] * (len(words) - 1) + [3], np.int32),
         "eos_token_id": len(words) - 1,
     }  # fmt: skip
-    path = tmp_path / "model.gguf"
-    monkeypatch.setattr(test_gguf_vocabulary, "WORDS", words)
-    test_gguf_vocabulary.write(
-        path, kind="F32", metadata={f"tokenizer.ggml.{key}": value for key, value in said.items()}
-    )
-    model = llama.LlamaModel(str(path))  # to which the vocabulary belongs
-    theirs = model.get_vocab()
-    ours = read_vocabulary(gguf_tokenizer(gguf.open(path).metadata, path))
-    for text in TEXTS:
-        found = theirs.tokenize(text, add_special=True, parse_special=True)
-        assert ours.encode(text).tolist() == list(found)
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in {"model": "gpt2", **said}.items()}
+    theirs = tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, TEXTS)
+    ours = read_vocabulary(gguf_tokenizer(metadata, "file"))
+    assert [ours.encode(text).tolist() for text in TEXTS] == theirs
+
+
+def pieces_in_json(prefix):
+    """A SentencePiece vocabulary as transformers has it: Llama 2's and Phi-3's begin texts with a space,
+    Gemma's do not.
+    """
+    base = pytest.importorskip("transformers.tokenization_utils_base")
+    tokens, scores, types = sentence_pieces()
+    kept = [i for i, kind in enumerate(types) if kind != 5]
+    numbers = {tokens[i]: i for i in kept}
+    merges = base.generate_merges(numbers, {tokens[i]: scores[i] for i in kept if types[i] == 1})
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    first = [{"type": "Prepend", "prepend": "▁"}] * prefix
+    parts = {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"}
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": tokens[i], "special": types[i] != 4, **flags}
+            for i in kept
+            if types[i] in (2, 3, 4)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [*first, space]},
+        "pre_tokenizer": None,
+        "post_processor": before(("<s>", 1))["processors"][1],
+        "decoder": None,
+        "model": {
+            "type": "BPE",
+            "vocab": numbers,
+            "merges": [list(each) for each in merges],
+            **parts,
+        },
+    }
+
+
+def byte_level_in_json(name):
+    return json.loads(trained(name).to_str())
+
+
+WRITTEN = {
+    "with a space": lambda: pieces_in_json(True),
+    "without": lambda: pieces_in_json(False),
+    **{name: partial(byte_level_in_json, name) for name in MODELS},
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_tokenizer_json_becomes_a_vocabulary_that_llama_cpp_cuts_alike(tmp_path, kind):
+    import tokenizers
+
+    contents = WRITTEN[kind]()
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(contents))
+    size = theirs.get_vocab_size() + 2
+    metadata = vocabulary_metadata(contents, {"eos_token": {"content": "<|end|>"}}, size)
+    texts = [*TEXTS, "them all   the king <think> né", "", "  two"]
+    expected = [theirs.encode(text).ids for text in texts]
+    assert tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, texts) == expected
+    ours = read_vocabulary(gguf_tokenizer(metadata, "file"))
+    assert [ours.encode(text).tolist() for text in texts] == expected
