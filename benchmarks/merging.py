@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks._measure import markdown
 from claims import suites
-from claims.protocol import Figure, compact
+from claims.protocol import compact
+from claims.rules import Figure
 from lora_np.files import write_whole
 from lora_np.lora import MERGE_METHODS
 from lora_np.table import Cell, Table
@@ -223,4 +224,4 @@ def column(pairs: list[dict[str, float]], *names: str) -> list[list[float]]:
 
 def interval(values: list[float]) -> str:
     figure = Figure(tuple(values))
-    return f"{figure.mean:.3f} ± {figure.half:.3f}"
+    return f"{figure.mean:.3f} ± {(figure.high - figure.low) / 2:.3f}"

@@ -16,7 +16,17 @@ import pkgutil
 
 from claims.protocol import Claim
 
-TOOLS = {"protocol", "setups", "memorising", "suites", "methods", "__main__"}
+TOOLS = {
+    "protocol",
+    "rules",
+    "setups",
+    "memorising",
+    "suites",
+    "methods",
+    "batched",
+    "redrawn",
+    "__main__",
+}
 
 
 def names() -> list[str]:

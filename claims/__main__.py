@@ -23,6 +23,9 @@ def main() -> None:
     parser.add_argument(
         "--other-seeds", action="store_true", help="in full, with five seeds that never ran"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="figures anew, from the runs that are recorded"
+    )
     args = parser.parse_intermixed_args()
     if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
@@ -40,8 +43,10 @@ def main() -> None:
         if args.command == "check":
             wrong += check(name, claim)
             continue
-        found = protocol.record(name, claim, quick=args.quick, others=args.other_seeds)
-        print(f"{name}: {found['verdict']} ({found['seconds']:.0f} s)", flush=True)
+        found = protocol.record(
+            name, claim, quick=args.quick, others=args.other_seeds, again=args.again
+        )
+        print(f"{name} ({found['seconds']:.0f} s): {found['sentence']}", flush=True)
         for figure, numbers in found["figures"].items():
             print(
                 f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})",
