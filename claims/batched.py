@@ -140,9 +140,8 @@ class Linear:
         y = x @ (W0 + D).T
         y += self.noise * rng.normal(size=y.shape).astype(np.float32)
         first, x, y = (x[:256], y[:256]), x[256:], y[256:]
-        size = np.float32(
-            (self.width / np.sum(D**2)) ** 0.5
-        )  # an exact loss: the norm of W - W0 - D
+        # on these rows the loss is ||W - W0 - D||^2 / ||D||^2
+        size = np.float32(self.width / np.linalg.norm(D))
         exact = (size * np.eye(self.width, dtype=np.float32), size * (W0 + D).T)
         x, y = (part.reshape(self.steps, self.batch, -1) for part in (x, y))
         return Task(lnp.Sequential([lnp.Linear(W0)]), x, y, (exact, exact), first)

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from claims import batched, redrawn
-from claims.rules import Figure, Rule
+from claims.rules import NOT_SHOWN, Figure, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -56,7 +56,7 @@ class Claim:
     def figure(self, name: str, values: Iterable[float | None]) -> Figure:
         """A figure of this claim, from its values."""
         numbers = (np.inf if x is None else float(x) for x in values)
-        return Figure(tuple(numbers), ratio=name in self.ratios)
+        return Figure(tuple(numbers), name in self.ratios, name in self.counted)
 
 
 class Setup(Protocol):
@@ -264,12 +264,21 @@ def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def quickly(found: Mapping[str, Any], full: str) -> dict[str, Any]:
+    """A quick run that does not agree with the full one has not shown anything: it is shorter, or
+    has fewer seeds. What its own figures give is kept.
+    """
+    own = found.get("found", found["verdict"])
+    return {**found, "found": own, "verdict": own if own == full else NOT_SHOWN}
+
+
 def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     """Figures, verdict and seconds of one go."""
     begin, before = time.process_time(), lab.seconds
     figures = figures_of(claim, claim.measure(lab))
     assert figures.keys() == claim.figures.keys(), (figures.keys(), claim.figures.keys())
-    seconds = max(time.process_time() - begin, lab.seconds - before)
+    drawn = sum(s.seconds for s in lab.sweeps.values() if isinstance(s, redrawn.Redrawn))
+    seconds = max(time.process_time() - begin, lab.seconds - before + (0 if lab.quick else drawn))
     return {
         "seeds": [*max((sweep.seeds for sweep in lab.sweeps.values()), key=len, default=lab.seeds)],
         "figures": figures,
@@ -329,8 +338,10 @@ def record(
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None, again=again)
     found = tried(claim, lab)
-    if quick or others:
-        result = before | words(claim) | {"quick" if quick else "other seeds": found}
+    if quick:
+        result = before | words(claim) | {"quick": quickly(found, before["verdict"])}
+    elif others:
+        result = before | words(claim) | {"other seeds": found}
     else:
         result = {
             "name": name,
@@ -342,7 +353,7 @@ def record(
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "methods": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
+            "methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()},
         } | {part: before[part] for part in ("quick", "other seeds") if part in before}
         if again:
             kept = ("seconds", "machine", "versions")
@@ -356,11 +367,15 @@ def reword(name: str, claim: Claim) -> None:
     recorded.
     """
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
-    for part in (result, result.get("quick"), result.get("other seeds")):
+    for name_of_part in ("", "quick", "other seeds"):
+        part = result if not name_of_part else result.get(name_of_part)
         if part is not None:
-            values = {name: figure["values"] for name, figure in part["figures"].items()}
+            values = {figure: part["figures"][figure]["values"] for figure in claim.figures}
             part["figures"] = figures_of(claim, values)
             part |= judged(claim, part["figures"])
+    if "quick" in result:
+        result["quick"].pop("found", None)
+        result["quick"] = quickly(result["quick"], result["verdict"])
     write(name, result)
 
 

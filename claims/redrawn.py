@@ -1,8 +1,8 @@
 """Sweeps with everything redrawn: each method at rates a factor of 2 apart, 64 seeds in two sets.
 
-    python -m claims.redrawn digits      every method of the claims on digits
-    python -m claims.redrawn linear      every method of the claims on the linear task
-    python -m claims.redrawn kappa       the map of speed and kappa
+    python -m claims sweep digits      every method of the claims on digits
+    python -m claims sweep linear      every method of the claims on the linear task
+    python -m claims sweep kappa       the map of speed and kappa
 
 Sixteen seeds look for the best rate, until it is the best of its two neighbours on either half of
 the images; then all seeds run at these rates. A rate is chosen by the mean log loss on one half,
@@ -12,7 +12,6 @@ results are lines of ``runs/*.jsonl``, committed as they come; a run that is the
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
 LOOK = 16  # seeds that look for the rate
 SPREAD = (-2, -1, 0, 1, 2)  # places around the start that are tried first
+SECONDS = {"digits": 0.05, "linear": 0.02}  # of a core for each run, mean of the whole sweep
 
 HIDDEN, LAYERS = ["layers.0", "layers.2"], ["layers.0", "layers.2", "layers.4"]
 
@@ -179,6 +179,10 @@ class Sweep:
         return [place for place in range(-16, 17)
                 if not any(self.book.missing(self.run(place, first)) for first in firsts)]  # fmt: skip
 
+    def lines(self) -> int:
+        """How many lines are recorded."""
+        return sum(json.loads(run)["method"] == self.name for run in self.book.lines)
+
     def best(self, half: str, seeds: Sequence[int]) -> int:
         """The rate with the lowest mean log loss on a half."""
         if self.full is not None:
@@ -254,6 +258,12 @@ class Redrawn:
 
     sweep: Sweep
     seeds: Sequence[int]
+
+    @property
+    def seconds(self) -> float:
+        """What all runs of the sweep cost, about."""
+        setup = "digits" if isinstance(self.sweep.setup, Digits) else "linear"
+        return SECONDS[setup] * self.sweep.width * self.sweep.lines()
 
     def over(self, other: Redrawn, name: str = "", **where: Any) -> Array:
         """Our loss over the other's, for each seed, at best rates of their own."""
@@ -365,20 +375,12 @@ def kappas(quick: bool = False) -> Map:
     return Map(Book(None), range(batched.BLOCK), full=kappas())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m claims.redrawn", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("setup", choices=[*METHODS, "kappa"])
-    parser.add_argument("method", nargs="*", help="all by default")
-    args = parser.parse_args()
-    if args.setup == "kappa":
+def sweep(setup: str) -> None:
+    """Run what is missing of a setup, or of the map of kappa."""
+    if setup == "kappa":
         kappas().everywhere()
         return
-    known = sweeps(args.setup)
-    for name in args.method or known:
-        known[name].search(range(batched.SEEDS))
-        print(name, rate(known[name].best(HALVES[0], range(batched.SEEDS))), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+    for name, one in sweeps(setup).items():
+        one.search(range(batched.SEEDS))
+        best = [rate(one.best(half, range(batched.SEEDS))) for half in HALVES]
+        print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)

@@ -48,6 +48,7 @@ class Figure(NamedTuple):
 
     values: tuple[float, ...]
     ratio: bool = False
+    counted: bool = False  # arithmetic, so that no interval is missing
 
     @property
     def numbers(self) -> Any:
@@ -147,8 +148,8 @@ class Part:
     def sentence(self, label: str, figure: Figure) -> str:
         """What was found."""
         mean, low, high = (shown(label, x) for x in (figure.mean, figure.low, figure.high))
-        single = len(figure.values) == 1
-        found = f"{label}: {mean} ({'one measurement' if single else f'{low} to {high}'})"
+        where = f"{low} to {high}" if len(figure.values) > 1 else "one measurement"
+        found = f"{label}: {mean} ({'counted' if figure.counted else where})"
         verdict = self.verdict(figure)
         if verdict == SUPPORTED and self.bound not in (0, 1):
             found += f", {'above' if self.sign > 0 else 'below'} {shown(label, self.bound)}"

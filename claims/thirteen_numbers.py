@@ -21,7 +21,7 @@ def measure(lab):
 
 CLAIM = Claim(
     title="Thirteen trainable parameters are enough to teach a model to reason.",
-    paper="Morris et al., TinyLoRA, arXiv 2602.04118",
+    paper="J. X. Morris et al., Learning to Reason in 13 Parameters (TinyLoRA), arXiv 2602.04118",
     topic="few numbers",
     refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
     setup="language",

@@ -25,7 +25,7 @@ def short(name):
 
 CLAIM = Claim(
     title="With a learning rate tuned for each, no variant of LoRA is more than 10 % ahead of it.",
-    paper="Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
+    paper="Lee, Ko, Chen, Yeh, Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",
