@@ -27,6 +27,7 @@ TOOLS = {
     "methods",
     "batched",
     "redrawn",
+    "longer",
     "__main__",
 }
 

@@ -37,8 +37,22 @@ class Task(NamedTuple):
     start: tuple[Array, Array]  # a batch whose gradient some starts ask for
 
 
+class Setup:
+    """What many runs at once need of a setup."""
+
+    targets: Any
+    loss: Any
+
+    def tasks(self, seeds: Sequence[int]) -> list[Task]:
+        raise NotImplementedError
+
+    def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
+        """Losses (seeds, rates) of each half."""
+        return run(self, seeds, rates, **method)
+
+
 @dataclass(frozen=True)
-class Digits:
+class Digits(Setup):
     """A network 64-64-64-10 that reads upright digits learns to read them on their side."""
 
     steps: int = 300
@@ -118,7 +132,7 @@ def readers(first: int) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Setup):
     """A linear student shall become a linear teacher: `claims.setups.Linear`, whose loss is exact."""
 
     width: int = 48

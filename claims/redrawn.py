@@ -114,9 +114,11 @@ class Book:
 
     @functools.cached_property
     def lines(self) -> dict[str, dict[str, list[float | None]]]:
-        if self.path is None or not self.path.exists():
+        """What is in the file, and in those of other processes at the same setup: name.1.jsonl."""
+        if self.path is None:
             return {}
-        rows = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())
+        files = sorted(self.path.parent.glob(f"{self.path.name.split('.')[0]}.*jsonl"))
+        rows = [json.loads(row) for file in files for row in file.read_text("utf-8").splitlines()]
         return {json.dumps(row.pop("run"), sort_keys=True): row for row in rows}
 
     def missing(self, run: Mapping[str, Any]) -> bool:
@@ -151,6 +153,7 @@ class Sweep:
     method: Mapping[str, Any]
     start: int
     width: int = LOOK  # seeds in a line
+    look: int = LOOK  # seeds that look for the rate
     full: Sweep | None = None
 
     def run(self, place: int, first: int) -> dict[str, Any]:
@@ -162,7 +165,7 @@ class Sweep:
             new = [place for place in places if self.book.missing(self.run(place, first))]
             if new:
                 some = range(first, first + self.width)
-                found = batched.run(self.setup, some, [*map(rate, new)], **self.method)
+                found = self.setup.runs(some, [*map(rate, new)], **self.method)
                 for i, place in enumerate(new):
                     losses = {name: values[:, i] for name, values in found.items()}
                     self.book.note(self.run(place, first), losses)
@@ -191,7 +194,7 @@ class Sweep:
 
     def search(self, seeds: Sequence[int]) -> None:
         """Run until, by either half, the best rate has been compared with both its neighbours."""
-        few = seeds[:LOOK]
+        few = seeds[: self.look]
         self.tried([self.start + i for i in SPREAD], few)
         for some in (few, seeds):
             while True:
@@ -203,7 +206,7 @@ class Sweep:
 
     def ready(self, seeds: Sequence[int]) -> Sequence[int]:
         """All seeds once some rates have run with all, before that the few."""
-        return seeds if self.known(seeds) else seeds[:LOOK]
+        return seeds if self.known(seeds) else seeds[: self.look]
 
     def values(
         self, seeds: Sequence[int], name: str = "", at: Sweep | None = None, beside: int = 0

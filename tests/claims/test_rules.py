@@ -117,18 +117,18 @@ def simulated(claim, record, truth, rng):
 
 
 def far(claim, side, only=None):
-    """A truth five standard errors beyond every bound, on the claimed side (1) or off it (-1)."""
+    """A truth ten standard errors beyond every bound, on the claimed side (1) or off it (-1)."""
 
     def truth(figure, old):
         parts = [p for p in (*claim.rule.parts, *claim.rule.one_rate) if p.figure == figure]
         to = side if only in (None, figure) else -side
         log = (lambda x: float(np.log(x))) if old.ratio else float
-        ends = [log(p.bound if to > 0 else p.least) + p.sign * to * 5 * old.error for p in parts]
+        ends = [log(p.bound) + p.sign * to * 10 * old.error for p in parts]
         if {p.sign for p in parts} == {1, -1}:  # between two bounds, or above both
             return (
                 float(np.mean([log(p.bound) for p in parts]))
                 if to > 0
-                else max(ends) + 9 * old.error
+                else max(ends) + 10 * old.error
             )
         return max(ends) if (parts[0].sign > 0) == (to > 0) else min(ends)
 
