@@ -236,13 +236,15 @@ def rate(place: int) -> float:
     return float(f"{MIDDLE * FACTOR**place:.3g}")
 
 
-def rounded(x: float) -> float | None:
-    return float(f"{x:.5g}") if np.isfinite(x) else None
+def rounded(x: float | None) -> float | None:
+    return float(f"{x:.5g}") if x is not None and np.isfinite(x) else None
 
 
 def figures_of(claim: Claim, found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
-    """Figures as JSON."""
-    return {name: to_json(claim.figure(name, values)) for name, values in found.items()}
+    """Figures as JSON, of values as they are written down."""
+    return {
+        name: to_json(claim.figure(name, map(rounded, values))) for name, values in found.items()
+    }
 
 
 def to_json(figure: Figure) -> dict[str, Any]:
@@ -255,9 +257,14 @@ def to_json(figure: Figure) -> dict[str, Any]:
     )
 
 
+def read(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures of a claim, from JSON."""
+    return {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
+
+
 def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, str]:
     """The verdict of figures in JSON, and the sentence that gives it with its figures."""
-    known = {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
+    known = read(claim, figures)
     return {
         "verdict": claim.rule.verdict(known),
         "sentence": claim.rule.sentence(claim.figures, known),
@@ -354,7 +361,10 @@ def record(
                 "python": platform.python_version(),
             },
             "methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()},
-        } | {part: before[part] for part in ("quick", "other seeds") if part in before}
+        }
+        for part in ("quick", "other seeds"):
+            if part in before and before[part]["figures"].keys() == claim.figures.keys():
+                result[part] = before[part]
         if again:
             kept = ("seconds", "machine", "versions")
             result |= {part: before[part] for part in kept}
@@ -367,6 +377,8 @@ def reword(name: str, claim: Claim) -> None:
     recorded.
     """
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
+    if "other seeds" in result and {*result["seeds"]} & {*result["other seeds"]["seeds"]}:
+        del result["other seeds"]  # of a protocol with fewer seeds
     for name_of_part in ("", "quick", "other seeds"):
         part = result if not name_of_part else result.get(name_of_part)
         if part is not None:
