@@ -16,7 +16,7 @@ OURS = {"safetensors", "gguf", "json", "tomllib", "language", "adapters", "lnp",
 SHIPPED = "a file that the package ships"
 SYSTEM = "the system's own file"
 REASONS = {
-    "adapters/scaling.py": {"read_text": SHIPPED},
+    "adapters/rules.py": {"read_text": SHIPPED},
     "adapters/spectra.py": {"fromfile": "what this run put aside, in a folder that it made"},
     "cli/dispatch.py": {"open": SYSTEM},
     "course/guided_tour.py": {
