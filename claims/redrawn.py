@@ -321,6 +321,11 @@ class Map:
             losses = {half: found[half][:, i] for half in HALVES}
             self.book.note(self.run(rank, kappa, speed), losses)
 
+    @property
+    def seconds(self) -> float:
+        """What all runs of the map cost, about."""
+        return SECONDS["digits"] * len(self.seeds) * len(self.book.lines)
+
     def everywhere(self) -> None:
         """The whole map, until no kappa has its best speed at an end."""
         for rank in RANKS:

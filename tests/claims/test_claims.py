@@ -246,6 +246,21 @@ def test_the_check_of_ci_finds_a_figure_outside_its_interval_and_a_turned_verdic
         assert len(check(name, claims.claim(name))) == found
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_front_pages_count_verdicts(page):
+    count = {
+        name: sum(record["verdict"] == name for record in RECORDED.values()) for name in VERDICTS
+    }
+    said = ", ".join(f"{n} {name}" for name, n in count.items() if n)
+    (row,) = (
+        line
+        for line in (RESULTS.parents[1] / page).read_text("utf-8").splitlines()
+        if "claims of papers" in line
+    )
+    assert f"{len(NAMES)} claims of papers" in row
+    assert f"| {said} |" in row
+
+
 def test_the_command_shows_all_and_one(capsys):
     def said(*arguments):
         assert run([*arguments]) == 0
