@@ -157,9 +157,8 @@ class Part:
         if verdict == SUPPORTED and self.bound not in (0, 1):
             found += f", {'above' if self.sign > 0 else 'below'} {shown(label, self.bound)}"
         if verdict == NOT_SHOWN:
-            found += (
-                f", where {shown(label, figure.seen(self.bound, self.sign))} would have been seen"
-            )
+            seen = shown(label, figure.seen(self.bound, self.sign))
+            found += f", where {seen} or {'more' if self.sign > 0 else 'less'} would have been seen"
         if verdict == CONTRADICTED:
             found += f", where {shown(label, self.least)} was asked"
         return found
