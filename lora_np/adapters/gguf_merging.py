@@ -18,7 +18,7 @@ from lora_np.adapters.base_models import check_base
 from lora_np.adapters.base_weights import Merging
 from lora_np.adapters.formats import Written, load
 from lora_np.checks import Array, Rng, StrPath, choice, generator
-from lora_np.files import FileError, errors_at, read_json, replacing, write_text
+from lora_np.files import FileError, errors_at, open_regular, read_json, replacing, write_text
 from lora_np.hub import SafetensorsFile, TensorInfo, directory, gguf
 from lora_np.models import (
     GGUFModel,
@@ -125,11 +125,12 @@ def merge_gguf(
     >>> import tempfile
     >>> from lora_np.adapters import AdapterModule
     >>> folder = Path(tempfile.mkdtemp())
-    >>> embedding = {"token_embd.weight": TensorInfo("F32", (3, 32))}
+    >>> shapes = {"token_embd.weight": (3, 32), "output_norm.weight": (32,)}
     >>> sizes = {"embedding_length": 32, "feed_forward_length": 32, "block_count": 0,
     ...     "attention.head_count": 1, "attention.layer_norm_rms_epsilon": 1e-5}
     >>> metadata = {f"llama.{key}": value for key, value in sizes.items()}
-    >>> gguf.write(embedding, lambda name: np.zeros((3, 32)), folder / "base.gguf",
+    >>> gguf.write({name: TensorInfo("F32", shapes[name]) for name in shapes},
+    ...     lambda name: np.zeros(shapes[name]), folder / "base.gguf",
     ...     metadata={"general.architecture": "llama", **metadata})
     >>> A, B = np.ones((1, 3)), np.ones((32, 1))
     >>> module = AdapterModule.of(A=A, B=B, alpha=2, embedding=True)
@@ -241,10 +242,13 @@ def from_directory(base: StrPath) -> Start:
     with errors_at(folder, (TypeError, ValueError)):
         said, factors = gguf_settings(config)
         check_complete(config, source.parameters)
-    path = folder / "tokenizer.json"
-    settings = read_json(other) if (other := folder / "tokenizer_config.json").is_file() else {}
-    if (template := folder / "chat_template.jinja").is_file():
-        settings["chat_template"] = template.read_text(encoding="utf-8")
+    path = hub.inside(folder, "tokenizer.json")
+    settings = {}
+    if (folder / "tokenizer_config.json").is_file():
+        settings = read_json(hub.inside(folder, "tokenizer_config.json"))
+    if (folder / "chat_template.jinja").is_file():
+        with open_regular(hub.inside(folder, "chat_template.jinja")) as stream:
+            settings["chat_template"] = stream.read().decode()
     with errors_at(path, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
         count = source.shape(source.parameters["model.embed_tokens.weight"])[0]
         said |= vocabulary_metadata(read_json(path), settings, count)

@@ -46,8 +46,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     Example: lora-np tour --out my-tour
     """
     found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    parts = found.table, found.advantages, found.sample, f"\nReport with the figure: {found.report}"
-    options.show_as(asdict(found), as_json, *parts)
+    options.show_as(asdict(found), as_json, found)
 
 
 @click.command()

@@ -30,6 +30,7 @@ NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
     "lora-np evaluate": "needs a language model: tests/language/test_evaluating.py",
     "lora-np bake": "needs a language model: tests/language/test_baking.py",
+    "lora-np merge smollm2 my-adapter": "needs a vocabulary: tests/adapters/test_gguf_merging.py",
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
@@ -41,6 +42,10 @@ NOT_HERE = {
     "lora-np exercises nbgrader": "a course for nbgrader: tests/laws/test_grading_nbgrader.py",
     "lora-np exercises grade": "processes of students: tests/grading/test_classroom.py",
 }
+GGUF_MATRICES = [
+    f"blk.0.{name}"
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+]
 # Python that is shown without being a doctest, and where it runs.
 ELSEWHERE = {
     "training.md": "tests/training: a sweep on a cluster of two workers",
@@ -102,7 +107,9 @@ def write_example_files():
         safetensors.save(
             {"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors")
         )
-        Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
+        config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64}
+        config |= {"num_attention_heads": 4, "num_hidden_layers": 1, "vocab_size": 3}
+        Path(name, "config.json").write_text(json.dumps(config))
     for name in (
         "adapter",
         "my-adapter",
@@ -118,12 +125,15 @@ def write_example_files():
         )
         adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
     sizes = ("embedding_length", "feed_forward_length", "attention.head_count", "block_count")
+    matrices = dict.fromkeys(GGUF_MATRICES, (64, 64)) | {"token_embd": (3, 64)}
+    shapes = matrices | dict.fromkeys(("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"), (64,))
     gguf.write(
-        {
-            "token_embd.weight": TensorInfo("F32", (3, 64)),
-            "blk.0.attn_q.weight": TensorInfo("F32", (64, 64)),
-        },
-        lambda name: W0[:3] if name == "token_embd.weight" else W0,
+        {f"{name}.weight": TensorInfo("F32", shape) for name, shape in shapes.items()},
+        lambda name: (
+            W0[tuple(map(slice, shapes[name.removesuffix(".weight")]))]
+            if "norm" not in name
+            else W0[0]
+        ),
         "smollm2.gguf",
         metadata={
             "general.architecture": "llama",
