@@ -41,6 +41,8 @@ extensions = [
     "explorables",
     "exercise_pages",
     "claim_pages",
+    "bibliography",
+    "advice",
     "family",
     "gallery",
     "statements",
