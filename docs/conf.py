@@ -34,6 +34,7 @@ extensions = [
     "materials",
     "public_names",
     "published",
+    "sharing",
     "docstrings",
     "command_line",
     "lesson_links",
@@ -55,6 +56,7 @@ exclude_patterns = [
     "explorer",
     "lite",
     "moved",
+    "understand/faq.md",  # a part of understand/questions.md
     "**/.ipynb_checkpoints",
 ]
 nitpicky = True

@@ -162,7 +162,7 @@ def explorables() -> None:
     (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
-    card.draw().savefig(target / "card.png")
+    card.write(target, claim_pages.claims())
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
