@@ -21,7 +21,7 @@ FORWARD = """\
 <html lang="en">
 <meta charset="utf-8">
 <title>lora_np: LoRA in plain NumPy</title>
-<meta name="description" content="LoRA in plain NumPy: learn it, count its cost, use adapter files.">
+<meta name="description" content="LoRA in plain NumPy: learn it, count it, use adapter files.">
 <meta property="og:title" content="Freeze the big matrix. Train two thin ones.">
 <meta property="og:image" content="{1}{0}/_static/card.png">
 <meta name="twitter:card" content="summary_large_image">

@@ -29,9 +29,7 @@ def fold(app: Sphinx, doctree: nodes.document) -> None:
         if not printed:
             continue
         shown = nodes.literal_block(printed, printed, language="text")
-        opened = nodes.raw(
-            "", "<details><summary>The code that measures it</summary>", format="html"
-        )
+        opened = nodes.raw("", "<details><summary>The code</summary>", format="html")
         closed = nodes.raw("", "</details>", format="html")
         block.replace_self([shown, opened, block.deepcopy(), closed])
 

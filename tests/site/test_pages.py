@@ -73,9 +73,7 @@ def parsed(path):
 
 
 def pages(site):
-    return [
-        p for p in site.rglob("*.html") if p.relative_to(site).parts[0] not in ("lite", "_static")
-    ]
+    return [p for p in site.rglob("*.html") if p.relative_to(site).parts[0] != "_static"]
 
 
 def test_every_link_inside_leads_somewhere(site, root):
@@ -95,16 +93,6 @@ def test_every_link_inside_leads_somewhere(site, root):
             ):
                 broken.append(f"{path.relative_to(site)}: {link}")
     assert not broken
-
-
-def test_notebooks_that_are_linked_are_in_the_browser(site):
-    asked = {
-        match[1]
-        for path in pages(site)
-        for link in parsed(path).links
-        if (match := re.search(r"lite/notebooks/index\.html\?path=(.+)", link))
-    }
-    assert asked == {path.name for path in (site / "lite" / "files").glob("*.ipynb")}
 
 
 unpublished = pytest.mark.skipif(any(place().values()), reason="a site with addresses")
@@ -312,7 +300,7 @@ def test_every_command_is_documented(site):
 
 
 def test_the_site_is_small(site):
-    apart = {site / "lite" / "static" / "pyodide", site / ".doctrees"}
+    apart = {site / "_static" / "python" / "pyodide", site / ".doctrees"}
     sizes = [p.stat().st_size for p in site.rglob("*") if p.is_file() and not apart & {*p.parents}]
     assert sum(sizes) < SITE
 
