@@ -125,11 +125,12 @@ def merge_gguf(
     >>> import tempfile
     >>> from lora_np.adapters import AdapterModule
     >>> folder = Path(tempfile.mkdtemp())
-    >>> embedding = {"token_embd.weight": TensorInfo("F32", (3, 32))}
+    >>> shapes = {"token_embd.weight": (3, 32), "output_norm.weight": (32,)}
     >>> sizes = {"embedding_length": 32, "feed_forward_length": 32, "block_count": 0,
     ...     "attention.head_count": 1, "attention.layer_norm_rms_epsilon": 1e-5}
     >>> metadata = {f"llama.{key}": value for key, value in sizes.items()}
-    >>> gguf.write(embedding, lambda name: np.zeros((3, 32)), folder / "base.gguf",
+    >>> gguf.write({name: TensorInfo("F32", shapes[name]) for name in shapes},
+    ...     lambda name: np.zeros(shapes[name]), folder / "base.gguf",
     ...     metadata={"general.architecture": "llama", **metadata})
     >>> A, B = np.ones((1, 3)), np.ones((32, 1))
     >>> module = AdapterModule.of(A=A, B=B, alpha=2, embedding=True)
