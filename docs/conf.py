@@ -40,6 +40,7 @@ extensions = [
     "lesson_cells",
     "explorables",
     "exercise_pages",
+    "puzzle_pages",
     "claim_pages",
     "family",
     "gallery",

@@ -24,6 +24,7 @@ import gallery
 import inventories
 import lesson_cells
 import nbformat
+import puzzle_pages
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -63,6 +64,7 @@ def make(app: Sphinx, config: Config) -> None:
     notebooks_for_the_browser()
     explorables()
     exercise_pages.write(DOCS / "practice")
+    puzzle_pages.write_notebook(MADE / "static" / "notebooks")
     claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
@@ -275,6 +277,7 @@ def for_the_browser(wheel: Path) -> None:
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
     parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
+    parts["lora_np_browser/scenes.py"] = (DOCS / "browser" / "scenes.py").read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:
