@@ -54,7 +54,7 @@ shrinks and saves. The course explains why it works, from
 def markdown(one: exercises.Puzzle) -> str:
     """A section for one puzzle."""
     form = FORM.format(name=one.name, number=one.number, blank=html.escape(one.blank))
-    parts = [f"## {one.number}. {one.title}", one.statement]
+    parts = [f"## {one.heading}", one.statement]
     if one.picture:
         parts.append(raw(as_html(one.before())))
     if one.diagram:

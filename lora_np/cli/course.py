@@ -75,9 +75,9 @@ def puzzles(file: Path, hints: int) -> None:
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
     for one, done in zip(every, passed, strict=True):
         if done and not hints and not any(passed[one.number :]):  # the last of them
-            parts.append(f"{one.title}: solved\n{one.after(found[one.name][0])}")
+            parts.append(f"{one.heading}: solved\n{one.after(found[one.name][0])}")
         elif not done and one.name in found:
-            parts.append(f"{one.title}: not right yet\n{practice.told(found[one.name][1])}")
+            parts.append(f"{one.heading}: not right yet\n{practice.told(found[one.name][1])}")
     if all(passed):
         parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
     else:

@@ -105,6 +105,11 @@ class Puzzle(Exercise):
     victory: str = ""
 
     @property
+    def heading(self) -> str:
+        """Number and title."""
+        return f"{self.number}. {self.title}"
+
+    @property
     def block(self) -> str:
         """The part of ``mini.py`` that has the line."""
         return inspect.getsource(attrgetter(self.within)(mini) if self.within else mini)
@@ -125,10 +130,10 @@ class Puzzle(Exercise):
     @property
     def text(self) -> str:
         """All but the hints, as Markdown that a terminal can show."""
-        drawn = [textwrap.indent(part, "    ") for part in (self.diagram, str(self.before()))]
-        parts = [f"{self.number}. {self.title}", self.statement, *drawn]
+        shown = self.diagram.strip("\n"), str(self.before()), self.shown
+        indented = [textwrap.indent(part, "    ") for part in shown if part]
         law = f"Your line must satisfy: {self.law}"
-        return "\n\n".join(filter(None, [*parts, textwrap.indent(self.shown, "    "), law]))
+        return "\n\n".join([self.heading, self.statement.strip(), *indented, law])
 
     def source(self, line: str) -> str:
         """Complete ``mini.py`` with this line, followed by how the laws ask it."""
@@ -237,7 +242,7 @@ def read(
     number: int, law: str, laws: list[str], wrong: dict[str, tuple[str, int]], **row: Any
 ) -> Puzzle:
     known = tuple(Law(key, law.rstrip("."), 1, law_of(*key.split())) for key in laws)
-    one = Puzzle(difficulty=1, minutes=4, laws=known, number=number, law=law, **row)
+    one = Puzzle(difficulty=1, minutes=4, cases=20, laws=known, number=number, law=law, **row)
     mistakes = (
         Mistake(name, one.hints[hint - 1], one.source(line)) for name, (line, hint) in wrong.items()
     )
