@@ -24,13 +24,12 @@ import gallery
 import inventories
 import lesson_cells
 import nbformat
-import puzzle_pages
 from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from notebooks import about
+from notebooks import about, puzzles
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -64,7 +63,7 @@ def make(app: Sphinx, config: Config) -> None:
     notebooks_for_the_browser()
     explorables()
     exercise_pages.write(DOCS / "practice")
-    puzzle_pages.write_notebook(MADE / "static" / "notebooks")
+    nbformat.write(puzzles.notebook(), MADE / "static" / "notebooks" / "lora-puzzles.ipynb")
     claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")

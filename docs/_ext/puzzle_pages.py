@@ -59,7 +59,9 @@ def markdown(one: exercises.Puzzle) -> str:
         parts.append(raw(as_html(one.before())))
     if one.diagram:
         parts.append(f"```text\n{one.diagram.strip()}\n```")
-    parts += [f"```python\n{one.shown}\n```", f"**Your line must satisfy:** {one.law}", raw(form)]
+    if one.shown != one.blank:
+        parts.append(f"```python\n{one.shown}\n```")
+    parts += [f"**Your line must satisfy:** {one.law}", raw(form)]
     folded = zip(HINTS, one.hints, strict=True)
     parts += [f":::{{dropdown}} {title}\n{text}\n:::" for title, text in folded]
     return "\n\n".join(parts)
@@ -83,12 +85,6 @@ class Puzzles(SphinxDirective):
         texts = [raw(PROGRESS.format(squares=squares)), *map(markdown, every)]
         text = "\n\n".join([*texts, LAST.format(first=first)])
         return self.parse_text_to_nodes(text, allow_section_headings=True)
-
-
-def write_notebook(folder: Path) -> None:
-    """To take home."""
-    text = exercises.notebook_text(exercises.puzzle_notebook())
-    (folder / "lora-puzzles.ipynb").write_text(text, encoding="utf-8")
 
 
 def add_files(

@@ -24,7 +24,8 @@ def as_html(scene: Scene) -> str:
     cell = min(CELL, TALL / max(map(len, matrices.values()), default=1))
     signed = any((M < 0).any() for M in matrices.values())
     figures = [image(label, M / largest, cell, signed) for label, M in matrices.items()]
-    figures += [plot(curves)] * bool(curves)
+    if curves:
+        figures.append(plot(curves))
     said = f'<p style="white-space:pre-wrap">{escape(scene.said)}</p>' * bool(scene.said)
     return said + f'<div class="scene">{"".join(figures)}</div>' * bool(figures)
 

@@ -58,17 +58,12 @@ def puzzles(file: Path, hints: int) -> None:
     """Write a LoRA, line by line: fifteen puzzles.
 
     Writes FILE at first: LoRA in one file, with fifteen lines missing. Edit a line and run the
-    command again: it checks FILE, shows what your line does, and the next puzzle. A FILE that ends
-    in .ipynb becomes a notebook that checks itself.
+    command again: it checks FILE, shows what your line does, and the next puzzle.
 
     Example: lora-np puzzles --hints 1
     """
-    book = file.suffix == ".ipynb"
-    text = practice.notebook_text(practice.puzzle_notebook()) if book else practice.puzzle_script()
-    if written := write_new({file: text})[0]:
+    if written := write_new({file: practice.puzzle_script()})[0]:
         options.show_written(written, [])
-    if book:
-        return
     found, every = grading.check_puzzles(file), practice.puzzles()
     passed = [one.name in found and found[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)

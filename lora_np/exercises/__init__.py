@@ -9,7 +9,6 @@ with on_demand(globals()):
         Scene as Scene,
         puzzle as puzzle,
         puzzle_lines as puzzle_lines,
-        puzzle_notebook as puzzle_notebook,
         puzzle_script as puzzle_script,
         puzzles as puzzles,
         told as told,

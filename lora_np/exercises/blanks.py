@@ -17,19 +17,12 @@ import numpy as np
 from lora_np import mini
 from lora_np.checks import ArrayLike, choice
 from lora_np.exercises.catalogue import DATA, law_of
-from lora_np.exercises.handouts import code, folded, markdown, with_kernel
 from lora_np.exercises.running import Mistake, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 
 BLANK = "___"
 TITLE = "# Puzzle {}: {}"  # above each line in a script
 SHADES, BARS = ("  ", "░░", "▒▒", "▓▓", "██"), "▁▂▃▄▅▆▇█"
-OPENING = """\
-# LoRA puzzles
-
-LoRA in one file, but fifteen lines are missing. Each puzzle has a picture, a line with `___` for
-you to complete, what it must satisfy, and hints. It takes about an hour. Run a cell to check its
-line."""
 
 
 @dataclass(frozen=True)
@@ -290,23 +283,3 @@ def puzzle_lines(script: str) -> dict[str, str]:
     titles = {TITLE.format(one.number, ""): one.name for one in puzzles()}
     lines = re.findall(r"^ *(# Puzzle \d+: ).*\n *(.*?) *$", script, re.M)
     return {titles[title]: line for title, line in lines if title in titles}
-
-
-def puzzle_notebook() -> dict[str, Any]:
-    """Build a notebook: text, picture and hints of each puzzle, and a cell that checks its line.
-
-    Returns
-    -------
-    dict
-        In the notebook format: see `notebook_text`.
-
-    Examples
-    --------
-    >>> [cell["id"] for cell in puzzle_notebook()["cells"]][:4]
-    ['title', 'imports', 'parameters-text', 'parameters']
-    """
-    cells = [markdown("title", OPENING), code("imports", "from lora_np.exercises import puzzle")]
-    for one in puzzles():
-        cells.append(markdown(f"{one.name}-text", "\n\n".join([f"## {one.text}", *folded(one)])))
-        cells.append(code(one.name, f"puzzle({one.name!r}).solve('''\n{one.blank}\n''')"))
-    return with_kernel(cells)

@@ -89,10 +89,6 @@ def notebook(lesson: Lesson) -> dict[str, Any]:
     if closing := lesson.closing:
         text = closing.partition("\n```python")[0]
         cells += [markdown("closing", text), code("closing-code", code_in(closing))]
-    return with_kernel(cells)
-
-
-def with_kernel(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     return {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
 
@@ -187,16 +183,13 @@ def heading(exercise: Exercise, number: int) -> str:
 
 
 def with_hints(exercise: Exercise, number: int) -> str:
-    return "\n\n".join([heading(exercise, number), exercise.statement, *folded(exercise)])
-
-
-def folded(exercise: Exercise) -> list[str]:
-    """Write the hints as HTML that unfolds."""
-    titles = "Hint", "One more hint", "Nearly all of it"
-    return [
+    hints = [
         f"<details><summary>{title}</summary>\n\n{hint}\n\n</details>"
-        for title, hint in zip(titles, exercise.hints, strict=False)
+        for title, hint in zip(
+            ("Hint", "One more hint", "Nearly all of it"), exercise.hints, strict=False
+        )
     ]
+    return "\n\n".join([heading(exercise, number), exercise.statement, *hints])
 
 
 def commented(text: str) -> str:

@@ -1,7 +1,5 @@
 """``lora-np puzzles``: a script that is edited, and keeps the progress itself."""
 
-import json
-
 import pytest
 
 from lora_np.cli import run
@@ -61,10 +59,7 @@ def test_a_line_that_ends_or_hangs_is_only_wrong(script):
     assert outcomes["break_even"][1].passed
 
 
-def test_a_notebook_and_another_file(tmp_path, capsys):
-    path = tmp_path / "puzzles.ipynb"
-    assert run(["puzzles", str(path)]) == 0
-    assert len(json.loads(path.read_text("utf-8"))["cells"]) == 2 + 2 * 15
+def test_another_file_is_refused_and_kept(tmp_path, capsys):
     other = tmp_path / "other.py"
     other.write_text("x = 1\n", encoding="utf-8")
     assert run(["puzzles", str(other)]) == 1

@@ -14,7 +14,6 @@ from lora_np.exercises import (
     other_seeds,
     puzzle,
     puzzle_lines,
-    puzzle_notebook,
     puzzle_script,
     puzzles,
     run_cell,
@@ -117,15 +116,3 @@ def test_a_script_with_all_lines_is_mini_itself():
         script, count = re.subn(rf"{head}\n( *){re.escape(one.blank)}", rf"{one.right}", script)
         assert count == 1
     assert script == (ROOT / "lora_np" / "mini.py").read_text("utf-8")
-
-
-def test_the_notebook_s_cells_run_with_the_right_lines():
-    names = {}
-    for cell in puzzle_notebook()["cells"]:
-        if cell["cell_type"] == "code":
-            code = "".join(cell["source"])
-            if cell["id"] in NAMES:
-                one = puzzle(cell["id"])
-                code = f"scene = {code.replace(one.blank, one.right)}"
-            assert run_cell(code, "cell 0", names) == ""
-            assert cell["id"] == "imports" or names["scene"].passed
