@@ -14,8 +14,9 @@ from lora_np import accounting, models
 from lora_np.accounting import activations, planning
 from lora_np.accounting.bits import MEASURED, SHARE
 from lora_np.accounting.memory import PARTS
+from lora_np.checks import WORD
 from lora_np.models import ATTENTION, default_targets, fused_names
-from lora_np.models.sources import hub_name
+from lora_np.models.sources import hub_name, typed_names
 from lora_np.plots import CYCLE, MUTED
 from lora_np.settings import choices_of
 
@@ -32,10 +33,24 @@ def data() -> dict[str, Any]:
         "presets": {name: models.preset_config(name) for name in names},
         "hub": {name: hub_name(name) for name in names},
         "sizes": {name: models.preset(name).total for name in names},
+        "names": names_as_typed(),
         "gpus": {name: asdict(gpu) for name, gpu in accounting.gpus().items()},
         "memory": memory(),
         # bits for each number, up to which rank
         "capacity": {"text": MEASURED["text"], "share": SHARE},
+    }
+
+
+def names_as_typed() -> dict[str, Any]:
+    """The tables by which names.js finds what is meant."""
+    tables = {"models": typed_names(), "gpus": planning.gpu_names()}
+    return {"word": WORD} | {
+        kind: {
+            "known": [*map(list, names.known.items())],
+            "noise": names.noise,
+            "optional": names.optional,
+        }
+        for kind, names in tables.items()
     }
 
 
@@ -52,6 +67,8 @@ def memory() -> dict[str, Any]:
         "parts": dict(zip(PARTS, (MUTED, *CYCLE), strict=False)),
         "reserved": planning._RESERVED,
         "emulated": planning._NO_BFLOAT16,
+        "no_nf4": planning._NO_NF4,
+        "gb": planning._GB,
     }
 
 

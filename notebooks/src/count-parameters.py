@@ -1,19 +1,18 @@
 # %% [markdown]
 # # Count parameters
 #
-# A model is to learn something new, so one of its matrices must change. The matrix is 100 x 120.
+# To learn something new, a model must change one of its matrices. The matrix is 100 x 120.
 #
-# **How many numbers have to be trained? Is there a way with fewer?**
+# **How many parameters must you train? Can fewer do?**
 #
 # After this lesson you can
 #
 # - count what an update of any matrix costs, in full and with LoRA,
 # - say from which rank on LoRA no longer saves anything,
-# - tell $BA$ from $AB$,
 # - count a whole model, and check the numbers that a paper prints,
-# - say what else is saved, and why the rank hardly moves the memory.
+# - say what else is saved, and why memory barely depends on the rank.
 #
-# You need matrix multiplication and the idea of rank, from *See rank*.
+# You need matrix multiplication, *Follow the post*, and the idea of rank, from *See rank*.
 
 # %%
 import tempfile
@@ -61,7 +60,7 @@ assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
 #
 # ## 100 x 120
 #
-# A 100 x 120 update is 12,000 numbers, 4,400 at rank 20, 1,760 at rank 8:
+# The counts of *Follow the post*, by the package:
 
 # %%
 d, k = 100, 120
@@ -75,26 +74,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 # *Base* is $W_0$ itself. *Total* is how many weights there are during training: with LoRA, $W_0$ stays as it
 # is and the trainable numbers come on top. In full training $W_0$ itself is changed, and nothing comes on top.
 #
-# In a picture, each number is one unit of area:
-
-# %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760." tags=["cover"]
-_, axes = plt.subplots(figsize=(8, 2.7), layout="constrained")
-axes.add_patch(plt.Rectangle((0, 0), k, d, color=lnp.plots.FULL))
-axes.text(k / 2, -12, f"full: {d * k:,}", ha="center")
-left = k + 30
-for rank in [20, 8]:
-    axes.add_patch(plt.Rectangle((left, 0), rank, d, color=lnp.plots.LORA))  # B
-    axes.add_patch(plt.Rectangle((left + rank + 10, d - rank), k, rank, color=lnp.plots.LORA))  # A
-    axes.text(left - 10, d / 2, "B", va="center")
-    axes.text(left + rank + 10, d - rank - 12, "A")
-    text = f"r = {rank}: {d * rank:,} + {rank * k:,} = {rank * (d + k):,}"
-    axes.text(left + (rank + 10 + k) / 2, -12, text, ha="center")
-    left += rank + 10 + k + 30
-axes.set(xlim=(0, left), ylim=(-15, d), aspect="equal")
-axes.set_axis_off()
-
-# %% [markdown]
-# The strips $B$ and $A$ are as tall and as wide as the full update. The rank is how thick they are.
+# *Follow the post* drew these counts as areas: the rank is how thick $B$ and $A$ are.
 #
 # ## The break-even rank
 #
@@ -139,39 +119,20 @@ Table(["matrix", "full update", "last rank that saves"], rows)
 print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 
 # %% [markdown]
-# ## BA or AB?
+# ## What else is saved
 #
-# In the paper the update is $BA$, and so it is here. If the letters change places, is the count another one?
-# The sum does not care: $d\,r + r\,k$ is $r\,k + d\,r$. The shapes do care:
+# Training repeats one step: measure how wrong the model is, and move each trained parameter a little, so that it becomes less wrong. For that it keeps more
+# than the parameters:
+#
+# - a **gradient** for each: one number that says which way to move the parameter, and how much that helps (*Train h = W0 x + BAx* computes some by hand);
+# - what the **optimizer** keeps. That is the rule that turns gradients into steps. The usual one, **Adam**, keeps two running averages of each gradient, its
+#   **moments**: of the gradient itself, and of its square.
+#
+# And when training is over, only what was trained has to be stored. All this shrinks by the same factor. Here it is measured, on a layer of the package
+# and on files (**safetensors**, the usual format), with 4 bytes per number:
 
 # %%
 rng = np.random.default_rng(0)
-B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 120))
-print("B A has shape", (B @ A).shape)
-try:
-    A @ B
-except ValueError:
-    print("A B does not exist: A has 120 columns, B has 100 rows")
-
-# %% [markdown]
-# And where $d = k$, so that $AB$ exists, it is a small $r \times r$ matrix that fits nothing:
-
-# %%
-B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 100))
-print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
-
-# %% [markdown]
-# A way to remember it: in $h = W_0 x + BAx$ the input $x$ meets $A$ first. **A** is at the start, on the
-# input's side; **B** brings the result **b**ack to the size of the output.
-#
-# ## What else is saved
-#
-# Training keeps more than the numbers themselves. Each trained number has a **gradient**, which says where to move it
-# (*Differentiate*). Adam, the usual **optimizer** (a rule that makes steps of gradients), keeps two running averages for each, its **moments**. And when training is over, only what was trained
-# has to be **stored**. All this shrinks by the same factor. Here it is measured, on a layer of the package
-# and on files (*safetensors*, the usual format), with 4 bytes for each number:
-
-# %%
 base = lnp.Linear(rng.normal(size=(100, 120)).astype(np.float32))  # an array: frozen
 models = {
     "full": lnp.Linear(lnp.Tensor(base.W)),  # a Tensor: trained
@@ -340,13 +301,13 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # Neither unit gives 35, and the ratio is not 10,000 but 9,285. Perhaps 350 GB were divided by the rounded 10,000; the
 # paper does not say.
 #
-# ## Memory, and why the rank hardly moves it
+# ## Memory, and why it barely depends on the rank
 #
 # Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, which are pieces of words. Weights, gradients and moments of the model take two bytes a
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
-# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights."
+# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights." tags=["cover"]
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])

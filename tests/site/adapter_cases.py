@@ -7,9 +7,9 @@ import re
 import numpy as np
 
 from lora_np import adapters
-from lora_np.adapters.checking import CheckedModule
 from lora_np.adapters.formats import weights_file
 from lora_np.adapters.peft_format import keyed
+from lora_np.adapters.rules import CheckedModule
 
 # Takes the files of an adapter, perhaps those of a second one, and ranks; gives what the page
 # shows: what it says of the modules and what programs make of them, what both have in common, and

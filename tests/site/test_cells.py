@@ -230,7 +230,7 @@ def test_values_are_shown_as_a_notebook_shows_them_and_endless_text_is_cut(open_
 def test_a_slider_moves_its_picture(open_lesson):
     from playwright.sync_api import expect
 
-    page = open_lesson("03-cut-the-svd")
+    page = open_lesson("02-cut-the-svd")
     number = page.locator("article div.cell").evaluate_all(
         "cells => 1 + cells.findIndex((cell) => cell.textContent.includes('sliders('))"
     )

@@ -57,7 +57,7 @@ def test_ten_are_solved_and_ten_usual_mistakes_fail_as_in_a_terminal(practice):
 
 
 def test_an_answer_is_written_checked_and_remembered(practice):
-    lesson = exercises.lessons([4])[0]
+    lesson = exercises.lessons([3])[0]
     one = lesson.exercises[0]
     page = practice(lesson.stem)
     form = page.locator(f"form[data-exercise={one.name}]")

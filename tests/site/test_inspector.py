@@ -10,7 +10,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters import Adapter, AdapterModule
-from lora_np.adapters.scaling import runtimes
+from lora_np.adapters.rules import runtimes
 from lora_np.files import FileError
 from lora_np.hub import gguf
 from lora_np.language import located_adapter

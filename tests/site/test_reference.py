@@ -159,13 +159,13 @@ ASKED = {
     "alpha": ("understand/alpha",),
     "merge": ("use/merge",),
     "memory": ("understand/faq", "use/plan", "use/calculator"),
-    "QLoRA": ("lessons/20-four-bits", "use/quantise"),
+    "QLoRA": ("lessons/13-four-bits", "use/quantise"),
     "DoRA": ("claims/dora-better", "understand/family"),
     "PEFT": ("use/peft",),
     "target modules": ("understand/questions", "understand/faq"),
     "GGUF": ("use/convert", "use/merge", "use/quantise"),
     "learning rate": (
-        "lessons/19-is-a-lora-enough",
+        "lessons/20-is-a-lora-enough",
         "claims/rate-ten-times",
         "understand/questions",
     ),
@@ -196,7 +196,7 @@ def test_search_for_a_name_shows_the_function(open_page):
 
 
 @pytest.mark.parametrize(
-    "path", ["index.html", "learn/explorer.html", "lessons/03-cut-the-svd.html"]
+    "path", ["index.html", "learn/explorer.html", "lessons/02-cut-the-svd.html"]
 )
 def test_without_script_there_are_figures(open_page, path):
     page = open_page(path, java_script_enabled=False)
@@ -220,7 +220,7 @@ def test_an_explorable_without_script_is_a_figure_and_a_sentence(open_page, path
         assert picture.bounding_box()["height"] > 80  # it was found and decoded
 
 
-@pytest.mark.parametrize("path", ["understand/optimum.html", "practice/03-cut-the-svd.html"])
+@pytest.mark.parametrize("path", ["understand/optimum.html", "practice/02-cut-the-svd.html"])
 def test_formulas_are_there_without_script(open_page, path):
     page = open_page(path, java_script_enabled=False)
     formulas = page.locator("article mjx-container")
