@@ -68,6 +68,10 @@ class Puzzle(Exercise):
 
     Parameters
     ----------
+    name, title, difficulty, minutes, laws, statement, stub, hints : various
+        See `Exercise`.
+    solution, forbids, cases, needs, example, mistakes, answer : various
+        See `Exercise`.
     number : int
         From 1.
     blank : str
