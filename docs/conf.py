@@ -42,6 +42,8 @@ extensions = [
     "exercise_pages",
     "puzzle_pages",
     "claim_pages",
+    "bibliography",
+    "advice",
     "family",
     "gallery",
     "statements",

@@ -47,8 +47,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     Example: lora-np tour --out my-tour
     """
     found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    parts = found.table, found.advantages, found.sample, f"\nReport with the figure: {found.report}"
-    options.show_as(asdict(found), as_json, *parts)
+    options.show_as(asdict(found), as_json, found)
 
 
 @click.command()
@@ -120,8 +119,8 @@ def claims(name: str | None, as_json: bool) -> None:
         (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
         for key, figure in claim["figures"].items()
     ]
-    parts = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
-    notes = [f"{part}: {claim[part]}" for part in parts if claim[part]]
+    parts = ("sentence", "setup", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
 
