@@ -27,7 +27,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from notebooks import about
+from notebooks import about, puzzles
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
@@ -53,6 +53,7 @@ def make(app: Sphinx, config: Config) -> None:
     lessons()
     explorables()
     exercise_pages.write(DOCS / "practice")
+    nbformat.write(puzzles.notebook(), MADE / "static" / "notebooks" / "lora-puzzles.ipynb")
     claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
@@ -212,6 +213,7 @@ def for_the_browser(wheel: Path) -> None:
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
     parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
+    parts["lora_np_browser/scenes.py"] = (DOCS / "browser" / "scenes.py").read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:

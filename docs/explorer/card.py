@@ -107,7 +107,7 @@ def claim(known: Mapping[str, Any]) -> Figure:
     for i, line in enumerate(lines):
         say(figure, LEFT, 236 + 50 * i, line, size=25, color=INK)
     top = 246 + 50 * len(lines)
-    color = LEARN if known["verdict"].startswith("holds") else COOL
+    color = LEARN if known["verdict"] == "supported" else COOL
     say(figure, LEFT, top + 36, known["verdict"], size=36, color=color, weight="bold")
     for i, (name, found) in enumerate([*known["figures"].items()][:2]):
         low, high = found["low"], found["high"]
