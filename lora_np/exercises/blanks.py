@@ -121,8 +121,12 @@ class Puzzle(Exercise):
     @property
     def shown(self) -> str:
         """The function with the blank, or the blank alone."""
-        function = textwrap.dedent(self.block.replace(self.right, self.blank))
-        return function.strip() if self.within else self.blank
+        if not self.within:
+            return self.blank
+        function = self.block.replace(self.right, self.blank)
+        for other in puzzles():  # whose answer would be seen
+            function = function.replace(other.right, other.blank.replace(BLANK, "..."))
+        return textwrap.dedent(function).strip()
 
     @property
     def text(self) -> str:
