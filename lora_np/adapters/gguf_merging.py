@@ -200,8 +200,9 @@ def merge_gguf(
     share = row_of("all", [one for total in sums.values() for one in total]).share_kept
     notes = [f"share of the update kept: {share:.2f}", *unsure]
     if share < ENOUGH:
+        offer = "take --dtype F16" if "Q8_0" in sums else OFFER
         notes.append(
-            f"rounding takes much of the update back: {OFFER}, or --rounding random --seed 0"
+            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
         )
     notes.append(f"llama.cpp: llama-cli -m {out}; LM Studio: lms import {out}")
     if modelfile:
