@@ -260,7 +260,7 @@ assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 #
 #   <details><summary>Answer</summary>
 #
-#   Nobody knows. The standard error of each mean, how far it is typically off, is $0.02 / \sqrt 5 = 0.009$, as large as the difference.
+#   Nobody knows. The **standard error** of each mean, how far it is typically off, is $0.02 / \sqrt 5 = 0.009$, as large as the difference.
 #
 #   </details>
 #

@@ -114,7 +114,9 @@ assert (grad_A != 0).all()
 #
 # The package's **autograd** records what was computed, and goes back from the loss to the weights: along the way derivatives multiply, as those of $e$, $B$ and $x$
 # did above (*Differentiate* and *Build the engine* show how). In this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
-# fills in the gradients of the Tensors. Data is one example per row, so our $x$ becomes a matrix with one
+# fills in the gradients of the Tensors.
+#
+# Data is one example per row, so our $x$ becomes a matrix with one
 # row. The paper multiplies $BA$ by a factor $\alpha / r$. We set `alpha` to the rank, here and below, so that
 # the factor is one.
 

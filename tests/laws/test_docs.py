@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np import adapters, language
+from lora_np import adapters, course, language
 from lora_np.cli import run
 from lora_np.hub import safetensors
 from tests.commands import every_command
@@ -216,6 +216,10 @@ def test_the_evidence_is_what_was_recorded(page):
     for shown, wanted in EVIDENCE.items():
         assert shown.replace("**", "") in text.replace("**", ""), shown
         assert [line for line in recorded if all(part in line for part in wanted)], wanted
+    verdicts = [claim["verdict"] for claim in course.claims().values()]
+    assert re.search(rf"\b{len(verdicts)} claims of papers\b", text)
+    for verdict in ("supported", "in part", "contradicted"):
+        assert f"{verdicts.count(verdict)} {verdict}" in text
 
 
 def test_every_name_that_a_page_links_to_exists():
