@@ -40,6 +40,10 @@ def of_lessons() -> dict[str, str]:
     for lesson, notebook in gallery.notebooks():
         question = re.sub(r"[*_`$\\]", "", about.question(notebook))
         questions[f"lessons/{lesson.stem}"] = f"{question} A lesson with LoRA in plain NumPy."
+        titles = ", ".join(exercise.title for exercise in lesson.exercises)
+        questions[f"practice/{lesson.stem}"] = (
+            f"{lesson.title}: exercises in the browser. {titles}."
+        )
     return questions
 
 

@@ -16,7 +16,9 @@
     let place = 0;
     while (bytes >= 1024 ** (place + 1) && place + 1 < units.length) place += 1;
     if (!place) return `${bytes} B`;
-    return `${(bytes / 1024 ** place).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
+    const hundredths = (100 * bytes) / 1024 ** place, even = 2 * Math.round(hundredths / 2); // a half goes to the even, as in Python
+    const rounded = hundredths % 1 === 0.5 ? even : Math.round(hundredths);
+    return `${(rounded / 100).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
   }
 
   // One decimal, and none from 100 on: what a bar and a sentence can say.

@@ -489,8 +489,8 @@ def test_the_page_shows_what_can_be_learnt_by_heart_where_it_was_measured(open_p
     page = open_page("use/fit.html#model=llama-3-8b&rank=8&targets=default")
     found = accounting.capacity("llama-3-8b", rank=8)
     low, high = (float(part.split()[0]) for part in show(page, "heart").split(" to "))
-    assert low == pytest.approx(found.low / 8e3, rel=0.02)
-    assert high == pytest.approx(found.high / 8e3, rel=0.02)
+    assert low == pytest.approx(found.low / (8 * 1024), rel=0.02)
+    assert high == pytest.approx(found.high / (8 * 1024), rel=0.02)
     page.get_by_text("More settings").click()
     page.locator('#fit [name="dora"]').check()
     assert show(page, "heart") == "not measured"
@@ -864,7 +864,7 @@ def test_the_map_says_what_plan_says_and_takes_a_click_and_keys(open_page):
         assert cell["text"].startswith(signs[want])
         assert cell["says"].startswith(f"{cell['gpu']}, {cell['method']}: ")
         assert float(cell["text"][2:].replace(",", "")) == pytest.approx(
-            abs(gpu.memory - total) / 1e9, rel=0.006, abs=0.051
+            abs(gpu.memory - total) / 2**30, rel=0.006, abs=0.051
         )
     page.locator(".fit-map td[data-gpu=L4][data-method=QLoRA]").click()
     assert "method=QLoRA&gpu=L4&" in here(page)
