@@ -157,7 +157,7 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5.
 #
 # And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
-# measurement would contradict it; the verdict says that the claim *holds*, that it *holds here* (in part), or that it *fails here*. `lora-np claims` lists them in a
+# measurement would contradict it. The verdict says that the claim is *supported*, supported *in part*, *not shown* or *contradicted*. `lora-np claims` lists them in a
 # terminal, and `claims` loads them here.
 
 # %%
