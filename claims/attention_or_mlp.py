@@ -33,5 +33,5 @@ CLAIM = Claim(
     rule=Rule((Part("gap", above=0, worth=0.014),)),
     published="Attention alone behind the MLP alone, also at matched numbers; no better on top of it.",
     limits="Four layers; the MLP has 61 % of the weights here.",
-    advice="Adapt all linear maps. If numbers are scarce, take them from attention, not from the MLP.",
+    advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
 )

@@ -38,5 +38,5 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(name, above=1, worth=1.1) for name in ("first", "second", "last"))),
     published="WikiSQL: 73.7 with q and v at rank 4, 70.4 with q alone at rank 8, 73.0 with v alone at rank 8.",
     limits="The new task is the old one with its pixels in another order, which the first layer alone could undo.",
-    advice="Adapt every layer unless you know where the change is. If you know, put the numbers there.",
+    advice="Adapt every layer unless you know where the change is. If you know, put the parameters there.",
 )

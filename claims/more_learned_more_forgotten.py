@@ -41,5 +41,5 @@ CLAIM = Claim(
         "Two ways on one text: enough to contradict a rule, not to make one. The rates aside were added after a first "
         "run at the best rates alone, which said that it holds; these rates lose 0.01 of validation loss."
     ),
-    advice="Look at both losses at several rates: one step of the rate moves what is forgotten more than the ways differ.",
+    advice="Look at both losses at several learning rates: one step of the rate moves what is forgotten more than the methods differ.",
 )

@@ -46,7 +46,7 @@ CLAIM = Claim(
     }
     | {f"best{rank}": f"best kappa at rank {rank}, in units of alpha = r" for rank in RANKS}
     | {
-        f"ratio{rank}": f"best kappa at rank {rank} over best kappa at rank 4"
+        f"ratio{rank}": f"larger over smaller of the best kappas at ranks {rank} and 4"
         for rank in (1, 16, 64)
     }
     | {

@@ -262,12 +262,15 @@ def read(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Figure]:
     return {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
 
 
-def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, str]:
-    """The verdict of figures in JSON, and the sentence that gives it with its figures."""
+def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
+    cannot tell.
+    """
     known = read(claim, figures)
     return {
         "verdict": claim.rule.verdict(known),
         "sentence": claim.rule.sentence(claim.figures, known),
+        "cannot tell": claim.rule.too_wide(claim.figures, known),
     }
 
 

@@ -184,6 +184,17 @@ class Rule:
             return ARTEFACT
         return CONTRADICTED if CONTRADICTED in found else NOT_SHOWN
 
+    def too_wide(self, labels: Mapping[str, str], figures: Mapping[str, Figure]) -> list[str]:
+        """Labels of parts of which the setup cannot tell an effect of the smallest size worth having:
+        it would be seen in fewer than four of five experiments.
+        """
+        found = []
+        for part in self.parts:
+            seen = figures[part.figure].seen(part.bound, part.sign)
+            if part.worth is not None and (seen - part.least) * part.sign > 0:
+                found.append(labels[part.figure])
+        return found
+
     def words(self, labels: Mapping[str, str]) -> str:
         """The rule, in words."""
         said = [part.words(labels[part.figure]) for part in self.parts]

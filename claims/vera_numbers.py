@@ -29,5 +29,5 @@ CLAIM = Claim(
     counted=("times",),
     rule=Rule((Part("large", above=1 / 1.1), Part("equal", above=1, worth=1.1))),
     limits="A small network, whose task is far from what it knew; the paper's tasks are near.",
-    advice="For many small adapters of an easy task. Compare at equal numbers before you believe it.",
+    advice="For many small adapters of an easy task: it was far ahead of LoRA with as many parameters, and far behind LoRA with eight times as many.",
 )

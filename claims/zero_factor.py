@@ -40,5 +40,5 @@ CLAIM = Claim(
         )
     ),
     limits="The paper's argument is about width going to infinity.",
-    advice="Keep the usual start. If yours has A at zero, tune its learning rate before you blame the initialisation.",
+    advice="B at zero is the usual start, and not better everywhere: on digits A at zero was ahead. Tune the learning rate of either before you blame the initialisation.",
 )

@@ -64,7 +64,7 @@ class Tensor:
         return Tensor(np.mean(a * a), (self, lambda g: g * 2 * a / a.size))
 
     def backward(self):
-        """The chain rule: the latest first, so that each is visited once."""
+        """The chain rule: each tensor once, after all that used it."""
         grads = {self: np.ones(self.value.shape)}
         while grads:
             tensor = max(grads, key=lambda one: one.order)

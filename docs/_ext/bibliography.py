@@ -1,5 +1,6 @@
 """The directive ``papers``: the bibliography, from papers.toml, with the claims that test each."""
 
+import functools
 import tomllib
 from pathlib import Path
 from typing import TypedDict
@@ -30,10 +31,13 @@ def papers() -> dict[str, Paper]:
         return tomllib.load(file)
 
 
+claims = functools.cache(course.claims)
+
+
 def tried_by(key: str) -> list[str]:
     """The claims that name a paper."""
     name = NAMES.get(key, key)
-    return [claim for claim, record in course.claims().items() if name in record["paper"]]
+    return [claim for claim, record in claims().items() if name in record["paper"]]
 
 
 def entry(key: str, paper: Paper) -> str:
@@ -41,7 +45,7 @@ def entry(key: str, paper: Paper) -> str:
     year = "" if key in NAMES else f", 20{key[:2]}"
     link = "" if key in NAMES else f" [arXiv {key}](https://arxiv.org/abs/{key})."
     note = f" {paper['note']}" if "note" in paper else ""
-    known = course.claims()
+    known = claims()
     tried = "; ".join(
         f"[{known[name]['title'].rstrip('.')}](/claims/{name}.md) (*{known[name]['verdict']}*)"
         for name in tried_by(key)

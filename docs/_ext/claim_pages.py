@@ -179,6 +179,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
         ),
         "## What was found",
         claim["sentence"],
+        *cannot_tell(claim),
         figures(claim),
         raw(picture(claim)),
         "## What was tried",
@@ -192,6 +193,17 @@ def page(name: str, claim: dict[str, Any]) -> str:
         f"`python -m claims run {name}` reproduces it: {claim['seconds']:.0f} seconds of one core here ({machine})."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def cannot_tell(claim: dict[str, Any]) -> list[str]:
+    """What the measured spread is too wide for."""
+    wide = claim["cannot tell"]
+    if not wide:
+        return []
+    return [
+        "With the spread that was measured, this setup cannot tell an effect of just the smallest size worth having: it would be "
+        f"seen in fewer than four of five such experiments. That is so for: {'; '.join(wide)}."
+    ]
 
 
 def again(claim: dict[str, Any]) -> str:

@@ -57,8 +57,8 @@ def markdown(one: exercises.Puzzle) -> str:
     parts = [f"## {one.heading}", one.statement]
     if one.picture:
         parts.append(raw(as_html(one.before())))
-    if one.diagram:
-        parts.append(f"```text\n{one.diagram.strip()}\n```")
+    if diagram := one.diagram.strip("\n"):
+        parts.append(f"```text\n{diagram}\n```")
     if one.shown != one.blank:
         parts.append(f"```python\n{one.shown}\n```")
     parts += [f"**Your line must satisfy:** {one.law}", raw(form)]
@@ -82,9 +82,10 @@ class Puzzles(SphinxDirective):
             for one in every
         )
         first = exercises.lessons([0])[0].stem
-        texts = [raw(PROGRESS.format(squares=squares)), *map(markdown, every)]
-        text = "\n\n".join([*texts, LAST.format(first=first)])
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+        text = "\n\n".join([*map(markdown, every), LAST.format(first=first)])
+        parsed = self.parse_text_to_nodes(text, allow_section_headings=True)
+        progress = PROGRESS.format(squares=squares)  # not parsed: it would come after the sections
+        return [nodes.raw("", progress, format="html"), *parsed]
 
 
 def add_files(

@@ -56,7 +56,7 @@ class Scene:
         for label, panel in self.panels.items():
             M = np.abs(np.atleast_2d(np.asarray(panel, np.float64)))
             marks = SHADES if np.ndim(panel) == 2 else BARS
-            small = M[:: -(-len(M) // 16), :: -(-M.shape[1] // 60)]
+            small = M[:: -(-len(M) // 16), :: -(-M.shape[1] * len(marks[0]) // 60)]
             steps = np.rint(small / (M.max() or 1) * (len(marks) - 1)).astype(int)
             parts.append("\n".join([label, *("".join(marks[i] for i in row) for row in steps)]))
         return "\n\n".join(filter(None, parts))
@@ -121,8 +121,12 @@ class Puzzle(Exercise):
     @property
     def shown(self) -> str:
         """The function with the blank, or the blank alone."""
-        function = textwrap.dedent(self.block.replace(self.right, self.blank))
-        return function.strip() if self.within else self.blank
+        if not self.within:
+            return self.blank
+        function = self.block.replace(self.right, self.blank)
+        for other in puzzles():  # whose answer would be seen
+            function = function.replace(other.right, other.blank.replace(BLANK, "..."))
+        return textwrap.dedent(function).strip()
 
     @property
     def text(self) -> str:

@@ -56,6 +56,7 @@ def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
         assert part["figures"].keys() == claim.figures.keys()
         found = judged(claim, part["figures"])
         assert part["sentence"] == found["sentence"]
+        assert part["cannot tell"] == found["cannot tell"]
         assert part.get("found", part["verdict"]) == found["verdict"]
         values = {figure: numbers["values"] for figure, numbers in part["figures"].items()}
         assert part["figures"] == protocol.figures_of(claim, values)

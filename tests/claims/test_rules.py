@@ -48,6 +48,30 @@ def test_a_ratio_and_its_inverse_say_the_same():
     assert above.sentence("x", ratio).count("(") == 1
 
 
+def test_what_would_have_been_seen_is_seen_in_four_of_five_experiments():
+    rng = np.random.default_rng(0)
+    for n, ratio in ((5, False), (16, True), (30, False)):
+        spread = Figure(tuple(np.exp(rng.normal(size=n) * 0.1)), ratio)
+        spread = spread if ratio else Figure(tuple(rng.normal(size=n) * 0.1))
+        bound = 1.0 if ratio else 0.0
+        part, deviation = Part("x", above=bound), spread.error * n**0.5
+        seen = spread.seen(bound, 1)
+        truth = np.log(seen) if ratio else seen
+        hits = 0
+        for _ in range(400):
+            values = truth + deviation * rng.normal(size=n)
+            drawn = Figure(tuple(np.exp(values) if ratio else values), ratio)
+            hits += part.verdict(drawn) == SUPPORTED
+        assert 0.72 <= hits / 400 <= 0.9, (n, hits)
+
+
+def test_a_setup_that_cannot_tell_says_so():
+    wide, narrow = Figure((-1.0, 0.0, 1.1)), Figure((0.01, 0.0, 0.02))
+    rule = Rule((Part("x", above=0, worth=0.1), Part("y", above=0, worth=0.1), Part("z", above=0)))
+    labels = {"x": "wide", "y": "narrow", "z": "no size is declared"}
+    assert rule.too_wide(labels, {"x": wide, "y": narrow, "z": wide}) == ["wide"]
+
+
 def test_a_part_has_three_verdicts_and_a_diverged_run_supports_nothing():
     around = lambda low, high: Figure((low, (low + high) / 2, high))
     part = Part("x", above=0, worth=0.1)

@@ -61,6 +61,13 @@ def ours(path, tokens):
     return np.asarray(freeze(language.load(path))(np.array([tokens])))[0]
 
 
+def greedy(path, length):
+    tokens = list(TOKENS)
+    while len(tokens) < length:
+        tokens.append(int(ours(path, tokens)[-1].argmax()))
+    return tokens
+
+
 def assert_llama_cpp_agrees(path, limit):
     """Logits within a limit of ours, and the same greedy text, but for ties within twice that."""
     tokens, same = list(TOKENS), 0
@@ -134,10 +141,7 @@ def test_transformers_reads_what_a_directory_became(tmp_path, family):
     logits, text = in_transformers(out, TOKENS)
     found = ours(out, TOKENS)
     assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)
-    tokens = list(TOKENS)
-    while len(tokens) < len(text):
-        tokens.append(int(ours(out, tokens)[-1].argmax()))
-    assert tokens == text
+    assert greedy(out, len(text)) == text
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -152,3 +156,24 @@ def test_a_file_becomes_a_file(tmp_path, family):
     if family in ("llama", "qwen2"):
         logits, _ = in_transformers(out, TOKENS)
         assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_1", "Q6_K"])
+def test_a_file_in_few_bits_becomes_a_file(tmp_path, kind):
+    """transformers makes float32 of it, so that its logits are those of the weights in the file."""
+    saved("llama", tmp_path / "base", **(WIDE if kind == "Q6_K" else {}))
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    adapter, nothing = (weak(config, strength) for strength in (0.03, 0.0))
+    adapters.merge_gguf(
+        tmp_path / "base", nothing, tmp_path / "base.gguf", dtype=kind, any_base=True
+    )
+    out = tmp_path / "new.gguf"
+    adapters.merge_gguf(tmp_path / "base.gguf", adapter, out, any_base=True)
+    found = ours(out, TOKENS)
+    start = ours(tmp_path / "base.gguf", TOKENS)
+    wanted = adapted(tmp_path / "base.gguf", adapter, TOKENS)
+    assert np.linalg.norm(found - wanted) < np.linalg.norm(start - wanted)
+    assert_llama_cpp_agrees(out, limit_of("llama", kind))
+    logits, text = in_transformers(out, TOKENS)
+    assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)
+    assert greedy(out, len(text)) == text
