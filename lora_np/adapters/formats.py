@@ -334,12 +334,13 @@ def write(
     with errors_at(adapter):
         if not adapter.modules and to != "peft":
             raise FileError(f"adapts no module, so there is nothing to write for {to}")
-        if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
-            why = "which hides the dots of the path: give the base (--base MODEL)"
-            raise FileError(f"{flat[0]!r} is kohya's name, {why}")
-        if to != "kohya" and adapter.pipeline:
-            why = "a pipeline has for its part's module: give that part as the base (--base MODEL)"
-            raise FileError(f"{min(adapter)!r} is the name that {why}")
+        for name in adapter if to != "kohya" else ():
+            if is_flat(str(name)):
+                why = "which hides the dots of the path: give the base (--base MODEL)"
+                raise FileError(f"{name!r} is kohya's name, {why}")
+            if adapter.pipeline:
+                why = "a pipeline has for its part's module: give that part as the base"
+                raise FileError(f"{name!r} is the name that {why} (--base MODEL)")
         from lora_np.adapters import image_models, rules, runtimes
         from lora_np.hub import gguf
 

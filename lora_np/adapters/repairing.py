@@ -147,16 +147,15 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
-    starts = {key.partition(prefix)[0] for key in file.tensors if prefix in key}
-    adapted = [start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts]
+    starts = [key.partition(prefix)[0] for key in file.tensors if prefix in key]
+    adapted = {start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts}
     modules = sorted(
-        {name for name in adapted if config.targets(name) or not config.parameters_of(name)}
+        name for name in adapted if config.targets(name) or not config.parameters_of(name)
     )
     names = {*modules, *(name for owner in adapted for name in config.parameters_of(owner))}
     notes = []
     for what in ("rank_pattern", "alpha_pattern"):
-        unused = Patterns(raw.get(what) or {}, what).unused(names)
-        if unused:
+        if unused := Patterns(raw.get(what) or {}, what).unused(names):
             raw[what] = {key: x for key, x in raw[what].items() if key not in unused}
             notes.append(f"{what} without what matches no module: {', '.join(unused)}")
     unable = [] if spec.assumed else targeted(spec, config.targets)[1]
