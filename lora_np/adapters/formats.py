@@ -126,6 +126,10 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
             modules = runtimes.read_mlx(path, file, _known(base))
+            for key in file.tensors:
+                if (theirs := models.mlx_name(key)) != key:
+                    other = models.Rewrite("prefix", "a name of transformers", key, theirs, "")
+                    changes[key] = (*changes.get(key, ()), other)
         else:
             file, changes = cleaned(safetensors.open(path), "")
             kinds = {rewrite.kind for rewrites in changes.values() for rewrite in rewrites}
