@@ -136,7 +136,7 @@ def script(wheels: list[Path], runtime: str) -> str:
     Relative addresses begin at the root of the site.
     """
     size = RUNTIME + sum(wheel.stat().st_size for wheel in wheels)
-    places = [f"lite/pypi/{wheel.name}" for wheel in wheels]
+    places = [f"_static/python/{wheel.name}" for wheel in wheels]
     found = {"wheels": places, "runtime": runtime, "bytes": size, "drawing": DRAWING}
     return f"window.loraPython = {json.dumps(found)};\n"
 

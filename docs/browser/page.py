@@ -17,6 +17,7 @@ import traceback
 import types
 import warnings
 
+from lora_np_browser import scenes
 from pyodide.code import eval_code
 
 from lora_np import exercises
@@ -32,9 +33,8 @@ def answer(asked, show):
     """What the page says of a cell, a run or a check, as JSON."""
     asked = json.loads(asked)
     began = time.monotonic()
-    said = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}[asked["kind"]](
-        asked, show
-    )
+    kinds = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
+    said = kinds[asked["kind"]](asked, show)
     sys.stdout.flush()
     close_figures()
     return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
@@ -74,6 +74,12 @@ def attempt(asked, show):
     outcome = exercises.check(space[name])
     of = exercises.plural(outcome.exercise.points, "point")
     return {"text": repr(outcome), "passed": outcome.passed, "earned": f"{outcome.points} of {of}"}
+
+
+def solve(asked, show):
+    """Check the line of a puzzle; what a right one draws, or what is wrong."""
+    scene = exercises.puzzle(asked["name"]).solve(asked["code"])
+    return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}
 
 
 # the names that its cells have defined, and the sliders that they have shown

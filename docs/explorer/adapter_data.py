@@ -8,7 +8,7 @@ typed twice.
 import json
 from typing import Any
 
-from lora_np.adapters import checking, runtimes, scaling
+from lora_np.adapters import rules, runtimes
 from lora_np.hub.dtypes import GGUF_KINDS
 from lora_np.models import family_names, headers, llama_cpp_of, peft
 from lora_np.models.families import names_in
@@ -18,9 +18,9 @@ from lora_np.quantise import LAYOUTS
 def data() -> dict[str, Any]:
     """Rules, settings, kinds of tensors by number, and names by program."""
     return {
-        "runtimes": scaling.runtimes(),
-        "usual": checking._OF,
-        "cured": checking._TO_LORA,
+        "runtimes": rules.runtimes(),
+        "usual": rules._OF,
+        "cured": rules._TO_LORA,
         "settings": {name: rule[0] if rule else "" for name, rule in peft.SETTINGS.items()},
         "refused": peft._REFUSED,
         "fresh": peft.FRESH,

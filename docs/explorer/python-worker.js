@@ -1,7 +1,7 @@
 // Python in a worker: it starts once. What it is asked, docs/browser/page.py answers, one after the other.
 "use strict";
 
-const PRINTED = { cell: 40_000, run: 4000, check: 4000, set: 0 }; // characters shown of what is printed
+const PRINTED = { cell: 40_000, run: 4000, check: 4000, puzzle: 0, set: 0 }; // characters shown of what is printed
 const DRAWS = /matplotlib|plot|figure|sliders|PIL/; // code that cannot do without matplotlib
 
 let pyodide, page, current, left, most, cut, draws;

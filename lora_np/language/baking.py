@@ -20,6 +20,7 @@ from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import Reader, Sampling, replies
+from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
@@ -326,11 +327,11 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
     held = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
-    drawn = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
-    examples = taught(frozen, dialogue, train, drawn)
-    greedy = changed(drawn, temperature=0.0)
+    sampling = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
+    examples = taught(frozen, dialogue, train, sampling)
+    greedy = changed(sampling, temperature=0.0)
     tests = {
-        "sampled": taught(frozen, dialogue, held, changed(drawn, rng=seeds[1])),
+        "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
     alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
@@ -466,9 +467,7 @@ class ShuffledAnswers:
         return f"{self.size} at a time, in order {self.seed}, of {rows}"
 
     def __call__(self, number: int) -> DistillationBatch:
-        epoch, i = divmod(number, len(self.examples) // self.size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
-        return batch_of([self.examples[k] for k in order[i * self.size :][: self.size]])
+        return batch_of(drawn(self.examples, self.size, self.seed, number))
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:

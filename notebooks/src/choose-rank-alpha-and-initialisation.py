@@ -74,7 +74,7 @@ assert np.allclose(
 Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 
 # %% [markdown]
-# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what rsLoRA repairs:
+# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what **rsLoRA** repairs:
 # it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
 # $\alpha / \sqrt r$ lets it grow. (The paper of rsLoRA proves its rule for gradient descent and trains with
 # AdamW, a kind of Adam. What it shows there is this growth: a higher rank gets further.)
@@ -239,7 +239,7 @@ def curve(alpha, rate):
 lnp.course.sliders(curve, alpha=alphas, rate=rates)
 
 # %% [markdown]
-# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate.**<!-- claim: alpha-is-a-rate --> The
+# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the whole map: **keep alpha, and search the learning rate first.**<!-- claim: one-knob --> The
 # authors of LoRA do so, and say that it is the same "if we scale the initialization appropriately".
 
 # %%

@@ -177,12 +177,12 @@ for _, numbers, gradients, moments, file_bytes in rows:
 # - $W_0$ itself is still in memory: 12,000 numbers, and 1,760 on top.
 # - The input still passes through $W_0$ on its way forward, and the gradient passes through it on its way
 #   back to earlier layers.
-# - The activations, the values between the layers, are kept for the gradient nearly as before.
+# - The **activations**, what each layer hands to the next, are kept for the gradient nearly as before.
 #
 # ## A whole model
 #
 # Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, `q_proj` and `v_proj`,
-# which make the queries and the values of attention (*Adapt a language model* says what these are). Both are 4,096 x 4,096. At rank 8:
+# (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -210,9 +210,9 @@ print(f"4,096 x 4,096 at rank 8: {lnp.accounting.ratio(4_096, 4_096, rank=8):6.1
 assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
 
 # %% [markdown]
-# Not every matrix is square. Llama 3 with 8 billion parameters has 32 layers too, but its values are made by a
-# 1,024 x 4,096 matrix. At rank 8 the queries cost $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer, the
-# values $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. And *all linear* means all seven matrices of a layer:
+# Not every matrix is square. Llama 3 with 8 billion parameters has 32 layers too, but its `v_proj` is a
+# 1,024 x 4,096 matrix. At rank 8 `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer,
+# `v_proj` $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. And *all linear* means all seven matrices of a layer:
 
 # %%
 rows = []
@@ -235,7 +235,7 @@ Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, forma
 # ## The paper's own numbers
 #
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. The language model GPT-3
-# has 96 layers of width $d = 12{,}288$. On queries and values at rank 8 that is
+# has 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, that is
 # $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its
 # tables state, for GPT-3 and smaller models, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
 
@@ -291,7 +291,7 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 # Another number of the paper is much quoted: a **checkpoint**, the file of what was trained, 10,000 times smaller, 35 MB instead of 350 GB.
 
 # %%
-adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, queries and values
+adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, two matrices a layer
 print(
     f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB"
 )
@@ -303,7 +303,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 #
 # ## Memory, and why it barely depends on the rank
 #
-# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, which are pieces of words. Weights, gradients and moments of the model take two bytes a
+# Now the memory of a training run: Llama 2 7B, one text of 2,048 **tokens**, which are pieces of words. Weights, gradients and moments of the model take two bytes a
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
@@ -344,7 +344,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
 # *workspace* in the picture), and
 # none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> What helps here is
-# a $W_0$ in fewer bits, as in QLoRA (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
+# a $W_0$ in fewer bits (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
 #
 # ## The law
 #
@@ -373,7 +373,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   $16 \cdot 2{,}000 = 32{,}000$, which is 3.2 % of a million.
 #
 #   </details>
-# - Which rank does a budget of one million numbers allow for all the query and value matrices of Llama 2 7B?
+# - Which rank does a budget of one million numbers allow for `q_proj` and `v_proj` in all layers of Llama 2 7B?
 #
 #   <details><summary>Answer</summary>
 #

@@ -34,8 +34,8 @@ from lora_np.table import Table
 #   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
 # $$
 #
-# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$ turns a
-# column into a row.
+# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$, for
+# **transpose**, turns a column into a row.
 #
 # $$
 # u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad

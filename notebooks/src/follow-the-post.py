@@ -78,7 +78,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # ## PEFT, spelled out
 #
-# The note met these letters together with LoRA: **parameter-efficient fine-tuning**. **Fine-tuning** goes on training a model that has
+# The note uses these letters for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** goes on training a model that has
 # learned already. PEFT keeps the entries of its matrices, the **parameters** or weights, as they are, and trains few new ones.
 #
 # **LoRA**, low-rank adaptation, does it like this. A matrix $W_0$ of the model takes an input $x$ and gives an output $h$. LoRA trains
@@ -92,7 +92,7 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # | method | what is trained | can it be added into $W_0$? |
 # |---|---|---|
-# | adapters, 2019 | small networks between the layers | no |
+# | bottleneck layers, 2019 | small networks between the layers | no |
 # | prompts and prefixes, 2021 | made-up words in front of the text | no |
 # | BitFit, 2021 | the number that each layer adds to each output | there is nothing to add |
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
@@ -112,10 +112,10 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # ## A matrix can be taken apart
 #
-# The note names three ways to write a matrix as a product: LU, QR and the SVD. It decides that the letter D counts: whatever can be
+# The note names three ways to write a matrix as a product, **LU**, **QR** and the **SVD**, and decides that the letter D counts: whatever can be
 # multiplied can be taken apart. *Factor a matrix* has all three.
 #
-# One of them is special. The **singular value decomposition**, SVD for short, writes a matrix as a sum of columns times rows, the strongest first. Keep
+# One of them is special. The SVD, **singular value decomposition**, writes a matrix as a sum of columns times rows, the strongest first. Keep
 # the first $r$ of them, and **no matrix of rank $r$ is closer to the original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->. *Cut the SVD* proves it.
 #
 # Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. After each rank stands how many numbers

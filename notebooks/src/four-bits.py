@@ -167,7 +167,7 @@ assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
 # %% [markdown]
 # With a single scale, one number out of 45,056 ruins all others: they are rounded to zero. **A block confines the
-# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (*double quantisation*), and then the sum is 4.13
+# outlier.**<!-- shown: the error by the size of the block --> nf4 takes blocks of 64. The scales can be quantised as well (**double quantisation**), and then the sum is 4.13
 # bits instead of 4.5:
 
 # %%
@@ -296,7 +296,7 @@ assert at_start["loftq"] < at_start["lora"]
 #
 # ## QLoRA
 #
-# Now train. $W_0$ stays in four bits, and is never changed. In each step each layer is turned into numbers for its product, and
+# Now train; on a base in few bits this is called **QLoRA**. $W_0$ stays in four bits, and is never changed. In each step each layer is turned into numbers for its product, and
 # thrown away again; on the way back once more. $A$ and $B$ are ordinary numbers. Genesis again, 50 steps, from the same start
 # and with the same batches, on $W_0$ in 32 bits and in 4:
 

@@ -280,7 +280,7 @@ print("on paper:", factor)
 assert factor == 4
 
 # %% [markdown]
-# For our update of rank 8, and as a control (a measurement that could say no) for random updates of rank 8 and of the same size:
+# For our update of rank 8, and for a **control**, a measurement that could say no: random updates of rank 8 and of the same size:
 
 # %%
 update = updates["r = 8"]

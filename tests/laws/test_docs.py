@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np import adapters
+from lora_np import adapters, course, language
 from lora_np.cli import run
-from lora_np.hub import TensorInfo, gguf, safetensors
+from lora_np.hub import safetensors
 from tests.commands import every_command
 from tests.drawing import every
 
@@ -30,7 +30,6 @@ NOT_HERE = {
     "lora-np finetune": "needs a language model: tests/language",
     "lora-np evaluate": "needs a language model: tests/language/test_evaluating.py",
     "lora-np bake": "needs a language model: tests/language/test_baking.py",
-    "lora-np merge smollm2 my-adapter": "needs a vocabulary: tests/adapters/test_gguf_merging.py",
     "lora-np generate": "needs a language model: tests/language",
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
@@ -42,10 +41,6 @@ NOT_HERE = {
     "lora-np exercises nbgrader": "a course for nbgrader: tests/laws/test_grading_nbgrader.py",
     "lora-np exercises grade": "processes of students: tests/grading/test_classroom.py",
 }
-GGUF_MATRICES = [
-    f"blk.0.{name}"
-    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-]
 # Python that is shown without being a doctest, and where it runs.
 ELSEWHERE = {
     "training.md": "tests/training: a sweep on a cluster of two workers",
@@ -97,6 +92,9 @@ def write_example_files():
         {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))}, "adapter.safetensors"
     )
     W0 = rng.normal(size=(64, 64)).astype(np.float32)
+    sizes = ("hidden_size", "intermediate_size")
+    config = {"model_type": "llama", **dict.fromkeys(sizes, 64), "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 4, "vocab_size": 3}
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
         weights = (
             W0
@@ -107,8 +105,6 @@ def write_example_files():
         safetensors.save(
             {"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors")
         )
-        config = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64}
-        config |= {"num_attention_heads": 4, "num_hidden_layers": 1, "vocab_size": 3}
         Path(name, "config.json").write_text(json.dumps(config))
     for name in (
         "adapter",
@@ -124,23 +120,22 @@ def write_example_files():
             A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16
         )
         adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
-    sizes = ("embedding_length", "feed_forward_length", "attention.head_count", "block_count")
-    matrices = dict.fromkeys(GGUF_MATRICES, (64, 64)) | {"token_embd": (3, 64)}
-    shapes = matrices | dict.fromkeys(("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"), (64,))
-    gguf.write(
-        {f"{name}.weight": TensorInfo("F32", shape) for name, shape in shapes.items()},
-        lambda name: (
-            W0[tuple(map(slice, shapes[name.removesuffix(".weight")]))]
-            if "norm" not in name
-            else W0[0]
-        ),
-        "smollm2.gguf",
-        metadata={
-            "general.architecture": "llama",
-            "llama.attention.layer_norm_rms_epsilon": 1e-5,
-            **{f"llama.{size}": count for size, count in zip(sizes, (64, 64, 4, 1), strict=True)},
-        },
-    )
+    shapes = {"model.embed_tokens": (3, 64), "model.norm": (64,)}
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        shapes[f"model.layers.0.{name}"] = (64,)
+    for name in (
+        *map("self_attn.{}_proj".format, "qkvo"),
+        *map("mlp.{}_proj".format, ("up", "gate", "down")),
+    ):
+        shapes[f"model.layers.0.{name}"] = (64, 64)
+    whole = {
+        f"{name}.weight": rng.normal(size=shape).astype("f4") for name, shape in shapes.items()
+    }
+    Path("smollm2").mkdir()
+    safetensors.save(whole, "smollm2/model.safetensors")
+    Path("smollm2/config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    Path("smollm2/tokenizer.json").write_text(json.dumps(language.Characters("abc").tokenizer()))
+    adapters.merge_gguf("smollm2", "adapter", "smollm2.gguf", dtype="F32")
     adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
     adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
     safetensors.save({"down.0.to_q.weight": W0}, "diffusion_pytorch_model.safetensors")
@@ -221,6 +216,10 @@ def test_the_evidence_is_what_was_recorded(page):
     for shown, wanted in EVIDENCE.items():
         assert shown.replace("**", "") in text.replace("**", ""), shown
         assert [line for line in recorded if all(part in line for part in wanted)], wanted
+    verdicts = [claim["verdict"] for claim in course.claims().values()]
+    assert re.search(rf"\b{len(verdicts)} claims of papers\b", text)
+    for verdict in ("supported", "in part", "contradicted"):
+        assert f"{verdicts.count(verdict)} {verdict}" in text
 
 
 def test_every_name_that_a_page_links_to_exists():

@@ -19,7 +19,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 @pytest.fixture
 def open_lesson(open_page, site):
-    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+    if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
 
     def open_lesson(stem, **settings):

@@ -15,7 +15,7 @@ MINUTE = 60_000  # milliseconds
 
 @pytest.fixture
 def practice(open_page, site):
-    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+    if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
 
     def practice(stem):

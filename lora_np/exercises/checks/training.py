@@ -36,6 +36,15 @@ def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
     same("the gradient of b", of_b, a.T @ g, size=terms(a.T, g))
 
 
+def sum_gradients(draw: Draw, answer: Answer, key: str) -> None:
+    shape = draw.sizes("nm", high=4)
+    g, a, b = (draw.array(name, *shape) for name in "gab")
+    total, of_a, of_b = parts("sum a b", answer(g, a, b), *3 * [g.shape])
+    same("a + b", total, a + b, size=10)
+    same("the gradient of a", of_a, g)
+    same("the gradient of b", of_b, g)
+
+
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     g, x = draw.array("g", *shape), draw.pick("width", (1.0, 10.0)) * draw.array("x", *shape)
