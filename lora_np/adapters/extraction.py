@@ -382,11 +382,11 @@ class _Pair:
             yield W.T if turned else W
 
     def tuned(self) -> Iterator[Array]:
-        """Those of the fine-tuned model."""
+        """The matrices in the fine-tuned model."""
         return self.maps(self.after.read, self.new)
 
     def base(self) -> Iterator[Array]:
-        """Those of the base."""
+        """The matrices in the base."""
         return self.maps(self.before.read, self.old)
 
     def differences(self) -> Iterator[Array]:
