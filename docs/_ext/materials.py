@@ -55,6 +55,8 @@ WABT = "wabt@1.0.39"  # assembles product.wat
 PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
+# what pages fetch when it is opened, from this size on
+DATA, LARGE = ("lora_np/hub/data/", "lora_np/datasets/"), 20_000
 WIDGETS = ("ipywidgets", "jupyterlab_widgets", "comm")
 
 
@@ -144,7 +146,6 @@ def links(stem: str) -> str:
 def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
-    import adapter_data
     import card
     import export
     import fit_data
@@ -158,7 +159,6 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
-    (target / "adapter-data.js").write_text(adapter_data.script(), encoding="utf-8")
     (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
@@ -168,6 +168,7 @@ def explorables() -> None:
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
     for name, style in speaker_data.STYLES.items():
         shutil.copytree(EXAMPLE.parent / name, target / style.folder, dirs_exist_ok=True)
+        speaker_data.write_ordered(name, target / style.folder / "ordered.safetensors")
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):
             shutil.copyfile(part, target / part.name)
@@ -253,7 +254,8 @@ def lite() -> None:
     shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
     shutil.rmtree(LITE / "static", ignore_errors=True)
     place = "lite/static/pyodide/" if runtime() else CDN
-    script = exercise_pages.script([wheel, *dependencies()], place)
+    small, data = for_pages(wheel)
+    script = exercise_pages.script([small, *dependencies()], data, place)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)
@@ -274,12 +276,33 @@ def for_the_browser(wheel: Path) -> None:
         parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM)
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
-    parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
+    for name in ("page.py", "given.py"):
+        parts[f"lora_np_browser/{name}"] = (DOCS / "browser" / name).read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:
         for name, content in parts.items():
             trimmed.writestr(name, content)
+
+
+def for_pages(wheel: Path) -> tuple[Path, dict[str, str]]:
+    """A wheel without large data, and where each of them is fetched when it is opened, by path."""
+    static = MADE / "static" / "data"
+    small = MADE / "static" / "python" / wheel.name
+    for folder in (small.parent, static):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    data = {}
+    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as rest:
+        for part in whole.infolist():
+            if part.file_size < LARGE or not part.filename.startswith(DATA):
+                rest.writestr(part.filename, whole.read(part))
+                continue
+            target = static / part.filename
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(whole.read(part))
+            data[part.filename] = f"_static/data/{part.filename}"
+    return small, data
 
 
 def without(text: bytes, *starts: str) -> bytes:

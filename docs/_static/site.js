@@ -38,7 +38,7 @@
     if (!window.loraPython) return;
     const root = new URL(document.documentElement.dataset.content_root || "./", location);
     const { wheels, runtime } = window.loraPython;
-    for (const part of [...PARTS.map((name) => runtime + name), wheels[0]]) {
+    for (const part of [...PARTS.map((name) => runtime + name), wheels[0].replace("_static/python", "lite/pypi")]) {
       fetch(new URL(part, root), { priority: "low" }).then((answer) => answer.arrayBuffer()).catch(() => {});
     }
     for (const link of links) for (const kind of ["pointerenter", "focus"]) link.removeEventListener(kind, prefetch);

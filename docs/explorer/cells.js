@@ -14,7 +14,7 @@
     made.addEventListener("click", click);
     return made;
   };
-  const megabytes = ((window.loraPython.bytes + window.loraPython.drawing) / 1e6).toFixed(0);
+  const megabytes = ((window.loraPython.bytes + window.loraPython.compiled + window.loraPython.drawing) / 1e6).toFixed(0);
 
   let running = false;
   const cells = boxes.map(prepare);
@@ -83,7 +83,7 @@
     const { life } = python;
     const due = cells.slice(0, last + 1).filter((cell, place) => place === last || cell.ran !== life);
     for (const cell of due) cell.say("Waits …");
-    python.start({ drawing: true });
+    python.start();
     for (const [place, cell] of due.entries()) {
       if (await runOne(cell, anew && !place)) continue;
       for (const other of due.slice(place + 1)) other.say("");

@@ -6,20 +6,21 @@
   const INDENT = "    ";
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const address = (path) => new URL(path, root).href;
-  const { wheels, runtime, bytes, drawing: toDraw } = window.loraPython;
+  const { wheels, data, runtime, bytes, compiled, drawing } = window.loraPython;
+  const megabytes = (n) => (n / 1e6).toFixed(0);
 
   let worker, expected, calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
-  const python = window.loraPage = { there: false, life: 0, start, stop, ask, field }; // a stop begins another life
+  const python = window.loraPage = { there: false, life: 0, size: megabytes(bytes + compiled), start, stop, ask, field };
 
-  // `drawing`: fetch matplotlib along with Python, instead of when code first needs it.
-  function start({ drawing = false } = {}) {
+  function start() { // a stop begins another life
     if (worker) return;
     const started = worker = new Worker(address("_static/python-worker.js"));
     worker.addEventListener("message", ({ data }) => started === worker && heard(data));
     worker.addEventListener("error", () => stop("Python could not be started here. Try another browser, or take the exercises home."));
-    expected = bytes + (drawing ? toDraw : 0);
-    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), drawing });
+    expected = bytes;
+    const places = data.map(([path, place]) => ({ path, address: address(place) }));
+    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data: places });
     loading(0);
   }
 
@@ -27,7 +28,7 @@
     if (data.stage) performance.mark(`python:${data.stage}`);
     if (data.failed) stop(data.failed);
     else if (data.loaded) loading(data.loaded);
-    else if (data.more) expected += toDraw;
+    else if (data.more) expected += drawing;
     else if (data.ready) {
       python.there = true;
       loading();
@@ -36,6 +37,7 @@
     if (!asked) return;
     if (data.done) finish(data.id, data);
     else if (data.began) {
+      asked.runs = true;
       const late = `${asked.name} has not returned for ${asked.seconds} seconds. Is there a loop that does not end?`;
       if (asked.seconds) asked.late = setTimeout(() => stop(late), 1000 * asked.seconds);
       loading();
@@ -60,14 +62,22 @@
   }
 
   // What page.py answers to `what`. `began` is called when its code begins to run, which it may for `seconds`; `shown`
-  // with all that comes before the answer.
-  function ask(what, { name, seconds, began, shown } = {}) {
+  // with all that comes before the answer. An aborted `signal` takes the question back, for which Python may have to stop.
+  function ask(what, { name, seconds, began, shown, signal } = {}) {
     start();
     return new Promise((resolve) => {
       const id = ++calls;
       waiting.set(id, { name, seconds, began, shown, resolve });
       worker.postMessage({ id, ...what });
+      signal?.addEventListener("abort", () => forget(id));
     });
+  }
+
+  function forget(id) {
+    if (waiting.get(id)?.runs) stop("Stopped.");
+    if (!waiting.has(id)) return;
+    worker.postMessage({ forget: id });
+    finish(id, { text: "Stopped.", passed: false, stopped: true });
   }
 
   // How much of Python has come, where it is waited for; nothing once it is there.
@@ -76,11 +86,11 @@
       const progress = bar.querySelector("progress");
       bar.hidden = loaded === undefined || !bar.closest(".used");
       if (bar.hidden) continue;
-      const share = loaded / expected, megabytes = (n) => (n / 1e6).toFixed(0);
+      const share = loaded / expected, all = expected + compiled; // of which the latter is not counted as it comes
       if (loaded && share < 0.99) progress.value = share;
       else progress.removeAttribute("value"); // under way, how far is unknown
       bar.querySelector("span").textContent = share < 0.99
-        ? `Loading Python: ${megabytes(loaded)} of ${megabytes(expected)} MB`
+        ? `Loading Python: ${megabytes(share * all)} of ${megabytes(all)} MB`
         : "Starting Python";
     }
   }

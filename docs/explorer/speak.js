@@ -2,8 +2,7 @@
 window.loraSpeak = (() => {
   "use strict";
 
-  const { svdOfProduct } = window.loraAdapter;
-  const { tensorsOf, numbersOf } = window.loraTensors;
+  const { header, numbers } = window.loraSafetensors;
   const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
   // y = W x for W (d, k), row by row
@@ -26,9 +25,14 @@ window.loraSpeak = (() => {
 
   const add = (x, y) => x.map((entry, i) => entry + y[i]);
 
-  function load(buffer, config, tokenizer) {
-    const weights = new Map();
-    for (const [name, tensor] of tensorsOf(buffer)) weights.set(name, numbersOf(tensor));
+  // The numbers of a file, by name
+  async function read(file) {
+    const tensors = await header(file);
+    return new Map(await Promise.all(tensors.map(async (tensor) => [tensor.name, Float64Array.from(await numbers(file, tensor))])));
+  }
+
+  async function load(file, config, tokenizer) {
+    const weights = await read(file);
     const vocabulary = tokenizer.model.vocab;
     const characters = [];
     for (const [character, token] of Object.entries(vocabulary)) characters[token] = character;
@@ -41,23 +45,23 @@ window.loraSpeak = (() => {
     return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"), last: weights.get("model.norm.weight") };
   }
 
-  // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so.
+  // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so: rows of B (r, d) and A (r, k)
+  // in order, whose products are those of the adapter.
   function adapted(model, adapter, rank, wanted) {
     const layers = model.layers.map((layer) => ({ ...layer }));
-    for (const module of adapter.modules.values()) {
-      const [, number, kind] = module.name.match(/layers\.(\d+)\.\w+\.(\w+)$/);
-      const layer = layers[number];
-      if (!rank || !wanted(Number(number), kind)) continue;
-      module.found ??= svdOfProduct(module);
-      const { s, U, V } = module.found, k = V[0].length;
-      const W = layer[kind].slice();
-      for (let r = 0; r < Math.min(rank, s.length); r++) {
-        for (let i = 0, at = 0; i < U[r].length; i++) {
-          const left = module.scale * s[r] * U[r][i];
-          for (let j = 0; j < k; j++) W[at++] += left * V[r][j];
+    for (const [name, A] of adapter) {
+      const [, path, number, kind] = name.match(/^(.*layers\.(\d+)\.\w+\.(\w+))\.A$/) ?? [];
+      if (!path || !rank || !wanted(Number(number), kind)) continue;
+      const B = adapter.get(`${path}.B`), W = layers[number][kind].slice();
+      const full = A.length * B.length / W.length; // r k r d / (d k) is r squared
+      const d = B.length / Math.sqrt(full), k = A.length / Math.sqrt(full);
+      for (let r = 0; r < Math.min(rank, Math.sqrt(full)); r++) {
+        for (let i = 0, at = 0; i < d; i++) {
+          const left = B[r * d + i];
+          for (let j = 0; j < k; j++) W[at++] += left * A[r * k + j];
         }
       }
-      layer[kind] = W;
+      layers[number][kind] = W;
     }
     return { ...model, layers };
   }
@@ -158,5 +162,5 @@ window.loraSpeak = (() => {
     }
   }
 
-  return { load, adapted, reader, generate, KINDS };
+  return { load, read, adapted, reader, generate, KINDS };
 })();

@@ -5,8 +5,7 @@
   const form = document.getElementById("speaker");
   if (!form || !window.loraSpeak || !window.loraSamples) return;
 
-  const { load, adapted, generate } = window.loraSpeak;
-  const { read } = window.loraAdapter;
+  const { load, read, adapted, generate } = window.loraSpeak;
   const { most, temperature: BEST, styles } = window.loraSamples; // with the first view of each adapter, made when the page was built
   const LIKELIER = Math.log(10); // from here on a word is marked
   const NUMBERS = 750720; // of the base
@@ -31,10 +30,10 @@
   };
   const files = (folder, names) => Promise.all(names.map(async (name) => {
     const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
-    return name.endsWith(".json") ? answer.json() : answer.arrayBuffer();
+    return name.endsWith(".json") ? answer.json() : answer.blob();
   }));
   const base = () => once("", async () => load(...await files("austen", ["model.safetensors", "config.json", "tokenizer.json"])));
-  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["adapter_model.safetensors", "adapter_config.json"])));
+  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["ordered.safetensors"])));
 
   async function open(name = part("adapter").value) {
     const [model, found] = await Promise.all([base(), adapter(styles[name].folder)]);
