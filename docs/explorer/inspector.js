@@ -54,8 +54,9 @@
     stop(slot);
     const say = (text) => show(PLACES[slot], text);
     given[slot] = files.map((file) => ({ name: file.name.replace(/ ?\(\d+\)(?=\.\w+$)/, ""), data: file }));
-    opened[slot] = undefined;
-    find(slot === "first" ? ".inspector-found" : ".inspector-both").hidden = true;
+    opened[slot] = opened.second = undefined;
+    if (slot === "first") find(".inspector-found").hidden = true;
+    find(".inspector-both").hidden = true; // of an earlier pair
     say(python.there ? "Reading …" : "Waiting for Python …");
     if (slot === "first") glance();
     const { first, second } = given;

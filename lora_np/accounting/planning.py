@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
 METHODS = ("full", "LoRA", "QLoRA")
-_NO_BFLOAT16 = (
+NO_BFLOAT16 = (
     "{} has no native bfloat16, only emulated: train in float16, which needs the same memory."
 )
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
@@ -156,7 +156,7 @@ class Remedy:
     price: str
 
 
-_NARROW = "attention only"
+NARROW = "attention only"
 # Cheap changes of options (and, for the one above, of targets), with their prices.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
@@ -166,13 +166,13 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     ),
     "8-bit optimizer": ({"optimizer": "adamw_8bit"}, "its state is less exact"),
     "gradient checkpointing": ({"checkpointing": True}, "a third more time"),
-    _NARROW: ({}, "MLPs are not adapted, which often learns less"),
+    NARROW: ({}, "MLPs are not adapted, which often learns less"),
     "offloaded activations": (
         {"checkpointing": True, "offloading": True},
         "some per cent more time, and host memory",
     ),
 }
-_SHORTER = {
+SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
     "batch_size": ("batch size", "accumulate gradients to keep the batch"),
 }
@@ -355,7 +355,7 @@ def plan(
         assumptions(spec, settings),
         "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth.",
         device.note,
-        _NO_BFLOAT16.format(device.name) if emulated else "",
+        NO_BFLOAT16.format(device.name) if emulated else "",
         *(note for at in counts.values() for each in ranks for note in at(each).notes),
     ]
     notes = [*dict.fromkeys(filter(None, notes))]
@@ -420,12 +420,12 @@ def _remedies(
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
-    names = [name for name in SWITCHES if name != _NARROW or narrow]
+    names = [name for name in SWITCHES if name != NARROW or narrow]
     for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
         changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
         changed = replace(training, **changes)  # type: ignore[arg-type]
         options: dict[str, Option] = {**changes}
-        if narrow and _NARROW in chosen:
+        if narrow and NARROW in chosen:
             options["targets"] = attention
         terms = terms_of(narrow() if narrow and "targets" in options else model, changed)
         memory = terms.memory.total
@@ -435,7 +435,7 @@ def _remedies(
             chosen, options, terms = (), {}, terms_of(model, training)
             break
     # of what was asked, or else with all switches
-    for name, (what, price) in _SHORTER.items():
+    for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
             words = ", ".join([*chosen, f"{what} {most:,}"])

@@ -1,5 +1,5 @@
-"""The page Fit says what the package says, numbers, bytes and verdicts: every preset, GPU and
-family, drawn configs.
+"""The page Fit says what the package says, numbers, bytes, verdicts and remedies: drawn settings of
+every preset and control, and drawn configs.
 """
 
 import json
@@ -23,243 +23,156 @@ from lora_np.models.sources import hub_name
 from lora_np.table import decimal_bytes
 from tests.drawing import FULL, twentieth
 
-DOCS = Path(__file__).parents[2] / "docs" / "explorer"
-sys.path.insert(0, str(DOCS))
+DOCS = Path(__file__).parents[2] / "docs"
+sys.path.insert(0, str(DOCS / "explorer"))
 import fit_data  # noqa: E402
+import terms  # noqa: E402  # which fit_data has found
 
 DATA = fit_data.data()
-FAMILIES = [name for name in DATA["families"] if not name.startswith("_")]
+PRESETS = list(DATA["models"])
+METHODS = ("full", "LoRA", "QLoRA")
 # sizes that divide one another often, so that most configs make sense
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-SCRIPT = """
-for (const file of process.argv.slice(1)) require(file);
-const { families, tables, cases } = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const attempt = (step) => { try { return step(); } catch (error) { return String(error.message); } };
-console.log(JSON.stringify(cases.map(([config, options]) => attempt(() => {
-  const spec = loraFamilies.build(config, families);
-  return [loraFamilies.total(spec), attempt(() => loraFamilies.count(spec, options).trainable)];
-}))));
+# Of the method that is asked for: bytes by part, those that can wait elsewhere, the verdict, how
+# far rank, batch and length could go, and what would make it fit.
+ANSWERS = """
+require(process.argv[1]);
+const { tables, gpus, cases, models } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const room = (memory) => ({ name: "a GPU", memory, room: Math.trunc(memory * tables.room) });
+console.log(JSON.stringify(cases.map(([name, setting, gpuName]) => {
+  try {
+    const gpu = gpus[gpuName] ?? room(gpuName), model = models[name];
+    const way = loraMemory.plan(model, tables, setting, setting.training)[setting.method];
+    const most = way.largest(gpu.room), verdict = loraMemory.verdict(way.total, gpu);
+    const remedies = verdict === "fits" ? [] : loraMemory.remedies(model, tables, setting, gpu, gpus);
+    return [Object.values(way.parts), way.host, verdict, most.rank, most.batch_size, most.max_length, way.disk,
+            remedies.map(({ text, memory, price }) => [text, memory, price])];
+  } catch (error) { return String(error.message); }
+})));
 """
-MEMORY = (
-    SCRIPT[: SCRIPT.index("console")]
-    + """
-console.log(JSON.stringify(cases.map(([config, options, training]) => attempt(() => {
-  const spec = loraFamilies.build(config, families);
-  return [() => null, () => loraFamilies.count(spec, options)].map((each) => attempt(() => {
-    const { parts, host } = loraMemory.memory(spec, each(), tables, training);
-    return [parts, host];
-  }));
-}))));
-"""
-)
 
 
-def in_the_page(cases, script=SCRIPT):
-    """Totals and trained numbers (or bytes), or the message of an error, as the page's script finds
-    them.
-    """
+def in_the_page(cases, described=None):
+    """What the page's script makes of the terms, by name of a preset or of what is described."""
     node = shutil.which("node") or pytest.skip("node is not installed")
-    given = json.dumps({"families": DATA["families"], "tables": DATA["memory"], "cases": cases})
+    given = {
+        "tables": DATA["memory"], "gpus": DATA["gpus"], "cases": cases,
+        "models": described or DATA["models"],
+    }  # fmt: skip
     done = subprocess.run(
-        [node, "-e", script, str(DOCS / "families.js"), str(DOCS / "memory.js")],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+        [node, "-e", ANSWERS, str(DOCS / "explorer" / "memory.js")],
+        input=json.dumps(given), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     return json.loads(done.stdout)
 
 
-def in_the_package(config, options):
+def in_the_package(spec, setting, gpu):
+    """The same of `accounting.plan`, or "refused"."""
+    targets = {"default": None, "attention": terms.attention_of(spec)}.get(
+        setting["targets"], setting["targets"]
+    )
+    lora = {"rank": setting["rank"], "targets": targets, "dora": setting["dora"]}
+    method, training = setting["method"], dict(setting["training"])
     try:
-        spec = models.from_config(config)
+        if targets is None and not spec.default_targets:
+            raise ValueError("there is no default")
+        accounting.count_model(spec, **lora)
+        # the page shows all three methods at once: what one refuses is an error there
+        if method == "full":
+            lora = {}
+        asked = accounting.TrainingOptions(**training)
+        if DATA["memory"]["methods"][asked.dtype][method] != asked.dtype:
+            training["dtype"] = DATA["memory"]["methods"][asked.dtype][method]
+        if lora and targets is None:
+            lora["targets"] = list(spec.default_targets)
+        found = accounting.plan(spec, gpu=gpu, methods=[method], **lora, **training)
     except (ValueError, TypeError):
         return "refused"
-    try:
-        return [spec.total, accounting.count_model(spec, **options).trainable]
-    except ValueError:
-        return [spec.total, "refused"]
+    (one,) = found.choices
+    memory = one.memory
+    return [
+        list(memory.parts.values()), memory.host, one.verdict, one.largest_rank, one.largest_batch,
+        one.largest_max_length, one.disk,
+        [[each.change, each.memory, each.price] for each in found.remedies],
+    ]  # fmt: skip
 
 
-def bytes_in_the_package(config, options, training):
-    """Bytes in full and with the LoRA."""
-
-    def attempt(model):
-        try:
-            memory = accounting.training_memory(model(), **training)
-        except ValueError:
-            return "refused"
-        return [memory.parts, memory.host]
-
-    try:
-        spec = models.from_config(config)
-    except (ValueError, TypeError):
-        return "refused"
-    return [attempt(lambda: spec), attempt(lambda: accounting.count_model(spec, **options))]
-
-
-def refused(result):
-    """The same, without what messages say."""
-    if isinstance(result, str):
-        return "refused"
-    return ["refused" if isinstance(value, str) else value for value in result]
-
-
-def options(rng):
-    named = [["q_proj", "v_proj"], ["query", "value"], ["embed_tokens"], ["down_proj"], ["fc2"]]
-    targets = [None, "all-linear", *named]
+def setting(rng, positions):
+    """All controls of the page, drawn."""
+    choices = DATA["memory"]["choices"]
+    training = {name: values[rng.integers(len(values))] for name, values in choices.items()}
+    training = {**DATA["memory"]["usual"], **training}
+    for name in ("double_quantization", "master_copy", "adapter_dtype"):  # no controls
+        training[name] = DATA["memory"]["usual"][name]
+    training["checkpointing"] = bool(rng.integers(2))
+    training["offloading"] = bool(training["checkpointing"] and rng.integers(2))
+    training["batch_size"] = int(rng.choice([1, 2, 3, 16]))
+    longest = positions or 131072
+    training["max_length"] = min(int(rng.choice([1, 7, 512, 2048, 4096, 32768])), longest)
     return {
-        "rank": int(rng.integers(1, 40)),
-        "targets": targets[rng.integers(len(targets))],
-        "dora": bool(rng.integers(2)),
+        "rank": int(rng.choice([1, 2, 8, 16, 64, rng.integers(1, 3000)])),
+        "targets": ("default", "all-linear", "attention")[rng.integers(3)],
+        "dora": bool(rng.integers(4) == 0),
+        "method": METHODS[rng.integers(3)],
+        "training": training,
     }
 
 
-def training(rng):
-    """Half of the options that an estimate of memory takes, each drawn from its choices."""
-    choices = DATA["memory"]["choices"] | {
-        "double_quantization": [False, True],
-        "master_copy": [False, True],
-        "checkpointing": [False, True],
-        "batch_size": [1, 2, 3, 16],
-        "max_length": [1, 7, 64, 512, 2048],
-    }
-    drawn = {name: values[rng.integers(len(values))] for name, values in choices.items()}
-    return {name: value for name, value in drawn.items() if rng.random() < 0.5}
+def agree(cases, specs, described=None):
+    want = [in_the_package(specs[name], asked, gpu) for name, asked, gpu in cases]
+    found = in_the_page(cases, described)
+    for case, theirs, ours in zip(cases, found, want, strict=True):
+        assert ("refused" if isinstance(theirs, str) else theirs) == ours, case
+    assert sum(each != "refused" for each in want) > 0.6 * len(want)
+    verdicts = {each[2] for each in want if each != "refused"}
+    assert {"fits", "no"} <= verdicts
+
+
+def test_drawn_settings_are_answered_as_by_plan():
+    """3,000 of them, or a tenth; every preset and every GPU among them."""
+    rng = np.random.default_rng(0)
+    gpus = [*DATA["gpus"]]
+    cases = []
+    for number in range(3000 if FULL else 300):
+        name = PRESETS[number % len(PRESETS)]
+        asked = setting(rng, DATA["models"][name]["positions"])
+        cases.append((name, asked, gpus[int(rng.integers(len(gpus)))]))
+    agree(cases, {name: models.preset(name) for name in PRESETS})
 
 
 def drawn(name, rng):
-    """A config of the family with some of its fields set; many are of sizes that fit one
-    another.
-    """
+    """A config of the family with some sizes that fit one another."""
     config = {"model_type": name}
-    tree, extends = {}, name
-    while extends:
-        tree = {**DATA["families"][extends].get("fields", {}), **tree}
-        extends = DATA["families"][extends].get("extends")
-    for field, entry in tree.items():
-        described = entry if isinstance(entry, dict) else {"default": entry}
-        if rng.random() < 0.5:
-            continue
-        key = described.get("from", field)
-        key = key if isinstance(key, str) else key[0]
-        if isinstance(described["default"], bool):
-            config[key] = bool(rng.integers(2))
-        elif isinstance(described["default"], int) and described.get("type", "size") == "size":
-            config[key] = int(rng.choice(SIZES))
+    for field in (
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "vocab_size", "d_model", "n_embd", "n_layer", "n_head",
+    ):  # fmt: skip
+        if rng.random() < 0.3:
+            config[field] = int(rng.choice(SIZES))
+    if rng.random() < 0.5:
+        config["tie_word_embeddings"] = bool(rng.integers(2))
     return config
 
 
-def test_every_preset_is_counted_alike():
-    rng = np.random.default_rng(0)
-    cases = [(config, options(rng)) for config in DATA["presets"].values() for _ in range(4)]
-    want = [in_the_package(*case) for case in cases]
-    assert [refused(result) for result in in_the_page(cases)] == want
-    assert all(isinstance(result, list) for result in want)
-
-
-def test_drawn_configs_are_counted_alike():
+def test_drawn_configs_are_answered_as_by_plan():
+    """300 of them, or a fifth."""
     rng = np.random.default_rng(1)
-    cases = [({"model_type": name}, options(rng)) for name in FAMILIES]
-    cases += [(drawn(name, rng), options(rng)) for name in FAMILIES for _ in range(8)]
-    want = [in_the_package(*case) for case in cases]
-    assert [refused(result) for result in in_the_page(cases)] == want
-    counted = [result for result in want if isinstance(result, list) and isinstance(result[1], int)]
-    assert len(counted) >= 250
-
-
-def test_the_memory_of_every_preset_is_estimated_alike():
-    rng = np.random.default_rng(2)
-    cases = [
-        (config, options(rng), training(rng))
-        for config in DATA["presets"].values()
-        for _ in range(4)
-    ]
-    want = [bytes_in_the_package(*case) for case in cases]
-    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
-    assert estimated(want) >= len(want)  # of two ways: not all targets are in all models
-
-
-def test_the_memory_of_drawn_configs_is_estimated_alike():
-    rng = np.random.default_rng(3)
-    each = 8 if FULL else 1
-    cases = [
-        (drawn(name, rng), options(rng), training(rng)) for name in FAMILIES for _ in range(each)
-    ]
-    want = [bytes_in_the_package(*case) for case in cases]
-    assert [refused(result) for result in in_the_page(cases, MEMORY)] == want
-    assert len(cases) >= 62 * each
-    assert estimated(want) >= 0.8 * len(cases)  # of two ways
-
-
-def estimated(results):
-    return sum(each != "refused" for pair in results if pair != "refused" for each in pair)
-
-
-def test_names_that_nobody_may_use_are_refused():
-    cases = [
-        ({"model_type": "no-such-family"}, {"rank": 8}),
-        ({"model_type": "llama", "hidden_size": -1}, {"rank": 8}),
-        ({"model_type": "llama", "num_hidden_layers": 10**9}, {"rank": 8}),
-        ({"model_type": "llama"}, {"rank": 0}),
-    ]
-    results = in_the_page(cases)
-    assert all(isinstance(result, str) for result in results[:3])
-    assert isinstance(results[3][1], str)
-
-
-# Of each way: bytes, those that can wait elsewhere, the verdict, and how far rank, batch and
-# length could go.
-PLANS = """(cases, families, tables, gpus) => cases.map(([config, choices, training, name]) => {
-  try {
-    const gpu = gpus[name] ?? { memory: name };
-    const planned = loraMemory.plan(loraFamilies.build(config, families), tables, choices, training);
-    return Object.fromEntries(Object.entries(planned).map(([way, { total, host, largest }]) => {
-      const { rank, batch_size, max_length } = largest(loraMemory.room(gpu, tables));
-      return [way, [total, host, loraMemory.verdict(total, gpu, tables), rank, batch_size, max_length]];
-    }));
-  } catch (error) { return String(error.message); }
-})"""
-IN_NODE = (
-    SCRIPT[: SCRIPT.index("const attempt")]
-    + f"console.log(JSON.stringify(({PLANS})(cases, families, tables, tables.gpus)));"
-)
-IN_PAGE = f"cases => ({PLANS})(cases, loraFit.families, loraFit.memory, loraFit.gpus)"
-
-
-def planned(config, choices, training, gpu):
-    try:
-        spec = models.from_config(config)
-        targets = spec.default_targets if choices["targets"] is None else choices["targets"]
-        if not targets:
-            return "refused"
-        found = accounting.plan(spec, gpu=gpu, **choices | {"targets": targets}, **training)
-    except (ValueError, TypeError):
-        return "refused"
-    return {
-        each.method: [
-            each.memory.total, each.memory.host, each.verdict, each.largest_rank, each.largest_batch, each.largest_max_length,
-        ]
-        for each in found.choices
-    }  # fmt: skip
-
-
-def plans():
-    """Every preset on every GPU, and 500 drawn configs: a twentieth of them, or all in a full
-    run.
-    """
-    rng = np.random.default_rng(4)
-    cases = [
-        (config, options(rng), training(rng), gpu)
-        for config, gpu in product(DATA["presets"].values(), DATA["gpus"])
-    ]
-    few = ["RTX 3060 12GB", *DATA["gpus"]]
-    drawings = [FAMILIES[i % len(FAMILIES)] for i in range(500)]
-    cases += [
-        (drawn(name, rng), options(rng), training(rng), few[rng.integers(len(few))])
-        for name in drawings
-    ]
-    return [*twentieth(cases), *edges()]
+    specs, cases = {}, []
+    families = list(models.family_names())
+    for number in range(600 if FULL else 120):
+        config = drawn(families[number % len(families)], rng)
+        try:
+            spec = models.from_config(config)
+        except (ValueError, TypeError):
+            continue
+        if not spec.layers:
+            continue
+        name = str(number)
+        specs[name] = spec
+        gpu = int(rng.choice([10**6, 10**8, 10**9, 24 * 10**9]))
+        cases.append((name, setting(rng, spec.positions), gpu))
+    agree(cases, specs, {name: terms.of(spec) for name, spec in specs.items()})
+    assert len(cases) >= (300 if FULL else 60)
 
 
 def edges():
@@ -303,29 +216,27 @@ def edges():
         need = needs[min(max(at, 0), 62)]
         room = -(-need * 10 // 9)
         memory = (room - 1, room, room + 1, need - 1, need, need + 1)[rng.integers(6)]
-        yield config, {"rank": rank, "targets": "all-linear", "dora": False}, options, memory
+        training = {**DATA["memory"]["usual"], **options}
+        method = "LoRA"
+        yield spec, {
+            "rank": rank, "targets": "all-linear", "dora": False, "method": method,
+            "training": training,
+        }, memory  # fmt: skip
 
 
-def agree(found, cases):
-    want = [planned(*case) for case in cases]
-    assert ["refused" if isinstance(each, str) else each for each in found] == want
-    assert sum(each != "refused" for each in want) > 0.6 * len(want)
-    verdicts = [way[2] for each in want if each != "refused" for way in each.values()]
-    assert {"fits", "no"} <= set(verdicts)
+def test_the_largest_values_where_there_is_not_a_byte_to_spare():
+    found = list(edges())
+    specs = {str(i): spec for i, (spec, *_) in enumerate(found)}
+    cases = [(str(i), asked, memory) for i, (_, asked, memory) in enumerate(found)]
+    agree(cases, specs, {name: terms.of(spec) for name, spec in specs.items()})
 
 
-def test_plans_agree():
-    cases = plans()
-    tables = DATA["memory"] | {"gpus": DATA["gpus"]}
-    node = shutil.which("node") or pytest.skip("node is not installed")
-    given = json.dumps({"families": DATA["families"], "tables": tables, "cases": cases})
-    command = [node, "-e", IN_NODE, str(DOCS / "families.js"), str(DOCS / "memory.js")]
-    agree(
-        json.loads(
-            subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
-        ),
-        cases,
-    )
+def test_a_config_keeps_what_its_modules_need():
+    for name in twentieth(PRESETS):
+        config = models.preset_config(name)
+        few = terms.needed({**config, "extra": {"a": 1}, "id2label": {"0": "x" * 999}})
+        assert models.from_config(few) == models.from_config({**config, "num_labels": 1})
+        assert len(json.dumps(few)) < 900
 
 
 pages = pytest.mark.browser
