@@ -45,8 +45,10 @@ FILES = {
     "fit": (
         "explorer.css",
         "fit.css",
+        "python.css",
+        "python-data.js",
+        "python.js",
         "fit-data.js",
-        "families.js",
         "memory.js",
         "fit-model.js",
         "fit-views.js",

@@ -125,4 +125,22 @@ def cut(asked):
     return {"error": done.error, "size": done.bytes, "config": config, "file": True}
 
 
-KINDS = {"inspect": inspect, "compare": compare, "cut": cut}
+def fit(asked):
+    """The terms of a model's memory, and what a link needs of its config."""
+    from lora_np_browser import terms
+
+    from lora_np import models
+
+    config = asked.get("config")
+    spec = models.preset(asked["model"]) if config is None else models.from_config(config)
+    if not spec.layers:
+        raise ValueError("its layers are not known, so its memory is not")
+    choices = [asked["targets"]] if isinstance(asked.get("targets"), list) else []
+    found = {"terms": terms.of(spec, choices)}
+    if config is not None and not choices:
+        found |= {"config": terms.needed(config)}
+        found["terms"]["name"] = "config.json"
+    return found
+
+
+KINDS = {"fit": fit, "inspect": inspect, "compare": compare, "cut": cut}

@@ -18,9 +18,8 @@ import types
 import warnings
 from importlib import import_module
 
-from pyodide.code import eval_code
-
 import lora_np_browser
+from pyodide.code import eval_code
 
 OWN = "<your code>"
 

@@ -3,7 +3,7 @@
   "use strict";
 
   const { gpus, memory: tables } = window.loraFit;
-  const { room, verdict } = window.loraMemory;
+  const { verdict } = window.loraMemory;
   const METHODS = ["full", "LoRA", "QLoRA"];
   const SIGNS = { fits: "✓", tight: "≈", no: "✕" };
 
@@ -76,7 +76,7 @@
   const GROUPS = { "RTX GPUs": /^RTX/, "In data centers": /^(?!RTX|Apple)/, "Apple, unified memory": /^Apple/ };
 
   function field(way, gpu) {
-    const told = verdict(way.total, gpu, tables), left = gpu.memory - way.total;
+    const told = verdict(way.total, gpu), left = gpu.memory - way.total;
     const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, ${gb(-left)} GB too much` };
     return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / gpu.memory };
   }
@@ -287,5 +287,5 @@ ${parts.join("\n")}
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole, room, verdict };
+  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole };
 })();

@@ -6,10 +6,9 @@
   const form = document.getElementById("fit");
   if (!form || !window.loraFit) return;
 
-  const { gpus, hub, memory: tables, capacity } = window.loraFit;
-  const { adaptable, leaf, limit } = window.loraFamilies;
-  const { plan, room, verdict } = window.loraMemory;
-  const { resolve, presetSpec, ownSpec, needed, pack, unpack, combo } = window.loraFitModel;
+  const { gpus, hub, models, memory: tables, capacity } = window.loraFit;
+  const { plan, verdict, remedies: changes } = window.loraMemory;
+  const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
   const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole } = window.loraFitViews;
   const part = (name) => form.elements.namedItem(name);
   const find = (selector) => form.querySelector(selector);
@@ -18,11 +17,11 @@
 
   const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048";
   const OWN = "config.json", OTHER = "another GPU";
-  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "max_length", "checkpointing"];
+  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "max_length", "checkpointing", "offloading"];
   const NUMBERS = ["rank", "batch_size", "max_length"];
   const LISTS = TRAINING.filter((name) => name in tables.choices);
 
-  let own = null, code = ""; // a config of one's own, and what the address says of it
+  let own = null, code = "", free = false; // a config of one's own, what the address says of it, and whether a length was asked for
   let kept = null; // a setting to compare with
   let result, announce, taken = 0; // taken: how often a model was given
 
@@ -84,19 +83,18 @@
 
   // The names that can be adapted, as boxes to tick.
   function offer({ targets }) {
-    let spec;
-    try { spec = specOf(read()); } catch { return; }
-    const names = spec.modules.filter(adaptable).map(({ name }) => leaf(name)).filter((name) => name !== "*");
-    const chosen = Array.isArray(targets) ? targets : spec.targets;
-    boxes.replaceChildren(...[...new Set([...names, ...Object.keys(spec.fused), ...(Array.isArray(targets) ? targets : [])])].map((name) => {
+    let model;
+    try { model = modelOf(read()); } catch { return; }
+    const some = Array.isArray(targets) ? targets : [], chosen = some.length ? some : model.targets;
+    boxes.replaceChildren(...[...new Set([...model.names, ...some])].map((name) => {
       const label = document.createElement("label"), box = document.createElement("input");
       Object.assign(box, { type: "checkbox", name: "name", value: name, checked: chosen.includes(name) });
       label.append(box, ` ${name}`);
       return label;
     }));
-    find('[name="targets"][value="default"]').disabled = !spec.targets.length;
-    if (!spec.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
-    if (spec.positions) part("max_length").max = spec.positions;
+    find('[name="targets"][value="default"]').disabled = !model.targets.length;
+    if (!model.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
+    if (model.positions) part("max_length").max = model.positions;
     else part("max_length").removeAttribute("max");
   }
 
@@ -104,10 +102,10 @@
 
   // ---- the answer
 
-  function specOf(setting) {
-    if (setting.own) return ownSpec(setting.own);
+  function modelOf(setting) {
+    if (setting.own) return ownModel(setting.own, arrived).terms;
     if (!resolve(setting.model)) throw new Error(`model: "${setting.model}" is not among the presets`);
-    return presetSpec(resolve(setting.model));
+    return models[resolve(setting.model)];
   }
 
   function gpuOf({ gpu, memory }) {
@@ -116,76 +114,71 @@
     const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(memory) ?? [];
     const bytes = Math.trunc(Number(number) * units[unit?.toLowerCase()]);
     if (!(bytes >= 1)) throw new Error(`memory must be text such as 24 GB or 24 GiB, or the name of a GPU, got "${memory}"`);
-    return { name: "a GPU", memory: bytes, note: "", bfloat16: true };
+    return { name: "a GPU", memory: bytes, room: Math.trunc(bytes * tables.room), note: "", bfloat16: true };
   }
 
   function evaluate(setting) {
-    const spec = specOf(setting), gpu = gpuOf(setting), { rank, dora } = setting;
-    const targets = setting.targets === "default" ? null : setting.targets;
-    if (Array.isArray(targets) && !targets.length) throw new Error("Choose at least one module.");
-    if (!METHODS.includes(setting.method)) throw new Error(`method must be one of ${METHODS.join(", ")}, got "${setting.method}"`);
+    const model = modelOf(setting), gpu = gpuOf(setting), { rank, dora, method, training } = setting;
+    if (Array.isArray(setting.targets) && !setting.targets.length) throw new Error("Choose at least one module.");
+    if (!METHODS.includes(method)) throw new Error(`method must be one of ${METHODS.join(", ")}, got "${method}"`);
     if (!Number.isInteger(rank) || rank < 1) throw new Error(`rank must be a whole number from 1, got ${rank}`);
-    const planned = plan(spec, tables, { rank, targets, dora }, setting.training);
-    const way = planned[setting.method], told = verdict(way.total, gpu, tables);
-    return { setting, spec, gpu, planned, way, verdict: told, ...said(setting, spec, gpu, way, told) };
+    for (const name of ["batch_size", "max_length"]) {
+      const number = training[name];
+      if (!Number.isInteger(number) || number < 1) throw new Error(`${name} must be a whole number of at least 1, got ${number}`);
+    }
+    const { positions } = model;
+    if (positions && training.max_length > positions) throw new Error(`max_length must be at most ${whole(positions)}, the positions of ${model.name}`);
+    const source = setting.own ? { config: setting.own } : { model: resolve(setting.model) };
+    const targets = withTargets(model, source, setting.targets, arrived);
+    const planned = plan(model, tables, { rank, targets, dora }, training);
+    const way = planned[method], told = verdict(way.total, gpu), lora = planned.LoRA, trainable = lora.trained;
+    const total = model.total + trainable, counted = { trainable, base: model.total, total, percent: (100 * trainable) / total };
+    return { setting, targets, model, gpu, planned, way, counted, lora: lora.way, verdict: told, ...said(setting, model, gpu, way, told) };
   }
 
   const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
 
-  function said(setting, spec, gpu, way, told) {
-    const left = gpu.memory - way.total, most = way.largest(room(gpu, tables));
+  function said(setting, model, gpu, way, told) {
+    const left = gpu.memory - way.total, most = way.largest(gpu.room);
     const sentence = {
       fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: ${gb(-left)} GB too much`,
     }[told];
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
-      most.max_length > 0 && `${count(most.max_length, "token")}${most.max_length === spec.positions ? " (its longest)" : ""}`,
+      most.max_length > 0 && `${count(most.max_length, "token")}${most.max_length === model.positions ? " (its longest)" : ""}`,
       most.batch_size > 0 && `${count(most.batch_size, "text")} at a time`,
     ].filter(Boolean);
     const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
     const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than a tenth is left, which CUDA and the allocator may need." : "";
     const method = setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
-    const title = `${spec.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.max_length, "token")}`;
+    const title = `${model.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.max_length, "token")}`;
     return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
   }
 
-  // What is not as it was, and the same with all of it; the smallest GPU, if nothing else helps or beside it.
-  function changes({ setting, spec, gpu, way, most }) {
-    const { method, training } = setting, found = [];
-    const attempt = (text, change, options = {}) => {
-      const next = { ...setting, ...change, training: { ...training, ...options } };
-      if (method === next.method && JSON.stringify(training) === JSON.stringify(next.training) && next.rank === setting.rank) return;
-      const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training, [next.method])[next.method];
-      if (total <= room(gpu, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
-    };
-    const eight = { optimizer: "paged_adamw_8bit" }, slim = { checkpointing: true, cross_entropy: "fused" };
-    if (method === "full") attempt(`LoRA, rank ${setting.rank}`, { method: "LoRA" });
-    attempt(`QLoRA, rank ${setting.rank}`, { method: "QLoRA" });
-    attempt("gradient checkpointing", {}, { checkpointing: true });
-    attempt("AdamW in 8 bits, paged", {}, eight);
-    attempt("fused cross-entropy", {}, { cross_entropy: "fused" });
-    if (most.max_length > 0) attempt(count(most.max_length, "token"), {}, { max_length: most.max_length });
-    if (most.batch_size > 0) attempt(`${count(most.batch_size, "text")} at a time`, {}, { batch_size: most.batch_size });
-    if (most.rank > 0) attempt(`rank ${most.rank}`, { rank: most.rank });
-    if (!found.length) attempt("QLoRA with checkpointing, fused cross-entropy and AdamW in 8 bits", { method: "QLoRA" }, { ...eight, ...slim });
-    if (!found.length) attempt("all that, and one text of 512 tokens", { method: "QLoRA" }, { ...eight, ...slim, batch_size: 1, max_length: Math.min(512, training.max_length) });
-    const larger = Object.values(gpus).filter(({ name, memory }) => memory > gpu.memory && !name.startsWith("Apple")).sort((a, b) => a.memory - b.memory);
-    const enough = larger.find((each) => way.total <= room(each, tables));
-    return [...found.slice(0, 4), ...(enough ? [{ text: `on ${enough.name}`, next: { ...setting, gpu: enough.name } }] : [])];
+  // What would make it fit, as the package's plan says, and the setting with it
+  function helps({ setting, targets, model, gpu }) {
+    return changes(model, tables, { ...setting, targets }, gpu, gpus).map(({ text, price, memory, options, narrow, gpu: other }) => ({
+      text: `${other ? "on " : ""}${text}: ${gb(memory)} GB`, price,
+      next: {
+        ...setting, ...(other && { gpu: other }), ...(narrow && { targets: model.attention }), training: { ...setting.training, ...options },
+      },
+    }));
   }
 
-  function command({ setting, spec }) {
-    const { method, rank, targets, dora, training, gpu, memory } = setting, options = [];
+  function command({ setting, targets: named, model }) {
+    const { method, rank, dora, training, gpu, memory } = setting, options = [];
+    const targets = { default: model.targets, attention: model.attention }[named] ?? named;
     const word = (text) => (/^[\w.,@%+=:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
     const name = setting.own ? OWN : setting.model;
     options.push(name, "--gpu", word(gpu === OTHER ? memory.replace(/\s/g, "") : gpu), "--method", method);
     if (method !== "full") {
-      options.push("--rank", rank, "--targets", word([targets === "default" ? spec.targets : targets].flat().join(",")));
+      options.push("--rank", rank, "--targets", word([targets].flat().join(",")));
       if (dora) options.push("--dora");
     }
     for (const [option, value] of Object.entries(training)) {
       if (value === tables.usual[option] || (option === "dtype" && !applies(method, value))) continue;
       if (option === "checkpointing") options.push("--no-checkpointing");
+      else if (option === "offloading") options.push("--offloading");
       else options.push(`--${option.replace("_", "-")}`, value);
     }
     return `lora-np plan ${options.join(" ")}`;
@@ -195,17 +188,16 @@
   const applies = (method, dtype) => method === "LoRA" || (dtype in tables.items) === (method === "full");
 
   // As lora_np.accounting.capacity: a range, where something was measured.
-  function byHeart({ adapted, trainable, rank, dora }) {
-    const least = Math.min(...adapted.map(({ module }) => limit(module)));
+  function byHeart({ setting: { rank, dora }, counted: { trainable }, lora: { limits: [least] } }) {
     if (dora || rank > Math.max(1, Math.floor(least / capacity.share))) return "not measured";
     return capacity.text.map((bits) => size(Math.round((bits * trainable) / 8))).join(" to ");
   }
 
-  function notes({ setting, gpu, planned, way }) {
+  function notes({ setting, gpu, lora, way }) {
     const found = [gpu.note], { dtype } = way.training;
     if (!gpu.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", gpu.name));
     if (setting.training.dtype !== dtype) found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
-    if (planned.LoRA.counted.rank > Math.max(...planned.LoRA.counted.adapted.map(({ module }) => limit(module)))) found.push("The rank is above min(d, k): no update needs so much.");
+    if (setting.rank > lora.limits[1]) found.push("The rank is above min(d, k): no update needs so much.");
     if (way.host) found.push(`${size(way.host)} of optimizer state can wait in the memory of the host.`);
     return found.filter(Boolean).join(" ");
   }
@@ -217,15 +209,16 @@
   });
 
   function draw(before) {
-    const { setting, spec, planned, gpu, way } = result, { counted } = planned.LoRA, full = setting.method === "full";
+    const { setting, model, planned, gpu, way, counted, lora } = result, full = setting.method === "full";
     find(".fit-verdict").dataset.verdict = result.verdict;
     find(".fit-sign").textContent = SIGNS[result.verdict];
     show("could", result.could);
     show("verdict", `${result.sentence}.`);
     show("about", setting.own ? `${whole(counted.base)} numbers, from your config` : [hub[setting.model], `${whole(counted.base)} numbers`].filter(Boolean).join(" · "));
     show("note", notes(result));
-    remedies.replaceChildren(...(result.verdict === "fits" ? [] : changes(result).map(({ text, next }) => {
+    remedies.replaceChildren(...(result.verdict === "fits" ? [] : helps(result).map(({ text, price, next }) => {
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      button.append(Object.assign(document.createElement("small"), { textContent: price }));
       button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus(); });
       return button;
     })));
@@ -233,21 +226,19 @@
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
     bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
     drawMaps(planned, gpu.name, setting.method);
-    const { trainable, base, total, percent, adapted } = counted;
+    const { trainable, base, total, percent } = counted;
     show("trainable", whole(full ? base : trainable));
     show("percent", full ? "100 %" : `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
     show("base", whole(base));
     show("disk", size(way.disk));
-    show("heart", full ? "not measured" : byHeart(counted));
+    show("heart", full ? "not measured" : byHeart(result));
     find(".fit-peft").textContent = `trainable params: ${whole(trainable)} || all params: ${whole(total)} || trainable%: ${percent.toFixed(4)}`;
-    const sums = new Map();
-    for (const { module, trainable: numbers } of adapted) sums.set(leaf(module.name), (sums.get(leaf(module.name)) ?? 0) + numbers);
-    modules(find(".fit-modules"), sums);
+    modules(find(".fit-modules"), new Map(Object.entries(lora.by).map(([name, [slope, fixed]]) => [name, slope * setting.rank + fixed])));
     causes(find(".fit-causes tbody"), planned);
     show("command", command(result));
     compare(before);
     form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host, ...result.most });
-    announce = setTimeout(() => show("status", `${spec.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`), 700);
+    announce = setTimeout(() => show("status", `${model.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`), 700);
   }
 
   function compare(before) {
@@ -255,12 +246,12 @@
     find('[data-act="keep"]').hidden = Boolean(before);
     if (!before) return;
     const number = (most) => (most === null ? "any" : whole(most));
-    const told = ({ setting, spec, gpu, way, verdict: told, left, most, planned }) => ({
-      model: spec.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), GPU: gpu.name,
+    const told = ({ setting, model, gpu, way, verdict: told, left, most, counted }) => ({
+      model: model.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), GPU: gpu.name,
       "tokens in a text": whole(setting.training.max_length), "texts at a time": whole(setting.training.batch_size),
       verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total), left: left < 0 ? `−${size(-left)}` : size(left),
       "largest rank": setting.method === "full" ? "–" : number(most.rank), "most tokens": number(most.max_length), "most texts": number(most.batch_size),
-      "trained numbers": whole(setting.method === "full" ? planned.LoRA.counted.base : way.counted.trainable), "saved on disk": size(way.disk),
+      "trained numbers": whole(setting.method === "full" ? counted.base : counted.trainable), "saved on disk": size(way.disk),
     });
     const [first, second] = [before, result].map(told);
     sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
@@ -307,8 +298,37 @@
       part("power").setAttribute("aria-valuetext", `rank ${result.setting.rank}`);
       if (!own || code) history.replaceState(null, "", `#${link()}`);
     } catch (problem) {
-      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+      fail(problem);
     }
+  }
+
+  // What is waited for is no error: Python and its answer come.
+  function fail(problem) {
+    erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+    form.classList.toggle("used", Boolean(problem.waits));
+    if (!problem.waits) return;
+    error.hidden = true;
+    show("could", problem.message);
+    show("command", own ? `lora-np plan ${OWN} --gpu ${JSON.stringify(part("gpu").value)}` : "–");
+  }
+
+  // Python has answered, or could not be fetched: then `failed` says so.
+  async function arrived(failed) {
+    form.classList.remove("used");
+    if (failed) return erase(failed);
+    const config = own;
+    try {
+      if (config && !code) {
+        const packed = await pack(ownModel(config, arrived).config);
+        if (own !== config) return undefined; // something else was given meanwhile
+        code = packed;
+      }
+      if (free) shorten();
+    } catch (problem) {
+      return fail(problem);
+    }
+    offer(read());
+    return update();
   }
 
   function link() {
@@ -327,18 +347,19 @@
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
       if (wrong) throw new Error(`The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
       if (!METHODS.includes(setting.method)) throw new Error(`The address asks for method '${setting.method}', which is not in the list: choose one.`);
-      if (!state.has("max_length")) shorten();
+      free = !state.has("max_length");
+      if (free) shorten();
       update();
     } catch (problem) {
       if (turn !== taken) return;
       update();
-      erase(problem.message);
+      if (!problem.waits) erase(problem.message);
     }
   }
 
   // A length that nobody asked for is no longer than the model's positions.
   function shorten() {
-    const { positions } = specOf(read());
+    const { positions } = modelOf(read());
     if (positions && Number(part("max_length").value) > positions) part("max_length").value = positions;
   }
 
@@ -357,22 +378,19 @@
     update();
   }
 
-  async function take(text) {
-    const turn = ++taken;
+  function take(text) {
+    taken += 1;
+    [own, code] = [null, ""];
     try {
-      const config = JSON.parse(text), spec = ownSpec(config), few = needed(config);
-      const packed = few ? await pack(few) : "";
-      if (turn !== taken) return; // something else was given meanwhile
-      own = few ?? config;
-      code = packed;
+      const config = JSON.parse(text);
+      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error("A config.json holds one object.");
+      [own, free] = [config, true];
       part("model").value = OWN;
       if (part("targets").value === "some") part("targets").value = "all-linear";
-      if (spec.positions && Number(part("max_length").value) > spec.positions) part("max_length").value = spec.positions;
-      offer({ targets: part("targets").value });
       update();
+      if (result) arrived(); // the answer was there already
     } catch (problem) {
-      own = null;
-      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+      fail(problem);
     }
   }
 
@@ -430,9 +448,12 @@
   });
   combo(part("model"), find("#fit-models"), { choose, paste: take });
   part("file").addEventListener("change", () => part("file").files[0] && open(part("file").files[0]));
+  for (const name of ["config", "file"]) part(name).addEventListener("focus", () => window.loraPage.start()); // while it is looked for
   part("config").addEventListener("input", () => part("config").value.trim() && take(part("config").value));
   part("power").addEventListener("input", () => { part("rank").value = 2 ** Number(part("power").value); });
   form.addEventListener("input", ({ target }) => {
+    if (!part("checkpointing").checked) part("offloading").checked = false; // which moves what checkpointing keeps
+    part("offloading").disabled = !part("checkpointing").checked;
     if (!["model", "config", "file"].includes(target.name)) update();
   });
   window.addEventListener("hashchange", recall);

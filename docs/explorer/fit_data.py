@@ -18,7 +18,7 @@ from lora_np.plots import CYCLE, MUTED
 from lora_np.settings import choices_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
-import terms  # noqa: E402
+import terms
 
 
 def data() -> dict[str, Any]:

@@ -121,7 +121,7 @@ def view(name: str) -> dict[str, Any]:
 
 
 def write_ordered(name: str, path: Path) -> None:
-    """The directions of an adapter's modules, the strongest first: rows of A (r, k) and B (r, d)."""
+    """Directions of an adapter's modules, the strongest first: rows of A (r, k) and B (r, d)."""
     found: dict[str, Array] = {}
     for module, update in adapters.load(language.located_adapter(name)).items():
         U, s, Vh = linalg.truncated_svd(update.delta(), rank=update.rank)

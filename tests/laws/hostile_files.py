@@ -138,7 +138,10 @@ ENTRY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
 WHOLE = tensors(factors())
 EVIL = "(a|a|aa)+" * 12 + "$"
 
-def kohya(arrays=(), *, module="lora_unet_down_blocks_0_attn_q", name="style.safetensors", **changes):
+
+def kohya(
+    arrays=(), *, module="lora_unet_down_blocks_0_attn_q", name="style.safetensors", **changes
+):
     """One file for image models: a pair of factors, and other tensors of the module by ending."""
     found = {
         f"{module}.lora_down.weight": ("F32", np.ones((2, 3))),
@@ -209,13 +212,17 @@ FURTHER = {
     ),
     "target_parameters that are text": adapter(target_parameters="experts"),
     "LoHa without half of its tensors": adapter(
-        tensors({f"{Q}.hada_w1_a": ("F32", np.ones((4, 2)))}), config=tuner("LOHA", {"r": 2, "alpha": 4})
+        tensors({f"{Q}.hada_w1_a": ("F32", np.ones((4, 2)))}),
+        config=tuner("LOHA", {"r": 2, "alpha": 4}),
     ),
     "LoKr of numbers that do not fit": adapter(
         tensors({f"{Q}.lokr_w1": ("F32", np.ones((2, 2))), f"{Q}.lokr_w2": ("F32", np.ones(3))}),
         config=tuner("LOKR", {"r": 2, "alpha": 4}),
     ),
-    "IA3 of two axes": adapter(tensors({f"{Q}.ia3_l": ("F32", np.ones((2, 2)))}), config=tuner("IA3", {"feedforward_modules": []})),
+    "IA3 of two axes": adapter(
+        tensors({f"{Q}.ia3_l": ("F32", np.ones((2, 2)))}),
+        config=tuner("IA3", {"feedforward_modules": []}),
+    ),
     "VeRA without its projections": adapter(
         tensors({f"{Q}.vera_lambda_b": ("F32", np.ones(4))}), config=tuner("VERA", {"r": 2})
     ),

@@ -261,17 +261,9 @@ def show(page, name):
 
 
 @pages
-def test_plans_agree_in_the_page(open_page):
-    page, cases = open_page("use/fit.html"), plans()
-    agree(page.evaluate(IN_PAGE, cases), cases)
-
-
-@pages
 def test_every_answer_is_that_of_plan(open_page):
     page = open_page("use/fit.html")
-    for model, gpu, method in twentieth(
-        product(DATA["presets"], DATA["gpus"], ("full", "LoRA", "QLoRA"))
-    ):
+    for model, gpu, method in twentieth(product(PRESETS, DATA["gpus"], ("full", "LoRA", "QLoRA"))):
         asked = {
             "model": model,
             "rank": 16,
@@ -303,22 +295,17 @@ def test_every_answer_is_that_of_plan(open_page):
 def test_the_command_says_what_the_page_says(open_page, capsys):
     page = open_page("use/fit.html")
     rng = np.random.default_rng(5)
-    names = list(DATA["presets"])
     gpus = [*DATA["gpus"], "24GB", "40 GiB"]
+    usual = DATA["memory"]["usual"]
     for number in range(100 if FULL else 12):
-        drawn_training = training(rng)
-        shown_training = {
-            k: v
-            for k, v in drawn_training.items()
-            if k not in ("double_quantization", "master_copy", "adapter_dtype")
-        }
-        model = names[rng.integers(len(names))]
-        positions = models.preset(model).positions or 2048
-        shown_training["max_length"] = min(shown_training.get("max_length", 512), positions)
+        model = PRESETS[rng.integers(len(PRESETS))]
+        drawing = setting(rng, DATA["models"][model]["positions"])
         asked = {
-            "model": model, "rank": int(rng.integers(1, 40)), "targets": "all-linear",
-            "method": ("full", "LoRA", "QLoRA")[rng.integers(3)], "gpu": gpus[rng.integers(len(gpus))],
-            **{k: int(v) if isinstance(v, bool) else v for k, v in shown_training.items()}, "dora": int(number % 2),
+            "model": model, "rank": drawing["rank"], "targets": "all-linear",
+            "method": drawing["method"], "gpu": gpus[rng.integers(len(gpus))],
+            **{k: int(v) if isinstance(v, bool) else v for k, v in drawing["training"].items()
+               if v != usual[k]},
+            "dora": int(number % 2),
         }  # fmt: skip
         page.evaluate(GO, urlencode(asked))
         if page.locator(".fit-error").is_visible():  # as DoRA with experts
@@ -448,74 +435,73 @@ def figures(page):
     return page.locator("#fit .explorer-numbers dd").all_inner_texts()
 
 
+WRONG = [
+    ("rank", "0", "rank must be a whole number from 1"),
+    ("rank", "2.5", "rank must be a whole number from 1"),
+    ("rank", "", "rank must be a whole number from 1"),
+    ("rank", "-4", "rank must be a whole number from 1"),
+    ("max_length", "9000", "max_length must be at most 8,192"),
+    ("max_length", "", "max_length must be a whole number"),
+    ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
+    ("memory", "24", "memory must be text such as 24 GB"),
+    ("memory", "0 GB", "memory must be text such as 24 GB"),
+]
+
+
 @pages
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("rank", "0", "rank must be a whole number from 1"),
-        ("rank", "2.5", "rank must be a whole number from 1"),
-        ("rank", "", "rank must be a whole number from 1"),
-        ("rank", "-4", "rank must be a whole number from 1"),
-        ("max_length", "9000", "max_length must be at most 8,192"),
-        ("max_length", "", "max_length must be a whole number"),
-        ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
-        ("memory", "24", "memory must be text such as 24 GB"),
-        ("memory", "0 GB", "memory must be text such as 24 GB"),
-    ],
-)
-def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe, name, value, message):
+def test_a_number_that_is_wrong_says_so_at_its_field(open_page, axe):
     page = open_page("use/fit.html")
-    error, field = page.locator(".fit-error"), page.locator(f"#fit [name={name}]")
-    assert error.is_hidden()
-    if name == "memory":
-        page.locator("#fit [name=gpu]").select_option("another GPU")
-    before = here(page)
-    field.fill(value)
-    assert message in error.inner_text()
-    assert field.get_attribute("aria-invalid") == "true"
-    assert figures(page) == ["–"] * 5
-    assert here(page) == before
-    assert page.locator(".fit-bars i").count() == 0
-    assert page.locator("#fit").get_attribute("data-result") is None
+    error = page.locator(".fit-error")
     page.evaluate(axe)
-    assert [found["id"] for found in page.evaluate("axe.run('#fit')")["violations"]] == []
-    field.fill("2 TB" if name == "memory" else "2")
-    assert error.is_hidden()
-    assert field.get_attribute("aria-invalid") is None
-    assert page.locator(".fit-bars i").count() > 0
+    for name, value, message in WRONG:
+        page.evaluate(GO, START + "&rank=16" * (name == "memory"))
+        field = page.locator(f"#fit [name={name}]")
+        if name == "memory":
+            page.locator("#fit [name=gpu]").select_option("another GPU")
+        assert error.is_hidden()
+        before = here(page)
+        field.fill(value)
+        assert message in error.inner_text()
+        assert field.get_attribute("aria-invalid") == "true"
+        assert figures(page) == ["–"] * 5
+        assert here(page) == before
+        assert page.locator(".fit-bars i").count() == 0
+        assert page.locator("#fit").get_attribute("data-result") is None
+        if value == "0":
+            found = page.evaluate("axe.run('#fit')")["violations"]
+            assert [each["id"] for each in found] == []
+        field.fill("2 TB" if name == "memory" else "2")
+        assert error.is_hidden()
+        assert field.get_attribute("aria-invalid") is None
+        assert page.locator(".fit-bars i").count() > 0
+        page.evaluate(GO, "model=gpt2")
+
+
+ADDRESSES = [
+    ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
+    ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
+    ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
+    ("model=gpt2&gpu=RTX+9000", "memory must be text such as 24 GB or 24 GiB, or the name of a"),
+    ("model=llama-3-8b&rank=0", "rank must be a whole number from 1, got 0"),
+    ("config=AAAA", "The address holds a config that cannot be read"),
+    ("config=%FF!", "The address holds a config that cannot be read"),
+    ("config=BOMB", "The address holds a config that cannot be read"),
+    ("model=gpt2&with=model%3Dno", 'model: "no" is not among the presets'),
+]
 
 
 @pages
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
-        ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
-        ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
-        (
-            "model=gpt2&gpu=RTX+9000",
-            "memory must be text such as 24 GB or 24 GiB, or the name of a GPU",
-        ),
-        (
-            "model=llama-3-8b&targets=q_proj,qproj",
-            'targets: "qproj" matches no module of llama-3-8b',
-        ),
-        ("model=llama-3-8b&rank=0", "rank must be a whole number from 1, got 0"),
-        ("config=AAAA", "The address holds a config that cannot be read"),
-        ("config=%FF!", "The address holds a config that cannot be read"),
-        ("config=BOMB", "The address holds a config that cannot be read"),
-        ("model=gpt2&with=model%3Dno", 'model: "no" is not among the presets'),
-    ],
-)
-def test_an_address_that_is_wrong_says_so(open_page, asked, message):
+def test_an_address_that_is_wrong_says_so(open_page):
     pack = zlib.compressobj(wbits=-15)
     bomb = urlsafe_b64encode(pack.compress(b"[" * 10**7) + pack.flush()).decode().rstrip("=")
-    asked = asked.replace("BOMB", bomb)
-    page = open_page(f"use/fit.html#{asked}")
-    page.locator(".fit-error").wait_for()
-    assert message in page.locator(".fit-error").inner_text()
-    assert figures(page) == ["–"] * 5
-    assert here(page).endswith(f"#{asked}")
+    page = open_page("use/fit.html")
+    for asked, message in ADDRESSES:
+        asked = asked.replace("BOMB", bomb)
+        page.evaluate(GO, asked)
+        page.locator(".fit-error").get_by_text(message).wait_for()
+        assert figures(page) == ["–"] * 5
+        assert here(page).endswith(f"#{asked}")
+        page.evaluate(GO, "model=gpt2")
 
 
 @pages
@@ -526,12 +512,12 @@ def test_a_model_is_found_as_one_types(open_page):
         page.locator("#fit-models [role=option]"),
     )
     field.click()
-    assert options_.count() == len(DATA["presets"])
+    assert options_.count() == len(PRESETS)
     assert field.get_attribute("aria-expanded") == "true"
     field.fill("qwen 4b")
     found = {
         name
-        for name in DATA["presets"]
+        for name in PRESETS
         if all(word in f"{name} {hub_name(name)}".lower() for word in ("qwen", "4b"))
     }
     assert set(options_.locator("span:first-child").all_inner_texts()) == found != set()
@@ -576,72 +562,92 @@ OWN = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def runs(site):
+    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+        pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
+
+
 @pages
-@pytest.mark.parametrize("way", ["file", "textarea", "field"])
-def test_a_config_of_ones_own_travels_in_the_link(open_page, tmp_path, way):
+def test_a_config_of_ones_own_is_read_by_the_package_and_travels_in_the_link(
+    open_page, tmp_path, runs
+):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(OWN), encoding="utf-8")
     page = open_page("use/fit.html")
-    if way == "field":
-        page.get_by_role("combobox", name="Model").fill(json.dumps(OWN))
-    else:
-        page.get_by_text("A model of your own", exact=True).click()
-        if way == "file":
-            page.set_input_files("#fit [name=file]", str(file))
-        else:
-            page.locator("#fit [name=config]").fill(json.dumps(OWN))
+    page.get_by_role("combobox", name="Model").fill(json.dumps(OWN))
+    assert "MB" in show(page, "could")  # what is fetched, before it is
     page.wait_for_function("location.hash.includes('config=')")
     want = accounting.count_model(models.from_config(OWN), rank=16, targets="all-linear")
     assert page.locator(".fit-peft").inner_text() == want.peft_line
     assert show(page, "command").startswith("lora-np plan config.json --gpu ")
     assert len(here(page).split("config=")[1].split("&")[0]) < 200
-    page.get_by_label("rank r").fill("3")
-    again = open_page("use/" + here(page).split("/use/")[1])
-    again.wait_for_function("document.querySelector('#fit').dataset.result")
-    assert result(again) == result(page)
-    assert again.locator(".fit-peft").inner_text() == page.locator(".fit-peft").inner_text()
-    assert here(again) == here(page)
-
-
-@pages
-def test_every_preset_can_be_packed_and_unpacked(open_page):
-    page = open_page("use/fit.html")
-    names = twentieth(DATA["presets"])
-    longest = page.evaluate(
-        """async (names) => {
-          let longest = 0;
-          for (const name of names) {
-            const { needed, pack, unpack, ownSpec } = loraFitModel, config = loraFit.presets[name];
-            const code = await pack(needed({ ...config, extra: { a: 1 } })), back = await unpack(code);
-            if (JSON.stringify(ownSpec(back)) !== JSON.stringify(ownSpec(config))) return name;
-            longest = Math.max(longest, code.length);
-          }
-          return longest;
-        }""",
-        names,
-    )
-    assert isinstance(longest, int)
-    assert longest < 600
-
-
-@pages
-def test_a_config_that_is_wrong_says_so(open_page):
-    page = open_page("use/fit.html")
+    first = here(page)
     page.get_by_text("A model of your own", exact=True).click()
+    for way in ("file", "textarea"):
+        page.evaluate(GO, START)
+        if way == "file":
+            page.set_input_files("#fit [name=file]", str(file))
+        else:
+            page.locator("#fit [name=config]").fill(json.dumps({**OWN, "extra": 1}))
+        page.wait_for_function("location.hash.includes('config=')")
+        assert here(page) == first
+    # then every control answers at once
+    page.get_by_label("rank r").fill("3")
+    page.locator("#fit").get_by_text("QLoRA", exact=True).first.click()
+    options = {"rank": 3, "targets": "all-linear", "dtype": "nf4", "max_length": 2048}
+    want = accounting.training_memory(models.from_config(OWN), **options)
+    assert result(page)["total"] == want.total
+    # a choice of modules, also of a preset
+    page.get_by_text("choose", exact=True).click()
+    page.get_by_label("down_proj").uncheck()
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
+    page.wait_for_function("document.querySelector('#fit').dataset.result")
+    again = here(page)
+    named = again.split("targets=")[1].split("&")[0].replace("%2C", ",").split(",")
+    assert "down_proj" not in named
+    want = accounting.training_memory(models.from_config(OWN), **options | {"targets": named})
+    assert result(page)["total"] == want.total
+    page.evaluate(GO, f"model=llama-3-8b&rank=8&targets={','.join(names)}&method=LoRA")
+    page.wait_for_function("document.querySelector('#fit').dataset.result")
+    want = accounting.training_memory("llama-3-8b", rank=8, targets=names)
+    assert result(page)["total"] == want.total
+    page.evaluate(GO, "model=llama-3-8b&targets=q_proj,qproj")
+    page.locator(".fit-error").get_by_text("qproj").wait_for()
+    # what is wrong
     config, error = page.locator("#fit [name=config]"), page.locator(".fit-error")
     for text, message in [
-        ('{"model_type": "nothing"}', 'model_type must be .* got "nothing"'),
+        ('{"model_type": "nothing"}', "model_type must be .*nothing"),
         ("{", "not JSON"),
         ("[]", "A config.json holds one object"),
         ("null", "A config.json holds one object"),
         ('{"model_type": "llama", "hidden_size": "x"}', "hidden_size must be"),
     ]:
         config.fill(text)
-        error.wait_for()
         page.wait_for_function(
             "m => new RegExp(m).test(document.querySelector('.fit-error').textContent)", arg=message
         )
+        assert error.is_visible()
         assert figures(page) == ["–"] * 5
+    again_page = open_page("use/" + again.split("/use/")[1])
+    again_page.wait_for_function("document.querySelector('#fit').dataset.result")
+    assert here(again_page) == again
+
+
+@pages
+def test_every_preset_s_config_can_be_packed_and_unpacked(open_page):
+    page = open_page("use/fit.html")
+    for name in twentieth(PRESETS):
+        config = terms.needed(models.preset_config(name))
+        code, back = page.evaluate(
+            """async (config) => {
+              const code = await loraFitModel.pack(config);
+              return [code, await loraFitModel.unpack(code)];
+            }""",
+            config,
+        )
+        assert back == config
+        assert len(code) < 600
 
 
 @pages
@@ -736,14 +742,23 @@ def test_the_map_says_what_plan_says_and_takes_a_click_and_keys(open_page):
 @pages
 def test_what_would_make_it_fit_does(open_page):
     page = open_page(
-        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&method=full&gpu=RTX+3060+12GB&max_length=4096"
+        "use/fit.html#model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+3060+12GB&max_length=4096"
     )
     buttons, asked = page.locator(".fit-remedies button"), here(page).split("#")[1]
+    planned = accounting.plan(
+        "llama-3-8b", gpu="RTX 3060 12GB", rank=16, targets="all-linear", methods=["LoRA"],
+        max_length=4096,
+    )  # fmt: skip
     labels = buttons.all_inner_texts()
+    assert [label.split(":")[0].removeprefix("on ") for label in labels] == [
+        remedy.change for remedy in planned.remedies
+    ]
     assert len(labels) >= 2
-    for label in labels:
-        buttons.get_by_text(label, exact=True).click()
+    for number, (label, remedy) in enumerate(zip(labels, planned.remedies, strict=True)):
+        buttons.nth(number).click()
         assert result(page)["verdict"] == "fits", label
+        assert result(page)["total"] == remedy.memory
+        assert remedy.price in label
         page.evaluate(GO, asked)
     page = open_page(
         "use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&gpu=T4"
@@ -796,15 +811,13 @@ def test_link_and_command_are_copied(open_page):
         button.wait_for()  # its own label again
 
 
+BOTH = START.replace("LoRA", "full") + "&with=" + START.replace("&", "%26").replace("=", "%3D")
+SCREENS = [*product((START, BOTH), (390, 1280, 1440), ("light", "dark"))]
+
+
 @pages
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280, 1440])
 @pytest.mark.parametrize(
-    "asked",
-    [
-        START,
-        START.replace("LoRA", "full") + "&with=" + START.replace("&", "%26").replace("=", "%3D"),
-    ],
+    ("asked", "width", "scheme"), SCREENS if FULL else [(BOTH, 390, "dark"), (START, 1280, "light")]
 )
 def test_it_fits_the_page_without_barriers(open_page, axe, width, scheme, asked):
     page = open_page(

@@ -135,7 +135,9 @@ def test_the_page_answers_as_the_package(inspector, tmp_path):
     for path in paths:
         check(inspector, path)
     rng = np.random.default_rng(0)
-    for kind, shape, kernel in few([("lora", (6, 4), ()), ("lora", (6, 4), (3, 3)), ("loha", (6, 4), ())], 3):
+    for kind, shape, kernel in few(
+        [("lora", (6, 4), ()), ("lora", (6, 4), (3, 3)), ("loha", (6, 4), ())], 3
+    ):
         path = tmp_path / "image" / f"{kind}{len(kernel)}.safetensors"
         path.parent.mkdir(exist_ok=True)
         saved(path, {"lora_unet_q": tensors_of(kind, shape, kernel, rng)[0]})
@@ -246,7 +248,9 @@ def test_a_visit(inspector, tmp_path):
     slider = page.get_by_role("slider")
     slider.focus()
     page.keyboard.press("Home")
-    page.wait_for_function(f"document.querySelector('[data-show=error]').textContent !== {before!r}")
+    page.wait_for_function(
+        f"document.querySelector('[data-show=error]').textContent !== {before!r}"
+    )
     assert "r=1" in page.evaluate("location.search")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download adapter_model").click()
@@ -257,7 +261,7 @@ def test_a_visit(inspector, tmp_path):
     page.wait_for_function("document.querySelector('[data-show=modules]').textContent === '8'")
     page.get_by_role("button", name="With an example").click()
     page.locator(".inspector-both").wait_for()
-    assert [row[0] for row in table(page, ".inspector-pairs")][0] == "all"
+    assert table(page, ".inspector-pairs")[0][0] == "all"
     chosen(page, {"adapter.gguf": b"GGUF"}, "second")
     page.locator("[data-show=compared]").get_by_text("Refused").wait_for()
     assert page.locator(".inspector-found").is_visible()
