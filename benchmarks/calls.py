@@ -92,10 +92,10 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "resize": Flow(
             lambda: adapters.resize(folder / "adapter", folder / "resized", rank=4, force=True),
-            17,
+            18,
             "safetensors, PEFT's config, names and a directory that appears whole are six packages'"
-            " concern; the formats, told by looking, the programs that would misread the ranks, and"
-            " the wrappers that training leaves in names are five more",
+            " concern; the formats, told by looking, what the rules of programs say of the result,"
+            " and the wrappers that training leaves in names are six more",
         ),
         "merge": Flow(
             lambda: adapters.merge("austen", folder / "style", folder / "merged", force=True),
@@ -105,7 +105,7 @@ def flows(folder: Path) -> dict[str, Flow]:
         ),
         "convert": Flow(
             lambda: adapters.convert(folder / "style", folder / "mlx", to="mlx", force=True),
-            16,
+            17,
             "as resize, with a second format, read back once it is written",
         ),
         "finetune": Flow(

@@ -26,8 +26,10 @@ def written(text: str, version: str, repository: str, site: str) -> str:
 
 def readme(text: str, package: str, site: str) -> str:
     """``text`` with the package and the site where they are to be found."""
-    named = f"[The site]({site})" if site else "The site"
-    text = re.sub(r"(\[The site\]\([^)]*\)|The site)(?=, with the course)", named, text)
+    place = "[build the site](CONTRIBUTING.md#the-site)"
+    if site:
+        place = f"[the puzzles and the course]({site}), [Does it fit my GPU?]({site}use/fit.html)"
+    text = re.sub(r"(?<=\*\*Try it in the browser\*\*: ).*?(?=, or read )", place, text)
     return installable(text, package)
 
 

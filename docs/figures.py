@@ -1,15 +1,12 @@
-"""Make the pictures of the README and the documents: python docs/figures.py"""
+"""Make the picture of the README: python docs/figures.py"""
 
+import sys
 from pathlib import Path
-from shutil import copy
-from tempfile import TemporaryDirectory
 
-from lora_np.course.guided_tour import tour
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "explorer"))
 
-IMAGES = Path(__file__).parent / "images"
+import card  # noqa: E402
 
 if __name__ == "__main__":
-    IMAGES.mkdir(exist_ok=True)
-    with TemporaryDirectory() as folder:
-        tour(folder)
-        copy(Path(folder) / "rank-and-error.png", IMAGES)
+    card.draw().savefig(HERE / "images" / "card.png")

@@ -394,12 +394,12 @@ def published() -> str:
 
 def sold() -> str:
     """The GPUs as a Markdown table."""
-    lines = ["| GPU | memory | | note |", "| --- | ---: | ---: | --- |"]
+    lines = ["| GPU | sold with | driver | note |", "| --- | ---: | ---: | --- |"]
     for name, gpu in gpus().items():
-        note = gpu.note or ("" if gpu.bfloat16 else "No native bfloat16.")
-        lines.append(
-            f"| {name} | {gpu.memory // 2**20:,} MiB | {decimal_bytes(gpu.memory)} | {note} |"
-        )
+        lacks = {"No native bfloat16.": gpu.bfloat16, "No nf4 in bitsandbytes.": gpu.nf4}
+        notes = [note for note, works in lacks.items() if not works] + [gpu.note]
+        note = " ".join(filter(None, notes))
+        lines.append(f"| {name} | {gpu.sold} GB | {gpu.memory // 2**20:,} MiB | {note} |")
     return "\n".join(lines) + "\n"
 
 

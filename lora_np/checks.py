@@ -8,6 +8,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -64,7 +65,7 @@ def whole_number(
 def whole_numbers(name: str, value: object) -> tuple[int, ...]:
     """Convert one whole number from 1 on, or several, to a tuple."""
     several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-    return tuple(whole_number(name, each) for each in (value if several else (value,)))  # type: ignore[attr-defined]
+    return tuple(whole_number(name, item) for item in (value if several else (value,)))  # type: ignore[attr-defined]
 
 
 def numbers_below(name: str, values: npt.ArrayLike, count: int) -> Array:
@@ -145,8 +146,8 @@ def choice(name: str, value: str, options: Iterable[str]) -> str:
     if value not in known:
         from difflib import get_close_matches  # rarely needed
 
-        text, names = str(value)[:100].lower(), {each.lower(): each for each in known}
-        close = [names[each] for each in get_close_matches(text, names, n=12, cutoff=0.0)]
+        text, names = str(value)[:100].lower(), {name.lower(): name for name in known}
+        close = [names[name] for name in get_close_matches(text, names, n=12, cutoff=0.0)]
         likely = get_close_matches(text, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if likely else ""
         few = known if len(known) <= 24 else close
@@ -187,6 +188,80 @@ def computed_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if isinstance(dtype, (type, np.dtype)):
         dtype = np.dtype(dtype).name
     return np.dtype(float_name(dtype, ("float32", "float64")))
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names as people type them.
+
+    Parameters
+    ----------
+    known : mapping of str to str
+        From a name to what it means.
+    noise : str
+        A regular expression of what is left out before names are compared.
+    optional : str
+        One of the words that may be missing from what is typed.
+    """
+
+    known: Mapping[str, str]
+    noise: str
+    optional: str
+
+    def find(self, text: str) -> str:
+        """Return what ``text`` means, or nothing if no name says it, or names that differ.
+
+        First that name itself, then one of the same words in any order, then one of the same words
+        written apart or together, then names with more words, all of them optional.
+        """
+        keys: tuple[Callable[[str], object], ...] = (
+            str.lower,
+            lambda name: sorted(self._words(name)),
+            lambda name: _joined(self._words(name)),
+        )
+        for key in keys:
+            means = {meant for name, meant in self.known.items() if key(name) == key(text)}
+            if means:
+                return means.pop() if len(means) == 1 else ""
+        asked = {*self._words(text)}
+        means = {
+            meant
+            for name, meant in self.known.items()
+            if asked and asked < (words := {*self._words(name)})
+            if all(re.fullmatch(self.optional, word) for word in words - asked)
+        }
+        return means.pop() if len(means) == 1 else ""
+
+    def nearest(self, text: str, most: int = 5) -> list[str]:
+        """List what the closest names mean: by shared words, and by shared pairs of signs."""
+        scores: dict[str, float] = {}
+        for name, meant in self.known.items():
+            score = _alike(self._words(text), self._words(name)) + _alike(
+                _pairs(text), _pairs(name)
+            )
+            scores[meant] = max(score, scores.get(meant, 0))
+        return sorted(scores, key=lambda meant: (-scores[meant], meant))[:most]
+
+    def _words(self, name: str) -> list[str]:
+        """The words and numbers of a name, without its owner and noise."""
+        plain = re.sub(self.noise, " ", name.lower().rpartition("/")[2])
+        return re.findall(WORD, plain)
+
+
+WORD = r"v?\d+(?:\.\d+)?(?:x\d+)?(?:[bmk](?![a-z]))?|[a-z]+"
+
+
+def _joined(words: list[str]) -> list[str]:
+    return ["".join(filter(str.isalpha, words)), *(word for word in words if not word.isalpha())]
+
+
+def _pairs(name: str) -> list[str]:
+    plain = re.sub("[^a-z0-9.]", "", name.lower())
+    return [plain[i : i + 2] for i in range(len(plain) - 1)]
+
+
+def _alike(first: list[str], second: list[str]) -> float:
+    return 2 * len({*first} & {*second}) / max(1, len({*first}) + len({*second}))
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
@@ -290,7 +365,7 @@ def remedy(
     places = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     if named and args > len(places):
         told.append(f"{name} takes {named[0]} by name: {name}({', '.join(places)}, {named[0]}=...)")
-    return "".join(f"; {each}" for each in told)
+    return "".join(f"; {part}" for part in told)
 
 
 def needed(module: str, *, extra: str, why: str) -> Any:

@@ -226,12 +226,12 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise FileError(f"the key {twice!r} occurs twice")
-    return found
+    return mapping
 
 
 def _whole(text: str) -> int:

@@ -64,5 +64,5 @@ class on_demand:  # noqa: N801  a statement, as suppress is
         origin = self.origins[name]
         if origin == package:  # a module inside it
             return import_module(f"{package}.{name}")
-        found = self.namespace[name] = getattr(import_module(origin), name)
-        return found
+        value = self.namespace[name] = getattr(import_module(origin), name)
+        return value

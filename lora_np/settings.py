@@ -24,7 +24,7 @@ def setting(default: T, help: str, *, choices: tuple[str, ...] = ()) -> T:
 
 def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
     """List the fields of a dataclass that `setting` declared, own ones before inherited ones."""
-    known = {each.name: each for each in fields(owner) if "help" in each.metadata}
+    known = {field.name: field for field in fields(owner) if "help" in field.metadata}
     ordered = [name for cls in owner.__mro__ for name in inspect.get_annotations(cls)]
     return [known[name] for name in dict.fromkeys(ordered) if name in known]
 
@@ -32,7 +32,9 @@ def settings_of(owner: type[DataclassInstance]) -> list[Field[Any]]:
 def choices_of(owner: type[DataclassInstance]) -> dict[str, tuple[str, ...]]:
     """Map the settings that have choices to these."""
     settings = settings_of(owner)
-    return {each.name: each.metadata["choices"] for each in settings if each.metadata["choices"]}
+    return {
+        field.name: field.metadata["choices"] for field in settings if field.metadata["choices"]
+    }
 
 
 def check_choices(settings: DataclassInstance) -> None:

@@ -34,19 +34,19 @@ def parallel_map(
     import joblib
 
     jobs = min(whole_number("jobs", jobs), len(work) or 1)
-    found = {}
+    results = {}
     with progress_bar(len(work), progress, label=label) as bar, one_thread():
         pool = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator")
         calls = (joblib.delayed(_on_one_thread)(function, item) for item in work.values())
         try:
             for name, result in zip(work, pool(calls), strict=True):
-                found[name] = result
+                results[name] = result
                 bar.update()
         except RuntimeError as error:
             if "start new thread" not in str(error):
                 raise
             raise ValueError(f"jobs must be fewer, got {jobs}: {error}") from None
-    return found
+    return results
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:

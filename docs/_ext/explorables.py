@@ -18,6 +18,8 @@ sys.path.insert(0, str(FOLDER))
 
 from stills import STILLS  # noqa: E402
 
+from hatch_build import publication  # noqa: E402
+
 # Name of an explorable, which is that of its HTML, and the files that it needs, in their order.
 FILES = {
     "rank": ("explorer.css", "training.css", "explorer-data.js", "svd.js", "explorer.js"),
@@ -50,6 +52,7 @@ FILES = {
         "python.js",
         "fit-data.js",
         "memory.js",
+        "names.js",
         "fit-model.js",
         "fit-views.js",
         "fit.js",
@@ -71,6 +74,8 @@ class Explorable(SphinxDirective):
         page = self.env.metadata[self.env.current_document.docname]
         page["explorables"] = f"{page.get('explorables', '')} {name}"
         text = FRAGMENTS[name].read_text(encoding="utf-8")
+        if repository := publication()[0]:
+            text = text.replace('href="#get-started"', f'href="https://github.com/{repository}"')
         depth = self.env.current_document.docname.count("/")
         return [nodes.raw("", text.replace(STILL, still(name, text, "../" * depth)), format="html")]
 
@@ -87,7 +92,8 @@ def still(name: str, fragment: str, root: str) -> str:
     if found.say:
         shown = (MADE / f"still-{name}.html").read_text(encoding="utf-8")
     identifier = re.search(r'id="([^"]+)"', fragment)[1]
-    hide = f"<style>#{identifier} > :not(noscript) {{ display: none; }}</style>"
+    hidden = found.hidden or f"#{identifier} > :not(noscript)"
+    hide = f"<style>{hidden} {{ display: none; }}</style>"
     figure = f"<figure>{shown}<figcaption>{found.sentence}</figcaption></figure>"
     return f"<noscript>{hide}{figure}</noscript>"
 

@@ -1,5 +1,5 @@
-"""What a shared link shows, drawn from the data of the front page: python docs/explorer/card.py
-card.png
+"""What a shared link and the README show, drawn from the data of the front page: python
+docs/explorer/card.py card.png
 """
 
 import sys
@@ -7,26 +7,24 @@ from pathlib import Path
 
 import front_data
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from lora_np import linalg, plots
 from lora_np.accounting import count_full, count_lora
 from lora_np.checks import Array
 
 WIDTH, HEIGHT = 1_200, 630  # pixels, which is what most sites ask for
-RANK = 20
-CELL = 2.5  # pixels of an entry
-LEFT, TOP = 60, 240  # pixels, of the first matrix
-PAPER, QUIET = "#0d1b2a", "#b8c4d0"
-CHANGE = LinearSegmentedColormap.from_list(
-    "change", [plots.SKY, plots.LORA, "#14283d", plots.FULL, "#ffc48a"]
-)
-FROZEN = f"{count_full(front_data.D, front_data.K):,} numbers"
-TRAINED = f"{count_lora(front_data.D, front_data.K, rank=RANK):,} numbers"
+RANK = front_data.RANK
+CELL = 2.3  # pixels of an entry
+LEFT, TOP = 60, 268  # pixels, of the first matrix
+PAPER, PANEL, INK, QUIET, COOL, LEARN = (
+    "#0c1622", "#16263a", "#edf1f5", "#a3b1c0", "#8fa0b4", "#f5a05a",
+)  # fmt: skip
+FULL = count_full(front_data.D, front_data.K)
+TRAINED = count_lora(front_data.D, front_data.K, rank=RANK)
 ALT = (
-    f"LoRA, while it learns. A map of mountains, {FROZEN}, plus the product of two thin matrices,"
-    f" {TRAINED}, is a portrait: an update of rank {RANK}."
+    f"LoRA in plain NumPy: freeze the big matrix, {FULL:,} parameters; train two thin ones,"
+    f" {TRAINED:,} at rank {RANK}. They learn {100 * front_data.learned(RANK):.1f} % of what"
+    f" training all {FULL:,} would."
 )
 TAGS = (
     f'<meta property="og:image:width" content="{WIDTH}">',
@@ -36,68 +34,82 @@ TAGS = (
 
 
 def draw() -> Figure:
-    """W0 + B A = W at one rank, with what each side counts."""
-    W0, change = front_data.start(), front_data.goal() - front_data.start()
-    B, A = linalg.low_rank_factors(change, rank=RANK)
+    """W0 beside B and A to scale, two bars, and threes before and after."""
+    found = front_data.task()
+    B, A = front_data.best(RANK)
     figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=PAPER)
-    say(figure, LEFT, 92, "LoRA, while it learns", size=46, color="white", weight="bold")
-    say(
-        figure,
-        WIDTH - LEFT,
-        92,
-        "lora_np",
-        size=22,
-        color=plots.SKY,
-        ha="right",
-        family="monospace",
-    )
-    say(
-        figure,
-        LEFT,
-        150,
-        "Low-rank adaptation in plain NumPy: see it, train it, count it",
-        size=20,
-        color=QUIET,
-    )
-    at = LEFT
-    matrix(figure, W0, at, TOP, grey=True)
-    caption(figure, at, "W0, frozen", FROZEN, "white")
-    at += front_data.K * CELL
-    sign(figure, at, "+")
-    at += 60
-    strip = RANK * CELL + 6
-    matrix(figure, B, at, TOP)
-    matrix(figure, A, at + strip, TOP - strip)
-    matrix(figure, B @ A, at + strip, TOP)
-    caption(figure, at, f"B A, rank {RANK}", TRAINED, plots.SKY)
-    at += strip + front_data.K * CELL
-    sign(figure, at, "=")
-    at += 60
-    matrix(figure, W0 + B @ A, at, TOP, grey=True)
-    caption(figure, at, "W0 + B A", "one matrix", "white")
+    say(figure, LEFT, 92, "Freeze the big matrix.", size=40, color=COOL, weight="bold")
+    say(figure, LEFT, 150, "Train two thin ones.", size=40, color=LEARN, weight="bold")
+    say(figure, WIDTH - LEFT, 92, "lora_np", size=22, color=INK, ha="right", family="monospace")
+    say(figure, WIDTH - LEFT, 128, "LoRA in plain NumPy", size=17, color=QUIET, ha="right")
+    matrix(figure, found.W0, LEFT, TOP, 0.2, front_data.FROZEN, front_data.FROZEN)
+    below = TOP + front_data.D * CELL
+    say(figure, LEFT, below + 34, "W0, frozen", size=15, color=QUIET)
+    say(figure, LEFT, below + 66, f"{FULL:,} parameters", size=19, color=INK, weight="bold")
+    at, strip = LEFT + front_data.K * CELL + 60, RANK * CELL
+    say(figure, at - 30, TOP + 50 * CELL, "+", size=26, color=QUIET, ha="center", va="center")
+    U, s, Vt = np.linalg.svd(B @ A)
+    root = np.sqrt(s[:RANK])
+    signs = front_data.PLUS, front_data.MINUS
+    matrix(figure, U[:, :RANK] * root, at, TOP, 0.4, *signs)
+    matrix(figure, root[:, None] * Vt[:RANK], at + strip + 6, TOP - strip - 6, 0.4, *signs)
+    matrix(figure, B @ A, at + strip + 6, TOP, 0.11, *signs)
+    say(figure, at, below + 34, f"B and A, trained, rank {RANK}", size=15, color=QUIET)
+    say(figure, at, below + 66, f"{TRAINED:,} parameters", size=19, color=LEARN, weight="bold")
+    left = at + strip + front_data.K * CELL + 56
+    width = WIDTH - LEFT - left
+    bar(figure, left, TOP - 4, width, TRAINED / FULL, "parameters trained")
+    bar(figure, left, TOP + 72, width, front_data.learned(RANK), "drawing threes learned")
+    x = found.x[-front_data.HELD_OUT :][list(front_data.SHOWN[:4])]
+    for top, W, color in ((122, found.W0, front_data.FROZEN), (194, found.W0 + B @ A, signs[0])):
+        digits(figure, (x @ W.T).reshape(-1, 10, 10), left, TOP + top, width, color)
+    say(figure, left, below + 66, "the layer without and with B A", size=15, color=QUIET)
     return figure
 
 
-def matrix(figure: Figure, M: Array, left: float, top: float, *, grey: bool = False) -> None:
+def placed(
+    figure: Figure, left: float, top: float, width: float, height: float, color: str
+) -> object:
+    box = (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
+    ax = figure.add_axes(box, facecolor=color)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def matrix(figure: Figure, M: Array, left: float, top: float, reach: float, plus, minus) -> None:
     rows, columns = M.shape
-    width, height = columns * CELL, rows * CELL
-    ax = figure.add_axes(
-        (left / WIDTH, 1 - (top + height) / HEIGHT, width / WIDTH, height / HEIGHT)
+    ax = placed(figure, left, top, columns * CELL, rows * CELL, PANEL)
+    colors = np.where((M < 0)[..., None], minus, plus) / 255
+    alpha = np.minimum(1, np.abs(M) / reach) ** 0.6
+    ax.imshow(np.dstack([colors, alpha]), aspect="auto", interpolation="nearest")
+
+
+def bar(figure: Figure, left: float, top: float, width: float, share: float, what: str) -> None:
+    say(figure, left, top, what, size=14, color=QUIET)
+    say(
+        figure,
+        left + width,
+        top,
+        f"{100 * share:.1f} %",
+        size=17,
+        color=LEARN,
+        ha="right",
+        weight="bold",
     )
-    reach = np.quantile(np.abs(M), 0.99)
-    limits = (0, 1) if grey else (-reach, reach)
-    ax.imshow(M, "gray" if grey else CHANGE, aspect="auto", interpolation="nearest", clim=limits)
-    ax.set_axis_off()
+    ax = placed(figure, left, top + 12, width, 16, PANEL)
+    ax.axvspan(0, share, color="#e88024", linewidth=0)
+    ax.set_xlim(0, 1)
 
 
-def sign(figure: Figure, left: float, text: str) -> None:
-    say(figure, left + 30, TOP + 50 * CELL, text, size=34, color=QUIET, ha="center", va="center")
-
-
-def caption(figure: Figure, left: float, name: str, numbers: str, color: str) -> None:
-    below = TOP + front_data.D * CELL
-    say(figure, left, below + 42, name, size=19, color=QUIET)
-    say(figure, left, below + 80, numbers, size=24, color=color, weight="bold")
+def digits(figure: Figure, images: Array, left: float, top: float, width: float, color) -> None:
+    size = width / len(images)
+    ink = front_data.resized(images, 40, 40).reshape(-1, 40, 40)
+    s = np.minimum(np.maximum((ink - 0.34) / 0.2, 0), 1)
+    for i, alpha in enumerate(s * s * (3 - 2 * s)):
+        ax = placed(figure, left + i * size, top, 66, 66, PAPER)
+        ax.imshow(np.dstack([np.broadcast_to(np.array(color) / 255, (40, 40, 3)), alpha]))
 
 
 def say(figure: Figure, left: float, top: float, text: str, **style: object) -> None:

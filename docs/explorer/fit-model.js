@@ -9,11 +9,7 @@
   const HOST = /^https?:\/\/(?:www\.)?huggingface\.co\//;
   const OWN_TARGETS = ["default", "all-linear", "attention"]; // whose terms every model has
 
-  // A preset by its own name or the hub's, as typed or as in the address of its page; "" if it is neither.
-  function resolve(text) {
-    const asked = text.trim().replace(HOST, "").split("/").slice(0, 2).join("/").toLowerCase();
-    return Object.keys(models).find((name) => name === asked || hub[name].toLowerCase() === asked) ?? "";
-  }
+  const { model: resolve, models: nearest } = window.loraNames;
 
   // Under which name a model has the terms of these targets
   function targetsOf(model, targets) {
@@ -111,6 +107,12 @@
       field.removeAttribute("aria-activedescendant");
     }
 
+    // The preset that is meant, then those with these words; if there are none, the closest.
+    function offered(text) {
+      const found = [...new Set([resolve(text), ...matches(text)])].filter(Boolean);
+      return found.length ? found : nearest(text);
+    }
+
     const hide = () => show([]);
     const open = () => show(matches(""));
 
@@ -122,11 +124,6 @@
       rows[active].setAttribute("aria-selected", "true");
       rows[active].scrollIntoView({ block: "nearest" });
       field.setAttribute("aria-activedescendant", rows[active].id);
-    }
-
-    // What to make of words that nobody chose: a name of its own is kept, even if it is not known.
-    function meant(text) {
-      return resolve(text) || text.includes("/") ? text : matches(text)[0];
     }
 
     async function take(text) {
@@ -142,19 +139,18 @@
       const text = field.value;
       edited = true;
       if (text.trim().startsWith("{")) take(text);
-      else show(matches(text));
+      else show(offered(text));
     });
     field.addEventListener("keydown", (event) => {
       const { key } = event, chosen = list.children[active]?.dataset.name;
       if (key === "ArrowDown" || key === "ArrowUp") move(key === "ArrowDown" ? 1 : -1);
-      else if (key === "Enter") take(chosen ?? meant(field.value) ?? field.value);
+      else if (key === "Enter") take(chosen ?? field.value);
       else if (key === "Escape" && !list.hidden) { field.value = before; edited = false; hide(); }
       else return;
       event.preventDefault();
     });
     field.addEventListener("blur", () => {
-      const chosen = list.children[active]?.dataset.name ?? meant(field.value);
-      if (edited) take(chosen ?? before);
+      if (edited) take(list.children[active]?.dataset.name ?? (field.value.trim() || before));
       hide();
     });
     list.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus

@@ -10,20 +10,22 @@
   const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
   const whole = (n) => n.toLocaleString("en-US");
 
-  // As the package's decimal_bytes.
+  // As the package's size_text: one GB is 2^30 bytes, as people say it of memory.
   function size(bytes) {
-    const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    const units = ["B", "KB", "MB", "GB", "TB", "PB"];
     let place = 0;
-    while (bytes >= 1000 ** (place + 1) && place + 1 < units.length) place += 1;
+    while (bytes >= 1024 ** (place + 1) && place + 1 < units.length) place += 1;
     if (!place) return `${bytes} B`;
-    return `${(bytes / 1000 ** place).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
+    return `${(bytes / 1024 ** place).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
   }
 
   // One decimal, and none from 100 on: what a bar and a sentence can say.
   const gb = (bytes) => {
-    const number = bytes / 1e9;
+    const number = bytes / 2 ** 30;
     return number >= 99.95 ? whole(Math.round(number)) : number.toFixed(number < 0.095 && number > 0 ? 2 : 1);
   };
+
+  const sold = (gpu) => `${Number(gpu.sold.toFixed(1))} GB`;
 
   // ---- bars
 
@@ -60,7 +62,7 @@
       return row;
     }));
     const { gpu } = rows[0], place = gpu.memory / longest;
-    const label = element("div", `${gpu.name}: ${gb(gpu.memory)} GB`, `fit-label${place > 0.55 ? " left" : ""}`);
+    const label = element("div", `${gpu.name}: ${sold(gpu)}`, `fit-label${place > 0.55 ? " left" : ""}`);
     label.style.setProperty("--place", place);
     box.prepend(label);
     legend.replaceChildren(...shownCauses(rows.map(({ way }) => way)).map(([cause, color]) => {
@@ -73,11 +75,11 @@
 
   // ---- the map
 
-  const GROUPS = { "RTX GPUs": /^RTX/, "In data centers": /^(?!RTX|Apple)/, "Apple, unified memory": /^Apple/ };
+  const GROUPS = { "RTX and Radeon": /^RT?X/, "In data centers": /^(?!RT?X|Apple)/, "Apple, unified memory": /^Apple/ };
 
   function field(way, gpu) {
     const told = verdict(way.total, gpu), left = gpu.memory - way.total;
-    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, ${gb(-left)} GB too much` };
+    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, needs ${gb(-left)} GB more` };
     return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / gpu.memory };
   }
 
@@ -93,8 +95,7 @@
       grid.setAttribute("role", "grid");
       for (const name of names) {
         const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")), { scope: "row", role: "rowheader" });
-        const sold = element("span", gb(gpus[name].memory));
-        first.append(sold);
+        first.append(element("span", sold(gpus[name])));
         row.append(first);
         for (const method of METHODS) {
           const cell = Object.assign(element("td"), { role: "gridcell", tabIndex: -1 });
@@ -238,7 +239,7 @@
       put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
       if (!two) put(48, top + 92, cut(could, 66), 22);
       bar(way, gpu, y, height);
-      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${gb(gpu.memory)} GB`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
     });
     others.forEach((way, i) => {
       const name = METHODS.filter((method) => method !== now.setting.method)[i];
@@ -251,7 +252,7 @@
       put(across + 21, 566, cause, 17, { color: SOFT });
       across += 34 + 8.6 * cause.length;
     }
-    put(48, 608, "lora_np: what a LoRA costs, and whether it fits", 18, { color: SOFT });
+    put(48, 608, cut(`lora_np: ${location.host}${location.pathname}`, 90), 18, { color: SOFT });
     const names = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory), high = 500 / names.length;
     METHODS.forEach((method, i) => put(970 + 75 * i, 52, method, 16, { color: SOFT, anchor: "middle" }));
     names.forEach((name, i) => {
@@ -264,7 +265,7 @@
         put(x + 36, y + 12.5, text, 12, { anchor: "middle", weight: here ? 700 : 400 });
       });
     });
-    put(1156, 580, "GB left (✓, ≈) or too much (✕)", 14, { color: SOFT, anchor: "end" });
+    put(1156, 580, "GB left (✓, ≈) or lacking (✕)", 14, { color: SOFT, anchor: "end" });
     return `<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="630" viewBox="0 0 1200 630" role="img" font-family="system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif">
 <title>${safe(results.map(({ title, sentence }) => `${title}: ${sentence}`).join("; "))}</title>
 <defs><pattern id="over" width="12" height="12" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="12" fill="#ffffff" fill-opacity="0.65"/></pattern></defs>

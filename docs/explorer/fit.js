@@ -10,6 +10,7 @@
   const { plan, verdict, remedies: changes } = window.loraMemory;
   const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
   const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole } = window.loraFitViews;
+  const names = window.loraNames;
   const part = (name) => form.elements.namedItem(name);
   const find = (selector) => form.querySelector(selector);
   const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
@@ -23,6 +24,7 @@
 
   let own = null, code = "", free = false; // a config of one's own, what the address says of it, and whether a length was asked for
   let kept = null; // a setting to compare with
+  let typed = ""; // what to say of a model that was called by another name
   let result, announce, taken = 0; // taken: how often a model was given
 
   // ---- the setting: what the form shows and the address says
@@ -58,7 +60,7 @@
       if (given === null) return [name, usual];
       return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" : given];
     }));
-    const gpu = state.get("gpu") ?? "RTX 4090", targets = state.get("targets") ?? "default", coded = state.get("config");
+    const asked = state.get("gpu") ?? "RTX 4090", gpu = names.gpu(asked) || asked, targets = state.get("targets") ?? "default", coded = state.get("config");
     return {
       model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded && (await unpack(coded)), code: coded ?? "",
       method: state.get("method") ?? "LoRA", gpu: gpu in gpus ? gpu : OTHER, memory: gpu in gpus ? "24 GB" : gpu,
@@ -109,12 +111,10 @@
   }
 
   function gpuOf({ gpu, memory }) {
-    if (gpu !== OTHER) return gpus[gpu];
-    const units = { b: 1, kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
-    const [, number, unit] = /^\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*$/i.exec(memory) ?? [];
-    const bytes = Math.trunc(Number(number) * units[unit?.toLowerCase()]);
-    if (!(bytes >= 1)) throw new Error(`memory must be text such as 24 GB or 24 GiB, or the name of a GPU, got "${memory}"`);
-    return { name: "a GPU", memory: bytes, room: Math.trunc(bytes * tables.room), note: "", bfloat16: true };
+    const meant = gpu === OTHER ? names.gpu(memory) : gpu, bytes = names.memory(memory);
+    if (meant) return gpus[meant];
+    if (!bytes) throw new Error(`memory must be a size such as 24 GB, or a GPU such as ${names.gpus(memory).join(", ")}, got "${memory}"`);
+    return { name: "a GPU", memory: bytes, room: Math.trunc(bytes * tables.room), note: "", bfloat16: true, nf4: true, sold: bytes / 2 ** 30 };
   }
 
   function evaluate(setting) {
@@ -141,17 +141,18 @@
   function said(setting, model, gpu, way, told) {
     const left = gpu.memory - way.total, most = way.largest(gpu.room);
     const sentence = {
-      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: ${gb(-left)} GB too much`,
+      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: needs ${gb(-left)} GB more`,
     }[told];
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
-      most.max_length > 0 && `${count(most.max_length, "token")}${most.max_length === model.positions ? " (its longest)" : ""}`,
-      most.batch_size > 0 && `${count(most.batch_size, "text")} at a time`,
+      most.max_length > 0 && `sequence length ${whole(most.max_length)}${most.max_length === model.positions ? " (its longest)" : ""}`,
+      most.batch_size > 0 && `batch size ${whole(most.batch_size)}`,
     ].filter(Boolean);
     const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
-    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than a tenth is left, which CUDA and the allocator may need." : "";
+    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than 10 % is free; CUDA and the allocator may need it." : "";
     const method = setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
-    const title = `${model.name}, ${method}, ${count(setting.training.batch_size, "text")} of ${count(setting.training.max_length, "token")}`;
+    const { batch_size: batch, max_length: length } = setting.training;
+    const title = `${model.name}, ${method}, batch ${whole(batch)} x ${count(length, "token")}`;
     return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
   }
 
@@ -195,10 +196,11 @@
 
   function notes({ setting, gpu, lora, way }) {
     const found = [gpu.note], { dtype } = way.training;
+    if (!gpu.nf4 && dtype === "nf4") found.push(tables.no_nf4.replace("{}", gpu.name));
     if (!gpu.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", gpu.name));
     if (setting.training.dtype !== dtype) found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
-    if (setting.rank > lora.limits[1]) found.push("The rank is above min(d, k): no update needs so much.");
-    if (way.host) found.push(`${size(way.host)} of optimizer state can wait in the memory of the host.`);
+    if (setting.rank > lora.limits[1]) found.push("The rank is above min(d, k): no update can have a higher rank.");
+    if (way.host) found.push(`${size(way.host)} of optimizer state can be paged to host memory.`);
     return found.filter(Boolean).join(" ");
   }
 
@@ -214,7 +216,7 @@
     find(".fit-sign").textContent = SIGNS[result.verdict];
     show("could", result.could);
     show("verdict", `${result.sentence}.`);
-    show("about", setting.own ? `${whole(counted.base)} numbers, from your config` : [hub[setting.model], `${whole(counted.base)} numbers`].filter(Boolean).join(" · "));
+    show("about", setting.own ? `${whole(counted.base)} parameters, from your config` : [typed || hub[setting.model], `${whole(counted.base)} parameters`].filter(Boolean).join(" · "));
     show("note", notes(result));
     remedies.replaceChildren(...(result.verdict === "fits" ? [] : helps(result).map(({ text, price, next }) => {
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
@@ -222,7 +224,7 @@
       button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus(); });
       return button;
     })));
-    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No GPU of the list holds it alone."}`.trim());
+    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No single GPU in the list has enough memory."}`.trim());
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
     bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
     drawMaps(planned, gpu.name, setting.method);
@@ -248,10 +250,10 @@
     const number = (most) => (most === null ? "any" : whole(most));
     const told = ({ setting, model, gpu, way, verdict: told, left, most, counted }) => ({
       model: model.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), GPU: gpu.name,
-      "tokens in a text": whole(setting.training.max_length), "texts at a time": whole(setting.training.batch_size),
+      "sequence length": whole(setting.training.max_length), "batch size": whole(setting.training.batch_size),
       verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total), left: left < 0 ? `−${size(-left)}` : size(left),
-      "largest rank": setting.method === "full" ? "–" : number(most.rank), "most tokens": number(most.max_length), "most texts": number(most.batch_size),
-      "trained numbers": whole(setting.method === "full" ? counted.base : counted.trainable), "saved on disk": size(way.disk),
+      "largest rank": setting.method === "full" ? "–" : number(most.rank), "largest sequence length": number(most.max_length), "largest batch size": number(most.batch_size),
+      "trainable parameters": whole(setting.method === "full" ? counted.base : counted.trainable), "saved on disk": size(way.disk),
     });
     const [first, second] = [before, result].map(told);
     sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
@@ -280,6 +282,13 @@
       const link = Object.assign(document.createElement("a"), { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`, textContent: "its config.json", rel: "noreferrer" });
       error.append(". Copy ", link, " and paste it into the field.");
     } else if (message.startsWith("model:")) error.append(": choose one, give its name on the hub, or paste its config.json.");
+    if (message.startsWith("model:")) {
+      remedies.append("Closest: ", ...names.models(part("model").value).map((name) => {
+        const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+        button.addEventListener("click", () => choose(name));
+        return button;
+      }));
+    }
     for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
   }
 
@@ -342,6 +351,7 @@
     try {
       const other = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null, setting = await parse(state);
       if (turn !== taken) return; // another address came, or a model was given
+      typed = names.same(state.get("model") ?? "");
       kept = other;
       fill(setting);
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
@@ -364,6 +374,7 @@
   }
 
   function choose(text) {
+    if (text !== part("model").value || !resolve(text)) typed = names.same(text);
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
     taken += 1;
@@ -403,9 +414,9 @@
   // ---- the hand
 
   for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
-  for (const [title, test] of [["RTX", /^RTX/], ["Data center", /^(?!RTX|Apple)/], ["Apple", /^Apple/]]) {
+  for (const [title, test] of [["RTX and Radeon", /^RT?X/], ["Data center", /^(?!RT?X|Apple)/], ["Apple", /^Apple/]]) {
     const group = Object.assign(document.createElement("optgroup"), { label: title });
-    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(({ name, memory }) => new Option(`${name} (${gb(memory)} GB)`, name)));
+    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)));
     part("gpu").append(group);
   }
   part("gpu").append(new Option("another memory", OTHER));

@@ -13,7 +13,8 @@ from typing import Any
 from lora_np import accounting, models
 from lora_np.accounting import activations, memory, planning
 from lora_np.accounting.bits import MEASURED, SHARE
-from lora_np.models.sources import hub_name
+from lora_np.checks import WORD
+from lora_np.models.sources import hub_name, typed_names
 from lora_np.plots import CYCLE, MUTED
 from lora_np.settings import choices_of
 
@@ -27,12 +28,26 @@ def data() -> dict[str, Any]:
     return {
         "models": {name: terms.of(models.preset(name)) for name in names},
         "hub": {name: hub_name(name) for name in names},
+        "names": names_as_typed(),
         "gpus": {
             name: {**asdict(gpu), "room": gpu.room} for name, gpu in accounting.gpus().items()
         },
         "memory": tables(),
         # bits for each number, up to which rank
         "capacity": {"text": MEASURED["text"], "share": SHARE},
+    }
+
+
+def names_as_typed() -> dict[str, Any]:
+    """The tables by which names.js finds what is meant."""
+    tables = {"models": typed_names(), "gpus": planning.gpu_names()}
+    return {"word": WORD} | {
+        kind: {
+            "known": [*map(list, names.known.items())],
+            "noise": names.noise,
+            "optional": names.optional,
+        }
+        for kind, names in tables.items()
     }
 
 
@@ -62,6 +77,8 @@ def tables() -> dict[str, Any]:
         "parts": dict(zip(memory.PARTS, (MUTED, *CYCLE), strict=False)),
         "room": planning.GPU("", whole).room / whole,
         "emulated": planning.NO_BFLOAT16,
+        "no_nf4": planning.NO_NF4,
+        "gb": planning.ONE_GB,
         "switches": [
             {"name": name, "options": changes, "price": price, "narrow": name == planning.NARROW}
             for name, (changes, price) in planning.SWITCHES.items()

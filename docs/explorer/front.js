@@ -1,289 +1,274 @@
-// The front page: B and A are trained, as one watches, to turn a map of mountains into a portrait.
+// The front page: B and A learn to draw threes at the rank under the reader's hand; an adapter cut to lower ranks writes; and a
+// model fits on a GPU, or does not.
 (() => {
   "use strict";
 
   const root = document.getElementById("front");
   if (!root || !window.loraFront) return;
 
-  const D = 100, K = 120, STEPS = 300, RATE = 0.03;
-  const WORK = 12; // products of a column and a row in one frame: what a slow machine does in 8 ms
-  const { picture, prompt, voice, fit } = window.loraFront;
-  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const find = (selector) => root.querySelector(selector);
-  const part = (name) => find(`[data-part="${name}"]`);
-  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
-  const whole = (n) => n.toLocaleString("en-US");
-  const percent = (share) => `${Number((100 * share).toFixed(share < 0.0995 ? 1 : 0))} %`;
-  const numbers = (text) => Float64Array.from(atob(text), (character) => character.charCodeAt(0) / 255);
+  const { layer, prompt, voice, fit, llama } = window.loraFront;
+  const D = 100, K = 120, MOST = 20, START = 8, NOISE = 0.01, SECONDS = 2.8, STEPS = 220;
+  const find = (selector) => root.querySelector(selector), part = (name) => find(`[data-part="${name}"]`);
+  const show = (name, text) => { for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text; };
+  const whole = (n) => n.toLocaleString("en-US"), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const stage = part("stage");
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const W0 = Float64Array.from(new Int8Array(bytes(layer.W0).buffer), (level) => level * layer.step);
 
-  const start = numbers(picture.start);
-  const change = numbers(picture.goal).map((value, i) => value - start[i]);
-  function norm(values) {
-    let sum = 0;
-    for (let i = 0; i < values.length; i++) sum += values[i] * values[i];
-    return Math.sqrt(sum);
+  // ---- the task: the upper half of a digit of 8 x 8 goes in as 10 x 12, the whole comes out as 10 x 10
+
+  const shades = bytes(layer.digits), N = shades.length / 32, TRAIN = N - layer.heldOut;
+  const pixel = (n, i, j) => { const pair = shades[n * 32 + i * 4 + (j >> 1)]; return (j & 1 ? pair & 15 : pair >> 4) / 15; };
+  // Where pixel i of m lies among n: the one before it, and how far it is on the way to the next.
+  function between(m, n, i) {
+    const centre = Math.min(n - 1, Math.max(0, ((i + 0.5) * n) / m - 0.5)), before = Math.min(n - 2, Math.floor(centre));
+    return [before, centre - before];
   }
-  const size = norm(change);
+  function resized(n, rows, height, width) {
+    const out = new Float64Array(height * width);
+    for (let i = 0; i < height; i++) {
+      for (let j = 0; j < width; j++) {
+        const [a, f] = between(height, rows, i), [b, g] = between(width, 8, j);
+        out[i * width + j] = (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) + f * ((1 - g) * pixel(n, a + 1, b) + g * pixel(n, a + 1, b + 1));
+      }
+    }
+    return out;
+  }
+  const x = Array.from({ length: N }, (_, n) => resized(n, 4, 10, 12)), y = Array.from({ length: N }, (_, n) => resized(n, 8, 10, 10));
 
-  // Numbers that are the same on every visit, between -1 and 1 (Lehmer's generator, Park and Miller 1988).
-  let seed = 1;
-  function random() {
-    seed = (48271 * seed) % 2147483647;
-    return (2 * seed) / 2147483647 - 1;
+  // C = E[x x'], with the noise of the inputs, and G = E[(y - W0 x) x']: all that the loss needs.
+  function moments(from, to) {
+    const C = new Float64Array(K * K), G = new Float64Array(D * K), count = to - from;
+    for (let n = from; n < to; n++) {
+      for (let j = 0; j < K; j++) {
+        const value = x[n][j] / count;
+        if (!value) continue;
+        for (let i = 0; i < K; i++) C[i * K + j] += x[n][i] * value;
+        for (let i = 0; i < D; i++) G[i * K + j] += y[n][i] * value;
+      }
+    }
+    for (let i = 0; i < K; i++) C[i * K + i] += NOISE;
+    for (let i = 0; i < D; i++) {
+      for (let m = 0; m < K; m++) {
+        const w = W0[i * K + m];
+        if (w) for (let j = 0; j < K; j++) G[i * K + j] -= w * C[m * K + j];
+      }
+    }
+    return { C, G };
+  }
+  const training = moments(0, TRAIN), heldOut = moments(TRAIN, N);
+
+  const inner = (u, v) => { let sum = 0; for (let i = 0; i < u.length; i++) sum += u[i] * v[i]; return sum; };
+  function times(C, a, out) {
+    for (let i = 0; i < K; i++) { let sum = 0; for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[at + j]; out[i] = sum; }
   }
 
-  const slot = (n, fill) => ({ value: Float64Array.from({ length: n }, fill), m: new Float64Array(n), v: new Float64Array(n), g: new Float64Array(n) });
-  const component = () => ({ b: slot(D, () => 0), a: slot(K, () => random() / Math.sqrt(K)) }); // a column of B, a row of A
+  // ---- B and A, a column and a row for each rank: gradient descent with Adam
 
-  let components = [], learned = new Float64Array(D * K), steps = 0, missing = [1], work, frame, next;
-  let drawn = 0, loss = ""; // points of the curve, and these as a path
-  let product = new Float64Array(D * K); // of the step that is under way
-  const error = new Float64Array(D * K);
+  let seed = 3, parts = [], steps = 0, rank = START, before = 0, frame = 0, melting = !still, first = true;
+  const change = new Float64Array(D * K), scratch = new Float64Array(K);
+  const random = () => (seed = (48271 * seed) % 2147483647) / 1073741823.5 - 1;
+  const slot = (length, value) => ({ x: Float64Array.from({ length }, value), m: new Float64Array(length), v: new Float64Array(length), g: new Float64Array(length) });
+  const fresh = () => ({ b: slot(D, () => 0), a: slot(K, () => random() * 0.12), c: new Float64Array(K) });
 
-  // Adam, with a rate that falls to zero by a half cosine.
-  function adam({ value, m, v, g }, step) {
-    const rate = RATE * 0.5 * (1 + Math.cos((Math.PI * step) / STEPS));
-    const [first, second] = [1 - 0.9 ** step, 1 - 0.99 ** step];
+  function move({ x: value, m, v, g }) {
+    const rate = 0.03 * Math.min(1, steps / 12) * 0.5 * (1 + Math.cos((Math.PI * steps) / STEPS)) + 1e-4;
     for (let i = 0; i < value.length; i++) {
       m[i] = 0.9 * m[i] + 0.1 * g[i];
       v[i] = 0.99 * v[i] + 0.01 * g[i] * g[i];
-      value[i] -= (rate * (m[i] / first)) / (Math.sqrt(v[i] / second) + 1e-8);
+      value[i] -= (rate * (m[i] / (1 - 0.9 ** steps))) / (Math.sqrt(v[i] / (1 - 0.99 ** steps)) + 1e-9);
     }
   }
-
-  // One step of training, which pauses after each piece of work: B A, then the gradients (B A - change) A^T, B^T (B A - change).
-  function* step() {
-    product.fill(0);
-    for (const { b, a } of components) {
-      for (let i = 0, at = 0; i < D; i++) {
-        const left = b.value[i];
-        for (let j = 0; j < K; j++) product[at++] += left * a.value[j];
-      }
-      yield 1;
-    }
-    for (let i = 0; i < error.length; i++) error[i] = product[i] - change[i];
-    for (const { b, a } of components) {
-      b.g.fill(0);
+  function descend() { // grad B = (B A C - G) A', grad A = B' (B A C - G)
+    const { C, G } = training;
+    steps++;
+    for (const { a, c } of parts) times(C, a.x, c);
+    for (const { b, a } of parts) {
       a.g.fill(0);
       for (let i = 0, at = 0; i < D; i++) {
         let sum = 0;
-        const left = b.value[i];
-        for (let j = 0; j < K; j++, at++) {
-          sum += error[at] * a.value[j];
-          a.g[j] += error[at] * left;
-        }
-        b.g[i] = sum;
+        for (let j = 0; j < K; j++, at++) { sum += G[at] * a.x[j]; a.g[j] -= b.x[i] * G[at]; }
+        b.g[i] = -sum;
       }
-      yield 2;
+      for (const other of parts) {
+        const p = inner(a.x, other.c), q = inner(b.x, other.b.x);
+        for (let i = 0; i < D; i++) b.g[i] += p * other.b.x[i];
+        for (let j = 0; j < K; j++) a.g[j] += q * other.c[j];
+      }
     }
-    [learned, product] = [product, learned];
-    missing.push(norm(error) / size);
-    steps += 1;
-    for (const { b, a } of components) {
-      adam(b, steps);
-      adam(a, steps);
+    for (const { b, a } of parts) { move(b); move(a); }
+  }
+  function product() {
+    change.fill(0);
+    for (const { b, a } of parts) for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[i * K + j] += b.x[i] * a.x[j];
+  }
+  function share() { // of what the full update gains on threes that were not used for training
+    let gained = 2 * inner(change, heldOut.G);
+    for (const one of parts) {
+      times(heldOut.C, one.a.x, scratch);
+      for (const other of parts) gained -= inner(one.b.x, other.b.x) * inner(scratch, other.a.x);
     }
+    return gained / layer.full;
   }
 
-  // ---- pictures
+  // ---- pictures: an entry is a color as opaque as it is large, so that zero is the paper, light or dark
 
   const canvases = Object.fromEntries([...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
-
-  // A pixel for each of 511 values from -1 to 1.
-  function pixels(colour) {
-    const image = new ImageData(511, 1);
-    for (let i = 0; i < 511; i++) image.data.set([...colour((i - 255) / 255), 255], 4 * i);
-    return new Uint32Array(image.data.buffer);
-  }
-
-  // From 0 to 1 in grey; or blue below zero, white at zero, orange above: hues that all can tell apart.
-  const GREY = pixels((x) => Array(3).fill(255 * Math.max(0, x)));
-  const SIGNED = pixels((x) => (x < 0 ? [255 + 255 * x, 255 + 165 * x, 255 + 95 * x] : [255 - 50 * x, 255 - 165 * x, 255 - 255 * x]));
-  const images = {};
-
-  function paint(name, width, height, value, colour) {
+  const FROZEN = [124, 139, 158], PLUS = [232, 128, 36], MINUS = [86, 150, 226];
+  function paint(name, width, height, value, reach, plus, minus, power = 0.7) {
     const canvas = canvases[name];
-    if (images[name]?.width !== width || images[name].height !== height) {
-      [canvas.width, canvas.height, images[name]] = [width, height, new ImageData(width, height)];
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+    for (let i = 0; i < width * height; i++) {
+      const entry = value(i);
+      image.data.set(entry < 0 ? minus : plus, 4 * i);
+      image.data[4 * i + 3] = 255 * Math.min(1, Math.abs(entry) / reach) ** power;
     }
-    const shown = new Uint32Array(images[name].data.buffer);
-    for (let at = 0; at < shown.length; at++) {
-      shown[at] = colour[Math.round(255 * Math.min(1, Math.max(-1, value(at)))) + 255];
+    context.putImageData(image, 0, 0);
+  }
+  // Digits as ink, enlarged with smooth edges: the weights of a cubic B-spline, new x old.
+  const spline = (old, size) => Array.from({ length: size }, (_, at) => {
+    const weights = new Float64Array(old), place = ((at + 0.5) * old) / size - 0.5;
+    for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++) {
+      const u = Math.abs(place - k);
+      weights[Math.min(old - 1, Math.max(0, k))] += u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (2 - u) ** 3 / 6;
     }
-    canvas.getContext("2d").putImageData(images[name], 0, 0);
-  }
-
-  function pictures() {
-    const rank = components.length;
-    paint("W", K, D, (at) => start[at] + learned[at], GREY);
-    paint("BA", K, D, (at) => 1.3 * learned[at], SIGNED);
-    paint("B", rank, D, (at) => 1.6 * components[at % rank].b.value[Math.floor(at / rank)], SIGNED);
-    paint("A", K, rank, (at) => 1.6 * components[Math.floor(at / K)].a.value[at % K], SIGNED);
-  }
-
-  // ---- curves: both have one scale of what is missing
-
-  const narrow = matchMedia("(max-width: 40rem)").matches;
-  const [WIDTH, LEFT, MIDDLE, RIGHT, TOP, BOTTOM] = narrow ? [400, 44, 222, 390, 26, 190] : [760, 56, 400, 740, 26, 170];
-  const down = (share) => TOP + ((BOTTOM - TOP) * Math.log(share)) / Math.log(picture.errors.at(-1) * 0.9);
-  const across = (n) => LEFT + ((MIDDLE - (narrow ? 22 : 30) - LEFT) * n) / STEPS;
-  const along = (rank) => MIDDLE + ((RIGHT - MIDDLE) * rank) / 60;
-  const point = (x, y) => `${x.toFixed(1)},${y.toFixed(1)}`;
-
-  function svg(tag, attributes, text = "") {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    part("axes").append(element);
-  }
-
-  function axes() {
-    find(".front-plot").setAttribute("viewBox", `0 0 ${WIDTH} ${BOTTOM + 42}`);
-    for (const share of [1, 0.5, 0.2, 0.1, 0.05]) {
-      svg("line", { class: "front-grid", x1: LEFT, x2: RIGHT, y1: down(share), y2: down(share) });
-      svg("text", { x: LEFT - 6, y: down(share) + 4, "text-anchor": "end" }, percent(share));
-    }
-    for (const n of narrow ? [0, 150] : [0, 100, 200, 300]) svg("text", { x: across(n), y: BOTTOM + 18, "text-anchor": "middle" }, n);
-    for (const rank of narrow ? [8, 20, 60] : [1, 8, 20, 40, 60]) svg("text", { x: along(rank), y: BOTTOM + 18, "text-anchor": "middle" }, rank);
-    svg("text", { class: "front-title", x: LEFT, y: 14 }, narrow ? "missing, step by step" : "what is missing, step by step");
-    svg("text", { class: "front-title", x: MIDDLE, y: 14 }, narrow ? "the least for each rank" : "the least that each rank can miss");
-    svg("text", { x: across(150), y: BOTTOM + 36, "text-anchor": "middle" }, "steps");
-    svg("text", { x: along(30), y: BOTTOM + 36, "text-anchor": "middle" }, "rank");
-    part("best").setAttribute("d", `M${picture.errors.map((error, rank) => point(along(rank), down(error))).join("L")}`);
-  }
-
-  function curves() {
-    const rank = components.length, now = missing.at(-1);
-    while (drawn < missing.length) loss += `${drawn ? "L" : "M"}${point(across(drawn), down(missing[drawn++]))}`;
-    part("loss").setAttribute("d", loss);
-    part("dot").setAttribute("cx", along(rank));
-    part("dot").setAttribute("cy", down(now));
-    for (const [name, value] of Object.entries({ x1: LEFT, x2: along(rank), y1: down(picture.errors[rank]), y2: down(picture.errors[rank]) })) {
-      part("line").setAttribute(name, value);
-    }
-    show("missing", `${percent(now)} is missing`);
-    show("step", `step ${Math.min(steps, STEPS)} of ${STEPS}`);
-  }
-
-  // ---- training
-
-  function verdict() {
-    const rank = components.length, count = rank * (D + K);
-    if (count > D * K) return `${whole(count)} numbers: more than the ${whole(D * K)} of a full update. Break-even is rank 54.`;
-    return `${whole(count)} numbers learn instead of ${whole(D * K)}; the best of rank ${rank} misses ${percent(picture.errors[rank])}.`;
-  }
-
-  function train() {
-    cancelAnimationFrame(frame);
-    [steps, missing, work, drawn, loss] = [0, [missing.at(-1)], null, 0, ""];
-    for (const { b, a } of components) for (const { m, v } of [b, a]) { m.fill(0); v.fill(0); }
-    frame = requestAnimationFrame(advance);
-  }
-
-  function advance() {
-    const from = steps, budget = still ? 10 * WORK : WORK; // a step in a frame, unless nothing is to be seen of it
-    for (let done = 0; done < budget && steps < STEPS && (still || steps === from);) {
-      work ??= step();
-      const piece = work.next();
-      if (piece.done) work = null;
-      else done += piece.value;
-    }
-    if (still ? steps === STEPS : drawn < missing.length) {
-      pictures();
-      curves();
-    }
-    if (steps < STEPS) frame = requestAnimationFrame(advance);
-    else if (next) take(next);
-    else show("status", `Trained: ${percent(missing.at(-1))} is missing. ${verdict()}`);
-  }
-
-  function take(rank) {
-    next = 0;
-    while (components.length > rank) components.pop();
-    while (components.length < rank) components.push(component());
-    const count = rank * (D + K);
-    find("#front-rank").value = rank;
-    find("#front-rank").setAttribute("aria-valuetext", `rank ${rank}, ${whole(count)} numbers`);
-    find(".front-factors").style.setProperty("--rank", rank);
-    show("rank", rank);
-    show("count", whole(count));
-    show("share", `${Math.round((100 * count) / (D * K))} % of 12,000`);
-    show("verdict", verdict());
-    for (const button of root.querySelectorAll("[data-rank]")) button.setAttribute("aria-pressed", String(Number(button.dataset.rank) === rank));
-    train();
-  }
-
-  find("#front-rank").addEventListener("input", (event) => take(Number(event.target.value)));
-  for (const button of root.querySelectorAll("[data-rank]")) button.addEventListener("click", () => take(Number(button.dataset.rank)));
-  find('[data-act="again"]').addEventListener("click", () => {
-    const rank = components.length;
-    [components, learned, missing, seed] = [[], new Float64Array(D * K), [1], 1];
-    take(rank);
+    return weights;
   });
+  const SIZE = 48, CELL = 72, TOP = 6, enlarged = { 30: spline(10, 24), 54: spline(10, SIZE), wide: spline(12, SIZE) };
+  function ink(name, outputs, columns, height, color) {
+    const canvas = canvases[name];
+    [canvas.width, canvas.height] = [CELL * outputs.length, height];
+    const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, height), line = new Float64Array(columns);
+    const down = enlarged[height], across = columns === 12 ? enlarged.wide : enlarged[54];
+    outputs.forEach((output, n) => down.forEach((rows, top) => {
+      for (let j = 0; j < columns; j++) { line[j] = 0; for (let i = 0; i < 10; i++) line[j] += rows[i] * output[i * columns + j]; }
+      across.forEach((weights, left) => {
+        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)), at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
+        image.data.set(color, at);
+        image.data[at + 3] = 255 * s * s * (3 - 2 * s);
+      });
+    }));
+    context.putImageData(image, 0, 0);
+  }
+  const cases = layer.shown.map((n) => TRAIN + n);
+  function answers(name, color, update) {
+    ink(name, cases.map((n) => Float64Array.from({ length: D }, (_, i) => {
+      let sum = 0;
+      for (let j = 0; j < K; j++) sum += (W0[i * K + j] + (update ? change[i * K + j] : 0)) * x[n][j];
+      return sum;
+    })), 10, 54, color);
+  }
 
-  // ---- the model that writes
+  function draw() {
+    product();
+    paint("BA", K, D, (i) => change[i], 0.11, PLUS, MINUS);
+    if (rank) {
+      paint("B", rank, D, (i) => parts[i % rank].b.x[(i / rank) | 0], 0.2, PLUS, MINUS);
+      paint("A", K, rank, (i) => parts[(i / K) | 0].a.x[i % K], 0.36, PLUS, MINUS);
+    }
+    answers("trained", PLUS, true);
+    const now = Math.min(1, Math.max(0, share())); // on threes it was not trained on, a low rank may beat the full update by a little
+    find('[data-bar="gain"]').style.width = `${100 * now}%`;
+    show("gain", `${Math.round(100 * now)} %`);
+    stage.dataset.share = now.toFixed(4);
+  }
+
+  function take(chosen) {
+    rank = chosen;
+    while (parts.length > rank) parts.pop();
+    while (parts.length < rank) parts.push(fresh());
+    for (const { b, a } of parts) for (const each of [b, a]) { each.m.fill(0); each.v.fill(0); }
+    const count = rank * (D + K), cost = (100 * count) / (D * K), slider = find("#front-rank");
+    stage.style.setProperty("--rank", rank);
+    stage.classList.toggle("front-off", !rank);
+    delete stage.dataset.trained;
+    find('[data-bar="cost"]').style.width = `${cost}%`;
+    show("rank", rank);
+    show("cost", `${Math.round(cost)} %`);
+    show("of", `${whole(count)} of 12,000`);
+    show("llama", `${llama[rank].toFixed(2)} %`);
+    slider.style.setProperty("--p", (100 * rank) / MOST);
+    slider.setAttribute("aria-valuetext", `rank ${rank}, ${whole(count)} parameters`);
+    steps = 0;
+    before = performance.now();
+    cancelAnimationFrame(frame);
+    frame = requestAnimationFrame(tick);
+  }
+
+  function tick(now) { // by the clock: done in SECONDS wherever the machine can, and never more than 10 ms in a frame
+    const passed = Math.max(0, ((now - before) / 1000 - (first ? 0.4 : 0)) / SECONDS);
+    const goal = still ? STEPS : Math.min(STEPS, Math.ceil(STEPS * passed ** 2)), from = performance.now();
+    while (steps < goal && (still || performance.now() - from < 10)) descend();
+    draw();
+    const count = rank * (D + K), left = melting ? Math.max(0, 1 - (now - before) / 700) ** 2 : 0;
+    show("count", whole(Math.round(count + left * (D * K - count))));
+    if (!left) melting = false;
+    if (steps < STEPS) frame = requestAnimationFrame(tick);
+    else {
+      stage.dataset.trained = rank;
+      show("status", `Rank ${rank}: ${whole(count)} parameters, ${find('[data-show="gain"]').textContent} of what the full update learns.`);
+    }
+  }
+
+  paint("W0", K, D, (i) => W0[i], 0.2, FROZEN, FROZEN, 0.6);
+  ink("in", cases.map((n) => x[n]), 12, 30, FROZEN);
+  answers("frozen", FROZEN, false);
+  find("#front-rank").disabled = false;
+  find("#front-rank").value = START;
+  find("#front-rank").addEventListener("input", ({ target }) => { first = melting = false; take(Number(target.value)); });
+  if (!still) { // 12,000 melts to 1,760 while the first steps run
+    stage.style.setProperty("--rank", MOST);
+    find('[data-bar="cost"]').style.width = "100%";
+    stage.getBoundingClientRect();
+    stage.classList.add("front-moves");
+  }
+  take(START);
+
+  // ---- a language model with and without its adapter
 
   const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " "); // lines end at verses and paragraphs only
-
   function speak(i) {
-    const { rank, loss, text } = voice[i];
+    const { rank: cut, loss, text } = voice[i];
     show("tuned", flowing(prompt + text));
     show("tuned-loss", loss.toFixed(2));
-    show("tuned-name", rank ? `with the adapter, rank ${rank}` : "no adapter yet");
+    show("tuned-name", cut ? `with the adapter, rank ${cut}` : "no adapter yet");
     [...part("voices").children].forEach((button, at) => button.setAttribute("aria-pressed", String(at === i)));
   }
-
-  voice.forEach(({ rank }, i) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = rank ? `rank ${rank}` : "none";
-    button.addEventListener("click", () => { turning = false; speak(i); });
+  voice.forEach(({ rank: cut, loss }, i) => {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}` });
+    button.addEventListener("click", () => speak(i));
     part("voices").append(button);
   });
   show("base", flowing(prompt + voice[0].text));
   show("base-loss", voice[0].loss.toFixed(2));
-  let turning = !still;
-  speak(still ? voice.length - 1 : 0);
-
-  function turn(i) {
-    if (!turning) return;
-    speak(i);
-    if (i + 1 < voice.length) setTimeout(turn, 1800, i + 1);
-  }
-
-  const seen = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    seen.disconnect();
-    turn(0);
-  }, { threshold: 0.6 });
-  seen.observe(find(".front-voices"));
+  speak(voice.length - 1);
 
   // ---- a GPU and a model
 
   const choices = Object.fromEntries([...root.querySelectorAll("[data-choice]")].map((select) => [select.dataset.choice, select]));
   const offer = (select, names, chosen) => select.append(...names.map((name) => new Option(name, name, name === chosen, name === chosen)));
   offer(choices.model, Object.keys(fit.memory), "llama-3.1-8b");
-  offer(choices.method, Object.keys(fit.memory["llama-3.1-8b"]), "LoRA, rank 16");
   offer(choices.gpu, Object.keys(fit.gpus), "RTX 4090");
 
   function answer() {
-    const [model, method, gpu] = ["model", "method", "gpu"].map((name) => choices[name].value);
-    const needed = fit.memory[model][method], room = fit.gpus[gpu];
-    const gb = (bytes) => `${(Math.abs(bytes) / 1e9).toFixed(1)} GB`;
-    part("bar").style.width = `${Math.min(100, (100 * needed) / room)}%`;
-    part("bar").className = needed > room ? "over" : "";
-    show("fit", needed <= room
-      ? `It fits: ${gb(needed)} of ${gb(room)} that training may take, for texts of ${whole(fit.max_length)} tokens.`
-      : `It does not fit: ${gb(needed)}, ${gb(needed - room)} more than training may take.`);
-    const asked = { model, rank: 16, targets: "all-linear", method: method.split(/\W/)[0], gpu, max_length: fit.max_length };
-    part("more").href = `use/fit.html#${new URLSearchParams(asked)}`;
+    const model = choices.model.value, gpu = choices.gpu.value, [room, sold] = fit.gpus[gpu], needs = fit.memory[model];
+    const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))), gb = (size) => `${(size / 2 ** 30).toFixed(1)} GB`;
+    part("memory").replaceChildren(...Object.entries(needs).map(([method, need]) => {
+      const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map((tag) => document.createElement(tag));
+      row.className = "front-method";
+      bar.className = `front-bar${need > room ? " over" : ""}`;
+      bar.setAttribute("aria-hidden", "true");
+      fill.style.width = `${Math.min(100, (100 * need) / scale)}%`;
+      line.style.left = `${(100 * room) / scale}%`;
+      bar.append(fill, line);
+      name.textContent = method;
+      said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
+      row.append(name, bar, said);
+      return row;
+    }), Object.assign(document.createElement("p"), { className: "front-small", textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
+    part("more").href = `use/fit.html#${new URLSearchParams({ model, rank: 16, targets: "all-linear", method: "LoRA", gpu, max_length: fit.max_length })}`;
   }
-
   for (const select of Object.values(choices)) select.addEventListener("input", answer);
-
-  paint("W0", K, D, (at) => start[at], GREY);
-  axes();
   answer();
-  take(8);
-  next = still ? 0 : 20; // who only watches sees what a higher rank buys
 })();

@@ -28,6 +28,7 @@ class Still:
     alt: str = ""
     draw: Callable[[], Figure] | None = None
     say: Callable[[], str] | None = None
+    hidden: str = ""  # a selector; by default all of the program
 
 
 def cut_portrait() -> Figure:
@@ -65,14 +66,14 @@ def fitting() -> Figure:
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     ax, ends = figure.add_subplot(), np.zeros(len(plan.choices))
     for part, color in zip(PARTS, (plots.MUTED, *plots.CYCLE), strict=False):
-        sizes = np.array([getattr(each.memory, part) for each in plan.choices]) / 1e9
+        sizes = np.array([getattr(each.memory, part) for each in plan.choices]) / 2**30
         ax.barh([each.method for each in plan.choices], sizes, 0.6, ends, color=color, label=part)
         ends += sizes
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     ax.bar_label(ax.containers[-1], [f"{end:.1f}" for end in ends], padding=4, bbox=paper)
     ax.invert_yaxis()
     for name in ("T4", "RTX 4090", "L40S", "A100 80GB"):
-        size = accounting.gpus()[name].memory / 1e9
+        size = accounting.gpus()[name].sold
         ax.axvline(size, color=plots.MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         ax.text(size, -0.52, name, ha="center", fontsize=8)
     ax.set(xlim=(0, 95), xlabel="memory to train [GB]")
@@ -93,34 +94,24 @@ def spoken() -> str:
     )
 
 
-def portraits() -> Figure:
-    W0, change = front_data.start(), front_data.goal() - front_data.start()
-    cuts = {
-        f"rank {rank}": W0 + np.matmul(*linalg.low_rank_factors(change, rank=rank))
-        for rank in (1, 8, 20)
-    }
-    return plots.gallery({"W0": W0, **cuts, "in full": W0 + change}, figure=Figure(), width=9)
-
-
 def written() -> str:
-    """The pictures, and what the model writes with each rank."""
+    """What the model writes without the adapter and with it, and a GPU's answer."""
     told = ""
-    for heard in front_data.voice():
-        name = f"rank {heard['rank']}" if heard["rank"] else "no adapter"
+    for heard in (front_data.voice()[0], front_data.voice()[-1]):
+        name = f"with the adapter, rank {heard['rank']}" if heard["rank"] else "the base model"
         text = escape(front_data.PROMPT + " ".join(heard["text"].split()))
-        told += f"<p><strong>{name}, loss {heard['loss']:.2f}</strong>: {text}</p>"
-    alt = escape(STILLS["front"].alt)
-    return f'<img src="_static/still-front.png" alt="{alt}">{told}'
+        told += (
+            f'<p class="front-still"><strong>{name}, loss {heard["loss"]:.2f}</strong>: {text}</p>'
+        )
+    return told
 
 
 STILLS = {
     "front": Still(
-        "1, 8 and 20 columns and rows are 220, 1,760 and 4,400 numbers; the whole change is 12,000."
-        " Below, a model of Jane Austen's English with an adapter for the King James Bible. To"
-        " watch it train, JavaScript is needed.",
-        "A map of mountains, and the same with an update of rank 1, 8 and 20: a portrait appears.",
-        portraits,
-        written,
+        "At rank 8 the layer learns nearly all that training every parameter would teach it. To"
+        " watch it train, and to change the rank, JavaScript is needed.",
+        say=written,
+        hidden=".front-live, .front canvas, .front-dials input",
     ),
     "rank": Still(
         "At rank 4 there is a shape, at rank 16 a face, at rank 64 nearly all. "
@@ -159,6 +150,7 @@ STILLS = {
 
 def write(folder: Path) -> None:
     """Each figure as ``still-NAME.png``, each text as ``still-NAME.html``."""
+    front_data.write_pictures(folder)
     for name, still in STILLS.items():
         if still.draw:
             still.draw().savefig(folder / f"still-{name}.png", dpi=80)

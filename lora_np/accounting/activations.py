@@ -192,7 +192,7 @@ class _Kept:
             modules = [
                 module for module in self.spec.groups if module.name.startswith(f"{stack.prefix}.")
             ]
-            here = [each for each in self.adapters if each.module in modules]
+            here = [adapter for adapter in self.adapters if adapter.module in modules]
             below = below or bool(here)
             if not below:
                 continue
@@ -248,7 +248,7 @@ class _Kept:
         item = self.training.adapter_item
         casts = self.training.dtype not in ITEMSIZE or self.item != item
         sizes = [0]
-        for module, rank in ((each.module, each.rank) for each in self.adapters):
+        for module, rank in ((adapter.module, adapter.rank) for adapter in self.adapters):
             inputs = module.shape[-1] if module.kind == "linear" else 0
             sizes.append((3 + casts) * prod(module.shape) + inputs * (inputs + rank))
         return item * max(sizes)
@@ -260,8 +260,8 @@ class _Kept:
         """
         if self.full or not here:
             return stack.depth, stack.depth
-        lowest = min(each.lowest for each in here)
-        roles = {each.module.role for each in here if each.lowest == lowest}
+        lowest = min(adapter.lowest for adapter in here)
+        roles = {adapter.module.role for adapter in here if adapter.lowest == lowest}
         attention = not roles.isdisjoint(ATTENTION)
         depth = stack.depth - lowest
         return (depth if attention else depth - 1), (depth if roles != {"down"} else depth - 1)
@@ -291,7 +291,7 @@ class _Kept:
             return width * module.copies * self.item
         # an RMS norm is computed in float32, and the gradient of its weight needs the normalised
         # values
-        scaled = 4 if any(each.float_norm for each in self.spec.layers) else self.item
+        scaled = 4 if any(layer.float_norm for layer in self.spec.layers) else self.item
         return width * module.copies * (4 + (scaled if self.full else 0))
 
     def _mlp(self, module: ModuleSpec, gated: bool, activation: str) -> int:
@@ -348,7 +348,9 @@ class _Kept:
             if module.name == self.spec.head:
                 trained = self._trained(module) or module.name in self.saved
                 size += module.shape[-1] * trained * self.item
-            size += sum(self._results(each) for each in self.adapters if each.module is module)
+            size += sum(
+                self._results(adapter) for adapter in self.adapters if adapter.module is module
+            )
             of_tower = tower and (module.role == "linear" or module.shape[-1] == tower.width)
             growth = (
                 Growth(sample=tower.tokens * size) if tower and of_tower else Growth(token=size)
@@ -380,7 +382,7 @@ class _Kept:
         """Count the modules whose input must be kept for a weight's gradient."""
         if self.full:
             return module.copies
-        return sum(each.copies for each in self.adapters if each.module is module)
+        return sum(adapter.copies for adapter in self.adapters if adapter.module is module)
 
 
 def _growth(stack: Layers, token: int, pair: int = 0) -> Growth:

@@ -119,7 +119,7 @@ def capacity(
     choice("content", content, ("text", "labels"))
     bits = None if bits is None else number("bits", bits)
     whole_number("rank", rank)
-    lora, rank_one = (_plain(model, each, options) for each in (rank, 1))
+    lora, rank_one = (_plain(model, r, options) for r in (rank, 1))
     low, high = estimated(lora, content)
     enough = None
     if bits is not None:

@@ -236,13 +236,13 @@ def count_matrix(
     full, most, name = count_full(d, k), break_even_rank(d, k), "DoRA" if dora else "LoRA"
     fewer = f"LoRA has fewer parameters than a full update up to rank {most:,}."
     notes = [f"Break-even: {fewer if most else 'no rank has fewer parameters than a full update.'}"]
-    counts = {each: count_lora(d, k, each, dora=dora) for each in whole_numbers("rank", rank)}
+    counts = {r: count_lora(d, k, r, dora=dora) for r in whole_numbers("rank", rank)}
     rows: list[tuple[Cell, ...]] = [("full", None, full, 100.0, 1.0, full, full)]
-    for each, count in counts.items():
-        rows.append((name, each, count, 100 * count / full, full / count, full, full + count))
-        if each > min(d, k):
+    for r, count in counts.items():
+        rows.append((name, r, count, 100 * count / full, full / count, full, full + count))
+        if r > min(d, k):
             limit = f"above min(d, k) = {min(d, k)}: no update has a higher rank."
-            notes.append(f"Rank {each} is {limit}")
+            notes.append(f"Rank {r} is {limit}")
     columns = ("update", "rank", "trainable", "% of full", "reduction", "base", "total")
     formats = dict.fromkeys(("% of full", "reduction"), "{:,.2f}".format)
     table = Table(columns, rows, title=f"{d:,} x {k:,}", notes=notes, formats=formats)

@@ -9,7 +9,7 @@ from functools import cache, partial
 from itertools import chain, combinations
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_np.accounting.activations import ITEMSIZE, TrainingOptions
 from lora_np.accounting.lora import LoraCount, Option, counted, model_spec, spec_of
@@ -24,10 +24,10 @@ from lora_np.accounting.memory import (
     terms_of,
     training_options,
 )
-from lora_np.checks import choice, shown, whole_number, whole_numbers
+from lora_np.checks import Names, choice, shown, whole_number, whole_numbers
 from lora_np.files import read_json
 from lora_np.models import ATTENTION, ModelSpec, ModuleSpec
-from lora_np.table import Cell, Shown, Table, decimal_bytes, parse_bytes
+from lora_np.table import Cell, Shown, Table, binary_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
@@ -35,6 +35,16 @@ if TYPE_CHECKING:
 METHODS = ("full", "LoRA", "QLoRA")
 NO_BFLOAT16 = (
     "{} has no native bfloat16, only emulated: train in float16, which needs the same memory."
+)
+NO_NF4 = (
+    "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
+    " whose 4 bits take about as much memory."
+)
+ONE_GB = "1 GB is 2^30 bytes."
+# who made or lends it, and units
+_MAKERS = (
+    r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
+    r"|rtx|\brx(?=\W|\d)|gi?b?\b"
 )
 _RESERVED = 0.1  # of the memory: CUDA's context, the kernels and what the allocator cannot use
 
@@ -53,12 +63,25 @@ class GPU:
         A remark on that number, or empty.
     bfloat16 : bool
         Whether it computes in bfloat16.
+    nf4 : bool
+        Whether bitsandbytes computes with nf4 on it.
+    sold : int
+        The memory as sold, in GB of 2^30 bytes; 0 if only ``memory`` is known.
     """
 
     name: str
     memory: int
     note: str = ""
     bfloat16: bool = True
+    nf4: bool = True
+    sold: int = 0
+
+    @property
+    def title(self) -> str:
+        """The name with the memory as sold."""
+        if self.name.endswith("GB"):
+            return self.name
+        return f"{self.name}, {f'{self.sold} GB' if self.sold else size_text(self.memory)}"
 
     @property
     def room(self) -> int:
@@ -78,13 +101,47 @@ def gpus() -> Mapping[str, GPU]:
     Examples
     --------
     >>> gpus()["RTX 4090"]
-    GPU(name='RTX 4090', memory=25757220864, note='', bfloat16=True)
+    GPU(name='RTX 4090', memory=25757220864, note='', bfloat16=True, nf4=True, sold=24)
     """
-    known = read_json(Path(__file__).with_name("gpus.json"))["gpus"]
-    return {
-        name: GPU(name, entry["mib"] * 2**20, entry.get("note", ""), entry.get("bfloat16", True))
-        for name, entry in known.items()
-    }
+    known: dict[str, GPU] = {}
+    for name, entry in _entries().items():
+        left = f"{entry['mib'] / 1024:.1f}"
+        driver = f"Its driver leaves {left} of {entry['gb']} GB."
+        notes = [driver if float(left) < entry["gb"] else "", entry.get("note", "")]
+        lacks = {key: entry.get(key, True) for key in ("bfloat16", "nf4")}
+        note = " ".join(filter(None, notes))
+        known[name] = GPU(name, entry["mib"] * 2**20, note, **lacks, sold=entry["gb"])
+    return known
+
+
+def _entries() -> Mapping[str, Any]:
+    entries: Mapping[str, Any] = read_json(Path(__file__).with_name("gpus.json"))["gpus"]
+    return entries
+
+
+def gpu_names() -> Names:
+    """Return the GPUs by the names that people give them.
+
+    Returns
+    -------
+    Names
+        From each name, also with its memory, to the name in `gpus`.
+
+    Examples
+    --------
+    >>> gpu_names().find("3060"), gpu_names().find("a100 80"), gpu_names().find("a100")
+    ('RTX 3060 12GB', 'A100 80GB', '')
+    """
+    known: dict[str, str] = {}
+    for name, entry in _entries().items():
+        sold = "" if name.endswith("GB") else f"{name} {entry['gb']}GB"
+        known |= dict.fromkeys([name, sold or name, *entry.get("also", [])], name)
+    return Names(known, _MAKERS, r"\d{1,3}")
+
+
+def size_text(size: int) -> str:
+    """Format ``size`` as people say it of memory: GB of 2^30 bytes."""
+    return binary_bytes(size).replace("iB", "B")
 
 
 @dataclass(frozen=True)
@@ -226,10 +283,10 @@ class Plan(Shown):
             for one in self.choices
         ]  # fmt: skip
         title = (
-            f"{self.model} on {self.gpu.name} ({decimal_bytes(self.gpu.memory)}): batch"
+            f"{self.model} on {self.gpu.title}: batch"
             f" {training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}"
         )
-        formats = {"memory": decimal_bytes}
+        formats = {"memory": size_text}
         return Table(columns, rows, title=title, notes=self.notes, formats=formats)
 
     @property
@@ -241,7 +298,7 @@ class Plan(Shown):
             for one in self.choices
         ]
         columns = (*_KEY, *sizes, "on disk", "FLOPs per token")
-        formats = dict.fromkeys((*sizes, "on disk"), decimal_bytes)
+        formats = dict.fromkeys((*sizes, "on disk"), size_text)
         return Table(
             columns, rows, title="Memory breakdown, size on disk and FLOPs per token",
             notes=[*dict.fromkeys(note for one in self.choices for note in one.memory.notes)],
@@ -253,7 +310,7 @@ class Plan(Shown):
         """One row per remedy: the fewest switches, then shorter or smaller, then a larger GPU."""
         rows = [(*_key(one), one.change, one.memory, one.price) for one in self.remedies]
         columns = (*_KEY, "change", "memory", "price")
-        return Table(columns, rows, title="What would fit", formats={"memory": decimal_bytes})
+        return Table(columns, rows, title="What would fit", formats={"memory": size_text})
 
 
 _KEY = ("method", "targets", "rank")
@@ -279,8 +336,8 @@ def plan(
     model : str, Path, mapping or model
         A model, as `model_spec` takes it.
     gpu : str or int
-        A name from `gpus`, ``"RTX 4090"``; case, spaces and the maker do not matter. Or a memory,
-        in bytes or as text such as ``"24 GB"``.
+        A GPU as people type it, such as ``"4090"`` or ``"a100 80"``. Or a memory: in bytes, or as
+        text such as ``"24 GB"``, where one GB is 2^30 bytes.
     rank : int or iterable of int, optional
         The ranks of LoRA; by default 8 and 64.
     targets : str or iterable of str, optional
@@ -300,7 +357,7 @@ def plan(
     Raises
     ------
     ValueError
-        If the GPU is unknown (the message shows close names) or its memory is zero, ``max_length``
+        If the GPU is unknown (the message shows the closest) or its memory is zero, ``max_length``
         exceeds the model's positions, the model's layers are unknown, or none of the methods could
         use an option that is given.
     TypeError
@@ -350,13 +407,15 @@ def plan(
                 wide = any(one.module.role not in ATTENTION for one in count.adapters)
                 narrow = partial(narrower, count.rank) if wide and attention else None
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
-    emulated = not device.bfloat16 and "bfloat16" in {own.dtype for own in settings.values()}
+    dtypes = {own.dtype for own in settings.values()}
     notes = [
         assumptions(spec, settings),
-        "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth.",
+        "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth."
+        f" {ONE_GB}",
         device.note,
-        NO_BFLOAT16.format(device.name) if emulated else "",
-        *(note for at in counts.values() for each in ranks for note in at(each).notes),
+        NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
+        NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
+        *(note for at in counts.values() for r in ranks for note in at(r).notes),
     ]
     notes = [*dict.fromkeys(filter(None, notes))]
     return Plan(spec.name, device, training, tuple(choices), tuple(notes), tuple(remedies))
@@ -453,18 +512,20 @@ def _remedies(
 
 
 def _gpu(name: str | int) -> GPU:
-    known = {_plain(each): gpu for each, gpu in gpus().items()}
-    if isinstance(name, str) and _plain(name) in known:
-        return known[_plain(name)]
-    if isinstance(name, str) and not name.strip()[:1].isdigit():
-        if close := [repr(gpu.name) for plain, gpu in known.items() if _plain(name) in plain]:
-            raise ValueError(f"gpu must be one of {', '.join(close)}, got {shown(name)}")
-        choice("gpu", name, gpus())
-    return GPU("a GPU", whole_number("the memory of a GPU", parse_bytes("gpu", name)))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"nvidia|geforce|amd|instinct|tesla|\W|_", "", name.lower())
+    names = gpu_names()
+    if not isinstance(name, str):
+        return GPU("a GPU", whole_number("the memory of a GPU", name))
+    if meant := names.find(name):
+        return gpus()[meant]
+    size = re.fullmatch(r"([\d.]+)\s*(?:([kmgt])i?b|g)?", name.strip().lower())
+    if size and (size[0] != size[1] or len(size[1]) < 4):  # a longer number alone may be a name
+        memory = parse_bytes("gpu", f"{size[1]}{size[2] or 'g'}ib")
+        return GPU("a GPU", whole_number("the memory of a GPU", memory))
+    most = 5 if re.search(r"\w", name) else len(gpus())  # "?" lists them all
+    close = ", ".join(map(repr, names.nearest(name, most)))
+    raise ValueError(
+        f"gpu must be a memory such as 24 GB, or a GPU such as {close}, got {shown(name)}"
+    )
 
 
 @dataclass(frozen=True, repr=False)

@@ -408,6 +408,11 @@ class Adapter(Mapping[str, AdapterModule]):
         return [*parts.values(), *self.full.values(), *(rows.new for rows in self.rows.values())]
 
     @property
+    def around(self) -> list[str]:
+        """What its names have around them in the file, in words."""
+        return sorted({change.what for changes in self.renamed.values() for change in changes})
+
+    @property
     def config(self) -> dict[str, Any]:
         """The content of ``adapter_config.json``, with the rank and alpha of every module."""
         return dict(peft.compose(self.raw, self.ranks_and_alphas).raw)

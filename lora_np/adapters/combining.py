@@ -26,7 +26,7 @@ from lora_np.adapters.base_models import check_bases
 from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
-from lora_np.adapters.scaling import made_portable, scale_notes
+from lora_np.adapters.scaling import made_portable
 from lora_np.checks import Array, StrPath, choice, generator, number, shown
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
@@ -229,12 +229,11 @@ def combine(
             combined, full, _raw(loaded, parts, combined), rows=tokens, pipeline=pipeline
         )
         made = made_portable(made) if portable else made
-        write(made, stage)
+        notes = write(made, stage)
     rows = tuple(
         CombinedModule(name, module.rank, error) for name, (module, error, _) in results.items()
     )
     title = " + ".join(f"{weight:g} {path}" for path, weight in zip(adapters, weights, strict=True))
-    notes = scale_notes(made, out)
     if merge_method.warning:
         notes.insert(0, f"{method!r} {merge_method.warning}")
     if not (full or tokens or any(acts for *_, acts in results.values())):

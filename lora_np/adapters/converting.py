@@ -148,8 +148,10 @@ def convert(
             if base is not None:
                 names = _shortest(wanted, formats.names_of(base))
                 wanted = replace(wanted, raw={**wanted.raw, "target_modules": names})
-        formats.write(wanted, stage, to=form, base=base, dtype=dtype)
-        notes = () if formats.has_effect(wanted) else (formats.NOTHING,)
+        notes = formats.write(
+            wanted, stage, to=form, base=base, dtype=dtype, portable=to == "portable"
+        )
+        notes += [] if formats.has_effect(wanted) else [formats.NOTHING]
         after = formats.load(stage, base=base)
     rows = []
     for name, old in before.items():
@@ -157,7 +159,7 @@ def convert(
             rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")
-    return formats.Written(f"{adapter} for {to}", tuple(rows), notes, headings, Path(out))
+    return formats.Written(f"{adapter} for {to}", tuple(rows), tuple(notes), headings, Path(out))
 
 
 def _shortest(adapter: Adapter, known: Sequence[str]) -> list[str] | str:

@@ -15,7 +15,6 @@ from lora_np.adapters.base_models import check_pair
 from lora_np.adapters.base_weights import BLOCK, Merging
 from lora_np.adapters.formats import Written, load, new_adapter, write
 from lora_np.adapters.peft_format import targeting
-from lora_np.adapters.scaling import scale_notes
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, back, balanced, cut, finite, root_of
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError
@@ -258,7 +257,7 @@ def extract(
         whole = Adapter(modules or idle, full, targeting(raw, modules or idle), rows=rows)
         ranks = goal.ranks(whole, spectra, modules, portable=portable) if modules else {}
         made = cut(whole, modules, ranks, portable=portable) if modules else whole
-        write(made, stage, base=before.config)
+        remarks = write(made, stage, base=before.config)
         promised = {name: x.error(ranks[name]) for name, x in spectra.items()}
         checked: dict[str, tuple[_Pair, float | None]] = {
             name: (pair, promised[name]) for name, (pair, *_) in work.items() if ranks.get(name)
@@ -285,7 +284,7 @@ def extract(
         f"checked: base + adapter is the tuned model up to these errors (modules: {len(checked)})"
     ]
     notes += [f"{name}: an update of zero, since PEFT needs a module to adapt" for name in idle]
-    notes += scale_notes(made, out)
+    notes += remarks
     if _HEAD in changed and _HEAD not in work:
         how = "merge with lora-np merge, because PEFT's own merge adds both changes to it"
         notes.append(f"{_HEAD} shares its weight with the embedding, and is adapted like it: {how}")

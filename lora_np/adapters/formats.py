@@ -93,10 +93,9 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     found = opened(adapter, base=base, ordered=ordered)
     found = found if base is None else rebased(found, base)
     if found.renamed:
-        changes = sorted({x.what for changes in found.renamed.values() for x in changes})
         what = f"{len(found.renamed)} names are read without what is around them in the file"
         advice = "other programs may ignore them: lora-np repair writes them right"
-        warnings.warn(f"{adapter}: {what} ({', '.join(changes)}); {advice}", stacklevel=2)
+        warnings.warn(f"{adapter}: {what} ({', '.join(found.around)}); {advice}", stacklevel=2)
     return found
 
 
@@ -329,8 +328,12 @@ def write(
     to: Format | None = None,
     base: Base | None = None,
     dtype: str | None = None,
-) -> None:
-    """Write an adapter in a format, by default in that of the path's ending."""
+    portable: bool = False,
+) -> list[str]:
+    """Write an adapter in a format, by default in that of the path's ending.
+
+    Returns what programs would not run as they should: the format's own, or with ``portable`` all.
+    """
     to = to or FILES.get(path.suffix, "peft")
     with errors_at(adapter):
         if not adapter.modules and to != "peft":
@@ -341,28 +344,26 @@ def write(
         if to != "kohya" and adapter.pipeline:
             why = "a pipeline has for its part's module: give that part as the base (--base MODEL)"
             raise FileError(f"{min(adapter)!r} is the name that {why}")
-        if to == "peft":
-            peft_format.write(adapter, path, dtype=dtype)
-            return
-        from lora_np.adapters import image_models, runtimes
+        from lora_np.adapters import image_models, rules, runtimes
         from lora_np.hub import gguf
 
-        config = config_of(base)
-        # which says it of its base
-        if config is None and adapter.path and adapter.path.suffix == ".gguf":
-            config = runtimes.base_of(gguf.open(adapter.path))
-        elif (
-            config is None
-            and (folder := base_folder(adapter, None))
-            and (folder / "config.json").is_file()
-        ):
-            config = read_json(inside(folder, "config.json"))
-        writers = {
-            "gguf": runtimes.write_gguf,
-            "mlx": runtimes.write_mlx,
-            "kohya": image_models.write,
-        }
-        writers[to](adapter, path, config, dtype)
+        if to == "peft":
+            peft_format.write(adapter, path, dtype=dtype)
+        else:
+            folder = base_folder(adapter, None) if base is None else None
+            if folder and (folder / "config.json").is_file():
+                base = folder
+            config = config_of(base)
+            # which says it of its base
+            if config is None and adapter.path and adapter.path.suffix == ".gguf":
+                config = runtimes.base_of(gguf.open(adapter.path))
+            writers = {
+                "gguf": runtimes.write_gguf,
+                "mlx": runtimes.write_mlx,
+                "kohya": image_models.write,
+            }
+            writers[to](adapter, path, config, dtype)
+        return rules.remarks(opened(path, base=base), to, _known(base), portable=portable)
 
 
 def weights_file(path: Path) -> Path:

@@ -109,7 +109,7 @@ def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
     said = replace(adapter, full={}) if pipeline else adapter
-    scaling.check_sayable(said, "kohya's format", ("kernel", "magnitude"))
+    scaling.check_sayable(said, "kohya's format", ("kernel", "magnitude", "tuned"))
     tensors = dict(adapter.full)
     for name, module in adapter.items():
         dotted = pipeline and "." in name

@@ -114,7 +114,7 @@ def repair(
         if form == "peft":
             _write_peft(directory(path), after, stage)
         else:
-            formats.write(after, stage, to=form, base=base)
+            notes += formats.write(after, stage, to=form, base=base)
         written = formats.opened(stage, base=base)
         if written.renamed or written.keys() != after.keys():
             raise FileError(f"{adapter}: its modules cannot be written under the base's names")
@@ -131,9 +131,8 @@ def repair(
     counts = [sum(stored.size for stored in state.stored) for state in (before, written)]
     summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
     summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
-    what = sorted({x.what for changes in after.renamed.values() for x in changes})
-    rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(what)})"
-    notes = [summary, *([rewritten] if what else []), *notes]
+    rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(after.around)})"
+    notes = [summary, *([rewritten] if after.around else []), *notes]
     notes += ["nothing had to be changed"] if len(notes) == 1 else []
     headings = ("module", "name before", "rank", "norm before", "norm")
     return formats.Written(f"{adapter} for {spec.name}", rows, tuple(notes), headings, Path(out))

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from lora_np.adapters.adapter import AdapterModule, Source, check_start
 from lora_np.adapters.formats import Written, load, new_adapter, weights_file, write
 from lora_np.adapters.peft_format import only_lora
-from lora_np.adapters.scaling import scale_notes
 from lora_np.adapters.spectra import Goal, Grams, Spectrum, balanced, cut, directions, root_of
 from lora_np.checks import StrPath
 from lora_np.work import parallel_map
@@ -162,7 +161,7 @@ def resize(
         spectra = {name: spectrum for name, (_, spectrum) in decomposed.items()}
         ranks = goal.ranks(before, spectra, ordered, portable=portable)
         after = cut(before, ordered, ranks, portable=portable)
-        write(after, stage)
+        remarks = write(after, stage)
         file = weights_file(stage)
         size = file.stat().st_size
     rows = [
@@ -181,7 +180,7 @@ def resize(
             "left out, because they do nothing or the budget serves better elsewhere: "
             f"{', '.join(gone)}"
         )
-    notes += scale_notes(after, out)
+    notes += remarks
     if before.has_magnitudes:
         notes.append("DoRA: magnitudes are kept; errors are those of the directions' updates")
     if grams is not None:

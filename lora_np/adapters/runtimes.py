@@ -110,7 +110,6 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
             f"llama.cpp's names are known for models of {names}, not of {shown(family)}"
         )
     (architecture, turned), spec = known, from_config(config)
-    _check_tied(adapter, config, "llama.cpp crashes when one is adapted")
     scaling.check_sayable(adapter, "llama.cpp", ("embedding", "parameter"))
     alpha = float(
         np.float32(scaling.usual(module.scale * module.rank for module in adapter.values()))
@@ -147,17 +146,6 @@ def write_gguf(adapter: Adapter, path: Path, config: Config | None, dtype: str |
         for key, info in header(tensors, dtype).items()
     }
     gguf.write(infos, lambda key: tensors[key].read(), path, metadata=metadata)
-
-
-def _check_tied(adapter: Adapter, config: Config, why: str) -> None:
-    """Refuse an update of what is the head and the embedding at once."""
-    tied = {"lm_head"} if config.get("tie_word_embeddings") else set()
-    if config.get("model_type") in family_names():
-        modules = from_config(config).modules
-        tied = {name for module in modules if module.tied for name in module.names()}
-    for name, module in adapter.items():
-        if tied and (module.embedding or name in tied):
-            raise FileError(f"{name!r} is a tied weight of the base; {why}")
 
 
 def read_gguf(path: Path, config: Config | None, *, ordered: bool) -> dict[str, AdapterModule]:
@@ -248,9 +236,6 @@ def write_mlx(adapter: Adapter, folder: Path, config: Config | None, dtype: str 
     """Write the two files of a folder; ``config`` is the base's, for experts."""
     dora = adapter.has_magnitudes
     scaling.check_sayable(adapter, "mlx-lm", ("magnitude",) if dora else ("embedding", "parameter"))
-    _check_tied(
-        adapter, config or {}, "mlx-lm adapts the head and the embedding together: merge it"
-    )
     for name, module in adapter.items():
         if dora and "magnitude" not in module.parts:
             raise FileError(

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import cache, partial
-from pathlib import Path
-from typing import NotRequired, TypedDict
+from functools import partial
 
 import numpy as np
 
-from lora_np.adapters.adapter import FILES, Adapter, AdapterModule, Stored
+from lora_np.adapters.adapter import Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import targeting
-from lora_np.checks import Array, StrPath
+from lora_np.checks import Array
 from lora_np.files import FileError
 from lora_np.models import peft
 
-CLOSE = 1e-6  # a scale that differs by less is right
 # What a module may have beside the factors of a linear layer, by attribute or part.
 _EXTRAS = {
     "magnitude": "a magnitude (DoRA)", "bias": "a bias of B", "kernel": "a convolution",
     "embedding": "an embedding", "parameter": "a parameter by its name (target_parameters)",
+    "tuned": "an update that is no LoRA (LoHa, LoKr)",
 }  # fmt: skip
 # what files for image models have before a path: kohya's and LyCORIS', whose paths have no dots,
 # and those of pipelines' parts
@@ -32,37 +30,6 @@ PREFIXES = re.compile(
 )
 # how paths in encoders of texts begin
 _TEXT = ("text_model.", "encoder.block.", "model.", "lm_head")
-
-
-class Rule(TypedDict):
-    """What becomes of modules that have something, in ``runtimes.toml``."""
-
-    has: list[str]
-    status: str
-    why: str
-    form: NotRequired[str]
-    fix: NotRequired[str]
-    date: NotRequired[str]
-    source: NotRequired[str]
-
-
-class Runtime(TypedDict):
-    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
-
-    version: str
-    date: str
-    source: str
-    reads: list[str]
-    instead: str
-    alpha: str
-    rank: str
-    rslora: bool
-    scale_source: NotRequired[str]
-    ranks: NotRequired[list[int]]
-    usual: NotRequired[int]
-    option: NotRequired[str]
-    fine: list[str]
-    rules: NotRequired[list[Rule]]
 
 
 def extras(module: AdapterModule) -> set[str]:
@@ -200,39 +167,3 @@ def made_portable(adapter: Adapter) -> Adapter:
     exact = isinstance(names, list) and layers is None and not settings.get("exclude_modules")
     raw = targeting(raw, modules) | ({"target_modules": names} if exact else {})
     return replace(adapter, modules=modules, raw=raw)
-
-
-@cache
-def runtimes() -> Mapping[str, Runtime]:
-    """Read the rules of every program."""
-    import tomllib  # slow to import, rarely needed
-    from importlib.resources import files
-
-    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
-
-
-def scale_notes(adapter: Adapter, out: StrPath) -> list[str]:
-    """Warn of programs that misread the scales of an adapter written for PEFT to ``out``."""
-    if Path(out).suffix in FILES:
-        return []
-    wrong = [
-        name
-        for name, rules in runtimes().items()
-        if "peft" in rules["reads"]
-        and any(abs(error - 1) > CLOSE for error in scale_errors(rules, adapter).values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
-    return [f"{note}; portable=True (--portable) pads them"] if wrong else []
-
-
-def scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
-    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
-    config, errors = adapter.config, {}
-    for name, module in adapter.items():
-        alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]
-        rank = module.rank if rules["rank"] == "own" else config["r"]
-        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
-        errors[name] = (
-            1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
-        )
-    return errors

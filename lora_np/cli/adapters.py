@@ -174,7 +174,9 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.argument("adapter", type=options.READ)
 @options.merged_out
 @click.option(
-    "--dtype", type=options.Parsed(str.upper), help="GGUF: the kind of what changes (its own)."
+    "--dtype",
+    type=options.Parsed(str.upper),
+    help="GGUF: the kind of what is written (its own; F16).",
 )
 @click.option("--rounding", help="GGUF: nearest (as by default) or random.")
 @click.option("--seed", "rng", type=click.IntRange(0), help="Random seed of the rounding (0).")
@@ -197,20 +199,21 @@ def merge(
 ) -> None:
     """Merge an adapter into its base model, as one checkpoint.
 
-    transformers loads it without PEFT. A BASE that is a .gguf file becomes another one, for Ollama,
-    LM Studio and llama.cpp; how much of the update rounding keeps is printed.
+    transformers loads it without PEFT. A new model that is a .gguf file is for Ollama, LM Studio
+    and llama.cpp; BASE may be another one, or a directory. How much of the update rounding keeps
+    is printed.
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
     for_gguf = {name: value for name, value in asked.items() if value is not None}
     shared: dict[str, Any] = {"any_base": any_base, "force": force}
-    if base.suffix == ".gguf":
+    if ".gguf" in (base.suffix, out.suffix):
         if jobs > 1:
             raise click.UsageError("--jobs is for shards, and a GGUF file has none")
         written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
     elif for_gguf:
         name = "seed" if (first := next(iter(for_gguf))) == "rng" else first
-        raise click.UsageError(f"--{name} is for a BASE that is a .gguf file")
+        raise click.UsageError(f"--{name} is for a new model that is a .gguf file")
     else:
         written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
     options.show_as(written.table, as_json)
@@ -271,7 +274,10 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 @click.command()
 @click.argument("adapter", type=options.READ)
 @click.option(
-    "--for", "runtime", default="all", help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx, all."
+    "--for",
+    "runtime",
+    default="all",
+    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; diffusers, comfyui; or all.",
 )
 @click.option(
     "--base", type=options.READ, help="The base model, or its config.json, to compare names with."

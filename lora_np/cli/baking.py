@@ -54,6 +54,6 @@ def bake(
     options.draw(result.figure, plot)
     if html is not None:
         write_text(html, result.to_html(prompt=prompt))
-    parts = [result.samples, *([result.left] if result.sentences else []), result.table]
-    options.show_as(result.table, as_json, *parts)
+    answers = options.side_by_side(result.held)
+    options.show_as(result.table, as_json, *answers, result.left, result.table)
     print(f"Written: {out}", file=sys.stderr)

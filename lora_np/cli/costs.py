@@ -79,7 +79,7 @@ def _counted(
     training = {name: asked.pop(name) for name in _TRAINING if name in asked}
     accounting.TrainingOptions(**training)  # checks them
     spec, size = accounting.model_spec(source), models.matrix_size(source)
-    counts = [accounting.count(spec, rank=each, **asked) for each in rank]
+    counts = [accounting.count(spec, rank=r, **asked) for r in rank]
     if config:
         asked |= {"rank": rank} if rank else {}  # which count refuses
         counts = [accounting.count(spec, config=config, **asked)]
@@ -87,11 +87,9 @@ def _counted(
         tables = [accounting.count_matrix(*size, rank=rank, **asked).table]
     else:
         tables = [_totals(counts) if counts else spec.table]
-    tables += [
-        each.by_module if group_by == "module" else each.table for each in counts if group_by
-    ]
+    tables += [one.by_module if group_by == "module" else one.table for one in counts if group_by]
     estimated = counts if memory or training else []
-    return tables + [accounting.compare_memory(each, **training).table for each in estimated]
+    return tables + [accounting.compare_memory(one, **training).table for one in estimated]
 
 
 def _totals(counts: Sequence[LoraCount]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,7 +10,6 @@ import click
 from lora_np import adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
-from lora_np.table import Cell
 
 
 @click.command()
@@ -55,9 +54,4 @@ def evaluate(
     if html is not None:
         write_text(html, result.to_html())
     tables = [result.table, *([result.differences] if len(result.names) > 1 else [])]
-    options.show_as(result, as_json, *tables, *map(side_by_side, result.answers.records))
-
-
-def side_by_side(record: Mapping[str, Cell]) -> str:
-    """Write a question and its answers, one below the other."""
-    return "\n".join(f"--- {name}: {' '.join(str(text).split())}" for name, text in record.items())
+    options.show_as(result, as_json, *tables, *options.side_by_side(result.answers))

@@ -74,10 +74,10 @@ def finetune(
     if validation is not None:
         training["validation"] = language.read_data(validation, format=format)
     if out is None or dry_run:
-        found = language.forecast(base, told, **training, tell=tell)
+        estimate = language.forecast(base, told, **training, tell=tell)
         heading = "--- an example: what is learnt is in [[ ]]"
-        shown = (f"{heading}\n{example}\n" for example in found.examples)
-        options.show_as(found.table, as_json, *shown, found.table)
+        shown = (f"{heading}\n{example}\n" for example in estimate.examples)
+        options.show_as(estimate.table, as_json, *shown, estimate.table)
         return
     asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
     training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}

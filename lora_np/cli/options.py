@@ -230,6 +230,14 @@ def show_as(content: object, as_json: bool, *parts: object, status: int = 0) -> 
         click.get_current_context().exit(status)
 
 
+def side_by_side(table: Table) -> list[str]:
+    """Write the long texts of each row one below the other."""
+    return [
+        "\n".join(f"--- {name}: {' '.join(str(text).split())}" for name, text in record.items())
+        for record in table.records
+    ]
+
+
 def draw(figure: Callable[[], Figure], plot: Path | None) -> None:
     """Write the figure of a result, if one was asked for."""
     if plot is not None:

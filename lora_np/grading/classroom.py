@@ -334,11 +334,11 @@ def submissions_in(folder: Path) -> dict[str, list[Path]]:
     if not students:
         raise ValueError(f"{folder} holds no .py or .ipynb files, and no folders of them")
     readable: dict[str, list[Path]] = {}
-    for name, found in students.items():
+    for name, files in students.items():
         shown = readable_name(name)
         while shown in readable:  # names that differ on disk may look the same
             shown += "'"
-        readable[shown] = found
+        readable[shown] = files
     return readable
 
 

@@ -62,9 +62,9 @@ def bitsandbytes_parts(model: ModelDirectory, name: str) -> tuple[str, ...]:
     parts = [f"{name}.{part}" for part in _PARTS] + [
         f"{module}.{part}" for part in ("SCB", "weight_format")
     ]
-    found = [part for part in parts if part in model.places]
-    marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in found)
-    return (name, *found) if marked and name in model.places else ()
+    present = [part for part in parts if part in model.places]
+    marked = any(part.endswith((f".{_NOTE}", ".SCB")) for part in present)
+    return (name, *present) if marked and name in model.places else ()
 
 
 def bitsandbytes_size(model: ModelDirectory, name: str) -> tuple[tuple[int, ...], int]:

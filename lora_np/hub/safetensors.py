@@ -224,14 +224,16 @@ def write(
     def put(stream: BinaryIO) -> None:
         stream.write(header)
         for name, info in placed.items():
-            found = read(name)
-            if isinstance(found, SafetensorsFile):
-                origin = found.info(name)
+            source = read(name)
+            if isinstance(source, SafetensorsFile):
+                origin = source.info(name)
                 if (info.dtype, info.shape) != (origin.dtype, origin.shape):
-                    raise FileError(f"{path}: {name!r} differs in dtype or shape from {found.path}")
-                stream.write(found.raw(origin))
+                    raise FileError(
+                        f"{path}: {name!r} differs in dtype or shape from {source.path}"
+                    )
+                stream.write(source.raw(origin))
                 continue
-            array = np.asarray(found)
+            array = np.asarray(source)
             if array.shape != info.shape:
                 raise FileError(f"{name!r} must have shape {info.shape}, got {array.shape}")
             flat = np.ascontiguousarray(array).reshape(-1)

@@ -17,7 +17,7 @@ from lora_np.checks import configured, generator, number, printable, whole_numbe
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Sampling, continued, ends_of
+from lora_np.language.generation import Sampling, replies
 from lora_np.language.measuring import likelihood
 from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.language.storing import read_text
@@ -386,7 +386,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     run["progress"] = "finetune" if settings.progress is True else settings.progress
     asked = plan.questions
     if asked and settings.sample_every:
-        run["sample"] = lambda step, frozen: told(step, replies(frozen, asked[:1])[0])
+        run["sample"] = lambda step, frozen: told(step, said(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
@@ -397,8 +397,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     if not asked:
         return Adapted(result.model, result.history, *facts)
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
-    both = [replies(each, asked) for each in (model, result.model)]
-    answers = tuple(Replies(*text, *said) for text, *said in zip(texts, *both, strict=True))
+    both = [said(each, asked) for each in (model, result.model)]
+    answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *both, strict=True))
     if settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
@@ -435,15 +435,12 @@ def question(document: packing.Document) -> Question:
     return Question(tokens[:start].tolist(), tokens[start:end].tolist())
 
 
-def replies(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
+def said(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
     """Answer questions with the most likely tokens; what goes on after a mark is cut."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
-    rows, ends = [[*prompt] for prompt, _ in questions], ends_of(model)
-    continued(model, rows, 0, Sampling(tokens=most, temperature=0))
-    return [
-        text_of(model, row[len(prompt) :]) + " [...]" * (row[-1] not in ends)
-        for row, (prompt, _) in zip(rows, questions, strict=True)
-    ]
+    prompts = [[*prompt] for prompt, _ in questions]
+    made = replies(model, prompts, Sampling(tokens=most, temperature=0))
+    return [each.end().strip() + " [...]" * (not each.ended) for each in made]
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:

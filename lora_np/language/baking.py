@@ -10,26 +10,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace as changed
 from html import escape
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lora_np.autograd import Tensor, value
-from lora_np.checks import (
-    Array,
-    Rng,
-    configured,
-    generator,
-    number,
-    printable,
-    whole_number,
-)
+from lora_np.checks import Array, Rng, configured, generator, number, printable, whole_number
 from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.generation import Reader, Sampling, continued, ends_of
-from lora_np.language.templates import Template
+from lora_np.language.generation import Reader, Sampling, replies
+from lora_np.language.templates import Template, shared
+from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
@@ -41,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HELD_OUT = 5  # of so many questions one
-AT_ONCE = 16  # answers that are sampled together
 RIDGE = 0.1  # of the mean eigenvalue, in the closed form
 FIRST = 8  # tokens of an answer, where its divergence is largest
 ASK = (
@@ -70,7 +61,7 @@ class BakeSettings(RunSettings):
     targets: Targets = "all-linear"
     lr: float = setting(2e-3, "Peak learning rate")
     steps: int = setting(48, "Number of training steps")
-    batch_size: int = setting(4, "AnsweredQuestion in a batch")
+    batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")
     per_sentence: int = setting(3, "Questions for each sentence of the prompt, if none are given")
@@ -104,10 +95,7 @@ class TaughtAnswer(NamedTuple):
     row: list[int]  # what the student reads, and the answer
     prompted: list[int]  # what the teacher reads, and the answer
     hidden: Array  # (answer, d), the teacher's: each token of the answer follows from one
-
-    @property
-    def answer(self) -> list[int]:
-        return self.row[-len(self.hidden) :]
+    text: str  # of the answer
 
 
 class DistillationBatch(NamedTuple):
@@ -116,15 +104,6 @@ class DistillationBatch(NamedTuple):
     tokens: Array  # (rows, n)
     counts: Array  # (rows, n) bool
     teacher: Array  # (as many as count, d)
-
-
-class AnsweredQuestion(NamedTuple):
-    """A held-out question, and how each model answers it."""
-
-    question: str
-    base: str
-    prompted: str
-    baked: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,19 +116,19 @@ class Baked(Shown):
         With its adapters.
     history : History or None
         The loss of each step, if there was any.
-    questions, held : tuple of str
-        What the adapter was trained on, and what was held out.
+    questions : tuple of str
+        What the adapter was trained on.
+    held : Table
+        Greedy answers of base, prompted and baked model to the held-out questions.
+    left : Table
+        For each of them the divergence before and after, the largest first: what did not transfer.
     divergences : dict of str to tuple of ndarray
         By model, "base" or "baked", and kind of answers, "sampled" or "greedy", such as "base,
         greedy": the divergence from the teacher, in nats, at each token of each held-out answer.
     agreement : dict of str to float
         The share of these tokens whose likeliest one is the teacher's.
-    answers : tuple of AnsweredQuestion
-        Greedy answers side by side.
     saved : int
         Tokens of the prompt that each call saves.
-    sentences : dict of str to float
-        The mean divergence that is left of questions about each sentence of the prompt.
     notes : tuple of str
         What people should know.
     """
@@ -157,12 +136,11 @@ class Baked(Shown):
     model: LanguageModel
     history: History | None
     questions: tuple[str, ...]
-    held: tuple[str, ...]
+    held: Table
+    left: Table
     divergences: dict[str, tuple[Array, ...]]
     agreement: dict[str, float]
-    answers: tuple[AnsweredQuestion, ...]
     saved: int
-    sentences: dict[str, float]
     notes: tuple[str, ...]
 
     @property
@@ -176,17 +154,6 @@ class Baked(Shown):
             every = np.concatenate(parts).mean()
             rows.append((kind, model, float(every), float(first), self.agreement[key]))
         return Table(names, rows, notes=[f"Each call saves {self.saved} tokens.", *self.notes])
-
-    @property
-    def left(self) -> Table:
-        """What did not transfer: sentences whose questions kept the largest divergence."""
-        worst = sorted(self.sentences.items(), key=lambda item: -item[1])
-        return Table(["sentence of the prompt", "KL that is left"], worst)
-
-    @property
-    def samples(self) -> Table:
-        """The greedy answers side by side."""
-        return Table([*AnsweredQuestion._fields], self.answers, title="Held-out questions")
 
     def figure(self) -> Figure:
         """Draw the divergence by the position of the token in the answer."""
@@ -204,8 +171,7 @@ class Baked(Shown):
 
     def to_html(self, *, prompt: str = "") -> str:
         """Write a page: divergences, the answers, and what did not transfer."""
-        parts: list[str | Table | Figure] = [self.table, self.figure(), self.samples]
-        parts += [self.left] if self.sentences else []
+        parts: list[str | Table | Figure] = [self.table, self.figure(), self.held, self.left]
         if prompt:
             parts.append(f"<p>The prompt:</p><pre>{escape(printable(prompt))}</pre>")
         return page("A prompt baked into a LoRA", parts)
@@ -214,27 +180,32 @@ class Baked(Shown):
 class Dialogue:
     """How a question is put to a model, with the prompt and without it."""
 
-    def __init__(self, model: LanguageModel, prompt: str, plain: bool) -> None:
-        self.vocabulary, self.ends, self.prompt = vocabulary_of(model), ends_of(model), prompt
-        if not plain and not isinstance(self.vocabulary.chat_template(), str):
+    def __init__(self, model: LanguageModel, prompt: str, settings: BakeSettings) -> None:
+        self.vocabulary, self.prompt = vocabulary_of(model), prompt
+        self.context, self.answer = model.context, settings.answer_length
+        if not settings.plain and not isinstance(self.vocabulary.chat_template(), str):
             raise ValueError(
                 "this model has no chat template: bake an instruction-tuned model, or pass"
                 " plain=True (--plain) and questions that go on from the prompt"
             )
-        self.template = None if plain else Template(self.vocabulary)
+        self.template = None if settings.plain else Template(self.vocabulary)
 
     def row(self, question: str, *, prompted: bool) -> list[int]:
-        if self.template is None:
-            text = self.prompt + question if prompted else question
-            return [int(token) for token in self.vocabulary.encode(text)]
+        """Encode a question; with the prompt before it, that must leave room for an answer."""
         messages = [{"role": "user", "content": question}]
         if prompted:
             messages.insert(0, {"role": "system", "content": self.prompt})
-        return [int(i) for i in self.template.tokens(messages, add_generation_prompt=True)]
-
-    def text(self, answer: Sequence[int]) -> str:
-        """Decode an answer without the token that ends it."""
-        return self.vocabulary.decode([token for token in answer if token not in self.ends])
+        if self.template is None:
+            row = self.vocabulary.encode("".join(message["content"] for message in messages))
+        else:
+            row = self.template.tokens(messages, add_generation_prompt=True)
+        if len(row) + self.answer > self.context:
+            raise ValueError(
+                f"the prompt, a question and an answer of {self.answer} tokens have"
+                f" {len(row) + self.answer}, and the model's context is {self.context}: take a"
+                " shorter prompt or answer_length"
+            )
+        return [int(token) for token in row]
 
 
 @configured(BakeSettings)
@@ -258,7 +229,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     steps : int
         Number of training steps; with 0 the adapter is the closed form.
     batch_size : int
-        AnsweredQuestion in a batch.
+        Answers in a batch.
     clip : float, optional
         Largest norm of the gradient.
     answer_length : int
@@ -278,7 +249,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     accumulate : int
         Batches whose gradients are averaged in one step.
     validate_every : int, optional
-        Steps between measurements of the held-out questions.
+        Steps between measurements of the held-out questions; by default there are none.
     patience : int, optional
         As for `lora_np.fit`.
     watch, sample : callable, optional
@@ -325,12 +296,15 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     ...     questions=["And the ", "The sons of ", "He said ", "In the ", "And they "],
     ...     answer_length=8, progress=False,
     ... )
-    >>> result.saved, len(result.held)
+    >>> result.saved, len(result.held.rows)
     (24, 1)
     """
     if not isinstance(prompt, str) or not prompt.strip():
         raise ValueError("the prompt is empty: there is nothing to bake")
-    dialogue, rng = Dialogue(model, prompt, settings.plain), generator(settings.rng)
+    dialogue, rng = Dialogue(model, prompt, settings), generator(settings.rng)
+    saved = len(dialogue.row("", prompted=True)) - len(dialogue.row("", prompted=False))
+    if not saved:
+        raise ValueError("the chat template leaves out system messages: there is nothing to bake")
     frozen = freeze(model)
     asked = [(text, "") for text in settings.questions]
     if not asked:
@@ -353,16 +327,20 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     }
     alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
     adapted = inject(model, rank=settings.rank, alpha=alpha, targets=settings.targets, rng=seeds[2])
-    if not plain_head(adapted):
-        raise ValueError("targets must not name the head: both distributions come from the same")
+    if type(adapted.lm_head) is not Linear:
+        raise ValueError(
+            "the head must have no adapter, since teacher and student share it: leave it out of"
+            " targets"
+        )
     if settings.start == "closed-form":
-        adapted = started(adapted, closed_form(frozen, examples, settings.rank))
+        adapted = closed_form(frozen, adapted, examples)
     history = None
     if settings.steps:
         run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
         run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss}
         run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
-        run["validation"] = [batch_of([example]) for example in tests["sampled"]]
+        if settings.validate_every or settings.patience:
+            run["validation"] = [batch_of([example]) for example in tests["sampled"]]
         run["progress"] = "bake" if settings.progress is True else settings.progress
         order = ShuffledAnswers(examples, min(settings.batch_size, len(examples)), seeds[2])
         result = fit(adapted, order, **run)
@@ -375,34 +353,36 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
             divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
             agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
     alone = [dialogue.row(question, prompted=False) for question, _ in held]
-    base, own = (spoken(each, alone, greedy) for each in (frozen, baked))
-    prompted = [dialogue.text(example.answer) for example in tests["greedy"]]
-    answers = zip([question for question, _ in held], base, prompted, own, strict=True)
+    base, own = ([made.end() for made in replies(each, alone, greedy)] for each in (frozen, baked))
+    wanted = [example.text for example in tests["greedy"]]
+    means = (
+        [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
+    )
+    left = sorted(zip(held, *means, strict=True), key=lambda row: -row[-1])
+    names = [question for question, _ in held]
+    about = [] if settings.questions else ["sentence of the prompt"]
     cut = sum(len(example.hidden) == settings.answer_length for example in examples)
-    first = tests["greedy"][0]
     return Baked(
         model=adapted,
         history=history,
         questions=tuple(question for question, _ in train),
-        held=tuple(question for question, _ in held),
+        held=Table(
+            ["question", "base", "prompted", "baked"],
+            [*zip(names, base, wanted, own, strict=True)],
+            title="Held-out questions",
+        ),
+        left=Table(
+            ["question", *about, "KL of the base", "KL that is left"],
+            [(*pair[: 1 + len(about)], *kl) for pair, *kl in left],
+            title="What did not transfer",
+        ),
         divergences=divergences,
         agreement=agreement,
-        answers=tuple(AnsweredQuestion(*row) for row in answers),
-        saved=len(first.prompted) - len(first.row),
-        sentences=by_sentence(tests["sampled"], divergences["baked, sampled"]),
+        saved=saved,
         notes=(f"{cut} of {len(examples)} answers were cut at {settings.answer_length} tokens.",)
         if cut
         else (),
     )
-
-
-def by_sentence(examples: Sequence[TaughtAnswer], apart: Sequence[Array]) -> dict[str, float]:
-    """Average the divergence of the questions about each sentence."""
-    means: dict[str, list[float]] = {}
-    for example, kl in zip(examples, apart, strict=True):
-        if example.sentence:
-            means.setdefault(example.sentence, []).append(float(kl.mean()))
-    return {sentence: float(np.mean(row)) for sentence, row in means.items()}
 
 
 def written(
@@ -415,8 +395,8 @@ def written(
     for sentence in sentences_of(prompt):
         message = {"role": "user", "content": ASK.format(prompt=prompt, sentence=sentence)}
         row = template.tokens([message], add_generation_prompt=True).tolist()
-        for text in spoken(model, [row] * n, sampling):
-            lines = [line.strip(' "*-') for line in text.splitlines() if line.strip(' "*-')]
+        for made in replies(model, [row] * n, sampling):
+            lines = [text for line in made.end().splitlines() if (text := line.strip(' "*-'))]
             if lines:
                 pairs.setdefault(lines[0], sentence)
     return [*pairs.items()]
@@ -434,57 +414,17 @@ def sentences_of(prompt: str) -> list[str]:
     return [text for part in parts if (text := part.strip(" -*#\t"))]
 
 
-def spoken(model: LanguageModel, rows: Sequence[list[int]], sampling: Sampling) -> list[str]:
-    """Generate the text that follows each row, without the token that ends it."""
-    vocabulary, ends = vocabulary_of(model), ends_of(model)
-    answers = sampled(opened(model, rows), rows, sampling)
-    return [vocabulary.decode([i for i in answer if i not in ends]) for answer in answers]
-
-
-def opened(model: LanguageModel, rows: Sequence[list[int]]) -> Reader:
-    """Read what all rows begin with, once."""
-    reader, first, last = Reader(model), min(rows), max(rows)
-    same = next(
-        (i for i, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]),
-        len(first),
-    )
-    if same:
-        reader.read([first[:same]])
-    return reader
-
-
-def sampled(reader: Reader, rows: Sequence[list[int]], sampling: Sampling) -> list[list[int]]:
-    """Generate the tokens that follow each row; those of equal length together, without padding."""
-    drawn = changed(sampling, rng=generator(sampling.rng))
-    answers: dict[int, list[int]] = {}
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for _, group in groupby(order, key=lambda i: len(rows[i])):
-        alike = [*group]
-        for start in range(0, len(alike), AT_ONCE):
-            numbers = alike[start : start + AT_ONCE]
-            some = [[*rows[i]] for i in numbers]
-            held = reader.take([0] * len(some)) if reader.rows else None
-            continued(reader.model, some, 0, drawn, held)
-            answers |= {i: row[len(rows[i]) :] for i, row in zip(numbers, some, strict=True)}
-    return [answers[i] for i in range(len(rows))]
-
-
 def taught(
     model: LanguageModel, dialogue: Dialogue, asked: Sequence[tuple[str, str]], sampling: Sampling
 ) -> list[TaughtAnswer]:
     """Let the prompted base answer, and keep the hidden states from which it does."""
     rows = [dialogue.row(question, prompted=True) for question, _ in asked]
-    longest = max(map(len, rows)) + sampling.tokens
-    if longest > model.context:
-        raise ValueError(
-            f"the prompt, a question and an answer of {sampling.tokens} tokens have {longest}, and"
-            f" the model's context is {model.context}: take a shorter prompt or answer_length"
-        )
-    reader, examples = opened(model, rows), []
-    for pair, row, answer in zip(asked, rows, sampled(reader, rows, sampling), strict=True):
-        hidden = reader.read([[*row, *answer[:-1]]])[0, -len(answer) :]
+    examples = []
+    for pair, row, made in zip(asked, rows, replies(model, rows, sampling), strict=True):
         student = dialogue.row(pair[0], prompted=False)
-        examples.append(TaughtAnswer(*pair, [*student, *answer], [*row, *answer], hidden))
+        student, prompted = [*student, *made.tokens], [*row, *made.tokens]
+        hidden = np.array(made.hidden)
+        examples.append(TaughtAnswer(*pair, student, prompted, hidden, made.end()))
     return examples
 
 
@@ -525,7 +465,7 @@ class ShuffledAnswers:
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:
     """Compute the mean divergence of the batch."""
     hidden, head = model.model(batch.tokens, rng=rng), model.lm_head
-    if plain_head(model) and not model.cap and head.b is None:
+    if not model.cap and head.b is None:
         return fused.distillation_loss(hidden, head.W, teacher=batch.teacher, counts=batch.counts)
     teacher = value(model.logits(batch.teacher))
     loss: Operand = divergence(model.logits(hidden[batch.counts]), teacher).mean(axis=0)
@@ -540,73 +480,56 @@ def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Arr
 
 
 def closed_form(
-    model: LanguageModel, examples: Sequence[TaughtAnswer], rank: int
-) -> list[tuple[Array, Array]]:
-    """Regress what each layer's attention lacks without the prompt on what it computes.
+    model: LanguageModel, adapted: LanguageModel, examples: Sequence[TaughtAnswer]
+) -> LanguageModel:
+    """Start each output projection of attention at what it lacks without the prompt.
 
     Both runs get the teacher's residual stream at the tokens that they share, so that a layer lacks
     only attention to the prompt: W_o (mixed with the prompt - mixed without), by ridge regression
     of reduced rank on "mixed without".
-
-    Returns
-    -------
-    list of (ndarray of shape (d, rank), ndarray of shape (rank, k))
-        B and A for the output projection of each layer.
     """
     layers = model.model.layers
     grams: list[Any] = [0.0] * len(layers)
     products: list[Any] = [0.0] * len(layers)
+    # what all begin with before the question, read once
+    held = min(
+        len(example.prompted)
+        - shared(np.array(example.row[::-1]), np.array(example.prompted[::-1]))
+        for example in examples
+    )
+    reader = Reader(model)
+    reader.read([examples[0].prompted[:held]])
     for example in examples:
-        rows = [np.array([row[:-1]]) for row in (example.row, example.prompted)]
-        shared = common_end(example.row, example.prompted) - 1
-        student, teacher = (
-            value(model.model.embedded(tokens, np.arange(tokens.shape[1]))) for tokens in rows
-        )
-        for i, layer in enumerate(layers):
-            joined = np.concatenate([student[:, :-shared], teacher[:, -shared:]], axis=1)
-            without, prompted = (
-                value(layer.mixed(x))[0, -shared:].astype(np.float64) for x in (joined, teacher)
-            )
+        new = example.prompted[held:-1]
+        own = len(example.row) - 1 - len(new)
+        student = value(model.model.embedded(np.array([example.row[:own]], int), np.arange(own)))
+        positions = np.arange(held, held + len(new))
+        teacher = value(model.model.embedded(np.array([new]), positions))
+        for i, (layer, cache) in enumerate(zip(layers, reader.take([0]).caches, strict=True)):
+            without = value(layer.mixed(np.concatenate([student, teacher], axis=1)))[0, own:]
+            prompted = value(layer.mixed(teacher, cache))[0]
+            cache.tokens = held
             lacking = layer.attention.output(prompted) - layer.attention.output(without)
+            without = without.astype(np.float64)
             grams[i] = grams[i] + without.T @ without
-            products[i] = products[i] + without.T @ lacking
-            student, teacher = value(layer(student)), value(layer(teacher))
-    return [reduced(G, C, rank) for G, C in zip(grams, products, strict=True)]
-
-
-def common_end(one: Sequence[int], other: Sequence[int]) -> int:
-    """Count the tokens with which both rows end."""
-    n = min(len(one), len(other))
-    return next((i for i in range(n) if one[-1 - i] != other[-1 - i]), n)
-
-
-def reduced(gram: Array, product: Array, rank: int) -> tuple[Array, Array]:
-    """Solve min |Y - X A^T B^T| at a rank from X^T X and X^T Y (Izenman, 1975), with a ridge."""
-    G = gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
-    L = np.linalg.cholesky(G)
-    M = np.linalg.solve(G, product).T  # (d, k), of full rank
-    U, s, Vt = np.linalg.svd(M @ L, full_matrices=False)
-    A = np.linalg.solve(L.T, Vt[:rank].T).T
-    balance = float(np.sqrt(np.linalg.norm(A, 2) / s[0])) if s[0] else 1.0  # alike in norm
-    return U[:, :rank] * s[:rank] * balance, A / balance
-
-
-def started(adapted: LanguageModel, factors: Sequence[tuple[Array, Array]]) -> LanguageModel:
-    """Put B and A where the outputs of attention are adapted."""
-    layers = adapted.model.layers
-    starts = {id(layer.attention.output): pair for layer, pair in zip(layers, factors, strict=True)}
+            products[i] = products[i] + without.T @ value(lacking)
+            teacher = value(layer(teacher, cache=cache))
+            if own:
+                student = value(layer(student))
+    lacks = {
+        id(layer.attention.output): pair
+        for layer, *pair in zip(adapted.model.layers, grams, products, strict=True)
+    }
 
     def put(path: str, node: LoRALinear) -> LoRALinear:
-        if id(node) not in starts:
+        if id(node) not in lacks:
             return node
-        B, A = starts[id(node)]
-        dtype = value(node.A).dtype
-        return changed(node, A=Tensor(A.astype(dtype)), B=Tensor((B / node.scale).astype(dtype)))
+        gram, product = lacks[id(node)]
+        L = np.linalg.cholesky(gram + RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        X, Y, dtype = L.T, np.linalg.solve(L, product), value(node.A).dtype
+        B, A = reduced_rank_regression(X, Y, rank=len(value(node.A)))
+        balance = np.linalg.norm(A, 2) ** 0.5 or 1.0  # both get the same norm
+        B, A = B * balance / node.scale, A / balance
+        return changed(node, A=Tensor(A.astype(dtype)), B=Tensor(B.astype(dtype)))
 
     return replace(adapted, LoRALinear, put)
-
-
-def plain_head(model: LanguageModel) -> bool:
-    """Tell whether the head is the base's own."""
-    head = model.lm_head
-    return type(head) is Linear and not isinstance(head.W, Tensor)

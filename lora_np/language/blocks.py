@@ -274,10 +274,10 @@ class SelfAttention(Named):
     def by_heads(self, x: Operand, rng: Rng) -> tuple[Operand, Operand, Operand]:
         """Compute queries, keys and values, (batch, tokens, heads, d) each."""
         if self.qkv is None:
-            q, k, v = (each(x, rng=rng) for each in (self.query, self.key, self.value) if each)
+            q, k, v = (layer(x, rng=rng) for layer in (self.query, self.key, self.value) if layer)
         elif self.joined == "heads":
-            each = heads_of(self.qkv(x, rng=rng), 3 * self.heads)
-            return each[..., 0::3, :], each[..., 1::3, :], each[..., 2::3, :]
+            qkv = heads_of(self.qkv(x, rng=rng), 3 * self.heads)
+            return qkv[..., 0::3, :], qkv[..., 1::3, :], qkv[..., 2::3, :]
         else:
             qkv = self.qkv(x, rng=rng)
             width = qkv.shape[-1] // (self.heads + 2 * self.kv)
@@ -331,7 +331,7 @@ class MLP(Named):
 
     def __call__(self, x: Operand, *, rng: Rng = None) -> Operand:
         if self.gate_up is None:
-            parts = [each(x, rng=rng) for each in (self.gate, self.up) if each is not None]
+            parts = [layer(x, rng=rng) for layer in (self.gate, self.up) if layer is not None]
         else:
             parts = [*np.split(self.gate_up(x, rng=rng), 2, axis=-1)]
         if len(parts) == 2:
@@ -424,8 +424,8 @@ class Routed(Named):
             self.experts(rows[starts[i] : starts[i + 1]], int(i))
             for i in np.flatnonzero(np.diff(starts))
         ]
-        each = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
-        y = np.sum(each * weights[..., None], axis=1)
+        outputs = np.concatenate(parts)[np.argsort(order)].reshape(*best.shape, -1)
+        y = np.sum(outputs * weights[..., None], axis=1)
         if self.shared is not None and self.shared_gate is not None:
             y = y + sigmoid(self.shared_gate(flat, rng=rng)) * self.shared(flat, rng=rng)
         result: Operand = y.reshape(x.shape)
@@ -485,10 +485,10 @@ class DecoderLayer(Named):
         y = self.mlp(y if self.before_mlp is None else self.before_mlp(y), rng=rng)
         return self.plus(added, y if self.after_mlp is None else self.after_mlp(y))
 
-    def mixed(self, x: Operand) -> Operand:
+    def mixed(self, x: Operand, cache: Cache | None = None) -> Operand:
         """Compute what attention mixes, before its output projection."""
         y = x if self.before_attention is None else self.before_attention(x)
-        return self.attention.mixed(*self.attention.by_heads(y, None), None, None)
+        return self.attention.mixed(*self.attention.by_heads(y, None), cache, None)
 
     def plus(self, x: Operand, y: Operand) -> Operand:
         return x + (y if self.residual == 1.0 else y * self.residual)

@@ -150,8 +150,8 @@ def as_data(data: AnyData) -> Data:
         return data
     if isinstance(data, str):
         return Data((Completion("", data),), ("",), ONE, "the text")
-    examples = ({"text": each} if isinstance(each, str) else each for each in data)
-    return data_of((f"example {i}", each) for i, each in enumerate(examples, start=1))
+    examples = ({"text": item} if isinstance(item, str) else item for item in data)
+    return data_of((f"example {i}", item) for i, item in enumerate(examples, start=1))
 
 
 def told_by(content: str, ending: str) -> str:
@@ -204,7 +204,7 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
             if not isinstance(record, Mapping):
                 raise ValueError(f"it must be an object with named fields, got {shown(record)}")
             kind = kind or next(
-                (each for each, needed in KINDS.items() if record.keys() >= {*needed[0]}), ""
+                (name for name, needed in KINDS.items() if record.keys() >= {*needed[0]}), ""
             )
             if not kind:
                 raise ValueError(
@@ -222,27 +222,27 @@ def data_of(records: Iterable[tuple[str, Json]], source: str = "the data") -> Da
 def example(fields: Mapping[str, Any], kind: str) -> Example:
     """Check an example of a kind."""
     needed, optional = KINDS[kind]
-    found: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
-    if missing := [name for name in needed if found[name] is None]:
+    values: dict[str, Any] = {name: fields.get(name) for name in (*needed, *optional)}
+    if missing := [name for name in needed if values[name] is None]:
         raise ValueError(
             f"it has no {missing[0]}, unlike the first example, only {', '.join(fields)}"
         )
     if kind == "conversations":
-        return conversation(found["messages"])
+        return conversation(values["messages"])
     if kind == "multiple choice":
-        return choices(**found)
-    if all(isinstance(each, list) for each in found.values()):
-        return conversation([*found["prompt"], *found["completion"]], len(found["prompt"]))
-    for name, text in found.items():
+        return choices(**values)
+    if all(isinstance(value, list) for value in values.values()):
+        return conversation([*values["prompt"], *values["completion"]], len(values["prompt"]))
+    for name, text in values.items():
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} must be text, got {shown(text)}")
-    if not found[needed[-1]]:
+    if not values[needed[-1]]:
         raise ValueError(f"its {needed[-1]} is empty: there is nothing to learn")
     if kind == "instructions and outputs":
-        asked = "\n\n".join(filter(None, (found["instruction"], found["input"])))
-        turns = {"user": asked, "assistant": found["output"]}
+        asked = "\n\n".join(filter(None, (values["instruction"], values["input"])))
+        turns = {"user": asked, "assistant": values["output"]}
         return Conversation([{"role": role, "content": text} for role, text in turns.items()])
-    return Completion(found.get("prompt", ""), found[needed[-1]])
+    return Completion(values.get("prompt", ""), values[needed[-1]])
 
 
 def choices(question: Json, choices: Json, answer: Json) -> Choices:

@@ -305,7 +305,7 @@ class DecoderSettings(NamedTuple):
     @property
     def constants(self) -> dict[str, float]:
         """List the numbers that a checkpoint has beside the weights, by name."""
-        return {name: number for each in self.layers for name, number in each.constants.items()}
+        return {name: number for layer in self.layers for name, number in layer.constants.items()}
 
     def settings(self, kind: str, names: Mapping[str, str], i: int) -> dict[str, Any]:
         """Return the settings of a node with these parts, in layer i."""
@@ -352,7 +352,7 @@ def decoder_settings(config: Mapping[str, Any]) -> DecoderSettings:
     with errors_at("config.json", (TypeError, ValueError)):
         # where null may mean something else than missing
         decoder = decoder_of(config)
-        facts, read, spec = decoder.whole, decoder.read, decoder.spec
+        facts, read, spec = decoder.whole, decoder.fields, decoder.spec
         config = stated(config)
         same = {
             "layer_types": ["full_attention"] * len(decoder.layers),

@@ -53,14 +53,6 @@ class Measure(NamedTuple):
         return mean, mean - half * error, mean + half * error, (half + student(0.8, n - 1)) * error
 
 
-class Reply(NamedTuple):
-    """What a model was asked and wanted to say, and what each model said."""
-
-    question: str
-    wanted: str
-    texts: tuple[str, ...]
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Shown):
     """Models compared on the same examples: see `evaluate`.
@@ -73,8 +65,8 @@ class Evaluation(Shown):
         By name: ``loss`` (nats a token), ``exact match``, ``acc`` and ``acc_norm``.
     speeds : tuple of float or None
         Tokens a second, where text was generated.
-    replies : tuple of Reply
-        Answers side by side.
+    answers : Table
+        What each model answers, beside what the data want.
     notes : tuple of str
         What people should know of the data.
     """
@@ -82,7 +74,7 @@ class Evaluation(Shown):
     names: tuple[str, ...]
     measures: Mapping[str, Measure]
     speeds: tuple[float | None, ...]
-    replies: tuple[Reply, ...]
+    answers: Table
     notes: tuple[str, ...]
 
     @property
@@ -113,12 +105,6 @@ class Evaluation(Shown):
         )
         return Table(names, rows, title=f"Differences from {self.names[0]}", notes=[note])
 
-    @property
-    def answers(self) -> Table:
-        """What each model answers, beside what the data want."""
-        rows = [(reply.question, reply.wanted, *reply.texts) for reply in self.replies]
-        return Table(["question", "wanted", *self.names], rows, title="Answers")
-
     def to_json(self) -> str:
         """Write the three tables as JSON."""
         tables = {
@@ -130,7 +116,7 @@ class Evaluation(Shown):
         """Write a page with the three tables."""
         parts = [self.table]
         parts += [self.differences] if len(self.names) > 1 else []
-        parts += [self.answers] if self.replies else []
+        parts += [self.answers] if self.answers.rows else []
         return page("Language models compared", parts)
 
 
@@ -213,11 +199,14 @@ def evaluate(
         name: Measure(np.array([run.values[name] for run in runs]), weights)
         for name, weights in runs[0].weights.items()
     }
-    replies = tuple(
-        Reply(*parts(data.examples[i]), tuple(run.texts[i] for run in runs)) for i in shown
+    rows = [(*parts(data.examples[i]), *(run.texts[i] for run in runs)) for i in shown]
+    return Evaluation(
+        names=tuple(names),
+        measures=measures,
+        speeds=tuple(run.speed for run in runs),
+        answers=Table(["question", "wanted", *names], rows, title="Answers"),
+        notes=(str(data), *runs[0].notes),
     )
-    speeds = tuple(run.speed for run in runs)
-    return Evaluation(tuple(names), measures, speeds, replies, (str(data), *runs[0].notes))
 
 
 class Measured(NamedTuple):

@@ -126,7 +126,7 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     by_row = cos.ndim == x.ndim
     # for many sequences, tables of x's width save passes
     heads = x.shape[2] if len(x) > 2 and not by_row else 1
-    tables = (each.reshape(*each.shape[:-2], 1, 2, halves.shape[-1]) for each in (cos, sin))
+    tables = (table.reshape(*table.shape[:-2], 1, 2, halves.shape[-1]) for table in (cos, sin))
     cos, sin = (np.repeat(table, heads, axis=-3) for table in tables)
     y = np.empty_like(halves)
     sequences = 1 if by_row else max(1, PIECE // cos.size)
@@ -231,7 +231,7 @@ def attend_joint(
         dK *= scale
         shapes = (dQ, wide), (dK, narrow), (dV, narrow)
         return tuple(
-            by_token(*each) if asked else None for each, asked in zip(shapes, wanted, strict=True)
+            by_token(*pair) if asked else None for pair, asked in zip(shapes, wanted, strict=True)
         )
 
     return pull
@@ -259,12 +259,12 @@ def largest_of(x: Array) -> float:
 
 def blocks(q: Array, k: Array, window: int | None) -> Iterator[tuple[slice, slice, slice]]:
     """Yield blocks of queries: their tokens, the keys that one of them sees, and their rows."""
-    tokens, each = q.shape[1], q.shape[2] // k.shape[2]
+    tokens, group = q.shape[1], q.shape[2] // k.shape[2]
     size = BLOCK if tokens <= 2 * TILE else 2 * BLOCK
     for t in range(0, tokens, size):
         end = min(t + size, tokens)
         first = 0 if window is None else max(0, t - window + 1)
-        yield slice(t, end), slice(first, end), slice(t * each, end * each)
+        yield slice(t, end), slice(first, end), slice(t * group, end * group)
 
 
 def scores(
@@ -273,23 +273,23 @@ def scores(
     """Compute ``Q K^T`` of some tokens and the keys they see, minus infinity where one does not."""
     S: Array = np.matmul(Q, KT[..., keys])
     t, end, first = some.start, some.stop, keys.start
-    each = Q.shape[2] // (end - t)
+    group = Q.shape[2] // (end - t)
     # with fewer keys, one pass over all is faster
     seen = t - first if window is None and t - first > 4 * BLOCK else 0
     if keys.stop == end:
-        S[..., seen:] += barred(end - t, end - first - seen, each, window, S.dtype)
+        S[..., seen:] += barred(end - t, end - first - seen, group, window, S.dtype)
     if sequence_ids is not None:
         other = sequence_ids[:, some, None] != sequence_ids[:, None, keys]
-        S += np.where(np.repeat(other, each, axis=1), -np.inf, 0).astype(S.dtype)[:, None]
+        S += np.where(np.repeat(other, group, axis=1), -np.inf, 0).astype(S.dtype)[:, None]
     return S
 
 
 @functools.lru_cache(maxsize=32)
 def barred(
-    queries: int, keys: int, each: int, window: int | None, dtype: np.dtype[np.generic]
+    queries: int, keys: int, group: int, window: int | None, dtype: np.dtype[np.generic]
 ) -> Array:
     mask = np.where(composed.visible(queries, keys, window), 0, -np.inf).astype(dtype)
-    return np.repeat(mask, each, axis=0)
+    return np.repeat(mask, group, axis=0)
 
 
 def by_group(x: Array, kv: int) -> Array:
@@ -390,8 +390,8 @@ def distillation_forward(
             off *= wanted
             apart += row_sums(off)
         dh[part] = ours.mean - theirs.mean
-        each = apart / theirs.sums + ours.log_sums - theirs.log_sums
-        total += float(np.sum(each, dtype=np.float64))
+        divergences = apart / theirs.sums + ours.log_sums - theirs.log_sums
+        total += float(np.sum(divergences, dtype=np.float64))
     dh /= len(keep)
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 

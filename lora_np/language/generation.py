@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace as changed
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +14,13 @@ from lora_np.autograd import value
 from lora_np.checks import Array, configured, generator, number, shown, whole_number
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel, vocabulary_of
-from lora_np.language.templates import Messages, Template
+from lora_np.language.templates import Messages, Template, shared
 from lora_np.nn import freeze, replace, softmax
 from lora_np.quantise import Blocks
 from lora_np.settings import setting
 
 Prompt = TypeVar("Prompt", str, Sequence[str])
+AT_ONCE = 16  # rows that are continued together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,7 +177,10 @@ def generate(model: LanguageModel, prompt: Prompt, settings: Sampling) -> Prompt
     rows = [vocabulary.encode(text).tolist() for text in prompts]
     if not all(rows):
         raise ValueError("the prompt must hold at least one token, got an empty text")
-    texts = [each.end() for each in continued(model, rows, len(vocabulary.begins), settings)]
+    texts = [
+        continuation.end()
+        for continuation in continued(model, rows, [len(vocabulary.begins)] * len(rows), settings)
+    ]
     return texts[0] if isinstance(prompt, str) else texts
 
 
@@ -230,10 +234,25 @@ def reply(
     model: LanguageModel, row: list[int], settings: Sampling, reader: Reader | None = None
 ) -> str:
     """Append tokens to a row, and return their text without the token that ends it."""
-    (continuation,) = continued(model, [row], len(row), settings, reader)
-    if row[-1] in ends_of(model):
-        row.pop()
+    (continuation,) = continued(model, [row], [len(row)], settings, reader)
     return continuation.end()
+
+
+def replies(
+    model: LanguageModel, rows: Sequence[list[int]], settings: Sampling
+) -> list[Continuation]:
+    """Continue rows, some at a time; what all begin with is read once."""
+    settings = changed(settings, rng=generator(settings.rng))
+    reader = Reader(model)
+    same = shared(np.array(min(rows)), np.array(max(rows)))
+    if same:
+        reader.read([rows[0][:same]])
+    made: list[Continuation] = []
+    for start in range(0, len(rows), AT_ONCE):
+        some = [[*row] for row in rows[start : start + AT_ONCE]]
+        begins = [*map(len, some)]
+        made += continued(reader.model, some, begins, settings, reader.spread(some))
+    return made
 
 
 class Continuation:
@@ -245,13 +264,19 @@ class Continuation:
         self.vocabulary, self.row, self.begins = vocabulary_of(model), row, begins
         self.stop, self.stream = settings.stop, settings.stream
         self.ended = False
+        self.hidden: list[Array] = []  # the state from which each new token was drawn
         self.streamed = 0  # characters
         self.first = len(self.vocabulary.decode(row[begins:]))  # before it nothing stops
         self.update()
 
+    @property
+    def tokens(self) -> list[int]:
+        """What was added, with the token that ends it."""
+        return self.row[self.begins :]
+
     def update(self) -> bool:
         """Take in the row as it has become, and tell whether the text stops."""
-        text = self.vocabulary.decode(self.row[self.begins :])
+        text = self.vocabulary.decode(self.tokens[: -1 if self.ended else None])
         stops = [i for stop in self.stop if (i := text.find(stop, self.first)) >= 0]
         self.text = text[: min(stops, default=None)]
         if stops or not text.endswith("\ufffd"):  # an incomplete character
@@ -295,11 +320,11 @@ class Reader:
         # a byte for each code, as long as text is made: every token needs all weights
         self.model = replace(freeze(model), Blocks, lambda path, W: W.expanded())
         rotary = [layer.attention.rotary for layer in model.model.layers]
-        turning = [each for each in rotary if each]
+        turning = [rope for rope in rotary if rope]
         #: Tokens of the longest text that the model has positions for.
-        self.reach = max([model.context, *(each.reach for each in turning)])
+        self.reach = max([model.context, *(rope.reach for rope in turning)])
         # where these kinds of positions change, all keys do
-        self.limit = next((each.trained for each in turning if each.longer), math.inf)
+        self.limit = next((rope.trained for rope in turning if rope.longer), math.inf)
         self.rows: list[list[int]] = []
         self.ids: Array = np.empty((0, 1), int)
         self.caches: list[Cache] = []
@@ -309,6 +334,22 @@ class Reader:
         taken = copy(self)
         taken.rows, taken.ids = [self.rows[i] for i in rows], self.ids[rows]
         taken.caches = [cache.take(rows) for cache in self.caches]
+        return taken
+
+    def spread(self, rows: Sequence[Sequence[int]]) -> Reader:
+        """Copy the one row that is held for rows that begin with it, padded on the left, so that
+        all end together.
+        """
+        longest, held = max(map(len, rows)), len(self.rows) and self.ids.shape[1]
+        gaps = [longest - len(row) for row in rows]
+        if held <= max(gaps):
+            return Reader(self.model)
+        taken = self.take([0] * len(rows))
+        for i, gap in enumerate(gaps):
+            for cache in taken.caches:
+                cache.room[:, i, gap:] = cache.room[:, i, : held - gap].copy()
+            taken.ids[i, :gap] = 0
+            taken.rows[i] = taken.rows[i][: held - gap]
         return taken
 
     def read(self, rows: list[list[int]]) -> Array:
@@ -359,14 +400,16 @@ class Reader:
 def continued(
     model: LanguageModel,
     rows: list[list[int]],
-    begins: int,
+    begins: Sequence[int],
     settings: Sampling,
     reader: Reader | None = None,
 ) -> list[Continuation]:
     """Append tokens to each row, until there are enough, all rows have ended, or all texts stop."""
     reader = reader or Reader(model)
     rng, ends, reach = generator(settings.rng), ends_of(model), reader.reach
-    continuations = [Continuation(model, row, begins, settings) for row in rows]
+    continuations = [
+        Continuation(model, row, start, settings) for row, start in zip(rows, begins, strict=True)
+    ]
     starts = [int(max(len(row) - reach, 0)) for row in rows]
     going = [*range(len(rows))]
     listening = settings.stop or settings.stream is not None
@@ -377,10 +420,14 @@ def continued(
         hidden = reader.read([rows[i][starts[i] :] for i in going])[:, -1:]
         with np.errstate(over="ignore", invalid="ignore"):
             logits = value(reader.model.logits(hidden))[:, 0]
-        for i, scores in zip(going, logits, strict=True):
+        for i, scores, state in zip(going, logits, hidden[:, 0], strict=True):
+            continuations[i].hidden.append(state.copy())
             rows[i].append(settings.draw(scores, rows[i], rng))
             continuations[i].ended = rows[i][-1] in ends
-        heard = [each.ended or (listening and each.update()) for each in continuations]
+        heard = [
+            continuation.ended or (listening and continuation.update())
+            for continuation in continuations
+        ]
         if all(heard):
             break
         left = [k for k, i in enumerate(going) if not continuations[i].ended]

@@ -141,7 +141,7 @@ def grams(
     (128, 128)
     """
     rows = rows_of(model, data, max_length)
-    found: dict[str, Array] = {}
+    grams: dict[str, Array] = {}
     owners: dict[str, str] = {}  # of what several layers are given
     latest: tuple[str, Array | None] = "", None
     counts = np.empty(0, bool)
@@ -151,7 +151,7 @@ def grams(
             nonlocal latest
             if latest[1] is not x:
                 latest, inputs = (path, x), x[counts]
-                found[path] = found.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
+                grams[path] = grams.get(path, 0.0) + (inputs.T @ inputs).astype(np.float64)
             owners[path] = latest[0]
             result: Operand = layer(x, rng=rng)
             return result
@@ -165,7 +165,7 @@ def grams(
         counts = np.arange(part.tokens.shape[1]) < np.array([[length(row)] for row in some])
         seen(part.tokens, sequence_ids=part.sequence_ids)
         tokens += int(counts.sum())
-    means = {path: gram / tokens for path, gram in found.items()}
+    means = {path: gram / tokens for path, gram in grams.items()}
     return {path: means[owner] for path, owner in owners.items()}
 
 

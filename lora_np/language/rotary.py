@@ -117,8 +117,8 @@ class Rotary:
         cos, sin = np.empty((2, *shape), dtype)
         for over in np.unique(longest):
             own = longest == over
-            for turn, each in zip((cos, sin), table(self, size, int(over), dtype), strict=True):
-                turn[own] = each[where[own]]
+            for turn, values in zip((cos, sin), table(self, size, int(over), dtype), strict=True):
+                turn[own] = values[where[own]]
         return cos, sin
 
 
@@ -148,18 +148,18 @@ def stated(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def real(fields: Fields, name: str, default: float | None = None, *, above: float = 0.0) -> float:
     """Read a finite number above ``above``."""
-    found = fields.get(name, default)
-    if found is None:
+    value = fields.get(name, default)
+    if value is None:
         raise ValueError(f"{name} must be a number above {above:g}, but it is missing")
-    return number(name, found, minimum=above, open_minimum=True)
+    return number(name, value, minimum=above, open_minimum=True)
 
 
 def numbers(fields: Fields, name: str, count: int) -> tuple[float, ...]:
     """Read a list of ``count`` numbers above zero."""
-    found = fields.get(name)
-    if not isinstance(found, (list, tuple)) or len(found) != count:
-        raise ValueError(f"{name} must be a list of {count} numbers, got {shown(found)}")
-    return tuple(number(name, each, open_minimum=True) for each in found)
+    values = fields.get(name)
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        raise ValueError(f"{name} must be a list of {count} numbers, got {shown(values)}")
+    return tuple(number(name, value, open_minimum=True) for value in values)
 
 
 def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None:
@@ -211,7 +211,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
         more |= {"trained": context, "factor": factor, "reach": math.inf}
     elif kind == "longrope":
         short, long = (
-            np.array(numbers(rope, f"{each}_factor", d // 2)) for each in ("short", "long")
+            np.array(numbers(rope, f"{length}_factor", d // 2)) for length in ("short", "long")
         )
         stretch = 1 + math.log(factor) / math.log(trained) if factor > 1 and trained > 1 else 1.0
         more["attention"] = real(rope, "attention_factor", stretch**0.5)
@@ -239,7 +239,7 @@ def rotary_of(config: Fields, layer: LayerConfig, context: int) -> Rotary | None
         last += 0.001 * (first == last)  # no range: a step
         plain = stretched(1 - np.clip((np.arange(d // 2) - first) / (last - first), 0, 1))
         scales = [
-            number(each, rope.get(each, 0), minimum=0) for each in ("mscale", "mscale_all_dim")
+            number(name, rope.get(name, 0), minimum=0) for name in ("mscale", "mscale_all_dim")
         ]
         scales = scales if all(scales) else [1.0]
         above, *below = (1 + 0.1 * scale * math.log(max(factor, 1)) for scale in scales)

@@ -20,10 +20,16 @@ from lora_np.autograd import value
 from lora_np.checks import Array, StrPath, computed_dtype
 from lora_np.files import errors_at, open_regular, read_json, replacing, target_path
 from lora_np.language.decoder import LanguageModel, build, decoder_settings
-from lora_np.language.gguf_vocabulary import gguf_tokenizer, tokenizer_settings
 from lora_np.language.vocabulary import Vocabulary, read_vocabulary
 from lora_np.lora import adapter_leaves
-from lora_np.models import HEAD, GGUFModel, open_gguf, open_model
+from lora_np.models import (
+    HEAD,
+    GGUFModel,
+    gguf_tokenizer,
+    open_gguf,
+    open_model,
+    tokenizer_settings,
+)
 from lora_np.nn import leaves
 from lora_np.quantise import Quantised
 
@@ -108,9 +114,9 @@ def load(
         if not places:
             return None
         used.update(places)
-        pieces = sorted((place.expert or 0, place.part, name) for name, place in places.items())
-        arrays = [np.ascontiguousarray(stored.read(piece), dtype=dtype) for *_, piece in pieces]
-        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(stored.shape(places))
+        return stored.assembled(
+            places, lambda piece: np.ascontiguousarray(stored.read(piece), dtype=dtype)
+        )
 
     there = {
         name: hub.inside(folder, name)
@@ -342,14 +348,14 @@ def save(
 def stored_arrays(model: LanguageModel) -> dict[str, Array]:
     """List the arrays of a model by their names in a checkpoint, as it keeps them."""
     settings = decoder_settings(model.config)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         path: value(x) for paths, x in leaves(model) for path in paths.split(" = ")
     }
     arrays: dict[str, Array] = {
         name: np.array(n, np.float32) for name, n in settings.constants.items()
     }
     for module in settings.spec.modules:
-        name, whole = module.alias or module.name, found.get(module.name)
+        name, whole = module.alias or module.name, values.get(module.name)
         if whole is not None and module.kind == "experts":
             home = name.rpartition(".")[0]
             for i, part in itertools.product(range(len(whole)), range(len(module.parts))):
@@ -358,9 +364,9 @@ def stored_arrays(model: LanguageModel) -> dict[str, Array]:
         elif whole is not None:
             arrays[name] = whole
         else:
-            W, b = (found.get(f"{module.name}.{end}") for end in ("W", "b"))
+            W, b = (values.get(f"{module.name}.{end}") for end in ("W", "b"))
             if not module.tied or not np.array_equal(
-                np.asarray(W), found[f"{settings.embedding}.W"]
+                np.asarray(W), values[f"{settings.embedding}.W"]
             ):
                 arrays[f"{name}.weight"] = np.asarray(W).T if module.transposed else np.asarray(W)
             if b is not None:

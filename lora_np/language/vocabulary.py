@@ -49,14 +49,16 @@ class Described:
         if "chat_template.jinja" in self.files:
             return self.files["chat_template.jinja"].decode()
         beside = {**self.beside("chat_template.json"), **self.beside("tokenizer_config.json")}
-        found = beside.get("chat_template")
-        if isinstance(found, list):
-            found = {
-                each.get("name"): each.get("template") for each in found if isinstance(each, dict)
+        template = beside.get("chat_template")
+        if isinstance(template, list):
+            template = {
+                item.get("name"): item.get("template")
+                for item in template
+                if isinstance(item, dict)
             }
-        if isinstance(found, dict):
-            found = found.get("default")
-        return found
+        if isinstance(template, dict):
+            template = template.get("default")
+        return template
 
     def beside(self, name: str) -> dict[str, Any]:
         """Read the JSON of a file that came with it, or nothing."""
@@ -186,16 +188,16 @@ class Subwords(Described):
     def begins(self) -> tuple[int, ...]:
         """Return what `encode` puts before each text."""
         one = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
-        found = made({"post_processor": self.contents.get("post_processor"), "model": one}).encode(
-            "a"
-        )
-        return tuple(found.ids[: found.special_tokens_mask.index(0)])
+        encoding = made(
+            {"post_processor": self.contents.get("post_processor"), "model": one}
+        ).encode("a")
+        return tuple(encoding.ids[: encoding.special_tokens_mask.index(0)])
 
     @functools.cached_property
     def specials(self) -> frozenset[int]:
         """List the tokens that are not text."""
         added = self.contents.get("added_tokens") or ()
-        return frozenset(each["id"] for each in added if each.get("special"))
+        return frozenset(token["id"] for token in added if token.get("special"))
 
     def number(self, token: str) -> int | None:
         """Return the number of a token, if there is one."""
@@ -210,10 +212,10 @@ class Subwords(Described):
 
     def cut(self, text: str) -> tuple[Array, Array]:
         """Tokens of ``text`` alone, and where each begins and ends in it."""
-        found = self.encoding(text, False)
-        return np.array(found.ids, dtype=np.int64), np.array(found.offsets, dtype=np.int64).reshape(
-            -1, 2
-        )
+        encoding = self.encoding(text, False)
+        return np.array(encoding.ids, dtype=np.int64), np.array(
+            encoding.offsets, dtype=np.int64
+        ).reshape(-1, 2)
 
     def encoding(self, text: str, special: bool) -> Any:
         """Encode ``text`` by the library."""
@@ -248,7 +250,7 @@ def growth(step: Any) -> float:
         return 1
     kind = step.get("type")
     if kind == "Sequence":
-        steps = (each for parts in step.values() if isinstance(parts, list) for each in parts)
+        steps = (part for parts in step.values() if isinstance(parts, list) for part in parts)
         return math.prod(map(growth, steps))
     if kind == "Replace":
         new, old = len(step["content"]), len(step["pattern"].get("String", ""))
@@ -260,7 +262,7 @@ def growth(step: Any) -> float:
         texts = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")
         return max(1, *map(len, texts))
     if kind == "TemplateProcessing":
-        return sum("Sequence" in each for each in step["single"])
+        return sum("Sequence" in piece for piece in step["single"])
     return 1 if kind in NO_GROWTH else 18 if kind in UNFOLDING else 2
 
 
@@ -317,9 +319,9 @@ def read_vocabulary(
     """
     try:
         numbers = contents["model"]["vocab"]
-        found = Characters("".join(sorted(numbers, key=numbers.__getitem__)), files)
-        if numbers and found.tokenizer() == contents:
-            return found
+        vocabulary = Characters("".join(sorted(numbers, key=numbers.__getitem__)), files)
+        if numbers and vocabulary.tokenizer() == contents:
+            return vocabulary
     except (AttributeError, LookupError, TypeError, ValueError):
         pass  # then it is something else, or damaged, which the library will report
     return Subwords(contents, files)

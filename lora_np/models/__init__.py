@@ -16,6 +16,11 @@ with on_demand(globals()):
         from_config as from_config,
         llama_cpp_of as llama_cpp_of,
     )
+    from lora_np.models.gguf_vocabulary import (
+        gguf_tokenizer as gguf_tokenizer,
+        tokenizer_settings as tokenizer_settings,
+        vocabulary_metadata as vocabulary_metadata,
+    )
     from lora_np.models.headers import (
         HEAD as HEAD,
         OpenModel as OpenModel,
@@ -27,6 +32,9 @@ with on_demand(globals()):
     )
     from lora_np.models.llama_cpp import (
         GGUFModel as GGUFModel,
+        as_stored as as_stored,
+        check_complete as check_complete,
+        gguf_settings as gguf_settings,
         named_in as named_in,
         names_for as names_for,
         open_gguf as open_gguf,

@@ -123,10 +123,10 @@ class Expression:
             branches.append(self._sequence(depth))
 
         def ends(starts: int) -> int:
-            found = 0
+            reached = 0
             for branch in branches:
-                found |= branch(starts)
-            return found
+                reached |= branch(starts)
+            return reached
 
         return ends
 
@@ -165,10 +165,10 @@ class Expression:
         def ends(starts: int) -> int:
             places = range(len(self._name) + 1)
             if "<" in token:  # what ends there, from wherever it starts
-                found = inner((1 << len(places)) - 1)
+                reached = inner((1 << len(places)) - 1)
             else:
-                found = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
-            return starts & (found if token[-1] == "=" else ~found)
+                reached = sum(1 << i for i in places if starts >> i & 1 and inner(1 << i))
+            return starts & (reached if token[-1] == "=" else ~reached)
 
         return ends
 
@@ -181,13 +181,13 @@ class Expression:
             longest = len(self._name) + 1  # after that many, more change nothing
             for _ in range(min(low, longest)):
                 starts = item(self._counted(starts))
-            found = starts
+            reached = starts
             for _ in range(min(high - low, longest)):
-                starts = item(self._counted(starts)) & ~found
+                starts = item(self._counted(starts)) & ~reached
                 if not starts:
                     break
-                found |= starts
-            return found
+                reached |= starts
+            return reached
 
         return ends
 

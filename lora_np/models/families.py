@@ -231,8 +231,8 @@ class DecoderConfig(NamedTuple):
         Those of each layer.
     nodes : mapping of str to DecoderNode
         What stands at each path above a module; ``""`` is the whole.
-    read : frozenset of str
-        The fields of the config that were used.
+    fields : mapping of str to value
+        The fields of the config that were used, with the defaults of those that it lacks.
     spec : ModelSpec
         The modules.
     """
@@ -240,7 +240,7 @@ class DecoderConfig(NamedTuple):
     whole: LayerConfig
     layers: list[LayerConfig]
     nodes: Mapping[str, DecoderNode]
-    read: frozenset[str]
+    fields: Config
     spec: ModelSpec
 
 
@@ -303,9 +303,9 @@ def decoder_of(values: Config) -> DecoderConfig:
     nodes = _nodes(family, spec, kinds, layers)
     keys = LayerConfig._fields
     whole, *each = (LayerConfig._make(map(inner.get, keys)) for inner in (at(0), *layers))
-    known = (*fields.values(), *family.tables["fields"].values())
-    read = frozenset(name for field in known for name in field["from"])
-    return DecoderConfig(whole, each, nodes, read, spec)
+    known = {**family.tables["fields"], **fields}
+    used = {name: env[key] for key, field in known.items() for name in field["from"]}
+    return DecoderConfig(whole, each, nodes, used, spec)
 
 
 def _each_layer(field: _Table, entries: list[str], values: Config, layers: int) -> None:
@@ -442,7 +442,8 @@ def family_of(name: str) -> Family:
 def _read(name: str) -> dict[str, Any]:
     """The tables of a file, merged over those of the file that it extends."""
     own = tomllib.loads((_DATA / f"{name}.toml").read_text(encoding="utf-8"))
-    own = {"llama_cpp": (), "gguf": False, **own, "runs": "decoder" in own}  # not inherited
+    not_inherited = {"runs": "decoder" in own, "in_gguf": "gguf" in own}
+    own = {"llama_cpp": (), **own, **not_inherited}
     heads: dict[str, _Table] = {}
     for tasks, modules in own.get("heads", {}).items():
         for task in tasks.split(", "):
@@ -465,9 +466,10 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
         name: text for name, text in below.get("let", {}).items() if name not in {*fields, *let}
     }
     merged["let"] = {**let, **kept}  # a new value first: later ones may need it
-    lower, upper = below.get("decoder", {}), above.get("decoder", {})
-    both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in ("fields", "nodes")}
-    merged["decoder"] = {**lower, **upper, **both}
+    for table, inner in (("decoder", ("fields", "nodes")), ("gguf", ("keys", "assumed"))):
+        lower, upper = below.get(table, {}), above.get(table, {})
+        both = {key: {**lower.get(key, {}), **upper.get(key, {})} for key in inner}
+        merged[table] = {**lower, **upper, **both}
     return merged
 
 

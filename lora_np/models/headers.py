@@ -13,8 +13,10 @@ from math import prod
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+
 from lora_np import hub
-from lora_np.checks import StrPath
+from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, Json, read_json
 from lora_np.hub import ModelDirectory
 from lora_np.models.families import from_config
@@ -214,6 +216,12 @@ class OpenModel(ModelDirectory):
                 f"{self.path}: experts of {first.parameter!r} are missing, or not of one shape"
             )
         return experts, first.parts * shape[0], shape[1]
+
+    def assembled(self, places: Mapping[str, Place], read: Callable[[str], Array]) -> Array:
+        """Make a live parameter of its tensors, as ``read`` gives them."""
+        names = sorted(places, key=lambda name: (places[name].expert or 0, places[name].part))
+        arrays = [read(name) for name in names]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays).reshape(self.shape(places))
 
     def naming(self, wanted: Iterable[str]) -> Naming:
         """Map an adapter's parameter names to this checkpoint's.

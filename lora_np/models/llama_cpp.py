@@ -1,34 +1,49 @@
-"""llama.cpp's changes to a model in a GGUF file, undone: names, config, order of rows.
+"""llama.cpp's changes to a model in a GGUF file, made and undone: names, config, order of rows.
 
-Sources: llama.cpp, ``convert_hf_to_gguf.py`` and ``gguf-py/gguf/tensor_mapping.py``.
+Sources: llama.cpp, ``conversion/*.py`` and ``gguf-py/gguf/tensor_mapping.py``.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from lora_np.checks import Array, StrPath, close_names
-from lora_np.files import FileError
+from lora_np.checks import Array, StrPath, close_names, shown
+from lora_np.files import FileError, errors_at
 from lora_np.hub import gguf
-from lora_np.models.families import family_names, family_of, llama_cpp_of, names_in
+from lora_np.models.families import (
+    DecoderConfig,
+    decoder_of,
+    family_names,
+    family_of,
+    from_config,
+    llama_cpp_of,
+    names_in,
+)
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
-__all__ = ["GGUFModel", "named_in", "names_for", "open_gguf", "row_order"]
+__all__ = [
+    "GGUFModel",
+    "as_stored",
+    "check_complete",
+    "gguf_settings",
+    "named_in",
+    "names_for",
+    "open_gguf",
+    "row_order",
+]
 
-_CONFIG = {
-    "hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
-    "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length",
-    "max_position_embeddings": "context_length", "rms_norm_eps": "attention.layer_norm_rms_epsilon",
-    "rope_theta": "rope.freq_base",
-}  # fmt: skip
+Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
+Made = dict[str, Any]  # those, as they are made here
+# by what the angles of each pair are divided: in all texts, or in short and in long ones
+_FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
 _NUMBER = re.compile(r"(?<=\.)\d{1,6}(?=\.)")  # of a layer
 _NEEDED = (
     "hidden_size",
@@ -48,16 +63,17 @@ class GGUFModel:
     file : GGUFFile
     config : mapping
         As in ``config.json``.
-    names : mapping of str to str
-        From the name of a tensor in a checkpoint to that in the file.
+    names : mapping of str to tuple of str
+        From the name of a parameter in transformers to the tensors in the file; several where
+        those are stacked along the outputs, as experts are.
     """
 
     file: gguf.GGUFFile
-    config: Mapping[str, Any]
-    names: Mapping[str, str] = field(repr=False)
+    config: Fields
+    names: Mapping[str, tuple[str, ...]] = field(repr=False)
 
     def read(self, name: str) -> Array | Quantised:
-        """Read one tensor by its name in a checkpoint, with its rows in transformers' order.
+        """Read one parameter by its name in transformers, as it is there.
 
         Parameters
         ----------
@@ -67,8 +83,8 @@ class GGUFModel:
         Returns
         -------
         ndarray or Quantised
-            float32 if the file stores that, and for all vectors; other matrices in the blocks of
-            the file.
+            float32 if the file stores that, and for all vectors and experts; other matrices in the
+            blocks of the file.
 
         Raises
         ------
@@ -77,7 +93,7 @@ class GGUFModel:
         """
         if name not in self.names:
             raise FileError(f"{self.file.path} has no {name!r}{close_names(name, self.names)}")
-        tensor = self.file.quantised(self.names[name])
+        tensor, *others = map(self.file.quantised, self.names[name])
         order = row_order(self.config, name)
         if order is not None:
             if len(order) != tensor.shape[0]:
@@ -85,11 +101,16 @@ class GGUFModel:
                     f"{self.file.path}: {name!r} has {tensor.shape[0]} rows, not {len(order)}"
                 )
             tensor = Blocks(tensor.kind, tensor.data[order], tensor.shape)
-        return tensor if tensor.ndim == 2 and tensor.kind != "F32" else tensor.dequantised()
+        if tensor.ndim == 2 and tensor.kind != "F32":
+            return tensor
+        W = np.concatenate(
+            [each.dequantised() for each in (tensor, *others)], axis=-min(2, tensor.ndim)
+        )
+        return W - 1 if from_one(self.config, name) else W
 
 
 def open_gguf(path: StrPath) -> GGUFModel:
-    """Open the model in a GGUF file; no tensor is read yet.
+    """Open the model in a GGUF file; no weight is read yet.
 
     Parameters
     ----------
@@ -104,8 +125,8 @@ def open_gguf(path: StrPath) -> GGUFModel:
     Raises
     ------
     FileError
-        If the file is damaged, its family is not one of llama, qwen2 and qwen3, or a setting or a
-        tensor is missing or not understood.
+        If the file is damaged, llama.cpp's architecture is not one whose family is known here, or a
+        setting or a tensor is missing or not understood.
     OSError
         If the file cannot be read.
 
@@ -121,40 +142,264 @@ def open_gguf(path: StrPath) -> GGUFModel:
     lora_np.files.FileError: ...: general.type is 'adapter', not 'model'
     """
     file = gguf.open(path)
-    family = file.metadata.get("general.architecture")
     if file.metadata.get("general.type", "model") != "model":
         raise FileError(
             f"{path}: general.type is {file.metadata['general.type']!r:.40}, not 'model'"
         )
-    if family not in family_names() or not family_of(family).tables["gguf"]:
-        known = ", ".join(name for name in family_names() if family_of(name).tables["gguf"])
-        raise FileError(f"{path}: family {family!r:.40} is not read; those that are: {known}")
-    config: dict[str, Any] = {"model_type": family, "hidden_act": "silu"}
-    for ours, theirs in _CONFIG.items():
-        value = file.metadata.get(f"{family}.{theirs}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            config[ours] = value
-        elif value is not None or ours in _NEEDED:
-            raise FileError(f"{path}: {family}.{theirs} must be a number, got {value!r:.40}")
-    scaling = file.metadata.get(f"{family}.rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in file.tensors:
-        raise FileError(f"{path}: scaled rotary positions are not read from a GGUF file")
-    names = {}
-    for theirs in file.tensors:
+    architecture = file.metadata.get("general.architecture")
+    family = family_in_gguf(architecture)
+    if family is None:
+        known = ", ".join(family_of(name).tables["llama_cpp"][0] for name in gguf_families())
+        raise FileError(f"{path}: family {architecture!r:.40} is not read; those that are: {known}")
+    names: dict[str, list[str]] = {}
+    for theirs, info in file.tensors.items():
         module, _, part = theirs.rpartition(".")
-        found = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
-        if found is None:
+        if theirs in _FACTORS:
+            continue
+        place = named_in("llama_cpp", module, [family]) if part in ("weight", "bias") else None
+        if place is None:
             raise FileError(f"{path}: the tensor {theirs!r:.80} has no place in a {family} model")
-        names[f"{found.parameter}.{part}"] = theirs
-    if "model.embed_tokens.weight" not in names:
-        raise FileError(f"{path} has no tensor 'token_embd.weight': it does not hold a whole model")
-    config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
-    config["tie_word_embeddings"] = "lm_head.weight" not in names
+        ours = place.parameter if len(info.shape) > 2 else f"{place.parameter}.{part}"  # experts
+        names.setdefault(ours, [""] * place.parts)[place.part] = theirs
+    with errors_at(path, (TypeError, ValueError)):
+        config = config_in(file.metadata, family)
+        config["tie_word_embeddings"] = "lm_head.weight" not in names
+        if "token_embd.weight" in file.tensors:
+            config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
+        if scaling := scaling_in(file, str(architecture)):
+            config["rope_scaling"] = scaling
+        found = {ours: tuple(theirs) for ours, theirs in names.items() if all(theirs)}
+        check_complete(config, found)
+    return GGUFModel(file, config, found)
+
+
+def check_complete(config: Fields, names: Container[str]) -> None:
+    """Refuse a model that lacks the weight of a module.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    names : container of str
+        The parameters that there are, as in transformers.
+
+    Raises
+    ------
+    ValueError
+        The message names the weight, and what llama.cpp calls its module.
+
+    Examples
+    --------
+    >>> check_complete({"model_type": "llama", "num_hidden_layers": 0}, ["model.norm.weight"])
+    Traceback (most recent call last):
+    ValueError: the model has no tensor model.embed_tokens.weight (llama.cpp's token_embd)
+    """
+    for module in from_config(config).modules:
+        name = module.name if module.kind == "experts" else f"{module.name}.weight"
+        if not module.tied and name not in names:
+            theirs = " and ".join(names_for("llama_cpp", module.name, str(config["model_type"])))
+            raise ValueError(f"the model has no tensor {name} (llama.cpp's {theirs})")
+
+
+def gguf_families(names: Iterable[str] | None = None) -> list[str]:
+    """List the families whose models are read from GGUF files, and written to them."""
+    return [name for name in names or family_names() if family_of(name).tables["in_gguf"]]
+
+
+def family_in_gguf(architecture: object) -> str | None:
+    """Find the family that llama.cpp calls so, if its models are read."""
+    # only these are looked at: "gemma3" is gemma3_text, "qwen3moe" is qwen3_moe
+    near = (name for name in family_names() if name.replace("_", "").startswith(str(architecture)))
+    tables = {name: family_of(name).tables for name in gguf_families(near)}
+    return next((name for name in tables if tables[name]["llama_cpp"][0] == architecture), None)
+
+
+def config_in(metadata: Fields, family: str) -> Made:
+    """Read a config from the settings of a GGUF file, and what llama.cpp assumes of all of them."""
+    architecture = family_of(family).tables["llama_cpp"][0]
+    table = family_of(family).tables["gguf"]
+    config: Made = {"model_type": family}
+
+    def setting(key: str, *, needed: bool = False) -> float | None:
+        value = metadata.get(f"{architecture}.{key}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value if needed else value or None  # 0 says that there is none
+        if value is not None or needed:
+            raise ValueError(f"{architecture}.{key} must be a number, got {value!r:.40}")
+        return None
+
+    for key, ours in table["keys"].items():
+        if ours and (value := setting(key, needed=ours in _NEEDED)) is not None:
+            config[ours] = value
+    if "sliding_window" not in table["keys"].values() and setting("attention.sliding_window"):
+        raise ValueError(f"{architecture}.attention.sliding_window is not read for this family")
+    width = config.setdefault(
+        "head_dim", config["hidden_size"] // max(1, config["num_attention_heads"])
+    )
+    if (turned := setting("rope.dimension_count")) and turned != width:
+        config["partial_rotary_factor"] = turned / width
+    for ours, formula in table["assumed"].items():
+        config[ours] = family_of(family).formulas.value(formula, config)
     for ours in ("bos_token_id", "eos_token_id"):
-        token = file.metadata.get(f"tokenizer.ggml.{ours}")
+        token = metadata.get(f"tokenizer.ggml.{ours}")
         if isinstance(token, int):
             config[ours] = token
-    return GGUFModel(file, config, names)
+    return config
+
+
+def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
+    """Write the settings of a model as a GGUF file has them: the reverse of `open_gguf`.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+
+    Returns
+    -------
+    metadata : dict
+        But for the vocabulary.
+    factors : dict of str to ndarray
+        Tensors of the file that are no weights: how rotary positions are stretched.
+
+    Raises
+    ------
+    ValueError
+        If models of the family are not written, or llama.cpp would compute something else.
+
+    Examples
+    --------
+    >>> metadata, factors = gguf_settings({"model_type": "qwen3", "num_hidden_layers": 2})
+    >>> metadata["qwen3.block_count"], metadata["qwen3.rope.freq_base"]
+    (2, 10000.0)
+    """
+    family = str(config.get("model_type"))
+    if family not in (known := gguf_families()):
+        raise ValueError(
+            f"{shown(family)} models are not written to GGUF files, only {', '.join(known)}"
+        )
+    architecture = family_of(family).tables["llama_cpp"][0]
+    config, scaling = unstretched(config)
+    decoder = decoder_of(config)
+    fields = {"max_position_embeddings": decoder.spec.positions or 2048, **decoder.fields}
+    keys = family_of(family).tables["gguf"]["keys"]
+    settings: Made = {key: fields.get(ours) for key, ours in keys.items() if ours}
+    if part := decoder.whole.part:
+        settings["rope.dimension_count"] = int(decoder.whole.width * part)
+    stretched, factors = scaling_of(scaling, decoder)
+    settings |= stretched
+    metadata = {
+        f"{architecture}.{key}": value
+        for key, value in settings.items()
+        if value or isinstance(value, int)
+    }
+    again = decoder_of({**config_in(metadata, family), "vocab_size": decoder.fields["vocab_size"]})
+    for ours, theirs in zip(decoder.layers, again.layers, strict=True):
+        for entry, found in ours._asdict().items():
+            if found != (other := getattr(theirs, entry)):
+                why = f"{entry} is {shown(found)}, in llama.cpp's {architecture} {shown(other)}"
+                raise ValueError(f"a GGUF file cannot say how this model computes: {why}")
+    return {"general.architecture": architecture, "general.type": "model", **metadata}, factors
+
+
+def unstretched(config: Fields) -> tuple[Made, Fields]:
+    """Separate how rotary positions are stretched from a config, and name the rest as before 5."""
+    rope = config.get("rope_parameters") or {}
+    local = rope.get("sliding_attention") or {}
+    rope = rope.get("full_attention") or rope
+    if local.get("rope_type", "default") != "default":
+        raise ValueError("rotary positions stretched in windows are not written to GGUF files")
+    named = {
+        "rope_theta": rope.get("rope_theta"),
+        "partial_rotary_factor": rope.get("partial_rotary_factor"),
+        "rope_local_base_freq": local.get("rope_theta"),
+    }
+    plain = {**config, **{name: value for name, value in named.items() if value is not None}}
+    plain.pop("rope_parameters", None)
+    return plain, plain.pop("rope_scaling", None) or rope
+
+
+def scaling_of(rope: Fields, decoder: DecoderConfig) -> tuple[Made, dict[str, Array]]:
+    """Write how rotary positions are stretched: settings, and by what angles are divided."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    original = int(decoder.whole.original or rope.get("original_max_position_embeddings") or 0)
+    if kind == "default":
+        return {}, {}
+    if kind == "linear":
+        return {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}, {}
+    if kind == "longrope":
+        stretch = max(decoder.spec.positions / original, 1)
+        attention = (1 + math.log(stretch) / math.log(original)) ** 0.5
+        divisors = [rope["short_factor"], rope["long_factor"]]
+        lists = {
+            name: np.array(x, np.float32) for name, x in zip(_FACTORS[1:], divisors, strict=True)
+        }
+        return {"rope.scaling.attn_factor": rope.get("attention_factor", attention)}, lists
+    if kind == "llama3":
+        width, theta = decoder.whole.width, decoder.whole.theta
+        turns = original * theta ** -(np.arange(0, width, 2) / width) / (2 * math.pi)
+        low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+        kept = np.clip((turns - low) / (high - low), 0, 1)
+        return {}, {_FACTORS[0]: (1 / (kept + (1 - kept) / rope["factor"])).astype(np.float32)}
+    raise ValueError(f"rotary positions stretched by {shown(kind)} are not written to GGUF files")
+
+
+def scaling_in(file: gguf.GGUFFile, architecture: str) -> Made | None:
+    """Read from a GGUF file how rotary positions are stretched."""
+    kind = file.metadata.get(f"{architecture}.rope.scaling.type", "none")
+    factors = [file.read(name).tolist() for name in _FACTORS if name in file.tensors]
+    if factors:  # one list for all texts, or one for short ones and one for long ones
+        parameters = {
+            "rope_type": "longrope",
+            "short_factor": factors[0],
+            "long_factor": factors[-1],
+        }
+        return parameters if len(factors) > 1 else {**parameters, "attention_factor": 1.0}
+    if kind == "linear":
+        return {
+            "rope_type": kind,
+            "factor": file.metadata.get(f"{architecture}.rope.scaling.factor"),
+        }
+    if kind in ("none", "longrope"):
+        return None
+    raise ValueError(f"rotary positions scaled by {kind!r:.40} are not read from a GGUF file")
+
+
+def as_stored(config: Fields, name: str, W: Array) -> Array:
+    """Change a parameter to what llama.cpp's file has of it: the reverse of `GGUFModel.read`.
+
+    Parameters
+    ----------
+    config : mapping
+        As in ``config.json``.
+    name : str
+        As in transformers.
+    W : ndarray
+        As there.
+
+    Returns
+    -------
+    ndarray
+        With its rows in llama.cpp's order; and ``1 + W`` of a norm that multiplies by that.
+
+    See Also
+    --------
+    names_for : The tensors in the file, of which there may be several.
+
+    Examples
+    --------
+    >>> as_stored({"model_type": "gemma2"}, "model.norm.weight", np.zeros(2))
+    array([1., 1.])
+    """
+    order = row_order(config, name, len(W))
+    W = W if order is None else W[np.argsort(order)]
+    return W + 1 if from_one(config, name) else W
+
+
+def from_one(config: Fields, name: str) -> bool:
+    """Tell whether the file stores ``1 + W`` of a norm that multiplies by ``1 + W``."""
+    decoder = family_of(config["model_type"]).tables["decoder"]
+    return bool(decoder.get("from_one")) and name.endswith("norm.weight")
 
 
 def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
@@ -231,7 +476,7 @@ def _places_in(program: str, family: str) -> Mapping[str, Place]:
     }
 
 
-def row_order(config: Mapping[str, Any], name: str, rows: int | None = None) -> Array | None:
+def row_order(config: Fields, name: str, rows: int | None = None) -> Array | None:
     """Compute where each row of a module is in llama.cpp's file; None if rows are not moved.
 
     transformers rotates the pairs ``(i, i + d/2)`` of a head, llama.cpp the neighbours ``(2i, 2i +

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_np import hub
-from lora_np.checks import choice, close_names, whole_number
+from lora_np.checks import Names, choice, whole_number
 from lora_np.files import FileError, read_json
 from lora_np.models.families import family_names, family_of, from_config
 from lora_np.models.names import default_targets, fused_names
@@ -18,6 +19,12 @@ from lora_np.models.spec import ModelSpec, ModuleSpec, fold, of_family
 from lora_np.table import Table
 
 _PRESETS = Path(__file__).parent / "presets"
+_HOST = re.compile(r"https?://(?:www\.)?huggingface\.co/([^/]+/[^/]+).*")
+# how a copy is stored, who stored it, and words that all of Meta's names have
+_NOISE = (
+    r"\b(?:[48][- ]?bits?|q\d(?:_\w+)*|int[48]|fp8|bf16|fp16|awq|gptq|gguf|bnb|unsloth|hf|meta)\b"
+)
+_OPTIONAL = r"\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 
@@ -27,9 +34,9 @@ def describe(source: object) -> ModelSpec:
     Parameters
     ----------
     source : str, Path, mapping or model
-        ``"100x120"`` for one matrix, the name of a preset (ours, or that on the hub) or of a
-        shipped model, a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a directory that
-        holds a config or safetensors, the fields of a config, or any object with
+        ``"100x120"`` for one matrix, the name of a preset (ours, the hub's, or as people type it)
+        or of a shipped model, a ``config.json``, a ``*.safetensors`` or ``*.gguf`` file, a
+        directory that holds a config or safetensors, the fields of a config, or any object with
         ``named_modules()``.
 
     Returns
@@ -71,16 +78,38 @@ def describe(source: object) -> ModelSpec:
         return _from_gguf(path)
     if text in preset_names():
         return preset(text)
-    for name in preset_names() if "/" in text else ():
-        if hub_name(name).lower() == text.lower():
-            return preset(name)
     if (folder := hub.located(path)).is_dir():  # a shipped model
         return _from_directory(folder)
-    close = close_names(text.lower(), preset_names())
+    names = typed_names()
+    if name := names.find(_HOST.sub(r"\1", text)):
+        title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
+        return replace(preset(name), name=title)
     raise ValueError(
         "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or"
-        f" *.gguf file, or a directory that is there, got {text!r}{close}"
+        f" *.gguf file, or a directory that is there, got {text!r}; close names:"
+        f" {', '.join(names.nearest(text))}"
     )
+
+
+def typed_names() -> Names:
+    """Return the presets by all their names: their own, the hub's, and those of ``aliases.json``.
+
+    Returns
+    -------
+    Names
+        From each name to its preset.
+
+    Examples
+    --------
+    >>> typed_names().find("Qwen2.5 7B Instruct"), typed_names().find("llama")
+    ('qwen2.5-7b', '')
+    """
+    known = {name: name for name in preset_names()}
+    known |= {hub_name(name): name for name in known if hub_name(name)}
+    aliases = read_json(_PRESETS.with_name("aliases.json"))["aliases"]
+    for name, places in aliases.items():
+        known |= dict.fromkeys(chain.from_iterable(places.values()), name)
+    return Names(known, _NOISE, _OPTIONAL)
 
 
 def _from_directory(path: Path) -> ModelSpec:
@@ -113,13 +142,13 @@ def _from_gguf(path: Path) -> ModelSpec:
     from lora_np.models.llama_cpp import open_gguf
 
     model = open_gguf(path)
-    tensors = [model.file.info(name) for name in model.names.values()]
+    tensors = [model.file.info(name) for names in model.names.values() for name in names]
     few = [tensor for tensor in tensors if len(tensor.shape) == 2 and tensor.dtype != "F32"]
     spec = from_config(model.config, name=path.stem)
     if all(tensor.dtype in ("F16", "BF16") for tensor in few):
         return spec
     return replace(
-        spec, quantised=(sum(each.size for each in few), sum(each.nbytes for each in few))
+        spec, quantised=(sum(module.size for module in few), sum(module.nbytes for module in few))
     )
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters import Adapter, AdapterModule, checking
+from lora_np.adapters import Adapter, AdapterModule
 from lora_np.adapters.adapter import TokenRows, held
-from lora_np.adapters.checking import FEATURES
 from lora_np.adapters.peft_format import WEIGHTS
-from lora_np.adapters.scaling import runtimes
+from lora_np.adapters.rules import FEATURES, runtimes
+from lora_np.adapters.runtimes import write_mlx
 from lora_np.cli import run
+from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
@@ -198,8 +199,8 @@ def test_a_feature_without_a_rule_is_never_fine(monkeypatch, runtime, feature):
         {**rule, "has": [what for what in rule["has"] if what != feature]}
         for rule in rules["rules"]
     ]
-    monkeypatch.setattr(checking, "runtimes", lambda: {runtime: rules})
-    monkeypatch.setattr(checking, "_features", lambda *_: {feature: {K}})
+    monkeypatch.setattr("lora_np.adapters.rules.runtimes", lambda: {runtime: rules})
+    monkeypatch.setattr("lora_np.adapters.rules._features", lambda *_: {feature: {K}})
     row = findings(made(), runtime)[K]
     assert (row.status, row.why) == ("not known", f"no rule for this: {feature}")
 
@@ -237,9 +238,13 @@ def test_an_adapter_of_a_model_without_its_head_is_not_fine_on_the_one_with_it(t
     config = {**LLAMA, "model_type": family}
     adapter = drawn(config, roles=["linear"], scales=(1.0,), ranks=(2,))
     bare = renaming(adapter, lambda name: name.removeprefix("model."))
+    with pytest.raises(FileError, match=r"mlx \(refused\): .*; lora-np repair --base MODEL"):
+        adapters.convert(bare, tmp_path / "mlx", to="mlx")
+    assert not (tmp_path / "mlx").exists()
+    (tmp_path / "mlx").mkdir()
+    write_mlx(bare, tmp_path / "mlx", None, None)
     for base in (config, None):
-        adapters.convert(bare, tmp_path / str(base is None), to="mlx")
-        found = adapters.check(tmp_path / str(base is None), runtime="mlx", base=base)
+        found = adapters.check(tmp_path / "mlx", runtime="mlx", base=base)
         assert {row.status for row in found.rows if row.module != "lm_head"} == {"refused"}
     assert findings(bare, "peft", config)["layers.0.self_attn.q_proj"].status == "ignored"
 
@@ -336,3 +341,82 @@ def test_the_command(tmp_path, capsys):
     assert found == {(Q, "fine", 1.0), (K, "wrong scale", 2.0)}
     assert run(["check", str(tmp_path / "a"), "--for", "ollama"]) == 1
     assert "runtime must be" in capsys.readouterr().err
+
+
+def test_what_programs_would_not_run_is_said_by_whoever_writes(tmp_path):
+    tied = {**LLAMA, "tie_word_embeddings": True}
+    adapter = drawn(LLAMA, roles=["linear"], scales=(1.0,), ranks=(18,))
+    notes = adapters.convert(adapter, tmp_path / "portable", to="portable", base=LLAMA).notes
+    assert any(
+        "vllm (refused): " in note and " and 14 more: a rank above 16" in note for note in notes
+    )
+    assert any("--max-lora-rank 32" in note for note in notes)
+    assert any("tensorrt-llm (ignored): lm_head: keys of lm_head" in note for note in notes)
+    assert not any("peft" in note for note in notes)
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(tied))
+    adapter = Adapter(dict(adapter), raw={**adapter.raw, "base_model_name_or_path": str(base)})
+    for write in (adapters.resize, adapters.convert):
+        options = {"rank": 2} if write is adapters.resize else {"to": "gguf"}
+        with pytest.raises(FileError, match=r"llama.cpp \(refused\): lm_head: a tied weight"):
+            write(adapter, tmp_path / "a.gguf", **options)
+    assert not (tmp_path / "a.gguf").exists()
+    wider = {**LLAMA, "hidden_size": 32}
+    with pytest.raises(FileError, match=r"peft \(refused\): .*: the base's module has another"):
+        adapters.convert(adapter, tmp_path / "peft", to="peft", base=wider)
+    assert not (tmp_path / "peft").exists()
+    smaller = adapters.convert(
+        adapter, tmp_path / "peft", to="peft", base={**LLAMA, "num_hidden_layers": 1}
+    )
+    assert any(note.startswith("peft (ignored): model.layers.1.") for note in smaller.notes)
+
+
+FACTORS = {"lora_down.weight": np.ones((2, 8)), "lora_up.weight": np.ones((8, 2))}
+IMAGES = {
+    # the modules' tensors; their statuses for diffusers and ComfyUI
+    "kohya": ({"lora_unet_q": {**FACTORS, "alpha": np.array(1.0)}}, ["fine"], ["fine"]),
+    "alphas": (
+        {f"lora_unet_{x}": {**FACTORS, "alpha": np.array(float(max(x, 1)))} for x in (0, 1, 2)},
+        ["fine", "fine", "not known"],
+        ["fine", "fine", "fine"],
+    ),
+    "DoRA": ({"lora_unet_q": {**FACTORS, "dora_scale": np.ones((8, 1))}}, ["not known"], ["wrong scale"]),
+    "LoKr": ({"lycoris_q": {"lokr_w1": np.ones((2, 2)), "lokr_w2": np.ones((4, 4))}}, ["not known"], ["not known"]),
+    "ComfyUI's prefix": ({"diffusion_model.q": FACTORS}, ["not known"], ["fine"]),
+    "no prefix": ({"blocks.0.q": FACTORS}, ["not known"], ["not known"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_files_of_image_models_are_judged_for_programs_that_read_them(tmp_path, case):
+    modules, *wanted = IMAGES[case]
+    path = tmp_path / "a.safetensors"
+    tensors = {f"{name}.{end}": x for name, parts in modules.items() for end, x in parts.items()}
+    safetensors.save(tensors, path, dtype="float32")
+    checked = adapters.check(path)
+    assert {row.runtime for row in checked.rows} == {"diffusers", "comfyui"}
+    for runtime, statuses in zip(("diffusers", "comfyui"), wanted, strict=True):
+        assert [row.status for row in checked.rows if row.runtime == runtime] == statuses
+    if case == "LoKr":  # the advice helps
+        assert (
+            checked.notes[-1]
+            == f"what would help: lora-np convert {path} --to lora -o NEW.safetensors"
+        )
+        adapters.convert(path, tmp_path / "NEW.safetensors", to="lora")
+        assert not adapters.load(tmp_path / "NEW.safetensors")["lycoris_q"].tuned
+    other = adapters.check(path, runtime="peft").notes[-1]
+    assert other == f"what would help: lora-np convert {path} --to peft --base MODEL -o NEW"
+
+
+def test_the_file_of_an_advice_has_the_ending_of_its_format(tmp_path):
+    adapters.convert(drawn(LLAMA), tmp_path / "b.gguf", to="gguf", base=LLAMA)
+    notes = adapters.check(tmp_path / "b.gguf", runtime="mlx").notes
+    assert notes[-1] == f"what would help: lora-np convert {tmp_path / 'b.gguf'} --to mlx -o NEW"
+    experts = drawn(
+        {**LLAMA, "model_type": "qwen3_moe", "num_experts": 2, "moe_intermediate_size": 8},
+        roles=["experts"], scales=(1.0,), ranks=(2,),
+    )  # fmt: skip
+    adapters.save(experts, tmp_path / "experts")
+    notes = adapters.check(tmp_path / "experts", runtime="llama.cpp").notes
+    assert notes[-1].endswith("--to gguf --base MODEL -o NEW.gguf")

@@ -56,7 +56,7 @@ def test_all_else_is_kept_byte_for_byte(tmp_path, kind):
     before, after = ((tmp_path / name).read_bytes() for name in ("base.gguf", "new.gguf"))
     assert len(before) == len(after)
     info = gguf.open(tmp_path / "base.gguf").info(
-        open_gguf(tmp_path / "base.gguf").names[f"{module[0]}.weight"]
+        open_gguf(tmp_path / "base.gguf").names[f"{module[0]}.weight"][0]
     )
     outside = slice(0, info.start), slice(info.start + info.nbytes, None)
     assert all(before[part] == after[part] for part in outside)
@@ -108,7 +108,7 @@ def test_another_kind_is_written_for_what_changes_alone(tmp_path):
         tmp_path / "base.gguf", adapter, tmp_path / "new.gguf", dtype="Q8_0", any_base=True
     )
     old, new = gguf.open(tmp_path / "base.gguf"), gguf.open(tmp_path / "new.gguf")
-    changed = {open_gguf(tmp_path / "base.gguf").names[f"{name}.weight"] for name in adapter}
+    changed = {open_gguf(tmp_path / "base.gguf").names[f"{name}.weight"][0] for name in adapter}
     for name, info in old.tensors.items():
         assert new.info(name).dtype == ("Q8_0" if name in changed else info.dtype)
         if name not in changed:

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from lora_np import adapters
-from lora_np.adapters.scaling import scale_notes
+from lora_np.adapters.rules import remarks
 from lora_np.hub import located, safetensors
 from lora_np.language import located_adapter
 from tests.rounding import assert_near
 
-NOTE = "would run some modules at another scale; portable=True (--portable) pads them"
+NOTE = "would run some modules at another scale; lora-np convert --to portable pads them"
 
 
 def config(path):
@@ -54,7 +54,7 @@ def write(folder, options, made):
 
 
 def misreading(adapter):
-    return scale_notes(adapter, "a")
+    return remarks(adapter, "peft", None)
 
 
 GOALS = [{"rank": 2}, {"energy": 0.9}, {"tolerance": 0.2}, {"total_rank": 20}]

@@ -10,9 +10,8 @@ import lora_np as lnp
 from lora_np import language
 from lora_np.cli import run
 from lora_np.language import baking
-from lora_np.language.baking import Dialogue, TaughtAnswer, batch_of, taught_loss
+from lora_np.language.baking import BakeSettings, Dialogue, batch_of, taught_loss
 from lora_np.language.generation import Sampling
-from lora_np.linalg import reduced_rank_regression
 from tests.language.conftest import random_model
 
 BEGINNINGS = [
@@ -41,7 +40,12 @@ def wide():
 def examples_of(model, prompt="the old king. ", questions=BEGINNINGS[:3], n=5):
     sampling = Sampling(tokens=n, temperature=1.0, rng=0)
     pairs = [(question, "") for question in questions]
-    return baking.taught(lnp.freeze(model), Dialogue(model, prompt, True), pairs, sampling)
+    return baking.taught(
+        lnp.freeze(model),
+        Dialogue(model, prompt, BakeSettings(plain=True, answer_length=n)),
+        pairs,
+        sampling,
+    )
 
 
 def test_the_loss_is_the_divergence_of_the_next_token_from_the_prompted_model(wide):
@@ -52,7 +56,7 @@ def test_the_loss_is_the_divergence_of_the_next_token_from_the_prompted_model(wi
     )  # fmt: skip
     examples, expected = examples_of(wide), []
     for example in examples:
-        n = len(example.answer)
+        n = len(example.hidden)
         p, q = (
             np.exp(np.asarray(lnp.freeze(m)(np.array([row[:-1]])), float)[0, -n:])
             for m, row in ((adapted, example.row), (wide, example.prompted))
@@ -84,33 +88,10 @@ def test_its_gradient_is_the_slope():
 def test_the_teacher_is_no_distance_from_itself(wide):
     frozen = lnp.freeze(wide)
     for example in examples_of(wide):
-        own = TaughtAnswer(example.question, "", example.prompted, example.prompted, example.hidden)
+        own = example._replace(row=example.prompted)
         kl, same = baking.apart_from_teacher(frozen, own)
         assert np.abs(kl).max() < 1e-6
         assert same.all()
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_regression_is_the_best_of_its_rank(seed):
-    """As `reduced_rank_regression` finds it from the data themselves, with the same ridge."""
-    rng = np.random.default_rng(seed)
-    X, Y = rng.normal(size=(40, 7)) * rng.uniform(0.1, 3, 7), rng.normal(size=(40, 5))
-    G = X.T @ X
-    ridge = baking.RIDGE * np.trace(G) / 7
-    for rank in (1, 3):
-        B, A = baking.reduced(G, X.T @ Y, rank)
-        assert (B.shape, A.shape) == ((5, rank), (rank, 7))
-        assert np.linalg.norm(B, 2) == pytest.approx(np.linalg.norm(A, 2))
-        expected = best(X, Y, rank, ridge)
-        np.testing.assert_allclose(B @ A, expected, atol=1e-9)
-
-
-def best(X, Y, rank, ridge):
-    """Rows that are added to the data make the ridge."""
-    X = np.vstack([X, np.sqrt(ridge) * np.eye(X.shape[1])])
-    Y = np.vstack([Y, np.zeros((X.shape[1], Y.shape[1]))])
-    B, A = reduced_rank_regression(X, Y, rank=rank)
-    return B @ A
 
 
 def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
@@ -140,14 +121,15 @@ def test_what_is_baked_comes_nearer_in_closed_form_and_by_training():
     ]
     how = {"plain": True, "questions": questions, "answer_length": 40, "progress": False}
     means = {}
-    for name, more in {
-        "closed": {"steps": 0},
-        "trained": {"steps": 12},
-    }.items():
-        result = language.bake(austen, prompt, **how, **more)
-        means[name] = {key: np.concatenate(row).mean() for key, row in result.divergences.items()}
-        assert result.saved == len(prompt)
-        assert len(result.held) == 4
+    for name, steps in {"closed": 0, "trained": 12}.items():
+        results = [language.bake(austen, prompt, **how, steps=steps, rng=rng) for rng in (0, 1)]
+        for result in results:
+            assert result.saved == len(prompt)
+            assert len(result.held.rows) == 4
+        means[name] = {
+            key: np.mean([np.concatenate(result.divergences[key]).mean() for result in results])
+            for key in results[0].divergences
+        }
     for kind in ("sampled", "greedy"):
         base = means["closed"][f"base, {kind}"]
         assert means["closed"][f"baked, {kind}"] < 0.95 * base
@@ -183,17 +165,19 @@ def test_an_answer_ends_with_its_token_and_a_cut_one_without(wide):
     letters = language.Characters(wide.vocabulary.characters, {"chat_template.jinja": TEMPLATE})
     end = letters.number(".")
     model = replace(wide, vocabulary=letters, generation={"eos_token_id": end})
-    dialogue = Dialogue(model, "be kind.", False)
+    dialogue = Dialogue(model, "be kind.", BakeSettings(answer_length=12))
     pairs = [(text, "") for text in BEGINNINGS]
     sampling = Sampling(tokens=12, temperature=1.0, rng=0)
     examples = baking.taught(lnp.freeze(model), dialogue, pairs, sampling)
     for example in examples:
-        assert end not in example.answer[:-1]
-        assert (example.answer[-1] == end) or len(example.answer) == 12
+        answer = example.row[-len(example.hidden) :]
+        assert end not in answer[:-1]
+        assert answer[-1] == end or len(answer) == 12
+        assert example.text == letters.decode(answer).removesuffix(".")
         assert letters.decode(example.row).startswith(f"{example.question} ")
         assert letters.decode(example.prompted).startswith(f"be kind. {example.question} ")
-    assert {len(example.answer) for example in examples} > {12}
-    cut = sum(len(example.answer) == 12 for example in examples)
+    assert {len(example.hidden) for example in examples} > {12}
+    cut = sum(len(example.hidden) == 12 for example in examples)
     result = language.bake(
         model, "be kind.", questions=BEGINNINGS, answer_length=12, steps=0, rank=1
     )
@@ -214,10 +198,34 @@ def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
     )
     (text,) = told
     assert text.startswith("Questions:\n")
-    assert {*result.questions, *result.held} == {*text.splitlines()[1:]}
-    assert result.sentences.keys() <= {"be kind.", "say no more."}
-    assert result.sentences
-    assert "KL that is left" in result.to_html(prompt="be kind.")
+    held = [row[:2] for row in result.left.rows]
+    assert {*result.questions, *(question for question, _ in held)} == {*text.splitlines()[1:]}
+    assert {sentence for _, sentence in held} <= {"be kind.", "say no more."}
+    assert [row[-1] for row in result.left.rows] == sorted(
+        (row[-1] for row in result.left.rows), reverse=True
+    )
+    assert "What did not transfer" in result.to_html(prompt="be kind.")
+
+
+def test_a_template_that_drops_the_prompt_is_told_before_anything_is_generated(wide, monkeypatch):
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(baking, "replies", None)
+    only = b"{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    refuses = b"{{ raise_exception('No system role') if messages[0].role == 'system' }}"
+    for template, message in ((only, "nothing to bake"), (refuses, "No system role")):
+        files = {"chat_template.jinja": template}
+        model = replace(wide, vocabulary=language.Characters(wide.vocabulary.characters, files))
+        with pytest.raises(ValueError, match=message):
+            language.bake(model, "be kind.")
+
+
+def test_a_prompt_that_is_too_long_is_told_before_the_base_writes_questions(wide, monkeypatch):
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(baking, "replies", None)
+    files = {"chat_template.jinja": TEMPLATE}
+    model = replace(wide, vocabulary=language.Characters(wide.vocabulary.characters, files))
+    with pytest.raises(ValueError, match="have 311, and the model's context is 256"):
+        language.bake(model, "so " * 87)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +238,7 @@ def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
         ("the ", {"questions": BEGINNINGS[:4]}, "4 questions are too few"),
         ("the ", {"questions": "who"}, "questions must be a list"),
         ("the ", {"questions": [*BEGINNINGS, " "]}, "questions must be a list"),
-        ("the ", {"targets": ["lm_head", "q_proj"]}, "must not name the head"),
+        ("the ", {"targets": ["lm_head", "q_proj"]}, "the head must have no adapter"),
         ("the ", {"steps": -1}, "steps must be at least 0"),
         ("the ", {"start": "pissa"}, "start must be one of"),
         ("the ", {"answer_length": 0}, "answer_length must be at least 1"),

@@ -110,9 +110,9 @@ def test_an_answer_matches_if_it_is_the_wanted_one_but_for_white_space(speaker):
     result = language.evaluate({"it": ended}, chats(*zip(questions, wanted, strict=True)))
     assert result.measures["exact match"].values.tolist() == [[float(each) for each in right]]
     assert result.speeds[0] > 0
-    assert len(result.replies) == 5
-    for reply in result.replies:
-        assert reply.texts == (said[questions.index(reply.question)],)
+    assert len(result.answers.rows) == 5
+    for question, _, text in result.answers.rows:
+        assert text == said[questions.index(question)]
     long = chats(*((q, text + "a" * 41) for q, text in zip(questions, said, strict=True)))
     assert "exact match" not in language.evaluate({"it": ended}, long, answers=0).measures
 
@@ -122,7 +122,7 @@ def test_completions_are_continued_to_the_end_of_their_line(model):
     line = language.generate(letters, "ab", tokens=200, temperature=0)[2:].partition("\n")[0]
     data = [{"prompt": "ab", "completion": line}] * 5
     result = language.evaluate({"it": letters}, data)
-    assert all(reply.texts == (line,) for reply in result.replies)
+    assert all(text == line for _, _, text in result.answers.rows)
     assert result.measures.keys() == ({"loss", "exact match"} if len(line) <= 40 else {"loss"})
 
 

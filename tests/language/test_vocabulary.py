@@ -14,8 +14,9 @@ import pytest
 from lora_np import language
 from lora_np.files import FileError
 from lora_np.hub import located
-from lora_np.language.gguf_vocabulary import CUTS, gguf_tokenizer
 from lora_np.language.vocabulary import Characters, Subwords, read_vocabulary
+from lora_np.models.gguf_vocabulary import cuts, gguf_tokenizer
+from tests.language.gguf_cases import CUTS, TEXT
 
 from .conftest import ADDED, BYTES, MIXED, SPECIAL, before, byte_level, nasty, needs_tokenizers
 
@@ -468,11 +469,24 @@ def test_sentencepiece_in_a_gguf_file_is_the_tokenizer_json_that_transformers_ha
 @needs_tokenizers
 def test_every_name_that_is_read_makes_a_vocabulary():
     contents = byte_level(special=["<|end|>"])
-    for name in CUTS:
+    for name, cut in cuts().items():
         metadata = metadata_of(contents, pre=name, merges=[], bos_token_id=256)
         read = Subwords(gguf_tokenizer(metadata, "file"))
         assert read.encode("a")[-1] == BYTES.index("a")
-        assert read.begins == ((256,) if CUTS[name].bos else ())
+        assert read.begins == ((256,) if cut.bos else ())
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("name", CUTS)
+def test_texts_are_cut_as_the_name_in_a_gguf_file_says(name):
+    pieces, normal, whole, bos = CUTS[name]
+    metadata = metadata_of(byte_level(special=["<s>"]), pre=name, merges=[], bos_token_id=256)
+    contents = gguf_tokenizer(metadata, "file")
+    cut = Subwords(contents).library.pre_tokenizer.pre_tokenize_str(TEXT)
+    assert [TEXT[start:end] for _, (start, end) in cut] == pieces
+    assert contents["normalizer"] == (normal and {"type": normal})
+    assert contents["model"]["ignore_merges"] is whole
+    assert (contents["post_processor"] is not None) is bos
 
 
 def test_what_a_gguf_file_says_wrongly_is_refused_by_name():

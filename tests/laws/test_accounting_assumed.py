@@ -55,6 +55,17 @@ def test_a_family_that_is_not_described_is_counted_from_its_weights(tmp_path: Pa
         model_spec(tmp_path)
 
 
+def test_names_in_files_that_transformers_changes_in_unknown_ways_are_no_targets(
+    tmp_path: Path,
+) -> None:
+    """Swin's files have query, its model q_proj: PEFT does not find query."""
+    spec = model_spec(folder(tmp_path, DENSE, {"model_type": "swin"}))
+    for targets in (["q_proj"], "q_proj", ".*q_proj"):
+        with pytest.raises(ValueError, match=r"renames modules of swin models .* in memory"):
+            count_model(spec, rank=2, targets=targets)
+    assert count_model(spec, rank=2, targets="all-linear").trainable == 2 * 2 * 10
+
+
 def test_a_described_family_is_counted_from_its_config(tmp_path: Path) -> None:
     spec = model_spec(folder(tmp_path, DENSE, preset_config("gpt2")))
     assert not spec.assumed

@@ -124,8 +124,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         ValueError, match=r"source must be a matrix .* got 'lama-3-8b'; close names: llama-3-8b"
     ):
         model_spec("lama-3-8b")
-    with pytest.raises(ValueError, match=r"got 'LLAMA-3-8B'; close names: llama-3-8b"):
-        model_spec("LLAMA-3-8B")
+    assert model_spec("LLAMA-3-8B").total == model_spec("llama-3-8b").total
     with pytest.raises(ValueError, match="d must be at least 1, got 0"):
         model_spec("0x120")
 

@@ -113,8 +113,12 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
             1,
             "a model, not an adapter, which has adapter_config.json",
         ),
-        (["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"], 2, "--dtype is for a BASE that"),
-        (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a BASE that is a"),
+        (
+            ["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"],
+            2,
+            "--dtype is for a new model that",
+        ),
+        (["merge", "base", "a", "-o", "out", "--seed", "1"], 2, "--seed is for a new model that"),
         (["extract", "base", "base", "--rank", "1", "-o", "out"], 1, "no weight matrix differs"),
     ],
 )

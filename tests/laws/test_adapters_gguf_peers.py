@@ -27,7 +27,7 @@ NUMBERS = {
 }
 
 
-def judge(path):
+def judge(path, tokens=TOKENS):
     """llama.cpp's logits after each of a row of tokens, everything but the weights in float32."""
     llama = pytest.importorskip("cyllama.llama.llama_cpp")
 
@@ -38,10 +38,10 @@ def judge(path):
     settings.n_ctx, settings.n_threads, settings.n_threads_batch = 64, 1, 1
     settings.type_k = settings.type_v = settings.flash_attn_type = 0
     context = llama.LlamaContext(Model(str(path)), settings)
-    batch = llama.LlamaBatch(n_tokens=len(TOKENS), embd=0, n_seq_max=1)
-    batch.set_batch(TOKENS, 0, True)
+    batch = llama.LlamaBatch(n_tokens=len(tokens), embd=0, n_seq_max=1)
+    batch.set_batch(tokens, 0, True)
     assert context.decode(batch) == 0
-    return np.array([context.get_logits_ith(i) for i in range(len(TOKENS))])
+    return np.array([context.get_logits_ith(i) for i in range(len(tokens))])
 
 
 def ours(path):
@@ -99,7 +99,7 @@ def test_gguf_reads_the_weights_that_were_meant(tmp_path, base, kind):
         {tensor.name: tensor for tensor in reader.GGUFReader(file).tensors}
         for file in (path, tmp_path / "new.gguf")
     )
-    names = open_gguf(path).names
+    names = {name: each[0] for name, each in open_gguf(path).names.items()}
     for name in adapter:
         before, after = (
             reader.dequantize(one[names[f"{name}.weight"]].data, one[names[f"{name}.weight"]].tensor_type)

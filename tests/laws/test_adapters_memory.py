@@ -98,7 +98,8 @@ def check(tmp_path, size, tensors):
     merged = peak("merge", base, tmp_path / "adapter", "-o", tmp_path / "merged")
     assert len(adapters.load(tmp_path / "adapter")) == tensors
     wide_adapter(tmp_path / "wide", size, tensors // 4)  # together still more than the limit
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_attention_heads": 8}')
+    config = {"model_type": "llama", "num_attention_heads": 8, "hidden_size": size}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     converted = {
         f"convert --to {to}": peak(
             "convert",

@@ -17,6 +17,7 @@ import pytest
 
 from lora_np import adapters
 from lora_np.adapters.peft_format import WEIGHTS
+from lora_np.adapters.runtimes import write_mlx
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from tests.adapters.name_cases import CASES, WAYS, WRAPPERS
@@ -188,7 +189,13 @@ def test_mlx_does_what_check_says(tmp_path, name, way, wrapper):
     path = base / "config.json"
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, **fields.get("rope_parameters", {})}))
-    adapters.convert(folder, tmp_path / "mlx", to="mlx")
+    if name != served:
+        with pytest.raises(FileError, match=r"mlx \(refused\)"):
+            adapters.convert(folder, tmp_path / "mlx", to="mlx")
+        (tmp_path / "mlx").mkdir()
+        write_mlx(adapters.load(folder), tmp_path / "mlx", None, None)
+    else:
+        adapters.convert(folder, tmp_path / "mlx", to="mlx")
     wrapped(
         tmp_path / "mlx",
         tmp_path / "a",

@@ -193,7 +193,9 @@ def test_copies_of_the_base_are_left_out(tmp_path, capsys):
     raw = {**peft.FRESH, "target_modules": ["embed_tokens"]}
     adapters.save(Adapter({name: module}, {f"{name}.weight": held(table)}, raw), tmp_path / "a")
     assert "refused" in command(["check", tmp_path / "a", "--for", "vllm"], capsys)[1]
-    base = checkpoint(tmp_path / "base", {f"{name}.weight": table})
+    base = checkpoint(
+        tmp_path / "base", {f"{name}.weight": table}, {**LLAMA, "vocab_size": len(table)}
+    )
     words = ["convert", tmp_path / "a", *PAINS["copies"]["command"].split()[1:], "--base", base]
     status, said = command([*words, "-o", tmp_path / "new"], capsys)
     assert status == 0, said

@@ -133,7 +133,7 @@ def test_arrows_that_follow_from_others_are_left_out():
 
 OPERATIONS = (
     "checking", "combining", "converting", "extraction", "gguf_merging", "inspection", "merging",
-    "resizing",
+    "repairing", "resizing",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lora_np import models
-from lora_np.adapters.scaling import runtimes
+from lora_np.adapters.rules import runtimes
 from lora_np.models import peft
 
 EXPLORER = Path(__file__).parents[2] / "docs" / "explorer"

@@ -117,6 +117,33 @@ def test_a_common_beginning_is_read_once_and_copied_to_rows(case):
             np.testing.assert_allclose(one.read([row])[0, -1], expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [*ROTARY[:8], ("mistral", "window", {"sliding_window": 6})],
+    ids=lambda case: f"{case[0]} {case[1]}",
+)
+def test_rows_of_any_length_go_on_from_a_common_beginning_as_alone(case):
+    family, _, changes = case
+    model = in_double(random_model(family, changes))
+    (beginning,), questions = rows_of([10]), rows_of([4, 1, 6, 2], seed=2)
+    rows, more = [beginning + question for question in questions], rows_of([3] * 4, seed=1)
+    one = Reader(model)
+    one.read([beginning])
+    together = one.spread(rows)
+    for step in range(3):
+        begun = [row + end[:step] for row, end in zip(rows, more, strict=True)]
+        found = together.read(begun)
+        if "longrope" not in case[1]:
+            assert found.shape[1] == (1 if step else 6)
+        for i, row in enumerate(begun):
+            if "dynamic" not in case[1]:
+                whole = model.model(np.array([row]))[0, -1]
+                np.testing.assert_allclose(found[i, -1], whole, rtol=1e-6, atol=1e-6)
+    assert one.rows == [beginning]
+    assert not one.spread([beginning[:1], [*beginning, 1]]).rows  # nothing of it is of use
+    assert not Reader(model).spread(rows).rows  # nothing was read
+
+
 def test_text_goes_on_where_the_positions_are_stretched():
     """Dynamic positions have no end, and YaRN's is its factor times the old context."""
     (row,) = rows_of([40])

@@ -132,7 +132,7 @@ def test_readme_is_what_pyproject_says(citation, hook):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert citation.readme(text, hook.package(), hook.publication()[1]) == text
     public = citation.readme(text, "lora-np", PLACE[1])
-    assert f"[The site]({PLACE[1]}), with the course" in public
+    assert f"**Try it in the browser**: [the puzzles and the course]({PLACE[1]}), " in public
     assert ".venv/bin/pip install lora-np && " in public
     assert citation.readme(public, "lora-np", PLACE[1]) == public
 
@@ -197,8 +197,8 @@ def test_what_a_shared_link_shows(settings):
     for (one, what), (other, that) in combinations(zip(boxes, shown, strict=True), 2):
         assert not one.overlaps(other), (what, that)
     text = " ".join(part.get_text() for part in figure.texts)
-    assert f"{lora_np.count_full(100, 120):,} numbers" in text
-    assert f"{lora_np.count_lora(100, 120, rank=card.RANK):,} numbers" in text
+    assert f"{lora_np.count_full(100, 120):,} parameters" in text
+    assert f"{lora_np.count_lora(100, 120, rank=card.RANK):,} parameters" in text
     assert f"rank {card.RANK}" in text
     assert f"rank {card.RANK}" in card.ALT
 

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from lora_np import accounting, models
+from lora_np.accounting import planning
+from lora_np.accounting.planning import size_text
 from lora_np.cli import run
-from lora_np.models.sources import hub_name
-from lora_np.table import decimal_bytes
+from lora_np.models.sources import hub_name, typed_names
 from tests.drawing import FULL, twentieth
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -175,6 +176,50 @@ def test_drawn_configs_are_answered_as_by_plan():
     assert len(cases) >= (300 if FULL else 60)
 
 
+TYPED = json.loads(
+    (DOCS.parent / "tests" / "models" / "as_typed.json").read_text(encoding="utf-8")
+)
+
+
+def test_names_as_people_type_them_mean_the_same_in_the_page():
+    """What the package finds and offers, also for names with a letter less or a word more."""
+    rng = np.random.default_rng(7)
+    tables = {"models": typed_names(), "gpus": planning.gpu_names()}
+    cases = []
+    for kind, lists in (("models", ("models", "unknown")), ("gpus", ("gpus", "unknown gpus"))):
+        for text in [row[0] for each in lists for row in TYPED[each]]:
+            cut = int(rng.integers(len(text)))
+            cases += [(kind, name) for name in (text, text[:cut] + text[cut + 1 :], f"{text} x")]
+    script = """
+        for (const file of process.argv.slice(1)) require(file);
+        const cases = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        const { names } = loraFit, { find, nearest, memory } = loraNames;
+        console.log(JSON.stringify(cases.map(([kind, text]) => [find(names[kind], text), nearest(names[kind], text), memory(text)])));
+    """
+    found = in_node(script, cases)
+    for (kind, text), (meant, close, bytes_) in zip(cases, found, strict=True):
+        assert meant == tables[kind].find(text), text
+        assert close == tables[kind].nearest(text), text
+        try:
+            gpu = planning._gpu(text)
+        except ValueError:
+            gpu = accounting.GPU("", 0, sold=1)
+        assert bytes_ == (0 if gpu.sold else gpu.memory), text
+
+
+def in_node(script, given):
+    node = shutil.which("node") or pytest.skip("node is not installed")
+    known = {"names": DATA["names"], "hub": DATA["hub"]}
+    script = f"globalThis.window = globalThis; window.loraFit = {json.dumps(known)};{script}"
+    done = subprocess.run(
+        [node, "-e", script, str(DOCS / "explorer" / "names.js")],
+        input=json.dumps(given), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+
+
 def edges():
     """Rooms with not a byte to spare, of small models whose memory falls where a tensor's state
     becomes smaller.
@@ -283,12 +328,12 @@ def test_every_answer_is_that_of_plan(open_page):
         words = {
             "fits": "Fits, with {} GB left.",
             "tight": "Tight, with {} GB left.",
-            "no": "Does not fit: {} GB too much.",
+            "no": "Does not fit: needs {} GB more.",
         }
         said = re.sub(r"[\d.,]+(?= GB)", "{}", show(page, "verdict"))
         assert said == words[want.verdict]
         number = float(re.search(r"[\d.,]+(?= GB)", show(page, "verdict"))[0].replace(",", ""))
-        assert number == pytest.approx(abs(left) / 1e9, rel=0.006, abs=0.051)
+        assert number == pytest.approx(abs(left) / 2**30, rel=0.006, abs=0.051)
 
 
 @pages
@@ -361,7 +406,7 @@ def test_the_page_shows_the_memory_by_cause(open_page):
     def shows(**training):
         want = accounting.compare_memory(count, **training)
         *causes, total, disk = [
-            [str(name), *("–" if n is None else decimal_bytes(n) for n in sizes)]
+            [str(name), *("–" if n is None else size_text(n) for n in sizes)]
             for name, *sizes in want.table.rows
         ]
         rows = [
@@ -391,7 +436,7 @@ def test_the_page_shows_the_memory_by_cause(open_page):
     form = page.locator("#fit")
     form.get_by_label("Optimizer").select_option("paged_adamw_8bit")
     form.get_by_label("Gradient checkpointing").uncheck()
-    form.get_by_label("Texts at a time").fill("4")
+    form.get_by_label("Batch size").fill("4")
     shows(
         dtype="nf4",
         max_length=2048,
@@ -443,8 +488,8 @@ WRONG = [
     ("max_length", "9000", "max_length must be at most 8,192"),
     ("max_length", "", "max_length must be a whole number"),
     ("batch_size", "0", "batch_size must be a whole number of at least 1, got 0"),
-    ("memory", "24", "memory must be text such as 24 GB"),
-    ("memory", "0 GB", "memory must be text such as 24 GB"),
+    ("memory", "2400", "memory must be a size such as 24 GB"),
+    ("memory", "0 GB", "memory must be a size such as 24 GB"),
 ]
 
 
@@ -481,7 +526,7 @@ ADDRESSES = [
     ("model=llama-9-8b", 'model: "llama-9-8b" is not among the presets'),
     ("model=gpt2&dtype=int3", "The address asks for dtype 'int3', which is not in the list"),
     ("model=gpt2&method=qora", "The address asks for method 'qora', which is not in the list"),
-    ("model=gpt2&gpu=RTX+9000", "memory must be text such as 24 GB or 24 GiB, or the name of a"),
+    ("model=gpt2&gpu=RTX+9000", "memory must be a size such as 24 GB, or a GPU such as "),
     ("model=llama-3-8b&rank=0", "rank must be a whole number from 1, got 0"),
     ("config=AAAA", "The address holds a config that cannot be read"),
     ("config=%FF!", "The address holds a config that cannot be read"),
@@ -542,6 +587,19 @@ def test_a_model_is_found_as_one_types(open_page):
         page.get_by_label("rank r").focus()
         assert field.input_value() == "mistral-7b"
         assert "mistralai/Mistral-7B-v0.1" in show(page, "about")
+    for text in ("Qwen2.5 7B Instruct", "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct"):
+        field.fill("gpt2")
+        field.press("Enter")
+        field.fill(text)
+        field.press("Enter")
+        assert field.input_value() == "qwen2.5-7b"
+        assert f"{text.split('.co/')[-1]}: same shapes as qwen2.5-7b" in show(page, "about")
+    field.fill("llama 8b")
+    field.press("Enter")
+    closest = page.locator(".fit-remedies button")
+    assert closest.all_inner_texts() == typed_names().nearest("llama 8b")
+    closest.first.click()
+    assert field.input_value() == "llama-3-8b"
     field.fill("Qwen/Qwen9-1B")
     field.press("Enter")
     error = page.locator(".fit-error")
@@ -689,7 +747,7 @@ def test_two_settings_side_by_side(open_page):
             r.split("\t") for r in page.locator(".fit-kept tbody").inner_text().splitlines()
         )
     }
-    assert rows["memory"] == [decimal_bytes(first["total"]), decimal_bytes(second["total"])]
+    assert rows["memory"] == [size_text(first["total"]), size_text(second["total"])]
     assert rows["largest rank"] == [f"{first['rank']:,}", f"{second['rank']:,}"]
     assert rows["method"] == ["LoRA", "QLoRA"]
     assert page.locator(".fit-kept strong").count() < len(rows)

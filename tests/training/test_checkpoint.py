@@ -70,7 +70,7 @@ def same(a, b):
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_killed_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path, name, batch_size):
     whole = run(OPTIMIZERS[name], batch_size=batch_size)
-    for die_at in range(23):
+    for die_at in range(23) if FULL else (0, 1, 2, 7, 15, 22):
         path = tmp_path / f"{die_at}.npz"
         with pytest.raises(Killed):
             run(OPTIMIZERS[name], path, die_at=die_at, batch_size=batch_size)

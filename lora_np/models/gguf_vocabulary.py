@@ -1,0 +1,388 @@
+"""The vocabulary of a GGUF file, as a ``tokenizer.json`` has it: read and written.
+
+llama.cpp stores tokens, merges or scores, and a name for how texts are split; what that name means
+is in its ``src/llama-vocab.cpp`` and in the ``tokenizer.json`` of the models that the names come
+from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lora_np.checks import Array, StrPath, close_names, shown
+from lora_np.files import errors_at
+
+Contents = Mapping[str, Any]  # of a tokenizer.json, of its companion, or of a file's metadata
+Part = dict[str, Any]  # one of those, as it is made here
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # types of tokens
+NEVER_JOINED = (UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE)
+PREFIX = "tokenizer.ggml."
+SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # transformers' names
+SPACE = "\u2581"  # what SentencePiece writes for a space
+
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+STEPS = {"ByteLevel": GPT2, "Digits": {"type": "Digits", "individual_digits": True}}
+CUT = {"type": "Split", "behavior": "Isolated", "invert": False}
+
+
+class Cuts(NamedTuple):
+    """How texts are cut before bytes are paired, and what llama.cpp takes to go with that."""
+
+    names: list[str]
+    steps: list[str]  # expressions, and keys of `STEPS`
+    normal: str | None = None  # the Unicode form that texts are brought to first
+    whole: bool = False  # whether a piece that is a token is kept whole
+    bos: bool = False  # whether BOS precedes a text if the file does not say
+
+    def pre_tokenizer(self) -> Part:
+        """Describe the steps, and then the writing of bytes as characters."""
+        steps = [STEPS.get(step) or CUT | {"pattern": {"Regex": step}} for step in self.steps]
+        bytes_written = [GPT2 | {"use_regex": False}] * ("ByteLevel" not in self.steps)
+        return {"type": "Sequence", "pretokenizers": [*steps, *bytes_written]}
+
+
+@cache
+def cuts() -> dict[str, Cuts]:
+    """Read the ways to cut texts, by llama.cpp's names."""
+    text = (files("lora_np.models") / "data" / "_cuts.toml").read_text(encoding="utf-8")
+    known = [Cuts(**entry) for entry in tomllib.loads(text)["cuts"]]
+    return {name: each for each in known for name in each.names}
+
+
+def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
+    """Write the ``tokenizer.json`` that corresponds to a GGUF file's metadata.
+
+    Parameters
+    ----------
+    metadata : mapping
+        All of the file's.
+    path : str or path
+        The file, for messages.
+
+    Returns
+    -------
+    dict or None
+        None if there is no vocabulary.
+
+    Raises
+    ------
+    ValueError
+        If the kind of the vocabulary or its way to cut texts is not known, or an entry is missing
+        or does not make sense.
+
+    See Also
+    --------
+    tokenizer_settings : The ``tokenizer_config.json``.
+
+    Examples
+    --------
+    >>> said = {"model": "gpt2", "pre": "qwen2", "tokens": ["a"], "token_type": [1], "merges": []}
+    >>> made = gguf_tokenizer({f"tokenizer.ggml.{key}": said[key] for key in said}, "file")
+    >>> made["normalizer"], made["model"]["vocab"]
+    ({'type': 'NFC'}, {'a': 0})
+    """
+    said = {
+        key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
+    }
+    if "model" not in said:
+        return None
+    with errors_at(path):
+        return described(said)
+
+
+def tokenizer_settings(metadata: Contents) -> Part:
+    """Write the ``tokenizer_config.json`` of the same vocabulary.
+
+    Parameters
+    ----------
+    metadata : mapping
+        All of a GGUF file's.
+
+    Returns
+    -------
+    dict
+        Special tokens by their names in transformers, and the chat template, if there is one.
+
+    See Also
+    --------
+    gguf_tokenizer : The ``tokenizer.json``.
+
+    Examples
+    --------
+    >>> said = {"tokens": ["a", "</s>"], "eos_token_id": 1}
+    >>> tokenizer_settings({f"tokenizer.ggml.{key}": value for key, value in said.items()})
+    {'tokenizer_class': 'PreTrainedTokenizerFast', 'eos_token': '</s>'}
+    """
+    tokens = metadata.get(f"{PREFIX}tokens")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, key in SPECIAL.items():
+        number = metadata.get(f"{PREFIX}{key}_token_id")
+        if isinstance(tokens, list) and isinstance(number, int) and 0 <= number < len(tokens):
+            settings[f"{name}_token"] = tokens[number]
+    if "tokenizer.chat_template" in metadata:
+        settings["chat_template"] = metadata["tokenizer.chat_template"]
+    return settings
+
+
+def described(said: Contents) -> Part:
+    """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
+    kind, tokens, types = (
+        said["model"],
+        texts(said, "tokens"),
+        np.asarray(said.get("token_type", ())),
+    )
+    if kind not in ("gpt2", "llama"):
+        raise ValueError(
+            f"vocabulary {shown(kind)} is not read, only 'gpt2' (byte-level BPE) and 'llama'"
+        )
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("its tokens are not texts that differ")
+    if types.shape != (len(tokens),):
+        raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
+    if kind == "llama":  # some files have the marks of spaces in tokens that texts are searched for
+        own = types == USER_DEFINED
+        tokens = [each.replace(SPACE, " ") if own[i] else each for i, each in enumerate(tokens)]
+    parts, bos = byte_pairs(said) if kind == "gpt2" else sentence_pieces(said, tokens, types)
+    numbers = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
+    before = standing(said, "bos", tokens, default=bos)
+    after = standing(said, "eos", tokens, default=False)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return parts | {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": tokens[i], "special": bool(types[i] != USER_DEFINED), **flags}
+            for i in np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, USER_DEFINED))).tolist()
+        ],
+        "post_processor": template(before, after, numbers) if before or after else None,
+        "model": {"type": "BPE", "vocab": numbers, **parts["model"]},
+    }
+
+
+def byte_pairs(said: Contents) -> tuple[Part, bool]:
+    """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
+    pre, merges = said.get("pre"), texts(said, "merges")
+    if not isinstance(pre, str) or pre not in cuts():
+        why = f"{PREFIX}pre is not a name that is known here{close_names(str(pre), cuts())}"
+        raise ValueError(f"texts cut as {shown(pre)} are not read: {why}")
+    if not all(merge.count(" ") == 1 for merge in merges):
+        raise ValueError("one of its merges is not two tokens with a space between")
+    cut = cuts()[pre]
+    parts = {
+        "normalizer": cut.normal and {"type": cut.normal},
+        "pre_tokenizer": cut.pre_tokenizer(),
+        "decoder": GPT2,
+        "model": {"merges": merges, "ignore_merges": cut.whole},
+    }
+    return parts, cut.bos
+
+
+def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
+    """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
+    scores = np.asarray(said.get("scores", ()))
+    if scores.shape != (len(tokens),):
+        raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
+    joined = {
+        tokens[i]: float(scores[i]) for i in np.flatnonzero(~np.isin(types, NEVER_JOINED)).tolist()
+    }
+    merges = [
+        (score, cut, token[:cut], token[cut:])
+        for token, score in joined.items()
+        for cut in range(1, len(token))
+        if token[:cut] in joined and token[cut:] in joined
+    ]
+    made = {first + second: score for score, _, first, second in merges}
+    if len(set(made.values())) < len(made):
+        raise ValueError(
+            "two of its tokens have the same score, so which is made first is not known"
+        )
+    first = last = []
+    if said.get("add_space_prefix", True):
+        first = [{"type": "Prepend", "prepend": SPACE}]
+        last = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    there = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    unknown = np.flatnonzero(types == UNKNOWN).tolist()
+    decoders = [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *last]
+    model = {
+        "merges": [merge[2:] for merge in sorted(merges, reverse=True)],
+        "byte_fallback": bool((types == BYTE).any()),
+        "fuse_unk": True,
+        "unk_token": tokens[unknown[0]] if unknown else None,
+    }
+    normalizer = {"type": "Sequence", "normalizers": [*first, there]}
+    decoder = {"type": "Sequence", "decoders": decoders}
+    return {
+        "normalizer": normalizer,
+        "pre_tokenizer": None,
+        "decoder": decoder,
+        "model": model,
+    }, True
+
+
+def texts(said: Contents, name: str) -> list[str]:
+    """Read a list of texts that has to be there."""
+    found = said.get(name)
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise ValueError(f"its {name} are missing, or not texts")
+    return found
+
+
+def standing(said: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
+    """Find the token before ("bos") or after ("eos") each text, if there is one."""
+    number = said.get(f"{name}_token_id")
+    if not said.get(f"add_{name}_token", default and number is not None):
+        return []
+    if not isinstance(number, int) or not 0 <= number < len(tokens):
+        raise ValueError(
+            f"texts have {name.upper()}, but {PREFIX}{name}_token_id is {shown(number)}"
+        )
+    return [tokens[number]]
+
+
+def template(before: list[str], after: list[str], numbers: Mapping[str, int]) -> Part:
+    """Describe the post-processor that puts tokens before and after each text."""
+    first, last = (
+        [{"SpecialToken": {"id": t, "type_id": 0}} for t in tokens] for tokens in (before, after)
+    )
+    one, other = ({"Sequence": {"id": text, "type_id": i}} for i, text in enumerate("AB"))
+    special = {t: {"id": t, "ids": [numbers[t]], "tokens": [t]} for t in (*before, *after)}
+    single = [*first, one, *last]
+    pair = [*single, *first, other, *last]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
+
+
+def vocabulary_metadata(contents: Contents, settings: Contents, count: int) -> Part:
+    """Write the metadata of a GGUF file that correspond to a ``tokenizer.json``.
+
+    Parameters
+    ----------
+    contents, settings : mapping
+        Of ``tokenizer.json`` and of ``tokenizer_config.json``.
+    count : int
+        How many tokens the model embeds; those without a text become unused ones.
+
+    Returns
+    -------
+    dict
+        What `gguf_tokenizer` and `tokenizer_settings` read.
+
+    Raises
+    ------
+    ValueError
+        If llama.cpp has no name for what the file describes.
+
+    Examples
+    --------
+    >>> contents = {"model": {"type": "BPE", "vocab": {" ": 0, "a": 1}, "merges": []}}
+    >>> made = vocabulary_metadata(contents, {}, 2)
+    >>> made["tokenizer.ggml.model"], made["tokenizer.ggml.tokens"]
+    ('llama', ['▁', 'a'])
+    """
+    model, added = contents["model"], contents.get("added_tokens") or []
+    if model.get("type") != "BPE":
+        raise ValueError(
+            f"a vocabulary of type {shown(model.get('type'))} is not written, only BPE"
+        )
+    numbers = {**model["vocab"], **{each["content"]: each["id"] for each in added}}
+    if max(numbers.values()) >= count:
+        raise ValueError(f"its tokens go up to {max(numbers.values())}; the model has {count}")
+    merges = [each.split(" ") if isinstance(each, str) else each for each in model["merges"]]
+    types = np.full(count, UNUSED, np.int32)
+    types[list(numbers.values())] = NORMAL
+    if model.get("byte_fallback"):
+        types[[numbers[f"<0x{byte:02X}>"] for byte in range(256)]] = BYTE
+    for each in added:
+        types[each["id"]] = CONTROL if each["special"] else USER_DEFINED
+    if model.get("unk_token"):
+        types[numbers[model["unk_token"]]] = UNKNOWN
+    tokens = [f"[PAD{i}]" for i in range(count)]
+    for text, number in numbers.items():
+        tokens[number] = text
+    said: Part = {"token_type": types}
+    cut = steps_in(contents.get("pre_tokenizer"))
+    if "ByteLevel" in [step["type"] for step in cut]:
+        said |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
+        said["pre"] = pre_of(cut, contents.get("normalizer"), bool(model.get("ignore_merges")))
+    else:
+        said |= {"model": "llama", "pre": "default", "scores": scores_of(merges, numbers, types)}
+        marks = [*cut, *steps_in(contents.get("normalizer"))]
+        first = [step for step in marks if step["type"] in ("Prepend", "Metaspace")]
+        said["add_space_prefix"] = any(step.get("prepend_scheme") != "never" for step in first)
+        spaced = types == NORMAL
+        tokens = [each.replace(" ", SPACE) if spaced[i] else each for i, each in enumerate(tokens)]
+    for name, theirs in SPECIAL.items():
+        token = settings.get(f"{name}_token")
+        token = token.get("content") if isinstance(token, Mapping) else token
+        if token in numbers:
+            said[f"{theirs}_token_id"] = numbers[token]
+    for name, around in zip(("bos", "eos"), around_text(contents), strict=True):
+        said[f"add_{name}_token"] = bool(around)
+        if around:
+            said[f"{name}_token_id"] = numbers[around[0]]
+    metadata = {f"{PREFIX}{key}": value for key, value in {**said, "tokens": tokens}.items()}
+    if isinstance(template := settings.get("chat_template"), str):
+        metadata["tokenizer.chat_template"] = template
+    return metadata
+
+
+def steps_in(part: Contents | None) -> list[Contents]:
+    """List the steps of a part of a ``tokenizer.json``."""
+    if part is None or part["type"] != "Sequence":
+        return [] if part is None else [part]
+    lists = (each for each in part.values() if isinstance(each, list))
+    return [step for steps in lists for inner in steps for step in steps_in(inner)]
+
+
+def pre_of(cut: Sequence[Contents], normal: Contents | None, whole: bool) -> str:
+    """Find llama.cpp's name for how texts are cut; it brings them to no Unicode form."""
+    steps = []
+    for step in cut:
+        kind = step["type"]
+        if kind == "Split" and (step["behavior"], step["invert"]) in (
+            ("Isolated", False),
+            ("Removed", True),
+        ):
+            steps.append(step["pattern"].get("Regex", ""))
+        elif kind != "ByteLevel" or step["use_regex"]:
+            steps.append(kind)
+    near = [each for each in cuts().values() if (each.steps, each.whole) == (steps, whole)]
+    form = normal and normal["type"]
+    if not near or form not in (None, "NFC"):
+        raise ValueError("llama.cpp has no name that is known here for how it cuts texts")
+    return next((each for each in near if each.normal == form), near[0]).names[0]
+
+
+def scores_of(merges: Sequence[Sequence[str]], numbers: Mapping[str, int], types: Array) -> Array:
+    """Score tokens so that joining what scores highest makes the same ones as the merges."""
+    made = dict.fromkeys("".join(merge) for merge in merges)
+    made = {text: None for text in made if types[numbers[text]] == NORMAL}
+    order = [text for text in map("".join, merges) if text in made]
+    if sum(a != b for a, b in pairwise(["", *order])) != len(made):
+        raise ValueError("no scores say in which order its merges make tokens")
+    scores = np.full(len(types), -1.0 - len(made), np.float32)
+    scores[[numbers[text] for text in made]] = -np.arange(len(made))
+    return scores
+
+
+def around_text(contents: Contents) -> tuple[list[str], list[str]]:
+    """Find the tokens before and after each text."""
+    before: list[str] = []
+    after: list[str] = []
+    for step in steps_in(contents.get("post_processor")):
+        here = before
+        for part in step.get("single", ()):
+            if "Sequence" in part:
+                here = after
+            else:
+                here.append(part["SpecialToken"]["id"])
+    if len(before) > 1 or len(after) > 1:
+        raise ValueError(f"llama.cpp puts one token around a text, not {before + after}")
+    return before, after

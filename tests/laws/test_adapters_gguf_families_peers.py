@@ -1,0 +1,152 @@
+"""Adapters merged into GGUF files, from directories and from files, of each family: in llama.cpp, and
+in transformers where it reads the family's files.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from lora_np import adapters, freeze, language
+from lora_np.models import open_gguf
+from tests.adapters.test_gguf_merging import weak
+from tests.drawing import FULL
+from tests.language.conftest import byte_level
+from tests.language.gguf_cases import FAMILIES
+from tests.language.test_gguf_families import converted, model_of
+from tests.laws.test_adapters_gguf_peers import judge
+
+pytestmark = pytest.mark.peers
+
+TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
+TEXT = 12  # tokens of greedy text
+#: families that transformers 5 reads, with its defaults where it does not look into the file
+READ: dict[str, dict[str, float]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 128},
+    "gemma2": {
+        "head_dim": 256, "query_pre_attn_scalar": 256,
+        "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
+    },
+    "gemma3_text": {"head_dim": 256, "query_pre_attn_scalar": 256},
+    "phi3": {},
+    "qwen3_moe": {"moe_intermediate_size": 768},
+}  # fmt: skip
+WIDE = dict.fromkeys(("intermediate_size", "hidden_size", "moe_intermediate_size"), 256)  # K
+WIDE["num_hidden_layers"] = 2
+
+
+def saved(family, folder, **more):
+    """A directory of transformers with a random model and a vocabulary."""
+    model = model_of(family, **more)
+    model.save_pretrained(folder)
+    merges = [("h", "e"), ("he", "l")]
+    contents = byte_level(merges=merges, special=["<|end|>"])
+    (folder / "tokenizer.json").write_text(json.dumps(contents))
+    settings = {f"{name}_token": "<|end|>" for name in ("eos", "pad")}
+    settings["chat_template"] = "{{ messages }}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return model
+
+
+def adapted(base, adapter, tokens):
+    model = adapters.attach(language.load(base), adapter, any_base=True)
+    return np.asarray(freeze(model)(np.array([tokens])))[0]
+
+
+def ours(path, tokens):
+    return np.asarray(freeze(language.load(path))(np.array([tokens])))[0]
+
+
+def assert_llama_cpp_agrees(path, limit):
+    """Logits within a limit of ours, and the same greedy text, but for ties within twice that."""
+    tokens, same = list(TOKENS), 0
+    for _ in range(TEXT):
+        theirs, found = judge(path, tokens), ours(path, tokens)
+        assert np.linalg.norm(theirs - found) <= limit * np.linalg.norm(found)
+        second, first = np.sort(found[-1])[-2:]
+        clear = first - second > 2 * np.abs(theirs[-1] - found[-1]).max()
+        assert theirs[-1].argmax() == found[-1].argmax() or not clear
+        same += theirs[-1].argmax() == found[-1].argmax()
+        tokens.append(int(found[-1].argmax()))
+    assert same >= (TEXT if limit < 1e-4 else TEXT - 3)
+
+
+def limit_of(family, dtype):
+    """As rounding of activations in llama.cpp has it; it looks GELU up in a table of float16."""
+    limit = {"F32": 1e-5, "F16": 1e-3}.get(dtype, 5e-2)
+    return max(limit, 1e-3) if family.startswith("gemma") else limit
+
+
+DRAWN = ["F32", "F16", "Q8_0", "Q4_K"] if FULL else ["F32"]
+CASES = [(family, dtype) for family in FAMILIES for dtype in DRAWN]
+CASES += (
+    [] if FULL else [("llama", "F16"), ("qwen3_moe", "Q8_0"), ("phi3", "Q4_K"), ("gemma2", "Q6_K")]
+)
+
+
+@pytest.mark.parametrize(("family", "dtype"), CASES)
+def test_a_directory_becomes_a_file_that_llama_cpp_reads(tmp_path, family, dtype):
+    wide = WIDE if dtype.endswith("_K") else {}
+    if family == "gemma3_text":  # its first five layers see windows, and llama.cpp needs another
+        wide = {**wide, "num_hidden_layers": 6}
+    wide = {name: size for name, size in wide.items() if "moe" not in name or "moe" in family}
+    saved(family, tmp_path / "base", **wide)
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    adapter = weak(config, 0.03, roles=("linear", "experts"))
+    out = tmp_path / "new.gguf"
+    made = adapters.merge_gguf(tmp_path / "base", adapter, out, dtype=dtype, any_base=True)
+    assert dtype in {row.kind for row in made.rows}  # others where rows are no whole blocks
+    assert made.rows[0].share_kept == pytest.approx(1, abs=0.2 if "4" in dtype else 0.05)
+    wanted = adapted(tmp_path / "base", adapter, TOKENS)
+    found = ours(out, TOKENS)
+    lost = {"F32": 1e-5, "F16": 2e-2}.get(dtype, 0.5)  # by weights that are rounded
+    assert np.linalg.norm(found - wanted) <= lost * np.linalg.norm(wanted)
+    assert_llama_cpp_agrees(out, limit_of(family, dtype))
+    read = language.load(out)
+    assert read.vocabulary.encode("hello<|end|>").tolist() == [257, ord("l"), ord("o"), 258]
+    assert read.vocabulary.chat_template() == "{{ messages }}"
+
+
+def in_transformers(path, tokens):
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, attn_implementation="eager", dtype=torch.float32
+    )
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0].numpy()
+        text = model.generate(torch.tensor([tokens]), max_new_tokens=TEXT, do_sample=False)
+    return logits, text[0].tolist()
+
+
+@pytest.mark.parametrize("family", READ)
+def test_transformers_reads_what_a_directory_became(tmp_path, family):
+    saved(family, tmp_path / "base", **READ[family])
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    adapter = weak(config, 0.03, roles=("linear", "experts"))
+    out = tmp_path / "new.gguf"
+    adapters.merge_gguf(tmp_path / "base", adapter, out, dtype="F32", any_base=True)
+    logits, text = in_transformers(out, TOKENS)
+    found = ours(out, TOKENS)
+    assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)
+    tokens = list(TOKENS)
+    while len(tokens) < len(text):
+        tokens.append(int(ours(out, tokens)[-1].argmax()))
+    assert tokens == text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_becomes_a_file(tmp_path, family):
+    converted(model_of(family), tmp_path / "base.gguf")
+    adapter = weak(open_gguf(tmp_path / "base.gguf").config, 0.03, roles=("linear", "experts"))
+    out = tmp_path / "new.gguf"
+    adapters.merge_gguf(tmp_path / "base.gguf", adapter, out, any_base=True)
+    wanted, found = adapted(tmp_path / "base.gguf", adapter, TOKENS), ours(out, TOKENS)
+    assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted)
+    assert_llama_cpp_agrees(out, limit_of(family, "F32"))
+    if family in ("llama", "qwen2"):
+        logits, _ = in_transformers(out, TOKENS)
+        assert np.linalg.norm(logits - found) <= 1e-5 * np.linalg.norm(found)

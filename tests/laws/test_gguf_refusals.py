@@ -1,0 +1,148 @@
+"""What is wrong with a GGUF file, or with a model that is to become one: one line that says what, and
+nothing is written.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lora_np import adapters, language
+from lora_np.adapters import Adapter, AdapterModule
+from lora_np.adapters.adapter import Stored
+from lora_np.cli import run
+from lora_np.hub import gguf, located, safetensors
+from lora_np.models import open_gguf
+from lora_np.quantise import LAYOUTS, Blocks
+from tests.adapters.test_gguf_merging import weak
+from tests.language.test_gguf_vocabulary import write
+
+UP = "blk.1.ffn_up.weight"
+IQ4 = np.zeros((64, 1), LAYOUTS["IQ4_NL"].block)
+
+
+def rewritten(path, *, without="", kinds=None, **said):
+    """Change the metadata of a file, and leave out or replace a tensor."""
+    file = gguf.open(path)
+    other = Blocks("IQ4_NL", IQ4, (64, 32))
+    tensors = {name: info for name, info in file.tensors.items() if name != without}
+    for name in kinds or ():
+        tensors[name] = tensors[name].__class__("IQ4_NL", tensors[name].shape)
+    metadata = {key: file.packed(key) for key in file.metadata}
+    read = lambda name: other if name in (kinds or ()) else file
+    gguf.write(tensors, read, path.with_name("odd.gguf"), metadata={**metadata, **said})
+    return path.with_name("odd.gguf")
+
+
+def edited(folder, name, **changes):
+    """A copy of the shipped model, with other entries in one of its files."""
+    shutil.copytree(located("austen"), folder, ignore=shutil.ignore_patterns("*-*"))
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder
+
+
+def without_tensor(folder):
+    edited(folder, "config.json")
+    file = safetensors.open(folder / "model.safetensors")
+    kept = {name: file.read(name) for name in file.tensors if "layers.0.mlp.up" not in name}
+    safetensors.save(kept, folder / "model.safetensors")
+    return folder
+
+
+def without_tokens(folder):
+    (edited(folder, "config.json") / "tokenizer.json").unlink()
+    return folder
+
+
+CUT = {"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated", "invert": False}
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+ODD_CUTS = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [CUT, LEVEL]}}
+
+#: (what is wrong, the base, options, what the line says); {base} is a good file and {adapter} its adapter
+FILES = [
+    ("a missing tensor", lambda base: rewritten(base, without=UP), [], "no tensor model.layers.1.mlp.up_proj.weight (llama.cpp's blk.1.ffn_up)"),
+    ("an unknown architecture", lambda base: rewritten(base, **{"general.architecture": "mamba"}), [], "family 'mamba' is not read; those that are: gemma2, gemma3, granite, llama"),
+    ("a kind without an encoder", lambda base: rewritten(base, kinds=[UP]), [], f"'{UP}' is IQ4_NL, which is only read: take --dtype Q8_0"),
+    ("a kind that is only read", lambda base: base, ["--dtype", "q2_k"], "dtype must be one of 'F32', 'F16'"),
+    ("rows that are no blocks", lambda base: base, ["--dtype", "q4_k"], "has rows of 32, no whole blocks of Q4_K: take --dtype Q8_0"),
+    ("stretched positions", lambda base: rewritten(base, **{"llama.rope.scaling.type": "yarn"}), [], "scaled by 'yarn' are not read"),
+]  # fmt: skip
+DIRECTORIES = [
+    ("another family", lambda path: edited(path, "config.json", model_type="mistral"), [], "'mistral' models are not written to GGUF files, only gemma2"),
+    ("an activation of its own", lambda path: edited(path, "config.json", hidden_act="gelu"), [], "activation is 'gelu', in llama.cpp's llama 'silu'"),
+    ("stretched positions", lambda path: edited(path, "config.json", rope_scaling={"rope_type": "yarn", "factor": 2.0}), [], "stretched by 'yarn' are not written"),
+    ("a missing tensor", without_tensor, [], "no tensor model.layers.0.mlp.up_proj.weight (llama.cpp's blk.0.ffn_up)"),
+    ("no vocabulary", without_tokens, [], "tokenizer.json"),
+    ("cuts without a name", lambda path: edited(path, "tokenizer.json", **ODD_CUTS), [], "llama.cpp has no name that is known here for how it cuts texts"),
+    ("another kind of vocabulary", lambda path: edited(path, "tokenizer.json", model={"type": "Unigram", "vocab": []}), [], "of type 'Unigram' is not written, only BPE"),
+    ("a damaged vocabulary", lambda path: edited(path, "tokenizer.json", model=7), [], "tokenizer.json"),
+    ("a kind that is only read", lambda path: edited(path, "config.json"), ["--dtype", "iq4_nl"], "dtype must be one of"),
+]  # fmt: skip
+
+
+def refused(arguments, capsys, folder, message):
+    before = sorted(folder.rglob("*"))
+    assert run([*map(str, arguments)]) in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.fixture
+def good(tmp_path):
+    write(tmp_path / "base.gguf", kind="Q8_0", head=True)
+    adapters.save(weak(open_gguf(tmp_path / "base.gguf").config, 0.1), tmp_path / "adapter")
+    return tmp_path / "base.gguf", tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(("what", "make", "options", "message"), FILES)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, capsys, good, what, make, options, message):
+    base, adapter = good
+    words = ["merge", make(base), adapter, "-o", tmp_path / "new.gguf", "--any-base", *options]
+    refused(words, capsys, tmp_path, message)
+
+
+@pytest.mark.parametrize(("what", "make", "options", "message"), DIRECTORIES)
+def test_a_directory_that_does_not_fit_is_refused(tmp_path, capsys, what, make, options, message):
+    base, adapter = make(tmp_path / "base"), language.located_adapter("king-james")
+    words = ["merge", base, adapter, "-o", tmp_path / "new.gguf", "--any-base", *options]
+    refused(words, capsys, tmp_path, message)
+
+
+def test_swapped_arguments_are_named(tmp_path, capsys, good):
+    base, adapter = good
+    adapters.convert(adapter, tmp_path / "a.gguf", to="gguf", base=open_gguf(base).config)
+    out = ["-o", tmp_path / "new.gguf"]
+    for one, other, message in (
+        (adapter, base, "adapter: an adapter, not a model: give the base first"),
+        (tmp_path / "a.gguf", base, "general.type is 'adapter', not 'model'"),
+        (base, base, "not 'adapter': no LoRA for llama.cpp"),
+        (base, located("austen"), "a model, not an adapter"),
+        (adapter, located("austen"), "adapter: an adapter, not a model: give the base first"),
+    ):
+        refused(["merge", one, other, *out], capsys, tmp_path, message)
+
+
+def test_a_vocabulary_that_grew_is_refused(tmp_path, capsys, good):
+    base, _ = good
+    module = AdapterModule.of(A=np.ones((1, 32)), B=np.ones((16, 1)), alpha=1)
+    grown = Stored("float32", (270, 32), lambda: np.ones((270, 32), np.float32))
+    full = dict.fromkeys(("model.embed_tokens.weight", "lm_head.weight"), grown)
+    adapter = Adapter({"model.layers.0.self_attn.k_proj": module}, full=full)
+    adapters.save(adapter, tmp_path / "grown")
+    words = ["merge", base, tmp_path / "grown", "-o", tmp_path / "new.gguf", "--any-base"]
+    refused(words, capsys, tmp_path, "has other tokens: merge it into a directory first")
+
+
+def test_cuts_of_texts_that_are_not_known_are_named_where_texts_are_cut(tmp_path, capsys, good):
+    odd = rewritten(good[0], **{"tokenizer.ggml.pre": "lama-bpe"})
+    refused(
+        ["generate", odd, "--prompt", "hello"],
+        capsys,
+        tmp_path,
+        "texts cut as 'lama-bpe' are not read",
+    )
