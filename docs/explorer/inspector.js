@@ -1,4 +1,5 @@
-// The adapter inspector: files that are dropped are looked into, checked, compared and cut to another rank by the package,
+// The adapter inspector: files that are dropped are looked into, checked, compared and cut to another rank by
+// the package,
 // whose Python runs in the page. What stands in a file's header is shown until it answers.
 (() => {
   "use strict";
@@ -13,8 +14,11 @@
   const PLACES = { first: "message", second: "compared" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
-  const make = (tag, text, name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+  const show = (name, text) => {
+    find(`[data-show="${name}"]`).textContent = text;
+  };
+  const make = (tag, text, name = "") =>
+    Object.assign(document.createElement(tag), { textContent: text, className: name });
   const svg = (tag, attributes, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -83,7 +87,8 @@
       if (mine !== given.first || !tensors.length) return;
       const modules = safetensors.modules(tensors), types = [...new Set(tensors.map(({ dtype }) => dtype))];
       const size = files.reduce((sum, { data }) => sum + data.size, 0);
-      box.textContent = `Its header: ${whole(tensors.length)} tensors of ${types.join(", ")}, ${bytes(size)}` +
+      box.textContent =
+        `Its header: ${whole(tensors.length)} tensors of ${types.join(", ")}, ${bytes(size)}` +
         (modules.size ? `; ${whole(modules.size)} modules of rank ${range(modules.values())}.` : ".");
       box.hidden = false;
     } catch { /* the package says what is wrong with it */ }
@@ -92,7 +97,8 @@
   // ---- one adapter
 
   function draw() {
-    const { rows, contents, format, words, notes, warned, spectra } = opened.first, ranks = rows.map(({ rank }) => rank);
+    const { rows, contents, format, words, notes, warned, spectra } = opened.first,
+      ranks = rows.map(({ rank }) => rank);
     const known = rows.filter((row) => row.rank_for_99 !== null).map((row) => row.rank_for_99);
     show("modules", whole(rows.length));
     show("numbers", whole(contents.parameters));
@@ -118,22 +124,48 @@
 
   function figure(rows, spectra) {
     const picture = find(".inspector-figure");
-    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34], right = 5.6 * letters, left = right + BAR + 12;
+    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34],
+      right = 5.6 * letters,
+      left = right + BAR + 12;
     picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
     const strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1;
-    picture.replaceChildren(...rows.flatMap((row, i) => {
-      const y = i * ROW + 2, found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters))];
-      const s = spectra[row.name].map(Number);
-      if (row.status !== "ok" || !s.length) return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
-      found.push(svg("rect", { class: "norm", x: right + 6, y: y + 3, width: (BAR * row.norm) / strongest, height: ROW - 6 }));
-      const step = Math.min(12, (width - left - 4) / s.length), each = Math.ceil(s.length / SQUARES);
-      s.forEach((x, j) => j % each || found.push(svg("rect", {
-        class: "value", x: left + j * step, y: y + 3, width: each * step * 0.85, height: ROW - 6, opacity: Math.max(0.06, x / s[0]),
-      })));
-      const mark = left + row.rank_for_99 * step - step * 0.08;
-      found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
-      return found;
-    }));
+    picture.replaceChildren(
+      ...rows.flatMap((row, i) => {
+        const y = i * ROW + 2,
+          found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters))];
+        const s = spectra[row.name].map(Number);
+        if (row.status !== "ok" || !s.length)
+          return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
+        found.push(
+          svg("rect", {
+            class: "norm",
+            x: right + 6,
+            y: y + 3,
+            width: (BAR * row.norm) / strongest,
+            height: ROW - 6,
+          }),
+        );
+        const step = Math.min(12, (width - left - 4) / s.length),
+          each = Math.ceil(s.length / SQUARES);
+        s.forEach(
+          (x, j) =>
+            j % each ||
+            found.push(
+              svg("rect", {
+                class: "value",
+                x: left + j * step,
+                y: y + 3,
+                width: each * step * 0.85,
+                height: ROW - 6,
+                opacity: Math.max(0.06, x / s[0]),
+              }),
+            ),
+        );
+        const mark = left + row.rank_for_99 * step - step * 0.08;
+        found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
+        return found;
+      }),
+    );
   }
 
   // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
@@ -162,10 +194,19 @@
   // ---- what programs make of it
 
   function checked({ headings, rows, programs, notes }) {
-    const names = (wanted) => Object.keys(programs).filter((name) => programs[name] === wanted).join(", ");
-    const fine = names(true), fails = names(false);
-    show("verdict", `${fine ? `${fine} would run it as it is` : "no program would run it as it is"}${fails ? `; not so ${fails}` : ""}.`);
-    table(".inspector-check", headings, rows, (row, tr) => { tr.children[headings.indexOf("status")].dataset.status = row[2]; });
+    const names = (wanted) =>
+      Object.keys(programs)
+        .filter((name) => programs[name] === wanted)
+        .join(", ");
+    const fine = names(true),
+      fails = names(false);
+    show(
+      "verdict",
+      `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`,
+    );
+    table(".inspector-check", headings, rows, (row, tr) => {
+      tr.children[headings.indexOf("status")].dataset.status = row[2];
+    });
     find(".inspector-sources").replaceChildren(...notes.map((note) => make("li", note)));
   }
 
@@ -180,19 +221,33 @@
       .map((row) => shown(row[what])).filter(Boolean).join(" | ");
     const all = overlap.at(-1), shared = overlap.length - 1;
     const rows = [all, ...overlap.slice(0, -1)];
-    table(".inspector-pairs", ["module", "overlap", "cosine", "inputs", "outputs", "rank", "scale", "norm"], rows.map((row) => [
-      row.module, row.overlap, row.cosine, degrees(row.inputs), degrees(row.outputs),
-      ...["rank", "scale", "norm"].map((what) => pair(row.module, what)),
-    ]), ([, share], tr) => {
-      tr.children[1].classList.add("bar");
-      tr.children[1].style.setProperty("--share", `${100 * share}%`);
-    });
+    table(
+      ".inspector-pairs",
+      ["module", "overlap", "cosine", "inputs", "outputs", "rank", "scale", "norm"],
+      rows.map((row) => [
+        row.module,
+        row.overlap,
+        row.cosine,
+        degrees(row.inputs),
+        degrees(row.outputs),
+        ...["rank", "scale", "norm"].map((what) => pair(row.module, what)),
+      ]),
+      ([, share], tr) => {
+        tr.children[1].classList.add("bar");
+        tr.children[1].style.setProperty("--share", `${100 * share}%`);
+      },
+    );
     table(".inspector-diff", diff.headings, diff.rows);
     find(".inspector-verdict").textContent = diff.notes.join(" ");
-    const bases = [first, second].map(({ contents }) => contents.base).filter((name) => typeof name === "string" && name);
+    const bases = [first, second]
+      .map(({ contents }) => contents.base)
+      .filter((name) => typeof name === "string" && name);
     const apart = new Set(bases).size > 1 ? ` They name different bases: ${bases.join(" and ")}.` : "";
-    say(`${shared} modules in both, of ${first.rows.length} and ${second.rows.length}. Overlap ${shown(all.overlap)}, ` +
-      `cosine ${shown(all.cosine)}.${apart}`);
+    say(
+      `${shared} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
+        `Overlap ${shown(all.overlap)}, ` +
+        `cosine ${shown(all.cosine)}.${apart}`,
+    );
     find(".inspector-both").hidden = false;
   }
 
@@ -208,7 +263,8 @@
     history.replaceState(null, "", address);
     if (cutting) return;
     cutting = true;
-    for (let rank; rank !== slider.value && opened.first && first === given.first;) { // until what is shown is what is asked
+    for (let rank; rank !== slider.value && opened.first && first === given.first;) {
+      // until what is shown is what is asked
       rank = slider.value;
       made = undefined;
       const answer = await python.ask({ kind: "cut", rank: Number(rank), files: { first } });
@@ -251,13 +307,15 @@
   }
 
   async function example(slot) {
-    const root = new URL(document.documentElement.dataset.content_root || "./", location), { first, second } = given;
+    const root = new URL(document.documentElement.dataset.content_root || "./", location),
+      { first, second } = given;
     python.start();
     const files = await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
       const answer = await fetch(new URL(`_static/${EXAMPLES[slot]}/${name}`, root));
       return new File([await answer.blob()], name);
     }));
-    if (first === given.first && second === given.second) open(files, slot); // unless files were chosen meanwhile
+    // unless files were chosen meanwhile
+    if (first === given.first && second === given.second) open(files, slot);
   }
 
   show("megabytes", python.size);

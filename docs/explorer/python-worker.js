@@ -13,7 +13,8 @@ const forgotten = new Set(); // questions whose answer nobody waits for any more
 let queue = Promise.resolve();
 const tell = (what) => self.postMessage(what);
 
-// What is fetched, by Pyodide too, is counted as it comes; but a browser keeps what it has compiled of WebAssembly only for
+// What is fetched, by Pyodide too, is counted as it comes; but a browser keeps what it has compiled of
+// WebAssembly only for
 // answers that it knows.
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
@@ -74,7 +75,8 @@ async function begin({ runtime, wheels, data }) {
     ...wheels.map(fetched),
   ]);
   tell({ stage: "fetched" });
-  const extractDir = python.runPython("import site; site.getsitepackages()[0]"); // found from any working directory
+  // found from any working directory
+  const extractDir = python.runPython("import site; site.getsitepackages()[0]");
   for (const archive of archives) python.unpackArchive(archive, "wheel", { extractDir });
   pyodide = python;
   place(data, extractDir);

@@ -38,6 +38,9 @@ def test_they_know_no_family_no_format_and_no_rule(name):
     assert not quoted & {*runtimes()}
     words = set(re.findall(r"\w+", text))
     assert not words & ({*peft.SETTINGS} - {"bias", "r"})
-    assert not words & {"GGUF", "lora_a", "lora_down", "hada_w1_a", "general", "q_proj"} or name == SPEAKS
+    assert (
+        not words & {"GGUF", "lora_a", "lora_down", "hada_w1_a", "general", "q_proj"}
+        or name == SPEAKS
+    )
     fields = {"hidden_size", "num_hidden_layers", "vocab_size", "model_type"}
     assert not words & fields or name == SPEAKS
