@@ -21,6 +21,7 @@ FORMATS = {
     "mlx": "mlx-lm",
     "kohya": "image models (kohya, ComfyUI, diffusers)",
 }
+OF_BOTH = ("rank", "scale", "norm")
 LONGEST = 500  # letters of a message, in which names may have any number
 made = b""  # the file of the last answer that has one
 
@@ -101,6 +102,10 @@ def compare(asked):
     said = inspect({"place": "second"})
     overlap = adapters.overlap([first, second], any_base=True)
     said["overlap"] = [row._asdict() for row in overlap.rows]
+    said["pairs"] = {
+        "headings": ["module", "overlap", "cosine", "inputs", "outputs", *OF_BOTH],
+        "rows": pairs(overlap.rows, inspect({"place": "first"})["rows"], said["rows"]),
+    }
     try:
         difference = adapters.diff(first, second)
         said["diff"] = {
@@ -111,6 +116,25 @@ def compare(asked):
     except (FileError, ValueError) as error:
         said["diff"] = {"headings": [], "rows": [], "notes": [without_folders(str(error))]}
     return said
+
+
+def pairs(overlaps, *both):
+    """The table of two adapters: first all modules, then each that both have."""
+    named = [{row["name"]: row for row in rows} for rows in both]
+    for rows, each in zip(both, named, strict=True):
+        each["all"] = {"norm": math.sqrt(sum((row["norm"] or 0) ** 2 for row in rows))}
+    return [
+        [
+            row.module, row.overlap, row.cosine, f"{row.inputs:.1f}°", f"{row.outputs:.1f}°",
+            *(_both(named, row.module, what) for what in OF_BOTH),
+        ]
+        for row in (overlaps[-1], *overlaps[:-1])
+    ]  # fmt: skip
+
+
+def _both(named, module, what):
+    values = (each[module].get(what) for each in named)
+    return " | ".join(f"{value:.4g}" for value in values if value is not None)
 
 
 def cut(asked):

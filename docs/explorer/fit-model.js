@@ -1,6 +1,5 @@
 // The model of the page Fit: a preset, found by its name or its hub's, or a config of one's own, whose terms
-// the page's Python
-// gives and which a link can carry.
+// the page's Python gives and which a link can carry.
 (() => {
   "use strict";
 
@@ -22,8 +21,7 @@
   }
 
   // Another config, or another choice of modules: Python answers once, and then every setting is at hand.
-  // `changed` is called
-  // when it has; until then an error says what is waited for.
+  // `changed` is called when it has; until then an error says what is waited for.
   const asked = new Map();
   function fromPython(key, what, changed) {
     if (!asked.has(key)) {
@@ -38,11 +36,9 @@
     }
     const { error, answer } = asked.get(key);
     if (error) fail(error);
-    if (!answer)
-      throw Object.assign(
-        new Error(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`),
-        { waits: true },
-      );
+    if (!answer) throw Object.assign(
+      new Error(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`),
+      { waits: true });
     return answer;
   }
 
@@ -53,26 +49,17 @@
   function withTargets(model, source, targets, changed) {
     const name = targetsOf(model, targets);
     if (name in model.lora) return name;
-    const { terms } = fromPython(
-      JSON.stringify([source, name]),
-      { ...source, targets: name.split(",") },
-      changed,
-    );
+    const { terms } = fromPython(JSON.stringify([source, name]), { ...source, targets: name.split(",") },
+      changed);
     for (const key of [name, `${name}+dora`]) model.lora[key] = terms.lora[key];
     return name;
   }
 
   // What was typed, to look for: all its words must be in the name or in the hub's.
   function matches(text) {
-    const words = text
-      .trim()
-      .replace(HOST, "")
-      .toLowerCase()
-      .split(/[\s/]+/)
-      .filter(Boolean);
-    const found = Object.keys(models).filter((name) =>
-      words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)),
-    );
+    const words = text.trim().replace(HOST, "").toLowerCase().split(/[\s/]+/).filter(Boolean);
+    const found = Object.keys(models).filter(
+      (name) => words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)));
     return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
   }
 
@@ -81,19 +68,14 @@
   // Text for the address of a page, and back.
   async function pack(config) {
     const bytes = new Uint8Array(
-      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer(),
-    );
-    return btoa(String.fromCharCode(...bytes))
-      .replace(/\+/g, "-")
-      .replace(/\//g, "_")
-      .replace(/=+$/, "");
+      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer());
+    return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   }
 
   async function unpack(code) {
     try {
-      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")), (letter) =>
-        letter.charCodeAt(0),
-      );
+      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")),
+        (letter) => letter.charCodeAt(0));
       const reader = through(bytes, new DecompressionStream("deflate-raw")).body.getReader();
       const parts = [];
       for (let length = 0; ;) {
@@ -112,7 +94,8 @@
   }
 
   const billions = (numbers) =>
-    numbers < 1e9 ? `${Math.round(numbers / 1e6)} M` : `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`;
+    (numbers < 1e9 ? `${Math.round(numbers / 1e6)} M` :
+    `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`);
 
   // The field: a list below it that the arrows, a finger or a mouse choose from.
   function combo(field, list, { choose, paste }) {
@@ -120,16 +103,14 @@
 
     function show(names) {
       active = -1;
-      list.replaceChildren(
-        ...names.map((name, i) => {
-          const row = document.createElement("li");
-          Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
-          row.dataset.name = name;
-          for (const text of [name, billions(models[name].total), hub[name]])
-            row.append(Object.assign(document.createElement("span"), { textContent: text }));
-          return row;
-        }),
-      );
+      list.replaceChildren(...names.map((name, i) => {
+        const row = document.createElement("li");
+        Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
+        row.dataset.name = name;
+        for (const text of [name, billions(models[name].total), hub[name]]) row.append(
+          Object.assign(document.createElement("span"), { textContent: text }));
+        return row;
+      }));
       list.hidden = !names.length;
       field.ariaExpanded = String(!list.hidden);
       field.removeAttribute("aria-activedescendant");

@@ -1,6 +1,5 @@
 // The page Fit: a model, a method and a GPU in; whether it fits out, how far it could go, and what would make
-// it fit. The address
-// of the page says all of it.
+// it fit. The address of the page says all of it.
 (() => {
   "use strict";
 
@@ -10,8 +9,8 @@
   const { gpus, hub, models, memory: tables, capacity } = window.loraFit;
   const { plan, verdict, remedies: changes } = window.loraMemory;
   const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
-  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole } =
-    window.loraFitViews;
+  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb,
+    whole } = window.loraFitViews;
   const names = window.loraNames;
   const part = (name) => form.elements.namedItem(name);
   const find = (selector) => form.querySelector(selector);
@@ -19,25 +18,14 @@
   const error = find(".fit-error"), boxes = find(".fit-names"), remedies = find(".fit-remedies");
 
   const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048";
-  const OWN = "config.json",
-    OTHER = "another GPU";
-  const TRAINING = [
-    "dtype",
-    "optimizer",
-    "unquantised_dtype",
-    "attention",
-    "cross_entropy",
-    "batch_size",
-    "max_length",
-    "checkpointing",
-    "offloading",
-  ];
+  const OWN = "config.json", OTHER = "another GPU";
+  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size",
+    "max_length", "checkpointing", "offloading"];
   const NUMBERS = ["rank", "batch_size", "max_length"];
   const LISTS = TRAINING.filter((name) => name in tables.choices);
 
-  let own = null,
-    code = "",
-    free = false; // a config of one's own, what the address says of it, and whether a length was asked for
+  let own = null, code = "", free = false;
+    // a config of one's own, what the address says of it, and whether a length was asked for
   let kept = null; // a setting to compare with
   let typed = ""; // what to say of a model that was called by another name
   let result, announce, taken = 0; // taken: how often a model was given
@@ -45,31 +33,17 @@
   // ---- the setting: what the form shows and the address says
 
   function read() {
-    const training = Object.fromEntries(
-      TRAINING.map((name) => {
-        const field = part(name);
-        return [
-          name,
-          field.type === "checkbox"
-            ? field.checked
-            : field.type === "number"
-              ? Number(field.value)
-              : field.value,
-        ];
-      }),
-    );
+    const training = Object.fromEntries(TRAINING.map((name) => {
+      const field = part(name);
+      return [name, field.type === "checkbox" ? field.checked : field.type === "number" ?
+        Number(field.value) : field.value];
+    }));
     const targets = part("targets").value === "some" ? ticked() : part("targets").value;
     return {
-      model: resolve(part("model").value) || part("model").value,
-      own,
-      code,
-      method: part("method").value,
-      gpu: part("gpu").value,
-      memory: part("memory").value,
-      rank: Number(part("rank").value),
-      targets,
-      dora: part("dora").checked,
-      training,
+      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value,
+        gpu: part("gpu").value,
+      memory: part("memory").value, rank: Number(part("rank").value), targets, dora: part("dora").checked,
+        training,
     };
   }
 
@@ -81,40 +55,29 @@
     state.set("method", method);
     state.set("gpu", gpu === OTHER ? memory : gpu);
     if (dora) state.set("dora", "1");
-    for (const [name, value] of Object.entries(training))
-      if (value !== tables.usual[name]) state.set(name, Number(value) || value || 0);
+    for (const [name, value] of Object.entries(training)) if (value !== tables.usual[name]) state.set(
+      name, Number(value) || value || 0);
     return state;
   }
 
   // A setting from an address. What it does not name is as `plan` has it; an unknown name is an error later.
   async function parse(state) {
-    const training = Object.fromEntries(
-      TRAINING.map((name) => {
-        const usual = tables.usual[name],
-          given = state.get(name);
-        if (given === null) return [name, usual];
-        return [
-          name,
-          typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" : given,
-        ];
-      }),
-    );
-    const asked = state.get("gpu") ?? "RTX 4090",
-      gpu = names.gpu(asked) || asked,
-      targets = state.get("targets") ?? "default",
-      coded = state.get("config");
+    const training = Object.fromEntries(TRAINING.map((name) => {
+      const usual = tables.usual[name], given = state.get(name);
+      if (given === null) return [name, usual];
+      return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" :
+        given];
+    }));
+    const asked = state.get("gpu") ?? "RTX 4090", gpu = names.gpu(asked) || asked,
+      targets = state.get("targets") ?? "default", coded = state.get("config");
     return {
-      model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"),
-      own: coded && (await unpack(coded)),
-      code: coded ?? "",
-      method: state.get("method") ?? "LoRA",
-      gpu: gpu in gpus ? gpu : OTHER,
-      memory: gpu in gpus ? "24 GB" : gpu,
-      rank: Number(state.get("rank") ?? 8),
-      targets: ["default", "all-linear"].includes(targets) ? targets : targets.split(","),
-      dora: state.get("dora") === "1",
-      training,
-      asked: state.has("max_length"),
+      model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded &&
+        (await unpack(coded)), code: coded ?? "",
+      method: state.get("method") ?? "LoRA", gpu: gpu in gpus ? gpu : OTHER, memory: gpu in gpus ?
+        "24 GB" : gpu,
+      rank: Number(state.get("rank") ?? 8), targets: ["default", "all-linear"].includes(targets) ?
+        targets : targets.split(","),
+      dora: state.get("dora") === "1", training, asked: state.has("max_length"),
     };
   }
 
@@ -162,61 +125,38 @@
   function gpuOf({ gpu, memory }) {
     const meant = gpu === OTHER ? names.gpu(memory) : gpu, bytes = names.memory(memory);
     if (meant) return gpus[meant];
-    if (!bytes)
-      throw new Error(
-        `memory must be a size such as 24 GB, or a GPU such as ${names.gpus(memory).join(", ")}, ` +
-          `got "${memory}"`,
-      );
-    return {
-      name: "a GPU",
-      memory: bytes,
-      room: Math.trunc(bytes * tables.room),
-      note: "",
-      bfloat16: true,
-      nf4: true,
-      sold: bytes / 2 ** 30,
-    };
+    if (!bytes) throw new Error(
+      `memory must be a size such as 24 GB, or a GPU such as ${names.gpus(memory).join(", ")}, ` +
+        `got "${memory}"`);
+    return { name: "a GPU", memory: bytes, room: Math.trunc(bytes * tables.room), note: "", bfloat16: true,
+      nf4: true, sold: bytes / 2 ** 30 };
   }
 
   function evaluate(setting) {
-    const model = modelOf(setting),
-      gpu = gpuOf(setting),
-      { rank, dora, method, training } = setting;
-    if (Array.isArray(setting.targets) && !setting.targets.length)
-      throw new Error("Choose at least one module.");
-    if (!METHODS.includes(method))
-      throw new Error(`method must be one of ${METHODS.join(", ")}, got "${method}"`);
-    if (!Number.isInteger(rank) || rank < 1)
-      throw new Error(`rank must be a whole number from 1, got ${rank}`);
+    const model = modelOf(setting), gpu = gpuOf(setting), { rank, dora, method, training } = setting;
+    if (Array.isArray(setting.targets) && !setting.targets.length) throw new Error(
+      "Choose at least one module.");
+    if (!METHODS.includes(method)) throw new Error(
+      `method must be one of ${METHODS.join(", ")}, got "${method}"`);
+    if (!Number.isInteger(rank) || rank < 1) throw new Error(
+      `rank must be a whole number from 1, got ${rank}`);
     for (const name of ["batch_size", "max_length"]) {
       const number = training[name];
-      if (!Number.isInteger(number) || number < 1)
-        throw new Error(`${name} must be a whole number of at least 1, got ${number}`);
+      if (!Number.isInteger(number) || number < 1) throw new Error(
+        `${name} must be a whole number of at least 1, got ${number}`);
     }
     const { positions } = model;
-    if (positions && training.max_length > positions)
-      throw new Error(`max_length must be at most ${whole(positions)}, the positions of ${model.name}`);
+    if (positions && training.max_length > positions) throw new Error(
+      `max_length must be at most ${whole(positions)}, the positions of ${model.name}`);
     const source = setting.own ? { config: setting.own } : { model: resolve(setting.model) };
     const targets = withTargets(model, source, setting.targets, arrived);
     const planned = plan(model, tables, { rank, targets, dora }, training);
-    const way = planned[method],
-      told = verdict(way.total, gpu),
-      lora = planned.LoRA,
+    const way = planned[method], told = verdict(way.total, gpu), lora = planned.LoRA,
       trainable = lora.trained;
-    const total = model.total + trainable,
-      counted = { trainable, base: model.total, total, percent: (100 * trainable) / total };
-    return {
-      setting,
-      targets,
-      model,
-      gpu,
-      planned,
-      way,
-      counted,
-      lora: lora.way,
-      verdict: told,
-      ...said(setting, model, gpu, way, told),
-    };
+    const total = model.total + trainable, counted = { trainable, base: model.total, total,
+      percent: (100 * trainable) / total };
+    return { setting, targets, model, gpu, planned, way, counted, lora: lora.way, verdict: told,
+      ...said(setting, model, gpu, way, told) };
   }
 
   const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
@@ -224,26 +164,21 @@
   function said(setting, model, gpu, way, told) {
     const left = gpu.memory - way.total, most = way.largest(gpu.room);
     const sentence = {
-      fits: `Fits, with ${gb(left)} GB left`,
-      tight: `Tight, with ${gb(left)} GB left`,
-      no: `Does not fit: needs ${gb(-left)} GB more`,
+      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`,
+        no: `Does not fit: needs ${gb(-left)} GB more`,
     }[told];
+    const longest = most.max_length === model.positions;
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
       most.max_length > 0 &&
-        `sequence length ${whole(most.max_length)}` +
-          (most.max_length === model.positions ? " (its longest)" : ""),
+        `sequence length ${whole(most.max_length)}${longest ? " (its longest)" : ""}`,
       most.batch_size > 0 && `batch size ${whole(most.batch_size)}`,
     ].filter(Boolean);
     const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
-    const could =
-      told === "fits"
-        ? `Up to ${few}.`
-        : told === "tight"
-          ? "Less than 10 % is free; CUDA and the allocator may need it."
-          : "";
-    const method =
-      setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
+    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ?
+      "Less than 10 % is free; CUDA and the allocator may need it." : "";
+    const method = setting.method === "full" ? "full fine-tuning" :
+      `${setting.method}, rank ${whole(setting.rank)}`;
     const { batch_size: batch, max_length: length } = setting.training;
     const title = `${model.name}, ${method}, batch ${whole(batch)} x ${count(length, "token")}`;
     return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
@@ -253,16 +188,12 @@
   function helps({ setting, targets, model, gpu }) {
     return changes(model, tables, { ...setting, targets }, gpu, gpus).map(
       ({ text, price, memory, options, narrow, gpu: other }) => ({
-        text: `${other ? "on " : ""}${text}: ${gb(memory)} GB`,
-        price,
-        next: {
-          ...setting,
-          ...(other && { gpu: other }),
-          ...(narrow && { targets: model.attention }),
+      text: `${other ? "on " : ""}${text}: ${gb(memory)} GB`, price,
+      next: {
+        ...setting, ...(other && { gpu: other }), ...(narrow && { targets: model.attention }),
           training: { ...setting.training, ...options },
-        },
-      }),
-    );
+      },
+    }));
   }
 
   function command({ setting, targets: named, model }) {
@@ -297,10 +228,10 @@
     const found = [gpu.note], { dtype } = way.training;
     if (!gpu.nf4 && dtype === "nf4") found.push(tables.no_nf4.replace("{}", gpu.name));
     if (!gpu.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", gpu.name));
-    if (setting.training.dtype !== dtype)
-      found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
-    if (setting.rank > lora.limits[1])
-      found.push("The rank is above min(d, k): no update can have a higher rank.");
+    if (setting.training.dtype !== dtype) found.push(
+      `${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
+    if (setting.rank > lora.limits[1]) found.push(
+      "The rank is above min(d, k): no update can have a higher rank.");
     if (way.host) found.push(`${size(way.host)} of optimizer state can be paged to host memory.`);
     return found.filter(Boolean).join(" ");
   }
@@ -317,43 +248,23 @@
     find(".fit-sign").textContent = SIGNS[result.verdict];
     show("could", result.could);
     show("verdict", `${result.sentence}.`);
-    show(
-      "about",
-      setting.own
-        ? `${whole(counted.base)} parameters, from your config`
-        : [typed || hub[setting.model], `${whole(counted.base)} parameters`].filter(Boolean).join(" · "),
-    );
+    show("about", setting.own ? `${whole(counted.base)} parameters, from your config` : [
+      typed || hub[setting.model], `${whole(counted.base)} parameters`].filter(Boolean).join(" · "));
     show("note", notes(result));
     remedies.replaceChildren(
-      ...(result.verdict === "fits"
-        ? []
-        : helps(result).map(({ text, price, next }) => {
-            const button = Object.assign(document.createElement("button"), {
-              type: "button",
-              textContent: text,
-            });
-            button.append(Object.assign(document.createElement("small"), { textContent: price }));
-            button.addEventListener("click", () => {
-              fill(next);
-              update();
-              find('[name="method"]:checked').focus();
-            });
-            return button;
-          })),
-    );
-    if (result.verdict !== "fits")
-      show(
-        "could",
-        [result.could, remedies.children.length ? "This would fit:" : "No single GPU in the list has enough memory."]
-          .join(" ")
-          .trim(),
-      );
+      ...(result.verdict === "fits" ? [] : helps(result).map(({ text, price, next }) => {
+      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
+      button.append(Object.assign(document.createElement("small"), { textContent: price }));
+      button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus();
+        });
+      return button;
+    })));
+    const none = "No single GPU in the list has enough memory.";
+    const help = remedies.children.length ? "This would fit:" : none;
+    if (result.verdict !== "fits") show("could", `${result.could} ${help}`.trim());
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
-    bars(
-      find(".fit-bars"),
-      find(".fit-legend"),
-      before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows,
-    );
+    bars(find(".fit-bars"), find(".fit-legend"),
+      before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
     drawMaps(planned, gpu.name, setting.method);
     const { trainable, base, total, percent } = counted;
     show("trainable", whole(full ? base : trainable));
@@ -364,24 +275,16 @@
     find(".fit-peft").textContent =
       `trainable params: ${whole(trainable)} || all params: ${whole(total)} || ` +
       `trainable%: ${percent.toFixed(4)}`;
-    modules(
-      find(".fit-modules"),
-      new Map(Object.entries(lora.by).map(([name, [slope, fixed]]) => [name, slope * setting.rank + fixed])),
-    );
+    modules(find(".fit-modules"),
+      new Map(Object.entries(lora.by).map(([name, [slope, fixed]]) => [name, slope * setting.rank + fixed])));
     causes(find(".fit-causes tbody"), planned);
     show("command", command(result));
     compare(before);
-    form.dataset.result = JSON.stringify({
-      total: way.total,
-      verdict: result.verdict,
-      host: way.host,
-      ...result.most,
-    });
-    announce = setTimeout(
-      () =>
-        show("status", `${model.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`),
-      700,
-    );
+    form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host,
+      ...result.most });
+    announce = setTimeout(() =>
+      show("status", `${model.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`),
+      700);
   }
 
   function compare(before) {
@@ -390,20 +293,15 @@
     if (!before) return;
     const number = (most) => (most === null ? "any" : whole(most));
     const told = ({ setting, model, gpu, way, verdict: told, left, most, counted }) => ({
-      model: model.name,
-      method: setting.method,
-      rank: setting.method === "full" ? "–" : whole(setting.rank),
-      GPU: gpu.name,
-      "sequence length": whole(setting.training.max_length),
-      "batch size": whole(setting.training.batch_size),
-      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`,
-      memory: size(way.total),
-      left: left < 0 ? `−${size(-left)}` : size(left),
-      "largest rank": setting.method === "full" ? "–" : number(most.rank),
-      "largest sequence length": number(most.max_length),
-      "largest batch size": number(most.batch_size),
+      model: model.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank),
+        GPU: gpu.name,
+      "sequence length": whole(setting.training.max_length), "batch size": whole(setting.training.batch_size),
+      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total),
+        left: left < 0 ? `−${size(-left)}` : size(left),
+      "largest rank": setting.method === "full" ? "–" : number(most.rank), "largest sequence length": number(
+        most.max_length), "largest batch size": number(most.batch_size),
       "trainable parameters": whole(setting.method === "full" ? counted.base : counted.trainable),
-      "saved on disk": size(way.disk),
+        "saved on disk": size(way.disk),
     });
     const [first, second] = [before, result].map(told);
     sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
@@ -418,8 +316,8 @@
     show("verdict", "No answer yet.");
     for (const name of ["could", "note", "about"]) show(name, "");
     for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
-    for (const place of [remedies, find(".fit-bars"), find(".fit-legend"), find(".fit-modules")])
-      place.replaceChildren();
+    for (const place of [remedies, find(".fit-bars"), find(".fit-legend"),
+      find(".fit-modules")]) place.replaceChildren();
     find(".fit-bars").setAttribute("aria-label", "not known");
     find(".fit-modules").setAttribute("aria-label", "not known");
     find(".fit-peft").textContent = "";
@@ -427,23 +325,17 @@
     drawMaps(null, part("gpu").value, part("method").value);
     error.textContent = message;
     error.hidden = false;
-    const asked =
-      /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith("model:");
+    const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith(
+      "model:");
     if (asked) {
-      const name = part("model")
-        .value.trim()
-        .replace(/^https?:\/\/[^/]+\//, "")
-        .split("/")
-        .slice(0, 2)
-        .join("/");
-      const link = Object.assign(document.createElement("a"), {
-        href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`,
-        textContent: "its config.json",
-        rel: "noreferrer",
-      });
+      const name = part("model").value.trim().replace(/^https?:\/\/[^/]+\//, "").split("/").slice(0, 2).join(
+        "/");
+      const link = Object.assign(document.createElement("a"),
+        { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`,
+        textContent: "its config.json", rel: "noreferrer" });
       error.append(". Copy ", link, " and paste it into the field.");
-    } else if (message.startsWith("model:"))
-      error.append(": choose one, give its name on the hub, or paste its config.json.");
+    } else if (message.startsWith("model:")) error.append(
+      ": choose one, give its name on the hub, or paste its config.json.");
     if (message.startsWith("model:")) {
       remedies.append("Closest: ", ...names.models(part("model").value).map((name) => {
         const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
@@ -451,9 +343,8 @@
         return button;
       }));
     }
-    for (const name of [...NUMBERS, "memory", "model"])
-      if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`))
-        part(name).setAttribute("aria-invalid", "true");
+    for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) ||
+      message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
   }
 
   // Draws what the form says. The address follows, unless something is wrong.
@@ -520,14 +411,10 @@
       kept = other;
       fill(setting);
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
-      if (wrong)
-        throw new Error(
-          `The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`,
-        );
-      if (!METHODS.includes(setting.method))
-        throw new Error(
-          `The address asks for method '${setting.method}', which is not in the list: choose one.`,
-        );
+      if (wrong) throw new Error(
+        `The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
+      if (!METHODS.includes(setting.method)) throw new Error(
+        `The address asks for method '${setting.method}', which is not in the list: choose one.`);
       free = !state.has("max_length");
       if (free) shorten();
       update();
@@ -565,8 +452,8 @@
     [own, code] = [null, ""];
     try {
       const config = JSON.parse(text);
-      if (config === null || typeof config !== "object" || Array.isArray(config))
-        throw new Error("A config.json holds one object.");
+      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(
+        "A config.json holds one object.");
       [own, free] = [config, true];
       part("model").value = OWN;
       if (part("targets").value === "some") part("targets").value = "all-linear";
@@ -579,53 +466,30 @@
 
   async function open(file) {
     let text;
-    try {
-      text = await file.text();
-    } catch {
-      return erase(`${file.name} cannot be read: choose a config.json.`);
-    }
+    try { text = await file.text();
+      } catch { return erase(`${file.name} cannot be read: choose a config.json.`); }
     return take(text);
   }
 
   // ---- the hand
 
   for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
-  for (const [title, test] of [
-    ["RTX and Radeon", /^RT?X/],
-    ["Data center", /^(?!RT?X|Apple)/],
-    ["Apple", /^Apple/],
-  ]) {
+  for (const [title, test] of [["RTX and Radeon", /^RT?X/], ["Data center", /^(?!RT?X|Apple)/],
+    ["Apple", /^Apple/]]) {
     const group = Object.assign(document.createElement("optgroup"), { label: title });
-    group.append(
-      ...Object.values(gpus)
-        .filter(({ name }) => test.test(name))
-        .map(({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)),
-    );
+    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(
+      ({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)));
     part("gpu").append(group);
   }
   part("gpu").append(new Option("another memory", OTHER));
 
   const acts = {
-    link: () => copy(location.href),
-    command: () => copy(find('[data-show="command"]').textContent),
-    svg: () => picture("svg"),
-    png: () => picture("png"),
-    keep: () => {
-      kept = result.setting;
-      update();
-      say("Kept. Change something above, and see both side by side.");
-    },
-    drop: () => {
-      kept = null;
-      update();
-      find('[data-act="keep"]').focus();
-    },
-    swap: () => {
-      const other = kept;
-      kept = result.setting;
-      fill(other);
-      update();
-    },
+    link: () => copy(location.href), command: () => copy(find('[data-show="command"]').textContent),
+    svg: () => picture("svg"), png: () => picture("png"),
+    keep: () => { kept = result.setting; update();
+      say("Kept. Change something above, and see both side by side."); },
+    drop: () => { kept = null; update(); find('[data-act="keep"]').focus(); },
+    swap: () => { const other = kept; kept = result.setting; fill(other); update(); },
   };
   const say = (text) => { clearTimeout(announce); show("status", text); };
   async function copy(text) {

@@ -1,6 +1,5 @@
 // The adapter inspector: files that are dropped are looked into, checked, compared and cut to another rank by
-// the package,
-// whose Python runs in the page. What stands in a file's header is shown until it answers.
+// the package, whose Python runs in the page. What stands in a file's header is shown until it answers.
 (() => {
   "use strict";
 
@@ -14,11 +13,9 @@
   const PLACES = { first: "message", second: "compared" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
-  const show = (name, text) => {
-    find(`[data-show="${name}"]`).textContent = text;
-  };
-  const make = (tag, text, name = "") =>
-    Object.assign(document.createElement(tag), { textContent: text, className: name });
+  const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const make = (tag, text, name = "") => Object.assign(document.createElement(tag),
+    { textContent: text, className: name });
   const svg = (tag, attributes, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -29,7 +26,6 @@
   const whole = (n) => n.toLocaleString("en");
   const bytes = (n) => (n < 1e6 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
   const tail = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
-  const degrees = (x) => `${x.toFixed(1)}°`;
   const range = (numbers) => {
     const sorted = [...new Set(numbers)].sort((a, b) => a - b);
     return sorted.length > 3 ? `${sorted[0]} to ${sorted.at(-1)}` : sorted.join(", ");
@@ -106,9 +102,7 @@
     show("rank for 99 %", known.length ? shown(known.reduce((a, b) => a + b, 0) / known.length) : "unknown");
     show("dtype", `${format}, ${Object.keys(contents.dtype).join(", ")}`);
     show("base", contents.base || "not said");
-    const odd = rows.filter((row) => row.status !== "ok").length;
-    show("message", odd ? `${odd} of ${rows.length} modules do nothing or are not finite.`
-      : "All modules are finite and do something.");
+    show("message", notes[0] ?? "All modules are finite and do something.");
     find(".inspector-notes").replaceChildren(...[...notes, ...warned].map((note) => make("li", note)));
     figure(rows, spectra);
     table(".inspector-config", ["property", "value"], words);
@@ -124,48 +118,27 @@
 
   function figure(rows, spectra) {
     const picture = find(".inspector-figure");
-    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34],
-      right = 5.6 * letters,
+    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34], right = 5.6 * letters,
       left = right + BAR + 12;
     picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
     const strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1;
-    picture.replaceChildren(
-      ...rows.flatMap((row, i) => {
-        const y = i * ROW + 2,
-          found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters))];
-        const s = spectra[row.name].map(Number);
-        if (row.status !== "ok" || !s.length)
-          return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
-        found.push(
-          svg("rect", {
-            class: "norm",
-            x: right + 6,
-            y: y + 3,
-            width: (BAR * row.norm) / strongest,
-            height: ROW - 6,
-          }),
-        );
-        const step = Math.min(12, (width - left - 4) / s.length),
-          each = Math.ceil(s.length / SQUARES);
-        s.forEach(
-          (x, j) =>
-            j % each ||
-            found.push(
-              svg("rect", {
-                class: "value",
-                x: left + j * step,
-                y: y + 3,
-                width: each * step * 0.85,
-                height: ROW - 6,
-                opacity: Math.max(0.06, x / s[0]),
-              }),
-            ),
-        );
-        const mark = left + row.rank_for_99 * step - step * 0.08;
-        found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
-        return found;
-      }),
-    );
+    picture.replaceChildren(...rows.flatMap((row, i) => {
+      const y = i * ROW + 2, found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" },
+        tail(row.name, letters))];
+      const s = spectra[row.name].map(Number);
+      if (row.status !== "ok" || !s.length) return [
+        ...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
+      found.push(svg("rect", { class: "norm", x: right + 6, y: y + 3, width: (BAR * row.norm) / strongest,
+        height: ROW - 6 }));
+      const step = Math.min(12, (width - left - 4) / s.length), each = Math.ceil(s.length / SQUARES);
+      s.forEach((x, j) => j % each || found.push(svg("rect", {
+        class: "value", x: left + j * step, y: y + 3, width: each * step * 0.85, height: ROW - 6,
+          opacity: Math.max(0.06, x / s[0]),
+      })));
+      const mark = left + row.rank_for_99 * step - step * 0.08;
+      found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
+      return found;
+    }));
   }
 
   // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
@@ -194,60 +167,29 @@
   // ---- what programs make of it
 
   function checked({ headings, rows, programs, notes }) {
-    const names = (wanted) =>
-      Object.keys(programs)
-        .filter((name) => programs[name] === wanted)
-        .join(", ");
-    const fine = names(true),
-      fails = names(false);
-    show(
-      "verdict",
-      `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`,
-    );
-    table(".inspector-check", headings, rows, (row, tr) => {
-      tr.children[headings.indexOf("status")].dataset.status = row[2];
-    });
+    const names = (wanted) => Object.keys(programs).filter((name) => programs[name] === wanted).join(", ");
+    const fine = names(true), fails = names(false);
+    show("verdict", `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`);
+    table(".inspector-check", headings, rows,
+      (row, tr) => { tr.children[headings.indexOf("status")].dataset.status = row[2]; });
     find(".inspector-sources").replaceChildren(...notes.map((note) => make("li", note)));
   }
 
   // ---- two adapters
 
   function compare(say) {
-    const { first, second } = opened, { overlap, diff } = second;
-    const byName = [first, second].map(({ rows }) => new Map(rows.map((row) => [row.name, row])));
-    const norm = ({ rows }) => Math.sqrt(rows.reduce((sum, row) => sum + (Number(row.norm) || 0) ** 2, 0));
-    const whole = [first, second].map((each) => ({ norm: norm(each) }));
-    const pair = (module, what) => (module === "all" ? whole : byName.map((names) => names.get(module)))
-      .map((row) => shown(row[what])).filter(Boolean).join(" | ");
-    const all = overlap.at(-1), shared = overlap.length - 1;
-    const rows = [all, ...overlap.slice(0, -1)];
-    table(
-      ".inspector-pairs",
-      ["module", "overlap", "cosine", "inputs", "outputs", "rank", "scale", "norm"],
-      rows.map((row) => [
-        row.module,
-        row.overlap,
-        row.cosine,
-        degrees(row.inputs),
-        degrees(row.outputs),
-        ...["rank", "scale", "norm"].map((what) => pair(row.module, what)),
-      ]),
-      ([, share], tr) => {
-        tr.children[1].classList.add("bar");
-        tr.children[1].style.setProperty("--share", `${100 * share}%`);
-      },
-    );
+    const { first, second } = opened, { pairs, diff } = second, [all, ...each] = pairs.rows;
+    table(".inspector-pairs", pairs.headings, pairs.rows, ([, share], tr) => {
+      tr.children[1].classList.add("bar");
+      tr.children[1].style.setProperty("--share", `${100 * share}%`);
+    });
     table(".inspector-diff", diff.headings, diff.rows);
     find(".inspector-verdict").textContent = diff.notes.join(" ");
-    const bases = [first, second]
-      .map(({ contents }) => contents.base)
-      .filter((name) => typeof name === "string" && name);
+    const bases = [first, second].map(({ contents }) => contents.base).filter(
+      (name) => typeof name === "string" && name);
     const apart = new Set(bases).size > 1 ? ` They name different bases: ${bases.join(" and ")}.` : "";
-    say(
-      `${shared} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
-        `Overlap ${shown(all.overlap)}, ` +
-        `cosine ${shown(all.cosine)}.${apart}`,
-    );
+    say(`${each.length} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
+      `Overlap ${shown(all[1])}, cosine ${shown(all[2])}.${apart}`);
     find(".inspector-both").hidden = false;
   }
 
@@ -263,8 +205,8 @@
     history.replaceState(null, "", address);
     if (cutting) return;
     cutting = true;
+    // until what is shown is what is asked
     for (let rank; rank !== slider.value && opened.first && first === given.first;) {
-      // until what is shown is what is asked
       rank = slider.value;
       made = undefined;
       const answer = await python.ask({ kind: "cut", rank: Number(rank), files: { first } });

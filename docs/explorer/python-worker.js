@@ -14,8 +14,7 @@ let queue = Promise.resolve();
 const tell = (what) => self.postMessage(what);
 
 // What is fetched, by Pyodide too, is counted as it comes; but a browser keeps what it has compiled of
-// WebAssembly only for
-// answers that it knows.
+// WebAssembly only for answers that it knows.
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
 self.fetch = async (...given) => {

@@ -12,23 +12,15 @@
 
   let worker, expected, calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
-  const python = (window.loraPage = {
-    there: false,
-    life: 0,
-    size: megabytes(bytes + compiled),
-    start,
-    stop,
-    ask,
-    field,
-  });
+  const python = window.loraPage = { there: false, life: 0, size: megabytes(bytes + compiled), start, stop,
+    ask, field };
 
   function start() { // a stop begins another life
     if (worker) return;
     const started = worker = new Worker(address("_static/python-worker.js"));
     worker.addEventListener("message", ({ data }) => started === worker && heard(data));
-    worker.addEventListener("error", () =>
-      stop("Python could not be started here. Try another browser, or take the exercises home."),
-    );
+    worker.addEventListener("error",
+      () => stop("Python could not be started here. Try another browser, or take the exercises home."));
     expected = bytes;
     const places = data.map(([path, place]) => ({ path, address: address(place) }));
     worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data: places });
@@ -49,8 +41,7 @@
     if (data.done) finish(data.id, data);
     else if (data.began) {
       asked.runs = true;
-      const late =
-        `${asked.name} has not returned for ${asked.seconds} seconds. ` +
+      const late = `${asked.name} has not returned for ${asked.seconds} seconds. ` +
         "Is there a loop that does not end?";
       if (asked.seconds) asked.late = setTimeout(() => stop(late), 1000 * asked.seconds);
       loading();
@@ -75,9 +66,8 @@
   }
 
   // What page.py answers to `what`. `began` is called when its code begins to run, which it may for
-  // `seconds`; `shown`
-  // with all that comes before the answer. An aborted `signal` takes the question back, for which Python may
-  // have to stop.
+  // `seconds`; `shown` with all that comes before the answer. An aborted `signal` takes the question back,
+  // for which Python may have to stop.
   function ask(what, { name, seconds, began, shown, signal } = {}) {
     start();
     return new Promise((resolve) => {
@@ -101,8 +91,8 @@
       const progress = bar.querySelector("progress");
       bar.hidden = loaded === undefined || !bar.closest(".used");
       if (bar.hidden) continue;
-      const share = loaded / expected,
-        all = expected + compiled; // of which the latter is not counted as it comes
+      // of which the latter is not counted as it comes
+      const share = loaded / expected, all = expected + compiled;
       if (loaded && share < 0.99) progress.value = share;
       else progress.removeAttribute("value"); // under way, how far is unknown
       bar.querySelector("span").textContent = share < 0.99
@@ -137,28 +127,22 @@
 
   // A new line is indented as the one before it, and deeper after a colon.
   function newLine(area) {
-    const line = area.value.slice(
-      area.value.lastIndexOf("\n", area.selectionStart - 1) + 1,
-      area.selectionStart,
-    );
+    const line = area.value.slice(area.value.lastIndexOf("\n", area.selectionStart - 1) + 1,
+      area.selectionStart);
     put(area, `\n${line.match(/^ */)[0]}${/:\s*$/.test(line) ? INDENT : ""}`);
   }
 
   // Parts of Python that have a colour, in the classes of the site's style for code.
-  const WORDS =
-    "and as assert async await break class continue def del elif else except finally for from global if " +
-    "import in is " +
+  const WORDS = "and as assert async await break class continue def del elif else " +
+    "except finally for from global if import in is " +
     "lambda nonlocal not or pass raise return try while with yield False None True";
-  const PARTS = new RegExp(
-    [
-      "(?<c1>#.*)",
-      `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
-        `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
-      `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
-      "\\b(?<mi>\\d[\\w.]*)",
-    ].join("|"),
-    "g",
-  );
+  const PARTS = new RegExp([
+    "(?<c1>#.*)",
+    `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
+      `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
+    `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
+    "\\b(?<mi>\\d[\\w.]*)",
+  ].join("|"), "g");
 
   function coloured(code) {
     const parts = [];

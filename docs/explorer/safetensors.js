@@ -9,25 +9,10 @@ window.loraSafetensors = (() => {
     const length = start.byteLength === 8 ? Number(start.getBigUint64(0, true)) : NaN;
     if (!(length <= Math.min(MOST, file.size - 8))) throw new Error("This is not a safetensors file.");
     const entries = Object.entries(JSON.parse(await file.slice(8, 8 + length).text()));
-    return entries
-      .filter(([name]) => name !== "__metadata__")
-      .map(
-        ([
-          name,
-          {
-            dtype,
-            shape,
-            data_offsets: [from, to],
-          },
-        ]) => ({
-          name,
-          dtype,
-          shape: shape.map(Number),
-          size: to - from,
-          begin: 8 + length + from,
-          end: 8 + length + to,
-        }),
-      );
+    return entries.filter(([name]) => name !== "__metadata__").map(
+      ([name, { dtype, shape, data_offsets: [from, to] }]) =>
+      ({ name, dtype, shape: shape.map(Number), size: to - from, begin: 8 + length + from, end: 8 + length +
+        to }));
   }
 
   // Modules of low rank: tensors whose names differ in nothing but lora_A and lora_B, or what else programs

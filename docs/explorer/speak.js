@@ -29,11 +29,8 @@ window.loraSpeak = (() => {
   // The numbers of a file, by name
   async function read(file) {
     const tensors = await header(file);
-    return new Map(
-      await Promise.all(
-        tensors.map(async (tensor) => [tensor.name, Float64Array.from(await numbers(file, tensor))]),
-      ),
-    );
+    return new Map(await Promise.all(
+      tensors.map(async (tensor) => [tensor.name, Float64Array.from(await numbers(file, tensor))])));
   }
 
   async function load(file, config, tokenizer) {
@@ -44,23 +41,16 @@ window.loraSpeak = (() => {
     const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => {
       const at = (name) => weights.get(`model.layers.${i}.${name}.weight`);
       const layer = { before: at("input_layernorm"), between: at("post_attention_layernorm") };
-      for (const kind of KINDS)
-        layer[kind] = at(`${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
+      for (const kind of KINDS) layer[kind] = at(
+        `${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
       return layer;
     });
-    return {
-      config,
-      vocabulary,
-      characters,
-      layers,
-      embedding: weights.get("model.embed_tokens.weight"),
-      last: weights.get("model.norm.weight"),
-    };
+    return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"),
+      last: weights.get("model.norm.weight") };
   }
 
   // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so: rows of B (r,
-  // d) and A (r, k)
-  // in order, whose products are those of the adapter.
+  // d) and A (r, k) in order, whose products are those of the adapter.
   function adapted(model, adapter, rank, wanted) {
     const layers = model.layers.map((layer) => ({ ...layer }));
     for (const [name, A] of adapter) {
@@ -82,16 +72,9 @@ window.loraSpeak = (() => {
 
   // Takes one token after the other, and gives the logits of the next.
   function reader(model) {
-    const {
-      hidden_size: d,
-      num_attention_heads: heads,
-      num_key_value_heads: kv,
-      rms_norm_eps: eps,
-      rope_theta: theta,
-    } = model.config;
-    const width = model.config.head_dim || d / heads,
-      half = width / 2,
-      group = heads / kv;
+    const { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv, rms_norm_eps: eps,
+      rope_theta: theta } = model.config;
+    const width = model.config.head_dim || d / heads, half = width / 2, group = heads / kv;
     const kept = model.layers.map(() => ({ k: [], v: [] }));
     let position = 0;
 
@@ -131,10 +114,8 @@ window.loraSpeak = (() => {
 
     function mlp(layer, x) {
       const up = times(layer.up_proj, x);
-      return times(
-        layer.down_proj,
-        times(layer.gate_proj, x).map((gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]),
-      );
+      return times(layer.down_proj, times(layer.gate_proj, x).map(
+        (gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]));
     }
 
     return (token) => {
@@ -170,34 +151,24 @@ window.loraSpeak = (() => {
 
   function logProbability(logits, token) {
     const largest = Math.max(...logits);
-    return (
-      logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0))
-    );
+    return logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest),
+      0));
   }
 
   // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much
-  // its logarithm of the
-  // probability is above that of another model after the same text.
+  // its logarithm of the probability is above that of another model after the same text.
   function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240, other } = {}) {
-    const read = reader(model),
-      compare = other && reader(other),
-      uniform = random(seed);
-    const tokens = [...prompt]
-      .map((character) => model.vocabulary[character])
-      .filter((token) => token !== undefined);
+    const read = reader(model), compare = other && reader(other), uniform = random(seed);
+    const tokens = [...prompt].map((character) => model.vocabulary[character]).filter(
+      (token) => token !== undefined);
     let logits, others;
     const take = (token) => { logits = read(token); others = compare?.(token); };
     tokens.forEach(take);
-    for (
-      let i = tokens.length;
-      i < Math.min(model.config.max_position_embeddings, tokens.length + most);
-      i++
-    ) {
+    for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most);
+      i++) {
       const token = drawn(logits, temperature, uniform);
-      yield {
-        character: model.characters[token],
-        gain: compare ? logProbability(logits, token) - logProbability(others, token) : 0,
-      };
+      yield { character: model.characters[token], gain: compare ? logProbability(
+        logits, token) - logProbability(others, token) : 0 };
       take(token);
     }
   }
