@@ -1,5 +1,5 @@
-// The adapter inspector: files that are dropped are looked into, checked, compared and cut to another rank by
-// the package, whose Python runs in the page. What stands in a file's header is shown until it answers.
+// The adapter inspector: the package looks into files that are dropped. Its Python runs in the page; what
+// stands in a header is shown until it answers.
 (() => {
   "use strict";
 

@@ -1,5 +1,5 @@
-// The memory of a way to train, from the terms of a model: numbers that the package gives
-// (docs/browser/terms.py), for a preset when the site is built, for any other config in the page's Python.
+// The memory of a method from the terms of a model: numbers that the package gives (docs/browser/terms.py),
+// for presets when the site is built, for other configs in the page's Python.
 // `tables` are what fit_data.py exports.
 (() => {
   "use strict";

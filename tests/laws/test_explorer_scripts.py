@@ -15,6 +15,7 @@ MOST, LONGEST = 170_000, 110  # bytes in all beside the puzzles' own, and letter
 PUZZLES = "puzzles"
 # the Llama that speaks in the page reads the config of one model
 SPEAKS = "speak.js"
+SHOWN = {"front.js": {"llama"}}  # a figure of the page
 
 
 def test_they_are_few_and_their_lines_short():
@@ -34,7 +35,7 @@ def test_they_know_no_family_no_format_and_no_rule(name):
     """No name of a family or of a program, no field of a config, no format but safetensors."""
     text = SCRIPTS[name]
     quoted = set(re.findall(r"""["'`]([\w.-]+)["'`]""", text))
-    assert not quoted & {*models.family_names()}
+    assert not quoted & {*models.family_names()} - SHOWN.get(name, set())
     assert not quoted & {*runtimes()}
     words = set(re.findall(r"\w+", text))
     assert not words & ({*peft.SETTINGS} - {"bias", "r"})
