@@ -25,7 +25,7 @@
   const LISTS = TRAINING.filter((name) => name in tables.choices);
 
   let own = null, code = "", free = false;
-    // a config of one's own, what the address says of it, and whether a length was asked for
+    // one's own config, as the address has it; whether the length is free
   let kept = null; // a setting to compare with
   let typed = ""; // what to say of a model that was called by another name
   let result, announce, taken = 0; // taken: how often a model was given
@@ -366,7 +366,7 @@
     }
   }
 
-  // What is waited for is no error: Python and its answer come.
+  // To wait is no error.
   function fail(problem) {
     erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
     form.classList.toggle("used", Boolean(problem.waits));
@@ -376,7 +376,7 @@
     show("command", own ? `lora-np plan ${OWN} --gpu ${JSON.stringify(part("gpu").value)}` : "–");
   }
 
-  // Python has answered, or could not be fetched: then `failed` says so.
+  // Python has answered; or it `failed`, as this says
   async function arrived(failed) {
     form.classList.remove("used");
     if (failed) return erase(failed);
