@@ -22,7 +22,7 @@ from lora_np.accounting import planning
 from lora_np.accounting.planning import size_text
 from lora_np.cli import run
 from lora_np.models.sources import hub_name, typed_names
-from tests.drawing import FULL, twentieth
+from tests.drawing import FULL, few, twentieth
 
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS / "explorer"))
@@ -304,7 +304,7 @@ def show(page, name):
 @pages
 def test_every_answer_is_that_of_plan(open_page):
     page = open_page("use/fit.html")
-    for model, gpu, method in twentieth(product(PRESETS, DATA["gpus"], ("full", "LoRA", "QLoRA"))):
+    for model, gpu, method in few(product(PRESETS, DATA["gpus"], METHODS), 200):
         asked = {
             "model": model,
             "rank": 16,
