@@ -18,7 +18,7 @@
     let place = 0;
     while (bytes >= 1024 ** (place + 1) && place + 1 < units.length) place += 1;
     if (!place) return `${bytes} B`;
-    const two = { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+    const two = { minimumFractionDigits: 2, maximumFractionDigits: 2, roundingMode: "halfEven" };
     return `${(bytes / 1024 ** place).toLocaleString("en-US", two)} ${units[place]}`;
   }
 
