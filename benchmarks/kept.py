@@ -12,6 +12,7 @@ For any other, three of `down_proj` are trained, whose rows in SmolLM2 are whole
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -51,9 +52,12 @@ def main(arguments: list[str]) -> None:
             adapters.merge_gguf(options.model, scaled(some, 0), path, dtype=kind, any_base=True)
             start = language.load(path)
             for name, (adapter, held_out) in tuned.items():
+                before = logits(start, held_out)
                 for strength in STRENGTHS:
                     each = scaled(adapter, strength)
-                    rows.append([kind, name, strength, *kept(path, start, each, held_out)])
+                    found = kept(path, start, each, held_out, before)
+                    rows.append([kind, name, strength, *found])
+                    print(*rows[-1], file=sys.stderr, flush=True)
     headings = ["kind", "adapter", "strength", "share kept"]
     headings += ["loss of the base", "unrounded", "merged", "logits off"]
     percent = {"logits off": "{:.0%}".format}
@@ -63,17 +67,29 @@ def main(arguments: list[str]) -> None:
     )
 
 
-def kept(path: Path, start: LanguageModel, adapter: Adapter, held_out: Batch) -> list[float]:
+def kept(
+    path: Path, start: LanguageModel, adapter: Adapter, held_out: Batch, before: Batch
+) -> list[float]:
     """Return the share kept, three losses, and how far the logits are off."""
     out = path.with_name("new.gguf")
-    made = adapters.merge_gguf(path, adapter, out, any_base=True, force=True)
-    (row,) = (row for row in made.rows)
-    models = (start, adapters.attach(start, adapter, any_base=True), language.load(out))
-    frozen = [freeze(model) for model in models]
-    before, wanted, found = (np.asarray(model(held_out)) for model in frozen)
-    losses = [float(language.token_loss(model, held_out)) for model in frozen]
+    (row,) = adapters.merge_gguf(path, adapter, out, any_base=True, force=True).rows
+    wanted = logits(adapters.attach(start, adapter, any_base=True), held_out)
+    found = logits(language.load(out), held_out)
     off = float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted - before))
-    return [row.share_kept, *losses, off]
+    return [row.share_kept, *(loss(each, held_out) for each in (before, wanted, found)), off]
+
+
+def logits(model: LanguageModel, tokens: Batch) -> Batch:
+    """The logits of the token after each."""
+    return np.concatenate([np.asarray(freeze(model)(row[None])) for row in tokens])
+
+
+def loss(found: Batch, tokens: Batch) -> float:
+    """Nats a token."""
+    likely = np.take_along_axis(found[:, :-1], tokens[:, 1:, None], axis=-1)[..., 0]
+    top = found.max(axis=-1, keepdims=True)
+    total = np.log(np.exp(found - top).sum(axis=-1)) + top[..., 0]
+    return float(np.mean(total[:, :-1] - likely))
 
 
 def scaled(adapter: Adapter, strength: float) -> Adapter:
@@ -110,7 +126,7 @@ def trained(base: LanguageModel) -> dict[str, tuple[Adapter, Batch]]:
                     for name, one in modules.items()
                 }
             )
-        found[text] = adapter, tokens_of(base, content, 4)
+        found[text] = adapter, tokens_of(base, content, 1)
     return found
 
 

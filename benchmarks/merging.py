@@ -2,6 +2,7 @@
 
 python -m benchmarks merging              prints the tables and writes benchmarks/merging.json
 python -m benchmarks merging --pairs      only overlap of pairs against what they lose when added up
+python -m benchmarks merging --fixed      only the sum, at weights that need no data
 python -m benchmarks merging --seeds 1    prints and writes nothing
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from benchmarks._measure import markdown
 from claims import suites
-from claims.protocol import Figure, compact
+from claims.protocol import compact
+from claims.rules import Figure
 from lora_np.files import write_whole
 from lora_np.lora import MERGE_METHODS
 from lora_np.table import Cell, Table
@@ -44,6 +46,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--pairs", action="store_true", help="overlap of pairs against what they lose"
     )
+    parser.add_argument("--fixed", action="store_true", help="the sum at weights that need no data")
     parser.add_argument(
         "--page", action="store_true", help="print the recorded tables as the page has them"
     )
@@ -51,19 +54,26 @@ def main(arguments: list[str]) -> None:
     if asked.page:
         print("\n\n".join(pages(json.loads(RESULTS.read_text(encoding="utf-8"))).values()))
         return
-    chosen = asked.suites or (PAIRED if asked.pairs else [*SUITES])
-    ask = paired if asked.pairs else measured
+    chosen = asked.suites or (PAIRED if asked.pairs or asked.fixed else [*SUITES])
+    ask = fixed if asked.fixed else paired if asked.pairs else measured
     found = {name: [ask(SUITES[name], seed) for seed in range(asked.seeds)] for name in chosen}
     if asked.seeds == 5:
         known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
         for name, runs in found.items():
-            known[name] = known.get(name, {}) | ({"pairs": runs} if asked.pairs else gathered(runs))
+            part = {"fixed": by_weight(runs)} if asked.fixed else {"pairs": runs}
+            whole = gathered(runs) if ask is measured else part
+            known[name] = known.get(name, {}) | whole
         text = compact(
             json.dumps({name: known[name] for name in SUITES if name in known}, indent=1)
         )
         write_whole(RESULTS, lambda file: file.write(text.encode()))
     if asked.pairs:
         print(correlations(found))
+        return
+    if asked.fixed:
+        for name, runs in found.items():
+            said = (f"{weight}: {interval(values)}" for weight, values in by_weight(runs).items())
+            print(name, *said, sep="\n    ")
         return
     for name, runs in found.items():
         print(table(name, gathered(runs)), end="\n\n")
@@ -90,6 +100,23 @@ def measured(suite: Any, seed: int) -> dict[str, Any]:
         tuned = relative(suite, tasks, own, measure, updates, 1.0)
         found["sum, tuned weights"][measure] = {"tuned": tuned}
     return {"ways": found, "own": own}
+
+
+def fixed(suite: Any, seed: int) -> dict[str, float]:
+    """The sum at weights that need no data; the first measure of the suite."""
+    tasks = suite.tasks(seed)
+    own = suites.scores(suite, tasks, "test")
+    measure = "right" if "right" in own else "loss"
+    updates = suites.merged(tasks, "sum", seed)
+    weights = {"1/n": 1 / len(tasks), "0.5": 0.5, "0.7": 0.7, "1": 1.0}
+    return {
+        name: round(relative(suite, tasks, own, measure, updates, weight), 4)
+        for name, weight in weights.items()
+    }
+
+
+def by_weight(runs: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {weight: [run[weight] for run in runs] for weight in runs[0]}
 
 
 def paired(suite: Any, seed: int) -> dict[str, dict[str, float]]:
@@ -223,4 +250,4 @@ def column(pairs: list[dict[str, float]], *names: str) -> list[list[float]]:
 
 def interval(values: list[float]) -> str:
     figure = Figure(tuple(values))
-    return f"{figure.mean:.3f} ± {figure.half:.3f}"
+    return f"{figure.mean:.3f} ± {(figure.high - figure.low) / 2:.3f}"

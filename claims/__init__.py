@@ -5,6 +5,8 @@ Commands::
     python -m claims list
     python -m claims run NAME         write results/NAME.json
     python -m claims run --quick      quick runs, at the learning rates that the full runs found
+    python -m claims run --again NAME figures anew, from the runs that are recorded
+    python -m claims sweep SETUP      digits, linear or kappa: 64 seeds that draw everything anew
     python -m claims check            compare quick runs with what is recorded: for CI
     python -m claims reword           write words and verdicts again, from the recorded figures
 """
@@ -16,7 +18,18 @@ import pkgutil
 
 from claims.protocol import Claim
 
-TOOLS = {"protocol", "setups", "memorising", "suites", "methods", "__main__"}
+TOOLS = {
+    "protocol",
+    "rules",
+    "setups",
+    "memorising",
+    "suites",
+    "methods",
+    "batched",
+    "redrawn",
+    "longer",
+    "__main__",
+}
 
 
 def names() -> list[str]:

@@ -6,13 +6,13 @@ import argparse
 import json
 
 import claims
-from claims import protocol
+from claims import protocol, redrawn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m claims", description=claims.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("command", choices=["list", "run", "check", "reword"])
+    parser.add_argument("command", choices=["list", "run", "check", "reword", "sweep"])
     parser.add_argument("name", nargs="*", help="all by default")
     parser.add_argument(
         "--quick", action="store_true", help="run quickly, at the recorded learning rates"
@@ -23,7 +23,19 @@ def main() -> None:
     parser.add_argument(
         "--other-seeds", action="store_true", help="in full, with five seeds that never ran"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="figures anew, from the runs that are recorded"
+    )
     args = parser.parse_intermixed_args()
+    if args.command == "sweep":
+        setups = {*redrawn.METHODS, "kappa"}
+        if unknown := set(args.name) - setups:
+            parser.error(
+                f"no setup is called {min(unknown)!r}; there are {', '.join(sorted(setups))}"
+            )
+        for setup in args.name or sorted(setups):
+            redrawn.sweep(setup)
+        return
     if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
     wrong = []
@@ -40,8 +52,10 @@ def main() -> None:
         if args.command == "check":
             wrong += check(name, claim)
             continue
-        found = protocol.record(name, claim, quick=args.quick, others=args.other_seeds)
-        print(f"{name}: {found['verdict']} ({found['seconds']:.0f} s)", flush=True)
+        found = protocol.record(
+            name, claim, quick=args.quick, others=args.other_seeds, again=args.again
+        )
+        print(f"{name} ({found['seconds']:.0f} s): {found['sentence']}", flush=True)
         for figure, numbers in found["figures"].items():
             print(
                 f"    {figure} = {numbers['mean']} ({numbers['low']} to {numbers['high']})",
@@ -52,12 +66,12 @@ def main() -> None:
 
 
 def check(name: str, claim: protocol.Claim) -> list[str]:
-    """What is not as it is recorded: the verdict in small, or a figure outside its interval."""
+    """What is not as it is recorded: the quick verdict, or a figure outside its interval."""
     recorded = json.loads((protocol.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     found = protocol.tried(claim, protocol.Lab(quick=True, recorded=recorded))
     expected = recorded["quick"]
     wrong = []
-    # a run in small that is too short to agree with the one in full is not held to its verdict
+    # a quick run that is too short to agree with the full one shows nothing, and is not held to it
     if found["verdict"] != expected["verdict"] == recorded["verdict"]:
         wrong.append(
             f"{name}: the verdict is {found['verdict']!r}, recorded: {expected['verdict']!r}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 from claims.setups import LANGUAGE, adapted
 
 
@@ -17,17 +18,6 @@ def measure(lab):
     }
 
 
-def rule(f):
-    """Holds if W has more in the update's directions than in random ones and less than in its own
-    top ones, and the factor is above 10 at rank 4 and below 4 at rank 64. Holds here if the signs
-    are so: more than random, less than its top, and a larger factor at rank 4 than at 64. Otherwise
-    it fails here.
-    """
-    if f.random.low <= 1 or f.top.low <= 1 or f.r4.low <= f.r64.high:
-        return FAILS
-    return HOLDS if f.r4.low > 10 and f.r64.high < 4 else HERE_ONLY
-
-
 CLAIM = Claim(
     title="An update amplifies directions that W has but does not emphasise, by a large factor.",
     paper="Hu et al., arXiv 2106.09685, section 7.3, table 7",
@@ -37,13 +27,14 @@ CLAIM = Claim(
     varied="the rank",
     setting="The paper's projection of W on the update's directions, at its ranks 4 and 64, mean over all maps.",
     figures={
-        "r4": "||dW|| over what W has in dW's directions, rank 4",
-        "r64": "the same at rank 64",
-        "random": "what W has in dW's directions over what it has in random ones, rank 4",
-        "top": "what W has in its own top directions over what it has in dW's, rank 4",
+        "r4": "norm of the update over what W has in the update's directions, rank 4",
+        "r64": "norm of the update over what W has in the update's directions, rank 64",
+        "random": "what W has in the update's directions over what it has in random ones, rank 4",
+        "top": "what W has in its own top directions over what it has in the update's, rank 4",
     },
     measure=measure,
-    rule=rule,
+    ratios=("r4", "r64", "random", "top"),
+    rule=Rule((Part("random", above=1), Part("top", above=1), Part("r4", above=10))),
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
     limits="In a map of 128 columns, 64 directions are half of all there are.",
     advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
-from claims.setups import Digits, Linear
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 
 
 def measure(lab):
-    found = {}
-    for name, setup in (("digits", Digits()), ("linear", Linear(decay=0.7))):
-        both = lab.sweep(f"{name}, both, r = 8", setup, kind="lora", rank=8, alpha=16)
-        only_b = lab.sweep(f"{name}, B only, r = 16", setup, kind="lora-fa", rank=16, alpha=32)
-        only_a = lab.sweep(f"{name}, A only, r = 16", setup, kind="a-only", rank=16, alpha=32)
-        found |= {f"{name}_b": gain(only_b, only_a), f"{name}_both": gain(only_b, both)}
-    return found
-
-
-def rule(f):
-    """Holds if B alone has a lower loss than A alone on both beds, and one within 10 % of both
-    factors at half the rank. Holds here if B alone is ahead of A alone on digits. Otherwise it
-    fails here.
-    """
-    if (
-        f.digits_b.low > 0
-        and f.linear_b.low > 0
-        and min(f.digits_both.low, f.linear_both.low) > -0.1
-    ):
-        return HOLDS
-    return HERE_ONLY if f.digits_b.low > 0 else FAILS
+    both, only_b, only_a = lab.redrawn("digits", "LoRA, r = 8", "B only, r = 16", "A only, r = 16")
+    return {"alone": only_a.over(only_b), "both": both.over(only_b)}
 
 
 CLAIM = Claim(
@@ -35,17 +16,16 @@ CLAIM = Claim(
     paper="Zhu et al., arXiv 2402.16842",
     topic="start",
     refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
-    setup="digits, linear",
-    varied="the bed: ten classes out of 64 outputs, or all 48 outputs alike",
-    setting="Equal numbers: both factors at rank 8, one factor at rank 16.",
+    setup="digits",
+    varied="which factor is trained",
+    setting="Equal numbers of parameters: both factors at rank 8, one factor at rank 16. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
-        "digits_b": "share of the loss of A alone that B alone takes off, digits",
-        "digits_both": "share of the loss of both factors that B alone takes off, digits (negative: it adds)",
-        "linear_b": "as the first, linear task",
-        "linear_both": "as the second, linear task",
+        "alone": "test loss with A alone trained over test loss with B alone trained, both at rank 16, digits",
+        "both": "test loss with both factors trained at rank 8 over test loss with B alone at rank 16, digits",
     },
     measure=measure,
-    rule=rule,
-    limits="In the linear task rows and columns of the update are alike, so nothing favours B but its start.",
+    ratios=("alone", "both"),
+    rule=Rule((Part("alone", above=1, worth=1.1), Part("both", above=1 / 1.1))),
+    limits="A linear task with all outputs alike cannot tell: the best that any B does with a random frozen A is known there by arithmetic (a relative error of 0.83), so nothing need be trained.",
     advice="Train both. A frozen A saves activations, at a price that you should measure.",
 )

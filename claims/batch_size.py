@@ -2,64 +2,37 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
-from claims.setups import Digits, Linear
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 
 
 def measure(lab):
     found = {}
-    setups = {
-        "digits": [Digits(steps=1200, batch=16), Digits(steps=75, batch=256)],
-        "linear": [
-            Linear(decay=0.5, steps=600, batch=16, noise=0.3),
-            Linear(decay=0.5, steps=38, batch=256, noise=0.3),
-        ],
-    }
-    for name, (small, large) in setups.items():
-        worse = {}
-        for kind in ("lora", "full"):
-            losses = [
-                lab.sweep(
-                    f"{name}, {kind}, batch {setup.batch}",
-                    setup,
-                    start=i,
-                    kind=kind,
-                    rank=8,
-                    alpha=32,
-                ).values()
-                for i, setup in enumerate((small, large), start=-1)
-            ]
-            worse[kind] = np.log2(losses[1] / losses[0])
-        found |= {name: worse["lora"] - worse["full"], f"{name}_lora": worse["lora"]}
+    for name in ("digits", "linear"):
+        lora = lab.redrawn(name, "LoRA, batch 256", "LoRA, batch 16")
+        full = lab.redrawn(name, "full, batch 256", "full, batch 16")
+        worse = lora[0].over(lora[1])
+        found |= {name: worse / full[0].over(full[1]), f"{name}_lora": worse}
     return found
 
 
-def rule(f):
-    """Holds if from batch 16 to 256, at equal examples and own rates, LoRA's loss grows by a larger
-    factor than the full update's on both beds. Holds here if on one. Otherwise it fails here.
-    """
-    more = [f.digits.low > 0, f.linear.low > 0]
-    return HOLDS if all(more) else HERE_ONLY if any(more) else FAILS
-
-
 CLAIM = Claim(
-    title="Large batches hurt LoRA more than full tuning, at any rate.",
+    title="In some scenarios large batches hurt LoRA more than full fine-tuning, at any learning rate.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     topic="rate",
     refuted_by="A full update that loses as much from a large batch.",
     setup="digits, linear",
     varied="the batch at equal examples",
-    setting="Batches of 16 and 256, as many examples in all, the rate tuned for each.",
+    setting="Batches of 16 and 256, as many examples in all, the learning rate tuned for each. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
-        "digits": "doublings of LoRA's loss from batch 16 to 256 minus those of the full update's, digits",
-        "digits_lora": "doublings of LoRA's loss, digits",
-        "linear": "as the first, linear task with noise",
-        "linear_lora": "as the second, linear task",
+        "digits": "factor by which LoRA's loss grows from batch 16 to 256, over the full update's factor, digits",
+        "digits_lora": "factor by which LoRA's loss grows from batch 16 to 256, digits",
+        "linear": "factor by which LoRA's loss grows from batch 16 to 256, over the full update's factor, linear task with noise",
+        "linear_lora": "factor by which LoRA's loss grows from batch 16 to 256, linear task with noise",
     },
     measure=measure,
-    rule=rule,
-    limits="Small beds, on which a large batch means few steps.",
-    advice="Keep LoRA's batch small (32 or less) unless the hardware asks for more; tune the rate for each.",
+    ratios=("digits", "digits_lora", "linear", "linear_lora"),
+    rule=Rule((Part("digits", above=1, worth=1.1), Part("linear", above=1, worth=1.1))),
+    limits="At equal examples a large batch means few steps, here 75 and 38. A study at equal steps is not made yet.",
+    advice="Keep LoRA's batch small (32 or less) unless the hardware asks for more; tune the learning rate for each.",
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from claims.memorising import OTHERWISE, SEEN, SEEN_ONE, STORED, TEXTS, UNSEEN, Facts, foretold
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, rate
+from claims.protocol import Claim, rate
+from claims.rules import Part, Rule
 
 
 def measure(lab):
@@ -31,14 +32,6 @@ def measure(lab):
     return found | {"inside": inside(found)}
 
 
-def rule(f):
-    """Holds if of the six settings that were not fitted five or more are inside the range that the
-    others foretell, all by their means. Holds here if four are. Otherwise it fails here.
-    """
-    count = inside({name: getattr(f, name).mean for name in (*SEEN, *SEEN_ONE, *UNSEEN)})
-    return HOLDS if count >= 5 else HERE_ONLY if count == 4 else FAILS
-
-
 def inside(found):
     """How many of the six are inside."""
     ranges = {name: foretold(found, rank) for name, (_, rank) in UNSEEN.items()}
@@ -49,7 +42,7 @@ def inside(found):
 
 
 CLAIM = Claim(
-    title="What a LoRA can hold is foretold within a factor of 1.5 by the numbers that are trained.",
+    title="How many random labels of independent inputs a LoRA can hold is predicted within a factor of 1.5 by its trainable parameters.",
     paper="Allen-Zhu, Li, arXiv 2404.05405; Morris et al., arXiv 2505.24832, who count bits for each number of whole models",
     topic="capacity",
     refuted_by="Settings that nobody has fitted, whose bits for each number are outside the range that the others foretell.",
@@ -57,40 +50,40 @@ CLAIM = Claim(
     varied="rank, width, map, classes, steps, the rule of descent, and the bits in which the adapter is stored",
     setting="Morris et al.'s count on uniform labels, three bits asked for each number; six settings are foretold and not fitted.",
     figures={
-        "r2": "bits for each trained number at rank 2, network 32-64-16, first map, 1,000 steps of Adam",
-        "r4": "the same at rank 4",
-        "r8": "the same at rank 8",
-        "wide": "rank 2, network 64-128-16",
-        "last": "rank 2, last map",
-        "few": "rank 4, four classes",
-        "r1": "rank 1",
-        "wide_r1": "rank 1, network 64-128-16",
-        "short": "rank 4 in 250 steps",
-        "long": "rank 4 in 2,500 steps",
-        "sgd": "rank 4 by plain gradient descent",
-        "text_mlp": "keys and values in the shipped model, 150 steps: rank 2 on an up_proj",
-        "text_attention": "the same, rank 2 on a v_proj",
-        "spread_bits": "spread of the first six: standard deviation over mean, bits for each number",
-        "spread_free": "the same, bits for each degree of freedom, r (d + k - r)",
-        "stored_8": "share of the bits at rank 4 that survives in 8 bits a number",
-        "stored_4": "the same in 4 bits",
-        "stored_3": "the same in 3 bits",
-        "stored_2": "the same in 2 bits",
-        "text_stored_8": "share of the bits of the up_proj that survives in 8 bits a number",
-        "text_stored_4": "of the up_proj in 4 bits",
-        "text_stored_3": "of the up_proj in 3 bits",
-        "text_stored_2": "of the up_proj in 2 bits",
-        "u_r3": "not fitted: rank 3, network 48-96-8",
-        "u_r6": "not fitted: rank 6, network 48-64-16",
-        "u_both": "not fitted: rank 2, both maps of 48-48-16",
-        "u_many": "not fitted: rank 5, network 64-64-32",
-        "u_r12": "not fitted: rank 12, network 64-64-16",
-        "u_r1": "not fitted: rank 1, network 48-80-16",
-        "inside": "of these six, inside the range that the same seed's others foretell",
+        "r2": "bits per trainable parameter, rank 2, network 32-64-16, first map, 1,000 steps of Adam",
+        "r4": "bits per trainable parameter, rank 4, network 32-64-16",
+        "r8": "bits per trainable parameter, rank 8, network 32-64-16",
+        "wide": "bits per trainable parameter, rank 2, network 64-128-16",
+        "last": "bits per trainable parameter, rank 2 on the last map, network 32-64-16",
+        "few": "bits per trainable parameter, rank 4, four classes",
+        "r1": "bits per trainable parameter, rank 1, network 32-64-16",
+        "wide_r1": "bits per trainable parameter, rank 1, network 64-128-16",
+        "short": "bits per trainable parameter, rank 4 in 250 steps",
+        "long": "bits per trainable parameter, rank 4 in 2,500 steps",
+        "sgd": "bits per trainable parameter, rank 4 by plain gradient descent",
+        "text_mlp": "bits per trainable parameter, keys and values in the shipped model, 150 steps, rank 2 on an up_proj",
+        "text_attention": "bits per trainable parameter, keys and values in the shipped model, 150 steps, rank 2 on a v_proj",
+        "spread_bits": "standard deviation over mean of the first six, bits per trainable parameter",
+        "spread_free": "standard deviation over mean of the first six, bits per degree of freedom, r (d + k - r)",
+        "stored_8": "share of the bits at rank 4 that survives with 8 bits per parameter",
+        "stored_4": "share of the bits at rank 4 that survives with 4 bits per parameter",
+        "stored_3": "share of the bits at rank 4 that survives with 3 bits per parameter",
+        "stored_2": "share of the bits at rank 4 that survives with 2 bits per parameter",
+        "text_stored_8": "share of the bits of the up_proj that survives with 8 bits per parameter",
+        "text_stored_4": "share of the bits of the up_proj that survives with 4 bits per parameter",
+        "text_stored_3": "share of the bits of the up_proj that survives with 3 bits per parameter",
+        "text_stored_2": "share of the bits of the up_proj that survives with 2 bits per parameter",
+        "u_r3": "bits per trainable parameter, not fitted: rank 3, network 48-96-8",
+        "u_r6": "bits per trainable parameter, not fitted: rank 6, network 48-64-16",
+        "u_both": "bits per trainable parameter, not fitted: rank 2, both maps of 48-48-16",
+        "u_many": "bits per trainable parameter, not fitted: rank 5, network 64-64-32",
+        "u_r12": "bits per trainable parameter, not fitted: rank 12, network 64-64-16",
+        "u_r1": "bits per trainable parameter, not fitted: rank 1, network 48-80-16",
+        "inside": "settings out of six that were not fitted and lie inside the range predicted from the others",
     },
     measure=measure,
-    rule=rule,
+    rule=Rule((Part("inside", above=4),)),
     published="2 bits (whole models trained for long), 3.6 bits (GPT-like models).",
-    limits="Small maps and full batches. Texts are another matter: a language model held far less in the steps it was given. What fills an adapter to the brim is lost in four bits; what leaves room is not.",
+    limits="Small maps, full batches, random labels of independent inputs. It predicts nothing else: keys and values in a language model took 0.22 to 0.56 bits per parameter in the steps they were given, and images with random labels 1.5. What fills an adapter to the brim is lost in four bits; what leaves room is not.",
     advice="Ask lora-np capacity, which gives a range; for texts plan with its lower end.",
 )

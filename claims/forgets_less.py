@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 from claims.setups import FULL, LANGUAGE, adapted
 
 
@@ -22,18 +23,8 @@ def measure(lab):
     }
 
 
-def rule(f):
-    """Holds if LoRA's loss is higher on the new text and lower on the old one, also against a full
-    update that has learned as much. Holds here if both are so at each one's best rate only.
-    Otherwise it fails here.
-    """
-    if f.learns.low <= 0 or f.forgets.low <= 0:
-        return FAILS
-    return HOLDS if f.matched.low > 0 else HERE_ONLY
-
-
 CLAIM = Claim(
-    title="LoRA learns less and forgets less than full tuning.",
+    title="LoRA learns less and forgets less than full fine-tuning.",
     paper="Biderman et al., arXiv 2405.09673",
     topic="forgetting",
     refuted_by="A full update that has learned as much and forgotten no more.",
@@ -41,15 +32,21 @@ CLAIM = Claim(
     varied="the rate",
     setting="Rank 16 on all linear maps against every weight; the paper has ranks 16 to 256 on 7B models.",
     figures={
-        "learns": "LoRA's loss on the new text minus that of the full update, nats a character",
-        "forgets": "the full update's loss on the old text minus LoRA's",
-        "matched": "the same where the full update's rate is lowered until it has learned as much as LoRA",
+        "learns": "LoRA's loss on the new text minus the full update's, nats per character",
+        "forgets": "the full update's loss on the old text minus LoRA's, each at its best learning rate for the new text",
+        "matched": "the full update's loss on the old text minus LoRA's, the full update stopped where it has learned as much as LoRA",
     },
     measure=measure,
-    rule=rule,
+    rule=Rule(
+        (
+            Part("learns", above=0, worth=0.014),
+            Part("forgets", above=0, worth=0.014),
+            Part("matched", above=0, worth=0.014),
+        )
+    ),
     limits=(
         "One style of text, 100 steps, a small base that is easily moved. What is forgotten goes by the rate: at 2.5 "
         "times its best rate on validation text the full update learns no less, and forgets more than LoRA."
     ),
-    advice="If the old task counts, measure it, and lower the rate before all else. LoRA can be taken off, which is exact.",
+    advice="If the old task matters, measure it, and lower the learning rate first. LoRA can be taken off, which is exact.",
 )

@@ -2,63 +2,63 @@
 
 from __future__ import annotations
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim, gain
-from claims.setups import Digits, Linear
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 
 
 def measure(lab):
     found = {}
-    for name, setup in (("digits", Digits()), ("linear", Linear())):
-        plain = lab.sweep(f"{name}, LoRA", setup, kind="lora", rank=8, alpha=16)
-        for kind, short in (("lora-ga", "ga"), ("lora-one", "one")):
-            method = lab.sweep(f"{name}, {kind}", setup, kind=kind, rank=8, alpha=16)
-            found |= {
-                f"{name}_{short}": gain(method, plain),
-                f"{name}_{short}_early": gain(method, plain, "early"),
-            }
-        if name == "linear":
-            found["excess"] = plain.values() / method.setup.floor(8) - 1
-            found["excess_one"] = method.values() / method.setup.floor(8) - 1
+    for setup in ("digits", "linear"):
+        plain, *others = lab.redrawn(setup, "LoRA, r = 8", "LoRA-GA, r = 8", "LoRA-One, r = 8")
+        for short, method in zip(("ga", "one"), others, strict=True):
+            found[f"{setup}_{short}"] = plain.over(method)
+            found[f"{setup}_{short}_early"] = plain.over(method, "early")
     return found
 
 
-def rule(f):
-    """Holds if both starts are ahead of LoRA after a quarter of the steps and at the end, on both
-    beds and at own rates. Holds here if at least one start is ahead after a quarter of the steps on
-    both beds. Otherwise it fails here.
-    """
-    early = [[f.digits_ga_early, f.linear_ga_early], [f.digits_one_early, f.linear_one_early]]
-    ends = [f.digits_ga, f.linear_ga, f.digits_one, f.linear_one]
-    if all(g.low > 0 for g in [*early[0], *early[1], *ends]):
-        return HOLDS
-    return HERE_ONLY if any(all(g.low > 0 for g in pair) for pair in early) else FAILS
-
-
 CLAIM = Claim(
-    title="Starting along the first gradient of the full update speeds LoRA up, two to four times.",
+    title="Starting along the first gradient of the full update speeds LoRA up.",
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
     topic="start",
     refuted_by="Plain LoRA that is as far after the same steps, at a rate of its own.",
     setup="digits, linear",
     varied="the bed and the rate",
-    setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner.",
+    setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
-        "digits_ga": "share of LoRA's loss that LoRA-GA takes off on digits, own rates",
-        "digits_ga_early": "the same after a quarter of the steps",
-        "digits_one": "share of LoRA's loss that LoRA-One takes off on digits, own rates",
-        "digits_one_early": "the same after a quarter of the steps",
-        "linear_ga": "LoRA-GA on the linear task, at the end",
-        "linear_ga_early": "the same after a quarter of the steps",
-        "linear_one": "LoRA-One on the linear task, at the end",
-        "linear_one_early": "the same after a quarter of the steps",
-        "excess": "LoRA's loss above the exact optimum of rank 8, as a share of it, linear task",
-        "excess_one": "the same for LoRA-One",
+        "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
+        "digits_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, digits",
+        "digits_one": "LoRA's test loss over LoRA-One's at the end, digits",
+        "digits_one_early": "LoRA's test loss over LoRA-One's after a quarter of the steps, digits",
+        "linear_ga": "LoRA's test loss over LoRA-GA's at the end, linear task",
+        "linear_ga_early": "LoRA's test loss over LoRA-GA's after a quarter of the steps, linear task",
+        "linear_one": "LoRA's test loss over LoRA-One's at the end, linear task",
+        "linear_one_early": "LoRA's test loss over LoRA-One's after a quarter of the steps, linear task",
     },
     measure=measure,
-    rule=rule,
-    limits=(
-        "In a linear task with white inputs the first gradient is the task itself: the best case for both. LoRA-GA takes "
-        "its start off W0, so that its change can have twice the rank of LoRA's."
+    ratios=(
+        "digits_ga",
+        "digits_ga_early",
+        "digits_one",
+        "digits_one_early",
+        "linear_ga",
+        "linear_ga_early",
+        "linear_one",
+        "linear_one_early",
     ),
+    rule=Rule(
+        tuple(
+            Part(name, above=1, worth=1.1)
+            for name in (
+                "digits_ga",
+                "digits_one",
+                "digits_ga_early",
+                "digits_one_early",
+                "linear_ga_early",
+                "linear_one_early",
+            )
+        )
+    ),
+    published="LoRA-GA: two to four times as fast. Here speed is read off the loss after a quarter of the steps.",
+    limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank, so no start can be ahead there, and that figure is in no rule. LoRA-GA takes its start off W0, so that its change can have twice the rank of LoRA's.",
     advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from claims.protocol import FAILS, HOLDS, Claim
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 from claims.setups import Memory
 
 
@@ -21,15 +22,8 @@ def measure(lab):
     }
 
 
-def rule(f):
-    """Holds if HiRA and a sparse update both hold more bits for each trained number than LoRA.
-    Otherwise it fails here.
-    """
-    return HOLDS if f.hira_more.low > 0 and f.sparse_more.low > 0 else FAILS
-
-
 CLAIM = Claim(
-    title="For learning by heart the rank of the update counts: high-rank updates hold more than LoRA.",
+    title="For memorising, the update's rank matters: high-rank updates store more than LoRA.",
     paper="Jiang et al., MoRA, arXiv 2405.12130; Huang et al., HiRA, ICLR 2025",
     topic="capacity",
     refuted_by="LoRA that holds as many bits for each number as updates of high rank.",
@@ -37,15 +31,15 @@ CLAIM = Claim(
     varied="the rank of the update at equal numbers",
     setting="MoRA's own test is pairs of random identifiers; here random labels, and two other updates of high rank.",
     figures={
-        "lora": "bits held for each trained number, LoRA at rank 4",
-        "hira": "the same, HiRA at rank 4",
-        "sparse": "the same, 896 entries of W at random places, whose update has nearly full rank",
-        "hira_more": "HiRA minus LoRA",
-        "sparse_more": "the sparse update minus LoRA",
+        "lora": "bits held per trainable parameter, LoRA at rank 4",
+        "hira": "bits held per trainable parameter, HiRA at rank 4",
+        "sparse": "bits held per trainable parameter, 896 entries of W at random places, whose update has nearly full rank",
+        "hira_more": "bits per trainable parameter that HiRA holds more than LoRA",
+        "sparse_more": "bits per trainable parameter that the sparse update holds more than LoRA",
     },
     measure=measure,
-    rule=rule,
+    rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),
     limits="One linear map. Two bits are asked for each number, about what can be held. The rule was kept and a way was changed after a "
     "first run: MoRA's own tiled output cannot tell the labels apart (0.03 bits), so the sparse update took its place.",
-    advice="Count numbers, not rank: for facts to learn by heart, raise LoRA's rank.",
+    advice="Count parameters, not the update's rank: for facts to memorise, raise LoRA's rank.",
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 from claims.setups import FULL, LANGUAGE, adapted, maps, mean_loss, shipped, texts
 
 
@@ -46,18 +47,8 @@ def smaller(W0, W, factor):
     return (U * s) @ Vh
 
 
-def rule(f):
-    """Holds if full tuning has fewer than one intruder in the first ten directions and each rank of
-    LoRA has more than it. Holds here if ranks 1 and 16 have more than full tuning. Otherwise it
-    fails here.
-    """
-    if f.full.high < 1 and min(f.r1.low, f.r16.low, f.r64.low) > f.full.high:
-        return HOLDS
-    return HERE_ONLY if min(f.r1.low, f.r16.low) > f.full.high else FAILS
-
-
 CLAIM = Claim(
-    title="LoRA gives a weight new leading directions, intruders, that full tuning does not.",
+    title="LoRA gives a weight new leading directions, intruders, that full fine-tuning does not.",
     paper="Shuttleworth et al., arXiv 2410.21228",
     topic="what an update is like",
     refuted_by="A full update at its best rate that has as many intruders as LoRA.",
@@ -65,16 +56,23 @@ CLAIM = Claim(
     varied="the rank and the rate",
     setting="The paper's count: new left singular vectors whose cosine with every old one is below 0.6; top 10.",
     figures={
-        "r1": "intruders in the first ten directions of a map, rank 1",
-        "r16": "the same at rank 16",
-        "r64": "the same at rank 64",
-        "full": "the same after a full update at its best rate",
-        "fast": "the same after a full update at 2.5 times its best rate",
-        "learned": "what is lost on the new text when the intruders of rank 16 shrink to 0.7, nats",
-        "kept": "what is won on the old text by that, nats",
+        "r1": "intruders in the first ten directions of a map, LoRA of rank 1",
+        "r16": "intruders in the first ten directions of a map, LoRA of rank 16",
+        "r64": "intruders in the first ten directions of a map, LoRA of rank 64",
+        "full": "intruders in the first ten directions of a map, a full update at its best learning rate",
+        "fast": "intruders in the first ten directions of a map, a full update at 2.5 times its best learning rate",
+        "learned": "what is lost on the new text when the intruders of rank 16 shrink to 0.7, nats per character",
+        "kept": "what is won on the old text when the intruders of rank 16 shrink to 0.7, nats per character",
     },
     measure=measure,
-    rule=rule,
+    rule=Rule(
+        (
+            Part("full", below=0.5),
+            Part("r1", above=0.5),
+            Part("r16", above=0.5),
+            Part("r64", above=0.5),
+        )
+    ),
     limits="Maps of 64 to 352 by 128; after 100 steps. The threshold is a choice: a lower one finds fewer.",
     advice="Where the old task matters: a lower rate or a higher rank; shrinking intruders is a cheap repair to try.",
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 from lora_np.quantise import nf4_levels
 
 
@@ -42,15 +43,6 @@ def fitted(x, levels, middle):
     return levels
 
 
-def rule(f):
-    """Holds if no other sixteen levels have a mean square or absolute error more than 1 % smaller.
-    Holds here if that is so for the absolute error. Otherwise it fails here.
-    """
-    if f.squares.high < 0.01 and f.absolute.high < 0.01:
-        return HOLDS
-    return HERE_ONLY if f.absolute.high < 0.01 else FAILS
-
-
 CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
@@ -60,12 +52,13 @@ CLAIM = Claim(
     varied="none",
     setting="The paper's own case: normal weights in blocks of 64, each divided by its largest absolute value.",
     figures={
-        "squares": "nf4's mean square error above that of levels fitted to other blocks, as a share",
-        "absolute": "the same for the mean absolute error",
+        "squares": "relative excess of nf4's mean square error over that of levels fitted to other blocks",
+        "absolute": "relative excess of nf4's mean absolute error over that of levels fitted to other blocks",
         "use": "how often the level that is used most is used, over the one that is used least",
     },
     measure=measure,
-    rule=rule,
+    ratios=("use",),
+    rule=Rule((Part("squares", below=0.01), Part("absolute", below=0.01))),
     limits="Normal weights only. A quantile code would use all levels alike; after the division it does not.",
     advice="Use nf4 freely: it is near the best. Do not expect the word optimal to hold for any error.",
 )

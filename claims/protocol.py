@@ -1,12 +1,13 @@
 """The protocol that every claim goes through: a sweep of rates for each method, seeds, intervals, and
-a verdict.
+a verdict (`claims.rules`).
 
-Each method of training has a sweep of its own along one grid of rates, a factor of 2.5 apart: two
-seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
+On digits and linear tasks a seed draws base, split, start and order, and 64 seeds run side by side
+(`claims.redrawn`). Elsewhere it draws start and order. There, each method of training has a sweep
+of its own along one grid of rates, a factor of 2.5 apart: two seeds find the rate whose validation loss is lowest, and the search goes on until neither end of
 what was tried is the best. Five seeds run at the best rate and at both its neighbours, and settle
 which of the three it is. Steps, batches and schedule are those of the setup, the same for all.
 Figures are means over the seeds, of test data that nothing was chosen by, with the interval that
-would hold the true mean in 95 of 100 such experiments.
+would hold the true mean in 95 of 100 such experiments. A ratio is averaged by its logarithm.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from claims import batched, redrawn
+from claims.rules import NOT_SHOWN, Figure, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -28,51 +31,6 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FACTOR, MIDDLE = 2.5, 1e-2
 FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
-# 97.5 % of Student's t with n - 1 degrees of freedom
-STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}
-
-HOLDS, HERE_ONLY, ARTEFACT = "holds", "holds here", "an artefact of the rate"
-FAILS, SCALE = "fails here", "needs scale"
-VERDICTS = (HOLDS, HERE_ONLY, ARTEFACT, FAILS, SCALE)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number for each seed, their mean, and the interval of the mean: ``low`` to ``high``."""
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.values))
-
-    @property
-    def half(self) -> float:
-        n = len(self.values)
-        return STUDENT[n] * float(np.std(self.values, ddof=1)) / n**0.5 if n > 1 else 0.0
-
-    @property
-    def low(self) -> float:
-        return self.mean - self.half
-
-    @property
-    def high(self) -> float:
-        return self.mean + self.half
-
-    def to_json(self) -> dict[str, Any]:
-        numbers = {"mean": self.mean, "low": self.low, "high": self.high}
-        return {name: rounded(x) for name, x in numbers.items()} | {
-            "values": [*map(rounded, self.values)]
-        }
-
-
-@dataclass(frozen=True)
-class Read:
-    """A figure as a rule reads it, from the JSON."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -87,11 +45,18 @@ class Claim:
     setting: str  # what of the paper's own setting was tried
     figures: Mapping[str, str]  # what each figure is, with its unit
     measure: Callable[[Lab], Mapping[str, Iterable[float]]]
-    rule: Callable[[Any], str]  # from figures to a verdict; its docstring says it in words
+    rule: Rule  # from figures to a verdict
     limits: str
     advice: str  # what a reader should do about it
     published: str = ""  # the paper's own figure, where we know it
     varied: str = ""  # beside the rate
+    ratios: Sequence[str] = ()  # figures that are quotients, averaged by their logarithm
+    counted: Sequence[str] = ()  # figures that are arithmetic, so that no interval is missing
+
+    def figure(self, name: str, values: Iterable[float | None]) -> Figure:
+        """A figure of this claim, from its values."""
+        numbers = (np.inf if x is None else float(x) for x in values)
+        return Figure(tuple(numbers), name in self.ratios, name in self.counted)
 
 
 class Setup(Protocol):
@@ -116,6 +81,10 @@ class Sweep:
     method: dict[str, Any]
     runs: dict[int, dict[int, dict[str, float]]] = field(default_factory=dict)
     place: int = 0  # of the best rate
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        return self.lab.seeds
 
     @property
     def best(self) -> float:
@@ -151,14 +120,11 @@ class Sweep:
         return np.array([self.runs[place][seed].get(measure, np.inf) for seed in self.lab.seeds])
 
     def peaks(self) -> np.ndarray:
-        """The best rate of each seed: the vertex of a parabola through the best rate and its
-        neighbours.
+        """The best rate of each seed: the minimum of a parabola through the best rate of all seeds
+        and its neighbours; where it bends down, the better neighbour.
         """
         lower, middle, upper = (self.values("validation", self.place + i) for i in (-1, 0, 1))
-        with np.errstate(all="ignore"):
-            offset = (lower - upper) / (2 * (lower - 2 * middle + upper))
-        offset = np.where(np.isfinite(offset), np.clip(offset, -1, 1), 0)
-        return MIDDLE * FACTOR ** (self.place + offset)
+        return MIDDLE * FACTOR ** (self.place + redrawn.vertex(lower, middle, upper))
 
     def curve(self, measure: str = "test") -> dict[float, float]:
         """The mean over the seeds that ran, for each rate that was tried."""
@@ -190,12 +156,17 @@ class Lab:
     """
 
     def __init__(
-        self, *, quick: bool = False, first: int = 0, recorded: Mapping[str, Any] | None = None
+        self,
+        *,
+        quick: bool = False,
+        first: int = 0,
+        recorded: Mapping[str, Any] | None = None,
+        again: bool = False,  # from the runs that are recorded, so that only figures are new
     ):
         self.quick = quick
         self.seeds = [*range(first, first + (QUICK if quick else SETTLE))]
-        self.recorded = recorded
-        self.sweeps: dict[str, Sweep] = {}
+        self.recorded, self.again = recorded, again
+        self.sweeps: dict[str, Sweep | redrawn.Redrawn] = {}
         self.seconds = 0.0
         self.notes = HERE / ".runs.jsonl"
         self.known = IN_SMALL if quick else {}
@@ -208,6 +179,8 @@ class Lab:
         """
         found = Sweep(name, self, setup.shortened() if self.quick else setup, method)
         self.sweeps[name] = found
+        if self.again and self.recorded is not None and name in self.recorded["methods"]:
+            self.remember(found, self.recorded["methods"][name]["rates"])
         if not self.quick:
             found.search(start)
         elif self.recorded is None:
@@ -216,6 +189,27 @@ class Lab:
             found.place = round(
                 np.log(self.recorded["methods"][name]["best"] / MIDDLE) / np.log(FACTOR)
             )
+        return found
+
+    def remember(self, sweep: Sweep, rates: Mapping[str, Mapping[str, list[float | None]]]) -> None:
+        """Take the runs of a sweep from what is recorded."""
+        for lr, runs in rates.items():
+            for i, seed in enumerate(runs["seeds"]):
+                key = json.dumps([repr(sweep.setup), float(lr), seed, sweep.method], sort_keys=True)
+                losses = {name: runs[name][i] for name in runs if name != "seeds"}
+                known = {name: np.inf if x is None else x for name, x in losses.items()}
+                self.known[key] = known | {"seconds": 0.0}
+
+    def redrawn(self, setup: str, *names: str) -> list[redrawn.Redrawn]:
+        """Methods on a setup of which each seed draws everything, with their own best rates."""
+        seeds = range(batched.BLOCK if self.quick else batched.SEEDS)
+        found = []
+        for name in names:
+            sweep = redrawn.sweeps(setup, self.quick)[name]
+            if not self.quick:
+                sweep.search(seeds)
+            found.append(redrawn.Redrawn(sweep, seeds))
+            self.sweeps[f"{setup}: {name}"] = found[-1]
         return found
 
     def once(self, setup: Any, lr: float, seed: int, method: Mapping[str, Any]) -> dict[str, float]:
@@ -242,57 +236,65 @@ def rate(place: int) -> float:
     return float(f"{MIDDLE * FACTOR**place:.3g}")
 
 
-def rounded(x: float) -> float | None:
-    return float(f"{x:.5g}") if np.isfinite(x) else None
+def rounded(x: float | None) -> float | None:
+    return float(f"{x:.5g}") if x is not None and np.isfinite(x) else None
 
 
-def figures_of(found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
-    return {name: Figure(tuple(map(float, values))).to_json() for name, values in found.items()}
+def figures_of(claim: Claim, found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
+    """Figures as JSON, of values as they are written down."""
+    return {
+        name: to_json(claim.figure(name, map(rounded, values))) for name, values in found.items()
+    }
 
 
-class Figures:
-    """The figures of a claim by name, for its rule."""
+def to_json(figure: Figure) -> dict[str, Any]:
+    numbers = {"mean": figure.mean, "low": figure.low, "high": figure.high}
+    sets = {"sets": [*map(rounded, figure.sets)]} if figure.sets else {}
+    return (
+        {name: rounded(x) for name, x in numbers.items()}
+        | sets
+        | {"values": [*map(rounded, figure.values)]}
+    )
 
-    def __init__(self, found: Mapping[str, Any]) -> None:
-        for name, figure in found.items():
-            parts = ("mean", "low", "high")
-            numbers = {part: np.nan if figure[part] is None else figure[part] for part in parts}
-            setattr(self, name, Read(**numbers))
+
+def read(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures of a claim, from JSON."""
+    return {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
 
 
-def verdict(claim: Claim, figures: Mapping[str, Any]) -> str:
-    """What the rule makes of figures in JSON."""
-    said = claim.rule(Figures(figures))
-    assert said in VERDICTS, said
-    return said
+def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
+    cannot tell.
+    """
+    known = read(claim, figures)
+    return {
+        "verdict": claim.rule.verdict(known),
+        "sentence": claim.rule.sentence(claim.figures, known),
+        "cannot tell": claim.rule.too_wide(claim.figures, known),
+    }
+
+
+def quickly(found: Mapping[str, Any], full: str) -> dict[str, Any]:
+    """A quick run that does not agree with the full one has not shown anything: it is shorter, or
+    has fewer seeds. What its own figures give is kept.
+    """
+    own = found.get("found", found["verdict"])
+    return {**found, "found": own, "verdict": own if own == full else NOT_SHOWN}
 
 
 def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     """Figures, verdict and seconds of one go."""
     begin, before = time.process_time(), lab.seconds
-    figures = figures_of(claim.measure(lab))
+    figures = figures_of(claim, claim.measure(lab))
     assert figures.keys() == claim.figures.keys(), (figures.keys(), claim.figures.keys())
-    seconds = max(time.process_time() - begin, lab.seconds - before)
+    drawn = sum(s.seconds for s in lab.sweeps.values() if isinstance(s, redrawn.Redrawn))
+    seconds = max(time.process_time() - begin, lab.seconds - before + (0 if lab.quick else drawn))
     return {
-        "seeds": lab.seeds,
+        "seeds": [*max((sweep.seeds for sweep in lab.sweeps.values()), key=len, default=lab.seeds)],
         "figures": figures,
-        "verdict": verdict(claim, figures),
+        **judged(claim, figures),
         "seconds": round(seconds, 1),
     }
-
-
-def better(fixed: Read, *tuned: Read) -> str:
-    """For "is better than LoRA", from gains over it (a share of its loss), at LoRA's rate and at
-    own rates.
-
-    Holds with a gain of 2 % or more at own rates on every bed, holds here with some gain on every
-    bed or 2 % on one; an artefact with a gain of 2 % at LoRA's rate only; otherwise it fails here.
-    """
-    if all(gain.low > 0.02 for gain in tuned):
-        return HOLDS
-    if all(gain.low > 0 for gain in tuned) or any(gain.low > 0.02 for gain in tuned):
-        return HERE_ONLY
-    return ARTEFACT if fixed.low > 0.02 else FAILS
 
 
 def gain(
@@ -328,23 +330,28 @@ def words(claim: Claim) -> dict[str, Any]:
         "limits",
         "advice",
     )
-    rule = " ".join((claim.rule.__doc__ or "").split())
     return {name: getattr(claim, name) for name in fields} | {
-        "rule": rule,
+        "rule": claim.rule.words(claim.figures),
+        "ratios": [*claim.ratios],
+        "counted": [*claim.counted],
         "meaning": dict(claim.figures),
     }
 
 
-def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False) -> dict[str, Any]:
+def record(
+    name: str, claim: Claim, *, quick: bool = False, others: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Run a claim and write its file: the full run, what it gives in small, or with five other
-    seeds.
+    seeds; or its figures anew, from the runs that are recorded.
     """
     path = RESULTS / f"{name}.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None)
+    lab = Lab(quick=quick, first=5 if others else 0, recorded=before or None, again=again)
     found = tried(claim, lab)
-    if quick or others:
-        result = before | words(claim) | {"quick" if quick else "other seeds": found}
+    if quick:
+        result = before | words(claim) | {"quick": quickly(found, before["verdict"])}
+    elif others:
+        result = before | words(claim) | {"other seeds": found}
     else:
         result = {
             "name": name,
@@ -356,8 +363,14 @@ def record(name: str, claim: Claim, *, quick: bool = False, others: bool = False
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            "methods": {sweep.name: sweep.to_json() for sweep in lab.sweeps.values()},
-        } | {part: before[part] for part in ("quick", "other seeds") if part in before}
+            "methods": {name: sweep.to_json() for name, sweep in lab.sweeps.items()},
+        }
+        for part in ("quick", "other seeds"):
+            if part in before and before[part]["figures"].keys() == claim.figures.keys():
+                result[part] = before[part]
+        if again:
+            kept = ("seconds", "machine", "versions")
+            result |= {part: before[part] for part in kept}
     write(name, result)
     return found
 
@@ -367,9 +380,17 @@ def reword(name: str, claim: Claim) -> None:
     recorded.
     """
     result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) | words(claim)
-    for part in (result, result.get("quick"), result.get("other seeds")):
+    if "other seeds" in result and {*result["seeds"]} & {*result["other seeds"]["seeds"]}:
+        del result["other seeds"]  # of a protocol with fewer seeds
+    for name_of_part in ("", "quick", "other seeds"):
+        part = result if not name_of_part else result.get(name_of_part)
         if part is not None:
-            part["verdict"] = verdict(claim, part["figures"])
+            values = {figure: part["figures"][figure]["values"] for figure in claim.figures}
+            part["figures"] = figures_of(claim, values)
+            part |= judged(claim, part["figures"])
+    if "quick" in result:
+        result["quick"].pop("found", None)
+        result["quick"] = quickly(result["quick"], result["verdict"])
     write(name, result)
 
 

@@ -2,62 +2,45 @@
 
 from __future__ import annotations
 
-import numpy as np
+from claims.protocol import Claim
+from claims.rules import Part, Rule
 
-from claims.protocol import FAILS, HERE_ONLY, HOLDS, Claim
-from claims.setups import Digits
-
-WAYS = {
-    "LoRA": {"kind": "lora", "alpha": 16},
-    "rsLoRA": {"kind": "rslora", "alpha": 16},
-    "LoRA+": {"kind": "lora+", "alpha": 16},
-    "DoRA": {"kind": "dora", "alpha": 16},
-    "PiSSA": {"kind": "pissa", "alpha": 8},
-    "OLoRA": {"kind": "olora", "alpha": 8},
-    "LoRA-GA": {"kind": "lora-ga", "alpha": 16},
-    "LoRA-One": {"kind": "lora-one", "alpha": 16},
-}
+START = ("PiSSA", "OLoRA")  # with alpha = r, as in their code
+NAMES = ("LoRA, r = 8", "LoRA, r = 8, alpha = 8", "rsLoRA, r = 8", "LoRA+ 16, r = 8", "DoRA, r = 8", "PiSSA, r = 8",
+         "OLoRA, r = 8", "LoRA-GA, r = 8", "LoRA-One, r = 8")  # fmt: skip
 
 
 def measure(lab):
-    sweeps = {name: lab.sweep(name, Digits(), rank=8, **method) for name, method in WAYS.items()}
-    place = sweeps["LoRA"].place
-    right = np.array([sweep.values("right") for sweep in sweeps.values()])
-    slow = np.array([sweep.values("right", place - 2) for sweep in sweeps.values()])
+    plain, eight, *others = lab.redrawn("digits", *NAMES)
+    against = lambda name: eight if name.startswith(START) else plain
     return {
-        "tuned": np.ptp(right, axis=0),
-        "fixed": np.ptp(slow, axis=0),
-        "lead": right[1:].max(axis=0) - right[0],
-        "rates": np.ptp([np.log10(sweep.peaks()) for sweep in sweeps.values()], axis=0),
+        short(name): against(name).over(one) for name, one in zip(NAMES[2:], others, strict=True)
     }
 
 
-def rule(f):
-    """Holds if at own rates all eight read digits right within 2 % of one another, and at one rate
-    they are further apart. Holds here if within 4 %. Otherwise it fails here.
-    """
-    if f.tuned.high < 0.02 and f.fixed.low > f.tuned.high:
-        return HOLDS
-    return HERE_ONLY if f.tuned.high < 0.04 else FAILS
+def short(name):
+    """The name of a figure."""
+    return name.split(",")[0].lower().replace("+ 16", "_plus").replace("-", "_")
 
 
 CLAIM = Claim(
-    title="With a rate tuned for each, LoRA and its variants end within one or two percent of one another.",
-    paper="Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
+    title="With a learning rate tuned for each, no variant of LoRA is more than 10 % ahead of it.",
+    paper="Lee, Ko, Chen, Yeh, Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",
     varied="the rate",
-    setting="Each variant with a full sweep, as in the paper; eight of them, on one task.",
+    setting="Each variant with a full sweep, as in the paper; seven of them, on one task. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
-        "tuned": "best minus worst share of digits read right, each at its own rate",
-        "fixed": "the same at one rate, 6 times below LoRA's best",
-        "lead": "the best variant's share minus LoRA's",
-        "rates": "powers of ten between the smallest and the largest best rate",
+        short(
+            name
+        ): f"LoRA's test loss over {name.split(',')[0]}'s at rank 8 on digits, each at its own best learning rate"
+        for name in NAMES[2:]
     },
     measure=measure,
-    rule=rule,
+    ratios=tuple(map(short, NAMES[2:])),
+    rule=Rule(tuple(Part(short(name), below=1.1) for name in NAMES[2:])),
     published="Within 1 to 2 %.",
-    limits="One task. The range of eight figures with noise is above zero even where all are alike.",
-    advice="Spend the time on the rate. Distrust every comparison at one rate, ours too.",
+    limits="One task, and losses: the paper's 1 to 2 % are of accuracy. rsLoRA and LoRA+ are LoRA with a larger alpha (one-knob). LoRA-GA's change can have twice the rank of LoRA's.",
+    advice="Tune the learning rate first. Distrust comparisons at one learning rate, ours too.",
 )

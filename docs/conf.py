@@ -30,17 +30,20 @@ extensions = [
     "sphinx.ext.mathjax",
     "notfound.extension",
     "sphinx_copybutton",
-    "jupyterlite_sphinx",
     "materials",
     "public_names",
     "published",
+    "sharing",
     "docstrings",
     "command_line",
     "lesson_links",
     "lesson_cells",
     "explorables",
     "exercise_pages",
+    "puzzle_pages",
     "claim_pages",
+    "bibliography",
+    "advice",
     "family",
     "gallery",
     "statements",
@@ -53,8 +56,8 @@ exclude_patterns = [
     "_ext",
     "browser",
     "explorer",
-    "lite",
     "moved",
+    "understand/faq.md",  # a part of understand/questions.md
     "**/.ipynb_checkpoints",
 ]
 nitpicky = True
@@ -94,11 +97,6 @@ mathjax_path = "mathjax/tex-mml-chtml.js"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-jupyterlite_dir = str(MADE / "lite")
-jupyterlite_config = str(MADE / "lite" / "jupyter_lite_config.json")
-jupyterlite_contents = [str(MADE / "lessons" / "*.ipynb")]
-jupyterlite_content_dir = str(MADE / "contents")
-jupyterlite_bind_ipynb_suffix = False
 
 html_theme = "furo"
 html_title = "lora_np"

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,12 @@ FORWARD = """\
 <!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
-<title>lora_np</title>
+<title>lora_np: LoRA in plain NumPy</title>
+<meta name="description" content="LoRA in plain NumPy: learn it, count it, use adapter files.">
+<meta property="og:title" content="Freeze the big matrix. Train two thin ones.">
+<meta property="og:image" content="{1}{0}/_static/card.png">
+<meta name="twitter:card" content="summary_large_image">
+<link rel="canonical" href="{1}{0}/">
 <meta http-equiv="refresh" content="0; url={0}/">
 <a href="{0}/">lora_np {0}</a>
 </html>
@@ -45,7 +51,13 @@ def collect(folder: Path, archives: Path) -> None:
     )
     (folder / "versions.json").write_text(json.dumps(found), encoding="utf-8")
     newest = next((name for name in found if name != "latest"), "latest")
-    (folder / "index.html").write_text(FORWARD.format(newest), encoding="utf-8")
+    (folder / "index.html").write_text(FORWARD.format(newest, address()), encoding="utf-8")
+
+
+def address() -> str:
+    """The address of the site; empty until it is published."""
+    file = Path(os.environ.get("PUBLICATION") or ROOT / "pyproject.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["publication"]["site"]
 
 
 def newness(version: str) -> tuple[bool, list[tuple[bool, int, str]]]:

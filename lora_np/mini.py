@@ -57,16 +57,14 @@ class Tensor:
     def __neg__(self):
         return self * -1.0
 
-    @property
-    def T(self):
-        return Tensor(self.value.T, (self, lambda g: g.T))
+    T = property(lambda self: Tensor(self.value.T, (self, lambda g: g.T)))
 
     def mean_square(self):
         a = self.value
         return Tensor(np.mean(a * a), (self, lambda g: g * 2 * a / a.size))
 
     def backward(self):
-        """The chain rule: the latest first, so that each is visited once."""
+        """The chain rule: each tensor once, after all that used it."""
         grads = {self: np.ones(self.value.shape)}
         while grads:
             tensor = max(grads, key=lambda one: one.order)
@@ -141,20 +139,22 @@ def load(folder):
 
 
 if __name__ == "__main__":
-    rng, d, k = np.random.default_rng(0), 100, 120
-    shapes = (d, k), (400, k), (d, 4), (4, k)
-    W0, x, U, V = (rng.normal(size=shape) for shape in shapes)
-    dW = U * 0.6 ** np.arange(4) @ V / 20  # four directions, each 0.6 times the last
-    print(f"The task: a change of rank {rank(dW)}. In full: {d * k:,} parameters.")
+    rng, norm, d, k, few = np.random.default_rng(0), np.linalg.norm, 100, 120, 4
+    W0, x, U, V = (rng.normal(size=s) for s in ((d, k), (400, k), (d, few), (few, k)))
+    dW = U * 0.6 ** np.arange(few) @ V / 20  # few directions, each 0.6 times the last
+    most = (d * k - 1) // (d + k)
+    print(f"Task of rank {rank(dW)}: {d * k:,} parameters. LoRA: fewer to rank {most}.")
     for r in (1, 2, 4, 8, 20):
         layer, (B, A) = LoRA(W0, r=r, alpha=2 * r, rng=rng), best(dW, r)
         train(layer, x, x @ (W0 + dW).T, lr=3.0, steps=200)
-        missing = (np.linalg.norm(dW - M) for M in (layer.delta(), B @ A))
-        trained, ideal = (norm / np.linalg.norm(dW) for norm in missing)
-        counted = f"rank {r:2}: {r * (d + k):5,} parameters"
+        trained, ideal = (norm(dW - M) / norm(dW) for M in (layer.delta(), B @ A))
+        parameters = r * (d + k)
+        counted = f"rank {r:2}: {parameters:5,} parameters"
         print(f"{counted}, {trained:7.2%} of dW missing, {ideal:7.2%} at best")
     with tempfile.TemporaryDirectory() as folder:
         save(layer, folder, name="layers.0")
         A, B, alpha = load(folder)
     merged = W0 + alpha / len(A) * B @ A
     print("Same after a file:", np.allclose(x @ merged.T, layer(x).value, atol=1e-4))
+    B, A = best(alpha / len(A) * B @ A, few)
+    print(f"Truncated to rank {few}: {norm(dW - B @ A) / norm(dW):.2%} of dW missing")

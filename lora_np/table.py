@@ -178,6 +178,11 @@ class Shown:
         return str(self.table._repr_html_())
 
 
+def one_line(cell: Cell) -> str:
+    """Join the lines of a text, for a cell."""
+    return " ".join(str(cell).split())
+
+
 def json_text(content: object) -> str:
     """``content`` as indented JSON, with control characters escaped."""
     import json
@@ -211,7 +216,9 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{0}</title>
 <style>
-body {{ font: 16px/1.5 sans-serif }} div {{ overflow-x: auto }} td {{ padding: .2em .7em }}
+body {{ font: 16px/1.5 sans-serif; max-width: 70em; margin: 1em auto; padding: 0 1em }}
+div {{ overflow-x: auto; margin: 1.5em 0 }} caption {{ text-align: left; font-weight: bold }}
+th, td {{ padding: .2em .7em; vertical-align: top }}
 pre {{ white-space: pre-wrap }}
 </style>
 <h1>{0}</h1>

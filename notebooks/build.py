@@ -126,9 +126,7 @@ def read(source: Path) -> Any:
 
 def ending(source: Path) -> str:
     """What every lesson ends with: its exercises, and the next lesson with its question."""
-    course = numbered()
-    lesson = next(one for one in course if one.slug == source.stem)
-    after = course[lesson.number + 1]
+    lesson = next(one for one in numbered() if one.slug == source.stem)
     names = ", ".join(f"*{exercise.title}*" for exercise in lesson.exercises)
     minutes = sum(exercise.minutes for exercise in lesson.exercises)
     text = f"""\
@@ -137,10 +135,29 @@ def ending(source: Path) -> str:
 **Exercises** for this lesson, {minutes} minutes in all: {names}. Write and check them with
 {started(lesson)}.
 
-**Next**: {announced(after)}
+{following(lesson)}
 """
     _, site = publication()
     return about.linked(text, f"{site}latest/practice/{{}}.html") if site else text
+
+
+def following(lesson: Lesson) -> str:
+    """What to read next: the path goes on, its end lists the groups, and these go on as well."""
+    course = numbered()
+    after = course[lesson.number + 1]
+    if lesson.group == after.group == "path":
+        return f"**Next on the path**: {announced(after)}"
+    if lesson.group != "path":
+        place = f" in *{after.group}*" * (after.group != "project")
+        return f"**Next{place}**: {announced(after)}"
+    firsts = {one.group: one for one in reversed(course[after.number :])}
+    deeper = ", ".join(
+        f"*{group}* with [{firsts[group].title}]({firsts[group].stem}.ipynb)"
+        for group in dict.fromkeys(one.group for one in course[after.number : -1])
+    )
+    return f"""\
+**The path ends here.** You can explain, count, train and open a LoRA. Go deeper where you like:
+{deeper}. At the very end stands {announced(course[-1])}"""
 
 
 def started(lesson: Lesson) -> str:

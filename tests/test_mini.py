@@ -160,11 +160,14 @@ def test_peft_opens_the_file(tmp_path):
 def test_it_runs_and_finds_what_can_be_found(capsys):
     runpy.run_path(mini.__file__, run_name="__main__")
     shown = capsys.readouterr().out
-    first, *ranks, last = shown.splitlines()
+    first, *ranks, same, truncated = shown.splitlines()
     assert "12,000 parameters" in first
+    assert "to rank 54" in first
     assert "1,760 parameters" in ranks[-2]
     assert "4,400 parameters" in ranks[-1]
-    assert last == "Same after a file: True"
+    assert same == "Same after a file: True"
+    assert "to rank 4: 0.29%" in truncated
+    assert "0.29% of dW missing" in ranks[-1]
     page = Path(__file__).parents[1] / "docs" / "learn" / "mini.md"
     assert shown in page.read_text(encoding="utf-8")
     for line in ranks:

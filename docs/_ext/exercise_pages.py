@@ -138,10 +138,7 @@ def script(wheels: list[Path], data: dict[str, str], runtime: str) -> str:
     """
     size = RUNTIME + sum(wheel.stat().st_size for wheel in wheels)
     found = {
-        "wheels": [
-            f"_static/python/{wheels[0].name}",
-            *(f"lite/pypi/{x.name}" for x in wheels[1:]),
-        ],
+        "wheels": [f"_static/python/{wheel.name}" for wheel in wheels],
         "data": [*data.items()],
         "runtime": runtime,
         "bytes": size,

@@ -63,11 +63,7 @@ def typeset(app: Sphinx, problem: Exception | None) -> None:
 
 
 def written(folder: Path) -> list[Path]:
-    return [
-        p
-        for p in folder.rglob("*.html")
-        if p.relative_to(folder).parts[0] not in ("lite", "_static")
-    ]
+    return [p for p in folder.rglob("*.html") if p.relative_to(folder).parts[0] != "_static"]
 
 
 def formula(tag: str, tex: str) -> Formula:

@@ -24,7 +24,7 @@ WIDTH = 640  # pixels of a cover, shown at half of that
 CARD = """\
 <li data-lesson="{stem}" data-exercises="{exercises}">"""
 LABEL = """\
-<p class="gallery-label">Lesson {number} <span>{minutes} minutes</span></p>"""
+<p class="gallery-label">Lesson {number} · {group} <span>{minutes} minutes</span></p>"""
 HEAD = """\
 <div class="gallery-progress" hidden><p role="status"></p>
 <button type="button">Forget what I have done</button></div>
@@ -59,7 +59,13 @@ class Gallery(SphinxDirective):
         return [
             raw(CARD.format(stem=lesson.stem, exercises=html.escape(names))),
             cover,
-            raw(LABEL.format(number=lesson.number, minutes=math.ceil(about.minutes(notebook)))),
+            raw(
+                LABEL.format(
+                    number=lesson.number,
+                    group=lesson.group,
+                    minutes=math.ceil(about.minutes(notebook)),
+                )
+            ),
             *self.parse_text_to_nodes(text),
             raw('<p class="gallery-done" hidden></p></li>'),
         ]
@@ -70,14 +76,22 @@ class LessonMinutes(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         rows = [
-            "| | lesson | minutes | of these running | exercises, minutes |",
-            "|---|---|---:|---:|---:|",
+            "| | lesson | group | minutes | of these running | exercises, minutes |",
+            "|---|---|---|---:|---:|---:|",
         ]
         for lesson, notebook in notebooks():
             minutes, seconds = math.ceil(about.minutes(notebook)), notebook["metadata"]["seconds"]
             doing = sum(exercise.minutes for exercise in lesson.exercises)
             title = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)"
-            rows.append(f"| {lesson.number} | {title} | {minutes} | {seconds} s | {doing} |")
+            group = f"**{lesson.group}**" if lesson.group == "path" else lesson.group
+            rows.append(
+                f"| {lesson.number} | {title} | {group} | {minutes} | {seconds} s | {doing} |"
+            )
+        read, done = path_minutes()
+        rows.append(
+            f"\nThe path: {read:.0f} minutes to read and run, "
+            f"{done:.0f} with the first exercise of each lesson."
+        )
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -96,6 +110,13 @@ class LessonTable(SphinxDirective):
                 f"| {len(lesson.exercises)}, {points} | {'; '.join(about.abilities(notebook))} |"
             )
         return self.parse_text_to_nodes("\n".join(rows))
+
+
+def path_minutes() -> tuple[float, float]:
+    """Minutes of the path: read and run, and with the first exercise of each of its lessons."""
+    path = [(lesson, notebook) for lesson, notebook in notebooks() if lesson.group == "path"]
+    read = sum(about.minutes(notebook) for _, notebook in path)
+    return read, read + sum(lesson.exercises[0].minutes for lesson, _ in path)
 
 
 def raw(text: str) -> nodes.Node:

@@ -1,17 +1,11 @@
-"""Under the title of each lesson: open it in JupyterLite or, once published, elsewhere, or take it
-home.
-
-JupyterLite's extension for Sphinx builds the notebooks. What it adds to every page for its own
-directives, a web font from another host among it, is taken off again.
+"""Under the title of each lesson: its exercises, the notebook to take home and, once published,
+where else to open it.
 """
 
 from pathlib import Path
-from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
-
-NOT_NEEDED = ("_static/jupyterlite_sphinx", "https://fonts.googleapis.com/")
 
 
 def add_links(app: Sphinx, doctree: nodes.document) -> None:
@@ -20,7 +14,6 @@ def add_links(app: Sphinx, doctree: nodes.document) -> None:
         return
     notebook = docname.removeprefix("lessons/") + ".ipynb"
     links = nodes.paragraph(classes=["lesson-links"])
-    links += link("Open in the lab", f"../lite/notebooks/index.html?path={notebook}", "lab")
     stem = docname.removeprefix("lessons/")
     if (Path(app.srcdir) / "practice" / f"{stem}.md").exists():
         links += link("Exercises", f"../practice/{stem}.html", "exercises")
@@ -40,16 +33,8 @@ def link(text: str, uri: str, kind: str) -> nodes.reference:
     return nodes.reference("", text, refuri=uri, classes=[kind])
 
 
-def leave_out(
-    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
-) -> None:
-    for kind in ("css_files", "script_files"):
-        context[kind] = [file for file in context[kind] if not file.filename.startswith(NOT_NEEDED)]
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("lesson_links_repository", "", "env", str)
     app.add_config_value("lesson_links_ref", "main", "env", str)  # a branch or tag
     app.connect("doctree-read", add_links)
-    app.connect("html-page-context", leave_out, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,7 +6,6 @@ it the notebooks in the browser fetch the kernel's normal Pyodide.
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -24,17 +23,16 @@ import gallery
 import inventories
 import lesson_cells
 import nbformat
-from jupyterlite_pyodide_kernel.constants import PYODIDE_VERSION
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ConfigError
 
-from notebooks import about
+from notebooks import about, puzzles
 
 DOCS = Path(__file__).parent.parent
 ROOT = DOCS.parent
 MADE = DOCS / "_build" / "made"
-LITE = MADE / "lite"
+PYTHON = MADE / "static" / "python"  # the wheels and the runtime that pages load
 
 # For the inspector and the model that speaks.
 EXAMPLE = ROOT / "lora_np" / "hub" / "data" / "austen" / "king-james"
@@ -42,36 +40,29 @@ EXAMPLE = ROOT / "lora_np" / "hub" / "data" / "austen" / "king-james"
 MATHJAX = "mathjax@3.2.2"
 MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 # where Pyodide is without PYODIDE_DIST
-CDN = f"https://cdn.jsdelivr.net/pyodide/v{PYODIDE_VERSION}/full/"
-KERNEL = "@jupyterlite/pyodide-kernel-extension:kernel"
+CDN = "https://cdn.jsdelivr.net/pyodide/v0.27.7/full/"
 PYTHON_IN_BROWSER = "3.12"
 IN_PYODIDE = ("numpy", "matplotlib")  # compiled, so they come with the runtime
-INSTALL = """\
-# Only in the browser: install the package into this page, and multiply matrices faster than
-# NumPy does there.
-%pip install -q {}
-import lora_np_browser"""
 WABT = "wabt@1.0.39"  # assembles product.wat
 PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
 # what pages fetch when it is opened, from this size on
 DATA, LARGE = ("lora_np/hub/data/", "lora_np/datasets/"), 20_000
-WIDGETS = ("ipywidgets", "jupyterlab_widgets", "comm")
 
 
 def make(app: Sphinx, config: Config) -> None:
     lessons()
-    notebooks_for_the_browser()
     explorables()
     exercise_pages.write(DOCS / "practice")
+    nbformat.write(puzzles.notebook(), MADE / "static" / "notebooks" / "lora-puzzles.ipynb")
     claim_pages.write(DOCS / "claims")
     gallery.write_covers(DOCS / "lessons" / "covers")
     inventories.write(MADE / "inventories")
     once("mathjax-node", mathjax)
     once("wabt", wabt)
-    once("wheels-in-browser", wheels)
-    lite()
+    once("wheels", wheels)
+    python()
 
 
 def once(name: str, function) -> None:
@@ -107,42 +98,6 @@ def as_page(text: str, stem: str) -> str:
     return nbformat.writes(lesson_cells.with_exercises(notebook, stem)) + "\n"
 
 
-def notebooks_for_the_browser() -> None:
-    """The lessons without outputs, and with a first cell that installs this package into the
-    page.
-    """
-    target = MADE / "lessons"
-    shutil.rmtree(target, ignore_errors=True)  # a lesson may have another number now
-    target.mkdir(parents=True)
-    for source in (ROOT / "notebooks").glob("*.ipynb"):
-        notebook = nbformat.read(source, as_version=4)
-        notebook.cells = [cell for cell in notebook.cells if not about.installs(cell)]
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-            else:
-                text = about.linked(cell.source, PRACTICE)
-                pages = re.sub(r"\]\(\.\./([\w/-]+)\.md\)", r"](#site-\1)", text)
-                cell.source = re.sub(r"\]\(([\w-]+)\.ipynb\)", r"](#next-\1)", pages)
-        sliders = any("sliders(" in cell.source for cell in notebook.cells)
-        install = INSTALL.format("lora-np ipywidgets" if sliders else "lora-np")
-        notebook.cells.insert(1, nbformat.v4.new_code_cell(install, id="install"))
-        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(links(source.stem), id="links"))
-        nbformat.write(notebook, target / source.name)
-
-
-def links(stem: str) -> str:
-    """What a notebook in the browser begins with; docs/lite/lesson makes the links lead there."""
-    stems = sorted(lesson.stem for lesson in (ROOT / "notebooks").glob("*.ipynb"))
-    following = stems[stems.index(stem) + 1 :]
-    places = [
-        f"[Back to the lesson](#lesson-{stem})",
-        *(f"[Next lesson](#next-{name})" for name in following[:1]),
-        "[Glossary](#site-reference/glossary)",
-    ]
-    return f"[Run all cells](#run-all) {' · '.join(places)}"
-
-
 def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
@@ -162,7 +117,7 @@ def explorables() -> None:
     (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
-    card.draw().savefig(target / "card.png")
+    card.write(target, claim_pages.claims())
     (target / "austen").mkdir(exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
@@ -207,8 +162,8 @@ def from_npm(name: str) -> Iterator[Path]:
 
 
 def wheels() -> None:
-    """The pure Python wheels that the package depends on, where piplite finds them."""
-    target = LITE / "pypi"
+    """The pure Python wheels that the package depends on."""
+    target = PYTHON
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -225,42 +180,24 @@ def wheels() -> None:
         "py",
     ]
     pip("download", "-d", target, *pure, "--python-version", PYTHON_IN_BROWSER, *needed)
-    widgets = runtime() / "widgets" if runtime() else None
-    if widgets and widgets.is_dir():
-        for wheel in widgets.glob("*.whl"):
-            shutil.copyfile(wheel, target / wheel.name)
-    else:
-        pip("download", "-d", target, "--no-deps", *WIDGETS)
 
 
-def dependencies() -> list[Path]:
-    """Wheels that the package needs wherever it runs in a browser; widgets belong to notebooks
-    alone.
-    """
-    found = sorted((LITE / "pypi").glob("*.whl"))
-    return [wheel for wheel in found if not wheel.name.startswith(("lora_np-", *WIDGETS))]
-
-
-def lite() -> None:
-    """JupyterLite's folder: our wheel, always fresh; settings; the runtime, if there is one."""
-    LITE.mkdir(parents=True, exist_ok=True)
-    for old in (LITE / "pypi").glob("lora_np-*.whl"):
+def python() -> None:
+    """What pages run: our wheel, always fresh, the wheels it needs, the runtime if there is one."""
+    PYTHON.mkdir(parents=True, exist_ok=True)
+    for old in PYTHON.glob("lora_np-*.whl"):
         old.unlink()
-    pip("wheel", "--no-deps", "-w", LITE / "pypi", ROOT)
-    (wheel,) = (LITE / "pypi").glob("lora_np-*.whl")
+    needed = sorted(PYTHON.glob("*.whl"))
+    pip("wheel", "--no-deps", "-w", PYTHON, ROOT)
+    (wheel,) = PYTHON.glob("lora_np-*.whl")
     for_the_browser(wheel)
-    for settings in (DOCS / "lite").glob("*.json"):
-        shutil.copyfile(settings, LITE / settings.name)
-    shutil.copytree(DOCS / "lite" / "lesson", LITE / "lesson", dirs_exist_ok=True)
-    shutil.rmtree(LITE / "static", ignore_errors=True)
-    place = "lite/static/pyodide/" if runtime() else CDN
-    small, data = for_pages(wheel)
-    script = exercise_pages.script([small, *dependencies()], data, place)
+    shutil.rmtree(PYTHON / "pyodide", ignore_errors=True)
+    place = "_static/python/pyodide/" if runtime() else CDN
+    script = exercise_pages.script([wheel, *needed], without_data(wheel), place)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)
-        copy_runtime(runtime(), LITE / "static" / "pyodide")
-        stay_local(LITE / "jupyter-lite.json")
+        copy_runtime(runtime(), PYTHON / "pyodide")
 
 
 def for_the_browser(wheel: Path) -> None:
@@ -276,7 +213,7 @@ def for_the_browser(wheel: Path) -> None:
         parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM)
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
-    for name in ("page.py", "given.py", "terms.py"):
+    for name in ("page.py", "scenes.py", "given.py", "terms.py"):
         parts[f"lora_np_browser/{name}"] = (DOCS / "browser" / name).read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
@@ -285,24 +222,23 @@ def for_the_browser(wheel: Path) -> None:
             trimmed.writestr(name, content)
 
 
-def for_pages(wheel: Path) -> tuple[Path, dict[str, str]]:
-    """A wheel without large data, and where each of them is fetched when it is opened, by path."""
-    static = MADE / "static" / "data"
-    small = MADE / "static" / "python" / wheel.name
-    for folder in (small.parent, static):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    data = {}
-    with zipfile.ZipFile(wheel) as whole, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as rest:
-        for part in whole.infolist():
-            if part.file_size < LARGE or not part.filename.startswith(DATA):
-                rest.writestr(part.filename, whole.read(part))
-                continue
-            target = static / part.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(whole.read(part))
-            data[part.filename] = f"_static/data/{part.filename}"
-    return small, data
+def without_data(wheel: Path) -> dict[str, str]:
+    """Take large data out of the wheel; where each is fetched when it is opened, by its path."""
+    folder = MADE / "static" / "data"
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    large = {
+        name for name, content in parts.items() if len(content) >= LARGE and name.startswith(DATA)
+    }
+    for name in large:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(parts[name])
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as rest:
+        for name, content in parts.items():
+            if name not in large:
+                rest.writestr(name, content)
+    return {name: f"_static/data/{name}" for name in sorted(large)}
 
 
 def without(text: bytes, *starts: str) -> bytes:
@@ -326,20 +262,15 @@ def assembled(source: Path) -> bytes:
 
 
 def compiled() -> None:
-    """The runtime's wheels again, with bytecode, so that a kernel starts sooner."""
+    """The runtime's wheels again, with bytecode, so that Python starts sooner."""
     target = MADE / "compiled"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    settings = json.loads((DOCS / "lite" / "jupyter-lite.json").read_text(encoding="utf-8"))
-    kernel = settings["jupyter-config-data"]["litePluginSettings"][KERNEL]
-    packages = kernel["loadPyodideOptions"]["packages"]
-    run("node", str(DOCS / "browser" / "compile.mjs"), str(runtime()), str(target), *packages)
+    run("node", str(DOCS / "browser" / "compile.mjs"), str(runtime()), str(target), *IN_PYODIDE)
 
 
 def copy_runtime(source: Path, target: Path) -> None:
-    """Its files, and a lock that lists only what is there, so that other wheels are looked for in
-    pypi/.
-    """
+    """Its files, and a lock that lists only what is there."""
     target.mkdir(parents=True)
     for folder in (source, MADE / "compiled"):
         for part in folder.iterdir():
@@ -352,15 +283,6 @@ def copy_runtime(source: Path, target: Path) -> None:
         if (target / package["file_name"]).is_file()
     }
     (target / "pyodide-lock.json").write_text(json.dumps(lock), encoding="utf-8")
-
-
-def stay_local(path: Path) -> None:
-    """A site that serves its runtime contacts no other host, not even for a missing wheel."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    plugins = settings["jupyter-config-data"].setdefault("litePluginSettings", {})
-    kernel = plugins.setdefault(KERNEL, {})
-    kernel["disablePyPIFallback"] = True
-    path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
 
 def runtime() -> Path | None:

@@ -14,6 +14,27 @@
     return score + weight + named - (section ? 8 : 0);
   };
 
+  // The pages that keywords.js names for a query go first. Words that all pages share say nothing, unless they stand alone.
+  const COMMON = new Set("a an and are do does for how i in into is it lora loras my of on the to use with what".split(" "));
+  const words = (text) => text.toLowerCase().replace(/[-_?!,]+/g, " ").split(" ").filter(Boolean).map((word) => word.replace(/(?<=..[^s])s$/, ""));
+  function matter(text) {
+    const all = words(text), few = all.filter((word) => !COMMON.has(word));
+    return (few.length ? few : all).sort().join(" ");
+  }
+  const ordered = Search._performSearch;
+  Search._performSearch = (query, ...rest) => { // the last is shown first
+    const found = ordered(query, ...rest), { docnames, titles, filenames } = Search._index, meant = matter(query);
+    const whole = (text) => words(text).join(" ") === words(query).join(" ");
+    const pages = Object.entries(window.searchKeywords)
+      .map(([page, entries]) => [page, entries.some(whole) ? 2 : entries.some((entry) => matter(entry) === meant) ? 1 : 0])
+      .filter(([page, score]) => score && docnames.includes(page)).sort(([, a], [, b]) => a - b).map(([page]) => page);
+    const first = pages.map((page) => {
+      const at = docnames.indexOf(page);
+      return [page, titles[at], "", null, 1000, filenames[at], "title"];
+    });
+    return [...found.filter(([page, , anchor]) => anchor || !pages.includes(page)), ...first];
+  };
+
   const plain = Search.htmlToText;
   const formula = (_, inline, display) => {
     const tex = inline ?? display;

@@ -31,18 +31,4 @@
   if (new URLSearchParams(location.search).has("answers")) {
     for (const fold of document.querySelectorAll("article details")) fold.open = true;
   }
-
-  // Who reaches for a link to a notebook will soon need Python: begin with what is largest.
-  const PARTS = ["pyodide.asm.wasm", "python_stdlib.zip", "pyodide.asm.js"];
-  const prefetch = () => {
-    if (!window.loraPython) return;
-    const root = new URL(document.documentElement.dataset.content_root || "./", location);
-    const { wheels, runtime } = window.loraPython;
-    for (const part of [...PARTS.map((name) => runtime + name), wheels[0].replace("_static/python", "lite/pypi")]) {
-      fetch(new URL(part, root), { priority: "low" }).then((answer) => answer.arrayBuffer()).catch(() => {});
-    }
-    for (const link of links) for (const kind of ["pointerenter", "focus"]) link.removeEventListener(kind, prefetch);
-  };
-  const links = document.querySelectorAll('a[href*="lite/notebooks/"]');
-  for (const link of links) for (const kind of ["pointerenter", "focus"]) link.addEventListener(kind, prefetch);
 })();

@@ -15,11 +15,10 @@ pyodide.runPython(`
 import hashlib, json, sys, zipfile
 from importlib._bootstrap_external import _code_to_hash_pyc
 from pathlib import Path
-import micropip, IPython, matplotlib.pyplot, matplotlib_inline.backend_inline, numpy
+import matplotlib.pyplot, numpy
 
 SITE = "/lib/python3.12/site-packages/"
 READ = {"matplotlib/font_manager.py"}  # by lora_np_browser, for its version
-UNUSED = ("jedi/third_party/django-stubs/", "jedi/third_party/typeshed/third_party/")
 files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
 files = {file.removeprefix(SITE) for file in files if file.startswith(SITE) and file.endswith(".py")} - READ
 
@@ -29,7 +28,7 @@ for package in lock["packages"].values():
     if not (name.endswith(".whl") and Path("/dist", name).exists()):
         continue
     with zipfile.ZipFile(Path("/dist", name)) as before:
-        parts = {part: before.read(part) for part in before.namelist() if not part.startswith(UNUSED)}
+        parts = {part: before.read(part) for part in before.namelist()}
     here = files & parts.keys()
     if not here:
         continue

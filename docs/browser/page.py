@@ -31,7 +31,7 @@ def answer(asked, show):
     """What the page says of a cell, a run or a check, as JSON."""
     asked = json.loads(asked)
     began = time.monotonic()
-    own = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt}
+    own = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
     if asked["kind"] in own:
         said = own[asked["kind"]](asked, show)
     else:  # which needs neither exercises nor what they import
@@ -112,6 +112,16 @@ def attempt(asked, show):
     outcome = exercises.check(space[name])
     of = exercises.plural(outcome.exercise.points, "point")
     return {"text": repr(outcome), "passed": outcome.passed, "earned": f"{outcome.points} of {of}"}
+
+
+def solve(asked, show):
+    """Check the line of a puzzle; what a right one draws, or what is wrong."""
+    from lora_np import exercises
+
+    from lora_np_browser import scenes
+
+    scene = exercises.puzzle(asked["name"]).solve(asked["code"])
+    return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}
 
 
 # the names that its cells have defined, and the sliders that they have shown

@@ -3,12 +3,16 @@ docs/explorer/card.py card.png
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten, wrap
+from typing import Any
 
 import front_data
 import numpy as np
 from matplotlib.figure import Figure
 
+from lora_np import accounting
 from lora_np.accounting import count_full, count_lora
 from lora_np.checks import Array
 
@@ -65,6 +69,95 @@ def draw() -> Figure:
         digits(figure, (x @ W.T).reshape(-1, 10, 10), left, TOP + top, width, color)
     say(figure, left, below + 66, "the layer without and with B A", size=15, color=QUIET)
     return figure
+
+
+def fit() -> Figure:
+    """What three methods need of a GPU's memory."""
+    model, gpu = "llama-3.1-8b", accounting.gpus()["RTX 4090"]
+    needs = front_data.fit()["memory"][model]
+    figure = headed("Does it fit my GPU?", f"Llama 3.1 8B on an {gpu.name}, {gpu.sold} GB")
+    width, scale = WIDTH - 2 * LEFT, 1.1 * max(needs.values())
+    for i, (method, need) in enumerate(needs.items()):
+        top, holds = 250 + 108 * i, need <= gpu.room
+        said = f"{need / 2**30:.1f} GB: {'fits' if holds else 'does not fit'}"
+        say(figure, LEFT, top, method, size=20, color=INK)
+        say(
+            figure, WIDTH - LEFT, top, said,
+            size=20, ha="right", color=LEARN if holds else QUIET, weight="bold",
+        )  # fmt: skip
+        ax = placed(figure, LEFT, top + 18, width, 34, PANEL)
+        ax.axvspan(0, need / scale, color="#e88024" if holds else "#7c8b9e", linewidth=0)
+        ax.axvline(gpu.room / scale, color=INK, linewidth=3)
+        ax.set_xlim(0, 1)
+    say(
+        figure,
+        LEFT,
+        582,
+        "Any model, any GPU, in the browser. The line: what training may take.",
+        size=16,
+        color=QUIET,
+    )
+    return figure
+
+
+def claim(known: Mapping[str, Any]) -> Figure:
+    """A claim, its verdict, and its figures with their intervals."""
+    figure = headed("Does it hold?", "A claim about LoRA, tested with one protocol")
+    lines = wrap(known["title"], 56)[:3]
+    for i, line in enumerate(lines):
+        say(figure, LEFT, 236 + 50 * i, line, size=25, color=INK)
+    top = 246 + 50 * len(lines)
+    color = LEARN if known["verdict"] == "supported" else COOL
+    say(figure, LEFT, top + 36, known["verdict"], size=36, color=color, weight="bold")
+    for i, (name, found) in enumerate([*known["figures"].items()][:2]):
+        low, high = found["low"], found["high"]
+        text = f"{found['mean']:.3g} ({low:.3g} to {high:.3g}): {known['meaning'][name]}"
+        say(
+            figure,
+            LEFT,
+            top + 86 + 36 * i,
+            shorten(text, 84, placeholder="…"),
+            size=16,
+            color=QUIET,
+        )
+    say(figure, LEFT, 582, shorten(known["paper"], 90, placeholder="…"), size=16, color=QUIET)
+    return figure
+
+
+def puzzles() -> Figure:
+    """A matrix, and the two thin ones that make it."""
+    B, A = front_data.best(3)
+    figure = headed("LoRA puzzles", "One line of NumPy each, checked in the browser")
+    top = 290
+    places = ((LEFT + 10, top, 8, 1), (LEFT + 130, top + 82, 1, 8), (LEFT + 640, top, 1, 1))
+    for M, (left, down, wide, high) in zip((B, A, B @ A), places, strict=True):
+        rows, columns = M.shape
+        ax = placed(figure, left, down, 2.2 * columns * wide, 2.2 * rows * high, PANEL)
+        reach = np.quantile(np.abs(M), 0.98)
+        colors = np.where((M < 0)[..., None], front_data.MINUS, front_data.PLUS) / 255
+        alpha = np.minimum(1, np.abs(M) / reach) ** 0.6
+        ax.imshow(np.dstack([colors, alpha]), aspect="auto", interpolation="nearest")
+    say(figure, LEFT + 92, top + 118, "@", size=26, color=QUIET, ha="center", va="center")
+    say(figure, LEFT + 545, top + 118, "= ?", size=34, color=LEARN, ha="center", va="center")
+    say(figure, LEFT, 582, "From an outer product to a LoRA that trains.", size=16, color=QUIET)
+    return figure
+
+
+def headed(title: str, below: str) -> Figure:
+    figure = Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=100, facecolor=PAPER)
+    say(figure, LEFT, 104, title, size=42, color=LEARN, weight="bold")
+    say(figure, LEFT, 156, below, size=20, color=COOL)
+    say(figure, WIDTH - LEFT, 92, "lora_np", size=22, color=INK, ha="right", family="monospace")
+    return figure
+
+
+def write(folder: Path, claims: Mapping[str, Mapping[str, Any]]) -> None:
+    """All cards, each as card-NAME.png, and the front page's as card.png."""
+    draw().savefig(folder / "card.png")
+    fit().savefig(folder / "card-fit.png")
+    puzzles().savefig(folder / "card-puzzles.png")
+    for name, known in claims.items():
+        claim(known).savefig(folder / f"card-{name}.png")
 
 
 def placed(

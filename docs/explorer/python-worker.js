@@ -1,7 +1,8 @@
 // Python in a worker: it starts once. What it is asked, docs/browser/page.py answers, one after the other.
 "use strict";
 
-const PRINTED = { cell: 40_000, run: 4000, check: 4000, set: 0 }; // characters shown of what is printed
+// characters shown of what is printed
+const PRINTED = { cell: 40_000, run: 4000, check: 4000, puzzle: 0, set: 0 };
 const DRAWS = /matplotlib|plot|plt|figure|sliders|PIL/; // code that cannot do without matplotlib
 // what can: an import, for which page.py has a stand-in until something is drawn
 const IMPORTS = /^(?:import matplotlib\.pyplot as plt|from lora_np(?:\.plots)? import .*)$/gm;

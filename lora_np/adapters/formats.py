@@ -90,13 +90,13 @@ def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> 
     """
     if isinstance(adapter, Adapter):
         return adapter
-    found = opened(adapter, base=base, ordered=ordered)
-    found = found if base is None else rebased(found, base)
-    if found.renamed:
-        what = f"{len(found.renamed)} names are read without what is around them in the file"
+    read = opened(adapter, base=base, ordered=ordered)
+    read = read if base is None else rebased(read, base)
+    if read.renamed:
+        what = f"{len(read.renamed)} names are read without what is around them in the file"
         advice = "other programs may ignore them: lora-np repair writes them right"
-        warnings.warn(f"{adapter}: {what} ({', '.join(found.around)}); {advice}", stacklevel=2)
-    return found
+        warnings.warn(f"{adapter}: {what} ({', '.join(read.around)}); {advice}", stacklevel=2)
+    return read
 
 
 def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -128,18 +128,14 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             modules = runtimes.read_mlx(path, file, _known(base))
         else:
             file, changes = cleaned(safetensors.open(path), "")
-            kinds = {each.kind for found in changes.values() for each in found}
+            kinds = {rewrite.kind for rewrites in changes.values() for rewrite in rewrites}
             if "doubled" in kinds and not image_models.has_scales(file):
                 raise FileError(f"has PEFT's keys without {peft.NAME}, which has their scale")
             modules, full = image_models.read(file, None if base is None else names_of(base))
-    raw = {
-        **peft.FRESH,
-        "use_dora": any("magnitude" in module.parts for module in modules.values()),
-    }
+    dora = any("magnitude" in module.parts for module in modules.values())
+    raw = peft_format.targeting({**peft.FRESH, "use_dora": dora}, modules)
     pipeline = kind == "kohya" and base is None
-    raw = peft_format.targeting(raw, modules)
-    found = Adapter(modules, full, raw, path, pipeline=pipeline)
-    return _marked(found, changes, "")
+    return _marked(Adapter(modules, full, raw, path, pipeline=pipeline), changes, "")
 
 
 def interpreted(folder: Path, raw: Mapping[str, Any]) -> Adapter:
@@ -171,23 +167,23 @@ def cleaned(
             why = "DeepSpeed ZeRO-3 leaves tensors so that are saved without being gathered"
             raise FileError(f"{key!r} is empty: {why}; only the checkpoint of the training has it")
         # in formats without PEFT's prefix, it is there while wrappers are looked for
-        clean, found = models.unwrapped(key if prefix else peft_format.PREFIX + key)
+        clean, rewrites = models.unwrapped(key if prefix else peft_format.PREFIX + key)
         if not prefix:
             clean = clean.removeprefix(peft_format.PREFIX)
         if clean in tensors:
             raise FileError(f"{key!r} and another key are both {clean!r} without wrappers")
         tensors[clean] = info
-        if found:
-            changes[clean] = tuple(found)
+        if rewrites:
+            changes[clean] = tuple(rewrites)
     return replace(file, tensors=tensors), changes
 
 
 def _marked(adapter: Adapter, changes: Changes, prefix: str) -> Adapter:
     """Note what the names had around them in the file."""
     starts: Changes = {}
-    for key, found in changes.items():
+    for key, rewrites in changes.items():
         while key := key.rpartition(".")[0]:
-            starts.setdefault(key, found)
+            starts.setdefault(key, rewrites)
     modules = {name for name, module in adapter.items() if not module.parameter}
     renamed = {}
     for name in (*adapter, *adapter.full, *adapter.rows):
@@ -226,14 +222,14 @@ def rebased(adapter: Adapter, base: Base) -> Adapter:
         raw["modules_to_save"] = [new.get(name, name) for name in saved]
     if isinstance(tokens := raw.get("trainable_token_indices"), dict):
         raw["trainable_token_indices"] = {new.get(name, name): x for name, x in tokens.items()}
-    changed = {
-        moved(name): models.Rewrite("prefix", "a prefix of another model", old, new[old], "")
-        for name in (*adapter, *adapter.full, *adapter.rows)
-        if (old := name if name in new else name.rpartition(".")[0]) in new
-    }
-    renamed = {moved(name): found for name, found in adapter.renamed.items()}
-    for name, change in changed.items():
-        renamed[name] = (*renamed.get(name, ()), change)
+    renamed = {}
+    for name in (*adapter, *adapter.full, *adapter.rows):
+        changes = adapter.renamed.get(name, ())
+        if (old := name if name in new else name.rpartition(".")[0]) in new:
+            what = "a prefix of another model"
+            changes = (*changes, models.Rewrite("prefix", what, old, new[old], ""))
+        if changes:
+            renamed[moved(name)] = changes
     return replace(adapter, modules=modules, full=full, rows=rows, raw=raw, renamed=renamed)
 
 
@@ -378,9 +374,8 @@ def new_adapter(
 ) -> Iterator[tuple[Path, Path]]:
     """Give a place to write a new adapter, which becomes ``target``, and a directory for arrays."""
     target = target_path(target)
-    read = [
-        Path(path) for each in inputs if (path := each.path if isinstance(each, Adapter) else each)
-    ]
+    paths = (source.path if isinstance(source, Adapter) else source for source in inputs)
+    read = [Path(path) for path in paths if path]
     by_name = FILES.get(target.suffix)
     to = to or by_name or "peft"
     ending = next((ending for ending, form in FILES.items() if form == to), "")

@@ -125,11 +125,12 @@ def merge_gguf(
     >>> import tempfile
     >>> from lora_np.adapters import AdapterModule
     >>> folder = Path(tempfile.mkdtemp())
-    >>> embedding = {"token_embd.weight": TensorInfo("F32", (3, 32))}
+    >>> shapes = {"token_embd.weight": (3, 32), "output_norm.weight": (32,)}
     >>> sizes = {"embedding_length": 32, "feed_forward_length": 32, "block_count": 0,
     ...     "attention.head_count": 1, "attention.layer_norm_rms_epsilon": 1e-5}
     >>> metadata = {f"llama.{key}": value for key, value in sizes.items()}
-    >>> gguf.write(embedding, lambda name: np.zeros((3, 32)), folder / "base.gguf",
+    >>> gguf.write({name: TensorInfo("F32", shapes[name]) for name in shapes},
+    ...     lambda name: np.zeros(shapes[name]), folder / "base.gguf",
     ...     metadata={"general.architecture": "llama", **metadata})
     >>> A, B = np.ones((1, 3)), np.ones((32, 1))
     >>> module = AdapterModule.of(A=A, B=B, alpha=2, embedding=True)
@@ -143,7 +144,7 @@ def merge_gguf(
     if dtype is not None:
         choice("dtype", dtype, ENCODED)
     out = Path(out)
-    start = from_file(base) if Path(base).suffix == ".gguf" else from_directory(base)
+    start = from_file(base, dtype) if Path(base).suffix == ".gguf" else from_directory(base)
     source, update = start.source, load(adapter, base=base)
     unsure = () if any_base else check_base(source.config, base, update)
     merging = Merging(source, update)
@@ -192,15 +193,16 @@ def merge_gguf(
         raise FileError(f"{recipe} already exists; pass force=True (--force)")
     inputs = [source.path, *([update.path] if update.path else [])]
     with replacing(out, force=force, check=partial(gguf.open, out), inputs=inputs) as stage:
-        gguf.write(tensors, merged, stage, metadata=start.metadata(dtype))
+        gguf.write(tensors, merged, stage, metadata=start.metadata)
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
     rows = [row_of(kind, total) for kind, total in sums.items()]
     share = row_of("all", [one for total in sums.values() for one in total]).share_kept
     notes = [f"share of the update kept: {share:.2f}", *unsure]
     if share < ENOUGH:
+        offer = "take --dtype F16" if "Q8_0" in sums else OFFER
         notes.append(
-            f"rounding takes much of the update back: {OFFER}, or --rounding random --seed 0"
+            f"rounding takes much of the update back: {offer}, or --rounding random --seed 0"
         )
     notes.append(f"llama.cpp: llama-cli -m {out}; LM Studio: lms import {out}")
     if modelfile:
@@ -213,22 +215,20 @@ class Start(NamedTuple):
 
     source: OpenModel
     tensors: Mapping[str, TensorInfo]
-    said: Mapping[str, Any]  # the metadata
+    metadata: Mapping[str, Any]
     file: gguf.GGUFFile | None = None  # from which tensors are copied
     factors: Mapping[str, Array] = {}  # tensors that are no weights
 
-    def metadata(self, dtype: str | None) -> dict[str, Any]:
-        """The metadata; where kinds change, llama.cpp shall count them."""
-        return {key: x for key, x in self.said.items() if not dtype or key != "general.file_type"}
 
-
-def from_file(base: StrPath) -> Start:
+def from_file(base: StrPath, dtype: str | None) -> Start:
     """Start from a model in a GGUF file, whose metadata are kept to the byte."""
     opened = open_gguf(base)
     file = opened.file
     said: dict[str, Any] = {key: file.packed(key) for key in file.metadata}
     if alignment := file.metadata.get("general.alignment"):
         said["general.alignment"] = alignment
+    if dtype:
+        said.pop("general.file_type", None)  # without it, llama.cpp counts the kinds
     return Start(as_checkpoint(opened), file.tensors, said, file)
 
 

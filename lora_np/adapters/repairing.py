@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
-from math import sqrt
+from math import hypot, sqrt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,11 +124,11 @@ def repair(
             )
             for name, module in after.items()
         )
-    totals = [
-        sqrt(sum(norm**2 for norm in norms if norm))
-        for norms in ([row.norm_before for row in rows], [row.norm for row in rows])
-    ]
     counts = [sum(stored.size for stored in state.stored) for state in (before, written)]
+    totals = [
+        hypot(*(norm or 0.0 for norm in norms))
+        for norms in zip(*(row[3:] for row in rows), strict=True)
+    ]
     summary = f"{len(rows)} modules; parameters {counts[0]:,} before, {counts[1]:,} now"
     summary += f"; norm of all updates {totals[0]:.4g} before, {totals[1]:.4g} now"
     rewritten = f"names rewritten: {len(after.renamed)} ({', '.join(after.around)})"

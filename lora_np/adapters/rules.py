@@ -138,21 +138,21 @@ def remarks(
 
     What the format's own program would refuse, or run at a wrong scale, is refused here.
     """
-    own = _OWN.get(form)
-    programs = [
-        x for x, rules in runtimes().items() if x == own or (portable and form in rules["reads"])
-    ]
-    notes = []
-    for row, names in grouped(judged(adapter, form, base, programs)).items():
-        if row.status == "fine":
+    own, notes = _OWN.get(form), []
+    programs = [name for name, rules in runtimes().items() if own and form in rules["reads"]]
+    groups = grouped(judged(adapter, form, base, programs))
+    for row, names in groups.items():
+        if row.status == "fine" or not (portable or row.runtime == own):
             continue
         note = f"{row.runtime} ({row.status}): {shortened(names)}: {row.why}"
         note += f"; {row.fix}" if row.fix else ""
         if row.runtime == own and row.status in ("refused", "wrong scale"):
             raise FileError(note)
         notes.append(note)
-    if form == "peft" and not portable:
-        notes += _scale_notes(adapter)
+    wrong = dict.fromkeys(row.runtime for row in groups if abs((row.scale_error or 1) - 1) > CLOSE)
+    if wrong and not portable:
+        note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
+        notes.append(f"{note}; lora-np convert --to portable pads them")
     return notes
 
 
@@ -177,9 +177,9 @@ def _by_program(
     if not reads:
         why = f"reads {' and '.join(rules['reads'])}, and this is {form}"
         rows.append(refused._replace(why=why))
-    if not reads and form != "peft":
-        yield from rows
-        return
+        if form != "peft":  # which scripts rename for other programs
+            yield rows[0]
+            return
     ruled = {*rules["fine"]}
     for rule in rules["rules"]:
         ruled |= {*rule["has"]}
@@ -204,7 +204,7 @@ def _by_program(
         row = refused._replace(why=f"a rank above {most}, the usual limit", fix=fix)
         over = [name for name, module in adapter.items() if module.rank > most] or [ALL]
         rows += [row._replace(module=name) for name in over]
-    errors = scale_errors(rules, adapter) if form == "peft" else {}
+    errors = _scale_errors(rules, adapter) if form == "peft" else {}
     for name, error in errors.items():
         if abs(error - 1) > CLOSE:
             why = f"divides {_OF[rules['alpha']]} alpha by {_OF[rules['rank']]} rank"
@@ -299,7 +299,7 @@ def _compare(
         having["no target"] |= set() if able else {ALL}
 
 
-def scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
+def _scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
     """Divide each scale as a program takes it from PEFT's directory by what it should be."""
     config, errors = adapter.config, {}
     for name, module in adapter.items():
@@ -310,15 +310,3 @@ def scale_errors(rules: Runtime, adapter: Adapter) -> dict[str, float]:
             1.0 if scale == module.scale else scale / module.scale if module.scale else math.inf
         )
     return errors
-
-
-def _scale_notes(adapter: Adapter) -> list[str]:
-    """Warn of programs that misread the scales of an adapter written for PEFT."""
-    wrong = [
-        name
-        for name, rules in runtimes().items()
-        if "peft" in rules["reads"]
-        and any(abs(error - 1) > CLOSE for error in scale_errors(rules, adapter).values())
-    ]
-    note = f"ranks or scales differ: {', '.join(wrong)} would run some modules at another scale"
-    return [f"{note}; lora-np convert --to portable pads them"] if wrong else []

@@ -38,7 +38,7 @@ def bake(
 
     MODEL is an instruction-tuned model: a directory as transformers writes it, or a .gguf file.
     With the prompt in front it teaches, without the prompt it learns: its distributions of the next
-    token, on answers that it samples. --steps 0 takes the closed form alone, in a minute.
+    token, on answers that it samples. --steps 0 takes the closed form alone, in two minutes.
 
     Example: lora-np bake smollm2.gguf --prompt persona.txt --questions asked.txt -o persona
     """

@@ -1,4 +1,4 @@
-"""``tour``, ``lab``, ``claims`` and ``exercises``: learn LoRA, and teach it."""
+"""``tour``, ``puzzles``, ``lab``, ``claims`` and ``exercises``: learn LoRA, and teach it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from lora_np import course, exercises as practice, grading
 from lora_np.checks import choice, whole_number
 from lora_np.cli import options
+from lora_np.files import write_new
 from lora_np.table import Table
 
 lessons = click.option(
@@ -46,8 +47,38 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
     Example: lora-np tour --out my-tour
     """
     found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    parts = found.table, found.advantages, found.sample, f"\nReport with the figure: {found.report}"
-    options.show_as(asdict(found), as_json, *parts)
+    options.show_as(asdict(found), as_json, found)
+
+
+@click.command()
+@click.argument("file", type=options.WRITTEN, default="lora-puzzles.py")
+@click.option("--hints", type=click.IntRange(0, 3), default=0, help="Show so many hints: 1 to 3.")
+def puzzles(file: Path, hints: int) -> None:
+    """Write a LoRA, line by line: fifteen puzzles.
+
+    Writes FILE at first: LoRA in one file, with fifteen lines missing. Edit a line and run the
+    command again: it checks FILE, shows what your line does, and the next puzzle.
+
+    Example: lora-np puzzles --hints 1
+    """
+    if written := write_new({file: practice.puzzle_script()})[0]:
+        options.show_written(written, [])
+    found, every = grading.check_puzzles(file), practice.puzzles()
+    passed = [one.name in found and found[one.name][1].passed for one in every]
+    squares = "".join("□■"[done] for done in passed)
+    parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
+    for one, done in zip(every, passed, strict=True):
+        if done and not hints and not any(passed[one.number :]):  # the last of them
+            parts.append(f"{one.heading}: solved\n{one.after(found[one.name][0])}")
+        elif not done and one.name in found:
+            parts.append(f"{one.heading}: not right yet\n{practice.told(found[one.name][1])}")
+    if all(passed):
+        parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
+    else:
+        due = every[passed.index(False)]
+        told = f"Edit the line below '# Puzzle {due.number}' in {file}, then run this again."
+        parts += [due.text, *due.hints[:hints], f"{told} --hints 1 shows a hint."]
+    print("\n\n".join(parts))
 
 
 @click.command()
@@ -88,8 +119,8 @@ def claims(name: str | None, as_json: bool) -> None:
         (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
         for key, figure in claim["figures"].items()
     ]
-    parts = ("verdict", "paper", "published", "rule", "setting", "limits", "advice")
-    notes = [f"{part}: {claim[part]}" for part in parts if claim[part]]
+    parts = ("sentence", "setup", "paper", "published", "rule", "setting", "limits", "advice")
+    notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
 

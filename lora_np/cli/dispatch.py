@@ -17,7 +17,7 @@ from lora_np.version import __version__
 
 # The commands of each file: one loads no other.
 FILES = {
-    "course": ("tour", "lab", "claims", "exercises"),
+    "course": ("tour", "puzzles", "lab", "claims", "exercises"),
     "costs": ("count", "plan", "errors", "capacity"),
     "language": ("finetune", "generate"),
     "evaluation": ("evaluate",),

@@ -17,7 +17,7 @@ from lora_np.checks import choice
 from lora_np.files import write_figure
 from lora_np.models import matcher
 from lora_np.settings import settings_of
-from lora_np.table import Table, json_text, parse_bytes
+from lora_np.table import Table, json_text, one_line, parse_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -233,7 +233,7 @@ def show_as(content: object, as_json: bool, *parts: object, status: int = 0) -> 
 def side_by_side(table: Table) -> list[str]:
     """Write the long texts of each row one below the other."""
     return [
-        "\n".join(f"--- {name}: {' '.join(str(text).split())}" for name, text in record.items())
+        "\n".join(f"--- {name}: {one_line(text)}" for name, text in record.items())
         for record in table.records
     ]
 

@@ -42,6 +42,18 @@ FULL_UPDATE = "full-update.safetensors"
 FIGURE = "rank-and-error.png"
 BASE, ADAPTER, TEXT = "austen", "king-james", "genesis"
 PROMPT = "And the "  # of the sample
+OPENING = """\
+LoRA, low-rank adaptation, teaches a trained model something new without changing its weights.
+A matrix W0 stays as it is; two thin matrices beside it are trained, and the file is small.
+
+      W0, 100 x 120              B        A
+    +----------------+         +--+   +----------------+
+    |                |         |  |   +----------------+
+    |     frozen     |    +    |  |
+    |                |         |  |   rank: how thick they are
+    +----------------+         +--+
+
+    in full: {:,} parameters    rank 20: {:,}    rank 8: {:,}"""
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,19 @@ class Tour:
     rank_for_norm: int
     figure: str
     report: str
+
+    def __str__(self) -> str:
+        opening = OPENING.format(*(update.parameters for update in self.updates))
+        report = f"Report with the figures: {self.report}"
+        parts = self.headline, opening, self.sample, self.table, self.advantages, report
+        return "\n\n".join(map(str, parts))
+
+    @property
+    def headline(self) -> str:
+        """Say what the smallest update brings, of what the full one does, each at its best."""
+        full, low = self.updates[0], self.updates[-1]
+        share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
+        return f"{low.parameters:,} parameters bring {share:.1%} of what {full.parameters:,} bring"
 
     @property
     def table(self) -> Table:
@@ -430,6 +455,7 @@ def render(found: Tour, gain: Array) -> str:
     return template.format(
         found=found,
         full=full,
+        middle=trained[0],
         low=trained[-1],
         least_share=min(each.share_of_gain for each in trained),
         rank_one_share=gain[1] / gain[-1],

@@ -81,9 +81,9 @@ def claims() -> dict[str, dict[str, Any]]:
     -------
     dict of str to dict
         In words: ``title``, ``paper``, ``refuted_by`` (what would contradict it), ``rule``,
-        ``limits``, ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and
-        ``low`` to ``high``, the interval of the mean; ``methods``, each with the runs at every
-        learning rate that was tried.
+        ``sentence`` (the verdict with its figures), ``limits``, ``advice``. As data: ``verdict``;
+        ``figures``, each with its ``mean``, and ``low`` to ``high``, the interval of the mean;
+        ``methods``, each with the runs at every learning rate that was tried.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def claims() -> dict[str, dict[str, Any]]:
     Examples
     --------
     >>> claims()["double-quantisation"]["verdict"]
-    'holds'
+    'supported'
     """
     paths = carried("claims/results", "*.json")
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}

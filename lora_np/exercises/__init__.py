@@ -3,6 +3,16 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
+    from lora_np.exercises.blanks import (
+        BLANK as BLANK,
+        Puzzle as Puzzle,
+        Scene as Scene,
+        puzzle as puzzle,
+        puzzle_lines as puzzle_lines,
+        puzzle_script as puzzle_script,
+        puzzles as puzzles,
+        told as told,
+    )
     from lora_np.exercises.catalogue import (
         Solution as Solution,
         check as check,

@@ -49,7 +49,7 @@ def lessons(numbers: Sequence[int] = ()) -> list[Lesson]:
     Examples
     --------
     >>> [lesson.slug for lesson in lessons([1, 3])]
-    ['see-rank', 'cut-the-svd']
+    ['see-rank', 'count-parameters']
     """
     wanted = {
         whole_number("lesson", number, minimum=0, maximum=len(course()) - 1) for number in numbers

@@ -152,6 +152,8 @@ class Lesson:
         Its name in file names.
     title : str
         As its notebook is headed.
+    group : str
+        ``"path"`` for what is read in order, else what it goes deeper into, such as ``"files"``.
     exercises : tuple of Exercise
         At least one.
     closing : str
@@ -161,6 +163,7 @@ class Lesson:
     number: int
     slug: str
     title: str
+    group: str
     exercises: tuple[Exercise, ...]
     closing: str = ""
 

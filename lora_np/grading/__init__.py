@@ -10,4 +10,8 @@ with on_demand(globals()):
         grade as grade,
     )
     from lora_np.grading.confine import Limits as Limits
-    from lora_np.grading.submissions import Report as Report, check_file as check_file
+    from lora_np.grading.submissions import (
+        Report as Report,
+        check_file as check_file,
+        check_puzzles as check_puzzles,
+    )

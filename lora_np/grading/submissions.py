@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from lora_np.exercises import (
+    BLANK,
     SEEDS,
     Exercise,
     Outcome,
@@ -19,6 +20,8 @@ from lora_np.exercises import (
     judge,
     lessons,
     plural,
+    puzzle_lines,
+    puzzles,
 )
 from lora_np.grading.channel import Ended
 from lora_np.grading.confine import USUAL, Limits
@@ -144,6 +147,55 @@ def check_file(
         raise ValueError(
             f"{path} defines no function that an exercise asks for: see lora-np exercises list"
         )
+    return checked(path, cells, exercises, seeds, limits)
+
+
+def check_puzzles(path: Path, *, limits: Limits = USUAL) -> dict[str, tuple[str, Outcome]]:
+    r"""Check the lines that a script of puzzles has by now, in a separate process.
+
+    Parameters
+    ----------
+    path : Path
+        Written by `puzzle_script`, and edited.
+    limits : Limits
+        By default those that `Limits` has.
+
+    Returns
+    -------
+    dict of str to tuple
+        The line and its outcome, by the names of the puzzles that are not blank.
+
+    Raises
+    ------
+    ValueError
+        If the file has no puzzle.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "puzzles.py"
+    >>> _ = path.write_text("# Puzzle 1: Count what LoRA trains\nparameters = d * k")
+    >>> [(name, outcome.passed) for name, (line, outcome) in check_puzzles(path).items()]
+    [('parameters', False)]
+    """
+    lines = puzzle_lines("\n".join(cells_of(path)))
+    if not lines:
+        raise ValueError(f"{path} has no line such as '# Puzzle 1: ...': name another file")
+    written = [one for one in puzzles() if BLANK not in lines.get(one.name, BLANK)]
+    cells = [one.cell(lines[one.name]) for one in written]
+    outcomes = checked(path, cells, written, SEEDS, limits).outcomes if written else {}
+    return {name: (lines[name], outcome) for name, outcome in outcomes.items()}
+
+
+def checked(
+    path: Path,
+    cells: Sequence[str],
+    exercises: Sequence[Exercise],
+    seeds: Sequence[int],
+    limits: Limits,
+) -> Report:
     box = Sandbox(cells, limits)
     outcomes, failure = {}, ""
     try:

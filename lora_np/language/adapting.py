@@ -25,7 +25,7 @@ from lora_np.lora import VARIANTS, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
 from lora_np.settings import check_choices, setting, settings_of
-from lora_np.table import Table, binary_bytes, page
+from lora_np.table import Table, binary_bytes, one_line, page
 from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ class Adapted:
         notes = [f"<p>{escape(printable(note))}</p>" for note in self.notes]
         parts: list[str | Table | Figure] = [*notes, self.table, self.figure(), self.loss_table]
         if self.answers:
-            parts.append(Table(Replies._fields, self.answers, title="Held-out questions"))
+            formats = dict.fromkeys(Replies._fields, one_line)
+            title = "Held-out questions"
+            parts.append(Table(Replies._fields, self.answers, title=title, formats=formats))
         if self.general:
             title = "What was forgotten: loss on general English, nats a token"
             parts.append(Table(["before", "after"], [self.general], title=title))

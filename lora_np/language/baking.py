@@ -20,18 +20,20 @@ from lora_np.language import fused
 from lora_np.language.composed import Operand, divergence
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.generation import Reader, Sampling, replies
+from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
 from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
 from lora_np.settings import check_choices, setting
-from lora_np.table import Shown, Table, page
+from lora_np.table import Shown, Table, one_line, page
 from lora_np.training import History, RunSettings, fit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+KINDS = ("sampled", "greedy")  # of held-out answers
 HELD_OUT = 5  # of so many questions one
 RIDGE = 0.1  # of the mean eigenvalue, in the closed form
 FIRST = 8  # tokens of an answer, where its divergence is largest
@@ -147,13 +149,18 @@ class Baked(Shown):
     def table(self) -> Table:
         """The divergence from the prompted model and the agreement with it, for people."""
         names = ["held-out answers", "model", "KL, nats a token", f"first {FIRST}", "same token"]
-        rows = []
+        rows, means = [], {}
         for key, parts in self.divergences.items():
             model, kind = key.split(", ")
             first = np.concatenate([part[:FIRST] for part in parts]).mean()
-            every = np.concatenate(parts).mean()
-            rows.append((kind, model, float(every), float(first), self.agreement[key]))
-        return Table(names, rows, notes=[f"Each call saves {self.saved} tokens.", *self.notes])
+            means[key] = float(np.concatenate(parts).mean())
+            rows.append((kind, model, means[key], float(first), self.agreement[key]))
+        left = [
+            f"{means[f'baked, {kind}'] / means[f'base, {kind}']:.0%} on {kind}" for kind in KINDS
+        ]
+        notes = [f"Of the base's divergence {' and '.join(left)} answers is left."]
+        notes.append(f"Each call saves {self.saved} tokens.")
+        return Table(names, rows, notes=[*notes, *self.notes])
 
     def figure(self) -> Figure:
         """Draw the divergence by the position of the token in the answer."""
@@ -162,11 +169,13 @@ class Baked(Shown):
         from lora_np.plots import lines
 
         figure, curves = Figure(figsize=(7, 4), layout="constrained"), {}
-        for key, parts in self.divergences.items():
+        for name in ("base", "baked"):
+            parts = self.divergences[f"{name}, sampled"]
             longest = max(map(len, parts))
             means = [np.mean([part[i] for part in parts if len(part) > i]) for i in range(longest)]
-            curves[key] = (np.arange(1, longest + 1), np.array(means))
-        lines(curves, xlabel="token of the answer", ylabel="KL, nats", ax=figure.add_subplot())
+            curves[name] = (np.arange(1, longest + 1), np.array(means))
+        xlabel, ylabel = "token of the sampled answer", "KL from the prompted model, nats"
+        lines(curves, xlabel=xlabel, ylabel=ylabel, ax=figure.add_subplot())
         return figure
 
     def to_html(self, *, prompt: str = "") -> str:
@@ -318,11 +327,11 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     seeds = [int(seed) for seed in rng.integers(2**32, size=3)]
     held = asked[HELD_OUT - 1 :: HELD_OUT]
     train = [pair for i, pair in enumerate(asked, start=1) if i % HELD_OUT]
-    drawn = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
-    examples = taught(frozen, dialogue, train, drawn)
-    greedy = changed(drawn, temperature=0.0)
+    sampling = Sampling(tokens=settings.answer_length, temperature=1.0, rng=seeds[0])
+    examples = taught(frozen, dialogue, train, sampling)
+    greedy = changed(sampling, temperature=0.0)
     tests = {
-        "sampled": taught(frozen, dialogue, held, changed(drawn, rng=seeds[1])),
+        "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
     alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
@@ -337,7 +346,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     history = None
     if settings.steps:
         run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
-        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss}
+        run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss, "steps": settings.steps}
         run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
         if settings.validate_every or settings.patience:
             run["validation"] = [batch_of([example]) for example in tests["sampled"]]
@@ -370,6 +379,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
             ["question", "base", "prompted", "baked"],
             [*zip(names, base, wanted, own, strict=True)],
             title="Held-out questions",
+            formats=dict.fromkeys(["base", "prompted", "baked"], one_line),
         ),
         left=Table(
             ["question", *about, "KL of the base", "KL that is left"],
@@ -457,9 +467,7 @@ class ShuffledAnswers:
         return f"{self.size} at a time, in order {self.seed}, of {rows}"
 
     def __call__(self, number: int) -> DistillationBatch:
-        epoch, i = divmod(number, len(self.examples) // self.size)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
-        return batch_of([self.examples[k] for k in order[i * self.size :][: self.size]])
+        return batch_of(drawn(self.examples, self.size, self.seed, number))
 
 
 def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = None) -> Operand:

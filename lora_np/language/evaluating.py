@@ -18,7 +18,7 @@ from lora_np.language.generation import Sampling, reply
 from lora_np.language.packing import Document, documents, mean_loss, together, within
 from lora_np.language.templates import Template
 from lora_np.nn import freeze
-from lora_np.table import Shown, Table, json_text, page
+from lora_np.table import Shown, Table, json_text, one_line, page
 
 SHORT = 40  # characters of a wanted answer that can be asked for to the letter
 SPOKEN = 48, 200  # tokens of a reply, where a short answer is wanted and where a long one is
@@ -199,12 +199,13 @@ def evaluate(
         name: Measure(np.array([run.values[name] for run in runs]), weights)
         for name, weights in runs[0].weights.items()
     }
+    texts = dict.fromkeys(["question", "wanted", *names], one_line)
     rows = [(*parts(data.examples[i]), *(run.texts[i] for run in runs)) for i in shown]
     return Evaluation(
         names=tuple(names),
         measures=measures,
         speeds=tuple(run.speed for run in runs),
-        answers=Table(["question", "wanted", *names], rows, title="Answers"),
+        answers=Table([*texts], rows, title="Answers", formats=texts),
         notes=(str(data), *runs[0].notes),
     )
 

@@ -9,7 +9,7 @@ import functools
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from lora_np.language.templates import Template, shared
 from lora_np.language.vocabulary import Vocabulary
 from lora_np.nn import Linear, cross_entropy, freeze
 
+T = TypeVar("T")
 UNMARKED = "learnt: what the chat template adds for the assistant (it has no {% generation %})"
 HELD_OUT = 10  # of so many examples one, and of a text the last of so many parts
 
@@ -248,9 +249,14 @@ class Shuffled:
         return together([self.drawn(step * self.accumulate + j) for j in range(self.accumulate)])[i]
 
     def drawn(self, number: int) -> list[Row]:
-        epoch, i = divmod(number, len(self.rows) // self.size)
-        order = np.random.default_rng([self.order, epoch]).permutation(len(self.rows))
-        return [self.rows[row] for row in order[i * self.size :][: self.size]]
+        return drawn(self.rows, self.size, self.order, number)
+
+
+def drawn(rows: Sequence[T], size: int, seed: int, number: int) -> list[T]:
+    """Return one of the batches into which all rows are divided, each time in another order."""
+    epoch, i = divmod(number, len(rows) // size)
+    order = np.random.default_rng([seed, epoch]).permutation(len(rows))
+    return [rows[row] for row in order[i * size :][:size]]
 
 
 def token_loss(

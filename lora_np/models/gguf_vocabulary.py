@@ -50,10 +50,16 @@ class Cuts(NamedTuple):
 
 
 @cache
-def cuts() -> dict[str, Cuts]:
-    """Read the ways to cut texts, by llama.cpp's names."""
+def table() -> Contents:
+    """Read what llama.cpp knows of vocabularies by their names."""
     text = (files("lora_np.models") / "data" / "_cuts.toml").read_text(encoding="utf-8")
-    known = [Cuts(**entry) for entry in tomllib.loads(text)["cuts"]]
+    return tomllib.loads(text)
+
+
+@cache
+def cuts() -> dict[str, Cuts]:
+    """List the ways to cut texts, by llama.cpp's names."""
+    known = [Cuts(**entry) for entry in table()["cuts"]]
     return {name: each for each in known for name in each.names}
 
 
@@ -94,8 +100,13 @@ def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     }
     if "model" not in said:
         return None
+    model = str(metadata.get("general.name", "")).lower()
     with errors_at(path):
-        return described(said)
+        found = described(said)
+    if any(name in model for name in table()["stripped"]["models"]):
+        for token in found["added_tokens"]:
+            token["rstrip"] = token["content"] not in table()["stripped"]["unless"]
+    return found
 
 
 def tokenizer_settings(metadata: Contents) -> Part:

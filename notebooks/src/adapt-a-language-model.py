@@ -1,20 +1,20 @@
 # %% [markdown]
 # # Adapt a language model
 #
-# A small language model comes with this package. It has read the six novels of Jane Austen, one character at a
-# time, and writes as she did, without the sense. It has 750,720 weights.
+# A small language model comes with this package. It was trained on the six novels of Jane Austen, one character at a
+# time, and writes as she did, without the sense. It has 750,720 parameters.
 #
-# **How many numbers does it take until it speaks like the King James Bible, and what does it forget?**
+# **How many parameters must you train until it writes like the King James Bible, and what does it forget?**
 #
 # After this lesson you can
 #
 # - say what a language model computes, and what attention adds to a linear map,
-# - choose which of its maps get a LoRA, and count the numbers,
-# - train it on a text and hear the difference,
+# - choose which of its linear layers get a LoRA, and count the parameters,
+# - train it on a text and read the difference,
 # - compare ranks, targets and alphas fairly, with a full update,
 # - measure what was forgotten, and take it back.
 #
-# You need *Train h = W0 x + BAx* and *Choose rank, alpha and initialisation*.
+# You need *Train h = W0 x + BAx*.
 
 # %%
 import numpy as np
@@ -27,21 +27,22 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A model of characters
 #
-# Its vocabulary is 96 characters. For each place in a text the model gives a probability to each of the 96: that
-# it comes next. To **generate**, draw one, append it, and ask again. (A `temperature` below 1 favors likely characters.)
+# Its **vocabulary** is 96 characters. At each position in a text the model gives each of the 96 a probability: that
+# it comes next. To **generate** text, draw one, append it, and ask again. (A `temperature` below 1 favours likely characters.) Larger models do it with pieces of
+# words, **tokens**.
 
 # %%
 model = language.load("austen")
 print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 
 # %% [markdown]
-# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that the character which really
-# came had been given. On paper: who knows nothing gives $p = \tfrac1{96}$ to each, and has the loss $\ln 96 = 4.56$.
-# Who is always certain and right has the loss 0. Who always hesitates between three equally likely ones has $\ln 3
+# Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that it gave to the character that
+# really came. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, and has the loss $\ln 96 = 4.56$.
+# A model that is always certain and right has the loss 0. A model that always hesitates between three equally likely characters has $\ln 3
 # = 1.10$.
 #
-# Two texts: Austen that the model has **not** seen, and the book of Genesis, of which we keep the last tenth apart
-# for the **test** and the tenth before it to choose settings by, for **validation**.
+# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test** text; the tenth before it,
+# the **validation** text, is for choosing settings.
 
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -70,15 +71,15 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # %% [markdown]
 # ## What attention adds
 #
-# All models of the earlier lessons took one input and gave one output. A linear map does so with each character of
-# a text by itself: the fifth knows nothing of the fourth. **Attention** lets each look back.
+# The models of the earlier lessons took one input and gave one output. A **linear layer**, a matrix at work, does so with each character of
+# a text by itself: the fifth knows nothing of the fourth. **Attention** lets each position look back.
 #
-# Each place has a vector $x$. Three linear maps make of it a query $q = W_q x$ (what do I look for?), a key $k =
-# W_k x$ (what am I?), and a value $v = W_v x$ (what do I tell?). A place compares its query with the keys of all
-# places up to itself. The products become weights by softmax: $e^{q \cdot k}$, divided by their sum. The result is the
+# Each position has a vector $x$. Three linear layers make of it a **query** $q = W_q x$ (what do I look for?), a **key** $k =
+# W_k x$ (what am I?), and a **value** $v = W_v x$ (what do I tell?). A position compares its query with the keys of all
+# positions up to itself. The products become weights by **softmax**: $e^{q \cdot k}$, divided by their sum. The result is the
 # mean of the values with these weights.
 #
-# On paper, with two places, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
+# On paper, with two positions, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
 #
 # Vectors have $d$ numbers, not one. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power of it would give one place all of the weight. So it is
@@ -88,7 +89,7 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # %%
 def attention(q, k, v):
     scores = q @ k.T / np.sqrt(q.shape[1])  # the root: or one weight would take all in long vectors
-    scores = np.where(np.tri(len(q)), scores, -np.inf)  # nobody sees what comes later: e to it is 0
+    scores = np.where(np.tri(len(q)), scores, -np.inf)  # no position sees later ones: e to it is 0
     return (
         lnp.nn.softmax(scores) @ v
     )  # takes the largest off each row first, so that nothing overflows
@@ -101,10 +102,10 @@ assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
 # The model does this four times side by side, in 4 **heads**, in each of 4 layers, and turns queries and keys by an angle that says
-# where they stand. See it work: change one character of a text, and measure how far the probabilities move
-# at each place (half the sum of all changes).
+# where they stand in the text. See it work: change one character of a text, and measure how far the probabilities move
+# at each position (half the sum of all changes).
 
-# %% alt="A triangle of squares. Rows are the character that was changed, columns the place whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones." tags=["cover"]
+# %% alt="A triangle of squares. Rows are the character that was changed, columns the position whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones." tags=["cover"]
 line = "She was the sister of Mr. Darcy, and had"
 tokens = model.vocabulary.encode(line)
 changed = np.tile(tokens, (len(tokens), 1))
@@ -132,17 +133,17 @@ assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 
 # %% [markdown]
 # Nothing moves to the left of the diagonal: no prediction sees what comes later. On the diagonal almost everything
-# moves, and some changes are still felt dozens of characters later. All that a place knows of others has come through
-# $W_q$, $W_k$, $W_v$ and the map $W_o$ that mixes the heads. **They are linear maps, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
+# moves, and some changes are still felt dozens of characters later. All that a position knows of others has come through
+# $W_q$, $W_k$, $W_v$ and $W_o$, which combines the heads. **They are linear layers, so a LoRA fits on each.**<!-- proof: each is a matrix times a vector -->
 #
 # ## Where to put it
 #
-# After the attention of a layer come three maps more, `gate_proj`, `up_proj` and `down_proj`, that work on each place by
-# itself. The **target modules** are those maps that get an $A$ and a $B$ of their own. The LoRA paper took the queries
-# and values alone; today's habit is all linear maps. With rank 4, counted as in *Count parameters*, $r(d + k)$ for each:
+# After the attention of a layer comes its **MLP**: three linear layers more, `gate_proj`, `up_proj` and `down_proj`, with a function between them that is not linear. It works on each
+# position by itself. The **target modules** are the linear layers that get an $A$ and a $B$ of their own. The LoRA paper took the queries
+# and values alone. Today's habit is all linear layers. With rank 4, counted as in *Count parameters*, $r(d + k)$ for each:
 
 # %%
-choices = {"queries and values": ["q_proj", "v_proj"], "all linear maps": "all-linear"}
+choices = {"queries and values": ["q_proj", "v_proj"], "all linear layers": "all-linear"}
 injected = {
     name: lnp.inject(model, rank=4, targets=targets, rng=0) for name, targets in choices.items()
 }
@@ -154,14 +155,14 @@ for name, count in numbers.items():
 
 assert sum(leaf.size for _, leaf in lnp.leaves(model)) == 750_720
 assert numbers["queries and values"] == 4 * (4 * (128 + 128) + 4 * (64 + 128)) == 7_168
-assert numbers["all linear maps"] == 37_376
+assert numbers["all linear layers"] == 37_376
 
 # %% [markdown]
-# ## Train, and listen
+# ## Train, and read
 #
-# A batch is 4 windows of 64 characters. The loss is the mean over all their characters at once, each predicted from those
-# before it. Everything else you know: `inject`, Adam (here AdamW, without its weight decay, which shrinks all weights), a rate that rises for 10 steps and falls to
-# zero. `clip` shortens a gradient that is longer than 1. 150 steps. While it trains, it speaks:
+# A batch is 4 windows of 64 characters. The loss is the mean over all their characters, each predicted from those
+# before it. The rest you know: `inject`, Adam (here AdamW, a variant that can also shrink all weights, which we switch off), a learning rate that rises for 10 steps and then falls to
+# zero. `clip` shortens a gradient that is longer than 1. There are 150 steps, and while it trains, it writes:
 
 
 # %% tags=["varies"]
@@ -209,14 +210,14 @@ assert losses["after"] < 1.5 < 2 < losses["before"]
 assert abs(losses["shipped"] - 1.18) < 0.01
 
 # %% [markdown]
-# After 150 steps the model stammers between two books: "the daughter of", "the children", "shall be", and still Austen's long words. The loss on
-# the test text has fallen from 2.0 to 1.4. The shipped adapter is through. Ours trained a twentieth as many numbers as the model has, the shipped
+# After 150 steps the model writes between two books: "the daughter of", "the children", "shall be", and still Austen's long words. The loss on
+# the test text has fallen from 2.0 to 1.4. The shipped adapter has arrived. Ours trained a twentieth as many parameters as the model has, the shipped
 # one a tenth.
 #
 # ## Loss against rank
 #
-# One run proves little, and a comparison is fair only if everybody may tune. So a command of the repository,
-# `python -m recipes.adaptation`, gave each contestant its own learning rate, the best on the **validation** text, and then ran it with
+# One run proves little, and a comparison is fair only if each side is tuned. So a command of the repository,
+# `python -m recipes.adaptation`, gave each setting its own learning rate, the best on the validation text, and then ran it with
 # five random seeds. Its results come with the package. First: is our run one of them?
 
 # %%
@@ -224,7 +225,7 @@ runs = lnp.course.adaptation_runs()
 
 
 def tuned(**who):
-    """The runs of a contestant at its best rate, one for each seed."""
+    """The runs of a setting at its best learning rate, one for each seed."""
     mine = [run for run in runs if who.items() <= run.items()]
     best = min((run for run in mine if run["seed"] == 0), key=lambda run: run["validation"])
     return [run for run in mine if run["lr"] == best["lr"]]
@@ -239,11 +240,12 @@ assert abs(recorded["austen"] - after["austen"]) < 0.02
 print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
-# It is. Now the others: the mean of five seeds, with the interval that would hold the true mean in 95 of 100 such
-# experiments (Student's $t$, $2.78\, s / \sqrt 5$ with their standard deviation $s$).
+# It is. Now the others: the mean of five seeds, and how sure it is. Let $s$ be their **standard deviation**, the usual distance of a run from the mean. Then
+# the mean itself is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides, an **interval** that would hold the true mean in 95 of 100 such experiments. (For five
+# runs the factor is 2.78, from the table of Student's t.)
 
 
-# %% alt="Test loss against trained numbers, with intervals over five seeds. All linear maps fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all maps."
+# %% alt="Test loss against trained numbers, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
 def mean_and_interval(who, what="test"):
     values = [run[what] for run in tuned(**who)]
     assert len(values) == 5
@@ -265,7 +267,7 @@ axes.axhspan(
 )
 axes.axhline(full_mean, color=FULL)
 for targets, name, color in [
-    ("all-linear", "all linear maps", LORA),
+    ("all-linear", "all linear layers", LORA),
     ("q_proj, v_proj", "queries and values", SKY),
 ]:
     mine = [contestants[targets, r] for r in ranks[targets]]
@@ -293,21 +295,33 @@ Table(columns, table, formats=formats)
 
 # %%
 share = {(row[0], row[1]): row[-1] for row in table}
+sixteen = {
+    run["lr"]: run
+    for run in runs
+    if run["rank"] == 16
+    and run["alpha"] == 32
+    and run["seed"] == 0
+    and run["targets"] == "all-linear"
+}
+assert 0 < sixteen[0.01]["validation"] - sixteen[0.003]["validation"] < 0.004
+assert sixteen[0.003]["test"] - sixteen[0.01]["test"] > 0.025
 assert share["all-linear", 1] > 0.7
 assert share["all-linear", 4] > 0.85
 assert share["all-linear", 64] > 0.95
 assert share["q_proj, v_proj", 64] < share["all-linear", 1] + 0.01
 
 # %% [markdown]
-# - **Rank 1 has three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 numbers, an eightieth. Rank 4 has almost nine
-#   tenths, rank 64 nearly all. (Rates were tried in steps of about three, so a difference of a few thousandths says nothing.)
-# - **Place counts more than rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 train twelve times as many numbers as rank 1 on all maps, and
+# - **Rank 1 has three quarters of the gain**<!-- claim: low-rank-suffices --> of the full update, with 9,344 parameters, an eightieth. Rank 4 has almost nine
+#   tenths, rank 64 nearly all.
+# - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 train twelve times as many parameters as rank 1 on all linear layers, and
 #   learn no more.
+# - Rank 16 looks hardly better than rank 4. That is the coarse grid of rates, chosen by one seed: another rate of rank 16 has a test loss that is 0.03 lower, and
+#   a validation loss that is 0.003 higher.
 #
 # ## Alpha
 #
-# You know from *Choose rank, alpha and initialisation* that alpha and the learning rate do nearly the same. Also here? Rank 4 at three
-# alphas, each at several rates:
+# The update is $\tfrac{\alpha}{r} BA$, so a larger $\alpha$ makes the same step of $B$ and $A$ count for more. A larger learning rate makes the step longer. Are the two the same
+# knob? Rank 4 at three alphas, each at several rates:
 
 # %% alt="Test loss against the learning rate, both for alpha 1, 8 and 64. Each has a valley. The larger alpha, the further left the valley; its floor is nearly as low everywhere."
 curves = {}
@@ -330,15 +344,15 @@ assert rates[0] > rates[1] > rates[2]
 assert floors.max() < 1.05 * floors.min()
 
 # %% [markdown]
-# So it is: the valley moves, its floor hardly does. (Where training breaks down, the loss is above 2, and off the picture.) Keep alpha,
-# search the rate.
+# Nearly: the valley moves, its floor hardly does. (Where training breaks down, the loss is above 2, and off the picture.) So keep alpha, and
+# search the learning rate. *Choose rank, alpha and initialisation* says why.
 #
 # ## What is forgotten
 #
-# Before training, the loss on unseen Austen was below 1.3. Now? Each run of the comparison by what it learned and what it still
-# knows; the best place is at the lower left:
+# Before training, the loss on unseen Austen was below 1.3. Now? Here is each run of the comparison by what it learned and what it still
+# knows. The best is at the lower left:
 
-# %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear maps: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
+# %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
 groups = {"not adapted": (INK, [before])} | {
     name: (color, [run for who in some for run in tuned(**who)])
@@ -349,7 +363,7 @@ groups = {"not adapted": (INK, [before])} | {
             [contestants["q_proj, v_proj", r] for r in ranks["q_proj, v_proj"]],
         ),
         (
-            "all linear maps",
+            "all linear layers",
             LORA,
             [contestants["all-linear", r] for r in reversed(ranks["all-linear"])],
         ),
@@ -366,28 +380,22 @@ labels = axes.set(xlabel="loss on Genesis, test", ylabel="loss on Austen, held o
 forgotten = {name: np.mean([run["austen"] for run in some]) for name, (_, some) in groups.items()}
 print({name: f"{loss:.2f}" for name, loss in forgotten.items()})
 assert (
-    forgotten["not adapted"] < 1.3 < forgotten["all linear maps"] < forgotten["full update"] - 0.1
+    forgotten["not adapted"] < 1.3 < forgotten["all linear layers"] < forgotten["full update"] - 0.1
 )
 
 # %% [markdown]
-# Everybody forgets, and the full update, which learns most, forgets most. Is it a rule, then, that who learns more forgets more? Look at two
-# contestants of the same rank:
+# All forget, and the full update, which learns most, forgets most. Is that a rule? Look at two settings of the same rank:
 
 # %%
 for what in ["test", "austen"]:
     pair = {targets: mean_and_interval(contestants[targets, 16], what)[0] for targets in ranks}
     print(f"{what:>6}: " + ", ".join(f"{targets} {loss:.2f}" for targets, loss in pair.items()))
     assert pair["all-linear"] < pair["q_proj, v_proj"]
-tried = lnp.course.claims()["more-learned-more-forgotten"]
-print(f"{tried['title']} With a sweep of rates for each: {tried['verdict']}.")
-aside = tried["figures"]
-assert aside["learns_aside"]["low"] > 0 > aside["forgets_aside"]["high"]
 
 # %% [markdown]
-# It is none: here queries and values have learned less **and** forgotten more. *Holds here* is the verdict of a larger sweep, since it is true at some rates, and
-# one step aside of them it is not. What is forgotten goes by the rate first.
+# No: here queries and values have learned less **and** forgotten more. What is forgotten depends on the learning rate first: `lora-np claims more-learned-more-forgotten`.
 #
-# And all of a LoRA's forgetting can be taken back: leave the adapter off, and every number of the model is the old one.
+# And all of a LoRA's forgetting can be taken back: leave the adapter off, and every parameter of the model is the old one.
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)
@@ -403,17 +411,17 @@ print(
 # ## The law
 #
 # - A language model gives each next character (or token) a probability; its loss is the mean of $-\ln p$.
-# - Attention mixes places by $\text{softmax}(q^T k)$. What makes $q$, $k$, $v$ and mixes the heads are linear maps, and LoRA adapts
-#   linear maps.
-# - Here a little rank on all maps learned as much as a lot on a few.
+# - Attention combines positions by $\text{softmax}(q^T k)$. What makes $q$, $k$, $v$ and combines the heads are linear layers, and LoRA adapts
+#   linear layers.
+# - Here a low rank on all linear layers learned as much as a high one on a few.
 # - A small rank brings most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
-# - What learned forgot, though not in proportion. An adapter can be taken off.
+# - Every method that learned also forgot, but not in proportion. An adapter can be taken off.
 #
 # ## What you can do now
 #
 # You can adapt a language model to a text of your own. Try:
 #
-# - On paper: two places as above, with $k_1 = k_2$. What does attention give?
+# - On paper: two positions as above, with $k_1 = k_2$. What does attention give?
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Adapt a real model
 #
-# A matrix that continues photographs shall continue maps. A LoRA of rank 8 trains 1,760 numbers for that, a full update 12,000.
+# A matrix predicts the next pixels of photographs. It is to predict terrain maps. A LoRA of rank 8 trains 1,760 parameters for that, a full update 12,000.
 #
 # **What does LoRA save, counted and not promised?**
 #
@@ -29,7 +29,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # ## Count on paper
 #
 # A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that number 4. So a
-# model with an adapter does 34 instead of 24: until it is merged, LoRA costs a little more. What is saved, is saved in training. Let us
+# model with an adapter does 34 instead of 24: until it is merged, LoRA costs a little more. The savings come in training. Let us
 # train, and count.
 #
 # ## From a photograph to a map

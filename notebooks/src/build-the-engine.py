@@ -143,8 +143,12 @@ def unbroadcast(g, shape, name="a rule"):
 
 
 # %% [markdown]
-# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. (Lines about dtypes, the kinds of numbers, copies and a second use are what a package needs, not the idea.) It takes the latest step that something has arrived at, sends its gradient on, and adds where
+# And the walk. A **heap** is a list that hands out its smallest entry first; with the numbers turned negative, that is the latest step. The walk takes the latest step that something has arrived at, sends its gradient on, and adds where
 # paths meet. A node is latest only when all that follow it are done. What is left at the end are the leaves.
+#
+# A few lines are what a package needs, not the idea. The dtype of a gradient, such as `float32`, becomes that of its target. And a gradient that a leaf keeps
+# must be an array of its own. It is not if a rule handed on what arrived (`pulled is g`), or if it is only a view of another array's memory (NumPy then names
+# that array in `pulled.base`). Such a gradient is copied.
 
 
 # %%

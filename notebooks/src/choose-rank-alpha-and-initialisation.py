@@ -74,7 +74,7 @@ assert np.allclose(
 Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 
 # %% [markdown]
-# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what rsLoRA repairs:
+# With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what **rsLoRA** repairs:
 # it takes $\alpha / \sqrt r$. With Adam it is the other way round: $\alpha / r$ keeps the step, and
 # $\alpha / \sqrt r$ lets it grow. (The paper of rsLoRA proves its rule for gradient descent and trains with
 # AdamW, a kind of Adam. What it shows there is this growth: a higher rank gets further.)
@@ -179,9 +179,9 @@ print("the same loss in every step:", np.allclose(*runs, rtol=1e-3))
 assert np.allclose(*runs, rtol=1e-3)
 
 # %% [markdown]
-# With $A$ trained as well, both factors move by $\eta$. What they make together moves by $s \eta^2$, once $A$ has
-# left its start behind: four times the alpha goes with **half** the rate. If $A$ starts at half its size too, the
-# training is the same. If not, it is so nearly.
+# With $A$ trained as well, write $A = A_0 + A_t$, its initialisation and what training has added. After $t$ steps $B$ and $A_t$ have both moved by about $\eta t$. So the update
+# $s\,B\,(A_0 + A_t)$ has a part of size $s \eta t$ and a part of size $s \eta^2 t^2$. The second is the larger as soon as $A_t$ is larger than $A_0$: four times the alpha goes
+# with **half** the rate. If $A_0$ is halved too, both parts keep their size, and the training is exactly the same.
 #
 # Where does each setting end?
 
@@ -239,8 +239,7 @@ def curve(alpha, rate):
 lnp.course.sliders(curve, alpha=alphas, rate=rates)
 
 # %% [markdown]
-# One row up and one column to the left, hardly anything changes. Good settings lie on such a diagonal, bad ones
-# on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate.**<!-- claim: alpha-is-a-rate --> The
+# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate.**<!-- claim: alpha-is-a-rate --> The
 # authors of LoRA do so, and say that it is the same "if we scale the initialization appropriately".
 
 # %%
@@ -343,8 +342,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 # Starting from parts of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
 # while a badly chosen rate costs LoRA 8 to 10 %.
 #
-# That is one problem, linear and small, and no verdict on the variants. The way to compare is what carries
-# over: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
+# That is one small, linear problem. What carries over is the way to compare: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
 #
 # ## Choose the rank last
 #

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Compare with the best possible
 #
-# A LoRA was trained, and its error is low. Is it low because training is good, or because the task is easy? One would have to know the
-# best $BA$ that there is. For a matrix and the squared error one does.
+# A LoRA was trained, and its error is low. Is it low because training is good, or because the task is easy? To tell, you need the best possible
+# $BA$. For a matrix and squared error, it is known.
 #
 # **How close does training come to the best $BA$ of its rank?**
 #
 # After this lesson you can
 #
 # - compute the best update of each rank, and say why it is not the SVD of the full update,
-# - hold a trained LoRA against it,
+# - compare a trained LoRA with it,
 # - say what a LoRA learns first, and what a frozen $A$ costs.
 #
 # You need *Cut the SVD* and *Train h = W0 x + BAx*.
@@ -58,10 +58,11 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # ## The best of each rank, in two lines
 #
 # The $n$ inputs are the rows of $X$, and $C = X^T X / n$ says how strong they are, in each direction and in pairs of them (their
-# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$, and $C^{-1/2}$ its inverse. On paper it was
-# $\tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
+# **covariance**, if their mean is zero). $C^{1/2}$ is the matrix whose square is $C$ and that, like $C$, stretches without turning: where $C$ stretches a direction by $c$,
+# $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by $1 / \sqrt c$. (To compute it, take the roots of the singular values of $C$.) On paper $n = 2$,
+# $C = \tfrac12 \begin{pmatrix} 9 & 0 \\ 0 & 1 \end{pmatrix}$ and $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
-# 1. What $\Delta_*$ misses is at right angles to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
+# 1. Let $\Delta_*$ be the best update of any rank. What it misses is at right angles to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
 #    of $\Delta_*$ plus $\|X (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
 #
 # 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and may be any matrix of it. So it should be $\Delta_* C^{1/2}$ with its SVD cut to $r$ (Eckart and Young),
@@ -79,7 +80,7 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 #
 # Does training find it? A small problem first: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
 # stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
-# to 10, and held against the formula (`optimal_losses`) and the full update, cut.
+# to 10, and compared with the formula (`optimal_losses`) and the full update, cut.
 
 # %%
 rng = np.random.default_rng(1)
@@ -223,9 +224,7 @@ assert frozen[11] < 1e-12
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(
-    x0, y0, ridge=0.01 * np.mean(x0**2)
-)  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))
 base = lnp.Linear((B @ A).astype(np.float32))
 
 pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)

@@ -1,19 +1,18 @@
 # %% [markdown]
 # # Count parameters
 #
-# A model is to learn something new, so one of its matrices must change. The matrix is 100 x 120.
+# To learn something new, a model must change one of its matrices. The matrix is 100 x 120.
 #
-# **How many numbers have to be trained? Is there a way with fewer?**
+# **How many parameters must you train? Can fewer do?**
 #
 # After this lesson you can
 #
 # - count what an update of any matrix costs, in full and with LoRA,
 # - say from which rank on LoRA no longer saves anything,
-# - tell $BA$ from $AB$,
 # - count a whole model, and check the numbers that a paper prints,
-# - say what else is saved, and why the rank hardly moves the memory.
+# - say what else is saved, and why memory barely depends on the rank.
 #
-# You need matrix multiplication and the idea of rank, from *See rank*.
+# You need matrix multiplication, *Follow the post*, and the idea of rank, from *See rank*.
 
 # %%
 import tempfile
@@ -61,7 +60,7 @@ assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
 #
 # ## 100 x 120
 #
-# A 100 x 120 update is 12,000 numbers, 4,400 at rank 20, 1,760 at rank 8:
+# The counts of *Follow the post*, by the package:
 
 # %%
 d, k = 100, 120
@@ -75,26 +74,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 # *Base* is $W_0$ itself. *Total* is how many weights there are during training: with LoRA, $W_0$ stays as it
 # is and the trainable numbers come on top. In full training $W_0$ itself is changed, and nothing comes on top.
 #
-# In a picture, each number is one unit of area:
-
-# %% alt="Three groups of rectangles on one scale. The full update is a rectangle of 100 by 120, area 12,000. At rank 20, B is a thin upright strip and A a thin flat one, together 4,400. At rank 8 the strips are thinner still, together 1,760." tags=["cover"]
-_, axes = plt.subplots(figsize=(8, 2.7), layout="constrained")
-axes.add_patch(plt.Rectangle((0, 0), k, d, color=lnp.plots.FULL))
-axes.text(k / 2, -12, f"full: {d * k:,}", ha="center")
-left = k + 30
-for rank in [20, 8]:
-    axes.add_patch(plt.Rectangle((left, 0), rank, d, color=lnp.plots.LORA))  # B
-    axes.add_patch(plt.Rectangle((left + rank + 10, d - rank), k, rank, color=lnp.plots.LORA))  # A
-    axes.text(left - 10, d / 2, "B", va="center")
-    axes.text(left + rank + 10, d - rank - 12, "A")
-    text = f"r = {rank}: {d * rank:,} + {rank * k:,} = {rank * (d + k):,}"
-    axes.text(left + (rank + 10 + k) / 2, -12, text, ha="center")
-    left += rank + 10 + k + 30
-axes.set(xlim=(0, left), ylim=(-15, d), aspect="equal")
-axes.set_axis_off()
-
-# %% [markdown]
-# The strips $B$ and $A$ are as tall and as wide as the full update. The rank is how thick they are.
+# *Follow the post* drew these counts as areas: the rank is how thick $B$ and $A$ are.
 #
 # ## The break-even rank
 #
@@ -139,39 +119,20 @@ Table(["matrix", "full update", "last rank that saves"], rows)
 print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 
 # %% [markdown]
-# ## BA or AB?
+# ## What else is saved
 #
-# In the paper the update is $BA$, and so it is here. If the letters change places, is the count another one?
-# The sum does not care: $d\,r + r\,k$ is $r\,k + d\,r$. The shapes do care:
+# Training repeats one step: measure how wrong the model is, and move each trained parameter a little, so that it becomes less wrong. For that it keeps more
+# than the parameters:
+#
+# - a **gradient** for each: one number that says which way to move the parameter, and how much that helps (*Train h = W0 x + BAx* computes some by hand);
+# - what the **optimizer** keeps. That is the rule that turns gradients into steps. The usual one, **Adam**, keeps two running averages of each gradient, its
+#   **moments**: of the gradient itself, and of its square.
+#
+# And when training is over, only what was trained has to be stored. All this shrinks by the same factor. Here it is measured, on a layer of the package
+# and on files (**safetensors**, the usual format), with 4 bytes per number:
 
 # %%
 rng = np.random.default_rng(0)
-B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 120))
-print("B A has shape", (B @ A).shape)
-try:
-    A @ B
-except ValueError:
-    print("A B does not exist: A has 120 columns, B has 100 rows")
-
-# %% [markdown]
-# And where $d = k$, so that $AB$ exists, it is a small $r \times r$ matrix that fits nothing:
-
-# %%
-B, A = rng.normal(size=(100, 8)), rng.normal(size=(8, 100))
-print("B A has shape", (B @ A).shape, "and A B has shape", (A @ B).shape)
-
-# %% [markdown]
-# A way to remember it: in $h = W_0 x + BAx$ the input $x$ meets $A$ first. **A** is at the start, on the
-# input's side; **B** brings the result **b**ack to the size of the output.
-#
-# ## What else is saved
-#
-# Training keeps more than the numbers themselves. Each trained number has a **gradient**, which says where to move it
-# (*Differentiate*). Adam, the usual **optimizer** (a rule that makes steps of gradients), keeps two running averages for each, its **moments**. And when training is over, only what was trained
-# has to be **stored**. All this shrinks by the same factor. Here it is measured, on a layer of the package
-# and on files (*safetensors*, the usual format), with 4 bytes for each number:
-
-# %%
 base = lnp.Linear(rng.normal(size=(100, 120)).astype(np.float32))  # an array: frozen
 models = {
     "full": lnp.Linear(lnp.Tensor(base.W)),  # a Tensor: trained
@@ -216,12 +177,12 @@ for _, numbers, gradients, moments, file_bytes in rows:
 # - $W_0$ itself is still in memory: 12,000 numbers, and 1,760 on top.
 # - The input still passes through $W_0$ on its way forward, and the gradient passes through it on its way
 #   back to earlier layers.
-# - The activations, the values between the layers, are kept for the gradient nearly as before.
+# - The **activations**, what each layer hands to the next, are kept for the gradient nearly as before.
 #
 # ## A whole model
 #
 # Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, `q_proj` and `v_proj`,
-# which make the queries and the values of attention (*Adapt a language model* says what these are). Both are 4,096 x 4,096. At rank 8:
+# (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -249,9 +210,9 @@ print(f"4,096 x 4,096 at rank 8: {lnp.accounting.ratio(4_096, 4_096, rank=8):6.1
 assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
 
 # %% [markdown]
-# Not every matrix is square. Llama 3 with 8 billion parameters has 32 layers too, but its values are made by a
-# 1,024 x 4,096 matrix. At rank 8 the queries cost $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer, the
-# values $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. And *all linear* means all seven matrices of a layer:
+# Not every matrix is square. Llama 3 with 8 billion parameters has 32 layers too, but its `v_proj` is a
+# 1,024 x 4,096 matrix. At rank 8 `q_proj` costs $8 \cdot (4{,}096 + 4{,}096) = 65{,}536$ in each layer,
+# `v_proj` $8 \cdot (1{,}024 + 4{,}096) = 40{,}960$. And *all linear* means all seven matrices of a layer:
 
 # %%
 rows = []
@@ -274,7 +235,7 @@ Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, forma
 # ## The paper's own numbers
 #
 # In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. The language model GPT-3
-# has 96 layers of width $d = 12{,}288$. On queries and values at rank 8 that is
+# has 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, that is
 # $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its
 # tables state, for GPT-3 and smaller models, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
 
@@ -330,7 +291,7 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 # Another number of the paper is much quoted: a **checkpoint**, the file of what was trained, 10,000 times smaller, 35 MB instead of 350 GB.
 
 # %%
-adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, queries and values
+adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, two matrices a layer
 print(
     f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB"
 )
@@ -340,13 +301,13 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # Neither unit gives 35, and the ratio is not 10,000 but 9,285. Perhaps 350 GB were divided by the rounded 10,000; the
 # paper does not say.
 #
-# ## Memory, and why the rank hardly moves it
+# ## Memory, and why it barely depends on the rank
 #
-# Now the memory of a training run: Llama 2 7B, one text of 2,048 tokens, which are pieces of words. Weights, gradients and moments of the model take two bytes a
+# Now the memory of a training run: Llama 2 7B, one text of 2,048 **tokens**, which are pieces of words. Weights, gradients and moments of the model take two bytes a
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
-# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights."
+# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights." tags=["cover"]
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])
@@ -383,7 +344,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
 # *workspace* in the picture), and
 # none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> What helps here is
-# a $W_0$ in fewer bits, as in QLoRA (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
+# a $W_0$ in fewer bits (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
 #
 # ## The law
 #
@@ -412,7 +373,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   $16 \cdot 2{,}000 = 32{,}000$, which is 3.2 % of a million.
 #
 #   </details>
-# - Which rank does a budget of one million numbers allow for all the query and value matrices of Llama 2 7B?
+# - Which rank does a budget of one million numbers allow for `q_proj` and `v_proj` in all layers of Llama 2 7B?
 #
 #   <details><summary>Answer</summary>
 #

@@ -23,10 +23,10 @@ from lora_np.plots import FULL, LORA, MUTED
 from lora_np.table import Table
 
 # %% [markdown]
-# ## A matrix in two parts
+# ## A matrix in two terms
 #
-# The **singular value decomposition**, SVD for short, writes a matrix as a sum of rank-one matrices, the
-# strongest first: the layers of *Factor a matrix*, here called parts. Here is one for paper:
+# The **singular value decomposition**, SVD for short, writes a matrix as a sum of matrices of rank one, the
+# strongest first. Each is called a **term**. Here is one for paper:
 #
 # $$
 # M = \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
@@ -34,15 +34,15 @@ from lora_np.table import Table
 #   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
 # $$
 #
-# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$ turns a
-# column into a row.
+# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$, for
+# **transpose**, turns a column into a row.
 #
 # $$
 # u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad
 # u_2 v_2^T \text{ with } u_2 = v_2 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ -1 \end{pmatrix}
 # $$
 #
-# The columns $u_i$ are at right angles to each other, and so are the rows $v_i^T$. The strengths, 3 and 1,
+# The columns $u_i$ are orthogonal (at right angles) to each other, and so are the rows $v_i^T$. The factors, 3 and 1,
 # are the **singular values** $\sigma_1 \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
 #
 # $$
@@ -56,8 +56,8 @@ U, s, Vh = np.linalg.svd(M)
 print("singular values:", s)
 first = s[0] * np.outer(U[:, 0], Vh[0])
 second = s[1] * np.outer(U[:, 1], Vh[1])
-print("first part:\n", first)
-print("second part:\n", second)
+print("first term:\n", first)
+print("second term:\n", second)
 assert np.allclose(first + second, M)
 
 # %% [markdown]
@@ -98,8 +98,8 @@ assert np.allclose(turning @ right.T, left * stretch)
 #
 # ## Cut it
 #
-# Keep the first part, drop the second. How large is the error? Measure it as if the matrix were one long
-# vector: the root of the sum of all squared entries, called the **Frobenius norm** $\|M\|$. The dropped part
+# Keep the first term, drop the second. How large is the error? Measure it as if the matrix were one long
+# vector: the root of the sum of all squared entries, called the **Frobenius norm** $\|M\|$. The dropped term
 # has four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. That is the dropped
 # singular value:
 
@@ -133,24 +133,29 @@ axes.annotate(
 # %% [markdown]
 # One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
-# This holds for every matrix and every rank. **Keep the first $r$ parts of the SVD, and no matrix of rank $r$
-# comes closer**<!-- proof: the two lines that follow; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped parts are at
-# right angles to each other, so their sizes combine as in Pythagoras, by their squares:
+# This holds for every matrix and every rank. **Keep the first $r$ terms of the SVD, and no matrix of rank $r$
+# comes closer**<!-- proof: the two steps that follow; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped terms are
+# orthogonal to each other, so their sizes combine as in Pythagoras, by their squares:
 #
 # $$
 # \|M - M_r\| = \sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}
 # $$
 #
-# Why is nothing closer? Let $N$ have rank $r$.
+# Why is nothing closer? Let $N$ have rank $r$, and let $E = M - N$ be what it misses.
 #
-# 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are not independent: some mixture $x$ of $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$. But
-#    $\|Mx\| \ge \sigma_{r+1}$. So $M - N$ stretches something by $\sigma_{r+1}$ or more: its first singular value is not below the one that was dropped first.
+# 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are one too many to be independent. Some combination $x$ of
+#    $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, so $Ex = Mx$. And $M$ stretches every combination of $v_1, \dots, v_{r+1}$ at least by $\sigma_{r+1}$, the
+#    smallest of their singular values. So $E$ stretches something by $\sigma_{r+1}$ or more: its first singular value is at least $\sigma_{r+1}$.
 #
-# 2. Add to $N$ the first $i$ parts of $M - N$. That has rank $r + i$, so line 1 applies again, and says that the next singular value of $M - N$ is at least
-#    $\sigma_{r+i+1}$. One by one, none is below those that the cut has dropped. Nor is the sum of squares.
+# 2. The other singular values of $E$ are no smaller than those that the cut drops either. Add to $N$ the $i$ strongest terms of $E$. What is still missing is $E$ without
+#    these terms, so its first singular value is number $i + 1$ of $E$. And $N$ with $i$ terms more has rank $r + i$ at most, so step 1 applies with $r + i$ in
+#    place of $r$: that singular value is at least $\sigma_{r+i+1}$.
 #
-# Here it is for a matrix $M$ of 30 x 40. It is cut at rank 5, and three others of rank 5 are taken off it: the best on its first five columns, on five random mixtures of all columns,
-# and on these times $M M^T$, which strengthens what is strong (*power step*). At no place is what is left of them weaker than what the cut leaves:
+# So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, one by one. The error is the root of the sum of their squares, and the cut has the
+# smallest.
+#
+# Here it is for a matrix $M$ of 30 x 40 and rank 5. Beside the cut stand three other choices of five columns for $B$, each with the best $A$ for them: the first five columns of $M$,
+# five random combinations of all columns, and these times $M M^T$, which makes strong directions stronger (a *power step*). At no index are the singular values that they leave below those that the cut leaves:
 
 # %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
 mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
@@ -171,7 +176,7 @@ for name, some in choices.items():
 axes = lnp.plots.singular_spectrum(left_over)
 
 # %% [markdown]
-# The first $r$ parts are two thin matrices. Give each side the root of the singular values:
+# The first $r$ terms are two thin matrices. Give each side the root of the singular values:
 #
 # $$
 # B = \begin{pmatrix} \sqrt{\sigma_1}\, u_1 & \dots & \sqrt{\sigma_r}\, u_r \end{pmatrix}, \qquad
@@ -263,8 +268,8 @@ curves = {name: lnp.rank_errors(matrix, relative=True)[:450] for name, matrix in
 axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 
 # %% [markdown]
-# Neighbouring pixels resemble each other, neighbouring heights even more, so a few parts carry most of the
-# matrix. In noise no part is much stronger than the next, and there is little to cut.
+# Neighbouring pixels resemble each other, neighbouring heights even more, so a few terms carry most of the
+# matrix. In noise no term is much stronger than the next, and there is little to cut.
 #
 # ## Move the rank yourself
 #
@@ -296,8 +301,7 @@ lnp.course.sliders(cut, rank=[1, 2, 3, 5, 8, 12, 16, 20, 30, 40, 50, 70, 100])
 # \text{energy kept} = 1 - (\text{relative error})^2
 # $$
 #
-# An error of 10 % is an energy of 99 %. Who reads "99 % of the energy" and thinks of 1 % error is wrong by a
-# factor of ten.
+# An error of 10 % is an energy of 99 %. If you read "99 % of the energy" as 1 % error, you are off by a factor of ten.
 
 # %%
 rows = []
@@ -327,9 +331,9 @@ axes = lnp.plots.lines(
 #
 # ## The law
 #
-# - Every matrix is a sum of rank-one parts $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to
+# - Every matrix is a sum of rank-one terms $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to
 #   each other.
-# - The first $r$ parts are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm.
+# - The first $r$ terms are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm.
 # - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the first and $\sigma_{r+1}$ in the
 #   second.
 # - The energy kept is one minus the squared relative error.

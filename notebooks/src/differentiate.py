@@ -205,15 +205,13 @@ assert (summands.grad == 1).all()
 # ## 12,000 slopes at once
 #
 # Now the question of the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
-# photograph from the 10 x 12 to their left; it was found by a formula (that of *Compare with the best possible*). Its loss on a map of mountains, for
-# 20,000 pieces of the map, and one walk back:
+# photograph from the 10 x 12 to their left. As in *Train h = W0 x + BAx*, it is the matrix with the least squared error there, with a small penalty for large weights
+# (`ridge`). Its loss on a map of mountains, for 20,000 pieces of the map, and one walk back:
 
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(
-    x0, y0, ridge=0.01 * np.mean(x0**2)
-)  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))
 W0 = B @ A
 x, y = lnp.datasets.patches(lnp.datasets.terrain(), 20_000, rng=rng)
 
@@ -239,7 +237,7 @@ for step, moved in after.items():
 assert after[10] < after[1] < loss.item() < after[100]
 
 # %% [markdown]
-# Many such steps are **gradient descent**, the simplest way to train: *Train h = W0 x + BAx*.
+# Many such steps are gradient descent, as in *Train h = W0 x + BAx*.
 #
 # ## A gradient has low rank
 #
@@ -301,7 +299,7 @@ assert enough == 9
 #   $-y\,h / b$: the slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
 #
 #   </details>
-# - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? *Train h = W0 x + BAx* needs it.
+# - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? Compare with *Train h = W0 x + BAx*.
 #
 #   <details><summary>Answer</summary>
 #

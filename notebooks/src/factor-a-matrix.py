@@ -335,8 +335,8 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
 # **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts
-# can come from a factorisation: *PiSSA* takes the first layers of the SVD of $W_0$, the matrix that is to be
-# adapted, *OLoRA* those of its QR. *Choose rank, alpha and initialisation* tries both.
+# can come from a factorisation: **PiSSA** takes the first layers of the SVD of $W_0$, the matrix that is to be
+# adapted, **OLoRA** those of its QR. *Choose rank, alpha and initialisation* tries both.
 #
 # ## What you can do now
 #

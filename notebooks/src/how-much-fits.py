@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Measure how much fits
 #
-# A LoRA of rank 8 on the head of our language model has 1,792 numbers. Somebody wants it to know the telephone numbers of a town by heart.
+# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. Somebody wants it to memorise a town's telephone numbers.
 #
 # **How many facts does a LoRA hold, and what happens when it is asked for more?**
 #
@@ -120,7 +120,7 @@ assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 # of these ranks. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 425 steps reach, not the most that is
 # possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
 #
-# The figure says *here*. Another bed, other figures: on random inputs a sweep of rates found
+# That is this experiment. Another one gives other figures. On random inputs instead of positions in Genesis, a sweep of learning rates found
 
 # %%
 claim = lnp.course.claims()["capacity-bits"]
@@ -132,7 +132,7 @@ print(claim["title"], "Verdict:", claim["verdict"])
 Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.2f}".format))
 
 # %% [markdown]
-# So plan with half a bit a number at rank 1, with one from rank 4 on, and be glad of the second.
+# So plan with half a bit per parameter at rank 1, with one from rank 4 on, and treat the second as a bonus.
 #
 # ## Which rank for a telephone book?
 #
@@ -170,7 +170,8 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 # ## The law
 #
 # - What has no rule costs its bits: $\log_2 C$ for one of $C$.
-# - On the head, a LoRA held about half a bit for each of its numbers at rank 1, and one to two at higher ranks. Twice the rank, about twice the bits.
+# - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank, about twice the bits.
+# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1.
 # - Ask for more than fits, and it holds less than it could.
 #
 # ## What you can do now

@@ -52,7 +52,7 @@ for x in [(1, 1), (1, -1), (1, 0)]:
 # ## A network that reads
 #
 # 1,797 digits, written by 13 people, 8 x 8 pixels each. Until now one matrix did all. A network has several, its **layers**: each takes what
-# the one before gives, after `relu` has set negative values to zero. (Without that bend, three matrices would be one, their product.) Ours has three layers and
+# the one before gives, after **relu** has set negative values to zero. (Without such a function, three matrices would be one, their product.) Ours has three layers and
 # ten outputs, one for each digit, and the largest is its answer.
 #
 # It is trained with the **cross-entropy**. The outputs $o_0$ to $o_9$ become probabilities:
@@ -150,12 +150,15 @@ assert scores["LoRA, r = 2", 0.01][1] > scores["last layer only", 0.01][1] + 0.0
 assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 
 # %% [markdown]
-# Rank 2 trains as many numbers as the last layer alone, and reads better. At rank 8 LoRA is on a level with the
+# Rank 2 trains as many parameters as the last layer alone, and its **accuracy**, the share of digits that it reads right, is higher. At rank 8 LoRA is level with the
 # full update.
 #
 # Is a little in every layer worth more than much in one, then? That needs a **control**, a measurement that could say no: the old digits and the new are the same pixels
 # in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5.
-# (`claims` has what the package found in larger experiments; so has `lora-np claims` in a terminal.)
+#
+# And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
+# measurement would contradict it; the verdict says that the claim *holds*, that it *holds here* (in part), or that it *fails here*. `lora-np claims` lists them in a
+# terminal, and `claims` loads them here.
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)
@@ -168,11 +171,11 @@ assert numbers == 640
 assert alone[0.01] > scores["last layer only", 0.01][1]
 
 # %% [markdown]
-# One layer is enough if it is the right one. Who does not know which, adapts all.
+# One layer is enough if it is the right one. If you do not know which, adapt all.
 #
 # ## What is forgotten
 #
-# Now the old task. Each model by what it still knows and by what it has learned, as **accuracy**: the share of digits that it reads right. The best place is at the
+# Now the old task. Here is each model by what it still knows and by what it has learned, as accuracy. The best is at the
 # upper right:
 
 # %% alt="Accuracy on the new task against accuracy on the old one. The model that is not adapted knows the old task only. Adapted models are at the upper left, LoRA and full alike, apart from small ranks at the lower rate, which have learned less and kept more. A LoRA that is taken off for old work is alone at the upper right."

@@ -1,15 +1,16 @@
 # %% [markdown]
 # # Look inside an update
 #
-# Two LoRAs are trained for the same task from different random starts, a third at another rank, and with
+# Two LoRAs are trained for the same task from different random initialisations, a third at another rank, and with
 # them a full update. All four end with the same error.
 #
-# **Have they learned the same thing? And how would you know?**
+# **Have they learned the same thing, and is it something that $W_0$ did not know?**
 #
 # After this lesson you can
 #
 # - compare two updates by principal angles and by the similarity $\phi$ of the LoRA paper,
-# - hold such a number against chance, and against another task,
+# - measure the amplification of that paper, and find intruder dimensions,
+# - compare each number with chance and with a control,
 # - say what it does not show.
 #
 # You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
@@ -28,9 +29,8 @@ from lora_np.table import Table
 # between them is 0. At right angles to it they are 30 degrees apart. Two planes have two such **principal
 # angles**, the smallest first: 0 and 30 degrees.
 #
-# A measure in one number is the mean of the squared cosines. The cosine of 0 is 1, that of 30 degrees is
-# $\sqrt3 / 2$, so here it is $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0 if all is at right
-# angles.
+# One number for both is the mean of the squared cosines, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0
+# if all is at right angles.
 
 # %%
 floor = np.array(
@@ -44,8 +44,8 @@ print("angles:", np.degrees(angles).round(6))
 print("mean squared cosine:", np.mean(np.cos(angles) ** 2).round(6))
 
 # %% [markdown]
-# The LoRA paper asks this of two $A$. We ask it of two whole updates $BA$: of their **input directions**, the rows $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. They are what an
-# update listens to. Take the first $i$ of one update, as columns of a matrix $V$, and the first $j$ of the
+# The LoRA paper asks this of two $A$. We ask it of two whole updates $BA$: of their **input directions**, the rows $v_1^T, v_2^T, \dots$ of the SVD, the strongest first. They are the inputs that
+# an update responds to. Take the first $i$ of one update, as columns of a matrix $V$, and the first $j$ of the
 # other, as columns of $V'$. With the Frobenius norm of *Cut the SVD*,
 #
 # $$
@@ -64,24 +64,20 @@ assert np.isclose(phi, 0.875)
 # %% [markdown]
 # ## What chance gives
 #
-# Our inputs have 120 entries. Two random choices of 8 directions among 120 share something too, $8 / 120 =
-# 0.067$ on average: each direction of one has $8/120$ of its square in the other's 8. That is the
+# Our inputs have 120 entries. Two random choices of 8 directions among 120 have $\phi = 8 / 120 = 0.067$ on average. That is the
 # number to beat. If $i$ and $j$ differ, it is the larger of them over 120.
 
 # %%
 rng = np.random.default_rng(0)
 random_pairs = [(rng.normal(size=(8, 120)), rng.normal(size=(8, 120))) for _ in range(50)]
 by_chance = np.mean([lnp.linalg.subspace_similarity(*pair, 8, 8) for pair in random_pairs])
-chance_angles = np.degrees(
-    np.mean([lnp.linalg.principal_angles(P.T, Q.T) for P, Q in random_pairs], axis=0)
-)
 print(f"phi(8, 8) by chance: {by_chance:.3f}")
 assert abs(by_chance - 8 / 120) < 0.005
 
 # %% [markdown]
 # ## Four updates, one error
 #
-# The task of *Train h = W0 x + BAx*: $W_0$ continues the photograph, and learns to continue the terrain.
+# The task of *Train h = W0 x + BAx*: $W_0$ predicts the next pixels of the photograph, and learns to predict the terrain's.
 
 # %%
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
@@ -130,7 +126,7 @@ assert all(abs(errors[name] - errors["full"]) < 0.02 * errors["full"] for name i
 assert errors["none"] > 1.3 * errors["full"]
 
 # %% [markdown]
-# ## Do they listen to the same?
+# ## Do they respond to the same inputs?
 #
 # The LoRA paper compares the two $A$. All of their directions together are safe, but not their order. From
 # *Factor a matrix* you know that $(BC)(C^{-1}A)$ is the same update as $BA$. Take a $C$ that makes the
@@ -148,7 +144,7 @@ for i in [1, 8]:
 
 # %% [markdown]
 # All eight directions together are the same, but the first ones have nothing in common. So compare the
-# products $BA$. What do two starts listen to first? Each direction has 120 entries, one for each pixel of the
+# products $BA$. Which inputs do two initialisations respond to first? Each direction has 120 entries, one for each pixel of the
 # input, so it is a picture of 10 x 12. (A direction and its opposite are one; the signs are made equal.)
 
 
@@ -172,7 +168,7 @@ assert edge > 0.7
 
 # %% [markdown]
 # The first direction subtracts the last but one column from the last: how steep is the ground at the edge,
-# where the prediction begins? Both starts found it. The fourth looks like noise. Now in numbers:
+# where the prediction begins? Both runs found it. The fourth looks like noise. Now in numbers:
 
 # %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64." tags=["cover"]
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
@@ -189,20 +185,10 @@ for i in [1, 2, 3, 4, 8]:
 assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
 
 # %% [markdown]
-# The first three directions are shared, whatever the start. From the fourth on it fades. The angles say it
-# more sharply: three are small, and the others grow towards those of chance.
-
-# %% alt="Eight principal angles between the updates of two starts. The first three are below 30 degrees, then they jump to above 50 and end near 90. By chance the eight angles rise from about 63 to 90 degrees."
-between_starts = lnp.linalg.principal_angles(updates["r = 8"].T, updates["r = 8, other start"].T)
-angles = {"two starts, r = 8": np.degrees(between_starts), "by chance": chance_angles}
-axes = lnp.plots.lines(
-    angles, dashed="by chance", xlabel="index of the angle", ylabel="angle in degrees"
-)
-assert np.degrees(between_starts[2]) < 40 < np.degrees(between_starts[3])
-
-# %% [markdown]
-# Have they learned different things, then, in the other five? Ask the error: keep only the first $j$
-# directions of an update, and measure.
+# The first three directions are shared, whatever the initialisation. From the fourth on it fades.
+#
+# Have they learned different things in the other five? Keep only the first $j$ directions of an update, and measure
+# the error.
 
 
 # %%
@@ -257,7 +243,7 @@ assert rows[-1][4] < 0.6 < 0.98 < min(row[4] for row in rows[:-1])
 assert rows[-1][5] > errors["none"]
 
 # %% [markdown]
-# By $\phi$ the wrong task is hardly to be told from the right one. On the terrain it is worse than no update.
+# By $\phi$ the wrong task looks like the right one. On the terrain it is worse than no update.
 # The **output directions**, $u_1$ and $u_2$ of the SVD, pictures of 10 x 10, show why:
 
 # %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
@@ -272,21 +258,167 @@ assert np.sum(right * wrong) < -0.9
 assert np.sum(right * wrong[::-1]) > 0.9
 
 # %% [markdown]
-# Both listen to the same, and say the opposite about above and below. **A high $\phi$ says: the same inputs are
-# used. It does not say: the same is done with them.**<!-- shown: an update and twice the same --> For that, compare outputs. Those of our four updates
-# agree almost exactly, whatever $\phi(8, 8)$ is. This answers the question: in all that matters they have
-# learned the same.
+# Both respond to the same inputs, and say the opposite about above and below. **A high $\phi$ says that the same inputs are
+# used, not that the same is done with them.**<!-- shown: the wrong task has a high phi and a large error --> For that, compare outputs. Those of our four updates
+# agree almost exactly, whatever $\phi(8, 8)$ is. In all that matters they have learned the same.
+#
+# ## Amplification
+#
+# The second half of the question: does an update turn up what $W_0$ does already, or bring in what it never did? How large is
+# the update where it acts, compared with what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
+# \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts in the
+# second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with
+# the first $r$ directions $U$ and $V$ of the update on both sides:
+#
+# $$
+# \frac{\|\Delta W\|}{\|U^T W_0 V\|}
+# $$
+
+# %%
+factor = lnp.linalg.amplification_factor(np.diag([5.0, 0.5]), np.diag([0.0, 2.0]), rank=1)
+print("on paper:", factor)
+assert factor == 4
+
+# %% [markdown]
+# For our update of rank 8, and for a **control**, a measurement that could say no: random updates of rank 8 and of the same size:
+
+# %%
+update = updates["r = 8"]
+rows = [("trained", *[np.linalg.norm(update), lnp.linalg.amplification_factor(W0, update, rank=8)])]
+drawn = [rng.normal(size=(100, 8)) @ rng.normal(size=(8, 120)) for _ in range(20)]
+same_size = [M * np.linalg.norm(update) / np.linalg.norm(M) for M in drawn]
+factors = [lnp.linalg.amplification_factor(W0, M, rank=8) for M in same_size]
+rows.append(("random", np.linalg.norm(same_size[0]), np.mean(factors)))
+rows = [(name, size, size / factor, factor) for name, size, factor in rows]
+
+columns = ["update", "its size", "size of W0 in its directions", "factor"]
+Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".format))
+
+# %%
+trained, random = rows
+own = np.linalg.norm(np.linalg.svdvals(W0)[:8])
+print(f"size of W0: {np.linalg.norm(W0):.1f}, in its own first 8 directions: {own:.1f}")
+assert random[3] > 5 * trained[3]
+assert trained[2] > 5 * random[2]
+assert trained[2] > 0.5 * own
+
+# %% [markdown]
+# The paper found factors of 21.5 at rank 4 and 1.9 at rank 64, for GPT-3 (its table 7). Is 21.5 much? Here a **random** update has
+# an even larger one, because in random directions $W_0$ has next to nothing. And the factor doubles with the update. By
+# itself it says little.
+#
+# The column *size of W0 in its directions* says more. In the directions of the trained update $W_0$ is many times as large as in
+# random ones (0.32 and 0.02 in the paper). So the update does not open new directions. It turns up some that $W_0$ has.
+#
+# The paper's $W_0$ has size 21.67 in its own first four directions: its updates turn up what $W_0$ hardly uses. **Ours
+# does the opposite**<!-- shown: the size of W0 in the update's directions and in its own -->: it acts where $W_0$ is strong. (On text it was as in the paper: `lora-np claims amplification`.)
+#
+# ## Intruder dimensions
+#
+# New would be a direction that is strong in the fine-tuned weight $W_0 + \Delta W$ and that $W_0$ does not have. Take the first output
+# directions $u_1, u_2, \dots$ of the fine-tuned weight. For each, find the closest of all output directions of $W_0$. If even
+# that cosine is below a threshold, say 0.6, it is an **intruder dimension**.
+#
+# On paper: let $W_0$ have 4, 3, 2, 1 on its diagonal, so its directions are the axes. The direction $(1, 1, 1, 1) /
+# 2$ has the cosine $\tfrac12$ with each axis. An update that is strong in it brings an intruder:
+
+# %%
+small = np.diag([4.0, 3.0, 2.0, 1.0])
+strong = 10 * np.outer([1, 1, 1, 1], [1, -1, 1, -1])
+first = np.linalg.svd(small + strong).U[:, 0]
+print("cosines with the axes:", np.abs(first).round(2))
+places = lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)
+print("places of intruders, from 0:", places)
+assert places[0] == 0
+
+# %% [markdown]
+# LoRA is suspected of having more of these than a full update, since all of its size lies in few directions. Random updates
+# first, of two sizes:
+
+
+# %%
+def mean_intruders(rank, size):
+    found = 0
+    for _ in range(20):
+        M = rng.normal(size=(100, rank)) @ rng.normal(size=(rank, 120))
+        M *= size / np.linalg.norm(M)
+        found += len(lnp.linalg.intruder_dimensions(W0, W0 + M, top=10, threshold=0.6))
+    return found / 20
+
+
+sizes = {"weak": 0.3 * np.linalg.norm(W0), "like the trained": np.linalg.norm(updates["r = 8"])}
+counts = {rank: [mean_intruders(rank, size) for size in sizes.values()] for rank in [1, 4, 8, 100]}
+formats = dict.fromkeys(sizes, "{:.1f}".format)
+rows = [(rank, *found) for rank, found in counts.items()]
+print(Table(["rank", *sizes], rows, title="intruders in the first 10", formats=formats))
+print(
+    f"size of the trained update: {sizes['like the trained'] / np.linalg.norm(W0):.1f} times that of W0"
+)
+
+weak, strong = np.transpose(list(counts.values()))
+assert 3 * weak[-1] < weak[:-1].min()
+assert strong[2:].min() > 8
+
+# %% [markdown]
+# A weak update brings intruders if its rank is low; one as large as our trained update brings as many as it can, at every
+# rank.
+#
+# And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same photograph**, but to
+# other pieces of it. For the first 20 directions of each, here is the cosine with the closest of $W_0$. In the grey band are the
+# intruders.
+
+
+# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on."
+def closest(W):
+    directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
+    return np.abs(directions).max(axis=0)
+
+
+again = best_weight(*lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng))
+control = "photograph again"
+tuned = {name: W0 + update for name, update in updates.items()} | {control: again}
+shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
+axes = lnp.plots.lines(
+    shown,
+    dashed=control,
+    xlabel="direction of the tuned weight",
+    ylabel="cosine with the closest of $W_0$",
+)
+band = axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
+
+# %%
+counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
+columns = ["tuned weight", "intruders in the first 20", "error on the photograph"]
+rows = [(name, count, np.mean((x0 @ tuned[name].T - y0) ** 2)) for name, count in counts.items()]
+Table(columns, rows, formats={columns[2]: "{:.3f}".format})
+
+# %%
+print(f"W0 on the photograph: {np.mean((x0 @ W0.T - y0) ** 2):.3f}")
+assert counts["r = 8"] <= counts["full"] < counts[control]
+
+# %% [markdown]
+# A random update of this size and rank brings eight or more in the first 10, the trained one none in the first 20. The control
+# brings most, although it does the old work nearly as well as $W_0$: where singular values lie close together, a small change
+# turns their directions.
+#
+# So in this small model the count says nothing about what was learned. That does not refute the paper that introduced it:
+# there, in language models, LoRA had intruders and full updates had not, and turning them down brought old abilities back.
+# **A direction matters if the error changes when you take it away.**<!-- shown: the errors of the first directions alone, above -->
 #
 # ## The law
 #
+# | measure | says | does not say | compare it with |
+# |---|---|---|---|
+# | principal angles, $\phi(i, j)$ | which inputs two updates share | that they do the same with them | chance, $\max(i, j) / k$ |
+# | amplification | size of the update relative to $W_0$ where it acts | that it matters | a random update of the same size |
+# | intruder dimensions | directions that $W_0$ does not have | that they are new knowledge, or harm | the same training on other data |
+#
 # - Compare products $BA$, never $A$ or $B$ alone.
-# - Principal angles and $\phi(i, j)$ say which inputs two updates share. By chance $\phi$ is $\max(i, j) / k$.
-# - They do not say that the updates do the same. For that, compare outputs.
 # - What matters shows in the error, when it is taken away.
 #
 # ## What you can do now
 #
-# You can look into two updates, and doubt what you see. Try:
+# You can look into an update, and doubt the number. Try:
 #
 # - On paper: two planes with principal angles 0 and 90 degrees. What is $\phi(2, 2)$?
 #
@@ -302,20 +434,33 @@ assert np.sum(right * wrong[::-1]) > 0.9
 #   $8 / 4{,}096 = 0.002$. In a large model even a small $\phi$ is far from chance, and still says little.
 #
 #   </details>
-# - Give the update of rank 8 twice its strength. What becomes of $\phi$, and of the error?
+# - Multiply the update of rank 8 by two. What becomes of $\phi$, of the amplification, and of the error?
 #
 #   <details><summary>Answer</summary>
 #
-#   $\phi$ stays 1, since directions have no length. The error rises from 0.115 to 0.156, nearly to that of no update at all.
+#   $\phi$ stays 1, since directions have no length. The amplification doubles, from 3.7 to 7.3. The error rises from 0.115 to 0.156, nearly to
+#   that of no update at all: a larger factor is not a better one.
+#
+#   </details>
+# - In the SVD of the weight that was fine-tuned in full, set the singular values of the intruders to zero, and then of as many others. What does
+#   `error` say?
+#
+#   <details><summary>Answer</summary>
+#
+#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven
+#   random ones of the others by 0.029 in the median. The whole update is worth 0.044: the intruders hardly matter here.
 #
 #   </details>
 #
 # ## Further reading
 #
 # - E. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, [arXiv
-#   2106.09685](https://arxiv.org/abs/2106.09685), section 7.2: $\phi$ in equation 4.
+#   2106.09685](https://arxiv.org/abs/2106.09685), sections 7.2 and 7.3: $\phi$ in equation 4, amplification in
+#   table 7.
 # - Å. Björck, G. H. Golub, "Numerical methods for computing angles between linear subspaces", *Mathematics of
 #   Computation* 27, 579-594, 1973, [doi 10.2307/2005662](https://doi.org/10.2307/2005662).
 # - C. Davis, W. M. Kahan, "The rotation of eigenvectors by a perturbation. III", *SIAM Journal on Numerical
 #   Analysis* 7, 1-46, 1970, [doi 10.1137/0707001](https://doi.org/10.1137/0707001): how far noise turns a
 #   direction.
+# - R. Shuttleworth, J. Andreas, A. Torralba, P. Sharma, *LoRA vs Full Fine-tuning: An Illusion of Equivalence*,
+#   [arXiv 2410.21228](https://arxiv.org/abs/2410.21228): intruder dimensions.

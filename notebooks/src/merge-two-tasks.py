@@ -4,7 +4,7 @@
 # One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. Somebody wants a model that does both, in one
 # set of weights: so add both updates.
 #
-# **What becomes of two updates in one matrix?**
+# **What happens when you add two updates?**
 #
 # After this lesson you can
 #
@@ -62,7 +62,7 @@ print(
 assert abs(merged[0] - alone["Bible"][0]) < 0.001
 
 # %% [markdown]
-# The price: a merged model is as large as the base, and no longer two things. Whoever has ten tasks keeps one
+# The price: a merged model is as large as the base, and no longer two things. For ten tasks, keep one
 # base and ten adapters. A second price is paid in rounding.
 #
 # ## What low precision destroys
@@ -144,15 +144,16 @@ assert np.sum(first * second) == 0
 # %% [markdown]
 # ## Two in the language model
 #
-# Listen at each of the 28 maps while the model reads the Bible. How strong is what the Dictionary's update adds there, next to that of the Bible's own? And the other way round.
+# Record the input of each of the 28 linear layers while the model reads the Bible. `Recording` below wraps a layer: it keeps a copy of each input `x`, and then
+# does what the layer does. With these inputs, compare how much the Dictionary's update adds with how much the Bible's own adds. Then the other way round.
 
 # %%
 heard = {}
 
 
 @dataclass(frozen=True, eq=False)
-class Listening:
-    """A layer that notes what it is given."""
+class Recording:
+    """A layer that keeps its inputs."""
 
     base: lnp.Linear
     path: str
@@ -162,7 +163,7 @@ class Listening:
         return self.base(x, **options)
 
 
-ear = lnp.replace(model, lnp.Linear, lambda path, layer: Listening(layer, path))
+ear = lnp.replace(model, lnp.Linear, lambda path, layer: Recording(layer, path))
 updates = {task: adapters.load(path) for task, path in paths.items()}
 strays, rows, grams = {}, [], []
 for own, other in [("Bible", "Dictionary"), ("Dictionary", "Bible")]:
@@ -197,7 +198,7 @@ assert abs(np.median(cosines)) < 0.05
 assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
 
 # %% [markdown]
-# As numbers the updates are at right angles. Yet each answers the other's text about as loudly as its own: both texts are English, and make similar inputs. So a sum
+# As long vectors the updates are orthogonal. Yet each responds to the other's text about as strongly as to its own: both texts are English, and make similar inputs. So a sum
 # must be a compromise.
 #
 # ## Weights first
@@ -237,9 +238,13 @@ assert curve[2][1] < base[1] - 0.15
 #
 # ## What helps
 #
-# There are dozens of ways to merge. **TIES** drops small entries, and of the others keeps those that agree in sign. **Iso** makes all directions of the sum equally strong. **RegMean** is the
-# one that looks at inputs: it solves for the update whose answers on both tasks' inputs are closest to what each task wants, least squares again. Here are three and the plain sum, at weights
-# of 0.5, 0.75 and 1:
+# There are dozens of merge methods. Here are three, beside the plain sum, at weights of 0.5, 0.75 and 1:
+#
+# - **TIES** looks at each entry. In each update it sets the smaller half of the entries to zero. Where two updates disagree in sign, the sign with the larger total
+#   wins, and only entries of that sign are added.
+# - **Iso** looks at directions. It takes the SVD of the sum and gives all its singular values their mean, so that no task's strong directions drown another's.
+# - **RegMean** looks at inputs. It solves for the update whose outputs, on each task's inputs, are closest to what that task's own update gives: a least-squares problem, for which it needs
+#   $X^T X$ of each layer's inputs (`grams`).
 
 # %%
 ways = {

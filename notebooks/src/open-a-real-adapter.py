@@ -9,11 +9,11 @@
 # After this lesson you can
 #
 # - read an adapter's files down to the single number,
-# - see which of its directions work, and cut those that do not,
+# - see how many of its directions are needed, and cut the others,
 # - make an adapter out of two models,
 # - exchange adapters with PEFT, the library that most of them are made with.
 #
-# You need *Factor a matrix*, *Cut the SVD* and *Train h = W0 x + BAx*.
+# You need *Cut the SVD*, *Train h = W0 x + BAx* and *Adapt a language model*.
 
 # %%
 import json
@@ -60,12 +60,12 @@ print({setting: config[setting] for setting in ["target_modules", "r", "lora_alp
 # %% [markdown]
 # Two tensors, $2 \cdot (4 + 5) = 18$ numbers, and a name that says where they belong: `linear` is the layer,
 # `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$
-# nobody could know the factor $\alpha / r$: the shape of $A$ says only $r$.
+# nobody could know the factor $\alpha / r$, the **scale** of the update: the shape of $A$ says only $r$.
 #
 # ## Two files, one adapter
 #
-# Double $B$ and halve $A$. Each number in the file is another one, and $BA$ is the same. For every $M$ that has
-# an inverse, $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
+# Double $B$ and halve $A$. Each number in the file has changed, and $BA$ is the same. In general, take any square matrix $M$ that has
+# an **inverse** $M^{-1}$, which undoes it. Then $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
 #
 # In the package an `Adapter` maps the name of each layer to an `AdapterModule`, its $A$, $B$ and $\alpha$. `diff`
 # compares what two adapters do:
@@ -82,14 +82,14 @@ assert lnp.adapters.diff("paper", "other").same
 # %% [markdown]
 # ## The spectrum, without the product
 #
-# What an adapter does is in the singular values of $\Delta W$, its **spectrum**. In our example they can be read off. The
-# columns of $B$ are at right angles, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
-# column times its row is a part of the SVD. With the factor 2, their strengths are
+# How large an update is, in each direction, is in the singular values of $\Delta W$, its **spectrum**. In our example they can be read off. The
+# columns of $B$ are orthogonal, of length 5 and 5, and so are the rows of $A$, of length 3 and 0.1. Each
+# column times its row is a term of the SVD. With the factor 2, the singular values are
 # $2 \cdot 5 \cdot 3 = 30$ and $2 \cdot 5 \cdot 0.1 = 1$.
 #
-# In general $B$ has other columns. Its QR decomposition $B = QR$ makes them so: the columns of $Q$ are at
-# right angles and of length 1, and $R$ is small, $r \times r$. The same for the rows of $A$. What is left to
-# decompose is the product of two small matrices:
+# In general the columns of $B$ are not orthogonal. The **QR decomposition** writes $B = QR$: the columns of $Q$ are orthogonal and of length 1, and
+# $R$, which is small, $r \times r$, says how to combine them into the columns of $B$. (*Factor a matrix* builds one.) The same for $A^T$. Multiplying by such a $Q$ turns
+# a matrix and changes no singular value. What is left to decompose is the product of two small matrices:
 
 # %%
 Q_B, R_B = np.linalg.qr(other.B)
@@ -106,8 +106,8 @@ assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 #
 # ## A real one
 #
-# A network of three layers learns to continue photographs, 10 x 12 pixels in, the next 10 x 10 out. Between
-# its layers `tanh` presses values into the range from -1 to 1. Then it is adapted to the map of heights: once
+# A network of three linear layers learns to predict the pixels of photographs, 10 x 12 pixels in, the next 10 x 10 out. Between
+# its layers stands a function that is not linear, `tanh`, which presses values into the range from -1 to 1. Then the network is adapted to the map of heights: once
 # by LoRA of rank 16 in each layer, once in full.
 
 # %%
@@ -173,8 +173,8 @@ Table(columns, rows, formats={"norm": "{:.1f}".format})
 # %% [markdown]
 # Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the
 # Frobenius norm of the update. *Rank for 99 %* is the smallest rank
-# that keeps 99 % of the energy, *excess rank* what the file has beyond that. It speaks of numbers only: what the
-# answers need, the error will say below. All singular values:
+# that keeps 99 % of the energy, *excess rank* what the file has beyond that. This is about the entries of the update. What the model's
+# outputs need, the error will say below. All singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
 assert all(0 < row["excess rank"] < 8 for row in found.table.records)
@@ -182,13 +182,13 @@ _, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
 axes = lnp.plots.singular_spectrum(found.spectra, ax=axes)
 
 # %% [markdown]
-# They fall, but without a cliff. No direction is idle here, some are weak.
+# They fall, but without a cliff. No direction is unused here, some are weak.
 #
 # ## One that was made elsewhere
 #
-# That adapter was ours. Here is one that PEFT has made, with PyTorch, a library for networks, and for the language model that comes with this package: the
-# model writes like Jane Austen, and the adapter was trained on the book of Genesis. Its files are as PEFT wrote them. Who made
-# it, from what and under which licence is in a third file, which one should always read first:
+# That adapter was ours. Here is one that PEFT has made, with PyTorch, a library for networks, and for the language model of
+# *Adapt a language model*. It was trained on the book of Genesis, and its files are as PEFT wrote them. Who made
+# it, from what and under which licence is in a third file, which you should always read first:
 
 # %%
 elsewhere = lnp.language.located_adapter("genesis-by-peft")
@@ -205,9 +205,8 @@ rows = [[row[name] for name in columns] for row in found_elsewhere.table.records
 Table(columns, rows)
 
 # %% [markdown]
-# Queries and values are two of the matrices in each of four layers (*Adapt a language model* says which). The rank is 16 each, and 6 to
-# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write. (A low `temperature` keeps it
-# to likely characters. The same lesson says what its loss is: the lower, the less the text surprises the model.)
+# The adapter is on queries and values in each of four layers. The rank is 16 each, and 6 to
+# 11 are needed for 99 % of the energy. What does the adapter do? Attach it, and let the model write:
 
 # %% tags=["varies"]
 model = lnp.language.load("austen")
@@ -271,15 +270,15 @@ for rank, (size, loss) in trained.items():
 lnp.plots.label_line(axes, axes.get_xlim()[1], error(base), "no adapter", lnp.plots.INK)
 
 # %% [markdown]
-# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. Read it slowly, since it contradicts what one would like to
+# The points are ranks 1, 2, 3, 4, 6, 8, 12 and 16, from left to right. Read it slowly, since it contradicts what you would like to
 # believe:
 #
-# - At rank 16 all ways meet. At low ranks they do not.
-# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The parts that were cut off had balanced those that stayed.
+# - At rank 16 all three meet. At low ranks they do not.
+# - **A cut update can be worse than none at all.**<!-- shown: the error of each cut --> The terms that were cut off had balanced those that stayed.
 #   Here that is so for the full update at ranks 1 to 6, at rank 1 only just, and for the LoRA at rank 1.
 # - A LoRA that was trained at rank 4 is better than a larger one cut to 4.
 #
-# The SVD keeps the *numbers* of the update as close as possible. What counts is the answers of the model, and
+# The SVD keeps the *entries* of the update as close as possible. What counts is the outputs of the model, and
 # between the two stand the inputs and the other layers. So after each cut, measure.
 
 # %%
@@ -340,11 +339,11 @@ lnp.adapters.check("nameless", runtime="peft")
 # %% [markdown]
 # ## The law
 #
-# - An adapter is $A$ and $B$ for each module, a name for each, $r$ and $\alpha$. Without its base it is
+# - An adapter is $A$ and $B$ for each module, a name for each, $r$ and $\alpha$. Without its base model it does
 #   nothing.
 # - $(BM)(M^{-1}A) = BA$: look at the product, never at the factors. Its singular values come from two thin
-#   QRs.
-# - A cut keeps numbers close, not answers. Measure after each cut.
+#   QR decompositions.
+# - A cut keeps entries close, not outputs. Measure after each cut.
 #
 # ## What you can do now
 #

@@ -15,7 +15,7 @@
 # - say why noise gives a matrix full rank, and what to ask instead.
 #
 # You need matrix multiplication and a little Python. `lora_np`, here `lnp`, is the package that this course
-# belongs to. Why rank matters for LoRA, *Follow the post* has said: a 100 x 120 matrix, 12,000 numbers, is changed with 1,760.
+# belongs to. *Follow the post* shows why rank matters: it changes 12,000 entries with 1,760 parameters.
 
 # %%
 import matplotlib.pyplot as plt
@@ -33,9 +33,9 @@ import lora_np as lnp
 # $$
 #
 # The first column is new. The second is not a multiple of the first, so it is new as well. The third is the sum
-# of the first two: whoever has those two can make it.
+# of the first two: you can build it from those.
 #
-# A **combination** of columns is a sum of multiples of them. A column is **independent** of those before it
+# A **linear combination** of columns, combination for short, is a sum of multiples of them. A column is **independent** of those before it
 # if it is not a combination of them. The number of independent columns is the **rank**. Python counts from 0, so
 # the independent columns here are 0 and 1.
 
@@ -50,7 +50,7 @@ print("rank:", lnp.matrix_rank(M))
 # The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus
 # 4 times the second, minus the third. So one row can be made from the others, and two rows are independent.
 #
-# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin matrices --> Why, *Two thin matrices* below will show in two lines.
+# That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin matrices --> *Two thin matrices* below proves it in two lines.
 
 # %%
 assert (2 * M[0] - 4 * M[1] - M[2] == 0).all()
@@ -61,7 +61,7 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))  # .T: rows become columns
 # %% [markdown]
 # ## All that a matrix can reach
 #
-# A matrix times a vector is a mixture of its columns:
+# A matrix times a vector is a combination of its columns:
 #
 # $$
 # M x = x_0 \cdot \text{column}_0 + x_1 \cdot \text{column}_1 + \dots
@@ -92,9 +92,9 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
 # The arrows are the columns, and each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
 # the second column is a multiple of the first, and no $x$ leads off the line.
 #
-# **The rank is the number of directions that the outputs need.**<!-- proof: outputs are mixtures of the independent columns --> `column_space` gives such directions, each
-# of length 1 and at right angles to the others. For our $3 \times 3$ matrix there are two, and every output
-# is a mixture of them:
+# **The rank is the number of directions that the outputs need.**<!-- proof: outputs are combinations of the independent columns --> `column_space` gives such directions, each
+# of length 1 and **orthogonal** to the others, that is at right angles. For our $3 \times 3$ matrix there are two, and every output
+# is a combination of them:
 
 # %%
 directions = lnp.column_space(M)
@@ -140,11 +140,11 @@ figure = lnp.plots.matrix_tiles(
 
 # %% [markdown]
 # Check one column by hand. Column 2 of $A$ holds 2 and 1, so column 2 of $BA$ is 2 times the first column of
-# $B$ plus 1 times the second. **Every column of $BA$ is a mixture of the columns of $B$.**<!-- proof: column j of BA is B times column j of A --> There are two of
+# $B$ plus 1 times the second. **Every column of $BA$ is a combination of the columns of $B$.**<!-- proof: column j of BA is B times column j of A --> There are two of
 # those, so the rank of $BA$ is 2 at most, however many columns it has.
 #
 # It also works backwards. Our $3 \times 3$ matrix $M$ has rank 2, so it must be a product of a $3 \times 2$
-# and a $2 \times 3$ matrix. Take its independent columns as $B$, and let $A$ say how to mix them: the first,
+# and a $2 \times 3$ matrix. Take its independent columns as $B$, and let $A$ say how to combine them: the first,
 # the second, their sum.
 
 # %%
@@ -156,7 +156,7 @@ assert (B @ A == M).all()
 # %% [markdown]
 # Now the promise from above. Why are there as many independent rows as columns?
 #
-# 1. $M = BA$, with the $r$ independent columns of $M$ as $B$. Read it by rows: each row of $M$ is a mixture of the $r$ rows of $A$. So no more than $r$ rows are
+# 1. $M = BA$, with the $r$ independent columns of $M$ as $B$. Read it by rows: each row of $M$ is a combination of the $r$ rows of $A$. So no more than $r$ rows are
 #    independent.
 # 2. That holds for $M^T$ as well, whose rows are the columns of $M$. So neither number is larger than the other.
 
@@ -169,7 +169,7 @@ assert (M[2] == B[2, 0] * A[0] + B[2, 1] * A[1]).all()
 #
 # Two laws will be needed again and again. Each is one look at the columns:
 #
-# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are mixtures of M's, its rows of N's --> Its columns are mixtures of the columns of $M$, its rows mixtures of the rows of $N$.
+# 1. **The rank of $MN$ is at most the smaller of both ranks.**<!-- proof: its columns are combinations of M's, its rows of N's --> Its columns are combinations of the columns of $M$, its rows combinations of the rows of $N$.
 # 2. **The rank of a sum is at most the sum of the ranks.**<!-- proof: one product of factors put side by side --> $B_1 A_1 + B_2 A_2$ is one product: put the $B$s side by side, and the $A$s one below the other.
 
 # %% alt="Two columns side by side, times two rows one below the other, is a matrix of 3 rows and 4 columns: the sum of two matrices of rank one."

@@ -212,7 +212,7 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #
 # You can take an adapter to another program and know that it is still the same. Try:
 #
-# - On paper: `r` is 16, `lora_alpha` 16, and with rsLoRA PEFT computes $\alpha / \sqrt r$. By which factor is a program too weak that does not know rsLoRA?
+# - On paper: `r` is 16, `lora_alpha` 16, and the option **rsLoRA** lets PEFT compute $\alpha / \sqrt r$. By which factor is a program too weak that does not know rsLoRA?
 #
 #   <details><summary>Answer</summary>
 #

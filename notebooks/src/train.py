@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Train h = W0 x + BAx
 #
-# A matrix $W_0$ has learned to continue photographs: it looks at a piece of a picture and predicts the pixels
-# to the right. Now it is to continue a map of mountains. We may not touch $W_0$. We may add $BA$, two thin
-# matrices.
+# A matrix $W_0$ has learned to predict pixels: it looks at a piece of a photograph and predicts the pixels to its right. Now it is
+# to predict the heights on a map of mountains. We do not change $W_0$. We add $BA$, two thin matrices.
 #
 # **Can gradient descent find a good $BA$, though $B$ starts at zero?**
 #
@@ -13,7 +12,7 @@
 # - compute the gradients of $A$ and $B$ by hand and check them,
 # - train a LoRA and a full update on real data.
 #
-# You need *See rank*, *Count parameters* and *Differentiate*.
+# You need *See rank* and *Count parameters*, and no calculus.
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,8 +25,8 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two paths
 #
-# An input $x$ goes two ways. One leads through $W_0$, which is frozen. The other leads through $A$, which makes $r$ numbers of it, and
-# through $B$, which makes as many of these as $W_0$ has outputs. At the end the two are added.
+# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which makes $r$ numbers of $x$, and
+# then through $B$, which makes as many numbers of those as $W_0$ has outputs. At the end the two are added.
 
 # %% alt="x, of k numbers, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d numbers." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
@@ -63,12 +62,17 @@ axes.set_axis_off()
 #
 # **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so
 # $BAx = (0, 0)$. The output is $h = W_0 x + BAx = (2, 2)$, what it would be without LoRA. The target is
-# $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$, and the mean squared error $L = (1 + 4) / 2 = 2.5$.
+# $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss** $L$, the number that training makes small, is the mean squared error, $(1 + 4) / 2 = 2.5$.
 #
-# **Backward.** With two outputs, the derivative of $L$ by $h$ is $2e/2 = e$. Now raise the $i$-th entry of
-# $B$ by a little. Output $i$ rises by $Ax$ times as much, and the loss by $e_i$ times that. So the gradient
+# **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss by a number says how many times as far the loss moves as that
+# number, for a small move. All derivatives by the entries of a matrix, in its shape, are its **gradient**.
+#
+# Raise $h_i$ by a small $t$. The square $e_i^2$ becomes $(e_i + t)^2 = e_i^2 + 2 e_i t + t^2$, and $t^2$ is negligible, so the mean over two outputs rises by $2 e_i t / 2 = e_i t$. The
+# derivative of $L$ by $h$ is $e$.
+#
+# Now raise the $i$-th entry of $B$ by $t$. Output $i$ rises by $Ax$ times as much, and the loss by $e_i$ times that. So the gradient
 # of $B$, written $\partial L / \partial B$, has the entries $e_i\,(Ax)$. In the same way, raising the $j$-th entry of $A$ raises $Ax$ by $x_j$
-# times as much, and all outputs by $B$ times that:
+# times as much, and the outputs by $B$ times that:
 #
 # $$
 # \frac{\partial L}{\partial B} = e\, (A x)^T = \begin{pmatrix} -1 \\ 2 \end{pmatrix} \cdot 3 = \begin{pmatrix} -3 \\ 6 \end{pmatrix},
@@ -95,8 +99,8 @@ print("gradient of B:", grad_B.ravel())
 print("gradient of A:", grad_A.ravel())
 
 # %% [markdown]
-# **The first step** moves $B$ only. At a **learning rate** of 0.1, the factor of the gradient in a step, it becomes $(0.3, -0.6)$. From the second step
-# on, $A$ moves too:
+# A gradient points uphill, so a step goes against it: the parameter minus the gradient times a factor, the **learning rate**. Many such steps are **gradient
+# descent**. **The first step** moves $B$ only. At a learning rate of 0.1 it becomes $(0.3, -0.6)$. From the second step on, $A$ moves too:
 
 # %%
 B_next = B - 0.1 * grad_B
@@ -108,9 +112,11 @@ assert (grad_A != 0).all()
 # %% [markdown]
 # ## The same by the autograd
 #
-# The **autograd** notes what was computed, and applies the chain rule (slopes along a path multiply) from the loss back to the weights. In
-# this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
-# fills in the gradients of the Tensors. Data is one example per row, so our $x$ becomes a matrix with one
+# The package's **autograd** records what was computed, and goes back from the loss to the weights: along the way derivatives multiply, as those of $e$, $B$ and $x$
+# did above (*Differentiate* and *Build the engine* show how). In this package a weight that is trained is a `Tensor`, a weight that is frozen is a plain array. `backward`
+# fills in the gradients of the Tensors.
+#
+# Data is one example per row, so our $x$ becomes a matrix with one
 # row. The paper multiplies $BA$ by a factor $\alpha / r$. We set `alpha` to the rank, here and below, so that
 # the factor is one.
 
@@ -127,8 +133,8 @@ assert np.allclose(layer.B.grad, grad_B)
 # %% [markdown]
 # ## The same by finite differences
 #
-# Whom to trust, if hand and computer should disagree? A derivative is a slope. Move one entry a little up and
-# a little down, and see how much the loss changes. That needs no calculus:
+# Whom do you trust if hand and computer disagree? A derivative can be measured. Move one entry a little up and
+# a little down, and see how much the loss changes:
 
 
 # %%
@@ -191,17 +197,17 @@ assert np.allclose(G @ A.T, grad_B)
 # $W_0$ has the shape of the matrix in *Count parameters*. Each picture is scaled to variance 1, and the mean
 # of the input is subtracted from each pair. Numbers are `float32`, 32 bits each.
 #
-# The photograph comes first: $W_0$ is the best such matrix for it, found by a formula, the *pretrained*
-# model. The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
-# are **held out**: they are not used in training. Their places are drawn from the same map, and some coincide
-# with a place of a training pair, so they tell how well a model continues this map, not any other.
+# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the least squared error on it. A formula finds it (`reduced_rank_regression`;
+# its `ridge` adds a small penalty for large weights).
+#
+# The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
+# are **held out**: they are not used in training. They come from the same map, and some coincide
+# with a training pair, so they tell how well a model predicts this map, not any other.
 
 # %%
 rng = np.random.default_rng(0)
 x0, y0 = lnp.datasets.patches(lnp.datasets.photograph(), 20_000, rng=rng)
-B, A = lnp.reduced_rank_regression(
-    x0, y0, ridge=0.01 * np.mean(x0**2)
-)  # ridge: keeps the weights small
+B, A = lnp.reduced_rank_regression(x0, y0, ridge=0.01 * np.mean(x0**2))
 base = lnp.Linear((B @ A).astype(np.float32))
 
 pairs = lnp.datasets.patches(lnp.datasets.terrain(), 25_000, rng=rng)
@@ -257,10 +263,10 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 #   make up for it, but they first have to undo damage that need not have been done.
 # - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
 # - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
-#   does `inject`. Does this start allow larger learning rates, as is said? Here it does not: the claim *fails here*, `lora-np claims zero-factor`.
+#   does `inject`. It is said that this choice allows larger learning rates. Here it does not: `lora-np claims zero-factor`.
 #
-# With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley: it is a saddle,
-# level in each direction, with a way down on two sides that no gradient points to.
+# With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley. It is a **saddle**:
+# level at the point itself, with a way down on two sides that no gradient points to.
 
 # %% alt="A map of the loss over a and b. Two valleys, where b times a is 1, lie at the upper right and the lower left. From a = 0.7, b = 0 a path leads into the upper valley. At a = b = 0 a cross marks the saddle, from which no path leads away."
 sides = np.linspace(-2, 2, 101)

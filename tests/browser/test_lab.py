@@ -45,7 +45,7 @@ def assert_shows(view, rank):
 def test_reader_cuts_the_svd_with_the_slider(lab, page):
     from playwright.sync_api import expect
 
-    page.goto(lab.replace("00-follow-the-post", "03-cut-the-svd"))
+    page.goto(lab.replace("00-follow-the-post", "02-cut-the-svd"))
     expect(page.get_by_role("heading", name="Cut the SVD")).to_be_visible()
     expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle")  # the kernel is there
 

@@ -90,8 +90,33 @@ def test_the_report_is_self_contained(found, folder):
         assert number in page
 
 
+def test_it_opens_with_a_picture_and_what_lora_is_for(found, folder):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (re.sub(r"<[^>]+>", "", page), str(found)):
+        text = " ".join(text.split())
+        places = [text.index(words) for words in (
+            "LoRA, low-rank adaptation", "And the ", "mean squared error", "bytes of the file",
+        )]  # fmt: skip
+        assert places == sorted(places)
+        assert re.search(r"12,000.* 4,400.* 1,760", text[: places[1]])
+        assert "how thick they are" in text[: places[1]]
+    assert page.index("<svg") < page.index("LoRA")
+    assert len([line for line in str(found).splitlines() if len(line) > 100]) < 20
+
+
 @whole_run
-def test_it_ends_with_a_model_that_speaks(found, folder):
+def test_the_headline_compares_with_the_full_update(found, folder):
+    share = re.fullmatch(
+        r"1,760 parameters bring (99\.[5-9]) % of what 12,000 bring",
+        found.headline.replace("%", " %"),
+    )
+    assert share
+    assert f"<h1>{found.headline}</h1>" in (folder / "report.html").read_text(encoding="utf-8")
+    assert found.headline in str(found)
+
+
+@whole_run
+def test_a_model_writes_before_and_after(found, folder):
     sample, page = found.sample, (folder / "report.html").read_text(encoding="utf-8")
     assert sample.parameters == 74_752
     assert sample.adapted_loss < sample.base_loss - 0.3

@@ -86,7 +86,7 @@ def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
 
 def test_the_teachers_copy_earns_all_points(tmp_path):
     path = tmp_path / "04.ipynb"
-    path.write_text(teacher_notebook(lessons([4])[0]))
+    path.write_text(teacher_notebook(lessons([3])[0]))
     assert check_file(path).passed
 
 
@@ -126,7 +126,7 @@ def test_settings_of_nbgrader_are_python():
 
 
 def test_a_passed_check_and_the_files_lead_to_the_solution_unless_the_course_leaves_it_out():
-    lesson = lessons([4])[0]
+    lesson = lessons([3])[0]
     text, script = "".join(notebook(lesson)["cells"][0]["source"]), script_of(lesson)
     assert 'exercises.solution("NAME")' in text
     assert 'exercises.solution("NAME")' in script

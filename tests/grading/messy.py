@@ -23,7 +23,7 @@ BEFORE = {
 
 def messy(solved):
     """By their names: the files, as bytes."""
-    right = solved(4)
+    right = solved(3)
     head, _, answers = right.partition("# %%")
     files = {
         f"{name}.py": f"{head}# %%\n{mess}\n\n# %%{answers}".encode()
@@ -54,6 +54,6 @@ def messy(solved):
         "slow but right.py": f"{right}\n# %%\n{slow}".encode(),
         "types and a cache.py": f"{right}\n# %%\n{cached}".encode(),
         "a notebook with magic and pictures.ipynb": json.dumps({"cells": notebook}).encode(),
-        "two tries/old.py": solved(4, without=["lora_count", "affordable_rank"]).encode(),
+        "two tries/old.py": solved(3, without=["lora_count", "affordable_rank"]).encode(),
         "two tries/new.py": right.encode(),
     }  # fmt: skip

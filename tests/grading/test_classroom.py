@@ -46,11 +46,11 @@ def fill(folder, files):
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, solved):
     folder = fill(tmp_path_factory.mktemp("class"), {
-        "alice.py": solved(4),
-        "bob/week-1/04-count-parameters.py": solved(4, without=["affordable_rank", "training_bytes"]),
+        "alice.py": solved(3),
+        "bob/week-1/03-count-parameters.py": solved(3, without=["affordable_rank", "training_bytes"]),
         "carol/nothing.py": "",
-        "dan/04-count-parameters.ipynb": f"this is no notebook: {COUNT}",
-        "erin/stubs.py": solved(4, without=["lora_count"]),
+        "dan/03-count-parameters.ipynb": f"this is no notebook: {COUNT}",
+        "erin/stubs.py": solved(3, without=["lora_count"]),
         "erin/again.py": f"print('# a heading')\n{COUNT}",
         "=1+2.py": COUNT,
     })  # fmt: skip
@@ -67,7 +67,7 @@ def test_points(graded):
 
 
 def test_the_lessons_are_those_that_somebody_answered(graded):
-    assert [lesson.number for lesson in graded.lessons] == [4]
+    assert [lesson.number for lesson in graded.lessons] == [3]
 
 
 def test_grades_as_csv(graded):
@@ -255,7 +255,7 @@ def test_a_large_file_costs_itself_alone(tmp_path, solved):
     its name.
     """
     folder = fill(tmp_path, {
-        "anna.py": solved(4),
+        "anna.py": solved(3),
         "cells.py": "# %%\n" * 1_500_000 + COUNT,
         "code.py": "# %%\n0\n" * 2_000_000 + COUNT,
         "one.py": f"{COUNT}x = '{'y' * 19_000_000}'\n",
@@ -450,7 +450,7 @@ def system_v():
 def mixed_class(folder, solved):
     fill(
         folder,
-        {**hostile_class(), **{f"honest-{i}.py": solved(4) for i in range(10)}, **messy(solved)},
+        {**hostile_class(), **{f"honest-{i}.py": solved(3) for i in range(10)}, **messy(solved)},
     )
     for name, (_, content) in HUGE.items():
         fill(folder, {f"huge {Path(name).stem} {Path(name).suffix[1:]}/{name}": content()})
@@ -563,7 +563,7 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_a_supervisor_that_is_killed_leaves_nothing_that_the_next_run_minds(tmp_path, solved):
-    folder = fill(tmp_path / "class", {f"{name}.py": solved(4) for name in "abc"} | {"d.py": COUNT})
+    folder = fill(tmp_path / "class", {f"{name}.py": solved(3) for name in "abc"} | {"d.py": COUNT})
     command = [
         sys.executable,
         "-m",

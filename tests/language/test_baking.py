@@ -1,6 +1,7 @@
 """A prompt baked into an adapter: the loss against its definition, and what the adapter has learnt."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_the_same_seed_makes_the_same_bytes_and_a_resumed_run_too(wide, tmp_path
         language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", watch=die)
     third = language.bake(wide, "the old king. ", **how, checkpoint=tmp_path / "run", resume=True)
     other = language.bake(wide, "the old king. ", **{**how, "rng": 4})
+    assert len(first.history.loss) == len(third.history.loss) == 6
     leaves = [
         [t.data for _, t in lnp.trainable(each.model)] for each in (first, second, third, other)
     ]
@@ -179,9 +181,12 @@ def test_an_answer_ends_with_its_token_and_a_cut_one_without(wide):
     assert {len(example.hidden) for example in examples} > {12}
     cut = sum(len(example.hidden) == 12 for example in examples)
     result = language.bake(
-        model, "be kind.", questions=BEGINNINGS, answer_length=12, steps=0, rank=1
+        model, "be kind.", questions=BEGINNINGS, answer_length=2, steps=0, rank=1
     )
-    assert bool(result.notes) == (cut > 0) or result.notes
+    assert cut
+    (note,) = result.notes
+    assert re.fullmatch("[1-8] of 8 answers were cut at 2 tokens.", note)
+    assert note in str(result.table)
 
 
 def test_the_base_writes_questions_about_each_sentence(wide, monkeypatch):
@@ -263,6 +268,10 @@ def test_the_command_writes_an_adapter_or_nothing(wide, tmp_path, monkeypatch, c
         assert run([*command.split(), *bad.split()]) in (1, 2)
         assert capsys.readouterr().err.count("\n") == 1
         assert not (tmp_path / "new").exists()
+    assert run(["bake", "base", "--prompt", "prompt.txt", "-o", "new"]) == 1
+    assert "no chat template" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "new").exists()
     good = [*command.split(), "--prompt", "prompt.txt"]
     assert run([*good, "--json", "--html", "page.html"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

@@ -277,3 +277,15 @@ def test_a_tokenizer_json_becomes_a_vocabulary_that_llama_cpp_cuts_alike(tmp_pat
     assert tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, texts) == expected
     ours = read_vocabulary(gguf_tokenizer(metadata, "file"))
     assert [ours.encode(text).tolist() for text in texts] == expected
+
+
+@pytest.mark.parametrize("name", ["Phi-3-mini", "Another"])
+def test_white_space_after_special_tokens_is_where_the_model_has_it(tmp_path, name):
+    contents = pieces_in_json(True)
+    more = {**contents["added_tokens"][0], "id": 962, "content": "<|endoftext|>"}
+    contents["added_tokens"].append(more)  # llama.cpp looks for it in such models
+    metadata = vocabulary_metadata(contents, {}, 963) | {"general.name": name}
+    texts = ["<think> \n the king<think>\n", "a<s>  b </s>\tc<|endoftext|> d", "<think>"]
+    theirs = tokens_of_llama_cpp(tmp_path / "model.gguf", metadata, texts)
+    ours = read_vocabulary(gguf_tokenizer(metadata, "file"))
+    assert [ours.encode(text).tolist() for text in texts] == theirs

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import lora_np
-from lora_np import adapters
+from lora_np import adapters, course, language
 from lora_np.cli import run
-from lora_np.hub import TensorInfo, gguf, safetensors
+from lora_np.hub import safetensors
 from tests.commands import every_command
 from tests.drawing import every
 
@@ -92,6 +92,9 @@ def write_example_files():
         {"layers.0.q_proj.lora_B.weight": rng.normal(size=(20, 4))}, "adapter.safetensors"
     )
     W0 = rng.normal(size=(64, 64)).astype(np.float32)
+    sizes = ("hidden_size", "intermediate_size")
+    config = {"model_type": "llama", **dict.fromkeys(sizes, 64), "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 4, "vocab_size": 3}
     for name in ("base", "llama", "my-model", "tuned", "my-llama", "path/to"):
         weights = (
             W0
@@ -102,7 +105,7 @@ def write_example_files():
         safetensors.save(
             {"model.layers.0.self_attn.q_proj.weight": weights}, Path(name, "model.safetensors")
         )
-        Path(name, "config.json").write_text(json.dumps({"model_type": "llama"}))
+        Path(name, "config.json").write_text(json.dumps(config))
     for name in (
         "adapter",
         "my-adapter",
@@ -117,20 +120,22 @@ def write_example_files():
             A=rng.normal(size=(8, 64)), B=rng.normal(size=(64, 8)), alpha=16
         )
         adapters.save(adapters.Adapter({"model.layers.0.self_attn.q_proj": module}), name)
-    sizes = ("embedding_length", "feed_forward_length", "attention.head_count", "block_count")
-    gguf.write(
-        {
-            "token_embd.weight": TensorInfo("F32", (3, 64)),
-            "blk.0.attn_q.weight": TensorInfo("F32", (64, 64)),
-        },
-        lambda name: W0[:3] if name == "token_embd.weight" else W0,
-        "smollm2.gguf",
-        metadata={
-            "general.architecture": "llama",
-            "llama.attention.layer_norm_rms_epsilon": 1e-5,
-            **{f"llama.{size}": count for size, count in zip(sizes, (64, 64, 4, 1), strict=True)},
-        },
-    )
+    shapes = {"model.embed_tokens": (3, 64), "model.norm": (64,)}
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        shapes[f"model.layers.0.{name}"] = (64,)
+    for name in (
+        *map("self_attn.{}_proj".format, "qkvo"),
+        *map("mlp.{}_proj".format, ("up", "gate", "down")),
+    ):
+        shapes[f"model.layers.0.{name}"] = (64, 64)
+    whole = {
+        f"{name}.weight": rng.normal(size=shape).astype("f4") for name, shape in shapes.items()
+    }
+    Path("smollm2").mkdir()
+    safetensors.save(whole, "smollm2/model.safetensors")
+    Path("smollm2/config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    Path("smollm2/tokenizer.json").write_text(json.dumps(language.Characters("abc").tokenizer()))
+    adapters.merge_gguf("smollm2", "adapter", "smollm2.gguf", dtype="F32")
     adapters.convert("adapter", "adapter.gguf", to="gguf", base="llama")
     adapters.convert(adapters.Adapter({"down.0.to_q": module}), "unet.safetensors", to="kohya")
     safetensors.save({"down.0.to_q.weight": W0}, "diffusion_pytorch_model.safetensors")
@@ -211,6 +216,10 @@ def test_the_evidence_is_what_was_recorded(page):
     for shown, wanted in EVIDENCE.items():
         assert shown.replace("**", "") in text.replace("**", ""), shown
         assert [line for line in recorded if all(part in line for part in wanted)], wanted
+    verdicts = [claim["verdict"] for claim in course.claims().values()]
+    assert re.search(rf"\b{len(verdicts)} claims of papers\b", text)
+    for verdict in ("supported", "in part", "contradicted"):
+        assert f"{verdicts.count(verdict)} {verdict}" in text
 
 
 def test_every_name_that_a_page_links_to_exists():

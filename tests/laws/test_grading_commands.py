@@ -33,7 +33,7 @@ def test_list(capsys):
 def test_start_edit_check(tmp_path, capsys):
     assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
     assert "Written:" in capsys.readouterr().out
-    script = tmp_path / "04-count-parameters.py"
+    script = tmp_path / "03-count-parameters.py"
     assert run(["exercises", "check", str(script)]) == 1
     assert capsys.readouterr().out.endswith("0 of 9 points.\n")
     before, _, after = script.read_text().partition("    ...\n")

@@ -279,6 +279,30 @@ def test_texts_use_the_words_of_the_field(private):
             pytest.fail(f"{place}: {PRIVATE[private]}, not {private}: {text}")
 
 
+# Pages that may use them: they name words that are not ours, or say what becomes of the old ones.
+OWN_WORDS = {"docs/vocabulary.md", "docs/develop/changelog.md", "docs/architecture.md"}
+
+
+def prose():
+    """Every line of README and the pages, without code, commands and addresses."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        name = path.relative_to(ROOT).as_posix()
+        made = name.startswith(("docs/_build/", "docs/claims/", "docs/practice/"))
+        if made or name in OWN_WORDS:
+            continue
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"(?ms)^\s*(```|~~~|:::).*?^\s*\1", lambda m: "\n" * m[0].count("\n"), text)
+        text = re.sub(r"`[^`\n]*`|(?<=\])\([^)]*\)", "", text)
+        for number, line in enumerate(text.splitlines(), 1):
+            yield f"{name}:{number}", line
+
+
+@every("private", [private for private in PRIVATE if not private.startswith("^")])
+def test_pages_use_the_words_of_the_field(private):
+    found = [f"{place}: {line}" for place, line in prose() if re.search(private, line)]
+    assert not found, f"{PRIVATE[private]}, not {private}"
+
+
 @every(
     ("words", "command"),
     [*every_command(), *((f"lora-np {name}", app.get_command(None, name)) for name in COMMANDS)],

@@ -16,6 +16,12 @@ from lora_np.course.notebooks import lessons
 LESSONS = {path.stem.split("-", 1)[1]: path for path in lessons()}
 
 
+def follow_the_post(lesson):
+    equal = lesson.U @ lesson.V / 20
+    B, A = lnp.low_rank_factors(equal, rank=2)
+    assert round(np.linalg.norm(equal - B @ A) / np.linalg.norm(equal), 2) == 0.62
+
+
 def see_rank(lesson):
     noise = np.random.default_rng(0).normal(size=lesson.product.shape)
     noisy = lesson.product + 0.1 * lesson.product.std() * noise
@@ -95,16 +101,11 @@ def open_a_real_adapter(lesson):
 
 
 def look_inside_an_update(lesson):
-    update = lesson.updates["r = 8"]
-    assert np.isclose(lnp.linalg.subspace_similarity(update, 2 * update, 8, 8), 1)
-    assert np.allclose([lesson.error(update), lesson.error(2 * update)], [0.115, 0.156], atol=0.001)
-
-
-def weigh_an_update(lesson):
     update, error = lesson.updates["r = 8"], lesson.error
-    assert round(lnp.linalg.amplification_factor(lesson.W0, 2 * update, rank=8), 1) == 7.0
-    assert np.isclose(error(2 * update), 0.165, atol=0.001)
-    assert error(2 * update) > error(0 * update)
+    assert np.isclose(lnp.linalg.subspace_similarity(update, 2 * update, 8, 8), 1)
+    assert np.allclose([error(update), error(2 * update)], [0.115, 0.156], atol=0.001)
+    factors = [lnp.linalg.amplification_factor(lesson.W0, c * update, rank=8) for c in (1, 2)]
+    assert np.allclose(factors, [3.7, 7.3], atol=0.06)
 
     tuned = lesson.W0 + lesson.updates["full"]
     U, s, Vh = np.linalg.svd(tuned, full_matrices=False)
@@ -116,12 +117,12 @@ def weigh_an_update(lesson):
         return error((U * kept) @ Vh - lesson.W0) - error(lesson.updates["full"])
 
     rng = np.random.default_rng(0)
-    assert len(places) == 4
-    assert np.isclose(rise(places), 0.0009, atol=1e-4)
-    assert np.isclose(rise(others[-4:]), 0.0002, atol=1e-4)
+    assert len(places) == 7
+    assert np.isclose(rise(places), 0.0008, atol=1e-4)
+    assert np.isclose(rise(others[-7:]), 0.0015, atol=1e-4)
     assert np.isclose(
-        np.median([rise(rng.choice(others, 4, replace=False)) for _ in range(200)]),
-        0.006,
+        np.median([rise(rng.choice(others, 7, replace=False)) for _ in range(200)]),
+        0.029,
         atol=1e-3,
     )
     assert np.isclose(error(0 * update) - error(lesson.updates["full"]), 0.044, atol=1e-3)
@@ -163,8 +164,8 @@ def four_bits(lesson):
 
 
 COMPUTED = [
-    see_rank, cut_the_svd, compare_with_the_best, adapt_a_real_model, learn_without_forgetting,
-    choose_rank_alpha_and_initialisation, open_a_real_adapter, look_inside_an_update, weigh_an_update,
+    follow_the_post, see_rank, cut_the_svd, compare_with_the_best, adapt_a_real_model, learn_without_forgetting,
+    choose_rank_alpha_and_initialisation, open_a_real_adapter, look_inside_an_update,
     adapt_a_language_model, merge_two_tasks, four_bits,
 ]  # fmt: skip
 

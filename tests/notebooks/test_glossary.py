@@ -15,12 +15,12 @@ TEXT = (
     .split(":::{glossary}")[1]
 )
 TERMS = re.findall(r"^(\S.*)\n  ", TEXT, flags=re.MULTILINE)
-SAME = {"amplification": "amplification factor", "output directions": "input directions", "svd": "singular value decomposition"}  # fmt: skip
+SAME = {"amplification": "amplification factor", "output directions": "input directions", "svd": "singular value decomposition", "frozen": "freeze", "linear combination": "combination", "orthogonal": "right angles", "qr decomposition": "QR", **dict.fromkeys(["query", "key", "value"], "query, key, value")}  # fmt: skip
 # Bold for the sake of emphasis, and headings of a list.
 EMPHASIS = {
     "a", "and", "b", "back", "backward", "both random", "both zero", "by energy", "by error", "cheaper", "every path",
-    "count again", "ellipse", "every", "exercises", "files do", "first", "forward", "half", "less", "less time", "next", "no", "not", "one zero",
-    "other", "random", "read backwards", "stored", "the first step", "training", "why even bother",
+    "count again", "ellipse", "every", "exercises", "files are not", "first", "forward", "half", "less", "less time", "next", "no", "not", "one zero",
+    "other", "random", "read backwards", "same photograph", "stored", "the first step", "training", "why even bother",
 }  # fmt: skip
 
 # Words of the field, as they begin. What a lesson says of them, bold or not, has to be explained; a
@@ -70,7 +70,7 @@ def introduced(path):
 
 def known(words):
     terms = {term.lower() for term in TERMS}
-    named = SAME.get(words, words)
+    named = SAME.get(words, words).lower()
     return named in terms or named.removesuffix("s") in terms or f"{named}s" in terms
 
 

@@ -16,6 +16,7 @@ FILES = {
     "tests/site": PROCESSES,
     "tests/notebooks": PROCESSES,
     "tests/adapters/test_kill.py": PROCESSES,
+    "tests/laws/test_puzzles.py": PROCESSES,
     "tests/laws/test_adapters_memory.py": PROCESSES,
     "tests/laws/test_adapters_commands.py": PROCESSES,
     "tests/laws/test_accounting_fuzz.py": PROCESSES,

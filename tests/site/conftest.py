@@ -24,8 +24,6 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
 ]
-# JupyterLite's own remarks about itself.
-KNOWN = ("is duplicated", "No exact match found for python")
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +52,7 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if (
-            self.path == "/favicon.ico"
-        ):  # asked for by Chromium itself where JupyterLite is slow to name its icon
+        if self.path == "/favicon.ico":  # asked for by Chromium itself
             self.send_response(204)
             self.end_headers()
         else:
@@ -108,7 +104,7 @@ def open_page(chromium, address):
         return not url.startswith((urljoin(address, "/"), "data:", "blob:"))
 
     def complains(message):
-        return message.type in ("error", "warning") and not any(k in message.text for k in KNOWN)
+        return message.type in ("error", "warning")
 
     def open_page(path, **settings):
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})

@@ -618,7 +618,7 @@ OWN = {
 
 @pytest.fixture
 def runs(site):
-    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+    if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
 
 

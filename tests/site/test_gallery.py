@@ -27,6 +27,8 @@ def test_each_lesson_has_a_card(open_page):
         assert label == [
             "Lesson",
             str(known[stem].number),
+            "·",
+            known[stem].group,
             str(math.ceil(about.minutes(notebook))),
             "minutes",
         ]
@@ -41,8 +43,8 @@ def test_each_lesson_has_a_card(open_page):
 
 
 def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page):
-    stem = "02-factor-a-matrix"
-    solved = exercises.lessons([2])[0].exercises[0].name
+    stem = "07-factor-a-matrix"
+    solved = exercises.lessons([7])[0].exercises[0].name
     page = open_page("learn/index.html")
     done = page.locator(f'[data-lesson="{stem}"] .gallery-done')
     assert done.is_hidden()
@@ -66,7 +68,7 @@ def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page)
     page.go_back()
     assert (
         done.inner_text()
-        == f"Read · 1 of {len(exercises.lessons([2])[0].exercises)} exercises solved"
+        == f"Read · 1 of {len(exercises.lessons([7])[0].exercises)} exercises solved"
     )
     assert f"1 of {len(NOTEBOOKS)} lessons read, 1 of" in page.get_by_role("status").inner_text()
     page.get_by_role("button", name="Forget what I have done").click()

@@ -38,10 +38,11 @@ def largest(fits: bool, answered: Value, one: int, budget: int) -> None:
 
 def last_rank_that_saves(draw: Draw, answer: Answer, key: str) -> None:
     d, k = map(int, draw.sizes("dk", high=400))
-    # d k / (d + k) is a whole number, also of matrices that are not square
-    if draw.pick("tie", (False, True)):
-        a, b = draw.sizes("ab", high=9)
-        d, k = a * (a + b), b * (a + b)
+    a, b = draw.sizes("ab", high=9)
+    # d k, or d k - 1, is a multiple of d + k, also of matrices that are not square
+    tie = draw.pick("tie", ("", "d k", "d k - 1"))
+    if tie:
+        d, k = (a * (a + b), b * (a + b)) if tie == "d k" else (a + 1, a * (a + 1) + 1)
     largest(key == "saves", answer(d, k), d + k, d * k - 1)
 
 

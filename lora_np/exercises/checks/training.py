@@ -36,6 +36,15 @@ def matmul_gradients_gradients(draw: Draw, answer: Answer) -> None:
     same("the gradient of b", of_b, a.T @ g, size=terms(a.T, g))
 
 
+def sum_gradients(draw: Draw, answer: Answer, key: str) -> None:
+    shape = draw.sizes("nm", high=4)
+    g, a, b = (draw.array(name, *shape) for name in "gab")
+    total, of_a, of_b = parts("sum a b", answer(g, a, b), *3 * [g.shape])
+    same("a + b", total, a + b, size=10)
+    same("the gradient of a", of_a, g)
+    same("the gradient of b", of_b, g)
+
+
 def swish_gradient_rule(draw: Draw, answer: Answer) -> None:
     shape = draw.sizes("abc"[: draw.whole("axes", 1, 3)], high=3)
     g, x = draw.array("g", *shape), draw.pick("width", (1.0, 10.0)) * draw.array("x", *shape)
@@ -257,6 +266,34 @@ def frozen_a_least(draw: Draw, answer: Answer) -> None:
     )
     draw.assume(np.linalg.cond(X @ A.T) < 10)
     same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
+
+
+# A prompt is an update of rank one
+
+
+def kl_divergence(draw: Draw, answer: Answer, key: str) -> None:
+    n = draw.whole("n", 1, 5)
+    p = draw.array("p", n, low=key == "nats", high=9)
+    q = draw.array("q", n, low=1, high=9)
+    draw.assume(p.any())
+    p, q = p / p.sum(), q / q.sum()
+    same("the divergence", answer(p, q), p @ np.log(np.where(p > 0, p, q) / q), size=1)
+
+
+def prompt_update(draw: Draw, answer: Answer, key: str) -> None:
+    d, k = draw.sizes("dk", high=4)
+    W, z, wanted = draw.array("W", d, k), scale(draw) * draw.array("z", k), draw.array("wanted", k)
+    draw.assume(z.any())
+    wanted *= np.abs(z).max()
+    B, A = parts("B A", answer(W, z, wanted), (d, 1), (1, k))
+    right = np.outer(W @ (wanted - z), z) / (z @ z)
+    inputs = z[:, None] if key == "same" else np.eye(k) - np.outer(z, z) / (z @ z)
+    same(
+        "what B A adds",
+        B @ (A @ inputs),
+        right @ inputs,
+        size=float(np.abs(W).sum() * np.abs(inputs).max()),
+    )
 
 
 # Adapt a language model

@@ -1,0 +1,158 @@
+"""Longer runs on text, ready to be started: bases, split, start and order redrawn.
+
+The language setup has four bases, 8 seeds and m = 1 % of the loss. Train three more bases with the
+recipe (20 minutes each), then start one process a core; each takes every n-th method, appends to a
+file of its own, and goes on where it was stopped::
+
+    python -m recipes.base Rdata.rdb -o bases/1 --seed 1     # and 2, 3; base 0 is the shipped one
+    python -m claims.longer language --bases bases --part 0/2
+    python -m claims.longer language --bases bases --part 1/2
+
+At 135 million parameters there is one base, so that 12 seeds draw split, start and order::
+
+    python -m claims.longer smollm2 --model SmolLM2-135M.gguf --part 0/2
+
+Nothing here has been run: the files that it writes, ``runs/language.0.jsonl`` and so on, do not
+exist yet, and no claim reads them. When they are whole, the claims on text take their figures from
+them as those on digits do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import lora_np as lnp
+from claims import batched, methods, setups
+from claims.redrawn import FOLDER, Book, Sweep
+from lora_np import language
+from lora_np.checks import Array
+
+SEEDS = {"language": 8, "smollm2": 12}
+LOOK = 2
+PIECES = 10  # contiguous pieces of the new text, of which a seed holds two back
+
+
+@dataclass(frozen=True)
+class Text(batched.Setup):
+    """A language model learns another text; losses in nats a token, on two pieces held back."""
+
+    bases: tuple[str, ...]
+    new: str = "genesis"
+    old: str = "austen-held-out"
+    steps: int = 100
+    batch: int = 4
+    length: int = 64
+    rows: int = 96  # of each text that a loss is of
+
+    def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
+        """Losses (seeds, rates) of each half, and of the old text."""
+        found = [[self.once(seed, rate, **method) for rate in rates] for seed in seeds]
+        names = [*batched.HALVES, "old"]
+        return {name: np.array([[one[name] for one in row] for row in found]) for name in names}
+
+    def once(self, seed: int, lr: float, **method: Any) -> dict[str, float]:
+        """One run; infinite losses if it diverged."""
+        base = loaded(self.bases[seed % len(self.bases)])
+        parts = self.parts(seed, base)
+        training = parts["training"]
+        rng = np.random.default_rng([seed, 23])
+        first = lambda model: language.token_loss(model, training[:16])
+        start = methods.start(base, rng, first, **{"targets": "all-linear", **method})
+        order = batched.batches(seed, len(training), self.steps, self.batch)
+        rate = lnp.cosine_schedule(lr, steps=self.steps, warmup=min(10, self.steps // 4))
+        try:
+            with np.errstate(all="ignore"):
+                tuned = lnp.freeze(lnp.fit(
+                    start, lambda step: training[order[step]], loss=language.token_loss, steps=self.steps, clip=1.0,
+                    progress=False, optimizer=methods.optimizer(rate, **method),
+                ).model)  # fmt: skip
+        except FloatingPointError:
+            return dict.fromkeys((*batched.HALVES, "old"), np.inf)
+        return {name: setups.mean_loss(tuned, parts[name]) for name in (*batched.HALVES, "old")}
+
+    def parts(self, seed: int, base: Any) -> dict[str, Array]:
+        """Windows to train on, two pieces of the new text held back, and the old text."""
+        tokens = base.vocabulary.encode(language.read_text(self.new))
+        pieces = np.array_split(tokens, PIECES)
+        order = np.random.default_rng([seed, 20]).permutation(PIECES)
+        cut = lambda tokens: language.windows(tokens, self.length)
+        held = {half: cut(pieces[order[i]])[: self.rows] for i, half in enumerate(batched.HALVES)}
+        training = np.concatenate([cut(pieces[i]) for i in sorted(order[2:])])
+        old = cut(base.vocabulary.encode(language.read_text(self.old)))[: self.rows]
+        return {"training": training, "old": old, **held}
+
+
+@functools.cache
+def loaded(base: str) -> Any:
+    return language.load(base)
+
+
+def adapted(rank: int, alpha: float = 32, **more: Any) -> dict[str, Any]:
+    return {"kind": "lora", "rank": rank, "alpha": alpha} | more
+
+
+ATTENTION, MLP = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
+FULL = {"kind": "full", "targets": "all"}
+# Each with the place of the rate at which its search begins, on the grid of `claims.redrawn`
+METHODS: dict[str, dict[str, tuple[Mapping[str, Any], int]]] = {
+    "language": {
+        **{f"LoRA, r = {r}": (adapted(r), 0) for r in (1, 4, 16, 64)},
+        "LoRA, r = 16, kappa / 16": (adapted(16, 2), 2),
+        "LoRA, r = 16, kappa x 16": (adapted(16, 512), -2),
+        "attention, r = 8": (adapted(8, targets=ATTENTION), 1),
+        "MLP, r = 5": (adapted(5, targets=MLP), 1),
+        "q and v, r = 16": (adapted(16, targets=["q_proj", "v_proj"]), 1),
+        "full": (FULL, -2),
+    },
+    "smollm2": {
+        **{f"LoRA, r = {r}": (adapted(r), -3) for r in (1, 8, 64)},
+        "LoRA, r = 8, kappa / 16": (adapted(8, 2), -1),
+        "LoRA, r = 8, kappa x 16": (adapted(8, 512), -5),
+        "LoRA, r = 64, alpha 256": (adapted(64, 256), -4),
+        "attention, r = 8": (adapted(8, targets=ATTENTION), -3),
+        "MLP, r = 5": (adapted(5, targets=MLP), -3),
+        "PiSSA, r = 8": (adapted(8, 8, kind="pissa"), -4),
+        "LoRA-GA, r = 8": (adapted(8, 16, kind="lora-ga"), -4),
+        "full": (FULL, -7),
+    },
+}
+
+
+def sweeps(name: str, setup: Text, part: int = 0, of: int = 1) -> list[Sweep]:
+    """Every n-th method, with the file that its process appends to."""
+    book = Book(FOLDER / f"{name}.{part}.jsonl")
+    chosen = list(METHODS[name].items())[part::of]
+    return [Sweep(book, method, setup, *rest, width=1, look=LOOK) for method, rest in chosen]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m claims.longer", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("setup", choices=[*METHODS])
+    parser.add_argument("--bases", type=Path, help="a folder with the bases 1, 2 and 3")
+    parser.add_argument("--model", help="SmolLM2-135M, as `lora_np.language.load` takes it")
+    parser.add_argument("--part", default="0/1", help="which share of the methods, as 0/2")
+    args = parser.parse_args()
+    if args.setup == "language":
+        if args.bases is None:
+            parser.error("language needs --bases: three more models by python -m recipes.base")
+        setup = Text(("austen", *(str(args.bases / str(i)) for i in (1, 2, 3))))
+    else:
+        if args.model is None:
+            parser.error("smollm2 needs --model")
+        setup = Text((args.model,), "devils-dictionary", steps=60, batch=1, length=128, rows=28)
+    part, of = map(int, args.part.split("/"))
+    for sweep in sweeps(args.setup, setup, part, of):
+        sweep.search(range(SEEDS[args.setup]))
+        print(sweep.name, "done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

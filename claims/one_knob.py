@@ -1,0 +1,71 @@
+"""Alpha, LoRA+'s ratio and the start of A are one knob."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from claims import redrawn
+from claims.protocol import Claim
+from claims.rules import Part, Rule
+
+
+def measure(lab):
+    known = redrawn.kappas(lab.quick)
+    lab.seconds += 0 if lab.quick else known.seconds
+    gains = {
+        f"gain{rank}": np.exp(known.values(rank, 1.0) - known.values(rank, 16.0))
+        for rank in redrawn.RANKS
+    }
+    peaks = {rank: known.peaks(rank) for rank in redrawn.RANKS}
+    best = {f"best{rank}": np.exp(peak) for rank, peak in peaks.items()}
+    apart = {rank: peaks[rank] - peaks[4] for rank in (1, 16, 64)}
+    ratios = {f"ratio{rank}": np.exp(np.sign(x.mean()) * x) for rank, x in apart.items()}
+    lost = known.values(64, 4.0**6) - known.values(64, 16.0)
+    return gains | best | ratios | {"beyond": np.exp(lost)}
+
+
+RANKS = (1, 4, 16, 64)
+CLAIM = Claim(
+    title="Alpha, LoRA+'s ratio and the start of A are one knob, kappa, and one kappa is best at ranks 1 to 64, within a factor of 4.",
+    paper="Hu et al., arXiv 2106.09685, section 4.1; Hayou et al., LoRA+, arXiv 2402.12354; Kalajdzievski, rsLoRA, arXiv 2312.03732",
+    topic="scale",
+    refuted_by="Best kappas of two ranks that lie further apart than a factor of 4, or no gain from the best one.",
+    setup="digits",
+    varied="kappa, speed and rank",
+    setting=(
+        "W = W0 + s B A, A starts at size sigma, Adam. Put a A, b B and s / (a b) for A, B and s: W is the same. Each step is "
+        "the same too if the rates become a eta_A and b eta_B and eps becomes eps / a and eps / b. So the four knobs have two "
+        "invariants, speed = sqrt(s eta_A eta_B) and kappa = s sigma^2 eta_B / eta_A, and LoRA+ with ratio x is LoRA with x "
+        "times alpha, rsLoRA is LoRA with sqrt(r) times alpha, 16 times alpha at a quarter of the rate is A's start times 4. "
+        "A test holds this to the last bit. The map: eight kappas, each at its best speed, ranks 1 to 64. Each seed draws "
+        "base, split, start and order; the base never sees a test image."
+    ),
+    figures={
+        f"gain{rank}": f"test loss at kappa 1 (alpha = r) over test loss at kappa 16, rank {rank}, each at its own best speed"
+        for rank in RANKS
+    }
+    | {f"best{rank}": f"best kappa at rank {rank}, in units of alpha = r" for rank in RANKS}
+    | {
+        f"ratio{rank}": f"larger over smaller of the best kappas at ranks {rank} and 4"
+        for rank in (1, 16, 64)
+    }
+    | {
+        "beyond": "test loss at kappa 4,096 over test loss at kappa 16, rank 64, each at its own best speed"
+    },
+    measure=measure,
+    ratios=(
+        *(f"{name}{rank}" for name in ("gain", "best") for rank in RANKS),
+        "ratio1",
+        "ratio16",
+        "ratio64",
+        "beyond",
+    ),
+    rule=Rule(
+        (
+            *(Part(f"gain{rank}", above=1, worth=1.1) for rank in RANKS),
+            *(Part(f"ratio{rank}", below=4) for rank in (1, 16, 64)),
+        )
+    ),
+    limits="One task, width 64, 300 steps, one set of 32 seeds. On text (width 128, 100 steps) and on a model of 135 million parameters (24 steps) first runs with few seeds showed no gain from a larger kappa. Kappa by Kaiming is alpha / (3 r width), so at another width alpha = r is another kappa.",
+    advice="Tune two numbers: a learning rate and alpha. With alpha constant, the best rate falls as 1 / sqrt(alpha) and not with the rank. Here alpha = 16 r was best; for your task it is not known.",
+)

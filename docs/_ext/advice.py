@@ -1,0 +1,71 @@
+"""The directive ``advice``: what to set, knob by knob, with the figures that it stands on."""
+
+import tomllib
+from pathlib import Path
+from typing import TypedDict
+
+from claim_pages import interval, shown
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from lora_np import course
+
+FILE = Path(__file__).parents[1] / "understand" / "advice.toml"
+
+
+class Knob(TypedDict):
+    """An entry of advice.toml."""
+
+    advice: str
+    data: list[str]
+    unknown: str
+    against: str
+    example: str
+
+
+def knobs() -> dict[str, Knob]:
+    """Every knob, by its name."""
+    with FILE.open("rb") as file:
+        return tomllib.load(file)
+
+
+def sources(knob: Knob) -> list[tuple[str, str]]:
+    """The claims and figures that advice stands on."""
+    found = []
+    for entry in knob["data"]:
+        claim, _, figures = entry.partition(": ")
+        found += [(claim, figure) for figure in figures.split(", ")]
+    return found
+
+
+def text(name: str, knob: Knob) -> str:
+    """One knob in Markdown."""
+    known = course.claims()
+    rows = [
+        f"| {known[claim]['meaning'][figure]} | {shown(known[claim]['figures'][figure]['mean'])} "
+        f"| {interval(known[claim], figure)} | [{claim}](/claims/{claim}.md) |"
+        for claim, figure in sources(knob)
+    ]
+    head = "| figure | mean | 95 % interval | claim |\n|---|---:|---:|---|\n"
+    table = head + "\n".join(rows) if rows else "Nothing was measured."
+    return f"**{name}.** {knob['advice']}\n\n{table}\n\n*Unknown.* {knob['unknown']}"
+
+
+class Advice(SphinxDirective):
+    """One knob, which is the argument."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        known = knobs()
+        name = self.arguments[0]
+        if name not in known:
+            raise self.error(f"no knob is called {name!r}")
+        return self.parse_text_to_nodes(text(name, known[name]))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("advice", Advice)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

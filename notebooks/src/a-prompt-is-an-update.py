@@ -1,0 +1,282 @@
+# %% [markdown]
+# # A prompt is an update of rank one
+#
+# You put a prompt in front of a text, and a language model answers differently, though no weight has changed. An adapter changes weights, and needs no prompt.
+#
+# **Can you write a prompt into the weights, and how long does it last?**
+#
+# After this lesson you can
+#
+# - compute an update of rank one that does what a prompt does, for one token,
+# - check it to the last digit on a real model, and save it as an adapter,
+# - say why it fails one token later, and what training does instead.
+#
+# You need *Adapt a language model* and *Open a real adapter*.
+
+# %%
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import lora_np as lnp
+from lora_np import adapters, language
+from lora_np.plots import LORA, MUTED
+from lora_np.table import Table
+
+os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
+
+# %% [markdown]
+# ## On paper: one token, one layer
+#
+# How does a prompt reach a later token? Only through attention. At the token, attention gives a vector $z$, the mean of the values that it looks at, and $W_o$ makes an output of it.
+# Without the prompt the vector is $z$. With the prompt there is more to look at, and it is $z'$. Say
+#
+# $$
+# W_o = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \qquad z = \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad z' = \begin{pmatrix} 2 \\ 0 \end{pmatrix}
+# $$
+#
+# With the prompt the output is $W_o z' = (2, 0)$, without it $W_o z = (3, 1)$. What is missing is $b = (-1, -1)$. Which update $\Delta W$ of $W_o$ gives $b$ for the input $z$? A column times a
+# row does: the column $b$, and the row $z^T$ divided by $z \cdot z = 2$, which makes 1 of $z$.
+#
+# $$
+# \Delta W = \begin{pmatrix} -1 \\ -1 \end{pmatrix} \begin{pmatrix} \tfrac12 & \tfrac12 \end{pmatrix}, \qquad
+# (W_o + \Delta W)\, z = \begin{pmatrix} 3 \\ 1 \end{pmatrix} + \begin{pmatrix} -1 \\ -1 \end{pmatrix} \cdot 1 = W_o z'
+# $$
+#
+# **For one token and one layer, a prompt is an update of rank one:**<!-- proof: b times z^T / (z z) gives b for z --> $B = W_o (z' - z)$ and $A = z^T / (z \cdot z)$.
+
+
+# %%
+def update_for_one(W, z, wanted):
+    """B and A with (W + B A) z = W wanted."""
+    return (W @ (wanted - z))[:, None], z[None] / (z @ z)
+
+
+W, z, wanted = np.array([[1.0, 2.0], [0.0, 1.0]]), np.array([1.0, 1.0]), np.array([2.0, 0.0])
+B, A = update_for_one(W, z, wanted)
+print("B:", B.ravel(), " A:", A.ravel(), " (W + B A) z:", (W + B @ A) @ z)
+assert np.array_equal((W + B @ A) @ z, W @ wanted)
+
+# %% [markdown]
+# ## One layer of a real model
+#
+# Now the language model of *Adapt a language model*, its parameters in 64 bits, so that nothing hides in rounding. The prompt is a sentence from Exodus, and the token after it is the letter A.
+# `mixed` gives the vectors of attention before $W_o$, which is called `o_proj`. The first layer:
+
+# %%
+austen = language.load("austen")
+model = lnp.replace(austen, np.ndarray, lambda path, W: W.astype(np.float64))
+prompt = "And God said unto Moses, Go unto Pharaoh, and say, Let my people go. "
+
+
+def encode(text):
+    return np.array([model.vocabulary.encode(text)])
+
+
+def inputs_of_layers(text):
+    """What each layer is given, for all tokens of a text."""
+    x = [model.model.embedding(encode(text))]
+    for layer in model.model.layers:
+        x.append(layer(x[-1]))
+    return x
+
+
+first = model.model.layers[0]
+z = first.mixed(inputs_of_layers("A")[0])[0, -1]
+wanted = first.mixed(inputs_of_layers(prompt + "A")[0])[0, -1]
+W = first.attention.output.W
+B, A = update_for_one(W, z, wanted)
+print(f"missing without the update: {np.abs(W @ wanted - W @ z).max():.1e}")
+off = np.abs(W @ wanted - (W + B @ A) @ z).max()
+print("with it, below 1e-14:", off < 1e-14)
+assert off < 1e-14 < 0.1 < np.abs(W @ wanted - W @ z).max()
+
+# %% [markdown]
+# ## All layers
+#
+# If the first layer's output is right, the second layer is given the right input, and so on. So one update of rank one in each of the four layers is enough for the whole model: the
+# letter A alone, with the update, gives the same probabilities for the next character as the prompt and the letter.
+
+
+# %%
+def adapter_for(token):
+    """The prompt as an update of rank one in each layer, for this token."""
+    modules = {}
+    for i, (layer, x) in enumerate(
+        zip(model.model.layers, inputs_of_layers(prompt + token), strict=False)
+    ):
+        wanted, z = layer.mixed(x)[0, -1], layer.mixed(x[:, -1:])[0, -1]  # with the prompt, without
+        B, A = update_for_one(layer.attention.output.W, z, wanted)
+        name = f"model.layers.{i}.self_attn.o_proj"
+        modules[name] = adapters.AdapterModule.of(A=A, B=B, alpha=1)
+    return adapters.Adapter(modules)
+
+
+def log_probabilities(model, text):
+    logits = np.asarray(lnp.freeze(model)(encode(text)))[0]
+    return np.log(lnp.nn.softmax(logits))
+
+
+prompted = log_probabilities(model, prompt + "A")[-1]
+alone = log_probabilities(model, "A")[-1]
+adapted = log_probabilities(adapters.attach(model, adapter_for("A")), "A")[-1]
+print(
+    f"largest difference of a log probability, without the adapter: {np.abs(prompted - alone).max():.1f}"
+)
+print("with it, below 1e-13:", np.abs(prompted - adapted).max() < 1e-13)
+assert np.abs(prompted - adapted).max() < 1e-13
+
+# %% [markdown]
+# The update of an adapter is $A$ and $B$, whatever they were made by. So it can be saved like any other, and PEFT opens it:
+
+# %%
+adapters.save(adapter_for("A"), "prompt")
+for file in sorted(Path("prompt").iterdir()):
+    print(f"{file.name:27}{file.stat().st_size:6,} bytes")
+numbers = sum(module.A.size + module.B.size for module in adapters.load("prompt").values())
+print(f"{numbers:,} parameters: 4 layers of 128 + 128")
+assert numbers == 4 * (128 + 128) == 1_024
+
+# %% [markdown]
+# ## One token later
+#
+# Nobody asks a model for one token. Let the text go on, and compare the adapted model with the prompted one at each token. A measure for two lists of probabilities is the **Kullback-Leibler
+# divergence**, $\sum_i p_i (\ln p_i - \ln q_i)$: how many nats of loss it costs, on average, to predict with $q$ where $p$ is true. It is 0 if both are the same.
+#
+# For each of 21 capital letters as the first token, we write the prompt into the weights. The prompted model then writes eight characters more, and at each of them we measure both divergences from it:
+
+
+# %%
+def divergence(log_p, log_q):
+    return np.sum(np.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+rng = np.random.default_rng(0)
+found = {"no adapter": [], "the prompt as rank one": []}
+texts = {}
+for token in "ABCDEFGHIJKLMNOPRSTVW":
+    text = token
+    for _ in range(8):
+        p = np.exp(log_probabilities(model, prompt + text)[-1])
+        text += model.vocabulary.decode([int(rng.choice(len(p), p=p / p.sum()))])
+    texts[token] = text
+    true = log_probabilities(model, prompt + text)[-len(text) :]
+    models = model, adapters.attach(model, adapter_for(token))
+    for name, one in zip(found, models, strict=True):
+        found[name].append(divergence(true, log_probabilities(one, text)))
+
+# %% alt="Divergence from the prompted model against the token, from 1 to 9. Without an adapter it falls from 1.3 nats to 0.2. With the prompt as an update of rank one it is zero at the first token, jumps to 2.9 at the second, and stays above the other curve." tags=["cover"]
+means = {name: np.mean(several, axis=0) for name, several in found.items()}
+tokens = np.arange(1, 10)
+axes = lnp.plots.axes()
+for (name, curve), color in zip(means.items(), [MUTED, LORA], strict=True):
+    axes.plot(tokens, curve, "o-", color=color, label=name)
+axes.legend(frameon=False)
+labels = axes.set(xlabel="token", ylabel="divergence from the prompted model, nats")
+base, written = means.values()
+print(f"first token:  {base[0]:.2f} without, {written[0] + 0:.2f} with the update")
+print(f"second token: {base[1]:.2f} without, {written[1]:.2f} with the update")
+assert written[0] < 1e-12
+assert written[1] > 2 * base[1]
+assert np.all(written[1:] > base[1:])
+
+# %% [markdown]
+# It is exact at the first token. **One token later it is worse than no adapter at all**<!-- shown: the divergences at the second token -->, by more than a factor of two.
+#
+# ## Why it fails
+#
+# For any input $z_2$ the update adds $B\,(A z_2)$: always the same vector $B$, only longer or shorter. At the second token the prompt would add something else, $W_o(z_2' - z_2)$. Here is how much of $B$ is
+# added, $A z_2$ (it is 1 for the first token), and how far that is from what the prompt would add, relative to its size. No update at all would have an error of 1:
+
+# %%
+rows = []
+for i, layer in enumerate(model.model.layers):
+    amounts, errors = [], []
+    for token, text in texts.items():
+        x = inputs_of_layers(prompt + text[:2])[i]
+        with_prompt, without = layer.mixed(x)[0, -1], layer.mixed(x[:, -2:])[0, -1]
+        missing = layer.attention.output.W @ (with_prompt - without)
+        module = adapter_for(token)[f"model.layers.{i}.self_attn.o_proj"]
+        amounts.append((module.A @ without).item())
+        added = module.B[:, 0] * amounts[-1]
+        errors.append(np.linalg.norm(added - missing) / np.linalg.norm(missing))
+    rows.append((i + 1, np.mean(amounts), np.mean(errors)))
+formats = dict.fromkeys(["share of B added", "error at the second token"], "{:.2f}".format)
+Table(["layer", *formats], rows, formats=formats)
+
+# %%
+assert all(row[1] > 0.7 for row in rows)
+assert [row[2] > 1 for row in rows] == [True, False, True, False]
+
+# %% [markdown]
+# The update responds to the second token almost as it does to the first, and it can say one thing only: what was right at the first. In two of the layers that is worse than nothing. And this is with the right input for
+# each layer. In the adapted model the error of a layer goes on into the next.
+#
+# Could more directions help? For $n$ tokens there are $n$ conditions, $\Delta W z_t = W_o (z_t' - z_t)$. If the $z_t$ are independent, an update of rank $n$ meets all of them, and knows by heart what this
+# prompt does to this text. For texts that nobody has seen yet, there are more conditions than directions. Then you can only ask for the update that misses them least: a **regression**.
+#
+# ## What training does
+#
+# `bake` does that. The prompted model, the **teacher**, writes answers after many short beginnings. A regression over all their tokens gives $A$ and $B$ of rank 8 for `o_proj` in each layer. Then
+# training goes on from there, on all linear layers: the loss is the divergence from the teacher at every token. Four beginnings are held out:
+
+# %%
+beginnings = [
+    "And the", "He said", "The sons of", "In the", "They", "And it came", "Then", "The king", "She was", "I am",
+    "When the", "Behold,", "A man", "For the", "Now", "It was", "Mr.", "What", "The", "But",
+]  # fmt: skip
+questions = [f"{beginning} " for beginning in beginnings]
+settings = {"questions": questions, "plain": True, "answer_length": 48, "progress": False}
+baked = {
+    name: language.bake(austen, prompt, steps=steps, **settings)
+    for name, steps in {"regression": 0, "and 16 steps": 16}.items()
+}
+rows = [("no adapter", *baked["regression"].table.rows[0][2:4])]
+rows += [(name, *result.table.rows[1][2:4]) for name, result in baked.items()]
+columns = ["model", "divergence, nats a token", "in the first 8 tokens"]
+formats = dict.fromkeys(columns[1:], "{:.3f}".format)
+Table(columns, rows, formats=formats)
+
+# %%
+alone, regression, trained = (row[1] for row in rows)
+assert trained < regression < alone
+assert trained < 0.5 * alone
+print(f"tokens that each call saves: {baked['regression'].saved}")
+
+# %% [markdown]
+# These are answers that the adapter was not trained on. **Regression takes off a third, and a few steps of training more than half**<!-- shown: the table of divergences -->. It is no longer exact anywhere, and it is better
+# everywhere: the update now says what the prompt says on average. What depends on the text, and so needs a look at the prompt's own tokens, stays with the prompt.
+#
+# ## The law
+#
+# - For one token, a prompt is an update of rank one in each layer: $B = W_o (z' - z)$, $A = z^T / (z \cdot z)$.
+# - It adds the same vector $B$ for every other input, and is wrong there.
+# - Over many tokens an update can only come close: regression, then training on the divergence from the prompted model.
+#
+# ## What you can do now
+#
+# You can turn a prompt into an adapter, and say what is lost. Try:
+#
+# - On paper: what does the update of the example add for $z_2 = (1, -1)$, and for $z_2 = (3, 1)$?
+#
+#   <details><summary>Answer</summary>
+#
+#   $A z_2 = 0$, so nothing; and $A z_2 = 2$, so $2B = (-2, -2)$.
+#
+#   </details>
+# - On paper: how many parameters does the prompt as rank one take in a model of 32 layers that is 4,096 wide? How many tokens of the prompt's keys and values are that, at $2 \cdot 32 \cdot 4{,}096$ numbers a token?
+#
+#   <details><summary>Answer</summary>
+#
+#   $32 \cdot (4{,}096 + 4{,}096) = 262{,}144$, as many as the keys and values of one token.
+#
+#   </details>
+#
+# ## Further reading
+#
+# - B. Dherin, M. Munn, H. Mazzawi, M. Wunder, J. Gonzalvo, *Learning without training: The implicit dynamics of in-context learning*, [arXiv 2507.16003](https://arxiv.org/abs/2507.16003): a context as an update of
+#   rank one, written into the MLP.
+# - C. Snell, D. Klein, R. Zhong, *Learning by Distilling Context*, [arXiv 2209.15189](https://arxiv.org/abs/2209.15189): training on the divergence from the prompted model.
+# - A. Vaswani et al., *Attention Is All You Need*, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762).

@@ -1,0 +1,64 @@
+"""The longer runs that a later day starts: what a seed draws, and that a stopped sweep goes on."""
+
+import numpy as np
+
+from claims import longer
+from claims.longer import Text
+from claims.redrawn import Book, Sweep, rate
+
+SMALL = Text(("austen",), steps=2, batch=2, length=16, rows=4)
+
+
+def test_a_seed_draws_split_start_and_order():
+    base = longer.loaded("austen")
+    first, second = SMALL.parts(0, base), SMALL.parts(1, base)
+    assert not np.array_equal(first["first"], second["first"])
+    held = {row.tobytes() for name in ("first", "second") for row in first[name]}
+    assert not held & {row.tobytes() for row in first["training"]}
+    assert np.array_equal(first["old"], second["old"])
+
+
+def test_losses_are_of_each_seed_and_rate_and_a_run_repeats_itself():
+    method = {"kind": "lora", "rank": 2, "alpha": 4}
+    found = SMALL.runs([0, 1], [0.01, 0.02], **method)
+    assert {name: losses.shape for name, losses in found.items()} == dict.fromkeys(
+        ("first", "second", "old"), (2, 2)
+    )
+    assert len({*np.round(found["first"].ravel(), 9)}) == 4
+    assert SMALL.once(1, 0.02, **method)["first"] == found["first"][1, 1]
+
+
+class Bowl:
+    """A setup whose best rate is known."""
+
+    def __init__(self):
+        self.count = 0
+
+    def runs(self, seeds, rates, **method):
+        self.count += len(seeds) * len(rates)
+        losses = np.exp(
+            [[np.log(lr / 0.05) ** 2 / 9 + seed / 100 for lr in rates] for seed in seeds]
+        )
+        return {"first": losses, "second": losses}
+
+
+def test_a_stopped_sweep_goes_on_where_it_was_and_parts_know_of_each_other(tmp_path):
+    setup, whole = Bowl(), Bowl()
+    for _ in range(2):
+        Sweep(Book(tmp_path / "text.0.jsonl"), "method", setup, {}, 0, width=1, look=2).search(
+            range(6)
+        )
+    sweep = Sweep(Book(tmp_path / "text.1.jsonl"), "method", setup, {}, 0, width=1, look=2)
+    sweep.search(range(6))
+    Sweep(Book(None), "method", whole, {}, 0, width=1, look=2).search(range(6))
+    assert setup.count == whole.count  # nothing ran twice
+    best = rate(sweep.best("first", range(6)))
+    assert 0.05 / 2**0.5 <= best <= 0.05 * 2**0.5
+    assert {*sweep.known(range(6))} >= {sweep.best("first", range(6)) + i for i in (-1, 0, 1)}
+
+
+def test_parts_share_the_methods_and_nothing_is_presented_that_has_not_run():
+    for name, methods in longer.METHODS.items():
+        parts = [sweep.name for part in range(3) for sweep in longer.sweeps(name, SMALL, part, 3)]
+        assert sorted(parts) == sorted(methods)
+        assert not [*longer.FOLDER.glob(f"{name}.*jsonl")]

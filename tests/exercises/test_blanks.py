@@ -1,0 +1,118 @@
+"""Fifteen lines of mini.py: right ones pass, whatever their form, and each change of one is refused."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_np.exercises import (
+    BLANK,
+    Outcome,
+    judge,
+    other_seeds,
+    puzzle,
+    puzzle_lines,
+    puzzle_script,
+    puzzles,
+    run_cell,
+)
+from lora_np.exercises.blanks import TITLE
+from lora_np.exercises.testing import SEEDS, local_caller
+from tests.drawing import FULL, every, few
+from tests.exercises.mutants import mutants
+
+ROOT = Path(__file__).parents[2]
+TABLE = tomllib.loads((ROOT / "exercises" / "puzzles.toml").read_text("utf-8"))
+NAMES = [one.name for one in puzzles()]
+LINES = [(one.name, line) for one in puzzles() for line in [one.right, *TABLE["right"][one.name]]]
+MISTAKES = [(one.name, mistake) for one in puzzles() for mistake in one.mistakes]
+DRAWS = 12 if FULL else 1
+
+
+def outcome(name, line, seeds=SEEDS, **settings):
+    one, names = puzzle(name), {}
+    problem = run_cell(one.cell(line), "cell 0", names)
+    if problem:
+        return Outcome.failed(one, problem)
+    return judge(one, local_caller(names[name]), seeds, **settings)
+
+
+def changed(line):
+    """Mutants of a line that stand alone, or in a function."""
+    head = "def line():\n    " if line.startswith("return") else ""
+    for mutant in mutants(head + line):
+        yield mutant.removeprefix("def line():\n").strip()
+
+
+def test_there_are_fifteen_with_hints_and_mistakes():
+    assert len(NAMES) == 15
+    assert puzzle_lines(puzzle_script()).keys() == set(NAMES)
+    for one in puzzles():
+        assert BLANK in one.blank
+        assert BLANK in one.shown
+        assert len(one.hints) == 3
+        assert one.mistakes
+
+
+@every(("name", "line"), few(LINES, 5))
+def test_a_right_line_passes_in_any_form(name, line):
+    for seed in range(DRAWS):
+        result = outcome(name, line, other_seeds(seed), smallest=False)
+        assert result.passed, (name, line, result)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_change_of_a_line_in_one_place_is_refused():
+    alive, refused = set(), 0
+    for one in puzzles():
+        for line in changed(one.right):
+            with np.errstate(all="ignore"):
+                if outcome(one.name, line, smallest=False).passed:
+                    alive.add(line)
+                else:
+                    refused += 1
+    assert alive == set(TABLE["same"])
+    assert refused > 60
+
+
+@every(("name", "mistake"), few(MISTAKES, 8))
+def test_a_known_mistake_is_named(name, mistake):
+    names = {}
+    assert run_cell(mistake.code, "cell 0", names) == ""
+    with np.errstate(all="ignore"):
+        result = judge(puzzle(name), local_caller(names[name]), SEEDS)
+    assert next(verdict.mistake for verdict in result.broken) == mistake.name
+
+
+@every("name", NAMES)
+def test_solving_one_draws_and_says_something(name):
+    one = puzzle(name)
+    scene = one.solve(re.findall("`([^`]+)`", one.hints[2])[-1])
+    assert scene.passed
+    assert 20 < len(scene.said) < 300
+    assert "Error" not in scene.said + one.before().said
+    assert one.diagram or one.before().panels
+    for drawn in (one.before(), scene):
+        assert "nan" not in str(drawn)
+
+
+def test_a_wrong_line_is_told_what_is_wrong():
+    one = puzzle("parameters")
+    told = one.solve("parameters = d * k").said
+    assert "the count must be" in told
+    assert "Hint: Count the cells of B" in told
+    assert "parameters(d, k, r)" in told
+    assert "SyntaxError" in one.solve("parameters = (").said
+    assert "Write something" in one.solve(one.blank).said
+
+
+def test_a_script_with_all_lines_is_mini_itself():
+    script = puzzle_script()
+    for one in puzzles():
+        assert puzzle_lines(script)[one.name].startswith(one.blank)
+        head = re.escape(TITLE.format(one.number, one.title))
+        script, count = re.subn(rf"{head}\n( *){re.escape(one.blank)}", rf"{one.right}", script)
+        assert count == 1
+    assert script == (ROOT / "lora_np" / "mini.py").read_text("utf-8")

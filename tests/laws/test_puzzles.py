@@ -1,0 +1,67 @@
+"""``lora-np puzzles``: a script that is edited, and keeps the progress itself."""
+
+import pytest
+
+from lora_np.cli import run
+from lora_np.exercises import puzzles
+from lora_np.grading import check_puzzles
+
+
+@pytest.fixture
+def script(tmp_path, capsys):
+    path = tmp_path / "lora-puzzles.py"
+    assert run(["puzzles", str(path)]) == 0
+    assert "0 of 15 solved" in capsys.readouterr().out
+    return path
+
+
+def fill(path, one, line):
+    head, title, rest = path.read_text("utf-8").partition(f"# Puzzle {one.number}: ")
+    path.write_text(head + title + rest.replace(one.blank, line, 1), encoding="utf-8")
+
+
+def test_a_line_is_written_checked_and_kept(script, capsys):
+    first, second, *_ = puzzles()
+    fill(script, first, "parameters = d * k")
+    fill(script, second, second.right)
+    assert run(["puzzles", str(script), "--hints", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 15 solved\n□■□" in shown
+    assert f"1. {first.title}: not right yet" in shown
+    assert "the count must be" in shown
+    assert first.hints[1] in shown
+    assert first.hints[2] not in shown
+    assert "2,047" not in shown  # a victory is shown once no hint is asked for
+    text = script.read_text("utf-8").replace("parameters = d * k", first.right)
+    script.write_text(text, encoding="utf-8")
+    assert run(["puzzles", str(script)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 15 solved" in shown
+    assert "2,047" in shown
+
+
+def test_all_lines_pass_in_a_process_without_rights(script, capsys):
+    for one in puzzles():
+        fill(script, one, one.right)
+    assert run(["puzzles", str(script)]) == 0
+    shown = capsys.readouterr().out
+    assert "15 of 15 solved" in shown
+    assert "PEFT will find in your file" in shown
+    assert f"{script} is a whole LoRA now" in shown
+
+
+def test_a_line_that_ends_or_hangs_is_only_wrong(script):
+    first, second, *_ = puzzles()
+    fill(script, first, "parameters = __import__('os')._exit(0)")
+    fill(script, second, second.right)
+    outcomes = check_puzzles(script)
+    assert not outcomes["parameters"][1].passed
+    assert outcomes["break_even"][1].passed
+
+
+def test_another_file_is_refused_and_kept(tmp_path, capsys):
+    other = tmp_path / "other.py"
+    other.write_text("x = 1\n", encoding="utf-8")
+    assert run(["puzzles", str(other)]) == 1
+    assert "has no line such as '# Puzzle 1: ...'" in capsys.readouterr().err
+    assert other.read_text("utf-8") == "x = 1\n"

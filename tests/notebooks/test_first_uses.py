@@ -1,0 +1,99 @@
+"""On the path, and in each lesson, a word of the field is not used before it is explained."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lora_np import exercises
+from notebooks import about
+
+ROOT = Path(__file__).parents[2]
+COURSE = [one for one in exercises.lessons() if one.group != "project"]
+TITLES = {one.title: one for one in COURSE}
+
+# Terms of the glossary, as they begin; after a bar, what else a lesson calls them. Capitals count.
+# A lesson explains a term where it stands in bold.
+TERMS = """
+accuracy, activation, Adam, adapter, amplification, attention, autograd, bfloat16, broadcasting,
+checkpoint, column space, control, covariance, cross-entropy, derivative, divergence, DoRA,
+double quantisation, energy, fine-tun, Frobenius, frozen|freeze, full rank, gradient,
+gradient descent, held out|held-out, interference, intrinsic dimension, intruder, inverse, Iso,
+learning rate, linear layer, LoftQ, LoRA, LoRA+, loss, LU, mlp|MLP, moments, nats, nf4|NormalFloat, noise,
+OLoRA, optimizer, orthogonal, outlier, PEFT, PiSSA, principal angle, pretrained, QLoRA,
+QR, quantile, quantis, quer, rank, reduced-rank regression, RegMean, relu, replay, ridge, rsLoRA,
+saddle, safetensors, SVD, singular value, singular vector, softmax, spectral norm, spectrum,
+standard deviation, standard error, target module, teacher, TIES, token, transpose, update,
+validation, verdict, vocabulary, white
+"""
+WORDS = [word.strip() for word in TERMS.replace("\n", " ").split(",")]
+WHOLE = {"LU", "QR", "Iso", "TIES", "SVD", "LoRA", "LoRA+", "rank", "white", "loss", "nats"}
+
+
+def pattern(word):
+    forms = "|".join(
+        re.escape(form) if form.isupper() else f"(?i:{re.escape(form)})" for form in word.split("|")
+    )
+    return rf"(?<![\w-])(?:{forms})" + r"(?![\w+])" * (word in WHOLE)
+
+
+def cells(lesson):
+    path = ROOT / "notebooks" / f"{lesson.stem}.ipynb"
+    return about.prose(json.loads(path.read_text(encoding="utf-8")))
+
+
+def paragraphs(text):
+    """What a reader reads after the opening: without headings, code, formulas and titles."""
+    body = text.partition("\n## ")[2].partition("## Further reading")[0]
+    for paragraph in re.split(r"\n\s*\n|\n(?=## )", re.sub(r"```.*?```", "", body, flags=re.S)):
+        read = re.sub(r"^## .*$|`[^`]*`|\$[^$]*\$|<!--.*?-->", " ", paragraph, flags=re.M | re.S)
+        read = " ".join(read.split())
+        yield re.sub(
+            r"(?<!\*)\*([^*]+)\*(?!\*)", lambda name: " " if name[1] in TITLES else name[0], read
+        )
+
+
+def uses(text, known):
+    """The words that a text uses before it explains them, and all that it explains."""
+    explained, early = set(), []
+    for paragraph in paragraphs(text):
+        bold = re.findall(r"\*\*([^*]+)\*\*", paragraph)
+        terms = " | ".join(words for words in bold if len(words.split()) <= 4)
+        explained |= {word for word in WORDS if re.search(pattern(word), terms)}
+        for word in WORDS:
+            if word not in known | explained | set(early) and re.search(pattern(word), paragraph):
+                early.append(word)
+    return early, explained
+
+
+def needed(text):
+    sentence = re.search(r"^You need (.+?)\n\n", text, flags=re.M | re.S)[1]
+    names = re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", " ".join(sentence.split()))
+    return [TITLES[name] for name in names if name in TITLES]
+
+
+def before(lesson):
+    """The path up to a lesson; for depth all of the path, its group so far, and what it needs."""
+    same = [one for one in COURSE if one.group in ("path", lesson.group)]
+    return [one for one in same if one.number < lesson.number] + needed(cells(lesson))
+
+
+@pytest.mark.parametrize("lesson", COURSE, ids=lambda lesson: lesson.slug)
+def test_no_word_is_used_before_it_is_explained(lesson):
+    known = {word for one in before(lesson) for word in uses(cells(one), set())[1]}
+    assert uses(cells(lesson), known)[0] == []
+
+
+def test_a_word_that_comes_too_early_is_found():
+    text = (
+        "# T\n\nYou need *See rank*.\n\n## A\n\nThe gradient of it.\n\nA **gradient** is a slope."
+    )
+    assert uses(text, set()) == (["gradient"], {"gradient"})
+    assert uses(text, {"gradient"})[0] == []
+    assert uses(text.replace("The gradient of it.", "The *See rank* of it."), set())[0] == []
+
+
+def test_every_word_of_the_list_is_explained_somewhere():
+    explained = {word for one in COURSE for word in uses(cells(one), set())[1]}
+    assert set(WORDS) - explained == set()

@@ -1,0 +1,32 @@
+"""The puzzles' notebook: with the right lines all cells say and draw what a victory does."""
+
+import pytest
+
+from lora_np.exercises import puzzles
+
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+
+def test_all_cells_run_with_the_right_lines(tmp_path):
+    from notebooks.puzzles import call, notebook
+
+    book = notebook()
+    right = {one.name: call(one, one.right) for one in puzzles()}
+    for cell in book.cells:
+        cell.source = right.get(cell.id, cell.source)
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = {cell.id: cell.outputs for cell in book.cells if cell.id in right}
+    assert len(shown) == 15
+    for one in puzzles():
+        (output,) = shown[one.name]
+        said = output.data["text/plain"]
+        assert said.partition("\n")[0][:20] == one.after(one.right).said[:20]
+
+
+def test_a_cell_with_a_blank_says_what_to_do():
+    from notebooks.puzzles import notebook
+
+    cells = {cell.id: cell.source for cell in notebook().cells}
+    assert cells["parameters"] == "puzzle('parameters').solve('''\nparameters = ___\n''')"
+    assert "Your line must satisfy" in cells["parameters-text"]
