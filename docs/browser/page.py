@@ -116,9 +116,9 @@ def attempt(asked, show):
 
 def solve(asked, show):
     """Check the line of a puzzle; what a right one draws, or what is wrong."""
-    from lora_np import exercises
-
     from lora_np_browser import scenes
+
+    from lora_np import exercises
 
     scene = exercises.puzzle(asked["name"]).solve(asked["code"])
     return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}

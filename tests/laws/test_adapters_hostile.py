@@ -1,5 +1,6 @@
 """Files that no program wrote: each is refused in one clear line, or inspected and checked as it is."""
 
+import os
 import re
 import warnings
 
@@ -28,7 +29,7 @@ opened = set()
 
 @every("name", CASES)
 def test_every_file_is_refused_in_a_line_or_opened(tmp_path, name):
-    path = written(CASES[name], tmp_path / re.sub(r"\W", "_", name)[:60])
+    path = written(CASES[name], tmp_path / str(len(os.listdir(tmp_path))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
