@@ -818,7 +818,7 @@ def test_what_would_make_it_fit_does(open_page):
     page = open_page(
         "use/fit.html#model=llama-3.1-405b&rank=16&targets=all-linear&method=full&gpu=T4"
     )
-    assert "No GPU of the list holds it alone." in show(page, "could")
+    assert "No single GPU in the list has enough memory." in show(page, "could")
     assert page.locator(".fit-remedies button").count() == 0
 
 
