@@ -119,6 +119,7 @@ def _entries() -> Mapping[str, Any]:
     return entries
 
 
+@cache
 def gpu_names() -> Names:
     """Return the GPUs by the names that people give them.
 

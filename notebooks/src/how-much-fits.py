@@ -120,7 +120,8 @@ assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 # of these ranks. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 425 steps reach, not the most that is
 # possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
 #
-# That is this experiment. Another one gives other figures. On random inputs instead of positions in Genesis, a sweep of learning rates found
+# That is this experiment. Another one gives other figures. On random inputs instead of positions in Genesis, a sweep of learning rates found these lower bounds (more
+# steps hold more):
 
 # %%
 claim = lnp.course.claims()["capacity-bits"]
