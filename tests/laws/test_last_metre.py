@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import baking
+from benchmarks._measure import markdown
 from lora_np.cli import run
 from lora_np.hub import gguf
 from tests.language.conftest import needs_tokenizers
@@ -74,3 +76,13 @@ def test_the_same_way_on_the_model_that_is_shipped(files, capsys):
     Path("held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     run_all(commands, capsys)
     assert capsys.readouterr().out.count("In the beginning ") >= 1
+
+
+def test_the_page_of_bake_shows_what_was_recorded():
+    rows = json.loads(baking.RESULTS.read_text(encoding="utf-8"))
+    page = PAGE.with_name("bake.md").read_text(encoding="utf-8")
+    assert markdown(baking.table(rows)) in page
+    for row in rows:
+        assert row["baked, sampled"] <= 0.33 * row["base, sampled"], row
+        assert row["baked, greedy"] <= 0.25 * row["base, greedy"], row
+        assert row["CPU seconds"] <= 8 * 60, row
