@@ -176,7 +176,7 @@ def test_drawn_configs_are_answered_as_by_plan():
     assert len(cases) >= (300 if FULL else 60)
 
 
-TYPED = json.loads((DOCS.parent / "tests" / "models" / "as_typed.json").read_text(encoding="utf-8"))
+TYPED = json.loads((DOCS.parent / "tests" / "laws" / "as_typed.json").read_text(encoding="utf-8"))
 
 
 def test_names_as_people_type_them_mean_the_same_in_the_page():
