@@ -274,6 +274,12 @@ def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def seeds_of(lab: Lab, figures: Mapping[str, Any]) -> list[int]:
+    """The seeds of the longest figure: where each draws everything, they count from 0."""
+    longest = max(len(figure["values"]) for figure in figures.values())
+    return lab.seeds if longest <= len(lab.seeds) else [*range(longest)]
+
+
 def quickly(found: Mapping[str, Any], full: str) -> dict[str, Any]:
     """A quick run that does not agree with the full one has not shown anything: it is shorter, or
     has fewer seeds. What its own figures give is kept.
@@ -290,7 +296,7 @@ def tried(claim: Claim, lab: Lab) -> dict[str, Any]:
     drawn = sum(s.seconds for s in lab.sweeps.values() if isinstance(s, redrawn.Redrawn))
     seconds = max(time.process_time() - begin, lab.seconds - before + (0 if lab.quick else drawn))
     return {
-        "seeds": [*max((sweep.seeds for sweep in lab.sweeps.values()), key=len, default=lab.seeds)],
+        "seeds": seeds_of(lab, figures),
         "figures": figures,
         **judged(claim, figures),
         "seconds": round(seconds, 1),

@@ -14,7 +14,6 @@ from lora_np import exercises
 
 FOLD = '<details class="cell-code"><summary>Show the code</summary>'
 ELSEWHERE, HERE = "Write and check them with", "Write and check them here, with"
-NEXT = "\n\n**Next**:"  # what notebooks/build.py ends a lesson with
 
 
 def figures_first(app: Sphinx, doctree: nodes.document) -> None:
@@ -37,12 +36,13 @@ def with_exercises(notebook: Any, stem: str) -> Any:
     """The notebook as its page has it: with the forms of its exercises at its end."""
     (lesson,) = (one for one in exercises.lessons() if one.stem == stem)
     ending = notebook.cells[-1]
-    if NEXT not in ending.source or ELSEWHERE not in ending.source:
+    heading, listed, *after = ending.source.split("\n\n")  # as notebooks/build.py ends a lesson
+    if ELSEWHERE not in listed or not after:
         raise ValueError(
             f"{stem} must end with its exercises and the next lesson, got {ending.source!r}"
         )
-    before, after = ending.source.replace(ELSEWHERE, HERE).split(NEXT)
-    ending.source = "\n\n".join([before, *exercise_pages.sections(lesson, "###")]) + NEXT + after
+    forms = exercise_pages.sections(lesson, "###")
+    ending.source = "\n\n".join([heading, listed.replace(ELSEWHERE, HERE), *forms, *after])
     return notebook
 
 

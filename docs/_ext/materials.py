@@ -47,6 +47,8 @@ WABT = "wabt@1.0.39"  # assembles product.wat
 PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
+# what pages fetch when it is opened, from this size on
+DATA, LARGE = ("lora_np/hub/data/", "lora_np/datasets/"), 20_000
 
 
 def make(app: Sphinx, config: Config) -> None:
@@ -99,7 +101,6 @@ def as_page(text: str, stem: str) -> str:
 def explorables() -> None:
     """The scripts and styles of the explorables, and their data, computed by the package itself."""
     sys.path.insert(0, str(DOCS / "explorer"))
-    import adapter_data
     import card
     import export
     import fit_data
@@ -113,7 +114,6 @@ def explorables() -> None:
     (target / "explorer-data.js").write_text(export.script(), encoding="utf-8")
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
-    (target / "adapter-data.js").write_text(adapter_data.script(), encoding="utf-8")
     (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
@@ -123,6 +123,7 @@ def explorables() -> None:
         shutil.copyfile(EXAMPLE.parent / name, target / "austen" / name)
     for name, style in speaker_data.STYLES.items():
         shutil.copytree(EXAMPLE.parent / name, target / style.folder, dirs_exist_ok=True)
+        speaker_data.write_ordered(name, target / style.folder / "ordered.safetensors")
     for pattern in ("*.js", "*.css"):
         for part in (DOCS / "explorer").glob(pattern):
             shutil.copyfile(part, target / part.name)
@@ -192,7 +193,7 @@ def python() -> None:
     for_the_browser(wheel)
     shutil.rmtree(PYTHON / "pyodide", ignore_errors=True)
     place = "_static/python/pyodide/" if runtime() else CDN
-    script = exercise_pages.script([wheel, *needed], place)
+    script = exercise_pages.script([wheel, *needed], without_data(wheel), place)
     (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
     if runtime():
         once("compiled", compiled)
@@ -212,13 +213,32 @@ def for_the_browser(wheel: Path) -> None:
         parts[metadata], *(f"Requires-Dist: {name}" for name in NEEDED_BY_THEM)
     )
     parts["lora_np_browser/__init__.py"] = (DOCS / "browser" / "lora_np_browser.py").read_bytes()
-    parts["lora_np_browser/page.py"] = (DOCS / "browser" / "page.py").read_bytes()
-    parts["lora_np_browser/scenes.py"] = (DOCS / "browser" / "scenes.py").read_bytes()
+    for name in ("page.py", "scenes.py", "given.py", "terms.py"):
+        parts[f"lora_np_browser/{name}"] = (DOCS / "browser" / name).read_bytes()
     parts["lora_np_browser/product.wasm"] = assembled(DOCS / "browser" / "product.wat")
     parts[record] = "".join(f"{name},,\n" for name in parts).encode()
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as trimmed:
         for name, content in parts.items():
             trimmed.writestr(name, content)
+
+
+def without_data(wheel: Path) -> dict[str, str]:
+    """Take large data out of the wheel; where each is fetched when it is opened, by its path."""
+    folder = MADE / "static" / "data"
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    large = {
+        name for name, content in parts.items() if len(content) >= LARGE and name.startswith(DATA)
+    }
+    for name in large:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(parts[name])
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as rest:
+        for name, content in parts.items():
+            if name not in large:
+                rest.writestr(name, content)
+    return {name: f"_static/data/{name}" for name in sorted(large)}
 
 
 def without(text: bytes, *starts: str) -> bytes:

@@ -71,21 +71,25 @@ def raw(text: str) -> str:
     return f"```{{raw}} html\n{text}\n```"
 
 
+class Progress(SphinxDirective):
+    """A square for each puzzle: before `Puzzles`, whose sections would come first."""
+
+    def run(self) -> list[nodes.Node]:
+        squares = "".join(
+            f'<li><a href="#puzzle-{one.name}" data-square="{one.name}"'
+            f' title="{html.escape(one.title)}">{one.number}</a></li>'
+            for one in exercises.puzzles()
+        )
+        return [nodes.raw("", PROGRESS.format(squares=squares), format="html")]
+
+
 class Puzzles(SphinxDirective):
     """All puzzles, one below the other."""
 
     def run(self) -> list[nodes.Node]:
-        every = exercises.puzzles()
-        squares = "".join(
-            f'<li><a href="#puzzle-{one.name}" data-square="{one.name}"'
-            f' title="{html.escape(one.title)}">{one.number}</a></li>'
-            for one in every
-        )
         first = exercises.lessons([0])[0].stem
-        text = "\n\n".join([*map(markdown, every), LAST.format(first=first)])
-        parsed = self.parse_text_to_nodes(text, allow_section_headings=True)
-        progress = PROGRESS.format(squares=squares)  # not parsed: it would come after the sections
-        return [nodes.raw("", progress, format="html"), *parsed]
+        text = "\n\n".join([*map(markdown, exercises.puzzles()), LAST.format(first=first)])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
 def add_files(
@@ -100,6 +104,7 @@ def add_files(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("puzzle-progress", Progress)
     app.add_directive("puzzles", Puzzles)
     app.connect("html-page-context", add_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,5 +1,5 @@
-"""Python in a page of the site: answers to exercises, each in a fresh namespace, and the cells of
-its lesson.
+"""Python in a page of the site: answers to exercises, each in a fresh namespace, the cells of its
+lesson, and what `given` says of a reader's files.
 
 The worker of the page calls `answer`. ``show`` takes what a cell shows beside its text, at once.
 """
@@ -16,15 +16,13 @@ import time
 import traceback
 import types
 import warnings
+from importlib import import_module
 
-from lora_np_browser import scenes
+import lora_np_browser
 from pyodide.code import eval_code
-
-from lora_np import exercises
 
 OWN = "<your code>"
 
-exec(exercises.HEADER, {})  # loads the package now: a check's time is not spent on it
 # Of plt.show(): a cell's figures are shown at its end.
 warnings.filterwarnings("ignore", message=".*non-interactive")
 
@@ -33,11 +31,49 @@ def answer(asked, show):
     """What the page says of a cell, a run or a check, as JSON."""
     asked = json.loads(asked)
     began = time.monotonic()
-    kinds = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
-    said = kinds[asked["kind"]](asked, show)
+    own = {"cell": cell, "set": set_slider, "run": attempt, "check": attempt, "puzzle": solve}
+    if asked["kind"] in own:
+        said = own[asked["kind"]](asked, show)
+    else:  # which needs neither exercises nor what they import
+        from lora_np_browser import given
+
+        said = given.answer(asked)
     sys.stdout.flush()
     close_figures()
     return json.dumps({"passed": not said.get("text"), "seconds": time.monotonic() - began} | said)
+
+
+def file():
+    """The bytes of the file that the last answer is about."""
+    from lora_np_browser import given
+
+    return given.made
+
+
+class Later(types.ModuleType):
+    """A module in place of matplotlib's until that is there, and the same then."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(import_module(self.__name__), name)
+
+
+def stand_in():
+    matplotlib, pyplot = Later("matplotlib"), Later("matplotlib.pyplot")
+    matplotlib.__path__, matplotlib.pyplot = [], pyplot
+    sys.modules |= {"matplotlib": matplotlib, "matplotlib.pyplot": pyplot}
+
+
+def can_draw():
+    """Use matplotlib itself, which has been fetched."""
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        if isinstance(sys.modules.get(name), Later):
+            del sys.modules[name]
+    lora_np_browser.keep_fonts()
+
+
+stand_in()
 
 
 def define(code, title, space):
@@ -57,6 +93,8 @@ def error_text(error):
 
 def attempt(asked, show):
     """Run an answer to an exercise after those that it needs, or check it."""
+    from lora_np import exercises
+
     name, space = asked["name"], {"__name__": "__main__"}
     exec(exercises.HEADER, space)
     try:
@@ -78,6 +116,10 @@ def attempt(asked, show):
 
 def solve(asked, show):
     """Check the line of a puzzle; what a right one draws, or what is wrong."""
+    from lora_np_browser import scenes
+
+    from lora_np import exercises
+
     scene = exercises.puzzle(asked["name"]).solve(asked["code"])
     return {"text": scene.said, "html": scenes.as_html(scene), "passed": scene.passed}
 
@@ -124,14 +166,20 @@ def display(value, show):
 
 def show_figures(show):
     """Those that pyplot has open."""
-    pyplot = sys.modules.get("matplotlib.pyplot")
+    pyplot = drawn()
     for number in pyplot.get_fignums() if pyplot else ():
         show_figure(pyplot.figure(number), show)
 
 
 def close_figures(which="all"):
-    if pyplot := sys.modules.get("matplotlib.pyplot"):
+    if pyplot := drawn():
         pyplot.close(which)
+
+
+def drawn():
+    """Matplotlib's pyplot, if it has been imported."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return None if isinstance(pyplot, Later) else pyplot
 
 
 def show_figure(figure, show):

@@ -68,9 +68,10 @@ def png(pixels: np.ndarray) -> bytes:
 def plot(curves: Mapping[str, np.ndarray]) -> str:
     """Draw curves from left to right on one scale, which begins at zero."""
     most = max(float(y.max()) for y in curves.values()) or 1.0
+    told = f"{most:,.0f}" if most >= 100 else f"{most:.3g}"
     parts = [
         '<path d="M52 8V142H312" fill="none" stroke="currentColor"/>',
-        f'<text x="46" y="14" text-anchor="end">{most:.4g}</text>',
+        f'<text x="46" y="14" text-anchor="end">{told}</text>',
         '<text x="46" y="146" text-anchor="end">0</text>',
     ]
     for i, (label, y) in enumerate(curves.items()):

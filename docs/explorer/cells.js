@@ -1,4 +1,5 @@
-// The cells of a lesson, run in the page. Without this script they are code with the outputs that were recorded.
+// The cells of a lesson, run in the page. Without this script they are code with the outputs that were
+// recorded.
 (() => {
   "use strict";
 
@@ -6,7 +7,8 @@
   if (!boxes.length || !window.loraPage) return;
   const python = window.loraPage;
 
-  const make = (tag, name = "", text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
+  const make = (tag, name = "", text = "") => Object.assign(document.createElement(tag),
+    { className: name, textContent: text });
   const button = (text, label, click) => {
     const made = make("button", "", text);
     made.type = "button";
@@ -14,22 +16,27 @@
     made.addEventListener("click", click);
     return made;
   };
-  const megabytes = ((window.loraPython.bytes + window.loraPython.drawing) / 1e6).toFixed(0);
+  const megabytes = ((window.loraPython.bytes + window.loraPython.compiled +
+    window.loraPython.drawing) / 1e6).toFixed(0);
 
   let running = false;
   const cells = boxes.map(prepare);
-  const note = make("p", "cell-note", `The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. Python is fetched once, about ${megabytes} MB. `);
+  const note = make("p", "cell-note",
+    "The code of this lesson runs here: Run, below a cell, runs it after those above that have not run yet. "
+    + `Python is fetched once, about ${megabytes} MB. `);
   note.append(button("Run all cells", "Run all cells", () => run(cells.length - 1, { anew: true })));
   document.querySelector(".lesson-links").after(note);
 
   // A cell, with its buttons below its output if it draws, else below its code.
   function prepare(box, place) {
-    const number = place + 1, source = box.querySelector(".cell_input"), recorded = source.querySelector("pre").textContent.trimEnd();
+    const number = place + 1, source = box.querySelector(".cell_input"), recorded = source.querySelector(
+      "pre").textContent.trimEnd();
     const fold = box.querySelector("details.cell-code");
     const output = box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
     const alts = [...output.querySelectorAll("img")].map((image) => image.alt);
     const bar = make("div", "cell-bar"), said = make("span");
-    const cell = { box, number, output, alts, bar, ran: undefined, code: () => recorded, changed: () => cell.code().trimEnd() !== recorded };
+    const cell = { box, number, output, alts, bar, ran: undefined, code: () => recorded, changed: () =>
+      cell.code().trimEnd() !== recorded };
     said.role = "status";
     cell.say = (text) => { said.textContent = text; };
     const loading = make("span", "python-loading"), progress = make("progress");
@@ -46,7 +53,8 @@
         area.value = recorded;
         area.spellcheck = false;
         area.autocapitalize = "off";
-        area.ariaLabel = `Code of cell ${number}. Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.`;
+        area.ariaLabel = `Code of cell ${number}. ` +
+          "Tab indents; Escape, then Tab, leaves the field. Shift and Enter runs.";
         source.replaceChildren(area);
         write = python.field(area, { run: () => run(place) });
         area.addEventListener("input", () => { cell.reset.hidden = !cell.changed(); });
@@ -77,13 +85,14 @@
   async function run(last, { anew = false } = {}) {
     if (running) return;
     running = true;
-    const buttons = [...document.querySelectorAll(".cell-note button"), ...cells.flatMap((cell) => cell.runs)];
+    const buttons = [...document.querySelectorAll(".cell-note button"),
+      ...cells.flatMap((cell) => cell.runs)];
     for (const one of buttons) one.ariaDisabled = "true"; // they keep the focus
     if (anew) for (const cell of cells) cell.ran = undefined;
     const { life } = python;
     const due = cells.slice(0, last + 1).filter((cell, place) => place === last || cell.ran !== life);
     for (const cell of due) cell.say("Waits …");
-    python.start({ drawing: true });
+    python.start();
     for (const [place, cell] of due.entries()) {
       if (await runOne(cell, anew && !place)) continue;
       for (const other of due.slice(place + 1)) other.say("");
@@ -95,9 +104,11 @@
 
   async function runOne(cell, fresh) {
     const { output, alts } = cell;
-    const alt = cell.changed() ? () => "Drawn by the edited code" : (place) => alts[place] ?? "Drawn by this cell";
+    const alt = cell.changed() ? () => "Drawn by the edited code" : (place) => alts[place] ??
+      "Drawn by this cell";
     let shown = false, pictures = 0, stream;
-    function add(node) { // what was there before goes when something new comes, so that the page does not jump
+    // what was there before goes when something new comes, so that the page does not jump
+    function add(node) {
       if (!shown) output.replaceChildren();
       shown = true;
       if (node) output.append(node);
@@ -110,7 +121,8 @@
         stream.append(what.printed);
         return;
       }
-      if (what.cut) return text("stream", `Only the first ${what.cut.toLocaleString("en")} characters are shown.`);
+      if (what.cut) return text(
+        "stream", `Only the first ${what.cut.toLocaleString("en")} characters are shown.`);
       stream = undefined;
       if (what.picture) add(picture(what, alt(pictures++)));
       else if (what.value !== undefined) text("text_plain", what.value);
@@ -160,7 +172,8 @@
     if (!what.sliders) return box;
     const { life } = python;
     what.sliders.forEach(({ name, stops, at }, slider) => {
-      const label = make("label", "cell-slider", name), range = make("input"), value = make("span", "", stops[at]);
+      const label = make("label", "cell-slider", name), range = make("input"),
+        value = make("span", "", stops[at]);
       Object.assign(range, { type: "range", min: 0, max: stops.length - 1, value: at });
       range.setAttribute("aria-valuetext", stops[at]);
       let moving = false;
@@ -172,7 +185,8 @@
         for (let drawn; drawn !== range.value;) { // until what is shown is what is set
           if (python.life !== life) return box.replaceWith(stale());
           drawn = range.value;
-          const found = await python.ask({ kind: "set", view: what.view, slider, at: Number(drawn), code: "" });
+          const found = await python.ask({ kind: "set", view: what.view, slider, at: Number(drawn),
+            code: "" });
           if (found.html) view.innerHTML = found.html;
         }
         moving = false;

@@ -13,7 +13,8 @@
     const said = form.querySelector("output");
     function show() {
       const wanted = new FormData(form);
-      const fits = (card) => ["verdict", "topic"].every((name) => !wanted.get(name) || card.dataset[name] === wanted.get(name));
+      const fits = (card) => ["verdict", "topic"].every((name) => !wanted.get(name) ||
+        card.dataset[name] === wanted.get(name));
       for (const card of cards) card.hidden = !fits(card);
       const left = cards.filter((card) => !card.hidden).length;
       said.textContent = left === cards.length ? `${left} claims` : `${left} of ${cards.length} claims`;
@@ -25,14 +26,17 @@
 
   function turn(root, { methods, measures }) {
     const part = (name) => root.querySelector(`[data-show="${name}"]`);
-    const rates = [...new Set(methods.flatMap((method) => Object.keys(method.means.test)))].sort((a, b) => a - b);
-    const ranks = [...new Set(methods.map((method) => method.rank).filter((rank) => rank != null))].sort((a, b) => a - b);
+    const rates = [...new Set(methods.flatMap((method) => Object.keys(method.means.test)))].sort(
+      (a, b) => a - b);
+    const ranks = [...new Set(methods.map((method) => method.rank).filter((rank) => rank != null))].sort(
+      (a, b) => a - b);
     const rate = root.querySelector("[name=rate]"), rank = root.querySelector("[name=rank]");
     const measure = root.querySelector("[name=measure]");
     measure.replaceChildren(...Object.entries(measures).map(([name, label]) => new Option(label, name)));
     root.querySelector(".claim-measure").hidden = measure.options.length < 2;
     const means = (method) => method.means[measure.value];
-    const best = (method) => means(method)[Object.keys(means(method)).find((key) => Number(key) === method.best)];
+    const best = (method) => means(method)[
+      Object.keys(means(method)).find((key) => Number(key) === method.best)];
     const number = (x) => (x == null ? "diverged" : Number(x.toPrecision(3)).toString());
     rate.max = rates.length - 1;
     rate.value = Math.max(0, rates.findIndex((key) => Number(key) === methods[0].best));
@@ -49,8 +53,10 @@
       part("rank").textContent = only ?? "all";
       rate.setAttribute("aria-valuetext", at);
       rank.setAttribute("aria-valuetext", only ?? "all");
-      part("bars").replaceChildren(...shown.map((method) => row(method, means(method)[at], most, at in means(method))));
-      const here = shown.filter((method) => means(method)[at] != null).sort((a, b) => means(a)[at] - means(b)[at]);
+      part("bars").replaceChildren(
+        ...shown.map((method) => row(method, means(method)[at], most, at in means(method))));
+      const here = shown.filter((method) => means(method)[at] != null).sort(
+        (a, b) => means(a)[at] - means(b)[at]);
       const own = [...shown].sort((a, b) => best(a) - best(b))[0];
       part("said").textContent = here.length
         ? `Lowest at ${at}: ${here[0].name}; at own rates: ${own.name}.`
@@ -59,7 +65,8 @@
 
     function row(method, loss, most, tried) {
       const line = document.createElement("div");
-      const name = document.createElement("span"), track = document.createElement("span"), value = document.createElement("span");
+      const name = document.createElement("span"), track = document.createElement("span"),
+        value = document.createElement("span");
       const bar = document.createElement("i"), mark = document.createElement("b");
       const wide = (x) => `${Math.min(100, (100 * x) / most)}%`;
       name.textContent = method.name;

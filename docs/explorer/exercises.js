@@ -1,4 +1,5 @@
-// Exercises that are run and checked in the page: Python is in a worker, and what is written is remembered here.
+// Exercises that are run and checked in the page: Python is in a worker, and what is written is remembered
+// here.
 (() => {
   "use strict";
 
@@ -23,8 +24,10 @@
 
   for (const form of forms) {
     const name = form.dataset.exercise, area = form.elements.namedItem("code"), stub = area.defaultValue;
-    const button = (which) => form.elements.namedItem(which), shown = (what) => form.querySelector(`[data-show=${what}]`);
-    const points = shown("points"), outcome = shown("outcome"), printed = shown("printed"), cut = shown("cut");
+    const button = (which) => form.elements.namedItem(which), shown = (what) => form.querySelector(
+      `[data-show=${what}]`);
+    const points = shown("points"), outcome = shown("outcome"), printed = shown("printed"),
+      cut = shown("cut");
     const earlier = remembered(name);
     if (earlier.code) area.value = earlier.code;
     const write = python.field(area, { run: () => answer("run"), check: () => answer("check") });
@@ -55,7 +58,8 @@
       form.classList.add("used");
       say(python.there ? "Running …" : "Waiting for Python …");
       const before = form.dataset.needs.split(" ").filter(Boolean)
-        .map((other) => [other, forms.find((one) => one.dataset.exercise === other).elements.namedItem("code").value]);
+        .map((other) => [other, forms.find((one) => one.dataset.exercise === other).elements.namedItem(
+          "code").value]);
       const found = await python.ask({ kind, name, code: area.value, before }, {
         name, seconds: SECONDS,
         began() {
@@ -70,7 +74,8 @@
       });
       busy(false);
       if (kind === "run" && found.passed) {
-        const nothing = `It ran, and printed nothing. To see a result, add a line below the function: print(${name}(…))`;
+        const nothing =
+          `It ran, and printed nothing. To see a result, add a line below the function: print(${name}(…))`;
         say(printed.textContent ? "It ran." : nothing);
         return;
       }

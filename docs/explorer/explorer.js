@@ -1,5 +1,5 @@
-// The rank explorer: a matrix cut to the rank under the reader's hand. Numbers of the first two come from the package; those of
-// the reader's own picture are found here.
+// The rank explorer: a matrix cut to the rank under the reader's hand. Numbers of the first two come from the
+// package; those of the reader's own picture are found here.
 (() => {
   "use strict";
 
@@ -25,7 +25,8 @@
   const subjects = Object.fromEntries(window.rankExplorer.map((subject) => [
     subject.name,
     ready({
-      ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k), rank: subject.start,
+      ...subject, left: decode(subject.left, subject.d), right: decode(subject.right, subject.k),
+        rank: subject.start,
       whole: subject.whole && decode(subject.whole, subject.k), // only the rows that are drawn
     }),
   ]));
@@ -90,14 +91,16 @@
     target.classList.toggle("pixels", name === "update");
   }
 
-  // A row of the update as one meets it in the picture: the weights of 10 x 12 pixels, and at their right, dark on grey, the one
-  // of the next 10 x 10 pixels that they change. Rows of the matrix next to each other would be a barcode.
+  // A row of the update as one meets it in the picture: the weights of 10 x 12 pixels, and at their right,
+  // dark on grey, the one of the next 10 x 10 pixels that they change. Rows of the matrix next to each other
+  // would be a barcode.
   function patches(put, shade) {
     subject.outputs.forEach((output, n) => {
       const top = 11 * Math.floor(n / 2), left = 24 * (n % 2);
       for (let i = 0; i < 10; i += 1) {
         for (let j = 0; j < 12; j += 1) put((top + i) * PATCHES[0] + left + j, shade(output, 12 * i + j));
-        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ? [32, 32, 32] : [214, 214, 214]);
+        for (let j = 0; j < 10; j += 1) put((top + i) * PATCHES[0] + left + 12 + j, 10 * i + j === output ?
+          [32, 32, 32] : [214, 214, 214]);
       }
     });
   }
@@ -132,7 +135,8 @@
 
   function drawCurve() {
     const { errors, lowest, ranks, breakEven } = subject;
-    const points = errors.slice(lowest).map((error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
+    const points = errors.slice(lowest).map(
+      (error, i) => `${across(i + lowest).toFixed(1)},${height(error).toFixed(1)}`);
     curve.querySelector(".curve").setAttribute("d", `M${points.join("L")}`);
     const edge = Math.min(WIDTH, across(breakEven));
     const beyond = curve.querySelector(".beyond");
@@ -143,7 +147,8 @@
     label.textContent = edge < WIDTH ? `break-even ${breakEven}` : "";
     curve.querySelector(".low").textContent = lowest;
     curve.querySelector(".high").textContent = ranks;
-    show("curve-name", subject.name === "update" ? "error on new patches, down to that of the full update" : "relative error");
+    show("curve-name", subject.name === "update" ? "error on new patches, down to that of the full update" :
+      "relative error");
   }
 
   function mark(error) {
@@ -255,7 +260,8 @@
 
   async function decomposed(picture) {
     const bitmap = await createImageBitmap(picture).catch(() => {
-      throw new Error(`${picture.name} is not a picture that can be opened here: choose a PNG, JPEG or WebP file.`);
+      const advice = "choose a PNG, JPEG or WebP file";
+      throw new Error(`${picture.name} is not a picture that can be opened here: ${advice}.`);
     });
     const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
     const [k, d] = [bitmap.width, bitmap.height].map((n) => Math.max(1, Math.round(n * scale)));
@@ -266,11 +272,14 @@
       const at = 4 * (i * k + j);
       return (0.2126 * data[at] + 0.7152 * data[at + 1] + 0.0722 * data[at + 2]) / 255;
     }));
-    const worker = new Worker(new URL("_static/svd.js", new URL(document.documentElement.dataset.content_root || "./", location)));
+    const worker = new Worker(
+      new URL("_static/svd.js", new URL(document.documentElement.dataset.content_root || "./", location)));
     worker.postMessage(columns);
     const { U, s, V } = await new Promise((resolve, reject) => {
       worker.addEventListener("message", ({ data }) => resolve(data));
-      worker.addEventListener("error", () => reject(new Error(`The singular values of ${picture.name} could not be found: load this page again.`)));
+      worker.addEventListener("error",
+        () => reject(new Error(
+        `The singular values of ${picture.name} could not be found: load this page again.`)));
     }).finally(() => worker.terminate());
     return own(U, s, V, d, k);
   }
@@ -282,7 +291,8 @@
     for (let r = ranks - 1; r >= 0; r -= 1) tails[r] = tails[r + 1] + s[r] ** 2;
     const start = Math.min(ranks, 16);
     return ready({
-      name: "own", d, k, ranks, left, right: V.slice(0, ranks), limits: [0, 1], lowest: 1, start, rank: start, full: d * k,
+      name: "own", d, k, ranks, left, right: V.slice(0, ranks), limits: [0, 1], lowest: 1, start, rank: start,
+        full: d * k,
       errors: tails.map((tail) => Math.sqrt(tail / (tails[0] || 1))),
       counts: tails.map((_, r) => r * (d + k)),
       breakEven: Math.floor((d * k - 1) / (d + k)),
@@ -323,7 +333,8 @@
   const asked = new URLSearchParams(location.search);
   const first = asked.get("of") === "update" ? "update" : "picture";
   const rank = Number(asked.get("r"));
-  if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r")) subjects[first].rank = rank;
+  if (rank >= subjects[first].lowest && rank <= subjects[first].ranks && asked.has("r")) subjects[
+    first].rank = rank;
   root.querySelector(`[value=${first}]`).checked = true;
   choose(first);
 })();

@@ -1,79 +1,81 @@
-// The model of the page Fit: found by its name or its hub's, or built from a config of one's own, which a link can carry.
+// The model of the page Fit: a preset, found by its name or its hub's, or a config of one's own, whose terms
+// the page's Python gives and which a link can carry.
 (() => {
   "use strict";
 
-  const { families, presets, hub, sizes } = window.loraFit;
-  const { build } = window.loraFamilies;
+  const { models, hub } = window.loraFit;
   const fail = (message) => { throw new Error(message); };
   const LONGEST = 1 << 16; // of a config in a link, once unpacked
   const HOST = /^https?:\/\/(?:www\.)?huggingface\.co\//;
-
-  const built = new Map(), owned = new WeakMap(); // models, by names and by configs
+  const OWN_TARGETS = ["default", "all-linear", "attention"]; // whose terms every model has
 
   const { model: resolve, models: nearest } = window.loraNames;
 
-  function presetSpec(name) {
-    if (!built.has(name)) built.set(name, build(presets[name], families, { name }));
-    return built.get(name);
+  // Under which name a model has the terms of these targets
+  function targetsOf(model, targets) {
+    if (OWN_TARGETS.includes(targets)) return targets;
+    const same = (names) => names.length === targets.length && targets.every((name) => names.includes(name));
+    if (same(model.targets)) return "default";
+    if (same(model.attention)) return "attention";
+    return [...targets].sort().join(",");
   }
 
-  function ownSpec(config) {
-    if (config === null || typeof config !== "object" || Array.isArray(config)) fail("A config.json holds one object.");
-    if (!owned.has(config)) owned.set(config, build(config, families, { name: "config.json" }));
-    return owned.get(config);
+  // Another config, or another choice of modules: Python answers once, and then every setting is at hand.
+  // `changed` is called when it has; until then an error says what is waited for.
+  const asked = new Map();
+  function fromPython(key, what, changed) {
+    if (!asked.has(key)) {
+      const entry = {};
+      asked.set(key, entry);
+      window.loraPage.ask({ kind: "fit", ...what }).then((answer) => {
+        if (answer.refused) entry.error = answer.refused;
+        else if (answer.stopped) asked.delete(key);
+        else entry.answer = answer;
+        changed(answer.stopped && `${answer.text} The command below does the same.`);
+      });
+    }
+    const { error, answer } = asked.get(key);
+    if (error) fail(error);
+    if (!answer) throw Object.assign(
+      new Error(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`),
+      { waits: true });
+    return answer;
+  }
+
+  // The terms of a config, and its few fields that a link needs
+  const own = (config, changed) => fromPython(JSON.stringify(config), { config }, changed);
+
+  // A model with the terms of these targets too
+  function withTargets(model, source, targets, changed) {
+    const name = targetsOf(model, targets);
+    if (name in model.lora) return name;
+    const { terms } = fromPython(JSON.stringify([source, name]), { ...source, targets: name.split(",") },
+      changed);
+    for (const key of [name, `${name}+dora`]) model.lora[key] = terms.lora[key];
+    return name;
   }
 
   // What was typed, to look for: all its words must be in the name or in the hub's.
   function matches(text) {
     const words = text.trim().replace(HOST, "").toLowerCase().split(/[\s/]+/).filter(Boolean);
-    const found = Object.keys(presets).filter((name) => words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)));
+    const found = Object.keys(models).filter(
+      (name) => words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)));
     return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-  }
-
-  // What a config must be asked for, by any family: names of fields and of parts.
-  const KNOWN = new Set(["model_type", "architectures", "id2label", "num_labels", "max_position_embeddings"]);
-  for (const { fields = {}, parts = {} } of Object.values(families)) {
-    for (const [name, entry] of Object.entries(fields)) [entry?.from ?? name].flat().forEach((each) => KNOWN.add(each));
-    for (const { config } of Object.values(parts)) if (config) KNOWN.add(config);
-  }
-
-  const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-
-  // The fields without which the modules would be others. Each of the rest is left out, once that was tried.
-  function needed(config) {
-    const told = (fields) => { try { return JSON.stringify(ownSpec({ ...fields })); } catch { return ""; } };
-    const want = told(config);
-    const known = (fields) => Object.fromEntries(Object.entries(fields).filter(([name]) => KNOWN.has(name))
-      .map(([name, value]) => [name, isObject(value) && name !== "id2label" ? known(value) : value]));
-    const kept = known(config);
-    if (isObject(kept.id2label)) {
-      kept.num_labels = Object.keys(kept.id2label).length;
-      delete kept.id2label;
-    }
-    const shrink = (fields) => {
-      for (const [name, value] of Object.entries(fields)) {
-        delete fields[name];
-        if (told(kept) === want) continue;
-        fields[name] = value;
-        if (isObject(value)) shrink(value);
-      }
-    };
-    if (!want || told(kept) !== want) return null;
-    shrink(kept);
-    return kept;
   }
 
   const through = (bytes, stream) => new Response(new Blob([bytes]).stream().pipeThrough(stream));
 
   // Text for the address of a page, and back.
   async function pack(config) {
-    const bytes = new Uint8Array(await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer());
+    const bytes = new Uint8Array(
+      await through(JSON.stringify(config), new CompressionStream("deflate-raw")).arrayBuffer());
     return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
   }
 
   async function unpack(code) {
     try {
-      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")), (letter) => letter.charCodeAt(0));
+      const bytes = Uint8Array.from(atob(code.replace(/-/g, "+").replace(/_/g, "/")),
+        (letter) => letter.charCodeAt(0));
       const reader = through(bytes, new DecompressionStream("deflate-raw")).body.getReader();
       const parts = [];
       for (let length = 0; ;) {
@@ -91,7 +93,9 @@
     }
   }
 
-  const billions = (numbers) => (numbers < 1e9 ? `${Math.round(numbers / 1e6)} M` : `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`);
+  const billions = (numbers) =>
+    (numbers < 1e9 ? `${Math.round(numbers / 1e6)} M` :
+    `${(numbers / 1e9).toFixed(numbers < 1e11 ? 1 : 0)} B`);
 
   // The field: a list below it that the arrows, a finger or a mouse choose from.
   function combo(field, list, { choose, paste }) {
@@ -103,7 +107,8 @@
         const row = document.createElement("li");
         Object.assign(row, { role: "option", id: `fit-model-${i}`, ariaSelected: "false" });
         row.dataset.name = name;
-        for (const text of [name, billions(sizes[name]), hub[name]]) row.append(Object.assign(document.createElement("span"), { textContent: text }));
+        for (const text of [name, billions(models[name].total), hub[name]]) row.append(
+          Object.assign(document.createElement("span"), { textContent: text }));
         return row;
       }));
       list.hidden = !names.length;
@@ -164,5 +169,5 @@
     });
   }
 
-  window.loraFitModel = { resolve, presetSpec, ownSpec, needed, pack, unpack, combo };
+  window.loraFitModel = { resolve, targetsOf, own, withTargets, pack, unpack, combo };
 })();

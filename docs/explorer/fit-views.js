@@ -1,13 +1,15 @@
-// What the page Fit draws: bars of memory on a GPU, the map of all GPUs, two settings side by side, and the image.
+// What the page Fit draws: bars of memory on a GPU, the map of all GPUs, two settings side by side, and the
+// image.
 (() => {
   "use strict";
 
   const { gpus, memory: tables } = window.loraFit;
-  const { room, verdict } = window.loraMemory;
+  const { verdict } = window.loraMemory;
   const METHODS = ["full", "LoRA", "QLoRA"];
   const SIGNS = { fits: "✓", tight: "≈", no: "✕" };
 
-  const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+  const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag),
+    { textContent: text, className: name });
   const whole = (n) => n.toLocaleString("en-US");
 
   // As the package's size_text: one GB is 2^30 bytes, as people say it of memory.
@@ -16,7 +18,8 @@
     let place = 0;
     while (bytes >= 1024 ** (place + 1) && place + 1 < units.length) place += 1;
     if (!place) return `${bytes} B`;
-    return `${(bytes / 1024 ** place).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${units[place]}`;
+    const two = { minimumFractionDigits: 2, maximumFractionDigits: 2, roundingMode: "halfEven" };
+    return `${(bytes / 1024 ** place).toLocaleString("en-US", two)} ${units[place]}`;
   }
 
   // One decimal, and none from 100 on: what a bar and a sentence can say.
@@ -29,17 +32,23 @@
 
   // ---- bars
 
-  const shownCauses = (ways) => Object.entries(tables.parts).filter(([cause]) => ways.some(({ parts }) => parts[cause]));
+  const shownCauses = (ways) => Object.entries(tables.parts).filter(
+    ([cause]) => ways.some(({ parts }) => parts[cause]));
 
-  // Rows of { name, way, gpu, chosen, kept }; the end of each GPU is a line, and what lies beyond it is hatched. The scale is that
-  // of the GPU and of what was chosen: a longer bar leaves the picture.
+  // Rows of { name, way, gpu, chosen, kept }; the end of each GPU is a line, and what lies beyond it is
+  // hatched. The scale is that of the GPU and of what was chosen: a longer bar leaves the picture.
   function bars(box, legend, rows) {
-    const longest = Math.max(...rows.flatMap(({ way, gpu, chosen, kept }) => [1.3 * gpu.memory, chosen || kept ? 1.02 * way.total : 0]));
+    const longest = Math.max(
+      ...rows.flatMap(({ way, gpu, chosen, kept }) =>
+      [1.3 * gpu.memory, chosen || kept ? 1.02 * way.total : 0]));
     const share = (bytes) => `${((100 * bytes) / longest).toFixed(3)}%`;
-    box.setAttribute("aria-label", rows.map(({ name, way, gpu }) => `${name}: ${gb(way.total)} of ${gb(gpu.memory)} GB`).join("; "));
+    box.setAttribute("aria-label",
+      rows.map(({ name, way, gpu }) => `${name}: ${gb(way.total)} of ${gb(gpu.memory)} GB`).join("; "));
     box.replaceChildren(...rows.map(({ name, way, gpu, chosen, kept }) => {
-      const row = element("div", "", "fit-row"), track = element("div", "", "fit-track"), total = element("span", `${gb(way.total)} GB`);
-      Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }), ...(way.total > longest && { longer: "" }) });
+      const row = element("div", "", "fit-row"), track = element("div", "", "fit-track"),
+        total = element("span", `${gb(way.total)} GB`);
+      Object.assign(row.dataset, { way: name, ...(chosen && { chosen: "" }), ...(kept && { kept: "" }),
+        ...(way.total > longest && { longer: "" }) });
       const whole = element("div", "", "fit-gpu-size");
       whole.style.width = share(gpu.memory);
       track.append(whole);
@@ -75,26 +84,33 @@
 
   // ---- the map
 
-  const GROUPS = { "RTX and Radeon": /^RT?X/, "In data centers": /^(?!RT?X|Apple)/, "Apple, unified memory": /^Apple/ };
+  const GROUPS = { "RTX and Radeon": /^RT?X/, "In data centers": /^(?!RT?X|Apple)/,
+    "Apple, unified memory": /^Apple/ };
 
   function field(way, gpu) {
-    const told = verdict(way.total, gpu, tables), left = gpu.memory - way.total;
-    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`, no: `does not fit, needs ${gb(-left)} GB more` };
-    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told], share: Math.max(0, left) / gpu.memory };
+    const told = verdict(way.total, gpu), left = gpu.memory - way.total;
+    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`,
+      no: `does not fit, needs ${gb(-left)} GB more` };
+    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told],
+      share: Math.max(0, left) / gpu.memory };
   }
 
-  // A grid for each group of GPUs; `choose(gpu, method)` when a field is clicked, or Enter or the space bar pressed.
+  // A grid for each group of GPUs; `choose(gpu, method)` when a field is clicked, or Enter or the space bar
+  // pressed.
   function makeMaps(box, choose) {
     const cells = [];
     const grids = Object.entries(GROUPS).map(([title, test]) => {
       const grid = element("table", "", "fit-map"), body = element("tbody"), head = element("tr");
       grid.append(element("caption", title), element("thead"), body);
       grid.tHead.append(head);
-      for (const name of ["GPU", ...METHODS]) head.append(Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
-      const names = Object.keys(gpus).filter((name) => test.test(name)).sort((a, b) => gpus[a].memory - gpus[b].memory);
+      for (const name of ["GPU", ...METHODS]) head.append(
+        Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
+      const names = Object.keys(gpus).filter((name) => test.test(name)).sort(
+        (a, b) => gpus[a].memory - gpus[b].memory);
       grid.setAttribute("role", "grid");
       for (const name of names) {
-        const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")), { scope: "row", role: "rowheader" });
+        const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")),
+          { scope: "row", role: "rowheader" });
         first.append(element("span", sold(gpus[name])));
         row.append(first);
         for (const method of METHODS) {
@@ -110,7 +126,8 @@
         if (!here) return;
         const moves = {
           ArrowRight: () => here.nextElementSibling, ArrowLeft: () => here.previousElementSibling,
-          ArrowDown: () => row.nextElementSibling?.cells[here.cellIndex], ArrowUp: () => row.previousElementSibling?.cells[here.cellIndex],
+          ArrowDown: () => row.nextElementSibling?.cells[here.cellIndex], ArrowUp: () =>
+            row.previousElementSibling?.cells[here.cellIndex],
           Home: () => row.cells[1], End: () => row.cells[METHODS.length],
         };
         if (event.key === "Enter" || event.key === " ") choose(here.dataset.gpu, here.dataset.method);
@@ -154,7 +171,8 @@
       }
       for (const grid of grids) {
         const all = scope(grid), shown = all.find((cell) => cell.ariaSelected === "true");
-        if (!grid.contains(document.activeElement)) all.forEach((cell, i) => { cell.tabIndex = (shown ? cell === shown : i === 0) ? 0 : -1; });
+        if (!grid.contains(document.activeElement)) all.forEach(
+          (cell, i) => { cell.tabIndex = (shown ? cell === shown : i === 0) ? 0 : -1; });
       }
     };
   }
@@ -184,12 +202,14 @@
 
   function modules(box, sums) {
     const largest = Math.max(...sums.values());
-    box.setAttribute("aria-label", [...sums].map(([name, numbers]) => `${name} ${whole(numbers)}`).join(", "));
+    box.setAttribute("aria-label", [...sums].map(([name, numbers]) => `${name} ${whole(numbers)}`).join(
+      ", "));
     box.replaceChildren(...[...sums].map(([name, numbers]) => {
       const row = element("div"), track = element("span"), bar = element("i");
       bar.style.width = `${(100 * numbers) / largest}%`;
       track.append(bar);
-      row.append(Object.assign(element("span", name), { title: name }), track, element("span", whole(numbers)));
+      row.append(Object.assign(element("span", name), { title: name }), track,
+        element("span", whole(numbers)));
       return row;
     }));
   }
@@ -214,13 +234,17 @@
   function image(results, planned) {
     const parts = [], now = results[0];
     const put = (x, y, text, height, { color = INK, weight = 400, anchor = "start" } = {}) =>
-      parts.push(`<text x="${x}" y="${y}" font-size="${height}" font-weight="${weight}" fill="${color}" text-anchor="${anchor}">${safe(text)}</text>`);
+      parts.push(`<text x="${x}" y="${y}" font-size="${height}" font-weight="${weight}" fill="${color}" ` +
+        `text-anchor="${anchor}">${safe(text)}</text>`);
     const box = (x, y, width, height, fill, more = "") =>
-      parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, width).toFixed(1)}" height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
+      parts.push(`<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${Math.max(0, width).toFixed(1)}" ` +
+        `height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
     box(0, 0, 1200, 630, "#ffffff");
     box(0, 0, 1200, 10, TONES[now.verdict]);
-    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map((method) => planned[method]);
-    const longest = Math.max(...results.flatMap(({ way, gpu }) => [way.total, 1.03 * gpu.memory]), ...others.map(({ total }) => total));
+    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map(
+      (method) => planned[method]);
+    const longest = Math.max(...results.flatMap(({ way, gpu }) => [way.total, 1.03 * gpu.memory]),
+      ...others.map(({ total }) => total));
     const scale = 690 / longest;
     const bar = (way, gpu, y, height) => {
       box(48, y, gpu.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
@@ -230,16 +254,20 @@
         if (width) box(x, y + height / 9, width, (7 * height) / 9, color);
         x += width;
       }
-      if (way.total > gpu.memory) box(48 + gpu.memory * scale, y + 2, (way.total - gpu.memory) * scale, height - 4, "url(#over)");
-      parts.push(`<path d="M${48 + gpu.memory * scale} ${y - 8}V${y + height + 8}" stroke="${INK}" stroke-width="3"/>`);
+      if (way.total > gpu.memory) box(48 + gpu.memory * scale, y + 2, (way.total - gpu.memory) * scale,
+        height - 4, "url(#over)");
+      const line = `M${48 + gpu.memory * scale} ${y - 8}V${y + height + 8}`;
+      parts.push(`<path d="${line}" stroke="${INK}" stroke-width="3"/>`);
     };
     results.forEach(({ way, gpu, verdict: told, title, sentence, could }, i) => {
-      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76, end = 48 + gpu.memory * scale;
+      const two = results.length > 1, top = 66 + i * 232, y = top + (two ? 82 : 118), height = two ? 54 : 76,
+        end = 48 + gpu.memory * scale;
       put(48, top, cut(title, 60), 25, { color: SOFT });
       put(48, top + 50, `${SIGNS[told]} ${sentence}`, two ? 36 : 42, { color: TONES[told], weight: 700 });
       if (!two) put(48, top + 92, cut(could, 66), 22);
       bar(way, gpu, y, height);
-      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19, { color: SOFT, anchor: end > 560 ? "end" : "start" });
+      put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19,
+        { color: SOFT, anchor: end > 560 ? "end" : "start" });
     });
     others.forEach((way, i) => {
       const name = METHODS.filter((method) => method !== now.setting.method)[i];
@@ -253,11 +281,13 @@
       across += 34 + 8.6 * cause.length;
     }
     put(48, 608, cut(`lora_np: ${location.host}${location.pathname}`, 90), 18, { color: SOFT });
-    const names = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory), high = 500 / names.length;
+    const names = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory),
+      high = 500 / names.length;
     METHODS.forEach((method, i) => put(970 + 75 * i, 52, method, 16, { color: SOFT, anchor: "middle" }));
     names.forEach((name, i) => {
       const y = 62 + i * high;
-      put(922, y + 12.5, name, 13, { color: name === now.gpu.name ? INK : SOFT, weight: name === now.gpu.name ? 700 : 400, anchor: "end" });
+      put(922, y + 12.5, name, 13, { color: name === now.gpu.name ? INK : SOFT,
+        weight: name === now.gpu.name ? 700 : 400, anchor: "end" });
       METHODS.forEach((method, j) => {
         const { told, text } = field(planned[method], gpus[name]), x = 934 + 75 * j;
         const here = name === now.gpu.name && method === now.setting.method;
@@ -266,9 +296,11 @@
       });
     });
     put(1156, 580, "GB left (✓, ≈) or lacking (✕)", 14, { color: SOFT, anchor: "end" });
-    return `<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="630" viewBox="0 0 1200 630" role="img" font-family="system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif">
+    return `<svg xmlns="http://www.w3.org/2000/svg" width="1200" height="630" viewBox="0 0 1200 630"
+  role="img" font-family="system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif">
 <title>${safe(results.map(({ title, sentence }) => `${title}: ${sentence}`).join("; "))}</title>
-<defs><pattern id="over" width="12" height="12" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="12" fill="#ffffff" fill-opacity="0.65"/></pattern></defs>
+<defs><pattern id="over" width="12" height="12" patternUnits="userSpaceOnUse"
+  patternTransform="rotate(45)"><rect width="5" height="12" fill="#fff" fill-opacity="0.65"/></pattern></defs>
 ${parts.join("\n")}
 </svg>`;
   }
@@ -277,16 +309,19 @@ ${parts.join("\n")}
   async function save(svg, kind) {
     let blob = new Blob([svg], { type: "image/svg+xml" });
     if (kind === "png") {
-      const picture = new Image(), canvas = Object.assign(document.createElement("canvas"), { width: 2400, height: 1260 });
+      const picture = new Image(), canvas = Object.assign(document.createElement("canvas"),
+        { width: 2400, height: 1260 });
       picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
       await picture.decode();
       canvas.getContext("2d").drawImage(picture, 0, 0, 2400, 1260);
       blob = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
     }
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: `fit.${kind}` });
+    const link = Object.assign(document.createElement("a"),
+      { href: URL.createObjectURL(blob), download: `fit.${kind}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole, room, verdict };
+  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb,
+    whole };
 })();

@@ -1,16 +1,16 @@
-// The page Fit: a model, a method and a GPU in; whether it fits out, how far it could go, and what would make it fit. The address
-// of the page says all of it.
+// The page Fit: a model, a method and a GPU in; whether it fits out, how far it could go, and what would make
+// it fit. The address of the page says all of it.
 (() => {
   "use strict";
 
   const form = document.getElementById("fit");
   if (!form || !window.loraFit) return;
 
-  const { gpus, hub, memory: tables, capacity } = window.loraFit;
-  const { adaptable, leaf, limit } = window.loraFamilies;
-  const { plan, room, verdict } = window.loraMemory;
-  const { resolve, presetSpec, ownSpec, needed, pack, unpack, combo } = window.loraFitModel;
-  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb, whole } = window.loraFitViews;
+  const { gpus, hub, models, memory: tables, capacity } = window.loraFit;
+  const { plan, verdict, remedies: changes } = window.loraMemory;
+  const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
+  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb,
+    whole } = window.loraFitViews;
   const names = window.loraNames;
   const part = (name) => form.elements.namedItem(name);
   const find = (selector) => form.querySelector(selector);
@@ -19,11 +19,13 @@
 
   const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048";
   const OWN = "config.json", OTHER = "another GPU";
-  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size", "max_length", "checkpointing"];
+  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size",
+    "max_length", "checkpointing", "offloading"];
   const NUMBERS = ["rank", "batch_size", "max_length"];
   const LISTS = TRAINING.filter((name) => name in tables.choices);
 
-  let own = null, code = ""; // a config of one's own, and what the address says of it
+  let own = null, code = "", free = false;
+    // one's own config, as the address has it; whether the length is free
   let kept = null; // a setting to compare with
   let typed = ""; // what to say of a model that was called by another name
   let result, announce, taken = 0; // taken: how often a model was given
@@ -33,12 +35,15 @@
   function read() {
     const training = Object.fromEntries(TRAINING.map((name) => {
       const field = part(name);
-      return [name, field.type === "checkbox" ? field.checked : field.type === "number" ? Number(field.value) : field.value];
+      return [name, field.type === "checkbox" ? field.checked : field.type === "number" ?
+        Number(field.value) : field.value];
     }));
     const targets = part("targets").value === "some" ? ticked() : part("targets").value;
     return {
-      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value, gpu: part("gpu").value,
-      memory: part("memory").value, rank: Number(part("rank").value), targets, dora: part("dora").checked, training,
+      model: resolve(part("model").value) || part("model").value, own, code, method: part("method").value,
+        gpu: part("gpu").value,
+      memory: part("memory").value, rank: Number(part("rank").value), targets, dora: part("dora").checked,
+        training,
     };
   }
 
@@ -50,7 +55,8 @@
     state.set("method", method);
     state.set("gpu", gpu === OTHER ? memory : gpu);
     if (dora) state.set("dora", "1");
-    for (const [name, value] of Object.entries(training)) if (value !== tables.usual[name]) state.set(name, Number(value) || value || 0);
+    for (const [name, value] of Object.entries(training)) if (value !== tables.usual[name]) state.set(
+      name, Number(value) || value || 0);
     return state;
   }
 
@@ -59,13 +65,18 @@
     const training = Object.fromEntries(TRAINING.map((name) => {
       const usual = tables.usual[name], given = state.get(name);
       if (given === null) return [name, usual];
-      return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" : given];
+      return [name, typeof usual === "number" ? Number(given) : typeof usual === "boolean" ? given !== "0" :
+        given];
     }));
-    const asked = state.get("gpu") ?? "RTX 4090", gpu = names.gpu(asked) || asked, targets = state.get("targets") ?? "default", coded = state.get("config");
+    const asked = state.get("gpu") ?? "RTX 4090", gpu = names.gpu(asked) || asked,
+      targets = state.get("targets") ?? "default", coded = state.get("config");
     return {
-      model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded && (await unpack(coded)), code: coded ?? "",
-      method: state.get("method") ?? "LoRA", gpu: gpu in gpus ? gpu : OTHER, memory: gpu in gpus ? "24 GB" : gpu,
-      rank: Number(state.get("rank") ?? 8), targets: ["default", "all-linear"].includes(targets) ? targets : targets.split(","),
+      model: coded ? OWN : resolve(state.get("model") ?? "llama-3-8b") || state.get("model"), own: coded &&
+        (await unpack(coded)), code: coded ?? "",
+      method: state.get("method") ?? "LoRA", gpu: gpu in gpus ? gpu : OTHER, memory: gpu in gpus ?
+        "24 GB" : gpu,
+      rank: Number(state.get("rank") ?? 8), targets: ["default", "all-linear"].includes(targets) ?
+        targets : targets.split(","),
       dora: state.get("dora") === "1", training, asked: state.has("max_length"),
     };
   }
@@ -86,19 +97,18 @@
 
   // The names that can be adapted, as boxes to tick.
   function offer({ targets }) {
-    let spec;
-    try { spec = specOf(read()); } catch { return; }
-    const names = spec.modules.filter(adaptable).map(({ name }) => leaf(name)).filter((name) => name !== "*");
-    const chosen = Array.isArray(targets) ? targets : spec.targets;
-    boxes.replaceChildren(...[...new Set([...names, ...Object.keys(spec.fused), ...(Array.isArray(targets) ? targets : [])])].map((name) => {
+    let model;
+    try { model = modelOf(read()); } catch { return; }
+    const some = Array.isArray(targets) ? targets : [], chosen = some.length ? some : model.targets;
+    boxes.replaceChildren(...[...new Set([...model.names, ...some])].map((name) => {
       const label = document.createElement("label"), box = document.createElement("input");
       Object.assign(box, { type: "checkbox", name: "name", value: name, checked: chosen.includes(name) });
       label.append(box, ` ${name}`);
       return label;
     }));
-    find('[name="targets"][value="default"]').disabled = !spec.targets.length;
-    if (!spec.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
-    if (spec.positions) part("max_length").max = spec.positions;
+    find('[name="targets"][value="default"]').disabled = !model.targets.length;
+    if (!model.targets.length && part("targets").value === "default") part("targets").value = "all-linear";
+    if (model.positions) part("max_length").max = model.positions;
     else part("max_length").removeAttribute("max");
   }
 
@@ -106,86 +116,100 @@
 
   // ---- the answer
 
-  function specOf(setting) {
-    if (setting.own) return ownSpec(setting.own);
+  function modelOf(setting) {
+    if (setting.own) return ownModel(setting.own, arrived).terms;
     if (!resolve(setting.model)) throw new Error(`model: "${setting.model}" is not among the presets`);
-    return presetSpec(resolve(setting.model));
+    return models[resolve(setting.model)];
   }
 
   function gpuOf({ gpu, memory }) {
     const meant = gpu === OTHER ? names.gpu(memory) : gpu, bytes = names.memory(memory);
     if (meant) return gpus[meant];
-    if (!bytes) throw new Error(`memory must be a size such as 24 GB, or a GPU such as ${names.gpus(memory).join(", ")}, got "${memory}"`);
-    return { name: "a GPU", memory: bytes, note: "", bfloat16: true, nf4: true, sold: bytes / 2 ** 30 };
+    if (!bytes) throw new Error(
+      `memory must be a size such as 24 GB, or a GPU such as ${names.gpus(memory).join(", ")}, ` +
+        `got "${memory}"`);
+    return { name: "a GPU", memory: bytes, room: Math.trunc(bytes * tables.room), note: "", bfloat16: true,
+      nf4: true, sold: bytes / 2 ** 30 };
   }
 
   function evaluate(setting) {
-    const spec = specOf(setting), gpu = gpuOf(setting), { rank, dora } = setting;
-    const targets = setting.targets === "default" ? null : setting.targets;
-    if (Array.isArray(targets) && !targets.length) throw new Error("Choose at least one module.");
-    if (!METHODS.includes(setting.method)) throw new Error(`method must be one of ${METHODS.join(", ")}, got "${setting.method}"`);
-    if (!Number.isInteger(rank) || rank < 1) throw new Error(`rank must be a whole number from 1, got ${rank}`);
-    const planned = plan(spec, tables, { rank, targets, dora }, setting.training);
-    const way = planned[setting.method], told = verdict(way.total, gpu, tables);
-    return { setting, spec, gpu, planned, way, verdict: told, ...said(setting, spec, gpu, way, told) };
+    const model = modelOf(setting), gpu = gpuOf(setting), { rank, dora, method, training } = setting;
+    if (Array.isArray(setting.targets) && !setting.targets.length) throw new Error(
+      "Choose at least one module.");
+    if (!METHODS.includes(method)) throw new Error(
+      `method must be one of ${METHODS.join(", ")}, got "${method}"`);
+    if (!Number.isInteger(rank) || rank < 1) throw new Error(
+      `rank must be a whole number from 1, got ${rank}`);
+    for (const name of ["batch_size", "max_length"]) {
+      const number = training[name];
+      if (!Number.isInteger(number) || number < 1) throw new Error(
+        `${name} must be a whole number of at least 1, got ${number}`);
+    }
+    const { positions } = model;
+    if (positions && training.max_length > positions) throw new Error(
+      `max_length must be at most ${whole(positions)}, the positions of ${model.name}`);
+    const source = setting.own ? { config: setting.own } : { model: resolve(setting.model) };
+    const targets = withTargets(model, source, setting.targets, arrived);
+    const planned = plan(model, tables, { rank, targets, dora }, training);
+    const way = planned[method], told = verdict(way.total, gpu), lora = planned.LoRA,
+      trainable = lora.trained;
+    const total = model.total + trainable, counted = { trainable, base: model.total, total,
+      percent: (100 * trainable) / total };
+    return { setting, targets, model, gpu, planned, way, counted, lora: lora.way, verdict: told,
+      ...said(setting, model, gpu, way, told) };
   }
 
   const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
 
-  function said(setting, spec, gpu, way, told) {
-    const left = gpu.memory - way.total, most = way.largest(room(gpu, tables));
+  function said(setting, model, gpu, way, told) {
+    const left = gpu.memory - way.total, most = way.largest(gpu.room);
     const sentence = {
-      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`, no: `Does not fit: needs ${gb(-left)} GB more`,
+      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`,
+        no: `Does not fit: needs ${gb(-left)} GB more`,
     }[told];
+    const longest = most.max_length === model.positions;
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
-      most.max_length > 0 && `sequence length ${whole(most.max_length)}${most.max_length === spec.positions ? " (its longest)" : ""}`,
+      most.max_length > 0 &&
+        `sequence length ${whole(most.max_length)}${longest ? " (its longest)" : ""}`,
       most.batch_size > 0 && `batch size ${whole(most.batch_size)}`,
     ].filter(Boolean);
     const few = ends.length > 1 ? `${ends.slice(0, -1).join(", ")} or ${ends.at(-1)}` : ends[0];
-    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ? "Less than 10 % is free; CUDA and the allocator may need it." : "";
-    const method = setting.method === "full" ? "full fine-tuning" : `${setting.method}, rank ${whole(setting.rank)}`;
-    const title = `${spec.name}, ${method}, batch ${whole(setting.training.batch_size)} x ${count(setting.training.max_length, "token")}`;
+    const could = told === "fits" ? `Up to ${few}.` : told === "tight" ?
+      "Less than 10 % is free; CUDA and the allocator may need it." : "";
+    const method = setting.method === "full" ? "full fine-tuning" :
+      `${setting.method}, rank ${whole(setting.rank)}`;
+    const { batch_size: batch, max_length: length } = setting.training;
+    const title = `${model.name}, ${method}, batch ${whole(batch)} x ${count(length, "token")}`;
     return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
   }
 
-  // What is not as it was, and the same with all of it; the smallest GPU, if nothing else helps or beside it.
-  function changes({ setting, spec, gpu, way, most }) {
-    const { method, training } = setting, found = [];
-    const attempt = (text, change, options = {}) => {
-      const next = { ...setting, ...change, training: { ...training, ...options } };
-      if (method === next.method && JSON.stringify(training) === JSON.stringify(next.training) && next.rank === setting.rank) return;
-      const { total } = plan(spec, tables, { ...next, targets: next.targets === "default" ? null : next.targets }, next.training, [next.method])[next.method];
-      if (total <= room(gpu, tables)) found.push({ text: `${text}: ${gb(total)} GB`, next });
-    };
-    const eight = { optimizer: "paged_adamw_8bit" }, slim = { checkpointing: true, cross_entropy: "fused" };
-    if (method === "full") attempt(`LoRA, rank ${setting.rank}`, { method: "LoRA" });
-    attempt(`QLoRA, rank ${setting.rank}`, { method: "QLoRA" });
-    attempt("gradient checkpointing", {}, { checkpointing: true });
-    attempt("AdamW in 8 bits, paged", {}, eight);
-    attempt("fused cross-entropy", {}, { cross_entropy: "fused" });
-    if (most.max_length > 0) attempt(`sequence length ${whole(most.max_length)}`, {}, { max_length: most.max_length });
-    if (most.batch_size > 0) attempt(`batch size ${whole(most.batch_size)}`, {}, { batch_size: most.batch_size });
-    if (most.rank > 0) attempt(`rank ${most.rank}`, { rank: most.rank });
-    if (!found.length) attempt("QLoRA with checkpointing, fused cross-entropy and AdamW in 8 bits", { method: "QLoRA" }, { ...eight, ...slim });
-    if (!found.length) attempt("all that, batch size 1 and sequence length 512", { method: "QLoRA" }, { ...eight, ...slim, batch_size: 1, max_length: Math.min(512, training.max_length) });
-    const larger = Object.values(gpus).filter(({ name, memory }) => memory > gpu.memory && !name.startsWith("Apple")).sort((a, b) => a.memory - b.memory);
-    const enough = larger.find((each) => way.total <= room(each, tables));
-    return [...found.slice(0, 4), ...(enough ? [{ text: `on ${enough.name}`, next: { ...setting, gpu: enough.name } }] : [])];
+  // What would make it fit, as the package's plan says, and the setting with it
+  function helps({ setting, targets, model, gpu }) {
+    return changes(model, tables, { ...setting, targets }, gpu, gpus).map(
+      ({ text, price, memory, options, narrow, gpu: other }) => ({
+      text: `${other ? "on " : ""}${text}: ${gb(memory)} GB`, price,
+      next: {
+        ...setting, ...(other && { gpu: other }), ...(narrow && { targets: model.attention }),
+          training: { ...setting.training, ...options },
+      },
+    }));
   }
 
-  function command({ setting, spec }) {
-    const { method, rank, targets, dora, training, gpu, memory } = setting, options = [];
+  function command({ setting, targets: named, model }) {
+    const { method, rank, dora, training, gpu, memory } = setting, options = [];
+    const targets = { default: model.targets, attention: model.attention }[named] ?? named;
     const word = (text) => (/^[\w.,@%+=:/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
     const name = setting.own ? OWN : setting.model;
     options.push(name, "--gpu", word(gpu === OTHER ? memory.replace(/\s/g, "") : gpu), "--method", method);
     if (method !== "full") {
-      options.push("--rank", rank, "--targets", word([targets === "default" ? spec.targets : targets].flat().join(",")));
+      options.push("--rank", rank, "--targets", word([targets].flat().join(",")));
       if (dora) options.push("--dora");
     }
     for (const [option, value] of Object.entries(training)) {
       if (value === tables.usual[option] || (option === "dtype" && !applies(method, value))) continue;
       if (option === "checkpointing") options.push("--no-checkpointing");
+      else if (option === "offloading") options.push("--offloading");
       else options.push(`--${option.replace("_", "-")}`, value);
     }
     return `lora-np plan ${options.join(" ")}`;
@@ -195,18 +219,19 @@
   const applies = (method, dtype) => method === "LoRA" || (dtype in tables.items) === (method === "full");
 
   // As lora_np.accounting.capacity: a range, where something was measured.
-  function byHeart({ adapted, trainable, rank, dora }) {
-    const least = Math.min(...adapted.map(({ module }) => limit(module)));
+  function byHeart({ setting: { rank, dora }, counted: { trainable }, lora: { limits: [least] } }) {
     if (dora || rank > Math.max(1, Math.floor(least / capacity.share))) return "not measured";
     return capacity.text.map((bits) => size(Math.round((bits * trainable) / 8))).join(" to ");
   }
 
-  function notes({ setting, gpu, planned, way }) {
+  function notes({ setting, gpu, lora, way }) {
     const found = [gpu.note], { dtype } = way.training;
     if (!gpu.nf4 && dtype === "nf4") found.push(tables.no_nf4.replace("{}", gpu.name));
     if (!gpu.bfloat16 && dtype === "bfloat16") found.push(tables.emulated.replace("{}", gpu.name));
-    if (setting.training.dtype !== dtype) found.push(`${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
-    if (planned.LoRA.counted.rank > Math.max(...planned.LoRA.counted.adapted.map(({ module }) => limit(module)))) found.push("The rank is above min(d, k): no update can have a higher rank.");
+    if (setting.training.dtype !== dtype) found.push(
+      `${setting.method === "full" ? "Full" : setting.method} holds the base in ${dtype}.`);
+    if (setting.rank > lora.limits[1]) found.push(
+      "The rank is above min(d, k): no update can have a higher rank.");
     if (way.host) found.push(`${size(way.host)} of optimizer state can be paged to host memory.`);
     return found.filter(Boolean).join(" ");
   }
@@ -218,37 +243,48 @@
   });
 
   function draw(before) {
-    const { setting, spec, planned, gpu, way } = result, { counted } = planned.LoRA, full = setting.method === "full";
+    const { setting, model, planned, gpu, way, counted, lora } = result, full = setting.method === "full";
     find(".fit-verdict").dataset.verdict = result.verdict;
     find(".fit-sign").textContent = SIGNS[result.verdict];
     show("could", result.could);
     show("verdict", `${result.sentence}.`);
-    show("about", setting.own ? `${whole(counted.base)} parameters, from your config` : [typed || hub[setting.model], `${whole(counted.base)} parameters`].filter(Boolean).join(" · "));
+    show("about", setting.own ? `${whole(counted.base)} parameters, from your config` : [
+      typed || hub[setting.model], `${whole(counted.base)} parameters`].filter(Boolean).join(" · "));
     show("note", notes(result));
-    remedies.replaceChildren(...(result.verdict === "fits" ? [] : changes(result).map(({ text, next }) => {
+    remedies.replaceChildren(
+      ...(result.verdict === "fits" ? [] : helps(result).map(({ text, price, next }) => {
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-      button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus(); });
+      button.append(Object.assign(document.createElement("small"), { textContent: price }));
+      button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus();
+        });
       return button;
     })));
-    if (result.verdict !== "fits") show("could", `${result.could} ${remedies.children.length ? "This would fit:" : "No single GPU in the list has enough memory."}`.trim());
+    const none = "No single GPU in the list has enough memory.";
+    const help = remedies.children.length ? "This would fit:" : none;
+    if (result.verdict !== "fits") show("could", `${result.could} ${help}`.trim());
     const rows = METHODS.map((name) => ({ name, way: planned[name], gpu, chosen: name === setting.method }));
-    bars(find(".fit-bars"), find(".fit-legend"), before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
+    bars(find(".fit-bars"), find(".fit-legend"),
+      before ? [...rows, { name: "kept", way: before.way, gpu: before.gpu, kept: true }] : rows);
     drawMaps(planned, gpu.name, setting.method);
-    const { trainable, base, total, percent, adapted } = counted;
+    const { trainable, base, total, percent } = counted;
     show("trainable", whole(full ? base : trainable));
     show("percent", full ? "100 %" : `${percent.toFixed(percent < 0.1 ? 4 : 2)} %`);
     show("base", whole(base));
     show("disk", size(way.disk));
-    show("heart", full ? "not measured" : byHeart(counted));
-    find(".fit-peft").textContent = `trainable params: ${whole(trainable)} || all params: ${whole(total)} || trainable%: ${percent.toFixed(4)}`;
-    const sums = new Map();
-    for (const { module, trainable: numbers } of adapted) sums.set(leaf(module.name), (sums.get(leaf(module.name)) ?? 0) + numbers);
-    modules(find(".fit-modules"), sums);
+    show("heart", full ? "not measured" : byHeart(result));
+    find(".fit-peft").textContent =
+      `trainable params: ${whole(trainable)} || all params: ${whole(total)} || ` +
+      `trainable%: ${percent.toFixed(4)}`;
+    modules(find(".fit-modules"),
+      new Map(Object.entries(lora.by).map(([name, [slope, fixed]]) => [name, slope * setting.rank + fixed])));
     causes(find(".fit-causes tbody"), planned);
     show("command", command(result));
     compare(before);
-    form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host, ...result.most });
-    announce = setTimeout(() => show("status", `${spec.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`), 700);
+    form.dataset.result = JSON.stringify({ total: way.total, verdict: result.verdict, host: way.host,
+      ...result.most });
+    announce = setTimeout(() =>
+      show("status", `${model.name}, ${setting.method}, ${gpu.name}: ${result.sentence}. ${result.could}`),
+      700);
   }
 
   function compare(before) {
@@ -256,12 +292,16 @@
     find('[data-act="keep"]').hidden = Boolean(before);
     if (!before) return;
     const number = (most) => (most === null ? "any" : whole(most));
-    const told = ({ setting, spec, gpu, way, verdict: told, left, most, planned }) => ({
-      model: spec.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank), GPU: gpu.name,
+    const told = ({ setting, model, gpu, way, verdict: told, left, most, counted }) => ({
+      model: model.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank),
+        GPU: gpu.name,
       "sequence length": whole(setting.training.max_length), "batch size": whole(setting.training.batch_size),
-      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total), left: left < 0 ? `−${size(-left)}` : size(left),
-      "largest rank": setting.method === "full" ? "–" : number(most.rank), "largest sequence length": number(most.max_length), "largest batch size": number(most.batch_size),
-      "trainable parameters": whole(setting.method === "full" ? planned.LoRA.counted.base : way.counted.trainable), "saved on disk": size(way.disk),
+      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total),
+        left: left < 0 ? `−${size(-left)}` : size(left),
+      "largest rank": setting.method === "full" ? "–" : number(most.rank), "largest sequence length": number(
+        most.max_length), "largest batch size": number(most.batch_size),
+      "trainable parameters": whole(setting.method === "full" ? counted.base : counted.trainable),
+        "saved on disk": size(way.disk),
     });
     const [first, second] = [before, result].map(told);
     sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
@@ -276,7 +316,8 @@
     show("verdict", "No answer yet.");
     for (const name of ["could", "note", "about"]) show(name, "");
     for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
-    for (const place of [remedies, find(".fit-bars"), find(".fit-legend"), find(".fit-modules")]) place.replaceChildren();
+    for (const place of [remedies, find(".fit-bars"), find(".fit-legend"),
+      find(".fit-modules")]) place.replaceChildren();
     find(".fit-bars").setAttribute("aria-label", "not known");
     find(".fit-modules").setAttribute("aria-label", "not known");
     find(".fit-peft").textContent = "";
@@ -284,12 +325,17 @@
     drawMaps(null, part("gpu").value, part("method").value);
     error.textContent = message;
     error.hidden = false;
-    const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith("model:");
+    const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith(
+      "model:");
     if (asked) {
-      const name = part("model").value.trim().replace(/^https?:\/\/[^/]+\//, "").split("/").slice(0, 2).join("/");
-      const link = Object.assign(document.createElement("a"), { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`, textContent: "its config.json", rel: "noreferrer" });
+      const name = part("model").value.trim().replace(/^https?:\/\/[^/]+\//, "").split("/").slice(0, 2).join(
+        "/");
+      const link = Object.assign(document.createElement("a"),
+        { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`,
+        textContent: "its config.json", rel: "noreferrer" });
       error.append(". Copy ", link, " and paste it into the field.");
-    } else if (message.startsWith("model:")) error.append(": choose one, give its name on the hub, or paste its config.json.");
+    } else if (message.startsWith("model:")) error.append(
+      ": choose one, give its name on the hub, or paste its config.json.");
     if (message.startsWith("model:")) {
       remedies.append("Closest: ", ...names.models(part("model").value).map((name) => {
         const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
@@ -297,7 +343,8 @@
         return button;
       }));
     }
-    for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
+    for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) ||
+      message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
   }
 
   // Draws what the form says. The address follows, unless something is wrong.
@@ -315,8 +362,37 @@
       part("power").setAttribute("aria-valuetext", `rank ${result.setting.rank}`);
       if (!own || code) history.replaceState(null, "", `#${link()}`);
     } catch (problem) {
-      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+      fail(problem);
     }
+  }
+
+  // To wait is no error.
+  function fail(problem) {
+    erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+    form.classList.toggle("used", Boolean(problem.waits));
+    if (!problem.waits) return;
+    error.hidden = true;
+    show("could", problem.message);
+    show("command", own ? `lora-np plan ${OWN} --gpu ${JSON.stringify(part("gpu").value)}` : "–");
+  }
+
+  // Python has answered; or it `failed`, as this says
+  async function arrived(failed) {
+    form.classList.remove("used");
+    if (failed) return erase(failed);
+    const config = own;
+    try {
+      if (config && !code) {
+        const packed = await pack(ownModel(config, arrived).config);
+        if (own !== config) return undefined; // something else was given meanwhile
+        code = packed;
+      }
+      if (free) shorten();
+    } catch (problem) {
+      return fail(problem);
+    }
+    offer(read());
+    return update();
   }
 
   function link() {
@@ -328,31 +404,35 @@
   async function recall() {
     const state = new URLSearchParams(location.hash.slice(1) || START), turn = ++taken;
     try {
-      const other = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null, setting = await parse(state);
+      const other = state.has("with") ? await parse(new URLSearchParams(state.get("with"))) : null,
+        setting = await parse(state);
       if (turn !== taken) return; // another address came, or a model was given
       typed = names.same(state.get("model") ?? "");
       kept = other;
       fill(setting);
       const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
-      if (wrong) throw new Error(`The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
-      if (!METHODS.includes(setting.method)) throw new Error(`The address asks for method '${setting.method}', which is not in the list: choose one.`);
-      if (!state.has("max_length")) shorten();
+      if (wrong) throw new Error(
+        `The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
+      if (!METHODS.includes(setting.method)) throw new Error(
+        `The address asks for method '${setting.method}', which is not in the list: choose one.`);
+      free = !state.has("max_length");
+      if (free) shorten();
       update();
     } catch (problem) {
       if (turn !== taken) return;
       update();
-      erase(problem.message);
+      if (!problem.waits) erase(problem.message);
     }
   }
 
   // A length that nobody asked for is no longer than the model's positions.
   function shorten() {
-    const { positions } = specOf(read());
+    const { positions } = modelOf(read());
     if (positions && Number(part("max_length").value) > positions) part("max_length").value = positions;
   }
 
   function choose(text) {
-    if (text !== part("model").value || !resolve(text)) typed = names.same(text);
+    typed = names.same(text);
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
     taken += 1;
@@ -367,37 +447,38 @@
     update();
   }
 
-  async function take(text) {
-    const turn = ++taken;
+  function take(text) {
+    taken += 1;
+    [own, code] = [null, ""];
     try {
-      const config = JSON.parse(text), spec = ownSpec(config), few = needed(config);
-      const packed = few ? await pack(few) : "";
-      if (turn !== taken) return; // something else was given meanwhile
-      own = few ?? config;
-      code = packed;
+      const config = JSON.parse(text);
+      if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(
+        "A config.json holds one object.");
+      [own, free] = [config, true];
       part("model").value = OWN;
       if (part("targets").value === "some") part("targets").value = "all-linear";
-      if (spec.positions && Number(part("max_length").value) > spec.positions) part("max_length").value = spec.positions;
-      offer({ targets: part("targets").value });
       update();
+      if (result) arrived(); // the answer was there already
     } catch (problem) {
-      own = null;
-      erase(problem instanceof SyntaxError ? `This is not JSON: ${problem.message}` : problem.message);
+      fail(problem);
     }
   }
 
   async function open(file) {
     let text;
-    try { text = await file.text(); } catch { return erase(`${file.name} cannot be read: choose a config.json.`); }
+    try { text = await file.text();
+      } catch { return erase(`${file.name} cannot be read: choose a config.json.`); }
     return take(text);
   }
 
   // ---- the hand
 
   for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
-  for (const [title, test] of [["RTX and Radeon", /^RT?X/], ["Data center", /^(?!RT?X|Apple)/], ["Apple", /^Apple/]]) {
+  for (const [title, test] of [["RTX and Radeon", /^RT?X/], ["Data center", /^(?!RT?X|Apple)/],
+    ["Apple", /^Apple/]]) {
     const group = Object.assign(document.createElement("optgroup"), { label: title });
-    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)));
+    group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(
+      ({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)));
     part("gpu").append(group);
   }
   part("gpu").append(new Option("another memory", OTHER));
@@ -405,7 +486,8 @@
   const acts = {
     link: () => copy(location.href), command: () => copy(find('[data-show="command"]').textContent),
     svg: () => picture("svg"), png: () => picture("png"),
-    keep: () => { kept = result.setting; update(); say("Kept. Change something above, and see both side by side."); },
+    keep: () => { kept = result.setting; update();
+      say("Kept. Change something above, and see both side by side."); },
     drop: () => { kept = null; update(); find('[data-act="keep"]').focus(); },
     swap: () => { const other = kept; kept = result.setting; fill(other); update(); },
   };
@@ -440,9 +522,14 @@
   });
   combo(part("model"), find("#fit-models"), { choose, paste: take });
   part("file").addEventListener("change", () => part("file").files[0] && open(part("file").files[0]));
+  // while it is looked for
+  for (const name of ["config", "file"]) part(name).addEventListener("focus", () => window.loraPage.start());
   part("config").addEventListener("input", () => part("config").value.trim() && take(part("config").value));
   part("power").addEventListener("input", () => { part("rank").value = 2 ** Number(part("power").value); });
   form.addEventListener("input", ({ target }) => {
+    // which moves what checkpointing keeps
+    if (!part("checkpointing").checked) part("offloading").checked = false;
+    part("offloading").disabled = !part("checkpointing").checked;
     if (!["model", "config", "file"].includes(target.name)) update();
   });
   window.addEventListener("hashchange", recall);

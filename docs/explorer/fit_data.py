@@ -1,41 +1,38 @@
 """What the page Fit knows, from the package: python docs/explorer/fit_data.py > fit-data.js
 
-The families are the package's data files, the presets its configs, the GPUs those of `plan`:
-nothing is typed twice.
+The terms of the presets' memory, the GPUs of `plan`, the choices of its options and the switches
+that make something fit: nothing is typed twice.
 """
 
 import json
-import tomllib
+import sys
 from dataclasses import asdict
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from lora_np import accounting, models
-from lora_np.accounting import activations, planning
+from lora_np.accounting import activations, memory, planning
 from lora_np.accounting.bits import MEASURED, SHARE
-from lora_np.accounting.memory import PARTS
 from lora_np.checks import WORD
-from lora_np.models import ATTENTION, default_targets, fused_names
 from lora_np.models.sources import hub_name, typed_names
 from lora_np.plots import CYCLE, MUTED
 from lora_np.settings import choices_of
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "browser"))
+import terms
+
 
 def data() -> dict[str, Any]:
-    """The families by the names of their files, the presets and GPUs by name."""
-    folder = files("lora_np.models") / "data"
-    found = sorted(
-        file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")
-    )
+    """The terms of the presets and the GPUs, by name, and what the estimate looks up."""
     names = models.preset_names()
     return {
-        "families": {name: family(folder / f"{name}.toml") for name in found},
-        "presets": {name: models.preset_config(name) for name in names},
+        "models": {name: terms.of(models.preset(name)) for name in names},
         "hub": {name: hub_name(name) for name in names},
-        "sizes": {name: models.preset(name).total for name in names},
         "names": names_as_typed(),
-        "gpus": {name: asdict(gpu) for name, gpu in accounting.gpus().items()},
-        "memory": memory(),
+        "gpus": {
+            name: {**asdict(gpu), "room": gpu.room} for name, gpu in accounting.gpus().items()
+        },
+        "memory": tables(),
         # bits for each number, up to which rank
         "capacity": {"text": MEASURED["text"], "share": SHARE},
     }
@@ -54,40 +51,54 @@ def names_as_typed() -> dict[str, Any]:
     }
 
 
-def memory() -> dict[str, Any]:
-    """What the estimate of memory looks up: sizes, choices, usual options, the parts of memory and
-    their colors.
+def tables() -> dict[str, Any]:
+    """Sizes, choices, usual options, the state of optimizers, the parts of memory and their
+    colors, and what may be changed.
     """
+    options = accounting.TrainingOptions
+    choices = choices_of(options)
+    whole = 10**15
     return {
         "items": activations.ITEMSIZE,
-        "choices": choices_of(accounting.TrainingOptions),
-        "usual": asdict(activations.TrainingOptions()),
-        "kept": activations._KEPT,
-        "attention": ATTENTION,
-        "parts": dict(zip(PARTS, (MUTED, *CYCLE), strict=False)),
-        "reserved": planning._RESERVED,
-        "emulated": planning._NO_BFLOAT16,
-        "no_nf4": planning._NO_NF4,
-        "gb": planning._GB,
+        "choices": choices,
+        "usual": asdict(options()),
+        "methods": {
+            dtype: {
+                method: own.dtype for method, own in memory.by_method(options(dtype=dtype)).items()
+            }
+            for dtype in choices["dtype"]
+        },
+        "state": {
+            "each": state(),
+            "small": memory.IN_8_BITS,
+            "block": memory.BLOCK,
+            "paged": memory.PAGED,
+        },
+        "parts": dict(zip(memory.PARTS, (MUTED, *CYCLE), strict=False)),
+        "room": planning.GPU("", whole).room / whole,
+        "emulated": planning.NO_BFLOAT16,
+        "no_nf4": planning.NO_NF4,
+        "gb": planning.ONE_GB,
+        "switches": [
+            {"name": name, "options": changes, "price": price, "narrow": name == planning.NARROW}
+            for name, (changes, price) in planning.SWITCHES.items()
+        ],
+        "shorter": planning.SHORTER,
     }
 
 
-def family(file: Any) -> dict[str, Any]:
-    """A data file, in which fractions say their type: a script cannot tell 0.0 from 0."""
-    content = tomllib.loads(file.read_text(encoding="utf-8"))
-    for name in (
-        "decoder",
-        "llama_cpp",
-        "gguf",
-    ):  # how it computes, and other names: nothing is counted by them
-        content.pop(name, None)
-    name = file.name.removesuffix(".toml")
-    content |= {"targets": default_targets(name), "fused": fused_names(name) or {}}
-    for name, entry in content.get("fields", {}).items():
-        described = entry if isinstance(entry, dict) else {"default": entry}
-        if isinstance(described["default"], float):
-            content["fields"][name] = {"type": "number", **described}
-    return content
+def state() -> dict[str, dict[int, int]]:
+    """Bytes of state per number, by optimizer and by the bytes of the number."""
+    some = accounting.memory_terms("gpt2", rank=1)
+    found: dict[str, dict[int, int]] = {}
+    for optimizer in activations.OPTIMIZERS:
+        if optimizer == "adafactor" or optimizer.endswith("8bit"):
+            continue  # which depend on more than how many there are
+        training = accounting.TrainingOptions(optimizer=optimizer)
+        for item in (2, 4):
+            one = some._replace(training=training, itemsize=item, tensors=((1, 1, 1),)).memory
+            found.setdefault(optimizer, {})[item] = one.optimizer
+    return found
 
 
 def script() -> str:

@@ -1,5 +1,5 @@
-// The front page: B and A learn to draw threes at the rank under the reader's hand; an adapter cut to lower ranks writes; and a
-// model fits on a GPU, or does not.
+// The front page: B and A learn to draw threes at the rank under the reader's hand; an adapter cut to lower
+// ranks writes; and a model fits on a GPU, or does not.
 (() => {
   "use strict";
 
@@ -9,8 +9,10 @@
   const { layer, prompt, voice, fit, llama } = window.loraFront;
   const D = 100, K = 120, MOST = 20, START = 8, NOISE = 0.01, SECONDS = 2.8, STEPS = 220;
   const find = (selector) => root.querySelector(selector), part = (name) => find(`[data-part="${name}"]`);
-  const show = (name, text) => { for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text; };
-  const whole = (n) => n.toLocaleString("en-US"), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const show = (name, text) =>
+    { for (const place of root.querySelectorAll(`[data-show="${name}"]`)) place.textContent = text; };
+  const whole = (n) => n.toLocaleString("en-US"),
+    still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const stage = part("stage");
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const W0 = Float64Array.from(new Int8Array(bytes(layer.W0).buffer), (level) => level * layer.step);
@@ -18,10 +20,12 @@
   // ---- the task: the upper half of a digit of 8 x 8 goes in as 10 x 12, the whole comes out as 10 x 10
 
   const shades = bytes(layer.digits), N = shades.length / 32, TRAIN = N - layer.heldOut;
-  const pixel = (n, i, j) => { const pair = shades[n * 32 + i * 4 + (j >> 1)]; return (j & 1 ? pair & 15 : pair >> 4) / 15; };
+  const pixel = (n, i, j) => { const pair = shades[n * 32 + i * 4 + (j >> 1)];
+    return (j & 1 ? pair & 15 : pair >> 4) / 15; };
   // Where pixel i of m lies among n: the one before it, and how far it is on the way to the next.
   function between(m, n, i) {
-    const centre = Math.min(n - 1, Math.max(0, ((i + 0.5) * n) / m - 0.5)), before = Math.min(n - 2, Math.floor(centre));
+    const centre = Math.min(n - 1, Math.max(0, ((i + 0.5) * n) / m - 0.5)),
+      before = Math.min(n - 2, Math.floor(centre));
     return [before, centre - before];
   }
   function resized(n, rows, height, width) {
@@ -29,12 +33,14 @@
     for (let i = 0; i < height; i++) {
       for (let j = 0; j < width; j++) {
         const [a, f] = between(height, rows, i), [b, g] = between(width, 8, j);
-        out[i * width + j] = (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) + f * ((1 - g) * pixel(n, a + 1, b) + g * pixel(n, a + 1, b + 1));
+        out[i * width + j] = (1 - f) * ((1 - g) * pixel(n, a, b) + g * pixel(n, a, b + 1)) +
+          f * ((1 - g) * pixel(n, a + 1, b) + g * pixel(n, a + 1, b + 1));
       }
     }
     return out;
   }
-  const x = Array.from({ length: N }, (_, n) => resized(n, 4, 10, 12)), y = Array.from({ length: N }, (_, n) => resized(n, 8, 10, 10));
+  const x = Array.from({ length: N }, (_, n) => resized(n, 4, 10, 12)),
+    y = Array.from({ length: N }, (_, n) => resized(n, 8, 10, 10));
 
   // C = E[x x'], with the noise of the inputs, and G = E[(y - W0 x) x']: all that the loss needs.
   function moments(from, to) {
@@ -60,7 +66,8 @@
 
   const inner = (u, v) => { let sum = 0; for (let i = 0; i < u.length; i++) sum += u[i] * v[i]; return sum; };
   function times(C, a, out) {
-    for (let i = 0; i < K; i++) { let sum = 0; for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[at + j]; out[i] = sum; }
+    for (let i = 0; i < K; i++) { let sum = 0; for (let j = 0, at = i * K; j < K; j++) sum += a[j] * C[
+      at + j]; out[i] = sum; }
   }
 
   // ---- B and A, a column and a row for each rank: gradient descent with Adam
@@ -68,7 +75,8 @@
   let seed = 3, parts = [], steps = 0, rank = START, before = 0, frame = 0, melting = !still, first = true;
   const change = new Float64Array(D * K), scratch = new Float64Array(K);
   const random = () => (seed = (48271 * seed) % 2147483647) / 1073741823.5 - 1;
-  const slot = (length, value) => ({ x: Float64Array.from({ length }, value), m: new Float64Array(length), v: new Float64Array(length), g: new Float64Array(length) });
+  const slot = (length, value) => ({ x: Float64Array.from({ length }, value), m: new Float64Array(length),
+    v: new Float64Array(length), g: new Float64Array(length) });
   const fresh = () => ({ b: slot(D, () => 0), a: slot(K, () => random() * 0.12), c: new Float64Array(K) });
 
   function move({ x: value, m, v, g }) {
@@ -100,7 +108,8 @@
   }
   function product() {
     change.fill(0);
-    for (const { b, a } of parts) for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[i * K + j] += b.x[i] * a.x[j];
+    for (const { b, a } of parts) for (let i = 0; i < D; i++) for (let j = 0; j < K; j++) change[
+      i * K + j] += b.x[i] * a.x[j];
   }
   function share() { // of what the full update gains on threes that were not used for training
     let gained = 2 * inner(change, heldOut.G);
@@ -113,7 +122,8 @@
 
   // ---- pictures: an entry is a color as opaque as it is large, so that zero is the paper, light or dark
 
-  const canvases = Object.fromEntries([...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
+  const canvases = Object.fromEntries(
+    [...root.querySelectorAll("canvas")].map((canvas) => [canvas.dataset.canvas, canvas]));
   const FROZEN = [124, 139, 158], PLUS = [232, 128, 36], MINUS = [86, 150, 226];
   function paint(name, width, height, value, reach, plus, minus, power = 0.7) {
     const canvas = canvases[name];
@@ -131,20 +141,25 @@
     const weights = new Float64Array(old), place = ((at + 0.5) * old) / size - 0.5;
     for (let k = Math.floor(place) - 1; k < Math.floor(place) + 3; k++) {
       const u = Math.abs(place - k);
-      weights[Math.min(old - 1, Math.max(0, k))] += u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (2 - u) ** 3 / 6;
+      weights[Math.min(old - 1, Math.max(0, k))] += u < 1 ? 2 / 3 - u * u + (u * u * u) / 2 : (
+        2 - u) ** 3 / 6;
     }
     return weights;
   });
-  const SIZE = 48, CELL = 72, TOP = 6, enlarged = { 30: spline(10, 24), 54: spline(10, SIZE), wide: spline(12, SIZE) };
+  const SIZE = 48, CELL = 72, TOP = 6, enlarged = { 30: spline(10, 24), 54: spline(10, SIZE),
+    wide: spline(12, SIZE) };
   function ink(name, outputs, columns, height, color) {
     const canvas = canvases[name];
     [canvas.width, canvas.height] = [CELL * outputs.length, height];
-    const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, height), line = new Float64Array(columns);
+    const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, height),
+      line = new Float64Array(columns);
     const down = enlarged[height], across = columns === 12 ? enlarged.wide : enlarged[54];
     outputs.forEach((output, n) => down.forEach((rows, top) => {
-      for (let j = 0; j < columns; j++) { line[j] = 0; for (let i = 0; i < 10; i++) line[j] += rows[i] * output[i * columns + j]; }
+      for (let j = 0; j < columns; j++) { line[j] = 0; for (let i = 0; i < 10; i++) line[j] += rows[
+        i] * output[i * columns + j]; }
       across.forEach((weights, left) => {
-        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)), at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
+        const s = Math.min(1, Math.max(0, (inner(weights, line) - 0.34) / 0.2)),
+          at = 4 * ((TOP + top) * canvas.width + n * CELL + left + (CELL - SIZE) / 2);
         image.data.set(color, at);
         image.data[at + 3] = 255 * s * s * (3 - 2 * s);
       });
@@ -168,7 +183,8 @@
       paint("A", K, rank, (i) => parts[(i / K) | 0].a.x[i % K], 0.36, PLUS, MINUS);
     }
     answers("trained", PLUS, true);
-    const now = Math.min(1, Math.max(0, share())); // on threes it was not trained on, a low rank may beat the full update by a little
+    // on threes it was not trained on, a low rank may beat the full update by a little
+    const now = Math.min(1, Math.max(0, share()));
     find('[data-bar="gain"]').style.width = `${100 * now}%`;
     show("gain", `${Math.round(100 * now)} %`);
     stage.dataset.share = now.toFixed(4);
@@ -196,7 +212,8 @@
     frame = requestAnimationFrame(tick);
   }
 
-  function tick(now) { // by the clock: done in SECONDS wherever the machine can, and never more than 10 ms in a frame
+  // by the clock: done in SECONDS wherever the machine can, and never more than 10 ms in a frame
+  function tick(now) {
     const passed = Math.max(0, ((now - before) / 1000 - (first ? 0.4 : 0)) / SECONDS);
     const goal = still ? STEPS : Math.min(STEPS, Math.ceil(STEPS * passed ** 2)), from = performance.now();
     while (steps < goal && (still || performance.now() - from < 10)) descend();
@@ -207,7 +224,8 @@
     if (steps < STEPS) frame = requestAnimationFrame(tick);
     else {
       stage.dataset.trained = rank;
-      show("status", `Rank ${rank}: ${whole(count)} parameters, ${find('[data-show="gain"]').textContent} of what the full update learns.`);
+      const gain = find('[data-show="gain"]').textContent;
+      show("status", `Rank ${rank}: ${whole(count)} parameters, ${gain} of what the full update learns.`);
     }
   }
 
@@ -216,7 +234,9 @@
   answers("frozen", FROZEN, false);
   find("#front-rank").disabled = false;
   find("#front-rank").value = START;
-  find("#front-rank").addEventListener("input", ({ target }) => { first = melting = false; take(Number(target.value)); });
+  find("#front-rank").addEventListener(
+    "input", ({ target }) => { first = melting = false; take(Number(target.value)); });
+  find('[data-act="again"]').addEventListener("click", () => { parts = []; take(rank); });
   if (!still) { // 12,000 melts to 1,760 while the first steps run
     stage.style.setProperty("--rank", MOST);
     find('[data-bar="cost"]').style.width = "100%";
@@ -227,16 +247,19 @@
 
   // ---- a language model with and without its adapter
 
-  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " "); // lines end at verses and paragraphs only
+  // lines end at verses and paragraphs only
+  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " ");
   function speak(i) {
     const { rank: cut, loss, text } = voice[i];
     show("tuned", flowing(prompt + text));
     show("tuned-loss", loss.toFixed(2));
     show("tuned-name", cut ? `with the adapter, rank ${cut}` : "no adapter yet");
-    [...part("voices").children].forEach((button, at) => button.setAttribute("aria-pressed", String(at === i)));
+    [...part("voices").children].forEach(
+      (button, at) => button.setAttribute("aria-pressed", String(at === i)));
   }
   voice.forEach(({ rank: cut, loss }, i) => {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}` });
+    const button = Object.assign(document.createElement("button"),
+      { type: "button", textContent: `${cut ? `rank ${cut}` : "no adapter"}: ${loss.toFixed(2)}` });
     button.addEventListener("click", () => speak(i));
     part("voices").append(button);
   });
@@ -246,16 +269,21 @@
 
   // ---- a GPU and a model
 
-  const choices = Object.fromEntries([...root.querySelectorAll("[data-choice]")].map((select) => [select.dataset.choice, select]));
-  const offer = (select, names, chosen) => select.append(...names.map((name) => new Option(name, name, name === chosen, name === chosen)));
+  const choices = Object.fromEntries([...root.querySelectorAll("[data-choice]")].map(
+    (select) => [select.dataset.choice, select]));
+  const offer = (select, names, chosen) =>
+    select.append(...names.map((name) => new Option(name, name, name === chosen, name === chosen)));
   offer(choices.model, Object.keys(fit.memory), "llama-3.1-8b");
   offer(choices.gpu, Object.keys(fit.gpus), "RTX 4090");
 
   function answer() {
-    const model = choices.model.value, gpu = choices.gpu.value, [room, sold] = fit.gpus[gpu], needs = fit.memory[model];
-    const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))), gb = (size) => `${(size / 2 ** 30).toFixed(1)} GB`;
+    const model = choices.model.value, gpu = choices.gpu.value, [room, sold] = fit.gpus[gpu],
+      needs = fit.memory[model];
+    const scale = Math.max(1.6 * room, Math.min(...Object.values(needs))), gb = (size) =>
+      `${(size / 2 ** 30).toFixed(1)} GB`;
     part("memory").replaceChildren(...Object.entries(needs).map(([method, need]) => {
-      const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map((tag) => document.createElement(tag));
+      const [row, name, bar, fill, line, said] = ["div", "span", "div", "span", "i", "b"].map(
+        (tag) => document.createElement(tag));
       row.className = "front-method";
       bar.className = `front-bar${need > room ? " over" : ""}`;
       bar.setAttribute("aria-hidden", "true");
@@ -266,8 +294,11 @@
       said.textContent = `${gb(need)}: ${need <= room ? "fits" : "does not fit"}`;
       row.append(name, bar, said);
       return row;
-    }), Object.assign(document.createElement("p"), { className: "front-small", textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
-    part("more").href = `use/fit.html#${new URLSearchParams({ model, rank: 16, targets: "all-linear", method: "LoRA", gpu, max_length: fit.max_length })}`;
+    }), Object.assign(document.createElement("p"),
+      { className: "front-small",
+      textContent: `The line: ${gb(room)} of ${sold} GB are left for training.` }));
+    const asked = { model, rank: 16, targets: "all-linear", method: "LoRA", gpu, max_length: fit.max_length };
+    part("more").href = `use/fit.html#${new URLSearchParams(asked)}`;
   }
   for (const select of Object.values(choices)) select.addEventListener("input", answer);
   answer();

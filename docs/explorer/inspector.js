@@ -1,112 +1,139 @@
-// The adapter inspector: files that are dropped are read here, looked into, checked, compared, and cut to another rank.
+// The adapter inspector: the package looks into files that are dropped. Its Python runs in the page; what
+// stands in a header is shown until it answers.
 (() => {
   "use strict";
 
   const form = document.getElementById("inspector");
-  if (!form || !window.loraAdapter) return;
+  if (!form || !window.loraPage) return;
 
-  const { inspecting, planned, resize } = window.loraAdapter;
-  const { check, grouped, overlapping } = window.loraChecking;
-  const { runtimes } = window.loraAdapters;
+  const { loraPage: python, loraSafetensors: safetensors } = window;
   const ROW = 16, BAR = 70;
   const SQUARES = 64; // of singular values in a row, at most
-  const MOMENT = 30; // milliseconds of work before the page may do something else
-  const NAMES = { F64: "float64", F32: "float32", F16: "float16", BF16: "bfloat16" };
   const EXAMPLES = { first: "example-adapter", second: "austen/genesis-by-peft" };
+  const PLACES = { first: "message", second: "compared" };
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
   const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
+  const make = (tag, text, name = "") => Object.assign(document.createElement(tag),
+    { textContent: text, className: name });
   const svg = (tag, attributes, text) => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     if (text !== undefined) element.textContent = text;
     return element;
   };
-  const digits = (x) => (x === undefined || x === null ? "" : Number.isInteger(x) ? String(x) : x.toPrecision(4));
+  const shown = (x) => (typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(4) : String(x ?? ""));
+  const whole = (n) => n.toLocaleString("en");
   const bytes = (n) => (n < 1e6 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
   const tail = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
-  const percent = (x) => (x === undefined ? "" : `${(100 * x).toFixed(1)} %`);
+  const range = (numbers) => {
+    const sorted = [...new Set(numbers)].sort((a, b) => a - b);
+    return sorted.length > 3 ? `${sorted[0]} to ${sorted.at(-1)}` : sorted.join(", ");
+  };
 
-  const opened = { first: undefined, second: undefined };
-  const runs = { first: 0, second: 0 }; // what is asked for later stops what came before
+  const given = {}, opened = {}; // files, and what the package says of them, by place
+  const working = { first: new AbortController(), second: new AbortController() };
 
-  // Work that is cut into steps: between them the page stays alive. Answers nothing if something else was asked for.
-  async function slowly(walk, current, say) {
-    let share = 0;
-    for (let begun = performance.now(); ;) {
-      const { value, done } = walk.next();
-      if (done) return value;
-      share = value ?? share;
-      if (performance.now() - begun < MOMENT) continue;
-      say(`Computing … ${Math.round(100 * share)} %`);
-      await new Promise((resolve) => { setTimeout(resolve); });
-      if (!current()) return undefined;
-      begun = performance.now();
-    }
+  // ---- opening
+
+  // A new file stops the work on the old one: the answer to `what`, or nothing if it was stopped.
+  async function ask(slot, what, files) {
+    const controller = working[slot] = new AbortController();
+    form.classList.add("used");
+    const answer = await python.ask({ ...what, files }, { signal: controller.signal });
+    if (controller.signal.aborted) return undefined;
+    form.classList.remove("used");
+    return answer;
+  }
+
+  function stop(slot) {
+    for (const each of slot === "first" ? ["first", "second"] : ["second"]) working[each].abort();
   }
 
   async function open(files, slot) {
-    const mine = ++runs[slot], current = () => mine === runs[slot];
-    const place = slot === "first" ? "message" : "compared";
-    const say = (text) => show(place, text);
-    if (slot === "first") runs.second += 1;
-    say("Reading …");
-    try {
-      const adapter = await window.loraFormats.open(files);
-      if (!current()) return;
-      const rows = await slowly(inspecting(adapter), current, say);
-      if (!rows) return;
-      opened[slot] = { adapter, rows };
+    stop(slot);
+    const say = (text) => show(PLACES[slot], text);
+    given[slot] = files.map((file) => ({ name: file.name.replace(/ ?\(\d+\)(?=\.\w+$)/, ""), data: file }));
+    opened[slot] = opened.second = undefined;
+    if (slot === "first") find(".inspector-found").hidden = true;
+    find(".inspector-both").hidden = true; // of an earlier pair
+    say(python.there ? "Reading …" : "Waiting for Python …");
+    if (slot === "first") glance();
+    const { first, second } = given;
+    const answer = await (slot === "first"
+      ? ask(slot, { kind: "inspect", place: "first" }, { first })
+      : ask(slot, { kind: "compare" }, { first, second }));
+    if (!answer) return;
+    if (answer.stopped) say(`${answer.text} The command above does the same.`);
+    else if (answer.refused) say(`Refused: ${answer.refused.replace(/\.$/, "")}.`);
+    else {
+      opened[slot] = answer;
       if (slot === "first") draw();
-      else await compare(current, say);
-    } catch (error) {
-      if (!current()) return;
-      opened[slot] = undefined;
-      find(slot === "first" ? ".inspector-found" : ".inspector-both").hidden = true;
-      say(`Refused: ${error.message}.`);
+      else compare(say);
     }
   }
 
+  // What the headers say, at once
+  async function glance() {
+    const mine = given.first, box = find(".inspector-glance");
+    box.hidden = true;
+    const files = mine.filter(({ name }) => name.endsWith(".safetensors"));
+    try {
+      const tensors = (await Promise.all(files.map(({ data }) => safetensors.header(data)))).flat();
+      if (mine !== given.first || !tensors.length) return;
+      const modules = safetensors.modules(tensors), types = [...new Set(tensors.map(({ dtype }) => dtype))];
+      const size = files.reduce((sum, { data }) => sum + data.size, 0);
+      box.textContent =
+        `Its header: ${whole(tensors.length)} tensors of ${types.join(", ")}, ${bytes(size)}` +
+        (modules.size ? `; ${whole(modules.size)} modules of rank ${range(modules.values())}.` : ".");
+      box.hidden = false;
+    } catch { /* the package says what is wrong with it */ }
+  }
+
+  // ---- one adapter
+
   function draw() {
-    const { adapter, rows } = opened.first, { modules, full, config } = adapter;
-    const ranks = [...new Set(rows.map((row) => row.rank))].sort((a, b) => a - b);
-    const tensors = [...modules.values()].flatMap((module) => Object.values(module.parts)).concat(...[full, adapter.rows].map((each) => [...each.values()]));
-    const known = rows.filter((row) => row.rank_for_99 !== undefined);
-    show("modules", rows.length.toLocaleString("en"));
-    show("numbers", tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0).toLocaleString("en"));
-    show("rank", ranks.length > 3 ? `${ranks[0]} to ${ranks.at(-1)}` : ranks.join(", "));
-    show("rank for 99 %", known.length ? digits(known.reduce((sum, row) => sum + row.rank_for_99, 0) / known.length) : "unknown");
-    show("dtype", `${{ peft: "PEFT", gguf: "GGUF", mlx: "mlx-lm" }[adapter.form]}, ${[...new Set(tensors.map(({ dtype }) => NAMES[dtype]))].join(", ")}`);
-    show("base", typeof config.base_model_name_or_path === "string" && config.base_model_name_or_path ? config.base_model_name_or_path : "not said");
-    const odd = rows.filter((row) => row.status !== "ok").length, replaced = full.size + adapter.rows.size;
-    const extra = replaced ? ` ${replaced} ${replaced > 1 ? "tensors are" : "tensor is"} replaced in full.` : "";
-    show("message", (odd ? `${odd} of ${rows.length} modules do nothing or are not finite.` : "All modules are finite and do something.") + extra);
-    figure(rows);
-    table(".inspector-table", COLUMNS, rows);
-    checked(adapter);
-    opened.second = undefined;
-    find(".inspector-both").hidden = true;
+    const { rows, contents, format, words, notes, warned, spectra } = opened.first,
+      ranks = rows.map(({ rank }) => rank);
+    const known = rows.filter((row) => row.rank_for_99 !== null).map((row) => row.rank_for_99);
+    show("modules", whole(rows.length));
+    show("numbers", whole(contents.parameters));
+    show("rank", range(ranks));
+    show("rank for 99 %", known.length ? shown(known.reduce((a, b) => a + b, 0) / known.length) : "unknown");
+    show("dtype", `${format}, ${Object.keys(contents.dtype).join(", ")}`);
+    show("base", contents.base || "not said");
+    show("message", notes[0] ?? "All modules are finite and do something.");
+    find(".inspector-notes").replaceChildren(...[...notes, ...warned].map((note) => make("li", note)));
+    figure(rows, spectra);
+    table(".inspector-config", ["property", "value"], words);
+    table(".inspector-modules", opened.first.headings, rows.map((row) => Object.values(row)));
+    checked(opened.first.check);
     show("compared", "");
     find(".inspector-found").hidden = false;
-    part("cut").max = ranks.at(-1);
-    const asked = Number(new URLSearchParams(location.search).get("r"));
-    part("cut").value = asked >= 1 && asked <= ranks.at(-1) ? asked : ranks.at(-1);
+    const asked = Number(new URLSearchParams(location.search).get("r")), most = Math.max(1, ...ranks);
+    part("cut").max = most;
+    part("cut").value = asked >= 1 && asked <= most ? asked : most;
     cut();
   }
 
-  function figure(rows) {
+  function figure(rows, spectra) {
     const picture = find(".inspector-figure");
-    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34], right = 5.6 * letters, left = right + BAR + 12;
+    const [width, letters] = form.clientWidth < 500 ? [330, 20] : [480, 34], right = 5.6 * letters,
+      left = right + BAR + 12;
     picture.setAttribute("viewBox", `0 0 ${width} ${ROW * rows.length + 4}`);
-    const strongest = Math.max(...rows.map((row) => row.norm || 0)) || 1;
+    const strongest = Math.max(...rows.map((row) => Number(row.norm) || 0)) || 1;
     picture.replaceChildren(...rows.flatMap((row, i) => {
-      const y = i * ROW + 2, found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" }, tail(row.name, letters))];
-      if (row.status !== "ok") return [...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
-      found.push(svg("rect", { class: "norm", x: right + 6, y: y + 3, width: (BAR * row.norm) / strongest, height: ROW - 6 }));
-      const step = Math.min(12, (width - left - 4) / row.s.length), each = Math.ceil(row.s.length / SQUARES);
-      row.s.forEach((x, j) => j % each || found.push(svg("rect", {
+      const y = i * ROW + 2, found = [svg("text", { x: right, y: y + 11, "text-anchor": "end" },
+        tail(row.name, letters))];
+      const s = spectra[row.name].map(Number);
+      if (row.status !== "ok" || !s.length) return [
+        ...found, svg("text", { x: right + 6, y: y + 11 }, row.status)];
+      found.push(svg("rect", { class: "norm", x: right + 6, y: y + 3, width: (BAR * row.norm) / strongest,
+        height: ROW - 6 }));
+      const step = Math.min(12, (width - left - 4) / s.length), each = Math.ceil(s.length / SQUARES);
+      s.forEach((x, j) => j % each || found.push(svg("rect", {
         class: "value", x: left + j * step, y: y + 3, width: each * step * 0.85, height: ROW - 6,
-        opacity: Math.max(0.06, x / row.s[0]),
+          opacity: Math.max(0.06, x / s[0]),
       })));
       const mark = left + row.rank_for_99 * step - step * 0.08;
       found.push(svg("line", { class: "enough", x1: mark, x2: mark, y1: y + 1, y2: y + ROW - 1 }));
@@ -114,42 +141,23 @@
     }));
   }
 
-  // ---- tables: a column has a heading, its text for a row, and whether that is a number
-
-  const COLUMNS = [
-    ["module", (row) => row.name], ["status", (row) => row.status], ["rank", (row) => row.rank, true],
-    ["scale", (row) => digits(row.scale), true], ["norm", (row) => digits(row.norm), true], ["share", (row) => percent(row.share), true],
-    ["effective rank", (row) => digits(row.effective_rank), true], ["stable rank", (row) => digits(row.stable_rank), true],
-    ["rank for 99 %", (row) => digits(row.rank_for_99), true], ["excess rank", (row) => digits(row.excess_rank), true],
-  ];
-  const CHECKED = [
-    ["program", (row) => row[0]], ["modules", (row) => row[1]], ["status", (row) => row[2]],
-    ["scale error", (row) => row[3], true], ["why", (row) => row[4]], ["fix", (row) => row[5]],
-  ];
-  const of = (row, slot) => (row.module === "all" ? whole(slot) : opened[slot].byName.get(row.module));
-  const whole = (slot) => ({ norm: Math.sqrt(opened[slot].rows.reduce((sum, { norm = 0 }) => sum + norm * norm, 0)) });
-  const PAIRS = [
-    ["module", (row) => row.module],
-    ["overlap", (row) => digits(row.overlap), true], ["cosine", (row) => digits(row.cosine), true],
-    ["inputs", (row) => degrees(row.inputs), true], ["outputs", (row) => degrees(row.outputs), true],
-    ...["rank", "scale", "norm"].map((what) => [what, (row) => ["first", "second"].map((slot) => digits(of(row, slot)[what])).filter(Boolean).join(" | "), true]),
-  ];
-  const degrees = (x) => `${x.toFixed(1)}°`;
-
-  function table(selector, columns, rows, dress = () => {}) {
-    const line = (tag, texts, scope) => {
-      const tr = document.createElement("tr");
-      texts.forEach((text, i) => {
-        const cell = Object.assign(document.createElement(tag), { textContent: text, className: columns[i][2] ? "number" : "" });
-        if (scope) cell.scope = scope;
+  // Headings and rows of what a cell shows: text, or a number; `dress` may change a row of the page.
+  function table(selector, headings, rows, dress = () => {}) {
+    const line = (tag, cells) => {
+      const tr = make("tr", "");
+      cells.forEach((x, i) => {
+        const share = tag === "td" && headings[i] === "share" && typeof x === "number";
+        const cell = make(tag, share ? `${(100 * x).toFixed(1)} %` : shown(x));
+        if (tag === "th") cell.scope = "col";
+        if (rows.some((row) => typeof row[i] === "number" || /°$/.test(row[i]))) cell.className = "number";
         tr.append(cell);
       });
       return tr;
     };
-    const head = document.createElement("thead"), body = document.createElement("tbody");
-    head.append(line("th", columns.map(([heading]) => heading), "col"));
+    const head = make("thead", ""), body = make("tbody", "");
+    head.append(line("th", headings));
     for (const row of rows) {
-      const tr = line("td", columns.map(([, text]) => text(row)));
+      const tr = line("td", row);
       dress(row, tr);
       body.append(tr);
     }
@@ -158,56 +166,63 @@
 
   // ---- what programs make of it
 
-  function checked(adapter) {
-    const rows = check(adapter), fails = new Set(rows.filter(({ status }) => status !== "fine").map(({ runtime }) => runtime));
-    const fine = Object.keys(runtimes).filter((name) => !fails.has(name));
-    show("verdict", `${fine.length ? `${fine.join(", ")} would run it as it is` : "no program would run it as it is"}${fails.size ? `; not so ${[...fails].join(", ")}` : ""}.`);
-    table(".inspector-check", CHECKED, grouped(rows), (row, tr) => { tr.children[2].dataset.status = row[2]; });
-    find(".inspector-sources").replaceChildren(...Object.entries(runtimes).map(([name, { version, date, source }]) =>
-      Object.assign(document.createElement("li"), { textContent: `${name} ${version}, ${date}: ${source}` })));
+  function checked({ headings, rows, programs, notes }) {
+    const names = (wanted) => Object.keys(programs).filter((name) => programs[name] === wanted).join(", ");
+    const fine = names(true), fails = names(false);
+    show("verdict", `${fine || "no program"} would run it as it is${fails ? `; not so ${fails}` : ""}.`);
+    table(".inspector-check", headings, rows,
+      (row, tr) => { tr.children[headings.indexOf("status")].dataset.status = row[2]; });
+    find(".inspector-sources").replaceChildren(...notes.map((note) => make("li", note)));
   }
 
   // ---- two adapters
 
-  async function compare(current, say) {
-    const [first, second] = [opened.first, opened.second];
-    const pairs = await slowly(overlapping(first.adapter, second.adapter), current, say);
-    if (!pairs) return;
-    for (const each of [first, second]) each.byName = new Map(each.rows.map((row) => [row.name, row]));
-    const all = pairs.at(-1), shared = pairs.length - 1;
-    table(".inspector-pairs", PAIRS, [all, ...pairs.slice(0, -1)], (row, tr) => {
+  function compare(say) {
+    const { first, second } = opened, { pairs, diff } = second, [all, ...each] = pairs.rows;
+    table(".inspector-pairs", pairs.headings, pairs.rows, ([, share], tr) => {
       tr.children[1].classList.add("bar");
-      tr.children[1].style.setProperty("--share", `${100 * row.overlap}%`);
+      tr.children[1].style.setProperty("--share", `${100 * share}%`);
     });
-    const bases = [first, second].map(({ adapter }) => adapter.config.base_model_name_or_path).filter((name) => typeof name === "string" && name);
+    table(".inspector-diff", diff.headings, diff.rows);
+    find(".inspector-verdict").textContent = diff.notes.join(" ");
+    const bases = [first, second].map(({ contents }) => contents.base).filter(
+      (name) => typeof name === "string" && name);
     const apart = new Set(bases).size > 1 ? ` They name different bases: ${bases.join(" and ")}.` : "";
-    say(`${shared} modules in both, of ${first.rows.length} and ${second.rows.length}. Overlap ${digits(all.overlap)}, cosine ${digits(all.cosine)}.${apart}`);
+    say(`${each.length} modules in both, of ${first.rows.length} and ${second.rows.length}. ` +
+      `Overlap ${shown(all[1])}, cosine ${shown(all[2])}.${apart}`);
     find(".inspector-both").hidden = false;
   }
 
   // ---- another rank
 
-  function cut() {
-    const rank = Number(part("cut").value);
-    show("r", rank);
+  let cutting = false, made; // made: the new adapter
+
+  async function cut() {
+    const slider = part("cut"), { first } = given;
+    show("r", slider.value);
     const address = new URL(location);
-    address.searchParams.set("r", rank);
+    address.searchParams.set("r", slider.value);
     history.replaceState(null, "", address);
-    let plan;
-    try {
-      plan = planned(opened.first.adapter, rank);
-      show("error", `${(100 * plan.error).toPrecision(3)} %`);
-      show("size", bytes(plan.size));
-    } catch (error) {
-      show("error", "not to be had");
-      show("size", error.message);
+    if (cutting) return;
+    cutting = true;
+    // until what is shown is what is asked
+    for (let rank; rank !== slider.value && opened.first && first === given.first;) {
+      rank = slider.value;
+      made = undefined;
+      const answer = await python.ask({ kind: "cut", rank: Number(rank), files: { first } });
+      if (first !== given.first) break;
+      made = answer.file && answer;
+      show("error", made ? `${(100 * made.error).toPrecision(3)} %` : "not to be had");
+      show("size", made ? bytes(made.size) : answer.refused ?? answer.text);
+      for (const name of ["weights", "settings"]) part(name).disabled = !made;
     }
-    for (const name of ["weights", "settings"]) part(name).disabled = !plan;
+    cutting = false;
+    if (opened.first && first !== given.first) cut();
   }
 
-  function download(name, make) {
-    const { adapter } = opened.first, link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([make(adapter, Number(part("cut").value))]));
+  function download(name, content) {
+    const link = make("a", "");
+    link.href = URL.createObjectURL(new Blob([content]));
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
@@ -217,45 +232,49 @@
 
   const entry = (item) => new Promise((resolve, reject) => { item.file(resolve, reject); });
 
-  // The files of an adapter in a folder, as lora-np finds them: PEFT's, else mlx-lm's, else one of GGUF
   async function inside(folder) {
-    const found = new Map(), reader = folder.createReader();
+    const found = [], reader = folder.createReader();
     for (;;) {
       const some = await new Promise((resolve, reject) => { reader.readEntries(resolve, reject); });
-      if (!some.length) break;
-      for (const item of some) if (item.isFile) found.set(item.name, item);
+      if (!some.length) return Promise.all(found.map(entry));
+      found.push(...some.filter((item) => item.isFile));
     }
-    const weights = found.get("adapter_model.safetensors") ?? found.get("adapters.safetensors");
-    const chosen = weights ? [weights, found.get("adapter_config.json")] : [...found.values()].filter(({ name }) => name.endsWith(".gguf"));
-    return Promise.all(chosen.filter(Boolean).map(entry));
   }
 
   async function dropped({ items, files }) {
     const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
     const plain = [...files]; // both are gone after the first wait
-    const folders = entries.filter((each) => each.isDirectory);
-    if (!folders.length) return plain;
+    if (!entries.some((each) => each.isDirectory)) return plain;
     return (await Promise.all(entries.map((each) => (each.isDirectory ? inside(each) : entry(each))))).flat();
   }
 
   async function example(slot) {
-    const root = new URL(document.documentElement.dataset.content_root || "./", location), mine = ++runs[slot];
+    const root = new URL(document.documentElement.dataset.content_root || "./", location),
+      { first, second } = given;
+    python.start();
     const files = await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
       const answer = await fetch(new URL(`_static/${EXAMPLES[slot]}/${name}`, root));
       return new File([await answer.blob()], name);
     }));
-    if (mine === runs[slot]) open(files, slot); // unless files were chosen meanwhile
+    // unless files were chosen meanwhile
+    if (first === given.first && second === given.second) open(files, slot);
   }
 
+  show("megabytes", python.size);
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const slot of ["first", "second"]) {
     const input = part(slot), drop = input.closest(".inspector-drop");
+    input.addEventListener("focus", python.start); // while files are looked for
     input.addEventListener("change", () => {
       const files = [...input.files];
       input.value = ""; // so that the same files can be chosen again
       if (files.length) open(files, slot);
     });
-    drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+    drop.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      python.start();
+      drop.classList.add("over");
+    });
     drop.addEventListener("dragleave", () => drop.classList.remove("over"));
     drop.addEventListener("drop", async (event) => {
       event.preventDefault();
@@ -264,8 +283,8 @@
     });
   }
   part("cut").addEventListener("input", cut);
-  part("weights").addEventListener("click", () => download("adapter_model.safetensors", (adapter, rank) => resize(adapter, rank).file));
-  part("settings").addEventListener("click", () => download("adapter_config.json", (adapter, rank) => JSON.stringify(planned(adapter, rank).config, null, 2)));
+  part("weights").addEventListener("click", () => download("adapter_model.safetensors", made.bytes));
+  part("settings").addEventListener("click", () => download("adapter_config.json", made.config));
   part("example").addEventListener("click", () => example("first"));
   part("other").addEventListener("click", () => example("second"));
 })();

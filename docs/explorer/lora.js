@@ -6,7 +6,8 @@
 
   // M N^T, of rows.
   function times(M, N) {
-    return M.map((row) => Float64Array.from(N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)));
+    return M.map((row) => Float64Array.from(
+      N, (other) => row.reduce((sum, value, i) => sum + value * other[i], 0)));
   }
 
   const transposed = (M) => Array.from(M[0], (_, j) => Float64Array.from(M, (row) => row[j]));
@@ -16,16 +17,19 @@
     const z = times(x, A);
     const residual = times(z, B).map((row, n) => row.map((value, i) => scale * value - y[n][i]));
     const size = residual.length * residual[0].length;
-    const loss = residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0), 0) / size;
+    const loss = residual.reduce((sum, row) => sum + row.reduce((s, value) => s + value * value, 0),
+      0) / size;
     const g = residual.map((row) => row.map((value) => (2 * scale * value) / size));
-    return { loss, B: times(transposed(g), transposed(z)), A: times(transposed(times(g, transposed(B))), transposed(x)) };
+    return { loss, B: times(transposed(g), transposed(z)), A: times(transposed(times(g, transposed(B))),
+      transposed(x)) };
   }
 
   // Adam (Kingma and Ba, algorithm 1), of both factors.
   function trainer(task, { A, B }, { alpha, rate, beta1 = 0.9, beta2 = 0.999, eps = 1e-8 }) {
     const factors = { A: A.map((row) => Float64Array.from(row)), B: B.map((row) => Float64Array.from(row)) };
     const scale = alpha / A.length;
-    const moments = ["A", "B"].map((name) => [name, zeros(factors[name].length, factors[name][0].length), zeros(factors[name].length, factors[name][0].length)]);
+    const moments = ["A", "B"].map((name) => [name, zeros(factors[name].length, factors[name][0].length),
+      zeros(factors[name].length, factors[name][0].length)]);
     let steps = 0;
     const loss = () => gradients(task, factors, scale).loss;
 
@@ -37,13 +41,15 @@
           const g = found[name][i][j];
           m[i][j] = beta1 * m[i][j] + (1 - beta1) * g;
           v[i][j] = beta2 * v[i][j] + (1 - beta2) * g * g;
-          row[j] -= (rate * (m[i][j] / (1 - beta1 ** steps))) / (Math.sqrt(v[i][j] / (1 - beta2 ** steps)) + eps);
+          row[j] -= (rate * (m[i][j] / (1 - beta1 ** steps))) / (Math.sqrt(v[i][j] / (1 - beta2 ** steps)) +
+            eps);
         }));
       }
       return found.loss;
     }
 
-    const update = () => times(factors.B, transposed(factors.A)).map((row) => row.map((value) => scale * value));
+    const update = () => times(factors.B, transposed(factors.A)).map(
+      (row) => row.map((value) => scale * value));
     return { step, loss, update, factors, get steps() { return steps; } };
   }
 
@@ -55,7 +61,8 @@
       turned = false;
       for (let p = 0; p < columns.length; p += 1) {
         for (let q = p + 1; q < columns.length; q += 1) {
-          const [a, b, c] = [dot(columns[p], columns[p]), dot(columns[q], columns[q]), dot(columns[p], columns[q])];
+          const [a, b, c] = [dot(columns[p], columns[p]), dot(columns[q], columns[q]),
+            dot(columns[p], columns[q])];
           if (Math.abs(c) <= 1e-14 * Math.sqrt(a * b) || c === 0) continue;
           turned = true;
           const t = Math.sign(b - a || 1) * 2 * c / (Math.abs(b - a) + Math.sqrt((b - a) ** 2 + 4 * c * c));

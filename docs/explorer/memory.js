@@ -1,332 +1,178 @@
-// What training needs in memory, by cause: lora_np.accounting.training_memory, whose docstring states the formulas; and what
-// fits on a GPU: lora_np.accounting.plan. Tables and usual options are the package's own; its tests hold this file against it.
+// The memory of a method from the terms of a model: numbers that the package gives (docs/browser/terms.py),
+// for presets when the site is built, for other configs in the page's Python.
+// `tables` are what fit_data.py exports.
 (() => {
   "use strict";
 
-  const { total, copies, product, counting, limit } = globalThis.loraFamilies;
-  const fail = (message) => { throw new Error(message); };
-  const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
-  const whole = (a, b) => Math.floor(a / b);
-  const group = (n) => n.toLocaleString("en-US");
-
-  const LARGEST = 2 ** 31 - 1; // a batch, or a length without positions
-  const IN_8_BITS = 4096, PAGED = 100000; // numbers of a tensor, from which its state is smaller, or elsewhere
+  const LARGEST = 2 ** 31 - 1; // of a batch, or of a text where the model has no limit
   const GROWING = ["activations", "logits", "workspace"];
+  const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+  const at = ([slope, fixed], rank) => slope * rank + fixed;
+  // fixed + b (sample + s (token + s pair)) of a batch of b texts of s tokens
+  const grown = ([fixed = 0, sample = 0, token = 0, pair = 0], b, s) => fixed +
+    b * (sample + s * (token + s * pair));
+  const plus = (a, b, times = 1) => [0, 1, 2, 3].map((i) => (a[i] ?? 0) + times * (b[i] ?? 0));
 
-  // `counted` is what `count` gave of a LoRA, or null in full fine-tuning.
-  function memory(spec, counted, tables, options) {
-    const training = read(spec, counted, tables, options);
-    const { dtype, unquantised_dtype: unquantised, adapter_dtype: adapter, optimizer, master_copy: master } = training;
-    const { items } = tables;
-    const held = counted ? adapter : dtype;
-    if (!(held in items)) fail(`dtype must be one of ${Object.keys(items).join(", ")} to train in full, got "${held}"`);
-    const trained = counted ? counted.trainable : total(spec);
-    const added = counted ? counted.total - counted.base : 0;
-    const item = items[held];
-    const kept = master && item < 4 ? 4 * trained : 0;
-    const [gpu, host] = state(tensors(spec, counted), optimizer, kept ? 4 : item);
-    const facts = { spec, counted, training, tables, item: items[dtype] ?? 2, hidden: items[dtype in items ? dtype : unquantised] };
-    const parts = {
-      weights: base(facts), adapter: added * items[adapter], gradients: trained * item, optimizer: kept + gpu,
-      ...(spec.layers.length ? moment(facts) : { activations: null, logits: null, workspace: null }),
-    };
-    const all = sum(Object.values(parts).map((size) => size ?? 0));
-    if (!Number.isSafeInteger(all)) fail("the memory of this config is too large to count");
-    return { parts, total: all, host, most: (name, room) => most(facts, name, room - all + sum(GROWING.map((cause) => parts[cause]))) };
+  // Of the optimizer, on the GPU and in the memory of the host
+  function state(tensors, optimizer, item, rank, { state: { each, small, block, paged } }) {
+    const places = [0, 0];
+    for (const [copies, slope, fixed, perRank, rest] of tensors) {
+      const n = at([slope, fixed], rank);
+      const size = optimizer.endsWith("8bit") ? (n < small ? 8 * n : 2 * (n + 4 * Math.ceil(n / block)))
+        : optimizer === "adafactor" ? 4 * at([perRank, rest], rank) : n * each[optimizer][item];
+      places[Number(optimizer.startsWith("paged") && n >= paged)] += size * copies;
+    }
+    return places;
   }
 
-  // The first number from `low` on, but at most `high`, for which more is needed than there is: Python's bisect_right.
+  // The moments at which a step may need most: of each activations, logits and workspace, as functions of
+  // batch and length
+  function moments(model, way, training, rank, { items }) {
+    const { dtype, unquantised_dtype: unquantised, attention, cross_entropy: loss, checkpointing,
+      offloading } = training;
+    const few = !(dtype in items), item = few ? 2 : items[dtype], hidden = items[few ? unquantised : dtype];
+    const { o, s: stacks } = way.k[dtype === "int8" ? "8" : item];
+    const sizes = stacks.map(([layers, size, eager, slope]) =>
+      [layers, plus(plus(size, slope, rank), eager, attention === "eager" ? 1 : 0)]);
+    const kept = checkpointing ? plus(o, offloading ? way.f : way.c, hidden) : sizes.reduce(
+      (all, [, size]) => plus(all, size), o);
+    const norms = Math.max(0, ...(way.d?.[item] ?? []).map((line) => at(line, rank)));
+    const work = Math.max(few ? model.matrix : 0, norms), [logits, copies] = model.loss[loss][hidden];
+    const again = checkpointing && sizes.length ? sizes : [[1, []]];
+    return [
+      (b, s) => [grown(kept, b, s), logits * b * s, copies * b * s],
+      ...again.map(([layers, size]) => (b, s) => [grown(kept, b, s) + Math.floor(grown(size, b, s) / layers),
+        0, work]),
+    ];
+  }
+
+  // By cause; what the host may hold; and the largest batch or length whose growing part fits beside the
+  // rest.
+  function memory(model, way, training, rank, tables) {
+    const { items } = tables, { dtype, unquantised_dtype: unquantised, optimizer, batch_size: b,
+      max_length: s } = training;
+    const full = way === model.full, item = full ? items[dtype] : 4;
+    const trained = full ? model.total : sum(
+      way.t.map(([copies, slope, fixed]) => copies * at([slope, fixed], rank)));
+    const weights = dtype in items ? items[dtype] * model.total : at(model.few[dtype], items[unquantised]);
+    const [card, host] = state(way.t, optimizer, item, rank, tables),
+      peaks = moments(model, way, training, rank, tables);
+    const [activations, logits, workspace] = peaks.map((peak) => peak(b, s)).reduce(
+      (most, each) => (sum(each) > sum(most) ? each : most));
+    const parts = { weights, adapter: full ? 0 : 4 * trained, gradients: item * trained, optimizer: card,
+      activations, logits, workspace };
+    const total = sum(Object.values(parts));
+    const most = (name, room) => {
+      const left = room - total + sum(GROWING.map((cause) => parts[cause]));
+      const needed = (n) => Math.max(
+        ...peaks.map((peak) => sum(name === "batch_size" ? peak(n, s) : peak(b, n))));
+      if (needed(1) === needed(LARGEST)) return null; // a picture has its own number of tokens
+      return bisect(1, (name === "max_length" && model.positions ? model.positions : LARGEST) + 1, left,
+        needed) - 1;
+    };
+    return { parts, total, host, trained, most };
+  }
+
+  // The first number from `low` to below `high` that needs more than there is room for, or `high`
   function bisect(low, high, room, needed) {
     while (low < high) {
-      const middle = whole(low + high, 2);
+      const middle = Math.floor((low + high) / 2);
       if (room < needed(middle)) high = middle;
       else low = middle + 1;
     }
     return low;
   }
 
-  // The largest "batch_size" or "max_length" whose growing part fits; null where the memory does not depend on it.
-  function most(facts, name, room) {
-    const needed = (number) => sum(Object.values(moment({ ...facts, training: { ...facts.training, [name]: number } })));
-    if (needed(1) === needed(LARGEST)) return null;
-    return bisect(1, (name === "max_length" && facts.spec.positions ? facts.spec.positions : LARGEST) + 1, room, needed) - 1;
-  }
-
-  // The largest rank that fits; `at` counts at a rank. Where a tensor's state turns smaller, memory falls.
-  function rankWithin(at, room, tables, training) {
-    const one = at(1), two = at(2), { spec } = one, { optimizer } = { ...tables.usual, ...training };
-    const needed = (rank) => memory(spec, at(rank), tables, training).total;
-    const end = Math.max(...one.adapted.map(({ module }) => limit(module)));
-    const falls = new Set([1, end + 1]), [first, second] = [one, two].map((counted) => tensors(spec, counted));
-    for (const size of [optimizer.endsWith("8bit") && IN_8_BITS, optimizer.startsWith("paged") && PAGED].filter(Boolean)) {
-      first.forEach(([numbers], i) => {
-        const more = second[i][0] - numbers;
-        if (more > 0) falls.add(Math.max(Math.min(1 - whole(numbers - size, more), end), 1));
-      });
+  // The largest rank that fits. Where a tensor's state turns smaller, memory falls.
+  function largestRank(model, way, training, room, tables) {
+    const needed = (rank) => memory(model, way, training, rank, tables).total, limit = way.limits[1];
+    const { small, paged } = tables.state, { optimizer } = training, falls = new Set([1, limit + 1]);
+    const sizes = [optimizer.endsWith("8bit") && small, optimizer.startsWith("paged") && paged].filter(
+      Boolean);
+    for (const size of sizes) {
+      for (const [, slope, fixed] of way.t) {
+        if (slope > 0) falls.add(Math.max(Math.min(1 - Math.floor((slope + fixed - size) / slope), limit),
+          1));
+      }
     }
     const sorted = [...falls].sort((a, b) => a - b);
-    for (let i = sorted.length - 2; i >= 0; i -= 1) {
+    for (let i = sorted.length - 2; i >= 0; i--) {
       if (needed(sorted[i]) <= room) return bisect(sorted[i], sorted[i + 1], room, needed) - 1;
     }
     return 0;
   }
 
-  function read(spec, counted, tables, options) {
-    const training = { ...tables.usual, ...options };
-    for (const [name, known] of Object.entries(tables.choices)) {
-      if (!known.includes(training[name])) fail(`${name} must be one of ${known.join(", ")}, got "${training[name]}"`);
-    }
-    for (const name of ["batch_size", "max_length"]) {
-      if (!Number.isInteger(training[name]) || training[name] < 1) fail(`${name} must be a whole number of at least 1, got ${training[name]}`);
-    }
-    if (spec.positions && training.max_length > spec.positions) {
-      if ("max_length" in options) {
-        fail(`max_length must be at most ${group(spec.positions)}, the positions of ${spec.name}, got ${group(training.max_length)}`);
-      }
-      training.max_length = spec.positions;
-    }
-    return training;
+  // The terms of full fine-tuning, or of a LoRA on `targets`; what the package refuses is an error.
+  function wayOf(model, method, { targets, dora }) {
+    const way = method === "full" ? model.full : model.lora[targets + (dora ? "+dora" : "")];
+    if (typeof way === "string") throw new Error(way);
+    return way;
   }
 
-  const quantised = (spec) => spec.modules.filter(({ kind, name, tied }) => ["linear", "experts"].includes(kind) && name !== spec.head && !tied);
-
-  function base({ spec, training, tables: { items } }) {
-    const { dtype, unquantised_dtype: unquantised, double_quantization: twice } = training;
-    if (dtype in items) return total(spec) * items[dtype];
-    const item = items[unquantised];
-    return item * total(spec) + sum(quantised(spec).map((module) => {
-      const numbers = product(module.shape), blocks = Math.ceil(numbers / 64);
-      const constants = twice ? blocks + 4 * Math.ceil(blocks / 256) : 4 * blocks;
-      const size = dtype === "int8" ? numbers + 4 * product(module.shape.slice(0, -1)) : Math.ceil(numbers / 2) + constants;
-      return (size - item * numbers) * copies(module);
-    }));
-  }
-
-  // Of the optimizer, on the GPU and in the memory of the host.
-  function state(trained, optimizer, item) {
-    const places = [0, 0];
-    const each = { sgd: 0, momentum: item, adamw: 2 * item, paged_adamw: 8 };
-    for (const [numbers, factored, times] of trained) {
-      const size = optimizer.endsWith("8bit")
-        ? (numbers < IN_8_BITS ? 8 * numbers : 2 * (numbers + 4 * Math.ceil(numbers / 256)))
-        : optimizer === "adafactor" ? 4 * factored : numbers * each[optimizer];
-      places[Number(optimizer.startsWith("paged") && numbers >= PAGED)] += size * times;
-    }
-    return places;
-  }
-
-  // Numbers, rows plus columns (a vector's length), and copies of each tensor that is trained.
-  function tensors(spec, counted) {
-    if (counted) {
-      return counted.adapted.flatMap(({ module: { shape, kind, groups }, rank, each, copies: times }) => {
-        const inputs = kind === "embedding" ? shape[0] : kind === "experts" ? shape[0] * shape.at(-1) : product(shape.slice(1)) * groups;
-        const magnitudes = counted.dora ? shape.at(kind === "embedding" ? -1 : 0) : 0;
-        const factor = each - rank * inputs - magnitudes; // B
-        return [[rank * inputs, rank + inputs, times], [factor, rank + whole(factor, rank), times], [magnitudes, magnitudes, times]];
-      });
-    }
-    return spec.modules.flatMap((module) => {
-      const { shape, tied, tiedBias, bias } = module, numbers = product(shape), times = copies(module);
-      const factored = shape.length === 1 ? numbers : product(shape.slice(0, -1)) + shape.at(-1);
-      const found = tied ? [] : [[numbers, factored, times]];
-      return bias && !tiedBias ? [...found, [shape[0], shape[0], times]] : found;
-    });
-  }
-
-  // The moment that needs more: the loss, or the first layer that is computed again, when logits are gone.
-  function moment(facts) {
-    const { spec, training, tables: { items } } = facts;
-    const { kept, layer } = activations(facts);
-    const [logits, workspace] = loss(facts).map((size) => size * training.batch_size * training.max_length);
-    const matrix = Math.max(0, ...quantised(spec).map(({ shape }) => product(shape.slice(-2))));
-    const again = training.dtype in items ? 0 : 2 * matrix;
-    const passing = Math.max(again, norms(facts));
-    return kept + layer + passing > kept + logits + workspace
-      ? { activations: kept + layer, logits: 0, workspace: passing }
-      : { activations: kept, logits, workspace };
-  }
-
-  function activations(facts) {
-    const { spec, counted, training, hidden } = facts;
-    let kept = 0, layer = 0, below = !counted; // whether something is trained in an earlier stack
-    for (const stack of spec.layers) {
-      const modules = spec.modules.filter(({ name }) => name.startsWith(`${stack.prefix}.`));
-      const here = counted ? counted.adapted.filter(({ module }) => modules.includes(module)) : [];
-      const tokens = training.batch_size * (stack.tokens || training.max_length) * stack.repeats;
-      below ||= here.length > 0;
-      let size = below ? ofStack(facts, stack, modules, here, tokens) : 0;
-      if (training.checkpointing && size) {
-        layer = Math.max(layer, whole(size, stack.depth * stack.repeats));
-        size = tokens * stack.depth * stack.width * hidden;
-      }
-      kept += size;
-    }
-    return { kept: kept + outside(facts), layer };
-  }
-
-  function ofStack(facts, stack, modules, here, tokens) {
-    const { item, tables: { items }, training } = facts;
-    const [attention, mlp] = reach(facts, stack, here);
-    const norms = sum(modules.filter(({ kind }) => kind === "norm").map((module) => norm(facts, module, stack)));
-    let each = ofAttention(facts, stack) * attention + inputs(facts, modules, stack, attention);
-    each += whole(norms * attention + (functions(facts, modules, stack) + routing(facts, modules)) * mlp, Math.max(stack.depth, 1));
-    each += items[training.adapter_dtype] * sum(here.map(({ rank, copies: times }) => rank * times));
-    each += sum(here.map((adapted) => results(facts, adapted)));
-    if (stack.dropout) each += 2 * attention * stack.width * item;
-    const merged = here.filter(({ module: { kind } }) => ["experts", "router"].includes(kind));
-    return tokens * each + sum(merged.map(({ module, copies: times }) => product(module.shape) * times)) * item;
-  }
-
-  // Of W0 x and B A x: DoRA scales both by a vector that is trained.
-  function results({ counted, item, training, tables: { items } }, { module: { kind, shape }, copies: times }) {
-    return counted.dora ? (item + items[training.adapter_dtype]) * shape.at(kind === "embedding" ? -1 : 0) * times : 0;
-  }
-
-  // PEFT sends an identity through A and B, and adds the result to W0: in the adapter's type.
-  function norms({ counted, item, training, tables: { items } }) {
-    if (!counted?.dora) return 0;
-    const own = items[training.adapter_dtype], matrices = training.dtype in items && item === own ? 3 : 4;
-    return own * Math.max(0, ...counted.adapted.map(({ module: { kind, shape }, rank }) => {
-      const inputs = kind === "linear" ? shape.at(-1) : 0;
-      return matrices * product(shape) + inputs * (inputs + rank);
-    }));
-  }
-
-  // In how many layers attention, and the MLP's activation, lie above something that is trained.
-  function reach({ counted, tables }, stack, here) {
-    if (!counted || !here.length) return [stack.depth, stack.depth];
-    const lowest = Math.min(...here.map((each) => each.lowest)), depth = stack.depth - lowest;
-    const roles = here.filter((each) => each.lowest === lowest).map(({ module }) => module.role);
-    return [
-      roles.some((role) => tables.attention.includes(role)) ? depth : depth - 1,
-      roles.some((role) => role !== "down") ? depth : depth - 1,
-    ];
-  }
-
-  function ofAttention({ item, training }, stack) {
-    const keeps = stack.attention_dropout || training.attention === "eager";
-    let size = (stack.heads + (keeps ? stack.heads : stack.kv_heads)) * (stack.head_width + stack.value_width) * item;
-    if (keeps) {
-      const softmax = item < 4 && !stack.half_softmax ? 4 + item : item;
-      const more = (stack.attention_dropout ? 2 * item : 0) + (stack.soft_cap ? item : 0);
-      size += stack.heads * (stack.tokens || training.max_length) * (softmax + more);
-    }
-    return size * (stack.cross_attention ? 2 : 1);
-  }
-
-  function norm({ spec, counted, item }, module, stack) {
-    let [width] = module.shape;
-    if (stack && width === stack.head_width && width !== stack.width) width *= module.role === "key_norm" ? stack.kv_heads : stack.heads;
-    if (module.bias) return width * copies(module) * item;
-    const scaled = spec.layers.some((each) => each.float_norm) ? 4 : item;
-    return width * copies(module) * (4 + (counted ? 0 : scaled));
-  }
-
-  const chosen = ({ spec }, { kind }) => (kind === "experts" ? spec.chosen : 1);
-  // On how many of these modules the input must be kept for a weight's gradient.
-  const trainedOn = ({ counted }, module) =>
-    (counted ? sum(counted.adapted.filter((each) => each.module === module).map((each) => each.copies)) : copies(module));
-
-  function functions(facts, modules, stack) {
-    const widened = modules.filter(({ role }) => ["gate", "up", "gate_up"].includes(role));
-    const gated = widened.some(({ role }) => role !== "up");
-    return facts.item * sum(widened.map((module) => {
-      const out = module.shape.at(-2) * chosen(facts, module) * copies(module);
-      return gated ? whole(3 * out, 2) : (facts.tables.kept[stack.activation] ?? 1) * out;
-    }));
-  }
-
-  function routing(facts, modules) {
-    return sum(modules.map((module) => {
-      const { kind, role, shape } = module;
-      if (kind === "experts" && role === "down") return shape.at(-2) * chosen(facts, module) * copies(module) * facts.item;
-      return kind === "router" ? 4 * shape[0] * copies(module) + shape.at(-1) * trainedOn(facts, module) * facts.item : 0;
-    }));
-  }
-
-  // Of maps that are trained or adapted: once for those that read the same array, unless each casts.
-  function inputs(facts, modules, stack, reach) {
-    const { counted, item, tables: { items }, training } = facts;
-    const own = items[training.adapter_dtype], casts = counted && own !== item;
-    const shared = new Map();
-    let size = 0;
-    for (const module of modules) {
-      const { kind, role, name, shape } = module;
-      if (!["linear", "experts"].includes(kind)) continue;
-      const width = shape.at(-1) * chosen(facts, module);
-      const cast = casts && kind === "linear";
-      let numbers = trainedOn(facts, module) * width;
-      const kept = role === "output" || (stack.activation === "relu" && role === "down");
-      if (cast) {
-        size += numbers * own;
-        numbers = 0;
-      }
-      // bitsandbytes' int8 keeps what it multiplies, adapted or not
-      if (training.dtype === "int8") numbers = whole(width * copies(module) * reach, Math.max(stack.depth, 1));
-      if (!kept) {
-        const key = role === "down" ? name : `${name.slice(0, Math.max(0, name.lastIndexOf(".")))}:${shape.at(-1)}`;
-        shared.set(key, Math.max(shared.get(key) ?? 0, numbers));
-      }
-    }
-    return size + item * sum([...shared.values()]);
-  }
-
-  // The last norm, the head's input, and what leads from a tower to the language model.
-  function outside(facts) {
-    const { spec, counted, training, item } = facts;
-    const tower = spec.layers.find((stack) => stack.tokens);
-    return training.batch_size * sum(spec.modules.map((module) => {
-      const { name, kind, role, shape } = module;
-      if (spec.layers.some(({ prefix }) => name.startsWith(`${prefix}.`))) return 0;
-      const on = trainedOn(facts, module);
-      let size = 0;
-      if (kind === "norm" && (!counted || role !== "embedding_norm")) size += norm(facts, module);
-      if (role === "linear") size += (shape[0] + shape.at(-1) * on) * item;
-      if (name === spec.head) size += shape.at(-1) * on * item;
-      if (counted) size += sum(counted.adapted.filter((each) => each.module === module).map((each) => results(facts, each)));
-      const ofTower = tower && (role === "linear" || shape.at(-1) === tower.width);
-      return size * (ofTower ? tower.tokens : training.max_length);
-    }));
-  }
-
-  // Of cross-entropy, of each token: what is kept, and what else is there for a moment.
-  function loss({ spec, training, hidden }) {
-    const head = spec.modules.find(({ name }) => name === spec.head);
-    if (!head) return [0, 0];
-    const [vocabulary, width] = head.shape;
-    if (training.cross_entropy === "fused") return [width * hidden, width * (hidden + 4)];
-    const capped = spec.layers.some((stack) => stack.soft_cap) ? hidden : 0;
-    const each = spec.layers.some((stack) => stack.half_loss) ? hidden : 4;
-    return [vocabulary * (each + capped), vocabulary * (hidden + each)];
-  }
-
-  // Full fine-tuning, LoRA, and LoRA over few bits, each with the type in which it holds the base.
-  function ways(tables, { dtype = tables.usual.dtype, ...options }) {
-    const float = dtype in tables.items;
-    const dtypes = { full: float ? dtype : "bfloat16", LoRA: dtype, QLoRA: float ? "nf4" : dtype };
-    return Object.fromEntries(Object.entries(dtypes).map(([way, held]) => [way, { ...options, dtype: held }]));
-  }
-
-  // The memory of each way, as lora_np.accounting.compare_memory has it, and how far each could go in so much room.
-  function plan(spec, tables, { rank, targets, dora }, options, methods = ["full", "LoRA", "QLoRA"]) {
-    if (!spec.layers.length) fail(`plan needs the layers of a model, which ${spec.name} does not tell`);
-    const at = counting(spec, { targets, dora }), counted = at(rank);
-    const trained = ways(tables, options);
-    return Object.fromEntries(methods.map((way) => {
-      const training = trained[way];
-      const full = way === "full", found = memory(spec, full ? null : counted, tables, training);
+  // Full fine-tuning, LoRA and QLoRA as lora_np.accounting.plan has them
+  function plan(model, tables, { rank, targets, dora }, options,
+    methods = Object.keys(tables.methods[options.dtype])) {
+    return Object.fromEntries(methods.map((method) => {
+      const training = { ...options, dtype: tables.methods[options.dtype][method] }, full = method === "full";
+      const way = wayOf(model, method, { targets, dora }), found = memory(model, way, training, rank, tables);
       const largest = (room) => ({
-        rank: full ? 0 : rankWithin(at, room, tables, training),
-        batch_size: found.most("batch_size", room),
-        max_length: found.most("max_length", room),
+        rank: full ? 0 : largestRank(model, way, training, room, tables),
+        batch_size: found.most("batch_size", room), max_length: found.most("max_length", room),
       });
-      return [way, { ...found, counted, training, largest, disk: full ? 2 * counted.base : 4 * counted.trainable }];
+      return [method, { ...found, way, training, largest, disk: full ? 2 * model.total : 4 * found.trained }];
     }));
   }
 
-  // What a GPU leaves for training, and whether so much fits.
-  const room = (gpu, tables) => Math.trunc(gpu.memory * (1 - tables.reserved));
-  const verdict = (total, gpu, tables) => (total <= room(gpu, tables) ? "fits" : total <= gpu.memory ? "tight" : "no");
+  const verdict = (total, gpu) => (total <= gpu.room ? "fits" : total <= gpu.memory ? "tight" : "no");
 
-  globalThis.loraMemory = { memory, plan, room, verdict };
+  // The fewest switches that make it fit, then a shorter text or a smaller batch (with all switches, if these
+  // alone are not enough), then a larger GPU: what the package's plan says, whose table of switches this goes
+  // through.
+  function remedies(model, tables, setting, gpu, gpus) {
+    const { method, training, rank, targets, dora } = setting, found = [];
+    const attempt = (options, narrow) =>
+      plan(model, tables, { rank, targets: narrow ? "attention" : targets, dora },
+      { ...training, ...options }, [method])[method];
+    const asked = attempt({}, false);
+    const usable = tables.switches.filter(
+      ({ narrow }) => !narrow || (method !== "full" && asked.way.wide && model.attention.length));
+    const options = (chosen) => Object.assign({}, ...chosen.map((each) => each.options));
+    const narrow = (chosen) => chosen.some((each) => each.narrow);
+    let chosen = usable, way = asked;
+    for (const some of subsets(usable)) {
+      way = attempt(options(some), narrow(some));
+      if (way.total > gpu.room) continue;
+      const words = some.map(({ name }) => name).join(", "), price = some.map((each) => each.price).join(
+        "; ");
+      found.push({ text: words, price, memory: way.total, options: options(some), narrow: narrow(some) });
+      [chosen, way] = [[], asked];
+      break;
+    }
+    for (const [name, [what, price]] of Object.entries(tables.shorter)) {
+      const most = way.most(name, gpu.room);
+      if (!most) continue;
+      const more = { ...options(chosen), [name]: most };
+      found.push({
+        text: [...chosen.map((each) => each.name), `${what} ${most.toLocaleString("en")}`].join(", "),
+        price: [...chosen.map((each) => each.price), price].join("; "), options: more, narrow: narrow(chosen),
+        memory: attempt(more, narrow(chosen)).total,
+      });
+    }
+    const apple = (name) => name.includes("Apple");
+    const enough = Object.values(gpus).filter((other) => other.room >= asked.total &&
+      apple(other.name) === apple(gpu.name));
+    enough.sort((a, b) => a.memory - b.memory);
+    if (enough.length) found.push({ text: enough[0].name, gpu: enough[0].name, options: {},
+      memory: asked.total, price: "a larger GPU" });
+    return found;
+  }
+
+  // All but the empty one, the smallest first, in the order of what they are taken from
+  function* subsets(all) {
+    const from = (start, size) => (size ? all.slice(start).flatMap((first, i) =>
+      from(start + i + 1, size - 1).map((rest) => [first, ...rest])) : [[]]);
+    for (let size = 1; size <= all.length; size++) yield* from(0, size);
+  }
+
+  globalThis.loraMemory = { plan, verdict, remedies };
 })();

@@ -1,4 +1,5 @@
-// Puzzles that are checked in the page: a line each, remembered here, and the last page that can be shown to others.
+// Puzzles that are checked in the page: a line each, remembered here, and the last page that can be shown to
+// others.
 (() => {
   "use strict";
 
@@ -31,7 +32,8 @@
     const hints = names.reduce((sum, name) => sum + (of(name).hints ?? 0), 0);
     const squares = names.map((name) => (of(name).solved ? "■" : "□")).join("");
     const address = location.href.split(/[?#]/)[0];
-    text.value = `LoRA puzzles: ${said}, with ${hints} ${hints === 1 ? "hint" : "hints"}\n${squares}\n${address}`;
+    const helped = `${hints} ${hints === 1 ? "hint" : "hints"}`;
+    text.value = `LoRA puzzles: ${said}, with ${helped}\n${squares}\n${address}`;
   }
 
   share.addEventListener("submit", async (event) => {
@@ -47,7 +49,8 @@
 
   for (const form of forms) {
     const name = form.dataset.puzzle, area = form.elements.namedItem("code"), blank = area.defaultValue;
-    const button = (which) => form.elements.namedItem(which), shown = (what) => form.querySelector(`[data-show=${what}]`);
+    const button = (which) => form.elements.namedItem(which);
+    const shown = (what) => form.querySelector(`[data-show=${what}]`);
     const state = shown("state"), outcome = shown("outcome");
     if (of(name).line) area.value = of(name).line;
     const write = python.field(area, { run: check });

@@ -1,19 +1,26 @@
 // Python in a worker: it starts once. What it is asked, docs/browser/page.py answers, one after the other.
 "use strict";
 
-const PRINTED = { cell: 40_000, run: 4000, check: 4000, puzzle: 0, set: 0 }; // characters shown of what is printed
-const DRAWS = /matplotlib|plot|figure|sliders|PIL/; // code that cannot do without matplotlib
+// characters shown of what is printed
+const PRINTED = { cell: 40_000, run: 4000, check: 4000, puzzle: 0, set: 0 };
+const DRAWS = /matplotlib|plot|plt|figure|sliders|PIL/; // code that cannot do without matplotlib
+// what can: an import, for which page.py has a stand-in until something is drawn
+const IMPORTS = /^(?:import matplotlib\.pyplot as plt|from lora_np(?:\.plots)? import .*)$/gm;
+const MOUNTED = "/given"; // where files of the reader lie, a folder for each place
 
 let pyodide, page, current, left, most, cut, draws;
+let shown = false; // whether a cell has shown anything
+const forgotten = new Set(); // questions whose answer nobody waits for any more
 let queue = Promise.resolve();
 const tell = (what) => self.postMessage(what);
 
-// What is fetched, by Pyodide too, is counted as it comes.
+// What is fetched, by Pyodide too, is counted as it comes; but a browser keeps what it has compiled of
+// WebAssembly only for answers that it knows.
 const fetchPlainly = self.fetch.bind(self);
 let loaded = 0;
 self.fetch = async (...given) => {
   const response = await fetchPlainly(...given);
-  if (!response.ok || !response.body) return response;
+  if (!response.ok || !response.body || response.url.endsWith(".wasm")) return response;
   const count = new TransformStream({
     transform(part, out) {
       loaded += part.length;
@@ -30,11 +37,11 @@ function stream() {
   const decoder = new TextDecoder();
   const write = (bytes) => {
     const text = decoder.decode(bytes, { stream: true });
-    const shown = text.slice(0, left);
-    left -= shown.length;
-    if (shown) tell({ id: current, printed: shown });
-    if (shown.length < text.length && !cut) tell({ id: current, cut: most });
-    cut ||= shown.length < text.length;
+    const part = text.slice(0, left);
+    left -= part.length;
+    if (part) show({ printed: part });
+    if (part.length < text.length && !cut) show({ cut: most });
+    cut ||= part.length < text.length;
     return bytes.length;
   };
   return { write };
@@ -46,40 +53,78 @@ async function fetched(wheel) {
   return response.arrayBuffer();
 }
 
-async function begin({ runtime, wheels, drawing }) {
+function show(what) {
+  shown = true;
+  tell({ id: current, ...what });
+}
+
+// Large data of the package are fetched when they are opened.
+function place(data, extractDir) {
+  for (const { path, address } of data) {
+    const [, folder, name] = /^(.*)\/(.*)$/.exec(`${extractDir}/${path}`);
+    pyodide.FS.mkdirTree(folder);
+    pyodide.FS.createLazyFile(folder, name, address, true, false);
+  }
+}
+
+async function begin({ runtime, wheels, data }) {
   importScripts(`${runtime}pyodide.js`);
-  const packages = drawing ? ["numpy", "matplotlib"] : ["numpy"]; // which come along with Python
   const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg" };
   const [python, ...archives] = await Promise.all([
-    self.loadPyodide({ indexURL: runtime, packages, env }),
+    self.loadPyodide({ indexURL: runtime, packages: ["numpy"], env }),
     ...wheels.map(fetched),
   ]);
   tell({ stage: "fetched" });
-  const extractDir = python.runPython("import site; site.getsitepackages()[0]"); // found from any working directory
+  // found from any working directory
+  const extractDir = python.runPython("import site; site.getsitepackages()[0]");
   for (const archive of archives) python.unpackArchive(archive, "wheel", { extractDir });
+  pyodide = python;
+  place(data, extractDir);
   const module = python.pyimport("lora_np_browser.page");
   python.setStdout(stream());
   python.setStderr(stream());
-  [pyodide, page, draws] = [python, module, drawing];
+  page = module;
   tell({ ready: true, stage: "ready" });
 }
 
-async function answer(data) {
-  if (!draws && DRAWS.test(data.code)) {
-    tell({ more: true });
-    await pyodide.loadPackage("matplotlib", { messageCallback: () => {} });
-    pyodide.pyimport("lora_np_browser").keep_fonts();
-    draws = true;
+async function draw() {
+  tell({ more: true });
+  await pyodide.loadPackage("matplotlib", { messageCallback: () => {} });
+  page.can_draw();
+  draws = true;
+}
+
+// Whether matplotlib must be there: for a cell that only imports it, once something has been shown
+function mustDraw({ kind, code = "" }) {
+  return DRAWS.test(kind === "cell" && !shown ? code.replace(IMPORTS, "") : code);
+}
+
+// Files of the reader, each place a folder, where Python reads them as they lie
+function mount(files) {
+  const { FS } = pyodide;
+  for (const [place, blobs] of Object.entries(files)) {
+    const folder = `${MOUNTED}/${place}`;
+    if (FS.analyzePath(folder).exists) FS.unmount(folder);
+    FS.mkdirTree(folder);
+    FS.mount(FS.filesystems.WORKERFS, { blobs }, folder);
   }
-  current = data.id;
-  left = most = PRINTED[data.kind];
+}
+
+async function answer({ files, ...asked }) {
+  if (forgotten.delete(asked.id)) return;
+  if (!draws && mustDraw(asked)) await draw();
+  if (files) mount(files);
+  current = asked.id;
+  left = most = PRINTED[asked.kind] ?? 0;
   cut = false;
-  tell({ id: data.id, began: true });
-  const show = (what) => tell({ id: data.id, ...JSON.parse(what) });
-  tell({ id: data.id, done: true, ...JSON.parse(page.answer(JSON.stringify(data), show)) });
+  tell({ id: current, began: true });
+  const told = JSON.parse(page.answer(JSON.stringify(asked), (what) => show(JSON.parse(what))));
+  if (told.file) told.bytes = page.file().toJs();
+  tell({ id: current, done: true, ...told });
 }
 
 self.addEventListener("message", ({ data }) => {
+  if (data.forget) return forgotten.add(data.forget);
   const said = data.runtime ? "could not be loaded" : "stopped";
   const failed = (error) => tell({ failed: `Python ${said} (${error.message}). Try again.` });
   queue = queue.then(() => (data.runtime ? begin(data) : page && answer(data))).catch(failed);

@@ -1,4 +1,5 @@
-// The one Python of a page, which runs in a worker, and the fields that code is written in: for exercises.js and cells.js.
+// The one Python of a page, which runs in a worker, and the fields that code is written in: for exercises.js
+// and cells.js.
 (() => {
   "use strict";
   if (!window.loraPython) return;
@@ -6,20 +7,23 @@
   const INDENT = "    ";
   const root = new URL(document.documentElement.dataset.content_root || "./", location);
   const address = (path) => new URL(path, root).href;
-  const { wheels, runtime, bytes, drawing: toDraw } = window.loraPython;
+  const { wheels, data, runtime, bytes, compiled, drawing } = window.loraPython;
+  const megabytes = (n) => (n / 1e6).toFixed(0);
 
   let worker, expected, calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
-  const python = window.loraPage = { there: false, life: 0, start, stop, ask, field }; // a stop begins another life
+  const python = window.loraPage = { there: false, life: 0, size: megabytes(bytes + compiled), start, stop,
+    ask, field };
 
-  // `drawing`: fetch matplotlib along with Python, instead of when code first needs it.
-  function start({ drawing = false } = {}) {
+  function start() { // a stop begins another life
     if (worker) return;
     const started = worker = new Worker(address("_static/python-worker.js"));
     worker.addEventListener("message", ({ data }) => started === worker && heard(data));
-    worker.addEventListener("error", () => stop("Python could not be started here. Try another browser, or take the exercises home."));
-    expected = bytes + (drawing ? toDraw : 0);
-    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), drawing });
+    worker.addEventListener("error",
+      () => stop("Python could not be started here. Try another browser, or take the exercises home."));
+    expected = bytes;
+    const places = data.map(([path, place]) => ({ path, address: address(place) }));
+    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data: places });
     loading(0);
   }
 
@@ -27,7 +31,7 @@
     if (data.stage) performance.mark(`python:${data.stage}`);
     if (data.failed) stop(data.failed);
     else if (data.loaded) loading(data.loaded);
-    else if (data.more) expected += toDraw;
+    else if (data.more) expected += drawing;
     else if (data.ready) {
       python.there = true;
       loading();
@@ -36,7 +40,9 @@
     if (!asked) return;
     if (data.done) finish(data.id, data);
     else if (data.began) {
-      const late = `${asked.name} has not returned for ${asked.seconds} seconds. Is there a loop that does not end?`;
+      asked.runs = true;
+      const late = `${asked.name} has not returned for ${asked.seconds} seconds. ` +
+        "Is there a loop that does not end?";
       if (asked.seconds) asked.late = setTimeout(() => stop(late), 1000 * asked.seconds);
       loading();
       asked.began?.();
@@ -59,15 +65,24 @@
     for (const id of [...waiting.keys()]) finish(id, { text, passed: false, stopped: true });
   }
 
-  // What page.py answers to `what`. `began` is called when its code begins to run, which it may for `seconds`; `shown`
-  // with all that comes before the answer.
-  function ask(what, { name, seconds, began, shown } = {}) {
+  // What page.py answers to `what`. `began` is called when its code begins to run, which it may for
+  // `seconds`; `shown` with all that comes before the answer. An aborted `signal` takes the question back,
+  // for which Python may have to stop.
+  function ask(what, { name, seconds, began, shown, signal } = {}) {
     start();
     return new Promise((resolve) => {
       const id = ++calls;
       waiting.set(id, { name, seconds, began, shown, resolve });
       worker.postMessage({ id, ...what });
+      signal?.addEventListener("abort", () => forget(id));
     });
+  }
+
+  function forget(id) {
+    if (waiting.get(id)?.runs) stop("Stopped.");
+    if (!waiting.has(id)) return;
+    worker.postMessage({ forget: id });
+    finish(id, { text: "Stopped.", passed: false, stopped: true });
   }
 
   // How much of Python has come, where it is waited for; nothing once it is there.
@@ -76,11 +91,12 @@
       const progress = bar.querySelector("progress");
       bar.hidden = loaded === undefined || !bar.closest(".used");
       if (bar.hidden) continue;
-      const share = loaded / expected, megabytes = (n) => (n / 1e6).toFixed(0);
+      // of which the latter is not counted as it comes
+      const share = loaded / expected, all = expected + compiled;
       if (loaded && share < 0.99) progress.value = share;
       else progress.removeAttribute("value"); // under way, how far is unknown
       bar.querySelector("span").textContent = share < 0.99
-        ? `Loading Python: ${megabytes(loaded)} of ${megabytes(expected)} MB`
+        ? `Loading Python: ${megabytes(share * all)} of ${megabytes(all)} MB`
         : "Starting Python";
     }
   }
@@ -111,16 +127,19 @@
 
   // A new line is indented as the one before it, and deeper after a colon.
   function newLine(area) {
-    const line = area.value.slice(area.value.lastIndexOf("\n", area.selectionStart - 1) + 1, area.selectionStart);
+    const line = area.value.slice(area.value.lastIndexOf("\n", area.selectionStart - 1) + 1,
+      area.selectionStart);
     put(area, `\n${line.match(/^ */)[0]}${/:\s*$/.test(line) ? INDENT : ""}`);
   }
 
   // Parts of Python that have a colour, in the classes of the site's style for code.
-  const WORDS = "and as assert async await break class continue def del elif else except finally for from global if import in is " +
+  const WORDS = "and as assert async await break class continue def del elif else " +
+    "except finally for from global if import in is " +
     "lambda nonlocal not or pass raise return try while with yield False None True";
   const PARTS = new RegExp([
     "(?<c1>#.*)",
-    `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
+    `(?<s2>\\b[rbfuRBFU]{0,2}(?:"""[^]*?(?:"""|$)|'''[^]*?(?:'''|$))|` +
+      `[rbfuRBFU]{0,2}(?:"(?:\\\\.|[^"\\\\\\n])*"?|'(?:\\\\.|[^'\\\\\\n])*'?))`,
     `\\b(?<k>${WORDS.replaceAll(" ", "|")})\\b`,
     "\\b(?<mi>\\d[\\w.]*)",
   ].join("|"), "g");
@@ -139,7 +158,8 @@
     return [...parts, code.slice(end), "\n"];
   }
 
-  // Make a field for code of a textarea: colours below its own letters, which are not seen; the keys of an editor.
+  // Make a field for code of a textarea: colours below its own letters, which are not seen; the keys of an
+  // editor.
   function field(area, { run, check = run }) {
     const box = document.createElement("div"), colours = document.createElement("pre");
     box.className = "code-field";

@@ -1,9 +1,9 @@
-// A small Llama in the page: the forward pass of lora_np.language, a token at a time, with W0 + (alpha/r) B A.
+// A small Llama in the page: the forward pass of lora_np.language, a token at a time, with W0 + (alpha/r) B
+// A.
 window.loraSpeak = (() => {
   "use strict";
 
-  const { svdOfProduct } = window.loraAdapter;
-  const { tensorsOf, numbersOf } = window.loraTensors;
+  const { header, numbers } = window.loraSafetensors;
   const KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
   // y = W x for W (d, k), row by row
@@ -26,45 +26,54 @@ window.loraSpeak = (() => {
 
   const add = (x, y) => x.map((entry, i) => entry + y[i]);
 
-  function load(buffer, config, tokenizer) {
-    const weights = new Map();
-    for (const [name, tensor] of tensorsOf(buffer)) weights.set(name, numbersOf(tensor));
+  // The numbers of a file, by name
+  async function read(file) {
+    const tensors = await header(file);
+    return new Map(await Promise.all(
+      tensors.map(async (tensor) => [tensor.name, Float64Array.from(await numbers(file, tensor))])));
+  }
+
+  async function load(file, config, tokenizer) {
+    const weights = await read(file);
     const vocabulary = tokenizer.model.vocab;
     const characters = [];
     for (const [character, token] of Object.entries(vocabulary)) characters[token] = character;
     const layers = Array.from({ length: config.num_hidden_layers }, (_, i) => {
       const at = (name) => weights.get(`model.layers.${i}.${name}.weight`);
       const layer = { before: at("input_layernorm"), between: at("post_attention_layernorm") };
-      for (const kind of KINDS) layer[kind] = at(`${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
+      for (const kind of KINDS) layer[kind] = at(
+        `${kind[0] === "q" || "kvo".includes(kind[0]) ? "self_attn" : "mlp"}.${kind}`);
       return layer;
     });
-    return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"), last: weights.get("model.norm.weight") };
+    return { config, vocabulary, characters, layers, embedding: weights.get("model.embed_tokens.weight"),
+      last: weights.get("model.norm.weight") };
   }
 
-  // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so.
+  // The strongest `rank` directions of each module, added where `wanted(layer, kind)` says so: rows of B (r,
+  // d) and A (r, k) in order, whose products are those of the adapter.
   function adapted(model, adapter, rank, wanted) {
     const layers = model.layers.map((layer) => ({ ...layer }));
-    for (const module of adapter.modules.values()) {
-      const [, number, kind] = module.name.match(/layers\.(\d+)\.\w+\.(\w+)$/);
-      const layer = layers[number];
-      if (!rank || !wanted(Number(number), kind)) continue;
-      module.found ??= svdOfProduct(module);
-      const { s, U, V } = module.found, k = V[0].length;
-      const W = layer[kind].slice();
-      for (let r = 0; r < Math.min(rank, s.length); r++) {
-        for (let i = 0, at = 0; i < U[r].length; i++) {
-          const left = module.scale * s[r] * U[r][i];
-          for (let j = 0; j < k; j++) W[at++] += left * V[r][j];
+    for (const [name, A] of adapter) {
+      const [, path, number, kind] = name.match(/^(.*layers\.(\d+)\.\w+\.(\w+))\.A$/) ?? [];
+      if (!path || !rank || !wanted(Number(number), kind)) continue;
+      const B = adapter.get(`${path}.B`), W = layers[number][kind].slice();
+      const full = A.length * B.length / W.length; // r k r d / (d k) is r squared
+      const d = B.length / Math.sqrt(full), k = A.length / Math.sqrt(full);
+      for (let r = 0; r < Math.min(rank, Math.sqrt(full)); r++) {
+        for (let i = 0, at = 0; i < d; i++) {
+          const left = B[r * d + i];
+          for (let j = 0; j < k; j++) W[at++] += left * A[r * k + j];
         }
       }
-      layer[kind] = W;
+      layers[number][kind] = W;
     }
     return { ...model, layers };
   }
 
   // Takes one token after the other, and gives the logits of the next.
   function reader(model) {
-    const { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv, rms_norm_eps: eps, rope_theta: theta } = model.config;
+    const { hidden_size: d, num_attention_heads: heads, num_key_value_heads: kv, rms_norm_eps: eps,
+      rope_theta: theta } = model.config;
     const width = model.config.head_dim || d / heads, half = width / 2, group = heads / kv;
     const kept = model.layers.map(() => ({ k: [], v: [] }));
     let position = 0;
@@ -105,7 +114,8 @@ window.loraSpeak = (() => {
 
     function mlp(layer, x) {
       const up = times(layer.up_proj, x);
-      return times(layer.down_proj, times(layer.gate_proj, x).map((gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]));
+      return times(layer.down_proj, times(layer.gate_proj, x).map(
+        (gate, i) => (gate / (1 + Math.exp(-gate))) * up[i]));
     }
 
     return (token) => {
@@ -132,7 +142,8 @@ window.loraSpeak = (() => {
 
   function drawn(logits, temperature, uniform) {
     if (temperature === 0) return logits.indexOf(Math.max(...logits));
-    const largest = Math.max(...logits), weights = Array.from(logits, (x) => Math.exp((x - largest) / temperature));
+    const largest = Math.max(...logits),
+      weights = Array.from(logits, (x) => Math.exp((x - largest) / temperature));
     let left = uniform() * weights.reduce((a, b) => a + b, 0);
     const found = weights.findIndex((weight) => (left -= weight) < 0);
     return found < 0 ? weights.length - 1 : found;
@@ -140,23 +151,27 @@ window.loraSpeak = (() => {
 
   function logProbability(logits, token) {
     const largest = Math.max(...logits);
-    return logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0));
+    return logits[token] - largest - Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - largest),
+      0));
   }
 
-  // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much its logarithm of the
-  // probability is above that of another model after the same text.
+  // Yields characters, as many as fit the positions that the model knows, and the gain of each: by how much
+  // its logarithm of the probability is above that of another model after the same text.
   function* generate(model, prompt, { temperature = 0.7, seed = 0, most = 240, other } = {}) {
     const read = reader(model), compare = other && reader(other), uniform = random(seed);
-    const tokens = [...prompt].map((character) => model.vocabulary[character]).filter((token) => token !== undefined);
+    const tokens = [...prompt].map((character) => model.vocabulary[character]).filter(
+      (token) => token !== undefined);
     let logits, others;
     const take = (token) => { logits = read(token); others = compare?.(token); };
     tokens.forEach(take);
-    for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most); i++) {
+    for (let i = tokens.length; i < Math.min(model.config.max_position_embeddings, tokens.length + most);
+      i++) {
       const token = drawn(logits, temperature, uniform);
-      yield { character: model.characters[token], gain: compare ? logProbability(logits, token) - logProbability(others, token) : 0 };
+      yield { character: model.characters[token], gain: compare ? logProbability(
+        logits, token) - logProbability(others, token) : 0 };
       take(token);
     }
   }
 
-  return { load, adapted, reader, generate, KINDS };
+  return { load, read, adapted, reader, generate, KINDS };
 })();

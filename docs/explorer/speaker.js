@@ -1,13 +1,14 @@
-// The model that speaks: the base, and beside it an adapter of any rank, on any layers and maps. Choices are kept in the address.
+// The model that speaks: the base, and beside it an adapter of any rank, on any layers and maps. Choices are
+// kept in the address.
 (() => {
   "use strict";
 
   const form = document.getElementById("speaker");
   if (!form || !window.loraSpeak || !window.loraSamples) return;
 
-  const { load, adapted, generate } = window.loraSpeak;
-  const { read } = window.loraAdapter;
-  const { most, temperature: BEST, styles } = window.loraSamples; // with the first view of each adapter, made when the page was built
+  const { load, read, adapted, generate } = window.loraSpeak;
+  // with the first view of each adapter, made when the page was built
+  const { most, temperature: BEST, styles } = window.loraSamples;
   const LIKELIER = Math.log(10); // from here on a word is marked
   const NUMBERS = 750720; // of the base
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches; // then a text appears as a whole
@@ -31,10 +32,11 @@
   };
   const files = (folder, names) => Promise.all(names.map(async (name) => {
     const answer = await fetch(new URL(`_static/${folder}/${name}`, root));
-    return name.endsWith(".json") ? answer.json() : answer.arrayBuffer();
+    return name.endsWith(".json") ? answer.json() : answer.blob();
   }));
-  const base = () => once("", async () => load(...await files("austen", ["model.safetensors", "config.json", "tokenizer.json"])));
-  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["adapter_model.safetensors", "adapter_config.json"])));
+  const base = () => once("",
+    async () => load(...await files("austen", ["model.safetensors", "config.json", "tokenizer.json"])));
+  const adapter = (folder) => once(folder, async () => read(...await files(folder, ["ordered.safetensors"])));
 
   async function open(name = part("adapter").value) {
     const [model, found] = await Promise.all([base(), adapter(styles[name].folder)]);
@@ -47,12 +49,14 @@
   const rank = () => style().losses[Number(part("rank").value)][0];
   const temperature = () => Number(part("temperature").value);
   const recorded = () =>
-    seed === 0 && part("prompt").value === style().prompt && temperature() === BEST && rank() === style().losses.at(-1)[0] && all("layer") && all("kind");
+    seed === 0 && part("prompt").value === style().prompt && temperature() === BEST && rank() === style(
+      ).losses.at(-1)[0] && all("layer") && all("kind");
 
   function count() {
     const layers = chosen("layer").length, kinds = new Set(chosen("kind"));
     let numbers = 0;
-    for (const [kind, [d, k]] of Object.entries(style().shapes)) if (kinds.has(kind)) numbers += rank() * (d + k) * layers;
+    for (const [kind, [d, k]] of Object.entries(style().shapes)) if (kinds.has(kind)) numbers += rank() * (
+      d + k) * layers;
     return numbers;
   }
 
@@ -74,7 +78,8 @@
   function state() {
     remember();
     const { losses, title } = style(), numbers = count();
-    const measured = !numbers || (all("layer") && all("kind")); // losses were measured for whole adapters only
+    // losses were measured for whole adapters only
+    const measured = !numbers || (all("layer") && all("kind"));
     const loss = numbers ? losses[Number(part("rank").value)][1] : losses[0][1];
     part("rank").setAttribute("aria-valuetext", `rank ${rank()}`);
     show("rank", rank() ? rank() : "0: no adapter");
@@ -84,7 +89,8 @@
     show("base-loss", losses[0][1].toFixed(2));
     show("loss", measured ? loss.toFixed(2) : "not measured for a part");
     show("verdict", numbers
-      ? `${whole(numbers)} numbers, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
+      ? `${whole(numbers)} numbers, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model` +
+        `${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
       : "Nothing is added to the base.");
     plot(measured, loss);
   }
@@ -95,14 +101,17 @@
     const { losses } = style(), last = losses.length - 1, high = losses[0][1], low = losses.at(-1)[1];
     const across = (i) => 6 + (300 * i) / last;
     const down = (value) => 26 + (54 * (high - value)) / (high - low);
-    find(".speaker-line").setAttribute("d", `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`);
+    find(".speaker-line").setAttribute(
+      "d", `M${losses.map(([, value], i) => `${across(i)},${down(value).toFixed(1)}`).join("L")}`);
     find('[data-part="points"]').replaceChildren(...losses.map(([r], i) => {
       const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-      for (const [name, value] of Object.entries({ x: across(i), y: 100, "text-anchor": "middle" })) text.setAttribute(name, value);
+      for (const [name, value] of Object.entries(
+        { x: across(i), y: 100, "text-anchor": "middle" })) text.setAttribute(name, value);
       text.textContent = r;
       return text;
     }));
-    const at = losses.findIndex(([, value]) => value === loss), dot = find(".speaker-dot"), label = find(".speaker-loss");
+    const at = losses.findIndex(([, value]) => value === loss), dot = find(".speaker-dot"),
+      label = find(".speaker-loss");
     for (const element of [dot, label]) element.classList.toggle("partly", !measured);
     dot.setAttribute("cx", across(at));
     dot.setAttribute("cy", down(loss));
@@ -113,7 +122,8 @@
 
   // ---- texts
 
-  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " "); // lines end at verses and paragraphs only
+  // lines end at verses and paragraphs only
+  const flowing = (text) => text.replace(/(?<!\n)\n(?![\n\d])/g, " ");
 
   // The prompt in bold, and after it words, marked where the adapter makes them likelier.
   function text(name, prompt, said, gains) {
@@ -149,7 +159,8 @@
     const layers = new Set(chosen("layer").map(Number)), kinds = new Set(chosen("kind"));
     const tuned = adapted(model, adapter, rank(), (layer, kind) => layers.has(layer) && kinds.has(kind));
     const settings = { seed, most, temperature: temperature() };
-    const voices = { base: voice(generate(model, prompt, settings)), text: voice(generate(tuned, prompt, { ...settings, other: model })) };
+    const voices = { base: voice(generate(model, prompt, settings)),
+      text: voice(generate(tuned, prompt, { ...settings, other: model })) };
     let spent = 0;
     const step = () => {
       if (mine !== run) return;
@@ -171,14 +182,18 @@
       }
       show("speed", whole(Math.round((1000 * (voices.base.said.length + voices.text.said.length)) / spent)));
       if (!ended) requestAnimationFrame(step);
-      else show("status", `Without the adapter: ${prompt}${voices.base.said} With it: ${prompt}${voices.text.said}`);
+      else {
+        const [without, tuned] = [voices.base.said, voices.text.said];
+        show("status", `Without the adapter: ${prompt}${without} With it: ${prompt}${tuned}`);
+      }
     };
     step();
   }
 
   // Another adapter begins with all its ranks, and with its own prompt unless the reader has written one.
   function take() {
-    if (Object.values(styles).some(({ prompt }) => prompt === part("prompt").value) || !part("prompt").value) part("prompt").value = style().prompt;
+    if (Object.values(styles).some(({ prompt }) => prompt === part("prompt").value) ||
+      !part("prompt").value) part("prompt").value = style().prompt;
     part("rank").max = style().losses.length - 1;
     part("rank").value = part("rank").max;
     speak();
@@ -192,8 +207,10 @@
     part("rank").value = at < 0 ? part("rank").max : at;
     part("prompt").value = (asked.get("prompt") ?? style().prompt).slice(0, 80);
     part("temperature").value = /^\d(\.\d)?$/.test(asked.get("t")) ? asked.get("t") : BEST;
-    if (asked.has("layers")) for (const box of boxes("layer")) box.checked = asked.get("layers").includes(box.value);
-    if (asked.has("maps")) for (const box of boxes("kind")) box.checked = asked.get("maps").includes(box.value);
+    if (asked.has("layers")) for (const box of boxes("layer")) box.checked = asked.get("layers").includes(
+      box.value);
+    if (asked.has("maps")) for (const box of boxes("kind")) box.checked = asked.get("maps").includes(
+      box.value);
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());

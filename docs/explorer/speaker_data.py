@@ -8,13 +8,15 @@ import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from lora_np import adapters, language
+from lora_np import adapters, language, linalg
 from lora_np.checks import Array
+from lora_np.hub import safetensors
 
 TOKENS = 240
 # the lowest whose overlap is within 0.002 of the largest, for each of the adapters
@@ -116,6 +118,15 @@ def view(name: str) -> dict[str, Any]:
         "gains": gain[len(style.prompt) - 1 :].round(2).tolist(),
         "shapes": {path.rpartition(".")[2]: module.shape for path, module in adapter.items()},
     }
+
+
+def write_ordered(name: str, path: Path) -> None:
+    """Directions of an adapter's modules, the strongest first: rows of A (r, k) and B (r, d)."""
+    found: dict[str, Array] = {}
+    for module, update in adapters.load(language.located_adapter(name)).items():
+        U, s, Vh = linalg.truncated_svd(update.delta(), rank=update.rank)
+        found |= {f"{module}.A": Vh, f"{module}.B": (U * s).T}
+    safetensors.save({key: rows.astype(np.float32) for key, rows in found.items()}, path)
 
 
 def script() -> str:

@@ -1,5 +1,5 @@
-// Singular values in the page: columns are rotated against each other until they are orthogonal (one-sided Jacobi).
-// The same file is a worker, which takes a matrix by its columns and answers with U, s and V.
+// Singular values in the page: columns are rotated against each other until they are orthogonal (one-sided
+// Jacobi). The same file is a worker, which takes a matrix by its columns and answers with U, s and V.
 (() => {
   "use strict";
 
@@ -48,6 +48,7 @@
 
   const jacobi = (M) => finished(rotating(M));
 
-  if (typeof window === "undefined") self.addEventListener("message", ({ data }) => self.postMessage(jacobi(data)));
+  if (typeof window === "undefined") self.addEventListener("message", ({ data }) => self.postMessage(
+    jacobi(data)));
   else window.loraSvd = { dot, jacobi, rotating, finished };
 })();

@@ -1,4 +1,5 @@
-// Live training of B A on a small linear map, down to the line of the optimum. Its choices are kept in the address.
+// Live training of B A on a small linear map, down to the line of the optimum. Its choices are kept in the
+// address.
 (() => {
   "use strict";
 
@@ -9,7 +10,8 @@
   const { trainer, singularValues, zeros } = window.loraTraining;
   const [d, k] = [task.y[0].length, task.x[0].length];
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const STEPS = 400, FRAME = still ? 25 : 2; // steps in a frame: slow enough to watch, unless nothing is to move
+  // steps in a frame: slow enough to watch, unless nothing is to move
+  const STEPS = 400, FRAME = still ? 25 : 2;
   const LEFT = 36, RIGHT = 320, TOP = 16, BOTTOM = 164; // of the plot; the names of curves stand to the right
   const KEPT = 5, ENOUGH = 20; // curves that are kept, and the steps that make one worth it
   const RATES = [0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3];
@@ -25,7 +27,8 @@
   };
 
   const chosen = () => ({
-    rank: Number(part("rank").value), alpha: 2 ** Number(part("alpha").value), rate: RATES[Number(part("rate").value)], start: part("start").value,
+    rank: Number(part("rank").value), alpha: 2 ** Number(part("alpha").value),
+      rate: RATES[Number(part("rate").value)], start: part("start").value,
   });
   const same = (one, other) => Object.keys(one).every((name) => one[name] === other[name]);
 
@@ -55,7 +58,8 @@
 
   function pictures() {
     const { A, B } = run.factors;
-    const limit = (M) => Math.max(0.1, ...M.map((row) => Math.max(...row.map(Math.abs)))); // each factor against its own largest number
+    // each factor against its own largest number
+    const limit = (M) => Math.max(0.1, ...M.map((row) => Math.max(...row.map(Math.abs))));
     paint("A", A, limit(A));
     paint("B", B, limit(B));
     paint("BA", run.update(), largest);
@@ -70,7 +74,8 @@
     return TOP + (BOTTOM - TOP) * Math.min(1.02, Math.max(-0.02, share));
   };
   const path = (values) =>
-    `M${values.map((value, step) => `${across(step).toFixed(1)},${down(Number.isFinite(value) ? value : 1e9).toFixed(1)}`).join("L")}`;
+    `M${values.map((value, step) => [across(step), down(Number.isFinite(value) ? value : 1e9)])
+      .map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L")}`;
 
   function axis() {
     const group = find(".axis");
@@ -78,7 +83,8 @@
       group.append(svg("line", { x1: LEFT, x2: RIGHT, y1: down(loss), y2: down(loss) }));
       group.append(svg("text", { x: LEFT - 5, y: down(loss) + 4, "text-anchor": "end" }, loss));
     }
-    for (const step of [0, 200, 400]) group.append(svg("text", { x: across(step), y: BOTTOM + 15, "text-anchor": "middle" }, step));
+    for (const step of [0, 200, 400]) group.append(
+      svg("text", { x: across(step), y: BOTTOM + 15, "text-anchor": "middle" }, step));
     group.append(svg("text", { x: across(200), y: BOTTOM + 30, "text-anchor": "middle" }, "steps"));
     group.append(svg("text", { x: 0, y: 10 }, "loss"));
   }
@@ -86,7 +92,8 @@
   function line(name, loss, text, shift) {
     const y = down(loss);
     const element = find(`.optimum.${name}`);
-    for (const [attribute, value] of Object.entries({ x1: LEFT, x2: RIGHT, y1: y, y2: y })) element.setAttribute(attribute, value);
+    for (const [attribute, value] of Object.entries(
+      { x1: LEFT, x2: RIGHT, y1: y, y2: y })) element.setAttribute(attribute, value);
     const label = find(`.${name}-name`);
     label.setAttribute("x", RIGHT);
     label.setAttribute("y", y + shift);
@@ -95,13 +102,16 @@
 
   // What tells an old run from this one.
   function difference(other) {
-    const names = { rank: `rank ${other.rank}`, alpha: `alpha ${other.alpha}`, rate: `rate ${other.rate}`, start: STARTS[other.start] };
-    const found = Object.keys(names).filter((name) => other[name] !== settings[name]).map((name) => names[name]);
+    const names = { rank: `rank ${other.rank}`, alpha: `alpha ${other.alpha}`, rate: `rate ${other.rate}`,
+      start: STARTS[other.start] };
+    const found = Object.keys(names).filter((name) => other[name] !== settings[name]).map(
+      (name) => names[name]);
     return found.length > 2 ? `${found[0]}, …` : found.join(", ");
   }
 
   function curves() {
-    const shown = [...old.map((each) => ({ text: difference(each.settings), losses: each.losses })), { text: "this run", losses, now: true }];
+    const shown = [...old.map((each) => ({ text: difference(each.settings), losses: each.losses })),
+      { text: "this run", losses, now: true }];
     find(".old").replaceChildren(...old.map((each) => svg("path", { d: path(each.losses) })));
     find(".curve").setAttribute("d", path(losses));
     let free = TOP; // names keep their order and do not cover each other
@@ -125,7 +135,8 @@
       const group = svg("g", {});
       const x = 16 + i * 29;
       const value = found[i] > 1e-9 ? found[i] : 0;
-      group.append(svg("rect", { class: "bar", x, y: 102 - height(value), width: 18, height: height(value) }));
+      group.append(svg("rect", { class: "bar", x, y: 102 - height(value), width: 18,
+        height: height(value) }));
       const goal = 102 - height(task.values[i]);
       group.append(svg("line", { class: "goal", x1: x - 3, x2: x + 21, y1: goal, y2: goal }));
       return group;
@@ -134,8 +145,10 @@
 
   function verdict() {
     const loss = losses.at(-1);
-    if (!Number.isFinite(loss) || loss > 20 * task.best[0]) return "It diverges: the learning rate is too high for this alpha.";
-    if (settings.start === "both" && run.steps) return "Nothing moves: with both factors 0, both gradients are 0.";
+    if (!Number.isFinite(loss) || loss > 20 * task.best[
+      0]) return "It diverges: the learning rate is too high for this alpha.";
+    if (settings.start === "both" &&
+      run.steps) return "Nothing moves: with both factors 0, both gradients are 0.";
     if (loss <= task.best[settings.rank] * 1.005) return "It has found the best update of this rank.";
     return run.steps >= STEPS ? "Not there yet: a higher rate or alpha gets there sooner." : "";
   }

@@ -413,8 +413,8 @@ def count_model(
     named = any("experts" in module.name.split(".") for module in spec.groups)
     if experts == "peft" and named:
         _check_experts(spec, targets)
-    known = models.names_are_known({"model_type": spec.family})
-    if spec.assumed and not (known or (targets and models.is_all_linear(targets))):
+    all_linear = targets and models.is_all_linear(targets)
+    if spec.assumed and not (all_linear or models.names_are_known({"model_type": spec.family})):
         raise ValueError(
             f"transformers renames modules of {spec.family} models as it loads their files, and how"
             " is not known here: count the model in memory, on the meta device, or name them by"

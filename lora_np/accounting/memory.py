@@ -39,7 +39,8 @@ _UNKNOWN = (
 )
 _LARGEST = 2**31 - 1  # of a batch size, or of a length where the model has no limit
 # bitsandbytes keeps the state of smaller tensors in 32 bits, and pages none of smaller ones
-_IN_8_BITS, _PAGED = 4096, 100_000
+# which have a constant for each block
+IN_8_BITS, PAGED, BLOCK = 4096, 100_000, 256
 _GROWING = ("activations", "logits", "workspace")
 PARTS = ("weights", "adapter", "gradients", "optimizer", *_GROWING)
 
@@ -377,12 +378,12 @@ def _state_bytes(
     sizes = [0, 0]
     for numbers, factored, copies in tensors:
         if optimizer.endswith("8bit"):
-            size = 8 * numbers if numbers < _IN_8_BITS else 2 * (numbers + 4 * -(-numbers // 256))
+            size = 8 * numbers if numbers < IN_8_BITS else 2 * (numbers + 4 * -(-numbers // BLOCK))
         elif optimizer == "adafactor":
             size = 4 * factored
         else:
             size = numbers * per_parameter[optimizer]
-        sizes[optimizer.startswith("paged") and numbers >= _PAGED] += size * copies
+        sizes[optimizer.startswith("paged") and numbers >= PAGED] += size * copies
     return sizes[0], sizes[1]
 
 
@@ -465,8 +466,8 @@ def rank_that_fits(
     # memory falls where a tensor's state is kept in 8 bits, or paged, from its new size on
     falls = {1, limit + 1}
     sizes = (
-        _IN_8_BITS * training.optimizer.endswith("8bit"),
-        _PAGED * training.optimizer.startswith("paged"),
+        IN_8_BITS * training.optimizer.endswith("8bit"),
+        PAGED * training.optimizer.startswith("paged"),
     )
     for size in filter(None, sizes):
         for (numbers, *_), (more, *_) in zip(

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
 
 METHODS = ("full", "LoRA", "QLoRA")
-_NO_BFLOAT16 = (
+NO_BFLOAT16 = (
     "{} has no native bfloat16, only emulated: train in float16, which needs the same memory."
 )
-_NO_NF4 = (
+NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-_GB = "1 GB is 2^30 bytes."
+ONE_GB = "1 GB is 2^30 bytes."
 # who made or lends it, and units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
@@ -119,6 +119,7 @@ def _entries() -> Mapping[str, Any]:
     return entries
 
 
+@cache
 def gpu_names() -> Names:
     """Return the GPUs by the names that people give them.
 
@@ -213,7 +214,7 @@ class Remedy:
     price: str
 
 
-_NARROW = "attention only"
+NARROW = "attention only"
 # Cheap changes of options (and, for the one above, of targets), with their prices.
 SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     "fused cross-entropy": ({"cross_entropy": "fused"}, "a loss such as Liger's"),
@@ -223,13 +224,13 @@ SWITCHES: Mapping[str, tuple[Mapping[str, str | bool], str]] = {
     ),
     "8-bit optimizer": ({"optimizer": "adamw_8bit"}, "its state is less exact"),
     "gradient checkpointing": ({"checkpointing": True}, "a third more time"),
-    _NARROW: ({}, "MLPs are not adapted, which often learns less"),
+    NARROW: ({}, "MLPs are not adapted, which often learns less"),
     "offloaded activations": (
         {"checkpointing": True, "offloading": True},
         "some per cent more time, and host memory",
     ),
 }
-_SHORTER = {
+SHORTER = {
     "max_length": ("sequence length", "longer examples are cut"),
     "batch_size": ("batch size", "accumulate gradients to keep the batch"),
 }
@@ -411,10 +412,10 @@ def plan(
     notes = [
         assumptions(spec, settings),
         "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth."
-        f" {_GB}",
+        f" {ONE_GB}",
         device.note,
-        _NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
-        _NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
+        NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
+        NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",
         *(note for at in counts.values() for r in ranks for note in at(r).notes),
     ]
     notes = [*dict.fromkeys(filter(None, notes))]
@@ -479,12 +480,12 @@ def _remedies(
     if choice.verdict == "fits":
         return
     remedy = partial(Remedy, choice.method, choice.targets, choice.rank)
-    names = [name for name in SWITCHES if name != _NARROW or narrow]
+    names = [name for name in SWITCHES if name != NARROW or narrow]
     for chosen in chain.from_iterable(combinations(names, n + 1) for n in range(len(names))):
         changes = {key: value for name in chosen for key, value in SWITCHES[name][0].items()}
         changed = replace(training, **changes)  # type: ignore[arg-type]
         options: dict[str, Option] = {**changes}
-        if narrow and _NARROW in chosen:
+        if narrow and NARROW in chosen:
             options["targets"] = attention
         terms = terms_of(narrow() if narrow and "targets" in options else model, changed)
         memory = terms.memory.total
@@ -494,7 +495,7 @@ def _remedies(
             chosen, options, terms = (), {}, terms_of(model, training)
             break
     # of what was asked, or else with all switches
-    for name, (what, price) in _SHORTER.items():
+    for name, (what, price) in SHORTER.items():
         if most := terms.most(name, gpu.room):
             shorter = replace(terms.training, **{name: most})  # type: ignore[arg-type]
             words = ", ".join([*chosen, f"{what} {most:,}"])

@@ -82,8 +82,8 @@ def check_bases(sources: Sequence[Adapter]) -> None:
     classes: dict[str, tuple[Adapter, str]] = {}
     bases: dict[str, tuple[Adapter, str]] = {}
     for source in sources:
-        if found := _class_of(source):
-            classes.setdefault(found[1], (source, f"a {found[0]}"))
+        if known := _class_of(source):
+            classes.setdefault(known[1], (source, f"a {known[0]}"))
         if name := _base_of(source):
             bases.setdefault(
                 os.path.normpath(name), (source, f"the base {os.path.normpath(name)!r}")

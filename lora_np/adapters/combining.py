@@ -348,7 +348,9 @@ def _replaced(
     for source in sources:
         for name in (*source.full, *source.rows):
             both = name in full and name in source.full
-            both = both and (on_conflict == "mean" or _alike(full[name], source.full[name]))
+            both = both and (
+                on_conflict == "mean" or np.array_equal(full[name].read(), source.full[name].read())
+            )
             if name in full | rows and on_conflict != "first" and not both:
                 raise FileError(
                     f"{source}: replaces {name!r}, as an earlier adapter does; "
@@ -367,10 +369,6 @@ def _replaced(
                 mean = sum(weight * x for weight, x in given) / sum(weight for weight, _ in given)
             full[name] = held(spectra.no_overflow(name, mean), full[name].dtype)
     return full, rows
-
-
-def _alike(one: Stored, other: Stored) -> bool:
-    return one.shape == other.shape and np.array_equal(one.read(), other.read())
 
 
 def _raw(
@@ -571,7 +569,7 @@ def _maps(name: str, module: AdapterModule) -> list[SVD]:
 
 def _pair(one: list[SVD], other: list[SVD]) -> Array:
     """Compare two modules: inner product, shares and norms (all squared), and smallest angles."""
-    norms = (sum(np.square(each.s).sum() for each in maps) for maps in (one, other))
+    norms = (sum(np.square(svd.s).sum() for svd in maps) for maps in (one, other))
     measured = np.array([0.0, 0.0, 0.0, *norms, np.pi / 2, np.pi / 2])
     for F, G in zip(one, other, strict=bool(one and other)):
         if not (F.s[0] and G.s[0]):

@@ -29,7 +29,7 @@ from lora_np.checks import Array, StrPath, choice, number
 from lora_np.files import FileError
 from lora_np.linalg import truncated_svd
 from lora_np.lora import TUNERS, selecting, tuner_of
-from lora_np.models import peft
+from lora_np.models import mlx_name, peft
 
 Target = Literal["peft", "portable", "gguf", "mlx", "kohya", "lora"]
 
@@ -155,7 +155,8 @@ def convert(
         after = formats.load(stage, base=base)
     rows = []
     for name, old in before.items():
-        if new := after.get(name) or after.get(flat(name)):  # what does nothing is no LoRA
+        # what does nothing is no LoRA
+        if new := after.get(name) or after.get(flat(name)) or after.get(mlx_name(name)):
             rank, scale = (None, None) if old.tuned else (old.rank, old.scale)
             rows.append(ConvertedModule(name, rank, scale, new.rank, new.scale))
     headings = ("module", "rank before", "scale before", "rank", "scale")

@@ -381,10 +381,17 @@ class _Pair:
         for W in _maps(read, tensors):
             yield W.T if turned else W
 
+    def tuned(self) -> Iterator[Array]:
+        """The matrices in the fine-tuned model."""
+        return self.maps(self.after.read, self.new)
+
+    def base(self) -> Iterator[Array]:
+        """The matrices in the base."""
+        return self.maps(self.before.read, self.old)
+
     def differences(self) -> Iterator[Array]:
         """Tuned minus base for each of them, in float32 or better."""
-        tuned, base = self.maps(self.after.read, self.new), self.maps(self.before.read, self.old)
-        for W, W0 in zip(tuned, base, strict=True):
+        for W, W0 in zip(self.tuned(), self.base(), strict=True):
             D = W.astype(np.float64 if W.dtype == np.float64 else np.float32)
             yield np.subtract(D, W0, out=D)
 
@@ -440,9 +447,9 @@ def _shared(after: OpenModel, replaced: Iterable[_Pair]) -> dict[str, Stored]:
 
 def _norm(pair: _Pair) -> float | None:
     """The norm of the difference, the base's missing rows as zeros; None if there is none."""
-    base = pair.maps(pair.before.read, pair.old) if pair.old else iter(())
+    base = pair.base() if pair.old else iter(())
     squares, differs = 0.0, pair.old_shape != pair.shape
-    for W in pair.maps(pair.after.read, pair.new):
+    for W in pair.tuned():
         D, W0 = W.astype(np.float64), next(base, np.zeros((0,) * W.ndim))
         common = tuple(map(slice, map(min, W.shape, W0.shape)))
         D[common] -= W0[common]
@@ -457,7 +464,7 @@ def _idle(able: Iterable[_Pair]) -> tuple[str, AdapterModule]:
     if not linear:
         raise FileError("no weight matrix can have a LoRA, and PEFT needs one to adapt")
     pair = min(linear, key=lambda pair: sum(pair.shape))
-    d, k = next(pair.maps(pair.after.read, pair.new)).shape
+    d, k = next(pair.tuned()).shape
     return pair.target, AdapterModule.of(
         A=np.zeros((1, k), np.float32), B=np.zeros((d, 1), np.float32), alpha=1.0
     )
@@ -516,8 +523,8 @@ def _check(
             raise FileError(f"{out}: base + adapter misses the tuned {pair.name!r}")
         return
     where = {pair.name: Place(pair.name)} if pair.name in pair.before.tied else pair.old
-    readers = ((pair.after.read, pair.new), (pair.before.read, pair.old), (adapted.read, where))
-    for W, W0, made in zip(*(pair.maps(*reader) for reader in readers), strict=True):
+    made_of = pair.maps(adapted.read, where)
+    for W, W0, made in zip(pair.tuned(), pair.base(), made_of, strict=True):
         lost += float(np.square(_seen(pair, W - made, grams)).sum())
         norm += float(np.square(_seen(pair, W.astype(np.float64) - W0, grams)).sum())
     apart = (lost / norm) ** 0.5

@@ -126,6 +126,10 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
         elif kind == "mlx":
             file, changes = cleaned(safetensors.open(inside(path, MLX_WEIGHTS)), "")
             modules = runtimes.read_mlx(path, file, _known(base))
+            for key in file.tensors:
+                if (theirs := models.mlx_name(key)) != key:
+                    other = models.Rewrite("prefix", "a name of transformers", key, theirs, "")
+                    changes[key] = (*changes.get(key, ()), other)
         else:
             file, changes = cleaned(safetensors.open(path), "")
             kinds = {rewrite.kind for rewrites in changes.values() for rewrite in rewrites}
@@ -334,12 +338,13 @@ def write(
     with errors_at(adapter):
         if not adapter.modules and to != "peft":
             raise FileError(f"adapts no module, so there is nothing to write for {to}")
-        if to != "kohya" and (flat := [name for name in adapter if is_flat(str(name))]):
-            why = "which hides the dots of the path: give the base (--base MODEL)"
-            raise FileError(f"{flat[0]!r} is kohya's name, {why}")
-        if to != "kohya" and adapter.pipeline:
-            why = "a pipeline has for its part's module: give that part as the base (--base MODEL)"
-            raise FileError(f"{min(adapter)!r} is the name that {why}")
+        for name in adapter if to != "kohya" else ():
+            if is_flat(str(name)):
+                why = "which hides the dots of the path: give the base (--base MODEL)"
+                raise FileError(f"{name!r} is kohya's name, {why}")
+            if adapter.pipeline:
+                why = "a pipeline has for its part's module: give that part as the base"
+                raise FileError(f"{name!r} is the name that {why} (--base MODEL)")
         from lora_np.adapters import image_models, rules, runtimes
         from lora_np.hub import gguf
 

@@ -108,8 +108,8 @@ def write(adapter: Adapter, path: Path, _: object, dtype: str | None) -> None:
     """Write one file: with diffusers' keys if the names have dots in the file that was read."""
     pipeline = adapter.pipeline
     adapter = adapter if pipeline else only_lora(adapter)
-    said = replace(adapter, full={}) if pipeline else adapter
-    scaling.check_sayable(said, "kohya's format", ("kernel", "magnitude", "tuned"))
+    checked = replace(adapter, full={}) if pipeline else adapter
+    scaling.check_sayable(checked, "kohya's format", ("kernel", "magnitude", "tuned"))
     tensors = dict(adapter.full)
     for name, module in adapter.items():
         dotted = pipeline and "." in name

@@ -553,7 +553,7 @@ def diff(
     True
     """
     tolerance = number("tolerance", tolerance, maximum=1, open_maximum=True)
-    one, two = (on_base(load(each, base=base), base).adapter for each in (first, second))
+    one, two = (on_base(load(source, base=base), base).adapter for source in (first, second))
     both = f"{first} and {second}"
     work = {name: (f"{both}: {name!r}", one.get(name), two.get(name)) for name in (*one, *two)}
     compared = parallel_map(_compare, work, jobs=jobs, progress=progress, label="diff")

@@ -127,7 +127,7 @@ def _checked_config(adapter: Adapter, tensors: Mapping[str, TensorInfo]) -> str:
                 f"{name!r} has a {lost[0]}, for which PEFT has no place in such a module"
             )
     tokens, restored = (
-        {name: (*each.tokens,) for name, each in x.rows.items()} for x in (adapter, read)
+        {name: (*tokens,) for name, (tokens, _) in x.rows.items()} for x in (adapter, read)
     )
     if tokens != restored:
         raise FileError(f"{peft.NAME}: trainable_token_indices are not those of the adapter's rows")

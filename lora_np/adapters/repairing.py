@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from difflib import get_close_matches
-from math import hypot, sqrt
+from math import hypot
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from lora_np.adapters import formats, peft_format
 from lora_np.adapters.adapter import Adapter, AdapterModule
+from lora_np.adapters.spectra import directions, norm
 from lora_np.checks import StrPath
 from lora_np.files import FileError, read_json
 from lora_np.hub import directory, inside, safetensors
@@ -96,7 +95,7 @@ def repair(
     >>> safetensors.save({f"_orig_mod.{key}": file.read(key) for key in file.tensors}, path)
     >>> repaired = repair(folder / "adapter", folder / "new", base={"model_type": "llama",
     ...     "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1})
-    >>> repaired.rows[0].name, repaired.rows[0].norm, repaired.notes[1]
+    >>> repaired.rows[0].name, round(repaired.rows[0].norm, 6), repaired.notes[1]
     ('model.layers.0.self_attn.q_proj', 64.0, "names rewritten: 1 (torch.compile's _orig_mod.)")
     """
     spec = formats.described(base)
@@ -120,7 +119,10 @@ def repair(
             raise FileError(f"{adapter}: its modules cannot be written under the base's names")
         rows = tuple(
             RepairedModule(
-                name, names[name], module.rank, _norm(before[names[name]]), _norm(written[name])
+                name,
+                names[name],
+                module.rank,
+                *(_norm(f"{adapter}: {name!r}", x) for x in (module, written[name])),
             )
             for name, module in after.items()
         )
@@ -147,16 +149,15 @@ def _read_peft(folder: Path, spec: ModelSpec) -> tuple[Adapter, list[str]]:
     tuner = tuner_of(raw)
     config = peft.parse(folder / peft.NAME, selecting(raw) if tuner else raw)
     prefix = f".{tuner.prefix if tuner else 'lora_'}"
-    starts = {key.partition(prefix)[0] for key in file.tensors if prefix in key}
-    adapted = [start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts]
+    starts = [key.partition(prefix)[0] for key in file.tensors if prefix in key]
+    adapted = {start.removeprefix(peft_format.PREFIX).split(".base_layer")[0] for start in starts}
     modules = sorted(
-        {name for name in adapted if config.targets(name) or not config.parameters_of(name)}
+        name for name in adapted if config.targets(name) or not config.parameters_of(name)
     )
     names = {*modules, *(name for owner in adapted for name in config.parameters_of(owner))}
     notes = []
     for what in ("rank_pattern", "alpha_pattern"):
-        unused = Patterns(raw.get(what) or {}, what).unused(names)
-        if unused:
+        if unused := Patterns(raw.get(what) or {}, what).unused(names):
             raw[what] = {key: x for key, x in raw[what].items() if key not in unused}
             notes.append(f"{what} without what matches no module: {', '.join(unused)}")
     unable = [] if spec.assumed else targeted(spec, config.targets)[1]
@@ -216,10 +217,8 @@ def _write_peft(folder: Path, adapter: Adapter, out: Path) -> None:
     (out / peft.NAME).write_text(text, encoding="utf-8")
 
 
-def _norm(module: AdapterModule) -> float | None:
-    """The norm of ``scale * B A``, from products of the rank's size."""
+def _norm(place: str, module: AdapterModule) -> float | None:
+    """The norm of ``scale * B A``; None if the update depends on the base."""
     if module.tuned:
         return None
-    B, A = (factor.astype(np.float64) for factor in module.factors())
-    squares = (B.swapaxes(-1, -2) @ B) * (A @ A.swapaxes(-1, -2))
-    return abs(module.scale) * sqrt(max(float(squares.sum()), 0.0))
+    return abs(module.scale) * norm(directions(place, *module.factors()).s)

@@ -13,7 +13,7 @@ from typing import NamedTuple, NotRequired, TypedDict
 from lora_np.adapters.adapter import Adapter, Format
 from lora_np.adapters.scaling import PREFIXES, copied, extras, is_flat, usual
 from lora_np.files import FileError
-from lora_np.models import ModelSpec, is_all_linear, mlx_name, peft, renamed, targeted
+from lora_np.models import ModelSpec, is_all_linear, peft, renamed, targeted
 
 CLOSE = 1e-6  # a scale that differs by less is right
 ALL = "(all)"  # of a row about the adapter as a whole
@@ -283,7 +283,7 @@ def _compare(
         if module is None:
             having["unsure" if base.assumed or ".experts." in name else "unknown"].add(name)
             continue
-        if own != mlx_name(module.name) if form == "mlx" else own in others:
+        if own in others:
             having["prefix"].add(name)
         matrices = len(module.shape) > 1 and not adapter[name].kernel
         if matrices and adapter[name].shape[-2:] != module.sides[1:]:

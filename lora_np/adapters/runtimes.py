@@ -33,6 +33,7 @@ from lora_np.models import (
     from_config,
     guess,
     llama_cpp_of,
+    mlx_name,
     named_in,
     names_for,
     row_order,
@@ -273,7 +274,7 @@ def _turned(parts: Mapping[str, Stored]) -> dict[str, Stored]:
 def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str, ...]:
     """List the names of a module's parts in mlx-lm's model."""
     if not adapter[name].parameter:
-        return (name,)
+        return (mlx_name(name),)
     bare, family = name.removesuffix(".weight"), (config or {}).get("model_type")
     names = names_for("mlx", bare, str(family)) if family in family_names() else ()
     if not names and (config is None or ".experts." in name):
@@ -300,7 +301,9 @@ def read_mlx(
     kinds = (
         {name: module.kind for module in base.modules for name in module.names()} if base else {}
     )
+    own = {mlx_name(name): name for name in kinds}
     for key, stored in grouped(file, _MLX).items():
+        key = own.get(key, key)
         parts, place = _turned(stored), named_in("mlx", key, _FAMILIES) or Place(key)
         if ("magnitude" in parts) != (kind == "dora"):
             raise FileError(f"{key!r} must have m if it is a dora, and only then")

@@ -54,10 +54,11 @@ class Scene:
     def __repr__(self) -> str:
         parts = [self.said]
         for label, panel in self.panels.items():
-            M = np.abs(np.atleast_2d(np.asarray(panel, np.float64)))
+            same = [np.abs(p).max() for p in self.panels.values() if np.ndim(p) == np.ndim(panel)]
+            M = np.abs(np.atleast_2d(np.asarray(panel, np.float64))) / (max(same) or 1)
             marks = SHADES if np.ndim(panel) == 2 else BARS
             small = M[:: -(-len(M) // 16), :: -(-M.shape[1] * len(marks[0]) // 60)]
-            steps = np.rint(small / (M.max() or 1) * (len(marks) - 1)).astype(int)
+            steps = np.rint(small * (len(marks) - 1)).astype(int)
             parts.append("\n".join([label, *("".join(marks[i] for i in row) for row in steps)]))
         return "\n\n".join(filter(None, parts))
 
@@ -152,7 +153,7 @@ class Puzzle(Exercise):
         if BLANK in line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
         if problem := run_cell(self.cell(line), "cell 0", names):
-            return Scene(problem, passed=False)
+            return Scene(f"Your line raised {problem.partition(' (')[0]}", passed=False)
         outcome = judge(self, local_caller(names[self.name]), SEEDS)
         return self.after(line) if outcome.passed else Scene(told(outcome), passed=False)
 
@@ -191,7 +192,12 @@ def told(outcome: Outcome) -> str:
     'Not handed in'
     """
     first = outcome.broken[0]
-    return f"{first.message}\n\n{first.call}".strip()
+    message, *known = first.message.splitlines()
+    if error := re.match(r"A call ends without an error: (.*?)(?: \(line \d+\))?$", message):
+        return f"Your line raised {error[1]}"
+    hints = [line for line in known if " Hint: " in line]  # mistakes of this puzzle
+    given = first.call.rpartition("\n")[0]
+    return "\n".join([message, *hints, f"\nFor example with\n{given}" * bool(given)]).strip()
 
 
 @cache

@@ -151,7 +151,8 @@ class OpenModel(ModelDirectory):
         order = {}
         for name in self.parameters:
             module = self.module_of(name)
-            if name.endswith(".weight") and module.kind == "embedding":
+            embeds = module.kind == "embedding" and module.role != "position"
+            if embeds and name.endswith(".weight"):
                 order[name] = self._kinds.get(module.name) == "table", module.shape
         if self.described:
             tied = [module.shape for module in self.described.groups if module.tied]

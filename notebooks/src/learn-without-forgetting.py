@@ -157,8 +157,8 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5.
 #
 # And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
-# measurement would contradict it; the verdict says that the claim *holds*, that it *holds here* (in part), or that it *fails here*. `lora-np claims` lists them in a
-# terminal, and `claims` loads them here.
+# measurement would contradict it; the verdict says that the claim is *supported*, supported *in part*, *not shown* (the interval allows both), or *contradicted* (the interval falls short of the
+# smallest effect worth having). `lora-np claims` lists them in a terminal, and `claims` loads them here.
 
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)
@@ -166,7 +166,7 @@ alone = {rate: accuracy(learn(first, new, rate), new) for rate in [0.003, 0.01]}
 numbers = sum(tensor.size for _, tensor in lnp.trainable(first))
 print(f"first layer only, {numbers} numbers: {alone[0.003]:.0%} and {alone[0.01]:.0%}")
 tried = lnp.course.claims()["little-everywhere"]
-print(f"{tried['title']} Five seeds, each way at its own rate: {tried['verdict']}.")
+print(f"{tried['title']} 64 seeds, each method at its own learning rate: {tried['verdict']}.")
 assert numbers == 640
 assert alone[0.01] > scores["last layer only", 0.01][1]
 

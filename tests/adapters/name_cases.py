@@ -20,6 +20,16 @@ BASES = {
     "mixtral": ("mixtral",),
 }
 
+#: Of which as many matrices as can be are square, so that only logits tell which way one is stored.
+SQUARE = (
+    "llama square",
+    "gpt2 square",
+    "mixtral square",
+    "qwen3_moe square",
+    "qwen3_vl_moe square",
+    "qwen3_vl_moe square down",
+)
+
 #: Settings; FIRST and SECOND stand for two linear modules of a layer, PATH for the whole path of
 #: one, TABLE for the embedding. Where a base has none, the case is left out.
 WAYS = {
@@ -63,4 +73,6 @@ CASES = [
     for loaded, way, wrapper in product(over, WAYS, WRAPPERS)
     # each of the two in every form, both at once only once: they are told apart independently
     if loaded == trained or wrapper in ("none", "_orig_mod. outside")
+] + [
+    (base, base, way, wrapper) for base, way, wrapper in product(SQUARE, WAYS, ("none", "default"))
 ]

@@ -11,7 +11,9 @@ from lora_np.adapters import AdapterModule
 from lora_np.files import FileError
 from lora_np.hub import safetensors
 from lora_np.models import describe
+from tests.adapters.test_checking import VISION
 from tests.adapters.test_formats import SMALL
+from tests.laws.test_adapters_pains import text_of_vision
 
 
 def module(d=4, k=4, seed=0, **options):
@@ -171,3 +173,25 @@ def test_the_task_of_an_adapter_selects_the_head(task, head):
     assert counted.trainable - plain.trainable == head
     assert "score" in " ".join(counted.saved)
     assert not any("lm_head" in module.name for module in counted.spec.groups)
+
+
+def test_names_of_a_language_model_in_another_are_mlx_lms_there_and_back(tmp_path):
+    language = text_of_vision()
+    converted = adapters.convert(language, tmp_path / "mlx", to="mlx", base=VISION)
+    keys = safetensors.open(tmp_path / "mlx" / "adapters.safetensors").tensors
+    assert "language_model.model.layers.0.self_attn.q_proj.lora_a" in keys
+    assert {row.name for row in converted.rows} == language.keys()
+    assert adapters.load(tmp_path / "mlx", base=VISION).keys() == language.keys()
+    assert adapters.check(tmp_path / "mlx", runtime="mlx", base=VISION).fine
+    assert len(adapters.convert(language, tmp_path / "alone", to="mlx").rows) == len(language)
+    tensors = {
+        key.replace("language_model.model.", "model.language_model."): file.read(key)
+        for file in [safetensors.open(tmp_path / "mlx" / "adapters.safetensors")]
+        for key in file.tensors
+    }
+    safetensors.save(tensors, tmp_path / "mlx" / "adapters.safetensors")
+    for base in (None, VISION):
+        rows = adapters.check(tmp_path / "mlx", runtime="mlx", base=base).rows
+        assert {row.status for row in rows if "layers" in row.module} == {"refused"}
+    adapters.repair(tmp_path / "mlx", tmp_path / "new", base=VISION)
+    assert safetensors.open(tmp_path / "new" / "adapters.safetensors").tensors.keys() == keys.keys()

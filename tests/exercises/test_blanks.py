@@ -103,7 +103,8 @@ def test_a_wrong_line_is_told_what_is_wrong():
     told = one.solve("parameters = d * k").said
     assert "the count must be" in told
     assert "Hint: Count the cells of B" in told
-    assert "parameters(d, k, r)" in told
+    assert "For example with\nd = 1" in told
+    assert one.solve("parameters = r (d + k)").said.startswith("Your line raised TypeError")
     assert "SyntaxError" in one.solve("parameters = (").said
     assert "Write something" in one.solve(one.blank).said
 

@@ -39,7 +39,12 @@ KINDS = {
         "model.decoder.embed_tokens",
         ["proj_out.weight"],
     ),
-}
+    "gpt2 with as many positions as tokens": (
+        {"model_type": "gpt2", "vocab_size": 12, "n_positions": 12, "n_embd": 6, "n_head": 2, "n_layer": 1},
+        "transformer.wte",
+        ["lm_head.weight"],
+    ),
+}  # fmt: skip
 
 
 def checkpoint(path, config, seed=0):

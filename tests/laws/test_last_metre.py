@@ -12,7 +12,7 @@ from benchmarks._measure import markdown
 from lora_np.cli import run
 from lora_np.hub import gguf
 from tests.language.conftest import needs_tokenizers
-from tests.language.test_gguf_vocabulary import write
+from tests.models.test_gguf_vocabulary import write
 
 PAGE = Path(__file__).parents[2] / "docs" / "use" / "ollama.md"
 COMMANDS = [

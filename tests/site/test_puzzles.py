@@ -9,7 +9,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def page(open_page, site):
-    if not (site / "lite" / "static" / "pyodide" / "pyodide.js").is_file():
+    if not (site / "_static" / "python" / "pyodide" / "pyodide.js").is_file():
         pytest.skip("the site was built without PYODIDE_DIST, so it has no runtime of its own")
     return open_page("learn/puzzles.html")
 

@@ -138,6 +138,96 @@ ENTRY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
 WHOLE = tensors(factors())
 EVIL = "(a|a|aa)+" * 12 + "$"
 
+
+def kohya(
+    arrays=(), *, module="lora_unet_down_blocks_0_attn_q", name="style.safetensors", **changes
+):
+    """One file for image models: a pair of factors, and other tensors of the module by ending."""
+    found = {
+        f"{module}.lora_down.weight": ("F32", np.ones((2, 3))),
+        f"{module}.lora_up.weight": ("F32", np.ones((4, 2))),
+        f"{module}.alpha": ("F32", np.array(2.0)),
+    }
+    for ending, array in dict(arrays).items():
+        found.pop(f"{module}.{ending}", None)
+        if array is not None:
+            found[f"{module}.{ending}"] = ("F32", np.asarray(array))
+    return {name: tensors(found, **changes)}
+
+
+def tuner(kind, settings):
+    return json.dumps({"peft_type": kind, "target_modules": ["q"], **settings}).encode()
+
+
+DOWN, UP = "lora_down.weight", "lora_up.weight"
+EXPERTS = f"{PREFIX}layers.0.experts"
+FURTHER = {
+    # one file for image models
+    "kohya": kohya(),
+    "kohya, alpha NaN": kohya({"alpha": np.nan}),
+    "kohya, alpha infinite": kohya({"alpha": np.inf}),
+    "kohya, alpha negative": kohya({"alpha": -4.0}),
+    "kohya, alpha zero": kohya({"alpha": 0.0}),
+    "kohya, two alphas": kohya({"alpha": [1.0, 2.0]}),
+    "kohya, alpha alone": kohya({DOWN: None, UP: None}),
+    "kohya, no up": kohya({UP: None}),
+    "kohya, no down": kohya({DOWN: None}),
+    "kohya, factors that do not fit": kohya({UP: np.ones((4, 3))}),
+    "kohya, rank zero": kohya({DOWN: np.ones((0, 3)), UP: np.ones((4, 0))}),
+    "kohya, three axes": kohya({DOWN: np.ones((2, 3, 1))}),
+    "kohya, a convolution": kohya({DOWN: np.ones((2, 3, 3, 3)), UP: np.ones((4, 2, 1, 1))}),
+    "kohya, half a convolution": kohya({DOWN: np.ones((2, 3, 3, 3))}),
+    "kohya, a kernel in up": kohya({DOWN: np.ones((2, 3, 1, 1)), UP: np.ones((4, 2, 3, 3))}),
+    "kohya, a middle that does not fit": kohya({"lora_mid.weight": np.ones((5, 5, 3, 3))}),
+    "kohya, lengths of another size": kohya({"dora_scale": np.ones((7, 1))}),
+    "kohya, lengths of NaN": kohya({"dora_scale": np.full((4, 1), np.nan)}),
+    "kohya, an ending that is unknown": kohya({"lora_left.weight": np.ones((2, 3))}),
+    "kohya, a name of html": kohya(module=f"lora_unet_{HTML}"),
+    "kohya, a name __proto__": kohya(module="lora_unet___proto__"),
+    "kohya, a name with a line break": kohya(module="lora_unet_a\nRefused: b"),
+    "kohya, a name that reads backwards": kohya(module="lora_unet_\u202eq"),
+    "kohya, an empty tensor": kohya({DOWN: np.ones(0)}),
+    "kohya, cut short": {"style.safetensors": kohya()["style.safetensors"][:-3]},
+    "kohya, half of a Hadamard product": kohya(
+        {DOWN: None, UP: None, "hada_w1_a": np.ones((4, 2)), "hada_w1_b": np.ones((2, 3))}
+    ),
+    "kohya, half of a Kronecker product": kohya({DOWN: None, UP: None, "lokr_w1": np.ones((2, 2))}),
+    "diffusers, tensors of PEFT": kohya(
+        module="unet.down.0.q", name="pytorch_lora_weights.safetensors"
+    ),
+    "PEFT's tensors alone": {"my.safetensors": WHOLE},
+    "a picture alone": {"picture.png": b"\x89PNG\r\n\x1a\n" + bytes(100)},
+    "a readme alone": {"README.md": b"# An adapter"},
+    # PEFT's experts, other tuners, and large ranks
+    "rank 600": adapter(tensors(factors(r=600, d=2, k=2)), r=600),
+    "experts of no number that is known": adapter(
+        tensors(
+            {
+                f"{EXPERTS}.lora_A.weight": ("F32", np.ones((2, 3))),
+                f"{EXPERTS}.lora_B.weight": ("F32", np.ones((4, 2))),
+            }
+        ),
+        target_parameters=["experts.gate_up_proj"],
+        target_modules=[],
+    ),
+    "target_parameters that are text": adapter(target_parameters="experts"),
+    "LoHa without half of its tensors": adapter(
+        tensors({f"{Q}.hada_w1_a": ("F32", np.ones((4, 2)))}),
+        config=tuner("LOHA", {"r": 2, "alpha": 4}),
+    ),
+    "LoKr of numbers that do not fit": adapter(
+        tensors({f"{Q}.lokr_w1": ("F32", np.ones((2, 2))), f"{Q}.lokr_w2": ("F32", np.ones(3))}),
+        config=tuner("LOKR", {"r": 2, "alpha": 4}),
+    ),
+    "IA3 of two axes": adapter(
+        tensors({f"{Q}.ia3_l": ("F32", np.ones((2, 2)))}),
+        config=tuner("IA3", {"feedforward_modules": []}),
+    ),
+    "VeRA without its projections": adapter(
+        tensors({f"{Q}.vera_lambda_b": ("F32", np.ones(4))}), config=tuner("VERA", {"r": 2})
+    ),
+}
+
 CASES = {
     # safetensors
     "empty weights": adapter(b""),
@@ -496,4 +586,5 @@ CASES = {
         ),
         CONFIG: adapter()[CONFIG],
     },
+    **FURTHER,
 }

@@ -1,0 +1,210 @@
+"""What the page Fit needs of a model to tell the memory of any setting: numbers alone.
+
+`lora_np.accounting.memory_terms` is asked at a few settings; between them all is linear in the
+rank and in the bytes of a number, which is checked here. `docs/explorer/memory.js` puts the
+numbers together again.
+"""
+
+from lora_np import models
+from lora_np.accounting import count_model, memory_terms
+from lora_np.models import ATTENTION
+
+# by bytes of an activation; int8 keeps more
+KINDS = {"4": "float32", "2": "bfloat16", "8": "int8"}
+FEW = ("nf4", "int8")
+HIDDEN = {"4": "float32", "2": "bfloat16"}
+FAR = 2**24  # a rank at which only what grows fastest counts
+
+
+def of(spec, choices=()):
+    """The terms of a model: in full, and with LoRA on its own targets and on ``choices``."""
+    attention = attention_of(spec)
+    wanted = {"default": None, "all-linear": "all-linear", "attention": attention}
+    wanted |= {",".join(names): names for names in choices}
+    lora = {}
+    for name, targets in wanted.items():
+        for dora in (False, True):
+            try:
+                lora[name + "+dora" * dora] = way(spec, targets=targets, dora=dora)
+            except (ValueError, TypeError) as error:
+                lora[name + "+dora" * dora] = str(error)
+    some = next(name for name, found in lora.items() if not isinstance(found, str))
+    linear = [m for m in spec.groups if m.kind in ("linear", "embedding", "convolution")]
+    names = [m.name.rpartition(".")[2] for m in linear]
+    return {
+        "name": spec.name,
+        "positions": spec.positions,
+        "targets": list(spec.default_targets),
+        "attention": attention,
+        "names": [
+            name for name in dict.fromkeys([*names, *(spec.fused or ())]) if name not in ("*", "{}")
+        ],
+        **base(spec, wanted[some]),
+        "full": way(spec),
+        "lora": lora,
+    }
+
+
+def attention_of(spec):
+    """The linear layers of attention, by the last two parts of their paths."""
+    linear = [module for module in spec.groups if module.kind == "linear"]
+    names = [module.name for module in linear if module.role in ATTENTION]
+    return sorted({".".join(name.split(".")[-2:]) for name in names})
+
+
+def base(spec, targets):
+    """Weights by dtype, the largest quantised matrix, and what the loss takes."""
+
+    def asked(**options):
+        return memory_terms(spec, rank=1, targets=targets, **options)
+
+    few = {}
+    for dtype in FEW:
+        four, two = (asked(dtype=dtype, unquantised_dtype=d).weights for d in HIDDEN.values())
+        few[dtype] = [(four - two) // 2, two - (four - two)]
+    loss = {
+        kind: {
+            item: [moment.logits.token, moment.work.token]
+            for item, dtype in HIDDEN.items()
+            for moment in asked(dtype=dtype, cross_entropy=kind).moments[:1]
+        }
+        for kind in ("plain", "fused")
+    }
+    matrix = asked(dtype="nf4").moments[-1].work.fixed
+    return {"total": spec.total, "few": few, "matrix": matrix, "loss": loss}
+
+
+def way(spec, **lora):
+    """Full fine-tuning, or a LoRA at any rank."""
+    full = not lora
+    ranks = (None, None) if full else (1, 2)
+
+    def asked(rank, **options):
+        given = {} if full else {**lora, "rank": rank}
+        return memory_terms(spec, **given, max_length=1, **options)
+
+    one, two = (asked(rank) for rank in ranks)
+    tensors = {}
+    for (n, factored, copies), (more, higher, _) in zip(one.tensors, two.tensors, strict=True):
+        key = more - n, 2 * n - more, higher - factored, 2 * factored - higher
+        if n or factored:
+            tensors[key] = tensors.get(key, 0) + copies
+    # copies; per rank and fixed; the same of rows plus columns
+    found = {"t": [[copies, *key] for key, copies in tensors.items()], "k": {}}
+    for kind, dtype in KINDS.items():
+        if full and kind == "8":
+            continue
+        found["k"][kind], found["c"], found["f"] = kept(asked, ranks, dtype)
+    if full:
+        return found
+    counts = [count_model(spec, rank=rank, **lora) for rank in ranks]
+    adapters = counts[0].adapters
+    sums = {}
+    for first, second in zip(adapters, counts[1].adapters, strict=True):
+        name = first.module.name.rpartition(".")[2]
+        slope = second.trainable - first.trainable
+        before = sums.get(name, [0, 0])
+        sums[name] = [before[0] + slope, before[1] + first.trainable - slope]
+    limits = [adapter.limit for adapter in adapters]
+    found |= {"by": sums, "limits": [min(limits), max(limits)]}
+    found["wide"] = any(adapter.module.role not in ATTENTION for adapter in adapters)
+    if lora["dora"]:
+
+        def norms(dtype):
+            return lambda rank: asked(rank, dtype=dtype).moments[-1].work.fixed
+
+        found["d"] = {item: lines(norms(dtype), 1, FAR) for item, dtype in HIDDEN.items()}
+    return found
+
+
+def kept(asked, ranks, dtype):
+    """What a forward pass keeps: outside of layers, and by stack its layers, growth, what eager
+    attention adds, and growth per rank; and, for each byte of a hidden number, what checkpointing
+    keeps, and what is left of that where it is offloaded.
+    """
+
+    def stacks(rank, attention):
+        moments = asked(rank, dtype=dtype, attention=attention).moments
+        return [(moment.layers, moment.again) for moment in moments[1:] if any(moment.again)]
+
+    flat = asked(ranks[0], dtype=dtype, checkpointing=False).moments[0].kept
+    fused, eager, higher = (
+        stacks(ranks[0], "fused"),
+        stacks(ranks[0], "eager"),
+        stacks(ranks[1], "fused"),
+    )
+    outside = flat
+    for _, growth in fused:
+        outside = minus(outside, growth)
+    rows = []
+    for (layers, growth), (_, more), (_, next_) in zip(fused, eager, higher, strict=True):
+        slope = minus(next_, growth)
+        rows.append([layers, *map(short, (minus(growth, slope), minus(more, growth), slope))])
+    item = 2 if dtype == "bfloat16" else 4  # int8's other weights are float32 unless it is said
+    inputs = []
+    for offloading in (False, True):
+        held = asked(ranks[0], dtype=dtype, offloading=offloading).moments[0].kept
+        inputs.append(minus(held, outside))
+        if any(n % item for n in inputs[-1]):
+            raise AssertionError("what checkpointing keeps must be whole hidden numbers")
+    return (
+        {"o": short(outside), "s": rows},
+        *(short([n // item for n in held]) for held in inputs),
+    )
+
+
+def lines(f, low, high):
+    """The lines of which ``f``, convex and made of straight pieces, is the largest."""
+
+    def line(x):
+        slope = f(x + 1) - f(x)
+        return slope, f(x) - slope * x
+
+    first, last = line(low), line(high)
+    if first == last:
+        return [list(first)]
+    cross = (first[1] - last[1]) // (last[0] - first[0])  # the last rank at which the first counts
+    if high - low <= 2 or f(cross) == first[0] * cross + first[1]:
+        return [list(first), list(last)]
+    found = [*lines(f, low, cross), *lines(f, cross, high)]
+    return [list(pair) for pair in dict.fromkeys(map(tuple, found))]
+
+
+def minus(one, other):
+    return [x - y for x, y in zip(one, other, strict=True)]
+
+
+def short(numbers):
+    """Without zeros at the end."""
+    numbers = list(numbers)
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
+
+
+def needed(config):
+    """The fields without which the modules would be others: what a link carries."""
+    want = models.from_config(config)
+    fields = {**config}
+    if isinstance(fields.get("id2label"), dict):
+        fields["num_labels"] = len(fields.pop("id2label"))
+
+    def same():
+        try:
+            return models.from_config(fields) == want
+        except (ValueError, TypeError):
+            return False
+
+    def shrink(part):
+        for name, value in [*part.items()]:
+            del part[name]
+            if same():
+                continue
+            part[name] = {**value} if isinstance(value, dict) else value
+            if isinstance(value, dict):
+                shrink(part[name])
+
+    if not same():
+        return config
+    shrink(fields)
+    return fields
