@@ -239,7 +239,7 @@ def curve(alpha, rate):
 lnp.course.sliders(curve, alpha=alphas, rate=rates)
 
 # %% [markdown]
-# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the whole map: **keep alpha, and search the learning rate first.**<!-- claim: one-knob --> The
+# Good settings lie on a diagonal, bad ones on both sides of it. So there is no need to search the map: **keep alpha, and search the learning rate first.**<!-- claim: one-knob --> The
 # authors of LoRA do so, and say that it is the same "if we scale the initialization appropriately".
 
 # %%

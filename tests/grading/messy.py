@@ -1,4 +1,4 @@
-"""Honest students whose files are untidy: each earns all points of lesson 4."""
+"""Honest students whose files are untidy: each earns all points of lesson 3."""
 
 import json
 

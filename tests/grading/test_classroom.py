@@ -489,7 +489,7 @@ def test_hostile_submissions_cost_their_authors_those_points_and_nobody_else_any
     folder = mixed_class(tmp_path / "class", solved)
     before, ipc = snapshot(folder), system_v()
     used, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children()
-    grades = grade(folder, numbers=[4], rng=3, limits=Limits(seconds=2.0, total_seconds=20.0))
+    grades = grade(folder, numbers=[3], rng=3, limits=Limits(seconds=2.0, total_seconds=20.0))
     assert children() - cpu < len(grades.reports) * 15
     named = "\n".join(grades.table.notes)
     culprits = ("cells of code.py", "lists.ipynb", "too large.py", "sleeps in forty cells.py")
@@ -542,7 +542,7 @@ def test_the_same_where_the_teacher_is_an_ordinary_user(solved):
             "-o",
             str(home / "g.csv"),
         ]
-        command += ["--lesson", "4", "--seed", "3", "--seconds", "2", "--total-seconds", "20"]
+        command += ["--lesson", "3", "--seed", "3", "--seconds", "2", "--total-seconds", "20"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(packages),

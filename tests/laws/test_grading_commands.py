@@ -22,7 +22,7 @@ def test_every_command_has_help_with_an_example(capsys):
 
 
 def test_list(capsys):
-    assert run(["exercises", "list", "--lesson", "4"]) == 0
+    assert run(["exercises", "list", "--lesson", "3"]) == 0
     text = capsys.readouterr().out
     assert "lora_count" in text
     assert "5 exercises, 9 points." in text
@@ -31,7 +31,7 @@ def test_list(capsys):
 
 
 def test_start_edit_check(tmp_path, capsys):
-    assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
+    assert run(["exercises", "start", str(tmp_path), "--lesson", "3"]) == 0
     assert "Written:" in capsys.readouterr().out
     script = tmp_path / "03-count-parameters.py"
     assert run(["exercises", "check", str(script)]) == 1
@@ -45,7 +45,7 @@ def test_start_edit_check(tmp_path, capsys):
     )
     assert run(["exercises", "solution", "lora_count"]) == 0
     assert solution("lora_count") in capsys.readouterr().out
-    assert run(["exercises", "start", str(tmp_path), "--lesson", "4"]) == 0
+    assert run(["exercises", "start", str(tmp_path), "--lesson", "3"]) == 0
     assert f"Kept: {script}" in capsys.readouterr().out
 
 

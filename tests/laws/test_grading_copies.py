@@ -158,7 +158,7 @@ import resource
 from pathlib import Path
 from lora_np.grading import Limits, grade
 limits = Limits(seconds=2, memory=512 * 2**20, total_seconds=20)
-grades = grade(Path(sys.argv[1]), numbers=[4], rng=7, limits=limits, jobs=2)
+grades = grade(Path(sys.argv[1]), numbers=[3], rng=7, limits=limits, jobs=2)
 told = {name: [grades.points(name), grades.feedback(name), len(files[0].problems)]
         for name, files in grades.reports.items()}
 most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

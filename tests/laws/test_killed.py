@@ -227,7 +227,7 @@ FILES = {
     "grade": (
         ["exercises", "list"],
         [
-            *["exercises", "grade", "{class}", "--lesson", "4", "--seed", "0", "--jobs", "1", "-o"],
+            *["exercises", "grade", "{class}", "--lesson", "3", "--seed", "0", "--jobs", "1", "-o"],
             "{out}/g.csv",
             "--force",
         ],

@@ -5,6 +5,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("jupytext", reason="comes with the extra `lessons`")
+
 from lora_np import exercises
 from notebooks import about, build
 
