@@ -164,17 +164,23 @@ def steps(drawn: Inputs) -> Iterator[Inputs]:
             low = int(one.simplest)
             smaller = (low, (low + one.value) // 2, one.value - 1)
             yield from ({**drawn, name: replace(one, value=n)} for n in smaller)
-            if any(name in other.axes for other in drawn.values()):
-                yield from (without(drawn, name, i) for i in range(one.value))
+    yield from changed(drawn, simpler)
+    for name, one in drawn.items():
+        if any(name in other.axes for other in drawn.values()) and one.value > one.simplest:
+            yield from (without(drawn, name, i) for i in range(one.value))
     sizes = {size for one in drawn.values() for size in one.axes if size and drawn[size].value > 1}
     for first, second in itertools.combinations(sorted(sizes), 2):  # so that a square stays one
         for i in range(min(drawn[first].value, drawn[second].value)):
             yield without(without(drawn, first, i), second, i)
+    yield from changed(drawn, simpler_by_an_entry)
+
+
+def changed(drawn: Inputs, simpler: Callable[[Array, float], Iterator[Array]]) -> Iterator[Inputs]:
+    """Yield the inputs with one array made simpler."""
     for name, one in drawn.items():
         if not isinstance(one.value, int):
-            yield from (
-                {**drawn, name: replace(one, value=new)} for new in simpler(one.value, one.simplest)
-            )
+            for new in simpler(one.value, one.simplest):
+                yield {**drawn, name: replace(one, value=new)}
 
 
 def without(drawn: Inputs, name: str, i: int) -> Inputs:
@@ -189,10 +195,14 @@ def without(drawn: Inputs, name: str, i: int) -> Inputs:
 
 
 def simpler(value: Array, simplest: float) -> Iterator[Array]:
-    """Yield simpler arrays of the same shape, as a whole and entry by entry."""
+    """Yield simpler arrays of the same shape."""
     for whole in (np.full_like(value, simplest), np.rint(value), np.abs(value), np.sign(value)):
         if not np.array_equal(whole, value):
             yield whole
+
+
+def simpler_by_an_entry(value: Array, simplest: float) -> Iterator[Array]:
+    """Yield arrays of the same shape with one simpler entry."""
     for place in np.ndindex(value.shape):
         entry = float(value[place])
         less = entry - np.sign(entry - simplest)

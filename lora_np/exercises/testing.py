@@ -26,9 +26,8 @@ from lora_np.exercises.values import Json, Source, Value, WireError, decode, enc
 Caller = Callable[[Sequence[Value], Rules], Reply]
 Check: TypeAlias = "Callable[[Draw, Answer], None]"
 SEEDS = (0, 1, 2, 3)  # seeds of the inputs that students see
-LARGEST = 400  # entries of an array that is shown whole
+LARGEST = 200  # characters of a counterexample, and of what it says
 DIAGNOSED = (1, 2, 3, 4)  # seeds of inputs on which mistakes are told apart
-SHORT = 8  # entries that are shown one by one where all others are the same
 ATTEMPTS = 15  # at shrinking an input, for each case: fewer if calls take long
 UNWRITTEN = "Not written yet"
 TOO_MUCH = "Nothing is computed that is not asked for"
@@ -380,11 +379,10 @@ def example_broken(answer: Answer) -> str:
             want = eval(one.want.replace("<BLANKLINE>", ""), shown)
             got = eval(one.source, names)
             if not values_alike(got, want, EXAMPLE, floor=1e-6):
-                return (
-                    f"{GIVEN}: {one.source.strip()} must give {literal(want)}, got {literal(got)}"
-                )
+                must = f"{one.source.strip()} must give {literal(want)}, got {literal(got)}"
+                return f"{GIVEN}: {cut(must)}"
     except Exception as error:
-        return f"{GIVEN}: {error}"
+        return f"{GIVEN}: {cut(str(error))}"
     return ""
 
 
@@ -411,7 +409,7 @@ def verdict_on(law: Law, answer: Answer, broken: Counterexample | None, smallest
         # Excessive cost occurs on large inputs: only their entries are simplified.
         attempts = 24 if name == TOO_MUCH else ATTEMPTS * answer.exercise.cases
         broken = shrink(again, broken, attempts=attempts)
-    message, mistake = str(LawBroken(name or law.name, broken.why.detail)), None
+    message, mistake = str(LawBroken(name or law.name, cut(broken.why.detail))), None
     if smallest and name not in LAWS.values():
         draws = [Draw(np.random.default_rng(seed)) for seed in DIAGNOSED]
         for draw in draws:  # large inputs tell mistakes apart that are the same on small ones
@@ -472,28 +470,42 @@ def local_caller(function: Callable[..., Value]) -> Caller:
 
 
 def code_of(exercise: Exercise, arguments: Sequence[Value]) -> str:
-    """Write the call as code that can be pasted: a line for each argument, then the call."""
-    pairs = zip(exercise.parameters, arguments, strict=True)
-    lines = [line for pair in pairs for line in lines_of(*pair)]
-    return "\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"])
+    """Write the call as code that can be pasted: a line for each argument, then the call.
+
+    The rare one that is too long to read is cut: the message says which entry differs.
+    """
+    lines = [lines_of(*pair) for pair in zip(exercise.parameters, arguments, strict=True)]
+    return cut("\n".join([*lines, f"{exercise.name}({', '.join(exercise.parameters)})"]))
 
 
-def lines_of(name: str, value: Value) -> list[str]:
+def cut(text: str) -> str:
+    """Cut a text to the length that people read.
+
+    Examples
+    --------
+    >>> cut("short"), len(cut("long" * 100))
+    ('short', 200)
+    """
+    return text if len(text) <= LARGEST else text[: LARGEST - 3] + "..."
+
+
+def lines_of(name: str, value: Value) -> str:
     """Write code that gives ``value`` this name; of a large array only the entries that matter.
 
     Examples
     --------
-    >>> lines_of("B", np.eye(1, 40))
-    ['B = np.full((1, 40), 0.0)', 'B[0, 0] = 1.0']
+    >>> print(lines_of("B", np.eye(1, 40)))
+    B = np.full((1, 40), 0.0)
+    B[0, 0] = 1.0
     """
-    if isinstance(value, np.ndarray) and value.size > 4 * SHORT:
-        numbers, counts = np.unique(value, return_counts=True)
-        usual = numbers[counts.argmax()]
-        places = np.argwhere(value != usual).tolist()
-        if len(places) <= SHORT:
-            head = f"{name} = {literal(np.full(value.shape, usual))}"
-            return [head, *(f"{name}{place} = {value[tuple(place)]}" for place in places)]
-    return [f"{name} = {literal(value)}"]
+    whole = f"{name} = {literal(value)}"
+    if not isinstance(value, np.ndarray) or value.size < 5:
+        return whole
+    numbers, counts = np.unique(value, return_counts=True)
+    usual = np.full_like(value, numbers[counts.argmax()])
+    places = np.argwhere(value != usual).tolist()
+    changes = (f"{name}{place} = {value[tuple(place)]}" for place in places)
+    return min("\n".join([f"{name} = {literal(usual)}", *changes]), whole, key=len)
 
 
 def literal(value: Value) -> str:
@@ -519,8 +531,6 @@ def array_literal(value: np.ndarray) -> str:
         return f"np.zeros({value.shape})"
     if value.size > 4 and (value == value.flat[0]).all():
         return f"np.full({value.shape}, {value.flat[0]})"
-    if value.size > LARGEST:
-        return f"...  # an array of shape {value.shape}"
     kind = "" if value.dtype in (np.float64, np.int64) else f", dtype=np.{value.dtype}"
     return f"np.array({value.tolist()}{kind})"
 

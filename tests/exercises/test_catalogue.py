@@ -300,6 +300,7 @@ def test_each_mistake_breaks_its_law_on_a_small_input(one, seeds):
     assert result.points < asked.points
     # What is shown is small and can be pasted, and there the mistake gives something else than the
     # solution.
+    assert longest(asked, verdict) <= 200
     wrong, arrays = pasted(verdict.call, one.source, one.exercise)
     right, _ = pasted(verdict.call, solution(one.exercise).code, one.exercise)
     assert wrong != right or any(words in verdict.message for words in SAME_ANSWER), verdict
@@ -307,6 +308,37 @@ def test_each_mistake_breaks_its_law_on_a_small_input(one, seeds):
     assert small or one.name in LONG or any(words in verdict.message for words in LIMITS), (
         verdict.call
     )
+
+
+def longest(asked, verdict):
+    """The length of a counterexample, or of what is said of it without the name of the law."""
+    said = verdict.message.partition("\nA known mistake")[0]
+    names = [
+        *(law.name for law in asked.laws),
+        "The answer has the type that the exercise asks for",
+    ]
+    return max(len(verdict.call), len(said) - max(map(len, names)) - len(": "))
+
+
+def failing(*arguments):
+    raise ValueError("a long story " * 100)
+
+
+WRONG = [lambda *given: np.arange(2000.0), lambda *given: "word " * 200, failing]
+
+
+@every(
+    "one, wrong",
+    [
+        (one, wrong)
+        for i, one in enumerate(ALL)
+        for wrong in WRONG[not FULL and i % 3 :][: 3 if FULL else 1]
+    ],
+)
+def test_no_counterexample_is_longer_than_people_read(one, wrong):
+    result = judge(one, local_caller(wrong), SEEDS)
+    assert not result.passed
+    assert max(longest(one, verdict) for verdict in result.broken) <= 200
 
 
 @every("one", EXERCISES)

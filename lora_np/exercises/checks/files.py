@@ -183,10 +183,10 @@ def resize_adapter_closest(draw: Draw, answer: Answer) -> None:
 
 
 def resize_adapter_thin(draw: Draw, answer: Answer) -> None:
-    d, k, old = draw.whole("d", 100, 120), draw.whole("k", 100, 120), draw.whole("old", 1, 3)
-    r = draw.whole("r", 1, old)
+    d, k, old = draw.whole("d", 1, 120), draw.whole("k", 1, 120), draw.whole("old", 1, 3)
+    r = draw.whole("r", 1, min(d, k, old))
     B, A = draw.array("B", d, old), draw.array("A", old, k)
-    parts("B A", answer(B, A, r, within=3 * d * k), (d, r), (r, k))
+    parts("B A", answer(B, A, r, within=max(30_000, 3 * d * k)), (d, r), (r, k))
 
 
 def to_bfloat16(draw: Draw, answer: Answer, key: str) -> None:

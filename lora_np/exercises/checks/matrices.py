@@ -336,7 +336,9 @@ def intruders_home(draw: Draw, answer: Answer) -> None:
 def intruders_new(draw: Draw, answer: Answer) -> None:
     d = draw.whole("d", 1, 4)
     k, top = draw.whole("k", d, 5), draw.whole("top", 1, d)
-    W0, W = (turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)) for name in ("W0", "W"))
+    W0, W = (
+        turned(draw, name, d, k, spectrum(draw, f"s of {name}", d)).round(3) for name in ("W0", "W")
+    )
     W = np.roll(W, 1, axis=0)  # or the cosines of two mirrors make a symmetric matrix
     closest = np.abs(np.linalg.svd(W0)[0].T @ np.linalg.svd(W)[0][:, :top]).max(axis=0)
     edges, i = [0.0, *np.sort(closest), 1.0], draw.whole("intruders", 0, top)

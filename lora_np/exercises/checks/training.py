@@ -251,7 +251,7 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
     d, k = draw.sizes("dk", high=3)
     n, r = draw.whole("n", k, 6), draw.whole("r", 1, min(d, k))
     s = np.sort(draw.array("sizes", k, low=1, high=1 if key == "white" else 20))[::-1]
-    X, Y, W0 = turned(draw, "X", n, k, s), draw.array("Y", n, d), draw.array("W0", d, k)
+    X, W0, Y = turned(draw, "X", n, k, s), draw.array("W0", d, k), draw.array("Y", n, d)
     B, A = parts("B A", answer(X, Y, W0, r), (d, r), (r, k))
     losses = optimal_losses(X, Y, W0=W0)
     loss = float(np.mean(np.square(Y - X @ (W0 + B @ A).T)))
@@ -261,8 +261,8 @@ def best_update(draw: Draw, answer: Answer, key: str) -> None:
 def frozen_a_least(draw: Draw, answer: Answer) -> None:
     d, k, r = draw.sizes("dkr", high=3)
     n, r = draw.whole("n", k, 6), min(r, k)
-    X, Y, W0, A = (
-        draw.array(*part) for part in [("X", n, k), ("Y", n, d), ("W0", d, k), ("A", r, k)]
+    X, W0, Y, A = (
+        draw.array(*part) for part in [("X", n, k), ("W0", d, k), ("Y", n, d), ("A", r, k)]
     )
     draw.assume(np.linalg.cond(X @ A.T) < 10)
     same("B", answer(X, Y, W0, A), np.linalg.lstsq(X @ A.T, Y - X @ W0.T)[0].T, size=1.0)
