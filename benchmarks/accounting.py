@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks._measure import medians, one_thread, peers, versions
 from lora_np.accounting import count_model, plan
 from lora_np.hub import safetensors
-from lora_np.models import from_config, from_safetensors, preset_config
+from lora_np.models import from_config, from_safetensors
+from lora_np.models.sources import preset_config
 from lora_np.table import Cell, Table, binary_bytes
 
 CALLS = 20  # of ours in each timed run: one alone is too short to time

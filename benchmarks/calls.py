@@ -20,7 +20,7 @@ import numpy as np
 import lora_np as lnp
 from lora_np import adapters, grading, language
 from lora_np.accounting import count_model, plan
-from lora_np.models import preset_config
+from lora_np.models.sources import preset_config
 from lora_np.table import Table
 
 FILES = 12  # of the package, that a use should do with

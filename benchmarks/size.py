@@ -158,13 +158,20 @@ def unused_names() -> list[str]:
 
 def imports(tree: ast.AST, package: str) -> Iterator[str]:
     """The names that a file takes from a package: by import, or as attributes of it."""
-    short = package.rpartition(".")[2]
+    parent, _, short = package.rpartition(".")
+    shorts = {short} | {  # and what a file calls it
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == parent
+        for alias in node.names
+        if alias.name == short
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
             owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
-            if owner == short:
+            if owner in shorts:
                 yield node.attr
 
 

@@ -127,7 +127,7 @@ def claim(known: Mapping[str, Any]) -> Figure:
 def puzzles() -> Figure:
     """A matrix, and the two thin ones that make it."""
     B, A = front_data.best(3)
-    figure = headed("LoRA puzzles", "One line of NumPy each, checked in the browser")
+    figure = headed("LoRA puzzles", "Fifteen missing lines of LoRA, in the browser")
     top = 290
     places = ((LEFT + 10, top, 8, 1), (LEFT + 130, top + 82, 1, 8), (LEFT + 640, top, 1, 1))
     for M, (left, down, wide, high) in zip((B, A, B @ A), places, strict=True):

@@ -432,7 +432,7 @@
   }
 
   function choose(text) {
-    if (text !== part("model").value || !resolve(text)) typed = names.same(text);
+    typed = names.same(text);
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
     taken += 1;

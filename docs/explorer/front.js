@@ -236,6 +236,7 @@
   find("#front-rank").value = START;
   find("#front-rank").addEventListener(
     "input", ({ target }) => { first = melting = false; take(Number(target.value)); });
+  find('[data-act="again"]').addEventListener("click", () => { parts = []; take(rank); });
   if (!still) { // 12,000 melts to 1,760 while the first steps run
     stage.style.setProperty("--rank", MOST);
     find('[data-bar="cost"]').style.width = "100%";

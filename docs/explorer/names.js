@@ -1,4 +1,4 @@
-// What is meant by a name as people type it: the twin of Names in lora_np/checks.py, with the same tables.
+// What is meant by a name as people type it: as Names in lora_np/checks.py, with its tables.
 (() => {
   "use strict";
 
@@ -10,7 +10,7 @@
   const pairs = (name) => [...name.toLowerCase().replace(/[^a-z0-9.]/g, "")].map(
     (sign, i, all) => sign + all[i + 1]).slice(0, -1);
 
-  // The one meaning of the names that pass, "" if they differ; undefined if none passes.
+  // What the names that pass mean: "" if they differ, undefined if none passes.
   function meaning(table, passes) {
     const means = new Set(table.known.filter(([name]) => passes(name)).map(([, meant]) => meant));
     return means.size ? (means.size === 1 ? [...means][0] : "") : undefined;
@@ -45,7 +45,7 @@
       ([meant]) => meant);
   }
 
-  // The memory that is typed instead of a GPU, in bytes; one GB is 2^30 bytes. 0 if it is none.
+  // A memory typed instead of a GPU, in bytes; one GB is 2^30 bytes. 0 if it is none.
   function memory(text) {
     const [whole, number, unit] = /^([\d.]+)\s*(?:([kmgt])i?b|g)?$/.exec(text.trim().toLowerCase()) ?? [];
     if (!whole || (whole === number && number.length > 3)) return 0;

@@ -116,7 +116,7 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     rows = judged(read, form, None if base is None else described(base), programs)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if read.around:
-        notes.append(f"names in the file have around them: {', '.join(read.around)}")
+        notes.append(f"names are not as their program writes them: {', '.join(read.around)}")
     notes += _advice(rows, adapter, form, base)
     headings = ("runtime", "modules", "status", "scale error", "why", "fix")
     fine = all(row.status == "fine" for row in rows)

@@ -224,12 +224,12 @@ def from_file(base: StrPath, dtype: str | None) -> Start:
     """Start from a model in a GGUF file, whose metadata are kept to the byte."""
     opened = open_gguf(base)
     file = opened.file
-    said: dict[str, Any] = {key: file.packed(key) for key in file.metadata}
+    metadata: dict[str, Any] = {key: file.packed(key) for key in file.metadata}
     if alignment := file.metadata.get("general.alignment"):
-        said["general.alignment"] = alignment
+        metadata["general.alignment"] = alignment
     if dtype:
-        said.pop("general.file_type", None)  # without it, llama.cpp counts the kinds
-    return Start(as_checkpoint(opened), file.tensors, said, file)
+        metadata.pop("general.file_type", None)  # without it, llama.cpp counts the kinds
+    return Start(as_checkpoint(opened), file.tensors, metadata, file)
 
 
 def from_directory(base: StrPath) -> Start:
@@ -239,7 +239,7 @@ def from_directory(base: StrPath) -> Start:
     source = open_model(directory(base))
     folder, config = source.path, source.config
     with errors_at(folder, (TypeError, ValueError)):
-        said, factors = gguf_settings(config)
+        metadata, factors = gguf_settings(config)
         check_complete(config, source.parameters)
     path = hub.inside(folder, "tokenizer.json")
     settings = {}
@@ -250,20 +250,20 @@ def from_directory(base: StrPath) -> Start:
             settings["chat_template"] = stream.read().decode()
     with errors_at(path, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
         count = source.shape(source.parameters["model.embed_tokens.weight"])[0]
-        said |= vocabulary_metadata(read_json(path), settings, count)
+        metadata |= vocabulary_metadata(read_json(path), settings, count)
     for end in ("bos", "eos"):
         if isinstance(token := config.get(f"{end}_token_id"), int):
-            said.setdefault(f"tokenizer.ggml.{end}_token_id", token)
-    said |= {"general.name": folder.name, "general.quantization_version": 2}
+            metadata.setdefault(f"tokenizer.ggml.{end}_token_id", token)
+    metadata |= {"general.name": folder.name, "general.quantization_version": 2}
     tensors = {name: TensorInfo("F32", factor.shape) for name, factor in factors.items()}
-    return Start(source, tensors, said, factors=factors)
+    return Start(source, tensors, metadata, factors=factors)
 
 
 def parameters_of(merging: Merging, *, whole: bool) -> dict[str, Mapping[str, Place]]:
     """List the parameters to write, with their tensors in the base: all, or what changes."""
     source = merging.source
     parts = (hub.bitsandbytes_parts(source, name)[1:] for name in source.places)
-    left_out = {part for each in parts for part in each}
+    left_out = {part for tensors in parts for part in tensors}
     parameters = {
         name: places
         for name, places in source.parameters.items()

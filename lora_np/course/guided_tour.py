@@ -280,9 +280,9 @@ def tour(
     ranks = int(np.argmax(gain >= GOAL * gain[-1])), rank_for_energy(B @ A)
     paths = str(folder / FIGURE), str(folder / "report.html")
     base_error = float(task.best_errors[0])
-    found = Tour(rng, task.steps, base_error, updates, step_times, sample_text(), *ranks, *paths)
-    write_text(folder / "report.html", render(found, gain))
-    return found
+    result = Tour(rng, task.steps, base_error, updates, step_times, sample_text(), *ranks, *paths)
+    write_text(folder / "report.html", render(result, gain))
+    return result
 
 
 def check_folder(folder: Path) -> None:
@@ -382,10 +382,10 @@ def sample_text() -> Sample:
     parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
     with one_thread():  # for products as small as these, threads only wait for each other
         base, adapted = (
-            " ".join(language.generate(each, PROMPT, tokens=180, temperature=0.6, rng=2).split())
-            for each in models
+            " ".join(language.generate(model, PROMPT, tokens=180, temperature=0.6, rng=2).split())
+            for model in models
         )
-        losses = [language.likelihood(each, held_out).loss for each in models]
+        losses = [language.likelihood(model, held_out).loss for model in models]
     return Sample(parameters, base, adapted, *losses)
 
 
@@ -411,22 +411,22 @@ def draw_errors(best: Array, updates: tuple[Update, ...]) -> Figure:
         (40 * (D + K), missing[40], "best update\nof each rank", plots.INK, (8, 16)),
         (full.parameters, 0.06, measured(full), plots.FULL, (-6, 0)),
         *(
-            (each.parameters, missing[each.rank], measured(each), plots.LORA, (8, 18))
-            for each in trained
+            (update.parameters, missing[update.rank], measured(update), plots.LORA, (8, 18))
+            for update in trained
         ),
     ):
         ha = "left" if xytext[0] > 0 else "right"
         plots.label_line(ax, x, y, text, color, xytext=xytext, ha=ha, fontsize=9.5)
-    for each in trained:
+    for update in trained:
         ax.plot(
-            each.parameters,
-            missing[each.rank],
+            update.parameters,
+            missing[update.rank],
             "o",
             color=plots.LORA,
             markersize=10,
             markeredgecolor="w",
         )
-    ax.set_xticks([0, *(each.parameters for each in updates)])
+    ax.set_xticks([0, *(update.parameters for update in updates)])
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
     ax.minorticks_off()
@@ -448,20 +448,20 @@ def measured(update: Update) -> str:
     return f"{name}: {update.parameters:,} parameters\n{errors}"
 
 
-def render(found: Tour, gain: Array) -> str:
+def render(result: Tour, gain: Array) -> str:
     """Render the report as one HTML page with its figures inside."""
     template = files("lora_np.course").joinpath("report.html").read_text(encoding="utf-8")
-    full, *trained = found.updates
+    full, *trained = result.updates
     return template.format(
-        found=found,
+        result=result,
         full=full,
         middle=trained[0],
         low=trained[-1],
-        least_share=min(each.share_of_gain for each in trained),
+        least_share=min(update.share_of_gain for update in trained),
         rank_one_share=gain[1] / gain[-1],
-        updates=found.table._repr_html_(),
-        advantages=found.advantages._repr_html_(),
-        image=base64.b64encode(Path(found.figure).read_bytes()).decode("ascii"),
-        said_before=escape(found.sample.base),
-        said_after=escape(found.sample.adapted),
+        updates=result.table._repr_html_(),
+        advantages=result.advantages._repr_html_(),
+        image=base64.b64encode(Path(result.figure).read_bytes()).decode("ascii"),
+        said_before=escape(result.sample.base),
+        said_after=escape(result.sample.adapted),
     )

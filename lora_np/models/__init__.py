@@ -67,7 +67,6 @@ with on_demand(globals()):
         describe as describe,
         matrix_size as matrix_size,
         preset as preset,
-        preset_config as preset_config,
         preset_names as preset_names,
     )
     from lora_np.models.spec import (

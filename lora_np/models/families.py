@@ -302,10 +302,10 @@ def decoder_of(values: Config) -> DecoderConfig:
     layers = [at(index) for index in range(env["count"])]
     nodes = _nodes(family, spec, kinds, layers)
     keys = LayerConfig._fields
-    whole, *each = (LayerConfig._make(map(inner.get, keys)) for inner in (at(0), *layers))
+    whole, *layer_configs = (LayerConfig._make(map(inner.get, keys)) for inner in (at(0), *layers))
     known = {**family.tables["fields"], **fields}
     used = {name: env[key] for key, field in known.items() for name in field["from"]}
-    return DecoderConfig(whole, each, nodes, used, spec)
+    return DecoderConfig(whole, layer_configs, nodes, used, spec)
 
 
 def _each_layer(field: _Table, entries: list[str], values: Config, layers: int) -> None:
@@ -458,7 +458,7 @@ def _merged(below: _Table, above: _Table) -> dict[str, Any]:
     for key in ("fields", "modules", "heads", "stacks", "parts", "bases"):
         both = {**below.get(key, {}), **above.get(key, {})}
         merged[key] = {
-            name: each for name, each in both.items() if each is not False or key == "fields"
+            name: value for name, value in both.items() if value is not False or key == "fields"
         }
     fields, let = above.get("fields", {}), above.get("let", {})
     merged["fields"] = {name: entry for name, entry in merged["fields"].items() if name not in let}
@@ -509,10 +509,10 @@ def _build(family: Family, values: Config, task: str, path: str) -> _Found:
             raise TypeError(f"{part['config']} must be an object, got {shown(inner)}")
         kind = inner.get("model_type")
         other = family_of(part["family"] if kind in (None, family.name) else str(kind))
-        found = _build(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
-        modules += found[0]
-        layers += found[1]
-        env.update({f"{key}.{name}": each for name, each in found[2].items()})
+        built = _build(other, inner, part.get("task", "Model"), _join(prefix, part["path"]))
+        modules += built[0]
+        layers += built[1]
+        env.update({f"{key}.{name}": value for name, value in built[2].items()})
     for name, text in tables["let"].items():
         env[name] = value(text, env)
     depths: dict[str, Indices] = {}
@@ -551,15 +551,15 @@ _Found = tuple[list[ModuleSpec], list[Layers], _Variables]
 _Alike = list[tuple[_Variables, list[int]]]
 
 
-def _alike(family: Family, each: Config, depth: int, env: _Variables) -> _Alike:
+def _alike(family: Family, formulas: Config, depth: int, env: _Variables) -> _Alike:
     """The different layers of a stack."""
-    found: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
+    alike: dict[tuple[Any, ...], tuple[_Variables, list[int]]] = {}
     for index in range(depth):
         inner = {**env, "i": index}
-        for name, text in each.items():
+        for name, text in formulas.items():
             inner[name] = family.formulas.value(text, inner)
-        found.setdefault(tuple(inner[name] for name in each), (inner, []))[1].append(index)
-    return list(found.values())
+        alike.setdefault(tuple(inner[name] for name in formulas), (inner, []))[1].append(index)
+    return list(alike.values())
 
 
 def _modules(
@@ -573,7 +573,7 @@ def _modules(
     """The modules that exist: identical ones together, with their indices."""
     value = family.formulas.value
     there = [path for path in entries if depths.keys() >= set(_stacks(path))]
-    found: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for env, indices in alike:
         for path in there:
             entry = entries[path]
@@ -581,12 +581,12 @@ def _modules(
                 shape = value(entry["shape"], env)
                 shape = shape if isinstance(shape, tuple) else (shape,)
                 others = (value(entry.get(key, usual), env) for key, usual in _COMPUTED.items())
-                found.setdefault((path, shape, *others), []).extend(indices)
+                groups.setdefault((path, shape, *others), []).extend(indices)
     modules = []
-    for (path, *computed), indices in found.items():
+    for (path, *computed), indices in groups.items():
         entry = entries[path]
         ranges = [
-            tuple(sorted(indices)) if each == home else depths[each] for each in _stacks(path)
+            tuple(sorted(indices)) if stack == home else depths[stack] for stack in _stacks(path)
         ]
         name, alias = (text.replace("*", "{}") for text in (path, entry.get("alias", "")))
         kind, alias = entry.get("kind") or _kind(entry["role"]), alias and _join(prefix, alias)
@@ -626,7 +626,7 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
     value, kind = values[name], field["type"]
     several = list(value) if isinstance(value, (list, tuple)) else [value]
     wanted, words = _KINDS.get(kind, (object, ""))
-    if not all(isinstance(each, wanted) for each in (several if kind == "texts" else [value])):
+    if not all(isinstance(item, wanted) for item in (several if kind == "texts" else [value])):
         raise TypeError(f"{name} must be {words}, got {shown(value)}")
     if kind == "size":
         number = whole_number(name, value, minimum=field["minimum"])
@@ -634,10 +634,10 @@ def _field(family: Family, field: _Table, values: Config, env: _Variables) -> An
         limit, top = env.get(variable, _LARGEST), family.formulas.fields.get(variable, variable)
         return whole_number(name, number, minimum=field["minimum"], maximum=limit, top=top)
     if kind == "list":
-        return [whole_number(name, each, minimum=0, maximum=_LARGEST) for each in several]
+        return [whole_number(name, item, minimum=0, maximum=_LARGEST) for item in several]
     if kind == "pair":
         pair = several if isinstance(value, (list, tuple)) else several * 2
-        return tuple(whole_number(name, each, maximum=_LARGEST) for each in pair)
+        return tuple(whole_number(name, item, maximum=_LARGEST) for item in pair)
     return several if kind == "texts" else value
 
 
@@ -657,8 +657,8 @@ def _positions(values: Config, env: _Variables) -> int:
     """Find the longest sequence: the number of learned positions, or what the config says."""
     text = values.get("text_config")
     given = {**values, **(text if isinstance(text, Mapping) else {})}.get("max_position_embeddings")
-    found = env.get("positions") or env.get("text.positions") or given
-    return found if isinstance(found, int) and found > 0 else 0
+    positions = env.get("positions") or env.get("text.positions") or given
+    return positions if isinstance(positions, int) and positions > 0 else 0
 
 
 @cache

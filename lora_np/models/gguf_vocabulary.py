@@ -60,7 +60,7 @@ def table() -> Contents:
 def cuts() -> dict[str, Cuts]:
     """List the ways to cut texts, by llama.cpp's names."""
     known = [Cuts(**entry) for entry in table()["cuts"]]
-    return {name: each for each in known for name in each.names}
+    return {name: cut for cut in known for name in cut.names}
 
 
 def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
@@ -95,18 +95,18 @@ def gguf_tokenizer(metadata: Contents, path: StrPath) -> Part | None:
     >>> made["normalizer"], made["model"]["vocab"]
     ({'type': 'NFC'}, {'a': 0})
     """
-    said = {
+    fields = {
         key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)
     }
-    if "model" not in said:
+    if "model" not in fields:
         return None
     model = str(metadata.get("general.name", "")).lower()
     with errors_at(path):
-        found = described(said)
+        contents = described(fields)
     if any(name in model for name in table()["stripped"]["models"]):
-        for token in found["added_tokens"]:
+        for token in contents["added_tokens"]:
             token["rstrip"] = token["content"] not in table()["stripped"]["unless"]
-    return found
+    return contents
 
 
 def tokenizer_settings(metadata: Contents) -> Part:
@@ -143,12 +143,12 @@ def tokenizer_settings(metadata: Contents) -> Part:
     return settings
 
 
-def described(said: Contents) -> Part:
+def described(fields: Contents) -> Part:
     """Write the ``tokenizer.json`` from the metadata under ``tokenizer.ggml``."""
     kind, tokens, types = (
-        said["model"],
-        texts(said, "tokens"),
-        np.asarray(said.get("token_type", ())),
+        fields["model"],
+        texts(fields, "tokens"),
+        np.asarray(fields.get("token_type", ())),
     )
     if kind not in ("gpt2", "llama"):
         raise ValueError(
@@ -160,11 +160,11 @@ def described(said: Contents) -> Part:
         raise ValueError(f"it needs one type for each of its {len(tokens)} tokens")
     if kind == "llama":  # some files have the marks of spaces in tokens that texts are searched for
         own = types == USER_DEFINED
-        tokens = [each.replace(SPACE, " ") if own[i] else each for i, each in enumerate(tokens)]
-    parts, bos = byte_pairs(said) if kind == "gpt2" else sentence_pieces(said, tokens, types)
+        tokens = [token.replace(SPACE, " ") if own[i] else token for i, token in enumerate(tokens)]
+    parts, bos = byte_pairs(fields) if kind == "gpt2" else sentence_pieces(fields, tokens, types)
     numbers = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
-    before = standing(said, "bos", tokens, default=bos)
-    after = standing(said, "eos", tokens, default=False)
+    before = standing(fields, "bos", tokens, default=bos)
+    after = standing(fields, "eos", tokens, default=False)
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return parts | {
         "version": "1.0",
@@ -177,9 +177,9 @@ def described(said: Contents) -> Part:
     }
 
 
-def byte_pairs(said: Contents) -> tuple[Part, bool]:
+def byte_pairs(fields: Contents) -> tuple[Part, bool]:
     """Describe byte-level BPE, which keeps its merges, and tell whether BOS is implied."""
-    pre, merges = said.get("pre"), texts(said, "merges")
+    pre, merges = fields.get("pre"), texts(fields, "merges")
     if not isinstance(pre, str) or pre not in cuts():
         why = f"{PREFIX}pre is not a name that is known here{close_names(str(pre), cuts())}"
         raise ValueError(f"texts cut as {shown(pre)} are not read: {why}")
@@ -195,9 +195,9 @@ def byte_pairs(said: Contents) -> tuple[Part, bool]:
     return parts, cut.bos
 
 
-def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
+def sentence_pieces(fields: Contents, tokens: list[str], types: Array) -> tuple[Part, bool]:
     """Describe SentencePiece's BPE, which joins neighbours whose union scores highest."""
-    scores = np.asarray(said.get("scores", ()))
+    scores = np.asarray(fields.get("scores", ()))
     if scores.shape != (len(tokens),):
         raise ValueError(f"it needs one score for each of its {len(tokens)} tokens")
     joined = {
@@ -215,7 +215,7 @@ def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Pa
             "two of its tokens have the same score, so which is made first is not known"
         )
     first = last = []
-    if said.get("add_space_prefix", True):
+    if fields.get("add_space_prefix", True):
         first = [{"type": "Prepend", "prepend": SPACE}]
         last = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]
     there = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -238,18 +238,18 @@ def sentence_pieces(said: Contents, tokens: list[str], types: Array) -> tuple[Pa
     }, True
 
 
-def texts(said: Contents, name: str) -> list[str]:
+def texts(fields: Contents, name: str) -> list[str]:
     """Read a list of texts that has to be there."""
-    found = said.get(name)
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+    listed = fields.get(name)
+    if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
         raise ValueError(f"its {name} are missing, or not texts")
-    return found
+    return listed
 
 
-def standing(said: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
+def standing(fields: Contents, name: str, tokens: Sequence[str], *, default: bool) -> list[str]:
     """Find the token before ("bos") or after ("eos") each text, if there is one."""
-    number = said.get(f"{name}_token_id")
-    if not said.get(f"add_{name}_token", default and number is not None):
+    number = fields.get(f"{name}_token_id")
+    if not fields.get(f"add_{name}_token", default and number is not None):
         return []
     if not isinstance(number, int) or not 0 <= number < len(tokens):
         raise ValueError(
@@ -302,43 +302,45 @@ def vocabulary_metadata(contents: Contents, settings: Contents, count: int) -> P
         raise ValueError(
             f"a vocabulary of type {shown(model.get('type'))} is not written, only BPE"
         )
-    numbers = {**model["vocab"], **{each["content"]: each["id"] for each in added}}
+    numbers = {**model["vocab"], **{token["content"]: token["id"] for token in added}}
     if max(numbers.values()) >= count:
         raise ValueError(f"its tokens go up to {max(numbers.values())}; the model has {count}")
-    merges = [each.split(" ") if isinstance(each, str) else each for each in model["merges"]]
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     types = np.full(count, UNUSED, np.int32)
     types[list(numbers.values())] = NORMAL
     if model.get("byte_fallback"):
         types[[numbers[f"<0x{byte:02X}>"] for byte in range(256)]] = BYTE
-    for each in added:
-        types[each["id"]] = CONTROL if each["special"] else USER_DEFINED
+    for token in added:
+        types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
     if model.get("unk_token"):
         types[numbers[model["unk_token"]]] = UNKNOWN
     tokens = [f"[PAD{i}]" for i in range(count)]
     for text, number in numbers.items():
         tokens[number] = text
-    said: Part = {"token_type": types}
+    fields: Part = {"token_type": types}
     cut = steps_in(contents.get("pre_tokenizer"))
     if "ByteLevel" in [step["type"] for step in cut]:
-        said |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
-        said["pre"] = pre_of(cut, contents.get("normalizer"), bool(model.get("ignore_merges")))
+        fields |= {"model": "gpt2", "merges": [" ".join(merge) for merge in merges]}
+        fields["pre"] = pre_of(cut, contents.get("normalizer"), bool(model.get("ignore_merges")))
     else:
-        said |= {"model": "llama", "pre": "default", "scores": scores_of(merges, numbers, types)}
+        fields |= {"model": "llama", "pre": "default", "scores": scores_of(merges, numbers, types)}
         marks = [*cut, *steps_in(contents.get("normalizer"))]
         first = [step for step in marks if step["type"] in ("Prepend", "Metaspace")]
-        said["add_space_prefix"] = any(step.get("prepend_scheme") != "never" for step in first)
+        fields["add_space_prefix"] = any(step.get("prepend_scheme") != "never" for step in first)
         spaced = types == NORMAL
-        tokens = [each.replace(" ", SPACE) if spaced[i] else each for i, each in enumerate(tokens)]
+        tokens = [
+            token.replace(" ", SPACE) if spaced[i] else token for i, token in enumerate(tokens)
+        ]
     for name, theirs in SPECIAL.items():
         token = settings.get(f"{name}_token")
         token = token.get("content") if isinstance(token, Mapping) else token
         if token in numbers:
-            said[f"{theirs}_token_id"] = numbers[token]
+            fields[f"{theirs}_token_id"] = numbers[token]
     for name, around in zip(("bos", "eos"), around_text(contents), strict=True):
-        said[f"add_{name}_token"] = bool(around)
+        fields[f"add_{name}_token"] = bool(around)
         if around:
-            said[f"{name}_token_id"] = numbers[around[0]]
-    metadata = {f"{PREFIX}{key}": value for key, value in {**said, "tokens": tokens}.items()}
+            fields[f"{name}_token_id"] = numbers[around[0]]
+    metadata = {f"{PREFIX}{key}": value for key, value in {**fields, "tokens": tokens}.items()}
     if isinstance(template := settings.get("chat_template"), str):
         metadata["tokenizer.chat_template"] = template
     return metadata
@@ -348,7 +350,7 @@ def steps_in(part: Contents | None) -> list[Contents]:
     """List the steps of a part of a ``tokenizer.json``."""
     if part is None or part["type"] != "Sequence":
         return [] if part is None else [part]
-    lists = (each for each in part.values() if isinstance(each, list))
+    lists = (item for item in part.values() if isinstance(item, list))
     return [step for steps in lists for inner in steps for step in steps_in(inner)]
 
 
@@ -364,11 +366,11 @@ def pre_of(cut: Sequence[Contents], normal: Contents | None, whole: bool) -> str
             steps.append(step["pattern"].get("Regex", ""))
         elif kind != "ByteLevel" or step["use_regex"]:
             steps.append(kind)
-    near = [each for each in cuts().values() if (each.steps, each.whole) == (steps, whole)]
+    near = [known for known in cuts().values() if (known.steps, known.whole) == (steps, whole)]
     form = normal and normal["type"]
     if not near or form not in (None, "NFC"):
         raise ValueError("llama.cpp has no name that is known here for how it cuts texts")
-    return next((each for each in near if each.normal == form), near[0]).names[0]
+    return next((known for known in near if known.normal == form), near[0]).names[0]
 
 
 def scores_of(merges: Sequence[Sequence[str]], numbers: Mapping[str, int], types: Array) -> Array:

@@ -104,7 +104,7 @@ class GGUFModel:
         if tensor.ndim == 2 and tensor.kind != "F32":
             return tensor
         W = np.concatenate(
-            [each.dequantised() for each in (tensor, *others)], axis=-min(2, tensor.ndim)
+            [one.dequantised() for one in (tensor, *others)], axis=-min(2, tensor.ndim)
         )
         return W - 1 if from_one(self.config, name) else W
 
@@ -168,9 +168,9 @@ def open_gguf(path: StrPath) -> GGUFModel:
             config["vocab_size"] = file.tensors["token_embd.weight"].shape[0]
         if scaling := scaling_in(file, str(architecture)):
             config["rope_scaling"] = scaling
-        found = {ours: tuple(theirs) for ours, theirs in names.items() if all(theirs)}
-        check_complete(config, found)
-    return GGUFModel(file, config, found)
+        complete = {ours: tuple(theirs) for ours, theirs in names.items() if all(theirs)}
+        check_complete(config, complete)
+    return GGUFModel(file, config, complete)
 
 
 def check_complete(config: Fields, names: Container[str]) -> None:
@@ -295,9 +295,9 @@ def gguf_settings(config: Fields) -> tuple[Made, dict[str, Array]]:
     }
     again = decoder_of({**config_in(metadata, family), "vocab_size": decoder.fields["vocab_size"]})
     for ours, theirs in zip(decoder.layers, again.layers, strict=True):
-        for entry, found in ours._asdict().items():
-            if found != (other := getattr(theirs, entry)):
-                why = f"{entry} is {shown(found)}, in llama.cpp's {architecture} {shown(other)}"
+        for entry, wanted in ours._asdict().items():
+            if wanted != (other := getattr(theirs, entry)):
+                why = f"{entry} is {shown(wanted)}, in llama.cpp's {architecture} {shown(other)}"
                 raise ValueError(f"a GGUF file cannot say how this model computes: {why}")
     return {"general.architecture": architecture, "general.type": "model", **metadata}, factors
 
@@ -431,8 +431,8 @@ def names_for(program: str, module: str, family: str) -> tuple[str, ...]:
     ('blk.7.ffn_gate_exps', 'blk.7.ffn_up_exps')
     """
     number = _NUMBER.search(module)
-    found = names_in(program, family).get(_NUMBER.sub("{}", module, count=1), ())
-    return tuple(name.format(number and number[0]) for name in found)
+    templates = names_in(program, family).get(_NUMBER.sub("{}", module, count=1), ())
+    return tuple(name.format(number and number[0]) for name in templates)
 
 
 def named_in(program: str, name: str, families: Iterable[str]) -> Place | None:

@@ -152,15 +152,15 @@ class AdapterConfig:
     def parameters_of(self, module: str) -> list[str]:
         """List the parameters of a module that ``target_parameters`` name."""
         ends = self.raw.get("target_parameters") or ()
-        found = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
-        return sorted(name for name in found if any(ends_with(name, end) for end in ends))
+        names = {f"{module}.{name.rpartition('.')[2]}" for name in ends}
+        return sorted(name for name in names if any(ends_with(name, end) for end in ends))
 
     def tokens_of(self, module: str) -> tuple[int, ...] | None:
         """Return the rows of an embedding that are trained, by the end of its path."""
-        said = self.raw.get("trainable_token_indices")
-        if isinstance(said, dict):
-            said = next((tokens for name, tokens in said.items() if module.endswith(name)), None)
-        return None if said is None else tuple(said)
+        tokens = self.raw.get("trainable_token_indices")
+        if isinstance(tokens, dict):
+            tokens = next((ids for name, ids in tokens.items() if module.endswith(name)), None)
+        return None if tokens is None else tuple(tokens)
 
 
 def start(raw: Mapping[str, Json]) -> str | None:
@@ -206,15 +206,17 @@ def check_values(raw: Mapping[str, Any], at: str = "") -> None:
     Traceback (most recent call last):
     lora_np.files.FileError: rank_pattern['q_proj'] must be a whole number from 1 on, got 0
     """
-    said: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
-    for name, rule, value in said:  # what they say of single modules comes after them
+    entries: list[Any] = [*zip(raw, raw, raw.values(), strict=True)]
+    for name, rule, value in entries:  # what they say of single modules comes after them
         wanted, kind, fits = SETTINGS.get(rule) or ("", object, None)
         if value is None and rule not in ("r", "lora_alpha"):
             continue
         if not isinstance(value, kind) or (fits and not fits(value)):
             raise FileError(f"{at}{name} must be {wanted}, got {shown(value)}")
         if name in _PATTERNS and value:
-            said += [(f"{name}[{key!r}]", _PATTERNS[name], each) for key, each in raw[name].items()]
+            entries += [
+                (f"{name}[{key!r}]", _PATTERNS[name], entry) for key, entry in raw[name].items()
+            ]
 
 
 def parse(path: Path, raw: Mapping[str, Any]) -> AdapterConfig:
@@ -300,10 +302,12 @@ def compose(raw: Mapping[str, Any], modules: Mapping[str, tuple[int, float]]) ->
     {'peft_type': 'LORA', 'r': 4, 'lora_alpha': 8, 'rank_pattern': {'^v': 2}, 'alpha_pattern': {}}
     """
     path = Path(NAME)
-    said = parse(path, raw)
+    config = parse(path, raw)
     given = "r" in raw and "lora_alpha" in raw  # without them PEFT would silently assume 8 and 8
-    if not modules or (given and {name: said.rank_and_alpha(name) for name in modules} == modules):
-        return said
+    if not modules or (
+        given and {name: config.rank_and_alpha(name) for name in modules} == modules
+    ):
+        return config
     r = max(rank for rank, _ in modules.values())  # which those who limit it look at
     alphas_of_r = sorted(alpha for rank, alpha in modules.values() if rank == r)
     alpha = Counter(alphas_of_r).most_common(1)[0][0]  # the smallest of several

@@ -123,7 +123,9 @@ def select(
         raise ValueError("layers_pattern says what layers counts, which must be given as well")
     targets, fused = _unfused(spec, targets)
     selections = _modules(spec, targets, filters) if targets else []
-    parameters = _parameters(spec, target_parameters, fused, {each.module for each in selections})
+    parameters = _parameters(
+        spec, target_parameters, fused, {selection.module for selection in selections}
+    )
     if not selections and not parameters:
         raise ValueError(f"targets: all that they select of {spec.name} is left out again")
     return selections + parameters
@@ -187,7 +189,7 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
     >>> list(saved_modules(preset("llama-2-7b"), ["lm_head"]))
     ['lm_head']
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for end in saved:
         named = {
             module.name
@@ -197,8 +199,8 @@ def saved_modules(spec: ModelSpec, saved: Collection[str]) -> dict[str, ModuleSp
         if not named:
             paths = {path.rpartition(".")[2] for module in spec.modules for path in _homes(module)}
             raise spec.missing("modules_to_save:", end, paths)
-        found |= named
-    return {module.name: module for module in spec.modules if module.name in found}
+        names |= named
+    return {module.name: module for module in spec.modules if module.name in names}
 
 
 def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> list[Selected]:
@@ -210,33 +212,39 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
     # for all
     alike = (listed or all_linear) and not any(filters.values()) and filters.get("layers", ()) == ()
     if alike and not any(part.isdecimal() for target in listed for part in target.split(".")):
-        groups = tuple(each._replace(ranges=tuple(r[:1] for r in each.ranges)) for each in groups)
+        groups = tuple(
+            group._replace(ranges=tuple(r[:1] for r in group.ranges)) for group in groups
+        )
     paths = _paths(groups)
     if all_linear or callable(targets):
         kinds, left_out = (("linear",), "head") if all_linear else (ADAPTABLE, None)
-        able = {path: each for path, each in paths.items() if each and each.kind in kinds}
-        paths = {path: each for path, each in able.items() if each.role != left_out}
-    found = {path for path, module in paths.items() if wanted(path, module)}
+        able = {path: module for path, module in paths.items() if module and module.kind in kinds}
+        paths = {path: module for path, module in able.items() if module.role != left_out}
+    targeted_paths = {path for path, module in paths.items() if wanted(path, module)}
     if listed:
         known = {end for path in paths for end in ends(path)}
         missing = [target for target in listed if target not in known]
     else:
-        every = found or any(matcher(targets)(path, module) for path, module in paths.items())
+        every = targeted_paths or any(
+            matcher(targets)(path, module) for path, module in paths.items()
+        )
         missing = [] if every else [targets]
     for target in missing:  # perhaps by its name in checkpoints
         is_named = matcher([target] if listed else target, **filters)
-        stored = [each for each in replace(spec, groups=groups).modules if each.kind in ADAPTABLE]
-        aliased = {each.name for each in stored if each.alias and is_named(each.alias)}
+        stored = [
+            module for module in replace(spec, groups=groups).modules if module.kind in ADAPTABLE
+        ]
+        aliased = {module.name for module in stored if module.alias and is_named(module.alias)}
         if not aliased:
             raise _no_match(spec, target, listed)
-        found |= aliased
-    for path, module in paths.items() if found else ():
-        if path in found and (module is None or module.kind not in ADAPTABLE):
-            what = next((each for each in listed if ends_with(path, each)), targets)
+        targeted_paths |= aliased
+    for path, module in paths.items() if targeted_paths else ():
+        if path in targeted_paths and (module is None or module.kind not in ADAPTABLE):
+            what = next((target for target in listed if ends_with(path, target)), targets)
             inside = [
-                each.name[len(path) + 1 :]
-                for each in spec.modules
-                if each.name.startswith(f"{path}.")
+                module.name[len(path) + 1 :]
+                for module in spec.modules
+                if module.name.startswith(f"{path}.")
             ]
             parts = ", ".join(sorted({name.partition(".")[0] for name in inside}))
             kind, holds = (module.kind, "") if module else ("container", f"; it holds {parts}")
@@ -246,7 +254,9 @@ def _modules(spec: ModelSpec, targets: Targets, filters: Mapping[str, Any]) -> l
     selections = []
     for module, shown in zip(spec.groups, groups, strict=True):
         names = shown.names()
-        chosen = tuple(name for name in names if name in found and paths.get(name) is shown)
+        chosen = tuple(
+            name for name in names if name in targeted_paths and paths.get(name) is shown
+        )
         if chosen and spec.family in _STATE_SPACE and module.name.rpartition(".")[2] in _UNCALLED:
             uncalled = " and no ".join(_UNCALLED)
             raise ValueError(
@@ -281,7 +291,7 @@ def _unfused(spec: ModelSpec, targets: Targets) -> tuple[Targets, dict[str, int]
                 f"targets: {present} needs {missing} too: PEFT adapts them fused in {name}"
             )
         times[name] = len(needed)
-    fused_away = {target for found in means.values() for target in found}
+    fused_away = {target for targets in means.values() for target in targets}
     return [target for target in targets if target not in fused_away], times
 
 
@@ -318,16 +328,16 @@ def _parameters(
 ) -> list[Selected]:
     """Select parameters by the ends of their names: ``target_parameters``, or fused experts."""
     wanted = {*targets, *fused}
-    found, selections = set(), []
+    matched, selections = set(), []
     for module in spec.groups if wanted else ():
         selection = _parameter(module)
         names = module.names()
-        said = {name: wanted.intersection(ends(selection.path(name))) for name in names}
-        chosen = tuple(name for name in names if said[name])
+        endings = {name: wanted.intersection(ends(selection.path(name))) for name in names}
+        chosen = tuple(name for name in names if endings[name])
         if not chosen:
             continue
-        target = min(said[chosen[0]])
-        found |= {each for name in chosen for each in said[name]}
+        target = min(endings[chosen[0]])
+        matched |= {ending for name in chosen for ending in endings[name]}
         if len(module.shape) not in (2, 3) or module.kind == "convolution":
             what = f"a {module.kind} of shape {module.shape}"
             raise ValueError(
@@ -337,12 +347,12 @@ def _parameters(
             raise ValueError(
                 f"target_parameters: {target!r} is of a module that targets select as well"
             )
-        times = max(fused.get(each, 1) for each in ends(selection.path(chosen[0])))
+        times = max(fused.get(end, 1) for end in ends(selection.path(chosen[0])))
         selections.append(
             selection._replace(names=None if len(chosen) == len(names) else chosen, times=times)
         )
     for target in targets:
-        if target not in found:
+        if target not in matched:
             known = {
                 _parameter(module).path(module.name).rpartition("}.")[2] for module in spec.groups
             }
@@ -384,11 +394,11 @@ def targeted(spec: ModelSpec, wanted: Callable[..., bool]) -> tuple[list[str], l
     >>> [len(paths) for paths in targeted(preset("gpt2"), matcher(["c_attn", "0"]))]
     [12, 1]
     """
-    found: dict[bool, list[str]] = {True: [], False: []}
+    paths: dict[bool, list[str]] = {True: [], False: []}
     for path, module in _paths(spec.modules).items():
         if wanted(path, module):
-            found[module is not None and module.kind in ADAPTABLE].append(path)
-    return found[True], found[False]
+            paths[module is not None and module.kind in ADAPTABLE].append(path)
+    return paths[True], paths[False]
 
 
 def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> ValueError:
@@ -397,7 +407,9 @@ def _no_match(spec: ModelSpec, target: Targets, listed: Collection[str]) -> Valu
     if not isinstance(target, str):
         return ValueError(f"targets: the function selected no module of {spec.name}")
     if listed:
-        stored = [each.alias.rpartition(".")[2] for each in spec.groups if each.kind in ADAPTABLE]
+        stored = [
+            module.alias.rpartition(".")[2] for module in spec.groups if module.kind in ADAPTABLE
+        ]
         return spec.missing("targets:", target, {*stored, *leaves} - {""})
     if is_all_linear(target):
         return ValueError(f"targets {target!r} matches nothing: {spec.name} has no linear layers")
@@ -520,8 +532,8 @@ def matcher(
 
     def selects(path: str, layer: Any = None) -> bool:
         # a module that is named by its whole path is wanted for any layer number, as in PEFT
-        found = path in names or (wanted(path, layer) and number_of(path) in numbers)
-        return found and not any(drops(path) for drops in excluded)
+        named = path in names or (wanted(path, layer) and number_of(path) in numbers)
+        return named and not any(drops(path) for drops in excluded)
 
     return selects
 
@@ -721,10 +733,13 @@ def _numbering(pattern: str | Sequence[str]) -> Callable[[str], int | None]:
         # the first number with a name before it, or with two where no pattern says which, as in
         # PEFT
         places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
-        found = [
-            place for each in named for place in places if each.matches(".".join(parts[:place]))
+        matches = [
+            place
+            for pattern in named
+            for place in places
+            if pattern.matches(".".join(parts[:place]))
         ]
-        place = next(iter(found if named else [place for place in places if place > 1]), None)
+        place = next(iter(matches if named else [place for place in places if place > 1]), None)
         return None if place is None else int(parts[place][:_MAX_DIGITS])
 
     return number

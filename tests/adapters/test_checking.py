@@ -270,7 +270,7 @@ def test_wrappers_are_recognised_with_and_without_a_base(tmp_path, wrapper, base
     assert statuses["peft"] == {WRAPPED[wrapper]}
     fine = {name for name, status in statuses.items() if status == {"fine"}}
     assert fine <= {"llama.cpp"} | ({"peft"} if wrapper == "default" else set())
-    assert any("names in the file have around them: " in note for note in found.notes)
+    assert any("names are not as their program writes them: " in note for note in found.notes)
     base_words = "MODEL" if base is None else "NEW"
     assert found.notes[-1].startswith(f"what would help: lora-np repair {tmp_path / 'a'} --base")
     assert base_words in found.notes[-1]

@@ -9,7 +9,7 @@ from lora_np.files import FileError
 from lora_np.hub import gguf
 from lora_np.models import open_gguf
 from tests.adapters.test_formats import drawn
-from tests.language.test_gguf_vocabulary import WORDS, write
+from tests.models.test_gguf_vocabulary import WORDS, write
 
 TOKENS = np.array([[3, 1, 4, 1, 5, 9, 2, 6]])
 

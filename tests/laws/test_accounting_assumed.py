@@ -13,7 +13,7 @@ import pytest
 
 from lora_np.accounting import count_model, model_spec
 from lora_np.hub import safetensors
-from lora_np.models import preset_config
+from lora_np.models.sources import preset_config
 
 DENSE = {
     "model.layers.0.q_proj.weight": (4, 6),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lora_np.accounting import count_lora, count_model
-from lora_np.models import from_config, preset, preset_config
+from lora_np.models import from_config, preset
+from lora_np.models.sources import preset_config
 from lora_np.table import binary_bytes, decimal_bytes
 
 QV = ["q_proj", "v_proj"]

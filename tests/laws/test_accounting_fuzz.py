@@ -15,7 +15,8 @@ import pytest
 
 from lora_np.accounting import count_model, model_spec
 from lora_np.hub import INDEX, safetensors
-from lora_np.models import family_names, preset_config, preset_names
+from lora_np.models import family_names, preset_names
+from lora_np.models.sources import preset_config
 from tests.mutations import COUNTS, WILD, changed, in_little_memory, is_linear, overwritten, refusal
 
 VALUES = [*WILD, 64, 128, 65_536, 65_537, ["full_attention"] * 7, ["LlamaForCausalLM"], "silu"]

@@ -28,7 +28,7 @@ from lora_np.accounting import (
     rank_errors_of,
     training_memory,
 )
-from lora_np.models import preset_config
+from lora_np.models.sources import preset_config
 
 CONFIG = preset_config("llama-3.2-1b")
 EXPECTED = count_model(models.preset("llama-3.2-1b"), rank=8).trainable
@@ -179,9 +179,9 @@ def test_an_array_has_an_error_curve(tmp_path: Path) -> None:
             lambda: count("gpt2", rank=8, config={"r": 8}),
             "config holds all settings of the LoRA: leave out rank",
         ),
-        (lambda: count("gtp2"), "close names: gpt2"),
-        (lambda: plan("gpt2", gpu="RTX4091"), "did you mean 'RTX 4090'"),
-        (lambda: plan("gpt2", gpu="24"), "gpu must be bytes or text such as '24 GB'"),
+        (lambda: count("gtp2"), "close names: .*gpt2"),
+        (lambda: plan("gpt2", gpu="RTX4091"), "a GPU such as 'RTX 4090'"),
+        (lambda: plan("gpt2", gpu="24 parsecs"), "gpu must be a memory such as 24 GB"),
         (
             lambda: largest_rank("gpt2", rank=8, budget="1 GB"),
             "largest_rank finds the rank: leave it out",

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lora_np.accounting import count_model
-from lora_np.models import catalogue, from_config, preset, preset_config, preset_names
+from lora_np.models import catalogue, from_config, preset, preset_names
 from lora_np.models.families import family_of
+from lora_np.models.sources import preset_config
 from tests.drawing import twentieth
 
 # parameters as published with the checkpoints: the totals of their safetensors files (deepseek-v3

@@ -12,8 +12,9 @@ import pytest
 from lora_np import Activation, Linear, Sequential, inject
 from lora_np.accounting import count, count_model, model_spec
 from lora_np.hub import safetensors
-from lora_np.models import catalogue, from_config, from_safetensors, preset, preset_config
+from lora_np.models import catalogue, from_config, from_safetensors, preset
 from lora_np.models.families import family_names, family_of
+from lora_np.models.sources import preset_config
 from tests.models.test_families import CASES, DECODER, LATENT, meta_model
 
 

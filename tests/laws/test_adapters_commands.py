@@ -11,7 +11,7 @@ from lora_np import adapters
 from lora_np.cli import run
 from lora_np.models import open_gguf
 from tests.adapters.test_gguf_merging import weak
-from tests.language.test_gguf_vocabulary import write
+from tests.models.test_gguf_vocabulary import write
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from tests.adapters.test_gguf_merging import weak
 from tests.drawing import FULL
 from tests.language.conftest import byte_level
 from tests.language.gguf_cases import FAMILIES
-from tests.language.test_gguf_families import converted, model_of
 from tests.laws.test_adapters_gguf_peers import judge
+from tests.laws.test_language_gguf_families import converted, model_of
 
 pytestmark = pytest.mark.peers
 

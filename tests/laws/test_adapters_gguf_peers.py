@@ -10,7 +10,7 @@ from lora_np import adapters, freeze, language
 from lora_np.models import open_gguf
 from lora_np.quantise import LAYOUTS, Blocks, quantise
 from tests.adapters.test_gguf_merging import weak
-from tests.language.test_gguf_vocabulary import LLAMA, WORDS, write
+from tests.models.test_gguf_vocabulary import LLAMA, WORDS, write
 
 pytestmark = pytest.mark.peers
 

@@ -11,7 +11,7 @@ from lora_np import adapters, freeze, language
 from lora_np.hub import gguf
 from lora_np.models import open_gguf
 from tests.adapters.test_formats import drawn
-from tests.language.test_gguf_vocabulary import WORDS, write
+from tests.models.test_gguf_vocabulary import WORDS, write
 
 pytestmark = pytest.mark.llama
 

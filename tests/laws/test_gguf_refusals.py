@@ -16,7 +16,7 @@ from lora_np.hub import gguf, located, safetensors
 from lora_np.models import open_gguf
 from lora_np.quantise import LAYOUTS, Blocks
 from tests.adapters.test_gguf_merging import weak
-from tests.language.test_gguf_vocabulary import write
+from tests.models.test_gguf_vocabulary import write
 
 UP = "blk.1.ffn_up.weight"
 IQ4 = np.zeros((64, 1), LAYOUTS["IQ4_NL"].block)

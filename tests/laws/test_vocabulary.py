@@ -24,7 +24,7 @@ from lora_np.cli.dispatch import COMMANDS
 from lora_np.nn import Linear
 from tests.commands import every_command
 from tests.drawing import every
-from tests.language.test_gguf_vocabulary import write as write_gguf
+from tests.models.test_gguf_vocabulary import write as write_gguf
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from lora_np import accounting, models
 from lora_np.accounting import planning
 from lora_np.accounting.planning import size_text
 from lora_np.cli import run
-from lora_np.models.sources import hub_name, typed_names
+from lora_np.models.sources import hub_name, preset_config, typed_names
 from tests.drawing import FULL, few, twentieth
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -176,7 +176,7 @@ def test_drawn_configs_are_answered_as_by_plan():
     assert len(cases) >= (300 if FULL else 60)
 
 
-TYPED = json.loads((DOCS.parent / "tests" / "models" / "as_typed.json").read_text(encoding="utf-8"))
+TYPED = json.loads((DOCS.parent / "tests" / "laws" / "as_typed.json").read_text(encoding="utf-8"))
 
 
 def test_names_as_people_type_them_mean_the_same_in_the_page():
@@ -274,7 +274,7 @@ def test_the_largest_values_where_there_is_not_a_byte_to_spare():
 
 def test_a_config_keeps_what_its_modules_need():
     for name in twentieth(PRESETS):
-        config = models.preset_config(name)
+        config = preset_config(name)
         few = terms.needed({**config, "extra": {"a": 1}, "id2label": {"0": "x" * 999}})
         assert models.from_config(few) == models.from_config({**config, "num_labels": 1})
         assert len(json.dumps(few)) < 900
@@ -693,7 +693,7 @@ def test_a_config_of_ones_own_is_read_by_the_package_and_travels_in_the_link(
 def test_every_preset_s_config_can_be_packed_and_unpacked(open_page):
     page = open_page("use/fit.html")
     for name in twentieth(PRESETS):
-        config = terms.needed(models.preset_config(name))
+        config = terms.needed(preset_config(name))
         code, back = page.evaluate(
             """async (config) => {
               const code = await loraFitModel.pack(config);

@@ -26,9 +26,8 @@ from lora_np.models.llama_cpp import named_in, names_for, open_gguf, row_order
 from lora_np.nn import leaves, replace, trainable
 from lora_np.quantise import Quantised, quantise
 from tests.gguf_files import save_gguf
+from tests.language.conftest import BYTES, checkpoint_name, nasty, needs_tokenizers
 from tests.rounding import assert_as_near, assert_near, in_double, torch_in_double
-
-from .conftest import BYTES, checkpoint_name, nasty, needs_tokenizers
 
 LLAMA = {
     "llama.embedding_length": 32,

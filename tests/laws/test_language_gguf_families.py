@@ -10,11 +10,11 @@ import pytest
 from lora_np import freeze, language
 from lora_np.language.vocabulary import read_vocabulary
 from lora_np.models import gguf_tokenizer, open_gguf, vocabulary_metadata
-from tests.language import test_gguf_vocabulary
 from tests.language.conftest import BYTES, before
 from tests.language.gguf_cases import CUTS, FAMILIES, LLAMA3, LONG, SIZE, TEXT
-from tests.language.test_gguf_vocabulary import VOCABULARY
 from tests.language.test_vocabulary import MODELS, sentence_pieces, trained
+from tests.models import test_gguf_vocabulary
+from tests.models.test_gguf_vocabulary import VOCABULARY
 from tests.rounding import array, assert_as_near, torch_in_double
 
 pytestmark = pytest.mark.peers
