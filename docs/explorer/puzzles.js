@@ -19,6 +19,7 @@
     } catch { /* private windows: then it is forgotten */ }
   }
 
+  forms[0].closest("section").before(document.querySelector(".puzzle-progress")); // Sphinx may have put it below
   const share = document.getElementById("puzzle-share"), text = document.getElementById("puzzle-text");
   function count() {
     const names = forms.map((form) => form.dataset.puzzle), solved = names.filter((name) => of(name).solved);
