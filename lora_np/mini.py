@@ -24,7 +24,7 @@ class LoRA:
     def __call__(self, x):  # (n, k) -> (n, d): a row is an example
         return x @ self.W0.T + x @ self.A.T @ self.B.T * (self.alpha / self.r)
 
-    def delta(self):  # (d, k); the merged weight is W0 + delta()
+    def delta(self):  # (d, k); the new matrix is W0 + delta()
         return self.alpha / self.r * self.B.value @ self.A.value
 
 
