@@ -138,6 +138,8 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
             modules, full = image_models.read(file, None if base is None else names_of(base))
     dora = any("magnitude" in module.parts for module in modules.values())
     raw = peft_format.targeting({**peft.FRESH, "use_dora": dora}, modules)
+    if kind == "mlx" and isinstance(name := runtimes.mlx_settings(path).get("model"), str):
+        raw["base_model_name_or_path"] = name
     pipeline = kind == "kohya" and base is None
     return _marked(Adapter(modules, full, raw, path, pipeline=pipeline), changes, "")
 

@@ -284,12 +284,16 @@ def _mlx_names(adapter: Adapter, name: str, config: Config | None) -> tuple[str,
     return names or (bare,)
 
 
+def mlx_settings(folder: Path) -> Mapping[str, Any]:
+    """Read what mlx-lm writes beside the tensors."""
+    return read_json(inside(folder, _MLX_CONFIG))
+
+
 def read_mlx(
     folder: Path, file: safetensors.SafetensorsFile, base: ModelSpec | None
 ) -> dict[str, AdapterModule]:
     """Read the modules of a folder, whose kinds the base tells, or else their names."""
-    path = inside(folder, _MLX_CONFIG)
-    settings = read_json(path)
+    settings = mlx_settings(folder)
     kind, parameters = settings.get("fine_tune_type", "lora"), settings.get("lora_parameters")
     if kind not in ("lora", "dora"):
         raise FileError(

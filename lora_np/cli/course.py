@@ -61,6 +61,8 @@ def puzzles(file: Path, hints: int) -> None:
 
     Example: lora-np puzzles --hints 1
     """
+    if file.suffix not in (".py", ".ipynb"):
+        raise ValueError(f"FILE must be a .py or .ipynb file, got {file}")
     if written := write_new({file: practice.puzzle_script()})[0]:
         options.show_written(written, [])
     found, every = grading.check_puzzles(file), practice.puzzles()

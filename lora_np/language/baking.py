@@ -159,6 +159,8 @@ class Baked(Shown):
             f"{means[f'baked, {kind}'] / means[f'base, {kind}']:.0%} on {kind}" for kind in KINDS
         ]
         notes = [f"Of the base's divergence {' and '.join(left)} answers is left."]
+        if all(means[f"baked, {kind}"] >= means[f"base, {kind}"] for kind in KINDS):
+            notes.append("The adapter is no nearer to the prompted model than the base is.")
         notes.append(f"Each call saves {self.saved} tokens.")
         return Table(names, rows, notes=[*notes, *self.notes])
 

@@ -584,3 +584,8 @@ def test_a_file_that_would_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(FileError, match=r"'lora_te_model_layers_1_\w+' is no module of the base"):
         adapters.convert(drawn(LLAMA), tmp_path / "a.safetensors", to="kohya", base=smaller)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_mlx_adapter_keeps_the_name_of_its_base(tmp_path):
+    adapters.convert(located_adapter("king-james"), tmp_path / "mlx", to="mlx")
+    assert adapters.load(tmp_path / "mlx").raw["base_model_name_or_path"] == "austen"

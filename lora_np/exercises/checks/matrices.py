@@ -53,7 +53,7 @@ def of_low_rank(draw: Draw) -> Array:
 
 def as_typed(M: Array) -> Array:
     """Convert whole numbers to integers, as people type them."""
-    return M.astype(int) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
+    return M.astype(np.int64) if (np.rint(M) == M).all() and np.abs(M).max() < 1e6 else M
 
 
 def factors_from_columns(draw: Draw, answer: Answer, key: str) -> None:

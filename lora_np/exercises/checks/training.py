@@ -305,7 +305,7 @@ def bits_and_perplexity(draw: Draw, answer: Answer, key: str) -> None:
     nats, labels = draw.array("nats", n, low=0), np.rint(draw.array("labels", n, low=least, high=9))
     counts = labels >= 0
     draw.assume(counts.any())
-    answered = answer(nats, np.where(counts, labels, -100).astype(int))
+    answered = answer(nats, np.where(counts, labels, -100).astype(np.int64))
     bits, perplexity = parts("bits perplexity", answered, (), ())
     mean = float(np.mean(nats[counts]))
     if key != "perplexity":
