@@ -19,7 +19,8 @@
     } catch { /* private windows: then it is forgotten */ }
   }
 
-  forms[0].closest("section").before(document.querySelector(".puzzle-progress")); // Sphinx may have put it below
+  // Sphinx may have put it below
+  forms[0].closest("section").before(document.querySelector(".puzzle-progress"));
   const share = document.getElementById("puzzle-share"), text = document.getElementById("puzzle-text");
   function count() {
     const names = forms.map((form) => form.dataset.puzzle), solved = names.filter((name) => of(name).solved);
