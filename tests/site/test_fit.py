@@ -27,6 +27,7 @@ from tests.drawing import FULL, few, twentieth
 DOCS = Path(__file__).parents[2] / "docs"
 sys.path.insert(0, str(DOCS / "explorer"))
 import fit_data  # noqa: E402
+import front_data  # noqa: E402
 import terms  # noqa: E402  # which fit_data has found
 
 DATA = fit_data.data()
@@ -958,11 +959,14 @@ def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(op
 @pages
 def test_the_front_page_leads_to_the_same_answer(open_page):
     front = open_page("index.html")
-    for name, value in {"model": "qwen3-4b", "method": "QLoRA, rank 16", "gpu": "T4"}.items():
+    for name, value in {"model": "llama-3.1-8b", "gpu": "T4"}.items():
         front.locator(f"[data-choice={name}]").select_option(value)
+    said = front.locator("[data-part=memory] .front-method", has_text="LoRA").first.inner_text()
     page = open_page(front.locator("[data-part=more]").get_attribute("href"))
-    options = {"rank": 16, "targets": "all-linear", "dtype": "nf4", "max_length": 2048}
-    assert result(page)["total"] == accounting.training_memory("qwen3-4b", **options).total
+    options = {"rank": 16, "targets": "all-linear", "max_length": front_data.MAX_LENGTH}
+    total = accounting.training_memory("llama-3.1-8b", **options).total
+    assert result(page)["total"] == total
+    assert f"{total / 2**30:.1f} GB: does not fit" in said
     assert show(page, "command").startswith(
-        "lora-np plan qwen3-4b --gpu T4 --method QLoRA --rank 16 "
+        "lora-np plan llama-3.1-8b --gpu T4 --method LoRA --rank 16 "
     )
