@@ -55,14 +55,14 @@ class BakeSettings(RunSettings):
     Examples
     --------
     >>> BakeSettings(rank=4).steps
-    48
+    72
     """
 
     rank: int = setting(8, "Rank of each adapter")
     alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
     targets: Targets = "all-linear"
     lr: float = setting(2e-3, "Peak learning rate")
-    steps: int = setting(48, "Number of training steps")
+    steps: int = setting(72, "Number of training steps")
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")

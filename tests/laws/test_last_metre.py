@@ -84,4 +84,5 @@ def test_the_page_of_bake_shows_what_was_recorded():
     assert markdown(baking.table(rows)) in page
     for row in rows:
         assert row["baked, greedy"] <= 0.25 * row["base, greedy"], row
+        assert row["baked, sampled"] <= 0.33 * row["base, sampled"], row
         assert row["CPU seconds"] <= 8 * 60, row
