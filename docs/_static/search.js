@@ -16,7 +16,7 @@
 
   // The pages that keywords.js names for a query go first. Words that all pages share say nothing, unless they stand alone.
   const COMMON = new Set("a an and are do does for how i in into is it lora loras my of on the to use with what".split(" "));
-  const words = (text) => text.toLowerCase().replace(/[-_?!,]+/g, " ").split(" ").filter(Boolean).map((word) => word.replace(/(?<=..[^s])s$/, ""));
+  const words = (text) => text.toLowerCase().replace(/[-?!,]+/g, " ").split(" ").filter(Boolean).map((word) => word.replace(/(?<=..[^s])s$/, ""));
   function matter(text) {
     const all = words(text), few = all.filter((word) => !COMMON.has(word));
     return (few.length ? few : all).sort().join(" ");
