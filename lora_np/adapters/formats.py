@@ -112,9 +112,7 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     if kind == "peft":
         folder = directory(path)
         if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
-            raise MissingFileError(
-                f"{folder}: a model, not an adapter, which has {peft.NAME} (no such file)"
-            )
+            raise MissingFileError(f"{folder}: a model, not an adapter: it has no {peft.NAME}")
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 

@@ -183,7 +183,7 @@ class Tour:
         ]
         decimals = "{:.4f}".format
         return Table(
-            ["update", "trainable parameters", "error", "best possible", "of its improvement"],
+            ["update", "trainable parameters", "error", "best possible", "of the best at its rank"],
             [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
             title="Terrain from a model of photographs: mean squared error on held-out patches",
             notes=[
@@ -197,7 +197,7 @@ class Tour:
             formats={
                 "error": decimals,
                 "best possible": decimals,
-                "of its improvement": "{:.1%}".format,
+                "of the best at its rank": "{:.1%}".format,
             },
         )
 

@@ -111,7 +111,7 @@ def test_inspect_prints_a_table_and_draws(command, make_adapter, make_checkpoint
         (
             ["merge", "base", "base", "-o", "out"],
             1,
-            "a model, not an adapter, which has adapter_config.json",
+            "a model, not an adapter: it has no adapter_config.json",
         ),
         (
             ["merge", "base", "a", "-o", "out", "--dtype", "Q8_0"],

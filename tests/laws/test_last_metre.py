@@ -86,3 +86,7 @@ def test_the_page_of_bake_shows_what_was_recorded():
         assert row["baked, greedy"] <= 0.25 * row["base, greedy"], row
         assert row["baked, sampled"] <= 0.33 * row["base, sampled"], row
         assert row["CPU seconds"] <= 8 * 60, row
+    left = [round(100 * row["baked, sampled"] / row["base, sampled"]) for row in rows]
+    minutes = max(row["CPU seconds"] for row in rows) / 60
+    readme = PAGE.parents[2].joinpath("README.md").read_text(encoding="utf-8")
+    assert f"{min(left)} to {max(left)} %, in {minutes:.1f} CPU minutes at most" in readme
