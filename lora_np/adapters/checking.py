@@ -123,10 +123,16 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     return Checked(f"Check of {adapter}", rows, tuple(notes), headings, fine)
 
 
+OWN_BASE = "use the base that it was trained on"  # of runtimes.toml: no command gives other shapes
+
+
 def _advice(
     rows: Iterable[CheckedModule], adapter: Source, form: Format, base: Base | None
 ) -> list[str]:
     """Name the command that helps most programs; names come before all else."""
+    rows = [*rows]
+    if any(row.fix == OWN_BASE for row in rows):
+        return [f"what would help: {OWN_BASE}"]
     fixes = {(row.runtime, row.fix) for row in rows if row.fix.startswith("lora-np")}
     if not fixes:
         return []

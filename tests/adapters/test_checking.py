@@ -18,6 +18,7 @@ from lora_np.adapters.runtimes import write_mlx
 from lora_np.cli import run
 from lora_np.files import FileError
 from lora_np.hub import safetensors
+from lora_np.language import located_adapter
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
 from tests.models.test_wrappers import wrap
@@ -421,3 +422,8 @@ def test_the_file_of_an_advice_has_the_ending_of_its_format(tmp_path):
     adapters.save(experts, tmp_path / "experts")
     notes = adapters.check(tmp_path / "experts", runtime="llama.cpp").notes
     assert notes[-1].endswith("--to gguf --base MODEL -o NEW.gguf")
+
+
+def test_a_base_of_other_shapes_is_not_a_case_for_repair():
+    checked = adapters.check(located_adapter("king-james"), base="llama-3-8b")
+    assert str(checked).rstrip().endswith("what would help: use the base that it was trained on")
