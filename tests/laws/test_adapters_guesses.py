@@ -119,12 +119,14 @@ def test_what_is_not_there_is_one_class_of_error(make_adapter, make_checkpoint, 
         lambda: adapters.merge(tmp_path / "none", a, tmp_path / "out"),
         lambda: adapters.merge(base, tmp_path / "none", tmp_path / "out"),
         lambda: adapters.extract(base, tmp_path / "none", tmp_path / "out", rank=1),
-        lambda: adapters.load(base),
         lambda: safetensors.open(tmp_path / "none.safetensors"),
     ):
         for kind in (FileNotFoundError, FileError):
             with pytest.raises(kind, match=r"no such (file|directory)"):
                 use()
+    for kind in (FileNotFoundError, FileError):
+        with pytest.raises(kind, match=r"base: a model, not an adapter: .* adapter_config\.json"):
+            adapters.load(base)
 
 
 def test_sizes_have_units_and_directories_are_made(command, make_adapter, tmp_path):
