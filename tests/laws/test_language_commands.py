@@ -220,7 +220,11 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
             "text.txt' is not a directory to write adapter into",
         ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
-        (None, "generate base --adapter king-james --prompt the", "hidden_size is 16, but 128 in .*austen: not the same base"),
+        (
+            None,
+            "generate base --adapter king-james --prompt the",
+            "hidden_size is 16, but 128 in .*austen: not the same base",
+        ),
         (
             None,
             "generate base --adapter nobody",
