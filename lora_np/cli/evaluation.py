@@ -34,8 +34,8 @@ def evaluate(
 
     Each MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. All are
     compared with the first, example by example: loss and perplexity of the answers, exact match
-    where answers are short, accuracy in multiple choice, tokens a second. Give data that no
-    training has read: king-james was trained on genesis.
+    where answers are short, accuracy in multiple choice, tokens a second. Give data that were not
+    trained on: king-james was trained on genesis.
 
     Example: lora-np evaluate austen --adapter king-james --data austen-held-out
     """
