@@ -112,12 +112,12 @@ METHODS: dict[str, dict[str, tuple[Mapping[str, Any], int]]] = {
         "full": (FULL, -2),
     },
     "smollm2": {
-        **{f"LoRA, r = {r}": (adapted(r), -3) for r in (1, 8, 64)},
-        "LoRA, r = 8, kappa / 16": (adapted(8, 2), -1),
+        **{f"LoRA, r = {r}": (adapted(r), -3) for r in (8, 64, 1)},
         "LoRA, r = 8, kappa x 16": (adapted(8, 512), -5),
-        "LoRA, r = 64, alpha 256": (adapted(64, 256), -4),
-        "attention, r = 8": (adapted(8, targets=ATTENTION), -3),
+        "LoRA, r = 8, kappa / 16": (adapted(8, 2), -1),
         "MLP, r = 5": (adapted(5, targets=MLP), -3),
+        "attention, r = 8": (adapted(8, targets=ATTENTION), -3),
+        "LoRA, r = 64, alpha 256": (adapted(64, 256), -4),
         "PiSSA, r = 8": (adapted(8, 8, kind="pissa"), -4),
         "LoRA-GA, r = 8": (adapted(8, 16, kind="lora-ga"), -4),
         "full": (FULL, -7),
@@ -139,6 +139,10 @@ def main() -> None:
     parser.add_argument("--bases", type=Path, help="a folder with the bases 1, 2 and 3")
     parser.add_argument("--model", help="SmolLM2-135M, as `lora_np.language.load` takes it")
     parser.add_argument("--part", default="0/1", help="which share of the methods, as 0/2")
+    parser.add_argument(
+        "--seeds", type=int, help="fewer than the design has: a later run adds them"
+    )
+    parser.add_argument("--brief", action="store_true", help="only few seeds try several rates")
     args = parser.parse_args()
     if args.setup == "language":
         if args.bases is None:
@@ -147,10 +151,10 @@ def main() -> None:
     else:
         if args.model is None:
             parser.error("smollm2 needs --model")
-        setup = Text((args.model,), "devils-dictionary", steps=60, batch=1, length=128, rows=28)
+        setup = Text((args.model,), "devils-dictionary", steps=60, batch=1, length=128, rows=14)
     part, of = map(int, args.part.split("/"))
     for sweep in sweeps(args.setup, setup, part, of):
-        sweep.search(range(SEEDS[args.setup]))
+        sweep.search(range(args.seeds or SEEDS[args.setup]), neighbours=not args.brief)
         print(sweep.name, "done", flush=True)
 
 
