@@ -65,7 +65,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A prompt acts on the tokens after it as an update of rank one to the weights.",
     paper="Dherin et al., Learning without training, arXiv 2507.16003",
-    finding="",
+    finding="The update is exact for the token that it was made for; one token later its divergence is {second} times that without prompt or update.",
     topic="what an update is like",
     refuted_by="An update of rank one that is not exact for the token that it was made for, or that serves the tokens after it no better than no prompt does.",
     setup="language",

@@ -2,7 +2,7 @@
 
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
-    python -m claims sweep muon        LoRA-Muon on digits, 16 seeds
+    python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep kappa       the map of speed and kappa
 
 Sixteen seeds look for the best rate, until it is the best of its two neighbours on either half of
@@ -29,7 +29,7 @@ from lora_np.checks import Array
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
-DRAWN = {"muon": 16}  # seeds of what is slow; the others have `batched.SEEDS`
+DRAWN = {"muon": 16, "batch": 16}  # seeds of what is slow; the others have `batched.SEEDS`
 LOOK = 16  # seeds that look for the rate
 SPREAD = (-2, -1, 0, 1, 2)  # places around the start that are tried first
 SECONDS = {
@@ -80,13 +80,17 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "LoRA, r = 16, alpha = 32": (Digits(), lora(16, 32), -1),
         "LoRA, batch 16": (Digits(1200, 16), lora(8, 32), -2),
         "LoRA, batch 256": (Digits(75, 256), lora(8, 32), 0),
-        **{f"LoRA, r = {r}, batch {size}, {what}": (Digits(steps, size), lora(r, 32), start)
-           for what, way in (("19,200 examples", {16: 1200, 256: 75}), ("300 steps", {16: 300, 256: 300}))
-           for size, steps in way.items()
-           for r in (1, 8, 64) if (r, what) != (8, "19,200 examples")  # that is "LoRA, batch ..."
-           for start in (-2 if size == 16 else 0,)},
         "full, batch 16": (Digits(1200, 16), FULL, -4),
         "full, batch 256": (Digits(75, 256), FULL, -1),
+    },
+    "batch": {
+        f"LoRA, r = {r}, batch {size}, {what}": (Digits(steps, size), lora(r, 32), start)
+        for what, sizes in (
+            ("19,200 examples", {16: (1200, -2), 256: (75, 0)}),
+            ("300 steps", {16: (300, -2), 256: (300, -1)}),
+        )
+        for size, (steps, start) in sizes.items()
+        for r in (1, 8, 64)
     },
     "muon": {
         f"LoRA-Muon, r = {r}": (Digits(), lora(r, r, spectral=True), start)
