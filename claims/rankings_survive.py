@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,16 @@ from claims.rules import Part, Rule
 from claims.studies import AGAIN, PER, SOURCES, OneApart
 from claims.suites import rank_correlation
 
-GROUPS, QUICK = 8, 4
+GROUPS, QUICK = 8, 2
 NAMES = ("LoRA", "rsLoRA", "LoRA+ 16", "DoRA", "PiSSA", "OLoRA", "LoRA-GA", "LoRA-One")
 SWEEPS = {name: f"{name}, r = 8" + (", alpha = 8" if name == "LoRA" else "") for name in NAMES}
 
 
-def logs(book: redrawn.Book, group: int) -> Any:
+def logs(book: redrawn.Book, group: int, names: Sequence[str]) -> Any:
     """Log losses (variants, 13) of the draws of a group, each variant at its recorded rate."""
     places, found = range(1 + AGAIN * len(SOURCES)), []
-    for name, sweep in SWEEPS.items():
-        full = redrawn.sweeps("digits")[sweep]
+    for name in names:
+        full = redrawn.sweeps("digits")[SWEEPS[name]]
         run = {"method": name, "group": group}
         if book.missing(run):
             lr = redrawn.rate(full.best(batched.HALVES[0], range(batched.SEEDS)))
@@ -40,7 +41,8 @@ def redrawn_alone(source: str) -> list[int]:
 
 def measure(lab):
     book = redrawn.Book(None if lab.quick else redrawn.FOLDER / "rankings.jsonl")
-    groups = [logs(book, group) for group in range(QUICK if lab.quick else GROUPS)]
+    names = NAMES[::2] if lab.quick else NAMES
+    groups = [logs(book, group, names) for group in range(QUICK if lab.quick else GROUPS)]
     lab.seconds += 0 if lab.quick else redrawn.SECONDS["digits"] * 13 * len(book.lines)
     spread = {}
     for source in SOURCES:
@@ -62,7 +64,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A ranking of LoRA variants on one base and split holds on another, and base and split move a comparison less than start and order do.",
     paper="What comparisons on one base and split assume; Bouthillier et al., arXiv 2103.03098, found the sampling of data among the largest sources of variance",
-    finding="PENDING",
+    finding="Rankings of eight methods on two bases and splits correlate by {rank}; the variance of a gain with base and split is {ratio} times that with start and order.",
     topic="variants",
     refuted_by="Rankings that change with base and split, or gains that vary more with base and split than with start and order.",
     setup="digits",
