@@ -68,7 +68,7 @@ CARD = """\
 <li data-verdict="{verdict}" data-topic="{topic}">
 <p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
-<p class="claim-finding">{finding}</p>{larger}
+<p class="claim-finding">{finding}</p>
 {picture}
 <p class="claim-setup">{setup}</p>
 <p class="claim-paper">{paper}</p>
@@ -150,19 +150,7 @@ def card(name: str, claim: dict[str, Any]) -> str:
     parts = ("verdict", "topic", "title", "paper", "finding")
     said = {part: html.escape(claim[part]) for part in parts}
     said["setup"] = html.escape(setup_of(claim))
-    said["larger"] = larger(claim)
     return CARD.format(name=name, picture=picture(claim, small=True), **said)
-
-
-def larger(claim: dict[str, Any]) -> str:
-    """The verdict and the finding at 135 million parameters, where they are recorded."""
-    if "larger" not in claim:
-        return ""
-    found = claim["larger"]
-    verdict = html.escape(found["verdict"])
-    badge = f'<span class="verdict" data-verdict="{verdict}">{verdict}</span>'
-    text = html.escape(found["finding"])
-    return f'\n<p class="claim-finding">{badge} at 135 million parameters, {len(found["seeds"])} seeds: {text}</p>'
 
 
 def setup_of(claim: dict[str, Any]) -> str:
@@ -196,7 +184,6 @@ def page(name: str, claim: dict[str, Any]) -> str:
         "## What was found",
         f"**{claim['finding']}**",
         claim["sentence"],
-        *at_scale(claim),
         *cannot_tell(claim),
         figures(claim),
         raw(picture(claim)),
@@ -221,16 +208,6 @@ def cannot_tell(claim: dict[str, Any]) -> list[str]:
     return [
         "With the spread that was measured, this setup cannot tell an effect of just the smallest size worth having: it would be "
         f"seen in fewer than four of five such experiments. That is so for: {'; '.join(wide)}."
-    ]
-
-
-def at_scale(claim: dict[str, Any]) -> list[str]:
-    """What was found at 135 million parameters, if it was tried."""
-    if "larger" not in claim:
-        return []
-    found = claim["larger"]
-    return [
-        f"**At 135 million parameters** ({len(found['seeds'])} seeds draw split, start and order): {found['finding']} {found['sentence']}"
     ]
 
 
