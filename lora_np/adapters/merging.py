@@ -205,7 +205,7 @@ def merge(
         )
     if left_out:
         notes.append(
-            "not copied, because they are unmerged weights, adapters or the card of the base:"
+            "not copied, because they are unmerged weights or adapters, or describe the base:"
             f" {', '.join(left_out)}"
         )
     headings = ("tensor", "dtype", "largest change", "rounding error")

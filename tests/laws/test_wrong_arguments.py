@@ -128,7 +128,10 @@ def test_an_adapter_is_merged_once(here, capsys):
     assert run(["merge", "austen", "king-james", "-o", "merged"]) == 0
     out = capsys.readouterr().out
     assert "not here" not in out  # its base ships
-    assert "not copied, because they are unmerged weights, adapters or the card" in out
+    assert (
+        "not copied, because they are unmerged weights or adapters, or describe the base: README.md"
+        in out
+    )
     assert not Path("merged", "README.md").exists()
     for command in (
         "merge merged king-james -o twice",
