@@ -33,7 +33,7 @@ TOOLS = {
 }
 
 # Their rules are written, their runs are not recorded yet
-PENDING = {"lora_muon", "batch_and_rank"}
+PENDING = {"batch_and_rank"}
 
 
 def names() -> list[str]:
