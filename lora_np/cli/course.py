@@ -21,7 +21,7 @@ lessons = click.option(
     callback=options.whole_numbers,
     help="Lessons, such as 1 or 1,2.",
 )
-folder = click.argument("folder", type=options.WRITTEN)
+folder = click.argument("folder", type=options.FOLDER)
 _LIMITS: options.Kinds = {
     "seconds": (float, "Seconds per call of a student's function (10)."),
     "total_seconds": (float, "Seconds for all cells and calls of one file (300)."),
@@ -34,7 +34,7 @@ _LIMITS: options.Kinds = {
 @click.option(
     "--out",
     "-o",
-    type=options.WRITTEN,
+    type=options.FOLDER,
     default="lora-np-tour",
     help="The directory to write; an earlier tour there is replaced.",
 )
@@ -84,7 +84,7 @@ def puzzles(file: Path, hints: int) -> None:
 
 
 @click.command()
-@click.argument("folder", type=options.WRITTEN, default="lora-np-lessons")
+@click.argument("folder", type=options.FOLDER, default="lora-np-lessons")
 @click.option(
     "--browser/--no-browser", default=True, help="Open a browser, or only print the address."
 )
@@ -121,7 +121,17 @@ def claims(name: str | None, as_json: bool) -> None:
         (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
         for key, figure in claim["figures"].items()
     ]
-    parts = ("sentence", "setup", "paper", "published", "rule", "setting", "limits", "advice")
+    parts = (
+        "finding",
+        "sentence",
+        "setup",
+        "paper",
+        "published",
+        "rule",
+        "setting",
+        "limits",
+        "advice",
+    )
     notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)
@@ -198,7 +208,7 @@ def solution_command(name: str) -> None:
 @click.option(
     "-o",
     "--out",
-    type=options.FILE,
+    type=options.SHEET,
     callback=options.kept,
     default="grades.csv",
     help="Feedback goes next to it.",
@@ -235,7 +245,7 @@ def grade_command(
     limits = grading.Limits(**{name: asked.pop(name) for name in _LIMITS if name in asked})
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
-    options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
+    options.show_as({**about, "grades": grades.table.records}, as_json, grades.table, written=False)
     # last: if a file cannot be written, the points are still on the screen
     written = grades.write(out, column)
     if not as_json:
