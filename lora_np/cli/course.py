@@ -46,8 +46,8 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
     Example: lora-np tour --out my-tour
     """
-    found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    options.show_as(asdict(found), as_json, found)
+    report = course.tour(out, quick=quick, rng=rng, progress=not as_json)
+    options.show_as(asdict(report), as_json, report)
 
 
 @click.command()
@@ -65,15 +65,15 @@ def puzzles(file: Path, hints: int) -> None:
         raise ValueError(f"FILE must be a .py or .ipynb file, got {file}")
     if written := write_new({file: practice.puzzle_script()})[0]:
         options.show_written(written, [])
-    found, every = grading.check_puzzles(file), practice.puzzles()
-    passed = [one.name in found and found[one.name][1].passed for one in every]
+    checked, every = grading.check_puzzles(file), practice.puzzles()
+    passed = [one.name in checked and checked[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
     for one, done in zip(every, passed, strict=True):
         if done and not hints and not any(passed[one.number :]):  # the last of them
-            parts.append(f"{one.heading}: solved\n{one.after(found[one.name][0])}")
-        elif not done and one.name in found:
-            parts.append(f"{one.heading}: not right yet\n{practice.told(found[one.name][1])}")
+            parts.append(f"{one.heading}: solved\n{one.after(checked[one.name][0])}")
+        elif not done and one.name in checked:
+            parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
         parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
     else:
@@ -153,13 +153,13 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    found = practice.lessons(lessons)
+    chosen = practice.lessons(lessons)
     rows = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
-        for lesson in found
+        for lesson in chosen
         for one in lesson.exercises
     ]
-    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in found)} points."]
+    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in chosen)} points."]
     table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
     options.show_as(table.records, as_json, table)
 
