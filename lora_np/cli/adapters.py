@@ -205,7 +205,8 @@ def merge(
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    for_gguf, shared = options.given(asked), {"any_base": any_base, "force": force}
+    for_gguf = options.given(asked)
+    shared: dict[str, Any] = {"any_base": any_base, "force": force}
     if ".gguf" in (base.suffix, out.suffix):
         if jobs > 1:
             raise click.UsageError("--jobs is for shards, and a GGUF file has none")
