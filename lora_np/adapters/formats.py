@@ -38,16 +38,6 @@ Base = StrPath | Mapping[str, Any]
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
 NOTHING = "every update is zero: it changes nothing"
-_ADAPTER = "an adapter is a directory, or a file that ends in .safetensors or .gguf"
-_STARTS = {
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a ZIP archive, or weights that PyTorch pickled",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file it stands for",
-}
 _CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
@@ -251,14 +241,12 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
-    if path.is_file() and path.name not in inner:
-        with path.open("rb") as file:
-            start = file.read(30)
-        kind = next((kind for bytes_, kind in _STARTS.items() if start.startswith(bytes_)), "")
-        if kind or path.suffix not in FILES:
-            raise FileError(f"{path}: {kind or 'not an adapter'}; {_ADAPTER}")
-    if not path.is_dir() and path.name not in inner and path.suffix in FILES:
-        return FILES[path.suffix], path
+    if not path.is_dir() and path.name not in inner:
+        if path.suffix in FILES:
+            return FILES[path.suffix], path
+        if path.is_file():
+            what = f"{path}: a {path.suffix or 'nameless'} file is not an adapter"
+            raise FileError(f"{what}; that is a directory, or a .safetensors or .gguf file")
     folder = path.parent if path.name in inner and path.is_file() else path
     if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
         return "kohya", folder / DIFFUSERS_WEIGHTS
