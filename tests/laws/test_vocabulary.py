@@ -103,7 +103,6 @@ TURNS = {
     r"\b(stands? (on|in)|stand at)\b": "is based on, is in",
     r"\bcommonest\b": "most common",
     r"\bfor a moment\b": "temporarily",
-    r"\banew\b": "again",
     r"\bat fault\b": "has a bug",
     r"\b[Ww]ho (has|wants|reads|compares|tunes)\b": "if you",
     r"\btimes through the data\b": "epochs",
