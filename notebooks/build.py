@@ -70,7 +70,12 @@ def draw_cover():
     from matplotlib import pyplot
 
     hooks.remove(draw_cover)
-    figure = pyplot.gcf() if pyplot.get_fignums() else get_ipython().user_ns["_"]
+    if pyplot.get_fignums():
+        figure = pyplot.gcf()
+    elif hasattr(_, "savefig"):  # the value of the cell
+        figure = _
+    else:  # drawn while it ran
+        figure = axes.figure
     size = figure.get_size_inches()
     figure.set_size_inches(size * max(4 / size[0], 0.6))
     figure.savefig({path!r}, dpi=200, bbox_inches="tight")
