@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lora_np.checks import Array, StrPath, shown
+from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, MissingFileError, read_json
 from lora_np.hub import safetensors
 from lora_np.hub.safetensors import SafetensorsFile
@@ -17,8 +17,17 @@ from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# what a directory without a file is, if it has another
+_OTHERS = {
+    "config.json": (
+        "adapter_config.json",
+        "an adapter, not a model: its base belongs here (to count it, give it as --config)",
+    ),
+    "adapter_config.json": (
+        "config.json", "a model, not an adapter: it has no adapter_config.json",
+    ),
+}  # fmt: skip
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
@@ -106,7 +115,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
     name = path.name if is_file else next(present, "")
     if not name:
-        _refuse_adapter(folder)
+        _refuse_other(folder, "config.json")
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
@@ -220,10 +229,7 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
-        if name == "config.json":
-            _refuse_adapter(folder)
-        if name == ADAPTER and (folder / "config.json").is_file():
-            raise MissingFileError(f"{folder}: a model, not an adapter: it has no {name}") from None
+        _refuse_other(folder, name)
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
@@ -236,13 +242,11 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _refuse_adapter(folder: Path) -> None:
-    """Explain that a directory holds an adapter, where a model belongs."""
-    if (folder / ADAPTER).is_file():
-        base = read_json(inside(folder, ADAPTER)).get("base_model_name_or_path")
-        name = f", {shown(base)}," if base else ""
-        why = f"its base{name} belongs here (to count it, give it as --config)"
-        raise FileError(f"{folder}: an adapter, not a model: {why}")
+def _refuse_other(folder: Path, wanted: str) -> None:
+    """Explain that a directory holds an adapter where a model belongs, or the reverse."""
+    other, why = _OTHERS.get(wanted, ("", ""))
+    if other and (folder / other).is_file():
+        raise MissingFileError(f"{folder}: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:
