@@ -93,7 +93,7 @@ LONGEST = {
     "cross_entropy": "fused",
     "offloading": True,
 }
-FILLED = "the memory of the GPU, at the longest sequence that it took"
+FILLED = "the GPU's memory, at the longest sequence that fitted; Unsloth's own backward keeps less"
 
 LATER = 13  # at the end: chosen, with their settings, before ours were computed
 
