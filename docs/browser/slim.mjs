@@ -26,8 +26,8 @@ files = {file.removeprefix(SITE) for file in files if file.startswith(SITE) and 
 FONTS = {"DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf"}  # of nearly every figure
 UNUSED = {"fonttools", "pytz"}  # only to write PDF and PostScript; by older versions
 
-def rare(part, content): # but not matplotlibrc
-    folder = part.startswith("matplotlib/mpl-data/") and part.count("/") > 2
+def rare(part, content): # matplotlib reads its styles when it is imported
+    folder = part.startswith(tuple(f"matplotlib/mpl-data/{name}/" for name in ("fonts", "images", "sample_data")))
     return folder and len(content) > 20_000 and Path(part).name not in FONTS
 
 lock = json.loads(Path("/dist/pyodide-lock.json").read_text())
