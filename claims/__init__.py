@@ -28,6 +28,7 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "studies",
     "__main__",
 }
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from lora_np.accounting import count_model, gpus, training_memory
 from lora_np.cli import run
 from lora_np.models import from_config, preset
-from lora_np.table import decimal_bytes
 
 PAGE = Path(__file__).parent / "use" / "plan.md"
 LORA_PAPER = "[LoRA, 1.2](https://arxiv.org/abs/2106.09685)"
@@ -426,7 +425,7 @@ def published() -> str:
         "| --- | --- | --- | ---: | ---: | ---: | --- |",
     ]
     for *text, measured, ours, difference, reason in rows:
-        sizes = decimal_bytes(measured), decimal_bytes(ours), f"{difference:+.0%}"
+        sizes = f"{measured / GB:,.2f} GB", f"{ours / GB:,.2f} GB", f"{difference:+.0%}"
         lines.append(f"| {' | '.join([*text, *sizes, reason])} |")
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,16 @@ from lora_np.hub.tensors import TensorInfo
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# what a directory without a file is, if it has another
+_OTHERS = {
+    "config.json": (
+        "adapter_config.json",
+        "an adapter, not a model: its base belongs here (to count it, give it as --config)",
+    ),
+    "adapter_config.json": (
+        "config.json", "a model, not an adapter: it has no adapter_config.json",
+    ),
+}  # fmt: skip
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
@@ -106,6 +116,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
     name = path.name if is_file else next(present, "")
     if not name:
+        _refuse_other(folder, "config.json")
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
@@ -221,6 +232,7 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
+        _refuse_other(folder, name)
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
@@ -231,6 +243,13 @@ def inside(folder: Path, name: str) -> Path:
     if not regular:
         raise FileError(f"{path}: not a regular file")
     return path
+
+
+def _refuse_other(folder: Path, wanted: str) -> None:
+    """Explain that a directory holds an adapter where a model belongs, or the reverse."""
+    other, why = _OTHERS.get(wanted, ("", ""))
+    if other and (folder / other).is_file():
+        raise MissingFileError(f"{folder}: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -137,15 +137,17 @@ def test_every_way_was_swept_until_neither_end_was_best(name):
         place = order.index(sweep["best"])
         assert 0 < place < len(order) - 1
         drawn = "validation" not in rates[sweep["best"]]  # each seed draws everything
+        setup, _, own = method.partition(": ")
+        seeds = range(redrawn.sweeps(setup)[own].seeds if drawn else 5)
         for near in (place - 1, place, place + 1):
-            assert rates[order[near]]["seeds"] == [*range(64 if drawn else 5)]
+            assert rates[order[near]]["seeds"] == [*seeds]
         for low, high in pairwise(order):
             assert high / low == pytest.approx(redrawn.FACTOR if drawn else FACTOR, rel=0.03)
         if drawn:
-            known = redrawn.sweeps(*method.split(": ")[:1])[method.split(": ")[1]]
+            known = redrawn.sweeps(setup)[own]
             for half in redrawn.HALVES:
                 means = [
-                    np.mean(known.logs(known.best(half, range(64)) + i, half, range(64)))
+                    np.mean(known.logs(known.best(half, seeds) + i, half, seeds))
                     for i in (-1, 0, 1)
                 ]
                 assert means[1] == min(means)
@@ -164,9 +166,10 @@ def mean(values):
 def test_times_are_within_what_a_reader_is_told():
     for name, record in RECORDED.items():
         assert record["seconds"] <= (LANGUAGE if "language" in record["setup"] else 10 * 60), name
-    assert (
-        sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60
-    )  # five minutes on two cores
+    halves = [0.0, 0.0]  # as CI runs them, side by side
+    for record in RECORDED.values():
+        halves[record["setup"].startswith("language")] += record["quick"]["seconds"]
+    assert max(halves) <= 3 * 60
 
 
 def test_no_claim_turns_from_supported_to_contradicted_with_other_seeds():
