@@ -20,7 +20,6 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 import lora_np as lnp
 from lora_np.table import Table
@@ -227,7 +226,7 @@ best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)
 
 def curve(alpha, rate):
     found = losses(alpha, rate)
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure = plt.Figure(figsize=(6, 3.4), layout="constrained")
     axes = lnp.plots.lines(
         {"": found}, xlabel="step", ylabel="mean squared error", ax=figure.add_subplot()
     )
