@@ -12,15 +12,13 @@ from lora_np import language
 from lora_np.lora import ALPHA, VARIANTS, learning_rate
 from lora_np.nn import Adam, Linear, Sequential, trainable
 
-MOST, SHARE = 0.05, 0.05  # nats, or of the gain
+MOST = 0.03  # nats, as the page of advice says; 0.05 would do
 CASES = [(setup, rank) for setup in defaults.SETUPS for rank in defaults.RANKS]
 
 
 @pytest.mark.parametrize(("setup", "rank"), CASES)
 def test_the_defaults_lose_little_at_every_rank(setup, rank):
-    apart, share = defaults.lost(setup, rank)
-    assert apart >= 0
-    assert apart <= MOST or share <= SHARE, (apart, share)
+    assert 0 <= defaults.lost(setup, rank) <= MOST
 
 
 def test_the_bound_tells_other_settings():
@@ -29,7 +27,6 @@ def test_the_bound_tells_other_settings():
     halves = [kappas().logs(1, 1.0, -3, half) for half in ("first", "second")]  # a rate of 0.008
     apart = np.mean(np.exp(np.mean(halves, axis=0))) - min(known)
     assert apart > 2 * MOST
-    assert apart > 2 * SHARE * (defaults.untrained("digits") - min(known))
 
 
 def test_one_alpha_everywhere():
@@ -66,12 +63,20 @@ def test_fit_and_sweep_and_finetune_take_it():
     moved = np.abs(tuned.B.data).max()  # Adam's first step
     assert moved == pytest.approx(learning_rate(model), rel=1e-4)
     problem = lnp.training.Problem(Linear(np.zeros((6, 6))), x, x)
-    found = lnp.training.sweep(problem, ranks=[1, 2], variants=["lora", "lora+"], steps=1, progress=False)
+    found = lnp.training.sweep(
+        problem, ranks=[1, 2], variants=["lora", "lora+"], steps=1, progress=False
+    )
     rates = [(one["variant"], one["alpha"], one["lr"]) for one in found.records]
     plain, plus = (learning_rate(model, variant) for variant in ("lora", "lora+"))
     assert rates == [("lora", ALPHA, plain)] * 2 + [("lora+", ALPHA, plus)] * 2
     austen = language.load("austen")
     taught = language.finetune(austen, language.read_text("genesis")[:3000], steps=1, max_length=32,
                                warmup=0, progress=False)  # fmt: skip
-    first = max(np.abs(leaf.data).max() for path, leaf in trainable(taught.model) if path.endswith("B"))
-    assert taught.settings["lr"] == learning_rate(lnp.inject(austen, rank=8)) == pytest.approx(first, rel=0.01)
+    first = max(
+        np.abs(leaf.data).max() for path, leaf in trainable(taught.model) if path.endswith("B")
+    )
+    assert (
+        taught.settings["lr"]
+        == learning_rate(lnp.inject(austen, rank=8))
+        == pytest.approx(first, rel=0.01)
+    )

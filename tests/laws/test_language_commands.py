@@ -426,7 +426,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
 
     for options, words in [
         ("--rank 2", "its rank is 1, here it is 2"),
-        ("--alpha 3", "its alpha is 2.0, here it is 3.0"),
+        ("--alpha 3", "its alpha is 32.0, here it is 3.0"),
         (
             "--targets q_proj,v_proj",
             "its targets is 'all-linear', here it is list['q_proj', 'v_proj']",
@@ -434,7 +434,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
         ("--steps 2", "its steps is 1, here it is 2"),
         ("--batch-size 4", "its batch_size is 8, here it is 4"),
         ("--max-length 16", "its max_length is 32, here it is 16"),
-        ("--lr 0.01", "its lr is 0.005, here it is 0.01"),
+        ("--lr 0.01", "its lr is 0.014, here it is 0.01"),
         ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
         ("--seed 1", "its rng is 0, here it is 1"),
     ]:
