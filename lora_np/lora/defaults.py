@@ -18,7 +18,8 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
     Parameters
     ----------
     model : tree
-        An adapted model. Its width is min(d, k) of its widest layer with a LoRA, but at least 64.
+        An adapted model. Its width is min(d, k) of its widest layer with a LoRA, but at least 64;
+        its alpha is the largest, but at least 1.
     variant : str
         The row of `VARIANTS` whose optimizer it is for: LoRA+ with ratio x takes a rate smaller
         by the root of x, since it is LoRA with x times alpha.
@@ -51,5 +52,5 @@ def learning_rate(model: Any, variant: str = "lora") -> float:
     if not layers:
         return 0.01
     width = max(64, *(min(layer.A.shape[-1], layer.B.shape[-2]) for layer in layers))
-    alpha = max(layer.alpha for layer in layers) * VARIANTS[variant].ratio
+    alpha = max(1.0, *(layer.alpha for layer in layers)) * VARIANTS[variant].ratio
     return float(f"{5 / (width * math.sqrt(alpha)):.2g}")

@@ -54,6 +54,7 @@ def test_the_rule_of_the_rate(width, alpha):
     assert faster == pytest.approx(expected / 4, rel=0.06)
     assert VARIANTS["lora+"].optimizer(Adam(lr=faster)).of("B").lr == 16 * faster
     assert learning_rate(lnp.merge(model)) == 0.01
+    assert learning_rate(adapted(64, alpha=1e-300)) == learning_rate(adapted(64, alpha=1))
 
 
 def test_fit_and_sweep_and_finetune_take_it():
