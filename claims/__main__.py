@@ -36,8 +36,7 @@ def main() -> None:
         for setup in args.name or sorted(setups):
             defaults.sweep() if setup == "defaults" else redrawn.sweep(setup)
         return
-    pending = {name.replace("_", "-") for name in claims.PENDING}
-    if unknown := set(args.name) - set(claims.names()) - pending:
+    if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
     wrong = []
     for name in args.name or claims.names():

@@ -142,7 +142,7 @@ STILLS = {
         ' JavaScript is needed; <code>lora-np plan llama-3-8b --gpu "RTX 4090"</code> says the'
         " same in a terminal.",
         "Memory to train Llama 3 8B by cause, its base at two bytes a number, or half a byte in"
-        " QLoRA: 67 GB in full, 20 with LoRA, 13 with QLoRA; and the memory of four GPUs.",
+        " QLoRA: 63 GB in full, 19 with LoRA, 12 with QLoRA; and the memory of four GPUs.",
         fitting,
     ),
 }

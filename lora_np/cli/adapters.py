@@ -172,7 +172,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("adapter", type=options.READ)
-@options.merged_out
+@options.adapter_out
 @click.option(
     "--dtype",
     type=options.Parsed(str.upper),
@@ -277,7 +277,8 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     "--for",
     "runtime",
     default="all",
-    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; diffusers, comfyui; or all.",
+    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; for adapters of image models diffusers,"
+    " comfyui; or all of those.",
 )
 @click.option(
     "--base", type=options.READ, help="The base model, or its config.json, to compare names with."

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from lora_np.checks import Array, StrPath
+from lora_np.checks import Array, StrPath, shown
 from lora_np.files import FileError, MissingFileError, read_json
 from lora_np.hub import safetensors
 from lora_np.hub.safetensors import SafetensorsFile
@@ -18,6 +18,7 @@ from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parent / "data"
@@ -106,6 +107,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
     name = path.name if is_file else next(present, "")
     if not name:
+        _refuse_adapter(folder)
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
@@ -221,6 +223,10 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
+        if name == "config.json":
+            _refuse_adapter(folder)
+        if name == ADAPTER and (folder / "config.json").is_file():
+            raise MissingFileError(f"{folder}: a model, not an adapter: it has no {name}") from None
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
@@ -231,6 +237,15 @@ def inside(folder: Path, name: str) -> Path:
     if not regular:
         raise FileError(f"{path}: not a regular file")
     return path
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Explain that a directory holds an adapter, where a model belongs."""
+    if (folder / ADAPTER).is_file():
+        base = read_json(inside(folder, ADAPTER)).get("base_model_name_or_path")
+        name = f", {shown(base)}," if base else ""
+        why = f"its base{name} belongs here (to count it, give it as --config)"
+        raise FileError(f"{folder}: an adapter, not a model: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -381,14 +381,16 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     (18688, True)
     """
     plan = Prepared(model, data, settings)
-    run: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(RunSettings)}
+    run: dict[str, Any] = {
+        field.name: getattr(settings, field.name) for field in fields(RunSettings)
+    }
     run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
     run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
     run |= {"steps": plan.steps}
     run["progress"] = "finetune" if settings.progress is True else settings.progress
     asked = plan.questions
     if asked and settings.sample_every:
-        run["sample"] = lambda step, frozen: told(step, said(frozen, asked[:1])[0])
+        run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
@@ -399,12 +401,12 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     if not asked:
         return Adapted(result.model, result.history, *facts)
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
-    both = [said(each, asked) for each in (model, result.model)]
+    both = [answered(one, asked) for one in (model, result.model)]
     answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *both, strict=True))
     if settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
-    general = [general_loss(each, plan.settings["max_length"]) for each in (model, result.model)]
+    general = [general_loss(one, plan.settings["max_length"]) for one in (model, result.model)]
     return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
 
 
@@ -437,12 +439,12 @@ def question(document: packing.Document) -> Question:
     return Question(tokens[:start].tolist(), tokens[start:end].tolist())
 
 
-def said(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
+def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
     """Answer questions with the most likely tokens; what goes on after a mark is cut."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
-    return [each.end().strip() + " [...]" * (not each.ended) for each in made]
+    return [text.end().strip() + " [...]" * (not text.ended) for text in made]
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:

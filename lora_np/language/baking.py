@@ -362,12 +362,12 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     baked = freeze(adapted)
     divergences, agreement = {}, {}
     for kind, rows in tests.items():
-        for name, each in (("base", frozen), ("baked", baked)):
-            apart = [apart_from_teacher(each, example) for example in rows]
+        for name, student in (("base", frozen), ("baked", baked)):
+            apart = [apart_from_teacher(student, example) for example in rows]
             divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
             agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
     alone = [dialogue.row(question, prompted=False) for question, _ in held]
-    base, own = ([made.end() for made in replies(each, alone, greedy)] for each in (frozen, baked))
+    base, own = ([made.end() for made in replies(one, alone, greedy)] for one in (frozen, baked))
     wanted = [example.text for example in tests["greedy"]]
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
@@ -488,7 +488,7 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
     """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
-    z, teacher = (value(model.logits(each)) for each in (hidden, example.hidden))
+    z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 

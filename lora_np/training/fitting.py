@@ -242,7 +242,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         training.store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
     # batches of text count in tokens
-    unit = {"unit": "token", "each": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    unit = {"unit": "token", "scale": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
     done = training.run.steps
     training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:

@@ -220,7 +220,11 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
             "text.txt' is not a directory to write adapter into",
         ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
-        (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
+        (
+            None,
+            "generate base --adapter king-james --prompt the",
+            "hidden_size is 16, but 128 in .*austen: not the same base",
+        ),
         (
             None,
             "generate base --adapter nobody",
@@ -460,7 +464,7 @@ def test_ctrl_c_keeps_what_was_reached(place, model, text):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130
-    steps = int(re.search(r"Stopped after (\d+) steps; written: adapter", err).group(1))
+    steps = int(re.search(r"Stopped after (\d+) steps", err).group(1))
     assert 250 <= steps < 5000
     assert re.search(rf"^ +[\d,]+ +{steps} ", out, re.MULTILINE)
     adapted = adapters.attach(model, adapters.load(place / "adapter"))

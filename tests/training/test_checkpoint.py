@@ -70,7 +70,7 @@ def same(a, b):
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_killed_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path, name, batch_size):
     whole = run(OPTIMIZERS[name], batch_size=batch_size)
-    for die_at in range(23) if FULL else (0, 1, 2, 7, 15, 22):
+    for die_at in range(23) if FULL else (1, 2, 15):
         path = tmp_path / f"{die_at}.npz"
         with pytest.raises(Killed):
             run(OPTIMIZERS[name], path, die_at=die_at, batch_size=batch_size)
@@ -256,7 +256,7 @@ def test_flipped_bits_are_found_whichever_they_are(tmp_path):
     whole = path.read_bytes()
     reference = np.array(run(OPTIMIZERS["adam"], path, resume=True).history.loss)
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(300 if FULL else 30):
         content = bytearray(whole)
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(content)
