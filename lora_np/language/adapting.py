@@ -550,7 +550,7 @@ class Prepared:
         peak = learning_rate(self.adapted, s.variant) if s.lr is None else s.lr
         self.settings = {name: getattr(s, name) for name in RECORDED} | {
             "steps": self.steps, "epochs": self.steps / epoch, "lr": peak,
-            "max_length": max_length, "warmup": warmup,
+            "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
             "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
         }  # fmt: skip
         described = [(document.tokens, document.answer) for document in self.documents]
