@@ -615,6 +615,7 @@ def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
         model,
         text,
         rank=4,
+        alpha=8,
         steps=40,
         batch_size=4,
         lr=2e-2,

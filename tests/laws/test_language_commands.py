@@ -72,11 +72,11 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
 def test_what_is_learnt_by_heart_is_written_with_a_warning(model, tmp_path, monkeypatch, capsys):
     """A model that knows the end of a text forgets it over the rest."""
     end = "a zyx. " * 60
-    known = language.finetune(model, end * 2, steps=40, lr=0.03, progress=False)
+    known = language.finetune(model, end * 2, alpha=16, steps=40, lr=0.03, progress=False)
     language.save(lnp.merge(known.model), tmp_path / "base")
     (tmp_path / "text.txt").write_text("the king went home.\n" * 150 + end)
     monkeypatch.chdir(tmp_path)
-    command = "finetune base text.txt -o adapter --steps 20 --lr 0.03 --sample-every 0"
+    command = "finetune base text.txt -o adapter --alpha 16 --steps 20 --lr 0.03 --sample-every 0"
     assert run(command.split()) == 0
     assert capsys.readouterr().err == (
         "text.txt: one text\nOnly the training loss fell (overfitting): try fewer steps or a longer text\n"
