@@ -104,8 +104,7 @@ def digest_of(adapter: Adapter) -> str | None:
     """Tell an adapter from others by its weights; None if it is not on this disk."""
     if adapter.path is None:
         return None
-    with open(weights_file(adapter.path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(weights_file(adapter.path).read_bytes()).hexdigest()
 
 
 def _base_of(adapter: Adapter) -> str | None:

@@ -238,9 +238,9 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         (
             None,
             "merge ausen king-james -o adapter",
-            "ausen: no such directory .did you mean the shipped 'austen'",
+            "ausen: no such directory; shipped: austen",
         ),
-        (None, "generate ausen", "ausen: no such directory .did you mean the shipped 'austen'"),
+        (None, "generate ausen", "ausen: no such directory; shipped: austen"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words):

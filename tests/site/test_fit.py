@@ -473,6 +473,46 @@ def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
     shows(1024)
 
 
+EVERY = """() => {
+  const form = document.getElementById("fit"), found = [];
+  const change = (control, how) => {
+    delete form.dataset.result;
+    const begin = performance.now();
+    how();
+    control.dispatchEvent(new Event("input", {bubbles: true}));
+    const answered = "result" in form.dataset || !form.querySelector(".fit-error").hidden;
+    found.push([control.name, performance.now() - begin, answered]);
+  };
+  for (const control of form.elements) {
+    const {type, name, value} = control;
+    if (type === "radio") change(control, () => { control.checked = true; });
+    if (type === "checkbox" && name !== "name") for (const on of [true, false, control.checked])
+      if (!control.disabled) change(control, () => { control.checked = on; });
+    if (type === "select-one") for (const option of [...control.options, {value}])
+      change(control, () => { control.value = option.value; });
+    if (type === "number" || type === "range") for (const number of [3, 8, value])
+      change(control, () => { control.value = number; });
+  }
+  return found;
+}"""
+
+
+@pages
+def test_every_control_answers_within_its_own_event(open_page, capsys):
+    """The milliseconds of the slowest are printed, which the page has until the next frame."""
+    page = open_page("use/fit.html")
+    slowest = {}
+    for model in few(PRESETS, 3):
+        page.evaluate(GO, urlencode({"model": model, "rank": 16, "targets": "all-linear"}))
+        for name, ms, answered in page.evaluate(EVERY):
+            assert answered, (model, name)
+            slowest[name] = max(ms, slowest.get(name, 0))
+    assert page.evaluate("loraPage.there") is False
+    assert len(slowest) >= 14
+    with capsys.disabled():
+        print("\n" + ", ".join(f"{name} {ms:.0f} ms" for name, ms in slowest.items()))
+
+
 def figures(page):
     return page.locator("#fit .explorer-numbers dd").all_inner_texts()
 
