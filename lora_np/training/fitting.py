@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from lora_np.autograd import Tensor
 from lora_np.checks import Array, Rng, StrPath, configured, finite, generator, number, whole_number
-from lora_np.lora import learning_rate
 from lora_np.nn import (
     Adam,
     Optimizer,
@@ -271,7 +270,11 @@ class Training:
         self.twentieth = max(1, whole_number("steps", s.steps) // 20)
         every = self.twentieth if s.validate_every is None else s.validate_every
         self.every = whole_number("validate_every", every)
-        optimizer = Adam(lr=learning_rate(model)) if s.optimizer is None else s.optimizer
+        optimizer = s.optimizer
+        if optimizer is None:
+            from lora_np.lora import learning_rate
+
+            optimizer = Adam(lr=learning_rate(model))
         whole_number("accumulate", s.accumulate)
         if s.goal is not None and not (self.data.whole and s.accumulate == 1):
             raise ValueError(
