@@ -28,6 +28,7 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "other_splits",
     "studies",
     "__main__",
 }
