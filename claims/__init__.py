@@ -28,6 +28,7 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "kappa_larger_model",
     "other_splits",
     "studies",
     "__main__",
