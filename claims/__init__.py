@@ -28,8 +28,6 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
-    "kappa_larger_model",
-    "other_splits",
     "studies",
     "__main__",
 }
