@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import partial
+from mimetypes import types_map
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
 PAGES = (".html", ".htm")
 # which no directory should have
-FILE_ENDINGS = (
-    *PICTURES, *PAGES, ".gguf", ".safetensors", ".bin", ".pt", ".pth", ".npy", ".npz", ".zip",
-    ".csv", ".json", ".jsonl", ".txt", ".md", ".py", ".ipynb", ".yaml", ".toml",
-)  # fmt: skip
+FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
 Command = TypeVar("Command", bound=Callable[..., None])
 T = TypeVar("T")
 Value = TypeVar("Value")
@@ -94,7 +92,7 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
 def new_folder(files: tuple[str, ...], text: str) -> Path:
     """Refuse a directory that is called like a file, unless a file of that ending is written."""
     path = output_path(text)
-    if path.suffix.lower() in {*FILE_ENDINGS} - {*files}:
+    if path.suffix.lower() in FILES - {*files}:
         wanted = f"a directory, or a file that ends in {files[0]}" if files else "a directory"
         raise click.BadParameter(f"must name {wanted}, got {str(path)!r}")
     return path
@@ -102,10 +100,11 @@ def new_folder(files: tuple[str, ...], text: str) -> Path:
 
 def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Refuse to replace anything without ``--force``, which is read before the other options."""
-    if path is not None and os.path.lexists(path) and not context.meta.get("force"):
+    if path is None:
+        return None
+    if os.path.lexists(path) and not context.meta.get("force"):
         raise click.BadParameter(f"{str(path)!r} already exists; pass --force to replace it")
-    if path is not None:
-        context.meta.setdefault("written", []).append(path)
+    context.meta.setdefault("written", []).append(path)
     return path
 
 
@@ -145,10 +144,9 @@ def parse_names(text: str) -> list[str]:
 READ = click.Path(path_type=Path)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
-PICTURE = Parsed(partial(new_file, PICTURES), "path")
-PAGE = Parsed(partial(new_file, PAGES), "path")
-SHEET = Parsed(partial(new_file, (".csv",)), "path")
-FILE = Parsed(partial(new_file, ()), "path")
+PICTURE, PAGE, SHEET, FILE = (
+    Parsed(partial(new_file, endings), "path") for endings in (PICTURES, PAGES, (".csv",), ())
+)
 FOLDER = Parsed(partial(new_folder, ()), "path")
 ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")
 

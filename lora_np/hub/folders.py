@@ -6,11 +6,10 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from lora_np.checks import Array, StrPath, shown
+from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, MissingFileError, read_json
 from lora_np.hub import safetensors
 from lora_np.hub.safetensors import SafetensorsFile
@@ -18,8 +17,17 @@ from lora_np.hub.tensors import TensorInfo
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# what a directory without a file is, if it has another
+_OTHERS = {
+    "config.json": (
+        "adapter_config.json",
+        "an adapter, not a model: its base belongs here (to count it, give it as --config)",
+    ),
+    "adapter_config.json": (
+        "config.json", "a model, not an adapter: it has no adapter_config.json",
+    ),
+}  # fmt: skip
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
@@ -107,7 +115,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
     name = path.name if is_file else next(present, "")
     if not name:
-        _refuse_adapter(folder)
+        _refuse_other(folder, "config.json")
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
@@ -163,10 +171,8 @@ def directory(path: StrPath) -> Path:
     path = located(path)
     if not path.exists():
         models, adapters = shipped_paths("models"), shipped_paths("adapters")
-        close = get_close_matches(str(path)[:100], [*models, *adapters], n=1)
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; {shipped}"
-        raise MissingFileError(f"{path}: no such directory{hint}")
+        raise MissingFileError(f"{path}: no such directory; {shipped}")
     if not path.is_dir():
         raise FileError(f"{path}: not a directory")
     return path
@@ -223,10 +229,7 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
-        if name == "config.json":
-            _refuse_adapter(folder)
-        if name == ADAPTER and (folder / "config.json").is_file():
-            raise MissingFileError(f"{folder}: a model, not an adapter: it has no {name}") from None
+        _refuse_other(folder, name)
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
@@ -239,13 +242,11 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _refuse_adapter(folder: Path) -> None:
-    """Explain that a directory holds an adapter, where a model belongs."""
-    if (folder / ADAPTER).is_file():
-        base = read_json(inside(folder, ADAPTER)).get("base_model_name_or_path")
-        name = f", {shown(base)}," if base else ""
-        why = f"its base{name} belongs here (to count it, give it as --config)"
-        raise FileError(f"{folder}: an adapter, not a model: {why}")
+def _refuse_other(folder: Path, wanted: str) -> None:
+    """Explain that a directory holds an adapter where a model belongs, or the reverse."""
+    other, why = _OTHERS.get(wanted, ("", ""))
+    if other and (folder / other).is_file():
+        raise MissingFileError(f"{folder}: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:

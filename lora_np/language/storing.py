@@ -45,8 +45,14 @@ TOKENIZER, SETTINGS, GENERATION = (
 # Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
     SETTINGS,
-    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
-    *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts

@@ -84,12 +84,10 @@ def describe(source: object) -> ModelSpec:
     if name := names.find(_HOST.sub(r"\1", text)):
         title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
         return replace(preset(name), name=title)
-    shipped = {name: name for name in hub.shipped_paths("models")}
-    names = replace(names, known={**names.known, **shipped})
     raise ValueError(
         f"no model {text!r}: neither a directory or file (config.json, *.safetensors, *.gguf), nor"
-        " a preset, a shipped model or a matrix such as 100x120; close names:"
-        f" {', '.join(names.nearest(text))}"
+        f" a matrix such as 100x120, nor shipped ({', '.join(hub.shipped_paths('models'))}), nor a"
+        f" preset; close names: {', '.join(names.nearest(text))}"
     )
 
 
