@@ -105,7 +105,7 @@ CLAIMS = [
         1200 * GB,
         preset("gpt3-175b"),
         {"dtype": "float16", "max_length": 2048},
-        "stated, not explained: 6.9 bytes a parameter, where 16 bits throughout take 8",
+        "stated, not explained: 6.9 bytes per parameter, where 16 bits throughout take 8",
     ),
     (
         "GPT-3 175B",
@@ -123,7 +123,7 @@ CLAIMS = [
         780 * GB,
         LLAMA_65B,
         {"optimizer": "paged_adamw", "host": True},
-        "2 + 2 + 8 bytes a parameter: moments in float32",
+        "2 + 2 + 8 bytes per parameter: moments in float32",
     ),
     (
         "LLaMA 65B",

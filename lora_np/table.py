@@ -202,7 +202,7 @@ def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
             return part
         if isinstance(part, Table):
             return part._repr_html_()
-        drawing = picture(part, "svg", transparent=True).decode()
+        drawing = picture(part, "svg").decode()
         return drawing[drawing.index("<svg") :]
 
     return _PAGE.format(

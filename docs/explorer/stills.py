@@ -100,9 +100,8 @@ def written() -> str:
     for heard in (front_data.voice()[0], front_data.voice()[-1]):
         name = f"with the adapter, rank {heard['rank']}" if heard["rank"] else "the base model"
         text = escape(front_data.PROMPT + " ".join(heard["text"].split()))
-        told += (
-            f'<p class="front-still"><strong>{name}, loss {heard["loss"]:.2f}</strong>: {text}</p>'
-        )
+        loss = f"{heard['loss'] + 1e-9:.2f}"  # a half is rounded up, as front.js does
+        told += f'<p class="front-still"><strong>{name}, loss {loss}</strong>: {text}</p>'
     return told
 
 

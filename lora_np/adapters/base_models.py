@@ -13,7 +13,7 @@ from typing import Any
 from lora_np.adapters.adapter import Adapter
 from lora_np.adapters.formats import weights_file
 from lora_np.checks import StrPath
-from lora_np.files import FileError, read_json
+from lora_np.files import FileError, open_regular, read_json
 from lora_np.hub import located
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
@@ -104,7 +104,8 @@ def digest_of(adapter: Adapter) -> str | None:
     """Tell an adapter from others by its weights; None if it is not on this disk."""
     if adapter.path is None:
         return None
-    return hashlib.sha256(weights_file(adapter.path).read_bytes()).hexdigest()
+    with open_regular(weights_file(adapter.path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _base_of(adapter: Adapter) -> str | None:

@@ -239,8 +239,12 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
-    if not path.is_dir() and path.name not in inner and path.suffix in FILES:
-        return FILES[path.suffix], path
+    if not path.is_dir() and path.name not in inner:
+        if path.suffix in FILES:
+            return FILES[path.suffix], path
+        if path.is_file():
+            what = f"{path}: a {path.suffix or 'nameless'} file is not an adapter"
+            raise FileError(f"{what}; that is a directory, or a .safetensors or .gguf file")
     folder = path.parent if path.name in inner and path.is_file() else path
     if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
         return "kohya", folder / DIFFUSERS_WEIGHTS

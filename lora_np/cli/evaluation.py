@@ -45,7 +45,7 @@ def evaluate(
             model = language.load(name, quantised=quantised)
             yield name, model
             for path in found if i == 0 else ():
-                adapter = adapters.load(language.located_adapter(path), base=model.config)
+                adapter = adapters.load(path, base=model.config)
                 yield path, adapters.attach(model, adapter, any_base=any_base)
 
     examples = language.read_data(data, format=format)

@@ -145,7 +145,7 @@ def generate(
     base = speaker = language.load(model, quantised=quantised)
 
     def adapted(name: str) -> language.LanguageModel:
-        opened = adapters.load(language.located_adapter(name), base=base.config)
+        opened = adapters.load(name, base=base.config)
         return adapters.attach(base, opened, any_base=any_base)
 
     if adapter is not None:

@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,10 +171,8 @@ def directory(path: StrPath) -> Path:
     path = located(path)
     if not path.exists():
         models, adapters = shipped_paths("models"), shipped_paths("adapters")
-        close = get_close_matches(str(path)[:100], [*models, *adapters], n=1)
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; {shipped}"
-        raise MissingFileError(f"{path}: no such directory{hint}")
+        raise MissingFileError(f"{path}: no such directory; {shipped}")
     if not path.is_dir():
         raise FileError(f"{path}: not a directory")
     return path

@@ -87,7 +87,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 #
 # For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last that saves.
 
-# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54."
+# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
 assert lnp.break_even_rank(d, k) == 54
 print(f"at rank 54: {lnp.count_lora(d, k, rank=54):,}")
 print(f"at rank 55: {lnp.count_lora(d, k, rank=55):,}")
@@ -307,7 +307,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
-# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights." tags=["cover"]
+# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])

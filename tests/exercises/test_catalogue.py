@@ -225,7 +225,7 @@ def test_an_answer_that_passes_all_laws_and_not_the_example_is_told():
     ]
 
 
-@pytest.mark.parametrize("one", EXERCISES)
+@every("one", EXERCISES)
 def test_the_example_is_right(one):
     names = {
         "np": np,
@@ -391,7 +391,7 @@ def test_a_function_of_several_laws_knows_their_keys(one):
     )
 
 
-@pytest.mark.parametrize("one", EXERCISES)
+@every("one", EXERCISES)
 def test_most_of_what_is_drawn_is_in_the_space_of_the_law(one):
     function = function_of(solution(one.name).code, one.name)
     for place, law in enumerate(one.laws):
@@ -412,7 +412,7 @@ NONSENSE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("one", EXERCISES)
+@every("one", EXERCISES)
 def test_nonsense_breaks_a_law_and_never_the_check(one):
     for thing in NONSENSE if FULL else NONSENSE[ALL.index(one) % 4 :: 4]:
         result = judge(one, local_caller(lambda *args, thing=thing: thing), SEEDS, smallest=False)

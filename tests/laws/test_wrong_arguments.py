@@ -8,6 +8,7 @@ import pytest
 from lora_np import adapters
 from lora_np.cli import run
 from tests.commands import every_command
+from tests.drawing import every
 
 CASES = tomllib.loads(Path(__file__).with_name("wrong_arguments.toml").read_text(encoding="utf-8"))
 
@@ -72,8 +73,7 @@ def test_the_commands_that_write_are_found():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("target", CASES["folders"])
-@pytest.mark.parametrize(("words", "option"), FOLDERS)
+@every("words, option, target", [(*case, end) for case in FOLDERS for end in CASES["folders"]])
 def test_no_directory_is_called_like_a_file(words, option, target, here, capsys):
     assert run([*words, *option, target]) == 2
     assert (
