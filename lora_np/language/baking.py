@@ -23,7 +23,7 @@ from lora_np.language.generation import Reader, Sampling, replies
 from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
-from lora_np.lora import LoRALinear, inject
+from lora_np.lora import ALPHA, LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
 from lora_np.settings import check_choices, setting
@@ -59,9 +59,9 @@ class BakeSettings(RunSettings):
     """
 
     rank: int = setting(8, "Rank of each adapter")
-    alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
+    alpha: float = setting(ALPHA, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
-    lr: float = setting(2e-3, "Peak learning rate")
+    lr: float = setting(1.4e-3, "Peak learning rate")
     steps: int = setting(72, "Number of training steps")
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
@@ -231,8 +231,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         The system message that is baked.
     rank : int
         Rank of each adapter: r.
-    alpha : float, optional
-        The update is scaled by alpha / r; by default alpha = 2 r.
+    alpha : float
+        The update is scaled by alpha / r.
     targets : str, list of str or callable
         Which layers, as for `lora_np.inject`, but not the head.
     lr : float
@@ -336,8 +336,9 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
-    alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
-    adapted = inject(model, rank=settings.rank, alpha=alpha, targets=settings.targets, rng=seeds[2])
+    adapted = inject(
+        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seeds[2]
+    )
     if type(adapted.lm_head) is not Linear:
         raise ValueError(
             "the head must have no adapter, since teacher and student share it: leave it out of"

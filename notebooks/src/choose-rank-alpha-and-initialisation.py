@@ -280,7 +280,7 @@ assert min(along_a_row) < 1.03 * min(diagonal)
 
 # %%
 for variant, W0 in [("pissa", [[2.0, 1.0], [1.0, 2.0]]), ("olora", [[3.0, 1.0], [4.0, 3.0]])]:
-    model = lnp.inject(lnp.Linear(np.array(W0)), rank=1, variant=variant, rng=rng)
+    model = lnp.inject(lnp.Linear(np.array(W0)), rank=1, alpha=1, variant=variant, rng=rng)
     frozen, update = model.base.W.round(6) + 0.0, model.delta().round(6)
     print(variant, "frozen:", frozen.tolist(), " B A:", update.tolist())
     assert np.allclose(model.base.W + model.delta(), W0)

@@ -103,7 +103,7 @@ def train(model, y=y, seed=0):
 
 
 def lora(rank, seed, y=y):
-    return train(lnp.inject(base, rank=rank, rng=np.random.default_rng(seed)), y, seed)
+    return train(lnp.inject(base, rank=rank, alpha=rank, rng=np.random.default_rng(seed)), y, seed)
 
 
 def error(update):

@@ -289,7 +289,15 @@ assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 # %%
 half = lnp.merge(combined("sum", 0.5))
 both = "".join(book[i : i + 1_000] for i in range(0, 30_000, 1_000) for book in books.values())
-settings = {"rank": 8, "steps": 20, "batch_size": 8, "max_length": 64, "lr": 2e-3, "rng": 0}
+settings = {
+    "rank": 8,
+    "alpha": 16,
+    "steps": 20,
+    "batch_size": 8,
+    "max_length": 64,
+    "lr": 2e-3,
+    "rng": 0,
+}
 mended = losses(language.finetune(half, both, progress=False, **settings).model)
 rows = [("sum, c = 0.5", *curve[2]), ("and 20 steps", *mended)]
 rows += [(name, *pair) for name, pair in alone.items()]

@@ -108,7 +108,9 @@ def test_an_adapter_on_any_kind_learns_as_on_the_numbers(kind):
     first = rng.normal(size=(512, 3)).astype(np.float32) / np.abs(Q.dequantised()).max()
     found = []
     for W in (Q, Q.dequantised()):
-        model = lnp.inject(lnp.Sequential([lnp.Linear(first), lnp.Linear(W)]), rank=2, rng=0)
+        model = lnp.inject(
+            lnp.Sequential([lnp.Linear(first), lnp.Linear(W)]), rank=2, alpha=2, rng=0
+        )
         model = lnp.replace(
             model,
             lnp.Tensor,
