@@ -23,7 +23,7 @@ from lora_np.language.generation import Reader, Sampling, replies
 from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
-from lora_np.lora import ALPHA, LoRALinear, inject
+from lora_np.lora import LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
 from lora_np.settings import check_choices, setting
@@ -55,14 +55,14 @@ class BakeSettings(RunSettings):
     Examples
     --------
     >>> BakeSettings(rank=4).steps
-    72
+    96
     """
 
     rank: int = setting(8, "Rank of each adapter")
-    alpha: float = setting(ALPHA, "The update is scaled by alpha / r")
+    alpha: float = setting(16.0, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
-    lr: float = setting(1.4e-3, "Peak learning rate")
-    steps: int = setting(72, "Number of training steps")
+    lr: float = setting(2e-3, "Peak learning rate")
+    steps: int = setting(96, "Number of training steps")
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
     answer_length: int = setting(48, "Most tokens of an answer")

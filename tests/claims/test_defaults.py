@@ -1,6 +1,7 @@
 """The defaults of alpha and the learning rate, against every recorded sweep of their setups."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,10 +33,16 @@ def test_the_bound_tells_other_settings():
 def test_one_alpha_everywhere():
     sweep = inspect.signature(lnp.training.sweep).parameters
     assert inspect.signature(lnp.inject).parameters["alpha"].default == ALPHA
-    assert language.FinetuneSettings().alpha == language.BakeSettings().alpha == ALPHA
+    assert language.FinetuneSettings().alpha == ALPHA
     assert sweep["alphas"].default == (ALPHA,)
     assert sweep["lr"].default == (None,)
     assert language.FinetuneSettings().lr is None
+
+
+def test_baking_keeps_the_settings_that_were_measured():
+    page = Path("docs/understand/alpha.md").read_text(encoding="utf-8")
+    bake = language.BakeSettings()
+    assert f"takes {bake.alpha:g} and {bake.lr:g}" in page
 
 
 def adapted(width, **settings):
