@@ -28,9 +28,9 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## Count on paper
 #
-# A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that number 4. So a
-# model with an adapter does 34 instead of 24: until it is merged, LoRA costs a little more. The savings come in training. Let us
-# train, and count.
+# A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that
+# number 4. So a model with an adapter does 34 instead of 24: LoRA costs a little more, until $BA$ is added to $W_0$, which is to **merge**
+# it. The savings come in training. Let us train, and count.
 #
 # ## From a photograph to a map
 #

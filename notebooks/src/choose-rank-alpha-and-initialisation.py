@@ -82,9 +82,9 @@ Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 # %% [markdown]
 # ## The same on real data
 #
-# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps,
-# with $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and
-# `training.sweep` trains every combination of the settings that it is given:
+# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps, with
+# $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and `training.sweep` trains every combination of
+# the settings that it is given, which is called a **sweep**:
 
 # %%
 rng = np.random.default_rng(0)
@@ -259,10 +259,9 @@ assert min(along_a_row) < 1.03 * min(diagonal)
 #
 # ## Where to start
 #
-# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other starts take parts of $W_0$ and train those.
+# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other starts take terms of $W_0$ and train those.
 #
-# **PiSSA** takes the first $r$ parts of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut
-# the SVD*, at rank 1:
+# **PiSSA** takes the first $r$ terms of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut the SVD*, at rank 1:
 #
 # $$
 # \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}

@@ -264,11 +264,11 @@ assert np.sum(right * wrong[::-1]) > 0.9
 #
 # ## Amplification
 #
-# The second half of the question: does an update turn up what $W_0$ does already, or bring in what it never did? How large is
-# the update where it acts, compared with what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
-# \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts in the
-# second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with
-# the first $r$ directions $U$ and $V$ of the update on both sides:
+# The second half of the question: does an update turn up what $W_0$ does already, or bring in what it never did? How large is the update
+# where it acts, compared with what $W_0$ does there? (Size is the Frobenius norm.) On paper:
+# $W_0 = \begin{pmatrix} 5 & 0 \\ 0 & \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts
+# in the second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with the first $r$
+# directions $U$ and $V$ of the update on both sides:
 #
 # $$
 # \frac{\|\Delta W\|}{\|U^T W_0 V\|}
@@ -447,8 +447,9 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 #   <details><summary>Answer</summary>
 #
-#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven
-#   random ones of the others by 0.029 in the median. The whole update is worth 0.044: the intruders hardly matter here.
+#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven random
+#   ones of the others typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the intruders hardly
+#   matter here.
 #
 #   </details>
 #
