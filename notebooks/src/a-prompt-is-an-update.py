@@ -244,7 +244,8 @@ Table(columns, rows, formats=formats)
 alone, regression, trained = (row[1] for row in rows)
 assert trained < regression < alone
 assert trained < 0.5 * alone
-assert [row[2] < share * rows[0][2] for row, share in zip(rows[1:], [0.7, 0.3], strict=True)] == [True] * 2
+assert rows[1][2] < 0.7 * rows[0][2]  # in the first tokens
+assert rows[2][2] < 0.3 * rows[0][2]
 print(f"tokens that each call saves: {baked['regression'].saved}")
 
 # %% [markdown]

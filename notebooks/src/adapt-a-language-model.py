@@ -212,7 +212,7 @@ assert abs(losses["shipped"] - 1.18) < 0.01
 
 # %% [markdown]
 # After 150 steps the model writes between two books: turns of the Bible, and still Austen's long words. The loss on the test text has
-# fallen from 2.0 to 1.4. The shipped adapter has arrived.
+# fallen from 2.0 to 1.4.
 #
 # ## Loss against rank
 #
@@ -350,7 +350,7 @@ assert floors.max() < 1.05 * floors.min()
 #
 # ## What is forgotten
 #
-# Here is each run of the comparison by what it learned and what it still knows. The best is at the lower left:
+# Here is each run of the comparison by what it learned and what it still knows. Lower left is best:
 
 # %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
