@@ -28,14 +28,18 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "studies",
     "__main__",
 }
+
+# Their rules are written, their runs are not recorded yet
+PENDING = {"lora_muon", "batch_and_rank"}
 
 
 def names() -> list[str]:
     """Every claim, by its file."""
     found = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(name.replace("_", "-") for name in found if name not in TOOLS)
+    return sorted(name.replace("_", "-") for name in found if name not in TOOLS | PENDING)
 
 
 def claim(name: str) -> Claim:

@@ -18,7 +18,7 @@ def main() -> None:
         "--quick", action="store_true", help="run quickly, at the recorded learning rates"
     )
     parser.add_argument(
-        "--half", type=int, choices=[0, 1], help="without the language model, or with it alone"
+        "--half", type=int, choices=[0, 1], help="1: claims whose setup is text, 0: the others"
     )
     parser.add_argument(
         "--other-seeds", action="store_true", help="in full, with five seeds that never ran"
@@ -36,12 +36,13 @@ def main() -> None:
         for setup in args.name or sorted(setups):
             redrawn.sweep(setup)
         return
-    if unknown := set(args.name) - set(claims.names()):
+    pending = {name.replace("_", "-") for name in claims.PENDING}
+    if unknown := set(args.name) - set(claims.names()) - pending:
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
     wrong = []
     for name in args.name or claims.names():
         claim = claims.claim(name)
-        if args.half is not None and ("language" in claim.setup) != bool(args.half):
+        if args.half is not None and claim.setup.startswith("language") != bool(args.half):
             continue
         if args.command == "list":
             print(f"{name:26} {claim.title}")

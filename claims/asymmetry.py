@@ -14,6 +14,7 @@ def measure(lab):
 CLAIM = Claim(
     title="Training B with a random, frozen A is as good as training both; training A alone is worse.",
     paper="Zhu et al., arXiv 2402.16842",
+    finding="A alone ended {alone:less} below B alone, and both factors {both:less} below B alone.",
     topic="start",
     refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
     setup="digits",

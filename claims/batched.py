@@ -9,7 +9,7 @@ cost seconds. Each run is what `lora_np.fit` gives for it alone, which a test ho
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ class Setup:
     def tasks(self, seeds: Sequence[int]) -> list[Task]:
         raise NotImplementedError
 
+    def start(self, seed: int) -> int:
+        """The seed that draws A and B."""
+        return seed
+
     def runs(self, seeds: Sequence[int], rates: Sequence[float], **method: Any) -> dict[str, Array]:
         """Losses (seeds, rates) of each half."""
         return run(self, seeds, rates, **method)
@@ -64,11 +68,14 @@ class Digits(Setup):
     def tasks(self, seeds: Sequence[int]) -> list[Task]:
         return [self.task(seed, readers(BLOCK * (seed // BLOCK))[seed % BLOCK]) for seed in seeds]
 
-    def task(self, seed: int, base: Any) -> Task:
+    def task(self, seed: int, base: Any, order: int | None = None) -> Task:
+        """What a seed has drawn, with the order of the batches that another one draws."""
         images, labels = digits()
         turned = flat(np.rot90(images, axes=(1, 2)))
         training, *halves = split(seed)
-        chosen = training[batches(seed, len(training), self.steps, self.batch)]
+        chosen = training[
+            batches(seed if order is None else order, len(training), self.steps, self.batch)
+        ]
         some = training[:512]
         return Task(
             base,
@@ -112,17 +119,21 @@ def batches(seed: int, n: int, steps: int, batch: int) -> Array:
 @functools.cache
 def readers(first: int) -> list[Any]:
     """A block of networks, each trained on the upright images that its seed trains on."""
-    seeds = range(first, first + BLOCK)
+    return upright([(seed, seed) for seed in range(first, first + BLOCK)])
+
+
+def upright(draws: Sequence[tuple[int, int]]) -> list[Any]:
+    """Networks that read upright digits: of each, one seed draws the split, another start and order."""
     images, labels = digits()
     x, tasks = flat(images), []
-    for seed in seeds:
+    for part, seed in draws:
         rng = np.random.default_rng([seed, 22])
         layer = lambda d, rng=rng: lnp.Linear.init(
             d_out=d, d_in=64, bias=True, rng=rng, dtype=np.float32
         )
         relu = lnp.Activation(lnp.nn.relu)
         network = lnp.Sequential([layer(64), relu, layer(64), relu, layer(10)])
-        chosen = split(seed)[0][batches(seed + 1000, PARTS[0], 500, 64)]
+        chosen = split(part)[0][batches(seed + 1000, PARTS[0], 500, 64)]
         tasks.append(Task(network, x[chosen], labels[chosen], (), (x[:1], labels[:1])))
     networks = [task.base for task in tasks]
     runs = Runs(tasks, networks, [3e-3], lambda lr: lnp.cosine_schedule(lr, steps=500))
@@ -176,7 +187,9 @@ class Runs:
         *,
         ratio: float = 1.0,
         scales: Sequence[float] | None = None,
+        spectral: bool = False,
     ):
+        self.spectral = spectral
         self.tasks, self.rates, self.schedule, self.ratio = tasks, rates, schedule, ratio
         self.model = models[0]
         leaves = [dict(lnp.leaves(lnp.freeze(model))) for model in models]
@@ -191,7 +204,7 @@ class Runs:
         self.scales = None if scales is None else column(scales, 4)
 
     def train(self, setup: Any) -> Iterator[int]:
-        """Adam, step by step, all runs at once; yields after each step."""
+        """Adam (or LoRA-Muon), step by step, all runs at once; yields after each step."""
         leaves = {path: leaf for path, leaf in self.arrays.items() if isinstance(leaf, lnp.Tensor)}
         moments = {
             path: [np.zeros_like(leaf.data) for _ in range(2)] for path, leaf in leaves.items()
@@ -202,7 +215,9 @@ class Runs:
             outputs = self.forward(x[step][:, None])
             np.sum(setup.losses(outputs, y[step][:, None])).backward()
             lr = np.asarray([self.schedule(rate)(step) for rate in self.rates], np.float32)
-            for path, leaf in leaves.items():
+            if self.spectral:
+                spectral_step(leaves, moments, column(lr, 4))
+            for path, leaf in {} if self.spectral else leaves.items():
                 faster = self.ratio if path.endswith("B") else 1.0
                 scratch = np.empty_like(leaf.data)
                 adam.update(
@@ -213,6 +228,7 @@ class Runs:
                     step,
                     column(faster * lr, leaf.ndim),
                 )
+            for leaf in leaves.values():
                 leaf.grad = None
             yield step
 
@@ -300,12 +316,43 @@ RESPONSES = {
 }
 
 
+def spectral_step(leaves: Mapping[str, Any], moments: Mapping[str, Any], lr: Array) -> None:
+    """One step of LoRA-Muon (arXiv 2606.12921), with exact polar factors and momentum 0.9:
+    ``B -= lr / 2 polar(m_B R_A) R_A``, ``A -= lr / 2 R_B polar(R_B m_A)``, where R_A is
+    ``(A A^T)^-1/2`` and R_B is ``(B^T B)^-1/2``.
+    """
+    for path in leaves:
+        if path.endswith(".B"):
+            A, B = leaves[path[:-1] + "A"], leaves[path]
+            for name, leaf in ((path[:-1] + "A", A), (path, B)):
+                moments[name][0][...] = 0.9 * moments[name][0] + 0.1 * leaf.grad
+            to_a, to_b = (moments[name][0].astype(float) for name in (path[:-1] + "A", path))
+            root_a, root_b = inverse_root(rows(A.data)), inverse_root(rows(turned(B.data)))
+            along_a, along_b = root_b @ to_a, to_b @ root_a
+            A.data -= (lr / 2) * (root_b @ inverse_root(rows(along_a)) @ along_a)
+            B.data -= (lr / 2) * (along_b @ inverse_root(rows(turned(along_b))) @ root_a)
+
+
+def rows(M: Array) -> Array:
+    """``M M^T``, in 64 bits."""
+    wide = M.astype(float)
+    return np.asarray(wide @ turned(wide))
+
+
+def inverse_root(G: Array) -> Array:
+    """``G^-1/2`` of Gram matrices, a little above zero; of a zero matrix, zero."""
+    values, vectors = np.linalg.eigh(G)
+    largest = values[..., -1:]
+    shrunk = np.where(largest > 0, np.maximum(values, 0) + 1e-6 * largest, np.inf) ** -0.5
+    return np.asarray((vectors * shrunk[..., None, :]) @ turned(vectors))
+
+
 def starts(setup: Any, tasks: Sequence[Task], seeds: Sequence[int], method: Any) -> list[Any]:
     """The model that each seed trains."""
     found = []
     for task, seed in zip(tasks, seeds, strict=True):
         first = lambda model, task=task: setup.loss(model(task.start[0]), task.start[1])
-        rng = np.random.default_rng([seed, 23])
+        rng = np.random.default_rng([setup.start(seed), 23])
         found.append(methods.start(task.base, rng, first, **{"targets": setup.targets, **method}))
     return found
 
@@ -329,7 +376,8 @@ def run(
         models = starts(setup, tasks, some, method)
         schedule = lambda lr: lnp.nn.linear_schedule(lr, steps=setup.steps)
         ratio = method.get("ratio", 16.0 if method.get("kind") == "lora+" else 1.0)
-        runs = Runs(tasks, models, rates, schedule, ratio=ratio, scales=scales)
+        muon = method.get("spectral", False)
+        runs = Runs(tasks, models, rates, schedule, ratio=ratio, scales=scales, spectral=muon)
         found = {}
         with np.errstate(all="ignore"):
             for step in runs.train(setup):

@@ -32,6 +32,7 @@ def measure(lab):
 CLAIM = Claim(
     title="Quantising the scales as well saves 0.37 bits per parameter at no loss.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
+    finding="Quantising the scales as well saves {saved} bits per parameter and costs {loss} nats per character.",
     topic="four bits",
     refuted_by="A model that predicts text worse with the scales in eight bits.",
     setup="files",

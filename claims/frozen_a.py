@@ -15,6 +15,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A can be frozen at random with no loss of quality, and fewer activations are kept.",
     paper="Zhang et al., LoRA-FA, arXiv 2308.03303",
+    finding="With A frozen, the loss was {digits:above} higher and {kept:percent} of the activations were kept.",
     topic="memory",
     refuted_by="A loss that is clearly higher than LoRA's at the same rank and at a rate of its own.",
     setup="digits",

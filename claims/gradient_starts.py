@@ -19,6 +19,7 @@ def measure(lab):
 CLAIM = Claim(
     title="Starting along the first gradient of the full update speeds LoRA up.",
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
+    finding="LoRA-GA's loss was {digits_ga:lower} below LoRA's on digits, and {linear_ga:lower} below it on the linear task.",
     topic="start",
     refuted_by="Plain LoRA that is as far after the same steps, at a rate of its own.",
     setup="digits, linear",

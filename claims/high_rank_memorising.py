@@ -25,6 +25,7 @@ def measure(lab):
 CLAIM = Claim(
     title="For memorising, the update's rank matters: high-rank updates store more than LoRA.",
     paper="Jiang et al., MoRA, arXiv 2405.12130; Huang et al., HiRA, ICLR 2025",
+    finding="LoRA held {lora} bits per parameter, HiRA {hira}, and an update of nearly full rank {sparse}.",
     topic="capacity",
     refuted_by="LoRA that holds as many bits for each number as updates of high rank.",
     setup="memory",

@@ -50,6 +50,7 @@ def smaller(W0, W, factor):
 CLAIM = Claim(
     title="LoRA gives a weight new leading directions, intruders, that full fine-tuning does not.",
     paper="Shuttleworth et al., arXiv 2410.21228",
+    finding="LoRA of rank 16 put {r16} intruders among the first ten directions of a map, the full update {full}.",
     topic="what an update is like",
     refuted_by="A full update at its best rate that has as many intruders as LoRA.",
     setup="language",

@@ -23,6 +23,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A little in every layer is worth more than much in one.",
     paper="Hu et al., arXiv 2106.09685, section 7.1, table 5; and a lesson of this course",
+    finding="The first layer alone ended {first:less} below all three with as many parameters, the last layer alone {last:higher} above them.",
     topic="modules",
     refuted_by="A single layer that does better with as many numbers.",
     setup="digits",

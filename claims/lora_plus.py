@@ -22,6 +22,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A learning rate for B that is 16 times that for A learns better and up to twice as fast.",
     paper="Hayou et al., arXiv 2402.12354",
+    finding="LoRA+'s loss was {digits:lower} below LoRA's on digits, and {wide:inverse} times LoRA's on the linear task.",
     topic="rate",
     refuted_by="One rate for both that does as well once it is tuned.",
     setup="digits, linear",

@@ -28,6 +28,7 @@ def measure(lab):
 CLAIM = Claim(
     title="A very low rank suffices: rank 1 to 4 does as well as rank 64.",
     paper="Hu et al., arXiv 2106.09685, section 7.2, table 6",
+    finding="On text, rank 1 achieved {share1:percent} of rank 64's gain, and rank 4 {share4:percent}.",
     topic="rank",
     refuted_by="A task on which rank 4, at its own rate, is clearly behind rank 64.",
     setup="language, linear",

@@ -46,6 +46,7 @@ def fitted(x, levels, middle):
 CLAIM = Claim(
     title="nf4 is information-theoretically optimal for normally distributed weights.",
     paper="Dettmers et al., QLoRA, arXiv 2305.14314, section 3",
+    finding="nf4's square error is {squares:percent} above that of levels fitted to other blocks, its absolute error {absolute:percent}.",
     topic="four bits",
     refuted_by="Sixteen other levels with a smaller error on normal weights.",
     setup="files",

@@ -48,15 +48,48 @@ class Claim:
     rule: Rule  # from figures to a verdict
     limits: str
     advice: str  # what a reader should do about it
+    finding: str = ""  # what was found, in one line: names of figures in braces, see `Number`
     published: str = ""  # the paper's own figure, where we know it
     varied: str = ""  # beside the rate
     ratios: Sequence[str] = ()  # figures that are quotients, averaged by their logarithm
     counted: Sequence[str] = ()  # figures that are arithmetic, so that no interval is missing
 
+    def found(self, figures: Mapping[str, Figure]) -> str:
+        """The finding, with its figures."""
+        return self.finding.format(**{name: Number(x.mean) for name, x in figures.items()})
+
     def figure(self, name: str, values: Iterable[float | None]) -> Figure:
         """A figure of this claim, from its values."""
         numbers = (np.inf if x is None else float(x) for x in values)
         return Figure(tuple(numbers), name in self.ratios, name in self.counted)
+
+
+PHRASES: Mapping[str, tuple[Callable[[float], float], bool]] = {  # and whether it is a share
+    "": (lambda x: x, False),
+    "percent": (lambda x: x, True),
+    "minus": (lambda x: -x, False),
+    "minus_percent": (lambda x: -x, True),
+    "inverse": (lambda x: 1 / x, False),
+    "lower": (lambda x: 1 - 1 / x, True),  # how far a divisor lies below what it divides
+    "less": (lambda x: 1 - x, True),  # how far what is divided lies below the divisor
+    "higher": (lambda x: x - 1, True),
+    "above": (lambda x: 1 / x - 1, True),
+}
+
+
+class Number(float):
+    """A figure in a finding: ``{gain:lower}``, always as a positive number. A sentence whose direction
+    the figure contradicts is an error.
+    """
+
+    def __format__(self, phrase: str) -> str:
+        turn, share = PHRASES[phrase]
+        number = turn(float(self))
+        if not number > 0:
+            raise ValueError(f"a finding must not say {phrase!r} of {float(self):.3g}")
+        if share:
+            return f"{100 * number:.2g} %" if number < 0.995 else f"{100 * number:.3g} %"
+        return f"{number:.3g}"
 
 
 class Setup(Protocol):
@@ -202,10 +235,10 @@ class Lab:
 
     def redrawn(self, setup: str, *names: str) -> list[redrawn.Redrawn]:
         """Methods on a setup of which each seed draws everything, with their own best rates."""
-        seeds = range(batched.BLOCK if self.quick else batched.SEEDS)
         found = []
         for name in names:
             sweep = redrawn.sweeps(setup, self.quick)[name]
+            seeds = range(batched.BLOCK if self.quick else sweep.seeds)
             if not self.quick:
                 sweep.search(seeds)
             found.append(redrawn.Redrawn(sweep, seeds))
@@ -363,6 +396,7 @@ def record(
             "name": name,
             **words(claim),
             **found,
+            "finding": claim.found(read(claim, found["figures"])),
             "machine": f"{platform.machine()}, {platform.system()}, one core",
             "versions": {
                 "lora_np": __version__,
@@ -394,6 +428,7 @@ def reword(name: str, claim: Claim) -> None:
             values = {figure: part["figures"][figure]["values"] for figure in claim.figures}
             part["figures"] = figures_of(claim, values)
             part |= judged(claim, part["figures"])
+    result["finding"] = claim.found(read(claim, result["figures"]))
     if "quick" in result:
         result["quick"].pop("found", None)
         result["quick"] = quickly(result["quick"], result["verdict"])

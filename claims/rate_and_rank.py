@@ -45,6 +45,7 @@ def spread(sweeps):
 CLAIM = Claim(
     title="With alpha fixed, the best learning rate is nearly independent of the rank.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
+    finding="With alpha fixed, the best learning rates of ranks 1 to 64 differ by a factor of {spread} on text and {digits} on digits; with alpha = 2 r, of {doubled}.",
     topic="rate",
     refuted_by="Ranks whose best rates differ, so that the rate of one costs another much loss.",
     setup="language, digits",

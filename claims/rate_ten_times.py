@@ -20,6 +20,7 @@ def measure(lab):
 CLAIM = Claim(
     title="LoRA's best learning rate is about ten times that of full fine-tuning.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
+    finding="LoRA's best learning rate was {language} times the full update's on text, {digits} times on digits, {linear} times on the linear task.",
     topic="rate",
     refuted_by="A bed on which both have their best rate at the same place.",
     setup="language, digits, linear",

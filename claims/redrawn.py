@@ -2,6 +2,7 @@
 
     python -m claims sweep digits      every method of the claims on digits
     python -m claims sweep linear      every method of the claims on the linear task
+    python -m claims sweep muon batch  LoRA-Muon, and batch sizes over ranks, 16 seeds each
     python -m claims sweep kappa       the map of speed and kappa
 
 Sixteen seeds look for the best rate, until it is the best of its two neighbours on either half of
@@ -28,9 +29,14 @@ from lora_np.checks import Array
 FOLDER = Path(__file__).parent / "runs"
 FIRST, FACTOR = 0.016, 2.0
 SET = 32  # seeds 0 to 31, and 32 to 63
+DRAWN = {"muon": 16, "batch": 16}  # seeds of what is slow; the others have `batched.SEEDS`
 LOOK = 16  # seeds that look for the rate
 SPREAD = (-2, -1, 0, 1, 2)  # places around the start that are tried first
-SECONDS = {"digits": 0.05, "linear": 0.02}  # of a core for each run, mean of the whole sweep
+SECONDS = {
+    "digits": 0.05,
+    "linear": 0.02,
+    "muon": 0.5,
+}  # of a core for each run, mean of the whole sweep
 
 HIDDEN, LAYERS = ["layers.0", "layers.2"], ["layers.0", "layers.2", "layers.4"]
 
@@ -76,6 +82,19 @@ METHODS: dict[str, dict[str, tuple[Any, Mapping[str, Any], int]]] = {
         "LoRA, batch 256": (Digits(75, 256), lora(8, 32), 0),
         "full, batch 16": (Digits(1200, 16), FULL, -4),
         "full, batch 256": (Digits(75, 256), FULL, -1),
+    },
+    "batch": {
+        f"LoRA, r = {r}, batch {size}, {what}": (Digits(steps, size), lora(r, 32), start)
+        for what, sizes in (
+            ("19,200 examples", {16: (1200, -2), 256: (75, 0)}),
+            ("300 steps", {16: (300, -2), 256: (300, -1)}),
+        )
+        for size, (steps, start) in sizes.items()
+        for r in (1, 8, 64)
+    },
+    "muon": {
+        f"LoRA-Muon, r = {r}": (Digits(), lora(r, r, spectral=True), start)
+        for r, start in ((1, 5), (4, 2), (16, 1), (64, 1))
     },
     "linear": {
         "LoRA, r = 8": (Linear(), lora(8, 16), 0),
@@ -155,6 +174,7 @@ class Sweep:
     width: int = LOOK  # seeds in a line
     look: int = LOOK  # seeds that look for the rate
     full: Sweep | None = None
+    seeds: int = batched.SEEDS  # that the full sweep has
 
     def run(self, place: int, first: int) -> dict[str, Any]:
         return {"method": self.name, "rate": rate(place), "seeds": first}
@@ -163,10 +183,11 @@ class Sweep:
         """Run what is missing, all rates at once."""
         for first in range(seeds[0], seeds[-1] + 1, self.width):
             new = [place for place in places if self.book.missing(self.run(place, first))]
-            if new:
-                some = range(first, first + self.width)
-                found = self.setup.runs(some, [*map(rate, new)], **self.method)
-                for i, place in enumerate(new):
+            some = range(first, first + self.width)
+            # a run that takes minutes is noted by itself
+            for group in [new] * bool(new) if self.width > 1 else [[place] for place in new]:
+                found = self.setup.runs(some, [*map(rate, group)], **self.method)
+                for i, place in enumerate(group):
                     losses = {name: values[:, i] for name, values in found.items()}
                     self.book.note(self.run(place, first), losses)
 
@@ -189,20 +210,24 @@ class Sweep:
     def best(self, half: str, seeds: Sequence[int]) -> int:
         """The rate with the lowest mean log loss on a half."""
         if self.full is not None:
-            return self.full.best(half, range(batched.SEEDS))
+            return self.full.best(half, range(self.seeds))
         return min(self.known(seeds), key=lambda place: np.mean(self.logs(place, half, seeds)))
 
-    def search(self, seeds: Sequence[int]) -> None:
-        """Run until, by either half, the best rate has been compared with both its neighbours."""
+    def search(self, seeds: Sequence[int], *, neighbours: bool = True) -> None:
+        """Run until, by either half, the best rate has been compared with both its neighbours; with
+        all seeds, or with the few that look for it, and then the others at the best rate alone.
+        """
         few = seeds[: self.look]
-        self.tried([self.start + i for i in SPREAD], few)
-        for some in (few, seeds):
+        self.tried([self.start + i for i in (SPREAD if neighbours else SPREAD[1:-1])], few)
+        for some in (few, seeds) if neighbours else (few,):
             while True:
                 wanted = {self.best(half, few if some is few else self.ready(seeds)) + i
                           for half in HALVES for i in (-1, 0, 1)}  # fmt: skip
                 if wanted <= {*self.known(some)}:
                     break
                 self.tried(sorted(wanted), some)
+        if not neighbours:
+            self.tried(sorted({self.best(half, few) for half in HALVES}), seeds)
 
     def ready(self, seeds: Sequence[int]) -> Sequence[int]:
         """All seeds once some rates have run with all, before that the few."""
@@ -248,7 +273,8 @@ def vertex(lower: Array, middle: Array, upper: Array) -> Array:
 def sweeps(setup: str, quick: bool = False) -> dict[str, Sweep]:
     """The methods of a setup, with what is recorded of them."""
     book = Book(None if quick else FOLDER / f"{setup}.jsonl")
-    found = {name: Sweep(book, name, *rest) for name, rest in METHODS[setup].items()}
+    seeds = DRAWN.get(setup, batched.SEEDS)
+    found = {name: Sweep(book, name, *rest, seeds=seeds) for name, rest in METHODS[setup].items()}
     if not quick:
         return found
     full = sweeps(setup)
@@ -266,6 +292,7 @@ class Redrawn:
     def seconds(self) -> float:
         """What all runs of the sweep cost, about."""
         setup = "digits" if isinstance(self.sweep.setup, Digits) else "linear"
+        setup = "muon" if self.sweep.method.get("spectral") else setup
         return SECONDS[setup] * self.sweep.width * self.sweep.lines()
 
     def over(self, other: Redrawn, name: str = "", **where: Any) -> Array:
@@ -389,6 +416,6 @@ def sweep(setup: str) -> None:
         kappas().everywhere()
         return
     for name, one in sweeps(setup).items():
-        one.search(range(batched.SEEDS))
-        best = [rate(one.best(half, range(batched.SEEDS))) for half in HALVES]
+        one.search(range(one.seeds))
+        best = [rate(one.best(half, range(one.seeds))) for half in HALVES]
         print(f"{name}: {best[0]:g}, {best[1]:g}", flush=True)

@@ -55,6 +55,7 @@ def drift(hook, seed):
 CLAIM = Claim(
     title="Gradients scaled by (B^T B)^-1 and (A A^T)^-1 make training robust to the rate and the split of B A.",
     paper="Zhang, Pilanci, arXiv 2402.02347",
+    finding="Scaled gradients ended {gain:percent} below plain gradient descent, and {lower} times lower at a sixth of their best learning rates.",
     topic="rate",
     refuted_by="Two splits of one B A that part, or plain descent that is as robust.",
     setup="linear",

@@ -38,6 +38,7 @@ def factors(model):
 CLAIM = Claim(
     title="The top direction that a small rank learns is also that of a large rank; the others are not.",
     paper="Hu et al., arXiv 2106.09685, section 7.2, figure 3",
+    finding="The top directions of A at ranks 4 and 64 overlap by {first}: A hardly leaves its random start in so short a run.",
     topic="what an update is like",
     refuted_by="Top directions of two ranks that share no more than random ones.",
     setup="language",

@@ -22,6 +22,7 @@ def measure(lab):
 CLAIM = Claim(
     title="Thirteen trainable parameters are enough to teach a model to reason.",
     paper="J. X. Morris et al., Learning to Reason in 13 Parameters (TinyLoRA), arXiv 2602.04118",
+    finding="28 parameters achieved {n28:percent} of the gain of rank 64, and 7,168 parameters {n7168:percent}.",
     topic="few numbers",
     refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
     setup="language",

@@ -19,6 +19,7 @@ def measure(lab):
 CLAIM = Claim(
     title="Full fine-tuning finds updates of a rank 10 to 100 times higher than LoRA allows.",
     paper="Biderman et al., arXiv 2405.09673",
+    finding="A full update spreads 90 % of its energy over {ratio} times as many directions as LoRA of rank 16.",
     topic="what an update is like",
     refuted_by="A full update whose energy lies in as few directions as LoRA's.",
     setup="language",

@@ -26,6 +26,7 @@ def short(name):
 CLAIM = Claim(
     title="With a learning rate tuned for each, no variant of LoRA is more than 10 % ahead of it.",
     paper="Lee, Ko, Chen, Yeh, Learning Rate Matters: Vanilla LoRA May Suffice for LLM Fine-tuning, arXiv 2602.04998",
+    finding="At rank 8 LoRA-GA's loss was {lora_ga:lower} below LoRA's, PiSSA's {pissa:lower}, OLoRA's {olora:lower}; DoRA's was {dora:above} above it.",
     topic="variants",
     refuted_by="A variant that is clearly ahead at its own best rate.",
     setup="digits",

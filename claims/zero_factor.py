@@ -18,6 +18,7 @@ def measure(lab):
 CLAIM = Claim(
     title="B at zero and A at random beats A at zero and B at random: it allows larger rates.",
     paper="Hayou, Ghosh, Yu, arXiv 2406.08447",
+    finding="A at zero ended {digits:less} below B at zero on digits, and {wide:higher} above it on the linear task.",
     topic="start",
     refuted_by="A at zero with the same loss at a rate of its own.",
     setup="digits, linear",

@@ -44,6 +44,7 @@ extensions = [
     "claim_pages",
     "bibliography",
     "advice",
+    "report",
     "family",
     "gallery",
     "statements",

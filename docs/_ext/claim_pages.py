@@ -45,6 +45,7 @@ refutes nobody: it shows what to look for, and with what.
 On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text five seeds
 draw start and order on one base, so that their intervals say nothing of other bases. The rules were rewritten once, with the five seeds' results known and
 before the 64 were run. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
+[The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
 Each claim is a file of 30 to 100 lines in `claims/`. Try one yourself, in full or quickly:
 
@@ -67,6 +68,7 @@ CARD = """\
 <li data-verdict="{verdict}" data-topic="{topic}">
 <p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
+<p class="claim-finding">{finding}</p>
 {picture}
 <p class="claim-setup">{setup}</p>
 <p class="claim-paper">{paper}</p>
@@ -133,18 +135,20 @@ def index(known: dict[str, Any]) -> str:
     cards = "\n".join(card(name, known[name]) for name in order)
     return "\n\n".join([
         INTRODUCTION.format(count=len(known), chance=0.025 * len(known)),
-        "## What to do about each",
-        f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
-        verdicts,
         "## The gallery",
         raw(FILTERS.format(verdicts=options(VERDICTS), topics=options(topics))),
         raw(f'<ul class="gallery claims">\n{cards}\n</ul>'),
-        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(order) + "\n```",
+        "## The verdicts",
+        verdicts,
+        "## What to do about each",
+        f"| claim | verdict | what to do |\n|---|---|---|\n{rows}",
+        "```{toctree}\n:hidden:\n:maxdepth: 1\n\n" + "\n".join(["/understand/report", *order]) + "\n```",
     ])  # fmt: skip
 
 
 def card(name: str, claim: dict[str, Any]) -> str:
-    said = {part: html.escape(claim[part]) for part in ("verdict", "topic", "title", "paper")}
+    parts = ("verdict", "topic", "title", "paper", "finding")
+    said = {part: html.escape(claim[part]) for part in parts}
     said["setup"] = html.escape(setup_of(claim))
     return CARD.format(name=name, picture=picture(claim, small=True), **said)
 
@@ -178,6 +182,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
             f"</span> {again(claim)}</p>"
         ),
         "## What was found",
+        f"**{claim['finding']}**",
         claim["sentence"],
         *cannot_tell(claim),
         figures(claim),
@@ -298,8 +303,10 @@ def raw(text: str) -> str:
 
 def picture(claim: dict[str, Any], *, small: bool = False) -> str:
     """An SVG: loss against rate for each method, or the figures as bars where nothing was trained."""
-    width, height = (260, 110) if small else (680, 330)
+    width, height = (260, 150) if small else (680, 330)
     drawn = curves(claim)
+    if not drawn:  # a bar and its label for each figure
+        height = 36 * (min(3, len(claim["figures"])) if small else len(claim["figures"]))
     inside = lines(drawn, width, height, small) if drawn else bars(claim, width, height, small)
     what = "Test loss against learning rate" if drawn else "The figures of the table"
     label = html.escape(f"{what}. {claim['title']} Verdict: {claim['verdict']}.")
@@ -330,34 +337,36 @@ def curves(claim: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 
 def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
-    left, right, top, bottom = (4, 4, 4, 4) if small else (84, 16, 34, 60)
+    left, right, top, bottom = (40, 8, 24, 32) if small else (84, 16, 34, 60)
     floor = min(y for points in drawn.values() for _, y in points)
     lows = [min(y for _, y in points) for points in drawn.values()]
     thirds = max(sorted(y for _, y in points)[:3][-1] for points in drawn.values())
     ceiling = min(
         thirds, floor + 4 * max(max(lows) - floor, 0.25 * max(abs(floor), 1e-9))
-    )  # the rest is off the picture
-    xs = sorted({math.log10(x) for points in drawn.values() for x, y in points if y <= ceiling})
+    )  # what is above gets a mark at the edge
+    shown_points = {name: near(points, ceiling) for name, points in drawn.items()}
+    xs = sorted({math.log10(x) for points in shown_points.values() for x, _ in points})
     x0, x1 = xs[0] - 0.1, xs[-1] + 0.1
     pad = 0.06 * (ceiling - floor)
     at_x = lambda x: left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
     at_y = lambda y: top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
-    parts = []
-    if not small:
-        parts += [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
-        for i in range(4):
-            y = floor + i * (ceiling - floor) / 3
-            parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
-        for power in range(math.ceil(x0), math.floor(x1) + 1):
-            x = at_x(10.0**power)
-            parts.append(
-                f'<text class="x" x="{x:.1f}" y="{height - bottom + 24}">{10.0**power:g}</text>'
-            )
-            parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
-        middle = (left + width - right) / 2
-        parts.append(f'<text class="x" x="{middle:.0f}" y="{height - 6}">learning rate</text>')
-        parts.append(f'<text x="{left}" y="20">test loss</text>')
-    for i, points in enumerate(drawn.values()):
+    parts = [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
+    for i in (0, 3) if small else range(4):
+        y = floor + i * (ceiling - floor) / 3
+        parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
+    for power in range(math.ceil(x0), math.floor(x1) + 1):
+        x = at_x(10.0**power)
+        down = height - bottom + (14 if small else 24)
+        parts.append(f'<text class="x" x="{x:.1f}" y="{down}">{10.0**power:g}</text>')
+        parts.append(f'<path class="axis" d="M{x:.1f} {height - bottom}v5"/>')
+    middle = (left + width - right) / 2
+    parts.append(
+        f'<text class="x" x="{middle:.0f}" y="{height - (3 if small else 6)}">learning rate</text>'
+    )
+    parts.append(f'<text x="{4 if small else left}" y="{12 if small else 20}">test loss</text>')
+    above = 0
+    size = 4 if small else 6
+    for i, points in enumerate(shown_points.values()):
         colour = COLOURS[i % len(COLOURS)]
         inside = [(at_x(x), at_y(y)) for x, y in points if y <= ceiling]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in inside)
@@ -366,28 +375,47 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{2 if small else 3.5}" style="fill:{colour}"/>'
             for x, y in inside
         ]
+        for x, y in points:
+            if y > ceiling:
+                above += 1
+                corners = f"M{at_x(x) - size:.1f} {top}h{2 * size}l-{size} -{1.6 * size:.1f}z"
+                parts.append(
+                    f'<path class="above" d="{corners}" style="fill:{colour}"><title>{y:.3g}</title></path>'
+                )
+    if above:
+        note = "▲ above" if small else "▲ above the picture"
+        parts.append(f'<text class="y" x="{width - right}" y="{12 if small else 20}">{note}</text>')
     return "".join(parts)
 
 
+def near(points: list[tuple[float, float]], ceiling: float) -> list[tuple[float, float]]:
+    """Points up to the ceiling, and on each side the first that is above it."""
+    ordered = sorted(points)
+    inside = [i for i, (_, y) in enumerate(ordered) if y <= ceiling]
+    return ordered[max(inside[0] - 1, 0) : inside[-1] + 2]
+
+
 def bars(claim: dict[str, Any], width: int, height: int, small: bool) -> str:
-    found = [(name, figure["mean"] or 0.0) for name, figure in claim["figures"].items()]
+    """The figures, each below its label; in small the first three."""
+    found = [
+        (claim["meaning"][name], figure["mean"] or 0.0) for name, figure in claim["figures"].items()
+    ]
+    found = found[:3] if small else found
     largest = max(abs(mean) for _, mean in found) or 1.0
     step = height / len(found)
-    room = 0 if small else 150
+    letters, room = (44, 44) if small else (110, 80)
     parts = []
-    for i, (name, mean) in enumerate(found):
-        long = abs(mean) / largest * (width - room - (0 if small else 80))
-        colour = COLOURS[0 if mean >= 0 else 1]
+    for i, (label, mean) in enumerate(found):
+        long = max(abs(mean) / largest * (width - room), 1)
+        below = "" if mean >= 0 else " (negative)"
+        text = label if len(label) <= letters else label[: letters - 1].rstrip(", ") + "…"
+        y = i * step + min(13, 0.45 * step)
         parts.append(
-            f'<rect x="{room}" y="{i * step + step * 0.2:.1f}" width="{max(long, 1):.1f}" height="{step * 0.6:.1f}" '
-            f'style="fill:{colour}"/>'
+            f'<text x="0" y="{y:.1f}">{html.escape(text)}<title>{html.escape(label)}</title></text>'
+            f'<rect x="0" y="{y + 4:.1f}" width="{long:.1f}" height="{min(0.35 * step, 14):.1f}" '
+            f'style="fill:{COLOURS[0 if mean >= 0 else 1]}"/>'
+            f'<text x="{long + 5:.0f}" y="{y + 4 + min(0.3 * step, 12):.1f}">{shown(abs(mean))}{below}</text>'
         )
-        if not small:
-            y = i * step + step / 2 + 5
-            parts.append(
-                f'<text class="y" x="{room - 8}" y="{y:.0f}">{html.escape(name.replace("_", " "))}</text>'
-            )
-            parts.append(f'<text x="{room + long + 8:.0f}" y="{y:.0f}">{shown(mean)}</text>')
     return "".join(parts)
 
 
@@ -409,7 +437,7 @@ class ClaimFigures(SphinxDirective):
 def add_files(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
-    if pagename.startswith("claims/"):
+    if pagename.startswith("claims/") or pagename == "understand/report":
         app.add_css_file("claims.css")
         app.add_js_file("claims.js", loading_method="defer")
 

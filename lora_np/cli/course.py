@@ -121,7 +121,17 @@ def claims(name: str | None, as_json: bool) -> None:
         (claim["meaning"][key], figure["mean"], figure["low"], figure["high"])
         for key, figure in claim["figures"].items()
     ]
-    parts = ("sentence", "setup", "paper", "published", "rule", "setting", "limits", "advice")
+    parts = (
+        "finding",
+        "sentence",
+        "setup",
+        "paper",
+        "published",
+        "rule",
+        "setting",
+        "limits",
+        "advice",
+    )
     notes = [f"{part}: {claim[part]}" for part in ("verdict", *parts) if claim[part]]
     columns = ["figure", "mean", "from", "to"]
     options.show_as(Table(columns, intervals, title=claim["title"], notes=notes), as_json)

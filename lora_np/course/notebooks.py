@@ -81,9 +81,10 @@ def claims() -> dict[str, dict[str, Any]]:
     -------
     dict of str to dict
         In words: ``title``, ``paper``, ``refuted_by`` (what would contradict it), ``rule``,
-        ``sentence`` (the verdict with its figures), ``limits``, ``advice``. As data: ``verdict``;
-        ``figures``, each with its ``mean``, and ``low`` to ``high``, the interval of the mean;
-        ``methods``, each with the runs at every learning rate that was tried.
+        ``finding`` (one line), ``sentence`` (the verdict with its figures), ``limits``,
+        ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to
+        ``high``, the interval of the mean; ``methods``, each with the runs at every learning rate
+        that was tried.
 
     Raises
     ------

@@ -176,7 +176,7 @@ for (name, curve), color in zip(means.items(), [MUTED, LORA], strict=True):
 axes.legend(frameon=False)
 labels = axes.set(xlabel="token", ylabel="divergence from the prompted model, nats")
 base, written = means.values()
-print(f"first token:  {base[0]:.2f} without, {written[0] + 0:.2f} with the update")
+print(f"first token:  {base[0]:.2f} without, {abs(written[0]):.2f} with the update")
 print(f"second token: {base[1]:.2f} without, {written[1]:.2f} with the update")
 assert written[0] < 1e-12
 assert written[1] > 2 * base[1]

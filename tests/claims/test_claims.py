@@ -164,9 +164,10 @@ def mean(values):
 def test_times_are_within_what_a_reader_is_told():
     for name, record in RECORDED.items():
         assert record["seconds"] <= (LANGUAGE if "language" in record["setup"] else 10 * 60), name
-    assert (
-        sum(record["quick"]["seconds"] for record in RECORDED.values()) < 10 * 60
-    )  # five minutes on two cores
+    halves = [0.0, 0.0]  # as CI runs them, side by side
+    for record in RECORDED.values():
+        halves[record["setup"].startswith("language")] += record["quick"]["seconds"]
+    assert max(halves) <= 3 * 60
 
 
 def test_no_claim_turns_from_supported_to_contradicted_with_other_seeds():

@@ -57,8 +57,18 @@ def test_a_stopped_sweep_goes_on_where_it_was_and_parts_know_of_each_other(tmp_p
     assert {*sweep.known(range(6))} >= {sweep.best("first", range(6)) + i for i in (-1, 0, 1)}
 
 
-def test_parts_share_the_methods_and_nothing_is_presented_that_has_not_run():
+def test_with_few_seeds_looking_the_others_run_at_the_best_rate_alone(tmp_path):
+    setup = Bowl()
+    sweep = Sweep(Book(tmp_path / "text.0.jsonl"), "method", setup, {}, 1, width=1, look=2)
+    for seeds in (range(4), range(6)):  # a later run adds seeds
+        sweep.search(seeds, neighbours=False)
+    best = sweep.best("first", range(6))
+    assert sweep.known(range(6)) == [best]
+    assert {*sweep.known(range(2))} >= {best - 1, best, best + 1}
+    assert setup.count == 2 * len(sweep.known(range(2))) + 4
+
+
+def test_parts_share_the_methods():
     for name, methods in longer.METHODS.items():
         parts = [sweep.name for part in range(3) for sweep in longer.sweeps(name, SMALL, part, 3)]
         assert sorted(parts) == sorted(methods)
-        assert not [*longer.FOLDER.glob(f"{name}.*jsonl")]

@@ -22,7 +22,22 @@ def test_each_claim_has_a_card_a_line_and_a_page(open_page):
         card = cards.filter(has=page.locator(f'a[href="{name}.html"]'))
         assert claim["title"] in card.inner_text()
         assert claim["verdict"] in card.inner_text()
+        assert claim["finding"] in card.inner_text()
         assert claim["advice"].split("`")[0] in table.replace("’", "'")
+
+
+def test_cards_come_before_the_table_and_name_their_axes(open_page):
+    page = open_page("claims/index.html")
+    top = lambda place: page.locator(place).first.bounding_box()["y"]
+    assert top(".claims > li") < top("article table")
+    drawn = page.locator(".claims svg:has(.axis)")
+    assert drawn.count() >= 20
+    for text in drawn.all_text_contents():
+        assert "learning rate" in text
+        assert "test loss" in text
+    above = page.locator(".claims svg:has(.above)")
+    assert above.count() >= 5
+    assert all("above" in text for text in above.all_text_contents())
 
 
 @pytest.mark.parametrize("name", ["verdict", "topic"])

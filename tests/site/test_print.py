@@ -5,7 +5,12 @@ asked for.
 import pytest
 
 pytestmark = pytest.mark.browser
-PAGES = ["lessons/01-see-rank.html", "practice/01-see-rank.html", "use/plan.html"]
+PAGES = [
+    "lessons/01-see-rank.html",
+    "practice/01-see-rank.html",
+    "use/plan.html",
+    "understand/report.html",
+]
 CHROME = ".skip-to-content, .sidebar-drawer, .toc-drawer, .mobile-header, .back-to-top, .copybtn, .lesson-links, article button"
 A4 = 794 - 2 * 68  # pixels between the margins
 

@@ -1,0 +1,50 @@
+"""LoRA-Muon: spectral steps for A and B."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from claims import redrawn
+from claims.protocol import Claim
+from claims.rules import Part, Rule
+
+RANKS = (1, 4, 16, 64)
+
+
+def measure(lab):
+    known = redrawn.kappas(lab.quick)  # Adam, at the best speed of each kappa
+    muon = {rank: lab.redrawn("muon", f"LoRA-Muon, r = {rank}")[0] for rank in RANKS}
+    found = {}
+    for rank, one in muon.items():
+        ours = one.sweep.values(one.seeds)
+        theirs = {kappa: known.values(rank, kappa)[: len(ours)] for kappa in (16 / rank, 16.0)}
+        found[f"alpha{rank}"] = np.exp(theirs[16 / rank] - ours)
+        found[f"kappa{rank}"] = np.exp(theirs[16.0] - ours)
+    peaks = np.array([one.sweep.peaks(one.seeds) for one in muon.values()])
+    order = np.argsort(peaks.mean(axis=1))
+    return found | {"rates": np.exp(peaks[order[-1]] - peaks[order[0]])}
+
+
+ADAM = {"alpha": "Adam's with alpha 16 at every rank", "kappa": "Adam's with alpha 16 r"}
+CLAIM = Claim(
+    title="LoRA-Muon ends better than Adam, and its best learning rate is the same at every rank.",
+    paper="Cesista et al., LoRA-Muon, arXiv 2606.12921",
+    finding="PENDING",
+    topic="rate",
+    refuted_by="Adam that does as well at a good alpha, or best learning rates that differ over the ranks.",
+    setup="digits",
+    varied="rank, and alpha under Adam",
+    setting=(
+        "B -= lr / 2 polar(m_B R_A) R_A, A -= lr / 2 R_B polar(R_B m_A), with R_A = (A A^T)^-1/2, R_B = (B^T B)^-1/2, momentum 0.9, exact polar factors, scale 1, "
+        "no weight decay. Adam has alpha fixed at 16, and alpha 16 r (kappa 16); both are recorded by the study of kappa. Sixteen seeds draw base, split, start and order."
+    ),
+    figures={
+        **{f"{name}{rank}": f"test loss, {adam}, over LoRA-Muon's, rank {rank}, each at its own best learning rate" for name, adam in ADAM.items() for rank in RANKS},
+        "rates": "largest best learning rate of LoRA-Muon over the smallest, ranks 1 to 64",
+    },
+    measure=measure,
+    ratios=[*(f"{name}{rank}" for name in ADAM for rank in RANKS), "rates"],
+    rule=Rule((*(Part(f"{name}{rank}", above=1, worth=1.1) for name in ADAM for rank in (4, 16, 64)), Part("rates", below=2))),
+    limits="One task, width 64, 300 steps, B that starts at zero; no weight decay. Test losses of Adam are those of the map of kappa, at speeds a factor of 2 apart, LoRA-Muon's at rates a factor of 2 apart.",
+    advice="Tune alpha under Adam before you change the optimizer.",
+)  # fmt: skip

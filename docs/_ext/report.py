@@ -1,0 +1,163 @@
+"""The report: numbers of claims in sentences, the table of all, their studies, how to cite.
+
+``{found}`rslora: tuned:lower``` is a figure with its interval and its claim, in one of the phrases
+of `claims.protocol`; ``{fact}`seeds``` is a number of the protocol, from its code.
+"""
+
+import html
+from typing import Any
+
+import claim_pages
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+import claims
+from claims import batched, protocol, redrawn, rules
+from claims.protocol import PHRASES, Number
+from lora_np.version import __version__
+
+KNOWN = claim_pages.claims()
+TOPICS = sorted({claim["topic"] for claim in KNOWN.values()})
+
+
+def counted(verdict: str) -> int:
+    return sum(claim["verdict"] == verdict for claim in KNOWN.values())
+
+
+FACTS: dict[str, Any] = {
+    "claims": len(KNOWN),
+    "seeds": batched.SEEDS,
+    "set": rules.SET,
+    "rate-seeds": redrawn.LOOK,
+    "factor": f"{redrawn.FACTOR:g}",
+    "text-seeds": protocol.SETTLE,
+    "text-factor": protocol.FACTOR,
+    "level": "95 %",
+    "training": f"{batched.PARTS[0]:,}",
+    "halves": f"{batched.PARTS[1]} and {batched.PARTS[2]}",
+    "by-chance": f"{0.025 * len(KNOWN):.1f}",
+    "minutes": f"{sum(claim['seconds'] for claim in KNOWN.values()) / 60:,.0f}",
+    "quick-minutes": f"{sum(claim['quick']['seconds'] for claim in KNOWN.values()) / 60:.0f}",
+    "agree": sum(claim["quick"]["verdict"] == claim["verdict"] for claim in KNOWN.values()),
+    "version": __version__,
+    "verdicts": ", ".join(f"{counted(name)} {name}" for name in rules.VERDICTS if counted(name)),
+}
+
+
+def figure(reference: str) -> tuple[str, str]:
+    """The claim of ``claim: figure`` or ``claim: figure:phrase``, and the words for its figure."""
+    claim, _, rest = reference.partition(": ")
+    name, _, phrase = rest.partition(":")
+    found = KNOWN[claim]["figures"][name]
+    words = format(Number(found["mean"]), phrase)
+    turn, share = PHRASES[phrase]
+    ends = sorted(turn(found[end]) for end in ("low", "high"))
+    if len(found["values"]) > 1 and ends[0] < ends[1]:
+        low, high = (f"{100 * x:.2g}" if share else f"{x:.3g}" for x in ends)
+        words += f" ({low} to {high}{' %' if share else ''})"
+    return claim, words
+
+
+class Found(SphinxRole):
+    """A figure, its interval, and a link to its claim."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        claim, words = figure(self.text)
+        where = {"refdomain": "std", "reftype": "doc", "refdoc": self.env.docname}
+        link = addnodes.pending_xref(
+            "",
+            nodes.inline("", claim),
+            reftarget=f"/claims/{claim}",
+            refexplicit=True,
+            refwarn=True,
+            **where,
+        )
+        return [nodes.Text(f"{words} ["), link, nodes.Text("]")], []
+
+
+class Fact(SphinxRole):
+    """A number of the protocol."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        return [nodes.Text(str(FACTS[self.text]))], []
+
+
+def sets(name: str) -> str:
+    """The verdicts of two disjoint sets of seeds, by the rule of the claim."""
+    claim, record = claims.claim(name), KNOWN[name]
+    if "other seeds" in record:
+        return f"{record['verdict']} / {record['other seeds']['verdict']}"
+    values = {figure: record["figures"][figure]["values"] for figure in claim.figures}
+    if max(map(len, values.values())) < 2 * rules.SET:
+        return "one set"
+    parts = [{figure: some if len(some) < 2 * rules.SET else some[place * rules.SET :][: rules.SET]
+              for figure, some in values.items()} for place in (0, 1)]  # fmt: skip
+    return " / ".join(
+        claim.rule.verdict({key: claim.figure(key, some) for key, some in part.items()})
+        for part in parts
+    )
+
+
+HEAD = """\
+| claim | setup | seeds | verdict | by each set of seeds | what was found |
+|---|---|---:|---|---|---|
+"""
+
+
+def table() -> str:
+    """A row for each claim."""
+    rows = []
+    for name in sorted(KNOWN, key=lambda name: (KNOWN[name]["topic"], name)):
+        claim = KNOWN[name]
+        setup, seeds = claim["setup"].partition(":")[0], len(claim["seeds"])
+        link = f"[{name}](/claims/{name}.md)"
+        cells = (link, setup, str(seeds), claim["verdict"], sets(name), claim["finding"])
+        rows.append(f"| {' | '.join(cells)} |")
+    return HEAD + "\n".join(rows)
+
+
+def study(topic: str) -> str:
+    """The claims of a topic: what was found, with figures."""
+    parts = []
+    for name in sorted(name for name in KNOWN if KNOWN[name]["topic"] == topic):
+        claim = KNOWN[name]
+        link = f"[{name}](/claims/{name}.md)"
+        parts.append(f"**{claim['title']}** {claim['finding']} {claim['sentence']} {link}")
+        if claim.get("methods"):
+            caption = html.escape(
+                f"{name}: test loss against learning rate, each method on its own."
+            )
+            drawn = (
+                f"<figure>{claim_pages.picture(claim)}<figcaption>{caption}</figcaption></figure>"
+            )
+            parts.append(claim_pages.raw(drawn))
+    return "\n\n".join(parts)
+
+
+class ClaimTable(SphinxDirective):
+    """All claims, in one table."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(table())
+
+
+class ClaimStudy(SphinxDirective):
+    """The claims of a topic, which is the argument."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        if self.arguments[0] not in TOPICS:
+            raise self.error(f"no claim has the topic {self.arguments[0]!r}; there are {TOPICS}")
+        return self.parse_text_to_nodes(study(self.arguments[0]))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_role("found", Found())
+    app.add_role("fact", Fact())
+    app.add_directive("claim-table", ClaimTable)
+    app.add_directive("claim-study", ClaimStudy)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,114 @@
+"""The report and the findings: numbers come from the results, and each sentence names its claim."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import claims
+import lora_np as lnp
+from claims import protocol
+from claims.protocol import PHRASES, Number
+
+ROOT = Path(__file__).parents[2]
+KNOWN = lnp.course.claims()
+PAGE = (ROOT / "docs" / "understand" / "report.md").read_text(encoding="utf-8")
+ROLE = re.compile(r"\{(found|fact)\}`([^`]+)`")
+
+
+@pytest.fixture(scope="module")
+def report():
+    pytest.importorskip("sphinx")
+    sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+    import report
+
+    return report
+
+
+def sentences(page):
+    """Sentences of the prose: no heading, table, code or directive."""
+    prose = re.sub(r"(?s)```.*?```", "\n\n", page)
+    for paragraph in re.split(r"\n\s*\n", prose):
+        if not paragraph.lstrip().startswith(("#", "|")):
+            text = " ".join(paragraph.split())
+            yield from re.split(r"(?<=[.?!])\s+(?=[A-Z*])", text)
+
+
+def unnamed(page):
+    """Sentences with a number that name neither a claim nor the protocol's code."""
+    for sentence in sentences(page):
+        bare = re.sub(r"W0|`[^`]*`|\([^)]*\)", "", ROLE.sub("", sentence))
+        named = "{found}`" in sentence or "/claims/" in sentence
+        if re.search(r"\d", bare) and not named:
+            yield sentence
+
+
+def test_each_sentence_with_a_number_names_its_claim():
+    assert not [*unnamed(PAGE)]
+    assert len([one for one in sentences(PAGE) if "{found}`" in one]) >= 15
+    assert [*unnamed(PAGE + "\n\nDoRA loses 25 % at rank 8.\n")] == ["DoRA loses 25 % at rank 8."]
+
+
+def test_numbers_of_the_report_are_those_of_the_results(report):
+    roles = ROLE.findall(PAGE)
+    assert {text for kind, text in roles if kind == "fact"} == {*report.FACTS}
+    for kind, text in roles:
+        if kind == "found":
+            claim, words = report.figure(text)
+            name, _, phrase = text.partition(": ")[2].partition(":")
+            found = KNOWN[claim]["figures"][name]
+            turn, share = PHRASES[phrase]
+            number, *_ = re.findall(r"[\d.]+(?:e-?\d+)?", words)
+            assert float(number) == pytest.approx(
+                turn(found["mean"]) * (100 if share else 1), rel=0.05
+            )
+
+
+def test_every_claim_is_in_the_table_and_every_topic_has_its_study(report):
+    table = report.table()
+    for name, record in KNOWN.items():
+        (row,) = (row for row in table.splitlines() if f"/claims/{name}.md)" in row)
+        assert f"| {record['verdict']} |" in row
+        assert record["finding"] in row
+    assert sorted(re.findall(r"```\{claim-study\} (.+)\n", PAGE)) == report.TOPICS
+    assert all(record["sentence"] in report.study(record["topic"]) for record in KNOWN.values())
+
+
+def test_verdicts_of_both_sets_are_those_of_their_figures(report):
+    both = [name for name in KNOWN if " / " in report.sets(name)]
+    assert len(both) >= 14
+    for name in both:
+        assert not {"supported", "contradicted"} <= {*report.sets(name).split(" / ")}, name
+
+
+@pytest.mark.parametrize("name", claims.names())
+def test_a_finding_is_one_line_from_the_figures_with_positive_numbers(name):
+    claim, record = claims.claim(name), KNOWN[name]
+    figures = protocol.read(claim, record["figures"])
+    assert record["finding"] == claim.found(figures)
+    assert 20 <= len(record["finding"]) <= 170
+    assert not re.search(r"(?<![\w])-\d", record["finding"])
+    used = re.findall(r"\{(\w+)", claim.finding)
+    assert used
+    for figure in used:  # a figure of another value gives another sentence, or is refused
+        moved = figures[figure]._replace(values=tuple(9 * x + 0.5 for x in figures[figure].values))
+        try:
+            assert claim.found({**figures, figure: moved}) != record["finding"]
+        except ValueError as error:
+            assert "must not say" in str(error)  # noqa: PT017
+
+
+def test_a_finding_that_the_figure_contradicts_is_refused():
+    assert f"{Number(1.25):lower} {Number(0.8):less} {Number(0.8):above}" == "20 % 20 % 25 %"
+    assert f"{Number(-0.3):minus} {Number(0.5):inverse} {Number(2):higher}" == "0.3 2 100 %"
+    for x, phrase in (
+        (0.8, "lower"),
+        (1.2, "less"),
+        (0.8, "higher"),
+        (1.2, "above"),
+        (0.3, "minus"),
+        (-1, ""),
+    ):
+        with pytest.raises(ValueError, match="must not say"):
+            format(Number(x), phrase)
