@@ -8,7 +8,7 @@
 #
 # After this lesson you can
 #
-# - say what a language model computes, and what attention adds to a linear map,
+# - say what a language model computes, and what attention adds to a linear layer,
 # - choose which of its linear layers get a LoRA, and count the parameters,
 # - train it on a text and read the difference,
 # - compare ranks, targets and alphas fairly, with a full update,

@@ -208,9 +208,8 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 #   $2d^2 + 6dr = 3d^2$ gives $r = d / 6$. For $d = 4{,}096$ that is rank 682.
 #
 #   </details>
-# - On paper: which row of the count falls away for a single layer, and how much does LoRA save then? Time a
-#   step with `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides
-#   the multiplications?
+# - On paper: which row of the count is not needed for a single layer, and how much does LoRA save then? Time a step with
+#   `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides the multiplications?
 #
 #   <details><summary>Answer</summary>
 #

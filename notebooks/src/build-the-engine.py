@@ -26,7 +26,7 @@ import lora_np as lnp
 from lora_np import mini
 
 # %% [markdown]
-# ## Seventy lines first
+# ## Sixty lines first
 #
 # In *Follow the post* a LoRA was trained by one file, `lora_np/mini.py`. This is its engine, all of it. It is the idea of Karpathy's *micrograd*, with matrices for numbers:
 

@@ -253,8 +253,8 @@ for n in [1, 2, 5, 20]:
     assert lnp.matrix_rank(W.grad) == n
 
 # %% [markdown]
-# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values, the
-# strengths of *Cut the SVD*, as a share of the largest:
+# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values of *Cut the SVD*, as a share of the
+# largest:
 
 # %% alt="Singular values of the gradient over 20,000 examples, as shares of the largest, on a logarithmic scale. They fall to a quarter at the second, to a hundredth at the seventh and on to a ten-thousandth and less."
 W.grad = None

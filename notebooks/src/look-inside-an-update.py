@@ -208,9 +208,9 @@ for name, update in updates.items():
     assert error(keep(update, 3)) - errors[name] < 0.03 * gain
 
 # %% [markdown]
-# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
-# differs hardly matters.**<!-- shown: the error without what differs --> The LoRA paper saw such maps for the language model GPT-3, and took them as a sign that a small rank is
-# enough.
+# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What differs hardly
+# matters.**<!-- shown: the error without what differs --> The LoRA paper saw such pictures for the language model GPT-3, and took them as a
+# sign that a small rank is enough.
 #
 # ## What phi does not show
 #

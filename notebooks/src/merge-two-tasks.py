@@ -76,10 +76,9 @@ for update in [0.003, 0.005, 0.01]:
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
-# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
-# to many numbers at once. We store a query matrix in bfloat16 and in
-# float16 (as many bits, three more of them for digits and fewer for the range), merge an update of the trained strength and
-# weaker ones, and measure which share of the update's norm is lost.
+# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens to many numbers at once. We
+# store a query matrix in bfloat16 and in float16 (as many bits, three more of them for digits and fewer for the range), merge the update as
+# it was trained and weaker ones, and measure which share of the update's norm is lost.
 
 # %%
 bible = adapters.load(paths["Bible"])
@@ -236,8 +235,8 @@ assert curve[2][0] < base[0] - 0.5
 assert curve[2][1] < base[1] - 0.15
 
 # %% [markdown]
-# At full strength the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each than the adapter made for it: it
-# keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
+# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each
+# than the adapter made for it: it keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
 #
 # ## What helps
 #
@@ -307,7 +306,7 @@ assert all(np.array(mended) < curve[2])
 #
 # - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
 # - Two updates interfere where the $A$ of one responds to the inputs of the other. That the updates are at right angles says nothing.
-# - Choose the weights of a sum by measuring. Full strength for each was not the best here.
+# - Choose the weights of a sum by measuring. A weight of 1 for each was not the best here.
 #
 # ## What you can do now
 #
