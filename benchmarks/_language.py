@@ -155,6 +155,7 @@ def seconds_of_sixty_steps(contender: str, small: bool, gguf: str) -> float:
     data = conversations.conversations(entries)[:200]
     how = {
         "rank": 8,
+        "alpha": 16,
         "steps": 2 if small else 60,
         "batch_size": 1,
         "accumulate": 2,

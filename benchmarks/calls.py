@@ -113,7 +113,7 @@ def flows(folder: Path) -> dict[str, Flow]:
             lambda: language.finetune(
                 llm, text, rank=2, steps=1, batch_size=2, max_length=16, progress=False
             ),
-            28,
+            26,
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"
             " injected; what the data says, how it is packed and the schedule are one each",
         ),

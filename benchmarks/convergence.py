@@ -92,7 +92,7 @@ def steps_to(run: Callable[..., Any], rank: int, rng: Any) -> list[int | None]:
     change = rng.standard_normal((D, K))
     W0 = rng.standard_normal((D, K)) / np.sqrt(K)
     y = x @ (W0 + change / np.linalg.norm(change, 2)).T
-    model = lnp.inject(lnp.Linear(W0), rank=rank, rng=rng)
+    model = lnp.inject(lnp.Linear(W0), rank=rank, alpha=rank, rng=rng)
     best = optimum(model, x, y)
     gap = run(model, x, y, (1 + LEVELS[-1]) * best).history.loss / best - 1
     return [int(np.argmax(gap <= level)) if (gap <= level).any() else None for level in LEVELS]

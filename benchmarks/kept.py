@@ -115,7 +115,7 @@ def trained(base: LanguageModel) -> dict[str, tuple[Adapter, Batch]]:
     for text in ("genesis", "devils-dictionary", "austen-held-out"):
         content = language.read_text(text)[:24_000]
         tuned = language.finetune(
-            base, content, targets=["down_proj"], steps=24, batch_size=1, lr=2e-3, rng=0
+            base, content, alpha=16, targets=["down_proj"], steps=24, batch_size=1, lr=2e-3, rng=0
         )
         with tempfile.TemporaryDirectory() as folder:
             adapters.save(tuned.model, Path(folder) / "adapter")

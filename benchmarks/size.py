@@ -132,52 +132,57 @@ def unused_names() -> list[str]:
         for found in re.findall(CALLED, path.read_text(encoding="utf-8"), re.MULTILINE)
         for name in re.findall(r"\w+", " ".join(found))
     }
-    trees = {
-        path: ast.parse(path.read_text(encoding="utf-8"))
+    nodes = {
+        path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"  # to export a name again is no use of it
+    }
+    uses = {
+        path: [node for node in inside if isinstance(node, ast.ImportFrom | ast.Attribute)]
+        for path, inside in nodes.items()
     }
     spare = []
     for package, names in public_names().items():
         folder = ROOT.joinpath(*package.split("."))
         imported = {
             name
-            for path, tree in trees.items()
+            for path, inside in uses.items()
             if package != "lora_np" and not path.is_relative_to(folder)
-            for name in imports(tree, package)
+            for name in imports(inside, package)
         }
         signatures = {
             name
-            for path, tree in trees.items()
+            for path, inside in nodes.items()
             if path.is_relative_to(folder)
-            for name in names_in_signatures(tree, names)
+            for name in names_in_signatures(inside, names)
         }
         spare += [f"{package}.{name}" for name in sorted(names - called - imported - signatures)]
     return spare
 
 
-def imports(tree: ast.AST, package: str) -> Iterator[str]:
+def imports(nodes: list[ast.ImportFrom | ast.Attribute], package: str) -> Iterator[str]:
     """The names that a file takes from a package: by import, or as attributes of it."""
     parent, _, short = package.rpartition(".")
     shorts = {short} | {  # and what a file calls it
         alias.asname
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.ImportFrom) and node.module == parent
         for alias in node.names
         if alias.name == short
     }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name | ast.Attribute):
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            if f"{node.module}.".startswith(f"{package}."):
+                yield from (alias.name for alias in node.names)
+        elif isinstance(node.value, ast.Name | ast.Attribute):
             owner = node.value.id if isinstance(node.value, ast.Name) else node.value.attr
             if owner in shorts:
                 yield node.attr
 
 
-def names_in_signatures(tree: ast.AST, public: set[str]) -> Iterator[str]:
+def names_in_signatures(nodes: list[ast.AST], public: set[str]) -> Iterator[str]:
     """Words of the annotations of public functions, and of the fields of public classes."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef) and node.name in public:
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             annotations = [argument.annotation for argument in arguments] + [node.returns]

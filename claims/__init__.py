@@ -6,7 +6,7 @@ Commands::
     python -m claims run NAME         write results/NAME.json
     python -m claims run --quick      quick runs, at the learning rates that the full runs found
     python -m claims run --again NAME figures anew, from the runs that are recorded
-    python -m claims sweep SETUP      digits, linear or kappa: 64 seeds that draw everything anew
+    python -m claims sweep SETUP      digits, linear or kappa: 64 seeds that draw everything anew; or defaults
     python -m claims check            compare quick runs with what is recorded: for CI
     python -m claims reword           write words and verdicts again, from the recorded figures
 """
@@ -28,18 +28,16 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "defaults",
     "studies",
     "__main__",
 }
-
-# Their rules are written, their runs are not recorded yet
-PENDING = {"lora_muon", "batch_and_rank"}
 
 
 def names() -> list[str]:
     """Every claim, by its file."""
     found = [module.name for module in pkgutil.iter_modules(__path__)]
-    return sorted(name.replace("_", "-") for name in found if name not in TOOLS | PENDING)
+    return sorted(name.replace("_", "-") for name in found if name not in TOOLS)
 
 
 def claim(name: str) -> Claim:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 import claims
-from claims import protocol, redrawn
+from claims import defaults, protocol, redrawn
 
 
 def main() -> None:
@@ -28,16 +28,15 @@ def main() -> None:
     )
     args = parser.parse_intermixed_args()
     if args.command == "sweep":
-        setups = {*redrawn.METHODS, "kappa"}
+        setups = {*redrawn.METHODS, "kappa", "defaults"}
         if unknown := set(args.name) - setups:
             parser.error(
                 f"no setup is called {min(unknown)!r}; there are {', '.join(sorted(setups))}"
             )
         for setup in args.name or sorted(setups):
-            redrawn.sweep(setup)
+            defaults.sweep() if setup == "defaults" else redrawn.sweep(setup)
         return
-    pending = {name.replace("_", "-") for name in claims.PENDING}
-    if unknown := set(args.name) - set(claims.names()) - pending:
+    if unknown := set(args.name) - set(claims.names()):
         parser.error(f"no claim is called {min(unknown)!r}; python -m claims list names them")
     wrong = []
     for name in args.name or claims.names():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from claims.protocol import Claim
 from claims.rules import Part, Rule
 
@@ -18,13 +20,14 @@ def measure(lab):
             found[rank] = large.over(small)
     named = {f"examples{rank}": x for rank, x in costs.items()}
     named |= {f"steps{rank}": x for rank, x in steps.items()}
-    return named | {"apart": costs[64] / costs[1]}
+    apart = np.log(costs[64] / costs[1])
+    return named | {"apart": np.exp(np.sign(apart.mean()) * apart)}
 
 
 CLAIM = Claim(
     title="What a large batch costs LoRA at equal examples does not depend on the rank, and at equal steps it costs nothing.",
     paper="LoRA Without Regret, on batch size; Beware of the Batch Size, arXiv 2602.09492, finds that the best batch size depends on the rank",
-    finding="PENDING",
+    finding="At equal examples, batch 256 ended with {examples1} times the loss of batch 16 at rank 1, and {examples64} times at rank 64; at equal steps with {steps64} times.",
     topic="rate",
     refuted_by="Costs of a large batch that differ by more than a quarter at ranks 1 and 64, or a large batch that ends worse after as many steps.",
     setup="digits",
@@ -33,11 +36,11 @@ CLAIM = Claim(
     figures={
         **{f"examples{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many examples" for rank in RANKS},
         **{f"steps{rank}": f"test loss with batch 256 over test loss with batch 16, rank {rank}, after as many steps" for rank in RANKS},
-        "apart": "factor by which the loss grows with the batch at equal examples, rank 64 over rank 1",
+        "apart": "larger over smaller of the factors by which the loss grows with the batch at equal examples, ranks 1 and 64",
     },
     measure=measure,
     ratios=[*(f"{kind}{rank}" for kind in ("examples", "steps") for rank in RANKS), "apart"],
-    rule=Rule((Part("apart", above=0.8), Part("apart", below=1.25), *(Part(f"steps{rank}", below=1) for rank in RANKS))),
+    rule=Rule((Part("apart", below=1.25), *(Part(f"steps{rank}", below=1) for rank in RANKS))),
     limits="One task of 1,000 images to train on: at 300 steps of 256 each image is seen 77 times. Two batch sizes; weight decay and warm-up are not varied.",
     advice="Compare batch sizes at equal examples if compute counts, and tune the learning rate for each.",
 )  # fmt: skip

@@ -53,7 +53,7 @@ CLAIM = Claim(
     title="Merging methods such as TIES, DARE, KnOTS and TSV lose less than the sum of the updates.",
     paper="Yadav et al., TIES, arXiv 2306.01708; Yu et al., DARE, arXiv 2311.03099; Stoica et al., KnOTS, arXiv 2410.19735; "
     "Gargiulo et al., TSV, arXiv 2412.00081",
-    finding="RegMean, which needs inputs, read {inputs_mild:percent} more than the tuned sum; no method without inputs is shown to beat the sum.",
+    finding="RegMean, which needs inputs, kept {inputs_mild:percent} more of the single adapters' accuracy than the tuned sum; no method without inputs is shown to beat the sum.",
     topic="merging",
     refuted_by="A sum that leaves as much of every task once its scale is tuned on validation data, as that of the others is.",
     setup="digits: six adapters of rank 4 on one network 64-96-96-10, for mild changes of the images and for hard ones",

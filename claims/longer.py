@@ -8,6 +8,11 @@ file of its own, and goes on where it was stopped::
     python -m claims.longer language --bases bases --part 0/2
     python -m claims.longer language --bases bases --part 1/2
 
+With the shipped base alone, 8 seeds draw split, start and order, in some ten minutes of a core; the
+claim *other-splits* reads these::
+
+    python -m claims.longer split --brief
+
 At 135 million parameters there is one base, so that 12 seeds draw split, start and order::
 
     python -m claims.longer smollm2 --model SmolLM2-135M.gguf --part 0/2
@@ -17,8 +22,8 @@ only, and the others at the best of them; a later run adds what is missing. A ru
 90 seconds of a core (60 steps of 128 tokens at 1.06 seconds each, and 42 windows that are
 evaluated), so that the six claims on it, ordered by their value, want some six hours.
 
-Nothing is recorded yet: the files that it writes, ``runs/language.0.jsonl`` and so on, do not
-exist, and no claim reads them. When they are whole, the claims on text take their figures from them
+Only ``runs/split.0.jsonl`` is recorded. ``runs/language.0.jsonl`` and ``runs/smollm2.0.jsonl`` do
+not exist, and no claim reads them. When they are whole, the claims on text take their figures from them
 as those on digits do.
 """
 
@@ -39,7 +44,7 @@ from claims.redrawn import FOLDER, Book, Sweep
 from lora_np import language
 from lora_np.checks import Array
 
-SEEDS = {"language": 8, "smollm2": 12}
+SEEDS = {"language": 8, "split": 8, "smollm2": 12}
 LOOK = 2
 PIECES = 10  # contiguous pieces of the new text, of which a seed holds two back
 
@@ -130,6 +135,18 @@ METHODS: dict[str, dict[str, tuple[Mapping[str, Any], int]]] = {
 }
 
 
+SPLIT = (
+    "MLP, r = 5",
+    "attention, r = 8",
+    "LoRA, r = 16",
+    "full",
+    "LoRA, r = 4",
+    "LoRA, r = 64",
+    "q and v, r = 16",
+)
+METHODS["split"] = {name: METHODS["language"][name] for name in SPLIT}
+
+
 def sweeps(name: str, setup: Text, part: int = 0, of: int = 1) -> list[Sweep]:
     """Every n-th method, with the file that its process appends to."""
     book = Book(FOLDER / f"{name}.{part}.jsonl")
@@ -149,7 +166,9 @@ def main() -> None:
     )
     parser.add_argument("--brief", action="store_true", help="only few seeds try several rates")
     args = parser.parse_args()
-    if args.setup == "language":
+    if args.setup == "split":
+        setup = Text(("austen",))
+    elif args.setup == "language":
         if args.bases is None:
             parser.error("language needs --bases: three more models by python -m recipes.base")
         setup = Text(("austen", *(str(args.bases / str(i)) for i in (1, 2, 3))))

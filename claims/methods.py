@@ -39,7 +39,7 @@ def start(
             lnp.Tensor(W.copy()) if path.rpartition(".")[0] in chosen or targets == "all" else W
         )
         return lnp.replace(base, np.ndarray, lambda path, W: thaw(path.split(" = ")[0], W))
-    settings = {"rank": rank, "alpha": method.get("alpha"), "targets": targets, "rng": rng}
+    settings = {"rank": rank, "alpha": method.get("alpha", rank), "targets": targets, "rng": rng}
     if kind in VARIANTS:
         if kind in GRADIENT_STARTS:
             settings["gradients"] = first_gradients(base, loss)

@@ -55,5 +55,5 @@ CLAIM = Claim(
     ratios=("tuned", "fixed", "gradient", "stable"),
     rule=Rule((Part("tuned", above=1, worth=1.1),), one_rate=(Part("fixed", above=1),)),
     limits="rsLoRA is LoRA with sqrt(r) times alpha, here 8 times (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup.",
-    advice="Raise alpha at high ranks, by rsLoRA or by hand, which is the same, and tune the learning rate for either.",
+    advice="If you tune alpha, try a larger one, by rsLoRA or by hand, which is the same, and tune the learning rate for either.",
 )

@@ -362,7 +362,6 @@ def picture(
     form: str,
     *,
     dpi: float | Literal["figure"] = "figure",
-    transparent: bool = False,
 ) -> bytes:
     """Draw a figure of matplotlib as a file, without a date: the same bytes for the same figure."""
     from matplotlib import rc_context
@@ -370,7 +369,7 @@ def picture(
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     drawn = io.BytesIO()
     with rc_context({"svg.hashsalt": "lora_np"}):
-        figure.savefig(drawn, format=form, metadata=undated, dpi=dpi, transparent=transparent)
+        figure.savefig(drawn, format=form, metadata=undated, dpi=dpi, transparent=form == "svg")
     return drawn.getvalue()
 
 

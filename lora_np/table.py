@@ -12,7 +12,7 @@ from lora_np.checks import printable, whole_number
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Table", "binary_bytes", "decimal_bytes", "parse_bytes", "shape_text"]
+__all__ = ["Table", "binary_bytes", "parse_bytes", "shape_text"]
 
 Cell = str | int | float | bool | None
 Format = Callable[..., str]
@@ -202,7 +202,7 @@ def page(title: str, parts: Iterable[str | Table | Figure]) -> str:
             return part
         if isinstance(part, Table):
             return part._repr_html_()
-        drawing = picture(part, "svg", transparent=True).decode()
+        drawing = picture(part, "svg").decode()
         return drawing[drawing.index("<svg") :]
 
     return _PAGE.format(
@@ -267,31 +267,6 @@ _SIZES = {unit.lower(): 1000**power for power, unit in enumerate(_DECIMAL)}
 _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 
 
-def decimal_bytes(size: int) -> str:
-    """``size`` in powers of 1000.
-
-    Parameters
-    ----------
-    size : int
-        Bytes.
-
-    Returns
-    -------
-    str
-        A number with two decimals and its unit.
-
-    See Also
-    --------
-    binary_bytes : The same in powers of 1024.
-
-    Examples
-    --------
-    >>> decimal_bytes(37_748_736)
-    '37.75 MB'
-    """
-    return _scaled(size, 1000, _DECIMAL)
-
-
 def binary_bytes(size: int) -> str:
     """``size`` in powers of 1024.
 
@@ -305,16 +280,15 @@ def binary_bytes(size: int) -> str:
     str
         A number with two decimals and its unit.
 
-    See Also
-    --------
-    decimal_bytes : The same in powers of 1000.
-
     Examples
     --------
     >>> binary_bytes(37_748_736)
     '36.00 MiB'
     """
-    return _scaled(size, 1024, _BINARY)
+    power = 0
+    while size >= 1024 ** (power + 1) and power + 1 < len(_BINARY):
+        power += 1
+    return f"{size} B" if power == 0 else f"{size / 1024**power:,.2f} {_BINARY[power]}"
 
 
 def parse_bytes(name: str, size: int | str) -> int:
@@ -350,10 +324,3 @@ def parse_bytes(name: str, size: int | str) -> int:
     if not match or match[2].lower() not in _SIZES:
         raise ValueError(f"{name} must be bytes or text such as '24 GB' or '24 GiB', got {size!r}")
     return int(float(match[1]) * _SIZES[match[2].lower()])
-
-
-def _scaled(size: int, base: int, units: tuple[str, ...]) -> str:
-    power = 0
-    while size >= base ** (power + 1) and power + 1 < len(units):
-        power += 1
-    return f"{size} B" if power == 0 else f"{size / base**power:,.2f} {units[power]}"

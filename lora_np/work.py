@@ -69,11 +69,11 @@ def _libraries() -> ThreadpoolController:
 
 
 def progress_bar(
-    total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", each: int = 1
+    total: int, shown: bool | str, *, label: str, done: int = 0, unit: str = "it", scale: int = 1
 ) -> tqdm:
     """Make a tqdm bar for a terminal or a notebook; elsewhere, and if not ``shown``, a silent one.
 
-    A string for ``shown`` replaces ``label``; one of ``total`` counts as ``each`` units.
+    A string for ``shown`` replaces ``label``; one of ``total`` counts as ``scale`` units.
     """
     # Widgets load ipykernel too, wherever they are: only in a notebook is there a shell.
     ipython = sys.modules.get("IPython") if "ipykernel" in sys.modules else None
@@ -89,7 +89,7 @@ def progress_bar(
     interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     try:
         return tqdm(
-            total=total, initial=done, desc=label, unit=unit, unit_scale=each, leave=False,
+            total=total, initial=done, desc=label, unit=unit, unit_scale=scale, leave=False,
             disable=not seen,
         )  # fmt: skip
     finally:

@@ -39,6 +39,8 @@ NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "src"
 LIMIT = 500_000  # bytes of a notebook
 PHOTOGRAPH = 100_000  # bytes above which a figure must be one
+LANCZOS = Image.Resampling.LANCZOS
+WIDTH = 640  # pixels of a cover, shown at half of that
 SECONDS = 10  # to whose multiples run times are rounded up, so that they seldom change
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -60,6 +62,31 @@ sys.modules["ipywidgets"] = None
 %config InlineBackend.figure_formats = ["retina"]
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", module="ipykernel")  # its own housekeeping
+"""
+# Runs before the cell of the cover: its figure is drawn a second time, smaller, so that words are
+# large in it. The notebook's own figure is the one that follows.
+COVER = """
+def draw_cover():
+    from matplotlib import pyplot
+
+    hooks.remove(draw_cover)
+    if pyplot.get_fignums():
+        figure = pyplot.gcf()
+    elif hasattr(_, "savefig"):  # the value of the cell
+        figure = _
+    else:  # drawn while it ran
+        figure = axes.figure
+    size = figure.get_size_inches()
+    figure.set_size_inches(size * max(4 / size[0], 0.6))
+    figure.savefig({path!r}, dpi=200, bbox_inches="tight")
+    figure.set_size_inches(size)
+
+def after_the_next():
+    hooks.remove(after_the_next)
+    hooks.insert(0, draw_cover)  # before the one that closes figures
+
+hooks = get_ipython().events.callbacks["post_execute"]
+hooks.append(after_the_next)
 """
 # Its tags keep it off the pages of the site, and out of the cells that are executed and counted.
 INSTALL = """\
@@ -200,14 +227,18 @@ def slide(cell: Any) -> str:
     return "subslide" if "alt" in cell.metadata else ""
 
 
-def execute(notebook: Any) -> Any:
-    """Run all cells in a fresh kernel, in an empty folder; the outputs are tidied."""
+def execute(notebook: Any) -> tuple[Any, bytes]:
+    """Run all cells in a fresh kernel, in an empty folder: with tidy outputs, and the cover."""
     lesson, began = notebook.cells, spent()
-    notebook.cells = [
-        nbformat.v4.new_code_cell(BEFORE),
-        *(cell for cell in lesson if not about.installs(cell)),
-    ]
+    notebook.cells = [nbformat.v4.new_code_cell(BEFORE)]
     with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder) / "cover.png"  # by its whole path: lessons change directories
+        for cell in lesson:
+            if "cover" in cell.metadata.get("tags", []):
+                source = COVER.format(path=str(drawn))
+                notebook.cells.append(nbformat.v4.new_code_cell(source))
+            if not about.installs(cell):
+                notebook.cells.append(cell)
         NotebookClient(
             notebook,
             timeout=120,
@@ -216,17 +247,18 @@ def execute(notebook: Any) -> Any:
             extra_arguments=["--log-level=ERROR"],
             # the same sums on any number of cores
         ).execute(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+        cover = drawn.read_bytes() if drawn.exists() else b""
     notebook.cells = lesson
     seconds = math.ceil((spent() - began) / SECONDS) * SECONDS
     notebook.metadata = nbformat.from_dict(METADATA | {"seconds": seconds})
     for count, cell in enumerate(about.cells(notebook, "code"), start=1):
         tidy(cell, count)
-    return notebook
+    return notebook, cover
 
 
-def retold(source: Path) -> Any:
+def retold(source: Path) -> tuple[Any, bytes]:
     """The notebook with today's prose and the outputs that it had; executed if its code has
-    changed.
+    changed. And the cover, if it was.
     """
     fresh, path = read(source), notebook_of(source)
     old = nbformat.read(path, as_version=4) if path.exists() else fresh
@@ -237,7 +269,7 @@ def retold(source: Path) -> Any:
     for cell, done in zip(code, ran, strict=True):
         cell.update(done)
     fresh.metadata = old.metadata
-    return fresh
+    return fresh, b""
 
 
 def spent() -> float:
@@ -298,12 +330,24 @@ def shrink(output: Any) -> None:
     drawing = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     kind, encoded = "image/png", encode(drawing, "png", optimize=True)
     if len(encoded) > PHOTOGRAPH:
-        smaller = picture.resize(
-            (picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS
-        )
+        smaller = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), LANCZOS)
         kind, encoded = "image/jpeg", encode(smaller, "jpeg", quality=85, optimize=True)
     output.data[kind] = base64.b64encode(encoded).decode("ascii")
     output.metadata[kind] = size
+
+
+def write_cover(notebook: Any, stem: str, drawn: bytes) -> None:
+    """As the site shows it: a drawing as PNG, a photograph as JPEG, as in the notebook."""
+    kind = about.cover(notebook).kind.removeprefix("image/")
+    picture = Image.open(io.BytesIO(drawn)).convert("RGB")
+    picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), LANCZOS)
+    if kind == "png":
+        small = encode(picture.quantize(64, dither=Image.Dither.NONE), kind, optimize=True)
+    else:
+        small = encode(picture, kind, quality=80)
+    covers = NOTEBOOKS / "covers"
+    covers.mkdir(exist_ok=True)
+    (covers / f"{stem}.{kind}").write_bytes(small)
 
 
 def encode(picture: Image.Image, kind: str, **options: Any) -> bytes:
@@ -370,13 +414,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{path.stem}: there is no source")
         failures += 1
     for source in lessons(options.names):
-        fresh = retold(source) if options.prose else execute(read(source))
+        fresh, cover = retold(source) if options.prose else execute(read(source))
         text = nbformat.writes(fresh) + "\n"
         problem = stale(source, fresh) if options.check else ""
         if len(text) > LIMIT:
             problem = problem or f"{len(text):,} bytes, more than {LIMIT:,}"
         elif not options.check:
             notebook_of(source).write_text(text, encoding="utf-8")
+            if cover:
+                write_cover(fresh, number_of(source), cover)
         print(f"{source.stem}: {problem or f'{len(text):,} bytes'}", flush=True)
         failures += bool(problem)
     if failures and options.check:

@@ -22,8 +22,8 @@ from lora_np.table import Table
 from recipes import samples
 
 STYLES: dict[str, tuple[str, dict[str, Any]]] = {  # adapter: its text and settings
-    "king-james": ("genesis", {"rank": 8, "lr": 0.01, "steps": 300}),
-    "devils-dictionary": ("devils-dictionary", {"rank": 16, "lr": 0.01, "steps": 450}),
+    "king-james": ("genesis", {"rank": 8, "alpha": 16, "lr": 0.01, "steps": 300}),
+    "devils-dictionary": ("devils-dictionary", {"rank": 16, "alpha": 32, "lr": 0.01, "steps": 450}),
 }
 
 

@@ -72,8 +72,8 @@ BEGIN = """# Twenty samples, before and after
 
 What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at the adapter's best
 temperature, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page and
-counts its words. The best temperature is the lowest at which a sample says no more than a tenth of its pairs of words again: below
-it the model goes round in circles (at 0 always), above it more words are made up.
+counts its words. The best temperature is the lowest at which a sample repeats at most a tenth of its pairs of words: below
+it the model repeats itself (at 0 always), above it it invents more words.
 """
 
 

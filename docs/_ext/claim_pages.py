@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from lora_np.course import claims
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d00", "#7f7f7f")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
 MEANING = {
     "supported": "each figure's whole 95 % interval lies on the claimed side, and so do both sets of seeds where there are two",
     "in part": "that is so for some of what is claimed; the page says for which part, and how much",

@@ -130,20 +130,20 @@ def write(folder: Path) -> None:
             path.unlink()
 
 
-def script(wheels: list[Path], data: dict[str, str], runtime: str) -> str:
+def script(wheels: list[Path], data: list[str], runtime: str, drawing: int) -> str:
     """Where the page finds Python, the wheels, this package's first, and the large data that it
-    fetches when they are opened, and how many bytes it fetches.
+    fetches when they are opened, and how many bytes it fetches, also to draw.
 
     Relative addresses begin at the root of the site.
     """
     size = RUNTIME + sum(wheel.stat().st_size for wheel in wheels)
     found = {
         "wheels": [f"_static/python/{wheel.name}" for wheel in wheels],
-        "data": [*data.items()],
+        "data": data,
         "runtime": runtime,
         "bytes": size,
         "compiled": COMPILED,
-        "drawing": DRAWING,
+        "drawing": drawing,
     }
     return f"window.loraPython = {json.dumps(found)};\n"
 

@@ -5,14 +5,12 @@ Numbers and titles come from the package's list of lessons, everything else from
 """
 
 import html
-import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -20,7 +18,6 @@ from lora_np import exercises
 from notebooks import about
 
 ROOT = Path(__file__).parents[2]
-WIDTH = 640  # pixels of a cover, shown at half of that
 CARD = """\
 <li data-lesson="{stem}" data-exercises="{exercises}">"""
 LABEL = """\
@@ -128,12 +125,9 @@ def cover_name(lesson: exercises.Lesson, notebook: Any) -> str:
 
 
 def write_covers(folder: Path) -> None:
-    """The covers, small; written only where they have changed."""
+    """Copy the covers that notebooks/build.py drew; only where they have changed."""
     folder.mkdir(parents=True, exist_ok=True)
-    made = {
-        cover_name(lesson, notebook): small(about.cover(notebook))
-        for lesson, notebook in notebooks()
-    }
+    made = {path.name: path.read_bytes() for path in (ROOT / "notebooks" / "covers").iterdir()}
     for name, content in made.items():
         path = folder / name
         if not path.exists() or path.read_bytes() != content:
@@ -141,18 +135,6 @@ def write_covers(folder: Path) -> None:
     for path in folder.iterdir():
         if path.name not in made:
             path.unlink()
-
-
-def small(cover: about.Cover) -> bytes:
-    picture = Image.open(io.BytesIO(cover.content)).convert("RGB")
-    height = round(picture.height * WIDTH / picture.width)
-    picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    if cover.kind == "image/png":
-        picture.quantize(64, dither=Image.Dither.NONE).save(stream, "png", optimize=True)
-    else:
-        picture.save(stream, "jpeg", quality=80)
-    return stream.getvalue()
 
 
 def add_files(

@@ -25,6 +25,8 @@ def figures_first(app: Sphinx, doctree: nodes.document) -> None:
         images = [image for output in cell.children[1:] for image in output.findall(nodes.image)]
         for image in images:
             image["alt"] = cell["cell_metadata"]["alt"]
+            if not image["uri"].endswith(".png"):  # as notebooks/build.py tells them apart
+                cell["classes"].append("photograph")
         if images:
             source, output = cell.children
             fold = [nodes.raw("", text, format="html") for text in (FOLD, "</details>")]

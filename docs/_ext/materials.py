@@ -47,8 +47,8 @@ WABT = "wabt@1.0.39"  # assembles product.wat
 PRACTICE = "../practice/{}.md"  # where a page of exercises is for a lesson
 NOT_IN_BROWSER = ("lora_np/notebooks/", "lora_np/grading/", "lora_np/cli/", "lora_np/__main__.py")
 NEEDED_BY_THEM = ("click",)
-# what pages fetch when it is opened, from this size on
-DATA, LARGE = ("lora_np/hub/data/", "lora_np/datasets/"), 20_000
+# what pages fetch when it is opened, from this size on, and where they find it
+DATA, LARGE, PLACE = ("lora_np/hub/data/", "lora_np/datasets/"), 20_000, MADE / "static" / "data"
 
 
 def make(app: Sphinx, config: Config) -> None:
@@ -192,12 +192,17 @@ def python() -> None:
     (wheel,) = PYTHON.glob("lora_np-*.whl")
     for_the_browser(wheel)
     shutil.rmtree(PYTHON / "pyodide", ignore_errors=True)
-    place = "_static/python/pyodide/" if runtime() else CDN
-    script = exercise_pages.script([wheel, *needed], without_data(wheel), place)
-    (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
+    data, place, drawing = without_data(wheel), CDN, exercise_pages.DRAWING
     if runtime():
-        once("compiled", compiled)
-        copy_runtime(runtime(), PYTHON / "pyodide")
+        once("slimmed", slimmed)
+        place = "_static/python/pyodide/"
+        drawing = copy_runtime(runtime(), PYTHON / "pyodide")
+        shutil.copytree(MADE / "slimmed" / "data", PLACE, dirs_exist_ok=True)
+        data += sorted(
+            path.relative_to(PLACE).as_posix() for path in PLACE.glob("matplotlib/**/*.*")
+        )
+    script = exercise_pages.script([wheel, *needed], data, place, drawing)
+    (MADE / "static" / "python-data.js").write_text(script, encoding="utf-8")
 
 
 def for_the_browser(wheel: Path) -> None:
@@ -222,23 +227,22 @@ def for_the_browser(wheel: Path) -> None:
             trimmed.writestr(name, content)
 
 
-def without_data(wheel: Path) -> dict[str, str]:
-    """Take large data out of the wheel; where each is fetched when it is opened, by its path."""
-    folder = MADE / "static" / "data"
-    shutil.rmtree(folder, ignore_errors=True)
+def without_data(wheel: Path) -> list[str]:
+    """Take large data out of the wheel, to be fetched when they are opened; their paths."""
+    shutil.rmtree(PLACE, ignore_errors=True)
     with zipfile.ZipFile(wheel) as whole:
         parts = {part.filename: whole.read(part) for part in whole.infolist()}
     large = {
         name for name, content in parts.items() if len(content) >= LARGE and name.startswith(DATA)
     }
     for name in large:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(parts[name])
+        (PLACE / name).parent.mkdir(parents=True, exist_ok=True)
+        (PLACE / name).write_bytes(parts[name])
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as rest:
         for name, content in parts.items():
             if name not in large:
                 rest.writestr(name, content)
-    return {name: f"_static/data/{name}" for name in sorted(large)}
+    return sorted(large)
 
 
 def without(text: bytes, *starts: str) -> bytes:
@@ -261,18 +265,20 @@ def assembled(source: Path) -> bytes:
     return binary[:8] + bytes([0, len(content)]) + content + binary[8:]
 
 
-def compiled() -> None:
-    """The runtime's wheels again, with bytecode, so that Python starts sooner."""
-    target = MADE / "compiled"
+def slimmed() -> None:
+    """The runtime's wheels again, with bytecode and without what figures rarely need, so that
+    Python starts sooner.
+    """
+    target = MADE / "slimmed"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    run("node", str(DOCS / "browser" / "compile.mjs"), str(runtime()), str(target), *IN_PYODIDE)
+    run("node", str(DOCS / "browser" / "slim.mjs"), str(runtime()), str(target), *IN_PYODIDE)
 
 
-def copy_runtime(source: Path, target: Path) -> None:
-    """Its files, and a lock that lists only what is there."""
+def copy_runtime(source: Path, target: Path) -> int:
+    """Its files, and a lock that lists only what is there; how many bytes matplotlib takes."""
     target.mkdir(parents=True)
-    for folder in (source, MADE / "compiled"):
+    for folder in (source, MADE / "slimmed"):
         for part in folder.iterdir():
             if part.is_file():
                 shutil.copyfile(part, target / part.name)
@@ -283,6 +289,9 @@ def copy_runtime(source: Path, target: Path) -> None:
         if (target / package["file_name"]).is_file()
     }
     (target / "pyodide-lock.json").write_text(json.dumps(lock), encoding="utf-8")
+    drawing = {"matplotlib", *lock["packages"]["matplotlib"]["depends"]} - {"numpy"}
+    files = [target / lock["packages"][name]["file_name"] for name in drawing]
+    return sum(file.stat().st_size for file in files)
 
 
 def runtime() -> Path | None:

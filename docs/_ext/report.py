@@ -19,6 +19,9 @@ from claims.protocol import PHRASES, Number
 from lora_np.version import __version__
 
 KNOWN = claim_pages.claims()
+QUICK = [
+    claim["quick"] | {"full": claim["verdict"]} for claim in KNOWN.values() if "quick" in claim
+]
 TOPICS = sorted({claim["topic"] for claim in KNOWN.values()})
 
 
@@ -39,8 +42,8 @@ FACTS: dict[str, Any] = {
     "halves": f"{batched.PARTS[1]} and {batched.PARTS[2]}",
     "by-chance": f"{0.025 * len(KNOWN):.1f}",
     "minutes": f"{sum(claim['seconds'] for claim in KNOWN.values()) / 60:,.0f}",
-    "quick-minutes": f"{sum(claim['quick']['seconds'] for claim in KNOWN.values()) / 60:.0f}",
-    "agree": sum(claim["quick"]["verdict"] == claim["verdict"] for claim in KNOWN.values()),
+    "quick-minutes": f"{sum(run['seconds'] for run in QUICK) / 60:.0f}",
+    "agree": sum(run["verdict"] == run["full"] for run in QUICK),
     "version": __version__,
     "verdicts": ", ".join(f"{counted(name)} {name}" for name in rules.VERDICTS if counted(name)),
 }

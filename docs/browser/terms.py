@@ -5,6 +5,8 @@ rank and in the bytes of a number, which is checked here. `docs/explorer/memory.
 numbers together again.
 """
 
+from functools import cache
+
 from lora_np import models
 from lora_np.accounting import count_model, memory_terms
 from lora_np.models import ATTENTION
@@ -78,10 +80,10 @@ def way(spec, **lora):
     """Full fine-tuning, or a LoRA at any rank."""
     full = not lora
     ranks = (None, None) if full else (1, 2)
+    counted = cache(lambda rank: spec if full else count_model(spec, rank=rank, **lora))
 
     def asked(rank, **options):
-        given = {} if full else {**lora, "rank": rank}
-        return memory_terms(spec, **given, max_length=1, **options)
+        return memory_terms(counted(rank), max_length=1, **options)
 
     one, two = (asked(rank) for rank in ranks)
     tensors = {}
@@ -97,10 +99,9 @@ def way(spec, **lora):
         found["k"][kind], found["c"], found["f"] = kept(asked, ranks, dtype)
     if full:
         return found
-    counts = [count_model(spec, rank=rank, **lora) for rank in ranks]
-    adapters = counts[0].adapters
+    adapters, more = (counted(rank).adapters for rank in ranks)
     sums = {}
-    for first, second in zip(adapters, counts[1].adapters, strict=True):
+    for first, second in zip(adapters, more, strict=True):
         name = first.module.name.rpartition(".")[2]
         slope = second.trainable - first.trainable
         before = sums.get(name, [0, 0])

@@ -179,7 +179,7 @@
     const error = name === "update" ? now.toFixed(4) : percent(now);
     show("rank", rank);
     show("layer", Math.max(1, rank));
-    show("cut-name", alone.checked && rank ? `layer ${rank} alone` : `rank ${rank}`);
+    show("cut-name", alone.checked && rank ? `term ${rank} alone` : `rank ${rank}`);
     show("count", whole(counts[rank]));
     show("full", whole(full));
     show("error", error);
@@ -300,7 +300,7 @@
   }
 
   const bars = Array.from({ length: STRENGTHS }, (_, r) => Object.assign(document.createElement("input"), {
-    type: "range", min: 0, max: 200, step: 5, value: 100, ariaLabel: `Strength of layer ${r + 1}, in percent`,
+    type: "range", min: 0, max: 200, step: 5, value: 100, ariaLabel: `Strength of term ${r + 1}, in percent`,
   }));
   root.querySelector(".explorer-strengths").append(...bars);
   bars.forEach((bar, r) => bar.addEventListener("input", () => {

@@ -24,7 +24,7 @@
   };
   const shown = (x) => (typeof x === "number" && !Number.isInteger(x) ? x.toPrecision(4) : String(x ?? ""));
   const whole = (n) => n.toLocaleString("en");
-  const bytes = (n) => (n < 1e6 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(2)} MB`);
+  const bytes = (n) => (n < 2 ** 20 ? `${(n / 2 ** 10).toFixed(1)} KiB` : `${(n / 2 ** 20).toFixed(2)} MiB`);
   const tail = (name, most) => (name.length > most ? `…${name.slice(1 - most)}` : name);
   const range = (numbers) => {
     const sorted = [...new Set(numbers)].sort((a, b) => a - b);

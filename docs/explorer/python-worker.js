@@ -8,7 +8,7 @@ const DRAWS = /matplotlib|plot|plt|figure|sliders|PIL/; // code that cannot do w
 const IMPORTS = /^(?:import matplotlib\.pyplot as plt|from lora_np(?:\.plots)? import .*)$/gm;
 const MOUNTED = "/given"; // where files of the reader lie, a folder for each place
 
-let pyodide, page, current, left, most, cut, draws;
+let pyodide, page, current, left, most, cut, draws, place;
 let shown = false; // whether a cell has shown anything
 const forgotten = new Set(); // questions whose answer nobody waits for any more
 let queue = Promise.resolve();
@@ -58,16 +58,7 @@ function show(what) {
   tell({ id: current, ...what });
 }
 
-// Large data of the package are fetched when they are opened.
-function place(data, extractDir) {
-  for (const { path, address } of data) {
-    const [, folder, name] = /^(.*)\/(.*)$/.exec(`${extractDir}/${path}`);
-    pyodide.FS.mkdirTree(folder);
-    pyodide.FS.createLazyFile(folder, name, address, true, false);
-  }
-}
-
-async function begin({ runtime, wheels, data }) {
+async function begin({ runtime, wheels, data, folder }) {
   importScripts(`${runtime}pyodide.js`);
   const env = { HOME: "/home/pyodide", MPLBACKEND: "Agg" };
   const [python, ...archives] = await Promise.all([
@@ -79,17 +70,25 @@ async function begin({ runtime, wheels, data }) {
   const extractDir = python.runPython("import site; site.getsitepackages()[0]");
   for (const archive of archives) python.unpackArchive(archive, "wheel", { extractDir });
   pyodide = python;
-  place(data, extractDir);
-  const module = python.pyimport("lora_np_browser.page");
+  // large data of a package are fetched when they are opened
+  place = (name) => {
+    for (const path of data.filter((path) => path.startsWith(name))) {
+      const [parent, file] = `${extractDir}/${path}`.split(/\/(?=[^/]+$)/);
+      python.FS.mkdirTree(parent);
+      python.FS.createLazyFile(parent, file, folder + path, true, false);
+    }
+  };
+  place("lora_np");
+  page = python.pyimport("lora_np_browser.page");
   python.setStdout(stream());
   python.setStderr(stream());
-  page = module;
   tell({ ready: true, stage: "ready" });
 }
 
 async function draw() {
   tell({ more: true });
   await pyodide.loadPackage("matplotlib", { messageCallback: () => {} });
+  place("matplotlib");
   page.can_draw();
   draws = true;
 }

@@ -22,8 +22,8 @@
     worker.addEventListener("error",
       () => stop("Python could not be started here. Try another browser, or take the exercises home."));
     expected = bytes;
-    const places = data.map(([path, place]) => ({ path, address: address(place) }));
-    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data: places });
+    worker.postMessage({ runtime: address(runtime), wheels: wheels.map(address), data,
+      folder: address("_static/data/") });
     loading(0);
   }
 

@@ -11,7 +11,7 @@ from lora_np.checks import Array
 from lora_np.models import ModelSpec, ModuleSpec, fold
 from lora_np.nn import layer_specs, leaves, walk
 from lora_np.quantise import Quantised
-from lora_np.table import Table, decimal_bytes
+from lora_np.table import Table, binary_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,7 +43,7 @@ def tree_count(model: Model) -> tuple[int, int, int, Table]:
     trainable = sum(row[2] for row in rows)
     total = trainable + sum(row[3] for row in rows)
     title = f"{type(model).__name__}: {trainable:,} of {total:,} parameters trainable"
-    notes = [f"Some weights are quantised; in total {decimal_bytes(nbytes)}."] if quantised else []
+    notes = [f"Some weights are quantised; in total {binary_bytes(nbytes)}."] if quantised else []
     table = Table(("array", "shape", "trainable", "frozen"), rows, title=title, notes=notes)
     return trainable, total, nbytes, table
 

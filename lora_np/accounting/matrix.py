@@ -141,7 +141,7 @@ def break_even_rank(d: int, k: int) -> int:
     return (count_full(d, k) - 1) // count_lora(d, k, rank=1)
 
 
-def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
+def rank_for_budget(d: int, k: int, *, budget: int) -> int:
     """Find the largest rank that costs at most ``budget``; 0 if not even rank 1 fits.
 
     Parameters
@@ -149,9 +149,7 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
     d, k : int
         Rows and columns of the adapted matrix.
     budget : int
-        A number of parameters, or of bytes if ``itemsize`` is given.
-    itemsize : int
-        Bytes per parameter: 4 for float32, 2 for bfloat16; 1 counts parameters.
+        A number of parameters.
 
     Returns
     -------
@@ -169,11 +167,8 @@ def rank_for_budget(d: int, k: int, *, budget: int, itemsize: int = 1) -> int:
     --------
     >>> rank_for_budget(100, 120, budget=2_000)
     9
-    >>> rank_for_budget(100, 120, budget=2_000, itemsize=4)
-    2
     """
-    budget = whole_number("budget", budget, minimum=0)
-    return budget // (whole_number("itemsize", itemsize) * count_lora(d, k, rank=1))
+    return whole_number("budget", budget, minimum=0) // count_lora(d, k, rank=1)
 
 
 @dataclass(frozen=True, repr=False)

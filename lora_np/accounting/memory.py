@@ -28,7 +28,7 @@ from lora_np.accounting.lora import (
 )
 from lora_np.checks import choice, whole_number
 from lora_np.models import ModelSpec
-from lora_np.table import Shown, Table, binary_bytes, decimal_bytes, parse_bytes
+from lora_np.table import Shown, Table, binary_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from lora_np.accounting.in_memory import Model
@@ -97,15 +97,15 @@ class Memory(Shown):
     @property
     def notes(self) -> tuple[str, ...]:
         """Remarks on what the total leaves out."""
-        paged = f"{decimal_bytes(self.host)} of optimizer state can be paged to host memory."
+        paged = f"{binary_bytes(self.host)} of optimizer state can be paged to host memory."
         return (*([_UNKNOWN] if self.activations is None else []), *([paged] if self.host else []))
 
     @property
     def table(self) -> Table:
-        """One row per part, in bytes and in both kinds of units."""
+        """One row per part, in bytes and in units of 2^10."""
         sizes = {**self.parts, "total": self.total}
-        rows = [(part, size, size, size) for part, size in sizes.items()]
-        formats = {"decimal": decimal_bytes, "binary": binary_bytes}
+        rows = [(part, size, size) for part, size in sizes.items()]
+        formats = {"size": binary_bytes}
         columns = ("part", "bytes", *formats)
         return Table(columns, rows, title=self.title, notes=self.notes, formats=formats)
 
@@ -173,16 +173,16 @@ def training_memory(model: Model, **options: Option) -> Memory:
     --------
     >>> training_memory("llama-2-7b", rank=16, targets="all-linear", dtype="nf4", max_length=1024)
     llama-2-7b: LoRA of rank 16 over nf4, adamw, batch 1 x 1,024, checkpointing
-    part                 bytes    decimal      binary
-    -----------  -------------  ---------  ----------
-    weights      4,390,412,288    4.39 GB    4.09 GiB
-    adapter        159,907,840  159.91 MB  152.50 MiB
-    gradients      159,907,840  159.91 MB  152.50 MiB
-    optimizer      319,815,680  319.82 MB  305.00 MiB
-    activations    553,648,128  553.65 MB  528.00 MiB
-    logits         131,072,000  131.07 MB  125.00 MiB
-    workspace      262,144,000  262.14 MB  250.00 MiB
-    total        5,976,907,776    5.98 GB    5.57 GiB
+    part                 bytes        size
+    -----------  -------------  ----------
+    weights      4,390,412,288    4.09 GiB
+    adapter        159,907,840  152.50 MiB
+    gradients      159,907,840  152.50 MiB
+    optimizer      319,815,680  305.00 MiB
+    activations    553,648,128  528.00 MiB
+    logits         131,072,000  125.00 MiB
+    workspace      262,144,000  250.00 MiB
+    total        5,976,907,776    5.57 GiB
     """
     return memory_terms(model, **options).memory
 
@@ -607,8 +607,8 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
     Examples
     --------
     >>> compared = compare_memory("llama-2-7b", rank=8, targets=["q_proj", "v_proj"])
-    >>> {name: f"{memory.total / 1e9:.0f} GB" for name, memory in compared.methods.items()}
-    {'full': '54 GB', 'LoRA': '14 GB', 'QLoRA': '5 GB'}
+    >>> {name: f"{memory.total / 2**30:.0f} GiB" for name, memory in compared.methods.items()}
+    {'full': '50 GiB', 'LoRA': '13 GiB', 'QLoRA': '5 GiB'}
     """
     count, training = resolved(model, options)
     if not isinstance(count, LoraCount):
@@ -624,7 +624,7 @@ def compare_memory(model: Model, **options: Option) -> MemoryComparison:
     rows.append(["checkpoint on disk", 2 * count.base, 4 * count.trainable, 4 * count.trainable])
     title = f"{spec.name}, rank {count.rank}: memory to train, {training.optimizer}"
     notes = dict.fromkeys(note for memory in needed.values() for note in memory.notes)
-    formats = dict.fromkeys(needed, decimal_bytes)
+    formats = dict.fromkeys(needed, binary_bytes)
     table = Table(
         ("part", *needed), rows, title=title, notes=[assumptions(spec, methods), *notes],
         formats=formats,
@@ -648,7 +648,7 @@ def assumptions(spec: ModelSpec, trained: Mapping[str, TrainingOptions]) -> str:
     for name, training in trained.items():
         base = training.dtype
         if _stored(spec, base):
-            size = decimal_bytes(spec.quantised[1])
+            size = binary_bytes(spec.quantised[1])
             rest = f"unquantised weights in {training.unquantised_dtype}"
             base = f"the file's quantisation ({size}, {rest})"
         over.append(f"{name.replace('full', 'Full')} over {base}")

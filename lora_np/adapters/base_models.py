@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lora_np.adapters.adapter import Adapter
+from lora_np.adapters.formats import weights_file
 from lora_np.checks import StrPath
-from lora_np.files import FileError, read_json
+from lora_np.files import FileError, open_regular, read_json
+from lora_np.hub import located
 from lora_np.models import OpenModel, family_names, family_of, names_are_known
 
+MERGED = "merged_adapters"  # in the config of a merged model: digests of their weights
 _INSIST = "; pass any_base=True (--any-base) to insist"
 # Where both configs say it: versions of transformers leave some of these out.
 _SAME = (
@@ -58,12 +62,14 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
     It can say so by the path of its base, if that is on this disk, and by the class that PEFT
     recorded. A name on the hub proves nothing either way.
     """
+    if MERGED in config and str(digest_of(adapter)) in str(config[MERGED]):
+        raise FileError(f"{path}: {adapter} has been merged into it already{_INSIST}")
     theirs, ours = _class_of(adapter), _families(config)
     if theirs and ours and theirs[1] not in ours:
         kind = config.get("model_type") or " or ".join(map(str, config["architectures"]))
         raise _other(path, f"is of type {kind!r}, but the adapter was made for a {theirs[0]}")
     named = _base_of(adapter) or ""
-    config_path = Path(named, "config.json")
+    config_path = located(named) / "config.json"
     if named and config_path.is_file():
         wanted = read_json(config_path)
         if {"Llama", "Mistral"} <= ours and wanted.get("model_type") == "mistral":
@@ -92,6 +98,14 @@ def check_bases(sources: Sequence[Adapter]) -> None:
         if len(told) > 1:
             (first, one), (second, other), *_ = told.values()
             raise FileError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
+
+
+def digest_of(adapter: Adapter) -> str | None:
+    """Tell an adapter from others by its weights; None if it is not on this disk."""
+    if adapter.path is None:
+        return None
+    with open_regular(weights_file(adapter.path)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _base_of(adapter: Adapter) -> str | None:

@@ -29,7 +29,7 @@ from lora_np.adapters.adapter import (
 )
 from lora_np.adapters.scaling import copied, is_flat
 from lora_np.checks import StrPath
-from lora_np.files import FileError, MissingFileError, errors_at, read_json, replacing, target_path
+from lora_np.files import FileError, errors_at, read_json, replacing, target_path
 from lora_np.hub import TensorInfo, directory, inside, located, rounded, safetensors
 from lora_np.models import peft
 from lora_np.table import Shown, Table
@@ -38,7 +38,7 @@ Base = StrPath | Mapping[str, Any]
 Changes = dict[str, tuple[models.Rewrite, ...]]  # by the key without them
 Row = TypeVar("Row", bound=tuple[Any, ...])
 NOTHING = "every update is zero: it changes nothing"
-_CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
+CARD = "README.md"  # PEFT writes one next to its adapters; people add to it
 
 
 def load(adapter: Source, *, base: Base | None = None, ordered: bool = True) -> Adapter:
@@ -111,8 +111,6 @@ def opened(adapter: Source, *, base: Base | None = None, ordered: bool = True) -
     kind, path = format_of(adapter)
     if kind == "peft":
         folder = directory(path)
-        if not (folder / peft.NAME).is_file() and (folder / "config.json").is_file():
-            raise MissingFileError(f"{folder}: a model, not an adapter: it has no {peft.NAME}")
         return interpreted(folder, read_json(inside(folder, peft.NAME)))
     from lora_np.adapters import image_models, runtimes
 
@@ -241,8 +239,12 @@ def format_of(adapter: StrPath) -> tuple[Format, Path]:
     """The format of what is at a path, and the file or the directory that has it."""
     path = located(adapter)
     inner = {peft.NAME, peft_format.WEIGHTS, MLX_WEIGHTS}
-    if not path.is_dir() and path.name not in inner and path.suffix in FILES:
-        return FILES[path.suffix], path
+    if not path.is_dir() and path.name not in inner:
+        if path.suffix in FILES:
+            return FILES[path.suffix], path
+        if path.is_file():
+            what = f"{path}: a {path.suffix or 'nameless'} file is not an adapter"
+            raise FileError(f"{what}; that is a directory, or a .safetensors or .gguf file")
     folder = path.parent if path.name in inner and path.is_file() else path
     if (folder / DIFFUSERS_WEIGHTS).is_file() and not (folder / peft.NAME).exists():
         return "kohya", folder / DIFFUSERS_WEIGHTS
@@ -263,6 +265,8 @@ def config_of(base: Base | None) -> Mapping[str, Any] | None:
 
 def described(base: Base) -> models.ModelSpec:
     """The modules of a base."""
+    if not isinstance(base, Mapping) and models.matrix_size(str(base)):
+        raise ValueError(f"the base must be a model, got the matrix {base}")
     return models.describe(base if isinstance(base, Mapping) else str(base))
 
 
@@ -395,11 +399,11 @@ def new_adapter(
 
     # only an adapter is replaced
     check = partial(load, target) if ending else None
-    written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, _CARD}
+    written = {peft.NAME, MLX_WEIGHTS if to == "mlx" else peft_format.WEIGHTS, CARD}
     writes, marks = written.__contains__, [peft.NAME]
     with (
         replacing(
-            target, force=force, inputs=read, writes=writes, marks=marks, keeps=[_CARD], check=check
+            target, force=force, inputs=read, writes=writes, marks=marks, keeps=[CARD], check=check
         ) as stage,
         TemporaryDirectory(dir=stage.parent if ending else stage) as aside,
     ):

@@ -4,7 +4,7 @@ one, and all if it is a directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,7 +161,7 @@ def merge_gguf(
             places[place] = name, part, len(theirs)
             tensors[place] = TensorInfo(kind_of(start, place, size, dtype), size)
     draws = generator(rng)
-    sums: dict[str, list[Array]] = {}
+    sums: dict[str, Array] = {}
 
     def weight(place: str, *, adapted: bool) -> Array:
         name, part, parts = places[place]
@@ -184,8 +184,8 @@ def merge_gguf(
         if not merging.changes.keys().isdisjoint(parameters[places[place][0]]):
             W0 = weight(place, adapted=False)
             dW, kept = W - W0, np.asarray(Q) - W0
-            squares = [np.vdot(W0, W0), np.vdot(dW, dW), np.vdot(kept, dW)]
-            sums.setdefault(kind, []).append(np.array([1, W.size, *squares]))
+            squares = [np.vdot(W0, W0), np.vdot(dW, dW), np.vdot(kept, dW), np.vdot(W0, dW)]
+            sums[kind] = sums.get(kind, np.zeros(6)) + np.array([1, W.size, *squares])
         return Q
 
     recipe = out.with_name("Modelfile")
@@ -197,8 +197,11 @@ def merge_gguf(
     if modelfile:
         write_text(recipe, f"FROM ./{out.name}\n")
     rows = [row_of(kind, total) for kind, total in sums.items()]
-    share = row_of("all", [one for total in sums.values() for one in total]).share_kept
+    every = sum(sums.values(), np.zeros(6))
+    share, (square, _, held) = row_of("all", every).share_kept, every[3:]
     notes = [f"share of the update kept: {share:.2f}", *unsure]
+    if abs(held - square) < 0.1 * square:  # of another update it holds about 0
+        notes.append(f"{base} seems to hold the update of {update} already")
     if share < ENOUGH:
         offer = "take --dtype F16" if "Q8_0" in sums else OFFER
         notes.append(
@@ -344,8 +347,8 @@ def in_kind(kind: str, W: Array, rng: Rng) -> Array | Blocks:
     return Blocks(kind, Q.data.reshape(*W.shape[:-1], -1), W.shape)
 
 
-def row_of(kind: str, terms: Iterable[Array]) -> MergedKind:
-    """Add up tensors, entries, and products of weights, updates and what was kept of those."""
-    tensors, entries, weight, update, kept = np.sum([np.zeros(5), *terms], axis=0).tolist()
+def row_of(kind: str, sums: Array) -> MergedKind:
+    """From sums of tensors, entries, and products of weights, updates and what is left of them."""
+    tensors, entries, weight, update, kept, _ = sums.tolist()
     relative = (update / weight) ** 0.5 if weight else float("inf")
     return MergedKind(kind, int(tensors), int(entries), relative, kept / update if update else 1.0)

@@ -223,7 +223,10 @@ def _tuned(place: str, parts: Parts, alpha: float) -> AdapterModule:
         tuner = replace(
             TUNERS["LOKR"],
             shapes=lambda d, k: shapes if (d, k) == size else {},
-            factors=_kronecker,
+            factors=lambda w1_a, w1_b, w2_a, w2_b, *, alpha, r: (
+                alpha / r * np.kron(w1_a, w2_a),
+                np.kron(w1_b, w2_b),
+            ),
             directions=lambda: r1 * r2,
         )
     update = TunedUpdate(place, tuner, settings, tensors).on(size)
@@ -241,12 +244,6 @@ def _pair(parts: Parts, w: str, t: str) -> tuple[Stored, Stored]:
     if core := parts.get(t):
         a, b = a.seen(np.transpose), _product(core, b)
     return a, b.seen(_rows)
-
-
-def _kronecker(
-    w1_a: Array, w1_b: Array, w2_a: Array, w2_b: Array, *, alpha: float, r: float
-) -> tuple[Array, Array]:
-    return alpha / r * np.kron(w1_a, w2_a), np.kron(w1_b, w2_b)
 
 
 def _product(core: Stored, down: Stored) -> Stored:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from lora_np import hub
 from lora_np.adapters.adapter import FILES, Adapter, header
-from lora_np.adapters.base_models import check_base
+from lora_np.adapters.base_models import MERGED, check_base, digest_of
 from lora_np.adapters.base_weights import Change, Merging
-from lora_np.adapters.formats import Written, load
+from lora_np.adapters.formats import CARD, Written, load
 from lora_np.checks import Array, StrPath
 from lora_np.files import FileError, replacing, write_json
 from lora_np.hub import SafetensorsFile, TensorInfo, bitsandbytes_parts, directory
@@ -157,13 +157,14 @@ def merge(
     written[max(source.files)] |= added
     others, left_out = _others(source)
     folders = {parent.as_posix() for name in others for parent in PurePosixPath(name).parents}
-    ours = {*source.files, *others, *folders}
+    ours = {*source.files, *others, *folders, CARD}
     inputs = [source.path, *([update.path] if update.path else [])]
     with replacing(
         out,
         force=force,
         marks=(hub.SINGLE, hub.INDEX),
         writes=lambda name: name in ours or bool(_WEIGHTS.fullmatch(name)),
+        keeps=[CARD],
         inputs=inputs,
     ) as stage:
         shards = {name: (file, stage / name, written[name]) for name, file in source.files.items()}
@@ -178,6 +179,8 @@ def merge(
         config = untied(config) if source.tied.keys() & added else config
         if merging.vocabulary:
             config = resized(config, merging.vocabulary[1])
+        if config and (digest := digest_of(update)):
+            config = {**config, MERGED: f"{config.get(MERGED, '')} {digest}".strip()}
         if config is not source.config:
             write_json(stage / "config.json", config)
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)
@@ -202,7 +205,8 @@ def merge(
         )
     if left_out:
         notes.append(
-            f"not copied, because they are unmerged weights or adapters: {', '.join(left_out)}"
+            "not copied, because they are unmerged weights or adapters, or describe the base:"
+            f" {', '.join(left_out)}"
         )
     headings = ("tensor", "dtype", "largest change", "rounding error")
     return Written(f"{base} + {adapter}", rows, tuple(notes), headings, Path(out))
@@ -239,7 +243,7 @@ def _others(source: OpenModel) -> tuple[list[str], list[str]]:
             or {*adapters} & {*path.parents}
         ):
             continue
-        if name.endswith((*_OTHER_WEIGHTS, ".index.json")):
+        if name == CARD or name.endswith((*_OTHER_WEIGHTS, ".index.json")):
             left_out.append(name)
         else:
             hub.inside(path.parent, path.name)

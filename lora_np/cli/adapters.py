@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import UserDict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 @click.command()
 @click.argument("base", type=options.READ)
 @click.argument("adapter", type=options.READ)
-@options.merged_out
+@options.adapter_out
 @click.option(
     "--dtype",
     type=options.Parsed(str.upper),
@@ -205,14 +205,14 @@ def merge(
 
     Example: lora-np merge llama my-adapter -o my-llama
     """
-    for_gguf = {name: value for name, value in asked.items() if value is not None}
+    for_gguf = options.given(asked)
     shared: dict[str, Any] = {"any_base": any_base, "force": force}
     if ".gguf" in (base.suffix, out.suffix):
         if jobs > 1:
             raise click.UsageError("--jobs is for shards, and a GGUF file has none")
         written: Shown = adapters.merge_gguf(base, adapter, out, **shared, **for_gguf)
     elif for_gguf:
-        name = "seed" if (first := next(iter(for_gguf))) == "rng" else first
+        name = next(iter(for_gguf)).replace("rng", "seed")
         raise click.UsageError(f"--{name} is for a new model that is a .gguf file")
     else:
         written = adapters.merge(base, adapter, out, jobs=jobs, progress=True, **shared)
@@ -277,7 +277,8 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     "--for",
     "runtime",
     default="all",
-    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; diffusers, comfyui; or all.",
+    help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; for adapters of image models diffusers,"
+    " comfyui; or all of those.",
 )
 @click.option(
     "--base", type=options.READ, help="The base model, or its config.json, to compare names with."
@@ -315,33 +316,24 @@ def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:
     options.show_as(adapters.repair(adapter, out, **asked).table, as_json)
 
 
-class _Inputs(Mapping[str, Array]):
+class _Inputs(UserDict[str, Array]):
     """Gram matrices of a model's inputs on data, or from an .npz file.
 
     They are computed when they are first read: after a command has checked all else.
     """
 
-    def __init__(self, base: Path | None, data: str, adapter: Path | str | None = None) -> None:
-        if base is None and not data.endswith(".npz"):
+    def __init__(self, base: Path | None, source: str, adapter: Path | str | None = None) -> None:
+        if base is None and not source.endswith(".npz"):
             raise click.UsageError("--data is read by the base model: give it with --base")
-        self.base, self.data, self.adapter = base, data, adapter
+        self.base, self.source, self.adapter = base, source, adapter
 
     @cached_property
-    def arrays(self) -> Mapping[str, Array]:
-        if self.base is None or self.data.endswith(".npz"):
-            return read_arrays(self.data)
-        data, model = language.read_data(self.data), language.load(self.base)
+    def data(self) -> dict[str, Array]:  # type: ignore[override]
+        if self.base is None or self.source.endswith(".npz"):
+            return read_arrays(self.source)
+        data, model = language.read_data(self.source), language.load(self.base)
         model = model if self.adapter is None else adapters.attach(model, self.adapter)
         return language.grams(model, data)
-
-    def __getitem__(self, name: str) -> Array:
-        return self.arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
 
 
 def weighted(source: str) -> tuple[str, float]:

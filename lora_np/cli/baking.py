@@ -42,6 +42,7 @@ def bake(
 
     Example: lora-np bake smollm2.gguf --prompt persona.txt --questions asked.txt -o persona
     """
+    options.check_place(out)
     settings = options.given(asked)
     language.BakeSettings(**settings)  # checks them
     prompt = language.read_text(prompt_file).strip()
@@ -56,4 +57,3 @@ def bake(
         write_text(html, result.to_html(prompt=prompt))
     answers = options.side_by_side(result.held)
     options.show_as(result.table, as_json, *answers, result.left, result.table)
-    print(f"Written: {out}", file=sys.stderr)

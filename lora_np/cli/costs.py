@@ -12,7 +12,7 @@ import click
 from lora_np import accounting, language, models
 from lora_np.checks import number
 from lora_np.cli import options
-from lora_np.table import Table, decimal_bytes
+from lora_np.table import Table, binary_bytes
 
 if TYPE_CHECKING:
     from lora_np.accounting import LoraCount
@@ -98,7 +98,7 @@ def _totals(counts: Sequence[LoraCount]) -> Table:
     rows = [(x.rank, x.trainable, x.base, x.total, x.percent, 4 * x.trainable) for x in counts]
     notes = dict.fromkeys([x.verdict for x in counts] + [note for x in counts for note in x.notes])
     title = f"{counts[0].spec.name}: {counts[0].base:,} parameters"
-    formats = {"percent": "{:.4f}".format, "adapter": decimal_bytes}
+    formats = {"percent": "{:.4f}".format, "adapter": binary_bytes}
     return Table(columns, rows, title=title, notes=[*notes], formats=formats)
 
 

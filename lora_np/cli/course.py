@@ -21,7 +21,7 @@ lessons = click.option(
     callback=options.whole_numbers,
     help="Lessons, such as 1 or 1,2.",
 )
-folder = click.argument("folder", type=options.WRITTEN)
+folder = click.argument("folder", type=options.FOLDER)
 _LIMITS: options.Kinds = {
     "seconds": (float, "Seconds per call of a student's function (10)."),
     "total_seconds": (float, "Seconds for all cells and calls of one file (300)."),
@@ -34,7 +34,7 @@ _LIMITS: options.Kinds = {
 @click.option(
     "--out",
     "-o",
-    type=options.WRITTEN,
+    type=options.FOLDER,
     default="lora-np-tour",
     help="The directory to write; an earlier tour there is replaced.",
 )
@@ -46,8 +46,8 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
     Example: lora-np tour --out my-tour
     """
-    found = course.tour(out, quick=quick, rng=rng, progress=not as_json)
-    options.show_as(asdict(found), as_json, found)
+    report = course.tour(out, quick=quick, rng=rng, progress=not as_json)
+    options.show_as(asdict(report), as_json, report)
 
 
 @click.command()
@@ -65,15 +65,15 @@ def puzzles(file: Path, hints: int) -> None:
         raise ValueError(f"FILE must be a .py or .ipynb file, got {file}")
     if written := write_new({file: practice.puzzle_script()})[0]:
         options.show_written(written, [])
-    found, every = grading.check_puzzles(file), practice.puzzles()
-    passed = [one.name in found and found[one.name][1].passed for one in every]
+    checked, every = grading.check_puzzles(file), practice.puzzles()
+    passed = [one.name in checked and checked[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
     parts = [f"LoRA puzzles: {sum(passed)} of {len(every)} solved\n{squares}"]
     for one, done in zip(every, passed, strict=True):
         if done and not hints and not any(passed[one.number :]):  # the last of them
-            parts.append(f"{one.heading}: solved\n{one.after(found[one.name][0])}")
-        elif not done and one.name in found:
-            parts.append(f"{one.heading}: not right yet\n{practice.told(found[one.name][1])}")
+            parts.append(f"{one.heading}: solved\n{one.after(checked[one.name][0])}")
+        elif not done and one.name in checked:
+            parts.append(f"{one.heading}: not right yet\n{practice.told(checked[one.name][1])}")
     if all(passed):
         parts.append(f"{file} is a whole LoRA now. Run it: python {file}")
     else:
@@ -84,7 +84,7 @@ def puzzles(file: Path, hints: int) -> None:
 
 
 @click.command()
-@click.argument("folder", type=options.WRITTEN, default="lora-np-lessons")
+@click.argument("folder", type=options.FOLDER, default="lora-np-lessons")
 @click.option(
     "--browser/--no-browser", default=True, help="Open a browser, or only print the address."
 )
@@ -153,13 +153,13 @@ def list_command(lessons: tuple[int, ...], as_json: bool) -> None:
 
     Example: lora-np exercises list --lesson 1
     """
-    found = practice.lessons(lessons)
+    chosen = practice.lessons(lessons)
     rows = [
         (f"{lesson.number} {lesson.title}", one.name, one.title, one.effort, one.points)
-        for lesson in found
+        for lesson in chosen
         for one in lesson.exercises
     ]
-    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in found)} points."]
+    notes = [f"{len(rows)} exercises, {sum(lesson.points for lesson in chosen)} points."]
     table = Table(["lesson", "exercise", "title", "effort", "points"], rows, notes=notes)
     options.show_as(table.records, as_json, table)
 
@@ -208,7 +208,7 @@ def solution_command(name: str) -> None:
 @click.option(
     "-o",
     "--out",
-    type=options.FILE,
+    type=options.SHEET,
     callback=options.kept,
     default="grades.csv",
     help="Feedback goes next to it.",
@@ -245,7 +245,7 @@ def grade_command(
     limits = grading.Limits(**{name: asked.pop(name) for name in _LIMITS if name in asked})
     grades = grading.grade(submissions, numbers=lessons, limits=limits, progress=True, **asked)
     about = {"rng": grades.rng, "limits not enforced": grades.missing, "failures": grades.failures}
-    options.show_as({**about, "grades": grades.table.records}, as_json, grades.table)
+    options.show_as({**about, "grades": grades.table.records}, as_json, grades.table, written=False)
     # last: if a file cannot be written, the points are still on the screen
     written = grades.write(out, column)
     if not as_json:

@@ -34,9 +34,10 @@ def evaluate(
 
     Each MODEL is a directory as transformers writes it, a .gguf file, or a shipped model. All are
     compared with the first, example by example: loss and perplexity of the answers, exact match
-    where answers are short, accuracy in multiple choice, tokens a second.
+    where answers are short, accuracy in multiple choice, tokens a second. Give data that were not
+    trained on: king-james was trained on genesis.
 
-    Example: lora-np evaluate austen --adapter king-james --data genesis
+    Example: lora-np evaluate austen --adapter king-james --data austen-held-out
     """
 
     def opened() -> Iterator[tuple[str, language.LanguageModel]]:
@@ -44,7 +45,7 @@ def evaluate(
             model = language.load(name, quantised=quantised)
             yield name, model
             for path in found if i == 0 else ():
-                adapter = adapters.load(language.located_adapter(path), base=model.config)
+                adapter = adapters.load(path, base=model.config)
                 yield path, adapters.attach(model, adapter, any_base=any_base)
 
     examples = language.read_data(data, format=format)

@@ -22,13 +22,7 @@ QUESTIONS = 5  # that a page shows, answered before and after
 @click.command()
 @click.argument("model")
 @click.argument("data")
-@click.option(
-    "-o",
-    "--out",
-    type=options.WRITTEN,
-    callback=options.kept,
-    help="A directory for PEFT, or a .gguf for llama.cpp.",
-)
+@options.trained_out
 @options.data_format
 @click.option("--validation", help="Other data to hold out; by default a tenth of DATA.")
 @options.every_linear
@@ -65,9 +59,10 @@ def finetune(
 
     Example: lora-np finetune austen genesis -o my-adapter --rank 8 --steps 100
     """
-    # before the training, not after it
     if not dry_run:
-        out = check_written(out)
+        if out is None:
+            raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
+        options.check_place(out)
     training = options.given(asked)
     language.FinetuneSettings(**training)  # checks names
     told, base = language.read_data(data, format=format), language.load(model, quantised=quantised)
@@ -77,7 +72,7 @@ def finetune(
         estimate = language.forecast(base, told, **training, tell=tell)
         heading = "--- an example: what is learnt is in [[ ]]"
         shown = (f"{heading}\n{example}\n" for example in estimate.examples)
-        options.show_as(estimate.table, as_json, *shown, estimate.table)
+        options.show_as(estimate.table, as_json, *shown, estimate.table, written=False)
         return
     asked_for: int | list[str] = 0 if sample_every == 0 else QUESTIONS
     training |= {"questions": [prompt] if prompt and asked_for else asked_for, "tell": tell}
@@ -90,21 +85,12 @@ def finetune(
         write_text(html, result.to_html(command=shlex.join(["lora-np", *words])))
     options.show_as(result.table, as_json, result.loss_table, result.table)
     if result.interrupted:
-        tell(f"Stopped after {result.steps} steps; written: {out}")
+        tell(f"Stopped after {result.steps} steps")
         raise KeyboardInterrupt
 
 
 def tell(note: object) -> None:
     print(note, file=sys.stderr, flush=True)
-
-
-def check_written(out: Path | None) -> Path:
-    """Where the adapter goes, if it can be written."""
-    if out is None:
-        raise click.UsageError("name the adapter to write with -o, or ask for a --dry-run")
-    if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
-        raise ValueError(f"{out} holds no adapter, and so is not replaced")
-    return out
 
 
 def refuse_failure(result: language.Adapted) -> None:
@@ -159,7 +145,7 @@ def generate(
     base = speaker = language.load(model, quantised=quantised)
 
     def adapted(name: str) -> language.LanguageModel:
-        opened = adapters.load(language.located_adapter(name), base=base.config)
+        opened = adapters.load(name, base=base.config)
         return adapters.attach(base, opened, any_base=any_base)
 
     if adapter is not None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from functools import partial
+from mimetypes import types_map
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
+PAGES = (".html", ".htm")
+# which no directory should have
+FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
 Command = TypeVar("Command", bound=Callable[..., None])
 T = TypeVar("T")
 Value = TypeVar("Value")
@@ -80,17 +84,34 @@ def new_file(endings: tuple[str, ...], text: str) -> Path:
     path = output_path(text)
     if path.name == "" or path.is_dir():
         raise click.BadParameter(f"must name a file, got the directory {str(path)!r}")
-    # matplotlib chooses the format by the ending; a page may have any name
-    if path.suffix.lower() not in endings and endings == PICTURES:
+    if endings and path.suffix.lower() not in endings:
         raise click.BadParameter(f"must end in {', '.join(endings)}, got {str(path)!r}")
+    return path
+
+
+def new_folder(files: tuple[str, ...], text: str) -> Path:
+    """Refuse a directory that is called like a file, unless a file of that ending is written."""
+    path = output_path(text)
+    if path.suffix.lower() in FILES - {*files}:
+        wanted = f"a directory, or a file that ends in {files[0]}" if files else "a directory"
+        raise click.BadParameter(f"must name {wanted}, got {str(path)!r}")
     return path
 
 
 def kept(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Refuse to replace anything without ``--force``, which is read before the other options."""
-    if path is not None and os.path.lexists(path) and not context.meta.get("force"):
+    if path is None:
+        return None
+    if os.path.lexists(path) and not context.meta.get("force"):
         raise click.BadParameter(f"{str(path)!r} already exists; pass --force to replace it")
+    context.meta.setdefault("written", []).append(path)
     return path
+
+
+def check_place(out: Path) -> None:
+    """Refuse to replace anything but an adapter, before the training, not after it."""
+    if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
+        raise ValueError(f"{out} holds no adapter, and so is not replaced")
 
 
 def noted(context: click.Context, option: click.Parameter, force: bool) -> bool:
@@ -123,13 +144,16 @@ def parse_names(text: str) -> list[str]:
 READ = click.Path(path_type=Path)
 WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
-PICTURE = Parsed(partial(new_file, PICTURES), "path")
-FILE = Parsed(partial(new_file, ()), "path")
+PICTURE, PAGE, SHEET, FILE = (
+    Parsed(partial(new_file, endings), "path") for endings in (PICTURES, PAGES, (".csv",), ())
+)
+FOLDER = Parsed(partial(new_folder, ()), "path")
+ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-_out = partial(click.option, "-o", "--out", type=WRITTEN, callback=kept, required=True)
-out, adapter_out = _out(help="The directory to write."), _out(help="A directory, or a .gguf file.")
-merged_out = _out(help="The directory or .gguf file to write.")
+_out = partial(click.option, "-o", "--out", type=ADAPTER, callback=kept)
+adapter_out = _out(required=True, help="The directory or .gguf file to write.")
+trained_out = _out(help="A directory for PEFT, or a .gguf for llama.cpp.")
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
@@ -169,7 +193,7 @@ plot = click.option(
     help="Draw a figure to this file: .png, .svg, .pdf, ...",
 )
 html = click.option(
-    "--html", type=FILE, callback=kept, help="Write a page with the figure and the tables."
+    "--html", type=PAGE, callback=kept, help="Write a page with the figure and the tables."
 )
 
 
@@ -219,15 +243,23 @@ def given(values: Mapping[str, Value]) -> dict[str, Value]:
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
-def show_as(content: object, as_json: bool, *parts: object, status: int = 0) -> None:
-    """Print ``content`` for programs, or ``parts`` for people: by default, ``content`` itself."""
+def show_as(
+    content: object, as_json: bool, *parts: object, status: int = 0, written: bool = True
+) -> None:
+    """Print ``content`` for programs, or ``parts`` for people: by default, ``content`` itself.
+
+    To people it then names the files that the options ask for, if they have been ``written``.
+    """
     if as_json:
         print(content.to_json() if hasattr(content, "to_json") else json_text(content))
     else:
         for part in parts or (content,):
             print(part, end="\n\n" if isinstance(part, Table) else "\n")
+    context = click.get_current_context()
+    if written and not as_json:
+        show_written(context.meta.get("written", []), [])
     if status:
-        click.get_current_context().exit(status)
+        context.exit(status)
 
 
 def side_by_side(table: Table) -> list[str]:

@@ -371,7 +371,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
     with one_thread():
         for _ in range(rounds):
             fits = [uninterrupted(fit(m, x, y, steps=steps, progress=False)) for m in models]
-            runs.append([found.history.seconds / steps for found in fits])
+            runs.append([result.history.seconds / steps for result in fits])
     full, lora = np.min(runs, axis=0)
     return float(full), float(lora)
 

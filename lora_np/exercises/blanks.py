@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
@@ -17,7 +18,7 @@ import numpy as np
 from lora_np import mini
 from lora_np.checks import ArrayLike, choice
 from lora_np.exercises.catalogue import DATA, law_of
-from lora_np.exercises.running import Mistake, run_cell
+from lora_np.exercises.running import Mistake, last_line, run_cell
 from lora_np.exercises.testing import SEEDS, Exercise, Law, Outcome, judge, local_caller
 
 BLANK = "___"
@@ -152,7 +153,12 @@ class Puzzle(Exercise):
         line, names = line.strip(), dict[str, Any]()
         if BLANK in line:
             return Scene(f"Write something in place of {BLANK}.", passed=False)
-        if problem := run_cell(self.cell(line), "cell 0", names):
+        try:
+            ast.parse(line)  # alone, or the message would count the lines of the file
+            problem = run_cell(self.cell(line), "cell 0", names)
+        except Exception as error:
+            problem = last_line(error)
+        if problem:
             return Scene(f"Your line raised {problem.partition(' (')[0]}", passed=False)
         outcome = judge(self, local_caller(names[self.name]), SEEDS)
         return self.after(line) if outcome.passed else Scene(told(outcome), passed=False)

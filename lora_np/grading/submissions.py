@@ -150,15 +150,13 @@ def check_file(
     return checked(path, cells, exercises, seeds, limits)
 
 
-def check_puzzles(path: Path, *, limits: Limits = USUAL) -> dict[str, tuple[str, Outcome]]:
+def check_puzzles(path: Path) -> dict[str, tuple[str, Outcome]]:
     r"""Check the lines that a script of puzzles has by now, in a separate process.
 
     Parameters
     ----------
     path : Path
         Written by `puzzle_script`, and edited.
-    limits : Limits
-        By default those that `Limits` has.
 
     Returns
     -------
@@ -185,7 +183,7 @@ def check_puzzles(path: Path, *, limits: Limits = USUAL) -> dict[str, tuple[str,
         raise ValueError(f"{path} has no line such as '# Puzzle 1: ...': name another file")
     written = [one for one in puzzles() if BLANK not in lines.get(one.name, BLANK)]
     cells = [one.cell(lines[one.name]) for one in written]
-    outcomes = checked(path, cells, written, SEEDS, limits).outcomes if written else {}
+    outcomes = checked(path, cells, written, SEEDS, USUAL).outcomes if written else {}
     return {name: (lines[name], outcome) for name, outcome in outcomes.items()}
 
 

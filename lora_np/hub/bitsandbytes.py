@@ -13,8 +13,6 @@ from lora_np.files import FileError, Json, errors_at, parse_json
 from lora_np.hub.folders import ModelDirectory
 from lora_np.quantise import BlockScales, FourBit, Int8, Quantised, nf4_levels
 
-__all__ = ["bitsandbytes_parts", "bitsandbytes_size", "read_bitsandbytes"]
-
 _NOTE = "quant_state.bitsandbytes__nf4"
 _OTHER_NOTE = "quant_state.bitsandbytes__fp4"
 _LARGEST = 2**31 - 1

@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,16 @@ from lora_np.hub.tensors import TensorInfo
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# what a directory without a file is, if it has another
+_OTHERS = {
+    "config.json": (
+        "adapter_config.json",
+        "an adapter, not a model: its base belongs here (to count it, give it as --config)",
+    ),
+    "adapter_config.json": (
+        "config.json", "a model, not an adapter: it has no adapter_config.json",
+    ),
+}  # fmt: skip
 # what is shipped can be named wherever a path is accepted
 _DATA = Path(__file__).parent / "data"
 _PATTERNS = {
@@ -106,6 +115,7 @@ def open_directory(path: StrPath) -> ModelDirectory:
     present = (name for name in (SINGLE, INDEX) if os.path.lexists(folder / name))
     name = path.name if is_file else next(present, "")
     if not name:
+        _refuse_other(folder, "config.json")
         _refuse_pickles(folder)
         others = sorted(other.name for other in folder.glob("*.safetensors"))
         hint = f"; name the file itself: {', '.join(others[:3])}" if others else ""
@@ -161,10 +171,8 @@ def directory(path: StrPath) -> Path:
     path = located(path)
     if not path.exists():
         models, adapters = shipped_paths("models"), shipped_paths("adapters")
-        close = get_close_matches(str(path)[:100], [*models, *adapters], n=1)
         shipped = f"shipped: {', '.join(models)}, and the adapters {', '.join(adapters)}"
-        hint = f" (did you mean the shipped {close[0]!r}?)" if close else f"; {shipped}"
-        raise MissingFileError(f"{path}: no such directory{hint}")
+        raise MissingFileError(f"{path}: no such directory; {shipped}")
     if not path.is_dir():
         raise FileError(f"{path}: not a directory")
     return path
@@ -221,6 +229,7 @@ def inside(folder: Path, name: str) -> Path:
         real = path.resolve(strict=True)
         regular = stat.S_ISREG(real.stat().st_mode)
     except (OSError, RuntimeError, ValueError):
+        _refuse_other(folder, name)
         if name.endswith(".safetensors"):
             _refuse_pickles(folder)
         raise MissingFileError(f"{path}: no such file") from None
@@ -231,6 +240,13 @@ def inside(folder: Path, name: str) -> Path:
     if not regular:
         raise FileError(f"{path}: not a regular file")
     return path
+
+
+def _refuse_other(folder: Path, wanted: str) -> None:
+    """Explain that a directory holds an adapter where a model belongs, or the reverse."""
+    other, why = _OTHERS.get(wanted, ("", ""))
+    if other and (folder / other).is_file():
+        raise MissingFileError(f"{folder}: {why}")
 
 
 def _refuse_pickles(folder: Path) -> None:

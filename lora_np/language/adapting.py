@@ -21,7 +21,7 @@ from lora_np.language.generation import Sampling, replies
 from lora_np.language.measuring import likelihood
 from lora_np.language.packing import Row, batch_loss, length, packed
 from lora_np.language.storing import read_text
-from lora_np.lora import VARIANTS, inject
+from lora_np.lora import ALPHA, VARIANTS, inject, learning_rate
 from lora_np.models import Targets
 from lora_np.nn import AdamW, cosine_schedule, linear_schedule, trainable
 from lora_np.settings import check_choices, setting, settings_of
@@ -49,8 +49,8 @@ class FinetuneSettings(RunSettings):
 
     Examples
     --------
-    >>> FinetuneSettings(rank=4).lr
-    0.005
+    >>> FinetuneSettings(rank=4).alpha
+    32.0
     """
 
     steps: int | None = setting(
@@ -58,14 +58,14 @@ class FinetuneSettings(RunSettings):
     )
     epochs: float | None = setting(None, "Times through the data, instead of steps")
     rank: int = setting(8, "Rank of each adapter")
-    alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
+    alpha: float = setting(ALPHA, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
     variant: str = setting("lora", "Variant of LoRA", choices=VARIED)
     batch_size: int = setting(8, "Rows in a batch")
     max_length: int | None = setting(
         None, "Most tokens in a row; longer examples are cut; by default the context, at most 256"
     )
-    lr: float = setting(5e-3, "Peak learning rate")
+    lr: float | None = setting(None, "Peak learning rate; by default 5 / (width * sqrt(alpha))")
     schedule: str = setting("cosine", "Decay of the learning rate", choices=SCHEDULES)
     warmup: int | None = setting(None, "Steps of warm-up; by default a tenth, at most 10")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
@@ -292,8 +292,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         Times through the data, instead of steps.
     rank : int
         Rank of each adapter: r, at most the model's hidden size.
-    alpha : float, optional
-        The update is scaled by alpha / r; by default alpha = 2 r.
+    alpha : float
+        The update is scaled by alpha / r.
     targets : str, list of str or callable
         Which layers: as for `lora_np.inject`.
     variant : {"lora", "rslora", "lora+", "lora-fa", "dora"}
@@ -302,8 +302,8 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
         Rows in a batch.
     max_length : int, optional
         Most tokens in a row; longer examples are cut; by default the context, at most 256.
-    lr : float
-        Peak learning rate.
+    lr : float, optional
+        Peak learning rate; by default 5 / (width * sqrt(alpha)), `lora_np.lora.learning_rate`.
     schedule : {"cosine", "linear", "constant"}
         Decay of the learning rate, to zero after the warm-up.
     warmup : int, optional
@@ -381,14 +381,16 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     (18688, True)
     """
     plan = Prepared(model, data, settings)
-    run: dict[str, Any] = {each.name: getattr(settings, each.name) for each in fields(RunSettings)}
+    run: dict[str, Any] = {
+        field.name: getattr(settings, field.name) for field in fields(RunSettings)
+    }
     run |= {"loss": batch_loss, "optimizer": plan.optimizer, "rng": plan.random}
     run |= {"batch_size": None, "validation": plan.watched, "validate_every": plan.every}
     run |= {"steps": plan.steps}
     run["progress"] = "finetune" if settings.progress is True else settings.progress
     asked = plan.questions
     if asked and settings.sample_every:
-        run["sample"] = lambda step, frozen: told(step, said(frozen, asked[:1])[0])
+        run["sample"] = lambda step, frozen: told(step, answered(frozen, asked[:1])[0])
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
@@ -399,12 +401,12 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     if not asked:
         return Adapted(result.model, result.history, *facts)
     texts = [(text_of(model, prompt), text_of(model, wanted)) for prompt, wanted in asked]
-    both = [said(each, asked) for each in (model, result.model)]
+    both = [answered(one, asked) for one in (model, result.model)]
     answers = tuple(Replies(*text, *pair) for text, *pair in zip(texts, *both, strict=True))
     if settings.tell is not None and not settings.sample_every:
         settings.tell(told(0, answers[0].before))
         settings.tell(told(len(result.history.loss), answers[0].after))
-    general = [general_loss(each, plan.settings["max_length"]) for each in (model, result.model)]
+    general = [general_loss(one, plan.settings["max_length"]) for one in (model, result.model)]
     return Adapted(result.model, result.history, *facts, answers, tuple(filter(None, general)))
 
 
@@ -437,12 +439,12 @@ def question(document: packing.Document) -> Question:
     return Question(tokens[:start].tolist(), tokens[start:end].tolist())
 
 
-def said(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
+def answered(model: LanguageModel, questions: Sequence[Question]) -> list[str]:
     """Answer questions with the most likely tokens; what goes on after a mark is cut."""
     most = 2 * max(32, *(len(wanted) for _, wanted in questions))
     prompts = [[*prompt] for prompt, _ in questions]
     made = replies(model, prompts, Sampling(tokens=most, temperature=0))
-    return [each.end().strip() + " [...]" * (not each.ended) for each in made]
+    return [text.end().strip() + " [...]" * (not text.ended) for text in made]
 
 
 def text_of(model: LanguageModel, tokens: Sequence[int]) -> str:
@@ -521,7 +523,6 @@ class Prepared:
         data = as_data(data)
         width = model.model.norm.W.shape[0]  # no matrix of a decoder has a higher rank
         whole_number("rank", s.rank, maximum=width, top="the model's hidden size")
-        alpha = 2.0 * s.rank if s.alpha is None else s.alpha
         max_length = packing.within(model, s.max_length)
         other = None if s.validation is None else as_data(s.validation)
         self.documents, held_out, notes = packing.divided(data, other, model, max_length)
@@ -541,22 +542,23 @@ class Prepared:
         self.notes = tuple(notes)
         self.random = generator(s.rng)
         self.adapted = inject(
-            model, rank=s.rank, alpha=alpha, dropout=s.dropout, variant=s.variant,
+            model, rank=s.rank, alpha=s.alpha, dropout=s.dropout, variant=s.variant,
             targets=s.targets, rng=self.random,
         )  # fmt: skip
         order = int(self.random.integers(2**32))
         warmup = min(10, -(-self.steps // 10)) if s.warmup is None else s.warmup
+        peak = learning_rate(self.adapted, s.variant) if s.lr is None else s.lr
         self.settings = {name: getattr(s, name) for name in RECORDED} | {
-            "steps": self.steps, "epochs": self.steps / epoch, "alpha": float(alpha),
-            "max_length": max_length, "warmup": warmup,
+            "steps": self.steps, "epochs": self.steps / epoch, "lr": peak,
+            "alpha": float(s.alpha), "max_length": max_length, "warmup": warmup,
             "rng": order if isinstance(s.rng, np.random.Generator) else s.rng,
         }  # fmt: skip
         described = [(document.tokens, document.answer) for document in self.documents]
         identity = {**self.settings, "the data": described, "the model's weights": model.model}
         self.batches = packing.Shuffled(self.rows, self.size, s.accumulate, order, identity)
         decay = cosine_schedule if s.schedule == "cosine" else linear_schedule
-        final = s.lr if s.schedule == "constant" else 0.0
-        lr = decay(s.lr, steps=self.steps, warmup=warmup, final=final)
+        final = peak if s.schedule == "constant" else 0.0
+        lr = decay(peak, steps=self.steps, warmup=warmup, final=final)
         self.optimizer = VARIANTS[s.variant].optimizer(AdamW(lr=lr, weight_decay=s.weight_decay))
         if isinstance(s.questions, int):
             self.questions = [*map(question, held_out[: s.questions])]

@@ -23,7 +23,7 @@ from lora_np.language.generation import Reader, Sampling, replies
 from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
-from lora_np.lora import LoRALinear, inject
+from lora_np.lora import ALPHA, LoRALinear, inject, learning_rate
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
 from lora_np.settings import check_choices, setting
@@ -59,9 +59,9 @@ class BakeSettings(RunSettings):
     """
 
     rank: int = setting(8, "Rank of each adapter")
-    alpha: float | None = setting(None, "The update is scaled by alpha / r; by default alpha = 2 r")
+    alpha: float = setting(ALPHA, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
-    lr: float = setting(2e-3, "Peak learning rate")
+    lr: float | None = setting(None, "Peak learning rate; by default 5 / (width * sqrt(alpha))")
     steps: int = setting(72, "Number of training steps")
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
@@ -231,12 +231,13 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         The system message that is baked.
     rank : int
         Rank of each adapter: r.
-    alpha : float, optional
-        The update is scaled by alpha / r; by default alpha = 2 r.
+    alpha : float
+        The update is scaled by alpha / r.
     targets : str, list of str or callable
         Which layers, as for `lora_np.inject`, but not the head.
-    lr : float
-        Peak learning rate of AdamW, which falls to zero along a cosine.
+    lr : float, optional
+        Peak learning rate of AdamW, by default that of `lora_np.lora.learning_rate`; it falls
+        to zero along a cosine.
     steps : int
         Number of training steps; with 0 the adapter is the closed form.
     batch_size : int
@@ -336,8 +337,9 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         "sampled": taught(frozen, dialogue, held, changed(sampling, rng=seeds[1])),
         "greedy": taught(frozen, dialogue, held, greedy),
     }
-    alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
-    adapted = inject(model, rank=settings.rank, alpha=alpha, targets=settings.targets, rng=seeds[2])
+    adapted = inject(
+        model, rank=settings.rank, alpha=settings.alpha, targets=settings.targets, rng=seeds[2]
+    )
     if type(adapted.lm_head) is not Linear:
         raise ValueError(
             "the head must have no adapter, since teacher and student share it: leave it out of"
@@ -349,7 +351,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if settings.steps:
         run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
         run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss, "steps": settings.steps}
-        run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
+        peak = learning_rate(adapted) if settings.lr is None else settings.lr
+        run["optimizer"] = AdamW(lr=cosine_schedule(peak, steps=settings.steps))
         if settings.validate_every or settings.patience:
             run["validation"] = [batch_of([example]) for example in tests["sampled"]]
         run["progress"] = "bake" if settings.progress is True else settings.progress
@@ -359,12 +362,12 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     baked = freeze(adapted)
     divergences, agreement = {}, {}
     for kind, rows in tests.items():
-        for name, each in (("base", frozen), ("baked", baked)):
-            apart = [apart_from_teacher(each, example) for example in rows]
+        for name, student in (("base", frozen), ("baked", baked)):
+            apart = [apart_from_teacher(student, example) for example in rows]
             divergences[f"{name}, {kind}"] = tuple(kl for kl, _ in apart)
             agreement[f"{name}, {kind}"] = float(np.concatenate([same for _, same in apart]).mean())
     alone = [dialogue.row(question, prompted=False) for question, _ in held]
-    base, own = ([made.end() for made in replies(each, alone, greedy)] for each in (frozen, baked))
+    base, own = ([made.end() for made in replies(one, alone, greedy)] for one in (frozen, baked))
     wanted = [example.text for example in tests["greedy"]]
     means = (
         [float(kl.mean()) for kl in divergences[f"{name}, sampled"]] for name in ("base", "baked")
@@ -485,7 +488,7 @@ def taught_loss(model: LanguageModel, batch: DistillationBatch, *, rng: Rng = No
 def apart_from_teacher(model: LanguageModel, example: TaughtAnswer) -> tuple[Array, Array]:
     """Compute the divergence at each token of an answer, and whether the likeliest is the same."""
     hidden = value(model.model(np.array([example.row[:-1]])))[0, -len(example.hidden) :]
-    z, teacher = (value(model.logits(each)) for each in (hidden, example.hidden))
+    z, teacher = (value(model.logits(states)) for states in (hidden, example.hidden))
     return value(divergence(z, teacher)), z.argmax(-1) == teacher.argmax(-1)
 
 

@@ -138,11 +138,11 @@ def turned(x: Array, *, cos: Array, sin: Array) -> Array:
     return y.reshape(x.shape)
 
 
-def turned_back(y: Array, x: Array, *, cos: Array, sin: Array) -> Callable[[Array], Array]:
-    return lambda g: turned(g, cos=cos, sin=-sin)
-
-
-rotate = primitive(turned, turned_back, composed=composed.rotate)
+rotate = primitive(
+    turned,
+    lambda y, x, *, cos, sin: lambda g: turned(g, cos=cos, sin=-sin),
+    composed=composed.rotate,
+)
 
 
 # Attention. Rows of a head group are ordered (token, head), so that a block of tokens is one slice.
@@ -360,14 +360,12 @@ def head_forward(h: Array, W: Array | Quantised, *, labels: Array) -> tuple[Arra
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
 
-def head_pull(
-    dh: Array, h: Array, W: Array | Quantised, *, labels: Array
-) -> Callable[[Array], Array]:
-    return lambda g: dh * g
-
-
 head_loss = primitive(
-    head_forward, head_pull, NOT_DIFFERENTIABLE, keeps=True, composed=composed.head_loss
+    head_forward,
+    lambda dh, h, W, *, labels: lambda g: dh * g,
+    NOT_DIFFERENTIABLE,
+    keeps=True,
+    composed=composed.head_loss,
 )
 
 
@@ -396,16 +394,13 @@ def distillation_forward(
     return np.asarray(total / len(keep), h.dtype), dh.reshape(h.shape)
 
 
-def distillation_pull(
-    dh: Array, h: Array, W: Array | Quantised, *, teacher: Array, counts: Array
-) -> Callable[[Array], Array]:
-    return lambda g: dh * g
-
-
 distillation_loss = primitive(
-    distillation_forward, distillation_pull, NOT_DIFFERENTIABLE, keeps=True,
+    distillation_forward,
+    lambda dh, h, W, *, teacher, counts: lambda g: dh * g,
+    NOT_DIFFERENTIABLE,
+    keeps=True,
     composed=composed.distillation_loss,
-)  # fmt: skip
+)
 
 
 def tokens_of(W: Array | Quantised, tokens: Array | slice) -> Array:

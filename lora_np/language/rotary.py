@@ -18,18 +18,13 @@ from lora_np.models import LayerConfig
 
 Fields = Mapping[str, Any]
 KINDS = {"full_attention", "sliding_attention"}  # of layers
-ROPE = {  # what is known among the parameters of rotary positions
-    *(
-        "rope_type",
-        "type",
-        "rope_theta",
-        "partial_rotary_factor",
-        "original_max_position_embeddings",
-    ),
-    *("factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor"),
-    *("beta_fast", "beta_slow", "attention_factor", "finetuned"),
-    *("mscale", "mscale_all_dim", "truncate"),
-}
+# what is known among the parameters of rotary positions
+ROPE = {
+    "rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings",
+    "factor", "alpha", "low_freq_factor", "high_freq_factor", "short_factor", "long_factor",
+    "beta_fast", "beta_slow", "attention_factor", "finetuned", "mscale", "mscale_all_dim",
+    "truncate",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,14 @@ TOKENIZER, SETTINGS, GENERATION = (
 # Other files of a vocabulary, next to tokenizer.json, which are kept unchanged.
 BESIDE = (
     SETTINGS,
-    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json"),
-    *("vocab.json", "merges.txt", "tokenizer.model", "spiece.model"),
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
 )
 WRITTEN = ("config.json", hub.SINGLE, hub.INDEX, TOKENIZER, GENERATION, *BESIDE)
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")  # of an older model in parts
@@ -219,7 +225,9 @@ def read_text(source: StrPath) -> str:
         texts = hub.shipped_paths("texts")
         path = Path(source) if Path(source).exists() else texts.get(str(source))
         if path is None:
-            raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
+            is_model = str(source) in hub.shipped_paths("models")
+            why = " is a model, not a text" if is_model else ": No such file"
+            raise FileNotFoundError(f"{source}{why}; shipped texts: {', '.join(texts)}")
         content = read_bytes(path)
     with errors_at(f"{source} is not text in UTF-8"):
         text = content.decode("utf-8-sig")

@@ -20,8 +20,16 @@ from lora_np.files import errors_at, parse_json
 MAX_GROWTH = 3000  # of a text, by all steps of a tokenizer.json
 UNFOLDING = {"NFKC", "NFKD"}  # one character of Unicode becomes 18
 NO_GROWTH = {
-    *("BertPreTokenizer", "ByteFallback", "Digits", "Fuse", "Punctuation", "Split", "Strip"),
-    *("StripAccents", "Whitespace", "WhitespaceSplit"),
+    "BertPreTokenizer",
+    "ByteFallback",
+    "Digits",
+    "Fuse",
+    "Punctuation",
+    "Split",
+    "Strip",
+    "StripAccents",
+    "Whitespace",
+    "WhitespaceSplit",
 }
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 

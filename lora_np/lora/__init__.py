@@ -3,6 +3,10 @@
 from lora_np.lazy import on_demand
 
 with on_demand(globals()):
+    from lora_np.lora.defaults import (
+        ALPHA as ALPHA,
+        learning_rate as learning_rate,
+    )
     from lora_np.lora.injection import (
         adapter_leaves as adapter_leaves,
         inject as inject,

@@ -11,6 +11,7 @@ import numpy as np
 
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, close_names, generator, guided, whole_number
+from lora_np.lora.defaults import ALPHA
 from lora_np.lora.layers import LoRAExperts
 from lora_np.lora.variants import (
     ADAPTED,
@@ -40,7 +41,7 @@ def inject(
     *,
     rank: int,
     rng: np.random.Generator | int = 0,
-    alpha: float | None = None,
+    alpha: float = ALPHA,
     dropout: float = 0.0,
     targets: Targets = "all-linear",
     train: Collection[str] = (),
@@ -59,8 +60,9 @@ def inject(
         r, at least 1. A rank above min(d, k) gives a warning: B A can then be any matrix.
     rng : Generator or int
         Randomness for A.
-    alpha : float, optional
-        The update is scaled by ``alpha / r``; by default alpha = r, a scale of one.
+    alpha : float
+        The update is scaled by ``alpha / r``. The default is the same at every rank, so that one
+        learning rate is: see `lora_np.lora.learning_rate`.
     dropout : float
         Rate of dropout before A, in training only.
     targets : str, iterable of str, or callable
@@ -138,7 +140,6 @@ def inject(
             "this model has LoRA adapters already: merge it first, or start from the base model"
         )
     check_paths([path for path, _ in nodes], train)
-    alpha = float(rank) if alpha is None else alpha
     quantised = None if quantise is None else quantiser(quantise)
     settings = Settings(rank, alpha, dropout, generator(rng), quantised)
     adapted = selected(model, nodes, targets, train)

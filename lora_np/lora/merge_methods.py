@@ -254,11 +254,6 @@ def _on_factors(updates: Updates, rule: Rule) -> Pair:
     return rule([update.B for update in updates], roots), A
 
 
-def _on_updates(updates: Updates, rule: Rule) -> Array:
-    """Apply the rule to the updates."""
-    return rule([update.delta for update in updates], _weights(updates))
-
-
 def _weights(updates: Updates) -> Weights:
     return [update.weight for update in updates]
 
@@ -361,7 +356,9 @@ _factors = MergeMethod(
     _on_factors,
     warning="adds up factors, not updates, and so multiplies each B with every A: 'sum' is exact",
 )
-_updates = MergeMethod(_on_updates, cut=True)
+_updates = MergeMethod(
+    lambda updates, rule: rule([update.delta for update in updates], _weights(updates)), cut=True
+)
 
 # By the names of PEFT's ``combination_type`` where it has them.
 MERGE_METHODS: dict[str, MergeMethod] = {

@@ -72,8 +72,11 @@ class Variant(NamedTuple):
     """A row of `VARIANTS`: what replaces a layer, and how the optimizer changes."""
 
     adapt: Callable[..., Adapted]
-    optimizer: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
     embeds: bool = False  # whether it takes embeddings
+    ratio: float = 1.0  # of B's learning rate over A's
+
+    def optimizer(self, optimizer: Optimizer) -> Optimizer:
+        return optimizer if self.ratio == 1 else lora_plus(optimizer, ratio=self.ratio)
 
 
 def lora(layer: Linear | Embedding, s: Settings) -> LoRALinear | LoRAEmbedding:
@@ -209,7 +212,7 @@ def hira(layer: Linear, s: Settings) -> HiRALinear:
 VARIANTS: dict[str, Variant] = {
     "lora": Variant(lora, embeds=True),
     "rslora": Variant(rslora, embeds=True),
-    "lora+": Variant(lora, lambda optimizer: lora_plus(optimizer), embeds=True),
+    "lora+": Variant(lora, embeds=True, ratio=16.0),
     "lora-fa": Variant(lora_fa),
     "dora": Variant(dora),
     **{name: Variant(partial(with_part, start)) for name, start in STARTS.items()},

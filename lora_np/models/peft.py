@@ -50,10 +50,6 @@ _FILTERS = {
 _PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}  # of modules, and the usual value
 
 
-def _is_whole(value: object) -> bool:
-    return type(value) is int and 1 <= value < 2**31
-
-
 def _are_names(value: Any) -> bool:
     return {*map(type, value)} <= {str} and all(value)
 
@@ -75,7 +71,7 @@ _SWITCHES = ("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "ensure_we
 _TARGETS: _Wanted = ("a list of names or one expression", (str, list), _are_names)
 # In words, the types allowed, and further conditions.
 SETTINGS: Mapping[str, _Wanted | None] = {
-    "r": ("a whole number from 1 on", int, _is_whole),
+    "r": ("a whole number from 1 on", int, lambda x: type(x) is int and 1 <= x < 2**31),
     "lora_alpha": ("a finite number", (int, float),
     lambda x: type(x) is not bool and abs(x) < _MAX_ALPHA),
     "lora_dropout": ("from 0 to below 1", (int, float),

@@ -85,9 +85,9 @@ def describe(source: object) -> ModelSpec:
         title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
         return replace(preset(name), name=title)
     raise ValueError(
-        "source must be a matrix such as 100x120, a preset, a config.json, a *.safetensors or"
-        f" *.gguf file, or a directory that is there, got {text!r}; close names:"
-        f" {', '.join(names.nearest(text))}"
+        f"no model {text!r}: neither a directory or file (config.json, *.safetensors, *.gguf), nor"
+        f" a matrix such as 100x120, nor shipped ({', '.join(hub.shipped_paths('models'))}), nor a"
+        f" preset; close names: {', '.join(names.nearest(text))}"
     )
 
 
@@ -116,10 +116,6 @@ def _from_directory(path: Path) -> ModelSpec:
     """From the config if its family is described, otherwise from headers if there are weights."""
     from lora_np.models.headers import few_bits, from_safetensors, open_model, quantised_size
 
-    if (path / "adapter_config.json").is_file():
-        raise ValueError(
-            f"{path} is an adapter: to count it, give its base, and it as the config (--config)"
-        )
     if not (path / "config.json").is_file():
         return from_safetensors(path)
     config = read_json(hub.inside(path, "config.json"))

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MANY = 100  # matrices with more entries than this are shown without their numbers
-
-
 def matrix_tiles(
     matrices: Mapping[str, Array],
     *,
@@ -31,7 +28,7 @@ def matrix_tiles(
     Parameters
     ----------
     matrices : mapping of str to ndarray
-        Heading and matrix. Small ones are shown with their numbers.
+        Heading and matrix, of few entries: each shows its number.
     between : sequence of str
         Signs between neighbours, as in ``["times", "="]``; none by default.
     figure : Figure, optional
@@ -69,9 +66,8 @@ def matrix_tiles(
         ax.set_ylim((M.shape[0] + tall) / 2 - 0.5, (M.shape[0] - tall) / 2 - 0.5)
         ax.set_axis_off()
         ax.set_title(heading, fontsize=10, color=INK, y=(tall + M.shape[0]) / (2 * tall))
-        if M.size <= MANY:
-            for (i, j), entry in np.ndenumerate(M):
-                ax.text(j, i, f"{entry:g}", ha="center", va="center", fontsize=10, color=INK)
+        for (i, j), entry in np.ndenumerate(M):
+            ax.text(j, i, f"{entry:g}", ha="center", va="center", fontsize=10, color=INK)
     for ax, sign in zip(grid, between, strict=False):
         ax.annotate(sign, (1, 0.5), xycoords="axes fraction",
         xytext=(0.5 * gap * 72 * width / wide, 0),

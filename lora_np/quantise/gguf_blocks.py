@@ -292,14 +292,6 @@ def encode_codes(x: Array, block: Block, half: Array) -> Array:
 # The K kinds: 256 entries in runs of 16 or 32, whose scales are quantised themselves.
 
 
-def decode_q2_k(b: Array) -> Parts:
-    return (
-        column(b) * (b["scales"] & 15),
-        fields(b["q"], 2, 32),
-        column(b, "m") * (b["scales"] >> 4),
-    )
-
-
 def decode_q3_k(b: Array) -> Parts:
     scales = fields(b["scales"][:, :8], 4, 8) | fields(b["scales"][:, 8:], 2, 4) << 4
     q = fields(b["q"], 2, 32) | fields(b["high"], 1, 32) << 2
@@ -445,7 +437,15 @@ LAYOUTS = {
     "Q5_0": kind(32, "d <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
     "Q5_1": kind(32, "d <f2, m <f2, fifth 4u1, q 16u1", decode_codes, encode_codes),
     "Q8_0": kind(32, "d <f2, q 32i1", lambda b: (column(b), b["q"]), encode_whole),
-    "Q2_K": kind(256, "scales 16u1, q 64u1, d <f2, m <f2", decode_q2_k),
+    "Q2_K": kind(
+        256,
+        "scales 16u1, q 64u1, d <f2, m <f2",
+        lambda b: (
+            column(b) * (b["scales"] & 15),
+            fields(b["q"], 2, 32),
+            column(b, "m") * (b["scales"] >> 4),
+        ),
+    ),
     "Q3_K": kind(256, "high 32u1, q 64u1, scales 12u1, d <f2", decode_q3_k),
     "Q4_K": kind(256, "d <f2, m <f2, scales 12u1, q 128u1", decode_q45_k, encode_q45_k),
     "Q5_K": kind(256, "d <f2, m <f2, scales 12u1, fifth 32u1, q 128u1", decode_q45_k, encode_q45_k),

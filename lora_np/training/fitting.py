@@ -143,7 +143,8 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     y : array_like of shape (n, ...), optional
         The targets, if ``x`` is an array.
     optimizer : Optimizer, optional
-        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default ``Adam(lr=1e-2)``.
+        `SGD`, `Adam`, `AdamW`, `Groups` of them, ...; default `Adam` at
+        `lora_np.lora.learning_rate`, which is 1e-2 without a LoRA.
     loss : callable, optional
         ``loss(model(x), y)`` as one number, by default `mean_squared_error`; for batches it is
         required, and called as ``loss(model, batch, rng=rng)``, in validation as ``loss(model,
@@ -240,7 +241,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
         training.store = Checkpoint(settings.checkpoint, training)
     begin = time.perf_counter()
     # batches of text count in tokens
-    unit = {"unit": "token", "each": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
+    unit = {"unit": "token", "scale": x.tokens} if hasattr(x, "tokens") else {"unit": "step"}
     done = training.run.steps
     training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
@@ -269,7 +270,11 @@ class Training:
         self.twentieth = max(1, whole_number("steps", s.steps) // 20)
         every = self.twentieth if s.validate_every is None else s.validate_every
         self.every = whole_number("validate_every", every)
-        optimizer = Adam(lr=1e-2) if s.optimizer is None else s.optimizer
+        optimizer = s.optimizer
+        if optimizer is None:
+            from lora_np.lora import learning_rate
+
+            optimizer = Adam(lr=learning_rate(model))
         whole_number("accumulate", s.accumulate)
         if s.goal is not None and not (self.data.whole and s.accumulate == 1):
             raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 from lora_np.autograd import Tensor, value
 from lora_np.checks import Array, choice, matrix, number, whole_number
 from lora_np.linalg import optimal_losses
-from lora_np.lora import VARIANTS, LoRALinear, inject
+from lora_np.lora import ALPHA, VARIANTS, LoRALinear, inject, learning_rate
 from lora_np.nn import Adam, Linear, Optimizer, freeze, mean_squared_error, trainable
 from lora_np.table import Shown, Table
 from lora_np.training.fitting import fit, uninterrupted
@@ -102,8 +102,8 @@ def sweep(
     problem: Problem,
     *,
     ranks: Sequence[int],
-    alphas: Sequence[float | None] = (None,),
-    lr: Sequence[float] = (1e-2,),
+    alphas: Sequence[float] = (ALPHA,),
+    lr: Sequence[float | None] = (None,),
     rngs: Sequence[int] = (0,),
     variants: Sequence[str] = ("lora",),
     optimizer: Callable[[float], Optimizer] = Adam,
@@ -120,10 +120,10 @@ def sweep(
         What is adapted.
     ranks : sequence of int
         Ranks of the adapters.
-    alphas : sequence of float or None
-        None means alpha = r.
-    lr : sequence of float
-        Learning rates of the optimizer.
+    alphas : sequence of float
+        Each update is scaled by ``alpha / r``.
+    lr : sequence of float or None
+        Learning rates of the optimizer; None is that of `lora_np.lora.learning_rate`.
     rngs : sequence of int
         Random seeds of the initialisation, the batches and dropout.
     variants : sequence of str
@@ -183,8 +183,8 @@ def sweep(
 def grid(
     variants: Sequence[str],
     ranks: Sequence[int],
-    alphas: Sequence[float | None],
-    lr: Sequence[float],
+    alphas: Sequence[float],
+    lr: Sequence[float | None],
     rngs: Sequence[int],
 ) -> list[dict[str, Any]]:
     """List every combination of settings once, checked."""
@@ -198,10 +198,10 @@ def grid(
     for variant, rank, alpha, rate, rng in product(variants, ranks, alphas, lr, rngs):
         choice("variant", variant, SWEPT)
         rank = whole_number("rank", rank)
-        scaled = rank if alpha is None else alpha
-        scaled = number("alpha", scaled, open_minimum=True)
-        rate = number("learning rate", rate, open_minimum=True)
-        points[variant, rank, scaled, rate, whole_number("rng", rng, minimum=0)] = None
+        alpha = number("alpha", alpha, open_minimum=True)
+        if rate is not None:
+            rate = number("learning rate", rate, open_minimum=True)
+        points[variant, rank, alpha, rate, whole_number("rng", rng, minimum=0)] = None
     return [dict(zip(SETTINGS, point, strict=True)) for point in points]
 
 
@@ -216,7 +216,8 @@ def run(
     rng = np.random.default_rng(seed)
     with one_thread():
         model = inject(problem.model, rank=rank, alpha=alpha, variant=variant, rng=rng)
-        record = {**dict.fromkeys(COLUMNS), **settings}
+        rate = learning_rate(model, variant) if rate is None else rate
+        record = {**dict.fromkeys(COLUMNS), **settings, "lr": rate}
         record["trainable"] = sum(leaf.size for _, leaf in trainable(model))
         if variant in ("lora", "rslora", "lora+"):
             # of W0 + B A; the other variants start elsewhere, or train something else

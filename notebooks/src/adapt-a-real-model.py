@@ -67,7 +67,7 @@ def error(model, task):
 
 
 full = train(lnp.Linear(lnp.Tensor(base.W)))
-lora = train(lnp.inject(base, rank=8, rng=rng))
+lora = train(lnp.inject(base, rank=8, alpha=8, rng=rng))
 models = {"W0": base, "full update": full, "LoRA, r = 8": lora}
 errors = {name: (error(model, "map"), error(model, "photograph")) for name, model in models.items()}
 

@@ -20,7 +20,6 @@ import dataclasses
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 import lora_np as lnp
 from lora_np.table import Table
@@ -212,7 +211,7 @@ with lnp.course.live_figure(axes.figure) as put:
 # %% [markdown]
 # Each alpha has its valley, and all are about equally deep. The same numbers as a map:
 
-# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal." tags=["cover"]
+# %% alt="A map of the loss after 100 steps over alpha, from 0.5 to 128, and the learning rate, from 0.0004 to 0.2. Equal losses lie on diagonals, four times the alpha beside half the rate. The best, about 0.104, form one such diagonal."
 axes = lnp.plots.heatmap(
     ends, rows=alphas, columns=rates, numbers=".3f", xlabel="learning rate", ylabel="alpha"
 )
@@ -227,7 +226,7 @@ best_possible = lnp.linalg.optimal_losses(x, y, W0=base.W)
 
 def curve(alpha, rate):
     found = losses(alpha, rate)
-    figure = Figure(figsize=(6, 3.4), layout="constrained")
+    figure = plt.Figure(figsize=(6, 3.4), layout="constrained")
     axes = lnp.plots.lines(
         {"": found}, xlabel="step", ylabel="mean squared error", ax=figure.add_subplot()
     )
@@ -280,7 +279,7 @@ assert min(along_a_row) < 1.03 * min(diagonal)
 
 # %%
 for variant, W0 in [("pissa", [[2.0, 1.0], [1.0, 2.0]]), ("olora", [[3.0, 1.0], [4.0, 3.0]])]:
-    model = lnp.inject(lnp.Linear(np.array(W0)), rank=1, variant=variant, rng=rng)
+    model = lnp.inject(lnp.Linear(np.array(W0)), rank=1, alpha=1, variant=variant, rng=rng)
     frozen, update = model.base.W.round(6) + 0.0, model.delta().round(6)
     print(variant, "frozen:", frozen.tolist(), " B A:", update.tolist())
     assert np.allclose(model.base.W + model.delta(), W0)
@@ -347,7 +346,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 #
 # With $\alpha = 8$ kept, and the two best rates of the comparison tried for each rank:
 
-# %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32."
+# %% alt="Held-out error against rank, each at its best rate, the mean of two seeds. It falls from rank 1 to rank 2 and stays level from there to rank 32." tags=["cover"]
 ranks = [1, 2, 4, 8, 16, 32]
 found = sweep(ranks=ranks, alphas=[8], lr=[0.01, 0.03], rngs=[0, 1])
 errors = {rank: [] for rank in ranks}

@@ -104,7 +104,7 @@ def cut_full_update(x, y):
 def train_every_rank(x, y, report):
     losses = {}
     for rank in range(1, 11):
-        model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, rng=rng)
+        model = lnp.inject(lnp.Linear(np.zeros((10, 12))), rank=rank, alpha=rank, rng=rng)
         optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.05, steps=800))
         model = lnp.fit(model, x, y, optimizer=optimizer, steps=800, progress=False).model
         losses[rank] = lnp.mean_squared_error(lnp.freeze(model)(x), y)
@@ -256,7 +256,7 @@ points = axes.plot([], [], "o", color=FULL)[0]
 models = {}
 with lnp.course.live_figure(axes.figure) as put:
     for rank in ranks:
-        start = lnp.inject(base, rank=rank, rng=rng)
+        start = lnp.inject(base, rank=rank, alpha=rank, rng=rng)
         models[rank] = train(start, lambda step, model, rank=rank: put(points, rank, error(model)))
     trained = {rank: error(model) for rank, model in models.items()}
     lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))

@@ -87,7 +87,7 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 #
 # For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last that saves.
 
-# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54."
+# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
 assert lnp.break_even_rank(d, k) == 54
 print(f"at rank 54: {lnp.count_lora(d, k, rank=54):,}")
 print(f"at rank 55: {lnp.count_lora(d, k, rank=55):,}")
@@ -305,7 +305,7 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 # number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
 # are not kept but computed again on the way back.
 
-# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 55 billion bytes, half of it for the optimizer. LoRA takes 15 at rank 8 and 17 at rank 256, nearly all of it the weights." tags=["cover"]
+# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])
@@ -315,12 +315,12 @@ causes = list(methods["full"].parts)
 _, axes = plt.subplots(figsize=(6.8, 3.4), layout="constrained")
 left = np.zeros(len(methods))
 for cause, color in zip(causes, [lnp.plots.MUTED, *lnp.plots.CYCLE], strict=False):
-    size = np.array([memory.parts[cause] / 1e9 for memory in methods.values()])
+    size = np.array([memory.parts[cause] / 2**30 for memory in methods.values()])
     lnp.plots.axes(axes).barh(list(methods), size, left=left, color=color, label=cause)
     left += size
 for name, end in zip(methods, left, strict=True):
-    axes.annotate(f" {end:.1f} GB", (end, name), va="center")
-axes.set(xlim=(0, 1.16 * left.max()), xlabel="memory to train [GB = 10⁹ bytes]")
+    axes.annotate(f" {end:.1f} GiB", (end, name), va="center")
+axes.set(xlim=(0, 1.16 * left.max()), xlabel="memory to train [GiB = 2³⁰ bytes]")
 axes.invert_yaxis()
 legend = axes.legend(loc="lower right", frameon=False)
 
@@ -332,12 +332,12 @@ print(f"rank 256 over rank 8, memory:  {total['LoRA, r = 256'] / total['LoRA, r 
 small = methods["LoRA, r = 8"].parts
 trained = small["adapter"] + small["gradients"] + small["optimizer"]
 assert small["weights"] > 0.9 * total["LoRA, r = 8"]
-print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 1e9:.1f} GB before any activation")
+print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 2**30:.1f} GiB before any activation")
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
 # Two bytes for everything is the least that full training takes. More usual are **master weights** (a second copy, exact enough for small
-# steps) and two moments in 32 bits, $4 + 4 + 4$ bytes beside weights and gradients in 16 bits: 16 bytes a number, 108 GB.
+# steps) and two moments in 32 bits, $4 + 4 + 4$ bytes beside weights and gradients in 16 bits: 16 bytes a number, 100 GiB.
 #
 # LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (**logits**, the
 # model's last outputs, and *workspace* in the picture). None of them depends on the rank. **If memory is short at rank 64, rank 8 will

@@ -38,17 +38,17 @@ from lora_np import mini
 d, k = 100, 120
 _, axes = plt.subplots(figsize=(8, 2.7), layout="constrained")
 axes.add_patch(plt.Rectangle((0, 0), k, d, color=lnp.plots.FULL))
-axes.text(k / 2, -12, f"full: {d * k:,}", ha="center")
+axes.text(k / 2, -5, f"full: {d * k:,}\n{d} · {k}", ha="center", va="top")
 left = k + 30
 for r in [20, 8]:
     axes.add_patch(plt.Rectangle((left, 0), r, d, color=lnp.plots.LORA))  # B
     axes.add_patch(plt.Rectangle((left + r + 10, d - r), k, r, color=lnp.plots.LORA))  # A
     axes.text(left - 10, d / 2, "B", va="center")
     axes.text(left + r + 10, d - r - 12, "A")
-    text = f"r = {r}: {d} · {r} + {r} · {k} = {r * (d + k):,}"
-    axes.text(left + (r + 10 + k) / 2, -12, text, ha="center")
+    text = f"r = {r}: {r * (d + k):,}\n{d} · {r} + {r} · {k}"
+    axes.text(left + (r + 10 + k) / 2, -5, text, ha="center", va="top")
     left += r + 10 + k + 30
-axes.set(xlim=(0, left), ylim=(-15, d), aspect="equal")
+axes.set(xlim=(0, left), ylim=(-35, d), aspect="equal")
 axes.set_axis_off()
 assert lnp.count_full(d, k) == 12_000
 assert [lnp.count_lora(d, k, rank=r) for r in (20, 8)] == [4_400, 1_760]

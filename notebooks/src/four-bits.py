@@ -377,7 +377,7 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 # %% [markdown]
 # $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
 # $A$, $B$, moments and activations stay what they were. Here the activations of a batch alone take more than $W_0$. In a model of 7 billion
-# parameters $W_0$ is 14 GB in 16 bits, and 4 GB in four. The price is time: each step computes the numbers from their levels anew.
+# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step computes the numbers from their levels anew.
 #
 # ## The law
 #

@@ -103,7 +103,7 @@ def train(model, y=y, seed=0):
 
 
 def lora(rank, seed, y=y):
-    return train(lnp.inject(base, rank=rank, rng=np.random.default_rng(seed)), y, seed)
+    return train(lnp.inject(base, rank=rank, alpha=rank, rng=np.random.default_rng(seed)), y, seed)
 
 
 def error(update):
@@ -170,7 +170,7 @@ assert edge > 0.7
 # The first direction subtracts the last but one column from the last: how steep is the ground at the edge, where the prediction begins?
 # Both runs found it. The fourth looks like noise. In numbers:
 
-# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64." tags=["cover"]
+# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
 ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
 
@@ -367,7 +367,7 @@ assert strong[2:].min() > 8
 # it. For the first 20 directions of each, here is the cosine with the closest of $W_0$. In the grey band are the intruders.
 
 
-# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on."
+# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on." tags=["cover"]
 def closest(W):
     directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
     return np.abs(directions).max(axis=0)

@@ -294,7 +294,7 @@ assert path[-1].tolist() == [0, 0]
 #
 # Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
 # gradient by its usual size so far, on 256 random pairs at a time, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
-# layer and freezes the rest. With `alpha` left out, the factor $\alpha / r$ of the paper is one.
+# layer and freezes the rest.
 #
 # Every 50 steps `fit` calls `sample`, and `put` gives a line its next point, so you see the errors fall while it trains:
 
@@ -317,7 +317,8 @@ with lnp.course.live_figure(axes.figure) as put:
         lnp.Linear(lnp.Tensor(base.W)), lambda step, model: put(lines[0], step, error(model))
     )
     lora = train(
-        lnp.inject(base, rank=8, rng=rng), lambda step, model: put(lines[1], step, error(model))
+        lnp.inject(base, rank=8, alpha=8, rng=rng),
+        lambda step, model: put(lines[1], step, error(model)),
     )
 
 # %%

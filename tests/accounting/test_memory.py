@@ -25,7 +25,7 @@ from lora_np.accounting import (
 from lora_np.accounting.activations import activations
 from lora_np.cli import run
 from lora_np.models import ModelSpec, from_config, preset
-from lora_np.table import binary_bytes, decimal_bytes, parse_bytes
+from lora_np.table import binary_bytes, parse_bytes
 from tests.accounting import torch_memory
 from tests.drawing import FULL
 
@@ -40,9 +40,8 @@ LLAMA = from_config({"model_type": "llama", **SMALL, "architectures": ["LlamaFor
 
 
 def test_units_are_never_confused() -> None:
-    assert decimal_bytes(10**9) == "1.00 GB"
     assert binary_bytes(2**30) == "1.00 GiB"
-    assert (decimal_bytes(999), binary_bytes(1023)) == ("999 B", "1023 B")
+    assert binary_bytes(1023) == "1023 B"
     assert parse_bytes("budget", "24 GB") == 24 * 10**9
     assert parse_bytes("budget", "24GiB") == 24 * 2**30
     assert parse_bytes("budget", "1.5 kB") == 1500

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +174,7 @@ def test_notes_say_what_each_row_is_over_and_which_rank_is_too_high() -> None:
     assert "Rank 2000 is above min(d, k) = 768" in found.notes[4]
 
 
-@pytest.mark.parametrize("gpu", accounting.gpus())
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@every("gpu, dtype", product(accounting.gpus(), ["float16", "bfloat16"]))
 def test_a_note_where_the_gpu_needs_one(gpu: str, dtype: str) -> None:
     found = accounting.plan("gpt2", gpu=gpu, rank=8, methods=["LoRA"], dtype=dtype)
     old = "T4", "V100 16GB", "V100 32GB", "P40", "P100 16GB", "RTX 2070", "RTX 2080 Ti"

@@ -159,7 +159,9 @@ def test_numbers_are_rounded_when_asked(tmp_path, dtype, size):
 
 def test_the_config_always_says_rank_and_alpha(tmp_path):
     """PEFT would assume 8 and 8 in silence."""
-    adapters.save(lnp.inject(lnp.Linear(np.zeros((9, 8))), rank=8, rng=RNG), tmp_path / "adapter")
+    adapters.save(
+        lnp.inject(lnp.Linear(np.zeros((9, 8))), rank=8, alpha=8, rng=RNG), tmp_path / "adapter"
+    )
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (8, 8)
 

@@ -5,6 +5,7 @@ own rules.
 import json
 import re
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from lora_np.hub import safetensors
 from lora_np.language import located_adapter
 from lora_np.models import peft
 from tests.adapters.test_formats import LLAMA, drawn
+from tests.drawing import every
 from tests.models.test_wrappers import wrap
 
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
@@ -191,8 +193,7 @@ def test_every_feature_has_a_rule_for_every_program_or_is_said_not_to_be_known(r
         assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", rule.get("date", rules["date"]))
 
 
-@pytest.mark.parametrize("runtime", runtimes())
-@pytest.mark.parametrize("feature", FEATURES)
+@every("runtime, feature", product(runtimes(), FEATURES))
 def test_a_feature_without_a_rule_is_never_fine(monkeypatch, runtime, feature):
     rules = dict(runtimes()[runtime])
     rules["fine"] = [what for what in rules["fine"] if what != feature]

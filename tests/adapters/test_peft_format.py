@@ -274,7 +274,7 @@ def test_missing_files_and_directories_are_named(adapter, tmp_path):
     with pytest.raises(FileError, match="nowhere: no such directory"):
         adapters.load(tmp_path / "nowhere")
     (adapter / "notes.txt").write_text("")
-    with pytest.raises(FileError, match=r"notes\.txt: not a directory"):
+    with pytest.raises(FileError, match=r"notes\.txt: a \.txt file is not an adapter"):
         adapters.load(adapter / "notes.txt")
     (adapter / WEIGHTS).unlink()
     with pytest.raises(FileError, match=f"{WEIGHTS}: no such file"):
@@ -282,6 +282,17 @@ def test_missing_files_and_directories_are_named(adapter, tmp_path):
     (adapter / "adapter_config.json").unlink()
     with pytest.raises(FileError, match=r"adapter_config\.json: no such file"):
         adapters.load(adapter)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("photo.png", ".png"), ("paper.pdf", ".pdf"), ("adapter", "nameless")]
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"\x89PNG")
+    said = f"{name}: a {kind} file is not an adapter; that is a directory, or a .safetensors or"
+    for of_adapters in (adapters.load, adapters.inspect, adapters.check):
+        with pytest.raises(FileError, match=re.escape(said)):
+            of_adapters(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])

@@ -4,6 +4,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import claims
@@ -16,7 +17,13 @@ READ = (
     "lora_np/**/*.py",
     "lora_np/**/*.md",
     "lora_np/**/*.json",
+    "lora_np/**/*.toml",
+    "lora_np/**/*.html",
     "claims/*.py",
+    "exercises/*.*",
+    "notebooks/src/*.py",
+    "recipes/*.py",
+    "docs/explorer/*.*",
 )
 MADE = {"_build", "lessons", "practice"}
 KNOWN = lnp.course.claims()
@@ -39,7 +46,8 @@ def sentences():
                 not MADE & {*path.relative_to(ROOT).parts}
                 and "claims/results" not in path.as_posix()
             ):
-                yield path, " ".join(path.read_text(encoding="utf-8").split())
+                lines = path.read_text(encoding="utf-8").splitlines()
+                yield path, " ".join(" ".join(line.removeprefix("# ") for line in lines).split())
 
 
 def test_each_knob_stands_on_recorded_figures_or_says_that_nothing_was_measured(advice):
@@ -69,10 +77,22 @@ def test_no_sentence_contradicts_the_advice(advice):
 
 
 def test_defaults_are_read_beside_the_advice(advice):
-    known = advice.knobs()
-    settings = (
-        lnp.language.FinetuneSettings() if hasattr(lnp.language, "FinetuneSettings") else None
-    )
+    said = {name: knob["advice"] for name, knob in advice.knobs().items()}
+    settings = lnp.language.FinetuneSettings()
     for name, option in (("Dropout", "dropout"), ("Weight decay", "weight_decay")):
-        assert known[name]["advice"].startswith("0, as the default has it")
-        assert settings is None or getattr(settings, option) == 0
+        assert said[name].startswith("0, as the default has it")
+        assert getattr(settings, option) == 0
+    assert f"the default is {settings.alpha:g} at every rank" in said["Alpha (kappa)"]
+    widths = {width: lnp.Linear(np.zeros((width, width), np.float32)) for width in (64, 128, 576)}
+    rates = [lnp.lora.learning_rate(lnp.inject(layer, rank=8)) for layer in widths.values()]
+    first, *others = [f"{rate} at {width}" for rate, width in zip(rates, widths, strict=True)]
+    text = f"5 / (width √alpha): {first.replace('at', 'at width')}, {' and '.join(others)}"
+    assert text in said["Learning rate"]
+    assert said["Rank"].startswith("Start at 4 to 16")
+    assert 4 <= settings.rank <= 16
+    assert said["Modules"].startswith("All linear layers")
+    assert settings.targets == "all-linear"
+    assert "(32 or less)" in said["Batch size"]
+    assert settings.batch_size <= 32
+    assert said["Variant"].startswith("Plain LoRA first")
+    assert settings.variant == "lora"

@@ -105,8 +105,17 @@ def test_a_wrong_line_is_told_what_is_wrong():
     assert "Hint: Count the cells of B" in told
     assert "For example with\nd = 1" in told
     assert one.solve("parameters = r (d + k)").said.startswith("Your line raised TypeError")
-    assert "SyntaxError" in one.solve("parameters = (").said
     assert "Write something" in one.solve(one.blank).said
+
+
+def test_a_line_that_is_no_python_is_told_by_itself():
+    """A reader sees one line of the file: a message that names another one would mislead."""
+    for one in puzzles():
+        for end in ("(", "[", ")", "(]"):
+            said = one.solve(one.blank.replace(BLANK, end)).said
+            assert said.startswith("Your line raised SyntaxError: "), end
+            assert "line " not in said.removeprefix("Your line"), said
+        assert "on line 1" in one.solve("if x:").said
 
 
 def test_a_script_with_all_lines_is_mini_itself():

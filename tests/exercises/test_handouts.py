@@ -13,6 +13,7 @@ from lora_np.exercises.testing import local_caller
 from lora_np.grading import check_file, nbgrader
 from lora_np.grading.assignments import CONFIG, HIDDEN, teacher_notebook
 from lora_np.grading.submissions import Report, defined_in
+from tests.drawing import every
 
 LESSONS = [pytest.param(lesson, id=lesson.slug) for lesson in lessons()]
 
@@ -23,7 +24,7 @@ def code_of(text):
     ]
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@every("lesson", LESSONS)
 def test_a_students_files_hold_every_stub_and_no_solution(lesson):
     text, script = notebook_text(notebook(lesson)), script_of(lesson)
     assert "SOLUTION" not in text + script
@@ -38,7 +39,7 @@ def test_a_students_files_hold_every_stub_and_no_solution(lesson):
         assert solution(exercise.name).code.partition("\n")[2] not in code
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@every("lesson", LESSONS)
 def test_hints_unfold(lesson):
     cells = ["".join(cell["source"]) for cell in notebook(lesson)["cells"]]
     for exercise in lesson.exercises:
@@ -53,14 +54,14 @@ def test_notebooks_are_valid(lesson):
         nbformat.validate(nbformat.reads(text, as_version=4))
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@every("lesson", LESSONS)
 def test_a_script_is_python_and_a_submission(lesson):
     script = script_of(lesson)
     compile(script, "script", "exec")
     assert defined_in([script]) == list(lesson.exercises)
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@every("lesson", LESSONS)
 def test_the_teachers_copy_is_marked_for_nbgrader(lesson):
     cells = json.loads(teacher_notebook(lesson))["cells"]
     marked = [cell for cell in cells if "nbgrader" in cell["metadata"]]

@@ -81,7 +81,7 @@ BAD_ARCHIVES = {
     "empty": b"",
     "no entries cut": archive()[:-1],
     "bomb": archive(("q.npy", ZEROS), method=zipfile.ZIP_DEFLATED),
-    "many": archive(*((f"{i}.npy", ZEROS[:8_000_000]) for i in range(40)), method=zipfile.ZIP_BZIP2),
+    "many": archive(*((f"{i}.npy", ZEROS[:8_000_000]) for i in range(40 if FULL else 9)), method=zipfile.ZIP_BZIP2),
     "twice": archive(("q.npy", array()), ("q", array())),
     "no array": archive(("readme.txt", b"hello")),
     **{f"member {name}": archive(("q.npy", content)) for name, content in BAD_ARRAYS.items()},

@@ -95,7 +95,7 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came(chatty, places, monke
 def test_commands_of_a_chat(chatty, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     language.save(chatty, "base")
-    tuned = lnp.inject(chatty, rank=2, rng=0, targets="all-linear")
+    tuned = lnp.inject(chatty, rank=2, alpha=2, rng=0, targets="all-linear")
     leaves = lnp.trainable(tuned)
     rng = np.random.default_rng(0)
     for _, leaf in leaves:

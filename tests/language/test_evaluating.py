@@ -219,7 +219,12 @@ def test_the_command_compares_an_adapter_with_its_base(speaker, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     language.save(speaker, "base")
     adapted = language.finetune(
-        language.load("base"), "the king went home. " * 30, steps=30, lr=0.02, progress=False
+        language.load("base"),
+        "the king went home. " * 30,
+        alpha=16,
+        steps=30,
+        lr=0.02,
+        progress=False,
     ).model
     lnp.adapters.save(adapted, "mine", base="base")
     lines = [json.dumps(each) for each in chats(*((c, "the king went home.") for c in "abcdef"))]

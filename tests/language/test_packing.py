@@ -71,7 +71,7 @@ def test_documents_side_by_side_are_as_if_each_were_alone(seed, composed, change
     rng = np.random.default_rng(seed)
     base = random_model(rng=seed, dtype=np.float64, max_position_embeddings=64, **changes)
     base = language.composed_operations(base) if composed else base
-    model = lnp.inject(base, rank=2, rng=seed)
+    model = lnp.inject(base, rank=2, alpha=2, rng=seed)
     model = lnp.replace(
         model, lnp.Tensor, lambda path, leaf: lnp.Tensor(rng.normal(size=leaf.shape) * 0.3)
     )

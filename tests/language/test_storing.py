@@ -55,7 +55,7 @@ def test_nothing_is_replaced_by_accident(model, tmp_path):
     with pytest.raises(FileExistsError, match="force=True"):
         language.save(model, tmp_path)
     language.save(model, tmp_path, force=True)
-    adapted = lnp.inject(model, rank=1, rng=0)
+    adapted = lnp.inject(model, rank=1, alpha=1, rng=0)
     with pytest.raises(ValueError, match=r"has an adapter .*lora_np.merge"):
         language.save(adapted, tmp_path, force=True)
 
@@ -96,7 +96,7 @@ def instructed(model, folder, **generation):
 def test_what_came_with_a_model_is_saved_as_it_came(model, tmp_path):
     beside = instructed(model, tmp_path / "base", eos_token_id=[3, 4])
     base = language.load(tmp_path / "base")
-    tuned = lnp.merge(moved(lnp.inject(base, rank=2, rng=0)))
+    tuned = lnp.merge(moved(lnp.inject(base, rank=2, alpha=2, rng=0)))
     language.save(tuned, tmp_path / "tuned")
     assert {name: (tmp_path / "tuned" / name).read_bytes() for name in beside} == beside
     written = json.loads((tmp_path / "tuned" / "generation_config.json").read_text())
@@ -214,7 +214,7 @@ def test_killed_at_any_moment_a_model_is_whole_or_not_there(model, tmp_path, old
 @pytest.mark.parametrize("merge", [lnp.merge, lambda m: lnp.merge(m, quantise="int8")])
 @pytest.mark.parametrize("target", ["lm_head", "model.embed_tokens"])
 def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, merge):
-    merged = merge(moved(lnp.inject(model, rank=2, rng=0, targets=[target])))
+    merged = merge(moved(lnp.inject(model, rank=2, alpha=2, rng=0, targets=[target])))
     language.save(merged, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
     tokens = np.arange(20)[np.newaxis]
@@ -228,7 +228,7 @@ def test_a_head_that_is_merged_into_is_no_longer_tied(model, tmp_path, target, m
 
 
 def test_a_head_with_the_numbers_of_the_embedding_is_stored_once(model, tmp_path):
-    merged = lnp.merge(lnp.inject(model, rank=2, rng=0, targets=["lm_head"]))  # B is zero
+    merged = lnp.merge(lnp.inject(model, rank=2, alpha=2, rng=0, targets=["lm_head"]))  # B is zero
     assert merged.lm_head.W is not merged.model.embed_tokens.W
     language.save(merged, tmp_path)
     again = language.load(tmp_path)
@@ -615,6 +615,7 @@ def test_a_model_learns_a_text_and_its_adapter_travels(model, text, tmp_path):
         model,
         text,
         rank=4,
+        alpha=8,
         steps=40,
         batch_size=4,
         lr=2e-2,
@@ -740,7 +741,7 @@ def test_labels_that_are_no_tokens(model, change, words, composed):
         language.token_loss(asked, tokens, change(tokens))
     with pytest.raises((TypeError, ValueError), match=words):
         language.token_loss(
-            lnp.inject(asked, rank=1, rng=0, targets=["lm_head"]), tokens, change(tokens)
+            lnp.inject(asked, rank=1, alpha=1, rng=0, targets=["lm_head"]), tokens, change(tokens)
         )
 
 

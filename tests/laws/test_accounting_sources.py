@@ -122,7 +122,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     ):
         model_spec(tmp_path)
     with pytest.raises(
-        ValueError, match=r"source must be a matrix .* got 'lama-3-8b'; close names: llama-3-8b"
+        ValueError, match=r"no model 'lama-3-8b': neither .*; close names: llama-3-8b"
     ):
         model_spec("lama-3-8b")
     assert model_spec("LLAMA-3-8B").total == model_spec("llama-3-8b").total

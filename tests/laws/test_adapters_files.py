@@ -230,9 +230,7 @@ def test_a_directory_that_holds_what_would_be_lost_is_not_replaced(
     with pytest.raises(ValueError, match=lost):
         # refused before anything is compared
         adapters.extract(base, base, adapter, rank=1, force=True)
-    with pytest.raises(
-        ValueError, match=f"merged: holds {name.split('/')[0]}, which would be lost"
-    ):
+    with pytest.raises(ValueError, match=f"merged: holds {first}, which would be lost"):
         adapters.merge(base, other, tmp_path / "merged", force=True)
     assert content(tmp_path) == before
 

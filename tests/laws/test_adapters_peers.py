@@ -503,7 +503,7 @@ def test_what_is_trained_here_loads_in_peft_without_a_warning(tmp_path, options)
         ]
     )
     tokens, y = np.arange(9), rng.standard_normal((9, 4))
-    model = lnp.inject(base, rank=2, rng=rng, **options)
+    model = lnp.inject(base, rank=2, rng=rng, **{"alpha": 2} | options)
     model = lnp.fit(model, tokens, y, optimizer=lnp.Adam(lr=0.1), steps=20, progress=False).model
     moved = options.get("variant") in ("pissa", "olora")
     adapters.save(lnp.lora.rebase(model, base) if moved else model, tmp_path / "adapter")

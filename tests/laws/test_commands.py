@@ -26,7 +26,7 @@ from lora_np.hub import safetensors
 from tests.commands import every_command
 from tests.drawing import FULL, every
 
-SETS = 50 if FULL else 4  # each of so many commands, in one directory
+SETS = 50 if FULL else 2  # each of so many commands, in one directory
 DRAWN = 100 if FULL else 25
 EVIL = "\x1b[31m\x9b\x07\u202e"
 # they run long, or open a browser, and have their own tests

@@ -14,6 +14,8 @@ pytest.importorskip("numpydoc", reason="extra `lint`")
 from numpydoc.docscrape import get_doc_object
 from numpydoc.validate import validate
 
+from tests.drawing import every
+
 SPEC = importlib.util.spec_from_file_location(
     "vocabulary", Path(__file__).with_name("test_vocabulary.py")
 )
@@ -114,7 +116,7 @@ def complaints(name, thing):
         yield "See Also: name a sibling"
 
 
-@pytest.mark.parametrize("name", THINGS)
+@every("name", THINGS)
 def test_docstring(name):
     found = list(complaints(name, THINGS[name]))
     assert not found, "\n".join(found)

@@ -187,7 +187,7 @@ def test_each_way_reads_where_nothing_is_limited(python):
 
 
 def test_a_few_submissions_read_none_of_three_copies(python, tmp_path, solved):
-    chosen = dict(list(hostile())[3:40:12])
+    chosen = dict(list(hostile())[3:40:24])
     honest = dict(list(messy(solved).items())[:1])
     check(python, tmp_path / "class", chosen, honest | {"honest.py": solved(3).encode()})
 

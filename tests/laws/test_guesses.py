@@ -35,7 +35,7 @@ WORK = {
     "a list of layers": lambda: same(lnp.Sequential([layer(), layer()]), lnp.Sequential(iter((layer(), layer())))),
     "repr(model)": lambda: repr(lnp.inject(layer(), rank=2)) == (
         "LoRALinear(\n    base=Linear(W=array of 2 x 3, b=None),\n    A=Tensor of 2 x 3,\n"
-        "    B=Tensor of 2 x 2,\n    alpha=2.0,\n    dropout=0.0,\n    c=None,\n)"
+        "    B=Tensor of 2 x 2,\n    alpha=32.0,\n    dropout=0.0,\n    c=None,\n)"
     ),
 }  # fmt: skip
 

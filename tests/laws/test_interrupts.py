@@ -18,7 +18,7 @@ from tests.laws.test_commands import make_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
 
-MOMENTS = 36 if FULL else 3  # of each signal and command
+MOMENTS = 36 if FULL else 1  # of each signal and command
 
 # Runs once, then forks for each run; prints one line of JSON for each.
 DYING = r"""

@@ -21,7 +21,7 @@ from tests.drawing import FULL, few, only_full
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and SIGKILL")
 
-MOMENTS = 30 if FULL else 4
+MOMENTS = 30 if FULL else 2
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 # Imports once, then forks for each run; prints one line of JSON for each moment.

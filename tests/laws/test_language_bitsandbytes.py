@@ -111,7 +111,7 @@ def test_a_checkpoint_is_read_adapted_and_merged(tmp_path, kind, double):
         )
     tokens = np.arange(12)[None]
     np.testing.assert_array_equal(few(tokens), plain(tokens))
-    model = inject(few, rank=2, rng=0, targets=lambda path, layer: "self_attn" in path)
+    model = inject(few, rank=2, alpha=2, rng=0, targets=lambda path, layer: "self_attn" in path)
     model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
     language.save(merge(model), tmp_path / "merged")
     again = language.load(tmp_path / "merged")
@@ -234,7 +234,7 @@ def generic(packed, state):
 def test_an_adapter_is_inspected_against_it(tmp_path):
     (tmp_path / "base").mkdir()
     write(tmp_path / "base", double=True)
-    model = inject(language.load(tmp_path / "base"), rank=2, rng=0, targets=["q_proj"])
+    model = inject(language.load(tmp_path / "base"), rank=2, alpha=2, rng=0, targets=["q_proj"])
     model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
     adapters.save(model, tmp_path / "adapter")
     found = adapters.inspect(tmp_path / "adapter", base=tmp_path / "base")
@@ -273,7 +273,7 @@ def test_an_adapter_is_merged_into_it_in_full_precision(tmp_path, kind, double, 
     (base / "config.json").write_text(json.dumps(CONFIG | {"dtype": "bfloat16"}))
     if sharded:
         shard(base)
-    model = inject(language.load(base), rank=2, rng=0, targets=["q_proj"])
+    model = inject(language.load(base), rank=2, alpha=2, rng=0, targets=["q_proj"])
     model = replace(model, Tensor, lambda path, a: Tensor(a.data + 0.1))
     adapters.save(model, tmp_path / "adapter")
     found = adapters.merge(base, tmp_path / "adapter", tmp_path / "out")

@@ -72,11 +72,11 @@ def test_a_run_that_diverges_writes_nothing(tmp_path, capsys):
 def test_what_is_learnt_by_heart_is_written_with_a_warning(model, tmp_path, monkeypatch, capsys):
     """A model that knows the end of a text forgets it over the rest."""
     end = "a zyx. " * 60
-    known = language.finetune(model, end * 2, steps=40, lr=0.03, progress=False)
+    known = language.finetune(model, end * 2, alpha=16, steps=40, lr=0.03, progress=False)
     language.save(lnp.merge(known.model), tmp_path / "base")
     (tmp_path / "text.txt").write_text("the king went home.\n" * 150 + end)
     monkeypatch.chdir(tmp_path)
-    command = "finetune base text.txt -o adapter --steps 20 --lr 0.03 --sample-every 0"
+    command = "finetune base text.txt -o adapter --alpha 16 --steps 20 --lr 0.03 --sample-every 0"
     assert run(command.split()) == 0
     assert capsys.readouterr().err == (
         "text.txt: one text\nOnly the training loss fell (overfitting): try fewer steps or a longer text\n"
@@ -220,7 +220,11 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
             "text.txt' is not a directory to write adapter into",
         ),
         (None, "finetune base text.txt -o base --force", "base holds no adapter"),
-        (None, "generate base --adapter king-james --prompt the", "does not fit Linear .16, 16."),
+        (
+            None,
+            "generate base --adapter king-james --prompt the",
+            "hidden_size is 16, but 128 in .*austen: not the same base",
+        ),
         (
             None,
             "generate base --adapter nobody",
@@ -234,9 +238,9 @@ TOLD = ("text.txt: one text", "After 0 steps")  # what a run says before anythin
         (
             None,
             "merge ausen king-james -o adapter",
-            "ausen: no such directory .did you mean the shipped 'austen'",
+            "ausen: no such directory; shipped: austen",
         ),
-        (None, "generate ausen", "ausen: no such directory .did you mean the shipped 'austen'"),
+        (None, "generate ausen", "ausen: no such directory; shipped: austen"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(place, capsys, prepare, command, words):
@@ -426,7 +430,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
 
     for options, words in [
         ("--rank 2", "its rank is 1, here it is 2"),
-        ("--alpha 3", "its alpha is 2.0, here it is 3.0"),
+        ("--alpha 3", "its alpha is 32.0, here it is 3.0"),
         (
             "--targets q_proj,v_proj",
             "its targets is 'all-linear', here it is list['q_proj', 'v_proj']",
@@ -434,7 +438,7 @@ def test_a_checkpoint_of_another_run_says_what_differs(place, text, capsys):
         ("--steps 2", "its steps is 1, here it is 2"),
         ("--batch-size 4", "its batch_size is 8, here it is 4"),
         ("--max-length 16", "its max_length is 32, here it is 16"),
-        ("--lr 0.01", "its lr is 0.005, here it is 0.01"),
+        ("--lr 0.01", "its lr is 0.014, here it is 0.01"),
         ("--dropout 0.5", "its dropout is 0.0, here it is 0.5"),
         ("--seed 1", "its rng is 0, here it is 1"),
     ]:
@@ -460,7 +464,7 @@ def test_ctrl_c_keeps_what_was_reached(place, model, text):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130
-    steps = int(re.search(r"Stopped after (\d+) steps; written: adapter", err).group(1))
+    steps = int(re.search(r"Stopped after (\d+) steps", err).group(1))
     assert 250 <= steps < 5000
     assert re.search(rf"^ +[\d,]+ +{steps} ", out, re.MULTILINE)
     adapted = adapters.attach(model, adapters.load(place / "adapter"))

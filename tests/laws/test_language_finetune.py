@@ -37,6 +37,7 @@ def chatty():
 
 def tuned(model, data=CHATS, **settings):
     settings = {"rank": 2, "steps": 30, "lr": 0.02, "max_length": 48, "progress": False, **settings}
+    settings.setdefault("alpha", 2 * settings["rank"])
     return language.finetune(model, data, **settings)
 
 
@@ -226,7 +227,7 @@ def place(chatty, tmp_path, monkeypatch):
     return tmp_path
 
 
-TUNE = "finetune base data.jsonl -o adapter --rank 2 --steps 20 --max-length 48 --lr 0.02"
+TUNE = "finetune base data.jsonl -o adapter --rank 2 --alpha 4 --steps 20 --max-length 48 --lr 0.02"
 
 
 def test_a_dry_run_shows_and_writes_nothing(place, capsys):
@@ -334,7 +335,7 @@ def test_defaults_follow_the_data(chatty):
 
 
 def test_the_adapter_of_a_chat_is_heard_in_a_chat(place, monkeypatch, capsys):
-    assert run(f"{TUNE} --steps 200 --rank 8 --lr 0.01 --sample-every 0".split()) == 0
+    assert run(f"{TUNE} --steps 200 --rank 8 --alpha 16 --lr 0.01 --sample-every 0".split()) == 0
     capsys.readouterr()
     chat = [
         "generate",

@@ -310,7 +310,7 @@ def test_a_merged_head_or_embedding_is_the_same_in_transformers(case, target, tm
     model = opened(peer(case), tmp_path / "theirs", np.float32)
     rng = np.random.default_rng(0)
     adapted = lnp.replace(
-        lnp.inject(model, rank=2, rng=0, targets=[target]),
+        lnp.inject(model, rank=2, alpha=2, rng=0, targets=[target]),
         lnp.Tensor,
         lambda path, t: lnp.Tensor(rng.normal(size=t.shape).astype(np.float32)),
     )

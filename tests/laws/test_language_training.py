@@ -121,7 +121,7 @@ def test_a_stream_is_resumed_bit_for_bit(adapted, stream, tmp_path, stop):
 def test_a_head_that_is_to_be_trained_is(stream, tied, name):
     """A tied head is one array with two names: trained by either of them, and tied still."""
     base = random_model(tie_word_embeddings=tied)
-    model = lnp.inject(base, rank=2, rng=0, train=[name])
+    model = lnp.inject(base, rank=2, alpha=2, rng=0, train=[name])
     result = lnp.fit(
         model, stream, loss=masked_loss, optimizer=lnp.AdamW(lr=1e-2), steps=4, progress=False
     )
@@ -138,7 +138,7 @@ def test_a_head_that_is_to_be_trained_is(stream, tied, name):
 
 def test_the_gradient_of_a_tied_head_is_that_of_both_its_uses():
     """Against the slope of the loss, in float64."""
-    model = lnp.inject(random_model(dtype=np.float64), rank=2, rng=0, train=["lm_head"])
+    model = lnp.inject(random_model(dtype=np.float64), rank=2, alpha=2, rng=0, train=["lm_head"])
     tokens = np.random.default_rng(0).integers(0, 30, (2, 9))
     language.token_loss(model, tokens).backward()
     W = model.lm_head.W
@@ -176,7 +176,7 @@ def test_an_adapted_head_has_the_loss_of_its_sum(tied):
 def test_memory_grows_with_a_text_and_not_with_its_square(monkeypatch):
     """Twice the tokens take twice the memory, far less than all weights of attention would."""
     monkeypatch.setattr(fused, "KEPT", 2**14)
-    model = lnp.inject(random_model(max_position_embeddings=8192), rank=2, rng=0)
+    model = lnp.inject(random_model(max_position_embeddings=8192), rank=2, alpha=2, rng=0)
     peaks = []
     for n in (1536, 3072, 6144):  # more queries at a time than in shorter texts
         tokens = np.random.default_rng(0).integers(0, 30, (1, n + 1))

@@ -82,9 +82,14 @@ def test_the_page_of_bake_shows_what_was_recorded():
     rows = json.loads(baking.RESULTS.read_text(encoding="utf-8"))
     page = PAGE.with_name("bake.md").read_text(encoding="utf-8")
     assert markdown(baking.table(rows)) in page
+    assert {(row["prompt"], row["seed"]) for row in rows} == {
+        (prompt, seed) for prompt in ("hotel", "library", "workshop") for seed in (0, 1)
+    }
     for row in rows:
+        share = row["baked, sampled"] / row["base, sampled"]
         assert row["baked, greedy"] <= 0.25 * row["base, greedy"], row
-        assert row["baked, sampled"] <= 0.33 * row["base, sampled"], row
+        missed = f"{row['prompt']} at seed {row['seed']} misses the first with {100 * share:.1f} %"
+        assert share <= 0.33 or missed in " ".join(page.split()), row
         assert row["CPU seconds"] <= 8 * 60, row
     left = [round(100 * row["baked, sampled"] / row["base, sampled"]) for row in rows]
     minutes = max(row["CPU seconds"] for row in rows) / 60

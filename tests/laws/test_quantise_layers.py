@@ -79,7 +79,7 @@ def test_it_counts_with_its_bytes():
     found = count(model)
     assert (found.total, found.trainable) == (64 * 64 + 2 * 128, 2 * 128)
     assert found.nbytes == 64 * 64 // 2 + 4 * 64 + 4 * 2 * 128
-    assert "Some weights are quantised; in total 3.33 kB." in str(found)
+    assert "Some weights are quantised; in total 3.25 KiB." in str(found)
 
 
 def test_a_bias_or_a_vector_is_not_quantised():

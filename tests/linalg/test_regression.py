@@ -2,14 +2,14 @@
 truncated SVD.
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from lora_np.linalg import optimal_losses, reduced_rank_regression, truncated_svd
-from tests.drawing import examples
+from tests.drawing import examples, few
 
 
 def problem(seed, *, n=60, d=6, k=8, noise=0.3, white=False):
@@ -48,8 +48,7 @@ def test_no_random_competitor_of_the_same_rank_is_better(seed, rank, ridge):
         assert objective(X, Y, W0, B2 @ A2, ridge) >= best * (1 - 1e-12)
 
 
-@pytest.mark.parametrize("rank", [1, 3, 6])
-@pytest.mark.parametrize("ridge", [0.0, 0.1])
+@pytest.mark.parametrize(("ridge", "rank"), few(product([0.0, 0.1], [1, 3, 6]), 3))
 def test_alternating_least_squares_arrives_at_it_and_never_below(rank, ridge):
     X, Y, W0 = problem(7)
     n, k = X.shape

@@ -17,7 +17,7 @@ from lora_np import (
     value,
 )
 from lora_np.autograd import check_derivative
-from lora_np.lora import adapter_leaves, kaiming
+from lora_np.lora import ALPHA, adapter_leaves, kaiming
 
 SHAPES = [(4, 6), (6, 4), (1, 5), (5, 1), (3, 3)]
 
@@ -80,7 +80,7 @@ def test_the_first_gradient_of_A_is_zero_and_that_of_B_is_not():
     assert gradients["layers.2.B"].any()
 
 
-@pytest.mark.parametrize("alpha", [None, 1, 0.5, np.float64(16)])
+@pytest.mark.parametrize("alpha", [ALPHA, 1, 0.5, np.float64(16)])
 def test_merged_computes_the_same_as_plain_arrays(alpha):
     tuned = randomised(inject(network(), rank=2, alpha=alpha, rng=np.random.default_rng(0)))
     x = np.random.default_rng(1).normal(size=(20, 6))
@@ -90,10 +90,10 @@ def test_merged_computes_the_same_as_plain_arrays(alpha):
     np.testing.assert_allclose(merged(x), value(tuned(x)), rtol=1e-12, atol=1e-14)
 
 
-def test_scale_is_alpha_over_r_and_defaults_to_one():
+def test_scale_is_alpha_over_r_and_alpha_has_one_default():
     base = Linear(np.eye(4))
     rng = np.random.default_rng(0)
-    assert inject(base, rank=2, rng=rng).scale == 1
+    assert [inject(base, rank=r, rng=rng).scale for r in (1, 4)] == [ALPHA, ALPHA / 4]
     assert inject(base, rank=2, alpha=8, rng=rng).scale == 4
 
 

@@ -184,12 +184,12 @@ def test_a_model_is_trained_merged_and_its_adapter_saved(tmp_path, quantised):
     path = tmp_path / "model.gguf"
     write(path)
     base = language.load(path, quantised=quantised)
-    model = inject(base, rank=2, targets=q_and_v, rng=0)
+    model = inject(base, rank=2, alpha=2, targets=q_and_v, rng=0)
     tokens = np.random.default_rng(0).integers(0, 200, (2, 30))
     loss = language.token_loss(model, tokens)
     loss.backward()
     gradients = [a.grad for _, a in trainable(model)]
-    reference = in_double(inject(language.load(path), rank=2, targets=q_and_v, rng=0))
+    reference = in_double(inject(language.load(path), rank=2, alpha=2, targets=q_and_v, rng=0))
     expected = language.token_loss(reference, tokens)
     expected.backward()
     assert_near(loss, expected)
@@ -384,11 +384,11 @@ def test_adapters_that_llama_cpp_cannot_apply_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no LoRA adapters to save"):
         adapters.save(base, out)
     with pytest.raises(ValueError, match=r"q_proj' has a magnitude \(DoRA\), for which llama.cpp"):
-        adapters.save(inject(base, rank=1, targets=q_and_v, rng=0, variant="dora"), out)
+        adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0, variant="dora"), out)
     with pytest.raises(ValueError, match="no longer W0"):
-        adapters.save(inject(base, rank=1, targets=q_and_v, rng=0, variant="pissa"), out)
+        adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0, variant="pissa"), out)
     with pytest.raises(ValueError, match="dtype must be 'float32', not 'f32'"):
-        adapters.save(inject(base, rank=1, targets=q_and_v, rng=0), out, dtype="f32")
+        adapters.save(inject(base, rank=1, alpha=1, targets=q_and_v, rng=0), out, dtype="f32")
     assert not out.exists()
 
 

@@ -39,7 +39,7 @@ def cut_the_svd(lesson):
 
 def compare_with_the_best(lesson):
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(1e-2, steps=100))
-    start = lnp.inject(lesson.base, rank=8, rng=0)
+    start = lnp.inject(lesson.base, rank=8, alpha=8, rng=0)
     short = lnp.fit(
         start, lesson.x, lesson.y, optimizer=optimizer, steps=100, batch_size=256, progress=False
     ).model

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from lora_np.version import __version__
 from notebooks import about, build
@@ -25,7 +26,7 @@ LESSON = """\
 print("sum:")
 print(2 + 3)
 
-# %% alt="A line from the lower left to the upper right"
+# %% alt="A line from the lower left to the upper right" tags=["cover"]
 import matplotlib.pyplot as plt
 
 lines = plt.figure().add_subplot().plot([0, 1])
@@ -90,7 +91,15 @@ def test_every_notebook_has_a_source():
 def test_building_again_changes_no_byte(built, executed):
     assert build.main([]) == 0
     assert (built / "01-add.ipynb").read_bytes() == executed
+    with Image.open(built / "covers" / "01-add.png") as cover:
+        assert cover.width == 640
     assert build.main(["--check"]) == 0
+
+
+def test_every_lesson_has_one_cover():
+    assert {path.stem for path in (build.NOTEBOOKS / "covers").iterdir()} == {
+        build.number_of(source) for source in build.lessons()
+    }
 
 
 def test_notebook_holds_outputs_alt_text_and_nothing_of_this_machine(built):
@@ -102,6 +111,7 @@ def test_notebook_holds_outputs_alt_text_and_nothing_of_this_machine(built):
     (figure,) = drawn.outputs
     assert figure.metadata["image/png"]["alt"] == "A line from the lower left to the upper right"
     assert str(built.parent) not in nbformat.writes(notebook)
+    assert "draw_cover" not in nbformat.writes(notebook)
     assert "version" not in notebook.metadata.language_info
 
 

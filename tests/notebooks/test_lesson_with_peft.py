@@ -65,7 +65,7 @@ def test_peft_opens_ours_and_we_open_what_it_writes(base):
 
 def test_peft_only_warns_about_names_that_it_does_not_know(base):
     rng = np.random.default_rng(1)
-    model = lnp.inject(base, rank=4, rng=rng)
+    model = lnp.inject(base, rank=4, alpha=4, rng=rng)
     adapted = lnp.replace(
         model, lnp.Tensor, lambda path, A: rng.normal(size=A.shape).astype(np.float32)
     )

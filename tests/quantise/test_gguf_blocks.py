@@ -3,6 +3,7 @@ each.
 """
 
 import tracemalloc
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import lora_np as lnp
 from lora_np.quantise import KINDS, LAYOUTS, Blocks, quantise
 from lora_np.quantise.gguf_blocks import Codes
+from tests.drawing import every
 from tests.rounding import assert_near
 
 
@@ -29,8 +31,7 @@ def of(kind, d, k, seed=0):
     return Blocks(kind, data, (d, k))
 
 
-@pytest.mark.parametrize("piece", [100, 2000, 2**18])
-@pytest.mark.parametrize("kind", [*dict.fromkeys([*KINDS, *LAYOUTS])])
+@every("kind, piece", product(dict.fromkeys([*KINDS, *LAYOUTS]), [100, 2000, 2**18]))
 def test_products_by_rows_are_those_of_the_whole(kind, piece, monkeypatch):
     monkeypatch.setattr("lora_np.quantise.weight.PIECE", piece)
     Q = of(kind, 7, 512)
@@ -50,8 +51,7 @@ def test_products_by_rows_are_those_of_the_whole(kind, piece, monkeypatch):
         np.testing.assert_array_equal(Q.rows(index), Q.dequantised()[index])
 
 
-@pytest.mark.parametrize("piece", [100, 2**18])
-@pytest.mark.parametrize("kind", LAYOUTS)
+@every("kind, piece", product(LAYOUTS, [100, 2**18]))
 def test_a_byte_for_each_code_gives_the_same_numbers(kind, piece, monkeypatch):
     monkeypatch.setattr("lora_np.quantise.weight.PIECE", piece)
     Q = of(kind, 7, 512)
@@ -74,11 +74,13 @@ def test_a_byte_for_each_code_gives_the_same_numbers(kind, piece, monkeypatch):
 def test_no_product_makes_a_copy_in_float32(kind):
     Q = of(kind, 8192, 1024)
     x = np.ones((2, 1024), np.float32)
-    for product in (Q.product, lambda x: Q.pulled(x @ np.ones((1024, 8192), np.float32))):
-        product(x)
+    for multiply in (Q.product, lambda x: Q.pulled(x @ np.ones((1024, 8192), np.float32))):
+        multiply(x)
         tracemalloc.start()
-        product(x)
-        peak = tracemalloc.get_traced_memory()[1] - (0 if product == Q.product else 8192 * 1024 * 4)
+        multiply(x)
+        peak = tracemalloc.get_traced_memory()[1] - (
+            0 if multiply == Q.product else 8192 * 1024 * 4
+        )
         tracemalloc.stop()
         assert peak < 8192 * 1024 * 4 / 2
 
@@ -106,7 +108,9 @@ def test_an_adapter_on_any_kind_learns_as_on_the_numbers(kind):
     first = rng.normal(size=(512, 3)).astype(np.float32) / np.abs(Q.dequantised()).max()
     found = []
     for W in (Q, Q.dequantised()):
-        model = lnp.inject(lnp.Sequential([lnp.Linear(first), lnp.Linear(W)]), rank=2, rng=0)
+        model = lnp.inject(
+            lnp.Sequential([lnp.Linear(first), lnp.Linear(W)]), rank=2, alpha=2, rng=0
+        )
         model = lnp.replace(
             model,
             lnp.Tensor,

@@ -4,6 +4,7 @@ refused.
 
 import dataclasses
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -274,8 +275,7 @@ def test_the_quantile_inverts_the_distribution_far_into_both_tails():
     assert normal_quantile(0.5) == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@every("kind, wrong", product(KINDS, [np.nan, np.inf, -np.inf]))
 def test_what_is_not_finite_is_refused(kind, wrong):
     W = np.ones((2, 32))
     W[1, 3] = wrong

@@ -187,9 +187,9 @@ def test_layers_alone_and_of_another_strength(open_page):
     page = open_page("learn/explorer.html")
     M = export.portrait()
     s = np.linalg.svd(M, compute_uv=False)
-    page.get_by_text("Layer by layer").click()
+    page.get_by_text("Term by term").click()
     slide(page, 3)
-    first = page.get_by_label("Strength of layer 1,")
+    first = page.get_by_label("Strength of term 1,")
     first.focus()
     page.keyboard.press("Home")  # 0 %: the first layer is gone
     expected = np.sqrt((np.sum(s[3:] ** 2) + s[0] ** 2) / np.sum(s**2))
@@ -197,7 +197,7 @@ def test_layers_alone_and_of_another_strength(open_page):
     page.get_by_role("button", name="All at 100 %").click()
     assert shown(page, "error") == f"{100 * lnp.rank_errors(M, relative=True)[3]:.1f} %"
     page.get_by_label("alone").check()
-    assert shown(page, "cut-name") == "layer 3 alone"
+    assert shown(page, "cut-name") == "term 3 alone"
 
 
 def test_a_picture_of_ones_own(open_page, tmp_path):

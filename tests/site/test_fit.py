@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from base64 import urlsafe_b64encode
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlencode
@@ -30,8 +31,20 @@ import fit_data  # noqa: E402
 import front_data  # noqa: E402
 import terms  # noqa: E402  # which fit_data has found
 
-DATA = fit_data.data()
-PRESETS = list(DATA["models"])
+
+class Known:
+    """What the page knows, worked out when a test first asks: every run collects this file."""
+
+    @cached_property
+    def data(self):
+        return fit_data.data()
+
+    def __getitem__(self, name):
+        return self.data[name]
+
+
+DATA = Known()
+PRESETS = list(models.preset_names())
 METHODS = ("full", "LoRA", "QLoRA")
 # sizes that divide one another often, so that most configs make sense
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -471,6 +484,46 @@ def test_any_whole_rank_can_be_chosen_and_stays_in_the_address(open_page):
     assert box["x"] + box["width"] <= 390
     slider.click(position={"x": box["width"] - 2, "y": box["height"] / 2})
     shows(1024)
+
+
+EVERY = """() => {
+  const form = document.getElementById("fit"), found = [];
+  const change = (control, how) => {
+    delete form.dataset.result;
+    const begin = performance.now();
+    how();
+    control.dispatchEvent(new Event("input", {bubbles: true}));
+    const answered = "result" in form.dataset || !form.querySelector(".fit-error").hidden;
+    found.push([control.name, performance.now() - begin, answered]);
+  };
+  for (const control of form.elements) {
+    const {type, name, value} = control;
+    if (type === "radio") change(control, () => { control.checked = true; });
+    if (type === "checkbox" && name !== "name") for (const on of [true, false, control.checked])
+      if (!control.disabled) change(control, () => { control.checked = on; });
+    if (type === "select-one") for (const option of [...control.options, {value}])
+      change(control, () => { control.value = option.value; });
+    if (type === "number" || type === "range") for (const number of [3, 8, value])
+      change(control, () => { control.value = number; });
+  }
+  return found;
+}"""
+
+
+@pages
+def test_every_control_answers_within_its_own_event(open_page, capsys):
+    """The milliseconds of the slowest are printed, which the page has until the next frame."""
+    page = open_page("use/fit.html")
+    slowest = {}
+    for model in few(PRESETS, 3):
+        page.evaluate(GO, urlencode({"model": model, "rank": 16, "targets": "all-linear"}))
+        for name, ms, answered in page.evaluate(EVERY):
+            assert answered, (model, name)
+            slowest[name] = max(ms, slowest.get(name, 0))
+    assert page.evaluate("loraPage.there") is False
+    assert len(slowest) >= 14
+    with capsys.disabled():
+        print("\n" + ", ".join(f"{name} {ms:.0f} ms" for name, ms in slowest.items()))
 
 
 def figures(page):

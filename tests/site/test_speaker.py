@@ -141,14 +141,14 @@ def test_one_seed_for_both_and_another_on_demand(speaker):
     spoken(speaker)
     assert shown(speaker, "base") == said[0]  # the same seed, whatever is beside it
     assert shown(speaker, "text") != said[1]
-    speaker.get_by_role("button", name="Say something else").click()
+    speaker.get_by_role("button", name="Generate another text").click()
     spoken(speaker)
     assert shown(speaker, "base") != said[0]
     assert "t=0.7" in speaker.evaluate("location.search")
 
 
 def test_the_loss_of_a_part_is_not_claimed(speaker):
-    speaker.get_by_text("Adapt some layers and maps only").click()
+    speaker.get_by_text("Choose layers and modules").click()
     speaker.get_by_label("MLP").uncheck()
     spoken(speaker)
     assert "maps=" in speaker.evaluate("location.search")

@@ -29,7 +29,7 @@ def problem():
     x = rng.normal(size=(60, 5))
     y = rng.normal(size=(60, 4))
     base = lnp.Linear(rng.normal(size=(4, 5)))
-    model = lnp.inject(base, rank=2, dropout=0.2, rng=rng)
+    model = lnp.inject(base, rank=2, alpha=2, dropout=0.2, rng=rng)
     return model, x[:50], y[:50], (x[50:], y[50:])
 
 
@@ -70,7 +70,7 @@ def same(a, b):
 @pytest.mark.parametrize("batch_size", [16, None])
 def test_killed_at_any_step_and_resumed_is_the_uninterrupted_run(tmp_path, name, batch_size):
     whole = run(OPTIMIZERS[name], batch_size=batch_size)
-    for die_at in range(23) if FULL else (0, 1, 2, 7, 15, 22):
+    for die_at in range(23) if FULL else (1, 2, 15):
         path = tmp_path / f"{die_at}.npz"
         with pytest.raises(Killed):
             run(OPTIMIZERS[name], path, die_at=die_at, batch_size=batch_size)
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "match"), [
-    (lambda m, x, y: (lnp.inject(lnp.Linear(m.base.W), rank=3, rng=np.random.default_rng(0)), x, y),
+    (lambda m, x, y: (lnp.inject(lnp.Linear(m.base.W), rank=3, alpha=3, rng=np.random.default_rng(0)), x, y),
      r"its model is .*A=trained float64 \(2, 5\), .*here it is .*A=trained float64 \(3, 5\)"),
     (lambda m, x, y: (lnp.LoRALinear(lnp.Linear(m.base.W + 1), m.A, m.B, m.alpha), x, y), r"its model is .*Linear\(W=float64 \(4, 5\)"),
     (lambda m, x, y: (m, x + 1, y), "its data is"),
@@ -227,7 +227,7 @@ def test_an_activation_and_a_loss_of_the_same_name_are_told_apart(tmp_path):
             lnp.Activation(activation),
             lnp.Linear(rng.normal(size=(4, 5))),
         ]
-        model = lnp.inject(lnp.Sequential(layers), rank=1, rng=rng)
+        model = lnp.inject(lnp.Sequential(layers), rank=1, alpha=1, rng=rng)
         lnp.fit(
             model, x, y, loss=scaled(power), steps=2, checkpoint=path, resume=True, progress=False
         )
@@ -256,7 +256,7 @@ def test_flipped_bits_are_found_whichever_they_are(tmp_path):
     whole = path.read_bytes()
     reference = np.array(run(OPTIMIZERS["adam"], path, resume=True).history.loss)
     rng = np.random.default_rng(0)
-    for _ in range(300):
+    for _ in range(300 if FULL else 30):
         content = bytearray(whole)
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(content)

@@ -27,11 +27,9 @@ SETTINGS = {
 
 
 def test_every_combination_once_in_order():
-    result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[None, 2, 2.0])
+    result = sweep(problem(), **SETTINGS, variants=["lora", "dora"], alphas=[1, 2, 2.0])
     keys = [tuple(r[k] for k in ("variant", "rank", "alpha", "lr", "rng")) for r in result.records]
-    assert (
-        len(keys) == len(set(keys)) == 2 * (1 * 2 + 1) * 4
-    )  # alpha = r and alpha = 2 are the same at rank 2
+    assert len(keys) == len(set(keys)) == 2 * 2 * 2 * 4  # 2 and 2.0 are the same
     assert [k[0] for k in keys] == sorted([k[0] for k in keys], reverse=True)
     assert keys[0] == ("lora", 1, 1.0, 0.01, 0)
 
@@ -96,6 +94,7 @@ def test_a_run_that_diverges_is_a_record_too():
     result = sweep(
         problem(),
         ranks=[1],
+        alphas=[1],
         lr=[0.1, 1e9],
         optimizer=lnp.SGD,
         steps=300,

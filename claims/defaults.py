@@ -1,0 +1,103 @@
+"""What the default alpha and learning rate lose, at ranks 1 to 64, against the best rate.
+
+    python -m claims sweep defaults
+
+The rates are powers of two times that of `lora_np.lora.learning_rate`; what the default is compared
+with is the best of all runs of a rank, here, in the map of kappa and in the sweeps of rate-and-rank,
+on text the latter. Raw results are lines of
+``runs/defaults.jsonl``, with the loss of each seed; a run that is there is not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import lora_np as lnp
+from claims import setups
+from claims.batched import HALVES, Digits, Linear
+from claims.redrawn import FOLDER, Book, kappas
+from lora_np import course
+
+RANKS = (1, 4, 16, 64)
+SETUPS: dict[str, Any] = {"digits": Digits(), "linear": Linear(64), "language": setups.LANGUAGE}
+SEEDS = {"digits": range(32), "linear": range(32), "language": range(4)}
+PLACES = {"digits": range(-3, 4), "linear": range(-3, 4), "language": range(-2, 1)}
+BOOK = Book(FOLDER / "defaults.jsonl")
+
+
+def base(setup: str) -> Any:
+    return setups.shipped() if setup == "language" else SETUPS[setup].tasks([0])[0].base
+
+
+def default(setup: str, rank: int) -> dict[str, float]:
+    """The settings that `inject` and the trainers choose here."""
+    targets = getattr(SETUPS[setup], "targets", "all-linear")
+    model = lnp.inject(base(setup), rank=rank, targets=targets)
+    alpha = next(node.alpha for _, node in lnp.nn.walk(model) if isinstance(node, LAYER))
+    return {"rank": rank, "alpha": alpha, "lr": lnp.lora.learning_rate(model)}
+
+
+LAYER = lnp.lora.LoRALinear
+
+
+def run(setup: str, rank: int, place: int) -> dict[str, Any]:
+    settings = default(setup, rank)
+    settings["lr"] = float(f"{settings['lr'] * 2.0**place:.4g}")
+    return {"setup": setup} | settings
+
+
+def sweep() -> None:
+    """Run what is missing."""
+    for setup, seeds in SEEDS.items():
+        for rank in RANKS:
+            runs = [run(setup, rank, place) for place in PLACES[setup]]
+            for new in filter(BOOK.missing, runs):
+                BOOK.note(new, {"loss": losses(new, seeds)})
+                print(new, np.exp(BOOK.logs(new, "loss")).mean().round(4), flush=True)
+
+
+def losses(run: dict[str, Any], seeds: Sequence[int]) -> Any:
+    """The test loss of each seed."""
+    setup, method = SETUPS[run["setup"]], {"kind": "lora"} | run
+    lr, _ = method.pop("lr"), method.pop("setup")
+    if run["setup"] == "language":
+        method["targets"] = "all-linear"
+        return [setup.run(lr, seed, **method)["test"] for seed in seeds]
+    found = setup.runs(seeds, [lr], **method)
+    return np.mean([found[half][:, 0] for half in HALVES], axis=0)
+
+
+def loss(run: dict[str, Any]) -> float:
+    return float(np.mean(np.exp(BOOK.logs(run, "loss"))))
+
+
+def lost(setup: str, rank: int) -> float:
+    """What the default loses against the best of all that is recorded, in nats; on the linear task,
+    as a share of the first loss.
+    """
+    known = [json.loads(text) for text in BOOK.lines]
+    found = [loss(one) for one in known if (one["setup"], one["rank"]) == (setup, rank)]
+    if setup == "digits":
+        found += mapped(rank)
+    if setup == "language":
+        rates = course.claims()["rate-and-rank"]["methods"][f"r = {rank}"]["rates"].values()
+        found += [float(np.mean(one["test"])) for one in rates]
+    return loss(run(setup, rank, 0)) - min(found)
+
+
+def mapped(rank: int) -> list[float]:
+    """The losses of every kappa and speed."""
+    found = []
+    for text in kappas().book.lines:
+        one = json.loads(text)
+        if one["rank"] == rank:
+            logs = np.mean([kappas().book.logs(one, half) for half in HALVES], axis=0)
+            found.append(float(np.mean(np.exp(logs))))
+    return found
+
+
+__all__ = ["RANKS", "SETUPS", "lost", "sweep"]
