@@ -379,7 +379,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
 def sample_text() -> Sample:
     """Generate text without the shipped adapter and with it, and measure both losses."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
-    adapter = adapters.load(language.located_adapter(ADAPTER))
+    adapter = adapters.load(ADAPTER)
     models = model, adapters.attach(model, adapter)
     parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
     with one_thread():  # for products as small as these, threads only wait for each other
