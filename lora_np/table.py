@@ -261,9 +261,8 @@ def _plain(value: Any) -> Any:
 
 # Bytes for people: 1 GB is 1000**3 bytes, 1 GiB is 1024**3, and the unit always says which.
 
-_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZES = {unit.lower(): 1000**power for power, unit in enumerate(_DECIMAL)}
+_SIZES = {unit.lower().replace("i", ""): 1000**power for power, unit in enumerate(_BINARY)}
 _SIZES |= {unit.lower(): 1024**power for power, unit in enumerate(_BINARY)}
 
 

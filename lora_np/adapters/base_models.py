@@ -62,7 +62,7 @@ def check_base(config: Mapping[str, Any], path: StrPath, adapter: Adapter) -> tu
     It can say so by the path of its base, if that is on this disk, and by the class that PEFT
     recorded. A name on the hub proves nothing either way.
     """
-    if MERGED in config and str(digest_of(adapter)) in str(config[MERGED]):
+    if MERGED in config and adapter.path and digest_of(adapter.path) in str(config[MERGED]):
         raise FileError(f"{path}: {adapter} has been merged into it already{_INSIST}")
     theirs, ours = _class_of(adapter), _families(config)
     if theirs and ours and theirs[1] not in ours:
@@ -100,11 +100,9 @@ def check_bases(sources: Sequence[Adapter]) -> None:
             raise FileError(f"{second}: is for {other}, but {first} is for {one}{_INSIST}")
 
 
-def digest_of(adapter: Adapter) -> str | None:
-    """Tell an adapter from others by its weights; None if it is not on this disk."""
-    if adapter.path is None:
-        return None
-    with open_regular(weights_file(adapter.path)) as file:
+def digest_of(adapter: Path) -> str:
+    """Tell an adapter on this disk from others, by its weights."""
+    with open_regular(weights_file(adapter)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

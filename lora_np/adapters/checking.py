@@ -116,8 +116,8 @@ def check(adapter: Source, *, runtime: str = "all", base: Base | None = None) ->
     rows = judged(read, form, None if base is None else described(base), programs)
     notes = [f"{name} {x['version']}, {x['date']}: {x['source']}" for name, x in programs.items()]
     if runtime == "all":
-        left = ", ".join(name for name in runtimes() if name not in programs)
-        notes.append(f"not asked, since they run other models: {left}")
+        others = [name for name in runtimes() if name not in programs]
+        notes.append(f"not asked, since they run other models: {', '.join(others)}")
     if read.around:
         notes.append(f"names are not as their program writes them: {', '.join(read.around)}")
     notes += _advice(rows, adapter, form, base)

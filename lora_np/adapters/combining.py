@@ -27,7 +27,7 @@ from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, choice, generator, number, shown
+from lora_np.checks import Array, StrPath, choice, generator, number
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
@@ -179,7 +179,7 @@ def combine(
         grams is not None and len(grams) != len(adapters)
     ):
         raise ValueError(
-            f"'regmean' alone takes grams (--data), one for each adapter, got {shown(grams)}"
+            f"'regmean' alone takes grams (--data), one for each adapter, got {len(grams or [])}"
         )
     loaded = [only_lora(load(path)) for path in adapters]
     weights = [

@@ -179,8 +179,9 @@ def merge(
         config = untied(config) if source.tied.keys() & added else config
         if merging.vocabulary:
             config = resized(config, merging.vocabulary[1])
-        if config and (digest := digest_of(update)):
-            config = {**config, MERGED: f"{config.get(MERGED, '')} {digest}".strip()}
+        if config and update.path:
+            merged = f"{config.get(MERGED, '')} {digest_of(update.path)}"
+            config = {**config, MERGED: merged.strip()}
         if config is not source.config:
             write_json(stage / "config.json", config)
     rows = tuple(row for rows in by_shard.values() for row in rows if row.name in merging.changes)

@@ -51,7 +51,7 @@ def tour(out: Path, quick: bool, rng: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("file", type=options.WRITTEN, default="lora-puzzles.py")
+@click.argument("file", type=options.SCRIPT, default="lora-puzzles.py")
 @click.option("--hints", type=click.IntRange(0, 3), default=0, help="Show so many hints: 1 to 3.")
 def puzzles(file: Path, hints: int) -> None:
     """Write a LoRA, line by line: fifteen puzzles.
@@ -61,10 +61,8 @@ def puzzles(file: Path, hints: int) -> None:
 
     Example: lora-np puzzles --hints 1
     """
-    if file.suffix not in (".py", ".ipynb"):
-        raise ValueError(f"FILE must be a .py or .ipynb file, got {file}")
     if written := write_new({file: practice.puzzle_script()})[0]:
-        options.show_written(written, [])
+        options.show_written(written)
     checked, every = grading.check_puzzles(file), practice.puzzles()
     passed = [one.name in checked and checked[one.name][1].passed for one in every]
     squares = "".join("□■"[done] for done in passed)
@@ -249,7 +247,7 @@ def grade_command(
     # last: if a file cannot be written, the points are still on the screen
     written = grades.write(out, column)
     if not as_json:
-        options.show_written(written, [])
+        options.show_written(written)
 
 
 @exercises.command("nbgrader")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field
 from functools import partial
 from mimetypes import types_map
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".webp")
-PAGES = (".html", ".htm")
 # which no directory should have
 FILES = {*types_map, ".gguf", ".safetensors", ".jsonl", ".npy", ".npz", ".ipynb"}
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -93,8 +92,8 @@ def new_folder(files: tuple[str, ...], text: str) -> Path:
     """Refuse a directory that is called like a file, unless a file of that ending is written."""
     path = output_path(text)
     if path.suffix.lower() in FILES - {*files}:
-        wanted = f"a directory, or a file that ends in {files[0]}" if files else "a directory"
-        raise click.BadParameter(f"must name {wanted}, got {str(path)!r}")
+        wanted = " or a .gguf file" if files else ""
+        raise click.BadParameter(f"must name a directory{wanted}, got {str(path)!r}")
     return path
 
 
@@ -142,10 +141,10 @@ def parse_names(text: str) -> list[str]:
 
 
 READ = click.Path(path_type=Path)
-WRITTEN = Parsed(output_path, "path")
 BYTES = Parsed(byte_count)
-PICTURE, PAGE, SHEET, FILE = (
-    Parsed(partial(new_file, endings), "path") for endings in (PICTURES, PAGES, (".csv",), ())
+PICTURE, PAGE, SHEET, SCRIPT, FILE = (
+    Parsed(partial(new_file, endings), "path")
+    for endings in (PICTURES, (".html",), (".csv",), (".py", ".ipynb"), ())
 )
 FOLDER = Parsed(partial(new_folder, ()), "path")
 ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")
@@ -257,7 +256,7 @@ def show_as(
             print(part, end="\n\n" if isinstance(part, Table) else "\n")
     context = click.get_current_context()
     if written and not as_json:
-        show_written(context.meta.get("written", []), [])
+        show_written(context.meta.get("written", []))
     if status:
         context.exit(status)
 
@@ -276,6 +275,6 @@ def draw(figure: Callable[[], Figure], plot: Path | None) -> None:
         write_figure(figure(), plot, dpi=150)
 
 
-def show_written(written: list[Path], kept: list[Path]) -> None:
+def show_written(written: list[Path], kept: Sequence[Path] = ()) -> None:
     for path in (*written, *kept):
         print(f"{'Written' if path in written else 'Kept'}: {path}")

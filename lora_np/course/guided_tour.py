@@ -112,8 +112,10 @@ class Sample:
     adapted_loss: float
 
     def __str__(self) -> str:
-        alone = f"{BASE} alone ({self.base_loss:.2f} nats a character of the end of Genesis)"
-        adapted = f"with {ADAPTER}, {self.parameters:,} parameters ({self.adapted_loss:.2f})"
+        alone = (
+            f"{BASE} alone (loss on Genesis, less is better: {self.base_loss:.2f} nats a character)"
+        )
+        adapted = f"with LoRA of {self.parameters:,} parameters ({self.adapted_loss:.2f})"
         texts = {alone: self.base, adapted: self.adapted}
         return "\n".join(
             f"{who}:\n{textwrap.indent(textwrap.fill(t, 76), '  ')}" for who, t in texts.items()
@@ -173,7 +175,8 @@ class Tour:
         """Say what the smallest update brings, of what the full one does, each at its best."""
         full, low = self.updates[0], self.updates[-1]
         share = (self.base_error - low.best_error) / (self.base_error - full.best_error)
-        return f"{low.parameters:,} parameters bring {share:.1%} of what {full.parameters:,} bring"
+        parts = f"{low.parameters:,} parameters bring {share:.1%}"
+        return f"{parts} of the improvement of {full.parameters:,}"
 
     @property
     def table(self) -> Table:
@@ -185,12 +188,11 @@ class Tour:
         return Table(
             ["update", "trainable parameters", "error", "best possible", "of the best at its rank"],
             [("none (W0 alone)", 0, self.base_error, self.base_error, None), *rows],
-            title="Terrain from a model of photographs: mean squared error on held-out patches",
+            title="The map, predicted: mean squared error on pieces that training did not see",
             notes=[
                 (
-                    "The best possible has a closed form (reduced-rank regression) for the data it"
-                    " is computed from: on held-out patches a trained model may end a little"
-                    " below it."
+                    "A formula (reduced-rank regression) gives the best possible update for the"
+                    " training data. On other data a trained model may end a little below it."
                 ),
                 f"Which rank is enough? {self.enough}",
             ],
@@ -205,12 +207,12 @@ class Tour:
     def enough(self) -> str:
         """Say which rank is enough by held-out data and by the norm, and why they differ."""
         return (
-            f"On held-out patches rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or"
-            " more of the best full update's improvement. By the weights rank"
+            f"By the error rank {self.rank_for_gain}: its best update achieves {GOAL:.0%} or more"
+            " of the best full update's improvement. By the entries rank"
             f" {self.rank_for_norm}: it keeps {ENOUGH:.0%} of the squared norm of that update, as"
-            " lora-np errors, inspect and resize answer. The norm counts all directions of the"
-            " weight alike, the error only as far as the inputs take them, and pixels next to each"
-            " other are so alike that they hardly take most."
+            " lora-np errors, inspect and resize answer. The norm counts all directions of an"
+            " update alike. The error counts those that inputs have, and since neighbouring pixels"
+            " are alike, these are few."
         )
 
     @property
@@ -377,7 +379,7 @@ def step_time(d: int, k: int, steps: int, *, rounds: int = 9) -> tuple[float, fl
 def sample_text() -> Sample:
     """Generate text without the shipped adapter and with it, and measure both losses."""
     model, held_out = language.load(BASE), language.read_text(TEXT)[-10_000:]
-    adapter = adapters.load(language.located_adapter(ADAPTER))
+    adapter = adapters.load(ADAPTER)
     models = model, adapters.attach(model, adapter)
     parameters = sum(module.A.size + module.B.size for module in adapter.modules.values())
     with one_thread():  # for products as small as these, threads only wait for each other

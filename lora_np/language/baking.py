@@ -23,7 +23,7 @@ from lora_np.language.generation import Reader, Sampling, replies
 from lora_np.language.packing import drawn
 from lora_np.language.templates import Template, shared
 from lora_np.linalg import reduced_rank_regression
-from lora_np.lora import ALPHA, LoRALinear, inject, learning_rate
+from lora_np.lora import ALPHA, LoRALinear, inject
 from lora_np.models import Targets
 from lora_np.nn import AdamW, Linear, cosine_schedule, freeze, replace
 from lora_np.settings import check_choices, setting
@@ -61,7 +61,7 @@ class BakeSettings(RunSettings):
     rank: int = setting(8, "Rank of each adapter")
     alpha: float = setting(ALPHA, "The update is scaled by alpha / r")
     targets: Targets = "all-linear"
-    lr: float | None = setting(None, "Peak learning rate; by default 5 / (width * sqrt(alpha))")
+    lr: float = setting(1.4e-3, "Peak learning rate")
     steps: int = setting(72, "Number of training steps")
     batch_size: int = setting(4, "Answers in a batch")
     clip: float | None = setting(1.0, "Largest norm of the gradient")
@@ -235,9 +235,8 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
         The update is scaled by alpha / r.
     targets : str, list of str or callable
         Which layers, as for `lora_np.inject`, but not the head.
-    lr : float, optional
-        Peak learning rate of AdamW, by default that of `lora_np.lora.learning_rate`; it falls
-        to zero along a cosine.
+    lr : float
+        Peak learning rate of AdamW, which falls to zero along a cosine.
     steps : int
         Number of training steps; with 0 the adapter is the closed form.
     batch_size : int
@@ -351,8 +350,7 @@ def bake(model: LanguageModel, prompt: str, settings: BakeSettings) -> Baked:
     if settings.steps:
         run: dict[str, Any] = {f.name: getattr(settings, f.name) for f in fields(RunSettings)}
         run |= {"batch_size": None, "rng": seeds[2], "loss": taught_loss, "steps": settings.steps}
-        peak = learning_rate(adapted) if settings.lr is None else settings.lr
-        run["optimizer"] = AdamW(lr=cosine_schedule(peak, steps=settings.steps))
+        run["optimizer"] = AdamW(lr=cosine_schedule(settings.lr, steps=settings.steps))
         if settings.validate_every or settings.patience:
             run["validation"] = [batch_of([example]) for example in tests["sampled"]]
         run["progress"] = "bake" if settings.progress is True else settings.progress

@@ -225,9 +225,7 @@ def read_text(source: StrPath) -> str:
         texts = hub.shipped_paths("texts")
         path = Path(source) if Path(source).exists() else texts.get(str(source))
         if path is None:
-            is_model = str(source) in hub.shipped_paths("models")
-            why = " is a model, not a text" if is_model else ": No such file"
-            raise FileNotFoundError(f"{source}{why}; shipped texts: {', '.join(texts)}")
+            raise FileNotFoundError(f"{source}: No such file; shipped texts: {', '.join(texts)}")
         content = read_bytes(path)
     with errors_at(f"{source} is not text in UTF-8"):
         text = content.decode("utf-8-sig")

@@ -8,7 +8,7 @@
 #
 # After this lesson you can
 #
-# - say what a language model computes, and what attention adds to a linear map,
+# - say what a language model computes, and what attention adds to a linear layer,
 # - choose which of its linear layers get a LoRA, and count the parameters,
 # - train it on a text and read the difference,
 # - compare ranks, targets and alphas fairly, with a full update,
@@ -27,9 +27,9 @@ from lora_np.table import Table
 # %% [markdown]
 # ## A model of characters
 #
-# Its **vocabulary** is 96 characters. At each position in a text the model gives each of the 96 a probability: that
-# it comes next. To **generate** text, draw one, append it, and ask again. (A `temperature` below 1 favours likely characters.) Larger models do it with pieces of
-# words, **tokens**.
+# Its **vocabulary** is 96 characters. At each position in a text the model gives each of the 96 a probability: that it comes next. To
+# **generate** text, draw one, append it, and ask again. (A `temperature` below 1 favours likely characters.) Larger models do it with
+# pieces of words, **tokens**.
 
 # %%
 model = language.load("austen")
@@ -41,8 +41,8 @@ print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 # A model that is always certain and right has the loss 0. A model that always hesitates between three equally likely characters has $\ln 3
 # = 1.10$.
 #
-# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test** text; the tenth before it,
-# the **validation** text, is for choosing settings.
+# Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test**
+# text; the tenth before it, the **validation** text, is for choosing settings. The model reads them in **windows** of 64 characters.
 
 # %%
 genesis = model.vocabulary.encode(language.read_text("genesis"))
@@ -82,8 +82,8 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # On paper, with two positions, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
 #
-# Vectors have $d$ numbers, not one. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power of it would give one place all of the weight. So it is
-# divided by $\sqrt d$ first.
+# A query and a key have not one number but, say, $d$. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power
+# of it would give one position all of the weight. So it is divided by $\sqrt d$ first.
 
 
 # %%
@@ -138,9 +138,10 @@ assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
 #
 # ## Where to put it
 #
-# After the attention of a layer comes its **MLP**: three linear layers more, `gate_proj`, `up_proj` and `down_proj`, with a function between them that is not linear. It works on each
-# position by itself. The **target modules** are the linear layers that get an $A$ and a $B$ of their own. The LoRA paper took the queries
-# and values alone. Today's habit is all linear layers. With rank 4, counted as in *Count parameters*, $r(d + k)$ for each:
+# After the attention of a layer comes its **MLP** (multilayer perceptron): three linear layers more, `gate_proj`, `up_proj` and
+# `down_proj`, with a function between them that is not linear. It works on each position by itself. The **target modules** are the linear
+# layers that get an $A$ and a $B$ of their own. The LoRA paper took the queries and values alone. Today's habit is all linear layers. With
+# rank 4, counted as in *Count parameters*, $r(d + k)$ for each:
 
 # %%
 choices = {"queries and values": ["q_proj", "v_proj"], "all linear layers": "all-linear"}
@@ -160,9 +161,9 @@ assert numbers["all linear layers"] == 37_376
 # %% [markdown]
 # ## Train, and read
 #
-# A batch is 4 windows of 64 characters. The loss is the mean over all their characters, each predicted from those
-# before it. The rest you know: `inject`, Adam (here AdamW, a variant that can also shrink all weights, which we switch off), a learning rate that rises for 10 steps and then falls to
-# zero. `clip` shortens a gradient that is longer than 1. There are 150 steps, and while it trains, it writes:
+# A batch is 4 windows of 64 characters. The loss is the mean over all their characters, each predicted from those before it. The optimizer
+# is AdamW, Adam that can also shrink all weights, which we switch off. The learning rate rises for 10 steps and then falls to zero. `clip`
+# shortens a gradient that is longer than 1. While it trains for 150 steps, it writes:
 
 
 # %% tags=["varies"]
@@ -191,8 +192,8 @@ adapted = train(start, lr=1e-2, rng=rng, watch=speak)
 after = {name: loss(adapted, name) for name in ["test", "austen"]}
 
 # %% [markdown]
-# The same prompts, before and after. The third line is an adapter that comes with the package: rank 8, twice as many steps,
-# eight times as much text in each.
+# The same **prompts**, texts for the model to continue, before and after. The third line is an adapter that comes with the package: rank 8,
+# twice as many steps, eight times as much text in each.
 
 # %% tags=["varies"]
 shipped = lnp.adapters.attach(model, lnp.adapters.load(language.located_adapter("king-james")))
@@ -210,15 +211,15 @@ assert losses["after"] < 1.5 < 2 < losses["before"]
 assert abs(losses["shipped"] - 1.18) < 0.01
 
 # %% [markdown]
-# After 150 steps the model writes between two books: "the daughter of", "the children", "shall be", and still Austen's long words. The loss on
-# the test text has fallen from 2.0 to 1.4. The shipped adapter has arrived. Ours trained a twentieth as many parameters as the model has, the shipped
-# one a tenth.
+# After 150 steps the model writes between two books: turns of the Bible, and still Austen's long words. The loss on the test text has
+# fallen from 2.0 to 1.4.
 #
 # ## Loss against rank
 #
 # One run proves little, and a comparison is fair only if each side is tuned. So a command of the repository,
-# `python -m recipes.adaptation`, gave each setting its own learning rate, the best on the validation text, and then ran it with
-# five random seeds. Its results come with the package. First: is our run one of them?
+# `python -m recipes.adaptation`, gave each setting its own learning rate, the best on the validation text, and then ran it with five random
+# **seeds** (a seed is the number that determines all that is drawn at random). Its results come with the package. First: is our run one of
+# them?
 
 # %%
 runs = lnp.course.adaptation_runs()
@@ -240,9 +241,9 @@ assert abs(recorded["austen"] - after["austen"]) < 0.02
 print("the run above is the recorded one, to within 0.02")
 
 # %% [markdown]
-# It is. Now the others: the mean of five seeds, and how sure it is. Let $s$ be their **standard deviation**, the usual distance of a run from the mean. Then
-# the mean itself is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides, an **interval** that would hold the true mean in 95 of 100 such experiments. (For five
-# runs the factor is 2.78, from the table of Student's t.)
+# Now the others: the mean of five seeds, and how sure it is. Let $s$ be their **standard deviation**, the usual distance of a run from the
+# mean. Then the mean itself is typically off by $s / \sqrt 5$. The bars reach $2.78\, s / \sqrt 5$ to both sides, an **interval** that
+# would hold the true mean in 95 of 100 such experiments. (For five runs the factor is 2.78, from the table of Student's t.)
 
 
 # %% alt="Test loss against trained numbers, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
@@ -315,13 +316,13 @@ assert share["q_proj, v_proj", 64] < share["all-linear", 1] + 0.01
 #   tenths, rank 64 nearly all.
 # - **Which layers you adapt matters more than the rank.**<!-- claim: attention-or-mlp --> Queries and values at rank 64 train twelve times as many parameters as rank 1 on all linear layers, and
 #   learn no more.
-# - Rank 16 looks hardly better than rank 4. That is the coarse grid of rates, chosen by one seed: another rate of rank 16 has a test loss that is 0.03 lower, and
-#   a validation loss that is 0.003 higher.
+# - Rank 16 looks hardly better than rank 4. That is the coarse grid of learning rates, chosen by one seed: another rate of rank 16 has a
+#   test loss that is 0.03 lower, and a validation loss that is 0.003 higher.
 #
 # ## Alpha
 #
-# The update is $\tfrac{\alpha}{r} BA$, so a larger $\alpha$ makes the same step of $B$ and $A$ count for more. A larger learning rate makes the step longer. Are the two the same
-# knob? Rank 4 at three alphas, each at several rates:
+# The update is $\tfrac{\alpha}{r} BA$, so a larger $\alpha$ makes the same step of $B$ and $A$ count for more. A larger learning rate makes
+# the step longer. Are the two the same setting? Rank 4 at three alphas, each at several learning rates:
 
 # %% alt="Test loss against the learning rate, both for alpha 1, 8 and 64. Each has a valley. The larger alpha, the further left the valley; its floor is nearly as low everywhere."
 curves = {}
@@ -349,8 +350,7 @@ assert floors.max() < 1.05 * floors.min()
 #
 # ## What is forgotten
 #
-# Before training, the loss on unseen Austen was below 1.3. Now? Here is each run of the comparison by what it learned and what it still
-# knows. The best is at the lower left:
+# Here is each run of the comparison by what it learned and what it still knows. Lower left is best:
 
 # %% alt="Loss on Austen against loss on Genesis, five dots for each contestant. Not adapted: 1.19 and 2.03. Queries and values: around 1.5 to 1.6 on Genesis and 1.4 to 1.5 on Austen. All linear layers: 1.3 to 1.5 and 1.4 to 1.5. The full update: 1.3 and 1.6, the most forgotten."
 axes = lnp.plots.axes()
@@ -393,7 +393,8 @@ for what in ["test", "austen"]:
     assert pair["all-linear"] < pair["q_proj, v_proj"]
 
 # %% [markdown]
-# No: here queries and values have learned less **and** forgotten more. What is forgotten depends on the learning rate first: `lora-np claims more-learned-more-forgotten`.
+# No: here queries and values have learned less **and** forgotten more. It depends on the learning rate first:
+# `lora-np claims more-learned-more-forgotten`.
 #
 # And all of a LoRA's forgetting can be taken back: leave the adapter off, and every parameter of the model is the old one.
 
@@ -411,8 +412,8 @@ print(
 # ## The law
 #
 # - A language model gives each next character (or token) a probability; its loss is the mean of $-\ln p$.
-# - Attention combines positions by $\text{softmax}(q^T k)$. What makes $q$, $k$, $v$ and combines the heads are linear layers, and LoRA adapts
-#   linear layers.
+# - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. What makes $q$, $k$, $v$ and combines the heads are linear layers,
+#   and LoRA adapts linear layers.
 # - Here a low rank on all linear layers learned as much as a high one on a few.
 # - A small rank brings most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
 # - Every method that learned also forgot, but not in proportion. An adapter can be taken off.

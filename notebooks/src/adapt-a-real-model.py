@@ -28,9 +28,9 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # %% [markdown]
 # ## Count on paper
 #
-# A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that number 4. So a
-# model with an adapter does 34 instead of 24: until it is merged, LoRA costs a little more. The savings come in training. Let us
-# train, and count.
+# A matrix with $d = 4$ outputs and $k = 6$ inputs, rank 1. $W_0 x$ takes $4 \cdot 6 = 24$ multiplications. $Ax$ takes 6, and $B$ times that
+# number 4. So a model with an adapter does 34 instead of 24: LoRA costs a little more, until $BA$ is added to $W_0$, which is to **merge**
+# it. The savings come in training. Let us train, and count.
 #
 # ## From a photograph to a map
 #
@@ -208,9 +208,8 @@ assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 #   $2d^2 + 6dr = 3d^2$ gives $r = d / 6$. For $d = 4{,}096$ that is rank 682.
 #
 #   </details>
-# - On paper: which row of the count falls away for a single layer, and how much does LoRA save then? Time a
-#   step with `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides
-#   the multiplications?
+# - On paper: which row of the count is not needed for a single layer, and how much does LoRA save then? Time a step with
+#   `%timeit lnp.fit(...)`, full and LoRA, at 100 x 120 and at 1,024 x 1,024. What else takes time besides the multiplications?
 #
 #   <details><summary>Answer</summary>
 #

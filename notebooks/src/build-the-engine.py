@@ -26,7 +26,7 @@ import lora_np as lnp
 from lora_np import mini
 
 # %% [markdown]
-# ## Seventy lines first
+# ## Sixty lines first
 #
 # In *Follow the post* a LoRA was trained by one file, `lora_np/mini.py`. This is its engine, all of it. It is the idea of Karpathy's *micrograd*, with matrices for numbers:
 
@@ -34,9 +34,10 @@ from lora_np import mini
 print(inspect.getsource(mini.Tensor))
 
 # %% [markdown]
-# A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that of the
-# input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array stands on the left. `backward` adds what arrives, and
-# sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order in which they are made, and the latest comes first.
+# A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that
+# of the input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array stands on the
+# left. `backward` adds what arrives, and sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order
+# in which they are made, and the latest comes first.
 #
 # On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
 
@@ -73,9 +74,8 @@ assert walked(y) == 2**16 - 1
 # nothing but where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
 # it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns what arrives into what goes on.
 #
-# First a table of such functions, for each operation one for each input. Read it so:
-# `y` is the result, `a` and `b` are the inputs, `g` is what arrives from behind, and the inner function returns
-# what goes on.
+# First a table of such functions, for each operation one for each input. Read it so: `y` is the result, `a` and `b` are the inputs, `g` is
+# the upstream gradient, and the inner function returns what goes on.
 
 # %%
 rules = {
@@ -85,8 +85,8 @@ rules = {
 }
 
 # %% [markdown]
-# A step of the computation is a **node**. It knows where its gradient flows to, and how. (What no step has made, such as a weight, is a *leaf*.) It also gets a number:
-# a step can only use results that existed before it, so later steps have larger ones.
+# A step of the computation is a **node**. It knows where its gradient flows to, and how. (What no step has made, such as a weight, is a
+# **leaf**.) It also gets a number: a step can only use results that existed before it, so later steps have larger ones.
 
 
 # %%
@@ -101,9 +101,9 @@ class Node:
 
 
 # %% [markdown]
-# An array that remembers its node asks NumPy to be told of every operation. A class that has a method `__array_ufunc__` is asked by NumPy itself, whenever one of
-# its objects stands in a call such as `np.square(a)`. (The mixin turns `a - b` into `np.subtract(a, b)`.) Ours computes on the bare arrays, looks up the rules, and
-# notes the node.
+# An array that remembers its node asks NumPy to be told of every operation. A class that has a method `__array_ufunc__` is asked by NumPy
+# itself, whenever one of its objects stands in a call such as `np.square(a)`. (A *ufunc* is such a function of NumPy. The class that ours
+# inherits from turns `a - b` into `np.subtract(a, b)`.) Ours computes on the bare arrays, looks up the rules, and notes the node.
 
 
 # %%
@@ -239,10 +239,9 @@ assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul
 # A wrong derivative does not crash. It trains badly, and nobody knows why. So check it. To measure every slope
 # costs two runs for each input: 24,000 for the matrix of *Differentiate*. Two runs are enough, for all at once.
 #
-# Collect all slopes in a table $J$, one row for each result, one column for each input. Move the inputs in a
-# random direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and
-# $J^T w$ arrives: that is what `backward` says. A dot between two vectors means to multiply entry by entry and
-# add up. Then both belong to one sum over the whole table:
+# Collect all slopes in a table $J$, the **Jacobian**, one row for each result, one column for each input. Move the inputs in a random
+# direction $v$, and the results move by $J v$: that can be measured. Send a random $w$ back, and $J^T w$ arrives: that is what `backward`
+# says. A dot between two vectors means to multiply entry by entry and add up. Then both belong to one sum over the whole table:
 #
 # $$
 # w \cdot (J v) = \sum_{ij} w_i\, J_{ij}\, v_j = (J^T w) \cdot v

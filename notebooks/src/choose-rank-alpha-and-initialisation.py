@@ -81,9 +81,9 @@ Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
 # %% [markdown]
 # ## The same on real data
 #
-# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps,
-# with $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and
-# `training.sweep` trains every combination of the settings that it is given:
+# Photograph to terrain, the 100 x 120 matrix of *Train h = W0 x + BAx*, with 600 training pairs. Each run takes 100 steps, with
+# $\alpha = 4$ and one learning rate for all ranks. A `Problem` holds $W_0$ and the data, and `training.sweep` trains every combination of
+# the settings that it is given, which is called a **sweep**:
 
 # %%
 rng = np.random.default_rng(0)
@@ -258,10 +258,9 @@ assert min(along_a_row) < 1.03 * min(diagonal)
 #
 # ## Where to start
 #
-# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other starts take parts of $W_0$ and train those.
+# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other starts take terms of $W_0$ and train those.
 #
-# **PiSSA** takes the first $r$ parts of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut
-# the SVD*, at rank 1:
+# **PiSSA** takes the first $r$ terms of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut the SVD*, at rank 1:
 #
 # $$
 # \begin{pmatrix} 2 & 1 \\ 1 & 2 \end{pmatrix}
@@ -290,9 +289,9 @@ for variant, W0 in [("pissa", [[2.0, 1.0], [1.0, 2.0]]), ("olora", [[3.0, 1.0], 
 # frozen is no longer $W_0$. An adapter for the untouched $W_0$ is the difference to the start, of rank $2r$,
 # and `lnp.lora.rebase` makes it.
 #
-# **DoRA** changes something else. It splits each row of the weight into its length and its direction. The row
-# $(3, 4)$ has length $m = 5$ and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained by
-# itself: $d$ numbers more. (The paper speaks of columns. PEFT takes rows, and so do we.)
+# **DoRA** changes something else. It splits each row of the weight into its length and its direction. The row $(3, 4)$ has length $m = 5$
+# and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained by itself: $d$ numbers more. (The paper takes columns, PEFT rows,
+# as we do.)
 
 # %%
 model = lnp.inject(lnp.Linear(np.array([[3.0, 4.0]])), rank=1, variant="dora", rng=rng)
@@ -366,7 +365,7 @@ assert all(1.02 < middle[1] / middle[rank] < 1.03 for rank in ranks[1:])
 assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 
 # %% [markdown]
-# Each point is the mean of both seeds. Mind the scale: rank 1 is only 2 to 3 % above the others. Rank 2 is enough for this data. Sixteen times as many
+# Each point is the mean of both seeds. Rank 1 is only 2 to 3 % above the others. Rank 2 is enough for this data. Sixteen times as many
 # numbers change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
 #
 # ## The law

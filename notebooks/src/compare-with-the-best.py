@@ -72,9 +72,10 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # \Delta_r = [\Delta_* C^{1/2}]_r\, C^{-1/2}
 # $$
 #
-# This is **reduced-rank regression** (Izenman, 1975). Where inputs are **white**, equally strong in all directions and not
-# correlated, $C$ is a multiple of the identity, and what remains is the SVD of $\Delta_*$, cut. (The second line wants a $C$ that has an inverse. A **ridge**, a small
-# number added to its diagonal, sees to that, and keeps the update small.)
+# This is **reduced-rank regression** (Izenman, 1975). Where inputs are **white**, equally strong in all directions and not **correlated**
+# (the mean product of any two is zero), $C$ is a multiple of the **identity**, the matrix with ones on the diagonal and zeros elsewhere.
+# What remains is the SVD of $\Delta_*$, cut. (The second line wants a $C$ that has an inverse. A **ridge**, a small number added to its
+# diagonal, sees to that, and keeps the update small.)
 #
 # ## Every rank, white inputs and others
 #
@@ -152,8 +153,10 @@ Table(["", *formats], rows, title=title, formats=formats)
 # $B$ starts at zero. So after one step of gradient descent at a learning rate of $\eta$, $\Delta W = -\eta\, G A^T A$, with $G$ the gradient that a full update would have had.
 # $A^T A$ is a random matrix that lets $r$ directions through. **A LoRA begins along the full gradient, as far as its $A$ sees it.**<!-- proof: after one step the update is a multiple of G A^T A -->
 #
-# And where does it end? At the
-# exact optimum of its rank: where $C$ has an inverse, this loss has saddles, but no other valleys (Baldi and Hornik, 1989). Here is the cosine of the angle between $\Delta W$ and both (1 is the same direction), for the stretched inputs at rank 4, by plain gradient descent:
+# And where does it end? At the exact optimum of its rank: where $C$ has an inverse, this loss has saddles, but no other valleys (Baldi and
+# Hornik, 1989). Here is the **cosine** of the angle between $\Delta W$ and both, as long vectors: the products of their entries added up,
+# divided by both norms. It is 1 for the same direction, 0 at right angles. The inputs are the stretched ones, at rank 4, trained by plain
+# gradient descent:
 
 # %% alt="Cosine of B A against step, on a logarithmic scale from 1 to 10,000. With the first full gradient it rises to 0.8 within the first hundred steps and then falls to 0.73. With the exact optimum it rises later, crosses the first, and ends at 1."
 x, y, rank = stretched, stretched @ update.T, 4
@@ -191,8 +194,8 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="cosine with B A", logarith
 # %% [markdown]
 # ## A frozen A
 #
-# $A$ picks $r$ directions of the input before training has seen any data. How much depends on its learning better ones? Freeze a random $A$, and train
-# $B$ alone. Its best is a plain least-squares problem with the inputs $Ax$:
+# $A$ picks $r$ directions of the input before training has seen any data. How much depends on its learning better ones? Freeze a random
+# $A$, and train $B$ alone. The best $B$ is a matter of **least squares**, the least sum of squared errors, with the inputs $Ax$:
 
 # %% alt="Share of the full update's gain against the rank. With A trained it is 0.5 at rank 1 and 0.93 at rank 4. With A frozen at random it is 0.2 at rank 1, 0.65 at rank 4, 0.94 at rank 9, and all only at rank 12."
 optimum = lnp.linalg.optimal_losses(x, y)
@@ -213,8 +216,8 @@ assert frozen[3] > 2 * optimum[4]
 assert frozen[11] < 1e-12
 
 # %% [markdown]
-# Frozen, it takes two to three times the rank here. (It saves memory: what the backward pass needs of the input is then $r$ numbers. On digits the
-# claim that nothing is lost is contradicted: a frozen $A$ nearly doubles the loss. `lora-np claims frozen-a`.)
+# Frozen, it takes two to three times the rank here. (It saves memory: of each input the gradients then need $r$ numbers only. But for a
+# model that reads handwritten digits a frozen $A$ nearly doubled the loss: `lora-np claims frozen-a`.)
 #
 # ## Real data: from a photograph to a map
 #

@@ -51,7 +51,7 @@ assert [lnp.count_lora(d, k, rank=rank) for rank in [1, 2, 3]] == [9, 18, 27]
 # %% [markdown]
 # ## The formula
 #
-# | update | numbers to train |
+# | update | parameters to train |
 # |---|---|
 # | full | $d\,k$ |
 # | LoRA of rank $r$ | $d\,r + r\,k = r\,(d + k)$ |
@@ -71,8 +71,8 @@ assert lnp.count_lora(d, k, rank=8) == 8 * (100 + 120) == 1_760
 lnp.accounting.count_matrix(d, k, rank=[20, 8])
 
 # %% [markdown]
-# *Base* is $W_0$ itself. *Total* is how many weights there are during training: with LoRA, $W_0$ stays as it
-# is and the trainable numbers come on top. In full training $W_0$ itself is changed, and nothing comes on top.
+# **Base** is the model before adaptation, here $W_0$. *Total* is how many parameters there are during training: with LoRA, $W_0$ stays as
+# it is and the trainable ones come on top. In full training $W_0$ itself is changed, and nothing comes on top.
 #
 # *Follow the post* drew these counts as areas: the rank is how thick $B$ and $A$ are.
 #
@@ -113,7 +113,7 @@ rows = [(f"{d:,} x {k:,}", d * k, lnp.break_even_rank(d, k)) for d, k in shapes]
 Table(["matrix", "full update", "last rank that saves"], rows)
 
 # %% [markdown]
-# Or ask the other way round. Which rank can you afford, if 2,000 numbers may be trained?
+# Or ask the other way round. Which rank can you afford, if 2,000 parameters may be trained?
 
 # %%
 print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
@@ -175,14 +175,13 @@ for _, numbers, gradients, moments, file_bytes in rows:
 # What is **not** saved:
 #
 # - $W_0$ itself is still in memory: 12,000 numbers, and 1,760 on top.
-# - The input still passes through $W_0$ on its way forward, and the gradient passes through it on its way
-#   back to earlier layers.
+# - The input still passes through $W_0$. So do gradients: they are computed from the last layer back to the first.
 # - The **activations**, what each layer hands to the next, are kept for the gradient nearly as before.
 #
 # ## A whole model
 #
-# Llama 2 with 7 billion parameters has 32 layers. LoRA is often put on two matrices in each, `q_proj` and `v_proj`,
-# (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
+# Llama 2, which predicts how a text goes on, has 7 billion parameters in 32 layers of several matrices. LoRA is often put on two matrices
+# of each layer, `q_proj` and `v_proj` (*Adapt a language model* says what they do). Both are 4,096 x 4,096. At rank 8:
 
 # %%
 by_hand = 32 * 2 * lnp.count_lora(4_096, 4_096, rank=8)
@@ -234,10 +233,10 @@ Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, forma
 # %% [markdown]
 # ## The paper's own numbers
 #
-# In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. The language model GPT-3
-# has 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, that is
-# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its
-# tables state, for GPT-3 and smaller models, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
+# In a model with $L$ layers and $m$ adapted $d \times d$ matrices in each, a LoRA costs $2\,L\,m\,d\,r$. GPT-3, another model of texts, has
+# 96 layers of width $d = 12{,}288$. On two matrices in each layer, at rank 8, that is
+# $2 \cdot 96 \cdot 2 \cdot 12{,}288 \cdot 8 = 37{,}748{,}736$. The paper prints 37.7M. Here is what its tables state, for GPT-3 and smaller
+# models, and the exact count that its settings give. A row *follows* if both agree to one unit of the last digit:
 
 # %%
 # where, model, layers L, width d, rank r, matrices m, millions as printed
@@ -283,10 +282,9 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
     assert not any(low <= 2 * layers * 2 * width * rank < high for rank in range(1, 65))
 
 # %% [markdown]
-# Twelve of sixteen rows follow. For DeBERTa and GPT-3 the appendix prints a rank that gives half of the count,
-# and twice that rank gives all of it. For the two GPT-2 models no whole rank does, and the question is open
-# (microsoft/LoRA#172).
-# That is how to read a table: **count again.**
+# Twelve of sixteen rows follow. For DeBERTa and GPT-3 the appendix prints a rank that gives half of the count, and twice that rank gives
+# all of it. For the two GPT-2 models no whole rank does, and the question is open (issue 172 of microsoft/LoRA, the paper's code). That is
+# how to read a table: **count again.**
 #
 # Another number of the paper is much quoted: a **checkpoint**, the file of what was trained, 10,000 times smaller, 35 MB instead of 350 GB.
 
@@ -298,8 +296,8 @@ print(
 print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as many")
 
 # %% [markdown]
-# Neither unit gives 35, and the ratio is not 10,000 but 9,285. Perhaps 350 GB were divided by the rounded 10,000; the
-# paper does not say.
+# Neither unit gives 35 (a MiB is $2^{20}$ bytes), and the ratio is not 10,000 but 9,285. Perhaps 350 GB were divided by the rounded 10,000;
+# the paper does not say.
 #
 # ## Memory, and why it barely depends on the rank
 #
@@ -338,13 +336,13 @@ print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 2**30:.1f} GiB befo
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
-# Two bytes for everything is the least that full training takes. More usual are master weights (a second copy, exact enough for small steps) and two moments in 32 bits, $4 + 4 + 4$ bytes
-# beside weights and gradients in 16: 16 bytes a number, 100 GiB.
+# Two bytes for everything is the least that full training takes. More usual are **master weights** (a second copy, exact enough for small
+# steps) and two moments in 32 bits, $4 + 4 + 4$ bytes beside weights and gradients in 16 bits: 16 bytes a number, 100 GiB.
 #
-# LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (*logits*, the model's last outputs, and
-# *workspace* in the picture), and
-# none of them knows the rank. **If memory is short at rank 64, rank 8 will seldom help.**<!-- shown: the parts of memory at each rank --> What helps here is
-# a $W_0$ in fewer bits (*Train on four bits*), and where texts are long or batches, the examples of one step, are large, less of them at a time.
+# LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (**logits**, the
+# model's last outputs, and *workspace* in the picture). None of them depends on the rank. **If memory is short at rank 64, rank 8 will
+# seldom help.**<!-- shown: the parts of memory at each rank --> What helps is a $W_0$ in fewer bits (*Train on four bits*). If texts are
+# long or the **batch**, the examples of one step, is large, train on less at a time.
 #
 # ## The law
 #

@@ -23,7 +23,7 @@ from lora_np.plots import FULL, LORA, MUTED
 from lora_np.table import Table
 
 # %% [markdown]
-# ## A matrix in two terms
+# ## A matrix as a sum of two
 #
 # The **singular value decomposition**, SVD for short, writes a matrix as a sum of matrices of rank one, the
 # strongest first. Each is called a **term**. Here is one for paper:
@@ -34,16 +34,15 @@ from lora_np.table import Table
 #   + 1 \cdot \begin{pmatrix} \tfrac12 & -\tfrac12 \\ -\tfrac12 & \tfrac12 \end{pmatrix}
 # $$
 #
-# The two matrices on the right have rank one: each is a column times a row, both of length 1. A $T$, for
-# **transpose**, turns a column into a row.
+# The two matrices on the right have rank one: each is a column times a row, both of length 1. The transpose, $^T$, makes a row of a column.
 #
 # $$
 # u_1 v_1^T \text{ with } u_1 = v_1 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ 1 \end{pmatrix}, \qquad
 # u_2 v_2^T \text{ with } u_2 = v_2 = \tfrac{1}{\sqrt 2} \begin{pmatrix} 1 \\ -1 \end{pmatrix}
 # $$
 #
-# The columns $u_i$ are orthogonal (at right angles) to each other, and so are the rows $v_i^T$. The factors, 3 and 1,
-# are the **singular values** $\sigma_1 \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
+# The columns $u_i$ are orthogonal to each other, and so are the rows $v_i^T$. The factors, 3 and 1, are the **singular values**
+# $\sigma_1 \ge \sigma_2 \ge \dots$ Every matrix has such a decomposition:
 #
 # $$
 # M = \sigma_1\, u_1 v_1^T + \sigma_2\, u_2 v_2^T + \dots
@@ -93,8 +92,9 @@ for axes, (title, curve, arrows, name) in zip(panels, sides, strict=True):
 assert np.allclose(turning @ right.T, left * stretch)
 
 # %% [markdown]
-# Any matrix of 2 x 2 does no more than that: turn or flip, stretch along two directions, turn. **The singular values are the half
-# axes.**<!-- proof: M v = sigma u along right angles --> To cut to rank 1 is to flatten the ellipse to its longest line.
+# Any matrix of 2 x 2 does no more than that: turn or flip, stretch along two directions, turn. **The singular values are half the length
+# and half the width of the ellipse.**<!-- proof: M v = sigma u along right angles --> To cut to rank 1 is to flatten the ellipse to its
+# longest line.
 #
 # ## Cut it
 #
@@ -109,10 +109,10 @@ print(f"error {error:.6f}, dropped singular value {s[1]:.6f}")
 assert np.isclose(error, s[1])
 
 # %% [markdown]
-# Could another matrix of rank one come closer? All of them are of the form $c\, b\, a^T$, with a direction
-# for $b$, a direction for $a$ and a number $c$. A direction in the plane is an angle. So all of them fit on
-# one map: the angle of $a$ to the right, the angle of $b$ upwards, and at each point the error with the best
-# $c$, which is $b^T M a$.
+# Could another matrix of rank one come closer? All of them are of the form $c\, b\, a^T$, with a direction for $b$, a direction for $a$ and
+# a number $c$. A direction in the plane is an angle. So all of them fit on one map: the angle of $a$ to the right, the angle of $b$
+# upwards, and at each point the error with the best $c$, which is $b^T M a$: the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, is
+# smallest there.
 
 # %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
 degrees = np.arange(0, 180.5, 0.5)
@@ -144,8 +144,9 @@ axes.annotate(
 # Why is nothing closer? Let $N$ have rank $r$, and let $E = M - N$ be what it misses.
 #
 # 1. The outputs of $N$ need only $r$ directions, so $N v_1, \dots, N v_{r+1}$ are one too many to be independent. Some combination $x$ of
-#    $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, so $Ex = Mx$. And $M$ stretches every combination of $v_1, \dots, v_{r+1}$ at least by $\sigma_{r+1}$, the
-#    smallest of their singular values. So $E$ stretches something by $\sigma_{r+1}$ or more: its first singular value is at least $\sigma_{r+1}$.
+#    $v_1, \dots, v_{r+1}$, of length 1, has $Nx = 0$, so $Ex = Mx$. And $M$ stretches every combination of $v_1, \dots, v_{r+1}$ at least
+#    by $\sigma_{r+1}$, the smallest of their singular values. So $E$ stretches something by $\sigma_{r+1}$ or more: its first singular
+#    value, the most that it stretches anything, is at least $\sigma_{r+1}$.
 #
 # 2. The other singular values of $E$ are no smaller than those that the cut drops either. Add to $N$ the $i$ strongest terms of $E$. What is still missing is $E$ without
 #    these terms, so its first singular value is number $i + 1$ of $E$. And $N$ with $i$ terms more has rank $r + i$ at most, so step 1 applies with $r + i$ in
@@ -154,8 +155,9 @@ axes.annotate(
 # So the singular values of $E$ are at least $\sigma_{r+1}, \sigma_{r+2}, \dots$, one by one. The error is the root of the sum of their squares, and the cut has the
 # smallest.
 #
-# Here it is for a matrix $M$ of 30 x 40 and rank 5. Beside the cut stand three other choices of five columns for $B$, each with the best $A$ for them: the first five columns of $M$,
-# five random combinations of all columns, and these times $M M^T$, which makes strong directions stronger (a *power step*). At no index are the singular values that they leave below those that the cut leaves:
+# Here it is for a matrix $M$ of 30 x 40, cut to rank 5. Beside the cut stand three other choices of five columns for $B$, each with the
+# best $A$ for them: the first five columns of $M$, five random combinations of all columns, and these times $M M^T$, which makes strong
+# directions stronger (a *power step*). At no index are the singular values that they leave below those that the cut leaves:
 
 # %% alt="Singular values of what is left of a matrix after taking off one of rank 5. Those of the SVD's cut are the lowest at each index. Those of three other choices, its first five columns, five random directions and one step of power iteration, lie above them."
 mixed = np.random.default_rng(0).normal(size=(30, 40)) * 0.85 ** np.arange(40)
@@ -168,7 +170,7 @@ choices = {
 kept = lnp.low_rank_factors(mixed, rank=5)
 left_over = {"the SVD, cut": np.linalg.svdvals(mixed - kept[0] @ kept[1])[:20]}
 for name, some in choices.items():
-    Q, _ = np.linalg.qr(some)
+    Q, _ = np.linalg.qr(some)  # the same combinations, from orthogonal columns
     left_over[name] = np.linalg.svdvals(mixed - Q @ Q.T @ mixed)[
         :20
     ]  # the best that these columns allow
@@ -250,9 +252,8 @@ print("ninth singular value of the photograph:      ", np.linalg.svdvals(photogr
 assert np.isclose(np.linalg.svdvals(missing)[0], np.linalg.svdvals(photograph)[8])
 
 # %% [markdown]
-# How fast the error falls is a property of the matrix. Beside the photograph, here are the terrain around the
-# Jacksboro fault in Tennessee, as heights above their mean, and pure noise. On this scale each line is ten
-# times smaller than the one above.
+# How fast the error falls is a property of the matrix. Beside the photograph, here are the terrain around the Jacksboro fault in Tennessee,
+# as heights above their mean, and pure noise. On this axis each line is a tenth of the one above.
 
 # %% alt="Relative error against rank for three matrices, on a logarithmic scale. An error of ten percent is marked: the terrain reaches it at rank 33, the photograph at rank 57, noise at rank 423."
 terrain = lnp.datasets.terrain()
@@ -277,7 +278,7 @@ axes = lnp.plots.rank_error_curves(curves, tolerance=0.1)
 # person, and the rank at which you would hang the picture on a wall. Elsewhere you see four ranks side by side.
 
 # %% alt="The photograph at four ranks, from 1 to 100, with the error of each."
-U, s, Vh = np.linalg.svd(photograph, full_matrices=False)  # no u or v beyond the last strength
+U, s, Vh = np.linalg.svd(photograph, full_matrices=False)  # no u or v beyond the last of s
 relative = lnp.rank_errors(photograph, relative=True)
 
 

@@ -70,12 +70,13 @@ for result, moved, derivative, f in table:
 # - y)^2$. With $w = 3$, $x = 2$, $y = 4$ it is computed in three steps: the product is 6, the difference 2,
 # the square 4. Draw them as a **graph**, with the slope of the table on each arrow.
 #
-# How far does $L$ move if $w$ does? The product moves 2 times as far as $w$, the difference 1 times as far as
-# the product, the loss 4 times as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes
-# multiply.**<!-- proof: the chain rule -->
+# How far does $L$ move if $w$ does? The product moves 2 times as far as $w$, the difference 1 times as far as the product, the loss 4 times
+# as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes multiply.**<!-- proof: the chain rule --> This is the **chain
+# rule**.
 #
-# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on
-# each arrow. What arrives at a box is its **gradient**: how many times as far $L$ moves as this number.
+# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on each arrow. What arrives
+# at a box is its **gradient**: how many times as far $L$ moves as this number. A step turns the gradient of its result, the **upstream
+# gradient**, into gradients of its inputs.
 
 # %% alt="A graph from left to right. w = 3 and x = 2 lead to the product p = 6, that and y = 4 to the difference e = 2, that to the loss L = 4. The arrows carry the slopes 2, 3, 1, -1 and 4. The gradients are 1 at L, 4 at e and p, 8 at w, 12 at x and -4 at y." tags=["cover"]
 values = {"w": 3.0, "x": 2.0, "y": 4.0, "p": 6.0, "e": 2.0, "L": 4.0}
@@ -138,7 +139,7 @@ assert b.grad == 2 * 1
 # W = \begin{pmatrix} 1 & 2 \\ 0 & 1 \end{pmatrix}, \quad
 # x = \begin{pmatrix} 3 \\ 1 \end{pmatrix}, \quad
 # y = \begin{pmatrix} 5 \\ 1 \end{pmatrix}, \quad
-# \text{and from behind arrives } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
+# \text{and the upstream gradient is } g = \begin{pmatrix} 1 \\ -2 \end{pmatrix}
 # $$
 #
 # That is, the loss moves 1 times as far as $y_0$ and $-2$ times as far as $y_1$. What do $W$ and $x$ get? (A $T$,
@@ -252,8 +253,8 @@ for n in [1, 2, 5, 20]:
     assert lnp.matrix_rank(W.grad) == n
 
 # %% [markdown]
-# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values, the
-# strengths of *Cut the SVD*, as a share of the largest:
+# With all 20,000 examples nothing forces a low rank, and it is 100. But look at the singular values of *Cut the SVD*, as a share of the
+# largest:
 
 # %% alt="Singular values of the gradient over 20,000 examples, as shares of the largest, on a logarithmic scale. They fall to a quarter at the second, to a hundredth at the seventh and on to a ten-thousandth and less."
 W.grad = None
@@ -276,8 +277,8 @@ assert enough == 9
 #
 # - A derivative is a slope. Along a path slopes multiply, where paths meet gradients add.
 # - Backwards from one loss, every input gets its gradient in one walk.
-# - What a matrix does forwards, its transpose does backwards. For $y = Wx$ with $g$ from behind: $g\,x^T$ for
-#   $W$, $W^T g$ for $x$. Copies become sums, and sums become copies.
+# - What a matrix does forwards, its transpose does backwards. For $y = Wx$ with upstream gradient $g$: $g\,x^T$ for $W$, $W^T g$ for $x$.
+#   Copies become sums, and sums become copies.
 # - The gradient of one example is $g\,x^T$, of rank 1; that of $n$ examples has rank $n$ at most.
 #
 # ## What you can do now

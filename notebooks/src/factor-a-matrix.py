@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Factor a matrix
 #
-# You send a picture over a slow line. The receiver builds it from layers, and each layer is a column times a
-# row. After twenty layers the picture should be recognisable.
+# You send a picture over a slow line, as a sum of terms: each is a column times a row. After twenty terms the picture should be
+# recognisable.
 #
 # **Which columns and rows do you send first?**
 #
 # After this lesson you can
 #
-# - write a matrix as a sum of layers in three ways: LU, QR and SVD,
+# - write a matrix as a sum of terms in three ways: LU, QR and SVD,
 # - read each way backwards, as a product of two thin matrices,
 # - say which of the three loses least when it is cut.
 #
@@ -22,7 +22,7 @@ import lora_np as lnp
 from lora_np.table import Table
 
 # %% [markdown]
-# ## A product is a sum of layers
+# ## A product is a sum of terms
 #
 # Look at a product from inside. The first column of the left matrix meets only the first row of the right
 # one, the second column only the second row:
@@ -34,26 +34,25 @@ from lora_np.table import Table
 # + \begin{pmatrix} 0 \\ 1 \\ -4 \end{pmatrix} \begin{pmatrix} 0 & 1 & 1 \end{pmatrix}
 # $$
 #
-# Each column times its row is a matrix of rank 1, a **layer**. Two columns and two rows are two layers.
+# Each column times its row is a matrix of rank 1, a term of the sum. Two columns and two rows are two terms.
 
-# %% alt="Two layers of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first layer has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
+# %% alt="Two terms of 3 by 3 add up to the matrix with the rows 1 2 3, 0 1 1 and 2 0 2. The first term has the rows 1 2 3, zeros, and 2 4 6. The second has zeros, 0 1 1, and 0 -4 -4."
 B = np.array([[1, 0], [0, 1], [2, -4]])
 A = np.array([[1, 2, 3], [0, 1, 1]])
-layers = [np.outer(B[:, i], A[i]) for i in range(2)]
-assert (layers[0] + layers[1] == B @ A).all()
+terms = [np.outer(B[:, i], A[i]) for i in range(2)]
+assert (terms[0] + terms[1] == B @ A).all()
 
 figure = lnp.plots.matrix_tiles(
-    {"layer 0": layers[0], "layer 1": layers[1], "B A": B @ A}, between=["+", "="]
+    {"term 0": terms[0], "term 1": terms[1], "B A": B @ A}, between=["+", "="]
 )
 
 # %% [markdown]
-# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go the other way: from $M$ to its
-# layers.
+# The sum is the matrix $M$ of *See rank*. To **factor** a matrix is to go the other way: from $M$ to its terms.
 #
 # ## LU: copy a row and a column
 #
-# Start with $M$ alone. Its first row is $(1, 2, 3)$, its first column $(1, 0, 2)$. Multiply the two, and the
-# layer has the same first row and the same first column as $M$. Subtract it:
+# Start with $M$ alone. Its first row is $(1, 2, 3)$, its first column $(1, 0, 2)$. Multiply the two, and the term has the same first row
+# and the same first column as $M$. Subtract it:
 #
 # $$
 # \begin{pmatrix} 1 & 2 & 3 \\ 0 & 1 & 1 \\ 2 & 0 & 2 \end{pmatrix}
@@ -61,16 +60,15 @@ figure = lnp.plots.matrix_tiles(
 # = \begin{pmatrix} 0 & 0 & 0 \\ 0 & 1 & 1 \\ 0 & -4 & -4 \end{pmatrix}
 # $$
 #
-# One row and one column are done. Do the same with what is left: row $(0, 1, 1)$, column $(0, 1, -4)$. Then
-# nothing is left. Two layers, because the rank is 2.
+# One row and one column are done. Do the same with what is left: row $(0, 1, 1)$, column $(0, 1, -4)$. Then nothing is left. Two terms,
+# because the rank is 2.
 #
-# Where row and column cross there was a 1. If it is another number, divide the column by it, so that the
-# layer fits.
+# Where row and column cross there was a 1. If it is another number, divide the column by it, so that the term fits.
 
 
 # %%
 def peel(rest, i, j):
-    """The layer through row i and column j, as a column and a row."""
+    """The term through row i and column j, as a column and a row."""
     return rest[:, j] / rest[i, j], rest[i]
 
 
@@ -97,11 +95,10 @@ print("U:\n", U)
 assert np.allclose(L @ U, M[order])
 
 # %% [markdown]
-# The last row of $U$ is zero, so its layer is nothing. **Read backwards**: two columns of $L$ and two rows of
-# $U$ are already all of $M$. They are the thin $B$ and $A$ that *See rank* promised for every matrix of
-# rank 2.
+# The last row of $U$ is zero, so its term is nothing. **Read backwards**: two columns of $L$ and two rows of $U$ are already all of $M$.
+# They are the thin $B$ and $A$ that *See rank* promised for every matrix of rank 2.
 #
-# `low_rank_factors` cuts a factorisation to a given number of layers, and puts the rows back in order:
+# `low_rank_factors` cuts a factorisation to a given number of terms, and puts the rows back in order:
 
 # %%
 B, A = lnp.low_rank_factors(M, rank=2, method="lu")
@@ -110,16 +107,16 @@ print("A, 2 x 3:\n", A)
 assert np.allclose(B @ A, M)
 
 # %% [markdown]
-# ## One layer for two columns
+# ## One term for two columns
 #
-# Now cut deeper than the rank. This matrix has rank 2, and you may keep one layer:
+# Now cut deeper than the rank. This matrix has rank 2, and you may keep one term:
 #
 # $$
 # N = \begin{pmatrix} 3 & 5 \\ 4 & 0 \end{pmatrix}
 # $$
 #
-# All columns of a layer are multiples of one column. In a picture: they lie on one line. So the two columns
-# $(3, 4)$ and $(5, 0)$, both of length 5, have to move onto a line. How far?
+# All columns of a term are multiples of one column. In a picture: they lie on one line. So the two columns $(3, 4)$ and $(5, 0)$, both of
+# length 5, have to move onto a line. How far?
 #
 # **LU.** The largest entry of the first column is the 4. The row there is $(4, 0)$, the column divided
 # by 4 is $(\tfrac34, 1)$. The first column stays, the second goes to zero.
@@ -150,16 +147,16 @@ assert np.allclose(B @ A, M)
 
 # %% alt="Three panels with the columns (3, 4) and (5, 0) as arrows and a line onto which they move. LU: the line goes through column 0, column 1 moves by 5, to zero. QR: the same line, column 1 moves by 4, to the nearest point. SVD: a line between the columns, each moves by 2.24. The errors are 5, 4 and 3.16."
 N = np.array([[3.0, 5.0], [4.0, 0.0]])
-one_layer, errors = {}, {}
+one_term, errors = {}, {}
 for method in ["lu", "qr", "svd"]:
     B, A = lnp.low_rank_factors(N, rank=1, method=method)
     errors[method] = np.linalg.norm(N - B @ A)
-    one_layer[f"{method.upper()}: error {errors[method]:.2f}"] = B @ A
+    one_term[f"{method.upper()}: error {errors[method]:.2f}"] = B @ A
     print(f"{method}:\n{(B @ A).round(9)}")
 assert np.allclose(list(errors.values()), [5, 4, 10**0.5])
 
 _, panels = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained", sharex=True, sharey=True)
-for axes, (heading, moved) in zip(panels, one_layer.items(), strict=True):
+for axes, (heading, moved) in zip(panels, one_term.items(), strict=True):
     longest = moved[:, np.argmax(np.linalg.norm(moved, axis=0))]
     lnp.plots.axes(axes).axline((0, 0), longest, color=lnp.plots.LORA, alpha=0.5)
     axes.quiver([0, 0], [0, 0], *N, angles="xy", scale_units="xy", scale=1, width=0.012)
@@ -190,7 +187,7 @@ assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
 # %% [markdown]
 # ## What each keeps at right angles
 #
-# Here are both layers of each. What the first leaves, the second brings.
+# Here are both terms of each. What the first leaves, the second brings.
 
 # %%
 Q, R = np.linalg.qr(N)
@@ -207,8 +204,8 @@ for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)
 # %% [markdown]
 # Two vectors are at **right angles** if the products of their entries add up to zero.
 #
-# - **LU**: neither columns nor rows. The rest after the first layer has zeros where a row and a column were
-#   copied. Cheap, and made for solving equations.
+# - **LU**: neither columns nor rows. The rest after the first term has zeros where a row and a column were copied. Cheap, and made for
+#   solving equations.
 # - **QR**: the columns of $Q$ are at right angles and of length 1. $R$ has zeros below its diagonal. Made for
 #   nearest points.
 # - **SVD**: columns **and** rows are at right angles. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
@@ -227,28 +224,27 @@ assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 #
 # ## Send a photograph
 #
-# Now the picture: 600 x 512 pixels, twenty layers. In a large matrix the order matters. QR takes next the
-# column that has most left outside what was sent. LU, as it is used for equations, takes the columns from left
-# to right and chooses the row only.
+# Now the picture: 600 x 512 pixels, twenty terms. In a large matrix the order matters. QR takes next the column that has most left outside
+# what was sent. LU, as it is used for equations, takes the columns from left to right and chooses the row only.
 
-# %% alt="The photograph, and what twenty layers make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
+# %% alt="The photograph, and what twenty terms make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
 methods = {"LU": "lu", "QR": "qr", "SVD": "svd"}
 factors = {
     name: lnp.low_rank_factors(photograph, rank=100, method=way) for name, way in methods.items()
 }
-received = {f"{name}, 20 layers": B[:, :20] @ A[:20] for name, (B, A) in factors.items()}
+received = {f"{name}, 20 terms": B[:, :20] @ A[:20] for name, (B, A) in factors.items()}
 
 figure = lnp.plots.image_approximations(photograph, received)
-assert np.allclose(received["LU, 20 layers"][:, :20], photograph[:, :20])  # the left edge
+assert np.allclose(received["LU, 20 terms"][:, :20], photograph[:, :20])  # the left edge
 
 # %% [markdown]
-# The same for every number of layers up to 100, as a share of the whole photograph:
+# The same for every number of terms up to 100, as a share of the whole photograph:
 
 
-# %% alt="Relative error against the number of layers, from 0 to 100. LU goes up and down between 0.8 and 1.1. QR and SVD fall steadily, and the SVD is the lowest everywhere."
+# %% alt="Relative error against the number of terms, from 0 to 100. LU goes up and down between 0.8 and 1.1. QR and SVD fall steadily, and the SVD is the lowest everywhere."
 def errors_of_cuts(M, B, A):
-    """Relative error after 0, 1, 2, ... layers."""
+    """Relative error after 0, 1, 2, ... terms."""
     rest, errors = M, [1.0]
     for column, row in zip(B.T, A, strict=True):
         rest = rest - np.outer(column, row)
@@ -258,7 +254,7 @@ def errors_of_cuts(M, B, A):
 
 curves = {name: errors_of_cuts(photograph, B, A) for name, (B, A) in factors.items()}
 axes = lnp.plots.rank_error_curves(curves)
-axes.set_xlabel("layers")
+axes.set_xlabel("terms")
 axes.set_ylabel("relative error")
 
 for name in ["LU", "QR"]:
@@ -266,20 +262,20 @@ for name in ["LU", "QR"]:
 assert 0.7 < curves["LU"].min() < 1 < curves["LU"].max() < 1.3
 
 # %%
-rows = [(layers, *(curves[name][layers] for name in methods)) for layers in [1, 8, 20, 50, 100]]
-Table(["layers", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
+rows = [(terms, *(curves[name][terms] for name in methods)) for terms in [1, 8, 20, 50, 100]]
+Table(["terms", *methods], rows, formats=dict.fromkeys(methods, "{:.1%}".format))
 
 # %% [markdown]
 # LU has sent the left edge exactly, and little of the rest: it takes the columns as they come. QR chooses its
 # columns, and chooses well.
 #
-# **In this error no other layers, as many, do better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here or on any other matrix. That holds for the root of the sum of
-# squares, and for every other size that turning the matrix does not change. It does not hold for the largest error of a
-# single pixel, say, which can be made smaller otherwise. *Cut the SVD* shows why, and
-# how to know its error beforehand. So these are the layers to send first, the strongest before the others.
+# **In this error no other terms, as many, do better than the SVD's**<!-- proof: Eckart and Young, in Cut the SVD -->, here or on any other
+# matrix. That holds for the root of the sum of squares, and for every other size that turning the matrix does not change. It does not hold
+# for the largest error of a single pixel, say, which can be made smaller otherwise. *Cut the SVD* shows why, and how to know its error
+# beforehand. So these are the terms to send first, the strongest before the others.
 #
-# On the photograph LU is at times worse than sending nothing: its curve goes above 1. So it is with heights
-# above their mean, around the Jacksboro fault in Tennessee, after 20 layers:
+# On the photograph LU is at times worse than sending nothing: its curve goes above 1. So it is with heights above their mean, around the
+# Jacksboro fault in Tennessee, after 20 terms:
 
 # %%
 heights = lnp.datasets.terrain() - lnp.datasets.terrain().mean()
@@ -293,8 +289,7 @@ assert after_20["LU"] > 1 > after_20["QR"] > after_20["SVD"]
 # %% [markdown]
 # ## One product, many factors
 #
-# Back to $M$ of rank 2. Cut to two layers, each method gives all of $M$. But each has its own $B$ and $A$. The
-# $B$ of LU and that of QR:
+# Back to $M$ of rank 2. Cut to two terms, each method gives all of $M$. But each has its own $B$ and $A$. The $B$ of LU and that of QR:
 
 # %%
 pairs = [lnp.low_rank_factors(M, rank=2, method=method) for method in methods.values()]
@@ -304,7 +299,7 @@ print(pairs[0][0].round(3))
 print(pairs[1][0].round(3))
 
 # %% [markdown]
-# (QR has written its first layer with two minus signs, as $(-q)(-r)$: it is the same layer.)
+# (QR has written its first term with two minus signs, as $(-q)(-r)$: it is the same term.)
 #
 # What have they in common? Put the $B$ of all three side by side. The rank of the six columns is still 2: they
 # lie in the same plane, the column space of $M$.
@@ -326,29 +321,28 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # %% [markdown]
 # ## The law
 #
-# - A product $BA$ is a sum of layers: column $i$ of $B$ times row $i$ of $A$. Keep the first $r$, and you have
-#   a product of thin matrices.
+# - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. Keep the first $r$, and you have a product of thin matrices.
 # - LU copies rows and columns. QR takes nearest points, with columns at right angles. The SVD has columns and
 #   rows at right angles.
-# - A matrix of rank $r$ needs $r$ layers. QR (with the column of most rest first) and the SVD never need more.
-# - Cut to the same number of layers, the SVD has the smallest sum of squared errors.
+# - A matrix of rank $r$ needs $r$ terms. QR (with the column of most rest first) and the SVD never need more.
+# - Cut to the same number of terms, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
-# **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts
-# can come from a factorisation: **PiSSA** takes the first layers of the SVD of $W_0$, the matrix that is to be
-# adapted, **OLoRA** those of its QR. *Choose rank, alpha and initialisation* tries both.
+# **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts can come from a factorisation:
+# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix that is to be adapted, **OLoRA** those of its QR. *Choose rank, alpha and
+# initialisation* tries both.
 #
 # ## What you can do now
 #
 # You can take a matrix apart in three ways, cut it and say what is lost. Try, in this notebook:
 #
-# - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, first row first. Then start with the row of
-#   the 4, as `lu` does. Which layers do you get each time?
+# - Peel $\begin{pmatrix} 2 & 1 \\ 4 & 5 \end{pmatrix}$ on paper, first row first. Then start with the row of the 4, as `lu` does. Which
+#   terms do you get each time?
 #
 #   <details><summary>Answer</summary>
 #
 #   First row first: $\begin{pmatrix} 2 & 1 \\ 4 & 2 \end{pmatrix} + \begin{pmatrix} 0 & 0 \\ 0 & 3 \end{pmatrix}$. Row of the 4 first:
-#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. Other layers, the same sum.
+#   $\begin{pmatrix} 2 & 2.5 \\ 4 & 5 \end{pmatrix} + \begin{pmatrix} 0 & -1.5 \\ 0 & 0 \end{pmatrix}$. Other terms, the same sum.
 #
 #   </details>
 # - Swap the columns of $N$. Which of the three errors change, and why not the SVD's?
@@ -359,11 +353,11 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 #   does not take columns in an order: swapping them swaps the entries of its rows, and nothing else.
 #
 #   </details>
-# - How many layers does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
+# - How many terms does `lu` need for $\begin{pmatrix} 0 & 1 \\ 0 & 2 \end{pmatrix}$, and what is its rank?
 #
 #   <details><summary>Answer</summary>
 #
-#   Two, though the rank is 1. In the first column there is nothing to divide by, so the first layer is zero, and the second brings all. The
+#   Two, though the rank is 1. In the first column there is nothing to divide by, so the first term is zero, and the second brings all. The
 #   SVD and QR, which may choose, need one.
 #
 #   </details>

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Follow the post
 #
-# In January 2024 somebody who had just met LoRA wrote half a page about it. The note names rank, matrix decompositions, one
-# equation and one example. This package began with it.
+# LoRA teaches a trained model something new with few numbers. In January 2024 somebody who had just met it wrote half a page about it. The
+# note names rank, matrix decompositions, one equation and one example. This package began with it.
 #
 # **What does the note claim, and is it true?**
 #
@@ -25,9 +25,11 @@ from lora_np import mini
 # %% [markdown]
 # ## 12,000, or 4,400, or 1,760
 #
-# A model is made of matrices. Take one with 100 rows and 120 columns, $W_0$. It has learned one task, and the model is to learn
-# another, so the matrix has to change. Write the change as a second matrix, $\Delta W$, that is added to the first. It is called
-# an **update**.
+# A **model** makes outputs from inputs: of a text, say, the next word. What it makes depends on the entries of its matrices, its
+# **parameters** or weights. To **train** it is to change them little by little, until the outputs are right on examples.
+#
+# Take one matrix with 100 rows and 120 columns, $W_0$. It was trained for one task, and is now to learn another, so it has to change. Write
+# the change as a second matrix, $\Delta W$, that is added to the first. It is called an **update**.
 #
 # In full the update has as many entries as the matrix, $100 \cdot 120 = 12{,}000$. The note's idea is to write it as a product of
 # two thin matrices instead, $\Delta W = BA$. One is as tall as $W_0$, the other as wide. Their thickness $r$ is up to you:
@@ -78,23 +80,23 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # ## PEFT, spelled out
 #
-# The note uses these letters for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** goes on training a model that has
-# learned already. PEFT keeps the entries of its matrices, the **parameters** or weights, as they are, and trains few new ones.
+# The note uses these letters for **parameter-efficient fine-tuning** (**PEFT**). **Fine-tuning** goes on training a model that has learned
+# already. PEFT keeps its parameters as they are, and trains few new ones.
 #
-# **LoRA**, low-rank adaptation, does it like this. A matrix $W_0$ of the model takes an input $x$ and gives an output $h$. LoRA trains
-# $B$ and $A$ beside it, and nothing else:
+# **LoRA**, low-rank adaptation, does it like this. A **layer** of the model multiplies its input $x$, a column of $k$ numbers, by $W_0$.
+# The output $h$ is a column of $d$ numbers. LoRA trains $B$ and $A$ beside $W_0$, and nothing else:
 #
 # $$
 # h = W_0 x + \tfrac{\alpha}{r}\, B A x
 # $$
 #
-# The number $\alpha$ is fixed and sets the scale of the update. Other PEFT methods train something else:
+# The number $\alpha$ is fixed. With $r$ it sets the **scale** of the update, $\alpha / r$. Other PEFT methods train something else:
 #
 # | method | what is trained | can it be added into $W_0$? |
 # |---|---|---|
-# | bottleneck layers, 2019 | small networks between the layers | no |
-# | prompts and prefixes, 2021 | made-up words in front of the text | no |
-# | BitFit, 2021 | the number that each layer adds to each output | there is nothing to add |
+# | bottleneck layers, 2019 | small matrices between the layers | no |
+# | **prompts** and prefixes, 2021 | columns of numbers, put in front of a text like words | no |
+# | BitFit, 2021 | the number that each layer adds to each output | it is in the layer already |
 # | **LoRA**, 2021 | $B$ and $A$ beside a matrix $W_0$ | yes: $W_0 + \tfrac{\alpha}{r} BA$ |
 # | IA3, 2022 | a factor for each of some outputs | yes |
 #
@@ -112,11 +114,13 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 #
 # ## A matrix can be taken apart
 #
-# The note names three ways to write a matrix as a product, **LU**, **QR** and the **SVD**, and decides that the letter D counts: whatever can be
-# multiplied can be taken apart. *Factor a matrix* has all three.
+# The note names three ways to write a matrix as a product. **LU** comes from solving equations, **QR** makes columns at right angles, and
+# the **SVD** finds what is strongest. *Factor a matrix* does all three by hand.
 #
-# One of them is special. The SVD, **singular value decomposition**, writes a matrix as a sum of columns times rows, the strongest first. Keep
-# the first $r$ of them, and **no matrix of rank $r$ is closer to the original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->. *Cut the SVD* proves it.
+# One of them is special. The SVD, **singular value decomposition**, writes a matrix as a sum of columns times rows, the strongest first.
+# Keep the first $r$ of them, and **no matrix of rank $r$ is closer to the
+# original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->: the squares of what is missing, summed over all entries, are
+# least. *Cut the SVD* proves it.
 #
 # Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. After each rank stands how many numbers
 # $B$ and $A$ have:
@@ -136,17 +140,18 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # For two reasons. First, only then it saves anything: $r(d + k)$ is less than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
 # 100 x 120 means up to rank 54.
 #
-# Second, few parameters seem to be enough. Li (2018) and Aghajanyan (2020) let training move all parameters of a model along a
-# few random directions only. A few hundred to a few thousand directions reached nine tenths of what full training does. That number is the
-# **intrinsic dimension**. It is not the rank, which counts directions *of one matrix*, but it encouraged the authors of LoRA.
+# Second, few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained a few numbers only. Each of them moves all parameters of
+# a model at once, in proportions drawn at random: a random **direction**. A few hundred to a few thousand directions were enough for nine
+# tenths of the score of full training. That number is the **intrinsic dimension**. It is not the rank, which counts directions *of one
+# matrix*, but it encouraged the authors of LoRA.
 #
 # Whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds where it ends.
 #
 # ## BA or AB?
 #
-# The note copies equation 3 of the paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. The input
-# $x$ meets $A$ ($r \times k$) first, which makes $r$ numbers of it. Then $B$ ($d \times r$) makes $d$ numbers of those. The
-# product the other way round does not exist, or does not fit:
+# The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. The input
+# $x$ meets $A$ ($r \times k$) first, which makes $r$ numbers of it. Then $B$ ($d \times r$) makes $d$ numbers of those. The product the
+# other way round does not exist, or does not fit:
 
 # %%
 rng = np.random.default_rng(0)
@@ -168,9 +173,9 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 #
 # ## Does it work?
 #
-# The note stops at the count. Below is a task that needs a change of rank 4 of a 100 x 120 matrix, each direction weaker than the
-# one before. The data are 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in one file
-# of 160 lines:
+# The note stops at the count. Below is a task that needs a change of rank 4: a sum of four columns times rows, each weaker than the one
+# before. The data are 400 random inputs, and the outputs that the changed matrix gives. It is learned by `lora_np/mini.py`, all of LoRA in
+# one file of 160 lines:
 #
 # | in the file | what it is |
 # |---|---|
@@ -180,12 +185,14 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 # | `train` | compute the error, move $A$ and $B$ a little so that it falls, and repeat |
 # | `save` | two files that PEFT, the library, opens |
 #
-# Its layer is the equation (the whole file is ten minutes of reading):
+# Its layer is the equation (the whole file is ten minutes of reading; `@` multiplies matrices, `.T` exchanges rows and columns):
 #
 # ```python
 # def __call__(self, x):  # one example a row, so each product is written transposed
 #     return x @ self.W0.T + x @ self.A.T @ self.B.T * (self.alpha / self.r)
 # ```
+#
+# The bars show which share of the wanted change is missing, each measured as the root of the sum of its squared entries:
 
 # %% alt="The share of the wanted change that is missing, against the rank: after training and at best, both fall from 60 percent at rank 1 to nothing at rank 4. Below each rank stands how many parameters it trains."
 W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
@@ -228,7 +235,7 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #
 # ## The law
 #
-# - A matrix of rank $r$ is $BA$ with $B$ of $r$ columns and $A$ of $r$ rows: $r(d + k)$ numbers instead of $d\,k$.
+# - A matrix of rank $r$ is $BA$ with $B$ of $r$ columns and $A$ of $r$ rows: $r(d + k)$ parameters instead of $d\,k$.
 # - $h = W_0 x + \tfrac{\alpha}{r} BA x$: $W_0$ stays, $B$ and $A$ are trained, $B$ starts at zero.
 # - The best $BA$ of each rank is the SVD, cut.
 #
@@ -243,12 +250,12 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 #   $2 \cdot (3 + 4) = 14$, two more than the matrix. It saves below rank $\tfrac{12}{7}$, so at rank 1 only.
 #
 #   </details>
-# - In the last cell: let the four directions be equally strong (write 1.0 for 0.6). What is missing at rank 2, at best?
+# - In the last cell: let the four products be equally strong (write 1.0 for 0.6). What is missing at rank 2, at best?
 #
 #   <details><summary>Answer</summary>
 #
-#   About 62 %. With four directions of exactly equal size it would be $\sqrt{2/4}$, 71 %: two of four are left out. Random directions are
-#   not quite equal, and the SVD keeps the larger ones.
+#   About 62 %. With four products of exactly equal size it would be $\sqrt{2/4}$, 71 %: two of four are left out. Random ones are not quite
+#   equal, and the SVD keeps the larger ones.
 #
 #   </details>
 #

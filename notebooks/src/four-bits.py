@@ -28,12 +28,13 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Four numbers on paper
 #
-# To **quantise** is to keep, for each number, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and
-# the seven levels $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$: three bits are enough to name one.
+# To **quantise** is to keep, for each number, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and the seven levels
+# $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$: three bits are enough for the index of one.
 #
-# Levels end at 1, so first divide by the largest magnitude, the **scale** 3: $(1, -0.63, 0.13, 0.4)$. The nearest levels are
-# $(1, -\tfrac23, 0, \tfrac13)$. Keep their names and the scale. Whoever reads them multiplies: $(3, -2, 0, 1)$. The
-# errors are 0, 0.1, 0.4, 0.2. None can be above half a step, and a step is $\tfrac13 \cdot 3 = 1$.
+# Levels end at 1, so first divide by the largest magnitude, 3: $(1, -0.63, 0.13, 0.4)$. It is called the **scale**, as $\alpha / r$ is, but
+# it belongs to these numbers. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Keep the indices of these levels, and the scale. To
+# read them, multiply: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4, 0.2. None can be above half a step, and a step is
+# $\tfrac13 \cdot 3 = 1$.
 
 
 # %%
@@ -54,7 +55,7 @@ assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0,
 # %% [markdown]
 # ## What a bit is worth
 #
-# Now a real weight: 352 x 128 numbers from the language model that comes with the package. Each 64 of them share a scale.
+# Now a real weight: 352 x 128 numbers from the language model that comes with the package. Each **block** of 64 of them shares a scale.
 
 # %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
 model = language.load("austen")
@@ -83,7 +84,7 @@ assert np.all((falls[1:] > 1.9) & (falls[1:] < 2.4))
 #
 # ## Levels where the weights are
 #
-# These weights look like draws from a normal distribution: many near zero, few far out. With even steps the outer levels
+# These weights look as if drawn from a normal distribution, the bell curve: many near zero, few far out. With even steps the outer levels
 # are hardly used. **NormalFloat** (nf4) puts the levels where each is used about equally often: at **quantiles**.
 #
 # A quantile is the place below which a given share lies. On paper: below 0 lies one half, so the quantile of
@@ -182,8 +183,8 @@ assert quantise(W, "nf4", double=True).bits < 4.15
 # %% [markdown]
 # ## What the model notices
 #
-# An error in the weights is not yet an error of the model. All 28 linear maps in few bits, and the loss on Austen that the
-# model has not seen:
+# An error in the weights is not yet an error of the model. All 28 linear layers in few bits, and the loss on Austen that the model has not
+# seen:
 
 # %%
 rows = language.windows(
@@ -265,7 +266,7 @@ axes = lnp.plots.lines(curves, xlabel="step", ylabel="relative error $\\|W - Q -
 assert all(errors[1] < errors[0] for _, errors in curves.values())
 
 # %% [markdown]
-# LoRA has such a $BA$ anyway. It usually starts at zero; here it starts as the repair. All 28 maps at rank 8:
+# LoRA has such a $BA$ anyway. It usually starts at zero; here it starts as the repair. All 28 linear layers at rank 8:
 
 
 # %%
@@ -288,11 +289,11 @@ assert all(repaired < alone)
 assert at_start["loftq"] < at_start["lora"]
 
 # %% [markdown]
-# Every map is closer to its original, and so is the loss: nearly half of what four bits cost is back.
+# Every matrix is closer to its original, and so is the loss: nearly half of what four bits cost is back.
 #
-# That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 maps. The loss on Genesis fell from 2.148 to
-# 2.100 (the how-to page *Work with four bits* says how to repeat it); on a text of a few sentences it rose from 3.951 to 3.959. An
-# error in the Frobenius norm counts all inputs alike. The model does not.
+# That is not always so. On another language model, SmolLM2 with 135 million parameters, the same start lowered the error of all 210 linear
+# layers. The loss on Genesis fell from 2.148 to 2.100 (the how-to page *Work with four bits* says how to repeat it); on a text of a few
+# sentences it rose from 3.951 to 3.959. An error in the Frobenius norm counts all inputs alike. The model does not.
 #
 # ## QLoRA
 #
@@ -344,7 +345,7 @@ assert max(ends.values()) - min(ends.values()) < 0.03 < 0.4 < at_first - max(end
 #
 # ## What is saved
 #
-# Counted, in bytes that lie in memory. The linear maps, what is trained, and what Adam keeps for it:
+# Counted, in bytes that lie in memory. The linear layers, what is trained, and what Adam keeps for it:
 
 
 # %%
@@ -375,8 +376,8 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 
 # %% [markdown]
 # $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
-# $A$, $B$, moments and activations stay what they were. In this little model they are most of the memory, so QLoRA saves a quarter. In
-# one of 7 billion numbers $W_0$ alone is 13 GiB in 16 bits, and 3.4 in four. The price is time: each step computes the numbers from their levels anew.
+# $A$, $B$, moments and activations stay what they were. Here the activations of a batch alone take more than $W_0$. In a model of 7 billion
+# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step computes the numbers from their levels anew.
 #
 # ## The law
 #

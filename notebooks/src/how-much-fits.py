@@ -56,13 +56,14 @@ axes = lnp.plots.lines(curves, xlabel="labels for each weight", ylabel="share of
 assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 
 # %% [markdown]
-# That is a ceiling of about two bits a weight for a linear map and yes or no. For a trained LoRA there is no such formula, so measure it.
+# That is a ceiling of about two bits per weight for a linear layer with one output, yes or no. For a trained LoRA there is no such formula,
+# so measure it.
 #
-# ## Learn by heart
+# ## Memorise
 #
-# Over $n$ characters a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. So take real places of Genesis, give each a **random** next
-# character, and train a LoRA on the last linear map, the head of 96 x 128, until it knows as many as it can. A LoRA of rank $r$
-# has $224\,r$ numbers there:
+# Over $n$ characters a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. So take real positions in Genesis, give each a **random**
+# next character, and train a LoRA on the last linear layer, the head of 96 x 128, until it knows as many as it can. A LoRA of rank $r$ has
+# $224\,r$ numbers there:
 
 # %% alt="Bits held against bits asked, both for each number, at ranks 2, 4 and 8. At half a bit all that is asked is held, at 1 bit a little less. Then the lines bend away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are asked." tags=["cover"]
 model = language.load("austen")
@@ -116,9 +117,10 @@ for r in ranks:
 assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %% [markdown]
-# At half a bit for each number nearly all is learned; at one bit not quite. Beyond that the curve bends, at **about one and a half bits for each number**<!-- claim: capacity-bits -->, at each
-# of these ranks. (A number takes 32 bits in memory. And ask for too much, and training ends with less: this is what these 425 steps reach, not the most that is
-# possible.) So here **the rank is the limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
+# At half a bit per parameter nearly all is learned; at one bit not quite. Beyond that the curve bends, at **about one and a half bits per
+# parameter**<!-- claim: capacity-bits -->, at each of these ranks. (A parameter takes 32 bits in memory. If you ask for too much, training
+# ends with less. And this is what these 425 steps reach, not the most that is possible.) So here **the rank is the
+# limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
 #
 # That is this experiment. Another one gives other figures. On random inputs instead of positions in Genesis, a sweep of learning rates found these lower bounds (more
 # steps hold more):
@@ -137,11 +139,13 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 #
 # ## Which rank for a telephone book?
 #
-# 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each unit of rank brings 224
-# numbers. So at one bit a number it takes rank 89, and the head has full rank at 96.
+# 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each
+# unit of rank brings 224 parameters. So at one bit per parameter it takes rank 89, and the head has full rank at 96.
 #
-# On all 28 maps of the layers even rank 1 brings 9,344 numbers. But there the facts have to be told through the rest of the model: for random tokens, read as text, 0.07 to 0.61
-# bits a number were measured, on single maps. `accounting.capacity` has these ranges, and answers with one:
+# On all 28 linear layers before the head even rank 1 brings 9,344 parameters. But there the facts have to pass through the rest of the
+# model: for random tokens, read as text, 0.07 to 0.61 bits per parameter were measured, on single linear layers. `accounting.capacity` has
+# these ranges, and answers with one. (Its *degrees of freedom* are the parameters less $r^2$ for each matrix, since that many only choose
+# among the pairs with the same $BA$.)
 
 # %%
 bits = 1_000 * 6 * np.log2(10)
@@ -164,9 +168,8 @@ assert np.round(
 assert found.enough is None  # above a quarter of full rank, where nothing was measured
 
 # %% [markdown]
-# Rank 8 on all maps may hold the book, or may not. The last column is empty: a rank that surely does would lie above a quarter of
-# full rank, where nothing was measured, and `capacity` names no rank that it cannot vouch for. A list of facts is bought by
-# the number. A style is another matter, and the next lesson's.
+# Rank 8 on all linear layers may hold the book, or may not. The last column is empty: a rank that surely does would lie above a quarter of
+# full rank, where nothing was measured. Facts without a rule need parameters in proportion. A style does not, as the next lesson shows.
 #
 # ## The law
 #
@@ -179,7 +182,8 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 #
 # You can say which rank a list of facts needs. Try:
 #
-# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 numbers for each unit of rank) would hold them at 1.5 bits a number?
+# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 numbers for each unit of rank) would
+#   hold them at 1.5 bits per parameter?
 #
 #   <details><summary>Answer</summary>
 #

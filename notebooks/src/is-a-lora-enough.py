@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Ask whether a LoRA is enough
 #
-# A LoRA of rank 1 on every linear map of our language model has 9,344 numbers. The model has 750,720. Some papers say that a LoRA
+# A LoRA of rank 1 on every linear layer of our language model has 9,344 parameters. The model has 750,720. Some papers say that a LoRA
 # learns as well as a full update. Others say that it learns less.
 #
 # **When is a LoRA enough, and when is its rank the limit?**
@@ -25,11 +25,14 @@ from lora_np.table import Table
 lnp.count("austen", rank=1, targets="all-linear")
 
 # %% [markdown]
-# ## A style is not learned by heart
+# The table counts each kind of module. (An *embedding* holds a vector for each character, a *norm* rescales the vectors between the layers,
+# and the head shares the entries of the embedding.)
 #
-# *Measure how much fits* asked for random characters. Is Genesis such a task? In *Adapt a language model* every contestant read 38,400 characters of it. If it had to be held at 1.5 bits a number,
-# rank 1 with its 9,344 numbers could keep 14,000 bits: little more than 2,000 random characters. Yet it had three quarters of the gain, on
-# text that it had **not** read. A style has rules, and rules are short.
+# ## A style is not memorised
+#
+# *Measure how much fits* asked for random characters. Is Genesis such a task? In *Adapt a language model* every run read 38,400 characters
+# of it. If it had to be held at 1.5 bits per parameter, rank 1 with its 9,344 parameters could keep 14,000 bits: little more than 2,000
+# random characters. Yet it had three quarters of the gain, on text that it had **not** read. A style has rules, and rules are short.
 #
 # Here are the recorded runs again, with a fresh one of the full update to compare them with:
 
@@ -111,7 +114,7 @@ assert shares[-1] > 0.93
 #
 # ## Learning rates
 #
-# Which rate does each want? Seed 0, test loss:
+# Which learning rate is best for each? Here is the test loss of one seed:
 
 # %% alt="Test loss against learning rate for ranks 1, 4, 16, 64 and the full update. Each has a valley: that of rank 1 is at 0.03, those of rank 64 and of the full update are at 0.003."
 curves = {}
@@ -144,7 +147,8 @@ assert lead[1] < 0.2 * lead[0]
 #
 # ## Claims, compared with this model
 #
-# Three papers (those below), and what 150 steps of a model of 750,720 numbers show of them. A small model refutes nobody: it shows what to look for.
+# Three papers (those below), and what 150 steps of a model of 750,720 parameters show of them. (*Rank for 90 %*: the smallest that keeps 90
+# % of the update's energy. Intruders are those of *Look inside an update*.) A small model refutes nobody: it shows what to look for.
 
 # %%
 at_best = {"full": full, "all maps, r = 4": ladder[4], "all maps, r = 64": ladder[64]}
@@ -241,8 +245,8 @@ assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 #
 # ## The law
 #
-# - A rule costs few numbers. There the rank is a discount: the first numbers bring most.
-# - Compare each method at its own learning rate, over several seeds, with intervals, on text that chose nothing.
+# - A rule takes few parameters, so a low rank brings most of the gain.
+# - Compare each method at its own best learning rate, over several seeds, with intervals, on text not used for tuning.
 # - LoRA learned less here. Whether it forgets less depends on the learning rate of the full update that it is compared with.
 #
 # ## What you can do now
@@ -256,7 +260,8 @@ assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 #   A sweep of rates for each. Above, rank 1 wanted ten times the full update's rate: at one rate for both, the rate was compared.
 #
 #   </details>
-# - On paper: two contestants with losses of 1.30 and 1.31, each the mean of five seeds, and a standard deviation of 0.02 between seeds. Which is better?
+# - On paper: two methods with losses of 1.30 and 1.31, each the mean of five seeds, and a standard deviation of 0.02 between seeds. Which
+#   is better?
 #
 #   <details><summary>Answer</summary>
 #

@@ -45,9 +45,10 @@ for x in [(1, 1), (1, -1), (1, 0)]:
     print(f"x = {x}:  before {W0 @ x},  A x = {A @ x},  after {(W0 + B @ A) @ x}")
 
 # %% [markdown]
-# An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing
-# in these directions, nothing is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Where they have, their answers change. One can show old examples again (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate
-# from $W_0$ and take it off for old work.
+# An update of rank $r$ reacts to $r$ directions of the input, the rows of $A$. **Where old inputs have nothing in these directions, nothing
+# is forgotten.**<!-- proof: A x = 0 gives B A x = 0 --> Where they have, their answers change. You can show old examples again
+# (**replay**), keep $A$ out of the old directions (exercise *Forget nothing*), or keep $BA$ separate from $W_0$ and take it off for old
+# work.
 #
 # ## A network that reads
 #
@@ -106,7 +107,7 @@ assert accuracy(reader, old) > 0.95
 assert accuracy(reader, new) < 0.2
 
 # %% [markdown]
-# On its side a digit is a riddle: one in ten is what guessing gives.
+# Of digits on their side it reads 14 %. Guessing gives one in ten.
 #
 # Each layer also adds one number to each output, its **bias**: with it, the first layer has $64 \cdot 64 + 64$
 # numbers. LoRA leaves the biases frozen.
@@ -225,9 +226,9 @@ print(f"rank 1, lower rate:  keeps {kept[0]:.0%}, has learned {learned[0]:.0%}")
 print("rank 1, higher rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
 
 # %% [markdown]
-# At the lower rate rank 1 keeps 90 % of the old task, and reads 59 % of the new one. At the higher rate it
-# reads 85 % of the new one, and keeps 29 % of the old. At each rank, whoever learned the new task well lost
-# much of the old one, and so did the full update. **A low rank by itself does not protect.**<!-- claim: forgets-less -->
+# At the lower rate rank 1 keeps 90 % of the old task, and reads 59 % of the new one. At the higher rate it reads 85 % of the new one, and
+# keeps 29 % of the old. At each rank, a LoRA that learned the new task well lost much of the old one, and so did the full update. **A low
+# rank by itself does not protect.**<!-- claim: forgets-less -->
 #
 # Why? In the example on paper, what happens to old inputs depends on $Ax$. Here is its length at rank 8 in the
 # first layer, as a root mean square over the held-out digits:
@@ -265,14 +266,13 @@ assert olds[3] > 0.85 > olds[0] + 0.3
 assert news[-1] > news[0] - 0.03
 
 # %% [markdown]
-# A tenth of the old data brings back most of what was lost, and the new task hardly notices. The price is that one must have kept old data, or be able to
-# make some.
+# A tenth of the old data brings back most of what was lost, and the new task hardly notices. The price is that you must have kept old data,
+# or be able to make some.
 #
 # ## Take it off
 #
-# What LoRA does give is the star. The old model is still there, bit for bit, and the adapter is a small file of
-# its own. A full update could do the same only with a second copy of the whole model. For old work, leave the
-# adapter off:
+# The star in the figure is what LoRA can do and a full update cannot. The old model is still there, bit for bit, and the adapter is a small
+# file of its own. A full update would need a second copy of the whole model. For old work, leave the adapter off:
 
 # %%
 without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  # the layers inside
@@ -286,9 +286,8 @@ print(
 assert same
 
 # %% [markdown]
-# It has to be known which task is at hand. And $W_0$ and $BA$ have to stay apart. `lnp.merge` adds $BA$, with
-# its factor, to $W_0$ and keeps the sum alone. After that the old matrix is no longer there bit for bit:
-# subtracting $BA$ brings it back only up to rounding.
+# You have to know which task is at hand. And $W_0$ and $BA$ have to stay apart. `lnp.merge` adds $BA$, with its factor, to $W_0$ and keeps
+# the sum alone. After that the old matrix is no longer there bit for bit: subtracting $BA$ brings it back only up to rounding.
 
 # %%
 first, merged = adapted.layers[0], lnp.merge(adapted).layers[0]

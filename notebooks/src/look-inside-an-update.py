@@ -64,8 +64,8 @@ assert np.isclose(phi, 0.875)
 # %% [markdown]
 # ## What chance gives
 #
-# Our inputs have 120 entries. Two random choices of 8 directions among 120 have $\phi = 8 / 120 = 0.067$ on average. That is the
-# number to beat. If $i$ and $j$ differ, it is the larger of them over 120.
+# Our inputs have 120 entries. Two random choices of 8 directions among 120 have $\phi = 8 / 120 = 0.067$ on average. If $i$ and $j$ differ,
+# it is the larger of them over 120.
 
 # %%
 rng = np.random.default_rng(0)
@@ -167,8 +167,8 @@ print(f"share of the first direction that lies in the last two columns: {edge:.0
 assert edge > 0.7
 
 # %% [markdown]
-# The first direction subtracts the last but one column from the last: how steep is the ground at the edge,
-# where the prediction begins? Both runs found it. The fourth looks like noise. Now in numbers:
+# The first direction subtracts the last but one column from the last: how steep is the ground at the edge, where the prediction begins?
+# Both runs found it. The fourth looks like noise. In numbers:
 
 # %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
 seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
@@ -208,9 +208,9 @@ for name, update in updates.items():
     assert error(keep(update, 3)) - errors[name] < 0.03 * gain
 
 # %% [markdown]
-# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What
-# differs hardly matters.**<!-- shown: the error without what differs --> The LoRA paper saw such maps for the language model GPT-3, and took them as a sign that a small rank is
-# enough.
+# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What differs hardly
+# matters.**<!-- shown: the error without what differs --> The LoRA paper saw such pictures for the language model GPT-3, and took them as a
+# sign that a small rank is enough.
 #
 # ## What phi does not show
 #
@@ -264,11 +264,11 @@ assert np.sum(right * wrong[::-1]) > 0.9
 #
 # ## Amplification
 #
-# The second half of the question: does an update turn up what $W_0$ does already, or bring in what it never did? How large is
-# the update where it acts, compared with what $W_0$ does there? On paper: $W_0 = \begin{pmatrix} 5 & 0 \\ 0 &
-# \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts in the
-# second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with
-# the first $r$ directions $U$ and $V$ of the update on both sides:
+# The second half of the question: does an update turn up what $W_0$ does already, or bring in what it never did? How large is the update
+# where it acts, compared with what $W_0$ does there? (Size is the Frobenius norm.) On paper:
+# $W_0 = \begin{pmatrix} 5 & 0 \\ 0 & \tfrac12 \end{pmatrix}$ and $\Delta W = \begin{pmatrix} 0 & 0 \\ 0 & 2 \end{pmatrix}$. The update acts
+# in the second direction only, with 2. There $W_0$ has $\tfrac12$. So the **amplification factor** is 4. In general, with the first $r$
+# directions $U$ and $V$ of the update on both sides:
 #
 # $$
 # \frac{\|\Delta W\|}{\|U^T W_0 V\|}
@@ -363,9 +363,8 @@ assert strong[2:].min() > 8
 # A weak update brings intruders if its rank is low; one as large as our trained update brings as many as it can, at every
 # rank.
 #
-# And the trained ones? As a control take a weight that has learned nothing new: fitted to the **same photograph**, but to
-# other pieces of it. For the first 20 directions of each, here is the cosine with the closest of $W_0$. In the grey band are the
-# intruders.
+# For the trained ones, take as a control a weight that has learned nothing new: fitted to the **same photograph**, but to other pieces of
+# it. For the first 20 directions of each, here is the cosine with the closest of $W_0$. In the grey band are the intruders.
 
 
 # %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on." tags=["cover"]
@@ -447,8 +446,9 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 #
 #   <details><summary>Answer</summary>
 #
-#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven
-#   random ones of the others by 0.029 in the median. The whole update is worth 0.044: the intruders hardly matter here.
+#   Without the seven intruders it rises by 0.0008, without the last seven other directions of the first 20 by 0.0015, without seven random
+#   ones of the others typically by 0.029 (the median, the middle of many tries). The whole update is worth 0.044: the intruders hardly
+#   matter here.
 #
 #   </details>
 #

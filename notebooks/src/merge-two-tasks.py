@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Merge two tasks
 #
-# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. Somebody wants a model that does both, in one
-# set of weights: so add both updates.
+# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. Somebody wants a model that
+# does both, in one set of parameters: so add both updates.
 #
 # **What happens when you add two updates?**
 #
@@ -10,7 +10,7 @@
 #
 # - merge an adapter, and say what low precision destroys,
 # - see two updates get into each other's way, and measure it,
-# - choose the weights of a sum, and compare other ways of merging fairly.
+# - choose the weights of a sum, and compare merge methods fairly.
 #
 # You need *Open a real adapter*, and of *Adapt a language model* what a loss is.
 
@@ -30,10 +30,10 @@ from lora_np.table import Table
 os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 
 # %% [markdown]
-# ## Merge one
+# ## One adapter
 #
-# `merge` writes the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base
-# and adapter computed, without a further product. Losses are those of the last 6,000 characters of each book, which no adapter was trained on.
+# To **merge** an adapter is to write the model in which each $W_0$ has become $W_0 + \frac{\alpha}{r} BA$. It computes what base and
+# adapter computed, without a further product. Losses are those of the last 6,000 characters of each book, which no adapter was trained on.
 
 # %%
 names = {
@@ -80,10 +80,9 @@ for update in [0.003, 0.005, 0.01]:
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
-# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens
-# to many numbers at once. We store a query matrix in bfloat16 and in
-# float16 (as many bits, three more of them for digits and fewer for the range), merge an update of the trained strength and
-# weaker ones, and measure which share of the update's norm is lost.
+# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens to many numbers at once. We
+# store a query matrix in bfloat16 and in float16 (as many bits, three more of them for digits and fewer for the range), merge the update as
+# it was trained and weaker ones, and measure which share of the update's norm is lost.
 
 # %%
 bible = adapters.load(paths["Bible"])
@@ -135,9 +134,10 @@ assert np.mean(back != stored) > 0.1
 # \Delta_2 = \begin{pmatrix} 0 \\ 1 \end{pmatrix} \begin{pmatrix} 1 & 1 \end{pmatrix}
 # $$
 #
-# Task 1 has inputs such as $x = (1, 0)$ and wants $\Delta_1 x = (1, 0)$ added. The sum adds $(1, 1)$: $\Delta_2$ answers as well, since $A_2 x = 1$. That is
-# **interference**. For $x = (1, -1)$ there is none: $A_2 x = 0$. **What decides is whether one task's $A$ answers the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long
-# vectors, are at right angles does not help: here they are.
+# Task 1 has inputs such as $x = (1, 0)$ and wants $\Delta_1 x = (1, 0)$ added. The sum adds $(1, 1)$: $\Delta_2$ responds as well, since
+# $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is none: $A_2 x = 0$. **What decides is whether one task's $A$ responds to
+# the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long vectors, are at right angles
+# does not help: here they are.
 
 # %%
 first, second = np.outer([1, 0], [1, 0]), np.outer([0, 1], [1, 1])
@@ -202,13 +202,15 @@ assert abs(np.median(cosines)) < 0.05
 assert all(0.5 < share.min() < share.max() < 2 for share in strays.values())
 
 # %% [markdown]
-# As long vectors the updates are orthogonal. Yet each responds to the other's text about as strongly as to its own: both texts are English, and make similar inputs. So a sum
-# must be a compromise.
+# As long vectors the updates are orthogonal: their **cosine**, the products of their entries added up and divided by both norms, is near 0.
+# Yet each responds to the other's text about as strongly as to its own: both texts are English, and make similar inputs. So a sum must be a
+# compromise.
 #
 # ## Weights first
 #
-# Let the sum be $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, and ranks add up. Here are both losses
-# for $c$ from 0.2 to 1; the lower left is best:
+# Each update in a sum has a factor, called its weight (it has nothing to do with the weights of the model). Let both be $c$, and the sum
+# $c\,(\Delta_1 + \Delta_2)$. `combine` writes it without forming a large matrix: it puts the factors side by side, and ranks add up. Here
+# are both losses for $c$ from 0.2 to 1; the lower left is best:
 
 # %% alt="Loss on the Dictionary against loss on the Bible, lower left is better. Single adapters: the Bible's at 1.18 and 2.26, the Dictionary's at 1.84 and 1.57, the base at 1.93 and 1.94. The curve of the sum runs from the base at small weights to 1.34 and 1.74 at one half, and back up to 1.48 and 2.05 at one." tags=["cover"]
 shares_of_each = [0.2, 0.35, 0.5, 0.75, 1.0]
@@ -237,18 +239,18 @@ assert curve[2][0] < base[0] - 0.5
 assert curve[2][1] < base[1] - 0.15
 
 # %% [markdown]
-# At full strength the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each than the adapter made for it: it
-# keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
+# At $c = 1$ the sum is worse on the Dictionary than no adapter at all. At one half it is better on both than the base, and worse on each
+# than the adapter made for it: it keeps about three quarters of what the Bible's brings, and half of the Dictionary's.
 #
 # ## What helps
 #
-# There are dozens of merge methods. Here are three, beside the plain sum, at weights of 0.5, 0.75 and 1:
+# There are dozens of merge methods. Here are three, beside the plain sum, at weights of 0.5, 0.75 and 1 :
 #
-# - **TIES** looks at each entry. In each update it sets the smaller half of the entries to zero. Where two updates disagree in sign, the sign with the larger total
-#   wins, and only entries of that sign are added.
+# - **TIES** looks at each entry. (`ties_svd` then truncates the result to a low rank again.) In each update it sets the smaller half of the
+#   entries to zero. Where two updates disagree in sign, the sign with the larger total wins, and only entries of that sign are added.
 # - **Iso** looks at directions. It takes the SVD of the sum and gives all its singular values their mean, so that no task's strong directions drown another's.
-# - **RegMean** looks at inputs. It solves for the update whose outputs, on each task's inputs, are closest to what that task's own update gives: a least-squares problem, for which it needs
-#   $X^T X$ of each layer's inputs (`grams`).
+# - **RegMean** looks at inputs. It solves for the update whose outputs, on each task's inputs, are closest to what that task's own update
+#   gives, by **least squares** (the least sum of squared errors). For that it needs $X^T X$ of each layer's inputs (`grams`).
 
 # %%
 ways = {
@@ -281,8 +283,9 @@ assert abs(at_best["sum"] - at_best["regmean"]) < 0.03
 assert at_best["sum"] < min(at_best["ties_svd"], at_best["iso"])
 
 # %% [markdown]
-# Read *both, at 1* alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best. **Who compares ways of merging at one weight, measures
-# the weight**<!-- shown: both columns of the table -->, as with learning rates. RegMean found its strength by itself; that is what looking at inputs is worth.
+# Read *both, at 1* alone, and TIES and RegMean beat the sum by far. Read the last: at its own weight the plain sum is level with the best.
+# **If you compare merge methods at one weight, you measure the weight**<!-- shown: both columns of the table -->, as with learning rates.
+# RegMean needs no search for its weight: it looks at the inputs.
 #
 # Then there is **training**: a few steps on both texts, from the sum at one half, let the parts make room for each other. Here are twenty.
 
@@ -308,13 +311,14 @@ Table(["", *formats], rows, title="Losses", formats=formats)
 assert all(np.array(mended) < curve[2])
 
 # %% [markdown]
-# It helps a little. Nothing here reaches what each adapter does alone. **Who may switch, need not merge**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that is asked for.
+# It helps a little. Nothing here reaches what each adapter does alone. **If you can switch adapters, do not merge
+# them**<!-- shown: the table of losses -->: keep one base and two files, and attach the one that is asked for.
 #
 # ## The law
 #
 # - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
-# - Two updates interfere where the $A$ of one answers the inputs of the other. That the updates are at right angles says nothing.
-# - Choose the weights of a sum by measuring. Full strength for each was not the best here.
+# - Two updates interfere where the $A$ of one responds to the inputs of the other. That the updates are at right angles says nothing.
+# - Choose the weights of a sum by measuring. A weight of 1 for each was not the best here.
 #
 # ## What you can do now
 #

@@ -58,17 +58,17 @@ config = json.loads(Path("paper/adapter_config.json").read_text())
 print({setting: config[setting] for setting in ["target_modules", "r", "lora_alpha"]})
 
 # %% [markdown]
-# Two tensors, $2 \cdot (4 + 5) = 18$ numbers, and a name that says where they belong: `linear` is the layer,
-# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$
-# nobody could know the factor $\alpha / r$, the **scale** of the update: the shape of $A$ says only $r$.
+# Two arrays, in files called *tensors*, with $2 \cdot (4 + 5) = 18$ numbers, and names that say where they belong: `linear` is the layer,
+# `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could know the factor
+# $\alpha / r$, the **scale** of the update: the shape of $A$ says only $r$.
 #
 # ## Two files, one adapter
 #
 # Double $B$ and halve $A$. Each number in the file has changed, and $BA$ is the same. In general, take any square matrix $M$ that has
 # an **inverse** $M^{-1}$, which undoes it. Then $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
 #
-# In the package an `Adapter` maps the name of each layer to an `AdapterModule`, its $A$, $B$ and $\alpha$. `diff`
-# compares what two adapters do:
+# PEFT calls a layer with a name a **module**. In the package an `Adapter` maps the name of each to an `AdapterModule`, its $A$, $B$ and
+# $\alpha$. `diff` compares what two adapters do:
 
 # %%
 mix = np.array([[1, 2], [0, 1]], dtype=np.float32)
@@ -106,9 +106,10 @@ assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 #
 # ## A real one
 #
-# A network of three linear layers learns to predict the pixels of photographs, 10 x 12 pixels in, the next 10 x 10 out. Between
-# its layers stands a function that is not linear, `tanh`, which presses values into the range from -1 to 1. Then the network is adapted to the map of heights: once
-# by LoRA of rank 16 in each layer, once in full.
+# A **network** is a model of several layers, each taking what the one before gives. Ours, of three linear layers, learns to predict the
+# pixels of photographs, 10 x 12 pixels in, the next 10 x 10 out. Between its layers stands a function that is not linear, `tanh`, which
+# presses values into the range from -1 to 1. Then the network is adapted to the map of heights: once by LoRA of rank 16 in each layer, once
+# in full.
 
 # %%
 rng = np.random.default_rng(0)
@@ -171,10 +172,9 @@ rows = [[row[name] for name in columns] for row in found.table.records]
 Table(columns, rows, formats={"norm": "{:.1f}".format})
 
 # %% [markdown]
-# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the
-# Frobenius norm of the update. *Rank for 99 %* is the smallest rank
-# that keeps 99 % of the energy, *excess rank* what the file has beyond that. This is about the entries of the update. What the model's
-# outputs need, the error will say below. All singular values:
+# Modules 1 and 3 are the `tanh` between the layers. *Scale* is $\alpha / r$, *norm* the Frobenius norm of the update. *Rank for 99 %* is
+# the smallest rank that keeps 99 % of the energy, *excess rank* what the file has beyond that. This is about the entries of the update. How
+# many directions the model's outputs need is measured below, by the error. All singular values:
 
 # %% alt="Singular values of the updates of three layers on a logarithmic scale, 16 each. They fall by a factor of more than ten from the first to the last, without a cliff." tags=["cover"]
 assert all(0 < row["excess rank"] < 8 for row in found.table.records)
@@ -324,8 +324,8 @@ print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}"
 # And what PEFT has written comes back by `lnp.adapters.attach(base, lnp.adapters.load("from-peft"))`. The
 # modules are found by their names, so these must agree: `layers.0` here and there.
 #
-# Names are also what often goes wrong. Where the keys have other names, PEFT only warns that it misses some, and
-# goes on without the adapter. `check` tells beforehand, and names the command that writes the names of the base:
+# Names are also what often goes wrong. If the tensors have other names, PEFT only warns that it misses some, and goes on without the
+# adapter. `check` tells beforehand, and names the command that writes the names of the base:
 
 # %%
 Path("nameless").mkdir()

@@ -47,8 +47,8 @@ print("independent columns:", lnp.independent_columns(M))
 print("rank:", lnp.matrix_rank(M))
 
 # %% [markdown]
-# The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus
-# 4 times the second, minus the third. So one row can be made from the others, and two rows are independent.
+# The same holds for rows. Look for a combination of the rows of $M$ that gives zero: 2 times the first, minus 4 times the second, minus the
+# third. So one row can be made from the others, and two rows are independent. (The **transpose** $M^T$ has rows and columns exchanged.)
 #
 # That is no accident: **every matrix has as many independent rows as independent columns.**<!-- proof: two lines, in the section Two thin matrices --> *Two thin matrices* below proves it in two lines.
 
@@ -61,7 +61,7 @@ print("rank of M transposed:", lnp.matrix_rank(M.T))  # .T: rows become columns
 # %% [markdown]
 # ## All that a matrix can reach
 #
-# A matrix times a vector is a combination of its columns:
+# A **vector** is a list of numbers, here a column. A matrix times a vector is a combination of its columns:
 #
 # $$
 # M x = x_0 \cdot \text{column}_0 + x_1 \cdot \text{column}_1 + \dots
@@ -89,12 +89,14 @@ for axes, columns in zip(panels, [independent, dependent], strict=True):
     axes.set(xlabel="first entry", ylabel="second entry")
 
 # %% [markdown]
-# The arrows are the columns, and each dot is $Mx$ for a random $x$. On the left two directions are enough for the whole plane. On the right
-# the second column is a multiple of the first, and no $x$ leads off the line.
+# The arrows are the columns, and each dot is $Mx$ for a random $x$. A **direction** is where a vector points, whatever its length. On the
+# left two directions are enough for the whole plane. On the right the second column is a multiple of the first, and no $x$ leads off the
+# line.
 #
-# **The rank is the number of directions that the outputs need.**<!-- proof: outputs are combinations of the independent columns --> `column_space` gives such directions, each
-# of length 1 and **orthogonal** to the others, that is at right angles. For our $3 \times 3$ matrix there are two, and every output
-# is a combination of them:
+# **The rank is the number of directions that the outputs need.**<!-- proof: outputs are combinations of the independent columns -->
+# `column_space` gives such directions, each of length 1 (the root of the sum of its squared entries) and **orthogonal** to the others, that
+# is at right angles: products of their entries add up to zero. For our $3 \times 3$ matrix there are two, and every output is a combination
+# of them:
 
 # %%
 directions = lnp.column_space(M)
@@ -234,10 +236,9 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 # Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
 # "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
 #
-# The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the
-# subject of *Cut the SVD*, say how strong it is in its strongest direction, in the next, and so on. The rank
-# is the number of singular values that are not zero. Here they are, largest first, on a scale where each line
-# is ten times smaller than the one above:
+# The 8 is still there, if you ask for sizes instead of counting. The **singular values** of a matrix, the subject of *Cut the SVD*, say how
+# strong it is in its strongest direction, in the next, and so on. The rank is the number of singular values that are not zero. Here they
+# are, largest first. On this axis each line is a tenth of the one above:
 
 # %% alt="Singular values against their index. The values of the product end after the eighth. Those of the product with noise fall by a factor of ten thousand after the eighth, then continue to the hundredth."
 singular_values = {
@@ -250,9 +251,9 @@ eighth, ninth = np.linalg.svdvals(noisy)[7:9]
 assert eighth > 1_000 * ninth
 
 # %% [markdown]
-# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. What follows is noise.
-# So do not ask data for its rank. Ask which rank is enough: how many directions you must keep, so that what
-# is missing is only a small part of the whole. (The size of each is the root of the sum of all squared numbers.)
+# After the eighth value there is a cliff: the ninth is more than 1,000 times smaller. What follows is noise. So do not ask data for its
+# rank. Ask which rank is enough: how many directions you must keep, so that what is missing is only a small part of the whole. (The size of
+# either is the root of the sum of its squared entries.)
 
 # %%
 rank = lnp.rank_for_error(noisy, tolerance=0.001)
@@ -267,7 +268,7 @@ assert rank == 8
 # - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise in each number practically always that.
 # - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
 #   matrix of rank $r$ is such a product.
-# - Ranks of a sum add up at most; a product has at most the smaller rank.
+# - The rank of a sum is at most the sum of the ranks. The rank of a product is at most the smaller rank.
 #
 # **LoRA** rests on the third. To adapt a trained model to a new task, one of its large matrices has to
 # change. LoRA writes the change as a product $BA$ of two thin matrices, and trains those.

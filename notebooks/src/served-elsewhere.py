@@ -8,7 +8,7 @@
 #
 # After this lesson you can
 #
-# - say where each program takes the strength of an update from,
+# - say where each program takes the scale of an update from,
 # - find out before you serve what a program makes of a file,
 # - write the adapter so that all of them agree.
 #
@@ -29,10 +29,11 @@ from lora_np.table import Table
 os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 
 # %% [markdown]
-# ## One update, three strengths
+# ## One update, three scales
 #
-# An update is $s\,BA$. $B$ and $A$ are in the file. The strength $s$ is not: each program computes it. On paper, with two modules, $q$ of rank 4 and
-# $k$ cut to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one `lora_alpha`, for the most of them, and exceptions:
+# An update is $s\,BA$. $B$ and $A$ are in the file. The scale $s$ is not: each program computes it. On paper, with two modules, $q$ of rank
+# 4 and $k$ cut to rank 2. Both were trained with $s = 2$, so $\alpha_q = 8$ and $\alpha_k = 4$. The config has one `r` and one
+# `lora_alpha`, for the most of them, and exceptions:
 #
 # | | `r` | `lora_alpha` | `rank_pattern` | `alpha_pattern` |
 # |---|---|---|---|---|
@@ -64,7 +65,7 @@ for program in ["peft", "vllm", "llama.cpp"]:
     factors = {row.module: row.scale_error for row in adapters.check(paper, runtime=program).rows}
     rows.append((program, *(2 * factors[name] for name in ["q", "k"])))  # 2 was meant
 assert [row[1:] for row in rows] == [(2, 2), (2, 2), (2, 4)]
-Table(["program", "strength of q", "of k"], rows)
+Table(["program", "scale of q", "of k"], rows)
 
 # %% [markdown]
 # ## Follow a real one
@@ -89,7 +90,7 @@ print(
 )
 
 # %% [markdown]
-# And a second one, the same update as `king-james` in other words: in the MLP (the three maps after attention) $B$ is a quarter as
+# And a second one, the same update as `king-james` in other words: in the MLP (the three linear layers after attention) $B$ is a quarter as
 # large, and $\alpha$ four times as large. In PEFT nothing has changed.
 
 
@@ -106,7 +107,7 @@ assert adapters.diff(whole, quarter).same
 
 
 def as_read_by(program, adapter):
-    """The adapter with the strengths that a program gives it, for PEFT to read."""
+    """The adapter with the scales that a program gives it, for PEFT to read."""
     factors = {row.module: row.scale_error for row in adapters.check(adapter, runtime=program).rows}
     parts = {
         name: adapters.AdapterModule.of(A=m.A, B=m.B, alpha=m.alpha * factors[name])
@@ -144,9 +145,9 @@ assert losses["alphas differ", "vllm"] > losses["alphas differ", "peft"] + 0.2
 # Where ranks differ, llama.cpp is wrong. Where alphas differ, both are. (These are their rules applied by us, not the programs themselves. With llama.cpp and mlx-lm it was
 # tried: their answers are off by the factors that `check` names. The rules of vLLM are read from its source.)
 #
-# How bad is a wrong strength? All modules of `king-james`, from none of it to three times too strong:
+# How bad is a wrong scale? All modules of `king-james`, from a scale of zero to three times the right one:
 
-# %% alt="Loss on Genesis against the strength of the adapter, as a multiple of the one it was trained with. From 1.93 without it the loss falls to 1.18 at one, rises to 1.46 at one and a half, and passes the loss without an adapter before two." tags=["cover"]
+# %% alt="Loss on Genesis against the scale of the adapter, as a multiple of the one it was trained with. From 1.93 without it the loss falls to 1.18 at one, rises to 1.46 at one and a half, and passes the loss without an adapter before two." tags=["cover"]
 factors = np.array([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3])
 
 
@@ -157,17 +158,17 @@ def stronger(factor):
     return adapters.Adapter(parts)
 
 
-strengths = np.array([loss(stronger(factor) if factor else None) for factor in factors])
+scaled = np.array([loss(stronger(factor) if factor else None) for factor in factors])
 axes = lnp.plots.lines(
-    {"king-james": (factors, strengths)}, xlabel="strength", ylabel="loss on Genesis"
+    {"king-james": (factors, scaled)}, xlabel="scale, of the right one", ylabel="loss on Genesis"
 )
 axes.axhline(loss(), color=lnp.plots.MUTED, linestyle=":")
 lnp.plots.label_line(axes, 3, loss(), "no adapter", lnp.plots.MUTED, xytext=(-55, -12))
-assert strengths[4] == strengths.min()
-assert strengths[7] > loss()
+assert scaled[4] == scaled.min()
+assert scaled[7] > loss()
 
 # %% [markdown]
-# Half as strong still brings four fifths of the gain. Twice as strong is worse than no adapter at all.
+# At half its scale the adapter still brings four fifths of the gain. At twice its scale it is worse than none at all.
 #
 # ## One form that all read alike
 #
@@ -188,8 +189,8 @@ for title, adapter in [("small", small), ("quarter", quarter)]:
     assert adapters.diff(adapter, portable).same
 
 # %% [markdown]
-# llama.cpp wants one file of another kind, GGUF, in which the rows of queries and keys have another order; mlx-lm wants a folder of its own. `convert` writes both, and
-# reads them back:
+# llama.cpp wants one file of another kind, **GGUF**, in which the rows of queries and keys have another order; mlx-lm wants a folder of its
+# own. `convert` writes both, and reads them back:
 
 # %%
 for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
@@ -199,14 +200,14 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
     assert same
 
 # %% [markdown]
-# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with status 3 if anything is not fine, so a script can stop. `lora-np convert FOLDER --to portable -o NEW`
-# mends it.
+# In a terminal: `lora-np check FOLDER --for llama.cpp` ends with exit status 3 if anything is not fine, so a script can stop.
+# `lora-np convert FOLDER --to portable -o NEW` mends it.
 #
 # ## The law
 #
-# - A file holds $B$ and $A$. The strength is what a program computes, and programs differ.
+# - A file holds $B$ and $A$. The scale is what a program computes, and programs differ.
 # - Where every module has one rank $r$ and $\alpha = r$, they agree.
-# - A wrong strength is answered with, not warned of. Check before you serve.
+# - A wrong scale changes the answers without a warning. Check before you serve.
 #
 # ## What you can do now
 #
@@ -238,7 +239,7 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #
 # - Hugging Face, [PEFT checkpoint
 #   format](https://huggingface.co/docs/peft/developer_guides/checkpoint): the keys and the config.
-# - ggml-org, [llama.cpp](https://github.com/ggml-org/llama.cpp), `src/llama-adapter.cpp`: where it computes the strength.
+# - ggml-org, [llama.cpp](https://github.com/ggml-org/llama.cpp), `src/llama-adapter.cpp`: where it computes the scale.
 # - vLLM, [LoRA adapters](https://docs.vllm.ai/en/latest/features/lora.html): how a server loads them, 2026.
 # - D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA*, [arXiv
 #   2312.03732](https://arxiv.org/abs/2312.03732): rsLoRA.

@@ -60,9 +60,9 @@ axes.set_axis_off()
 # y = \begin{pmatrix} 3 \\ 0 \end{pmatrix}
 # $$
 #
-# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so
-# $BAx = (0, 0)$. The output is $h = W_0 x + BAx = (2, 2)$, what it would be without LoRA. The target is
-# $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss** $L$, the number that training makes small, is the mean squared error, $(1 + 4) / 2 = 2.5$.
+# **Forward.** $W_0 x = (2, 2)$. $A x = 1 + 2 = 3$, one number, because the rank is one. $B$ is zero, so $BAx = (0, 0)$. The output is
+# $h = W_0 x + BAx = (2, 2)$, what it would be without LoRA. The target is $y = (3, 0)$, so the error is $e = h - y = (-1, 2)$. The **loss**
+# $L$, the number that training makes small, is the **mean squared error**, $(1 + 4) / 2 = 2.5$.
 #
 # **Backward.** How does the loss change if a parameter changes? The **derivative** of the loss by a number says how many times as far the loss moves as that
 # number, for a small move. All derivatives by the entries of a matrix, in its shape, are its **gradient**.
@@ -161,12 +161,13 @@ assert np.allclose(slopes(lambda M: loss_at(M, A), B_next), grad_B)
 #
 # ## The same in two lines
 #
-# Is there a way to remember the two gradients? Let $G$ be the gradient of the loss by $\Delta W = BA$, a $d \times k$ matrix; above
-# it was $e\,x^T$. Write $\langle G, M \rangle$ for the sum of the products of their entries.
+# Is there a way to remember the two gradients? Let $G$ be the gradient of the loss by $\Delta W = BA$, a $d \times k$ matrix. Above it was
+# $e\,x^T$: raise entry $(i, j)$ of $\Delta W$, and output $i$ rises $x_j$ times as much, the loss $e_i$ times that. Write
+# $\langle G, M \rangle$ for the sum of the products of their entries.
 #
 # 1. Move $A$ by a little $dA$. Then $\Delta W$ moves by $B\,dA$, and so the loss by $\langle G, B\,dA \rangle$.
-# 2. In such a sum a factor may change sides if it is transposed: $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$. The gradient is
-#    what stands beside $dA$.
+# 2. Both are $\sum G_{ij} B_{il}\, dA_{lj}$, so a factor may change sides if it is transposed:
+#    $\langle G, B\,dA \rangle = \langle B^T G, dA \rangle$. The gradient is what stands beside $dA$.
 #
 # **So the gradient of $A$ is $B^T G$, and that of $B$ is $G A^T$.**<!-- proof: the two lines above --> The shapes leave no other choice:
 
@@ -193,12 +194,12 @@ assert np.allclose(G @ A.T, grad_B)
 # %% [markdown]
 # ## Real data: from a photograph to a map
 #
-# An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and
-# $W_0$ has the shape of the matrix in *Count parameters*. Each picture is scaled to variance 1, and the mean
-# of the input is subtracted from each pair. Numbers are `float32`, 32 bits each.
+# An input is 10 x 12 pixels, the target the 10 x 10 pixels to the right of them. So $k = 120$, $d = 100$, and $W_0$ has the shape of the
+# matrix in *Count parameters*. Each picture is scaled to a **variance** of 1 (the mean squared distance from the mean), and the mean of the
+# input is subtracted from each pair. Numbers are `float32`, 32 bits each.
 #
-# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the least squared error on it. A formula finds it (`reduced_rank_regression`;
-# its `ridge` adds a small penalty for large weights).
+# The photograph comes first. $W_0$, the **pretrained** model, is the matrix with the least squared error on it. A formula finds it
+# (`reduced_rank_regression`, which *Compare with the best possible* derives; its `ridge` adds a small penalty for large weights).
 #
 # The new task is the map of heights around the Jacksboro fault. 20,000 pairs are for training. 5,000
 # are **held out**: they are not used in training. They come from the same map, and some coincide
@@ -227,8 +228,9 @@ print(f"error of W0 on terrain:    {error(base):.3f}")
 # %% [markdown]
 # ## Why B starts at zero
 #
-# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum of $k$ products, and such a sum is typically
-# $\sqrt k$ times as large as one of them. Divided, it is about as large as an entry of $x$, for any $k$.)
+# $A$ or $B$, random or zero: there are four ways to start. (The random numbers of $A$ are divided by $\sqrt k$: each entry of $Ax$ is a sum
+# of $k$ products. Those above and below zero partly cancel, so the sum is typically $\sqrt k$ times as large as one of them. Divided, it is
+# about as large as an entry of $x$, for any $k$.)
 #
 # `fit` trains: each step takes a **batch** of 256 random pairs, and moves $A$ and $B$ against the gradients of its loss. The held-out error before the first step, and after 300:
 
@@ -262,9 +264,9 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 # - **Both random**: $BA$ is a random matrix, so training starts from a worse model than $W_0$. Here 300 steps
 #   make up for it, but they first have to undo damage that need not have been done.
 # - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
-# - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so
-#   does `inject`. It is said that this choice allows larger learning rates.
-#   In part: on digits its best rate is a third larger, but the loss is higher. `lora-np claims zero-factor`.
+# - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so does `inject`. A paper says that
+#   this choice allows larger learning rates. In part: for a model that reads handwritten digits the best rate was a third larger, but the
+#   loss was higher (`lora-np claims zero-factor`).
 #
 # With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley. It is a **saddle**:
 # level at the point itself, with a way down on two sides that no gradient points to.
@@ -290,9 +292,9 @@ assert path[-1].tolist() == [0, 0]
 # %% [markdown]
 # ## Full against LoRA
 #
-# Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000
-# steps by Adam, which scales each step by the gradients so far, on 256 random pairs at a time, with a learning rate that falls to
-# zero. `inject` adds $B$ and $A$ to a layer and freezes the rest.
+# Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
+# gradient by its usual size so far, on 256 random pairs at a time, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
+# layer and freezes the rest.
 #
 # Every 50 steps `fit` calls `sample`, and `put` gives a line its next point, so you see the errors fall while it trains:
 
@@ -352,7 +354,7 @@ Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
 #   -0.15$. So the gradient of $A$ is $(-0.15, -0.3, -0.15)$, and $A$ becomes $(1.015, 1.03, 0.015)$.
 #
 #   </details>
-# - On paper: $B$ is zero. Which rank has $BA$ after the first step, for one example, and for many?
+# - On paper: $B$ is zero. Which rank does $BA$ have after the first step, for one example, and for many?
 #
 #   <details><summary>Answer</summary>
 #

@@ -241,7 +241,7 @@ WRONG = {
     ),
     "no inputs": (
         {"method": "regmean"},
-        "'regmean' alone takes grams .--data., one for each adapter, got None",
+        "'regmean' alone takes grams .--data., one for each adapter, got 0",
     ),
     "too few inputs": ({"method": "regmean", "grams": [{}]}, "one for each adapter"),
     "no inputs of a module": (

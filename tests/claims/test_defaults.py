@@ -35,7 +35,7 @@ def test_one_alpha_everywhere():
     assert language.FinetuneSettings().alpha == language.BakeSettings().alpha == ALPHA
     assert sweep["alphas"].default == (ALPHA,)
     assert sweep["lr"].default == (None,)
-    assert language.FinetuneSettings().lr is language.BakeSettings().lr is None
+    assert language.FinetuneSettings().lr is None
 
 
 def adapted(width, **settings):

@@ -51,7 +51,7 @@ def test_a_low_rank_is_what_the_data_asks_for(found):
 def test_both_answers_to_which_rank_is_enough_are_told(found, folder):
     """By held-out data and by the norm, which counts directions that the inputs hardly take."""
     assert 1 <= found.rank_for_gain < found.rank_for_norm < 54
-    told = f"On held-out patches rank {found.rank_for_gain}:"
+    told = f"By the error rank {found.rank_for_gain}:"
     assert told in str(found.table)
     assert told in (folder / "report.html").read_text(encoding="utf-8")
 
@@ -107,7 +107,7 @@ def test_it_opens_with_a_picture_and_what_lora_is_for(found, folder):
 @whole_run
 def test_the_headline_compares_with_the_full_update(found, folder):
     share = re.fullmatch(
-        r"1,760 parameters bring (99\.[5-9]) % of what 12,000 bring",
+        r"1,760 parameters bring (99\.[5-9]) % of the improvement of 12,000",
         found.headline.replace("%", " %"),
     )
     assert share

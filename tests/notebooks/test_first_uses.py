@@ -16,19 +16,26 @@ TITLES = {one.title: one for one in COURSE}
 # Terms of the glossary, as they begin; after a bar, what else a lesson calls them. Capitals count.
 # A lesson explains a term where it stands in bold.
 TERMS = """
-accuracy, activation, Adam, adapter, amplification, attention, autograd, bfloat16, broadcasting,
-checkpoint, column space, control, covariance, cross-entropy, derivative, divergence, DoRA,
-double quantisation, energy, fine-tun, Frobenius, frozen|freeze, full rank, gradient,
-gradient descent, held out|held-out, interference, intrinsic dimension, intruder, inverse, Iso,
-learning rate, linear layer, LoftQ, LoRA, LoRA+, loss, LU, mlp|MLP, moments, nats, nf4|NormalFloat, noise,
-OLoRA, optimizer, orthogonal, outlier, PEFT, PiSSA, principal angle, pretrained, QLoRA,
-QR, quantile, quantis, quer, rank, reduced-rank regression, RegMean, relu, replay, ridge, rsLoRA,
-saddle, safetensors, SVD, singular value, singular vector, softmax, spectral norm, spectrum,
-standard deviation, standard error, target module, teacher, TIES, token, transpose, update,
-validation, verdict, vocabulary, white
+accuracy, activation, Adam, adapter, amplification, attention, autograd, base, batch, bfloat16,
+bias, block, broadcasting, chain rule, checkpoint, column space, control, correlat, cosine,
+covariance, cross-entropy, derivative, direction, divergence, DoRA, double quantisation, energy,
+fine-tun, Frobenius, frozen|freeze, full rank, GGUF, gradient, gradient descent, head|heads, heap,
+held out|held-out, identity, interference, interval, intrinsic dimension, intruder, inverse, Iso,
+Jacobian, layer, leaf, learning rate, least squares|least-squares, linear layer, LoftQ, logit,
+LoRA, LoRA+, loss, LU, master weight, mean squared error, merge|merging, mlp|MLP, model, module,
+moments, nats, network, nf4|NormalFloat, node, noise, OLoRA, optimizer, orthogonal, outlier,
+parameter, PEFT, PiSSA, pretrained, principal angle, prompt, QLoRA, QR, quantile, quantis, quer,
+rank, reduced-rank regression, RegMean, relu, replay, ridge, rsLoRA, saddle,
+safetensors, scale, seed, singular value, singular vector, softmax, spectral norm, spectrum,
+standard deviation, standard error, SVD, sweep, target module, teacher, term|terms, TIES, token,
+train, transpose, update, upstream, validation, variance, vector, verdict, vocabulary, white,
+window
 """
 WORDS = [word.strip() for word in TERMS.replace("\n", " ").split(",")]
-WHOLE = {"LU", "QR", "Iso", "TIES", "SVD", "LoRA", "LoRA+", "rank", "white", "loss", "nats"}
+WHOLE = {
+    "base", "head|heads", "Iso", "leaf", "LoRA", "LoRA+", "loss", "LU", "nats", "node", "QR", "rank", "SVD",
+    "term|terms", "TIES", "white",
+}  # fmt: skip
 
 
 def pattern(word):
