@@ -115,7 +115,8 @@ def flows(folder: Path) -> dict[str, Flow]:
             ),
             27,
             "a step of fit, a decoder with its vocabulary, and the LoRA: selected by name and"
-            " injected, with its rate; what the data says, how it is packed and the schedule are one each",
+            " injected, with its rate; what the data says, how it is packed and the schedule are"
+            " one each",
         ),
         "plan": Flow(lambda: plan(config, gpu="RTX 4090")),
         "grade": Flow(lambda: grading.grade(folder / "handed-in", rng=0)),
