@@ -29,6 +29,17 @@ from lora_np.models.families import (
 from lora_np.models.names import Place
 from lora_np.quantise import Blocks, Quantised
 
+__all__ = [
+    "GGUFModel",
+    "as_stored",
+    "check_complete",
+    "gguf_settings",
+    "named_in",
+    "names_for",
+    "open_gguf",
+    "row_order",
+]
+
 Fields = Mapping[str, Any]  # of a config, or of the metadata of a file
 Made = dict[str, Any]  # those, as they are made here
 # by what the angles of each pair are divided: in all texts, or in short and in long ones
