@@ -21,6 +21,7 @@ from claims.protocol import Claim
 TOOLS = {
     "protocol",
     "rules",
+    "at_scale",
     "setups",
     "memorising",
     "suites",
