@@ -29,6 +29,7 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "peft_runs",
     "defaults",
     "studies",
     "__main__",
