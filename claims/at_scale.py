@@ -11,6 +11,7 @@ import functools
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -116,17 +117,19 @@ class Runs:
         new, old = (self.sweep(name).logs(place, part, [seed])[0] for part in (half, "old"))
         return float(new), float(old)
 
-    def curves(self) -> dict[str, dict[float, list[float]]]:
-        """The loss of the seeds that look for the rate, at each rate, for each method asked for."""
-        return {
-            name: {
-                rate(place): np.exp(
-                    np.mean([sweep.logs(place, half, FEW) for half in HALVES], axis=0)
-                ).tolist()
-                for place in sweep.known(FEW)
-            }
-            for name, sweep in self.asked.items()
-        }
+    def to_json(self) -> dict[str, Any]:
+        """Methods asked for, with the loss of both pieces at each rate, of the seeds that look for it."""
+        return {name: self.swept(name) for name in self.asked}
+
+    def swept(self, name: str) -> dict[str, Any]:
+        sweep, best = self.sweep(name), self.places(name)
+        rates = {}
+        for place in sweep.known(FEW):
+            logs = np.mean([sweep.logs(place, half, FEW) for half in HALVES], axis=0)
+            losses = [float(f"{np.exp(x):.4g}") if np.isfinite(x) else None for x in logs]
+            rates[f"{rate(place):g}"] = {"seeds": [*FEW], "test": losses}
+        found = rate(best[HALVES[0]]) if best else None
+        return {"method": dict(METHODS[name][0]), "best": found, "rates": rates}
 
 
 def between(points: Sequence[tuple[float, float]], target: tuple[float, float]) -> float:

@@ -25,9 +25,9 @@ only, and the others at the best of them; a later run adds what is missing. A ru
 90 seconds of a core (60 steps of 128 tokens at 1.06 seconds each, and 42 windows that are
 evaluated), so that the six claims on it, ordered by their value, want some six hours.
 
-Only ``runs/split.0.jsonl`` is recorded. ``runs/language.0.jsonl`` and ``runs/smollm2.0.jsonl`` do
-not exist, and no claim reads them. When they are whole, the claims on text take their figures from them
-as those on digits do.
+``runs/split.0.jsonl`` is recorded whole, ``runs/smollm2.*.jsonl`` as far as it has run: claims with a
+second setup take their figures from what is there (`claims.at_scale`), and say with how many seeds.
+``runs/language.0.jsonl`` does not exist, and no claim reads it.
 """
 
 from __future__ import annotations

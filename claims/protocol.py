@@ -86,10 +86,7 @@ class AtScale(Trial):
             "of": at_scale.SEEDS,
             "figures": figures,
             **self.judged(figures),
-            "curves": {
-                name: {f"{lr:g}": [*map(rounded, losses)] for lr, losses in curve.items()}
-                for name, curve in runs.curves().items()
-            },
+            "methods": runs.to_json(),
         }
 
     def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:

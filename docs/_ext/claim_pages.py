@@ -68,11 +68,18 @@ CARD = """\
 <li data-verdict="{verdict}" data-topic="{topic}">
 <p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
+{setups}
+<p class="claim-paper">{paper}</p>
+</li>"""
+
+SETUP = """\
+<div>{head}
 <p class="claim-finding">{finding}</p>
 {picture}
 <p class="claim-setup">{setup}</p>
-<p class="claim-paper">{paper}</p>
-</li>"""
+</div>"""
+
+SCALE = "SmolLM2-135M, a language model of 135 million parameters, learns The Devil's Dictionary in 60 steps"
 
 TRY = """\
 <div class="claim-try" id="claim-try" hidden>
@@ -147,10 +154,29 @@ def index(known: dict[str, Any]) -> str:
 
 
 def card(name: str, claim: dict[str, Any]) -> str:
-    parts = ("verdict", "topic", "title", "paper", "finding")
+    """A claim, with both its setups side by side where it has two."""
+    parts = ("verdict", "topic", "title", "paper")
     said = {part: html.escape(claim[part]) for part in parts}
-    said["setup"] = html.escape(setup_of(claim))
-    return CARD.format(name=name, picture=picture(claim, small=True), **said)
+    setups = shown_setup(claim, setup_of(claim))
+    if "at scale" in claim:
+        scale = claim["at scale"]
+        head = f'<p class="claim-scale">{verdict_of(scale)} <span>{seeds_of(scale)}</span></p>'
+        setups = f'<div class="claim-setups">{setups}{shown_setup(scale, SCALE, head)}</div>'
+    return CARD.format(name=name, setups=setups, **said)
+
+
+def shown_setup(claim: dict[str, Any], setup: str, head: str = "") -> str:
+    said = {"finding": html.escape(claim["finding"]), "setup": html.escape(setup)}
+    return SETUP.format(head=head, picture=picture(claim, small=True), **said)
+
+
+def verdict_of(claim: dict[str, Any]) -> str:
+    return f'<span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}</span>'
+
+
+def seeds_of(scale: dict[str, Any]) -> str:
+    """How many seeds of a second setup have run."""
+    return f"SmolLM2-135M, {len(scale['seeds'])} of {scale['of']} seeds"
 
 
 def setup_of(claim: dict[str, Any]) -> str:
@@ -177,10 +203,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
     table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
     parts = [
         f"# {claim['title'].rstrip('.')}",
-        raw(
-            f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}'
-            f"</span> {again(claim)}</p>"
-        ),
+        raw(f'<p class="claim-verdict">{verdict_of(claim)} {again(claim)}</p>'),
         "## What was found",
         f"**{claim['finding']}**",
         claim["sentence"],
@@ -190,6 +213,8 @@ def page(name: str, claim: dict[str, Any]) -> str:
         "## What was tried",
         f"| | |\n|---|---|\n{table}",
     ]
+    if "at scale" in claim:
+        parts += at_scale(claim["at scale"])
     if claim.get("methods"):
         data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
@@ -198,6 +223,28 @@ def page(name: str, claim: dict[str, Any]) -> str:
         f"`python -m claims run {name}` reproduces it: {claim['seconds']:.0f} seconds of one core here ({machine})."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def at_scale(scale: dict[str, Any]) -> list[str]:
+    """The section of a second setup."""
+    rows = [
+        ("The setup", scale["setup"]),
+        ("Of this claim", scale["setting"]),
+        ("The rule", scale["rule"]),
+        ("Limits", scale["limits"]),
+    ]
+    table = "\n".join(f"| **{what}** | {text} |" for what, text in rows)
+    return [
+        "## At 135 million parameters",
+        f"*{scale['title']}*",
+        raw(f'<p class="claim-verdict">{verdict_of(scale)} ({seeds_of(scale)})</p>'),
+        f"**{scale['finding']}**",
+        scale["sentence"],
+        *cannot_tell(scale),
+        figures(scale),
+        raw(picture(scale)),
+        f"| | |\n|---|---|\n{table}",
+    ]
 
 
 def cannot_tell(claim: dict[str, Any]) -> list[str]:
@@ -230,7 +277,10 @@ def explain(claim: dict[str, Any]) -> str:
 def figures(claim: dict[str, Any]) -> str:
     rows = []
     for name, meaning in claim["meaning"].items():
-        figure = claim["figures"][name]
+        figure = claim["figures"].get(name)
+        if figure is None:
+            rows.append(f"| {meaning} | not run yet | | 0 |")
+            continue
         sets = ", ".join(map(shown, figure.get("sets", ())))
         seeds = f"{len(figure['values'])}{f' ({sets})' if sets else ''}"
         cells = (meaning, shown(figure["mean"]), interval(claim, name), seeds)
@@ -305,6 +355,8 @@ def picture(claim: dict[str, Any], *, small: bool = False) -> str:
     """An SVG: loss against rate for each method, or the figures as bars where nothing was trained."""
     width, height = (260, 150) if small else (680, 330)
     drawn = curves(claim)
+    if not drawn and not claim["figures"]:
+        return ""
     if not drawn:  # a bar and its label for each figure
         height = 36 * (min(3, len(claim["figures"])) if small else len(claim["figures"]))
     inside = lines(drawn, width, height, small) if drawn else bars(claim, width, height, small)

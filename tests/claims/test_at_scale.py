@@ -147,7 +147,7 @@ def test_a_run_that_diverged_is_not_the_best(folder):
     write(folder, [run if run[1] < -1 else (*run[:3], last) for run in runs])
     record = found("attention-or-mlp")
     assert record["figures"]["gap"]["mean"] == pytest.approx(np.exp(0.05), rel=1e-3)
-    assert None in record["curves"]["attention, r = 8"][f"{rate(0):g}"]
+    assert None in record["methods"]["attention, r = 8"]["rates"][f"{rate(0):g}"]["test"]
 
 
 def test_rates_chosen_elsewhere(folder):
