@@ -161,6 +161,7 @@ def card(name: str, claim: dict[str, Any]) -> str:
     if "at scale" in claim:
         scale = claim["at scale"]
         head = f'<p class="claim-scale">{verdict_of(scale)} <span>{seeds_of(scale)}</span></p>'
+        head += f'<p class="claim-setup">{html.escape(scale["title"])}</p>'
         setups = f'<div class="claim-setups">{setups}{shown_setup(scale, SCALE, head)}</div>'
     return CARD.format(name=name, setups=setups, **said)
 
