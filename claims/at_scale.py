@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,7 @@ class Runs:
 
     def spread(self, *names: str) -> Array:
         """The largest best rate over the smallest, for each seed that looks for it."""
-        if not all(self.places(name) for name in names):
+        if self.rates is not None or not all(self.places(name) for name in names):
             return NONE
         peaks = [self.sweep(name).peaks(FEW) for name in names]
         return np.asarray(np.exp(np.max(peaks, axis=0) - np.min(peaks, axis=0)))
@@ -116,6 +117,20 @@ class Runs:
         """Log losses on the new text and on the old one."""
         new, old = (self.sweep(name).logs(place, part, [seed])[0] for part in (half, "old"))
         return float(new), float(old)
+
+    def apart(self, other: Runs) -> list[float]:
+        """How far losses lie from those of another program, in nats: the largest of each run that both
+        have, of the methods asked for.
+        """
+        found = []
+        for run in self.book.lines.keys() & other.book.lines.keys():
+            if json.loads(run)["method"] in self.asked:
+                pair = [
+                    np.exp([np.nan if x is None else x for part in ("first", "second", "old") for x in book.lines[run][part]])
+                    for book in (self.book, other.book)
+                ]  # fmt: skip
+                found.append(float(np.max(np.abs(pair[0] - pair[1]))))
+        return sorted(found)
 
     def to_json(self) -> dict[str, Any]:
         """Methods asked for, with the loss of both pieces at each rate, of the seeds that look for it."""

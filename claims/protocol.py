@@ -73,6 +73,7 @@ class AtScale(Trial):
         values = {name: some for name, some in self.measure(runs).items() if len(some)}
         assert values.keys() <= self.figures.keys(), values.keys()
         figures = figures_of(self, values)
+        peft = self.repeated(runs)
         return {
             "title": self.title,
             "setup": at_scale.SETUP,
@@ -87,7 +88,16 @@ class AtScale(Trial):
             "figures": figures,
             **self.judged(figures),
             "methods": runs.to_json(),
-        }
+        } | ({"torch and PEFT": peft} if peft else {})
+
+    def repeated(self, runs: at_scale.Runs) -> dict[str, Any]:
+        """What torch and PEFT give for the same runs (`claims.peft_runs`), as far as they have run."""
+        peft = at_scale.Runs("smollm2-peft", rates=runs)
+        apart = runs.apart(peft)
+        values = {name: some for name, some in self.measure(peft).items() if len(some)}
+        figures = figures_of(self, values)
+        found = {"runs": len(apart), "apart": rounded(max(apart, default=None)), "figures": figures}
+        return found | self.judged(figures) if apart else {}
 
     def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:
         """The verdict once all parts of the rule have figures, and what is said of those that have."""

@@ -233,8 +233,9 @@ def at_scale(scale: dict[str, Any]) -> list[str]:
         ("Of this claim", scale["setting"]),
         ("The rule", scale["rule"]),
         ("Limits", scale["limits"]),
+        ("By torch and PEFT", repeated(scale)),
     ]
-    table = "\n".join(f"| **{what}** | {text} |" for what, text in rows)
+    table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
     return [
         "## At 135 million parameters",
         f"*{scale['title']}*",
@@ -246,6 +247,19 @@ def at_scale(scale: dict[str, Any]) -> list[str]:
         raw(picture(scale)),
         f"| | |\n|---|---|\n{table}",
     ]
+
+
+def repeated(scale: dict[str, Any]) -> str:
+    """What another program gives for the same runs."""
+    again = scale.get("torch and PEFT")
+    if again is None:
+        return ""
+    runs = "one of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
+    verdict = "" if again["verdict"] == "not run yet" else f" {again['sentence']}"
+    return (
+        f"{runs} again, with the same weights, windows, start and learning rate: no loss is more than "
+        f"{shown(again['apart'])} nats from ours.{verdict}"
+    )
 
 
 def cannot_tell(claim: dict[str, Any]) -> list[str]:

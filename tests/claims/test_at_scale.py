@@ -169,6 +169,25 @@ def test_rates_chosen_elsewhere(folder):
     assert theirs["figures"] == ours["figures"]
 
 
+def test_what_torch_and_peft_give_stands_beside_ours(folder):
+    for name, best, level in (("MLP, r = 5", -3, 1.3), ("attention, r = 8", -2, 1.35)):
+        write(folder, bowl(name, best, level, 4))
+        assert "torch and PEFT" not in found("attention-or-mlp")
+    text = (folder / "smollm2.0.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    lines = [line for line in lines if line["run"]["seeds"] < 2]
+    for line in lines:
+        line["second"] = [line["second"][0] + 1e-4]
+    peft = folder / "smollm2-peft.0.jsonl"
+    peft.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    again = found("attention-or-mlp")["torch and PEFT"]
+    assert again["runs"] == len(lines) == 20
+    assert 1e-4 * np.exp(1.3) < again["apart"] < 1e-4 * np.exp(1.6)
+    assert len(again["figures"]["gap"]["values"]) == 2
+    assert again["verdict"] == SUPPORTED
+    assert "torch and PEFT" not in found("rslora")
+
+
 def simulated(scale, truth, rng):
     drawn = {}
     for part in (*scale.rule.parts, *scale.rule.one_rate):
