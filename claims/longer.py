@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,11 +198,13 @@ def main() -> None:
     part, of = map(int, args.part.split("/"))
     seeds = range(args.seeds or SEEDS[args.setup])
     for sweep in sweeps(args.setup, setup, part, of):
+        lines, begin = sweep.lines(), time.process_time()
         if args.beside:
             beside(sweep, seeds)
         else:
             sweep.search(seeds, neighbours=not args.brief)
-        print(sweep.name, "done", flush=True)
+        runs, seconds = sweep.lines() - lines, time.process_time() - begin
+        print(f"{time.ctime()}: {sweep.name}, {runs} runs, {seconds:.0f} CPU seconds", flush=True)
 
 
 def beside(sweep: Sweep, seeds: Sequence[int]) -> None:

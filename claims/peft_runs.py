@@ -30,11 +30,11 @@ from lora_np.checks import Array
 # Three claims: attention-or-mlp, rslora and one-knob
 NAMES = (
     "LoRA, r = 8",
-    "LoRA, r = 64",
     "LoRA, r = 8, kappa x 16",
     "LoRA, r = 8, kappa / 16",
     "MLP, r = 5",
     "attention, r = 8",
+    "LoRA, r = 64",
     "LoRA, r = 64, alpha 256",
 )
 

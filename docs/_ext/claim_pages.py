@@ -43,7 +43,8 @@ tested in minutes, by one protocol: **each method has its own sweep of learning 
 refutes nobody: it shows what to look for, and with what.
 
 On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text five seeds
-draw start and order on one base, so that their intervals say nothing of other bases. The rules were rewritten once, with the five seeds' results known and
+draw start and order on one base, so that their intervals say nothing of other bases. Some claims have a second setup, SmolLM2 with 135 million
+parameters, on the same card: its runs take minutes each and go on, so that the card says how many seeds have run. The rules were rewritten once, with the five seeds' results known and
 before the 64 were run. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
 

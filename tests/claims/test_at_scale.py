@@ -94,6 +94,21 @@ def test_four_seeds_of_one_method_and_two_of_another(folder):
     assert four["finding"].startswith("With attention adapted the loss was 5.1 % above")
 
 
+def test_one_piece_chooses_the_rate_and_the_other_counts(folder):
+    write(folder, bowl("MLP, r = 5", -3, 1.3, 2))
+    runs = []
+    for seed in range(2):
+        for place in range(-5, 0):
+            first, second = 1.4 + 0.02 * (place + 3) ** 2, 1.4 + 0.05 * (place + 2) ** 2
+            losses = {"first": first, "second": second, "old": 3 + 0.1 * place}
+            runs.append(("attention, r = 8", place, seed, losses))
+    write(folder, runs)
+    # the first piece chooses place -3, where the second has 1.45; the second -2, the first 1.42
+    means = np.array([1.435 - 1.305, 1.435 - 1.355])
+    values = found("attention-or-mlp")["figures"]["gap"]["values"]
+    assert values == pytest.approx(np.exp(means), abs=2e-4)
+
+
 def test_a_search_that_goes_on_gives_no_figure(folder):
     write(folder, bowl("MLP, r = 5", -3, 1.3, 4))
     ended = [run for run in bowl("attention, r = 8", -2, 1.35, 4) if run[1] <= -2]
@@ -135,6 +150,12 @@ def test_the_frontier_compares_at_equal_new_loss(folder):
         [np.exp(-0.1 - 0.1 / 3)] * 2, abs=1e-3
     )
     assert record["verdict"] == CONTRADICTED
+    few = [
+        run for run in bowl("full", -7, 1.3, 4) if run[1] >= -8
+    ]  # back at 0.04 above the best only
+    (folder / "smollm2.0.jsonl").unlink()
+    write(folder, [*few, *bowl("LoRA, r = 8", -3, 1.34, 4)])
+    assert found("forgetting-frontier")["figures"] == {}
     out_of_reach = between([(1.0, 5.0), (0.9, 6.0)], (0.8, 1.0))
     assert np.isnan(out_of_reach)
     assert between([(1.0, 5.0), (0.9, 6.0)], (0.95, 1.0)) == pytest.approx(4.5)
