@@ -300,9 +300,10 @@ class Plan(Shown):
         ]
         columns = (*_KEY, *sizes, "on disk", "FLOPs per token")
         formats = dict.fromkeys((*sizes, "on disk"), size_text)
+        notes = [note.replace("iB", "B") for one in self.choices for note in one.memory.notes]
         return Table(
             columns, rows, title="Memory breakdown, size on disk and FLOPs per token",
-            notes=[*dict.fromkeys(note for one in self.choices for note in one.memory.notes)],
+            notes=[*dict.fromkeys(notes)],
             formats={**formats, "FLOPs per token": "{:.3g}".format},
         )  # fmt: skip
 
