@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,8 @@ def parts(spec: ModelSpec) -> list[list[Any]]:
     units = units_of(spec)
     refused: list[list[Any]] = []
     for names in units:
-        for name, other in combinations([*names, *names[:-1]], 2):
-            if name != other:
-                refused.append([[[name]], why(spec, [name]), [other]])
+        for name, other in permutations(names, 2):
+            refused.append([[[name]], why(spec, [name]), [other]])
     way = cache(lambda names, dora: terms.way(spec, targets=[*names], dora=dora))
 
     def adds(names: tuple[str, ...]) -> Way:

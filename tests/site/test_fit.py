@@ -397,6 +397,8 @@ def test_the_command_says_what_the_page_says(open_page, capsys):
             == found["total"]
         )
         assert [choice["verdict"], choice["largest_rank"]] == [found["verdict"], found["rank"]]
+        paged = f"{size_text(found['host'])} of optimizer state can be paged to host memory."
+        assert (paged in show(page, "note")) == bool(found["host"])
 
 
 @pages
