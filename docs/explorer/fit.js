@@ -419,7 +419,7 @@
     typed = names.same(text);
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
-    another(null);
+    another();
     if (resolve(text)) {
       shorten();
       offer(read());
@@ -428,14 +428,14 @@
   }
 
   // Another model, whose modules are others
-  function another(config) {
+  function another() {
     taken += 1;
-    [own, code] = [config, ""];
+    [own, code] = [null, ""];
     if (part("targets").value === "some") part("targets").value = "all-linear";
   }
 
   function take(text) {
-    another(null);
+    another();
     try {
       const config = JSON.parse(text);
       if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(
