@@ -419,9 +419,10 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     at_x = lambda x: left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
     at_y = lambda y: top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
     parts = [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
+    digits = 3 if ceiling - floor > 0.03 * abs(ceiling) else 4  # so that no two labels are alike
     for i in (0, 3) if small else range(4):
         y = floor + i * (ceiling - floor) / 3
-        parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
+        parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.{digits}g}</text>')
     for power in range(math.ceil(x0), math.floor(x1) + 1):
         x = at_x(10.0**power)
         down = height - bottom + (14 if small else 24)
