@@ -255,11 +255,14 @@ def repeated(scale: dict[str, Any]) -> str:
     again = scale.get("torch and PEFT")
     if again is None:
         return ""
-    runs = "one of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
+    runs = "One of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
     verdict = "" if again["verdict"] == "not run yet" else f" {again['sentence']}"
+    apart = (
+        f"lies more than {shown(again['apart'])} nats from" if again["apart"] else "differs from"
+    )
     return (
-        f"{runs} again, with the same weights, windows, start and learning rate: no loss is more than "
-        f"{shown(again['apart'])} nats from ours.{verdict}"
+        f"{runs} again, with the same weights, windows, start and learning rate: no loss {apart} ours, "
+        f"as far as they are recorded (0.01 %).{verdict}"
     )
 
 
