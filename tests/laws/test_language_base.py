@@ -79,7 +79,7 @@ def test_the_card_says_what_is_there():
     for name, text in ADAPTERS.items():
         adapter = adapters.load(language.located_adapter(name))
         numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
-        assert f"({numbers:,} numbers)" in card
+        assert f"({numbers:,} parameters)" in card
         assert f"{len(language.read_text(text)):,} characters" in card
 
 
