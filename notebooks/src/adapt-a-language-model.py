@@ -38,8 +38,7 @@ print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 # %% [markdown]
 # Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that it gave to the character that
 # really came. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, and has the loss $\ln 96 = 4.56$.
-# A model that is always certain and right has the loss 0. A model that always hesitates between three equally likely characters has $\ln 3
-# = 1.10$.
+# One that is always certain and right has the loss 0, one that always hesitates between three equally likely characters $\ln 3 = 1.10$.
 #
 # Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test**
 # text; the tenth before it, the **validation** text, is for choosing settings. The model reads them in **windows** of 64 characters.

@@ -143,8 +143,8 @@ lnp.course.sliders(
 # ## Three advantages, counted
 #
 # **1. Less to train.**<!-- shown: the count of trainable parameters, and of Adam's moments --> Each trainable parameter comes with a gradient and two moments of Adam. **2. Less to
-# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the upstream gradient,
-# of the output:
+# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient of
+# the loss by the output:
 #
 # | | full | LoRA |
 # |---|---|---|

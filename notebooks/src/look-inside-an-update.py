@@ -30,7 +30,7 @@ from lora_np.table import Table
 # angles**, the smallest first: 0 and 30 degrees.
 #
 # One number for both is the mean of the squared cosines, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0
-# if all directions of one are orthogonal to those of the other.
+# if all are orthogonal.
 
 # %%
 floor = np.array(
@@ -145,7 +145,7 @@ for i in [1, 8]:
 # %% [markdown]
 # All eight directions together are the same, but the first ones have nothing in common. So compare the
 # products $BA$. Which inputs do two initialisations respond to first? Each direction has 120 entries, one for each pixel of the
-# input, so it is a picture of 10 x 12. (A direction and its opposite are one; the signs are made equal.)
+# input, so it is a picture of 10 x 12. (Signs are arbitrary, and made equal.)
 
 
 # %% alt="Input directions 1 to 4 of two seeds, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
