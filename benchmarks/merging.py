@@ -175,7 +175,9 @@ def table(name: str, found: dict[str, Any]) -> Table:
             scale = f"{np.median(numbers['scale']):g}" if "scale" in numbers else None
             cells += [interval(numbers["tuned"]), default, scale]
         rows.append(cells)
-    return Table(["method", *heads], rows, title=name, notes=[f"{m}: {MEASURES[m]}" for m in measures])
+    return Table(
+        ["method", *heads], rows, title=name, notes=[f"{m}: {MEASURES[m]}" for m in measures]
+    )
 
 
 def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:

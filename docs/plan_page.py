@@ -364,7 +364,7 @@ CLAIMS = [
         22.55 * GB,
         ("llama-2-13b", 8, QV),
         {**ALPACA, "dtype": "nf4", "unquantised_dtype": "bfloat16"},
-        "the same, and bitsandbytes 0.41 kept the input of every linear layer; later versions do not",
+        "the same, and bitsandbytes 0.41 kept every linear layer's input; later versions do not",
     ),
     (
         "Yi 6B",
