@@ -147,12 +147,17 @@ PICTURE, PAGE, SHEET, SCRIPT, FILE = (
     for endings in (PICTURES, (".html",), (".csv",), (".py", ".ipynb"), ())
 )
 FOLDER = Parsed(partial(new_folder, ()), "path")
-ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")
+# where .safetensors is for image models, which nothing here trains
+ADAPTER, TRAINED = (
+    Parsed(partial(new_folder, endings), "path")
+    for endings in ((".gguf", ".safetensors"), (".gguf",))
+)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-_out = partial(click.option, "-o", "--out", type=ADAPTER, callback=kept)
-adapter_out = _out(required=True, help="The directory or .gguf file to write.")
-trained_out = _out(help="A directory for PEFT, or a .gguf for llama.cpp.")
+_out = partial(click.option, "-o", "--out", callback=kept)
+adapter_out = _out(type=ADAPTER, required=True, help="The directory or .gguf file to write.")
+_trained = partial(_out, type=TRAINED, help="A directory for PEFT, or a .gguf for llama.cpp.")
+trained_out, baked_out = _trained(), _trained(required=True)
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
