@@ -20,7 +20,7 @@ from lora_np.files import write_text
     "--prompt", "prompt_file", required=True, help="A file with the prompt; - for standard input."
 )
 @click.option("--questions", help="A file of questions, one a line; else the base writes them.")
-@options.baked_out
+@options.adapter_out
 @options.every_linear
 @options.each(options.of_settings(language.BakeSettings))
 @click.option("--plain", is_flag=True, help="No chat template: questions continue the prompt.")

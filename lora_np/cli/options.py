@@ -108,7 +108,9 @@ def kept(context: click.Context, option: click.Parameter, path: Path | None) -> 
 
 
 def check_place(out: Path) -> None:
-    """Refuse to replace anything but an adapter, before the training, not after it."""
+    """Refuse what a trained adapter cannot be or replace, before the training, not after it."""
+    if out.suffix == ".safetensors":
+        raise ValueError(f"{out}: a file for image models; name a directory or a .gguf file")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
 
@@ -147,17 +149,12 @@ PICTURE, PAGE, SHEET, SCRIPT, FILE = (
     for endings in (PICTURES, (".html",), (".csv",), (".py", ".ipynb"), ())
 )
 FOLDER = Parsed(partial(new_folder, ()), "path")
-# where .safetensors is for image models, which nothing here trains
-ADAPTER, TRAINED = (
-    Parsed(partial(new_folder, endings), "path")
-    for endings in ((".gguf", ".safetensors"), (".gguf",))
-)
+ADAPTER = Parsed(partial(new_folder, (".gguf", ".safetensors")), "path")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-_out = partial(click.option, "-o", "--out", callback=kept)
-adapter_out = _out(type=ADAPTER, required=True, help="The directory or .gguf file to write.")
-_trained = partial(_out, type=TRAINED, help="A directory for PEFT, or a .gguf for llama.cpp.")
-trained_out, baked_out = _trained(), _trained(required=True)
+_out = partial(click.option, "-o", "--out", type=ADAPTER, callback=kept)
+adapter_out = _out(required=True, help="The directory or .gguf file to write.")
+trained_out = _out(help="A directory for PEFT, or a .gguf for llama.cpp.")
 portable = click.option(
     "--portable", is_flag=True, help="One rank, scale 1: all programs interpret it identically."
 )
