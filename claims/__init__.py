@@ -21,6 +21,7 @@ from claims.protocol import Claim
 TOOLS = {
     "protocol",
     "rules",
+    "at_scale",
     "setups",
     "memorising",
     "suites",
@@ -28,6 +29,7 @@ TOOLS = {
     "batched",
     "redrawn",
     "longer",
+    "peft_runs",
     "defaults",
     "studies",
     "__main__",

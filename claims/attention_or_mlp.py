@@ -1,8 +1,8 @@
-"""Attention alone is worse than the MLP alone, at equal numbers."""
+"""Attention alone is worse than the MLP alone, with as many parameters."""
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 from claims.setups import LANGUAGE, adapted
 
@@ -21,10 +21,10 @@ CLAIM = Claim(
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     finding="The MLP alone ended {gap} nats per character below attention alone, with as many parameters.",
     topic="modules",
-    refuted_by="Attention alone with the same loss, or a lower one, at the same number of trained numbers.",
+    refuted_by="Attention alone with the same loss, or a lower one, with as many trainable parameters.",
     setup="language",
-    varied="which maps are adapted",
-    setting="Equal numbers by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
+    varied="which modules are adapted",
+    setting="Equal parameter counts by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
     figures={
         "gap": "loss with attention adapted minus loss with the MLP adapted, nats per character",
         "numbers": "trainable parameters on attention over those on the MLP",
@@ -32,7 +32,19 @@ CLAIM = Claim(
     measure=measure,
     counted=("numbers",),
     rule=Rule((Part("gap", above=0, worth=0.014),)),
-    published="Attention alone behind the MLP alone, also at matched numbers; no better on top of it.",
+    published="Attention alone behind the MLP alone, also with matched parameter counts; no better on top of it.",
     limits="Four layers; the MLP has 61 % of the weights here.",
     advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
+    at_scale=AtScale(
+        title="A LoRA on attention alone learns less than one on the MLP alone, at about equal numbers.",
+        finding="With attention adapted the loss was {gap:than} the loss with the MLP adapted, at about as many parameters.",
+        setting="Rank 8 on attention has 921,600 parameters, rank 5 on the MLP 950,400; alpha 32.",
+        figures={
+            "gap": "loss with attention adapted over loss with the MLP adapted, each at its best learning rate"
+        },
+        measure=lambda runs: {"gap": runs.over("attention, r = 8", "MLP, r = 5")},
+        ratios=("gap",),
+        rule=Rule((Part("gap", above=1, worth=1.01),)),
+        limits="One base, one text, 60 steps. The MLP has 3 % more parameters.",
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from claims import batched, redrawn
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 from claims.studies import Both, frontier
 
@@ -70,4 +70,20 @@ CLAIM = Claim(
     rule=Rule(tuple(Part(f"{level}{rank}", above=1, worth=1.1) for level in LEVELS for rank in (8, 64))),
     limits="That seeds which did not come to a level are left out was decided after the run (5 of 64 at 0.25). One small network and two tasks that need the same layers; no replay of old data; on text one base was tried.",
     advice="Compare forgetting where both have learned as much, at the best rate and stop of each.",
+    at_scale=AtScale(
+        title="At equal loss on the new text, LoRA keeps more of the old one than full fine-tuning.",
+        finding="At the new loss of LoRA, the old loss of the full update was {old8:than} LoRA's at rank 8, and {old64:than} it at rank 64.",
+        setting=(
+            "The old text is Austen. LoRA runs at its best learning rate for the new text; the full update is interpolated between its learning rates, up to its best, "
+            "to where it has the new loss of LoRA. A seed that has no such two rates is not counted."
+        ),
+        figures={
+            f"old{rank}": f"loss on the old text, the full update's over LoRA's at rank {rank}, both at LoRA's loss on the new text"
+            for rank in (8, 64)
+        },
+        measure=lambda runs: {f"old{rank}": runs.frontier("full", f"LoRA, r = {rank}") for rank in (8, 64)},
+        ratios=("old8", "old64"),
+        rule=Rule((Part("old8", above=1, worth=1.01), Part("old64", above=1, worth=1.01))),
+        limits="One base, one text, 60 steps, and a line between rates a factor of 2 apart. One old text stands for all that the base knows.",
+    ),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 
 
@@ -21,9 +21,9 @@ CLAIM = Claim(
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
     finding="LoRA-GA's loss was {digits_ga:lower} below LoRA's on digits, and {linear_ga:lower} below it on the linear task.",
     topic="start",
-    refuted_by="Plain LoRA that is as far after the same steps, at a rate of its own.",
+    refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
-    varied="the bed and the rate",
+    varied="the setup and the learning rate",
     setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",
@@ -62,4 +62,14 @@ CLAIM = Claim(
     published="LoRA-GA: two to four times as fast. Here speed is read off the loss after a quarter of the steps.",
     limits="At the end of the linear task LoRA is less than 1 % above the exact optimum of its rank, so no start can be ahead there, and that figure is in no rule. LoRA-GA takes its start off W0, so that its change can have twice the rank of LoRA's.",
     advice="Worth a try where one gradient of the full model can be had: on digits LoRA-GA was ahead.",
+    at_scale=AtScale(
+        title="Starting along the first gradient of the full update ends better.",
+        finding="LoRA's loss was {end:than} LoRA-GA's, each at its best learning rate.",
+        setting="LoRA-GA with alpha 16, its first gradient from 16 windows; LoRA with alpha 32. The loss on the way is not recorded.",
+        figures={"end": "LoRA's loss over LoRA-GA's at rank 8, each at its best learning rate"},
+        measure=lambda runs: {"end": runs.over("LoRA, r = 8", "LoRA-GA, r = 8")},
+        ratios=("end",),
+        rule=Rule((Part("end", above=1, worth=1.01),)),
+        limits="One base, one text, 60 steps.",
+    ),
 )

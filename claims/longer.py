@@ -17,22 +17,26 @@ At 135 million parameters there is one base, so that 12 seeds draw split, start 
 
     python -m claims.longer smollm2 --model SmolLM2-135M.gguf --part 0/2
 
+When all are through, ``--beside`` adds what their claims ask for beside the best rates, for all seeds:
+ranks 1 and 64 at rank 8's best rate, and the full update at two rates below its own.
+
 ``--seeds 4`` runs fewer seeds than the design has, ``--brief`` tries several rates with two seeds
 only, and the others at the best of them; a later run adds what is missing. A run on SmolLM2 takes
 90 seconds of a core (60 steps of 128 tokens at 1.06 seconds each, and 42 windows that are
 evaluated), so that the six claims on it, ordered by their value, want some six hours.
 
-Only ``runs/split.0.jsonl`` is recorded. ``runs/language.0.jsonl`` and ``runs/smollm2.0.jsonl`` do
-not exist, and no claim reads them. When they are whole, the claims on text take their figures from them
-as those on digits do.
+``runs/split.0.jsonl`` is recorded whole, ``runs/smollm2.*.jsonl`` as far as it has run: claims with a
+second setup take their figures from what is there (`claims.at_scale`), and say with how many seeds.
+``runs/language.0.jsonl`` does not exist, and no claim reads it.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +50,13 @@ from lora_np.checks import Array
 
 SEEDS = {"language": 8, "split": 8, "smollm2": 12}
 LOOK = 2
+SMOLLM2: Mapping[str, Any] = {
+    "new": "devils-dictionary",
+    "steps": 60,
+    "batch": 1,
+    "length": 128,
+    "rows": 14,
+}
 PIECES = 10  # contiguous pieces of the new text, of which a seed holds two back
 
 
@@ -134,6 +145,13 @@ METHODS: dict[str, dict[str, tuple[Mapping[str, Any], int]]] = {
     },
 }
 
+# At 135 million parameters, rates for all seeds beside the best: of another method, or places lower
+BESIDE: dict[str, tuple[str, tuple[int, ...]]] = {
+    "LoRA, r = 1": ("LoRA, r = 8", (0,)),
+    "LoRA, r = 64": ("LoRA, r = 8", (0,)),
+    "LoRA, r = 64, alpha 256": ("LoRA, r = 8", (0,)),
+    "full": ("full", (-2, -1)),
+}
 
 SPLIT = (
     "MLP, r = 5",
@@ -165,6 +183,7 @@ def main() -> None:
         "--seeds", type=int, help="fewer than the design has: a later run adds them"
     )
     parser.add_argument("--brief", action="store_true", help="only few seeds try several rates")
+    parser.add_argument("--beside", action="store_true", help="only rates beside the best")
     args = parser.parse_args()
     if args.setup == "split":
         setup = Text(("austen",))
@@ -175,11 +194,28 @@ def main() -> None:
     else:
         if args.model is None:
             parser.error("smollm2 needs --model")
-        setup = Text((args.model,), "devils-dictionary", steps=60, batch=1, length=128, rows=14)
+        setup = Text((args.model,), **SMOLLM2)
     part, of = map(int, args.part.split("/"))
+    seeds = range(args.seeds or SEEDS[args.setup])
     for sweep in sweeps(args.setup, setup, part, of):
-        sweep.search(range(args.seeds or SEEDS[args.setup]), neighbours=not args.brief)
-        print(sweep.name, "done", flush=True)
+        lines, begin = sweep.lines(), time.process_time()
+        if args.beside:
+            beside(sweep, seeds)
+        else:
+            sweep.search(seeds, neighbours=not args.brief)
+        runs, seconds = sweep.lines() - lines, time.process_time() - begin
+        print(f"{time.ctime()}: {sweep.name}, {runs} runs, {seconds:.0f} CPU seconds", flush=True)
+
+
+def beside(sweep: Sweep, seeds: Sequence[int]) -> None:
+    """Run a method at the rates that it has in `BESIDE`."""
+    other, places = BESIDE.get(sweep.name, (sweep.name, ()))
+    chosen = replace(sweep, name=other)
+    few = seeds[: sweep.look]
+    if places and not chosen.known(few):
+        raise SystemExit(f"{sweep.name} wants the best learning rate of {other}: run that first")
+    best = {chosen.best(half, few) for half in batched.HALVES} if places else set()
+    sweep.tried(sorted({place + i for place in best for i in places}), seeds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from claims import redrawn
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 
 
@@ -69,4 +69,20 @@ CLAIM = Claim(
     ),
     limits="One task, width 64, 300 steps, one set of 32 seeds. On text (width 128, 100 steps) and on a model of 135 million parameters (24 steps) first runs with few seeds showed no gain from a larger kappa. Kappa by Kaiming is alpha / (3 r width), so at another width alpha = r is another kappa.",
     advice="Tune two numbers: a learning rate and alpha. With alpha constant, the best rate falls as 1 / sqrt(alpha) and not with the rank. Here alpha = 16 r was best; for your task it is not known.",
+    at_scale=AtScale(
+        title="A larger kappa ends at a lower loss: 16 times from alpha 2 to 32, and again from 32 to 512.",
+        finding="At rank 8 the loss at alpha 2 was {smaller:than} the loss at alpha 32, and the loss at alpha 32 was {larger:than} the loss at alpha 512, each at its best learning rate.",
+        setting="Rank 8 at kappa 1/4, 4 and 64, in units of alpha = r, by alpha 2, 32 and 512. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
+        figures={
+            "smaller": "loss at alpha 2 over loss at alpha 32, rank 8, each at its best learning rate",
+            "larger": "loss at alpha 32 over loss at alpha 512, rank 8, each at its best learning rate",
+        },
+        measure=lambda runs: {
+            "smaller": runs.over("LoRA, r = 8, kappa / 16", "LoRA, r = 8"),
+            "larger": runs.over("LoRA, r = 8", "LoRA, r = 8, kappa x 16"),
+        },
+        ratios=("smaller", "larger"),
+        rule=Rule((Part("smaller", above=1, worth=1.01), Part("larger", above=1, worth=1.01))),
+        limits="One base, one text, 60 steps, one rank.",
+    ),
 )

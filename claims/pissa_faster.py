@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 
 
@@ -45,4 +45,14 @@ CLAIM = Claim(
     ),
     limits="The linear task is PiSSA's worst case: the directions that it moves are of no use there.",
     advice="Tune LoRA's learning rate first. PiSSA helps where the task lies in W0's leading directions.",
+    at_scale=AtScale(
+        title="Starting A and B at W0's leading singular vectors ends better.",
+        finding="LoRA's loss was {end:than} PiSSA's, each at its best learning rate.",
+        setting="PiSSA with alpha = r = 8, as in its code, LoRA with alpha 32. The loss on the way is not recorded.",
+        figures={"end": "LoRA's loss over PiSSA's at rank 8, each at its best learning rate"},
+        measure=lambda runs: {"end": runs.over("LoRA, r = 8", "PiSSA, r = 8")},
+        ratios=("end",),
+        rule=Rule((Part("end", above=1, worth=1.01),)),
+        limits="One base, one text, 60 steps.",
+    ),
 )

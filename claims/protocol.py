@@ -16,14 +16,14 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from claims import batched, redrawn
-from claims.rules import NOT_SHOWN, Figure, Rule
+from claims import at_scale, batched, redrawn
+from claims.rules import NOT_RUN, NOT_SHOWN, Figure, Rule
 from lora_np.files import write_whole
 from lora_np.version import __version__
 
@@ -33,24 +33,16 @@ FACTOR, MIDDLE = 2.5, 1e-2
 FIND, SETTLE, QUICK = 2, 5, 3  # seeds: to find the rate, to settle it, and with --quick
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a paper says, how it is tried, and the rule for the verdict, written before the run."""
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How a sentence is tried in a setup, and the rule for its verdict, written before the run."""
 
-    title: str  # the claim in our words, a sentence
-    paper: str  # authors, arXiv number, section or figure
-    topic: str
-    refuted_by: str  # what would contradict it
-    setup: str
+    title: str  # what is claimed in our words, a sentence
     setting: str  # what of the paper's own setting was tried
     figures: Mapping[str, str]  # what each figure is, with its unit
-    measure: Callable[[Lab], Mapping[str, Iterable[float]]]
     rule: Rule  # from figures to a verdict
     limits: str
-    advice: str  # what a reader should do about it
     finding: str = ""  # what was found, in one line: names of figures in braces, see `Number`
-    published: str = ""  # the paper's own figure, where we know it
-    varied: str = ""  # beside the rate
     ratios: Sequence[str] = ()  # figures that are quotients, averaged by their logarithm
     counted: Sequence[str] = ()  # figures that are arithmetic, so that no interval is missing
 
@@ -62,6 +54,86 @@ class Claim:
         """A figure of this claim, from its values."""
         numbers = (np.inf if x is None else float(x) for x in values)
         return Figure(tuple(numbers), name in self.ratios, name in self.counted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtScale(Trial):
+    """A claim on the second setup (`claims.at_scale`), from the runs that are recorded."""
+
+    measure: Callable[[at_scale.Runs], Mapping[str, Sequence[float]]]
+
+    def figure(self, name: str, values: Iterable[float | None]) -> Figure:
+        """The two sets are halves of the seeds that ran, from four on."""
+        found = super().figure(name, values)
+        return found._replace(set=max(2, len(found.values) // 2))
+
+    def recorded(self, runs: at_scale.Runs | None = None) -> dict[str, Any]:
+        """Words, figures and verdict as JSON, of as much as has run."""
+        runs = at_scale.Runs() if runs is None else runs
+        values = {name: some for name, some in self.measure(runs).items() if len(some)}
+        assert values.keys() <= self.figures.keys(), values.keys()
+        figures = figures_of(self, values)
+        peft = self.repeated(runs)
+        return {
+            "title": self.title,
+            "setup": at_scale.SETUP,
+            "setting": self.setting,
+            "limits": self.limits,
+            "rule": self.rule.words(self.figures),
+            "ratios": [*self.ratios],
+            "counted": [*self.counted],
+            "meaning": dict(self.figures),
+            "seeds": [*range(max((len(some) for some in values.values()), default=0))],
+            "of": at_scale.SEEDS,
+            "figures": figures,
+            **self.judged(figures),
+            "methods": runs.to_json(),
+        } | ({"torch and PEFT": peft} if peft else {})
+
+    def repeated(self, runs: at_scale.Runs) -> dict[str, Any]:
+        """What torch and PEFT give for the same runs (`claims.peft_runs`), as far as they have run."""
+        peft = at_scale.Runs("smollm2-peft", rates=runs)
+        apart = runs.apart(peft)
+        values = {name: some for name, some in self.measure(peft).items() if len(some)}
+        figures = figures_of(self, values)
+        found = {"runs": len(apart), "apart": rounded(max(apart, default=None)), "figures": figures}
+        return found | self.judged(figures) if apart else {}
+
+    def judged(self, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """The verdict once all parts of the rule have figures, and what is said of those that have."""
+        known = lambda parts: tuple(part for part in parts if part.figure in figures)
+        ready = replace(self.rule, parts=known(self.rule.parts), one_rate=known(self.rule.one_rate))
+        names = [part.figure for part in self.rule.parts if part.figure not in figures]
+        missing = [*dict.fromkeys(self.figures[name] for name in names)]
+        found = judged(replace(self, rule=ready), figures) if ready.parts else {}
+        try:
+            finding = self.found(read(self, figures))
+        except KeyError:  # a figure that has not run
+            finding = f"{NOT_RUN.capitalize()}."
+        if not missing:
+            return found | {"finding": finding}
+        so_far = f" So far: {found['sentence']}" if found else ""
+        return {
+            "verdict": NOT_RUN,
+            "sentence": f"{NOT_RUN.capitalize()}: {'; '.join(missing)}.{so_far}",
+            "cannot tell": found.get("cannot tell", []),
+            "finding": finding,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Trial):
+    """What a paper says, and how it is tried."""
+
+    paper: str  # authors, arXiv number, section or figure
+    topic: str
+    refuted_by: str  # what would contradict it
+    setup: str
+    measure: Callable[[Lab], Mapping[str, Iterable[float]]]
+    advice: str  # what a reader should do about it
+    published: str = ""  # the paper's own figure, where we know it
+    varied: str = ""  # beside the rate
+    at_scale: AtScale | None = None  # on a second setup
 
 
 PHRASES: Mapping[str, tuple[Callable[[float], float], bool]] = {  # and whether it is a share
@@ -83,6 +155,8 @@ class Number(float):
     """
 
     def __format__(self, phrase: str) -> str:
+        if phrase == "than":
+            return compared(float(self))
         turn, share = PHRASES[phrase]
         number = turn(float(self))
         if not number > 0:
@@ -90,6 +164,13 @@ class Number(float):
         if share:
             return f"{100 * number:.2g} %" if number < 0.995 else f"{100 * number:.3g} %"
         return f"{number:.3g}"
+
+
+def compared(ratio: float) -> str:
+    """A ratio in words, whichever side it is on: ``the loss was {gap:than} the other``."""
+    if ratio == 1:
+        return "the same as"
+    return f"{100 * abs(ratio - 1):.2g} % {'above' if ratio > 1 else 'below'}"
 
 
 class Setup(Protocol):
@@ -273,7 +354,7 @@ def rounded(x: float | None) -> float | None:
     return float(f"{x:.5g}") if x is not None and np.isfinite(x) else None
 
 
-def figures_of(claim: Claim, found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
+def figures_of(claim: Trial, found: Mapping[str, Iterable[float]]) -> dict[str, Any]:
     """Figures as JSON, of values as they are written down."""
     return {
         name: to_json(claim.figure(name, map(rounded, values))) for name, values in found.items()
@@ -290,12 +371,12 @@ def to_json(figure: Figure) -> dict[str, Any]:
     )
 
 
-def read(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Figure]:
+def read(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Figure]:
     """The figures of a claim, from JSON."""
     return {name: claim.figure(name, figure["values"]) for name, figure in figures.items()}
 
 
-def judged(claim: Claim, figures: Mapping[str, Any]) -> dict[str, Any]:
+def judged(claim: Trial, figures: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict of figures in JSON, the sentence that gives it with its figures, and what they
     cannot tell.
     """
@@ -369,12 +450,17 @@ def words(claim: Claim) -> dict[str, Any]:
         "limits",
         "advice",
     )
-    return {name: getattr(claim, name) for name in fields} | {
-        "rule": claim.rule.words(claim.figures),
-        "ratios": [*claim.ratios],
-        "counted": [*claim.counted],
-        "meaning": dict(claim.figures),
-    }
+    scale = {"at scale": claim.at_scale.recorded()} if claim.at_scale is not None else {}
+    return (
+        {name: getattr(claim, name) for name in fields}
+        | scale
+        | {
+            "rule": claim.rule.words(claim.figures),
+            "ratios": [*claim.ratios],
+            "counted": [*claim.counted],
+            "meaning": dict(claim.figures),
+        }
+    )
 
 
 def record(

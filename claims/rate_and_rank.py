@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 from claims.setups import LANGUAGE, Digits, adapted
 
@@ -62,4 +62,22 @@ CLAIM = Claim(
     rule=Rule((Part("spread", below=4), Part("digits", below=4))),
     limits="Short runs; ranks up to half the width. A largest over a smallest of four is above 1 even where all are alike. What rank 4's rate costs other ranks depends on the grid of rates, in steps of 2.5: that figure is in no rule.",
     advice="Fix alpha: then the best learning rate moves little with the rank, and one step of a sweep finds it again.",
+    at_scale=AtScale(
+        title="With alpha fixed, the best learning rate of rank 8 serves ranks 1 and 64 as well.",
+        finding="At rank 8's best learning rate, rank 1's loss was {lost1:than} its own best, and rank 64's {lost64:than} its own best.",
+        setting="alpha 32 at ranks 1, 8 and 64.",
+        figures={
+            "lost1": "loss of rank 1 at the best learning rate of rank 8 over its loss at its own best one",
+            "lost64": "loss of rank 64 at the best learning rate of rank 8 over its loss at its own best one",
+            "spread": "largest best learning rate over the smallest, ranks 1, 8 and 64, alpha 32",
+        },
+        measure=lambda runs: {
+            "lost1": runs.over("LoRA, r = 1", "LoRA, r = 1", at=("LoRA, r = 8", "")),
+            "lost64": runs.over("LoRA, r = 64", "LoRA, r = 64", at=("LoRA, r = 8", "")),
+            "spread": runs.spread("LoRA, r = 1", "LoRA, r = 8", "LoRA, r = 64"),
+        },
+        ratios=("lost1", "lost64", "spread"),
+        rule=Rule((Part("lost1", below=1.01), Part("lost64", below=1.01))),
+        limits="One base, one text, 60 steps. If two ranks have the same best rate of the grid, the ratio is 1 for each seed. The spread is of the two seeds that look for the rate, and in no rule.",
+    ),
 )

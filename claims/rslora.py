@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import lora_np as lnp
-from claims.protocol import Claim
+from claims.protocol import AtScale, Claim
 from claims.rules import Part, Rule
 
 
@@ -56,4 +56,22 @@ CLAIM = Claim(
     rule=Rule((Part("tuned", above=1, worth=1.1),), one_rate=(Part("fixed", above=1),)),
     limits="rsLoRA is LoRA with sqrt(r) times alpha, here 8 times (one-knob): what it gains is what a larger alpha gains at this alpha, rank and width. Rank 64 is the full rank of this setup.",
     advice="If you tune alpha, try a larger one, by rsLoRA or by hand, which is the same, and tune the learning rate for either.",
+    at_scale=AtScale(
+        title="At rank 64, alpha / r makes LoRA learn too slowly; alpha / sqrt(r) does not.",
+        finding="At rank 64 the loss at alpha 32 was {tuned:than} the loss with rsLoRA, which is alpha 256, each at its best learning rate.",
+        setting="rsLoRA with alpha 32 at rank 64 is LoRA with alpha 256.",
+        figures={
+            "tuned": "LoRA's loss over rsLoRA's at rank 64, alpha 32, each at its best learning rate",
+            "fixed": "LoRA's loss over rsLoRA's at rank 64, alpha 32, both at the best learning rate of LoRA at rank 8",
+        },
+        measure=lambda runs: {
+            "tuned": runs.over("LoRA, r = 64", "LoRA, r = 64, alpha 256"),
+            "fixed": runs.over(
+                "LoRA, r = 64", "LoRA, r = 64, alpha 256", at=("LoRA, r = 8", "LoRA, r = 8")
+            ),
+        },
+        ratios=("tuned", "fixed"),
+        rule=Rule((Part("tuned", above=1, worth=1.01),), one_rate=(Part("fixed", above=1),)),
+        limits="One base, one text, 60 steps.",
+    ),
 )

@@ -26,6 +26,7 @@ import numpy as np
 SUPPORTED, IN_PART = "supported", "in part"
 NOT_SHOWN, CONTRADICTED = "not shown", "contradicted"
 ARTEFACT, SCALE = "an artefact of the learning rate", "needs scale"
+NOT_RUN = "not run yet"  # of a second setup, whose runs take days
 VERDICTS = (SUPPORTED, IN_PART, NOT_SHOWN, CONTRADICTED, ARTEFACT, SCALE)
 STRENGTH = {CONTRADICTED: 0, ARTEFACT: 0, SCALE: 0, NOT_SHOWN: 1, IN_PART: 2, SUPPORTED: 3}
 
@@ -52,6 +53,7 @@ class Figure(NamedTuple):
     values: tuple[float, ...]
     ratio: bool = False
     counted: bool = False  # arithmetic, so that no interval is missing
+    set: int = SET  # seeds in the first of two disjoint sets
 
     @property
     def numbers(self) -> Any:
@@ -91,9 +93,10 @@ class Figure(NamedTuple):
     @property
     def sets(self) -> list[float]:
         """The means of two disjoint sets of seeds, where there are two."""
-        if len(self.values) < 2 * SET:
+        if len(self.values) < 2 * self.set:
             return []
-        return [Figure(part, self.ratio).mean for part in (self.values[:SET], self.values[SET:])]
+        halves = self.values[: self.set], self.values[self.set :]
+        return [Figure(half, self.ratio).mean for half in halves]
 
     def seen(self, bound: float, sign: int) -> float:
         """The value of smallest effect beyond a bound that would have been seen in four of five

@@ -43,7 +43,8 @@ tested in minutes, by one protocol: **each method has its own sweep of learning 
 refutes nobody: it shows what to look for, and with what.
 
 On digits and linear tasks each seed draws the base, the split, the start and the order, and 64 seeds run, in two disjoint sets. On text five seeds
-draw start and order on one base, so that their intervals say nothing of other bases. The rules were rewritten once, with the five seeds' results known and
+draw start and order on one base, so that their intervals say nothing of other bases. Some claims have a second setup, SmolLM2 with 135 million
+parameters, on the same card: its runs take minutes each and go on, so that the card says how many seeds have run. The rules were rewritten once, with the five seeds' results known and
 before the 64 were run. Of {count} claims that were all false, {chance:.1f} would be called supported by chance on one set of seeds.
 [The report](../understand/report.md) has protocol, results and threats to validity on one page.
 
@@ -68,11 +69,18 @@ CARD = """\
 <li data-verdict="{verdict}" data-topic="{topic}">
 <p class="gallery-label"><span class="verdict" data-verdict="{verdict}">{verdict}</span> <span>{topic}</span></p>
 <p><a href="{name}.html">{title}</a></p>
+{setups}
+<p class="claim-paper">{paper}</p>
+</li>"""
+
+SETUP = """\
+<div>{head}
 <p class="claim-finding">{finding}</p>
 {picture}
 <p class="claim-setup">{setup}</p>
-<p class="claim-paper">{paper}</p>
-</li>"""
+</div>"""
+
+SCALE = "SmolLM2-135M, a language model of 135 million parameters, learns The Devil's Dictionary in 60 steps"
 
 TRY = """\
 <div class="claim-try" id="claim-try" hidden>
@@ -147,10 +155,30 @@ def index(known: dict[str, Any]) -> str:
 
 
 def card(name: str, claim: dict[str, Any]) -> str:
-    parts = ("verdict", "topic", "title", "paper", "finding")
+    """A claim, with both its setups side by side where it has two."""
+    parts = ("verdict", "topic", "title", "paper")
     said = {part: html.escape(claim[part]) for part in parts}
-    said["setup"] = html.escape(setup_of(claim))
-    return CARD.format(name=name, picture=picture(claim, small=True), **said)
+    setups = shown_setup(claim, setup_of(claim))
+    if "at scale" in claim:
+        scale = claim["at scale"]
+        head = f'<p class="claim-scale">{verdict_of(scale)} <span>{seeds_of(scale)}</span></p>'
+        head += f'<p class="claim-setup">{html.escape(scale["title"])}</p>'
+        setups = f'<div class="claim-setups">{setups}{shown_setup(scale, SCALE, head)}</div>'
+    return CARD.format(name=name, setups=setups, **said)
+
+
+def shown_setup(claim: dict[str, Any], setup: str, head: str = "") -> str:
+    said = {"finding": html.escape(claim["finding"]), "setup": html.escape(setup)}
+    return SETUP.format(head=head, picture=picture(claim, small=True), **said)
+
+
+def verdict_of(claim: dict[str, Any]) -> str:
+    return f'<span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}</span>'
+
+
+def seeds_of(scale: dict[str, Any]) -> str:
+    """How many seeds of a second setup have run."""
+    return f"SmolLM2-135M, {len(scale['seeds'])} of {scale['of']} seeds"
 
 
 def setup_of(claim: dict[str, Any]) -> str:
@@ -177,10 +205,7 @@ def page(name: str, claim: dict[str, Any]) -> str:
     table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
     parts = [
         f"# {claim['title'].rstrip('.')}",
-        raw(
-            f'<p class="claim-verdict"><span class="verdict" data-verdict="{claim["verdict"]}">{claim["verdict"]}'
-            f"</span> {again(claim)}</p>"
-        ),
+        raw(f'<p class="claim-verdict">{verdict_of(claim)} {again(claim)}</p>'),
         "## What was found",
         f"**{claim['finding']}**",
         claim["sentence"],
@@ -190,6 +215,8 @@ def page(name: str, claim: dict[str, Any]) -> str:
         "## What was tried",
         f"| | |\n|---|---|\n{table}",
     ]
+    if "at scale" in claim:
+        parts += at_scale(claim["at scale"])
     if claim.get("methods"):
         data = json.dumps(slim(claim), ensure_ascii=False).replace("<", "\\u003c")
         parts += ["## Try it", explain(claim), raw(TRY.format(data=data)), CELL.format(name=name)]
@@ -198,6 +225,42 @@ def page(name: str, claim: dict[str, Any]) -> str:
         f"`python -m claims run {name}` reproduces it: {claim['seconds']:.0f} seconds of one core here ({machine})."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def at_scale(scale: dict[str, Any]) -> list[str]:
+    """The section of a second setup."""
+    rows = [
+        ("The setup", scale["setup"]),
+        ("Of this claim", scale["setting"]),
+        ("The rule", scale["rule"]),
+        ("Limits", scale["limits"]),
+        ("By torch and PEFT", repeated(scale)),
+    ]
+    table = "\n".join(f"| **{what}** | {text} |" for what, text in rows if text)
+    return [
+        "## At 135 million parameters",
+        f"*{scale['title']}*",
+        raw(f'<p class="claim-verdict">{verdict_of(scale)} ({seeds_of(scale)})</p>'),
+        f"**{scale['finding']}**",
+        scale["sentence"],
+        *cannot_tell(scale),
+        figures(scale),
+        *map(raw, filter(None, [picture(scale)])),  # nothing is drawn before anything has run
+        f"| | |\n|---|---|\n{table}",
+    ]
+
+
+def repeated(scale: dict[str, Any]) -> str:
+    """What another program gives for the same runs."""
+    again = scale.get("torch and PEFT")
+    if again is None:
+        return ""
+    runs = "one of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
+    verdict = "" if again["verdict"] == "not run yet" else f" {again['sentence']}"
+    return (
+        f"{runs} again, with the same weights, windows, start and learning rate: no loss is more than "
+        f"{shown(again['apart'])} nats from ours.{verdict}"
+    )
 
 
 def cannot_tell(claim: dict[str, Any]) -> list[str]:
@@ -230,7 +293,10 @@ def explain(claim: dict[str, Any]) -> str:
 def figures(claim: dict[str, Any]) -> str:
     rows = []
     for name, meaning in claim["meaning"].items():
-        figure = claim["figures"][name]
+        figure = claim["figures"].get(name)
+        if figure is None:
+            rows.append(f"| {meaning} | not run yet | | 0 |")
+            continue
         sets = ", ".join(map(shown, figure.get("sets", ())))
         seeds = f"{len(figure['values'])}{f' ({sets})' if sets else ''}"
         cells = (meaning, shown(figure["mean"]), interval(claim, name), seeds)
@@ -305,6 +371,8 @@ def picture(claim: dict[str, Any], *, small: bool = False) -> str:
     """An SVG: loss against rate for each method, or the figures as bars where nothing was trained."""
     width, height = (260, 150) if small else (680, 330)
     drawn = curves(claim)
+    if not drawn and not claim["figures"]:
+        return ""
     if not drawn:  # a bar and its label for each figure
         height = 36 * (min(3, len(claim["figures"])) if small else len(claim["figures"]))
     inside = lines(drawn, width, height, small) if drawn else bars(claim, width, height, small)

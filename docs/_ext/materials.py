@@ -104,6 +104,7 @@ def explorables() -> None:
     import card
     import export
     import fit_data
+    import fit_parts
     import front_data
     import speaker_data
     import stills
@@ -115,6 +116,7 @@ def explorables() -> None:
     (target / "front-data.js").write_text(front_data.script(), encoding="utf-8")
     (target / "training-data.js").write_text(training_data.script(), encoding="utf-8")
     (target / "fit-data.js").write_text(fit_data.script(), encoding="utf-8")
+    (target / "fit-parts.json").write_text(fit_parts.script(), encoding="utf-8")
     (target / "speaker-data.js").write_text(speaker_data.script(), encoding="utf-8")
     stills.write(target)
     card.write(target, claim_pages.claims())

@@ -121,6 +121,25 @@ def table() -> str:
     return HEAD + "\n".join(rows)
 
 
+SCALE_HEAD = """\
+| claim | at the first setup | at 135 million parameters | seeds | what was found |
+|---|---|---|---:|---|
+"""
+
+
+def scales() -> str:
+    """A row for each claim with a second setup."""
+    rows = []
+    for name, claim in KNOWN.items():
+        if "at scale" in claim:
+            scale = claim["at scale"]
+            seeds = f"{len(scale['seeds'])} of {scale['of']}"
+            link = f"[{name}](/claims/{name}.md)"
+            cells = (link, claim["verdict"], scale["verdict"], seeds, scale["finding"])
+            rows.append(f"| {' | '.join(cells)} |")
+    return SCALE_HEAD + "\n".join(rows)
+
+
 def study(topic: str) -> str:
     """The claims of a topic: what was found, with figures."""
     parts = []
@@ -146,6 +165,13 @@ class ClaimTable(SphinxDirective):
         return self.parse_text_to_nodes(table())
 
 
+class ClaimScales(SphinxDirective):
+    """Claims at both scales, in one table."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(scales())
+
+
 class ClaimStudy(SphinxDirective):
     """The claims of a topic, which is the argument."""
 
@@ -162,5 +188,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("found", Found())
     app.add_role("fact", Fact())
     app.add_directive("claim-table", ClaimTable)
+    app.add_directive("claim-scales", ClaimScales)
     app.add_directive("claim-study", ClaimStudy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

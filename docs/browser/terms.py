@@ -31,20 +31,23 @@ def of(spec, choices=()):
             except (ValueError, TypeError) as error:
                 lora[name + "+dora" * dora] = str(error)
     some = next(name for name, found in lora.items() if not isinstance(found, str))
-    linear = [m for m in spec.groups if m.kind in ("linear", "embedding", "convolution")]
-    names = [m.name.rpartition(".")[2] for m in linear]
     return {
         "name": spec.name,
         "positions": spec.positions,
         "targets": list(spec.default_targets),
         "attention": attention,
-        "names": [
-            name for name in dict.fromkeys([*names, *(spec.fused or ())]) if name not in ("*", "{}")
-        ],
+        "names": names_of(spec),
         **base(spec, wanted[some]),
         "full": way(spec),
         "lora": lora,
     }
+
+
+def names_of(spec):
+    """The names that can be adapted."""
+    linear = [m for m in spec.groups if m.kind in ("linear", "embedding", "convolution")]
+    names = [*(m.name.rpartition(".")[2] for m in linear), *(spec.fused or ())]
+    return [name for name in dict.fromkeys(names) if name not in ("*", "{}")]
 
 
 def attention_of(spec):

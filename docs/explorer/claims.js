@@ -64,10 +64,8 @@
     }
 
     function row(method, loss, most, tried) {
-      const line = document.createElement("div");
-      const name = document.createElement("span"), track = document.createElement("span"),
-        value = document.createElement("span");
-      const bar = document.createElement("i"), mark = document.createElement("b");
+      const [line, name, track, value, bar, mark] = ["div", "span", "span", "span", "i", "b"].map(
+        (tag) => document.createElement(tag));
       const wide = (x) => `${Math.min(100, (100 * x) / most)}%`;
       name.textContent = method.name;
       track.className = "track";

@@ -4,12 +4,12 @@
   "use strict";
 
   const { models, hub } = window.loraFit;
-  const fail = (message) => { throw new Error(message); };
+  const fail = (message, waits = false) => { throw Object.assign(new Error(message), { waits }); };
   const LONGEST = 1 << 16; // of a config in a link, once unpacked
-  const HOST = /^https?:\/\/(?:www\.)?huggingface\.co\//;
+  const PARTS = document.currentScript.src.replace("fit-model.js", "fit-parts.json");
   const OWN_TARGETS = ["default", "all-linear", "attention"]; // whose terms every model has
 
-  const { model: resolve, models: nearest } = window.loraNames;
+  const { model: resolve, models: nearest, typed } = window.loraNames, { composed } = window.loraMemory;
 
   // Under which name a model has the terms of these targets
   function targetsOf(model, targets) {
@@ -36,28 +36,39 @@
     }
     const { error, answer } = asked.get(key);
     if (error) fail(error);
-    if (!answer) throw Object.assign(
-      new Error(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`),
-      { waits: true });
-    return answer;
+    return answer ??
+      fail(`The package is asked: its Python is fetched once, about ${window.loraPage.size} MB.`, true);
   }
 
   // The terms of a config, and its few fields that a link needs
   const own = (config, changed) => fromPython(JSON.stringify(config), { config }, changed);
 
+  // What single modules of the presets take, in a file that comes when the page is first used
+  let parts, coming;
+  const fetchParts = () => coming ??= fetch(PARTS).then((answer) => answer.json()).catch(() => ({})).then(
+    (found) => { parts = found; });
+  addEventListener("focusin", fetchParts, { once: true });
+
   // A model with the terms of these targets too
   function withTargets(model, source, targets, changed) {
     const name = targetsOf(model, targets);
     if (name in model.lora) return name;
-    const { terms } = fromPython(JSON.stringify([source, name]), { ...source, targets: name.split(",") },
-      changed);
-    for (const key of [name, `${name}+dora`]) model.lora[key] = terms.lora[key];
+    if (source.model && !parts) {
+      fetchParts().then(() => changed());
+      fail("One moment.", true);
+    }
+    const known = parts?.[source.model], chosen = name.split(",");
+    const ways = known && chosen.every((one) => model.names.includes(one)) ?
+      [known[0], known.flat()].map((some) => composed(some, chosen)) :
+      ["", "+dora"].map((more) => fromPython(JSON.stringify([source, name]), { ...source, targets: chosen },
+        changed).terms.lora[name + more]);
+    [model.lora[name], model.lora[`${name}+dora`]] = ways;
     return name;
   }
 
   // What was typed, to look for: all its words must be in the name or in the hub's.
   function matches(text) {
-    const words = text.trim().replace(HOST, "").toLowerCase().split(/[\s/]+/).filter(Boolean);
+    const words = typed(text).toLowerCase().split(/[\s/]+/).filter(Boolean);
     const found = Object.keys(models).filter(
       (name) => words.every((word) => `${name} ${hub[name]}`.toLowerCase().includes(word)));
     return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));

@@ -28,6 +28,7 @@
     return number >= 99.95 ? whole(Math.round(number)) : number.toFixed(number < 0.095 && number > 0 ? 2 : 1);
   };
 
+  const sorted = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory);
   const sold = (gpu) => `${Number(gpu.sold.toFixed(1))} GB`;
 
   // ---- bars
@@ -87,12 +88,12 @@
   const GROUPS = { "RTX and Radeon": /^RT?X/, "In data centers": /^(?!RT?X|Apple)/,
     "Apple, unified memory": /^Apple/ };
 
-  function field(way, gpu) {
-    const told = verdict(way.total, gpu), left = gpu.memory - way.total;
-    const words = { fits: `fits, ${gb(left)} GB left`, tight: `tight, ${gb(left)} GB left`,
-      no: `does not fit, needs ${gb(-left)} GB more` };
-    return { told, text: `${SIGNS[told]} ${gb(Math.abs(left))}`, words: words[told],
-      share: Math.max(0, left) / gpu.memory };
+  // Whether it fits, in a sign and in words
+  function judged({ total }, gpu) {
+    const told = verdict(total, gpu), left = gpu.memory - total;
+    const words = told === "no" ? `does not fit: needs ${gb(-left)} GB more` :
+      `${told}, with ${gb(left)} GB left`;
+    return { told, left, words, text: `${SIGNS[told]} ${gb(Math.abs(left))}` };
   }
 
   // A grid for each group of GPUs; `choose(gpu, method)` when a field is clicked, or Enter or the space bar
@@ -105,10 +106,8 @@
       grid.tHead.append(head);
       for (const name of ["GPU", ...METHODS]) head.append(
         Object.assign(element("th", name), { scope: "col", role: "columnheader" }));
-      const names = Object.keys(gpus).filter((name) => test.test(name)).sort(
-        (a, b) => gpus[a].memory - gpus[b].memory);
       grid.setAttribute("role", "grid");
-      for (const name of names) {
+      for (const name of sorted.filter((each) => test.test(each))) {
         const row = element("tr"), first = Object.assign(element("th", name.replace("Apple ", "")),
           { scope: "row", role: "rowheader" });
         first.append(element("span", sold(gpus[name])));
@@ -163,10 +162,11 @@
           cell.removeAttribute("aria-label");
           continue;
         }
-        const { told, text, words, share } = field(planned[cell.dataset.method], gpus[name]);
+        const { told, left, text, words } = judged(planned[cell.dataset.method], gpus[name]);
         cell.textContent = text;
         cell.dataset.verdict = told;
         cell.ariaLabel = `${name}, ${cell.dataset.method}: ${words}`;
+        const share = Math.max(0, left) / gpus[name].memory;
         cell.style.setProperty("--share", `${Math.round(14 + 24 * share)}%`);
       }
       for (const grid of grids) {
@@ -180,10 +180,9 @@
   // ---- tables
 
   function causes(body, planned) {
-    const shown = (bytes) => (bytes === null ? "–" : size(bytes));
     const line = (name, values) => {
       const row = element("tr"), head = Object.assign(element("th", name), { scope: "row" });
-      row.append(head, ...values.map((bytes) => element("td", shown(bytes))));
+      row.append(head, ...values.map((bytes) => element("td", size(bytes))));
       return row;
     };
     if (!planned) return body.replaceChildren();
@@ -241,10 +240,9 @@
         `height="${height.toFixed(1)}" fill="${fill}" ${more}/>`);
     box(0, 0, 1200, 630, "#ffffff");
     box(0, 0, 1200, 10, TONES[now.verdict]);
-    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method).map(
-      (method) => planned[method]);
+    const others = results.length > 1 ? [] : METHODS.filter((method) => method !== now.setting.method);
     const longest = Math.max(...results.flatMap(({ way, gpu }) => [way.total, 1.03 * gpu.memory]),
-      ...others.map(({ total }) => total));
+      ...others.map((name) => planned[name].total));
     const scale = 690 / longest;
     const bar = (way, gpu, y, height) => {
       box(48, y, gpu.memory * scale, height, "#eef1f4", `stroke="${SOFT}" stroke-width="2"`);
@@ -269,10 +267,9 @@
       put(end > 560 ? end + 1 : end - 1, y + height + 30, `${gpu.name}, ${sold(gpu)}`, 19,
         { color: SOFT, anchor: end > 560 ? "end" : "start" });
     });
-    others.forEach((way, i) => {
-      const name = METHODS.filter((method) => method !== now.setting.method)[i];
-      put(48, 358 + 96 * i, `${name}: ${gb(way.total)} GB`, 19, { color: SOFT });
-      bar(way, now.gpu, 370 + 96 * i, 34);
+    others.forEach((name, i) => {
+      put(48, 358 + 96 * i, `${name}: ${gb(planned[name].total)} GB`, 19, { color: SOFT });
+      bar(planned[name], now.gpu, 370 + 96 * i, 34);
     });
     let across = 48;
     for (const [cause, color] of shownCauses(results.map(({ way }) => way))) {
@@ -281,15 +278,14 @@
       across += 34 + 8.6 * cause.length;
     }
     put(48, 608, cut(`lora_np: ${location.host}${location.pathname}`, 90), 18, { color: SOFT });
-    const names = Object.keys(gpus).sort((a, b) => gpus[a].memory - gpus[b].memory),
-      high = 500 / names.length;
+    const high = 500 / sorted.length;
     METHODS.forEach((method, i) => put(970 + 75 * i, 52, method, 16, { color: SOFT, anchor: "middle" }));
-    names.forEach((name, i) => {
+    sorted.forEach((name, i) => {
       const y = 62 + i * high;
       put(922, y + 12.5, name, 13, { color: name === now.gpu.name ? INK : SOFT,
         weight: name === now.gpu.name ? 700 : 400, anchor: "end" });
       METHODS.forEach((method, j) => {
-        const { told, text } = field(planned[method], gpus[name]), x = 934 + 75 * j;
+        const { told, text } = judged(planned[method], gpus[name]), x = 934 + 75 * j;
         const here = name === now.gpu.name && method === now.setting.method;
         box(x, y, 72, high - 2, FILLS[told], here ? `stroke="${INK}" stroke-width="2.5"` : "");
         put(x + 36, y + 12.5, text, 12, { anchor: "middle", weight: here ? 700 : 400 });
@@ -305,23 +301,20 @@ ${parts.join("\n")}
 </svg>`;
   }
 
-  // A file that the reader's browser saves: the drawing, or its picture by a canvas, twice as fine.
+  // The drawing, or its picture by a canvas, twice as fine
   async function save(svg, kind) {
-    let blob = new Blob([svg], { type: "image/svg+xml" });
+    let content = svg;
     if (kind === "png") {
       const picture = new Image(), canvas = Object.assign(document.createElement("canvas"),
         { width: 2400, height: 1260 });
       picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
       await picture.decode();
       canvas.getContext("2d").drawImage(picture, 0, 0, 2400, 1260);
-      blob = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
+      content = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
     }
-    const link = Object.assign(document.createElement("a"),
-      { href: URL.createObjectURL(blob), download: `fit.${kind}` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    window.loraPage.download(`fit.${kind}`, content);
   }
 
-  window.loraFitViews = { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb,
-    whole };
+  window.loraFitViews = { METHODS, GROUPS, SIGNS, element, judged, bars, makeMaps, causes, modules,
+    sideBySide, image, save, size, gb, whole };
 })();

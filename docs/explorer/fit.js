@@ -7,10 +7,10 @@
   if (!form || !window.loraFit) return;
 
   const { gpus, hub, models, memory: tables, capacity } = window.loraFit;
-  const { plan, verdict, remedies: changes } = window.loraMemory;
+  const { plan, remedies: changes } = window.loraMemory;
   const { resolve, own: ownModel, withTargets, pack, unpack, combo } = window.loraFitModel;
-  const { METHODS, SIGNS, bars, makeMaps, causes, modules, sideBySide, image, save, size, gb,
-    whole } = window.loraFitViews;
+  const { METHODS, GROUPS, SIGNS, element, judged, bars, makeMaps, causes, modules, sideBySide, image, save,
+    size, gb, whole } = window.loraFitViews;
   const names = window.loraNames;
   const part = (name) => form.elements.namedItem(name);
   const find = (selector) => form.querySelector(selector);
@@ -19,10 +19,9 @@
 
   const START = "model=llama-3-8b&rank=16&targets=all-linear&method=LoRA&gpu=RTX+4090&max_length=2048";
   const OWN = "config.json", OTHER = "another GPU";
-  const TRAINING = ["dtype", "optimizer", "unquantised_dtype", "attention", "cross_entropy", "batch_size",
-    "max_length", "checkpointing", "offloading"];
-  const NUMBERS = ["rank", "batch_size", "max_length"];
-  const LISTS = TRAINING.filter((name) => name in tables.choices);
+  const TRAINING = Object.keys(tables.usual).filter(part);
+  const TYPED = ["rank", "batch_size", "max_length", "memory", "model"];
+  const LISTS = Object.entries(tables.choices).filter(([name]) => part(name));
 
   let own = null, code = "", free = false;
     // one's own config, as the address has it; whether the length is free
@@ -34,9 +33,8 @@
 
   function read() {
     const training = Object.fromEntries(TRAINING.map((name) => {
-      const field = part(name);
-      return [name, field.type === "checkbox" ? field.checked : field.type === "number" ?
-        Number(field.value) : field.value];
+      const { type, checked, value } = part(name);
+      return [name, type === "checkbox" ? checked : type === "number" ? Number(value) : value];
     }));
     const targets = part("targets").value === "some" ? ticked() : part("targets").value;
     return {
@@ -101,9 +99,9 @@
     try { model = modelOf(read()); } catch { return; }
     const some = Array.isArray(targets) ? targets : [], chosen = some.length ? some : model.targets;
     boxes.replaceChildren(...[...new Set([...model.names, ...some])].map((name) => {
-      const label = document.createElement("label"), box = document.createElement("input");
-      Object.assign(box, { type: "checkbox", name: "name", value: name, checked: chosen.includes(name) });
-      label.append(box, ` ${name}`);
+      const label = element("label");
+      label.append(Object.assign(element("input"),
+        { type: "checkbox", name: "name", value: name, checked: chosen.includes(name) }), ` ${name}`);
       return label;
     }));
     find('[name="targets"][value="default"]').disabled = !model.targets.length;
@@ -136,13 +134,8 @@
     const model = modelOf(setting), gpu = gpuOf(setting), { rank, dora, method, training } = setting;
     if (Array.isArray(setting.targets) && !setting.targets.length) throw new Error(
       "Choose at least one module.");
-    if (!METHODS.includes(method)) throw new Error(
-      `method must be one of ${METHODS.join(", ")}, got "${method}"`);
-    if (!Number.isInteger(rank) || rank < 1) throw new Error(
-      `rank must be a whole number from 1, got ${rank}`);
-    for (const name of ["batch_size", "max_length"]) {
-      const number = training[name];
-      if (!Number.isInteger(number) || number < 1) throw new Error(
+    for (const [name, number] of Object.entries({ rank, ...training })) {
+      if (typeof number === "number" && !(Number.isInteger(number) && number > 0)) throw new Error(
         `${name} must be a whole number of at least 1, got ${number}`);
     }
     const { positions } = model;
@@ -151,22 +144,18 @@
     const source = setting.own ? { config: setting.own } : { model: resolve(setting.model) };
     const targets = withTargets(model, source, setting.targets, arrived);
     const planned = plan(model, tables, { rank, targets, dora }, training);
-    const way = planned[method], told = verdict(way.total, gpu), lora = planned.LoRA,
-      trainable = lora.trained;
+    const way = planned[method], lora = planned.LoRA, trainable = lora.trained;
     const total = model.total + trainable, counted = { trainable, base: model.total, total,
       percent: (100 * trainable) / total };
-    return { setting, targets, model, gpu, planned, way, counted, lora: lora.way, verdict: told,
-      ...said(setting, model, gpu, way, told) };
+    return { setting, targets, model, gpu, planned, way, counted, lora: lora.way,
+      ...said(setting, model, gpu, way) };
   }
 
   const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
 
-  function said(setting, model, gpu, way, told) {
-    const left = gpu.memory - way.total, most = way.largest(gpu.room);
-    const sentence = {
-      fits: `Fits, with ${gb(left)} GB left`, tight: `Tight, with ${gb(left)} GB left`,
-        no: `Does not fit: needs ${gb(-left)} GB more`,
-    }[told];
+  function said(setting, model, gpu, way) {
+    const { told, left, words } = judged(way, gpu), most = way.largest(gpu.room);
+    const sentence = words[0].toUpperCase() + words.slice(1);
     const longest = most.max_length === model.positions;
     const ends = [
       most.rank > 0 && setting.method !== "full" && `rank ${whole(most.rank)}`,
@@ -181,7 +170,7 @@
       `${setting.method}, rank ${whole(setting.rank)}`;
     const { batch_size: batch, max_length: length } = setting.training;
     const title = `${model.name}, ${method}, batch ${whole(batch)} x ${count(length, "token")}`;
-    return { sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
+    return { verdict: told, sentence, could: ends.length || told !== "fits" ? could : "", most, left, title };
   }
 
   // What would make it fit, as the package's plan says, and the setting with it
@@ -208,9 +197,8 @@
     }
     for (const [option, value] of Object.entries(training)) {
       if (value === tables.usual[option] || (option === "dtype" && !applies(method, value))) continue;
-      if (option === "checkpointing") options.push("--no-checkpointing");
-      else if (option === "offloading") options.push("--offloading");
-      else options.push(`--${option.replace("_", "-")}`, value);
+      const named = `--${value === false ? "no-" : ""}${option.replace("_", "-")}`;
+      options.push(named, ...(typeof value === "boolean" ? [] : [value]));
     }
     return `lora-np plan ${options.join(" ")}`;
   }
@@ -253,10 +241,8 @@
     show("note", notes(result));
     remedies.replaceChildren(
       ...(result.verdict === "fits" ? [] : helps(result).map(({ text, price, next }) => {
-      const button = Object.assign(document.createElement("button"), { type: "button", textContent: text });
-      button.append(Object.assign(document.createElement("small"), { textContent: price }));
-      button.addEventListener("click", () => { fill(next); update(); find('[name="method"]:checked').focus();
-        });
+      const button = press(text, () => { fill(next); update(); find('[name="method"]:checked').focus(); });
+      button.append(element("small", price));
       return button;
     })));
     const none = "No single GPU in the list has enough memory.";
@@ -287,22 +273,29 @@
       700);
   }
 
+  function press(text, act) {
+    const button = Object.assign(element("button", text), { type: "button" });
+    button.addEventListener("click", act);
+    return button;
+  }
+
   function compare(before) {
     find(".fit-kept").hidden = !before;
     find('[data-act="keep"]').hidden = Boolean(before);
     if (!before) return;
     const number = (most) => (most === null ? "any" : whole(most));
-    const told = ({ setting, model, gpu, way, verdict: told, left, most, counted }) => ({
-      model: model.name, method: setting.method, rank: setting.method === "full" ? "–" : whole(setting.rank),
-        GPU: gpu.name,
-      "sequence length": whole(setting.training.max_length), "batch size": whole(setting.training.batch_size),
-      verdict: `${SIGNS[told]} ${told === "no" ? "does not fit" : told}`, memory: size(way.total),
-        left: left < 0 ? `−${size(-left)}` : size(left),
-      "largest rank": setting.method === "full" ? "–" : number(most.rank), "largest sequence length": number(
-        most.max_length), "largest batch size": number(most.batch_size),
-      "trainable parameters": whole(setting.method === "full" ? counted.base : counted.trainable),
+    const told = ({ setting: { method, rank, training }, model, gpu, way, verdict, left, most, counted }) => {
+      const full = method === "full";
+      return {
+        model: model.name, method, rank: full ? "–" : whole(rank), GPU: gpu.name,
+        "sequence length": whole(training.max_length), "batch size": whole(training.batch_size),
+        verdict: `${SIGNS[verdict]} ${verdict === "no" ? "does not fit" : verdict}`, memory: size(way.total),
+        left: left < 0 ? `−${size(-left)}` : size(left), "largest rank": full ? "–" : number(most.rank),
+        "largest sequence length": number(most.max_length), "largest batch size": number(most.batch_size),
+        "trainable parameters": whole(full ? counted.base : counted.trainable),
         "saved on disk": size(way.disk),
-    });
+      };
+    };
     const [first, second] = [before, result].map(told);
     sideBySide(find(".fit-kept tbody"), Object.keys(first).map((name) => [name, first[name], second[name]]));
   }
@@ -318,40 +311,28 @@
     for (const name of ["trainable", "percent", "base", "disk", "heart", "command"]) show(name, "–");
     for (const place of [remedies, find(".fit-bars"), find(".fit-legend"),
       find(".fit-modules")]) place.replaceChildren();
-    find(".fit-bars").setAttribute("aria-label", "not known");
-    find(".fit-modules").setAttribute("aria-label", "not known");
+    for (const place of [".fit-bars", ".fit-modules"]) find(place).ariaLabel = "not known";
     find(".fit-peft").textContent = "";
     causes(find(".fit-causes tbody"), null);
     drawMaps(null, part("gpu").value, part("method").value);
     error.textContent = message;
     error.hidden = false;
-    const asked = /^https?:|^[\w.-]+\/[\w.-]+$/.test(part("model").value.trim()) && message.startsWith(
-      "model:");
-    if (asked) {
-      const name = part("model").value.trim().replace(/^https?:\/\/[^/]+\//, "").split("/").slice(0, 2).join(
-        "/");
-      const link = Object.assign(document.createElement("a"),
-        { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`,
-        textContent: "its config.json", rel: "noreferrer" });
-      error.append(". Copy ", link, " and paste it into the field.");
-    } else if (message.startsWith("model:")) error.append(
-      ": choose one, give its name on the hub, or paste its config.json.");
-    if (message.startsWith("model:")) {
-      remedies.append("Closest: ", ...names.models(part("model").value).map((name) => {
-        const button = Object.assign(document.createElement("button"), { type: "button", textContent: name });
-        button.addEventListener("click", () => choose(name));
-        return button;
-      }));
-    }
-    for (const name of [...NUMBERS, "memory", "model"]) if (message.startsWith(`${name} must`) ||
-      message.startsWith(`${name}:`)) part(name).setAttribute("aria-invalid", "true");
+    for (const name of TYPED) if (message.startsWith(`${name} must`) || message.startsWith(`${name}:`)) part(
+      name).setAttribute("aria-invalid", "true");
+    if (!message.startsWith("model:")) return;
+    const name = names.typed(part("model").value);
+    const link = Object.assign(element("a", "its config.json"),
+      { href: `https://huggingface.co/${encodeURI(name)}/raw/main/config.json`, rel: "noreferrer" });
+    error.append(...(/^[\w.-]+\/[\w.-]+$/.test(name) ? [". Copy ", link, " and paste it into the field."] :
+      [": choose one, give its name on the hub, or paste its config.json."]));
+    remedies.append("Closest: ", ...names.models(name).map((each) => press(each, () => choose(each))));
   }
 
   // Draws what the form says. The address follows, unless something is wrong.
   function update() {
     clearTimeout(announce);
     error.hidden = true;
-    for (const name of [...NUMBERS, "memory", "model"]) part(name).removeAttribute("aria-invalid");
+    for (const name of TYPED) part(name).removeAttribute("aria-invalid");
     boxes.hidden = part("targets").value !== "some";
     find(".fit-memory").hidden = part("gpu").value !== OTHER;
     for (const place of [".fit-lora", ".fit-counts"]) find(place).hidden = part("method").value === "full";
@@ -408,13 +389,16 @@
         setting = await parse(state);
       if (turn !== taken) return; // another address came, or a model was given
       typed = names.same(state.get("model") ?? "");
-      kept = other;
+      kept = null;
       fill(setting);
-      const wrong = LISTS.find((name) => !tables.choices[name].includes(setting.training[name]));
-      if (wrong) throw new Error(
-        `The address asks for ${wrong} '${setting.training[wrong]}', which is not in the list: choose one.`);
-      if (!METHODS.includes(setting.method)) throw new Error(
-        `The address asks for method '${setting.method}', which is not in the list: choose one.`);
+      for (const { method, training } of [setting, other ?? setting]) {
+        for (const [name, list] of [["method", METHODS], ...LISTS]) {
+          const asked = { method, ...training }[name];
+          if (!list.includes(asked)) throw new Error(
+            `The address asks for ${name} '${asked}', which is not in the list: choose one.`);
+        }
+      }
+      kept = other;
       free = !state.has("max_length");
       if (free) shorten();
       update();
@@ -435,28 +419,29 @@
     typed = names.same(text);
     part("model").value = resolve(text) || text;
     if (text === OWN && own) return;
-    taken += 1;
-    own = null;
-    code = "";
-    const name = resolve(text);
-    if (name) {
-      if (part("targets").value === "some") part("targets").value = "all-linear";
+    another();
+    if (resolve(text)) {
       shorten();
-      offer({ targets: part("targets").value });
+      offer(read());
     }
     update();
   }
 
-  function take(text) {
+  // Another model, whose modules are others
+  function another() {
     taken += 1;
     [own, code] = [null, ""];
+    if (part("targets").value === "some") part("targets").value = "all-linear";
+  }
+
+  function take(text) {
+    another();
     try {
       const config = JSON.parse(text);
       if (config === null || typeof config !== "object" || Array.isArray(config)) throw new Error(
         "A config.json holds one object.");
       [own, free] = [config, true];
       part("model").value = OWN;
-      if (part("targets").value === "some") part("targets").value = "all-linear";
       update();
       if (result) arrived(); // the answer was there already
     } catch (problem) {
@@ -473,10 +458,9 @@
 
   // ---- the hand
 
-  for (const name of LISTS) part(name).append(...tables.choices[name].map((choice) => new Option(choice)));
-  for (const [title, test] of [["RTX and Radeon", /^RT?X/], ["Data center", /^(?!RT?X|Apple)/],
-    ["Apple", /^Apple/]]) {
-    const group = Object.assign(document.createElement("optgroup"), { label: title });
+  for (const [name, list] of LISTS) part(name).append(...list.map((choice) => new Option(choice)));
+  for (const [label, test] of Object.entries(GROUPS)) {
+    const group = Object.assign(element("optgroup"), { label });
     group.append(...Object.values(gpus).filter(({ name }) => test.test(name)).map(
       ({ name, sold }) => new Option(name.endsWith("GB") ? name : `${name} (${sold} GB)`, name)));
     part("gpu").append(group);

@@ -78,7 +78,6 @@ def tables() -> dict[str, Any]:
         "room": planning.GPU("", whole).room / whole,
         "emulated": planning.NO_BFLOAT16,
         "no_nf4": planning.NO_NF4,
-        "gb": planning.ONE_GB,
         "switches": [
             {"name": name, "options": changes, "price": price, "narrow": name == planning.NARROW}
             for name, (changes, price) in planning.SWITCHES.items()

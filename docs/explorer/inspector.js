@@ -220,14 +220,6 @@
     if (opened.first && first !== given.first) cut();
   }
 
-  function download(name, content) {
-    const link = make("a", "");
-    link.href = URL.createObjectURL(new Blob([content]));
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  }
-
   // ---- files
 
   const entry = (item) => new Promise((resolve, reject) => { item.file(resolve, reject); });
@@ -249,11 +241,10 @@
   }
 
   async function example(slot) {
-    const root = new URL(document.documentElement.dataset.content_root || "./", location),
-      { first, second } = given;
+    const { first, second } = given;
     python.start();
     const files = await Promise.all(["adapter_model.safetensors", "adapter_config.json"].map(async (name) => {
-      const answer = await fetch(new URL(`_static/${EXAMPLES[slot]}/${name}`, root));
+      const answer = await fetch(python.address(`_static/${EXAMPLES[slot]}/${name}`));
       return new File([await answer.blob()], name);
     }));
     // unless files were chosen meanwhile
@@ -283,8 +274,8 @@
     });
   }
   part("cut").addEventListener("input", cut);
-  part("weights").addEventListener("click", () => download("adapter_model.safetensors", made.bytes));
-  part("settings").addEventListener("click", () => download("adapter_config.json", made.config));
+  part("weights").addEventListener("click", () => python.download("adapter_model.safetensors", made.bytes));
+  part("settings").addEventListener("click", () => python.download("adapter_config.json", made.config));
   part("example").addEventListener("click", () => example("first"));
   part("other").addEventListener("click", () => example("second"));
 })();

@@ -109,6 +109,25 @@
     return way;
   }
 
+  // The terms of modules that are chosen by name: the sum of the parts of which each group has one of them
+  function composed(parts, names) {
+    const met = (group) => group.some((name) => names.includes(name));
+    const own = parts.filter(([groups, , without = []]) => groups.every(met) && !met(without)).map(
+      ([, part]) => part);
+    const all = (of) => own.flatMap((part) => of(part) ?? []), limits = all((part) => part.limits);
+    return own.find((part) => typeof part === "string") ?? {
+      ...own.reduce(added), limits: [Math.min(...limits), Math.max(...limits)], t: all((part) => part.t),
+      d: { 2: all((part) => part.d?.[2]), 4: all((part) => part.d?.[4]) },
+    };
+  }
+
+  // Numbers, and lists and objects of them, place by place
+  function added(a = 0, b = 0) {
+    if (typeof (a || b) !== "object") return a + b;
+    const sums = Object.keys({ ...a, ...b }).map((key) => [key, added(a[key], b[key])]);
+    return Object.assign(Array.isArray(a || b) ? [] : {}, Object.fromEntries(sums));
+  }
+
   // Full fine-tuning, LoRA and QLoRA as lora_np.accounting.plan has them
   function plan(model, tables, { rank, targets, dora }, options,
     methods = Object.keys(tables.methods[options.dtype])) {
@@ -174,5 +193,5 @@
     for (let size = 1; size <= all.length; size++) yield* from(0, size);
   }
 
-  globalThis.loraMemory = { plan, verdict, remedies };
+  globalThis.loraMemory = { plan, verdict, remedies, composed };
 })();

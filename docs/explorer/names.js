@@ -63,7 +63,7 @@
   };
 
   window.loraNames = {
-    find, nearest, memory, model, same, gpu: (text) => find(names.gpus, text),
+    find, nearest, memory, model, same, typed, gpu: (text) => find(names.gpus, text),
     models: (text) => nearest(names.models, typed(text)), gpus: (text) => nearest(names.gpus, text),
   };
 })();

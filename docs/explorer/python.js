@@ -13,7 +13,7 @@
   let worker, expected, calls = 0;
   const waiting = new Map(); // what was asked of Python, by its number
   const python = window.loraPage = { there: false, life: 0, size: megabytes(bytes + compiled), start, stop,
-    ask, field };
+    ask, field, address, download };
 
   function start() { // a stop begins another life
     if (worker) return;
@@ -99,6 +99,14 @@
         ? `Loading Python: ${megabytes(share * all)} of ${megabytes(all)} MB`
         : "Starting Python";
     }
+  }
+
+  // A file that the reader's browser saves.
+  function download(name, content) {
+    const link = Object.assign(document.createElement("a"),
+      { href: URL.createObjectURL(new Blob([content])), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
   // As if typed, so that the browser can undo it.

@@ -19,12 +19,13 @@
   const find = (selector) => form.querySelector(selector);
   const part = (name) => form.elements.namedItem(name);
   const show = (name, text) => { find(`[data-show="${name}"]`).textContent = text; };
-  const svg = (tag, attributes, text = "") => {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const set = (element, attributes, text = "") => {
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     element.textContent = text;
     return element;
   };
+  const svg = (tag, attributes, text) =>
+    set(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, text);
 
   const chosen = () => ({
     rank: Number(part("rank").value), alpha: 2 ** Number(part("alpha").value),
@@ -91,13 +92,8 @@
 
   function line(name, loss, text, shift) {
     const y = down(loss);
-    const element = find(`.optimum.${name}`);
-    for (const [attribute, value] of Object.entries(
-      { x1: LEFT, x2: RIGHT, y1: y, y2: y })) element.setAttribute(attribute, value);
-    const label = find(`.${name}-name`);
-    label.setAttribute("x", RIGHT);
-    label.setAttribute("y", y + shift);
-    label.textContent = text;
+    set(find(`.optimum.${name}`), { x1: LEFT, x2: RIGHT, y1: y, y2: y });
+    set(find(`.${name}-name`), { x: RIGHT, y: y + shift }, text);
   }
 
   // What tells an old run from this one.
@@ -120,10 +116,7 @@
       free = y + 14;
       const place = { x: RIGHT + 6, y };
       if (!each.now) find(".old").append(svg("text", place, each.text));
-      else {
-        for (const [name, value] of Object.entries(place)) find(".now").setAttribute(name, value);
-        find(".now").textContent = old.length ? each.text : "";
-      }
+      else set(find(".now"), place, old.length ? each.text : "");
     }
   }
 

@@ -298,12 +298,12 @@ class Plan(Shown):
             (*_key(one), *(getattr(one.memory, part) for part in sizes), one.disk, one.flops)
             for one in self.choices
         ]
-        columns = (*_KEY, *sizes, "on disk", "FLOPs per token")
         formats = dict.fromkeys((*sizes, "on disk"), size_text)
+        formats["FLOPs per token"] = "{:.3g}".format
+        notes = [note.replace("iB", "B") for one in self.choices for note in one.memory.notes]
         return Table(
-            columns, rows, title="Memory breakdown, size on disk and FLOPs per token",
-            notes=[*dict.fromkeys(note for one in self.choices for note in one.memory.notes)],
-            formats={**formats, "FLOPs per token": "{:.3g}".format},
+            (*_KEY, *formats), rows, title="Memory breakdown, size on disk and FLOPs per token",
+            notes=[*dict.fromkeys(notes)], formats=formats,
         )  # fmt: skip
 
     @property
@@ -556,7 +556,7 @@ class Flops(Shown):
     @property
     def table(self) -> Table:
         """One row per product; a LoRA stands next to full fine-tuning."""
-        kinds = {"FLOPs": self} if self.full is None else {"full": self.full, "LoRA": self}
+        kinds = {"full": self.full, "LoRA": self} if self.full else {"FLOPs": self}
         rows = [
             (direction, name, *(getattr(flops, direction).get(name, 0) for flops in kinds.values()))
             for direction in ("forward", "backward")
@@ -564,7 +564,7 @@ class Flops(Shown):
         ]
         rows.append(("both", "total", *(flops.total for flops in kinds.values())))
         saves = "LoRA saves dW0, but not dx: the gradient still flows back through W0."
-        notes = () if self.full is None else (saves,)
+        notes = [saves] if self.full else []
         return Table(("pass", "product", *kinds), rows, title=self.title, notes=notes)
 
 

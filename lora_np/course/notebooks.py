@@ -85,7 +85,8 @@ def claims() -> dict[str, dict[str, Any]]:
         ``finding`` (one line), ``sentence`` (the verdict with its figures), ``limits``,
         ``advice``. As data: ``verdict``; ``figures``, each with its ``mean``, and ``low`` to
         ``high``, the interval of the mean; ``methods``, each with the runs at every learning rate
-        that was tried.
+        that was tried. Some have ``at scale``: the same for a second setup, a language model of 135
+        million parameters, of as many seeds as have run.
 
     Raises
     ------

@@ -1,13 +1,14 @@
 """The defaults of alpha and the learning rate, against every recorded sweep of their setups."""
 
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lora_np as lnp
-from claims import defaults
+from claims import at_scale, defaults
 from claims.redrawn import kappas
 from lora_np import language
 from lora_np.lora import ALPHA, VARIANTS, learning_rate
@@ -20,6 +21,29 @@ CASES = [(setup, rank) for setup in defaults.SETUPS for rank in defaults.RANKS]
 @pytest.mark.parametrize(("setup", "rank"), CASES)
 def test_the_defaults_lose_little_at_every_rank(setup, rank):
     assert 0 <= defaults.lost(setup, rank) <= MOST
+
+
+@pytest.mark.parametrize("rank", [1, 8, 64])
+def test_the_defaults_lose_little_at_135_million_parameters(rank):
+    lost = defaults.lost_at_scale(rank)
+    assert np.isnan(lost) or 0 <= lost <= MOST
+
+
+def test_a_default_between_two_recorded_rates(tmp_path, monkeypatch):
+    assert np.isnan(defaults.lost_at_scale(8)) or defaults.lost_at_scale(8) < 1
+    monkeypatch.setattr(at_scale, "FOLDER", tmp_path)
+    assert np.isnan(defaults.lost_at_scale(8))
+    losses = {0.0005: 1.3, 0.001: 1.2, 0.002: 1.4}
+    lines = [
+        {"run": {"method": "LoRA, r = 8", "rate": lr, "seeds": seed}, "first": [log], "second": [log], "old": [1.0]}
+        for lr, log in losses.items() for seed in range(2)
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "smollm2.0.jsonl").write_text(text, encoding="utf-8")
+    share = np.log(0.0015 / 0.001) / np.log(2)
+    expected = share * (np.exp(1.4) - np.exp(1.2))
+    assert defaults.lost_at_scale(8) == pytest.approx(expected, rel=1e-3)
+    assert defaults.lost_at_scale(8) > MOST
 
 
 def test_the_bound_tells_other_settings():

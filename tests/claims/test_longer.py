@@ -1,6 +1,7 @@
 """The longer runs that a later day starts: what a seed draws, and that a stopped sweep goes on."""
 
 import numpy as np
+import pytest
 
 from claims import longer
 from claims.longer import Text
@@ -66,6 +67,21 @@ def test_with_few_seeds_looking_the_others_run_at_the_best_rate_alone(tmp_path):
     assert sweep.known(range(6)) == [best]
     assert {*sweep.known(range(2))} >= {best - 1, best, best + 1}
     assert setup.count == 2 * len(sweep.known(range(2))) + 4
+
+
+def test_rates_beside_the_best_run_with_all_seeds(tmp_path):
+    book = Book(tmp_path / "smollm2.0.jsonl")
+    sweep = lambda name: Sweep(book, name, Bowl(), {}, 1, width=1, look=2)
+    with pytest.raises(SystemExit, match="LoRA, r = 8: run that first"):
+        longer.beside(sweep("LoRA, r = 1"), range(4))
+    for name in ("LoRA, r = 8", "full"):
+        sweep(name).search(range(4), neighbours=False)
+        longer.beside(sweep(name), range(4))
+    longer.beside(sweep("LoRA, r = 1"), range(4))
+    best = sweep("full").best("first", range(2))
+    assert sweep("full").known(range(4)) == [best - 2, best - 1, best]
+    assert sweep("LoRA, r = 8").known(range(4)) == sweep("LoRA, r = 1").known(range(4)) == [best]
+    assert {*longer.BESIDE} < {*longer.METHODS["smollm2"]}
 
 
 def test_parts_share_the_methods():

@@ -1,5 +1,6 @@
 """The report and the findings: numbers come from the results, and each sentence names its claim."""
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -73,6 +74,28 @@ def test_every_claim_is_in_the_table_and_every_topic_has_its_study(report):
         assert record["finding"] in row
     assert sorted(re.findall(r"```\{claim-study\} (.+)\n", PAGE)) == report.TOPICS
     assert all(record["sentence"] in report.study(record["topic"]) for record in KNOWN.values())
+
+
+def test_both_scales_are_in_one_table_on_the_card_and_on_the_page(report):
+    scales = {name: record for name, record in KNOWN.items() if "at scale" in record}
+    assert len(scales) >= 6
+    table = report.scales()
+    assert table.count("\n") == 1 + len(scales)
+    for name, record in scales.items():
+        scale = record["at scale"]
+        (row,) = (row for row in table.splitlines() if f"/claims/{name}.md)" in row)
+        assert f"| {record['verdict']} | {scale['verdict']} | {len(scale['seeds'])} of" in row
+        card = report.claim_pages.card(name, record)
+        assert card.count('class="verdict"') == 2
+        for one in (record, scale):
+            assert f'data-verdict="{one["verdict"]}"' in card
+            assert html.escape(one["finding"]) in card
+        page = report.claim_pages.page(name, record)
+        for words in (scale["sentence"], scale["rule"], scale["setup"], *scale["meaning"].values()):
+            assert words in page
+        assert "html\n\n```" not in page  # an empty directive, before anything has run
+        assert page.count("| not run yet |") == len({*scale["meaning"]} - {*scale["figures"]})
+    assert "```{claim-scales}" in PAGE
 
 
 def test_verdicts_of_both_sets_are_those_of_their_figures(report):

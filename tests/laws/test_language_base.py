@@ -229,7 +229,7 @@ def test_the_recipe_of_samples_prints_a_page(monkeypatch, capsys):
     page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
     for part in (
         samples.BEGIN,
-        "| temperature | words of its text | pairs of words said again |\n| --- | --- | --- |\n",
+        "| temperature | words found in its text | repeated word pairs |\n| --- | --- | --- |\n",
     ):
         assert part in said
         assert part in page

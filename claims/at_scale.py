@@ -1,0 +1,159 @@
+"""The second setup of some claims: SmolLM2 with 135 million parameters, from what is recorded.
+
+``python -m claims.longer smollm2`` runs for hours and appends lines to ``runs/smollm2.*.jsonl``. Here
+nothing is trained: figures are of the runs that are there, and what has not run yet has none. New
+lines change figures and verdicts by ``python -m claims reword``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from claims import longer
+from claims.batched import HALVES
+from claims.redrawn import FOLDER, Book, Sweep, rate
+from lora_np.checks import Array
+
+METHODS, SEEDS = longer.METHODS["smollm2"], longer.SEEDS["smollm2"]
+FEW = range(longer.LOOK)  # the seeds that look for the rate
+NONE = np.empty(0)
+SETUP = (
+    "SmolLM2-135M-Instruct (Hugging Face, Apache 2.0; four-bit weights, used as float32) learns The Devil's Dictionary "
+    "(A. Bierce, public domain) in 60 steps of one window of 128 tokens. A seed draws which two of ten pieces of the text are "
+    "held back, the start and the order; there is one base. Two seeds try learning rates a factor of 2 apart until the best has been "
+    "compared with both its neighbours, the others run at the best. One piece chooses the learning rate, the other counts, and the "
+    "other way round. 1 % of the loss is some 0.04 nats per token."
+)
+
+
+@dataclass
+class Runs:
+    """What is recorded of each method; of none, of two seeds, of all."""
+
+    name: str = "smollm2"
+    rates: Runs | None = None  # whose choice of rates is taken
+    asked: dict[str, Sweep] = field(default_factory=dict)
+
+    @functools.cached_property
+    def book(self) -> Book:
+        return Book(FOLDER / f"{self.name}.jsonl")
+
+    def sweep(self, name: str) -> Sweep:
+        method, start = METHODS[name]
+        found = Sweep(self.book, name, None, method, start, width=1, look=len(FEW))
+        return self.asked.setdefault(name, found)
+
+    def places(self, name: str) -> dict[str, int]:
+        """The best rate by each half, once both its neighbours have run."""
+        sweep = self.sweep(name)
+        if self.rates is not None:
+            return self.rates.places(name)
+        known = sweep.known(FEW)
+        best = {half: sweep.best(half, FEW) for half in HALVES} if known else {}
+        near = {place + i for place in best.values() for i in (-1, 0, 1)}
+        return best if near <= {*known} else {}
+
+    def seeds(self, name: str, places: Collection[int]) -> Sequence[int]:
+        """The first seeds that have all run at these rates."""
+        sweep, count = self.sweep(name), 0
+        while places and count < SEEDS and {*places} <= {*sweep.known([count])}:
+            count += 1
+        return range(count)
+
+    def losses(self, name: str, at: str = "") -> Array:
+        """The log loss of each seed, each half at the rate that the other half has chosen; at the
+        method's own best rate, or at that of another one.
+        """
+        places = self.places(at or name)
+        seeds = self.seeds(name, places.values())
+        swapped = zip(HALVES, HALVES[::-1], strict=True) if seeds else ()
+        sweep = self.sweep(name)
+        found = [sweep.logs(places[choosing], counting, seeds) for choosing, counting in swapped]
+        return np.asarray(np.mean(found, axis=0)) if found else NONE
+
+    def over(self, first: str, second: str, *, at: tuple[str, str] = ("", "")) -> Array:
+        """The loss of a method over that of another, for each seed that both have run."""
+        ours, theirs = self.losses(first, at[0]), self.losses(second, at[1])
+        count = min(len(ours), len(theirs))
+        return np.exp(ours[:count] - theirs[:count]) if count >= len(FEW) else NONE
+
+    def spread(self, *names: str) -> Array:
+        """The largest best rate over the smallest, for each seed that looks for it."""
+        if self.rates is not None or not all(self.places(name) for name in names):
+            return NONE
+        peaks = [self.sweep(name).peaks(FEW) for name in names]
+        return np.asarray(np.exp(np.max(peaks, axis=0) - np.min(peaks, axis=0)))
+
+    def frontier(self, first: str, second: str) -> Array:
+        """The old loss of a method at the new loss of another one, over the old loss of the latter,
+        which is at its best rate. The first is interpolated between its rates up to the best; a seed
+        that it does not bring there is not counted.
+        """
+        ours, theirs, found = self.places(first), self.places(second), []
+        for seed in self.seeds(second, theirs.values()) if ours else ():
+            halves = [
+                between(
+                    [self.point(first, place, counting, seed) for place in self.lower(first, ours[choosing], seed)],
+                    self.point(second, theirs[choosing], counting, seed),
+                )
+                for choosing, counting in zip(HALVES, HALVES[::-1], strict=True)
+            ]  # fmt: skip
+            if np.all(np.isfinite(halves)):
+                found.append(np.exp(np.mean(halves)))
+        return np.array(found) if len(found) >= len(FEW) else NONE
+
+    def lower(self, name: str, best: int, seed: int) -> list[int]:
+        """The rates at which a seed has run, up to the best."""
+        return [place for place in self.sweep(name).known([seed]) if place <= best]
+
+    def point(self, name: str, place: int, half: str, seed: int) -> tuple[float, float]:
+        """Log losses on the new text and on the old one."""
+        new, old = (self.sweep(name).logs(place, part, [seed])[0] for part in (half, "old"))
+        return float(new), float(old)
+
+    def apart(self, other: Runs) -> list[float]:
+        """How far losses lie from those of another program, in nats: the largest of each run that both
+        have, of the methods asked for.
+        """
+        found = []
+        for run in self.book.lines.keys() & other.book.lines.keys():
+            if json.loads(run)["method"] in self.asked:
+                pair = [
+                    np.exp([np.nan if x is None else x for part in ("first", "second", "old") for x in book.lines[run][part]])
+                    for book in (self.book, other.book)
+                ]  # fmt: skip
+                found.append(float(np.max(np.abs(pair[0] - pair[1]))))
+        return sorted(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Methods asked for, with the loss of both pieces at each rate, of the seeds that look for it."""
+        return {name: self.swept(name) for name in self.asked}
+
+    def swept(self, name: str) -> dict[str, Any]:
+        sweep, best = self.sweep(name), self.places(name)
+        rates = {}
+        for place in sweep.known(FEW):
+            logs = np.mean([sweep.logs(place, half, FEW) for half in HALVES], axis=0)
+            losses = [float(f"{np.exp(x):.4g}") if np.isfinite(x) else None for x in logs]
+            rates[f"{rate(place):g}"] = {"seeds": [*FEW], "test": losses}
+        found = rate(best[HALVES[0]]) if best else None
+        return {"method": dict(METHODS[name][0]), "best": found, "rates": rates}
+
+
+def between(points: Sequence[tuple[float, float]], target: tuple[float, float]) -> float:
+    """The second coordinate of a line through points where the first is the target's, less the
+    target's; where two segments reach it, on the first.
+    """
+    x, y = target
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if min(x0, x1) <= x <= max(x0, x1):
+            share = (x - x0) / (x1 - x0) if x1 != x0 else 0.0
+            return y0 + share * (y1 - y0) - y
+    return float("nan")
