@@ -71,7 +71,7 @@ CLAIM = Claim(
     advice="Tune two numbers: a learning rate and alpha. With alpha constant, the best rate falls as 1 / sqrt(alpha) and not with the rank. Here alpha = 16 r was best; for your task it is not known.",
     at_scale=AtScale(
         title="A larger kappa ends at a lower loss: 16 times from alpha 2 to 32, and again from 32 to 512.",
-        finding="At rank 8 the loss at alpha 2 was {smaller:than} the loss at alpha 32, and at alpha 32 {larger:than} the loss at alpha 512, each at its best learning rate.",
+        finding="At rank 8 the loss at alpha 2 was {smaller:than} the loss at alpha 32, and the loss at alpha 32 was {larger:than} the loss at alpha 512, each at its best learning rate.",
         setting="Rank 8 at kappa 1/4, 4 and 64, in units of alpha = r, by alpha 2, 32 and 512. LoRA+ with ratio 16 at alpha 32 is LoRA at alpha 512.",
         figures={
             "smaller": "loss at alpha 2 over loss at alpha 32, rank 8, each at its best learning rate",

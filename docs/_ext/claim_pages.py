@@ -245,7 +245,7 @@ def at_scale(scale: dict[str, Any]) -> list[str]:
         scale["sentence"],
         *cannot_tell(scale),
         figures(scale),
-        raw(picture(scale)),
+        *map(raw, filter(None, [picture(scale)])),  # nothing is drawn before anything has run
         f"| | |\n|---|---|\n{table}",
     ]
 

@@ -67,6 +67,17 @@ def test_what_is_recorded_follows_from_the_lines(name):
     assert RECORDED[name]["at scale"] == found(name)
 
 
+def test_labels_and_findings_are_whole():
+    labels = [label for scale in SCALES.values() for label in scale.figures.values()]
+    assert len({*labels}) == len(labels)
+    assert min(len(label.split()) for label in labels) >= 8
+    for name, scale in SCALES.items():
+        figures = {figure: scale.figure(figure, [1.02, 1.02]) for figure in scale.figures}
+        finding = scale.found(figures)
+        assert 40 <= len(finding) <= 180
+        assert "2 % above" in finding, name
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_nothing_has_run(folder, name):
     record = found(name)

@@ -93,6 +93,7 @@ def test_both_scales_are_in_one_table_on_the_card_and_on_the_page(report):
         page = report.claim_pages.page(name, record)
         for words in (scale["sentence"], scale["rule"], scale["setup"], *scale["meaning"].values()):
             assert words in page
+        assert "html\n\n```" not in page  # an empty directive, before anything has run
         assert page.count("| not run yet |") == len({*scale["meaning"]} - {*scale["figures"]})
     assert "```{claim-scales}" in PAGE
 
