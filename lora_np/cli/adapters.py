@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,17 @@ def _written(command: options.Command) -> options.Command:
     return command
 
 
+_path = partial(click.argument, type=options.READ)
+_adapter = _path("adapter")
+_base = partial(click.option, "--base", type=options.READ)
 _data = click.option(
     "--data", help="Text, chats or .npz: minimise output error on it, not weight error."
 )
 
 
 @click.command()
-@click.argument("adapter", type=options.READ)
-@click.option("--base", type=options.READ, help="The base model to compare with.")
+@_adapter
+@_base(help="The base model to compare with.")
 @options.plot
 @options.html
 @options.any_base
@@ -72,9 +75,9 @@ def inspect(
 
 
 @click.command()
-@click.argument("adapter", type=options.READ)
+@_adapter
 @_written
-@click.option("--base", type=options.READ, help="The base model, for --data.")
+@_base(help="The base model, for --data.")
 @_data
 @options.each(_GOALS)
 def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: Any) -> None:
@@ -88,8 +91,8 @@ def resize(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: A
 
 
 @click.command()
-@click.argument("base", type=options.READ)
-@click.argument("tuned", type=options.READ)
+@_path("base")
+@_path("tuned")
 @_written
 @click.option(
     "--save-others", is_flag=True, help="Save in full the changed modules that cannot have a LoRA."
@@ -118,7 +121,7 @@ def extract(
 @click.option("--rank", type=int, help="Truncate the result to this rank.")
 @click.option("--density", type=float, help="Share of entries to keep, for methods that drop some.")
 @options.seed
-@click.option("--base", type=options.READ, help="The base model, for DoRA and --data.")
+@_base(help="The base model, for DoRA and --data.")
 @click.option("--data", multiple=True, help="For regmean: text, chats or .npz of each adapter.")
 @click.option(
     "--on-conflict",
@@ -170,8 +173,8 @@ def overlap(sources: tuple[str, ...], plot: Path | None, as_json: bool, **asked:
 
 
 @click.command()
-@click.argument("base", type=options.READ)
-@click.argument("adapter", type=options.READ)
+@_path("base")
+@_adapter
 @options.adapter_out
 @click.option(
     "--dtype",
@@ -220,12 +223,10 @@ def merge(
 
 
 @click.command()
-@click.argument("first", type=options.READ)
-@click.argument("second", type=options.READ)
+@_path("first")
+@_path("second")
 @click.option("--tolerance", type=float, default=1e-5, help="The relative difference to ignore.")
-@click.option(
-    "--base", type=options.READ, help="The base model, for tuners whose update depends on it."
-)
+@_base(help="The base model, for tuners whose update depends on it.")
 @options.jobs
 @options.as_json
 def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
@@ -240,12 +241,10 @@ def diff(first: Path, second: Path, as_json: bool, **asked: Any) -> None:
 
 
 @click.command()
-@click.argument("adapter", type=options.READ)
+@_adapter
 @options.adapter_out
 @click.option("--to", required=True, help="peft, portable, gguf, mlx, kohya or lora.")
-@click.option(
-    "--base", type=options.READ, help="The base model, or its config.json, where names need it."
-)
+@_base(help="The base model, or its config.json, where names need it.")
 @click.option(
     "--tolerance", type=float, help="For lora: relative error to accept where none is exact."
 )
@@ -272,7 +271,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
 
 
 @click.command()
-@click.argument("adapter", type=options.READ)
+@_adapter
 @click.option(
     "--for",
     "runtime",
@@ -280,9 +279,7 @@ def convert(adapter: Path, out: Path, data: str | None, as_json: bool, **asked: 
     help="peft, vllm, sglang, llama.cpp, tensorrt-llm, mlx; for adapters of image models diffusers,"
     " comfyui; or all of those.",
 )
-@click.option(
-    "--base", type=options.READ, help="The base model, or its config.json, to compare names with."
-)
+@_base(help="The base model, or its config.json, to compare names with.")
 @options.as_json
 def check(adapter: Path, as_json: bool, **asked: Any) -> None:
     """Predict how other programs will run an adapter.
@@ -297,11 +294,9 @@ def check(adapter: Path, as_json: bool, **asked: Any) -> None:
 
 
 @click.command()
-@click.argument("adapter", type=options.READ)
+@_adapter
 @options.adapter_out
-@click.option(
-    "--base", type=options.READ, required=True, help="The base model, or its config.json."
-)
+@_base(required=True, help="The base model, or its config.json.")
 @options.force
 @options.as_json
 def repair(adapter: Path, out: Path, as_json: bool, **asked: Any) -> None:

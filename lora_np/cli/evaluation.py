@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from lora_np import adapters, language
+from lora_np import accounting, adapters, language
 from lora_np.cli import options
 from lora_np.files import write_text
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--adapter", "found", multiple=True, help="An adapter for the first MODEL. Repeatable."
-)
+@click.option("--adapter", multiple=True, help="An adapter for the first MODEL. Repeatable.")
 @options.any_base
 @click.option("--data", required=True, help="Held-out examples: a file, as for finetune.")
 @options.data_format
@@ -27,8 +25,9 @@ from lora_np.files import write_text
 @options.force_files
 @options.as_json
 def evaluate(
-    models: tuple[str, ...], found: tuple[str, ...], any_base: bool, data: str, format: str | None,
-    max_length: int | None, answers: int, quantised: bool, html: Path | None, as_json: bool,
+    models: tuple[str, ...], adapter: tuple[str, ...], any_base: bool, data: str,
+    format: str | None, max_length: int | None, answers: int, quantised: bool, html: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Compare models and adapters on the same held-out examples.
 
@@ -43,14 +42,20 @@ def evaluate(
     def opened() -> Iterator[tuple[str, language.LanguageModel]]:
         for i, name in enumerate(models):
             model = language.load(name, quantised=quantised)
-            yield name, model
-            for path in found if i == 0 else ():
-                adapter = adapters.load(path, base=model.config)
-                yield path, adapters.attach(model, adapter, any_base=any_base)
+            adapted = {
+                path: adapters.attach(
+                    model, adapters.load(path, base=model.config), any_base=any_base
+                )
+                for path in (adapter if i == 0 else ())
+            }
+            yield name, model  # once all adapters fit it: measuring takes long
+            yield from adapted.items()
 
     examples = language.read_data(data, format=format)
-    if len({*models}) < len(models) or len({*found}) < len(found):
+    if len({*models}) < len(models) or len({*adapter}) < len(adapter):
         raise click.UsageError("name each model and each adapter once")
+    for name in models[1:]:
+        accounting.model_spec(name)  # there, or nothing is measured
     result = language.evaluate(opened(), examples, max_length=max_length, answers=answers)
     if html is not None:
         write_text(html, result.to_html())

@@ -108,7 +108,9 @@ def kept(context: click.Context, option: click.Parameter, path: Path | None) -> 
 
 
 def check_place(out: Path) -> None:
-    """Refuse to replace anything but an adapter, before the training, not after it."""
+    """Refuse what a trained adapter cannot be or replace, before the training, not after it."""
+    if out.suffix == ".safetensors":
+        raise ValueError(f"{out}: a file for image models; name a directory or a .gguf file")
     if out.is_dir() and any(out.iterdir()) and not (out / "adapter_config.json").is_file():
         raise ValueError(f"{out} holds no adapter, and so is not replaced")
 

@@ -26,6 +26,7 @@ _NOISE = (
 )
 _OPTIONAL = r"\d[\d.]*(?:x\d+)?[bmk]|v\d\.\d|instruct|chat|it|base"
 _MATRIX = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
+_SIZES = re.compile(r"[-+\dx×*,. ]*\d[-+\dx×*,. ]*", re.IGNORECASE)  # no model's name
 
 
 def describe(source: object) -> ModelSpec:
@@ -84,6 +85,9 @@ def describe(source: object) -> ModelSpec:
     if name := names.find(_HOST.sub(r"\1", text)):
         title = name if hub_name(name).lower() == text.lower() else f"{text}: same shapes as {name}"
         return replace(preset(name), name=title)
+    if _SIZES.fullmatch(text):
+        what = "two sizes with an x between, such as 100x120"
+        raise ValueError(f"a matrix must be {what}, got {text!r}")
     raise ValueError(
         f"no model {text!r}: neither a directory or file (config.json, *.safetensors, *.gguf), nor"
         f" a matrix such as 100x120, nor shipped ({', '.join(hub.shipped_paths('models'))}), nor a"

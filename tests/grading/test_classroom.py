@@ -110,7 +110,8 @@ def test_the_table_says_which_seed(graded):
     assert "Questions drawn with seed 5: the same number asks them again." in graded.table.notes
 
 
-def test_a_seed_is_drawn_where_none_is_given(tmp_path):
+def test_a_seed_is_drawn_where_none_is_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(classroom, "judged", lambda path, *rest: Report(path, {}))
     fill(tmp_path, {"a.py": COUNT})
     assert grade(tmp_path).rng != grade(tmp_path).rng
 
@@ -250,6 +251,7 @@ def test_the_files_of_one_student_have_a_common_limit(tmp_path, monkeypatch):
     assert "The files of one student have 10 seconds, which are over" in grades.feedback("many")
 
 
+@pytest.mark.slow
 def test_a_large_file_costs_itself_alone(tmp_path, solved):
     """A million and a half of empty cells, a cell of 19 MB, more cells of code than may be: each by
     its name.

@@ -34,6 +34,7 @@ NOT_HERE = {
     "lora-np resize big --rank 8 -o small --base": "needs a language model: tests/language",
     "lora-np combine style task -o both --method regmean": "needs a language model: tests/language",
     "lora-np repair": "needs a base of the adapter's shapes: tests/adapters/test_repairing.py",
+    "lora-np merge austen genesis-style": "needs a training: tests/laws/test_last_metre.py",
     "lora-np capacity austen": "a measurement of a text: tests/accounting/test_bits.py",
     "lora-np capacity my-model": "needs a language model: tests/accounting/test_bits.py",
     "lora-np lab": "opens JupyterLab: tests/browser",

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,7 +134,8 @@ def python(tmp_path_factory):
 
 def seen_by(python, code, *arguments):
     command = [str(python), "-I", "-c", f"import json, sys\n{code}", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # what is copied or linked, is here
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 

@@ -459,7 +459,7 @@ def steps_in(file):
 
 
 def test_ctrl_c_keeps_what_was_reached(place, model, text):
-    process = started(f"{LONG} --steps 5000 --lr 0.01 --checkpoint run.npz")
+    process = started(f"{LONG} --batch-size 4 --steps 5000 --lr 0.01 --checkpoint run.npz")
     wait_for((place / "run.npz").exists, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()

@@ -5,10 +5,13 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import lora_np as lnp
 from benchmarks import baking
 from benchmarks._measure import markdown
+from lora_np import adapters, language
 from lora_np.cli import run
 from lora_np.hub import gguf
 from tests.language.conftest import needs_tokenizers
@@ -71,11 +74,15 @@ def test_a_prompt_and_chats_become_files(files, capsys):
 
 def test_the_same_way_on_the_model_that_is_shipped(files, capsys):
     commands = [words for words in COMMANDS if "austen" in words]
-    assert len(commands) == 4
+    assert len(commands) == 5
     texts = [{"prompt": "And the ", "completion": "king said."}] * 3
     Path("held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     run_all(commands, capsys)
     assert capsys.readouterr().out.count("In the beginning ") >= 1
+    austen, tokens = language.load("austen"), np.arange(8)[np.newaxis]
+    tuned = lnp.freeze(adapters.attach(austen, adapters.load("genesis-style")))(tokens)
+    apart = tuned - language.load("genesis.gguf")(tokens)
+    assert np.linalg.norm(apart) < 0.1 * np.linalg.norm(tuned - austen(tokens))
 
 
 def test_the_page_of_bake_shows_what_was_recorded():

@@ -150,7 +150,7 @@ def test_mutated_checkpoints_are_continued_or_refused(tmp_path, count):
 def bomb(path, size):
     """A file of some KiB that says it holds as many bytes of zeros as asked for."""
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
         file.open("loss.npy", "w") as member,
     ):
         np.lib.format.write_array_header_1_0(

@@ -29,7 +29,8 @@ def here(smaller, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("command", "words"), [(case[0], case[1:]) for case in (*CASES["swapped"], *CASES["base"])]
+    ("command", "words"),
+    [(case[0], case[1:]) for kind in ("swapped", "base", "sizes") for case in CASES[kind]],
 )
 def test_one_line_says_what_belongs_there(command, words, here, capsys):
     assert run(command.split()) == 1
@@ -81,6 +82,14 @@ def test_no_directory_is_called_like_a_file(words, option, target, here, capsys)
         or f"must name a directory, got '{target}'" in err
     )
     assert not Path(target).exists()
+
+
+@pytest.mark.parametrize("command", ["finetune austen genesis", "bake austen --prompt prompt.txt"])
+@pytest.mark.parametrize("target", CASES["images"])
+def test_an_adapter_that_is_trained_is_no_file_for_image_models(command, target, here, capsys):
+    assert run([*command.split(), "-o", target]) == 1
+    told = f"lora-np: {target}: a file for image models; name a directory or a .gguf file\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("target", CASES["pages"])
