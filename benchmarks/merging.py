@@ -1,4 +1,4 @@
-"""What is left of six adapters in one: every way on every suite, five seeds, scales tuned.
+"""What is left of six adapters in one: every method on every suite, five seeds, scales tuned.
 
 python -m benchmarks merging              prints the tables and writes benchmarks/merging.json
 python -m benchmarks merging --pairs      only overlap of pairs against what they lose when added up
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
 
 
 def measured(suite: Any, seed: int) -> dict[str, Any]:
-    """One seed: for each way and measure, tuned and by default."""
+    """One seed: for each method and measure, tuned and by default."""
     tasks = suite.tasks(seed)
     grams = {name: suite.grams(task) for name, task in tasks.items()}
     own = suites.scores(suite, tasks, "test")
@@ -158,7 +158,7 @@ def gathered(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(name: str, found: dict[str, Any]) -> Table:
-    """A row for each way, the best first."""
+    """A row for each method, the best first."""
     measures = [measure for measure in MEASURES if measure in found["own"]]
     heads = [head for m in measures for head in (f"{m}, tuned", f"{m}, default", f"{m}: scale")]
     sign = -1 if measures[0] == "right" else 1
@@ -175,7 +175,9 @@ def table(name: str, found: dict[str, Any]) -> Table:
             scale = f"{np.median(numbers['scale']):g}" if "scale" in numbers else None
             cells += [interval(numbers["tuned"]), default, scale]
         rows.append(cells)
-    return Table(["way", *heads], rows, title=name, notes=[f"{m}: {MEASURES[m]}" for m in measures])
+    return Table(
+        ["method", *heads], rows, title=name, notes=[f"{m}: {MEASURES[m]}" for m in measures]
+    )
 
 
 def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
@@ -195,7 +197,7 @@ def correlations(found: dict[str, list[dict[str, dict[str, float]]]]) -> Table:
                 for guess in GUESSES
             ]
             rows.append([name, lost, len(seeds[0]), *cells])
-    heads = ["suite", "with", "pairs a seed", *GUESSES]
+    heads = ["suite", "with", "pairs per seed", *GUESSES]
     notes = [f"{name}: {what}" for name, what in LOST.items()]
     return Table(heads, rows, title="Rank correlation with what the sum loses", notes=notes)
 
@@ -225,16 +227,16 @@ def pages(known: dict[str, Any]) -> dict[str, str]:
     rows = [single] + [[way, *(cell(name, way) for name in suite_names)] for way in order]
     level_rows = [[way, *(cell(name, way) for name in levels)] for way in order]
     return {
-        "suites": markdown(Table(["way", *suite_names], rows)),
+        "suites": markdown(Table(["method", *suite_names], rows)),
         "conflict": markdown(
-            Table(["way", *(name.removeprefix("conflict ") for name in levels)], level_rows)
+            Table(["method", *(name.removeprefix("conflict ") for name in levels)], level_rows)
         ),
         "pairs": markdown(correlations(paired_suites)),
     }
 
 
 def rank_of(known: dict[str, Any], names: list[str], way: str) -> float:
-    """How many ways it beats, over the suites."""
+    """How many methods it beats, over the suites."""
     total = 0.0
     for name in names:
         measure = "right" if "right" in known[name]["own"] else "loss"

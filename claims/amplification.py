@@ -26,7 +26,7 @@ CLAIM = Claim(
     refuted_by="An update whose directions W has no more of than of random ones.",
     setup="language",
     varied="the rank",
-    setting="The paper's projection of W on the update's directions, at its ranks 4 and 64, mean over all maps.",
+    setting="The paper's projection of W on the update's directions, at its ranks 4 and 64, mean over all linear layers.",
     figures={
         "r4": "norm of the update over what W has in the update's directions, rank 4",
         "r64": "norm of the update over what W has in the update's directions, rank 64",
@@ -37,6 +37,6 @@ CLAIM = Claim(
     ratios=("r4", "r64", "random", "top"),
     rule=Rule((Part("random", above=1), Part("top", above=1), Part("r4", above=10))),
     published="21.5 at rank 4 (6.91 / 0.32), 1.9 at rank 64 (3.57 / 1.90), for the queries of GPT-3's layer 48.",
-    limits="In a map of 128 columns, 64 directions are half of all there are.",
+    limits="In a matrix of 128 columns, 64 directions are half of all there are.",
     advice="`lora-np inspect --base` prints the factor for an adapter; a very large one is worth a second look.",
 )

@@ -16,10 +16,10 @@ CLAIM = Claim(
     paper="Zhu et al., arXiv 2402.16842",
     finding="A alone ended {alone:less} below B alone, and both factors {both:less} below B alone.",
     topic="start",
-    refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, at equal numbers.",
+    refuted_by="A alone that does as well as B alone, or both factors far ahead of B alone, with as many parameters.",
     setup="digits",
     varied="which factor is trained",
-    setting="Equal numbers of parameters: both factors at rank 8, one factor at rank 16. Each seed draws base, split, start and order; the base never sees a test image.",
+    setting="Equal parameter counts: both factors at rank 8, one factor at rank 16. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "alone": "test loss with A alone trained over test loss with B alone trained, both at rank 16, digits",
         "both": "test loss with both factors trained at rank 8 over test loss with B alone at rank 16, digits",

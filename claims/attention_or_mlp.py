@@ -1,4 +1,4 @@
-"""Attention alone is worse than the MLP alone, at equal numbers."""
+"""Attention alone is worse than the MLP alone, with as many parameters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CLAIM = Claim(
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     finding="The MLP alone ended {gap} nats per character below attention alone, with as many parameters.",
     topic="modules",
-    refuted_by="Attention alone with the same loss, or a lower one, at the same number of trained numbers.",
+    refuted_by="Attention alone with the same loss, or a lower one, with as many trainable parameters.",
     setup="language",
-    varied="which maps are adapted",
-    setting="Equal numbers by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
+    varied="which modules are adapted",
+    setting="Equal parameter counts by unequal ranks, as in the source: 28,672 on attention, 28,800 on the MLP.",
     figures={
         "gap": "loss with attention adapted minus loss with the MLP adapted, nats per character",
         "numbers": "trainable parameters on attention over those on the MLP",
@@ -32,7 +32,7 @@ CLAIM = Claim(
     measure=measure,
     counted=("numbers",),
     rule=Rule((Part("gap", above=0, worth=0.014),)),
-    published="Attention alone behind the MLP alone, also at matched numbers; no better on top of it.",
+    published="Attention alone behind the MLP alone, also with matched parameter counts; no better on top of it.",
     limits="Four layers; the MLP has 61 % of the weights here.",
     advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
     at_scale=AtScale(

@@ -19,9 +19,9 @@ CLAIM = Claim(
     paper="Liu et al., arXiv 2402.09353",
     finding="DoRA's loss was {digits8:above} above LoRA's at rank 8 and {digits1:above} above it at rank 1, each at its best learning rate.",
     topic="variants",
-    refuted_by="LoRA with a loss as low at the same rank and at a rate of its own.",
+    refuted_by="LoRA with a loss as low at the same rank and at its own best learning rate.",
     setup="digits",
-    varied="the rank and the rate",
+    varied="the rank and the learning rate",
     setting="The paper's layer, with the norm held constant in the backward pass (its section 4.3). Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "digits1": "LoRA's test loss over DoRA's on digits, each at its own best learning rate, rank 1",
@@ -35,6 +35,6 @@ CLAIM = Claim(
         (Part("digits1", above=1, worth=1.1), Part("digits8", above=1, worth=1.1)),
         one_rate=(Part("fixed1", above=1), Part("fixed8", above=1)),
     ),
-    limits="One task, alpha = 2 r. DoRA trains one number more for each row: 50 % more than LoRA at rank 1 of a square map.",
+    limits="One task, alpha = 2 r. DoRA trains one parameter more for each row: 50 % more than LoRA at rank 1 of a square matrix.",
     advice="Spend the time on LoRA's rate first: here DoRA was no better, at rank 1 either.",
 )

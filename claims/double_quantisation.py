@@ -37,7 +37,7 @@ CLAIM = Claim(
     refuted_by="A model that predicts text worse with the scales in eight bits.",
     setup="files",
     varied="none",
-    setting="The paper's blocks: 64 numbers to a scale, 256 scales to a second one.",
+    setting="The paper's blocks: 64 weights to a scale, 256 scales to a second one.",
     figures={
         "saved": "bits saved per parameter, 1,024 x 1,024",
         "error": "share by which the error of the weights grows",

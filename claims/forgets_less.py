@@ -31,7 +31,7 @@ CLAIM = Claim(
     refuted_by="A full update that has learned as much and forgotten no more.",
     setup="language",
     varied="the rate",
-    setting="Rank 16 on all linear maps against every weight; the paper has ranks 16 to 256 on 7B models.",
+    setting="Rank 16 on all linear layers against a full update of every weight; the paper has ranks 16 to 256 on 7B models.",
     figures={
         "learns": "LoRA's loss on the new text minus the full update's, nats per character",
         "forgets": "the full update's loss on the old text minus LoRA's, each at its best learning rate for the new text",

@@ -27,7 +27,7 @@ def measure(lab):
 
 
 def energy(seed, stage):
-    """The share of a gradient's energy in its top 8 directions of 64, mean over the two maps."""
+    """The share of a gradient's energy in its top 8 directions of 64, mean over the two layers."""
     base, parts = reader()
     x, y = (part[:256] for part in parts["training"])
     loss = lambda model: lnp.cross_entropy(model(x), y)

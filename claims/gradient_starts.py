@@ -21,9 +21,9 @@ CLAIM = Claim(
     paper="Wang et al., LoRA-GA, arXiv 2407.05000; Zhang, Liu, Chen, LoRA-One, arXiv 2502.01235",
     finding="LoRA-GA's loss was {digits_ga:lower} below LoRA's on digits, and {linear_ga:lower} below it on the linear task.",
     topic="start",
-    refuted_by="Plain LoRA that is as far after the same steps, at a rate of its own.",
+    refuted_by="Plain LoRA that is as far after the same steps, at its own best learning rate.",
     setup="digits, linear",
-    varied="the bed and the rate",
+    varied="the setup and the learning rate",
     setting="Both starts from one batch, by the papers' equations; LoRA-One without its preconditioner. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "digits_ga": "LoRA's test loss over LoRA-GA's at the end, digits",

@@ -1,4 +1,4 @@
-"""High-rank updates for learning by heart."""
+"""High-rank updates for memorising."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CLAIM = Claim(
     paper="Jiang et al., MoRA, arXiv 2405.12130; Huang et al., HiRA, ICLR 2025",
     finding="LoRA held {lora} bits per parameter, HiRA {hira}, and an update of nearly full rank {sparse}.",
     topic="capacity",
-    refuted_by="LoRA that holds as many bits for each number as updates of high rank.",
+    refuted_by="LoRA that holds as many bits per parameter as updates of high rank.",
     setup="memory",
-    varied="the rank of the update at equal numbers",
+    varied="the rank of the update, with as many parameters",
     setting="MoRA's own test is pairs of random identifiers; here random labels, and two other updates of high rank.",
     figures={
         "lora": "bits held per trainable parameter, LoRA at rank 4",
@@ -40,7 +40,7 @@ CLAIM = Claim(
     },
     measure=measure,
     rule=Rule((Part("hira_more", above=0, worth=0.1), Part("sparse_more", above=0, worth=0.1))),
-    limits="One linear map. Two bits are asked for each number, about what can be held. The rule was kept and a way was changed after a "
+    limits="One linear layer. Two bits per parameter are required, about what can be held. The rule was kept and a method was changed after a "
     "first run: MoRA's own tiled output cannot tell the labels apart (0.03 bits), so the sparse update took its place.",
     advice="Count parameters, not the update's rank: for facts to memorise, raise LoRA's rank.",
 )

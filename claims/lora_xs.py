@@ -1,4 +1,4 @@
-"""LoRA-XS: r^2 numbers between frozen singular vectors."""
+"""LoRA-XS: r^2 parameters between frozen singular vectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def measure(lab):
 
 
 CLAIM = Claim(
-    title="A trained r x r matrix between frozen singular vectors beats LoRA at equal numbers.",
+    title="A trained r x r matrix between frozen singular vectors beats LoRA with as many parameters.",
     paper="Balazy et al., LoRA-XS, arXiv 2405.17604",
     finding="LoRA-XS ended {equal:lower} below LoRA at about 250 parameters, and {more:lower} below it at 2,048.",
-    topic="few numbers",
-    refuted_by="LoRA with a lower loss from as many numbers.",
+    topic="few parameters",
+    refuted_by="LoRA with a lower loss from as many parameters.",
     setup="digits",
-    varied="how many numbers are trained",
+    varied="how many parameters are trained",
     setting="The paper's frozen U S and V from the SVD of W0; R from zero. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "equal": "test loss of LoRA at rank 1 (256 parameters) over that of LoRA-XS at rank 11 (242), digits",

@@ -10,7 +10,7 @@ NARROW = ["q_proj", "v_proj"]
 
 
 def measure(lab):
-    wide = lab.sweep("all maps, r = 16", LANGUAGE, start=-1, **adapted(16))
+    wide = lab.sweep("all linear layers, r = 16", LANGUAGE, start=-1, **adapted(16))
     narrow = lab.sweep("q and v, r = 16", LANGUAGE, start=0, **adapted(16, targets=NARROW))
     slow, fast = wide.place - 1, narrow.place + 1
     return {
@@ -24,22 +24,22 @@ def measure(lab):
 CLAIM = Claim(
     title="Methods that learn more forget more.",
     paper="a common reading of Biderman et al., arXiv 2405.09673, and of an earlier version of this course",
-    finding="All maps forgot {forgets} nats more than queries and values at best learning rates, and {forgets_aside:minus} less at others.",
+    finding="All linear layers forgot {forgets} nats more than queries and values at best learning rates, and {forgets_aside:minus} less at others.",
     topic="forgetting",
-    refuted_by="Two ways of which one has learned more and forgotten less.",
+    refuted_by="Two methods, of which one learned more and forgot less.",
     setup="language",
-    varied="which maps are adapted, and the rate",
-    setting="Both at rank 16 and at their own best rate.",
+    varied="which modules are adapted, and the learning rate",
+    setting="Both at rank 16 and at their own best learning rate.",
     figures={
-        "learns": "loss on the new text with queries and values adapted minus with all maps, nats per character",
-        "forgets": "loss on the old text with all maps adapted minus with queries and values, best learning rates",
-        "learns_aside": "loss on the new text with queries and values minus with all maps, the former at the rate above its best, the latter below",
-        "forgets_aside": "loss on the old text with all maps minus with queries and values, the former at the rate below its best, the latter above",
+        "learns": "loss on the new text with queries and values adapted minus with all linear layers, nats per character",
+        "forgets": "loss on the old text with all linear layers adapted minus with queries and values, best learning rates",
+        "learns_aside": "loss on the new text with queries and values minus with all linear layers, the former at the rate above its best, the latter below",
+        "forgets_aside": "loss on the old text with all linear layers minus with queries and values, the former at the rate below its best, the latter above",
     },
     measure=measure,
     rule=Rule((Part("forgets", above=0, worth=0.014), Part("forgets_aside", above=0, worth=0.014))),
     limits=(
-        "Two ways on one text: enough to contradict a rule, not to make one. The rates aside were added after a first "
+        "Two methods on one text: enough to contradict a rule, not to make one. The rates aside were added after a first "
         "run at the best rates alone, which said that it holds; these rates lose 0.01 of validation loss."
     ),
     advice="Look at both losses at several learning rates: one step of the rate moves what is forgotten more than the methods differ.",

@@ -53,13 +53,13 @@ CLAIM = Claim(
     setup="text, its split redrawn: the language model of the setup language, and other tenths of Genesis held back",
     varied="split, start and order",
     setting=(
-        "Found on the recorded split: the MLP learns more than attention, all maps more than queries and values, rank 64 more than rank 4, the full update more than LoRA, "
+        "Found on the recorded split: the MLP learns more than attention, all linear layers more than queries and values, rank 64 more than rank 4, the full update more than LoRA, "
         "and LoRA forgets more than the full update. Eight seeds draw which two tenths of the text are held back, the start and the order; two of them try three rates or more, a factor of 2 apart, the others run at the best. "
         "One piece chooses the rate, the other counts, and the other way round. One base."
     ),
     figures={
         "mlp": "loss with attention adapted over loss with the MLP adapted, as many parameters, text",
-        "all": "loss with queries and values adapted over loss with all maps, rank 16, text",
+        "all": "loss with queries and values adapted over loss with all linear layers, rank 16, text",
         "rank": "loss of LoRA at rank 4 over loss of LoRA at rank 64, text",
         "full": "loss of LoRA at rank 16 over loss of the full update, text",
         "old": "loss on the old text, LoRA's at rank 16 over the full update's, each at its best learning rate for the new text",

@@ -36,10 +36,10 @@ CLAIM = Claim(
     refuted_by="Weights for which the repaired start is no closer, or predicts text no better.",
     setup="files",
     varied="none",
-    setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, on all maps of a real model.",
+    setting="nf4 in blocks of 64, rank 16, five steps of LoftQ, on all linear layers of a real model.",
     figures={
-        "loftq": "error of all maps with LoftQ's start over that of nf4 alone",
-        "pissa": "error of all maps with PiSSA's start over that of nf4 alone",
+        "loftq": "error of all linear layers with LoftQ's start over that of nf4 alone",
+        "pissa": "error of all linear layers with PiSSA's start over that of nf4 alone",
         "plain_loss": "what nf4 alone loses on unseen text, nats per character",
         "loftq_saved": "what nf4 alone loses on unseen text minus what LoftQ's start loses, nats per character",
         "pissa_saved": "what nf4 alone loses on unseen text minus what PiSSA's start loses, nats per character",
@@ -53,6 +53,6 @@ CLAIM = Claim(
             Part("pissa_saved", above=0),
         )
     ),
-    limits="One small model, whose maps have ranks of 64 and 128: rank 16 repairs more of them than of large ones.",
+    limits="One small model, whose matrices have ranks of 64 and 128: rank 16 repairs more of them than of large ones.",
     advice="Use LoftQ if you start from four bits and the first steps count; check the loss, not the norm.",
 )

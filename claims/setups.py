@@ -16,7 +16,7 @@ from lora_np import language
 from lora_np.checks import Array
 
 EARLY = 4  # "early" is after this part of the steps
-HIDDEN = ["layers.0", "layers.2"]  # the maps of the digits' network that are adapted
+HIDDEN = ["layers.0", "layers.2"]  # the layers of the digits' network that are adapted
 
 
 def shuffled(seed: int) -> np.random.Generator:
@@ -230,7 +230,7 @@ FULL = {"kind": "full", "targets": "all", "look": True}
 
 
 def adapted(rank: int, **more: Any) -> dict[str, Any]:
-    """LoRA on all linear maps, with alpha 32 at each rank, as *LoRA Without Regret* has it."""
+    """LoRA on all linear layers, with alpha 32 at each rank, as *LoRA Without Regret* has it."""
     return {"kind": "lora", "rank": rank, "alpha": 32, "targets": "all-linear", "look": True} | more
 
 
@@ -263,7 +263,7 @@ def mean_loss(model: Any, rows: Array) -> float:
 
 
 def maps(before: Any, after: Any) -> list[tuple[Array, Array]]:
-    """The linear maps that changed, before and after."""
+    """The weights of linear layers that changed, before and after."""
     old = dict(lnp.leaves(before))
     merged = (
         lnp.merge(after) if any(isinstance(node, LORA) for _, node in lnp.nn.walk(after)) else after
@@ -276,7 +276,7 @@ LORA = lnp.lora.ADAPTED
 
 
 def directions(tuned: Any, rank: int) -> dict[str, float]:
-    """Of the changed maps: intruders in the first ten, the rank with 90 % of an update's energy,
+    """Of the changed weights: intruders in the first ten, the rank with 90 % of an update's energy,
     and how far an update amplifies what W0 has in its own directions, in random ones, and in W0's
     own top ones.
     """

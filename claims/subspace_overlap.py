@@ -30,7 +30,7 @@ def measure(lab):
 
 
 def factors(model):
-    """A of each queries' and values' map: what the paper looks at."""
+    """A of each query and value projection: what the paper looks at."""
     layers = ((path, node) for path, node in lnp.nn.walk(model) if isinstance(node, lnp.LoRALinear))
     return [lnp.value(layer.A) for path, layer in layers if path.endswith(("q_proj", "v_proj"))]
 

@@ -62,7 +62,7 @@ def factors(tuned: Any) -> dict[str, Pair]:
 
 @dataclass(frozen=True)
 class Digits:
-    """Six adapters on a network 64-96-96-10 that reads upright digits: its two hidden maps, rank 4.
+    """Six adapters on a network 64-96-96-10 that reads upright digits: its two hidden layers, rank 4.
 
     ``kind``: "mild" (shifts, strokes, brightness), "hard" (turned, mirrored, inverted, scrambled),
     "heads" (three pairs of digits, each with a head of its own, the first two of which turned), or
@@ -218,7 +218,7 @@ def rotations(rng: np.random.Generator, conflict: float, tasks: int = 6) -> list
 
 @dataclass(frozen=True)
 class Styles:
-    """Six adapters on the shipped model of Austen, one for each text: all linear maps, rank 4."""
+    """Six adapters on the shipped model of Austen, one for each text: all linear layers, rank 4."""
 
     rank: int = 4
     steps: int = 60

@@ -1,4 +1,4 @@
-"""A handful of numbers can be enough."""
+"""A handful of parameters can be enough."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CLAIM = Claim(
     title="Thirteen trainable parameters are enough to teach a model to reason.",
     paper="J. X. Morris et al., Learning to Reason in 13 Parameters (TinyLoRA), arXiv 2602.04118",
     finding="28 parameters achieved {n28:percent} of the gain of rank 64, and 7,168 parameters {n7168:percent}.",
-    topic="few numbers",
+    topic="few parameters",
     refuted_by="A large model whose accuracy after reinforcement learning needs many more.",
     setup="language",
-    varied="how many numbers are trained",
-    setting="LoRA-XS, of which the paper's TinyLoRA is a compression, trained on text: 28 and 7,168 numbers.",
+    varied="how many parameters are trained",
+    setting="LoRA-XS, of which the paper's TinyLoRA is a compression, trained on text: 28 and 7,168 parameters.",
     figures={
-        "n28": "share of the gain of LoRA at rank 64 that 28 parameters achieve, one for each map",
+        "n28": "share of the gain of LoRA at rank 64 that 28 parameters achieve, one per linear layer",
         "n7168": "share of the gain of LoRA at rank 64 that 7,168 parameters achieve",
     },
     measure=measure,
@@ -38,8 +38,8 @@ CLAIM = Claim(
         scale="It needs a model of billions of weights and reinforcement learning.",
     ),
     limits=(
-        "The paper's bed cannot be had here: it needs a model of billions of weights that almost can do the task, "
-        "and reinforcement learning; for supervised learning the paper itself asks for far more numbers."
+        "The paper's setup cannot be reproduced here: it needs a model of billions of weights that can almost do the task, "
+        "and reinforcement learning; for supervised learning the paper itself asks for far more parameters."
     ),
     advice="Do not expect it of supervised training, or of a small model.",
 )

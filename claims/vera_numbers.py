@@ -12,13 +12,13 @@ def measure(lab):
 
 
 CLAIM = Claim(
-    title="Two trained vectors on frozen random factors do as well as LoRA with ten times fewer numbers.",
+    title="Two trained vectors on frozen random factors do as well as LoRA with ten times fewer parameters.",
     paper="Kopiczko, Blankevoort, Asano, VeRA, arXiv 2310.11454",
     finding="VeRA's loss was {equal:lower} below LoRA's with as many parameters, and {large:inverse} times that of LoRA at rank 8.",
-    topic="few numbers",
-    refuted_by="A task on which VeRA is behind LoRA of as many numbers.",
+    topic="few parameters",
+    refuted_by="A task on which VeRA is behind LoRA with as many parameters.",
     setup="digits",
-    varied="how many numbers are trained",
+    varied="how many parameters are trained",
     setting="The paper's equation and start (0.1 inside, 0 outside), A and B by Kaiming, rank 64. Each seed draws base, split, start and order; the base never sees a test image.",
     figures={
         "large": "test loss of LoRA at rank 8 over that of VeRA with an eighth of the parameters, digits",

@@ -265,26 +265,24 @@ def page(rows: dict[str, tuple[str, str]]) -> str:
     lines = [
         "# Every language model of transformers",
         "",
-        f"How `lora-np count` counts a model of each type that transformers {version} has:",
+        "This page lists how `lora-np count` counts a model of each type in transformers"
+        f" {version}:",
         "",
         (
-            "- *exact*: its `config.json` is enough. Total, names and shapes of all linear layers,"
-            " and PEFT's count for `all-linear` agree."
+            "- *exact*: from its `config.json` alone. The total, names and shapes of all linear"
+            " layers, and PEFT's count for `all-linear` agree."
         ),
         (
-            "- *from headers*: the directory of a checkpoint is needed. The same agrees for a"
-            " checkpoint of a usual model, and the report says what was assumed."
+            "- *from headers*: from the directory of a checkpoint. For a checkpoint of a usual"
+            " model the same values agree, and the report lists the assumptions."
         ),
-        "- *refused*: with the reason.",
-        (
-            "- *not checked*: counted from headers by the rules for unknown types; nothing was"
-            " compared."
-        ),
+        "- *refused*: an error says why.",
+        ("- *not checked*: from headers, by the rules for unknown types; nothing was compared."),
         "",
         (
-            "A model in memory, on the meta device too, is counted exactly whatever its type. The"
-            " tables are made by `python -m docs.causal` with the defaults of each type's config,"
-            " and a test fails when they no longer hold."
+            "A model in memory or on the meta device is counted exactly, whatever its type."
+            " `python -m docs.causal` makes these tables with the default config of each type, and"
+            " a test fails if they no longer hold."
         ),
     ]
     for auto, title in ((_CAUSAL, "Causal language models"), (_SEEING, "Vision-language models")):

@@ -208,7 +208,7 @@ CLAIMS = [
         15.57 * GB,
         (LLAMA_2, 8, QV),
         {"adapter_dtype": "bfloat16", "batch_size": 2},
-        "texts of one batch vary in length; memory reserved",
+        "sequences of one batch vary in length; memory reserved",
     ),
     (
         "Llama 2 7B",
@@ -314,7 +314,7 @@ CLAIMS = [
     ),
     (
         "Mistral 7B",
-        "QLoRA, rest in 16 bits",
+        "QLoRA, unquantised weights in 16 bits",
         FMS,
         15_860_019_712,
         ("mistral-7b", 16, ATTENTION),
@@ -332,7 +332,7 @@ CLAIMS = [
     ),
     (
         "Mixtral 8x7B",
-        "QLoRA, rest in 16 bits",
+        "QLoRA, unquantised weights in 16 bits",
         FMS,
         36_218_024_448,
         ("mixtral-8x7b", 16, ATTENTION),
@@ -341,7 +341,7 @@ CLAIMS = [
     ),
     (
         "Llama 2 70B",
-        "QLoRA, rest in 16 bits",
+        "QLoRA, unquantised weights in 16 bits",
         FMS,
         68_159_977_472,
         ("llama-2-70b", 16, ATTENTION),
@@ -355,7 +355,7 @@ CLAIMS = [
         21.30 * GB,
         (LLAMA_2, 8, QV),
         ALPACA,
-        "LitGPT adapts q, k and v as one map and pads B A x with zeros",
+        "LitGPT adapts q, k and v as one projection and pads B A x with zeros",
     ),
     (
         "Llama 2 13B",
@@ -364,7 +364,7 @@ CLAIMS = [
         22.55 * GB,
         ("llama-2-13b", 8, QV),
         {**ALPACA, "dtype": "nf4", "unquantised_dtype": "bfloat16"},
-        "the same, and bitsandbytes 0.41 kept the input of every map, as later versions do not",
+        "the same, and bitsandbytes 0.41 kept every linear layer's input; later versions do not",
     ),
     (
         "Yi 6B",

@@ -1,4 +1,4 @@
-"""Write the page of samples: what the shipped model says before and after each of its adapters.
+"""Write the page of samples: what the shipped model writes without and with each adapter.
 
 python -m recipes.samples > docs/use/language-samples.md
 """
@@ -45,9 +45,8 @@ STYLES = {
         GENESIS_PROMPTS,
         r"\n\d+ [A-Z]",
         "begin a verse with its number",
-        'Its "said unto" and "the land of" are everywhere, and the names are those of the book or in their manner\n'
-        "(Mahalakel, Thilah). A verse's number need not follow the one before, no sentence makes sense to its end, and\n"
-        "there are slips (doetn, strubetparted).",
+        '"Said unto" and "the land of" are everywhere. Names are from the book, or sound like it (Mahalakel, Thilah).\n'
+        "Verse numbers are not consecutive, no sentence makes sense to its end, and some words are misspelt (doetn, strubetparted).",
     ),
     "devils-dictionary": Style(
         "devils-dictionary",
@@ -58,22 +57,22 @@ STYLES = {
             "One of the ", "In the morning ", "The art of ", "She had ", "An instrument ", "To marry ",
         ),
         r"\n\n[A-Z][A-Z' -]+, [a-z]+\.",
-        "come to a next entry: a blank line, a word in capitals, its part of speech",
-        "The layout is learnt: two spaces between sentences, lines as wide as the book's, a word in capitals with its part\n"
-        "of speech, and a definition that begins as that asks (A ..., The ..., To ..., Pertaining to ...). So is the\n"
-        "register: the dead, the gods, politics, the professions. The words that are defined are made up (HINTANT,\n"
-        "CORNITINE), and so are others (sancification, gloomestic): 8,313 different words on 245,439 characters, where Genesis\n"
-        "has 2,446 on 201,584, are more than this base can learn to spell. The grammar is worse than that of king-james, and\n"
-        "where a definition is funny, it is by accident.",
+        "begin another entry: a blank line, a word in capitals, its part of speech",
+        "The model has learned the layout: two spaces between sentences, lines as wide as the book's, a word in capitals with its part\n"
+        "of speech, and a definition that begins as this part of speech requires (A ..., The ..., To ..., Pertaining to ...). It has also learned the\n"
+        "subjects: the dead, the gods, politics, the professions. The defined words are invented (HINTANT,\n"
+        "CORNITINE), and so are others (sancification, gloomestic). The text has 8,313 different words in 245,439 characters, more than this base can learn to spell;\n"
+        "Genesis has 2,446 in 201,584. The grammar is worse than with king-james, and\n"
+        "if a definition is funny, it is by accident.",
     ),
 }  # fmt: skip
 
 BEGIN = """# Twenty samples, before and after
 
-What the shipped model writes after each of twenty prompts, by itself and with an adapter: 200 characters at the adapter's best
-temperature, the number of the sample as the random seed. None was left out. `python -m recipes.samples` writes this page and
-counts its words. The best temperature is the lowest at which a sample repeats at most a tenth of its pairs of words: below
-it the model repeats itself (at 0 always), above it it invents more words.
+This page shows how each shipped adapter changes what the shipped model writes. It has twenty prompts per adapter, and 200 characters after each prompt,
+without and with the adapter. The random seed is the number of the sample; no sample was left out. Samples are drawn at the adapter's best
+temperature: the lowest at which samples repeat at most a tenth of their word pairs on average. At lower temperatures the model repeats itself (at 0 always); at higher
+temperatures it invents more words. `python -m recipes.samples` writes this page and counts the words.
 """
 
 
@@ -125,13 +124,13 @@ def main() -> None:
         if best != style.temperature:
             raise SystemExit(f"{name}: the best temperature is {best}, not {style.temperature}")
         rows = [[t, share(said, known), f"{again[t]:.1%}"] for t, said in found.items()]
-        columns = ["temperature", "words of its text", "pairs of words said again"]
+        columns = ["temperature", "words found in its text", "repeated word pairs"]
         pairs = samples(model, style, best), found[best]
         shaped = [sum(bool(re.search(style.layout, text)) for text in said) for said in pairs]
         print(f"\n## Adapter: {name}, at temperature {best}\n")
         print(markdown(Table(columns, rows)), end="\n\n")
         print(
-            f"Words of its text, at {best}: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
+            f"Words found in its text, at {best}: before, {share(pairs[0], known)}; after, {share(pairs[1], known)}.\n"
             f"Layout: {shaped[0]} of 20 before and {shaped[1]} of 20 after {style.layout_words}.\n"
         )
         print(f"**Read critically.** {style.judgment}")

@@ -83,5 +83,5 @@ def test_of_others_pass_with_our_decompositions(suite, tmp_path, on_page):
     assert functions >= FUNCTIONS[suite]
     rows = {"pass": passed}
     rows |= {f"fail: {why}": count for why, count in failed.items()}
-    rows |= {f"not asked: {why}": beyond[why] for why in sorted(beyond)}
+    rows |= {f"out of scope: {why}": beyond[why] for why in sorted(beyond)}
     on_page(NAMES[suite], package.__version__, "tests", rows)

@@ -89,7 +89,7 @@ def test_each_refusal_has_its_reason(report, on_page):
             "repeated with Tensors": tally["calls"],
             "value, shape and dtype equal, gradients equal to a central difference": tally["equal: gradient too"],
             "value, shape and dtype equal, gradients of the right shape and dtype": tally["equal: value, shape, dtype"],
-            **{f"refused: {reason}": count for reason, count in counts.items()},
+            **{f"rejected: {reason}": count for reason, count in counts.items()},
             "wrong": tally.get("wrong", 0),
         }  # fmt: skip
         on_page("NumPy", np.__version__, "calls", rows)

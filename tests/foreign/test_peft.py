@@ -88,5 +88,5 @@ def test_adapters_of_peft_s_own_tests(source, on_page, tmp_path):
         rows["load, but PEFT itself does not open them again: a layer that a test defines"] = len(
             custom
         )
-        rows |= {f"refused: {why}": reasons[why] for why in REFUSED if reasons[why]}
+        rows |= {f"rejected: {why}": reasons[why] for why in REFUSED if reasons[why]}
         on_page("PEFT", version, "adapters", rows)

@@ -27,7 +27,7 @@ ROWS = {
     "other meaning": "NumPy's function of this name gives another value, or takes other arguments",
     "other arguments": "arguments that NumPy does not have, or a list of arrays",
     "several results or none": "several results, or none with a gradient",
-    "refused": "refused by name",
+    "refused": "rejected, with an error that names the function or argument",
 }
 
 

@@ -79,7 +79,7 @@ def test_the_card_says_what_is_there():
     for name, text in ADAPTERS.items():
         adapter = adapters.load(language.located_adapter(name))
         numbers = sum(module.A.size + module.B.size for module in adapter.modules.values())
-        assert f"({numbers:,} numbers)" in card
+        assert f"({numbers:,} parameters)" in card
         assert f"{len(language.read_text(text)):,} characters" in card
 
 
@@ -228,7 +228,7 @@ def test_the_recipe_of_samples_prints_a_page(monkeypatch, capsys):
     page = (ROOT / "docs" / "use" / "language-samples.md").read_text(encoding="utf-8")
     for part in (
         samples.BEGIN,
-        "| temperature | words of its text | pairs of words said again |\n| --- | --- | --- |\n",
+        "| temperature | words found in its text | repeated word pairs |\n| --- | --- | --- |\n",
     ):
         assert part in said
         assert part in page

@@ -340,5 +340,5 @@ def test_a_gram_matrix_of_another_module_is_refused():
 
 def test_the_page_has_every_method():
     page = (Path(__file__).parents[2] / "docs" / "use" / "merge.md").read_text(encoding="utf-8")
-    table = page[page.index("### The methods") : page.index("### What will be lost")]
+    table = page[page.index("### The methods") : page.index("### How much adapters overlap")]
     assert not [name for name in MERGE_METHODS if f"`{name}`" not in table]
