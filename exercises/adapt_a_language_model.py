@@ -117,7 +117,7 @@ def bits_and_perplexity(nats, labels):
     return bits, 2**bits
 
 
-@alternative("place by place")
+@alternative("position by position")
 def attention_weights(q, k):
     weights = np.zeros((len(q), len(q)))
     for i in range(len(q)):
@@ -188,7 +188,7 @@ def bits_and_perplexity(nats, labels):
     return mean / np.log(2), 2 ** (mean / np.log(2))
 
 
-@alternative("deleted places")
+@alternative("deleted positions")
 def bits_and_perplexity(nats, labels):
     bits = np.delete(nats, np.flatnonzero(labels == -100)) / np.log(2)
     return bits.mean(), np.exp2(bits.mean())

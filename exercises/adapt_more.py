@@ -60,34 +60,34 @@ def one_alpha(B, own, alpha):
 
 
 @mistake("rounded down", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
-    return bits // (per_number * sum(d + k for d, k in shapes))
+def rank_for_bits(bits, shapes, per_parameter):
+    return bits // (per_parameter * sum(d + k for d, k in shapes))
 
 
 @mistake("always one more", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
-    return bits // (per_number * sum(d + k for d, k in shapes)) + 1
+def rank_for_bits(bits, shapes, per_parameter):
+    return bits // (per_parameter * sum(d + k for d, k in shapes)) + 1
 
 
 @mistake("full matrices", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
-    return -(-bits // (per_number * sum(d * k for d, k in shapes)))
+def rank_for_bits(bits, shapes, per_parameter):
+    return -(-bits // (per_parameter * sum(d * k for d, k in shapes)))
 
 
 @alternative("rounded up in floating point")
-def rank_for_bits(bits, shapes, per_number):
-    return int(np.ceil(bits / (per_number * sum(d + k for d, k in shapes))))
+def rank_for_bits(bits, shapes, per_parameter):
+    return int(np.ceil(bits / (per_parameter * sum(d + k for d, k in shapes))))
 
 
 @alternative("counted up")
-def rank_for_bits(bits, shapes, per_number):
+def rank_for_bits(bits, shapes, per_parameter):
     rank = 0
-    while rank * per_number * sum(sum(shape) for shape in shapes) < bits:
+    while rank * per_parameter * sum(sum(shape) for shape in shapes) < bits:
         rank += 1
     return rank
 
 
-@mistake("r = 0 as a LoRA without numbers", breaks="full")
+@mistake("r = 0 as a LoRA without parameters", breaks="full")
 def step_multiplications(d, k, r):
     return 2 * d * k + 3 * r * (d + k)
 
@@ -140,27 +140,27 @@ def one_alpha(B, own, alpha):
 
 
 @mistake("one number for each bit", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
+def rank_for_bits(bits, shapes, per_parameter):
     return -(-bits // sum(d + k for d, k in shapes))
 
 
 @mistake("one matrix only", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
+def rank_for_bits(bits, shapes, per_parameter):
     d, k = shapes[0]
-    return -(-bits // (per_number * (d + k)))
+    return -(-bits // (per_parameter * (d + k)))
 
 
 @mistake("at least one", breaks="smallest")
-def rank_for_bits(bits, shapes, per_number):
-    return max(1, -(-bits // (per_number * sum(d + k for d, k in shapes))))
+def rank_for_bits(bits, shapes, per_parameter):
+    return max(1, -(-bits // (per_parameter * sum(d + k for d, k in shapes))))
 
 
 @alternative("with a remainder")
-def rank_for_bits(bits, shapes, per_number):
-    rank, more = divmod(bits, per_number * np.sum(shapes))
+def rank_for_bits(bits, shapes, per_parameter):
+    rank, more = divmod(bits, per_parameter * np.sum(shapes))
     return int(rank) + bool(more)
 
 
 @alternative("one less, rounded down, and one more")
-def rank_for_bits(bits, shapes, per_number):
-    return (bits - 1) // (per_number * sum(map(sum, shapes))) + 1
+def rank_for_bits(bits, shapes, per_parameter):
+    return (bits - 1) // (per_parameter * sum(map(sum, shapes))) + 1

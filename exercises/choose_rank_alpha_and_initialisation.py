@@ -45,7 +45,7 @@ def pissa_start(W0, r, alpha):
     return W0 - B @ A, B, A
 
 
-@mistake("the weakest parts", breaks="strongest")
+@mistake("the weakest terms", breaks="strongest")
 def pissa_start(W0, r, alpha):
     U, s, Vh = np.linalg.svd(W0, full_matrices=False)
     root = np.sqrt(s[-r:] * r / alpha)
@@ -147,7 +147,7 @@ def smallest_good_rank(ranks, losses):
     return next(rank for rank, mean in zip(ranks, means) if mean <= limit)
 
 
-@mistake("the place, not the rank", breaks="error")
+@mistake("the index, not the rank", breaks="error")
 def smallest_good_rank(ranks, losses):
     means = losses.mean(axis=1)
     best = np.argmin(means)
@@ -390,7 +390,7 @@ def olora_start(W0, r):
     return Q[:, :r] @ R[:r], Q[:, :r], R[:r]
 
 
-@alternative("the rest as the last parts")
+@alternative("the rest as the last terms")
 def olora_start(W0, r):
     Q, R = np.linalg.qr(W0)
     return Q[:, r:] @ R[r:], Q[:, :r], R[:r]

@@ -111,7 +111,7 @@ def training_bytes(base, trained):
     return 2 * base + 4 * trained + 4 * trained + 4 * trained
 
 
-@mistake("forgets the numbers themselves", breaks="trained")
+@mistake("forgets the parameters themselves", breaks="trained")
 def training_bytes(base, trained):
     return 2 * base + 8 * trained
 
@@ -187,7 +187,7 @@ def lora_count(d, k, r):
     return np.zeros((d, r)).size + np.zeros((r, k)).size
 
 
-@alternative("one part of rank one after the other")
+@alternative("one term of rank one after the other")
 def lora_count(d, k, r):
     return sum(d + k for _ in range(r))
 
@@ -390,7 +390,7 @@ def training_bytes(base, trained):
     return 4 * base + 16 * trained
 
 
-@mistake("the numbers in bfloat16 too", breaks="trained")
+@mistake("the parameters in bfloat16 too", breaks="trained")
 def training_bytes(base, trained):
     return 2 * base + 2 * 4 * trained
 
@@ -405,7 +405,7 @@ def training_bytes(base, trained):
     return 8 * (2 * base + 16 * trained)
 
 
-@mistake("numbers, not bytes", breaks="frozen")
+@mistake("parameters, not bytes", breaks="frozen")
 def training_bytes(base, trained):
     return base + 4 * trained
 
@@ -420,7 +420,7 @@ def training_bytes(base, trained):
     return 4 * base + 16 * trained - 2 * base * (trained == 0)
 
 
-@alternative("part by part")
+@alternative("term by term")
 def training_bytes(base, trained):
     weights, gradients, first, second = 4 * trained, 4 * trained, 4 * trained, 4 * trained
     return 2 * base + weights + gradients + first + second

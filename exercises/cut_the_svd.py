@@ -12,13 +12,13 @@ def cut(M, r):
     return U[:, :r] @ Vh[:r]
 
 
-@mistake("keeps the weakest parts", breaks="closest")
+@mistake("keeps the weakest terms", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return (U[:, -r:] * s[-r:]) @ Vh[-r:]
 
 
-@mistake("one part too many", breaks="closest")
+@mistake("one term too many", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return (U[:, : r + 1] * s[: r + 1]) @ Vh[: r + 1]
@@ -200,7 +200,7 @@ def top_directions(M, r):
     return Q
 
 
-@mistake("one part too few", breaks="closest")
+@mistake("one term too few", breaks="closest")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return (U[:, : r - 1] * s[: r - 1]) @ Vh[: r - 1]
@@ -249,7 +249,7 @@ def cut(M, r):
     return M
 
 
-@alternative("part by part")
+@alternative("term by term")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M)
     return sum(s[i] * np.outer(U[:, i], Vh[i]) for i in range(r))
@@ -269,7 +269,7 @@ def cut(M, r):
     return np.einsum("ir,r,rj->ij", U[:, :r], s[:r], Vh[:r])
 
 
-@alternative("takes the weak parts away")
+@alternative("takes the weak terms away")
 def cut(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     return M - (U[:, r:] * s[r:]) @ Vh[r:]
@@ -438,7 +438,7 @@ def balanced_factors(M, r):
     return B * ratio, A / ratio
 
 
-@mistake("the weakest parts", breaks="closest")
+@mistake("the weakest terms", breaks="closest")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     root = np.sqrt(s[-r:])
@@ -473,7 +473,7 @@ def balanced_factors(M, r):
     return B[:, :r], A[:r, :]
 
 
-@alternative("the parts in another order")
+@alternative("the terms in another order")
 def balanced_factors(M, r):
     U, s, Vh = np.linalg.svd(M, full_matrices=False)
     order = np.arange(r)[::-1]

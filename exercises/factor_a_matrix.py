@@ -5,23 +5,23 @@ import numpy as np
 from tests.attempts import alternative, mistake
 
 
-@mistake("each part transposed", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("each term transposed", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.outer(A[i], B[:, i]) for i in range(len(A))])
 
 
-@mistake("partial sums in place of parts", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("partial sums instead of terms", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([B[:, : i + 1] @ A[: i + 1] for i in range(len(A))])
 
 
-@mistake("the product, shared evenly", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("the product, shared evenly", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([B @ A / len(A)] * len(A))
 
 
-@mistake("the sum", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("the sum", breaks="terms")
+def rank_one_terms(B, A):
     return B @ A
 
 
@@ -31,7 +31,7 @@ def cut_qr(M, r):
     return Q[:, :r], R[:, :r]
 
 
-@mistake("the last parts", breaks="first")
+@mistake("the last terms", breaks="first")
 def cut_qr(M, r):
     Q, R = np.linalg.qr(M)
     return Q[:, -r:], R[-r:]
@@ -100,7 +100,7 @@ def gram_schmidt(M):
     return np.linalg.qr(M)[0]
 
 
-@mistake("right angles, but not of length one", breaks="orthonormal")
+@mistake("orthogonal, but not of length one", breaks="orthonormal")
 def gram_schmidt(M):
     Q = np.array(M)
     for j in range(Q.shape[1]):
@@ -109,7 +109,7 @@ def gram_schmidt(M):
     return Q
 
 
-@mistake("of length one, but not at right angles", breaks="orthonormal")
+@mistake("of length one, but not orthogonal", breaks="orthonormal")
 def gram_schmidt(M):
     return M / np.linalg.norm(M, axis=0)
 
@@ -180,7 +180,7 @@ def lu_factors(M):
 
 
 @alternative("all at once")
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     return B.T[:, :, None] * A[:, None, :]
 
 
@@ -222,53 +222,53 @@ def svd_by_eigenvectors(M):
     return M @ V / s, s, V.T
 
 
-@mistake("the first part of all, for each", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("the first term of all, for each", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.outer(B[:, 0], A[0]) for _ in range(len(A))])
 
 
-@mistake("rows of B", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("rows of B", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.outer(B[i % len(B)], A[:, i % A.shape[1]]) for i in range(len(A))])
 
 
-@mistake("one below the other", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("one below the other", breaks="terms")
+def rank_one_terms(B, A):
     return np.concatenate([np.outer(B[:, i], A[i]) for i in range(len(A))])
 
 
-@mistake("parts along the last axis", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("terms along the last axis", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.outer(B[:, i], A[i]) for i in range(len(A))], axis=-1)
 
 
-@mistake("in the order from the last to the first", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("in the order from the last to the first", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.outer(B[:, -1 - i], A[-1 - i]) for i in range(len(A))])
 
 
-@mistake("sums in place of products", breaks="parts")
-def rank_one_parts(B, A):
+@mistake("sums in place of products", breaks="terms")
+def rank_one_terms(B, A):
     return np.stack([np.add.outer(B[:, i], A[i]) for i in range(len(A))])
 
 
 @alternative("by einsum")
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     return np.einsum("ir,rj->rij", B, A)
 
 
 @alternative("products of a column and a row")
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     return [B[:, [i]] @ A[[i]] for i in range(len(A))]
 
 
 @alternative("batched products")
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     return np.matmul(B.T[:, :, None], A[:, None, :])
 
 
 @alternative("entry by entry")
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     return np.array([[[b * a for a in row] for b in column] for column, row in zip(B.T, A)])
 
 
@@ -277,7 +277,7 @@ def cut_qr(M, r):
     return np.linalg.qr(M)
 
 
-@mistake("one part too few", breaks="first")
+@mistake("one term too few", breaks="first")
 def cut_qr(M, r):
     Q, R = np.linalg.qr(M)
     R = R[:r].copy()
@@ -285,7 +285,7 @@ def cut_qr(M, r):
     return Q[:, :r], R
 
 
-@mistake("columns of length one, not at right angles", breaks="angle")
+@mistake("columns of length one, not orthogonal", breaks="angle")
 def cut_qr(M, r):
     B = M[:, :r] / np.linalg.norm(M[:, :r], axis=0)
     return B, np.linalg.lstsq(B, M, rcond=None)[0]

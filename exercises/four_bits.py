@@ -128,7 +128,7 @@ def nearest_levels(w, levels):
     return np.abs(w[:, None] - scale * levels).argmax(axis=1), scale
 
 
-@mistake("levels, not their places", breaks="scale")
+@mistake("levels, not their indices", breaks="scale")
 def nearest_levels(w, levels):
     scale = np.abs(w).max()
     return levels[np.abs(w[:, None] - scale * levels).argmin(axis=1)], scale
@@ -184,7 +184,7 @@ def nearest_levels(w, levels):
     return codes, scale
 
 
-@mistake("a scale for each place", breaks="read")
+@mistake("a scale for each index", breaks="read")
 def read_in_blocks(codes, scales, levels, size):
     return levels[codes] * np.resize(scales, len(codes))
 
@@ -226,7 +226,7 @@ def read_in_blocks(codes, scales, levels, size):
     return levels[wide] * np.repeat(scales, size)
 
 
-@alternative("places of blocks")
+@alternative("indices of blocks")
 def read_in_blocks(codes, scales, levels, size):
     return levels[codes] * scales[np.arange(len(codes)) // size]
 

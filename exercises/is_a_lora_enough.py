@@ -6,47 +6,47 @@ from tests.attempts import alternative, mistake
 
 
 @mistake("nats taken for bits", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses) / (r * (d + k))
 
 
 @mistake("all that was asked", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return len(losses) * np.log2(classes) / (r * (d + k))
 
 
 @mistake("nothing below zero", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return max(0.0, np.sum(np.log2(classes) - losses / np.log(2))) / (r * (d + k))
 
 
 @mistake("no label below zero", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.maximum(0, np.log2(classes) - losses / np.log(2)).sum() / (r * (d + k))
 
 
-@mistake("held in nats", breaks="numbers")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("held in nats", breaks="parameters")
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log(classes) - losses) / (r * (d + k))
 
 
-@mistake("one label", breaks="numbers")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("one label", breaks="parameters")
+def bits_per_parameter(losses, classes, d, k, r):
     return np.mean(np.log2(classes) - losses / np.log(2)) / (r * (d + k))
 
 
-@mistake("the numbers of the matrix", breaks="numbers")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("the entries of the matrix", breaks="parameters")
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses / np.log(2)) / (d * k)
 
 
-@mistake("the numbers of A alone", breaks="numbers")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("the parameters of A alone", breaks="parameters")
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses / np.log(2)) / (r * k)
 
 
-@mistake("not divided", breaks="numbers")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("not divided", breaks="parameters")
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses / np.log(2))
 
 
@@ -96,7 +96,7 @@ def fair_shares(base, validation, test):
 
 
 @alternative("label by label")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return sum(np.log2(classes * np.exp(-loss)) for loss in losses) / (d * r + r * k)
 
 
@@ -110,60 +110,60 @@ def fair_shares(base, validation, test):
 
 
 @mistake("the number of classes, not its logarithm", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(classes - losses / np.log(2)) / (r * (d + k))
 
 
 @mistake("losses multiplied by ln 2", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses * np.log(2)) / (r * (d + k))
 
 
 @mistake("log2 of the losses", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     with np.errstate(all="ignore"):
         return np.sum(np.log2(classes) - np.log2(losses)) / (r * (d + k))
 
 
 @mistake("one label's bits, all losses", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return (np.log2(classes) - np.sum(losses) / np.log(2)) / (r * (d + k))
 
 
-@mistake("the numbers for each bit", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+@mistake("the parameters per bit", breaks="bits")
+def bits_per_parameter(losses, classes, d, k, r):
     return (r * (d + k)) / (np.sum(np.log2(classes) - losses / np.log(2)) or 1)
 
 
 @mistake("what is still needed", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(losses) / np.log(2) / (r * (d + k))
 
 
 @mistake("without the rank", breaks="bits")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return np.sum(np.log2(classes) - losses / np.log(2)) / (d + k)
 
 
 @alternative("in nats first")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     return (len(losses) * np.log(classes) - np.sum(losses)) / np.log(2) / (r * d + r * k)
 
 
 @alternative("the mean, times the number")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     held = np.log2(classes) - np.mean(losses) * np.log2(np.e)
     return held * len(losses) / r / (d + k)
 
 
 @alternative("sizes of arrays")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     numbers = np.zeros((d, r)).size + np.zeros((r, k)).size
     return float(np.dot(np.log2(classes) - losses / np.log(2), np.ones(len(losses)))) / numbers
 
 
 @alternative("a running sum")
-def bits_per_number(losses, classes, d, k, r):
+def bits_per_parameter(losses, classes, d, k, r):
     total = 0.0
     for loss in losses.tolist():
         total += (np.log(classes) - loss) / np.log(2)
@@ -246,7 +246,7 @@ def fair_shares(base, validation, test):
     return (base - loss) / (base - loss[0])
 
 
-@alternative("place by place")
+@alternative("index by index")
 def fair_shares(base, validation, test):
     losses = []
     for c in range(len(validation)):

@@ -80,7 +80,7 @@ def amplification(W0, dW, r):
     return np.linalg.norm(U[:, :r].T @ W0 @ Vh[:r].T) / np.linalg.norm(dW)
 
 
-@mistake("the tuned weight in place of the update", breaks="multiple")
+@mistake("the fine-tuned weight instead of the update", breaks="multiple")
 def amplification(W0, dW, r):
     U, s, Vh = np.linalg.svd(dW)
     return np.linalg.norm(U[:, :r].T @ (W0 + dW) @ Vh[:r].T) / np.linalg.norm(
@@ -94,7 +94,7 @@ def amplification(W0, dW, r):
     return np.linalg.norm(dW) / np.linalg.norm(U[:, :r].T @ W0)
 
 
-@mistake("the same place only", breaks="home")
+@mistake("the same index only", breaks="home")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0][:, :top], np.linalg.svd(W)[0][:, :top]
     return [int(j) for j in np.flatnonzero(np.abs(np.sum(U0 * U, axis=0)) < threshold)]
@@ -382,7 +382,7 @@ def intruders(W0, W, top, threshold):
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).mean(axis=0) < threshold)]
 
 
-@mistake("places counted from one", breaks="new")
+@mistake("indices counted from one", breaks="new")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0][:, :top]
     return [int(j) + 1 for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=0) < threshold)]
@@ -394,7 +394,7 @@ def intruders(W0, W, top, threshold):
     return int(np.count_nonzero(np.abs(U0.T @ U).max(axis=0) < threshold))
 
 
-@mistake("places in W0", breaks="new")
+@mistake("indices in W0", breaks="new")
 def intruders(W0, W, top, threshold):
     U0, U = np.linalg.svd(W0)[0][:, :top], np.linalg.svd(W)[0]
     return [int(j) for j in np.flatnonzero(np.abs(U0.T @ U).max(axis=1) < threshold)]

@@ -390,7 +390,7 @@ def factors_from_columns(M):
     return B, np.linalg.lstsq(B, M)[0]
 
 
-@mistake("the SVD, cut", breaks="thin")
+@mistake("the truncated SVD", breaks="thin")
 def factors_from_columns(M):
     return lnp.linalg.low_rank_factors(M, rank=lnp.matrix_rank(M))
 

@@ -47,14 +47,14 @@ class Table:
 
     Examples
     --------
-    >>> table = Table(["matrix", "numbers"], [("W0", 12_000), ("B A", 1_760)])
+    >>> table = Table(["matrix", "parameters"], [("W0", 12_000), ("B A", 1_760)])
     >>> table
-    matrix  numbers
-    ------  -------
-    W0       12,000
-    B A       1,760
+    matrix  parameters
+    ------  ----------
+    W0          12,000
+    B A          1,760
     >>> print(table.to_csv(), end="")
-    matrix,numbers
+    matrix,parameters
     W0,12000
     B A,1760
     """

@@ -3,7 +3,7 @@
     OPENBLAS_NUM_THREADS=1 python -m recipes.adaptation -o lora_np/course/adaptation.json
 
 It takes about eight minutes on one core and writes after each run; what the file has is not run
-again. For each contestant (which maps, which rank, which alpha) the learning rate is moved along
+again. For each contestant (which layers, which rank, which alpha) the learning rate is moved along
 `RATES` until both neighbours of the best are worse on validation text; then four other seeds run at
 the best. What is compared is the loss on test text, which chose nothing.
 """
@@ -78,10 +78,10 @@ def adapted(model: LanguageModel, rows: dict[str, Array], run: dict[str, Any]) -
     losses = {
         name: round(mean_loss(frozen, rows[name]), 5) for name in ("validation", "test", "austen")
     }
-    numbers = sum(leaf.size for _, leaf in lnp.trainable(tuned))
+    parameters = sum(leaf.size for _, leaf in lnp.trainable(tuned))
     return {
         **run,
-        "numbers": numbers,
+        "parameters": parameters,
         **losses,
         **directions(model, lnp.merge(frozen)),
         "seconds": round(seconds, 1),
@@ -94,7 +94,7 @@ def mean_loss(model: Any, rows: Array) -> float:
 
 
 def directions(before: LanguageModel, after: LanguageModel) -> dict[str, float]:
-    """Of the maps that changed: intruders in the first ten, and the rank with 90 % of an update's
+    """Of the matrices that changed: intruders in the first ten, and the rank with 90 % of the
     energy.
     """
     old, intruders, ranks = dict(lnp.leaves(before)), [], []

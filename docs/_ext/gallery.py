@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pictures
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -49,13 +50,18 @@ class Gallery(SphinxDirective):
 
     def card(self, lesson: exercises.Lesson, notebook: Any) -> list[nodes.Node]:
         names = " ".join(exercise.name for exercise in lesson.exercises)
-        cover = nodes.image(
-            uri=f"/lessons/covers/{cover_name(lesson, notebook)}", alt=about.cover(notebook).alt
+        name = cover_name(lesson, notebook)
+        cover: nodes.Node = nodes.image(
+            uri=f"/lessons/covers/{name}", alt=about.cover(notebook).alt
         )
+        if not name.endswith(".png"):
+            cover = pictures.framed(cover, ROOT / "notebooks" / "covers" / name)
         text = f"[{lesson.title}](../lessons/{lesson.stem}.ipynb)\n\n{about.question(notebook)}"
         return [
             raw(CARD.format(stem=lesson.stem, exercises=html.escape(names))),
+            raw('<div class="gallery-cover">'),
             cover,
+            raw("</div>"),
             raw(
                 LABEL.format(
                     number=lesson.number,

@@ -4,9 +4,11 @@ its end.
 What is recorded is complete without a script (see explorer/cells.js for what they add).
 """
 
+from pathlib import Path
 from typing import Any
 
 import exercise_pages
+import pictures
 from docutils import nodes
 from sphinx.application import Sphinx
 
@@ -27,6 +29,9 @@ def figures_first(app: Sphinx, doctree: nodes.document) -> None:
             image["alt"] = cell["cell_metadata"]["alt"]
             if not image["uri"].endswith(".png"):  # as notebooks/build.py tells them apart
                 cell["classes"].append("photograph")
+                image.replace_self(
+                    pictures.framed(image.deepcopy(), Path(app.srcdir, image["uri"]))
+                )
         if images:
             source, output = cell.children
             fold = [nodes.raw("", text, format="html") for text in (FOLD, "</details>")]

@@ -33,9 +33,10 @@
       "pre").textContent.trimEnd();
     const fold = box.querySelector("details.cell-code");
     const output = box.querySelector(".cell_output") ?? make("div", "cell_output docutils container");
-    const alts = [...output.querySelectorAll("img")].map((image) => image.alt);
+    const alts = [...output.querySelectorAll("img:not(.kept img)")].map((image) => image.alt);
+    const kept = output.querySelector(".kept"); // its photographs once more, for the dark
     const bar = make("div", "cell-bar"), said = make("span");
-    const cell = { box, number, output, alts, bar, ran: undefined, code: () => recorded, changed: () =>
+    const cell = { box, number, output, alts, kept, bar, ran: undefined, code: () => recorded, changed: () =>
       cell.code().trimEnd() !== recorded };
     said.role = "status";
     cell.say = (text) => { said.textContent = text; };
@@ -124,7 +125,7 @@
       if (what.cut) return text(
         "stream", `Only the first ${what.cut.toLocaleString("en")} characters are shown.`);
       stream = undefined;
-      if (what.picture) add(picture(what, alt(pictures++)));
+      if (what.picture) add(framed(picture(what, alt(pictures++)), cell.changed() ? null : cell.kept));
       else if (what.value !== undefined) text("text_plain", what.value);
       else if (what.html !== undefined) add(html(what));
     };
@@ -157,6 +158,14 @@
     pre.append(content);
     inner.append(pre);
     box.append(inner);
+    return box;
+  }
+
+  function framed(image, kept) {
+    if (!kept) return image;
+    const box = make("div", "pictures"), copy = kept.cloneNode(true);
+    copy.querySelector("img").src = image.src;
+    box.append(image, copy);
     return box;
   }
 

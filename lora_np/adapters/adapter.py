@@ -393,8 +393,9 @@ class Adapter(Mapping[str, AdapterModule]):
 
     def __repr__(self) -> str:
         modules = "1 module" if len(self) == 1 else f"{len(self)} modules"
-        numbers = sum(stored.size for stored in self.stored)
-        return f"<Adapter of {modules}, {numbers:,} numbers{f', {self.path}' if self.path else ''}>"
+        count = sum(stored.size for stored in self.stored)
+        path = f", {self.path}" if self.path else ""
+        return f"<Adapter of {modules}, {count:,} parameters{path}>"
 
     def __str__(self) -> str:
         return str(self.path or repr(self))

@@ -51,9 +51,9 @@ def adaptation_runs() -> list[dict[str, Any]]:
     -------
     list of dict
         One for each run. Its settings: ``targets``, ``rank`` (None where every weight was trained),
-        ``alpha``, ``lr``, ``seed``. Its results: how many ``numbers`` were trained; the loss in
-        nats a character on ``validation``, which chose the learning rate, on ``test``, and on
-        held-out ``austen``; of the first ten directions of each map, how many are ``intruders``;
+        ``alpha``, ``lr``, ``seed``. Its results: how many ``parameters`` were trained; the loss in
+        nats per character on ``validation``, which chose the learning rate, on ``test``, and on
+        held-out ``austen``; of the first ten directions of each matrix, how many are ``intruders``;
         the rank that has 90 % of an update's energy (``rank_90``); ``seconds`` of training.
 
     See Also
@@ -67,7 +67,8 @@ def adaptation_runs() -> list[dict[str, Any]]:
     Examples
     --------
     >>> runs = adaptation_runs()
-    >>> min(run["numbers"] for run in runs) < 10_000 < max(run["numbers"] for run in runs)
+    >>> counts = [run["parameters"] for run in runs]
+    >>> min(counts) < 10_000 < max(counts)
     True
     """
     text = files("lora_np.course").joinpath("adaptation.json").read_text(encoding="utf-8")

@@ -135,9 +135,9 @@ assert np.abs(prompted - adapted).max() < 1e-13
 adapters.save(adapter_for("A"), "prompt")
 for file in sorted(Path("prompt").iterdir()):
     print(f"{file.name:27}{file.stat().st_size:6,} bytes")
-numbers = sum(module.A.size + module.B.size for module in adapters.load("prompt").values())
-print(f"{numbers:,} parameters: 4 layers of 128 + 128")
-assert numbers == 4 * (128 + 128) == 1_024
+parameters = sum(module.A.size + module.B.size for module in adapters.load("prompt").values())
+print(f"{parameters:,} parameters: 4 layers of 128 + 128")
+assert parameters == 4 * (128 + 128) == 1_024
 
 # %% [markdown]
 # ## One token later
@@ -174,7 +174,7 @@ axes = lnp.plots.axes()
 for (name, curve), color in zip(means.items(), [MUTED, LORA], strict=True):
     axes.plot(tokens, curve, "o-", color=color, label=name)
 axes.legend(frameon=False)
-labels = axes.set(xlabel="token", ylabel="divergence from the prompted model, nats")
+labels = axes.set(xlabel="token", ylabel="divergence, nats per token")
 base, written = means.values()
 print(f"first token:  {base[0]:.2f} without, {abs(written[0]):.2f} with the update")
 print(f"second token: {base[1]:.2f} without, {written[1]:.2f} with the update")
@@ -236,7 +236,7 @@ baked = {
 }
 rows = [("no adapter", *baked["regression"].table.rows[0][2:4])]
 rows += [(name, *result.table.rows[1][2:4]) for name, result in baked.items()]
-columns = ["model", "divergence, nats a token", "in the first 8 tokens"]
+columns = ["model", "divergence, nats per token", "in the first 8 tokens"]
 formats = dict.fromkeys(columns[1:], "{:.3f}".format)
 Table(columns, rows, formats=formats)
 
@@ -247,8 +247,8 @@ assert trained < 0.5 * alone
 print(f"tokens that each call saves: {baked['regression'].saved}")
 
 # %% [markdown]
-# These are answers that the adapter was not trained on. **A few steps of training take off more than half of the
-# divergence**<!-- shown: the table of divergences -->. The regression alone takes off a third in the first eight tokens, and less after
+# These are answers that the adapter was not trained on. **A few steps of training remove more than half of the
+# divergence**<!-- shown: the table of divergences -->. The regression alone removes a third in the first eight tokens, and less after
 # them. It is no longer exact anywhere, and it is better everywhere: the update now says what the prompt says on average. What depends on
 # the text, and so needs a look at the prompt's own tokens, stays with the prompt.
 #
@@ -269,7 +269,7 @@ print(f"tokens that each call saves: {baked['regression'].saved}")
 #   $A z_2 = 0$, so nothing; and $A z_2 = 2$, so $2B = (-2, -2)$.
 #
 #   </details>
-# - On paper: how many parameters does the prompt as rank one take in a model of 32 layers that is 4,096 wide? How many tokens of the prompt's keys and values are that, at $2 \cdot 32 \cdot 4{,}096$ numbers a token?
+# - On paper: how many parameters does the prompt as rank one take in a model of 32 layers that is 4,096 wide? How many tokens of the prompt's keys and values are that, at $2 \cdot 32 \cdot 4{,}096$ entries per token?
 #
 #   <details><summary>Answer</summary>
 #

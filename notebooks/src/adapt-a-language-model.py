@@ -38,8 +38,7 @@ print(language.generate(model, "It was ", tokens=250, temperature=0.6, rng=0))
 # %% [markdown]
 # Its **loss** is the mean of $-\ln p$ over a text, in **nats**, where $p$ is the probability that it gave to the character that
 # really came. On paper: a model that knows nothing gives $p = \tfrac1{96}$ to each character, and has the loss $\ln 96 = 4.56$.
-# A model that is always certain and right has the loss 0. A model that always hesitates between three equally likely characters has $\ln 3
-# = 1.10$.
+# One that is always certain and right has the loss 0, one that always hesitates between three equally likely characters $\ln 3 = 1.10$.
 #
 # Two texts: novels of Austen that the model was **not** trained on, and the book of Genesis. The last tenth of Genesis is the **test**
 # text; the tenth before it, the **validation** text, is for choosing settings. The model reads them in **windows** of 64 characters.
@@ -79,10 +78,10 @@ assert before["austen"] < 1.3 < 2 < before["test"]
 # positions up to itself. The products become weights by **softmax**: $e^{q \cdot k}$, divided by their sum. The result is the
 # mean of the values with these weights.
 #
-# On paper, with two positions, one number each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
+# On paper, with two positions, one entry each, $q_2 = 1$, $k_1 = \ln 3$, $k_2 = 0$, $v_1 = 8$, $v_2 = 4$: the products are
 # $\ln 3$ and 0, so $e^{q \cdot k}$ is 3 and 1, the weights $\tfrac34$ and $\tfrac14$, and the result $\tfrac34 \cdot 8 + \tfrac14 \cdot 4 = 7$.
 #
-# A query and a key have not one number but, say, $d$. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power
+# A query and a key have not one entry but, say, $d$. Then $q \cdot k$ is a sum of $d$ products, and grows like $\sqrt d$; $e$ to the power
 # of it would give one position all of the weight. So it is divided by $\sqrt d$ first.
 
 
@@ -101,8 +100,8 @@ assert np.allclose(attention(q, k, v), [[8], [7]])
 assert np.allclose(attention(q, 1000 * k, v), [[8], [8]])
 
 # %% [markdown]
-# The model does this four times side by side, in 4 **heads**, in each of 4 layers, and turns queries and keys by an angle that says
-# where they stand in the text. See it work: change one character of a text, and measure how far the probabilities move
+# The model does this four times side by side, in 4 **heads**, in each of 4 layers, and turns queries and keys by an angle that depends on
+# their position in the text. See it work: change one character of a text, and measure how far the probabilities move
 # at each position (half the sum of all changes).
 
 # %% alt="A triangle of squares. Rows are the character that was changed, columns the position whose prediction moved. Above the diagonal is nothing: a change moves no earlier prediction. Changes move the next predictions most, and some much later ones." tags=["cover"]
@@ -120,13 +119,13 @@ moved = np.abs(probabilities(changed) - probabilities(tokens)).sum(axis=2) / 2
 axes = lnp.plots.heatmap(
     moved,
     limits=(0, 1),
-    label="how far it moved",
-    xlabel="the prediction after ...",
+    label="how far the probabilities moved",
+    xlabel="prediction after this character",
     ylabel="changed character",
 )
-places = range(1, len(line) + 1)
-axes.set_xticks(places, list(line), fontsize=8)
-axes.set_yticks(places, list(line), fontsize=8)
+positions = range(1, len(line) + 1)
+axes.set_xticks(positions, list(line), fontsize=8)
+axes.set_yticks(positions, list(line), fontsize=8)
 axes.invert_yaxis()
 axes.figure.set_size_inches(7, 5.6)
 assert np.abs(np.tril(moved, -1)).max() < 1e-5 < 0.02 < moved[0, 10:].max()
@@ -148,15 +147,15 @@ choices = {"queries and values": ["q_proj", "v_proj"], "all linear layers": "all
 injected = {
     name: lnp.inject(model, rank=4, targets=targets, rng=0) for name, targets in choices.items()
 }
-numbers = {
+parameters = {
     name: sum(leaf.size for _, leaf in lnp.trainable(tree)) for name, tree in injected.items()
 }
-for name, count in numbers.items():
-    print(f"{name}: {count:,} numbers, {count / 750_720:.1%} of the model")
+for name, count in parameters.items():
+    print(f"{name}: {count:,} parameters, {count / 750_720:.1%} of the model")
 
 assert sum(leaf.size for _, leaf in lnp.leaves(model)) == 750_720
-assert numbers["queries and values"] == 4 * (4 * (128 + 128) + 4 * (64 + 128)) == 7_168
-assert numbers["all linear layers"] == 37_376
+assert parameters["queries and values"] == 4 * (4 * (128 + 128) + 4 * (64 + 128)) == 7_168
+assert parameters["all linear layers"] == 37_376
 
 # %% [markdown]
 # ## Train, and read
@@ -180,7 +179,7 @@ def train(start, lr, rng, watch=None):
     ).model  # fmt: skip
 
 
-def speak(step, model):
+def sample(step, model):
     if step % 50 == 0:
         said = language.generate(lnp.freeze(model), "And ", tokens=60, temperature=0.6, rng=2)
         print(f"step {step}: {' '.join(said.split())}")
@@ -188,7 +187,7 @@ def speak(step, model):
 
 rng = np.random.default_rng(0)
 start = lnp.inject(model, rank=4, alpha=8, targets="all-linear", rng=rng)
-adapted = train(start, lr=1e-2, rng=rng, watch=speak)
+adapted = train(start, lr=1e-2, rng=rng, watch=sample)
 after = {name: loss(adapted, name) for name in ["test", "austen"]}
 
 # %% [markdown]
@@ -198,8 +197,8 @@ after = {name: loss(adapted, name) for name in ["test", "austen"]}
 # %% tags=["varies"]
 shipped = lnp.adapters.attach(model, lnp.adapters.load(language.located_adapter("king-james")))
 for prompt in ["The king ", "And it came ", "My father "]:
-    for name, speaker in [("before", model), ("after", adapted), ("shipped", shipped)]:
-        said = language.generate(speaker, prompt, tokens=100, temperature=0.6, rng=1)
+    for name, writer in [("before", model), ("after", adapted), ("shipped", shipped)]:
+        said = language.generate(writer, prompt, tokens=100, temperature=0.6, rng=1)
         print(f"{name:>8}: {' '.join(said.split())}")
     print()
 
@@ -246,7 +245,7 @@ print("the run above is the recorded one, to within 0.02")
 # would hold the true mean in 95 of 100 such experiments. (For five runs the factor is 2.78, from the table of Student's t.)
 
 
-# %% alt="Test loss against trained numbers, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
+# %% alt="Test loss against trainable parameters, with intervals over five seeds. All linear layers fall from 1.50 at rank 1 to 1.33 at rank 64, near the full update at 1.30. Queries and values fall from 1.60 at rank 4 to 1.52 at rank 64, above rank 1 on all linear layers."
 def mean_and_interval(who, what="test"):
     values = [run[what] for run in tuned(**who)]
     assert len(values) == 5
@@ -273,14 +272,14 @@ for targets, name, color in [
 ]:
     mine = [contestants[targets, r] for r in ranks[targets]]
     means, intervals = np.transpose([mean_and_interval(who) for who in mine])
-    x = [tuned(**who)[0]["numbers"] for who in mine]
+    x = [tuned(**who)[0]["parameters"] for who in mine]
     axes.errorbar(x, means, intervals, fmt="o-", color=color, capsize=3)
-    for place, height, r in zip(x, means, ranks[targets], strict=True):
-        lnp.plots.label_line(axes, place, height, f"r = {r}", color, xytext=(4, 8))
+    for count, height, r in zip(x, means, ranks[targets], strict=True):
+        lnp.plots.label_line(axes, count, height, f"r = {r}", color, xytext=(4, 8))
     lnp.plots.label_line(axes, x[1], means[1], name, color, xytext=(-8, -14), ha="right")
-lnp.plots.label_line(axes, x[0], full_mean, "full update: 750,720 numbers", FULL, xytext=(0, -9))
+lnp.plots.label_line(axes, x[0], full_mean, "full update: 750,720 parameters", FULL, xytext=(0, -9))
 axes.set_xscale("log")
-labels = axes.set(xlabel="trained numbers", ylabel="test loss, nats a character")
+labels = axes.set(xlabel="trainable parameters", ylabel="test loss, nats per character")
 
 # %%
 table = []
@@ -288,9 +287,9 @@ for who in [*contestants.values(), full]:
     mean, interval = mean_and_interval(who)
     share = (before["test"] - mean) / (before["test"] - full_mean)
     table.append(
-        (who["targets"], who["rank"] or "", tuned(**who)[0]["numbers"], mean, interval, share)
+        (who["targets"], who["rank"] or "", tuned(**who)[0]["parameters"], mean, interval, share)
     )
-columns = ["targets", "rank", "numbers", "test loss", "+-", "share of the full gain"]
+columns = ["targets", "rank", "parameters", "test loss", "+-", "share of the full gain"]
 formats = {"test loss": "{:.3f}".format, "+-": "{:.3f}".format, columns[-1]: "{:.0%}".format}
 Table(columns, table, formats=formats)
 
@@ -335,11 +334,11 @@ for alpha in [1, 8, 64]:
     )
     curves[f"alpha = {alpha}"] = tuple(np.transpose(found))
 axes = lnp.plots.lines(
-    curves, xlabel="learning rate", ylabel="test loss, nats a character", logarithmic="x"
+    curves, xlabel="learning rate", ylabel="test loss, nats per character", logarithmic="x"
 )
 
 lowest = {name: (rates[losses.argmin()], losses.min()) for name, (rates, losses) in curves.items()}
-print({name: f"{floor:.3f} at rate {rate:g}" for name, (rate, floor) in lowest.items()})
+print({name: f"{floor:.3f} at learning rate {rate:g}" for name, (rate, floor) in lowest.items()})
 rates, floors = np.transpose(list(lowest.values()))
 assert rates[0] > rates[1] > rates[2]
 assert floors.max() < 1.05 * floors.min()
@@ -415,7 +414,7 @@ print(
 # - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. What makes $q$, $k$, $v$ and combines the heads are linear layers,
 #   and LoRA adapts linear layers.
 # - Here a low rank on all linear layers learned as much as a high one on a few.
-# - A small rank brings most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
+# - A small rank achieves most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
 # - Every method that learned also forgot, but not in proportion. An adapter can be taken off.
 #
 # ## What you can do now
@@ -429,7 +428,7 @@ print(
 #   Equal keys, equal weights, whatever the query: the mean of the values, $(8 + 4) / 2 = 6$.
 #
 #   </details>
-# - On paper: how many numbers has a LoRA of rank 8 on `v_proj` alone, 64 x 128 in each of 4 layers?
+# - On paper: how many parameters has a LoRA of rank 8 on `v_proj` alone, 64 x 128 in each of 4 layers?
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Adapt a real model
 #
-# A matrix predicts the next pixels of photographs. It is to predict terrain maps. A LoRA of rank 8 trains 1,760 parameters for that, a full update 12,000.
+# A matrix predicts the next pixels of photographs. Now it has to predict terrain maps. A LoRA of rank 8 trains 1,760 parameters for that, a full update 12,000.
 #
 # **What does LoRA save, counted and not promised?**
 #
 # After this lesson you can
 #
-# - adapt a matrix to new data, and see what each rank takes off the error,
+# - adapt a matrix to new data, and see how far each rank lowers the error,
 # - count the three advantages of LoRA,
 # - say where they are small, and where LoRA costs more.
 #
@@ -66,6 +66,15 @@ def error(model, task):
     return float(lnp.mean_squared_error(lnp.freeze(model)(inputs), targets))
 
 
+print(f"W0: {base.W.shape[0]} x {base.W.shape[1]}, {len(x):,} pairs of the map to train on")
+print(f"error of W0 on the photograph: {error(base, 'photograph'):.3f}")
+print(f"error of W0 on the map:        {error(base, 'map'):.3f}")
+
+# %% [markdown]
+# (The photograph is harder to predict, even for the matrix that was made for it.) How much of the error on the map can an update remove? Train
+# both, the full one and the LoRA, for a thousand steps each:
+
+# %%
 full = train(lnp.Linear(lnp.Tensor(base.W)))
 lora = train(lnp.inject(base, rank=8, alpha=8, rng=rng))
 models = {"W0": base, "full update": full, "LoRA, r = 8": lora}
@@ -76,12 +85,12 @@ Table(["model", *formats], [(name, *pair) for name, pair in errors.items()], for
 
 # %%
 gain = (errors["W0"][0] - errors["LoRA, r = 8"][0]) / (errors["W0"][0] - errors["full update"][0])
-print(f"share of the full update's gain that LoRA brings: {gain:.0%}")
+print(f"share of the full update's gain that LoRA achieves: {gain:.0%}")
 assert gain > 0.97
 assert errors["LoRA, r = 8"][1] > errors["full update"][1] > 1.3 * errors["W0"][1]
 
 # %% [markdown]
-# On the map, LoRA brings what a full update brings, with a seventh of the numbers. On the photograph both have
+# On the map, LoRA achieves what a full update achieves, with a seventh of the parameters. On the photograph both have
 # become worse, LoRA no less than the full update: that is what was forgotten. *Learn without forgetting* comes back to it.
 #
 # ## Turn the rank yourself
@@ -107,11 +116,12 @@ def misses(W):
 
 
 B, A = lnp.reduced_rank_regression(x, y, W0=base.W, rank=20, ridge=0.01 * np.mean(x**2))
-pictures = {}
+pictures, captions = {}, {}
 for rank in [0, 1, 2, 3, 4, 8, 20]:
-    missed = misses(base.W + B[:, :rank] @ A[:rank])  # the best of a lower rank is its first parts
-    pictures[f"rank {rank}: {220 * rank:,} numbers, error {np.std(missed):.1f} m"] = missed
-print("\n".join(pictures))
+    missed = misses(base.W + B[:, :rank] @ A[:rank])  # the best of a lower rank is its first terms
+    pictures[rank] = missed
+    captions[rank] = f"rank {rank}: {220 * rank:,} parameters, error {np.std(missed):.1f} m"
+print("\n".join(captions.values()))
 
 # %%
 deviations = [np.std(missed) for missed in pictures.values()]
@@ -121,23 +131,20 @@ assert np.ptp(deviations[2:]) < 1
 # %% [markdown]
 # Run the next cell in your browser or in JupyterLab, and it becomes a slider. Elsewhere you see four of the ranks.
 
-# %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is to be seen." tags=["cover"]
-captions = list(pictures)
+# %% alt="The errors of the predicted strip at ranks 0, 2, 4 and 20, as grey maps. At rank 0 many patches are much too light or too dark. At rank 2 the map is a little more even; from there on no change is visible." tags=["cover"]
 lnp.course.sliders(
-    lambda place: (pictures[captions[place]], captions[place]),
-    place=range(len(captions)),
-    limits=(-40, 40),
+    lambda rank: (pictures[rank], captions[rank]), rank=list(pictures), limits=(-40, 40)
 )
 
 # %% [markdown]
-# Rank 1 takes off most of what can be taken off, and from rank 2 on the eye finds no difference. What is left,
-# a higher rank does not take off either.
+# Rank 1 removes most of the error that an update can remove, and from rank 2 on the eye finds no difference. A higher rank does not remove
+# the rest either.
 #
 # ## Three advantages, counted
 #
-# **1. Less to train.**<!-- shown: the count of trained numbers, and of Adam's moments --> Each trained number comes with a gradient and two moments of Adam. **2. Less to
-# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient that arrives from
-# the output:
+# **1. Less to train.**<!-- shown: the count of trainable parameters, and of Adam's moments --> Each trainable parameter comes with a gradient and two moments of Adam. **2. Less to
+# compute.**<!-- shown: the table of multiplications --> Here are the multiplications of one step for one example, with $e$ the gradient of
+# the loss by the output:
 #
 # | | full | LoRA |
 # |---|---|---|
@@ -166,12 +173,12 @@ def work(d, k):
 lnp.adapters.save(lora, "adapter")
 lnp.hub.safetensors.save({"weight": lnp.value(full.W)}, "full.safetensors")
 files = [Path("full.safetensors"), Path("adapter", "adapter_model.safetensors")]
-numbers = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (full, lora)]
+parameters = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (full, lora)]
 moments = [lnp.training_run(lnp.Adam(), model).nbytes for model in (full, lora)]
 
 inside = "inside of a network"
 rows = [
-    ("1. numbers to train", *numbers),
+    ("1. trainable parameters", *parameters),
     ("1. bytes of Adam's moments", *moments),
     (f"2. multiplications, 100 x 120, {inside}", *work(100, 120)),
     (f"2. multiplications, 4,096 x 4,096, {inside}", *work(4096, 4096)),
@@ -183,18 +190,18 @@ Table(["", "full", "LoRA, r = 8", "full / LoRA"], rows, formats=formats)
 
 # %%
 assert work(100, 120) == (3 * 12_000, 2 * 12_000 + 3 * 8 * 100 + 3 * 8 * 120)
-assert moments == [8 * number for number in numbers]
+assert moments == [8 * count for count in parameters]
 assert 1.49 < np.divide(*work(4096, 4096)) < 1.5
 
 # %% [markdown]
-# Numbers, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The work
+# Parameters, moments and files shrink sevenfold here, and more in larger matrices (*Count parameters*). The work
 # does not: **inside of a network LoRA saves at most one third of the multiplications**<!-- proof: 3dk becomes 2dk and more -->, since the way through
 # $W_0$ stays, forward and back. What a step takes in seconds depends on the machine, the batch and what else is
 # done in a step. Time it (last question at the end).
 #
 # ## The law
 #
-# - LoRA trains $r(d + k)$ numbers in place of $dk$, and moments and files shrink alike.
+# - LoRA trains $r(d + k)$ parameters instead of $dk$, and moments and files shrink alike.
 # - Of the multiplications inside of a network it saves a third at most.
 #
 # ## What you can do now

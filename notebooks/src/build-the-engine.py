@@ -35,8 +35,8 @@ print(inspect.getsource(mini.Tensor))
 
 # %% [markdown]
 # A `Tensor` holds its value and its `edges`: each input that it was computed from, with a function from the gradient of the result to that
-# of the input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array stands on the
-# left. `backward` adds what arrives, and sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order
+# of the input. `__matmul__` is what Python calls for `@`, `__add__` for `+`; the ones with an `r` are called if an array is on the
+# left. `backward` adds up upstream gradients, and sends on what each function makes of it: the chain rule. Every Tensor has a number, in the order
 # in which they are made, and the latest comes first.
 #
 # On paper: $L = (wx)^2$ with $w = 3$, $x = 2$. The square sends $2 \cdot 6 = 12$ to the product, which sends $12 \cdot 2 = 24$ to $w$.
@@ -49,7 +49,7 @@ assert w.grad == 24
 
 # %% [markdown]
 # That is enough for a LoRA. Why the numbers? Without them one would follow **every path**. Where paths part and meet again, say in $y + y$, what lies behind would be
-# visited twice, and after $n$ such places $2^n$ times:
+# visited twice, and after $n$ such points $2^n$ times:
 
 
 # %%
@@ -72,7 +72,7 @@ assert walked(y) == 2**16 - 1
 #
 # On paper: $e = w\,x - y$ with $w = 3$, $x = 2$, $y = 4$ was computed in two steps. To send $g = 1$ back, the minus has to know
 # nothing but where its inputs came from: it sends 1 to the product and $-1$ to $y$. The product has to know the **other** factor:
-# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns what arrives into what goes on.
+# it sends $x = 2$ to $w$. So a step remembers two things: its inputs, and a function that turns the upstream gradient into what goes on.
 #
 # First a table of such functions, for each operation one for each input. Read it so: `y` is the result, `a` and `b` are the inputs, `g` is
 # the upstream gradient, and the inner function returns what goes on.
@@ -102,7 +102,7 @@ class Node:
 
 # %% [markdown]
 # An array that remembers its node asks NumPy to be told of every operation. A class that has a method `__array_ufunc__` is asked by NumPy
-# itself, whenever one of its objects stands in a call such as `np.square(a)`. (A *ufunc* is such a function of NumPy. The class that ours
+# itself, whenever one of its objects is an argument of a call such as `np.square(a)`. (A *ufunc* is such a function of NumPy. The class that ours
 # inherits from turns `a - b` into `np.subtract(a, b)`.) Ours computes on the bare arrays, looks up the rules, and notes the node.
 
 
@@ -207,26 +207,26 @@ while isinstance(remembered, Node):
     chain.insert(0, remembered)
     remembered = remembered.targets[0]
 
-_, axes = plt.subplots(figsize=(8, 2.2), layout="constrained")
+_, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
 box = {"boxstyle": "round", "facecolor": "white"}
-for place, node in enumerate(chain):
+for x, node in enumerate(chain):
     axes.text(
-        place, 0, f"{node.order - chain[0].order}: {node.name}", ha="center", va="center", bbox=box
+        x, 0, f"{node.order - chain[0].order}\n{node.name}", ha="center", va="center", bbox=box
     )
     axes.annotate(
         "",
-        (place - 0.38, 0),
-        xytext=(place - 0.62, 0),
+        (x - 0.32, 0),
+        xytext=(x - 0.68, 0),
         arrowprops={"arrowstyle": "-|>", "color": "grey"},
     )
-for place, name in [((-1, 0), "W"), ((1, 0.9), "b")]:
-    axes.text(*place, name, ha="center", va="center", color="purple")
-axes.annotate("", (1, 0.25), xytext=(1, 0.7), arrowprops={"arrowstyle": "-|>", "color": "grey"})
+for point, name in [((-1, 0), "W"), ((1, 1), "b")]:
+    axes.text(*point, name, ha="center", va="center", color="purple")
+axes.annotate("", (1, 0.42), xytext=(1, 0.8), arrowprops={"arrowstyle": "-|>", "color": "grey"})
 axes.annotate(
-    "", (-1, -0.6), xytext=(4.4, -0.6), arrowprops={"arrowstyle": "-|>", "color": "purple"}
+    "", (-1, -0.75), xytext=(4.4, -0.75), arrowprops={"arrowstyle": "-|>", "color": "purple"}
 )
-axes.text(1.7, -0.9, "backward", ha="center", va="center", color="purple")
-axes.set(xlim=(-1.2, 4.6), ylim=(-1.1, 1.1))
+axes.text(1.7, -1, "backward", ha="center", va="center", color="purple")
+axes.set(xlim=(-1.2, 4.6), ylim=(-1.2, 1.2))
 axes.set_axis_off()
 assert [node.name for node in chain] == ["matmul", "subtract", "square", "matmul", "matmul"]
 
@@ -291,7 +291,7 @@ print("slope at 8:", a.grad)
 # ## The law
 #
 # - A step of a computation keeps where its inputs came from, and a function that turns an arriving gradient into theirs.
-# - Later steps have larger numbers, so the walk back takes the largest first, and a step only when all that follow are done.
+# - Later steps have larger numbers, so the backward pass takes the largest first, and a step only when all that follow are done.
 # - Copies forwards are sums backwards; where paths meet, gradients add.
 # - A derivative is right if $w \cdot (Jv) = (J^T w) \cdot v$ for random $v$ and $w$.
 #

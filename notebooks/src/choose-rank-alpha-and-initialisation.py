@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Choose rank, alpha and initialisation
 #
-# `inject(model, rank=8, alpha=16)`, then a learning rate, and a start for $B$ and $A$. Four choices before the
+# `inject(model, rank=8, alpha=16)`, then a learning rate, and an initialisation of $B$ and $A$. Four choices before the
 # first step, and papers offer more: rsLoRA, LoRA+, PiSSA, OLoRA, DoRA.
 #
 # **Which of these choices matter, and which are the same choice in other words?**
@@ -52,7 +52,7 @@ from lora_np.table import Table
 def moved(variant, optimizer, rank):
     zeros, x, target = lnp.Linear(np.zeros((16, 16))), np.eye(1, 16), np.ones((1, 16))
     model = lnp.inject(zeros, rank=rank, alpha=1, variant=variant, rng=np.random.default_rng(0))
-    ones = lnp.Tensor(np.ones((rank, 16)))  # the start of A on paper: A x is 1 for the x above
+    ones = lnp.Tensor(np.ones((rank, 16)))  # the A on paper: A x is 1 for the x above
     model = dataclasses.replace(model, A=ones)
     model = lnp.fit(model, x, target, optimizer=optimizer, steps=1, progress=False).model
     return lnp.freeze(model)(x)[0, 0]
@@ -60,17 +60,17 @@ def moved(variant, optimizer, rank):
 
 scales = {"alpha / r": "lora", "alpha / sqrt r": "rslora"}
 optimizers = {"descent": lnp.SGD(lr=1e-3), "Adam": lnp.Adam(lr=1e-3)}
-ways = [(name, scale) for name in optimizers for scale in scales]
+pairs = [(name, scale) for name in optimizers for scale in scales]
 rows = []
 for rank in [1, 4, 16]:
-    steps = [moved(scales[scale], optimizers[name], rank) for name, scale in ways]
-    first = [moved(scales[scale], optimizers[name], 1) for name, scale in ways]
+    steps = [moved(scales[scale], optimizers[name], rank) for name, scale in pairs]
+    first = [moved(scales[scale], optimizers[name], 1) for name, scale in pairs]
     rows.append((rank, *(np.array(steps) / first).round(4)))
 
 assert np.allclose(
     np.array(rows)[:, 1:], [[1, 1, 1, 1], [1 / 4, 1, 1, 2], [1 / 16, 1, 1, 4]], rtol=1e-3
 )
-Table(["rank", *(f"{name}, {scale}" for name, scale in ways)], rows)
+Table(["rank", *(f"{name}, {scale}" for name, scale in pairs)], rows)
 
 # %% [markdown]
 # With $\alpha / r$ and gradient descent, **a higher rank takes smaller steps**<!-- claim: rslora -->. That is what **rsLoRA** repairs:
@@ -110,7 +110,7 @@ def sweep(**settings):
 ranks = [1, 2, 4, 8, 16, 32, 64]
 start = lnp.mean_squared_error(base(x), y)
 panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)[1]
-last = {(name, scale): {} for name, scale in ways}
+last = {(name, scale): {} for name, scale in pairs}
 with lnp.course.live_figure(panels[0].figure) as put:
     for axes, name, optimizer, rate in zip(
         panels, optimizers, [lnp.SGD, lnp.Adam], [1, 1e-3], strict=True
@@ -135,7 +135,7 @@ with lnp.course.live_figure(panels[0].figure) as put:
 # speed there.
 #
 # With descent and $\alpha / \sqrt r$ the first steps are equal, and yet higher ranks fall behind. The table
-# speaks of $B$ alone. Here $A$ learns too, the less the higher the rank. With $A$ frozen (`"lora-fa"`) the line is level:
+# is about $B$ alone. Here $A$ learns too, the less the higher the rank. With $A$ frozen (`"lora-fa"`) the line is level:
 
 # %%
 for rank in [1, 4, 16, 64]:
@@ -258,7 +258,7 @@ assert min(along_a_row) < 1.03 * min(diagonal)
 #
 # ## Where to start
 #
-# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other starts take terms of $W_0$ and train those.
+# $B = 0$ with a random $A$ knows nothing of $W_0$. Two other initialisations take terms of $W_0$ and train those.
 #
 # **PiSSA** takes the first $r$ terms of its SVD as $BA$ and freezes the rest. On paper, with the matrix of *Cut the SVD*, at rank 1:
 #
@@ -290,7 +290,7 @@ for variant, W0 in [("pissa", [[2.0, 1.0], [1.0, 2.0]]), ("olora", [[3.0, 1.0], 
 # and `lnp.lora.rebase` makes it.
 #
 # **DoRA** changes something else. It splits each row of the weight into its length and its direction. The row $(3, 4)$ has length $m = 5$
-# and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained by itself: $d$ numbers more. (The paper takes columns, PEFT rows,
+# and direction $(0.6, 0.8)$. $BA$ turns the direction, and $m$ is trained by itself: $d$ parameters more. (The paper takes columns, PEFT rows,
 # as we do.)
 
 # %%
@@ -300,7 +300,7 @@ print("length:", lnp.value(model.m), " trained:", [path for path, _ in lnp.train
 # %% [markdown]
 # ## Compare fairly
 #
-# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds (random starts). At one rank, rsLoRA is
+# Six variants at rank 8 and $\alpha = 8$, each at five learning rates, from two seeds. At one rank, rsLoRA is
 # LoRA with $\sqrt 8$ times the alpha, no more: the same choice in other words.
 
 # %% alt="Held-out error after 100 steps against the learning rate for six variants. Each has a valley. The floors of the valleys lie close together, between 0.119 and 0.123; at the smallest rate the variants are far apart."
@@ -325,7 +325,7 @@ with lnp.course.live_figure(axes.figure) as put:
 
 # %%
 rows = [(name, curve[0.001], curve[0.01], min(curve.values())) for name, curve in middle.items()]
-formats = dict.fromkeys(["at rate 0.001", "at rate 0.01", "at its best rate"], "{:.3f}".format)
+formats = dict.fromkeys(["lr = 0.001", "lr = 0.01", "best learning rate"], "{:.3f}".format)
 print(Table(["variant", *formats], rows, formats=formats))
 
 at_0001, best = (np.array([row[column] for row in rows]) for column in (1, 3))
@@ -337,7 +337,7 @@ assert 1.075 < at_0001[0] / best[0] < 1.1
 # %% [markdown]
 # At rate 0.001, LoRA+ is first, since its $B$ moves at 0.016: well before LoRA, and just before OLoRA. At its
 # best rate, plain LoRA is as good.
-# Starting from parts of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
+# Starting from terms of $W_0$ helps a little here, by less than 2 %. All six are within 4 % of each other,
 # while a badly chosen rate costs LoRA 8 to 10 %.
 #
 # That is one small, linear problem. What carries over is the way to compare: **a variant must win at its own best learning rate, against the others at theirs.**<!-- claim: variants-tie -->
@@ -366,7 +366,7 @@ assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 
 # %% [markdown]
 # Each point is the mean of both seeds. Rank 1 is only 2 to 3 % above the others. Rank 2 is enough for this data. Sixteen times as many
-# numbers change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
+# parameters change the error by less than a hundredth. Had rank 32 won, the next question would have been whether 64 wins again.
 #
 # ## The law
 #
@@ -374,7 +374,7 @@ assert all(abs(middle[rank] / middle[2] - 1) < 0.01 for rank in ranks[1:])
 #   $\alpha / r$ keeps the second the same for all ranks, $\alpha / \sqrt r$ the first.
 # - With $A$ frozen and Adam, alpha times learning rate is one setting. With both trained, alpha times the
 #   *square* of the rate nearly is. Keep one, search the other.
-# - PiSSA and OLoRA start from parts of $W_0$, DoRA splits rows into length and direction. All of them start
+# - PiSSA and OLoRA start from terms of $W_0$, DoRA splits rows into length and direction. All of them start
 #   at $W_0$.
 # - Compare ranks and variants each at its best learning rate. Take the smallest rank from which on the
 #   held-out error stays level.

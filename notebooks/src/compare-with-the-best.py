@@ -31,8 +31,8 @@ from lora_np.table import Table
 # \Delta_* = \begin{pmatrix} 1 & 0 \\ 0 & 2 \end{pmatrix}
 # $$
 #
-# Now at rank 1. Its SVD, cut, keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. Keep the 1 instead: then $(0, 1)$ gives zero, and the
-# error is 4. **So the best update of rank 1 is not the full one, cut.**<!-- proof: an error of 9 against 4 --> The smaller number meets the stronger input.
+# Now at rank 1. Its truncated SVD keeps the 2. Then $(3, 0)$ gives zero, and the squared error is 9. Keep the 1 instead: then $(0, 1)$ gives zero, and the
+# error is 4. **So the best update of rank 1 is not the truncated full one.**<!-- proof: an error of 9 against 4 --> The smaller number meets the stronger input.
 #
 # As in *Cut the SVD*, a circle becomes an ellipse, and the thick line is what a cut to rank 1 keeps of it: on the left for the update alone, on the right for
 # the update on inputs as strong as these.
@@ -62,7 +62,7 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 # $C^{1/2}$ stretches it by $\sqrt c$, and its inverse $C^{-1/2}$ by $1 / \sqrt c$. (To compute it, take the roots of the singular values of $C$.) On paper $n = 2$,
 # $C = \tfrac12 \begin{pmatrix} 9 & 0 \\ 0 & 1 \end{pmatrix}$ and $C^{1/2} = \tfrac{1}{\sqrt 2} \begin{pmatrix} 3 & 0 \\ 0 & 1 \end{pmatrix}$.
 #
-# 1. Let $\Delta_*$ be the best update of any rank. What it misses is at right angles to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
+# 1. Let $\Delta_*$ be the best update of any rank. What it misses is orthogonal to all that any update can add: a nearest point, as in *Factor a matrix*. So for each $\Delta$, by Pythagoras, the squared error is that
 #    of $\Delta_*$ plus $\|X (\Delta - \Delta_*)^T\|^2$. That is $n\,\|(\Delta - \Delta_*)\,C^{1/2}\|^2$, since $X^T X = n\,C^{1/2} C^{1/2}$.
 #
 # 2. $\Delta\,C^{1/2}$ has the rank of $\Delta$, and may be any matrix of it. So it should be $\Delta_* C^{1/2}$ with its SVD cut to $r$ (Eckart and Young),
@@ -74,14 +74,14 @@ assert np.allclose(B @ A, [[1, 0], [0, 0]])
 #
 # This is **reduced-rank regression** (Izenman, 1975). Where inputs are **white**, equally strong in all directions and not **correlated**
 # (the mean product of any two is zero), $C$ is a multiple of the **identity**, the matrix with ones on the diagonal and zeros elsewhere.
-# What remains is the SVD of $\Delta_*$, cut. (The second line wants a $C$ that has an inverse. A **ridge**, a small number added to its
+# What remains is the truncated SVD of $\Delta_*$. (The second line needs a $C$ that has an inverse. A **ridge**, a small number added to its
 # diagonal, sees to that, and keeps the update small.)
 #
 # ## Every rank, white inputs and others
 #
 # Does training find it? A small problem first: 10 outputs, 12 inputs, a known update. First white inputs, then the same inputs
 # stretched, up to 10 times as strong in one direction as in another. LoRA is trained at **every** rank from 1
-# to 10, and compared with the formula (`optimal_losses`) and the full update, cut.
+# to 10, and compared with the formula (`optimal_losses`) and the truncated full update.
 
 # %%
 rng = np.random.default_rng(1)
@@ -94,7 +94,7 @@ stretched = white * np.geomspace(1, 10, 12) / 4
 
 
 def cut_full_update(x, y):
-    """Loss of the full update, its SVD cut to each rank."""
+    """Loss of the full update, its SVD truncated to each rank."""
     B, A = lnp.reduced_rank_regression(x, y)  # at full rank: the best update of all
     U, s, Vh = np.linalg.svd(B @ A, full_matrices=False)
     cuts = [(U[:, :rank] * s[:rank]) @ Vh[:rank] for rank in range(11)]
@@ -112,7 +112,7 @@ def train_every_rank(x, y, report):
     return losses
 
 
-# %% alt="Loss against rank in two panels. With white inputs the optimum, the cut full update and the trained updates are one curve. With stretched inputs the cut full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum." tags=["cover"]
+# %% alt="Loss against rank in two panels. With white inputs the optimum, the truncated full update and the trained updates are one curve. With stretched inputs the truncated full update lies well above the optimum at ranks 1 to 6, and the trained updates lie on the optimum." tags=["cover"]
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 results = {}
 with lnp.course.live_figure(panels[0].figure) as put:
@@ -121,11 +121,13 @@ with lnp.course.live_figure(panels[0].figure) as put:
     ):
         targets = inputs @ update.T
         optimum, cut = lnp.linalg.optimal_losses(inputs, targets), cut_full_update(inputs, targets)
-        curves = {"best possible": optimum, "full update, cut by its SVD": cut}
-        places = {label: (np.arange(len(curve)), curve) for label, curve in curves.items()}
-        lnp.plots.lines(places, xlabel="rank of the update", ylabel="mean squared error", ax=axes)
-        axes.set_title(name)
-        points = axes.plot([], [], "o", color="black", markersize=4)[0]
+        lnp.plots.axes(axes).set(
+            title=name, xlabel="rank of the update", ylabel="mean squared error"
+        )
+        axes.plot(optimum, color=LORA, label="best possible")
+        axes.plot(cut, "--", color=FULL, label="full update, truncated")
+        points = axes.plot([], [], "o", color="black", markersize=4, label="trained")[0]
+        panels[0].legend(frameon=False, fontsize=9)
         trained = train_every_rank(
             inputs, targets, lambda rank, loss, points=points: put(points, rank, loss)
         )
@@ -139,12 +141,12 @@ for name, (optimum, cut, trained) in results.items():
     rows.append((name, np.max(found / optimum[ranks]) - 1, np.max(cut[ranks] / optimum[ranks]) - 1))
     assert rows[-1][1] < 0.005
 
-formats = dict.fromkeys(["trained", "full update, cut"], "{:.0%}".format)
+formats = dict.fromkeys(["trained", "full update, truncated"], "{:.0%}".format)
 title = "How far above the optimum, at the worst rank"
 Table(["", *formats], rows, title=title, formats=formats)
 
 # %% [markdown]
-# With white inputs the cut full update is the optimum, and training finds it. With stretched inputs the cut
+# With white inputs the truncated full update is the optimum, and training finds it. With stretched inputs the truncated
 # full update is no longer the best. Training still finds the best, at every rank, because it lowers the loss
 # itself.
 #
@@ -155,7 +157,7 @@ Table(["", *formats], rows, title=title, formats=formats)
 #
 # And where does it end? At the exact optimum of its rank: where $C$ has an inverse, this loss has saddles, but no other valleys (Baldi and
 # Hornik, 1989). Here is the **cosine** of the angle between $\Delta W$ and both, as long vectors: the products of their entries added up,
-# divided by both norms. It is 1 for the same direction, 0 at right angles. The inputs are the stretched ones, at rank 4, trained by plain
+# divided by both norms. It is 1 for the same direction, 0 for orthogonal ones. The inputs are the stretched ones, at rank 4, trained by plain
 # gradient descent:
 
 # %% alt="Cosine of B A against step, on a logarithmic scale from 1 to 10,000. With the first full gradient it rises to 0.8 within the first hundred steps and then falls to 0.73. With the exact optimum it rises later, crosses the first, and ends at 1."
@@ -170,12 +172,12 @@ def cosine(M, N):
 
 
 steps, with_first, with_best = [], [], []
-places = set(np.unique(np.geomspace(1, 10_000, 60).astype(int)))
+shown = set(np.unique(np.geomspace(1, 10_000, 60).astype(int)))
 gram, target = x.T @ x, y.T @ x
 for step in range(1, 10_001):
     G = 2 * (B @ A @ gram - target) / y.size
     B, A = B - 0.3 * G @ A.T, A - 0.3 * B.T @ G
-    if step in places:
+    if step in shown:
         steps.append(step)
         with_first.append(cosine(B @ A, first))
         with_best.append(cosine(B @ A, best_B @ best_A))
@@ -216,7 +218,7 @@ assert frozen[3] > 2 * optimum[4]
 assert frozen[11] < 1e-12
 
 # %% [markdown]
-# Frozen, it takes two to three times the rank here. (It saves memory: of each input the gradients then need $r$ numbers only. But for a
+# Frozen, it takes two to three times the rank here. (It saves memory: of each input the gradients then need only $r$ entries. But for a
 # model that reads handwritten digits a frozen $A$ nearly doubled the loss: `lora-np claims frozen-a`.)
 #
 # ## Real data: from a photograph to a map
@@ -262,7 +264,7 @@ with lnp.course.live_figure(axes.figure) as put:
     lnp.plots.label_line(axes, 20, trained[20], "trained", FULL, xytext=(0, 10))
 
 # %% [markdown]
-# Rank 0 is $W_0$ alone. One direction brings most of the gain, and beyond rank 4 hardly anything is left to
+# Rank 0 is $W_0$ alone. One direction achieves most of the gain, and beyond rank 4 hardly anything is left to
 # gain. **The data asks for a low-rank update**<!-- shown: the share of the gain at rank 4 -->, so LoRA loses next to nothing by being one.
 #
 # The same in numbers. The optimum is computed from the training data, and there no update of the same rank
@@ -295,7 +297,7 @@ Table(columns, rows, formats=formats)
 # - For a linear model and squared error, the best $BA$ of rank $r$ is known:
 #   $[\Delta_* C^{1/2}]_r\, C^{-1/2}$. Here $\Delta_*$ is the best update of any rank, $[\cdot]_r$ cuts the
 #   SVD to rank $r$, and $C = X^T X / n$.
-# - For white inputs it is the SVD of $\Delta_*$, cut. For others a cut of the full update is worse, and training is not.
+# - For white inputs it is the truncated SVD of $\Delta_*$. For others the truncated full update is worse, and training is not.
 # - A LoRA begins along the full gradient, as far as its $A$ sees it. In a linear model with inputs in all directions it ends, in time, at the optimum of its rank.
 #
 # ## What you can do now

@@ -29,7 +29,7 @@ from lora_np.table import Table
 # ## On paper: 4 x 5
 #
 # Let $W_0$ be a $4 \times 5$ matrix, $d = 4$ rows and $k = 5$ columns. A **full update** $\Delta W$ has the
-# same shape, so it is $4 \cdot 5 = 20$ numbers.
+# same shape, so it has $4 \cdot 5 = 20$ entries: 20 parameters to train.
 #
 # **LoRA** writes the update as a product of two thin matrices:
 #
@@ -37,7 +37,7 @@ from lora_np.table import Table
 # \Delta W = B A, \qquad B \text{ is } d \times r, \qquad A \text{ is } r \times k
 # $$
 #
-# At rank $r = 1$, $B$ is one column of 4 numbers and $A$ one row of 5: together 9. At rank 2 it is twice as
+# At rank $r = 1$, $B$ is one column of 4 entries and $A$ one row of 5: together 9. At rank 2 it is twice as
 # many, 18. At rank 3 it is 27, which is more than the full update.
 
 # %%
@@ -72,14 +72,14 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 
 # %% [markdown]
 # **Base** is the model before adaptation, here $W_0$. *Total* is how many parameters there are during training: with LoRA, $W_0$ stays as
-# it is and the trainable ones come on top. In full training $W_0$ itself is changed, and nothing comes on top.
+# it is and the trainable ones come on top. In full fine-tuning $W_0$ itself is changed, and nothing comes on top.
 #
 # *Follow the post* drew these counts as areas: the rank is how thick $B$ and $A$ are.
 #
 # ## The break-even rank
 #
 # Each unit of rank costs $d + k$ more. The line of LoRA rises until it meets the full update. It still saves
-# numbers as long as
+# parameters as long as
 #
 # $$
 # r\,(d + k) < d\,k, \qquad \text{that is} \qquad r < \frac{d\,k}{d + k}
@@ -87,15 +87,17 @@ lnp.accounting.count_matrix(d, k, rank=[20, 8])
 #
 # For our matrix, $12{,}000 / 220 = 54.5\ldots$, so rank 54 is the last that saves.
 
-# %% alt="Numbers to train against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
+# %% alt="Trainable parameters against rank. LoRA is a rising line through 1,760 at rank 8 and 4,400 at rank 20. It crosses the level line of the full update, 12,000, after rank 54." tags=["cover"]
 assert lnp.break_even_rank(d, k) == 54
 print(f"at rank 54: {lnp.count_lora(d, k, rank=54):,}")
 print(f"at rank 55: {lnp.count_lora(d, k, rank=55):,}")
 
 ranks = np.arange(1, 71)
 counts = np.array([lnp.count_lora(d, k, rank=int(rank)) for rank in ranks])
-curves = {"": counts, "full update": np.full_like(counts, lnp.count_full(d, k))}
-axes = lnp.plots.lines(curves, xlabel="rank r", ylabel="trainable parameters")
+axes = lnp.plots.lines({"": counts}, xlabel="rank r", ylabel="trainable parameters")
+full = lnp.count_full(d, k)
+axes.plot(ranks, np.full_like(counts, full), color=lnp.plots.FULL)
+lnp.plots.label_line(axes, 1, full, f"full update: {full:,}", lnp.plots.FULL, xytext=(0, 6))
 for rank in (8, 20, 54):
     count = counts[rank - 1]
     axes.plot(rank, count, "o", color=lnp.plots.ACCENT)
@@ -129,7 +131,7 @@ print("rank:", lnp.rank_for_budget(100, 120, budget=2_000))
 #   **moments**: of the gradient itself, and of its square.
 #
 # And when training is over, only what was trained has to be stored. All this shrinks by the same factor. Here it is measured, on a layer of the package
-# and on files (**safetensors**, the usual format), with 4 bytes per number:
+# and on files (**safetensors**, the usual format), with 4 bytes per parameter, gradient or moment:
 
 # %%
 rng = np.random.default_rng(0)
@@ -145,13 +147,13 @@ with tempfile.TemporaryDirectory() as folder:
         trained = dict(lnp.trainable(model))
         file = Path(folder) / f"{name}.safetensors"
         safetensors.save({path: lnp.value(tensor) for path, tensor in trained.items()}, file)
-        numbers = sum(tensor.size for tensor in trained.values())
+        count = sum(tensor.size for tensor in trained.values())
         # value above gives a Tensor's array, and start what Adam keeps before its first step
         rows.append(
             (
                 name,
-                numbers,
-                4 * numbers,
+                count,
+                4 * count,
                 lnp.training_run(lnp.Adam(), model).nbytes,
                 file.stat().st_size,
             )
@@ -159,7 +161,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 columns = [
     "update",
-    "trained numbers",
+    "trainable parameters",
     "bytes of gradients",
     "bytes of Adam's moments",
     "bytes of the file",
@@ -167,15 +169,15 @@ columns = [
 Table(columns, rows)
 
 # %%
-for _, numbers, gradients, moments, file_bytes in rows:
-    assert moments == 2 * gradients == 8 * numbers
-    assert 4 * numbers < file_bytes < 4 * numbers + 400  # a file begins with the names and shapes
+for _, count, gradients, moments, file_bytes in rows:
+    assert moments == 2 * gradients == 8 * count
+    assert 4 * count < file_bytes < 4 * count + 400  # a file begins with the names and shapes
 
 # %% [markdown]
 # What is **not** saved:
 #
-# - $W_0$ itself is still in memory: 12,000 numbers, and 1,760 on top.
-# - The input still passes through $W_0$. So do gradients: they are computed from the last layer back to the first.
+# - $W_0$ itself is still in memory: 12,000 parameters, and 1,760 on top.
+# - The input still passes through $W_0$. So do gradients: they are computed from the last layer back to the first, in the *backward pass*.
 # - The **activations**, what each layer hands to the next, are kept for the gradient nearly as before.
 #
 # ## A whole model
@@ -193,7 +195,7 @@ assert count.trainable == by_hand
 print(count.peft_line)
 
 # %% [markdown]
-# The last line is what Hugging Face's PEFT library prints for this model. Four million numbers instead of
+# The last line is what Hugging Face's PEFT library prints for this model. Four million parameters instead of
 # seven billion. Why so much less than in our small example? For a square matrix LoRA is
 #
 # $$
@@ -204,8 +206,8 @@ print(count.peft_line)
 # left alone.
 
 # %%
-print(f"100 x 120 at rank 8:     {lnp.accounting.ratio(100, 120, rank=8):6.1f} times fewer")
-print(f"4,096 x 4,096 at rank 8: {lnp.accounting.ratio(4_096, 4_096, rank=8):6.1f} times fewer")
+print(f"reduction, 100 x 120 at rank 8:     {lnp.accounting.ratio(100, 120, rank=8):5.1f} x")
+print(f"reduction, 4,096 x 4,096 at rank 8: {lnp.accounting.ratio(4_096, 4_096, rank=8):5.1f} x")
 assert lnp.accounting.ratio(4_096, 4_096, rank=8) == 4_096 / (2 * 8)
 
 # %% [markdown]
@@ -228,7 +230,7 @@ for name, targets in [
 
 assert rows[1][3] == 32 * (65_536 + 40_960) == 3_407_872
 formats = {"share": "{:.3%}".format}
-Table(["model", "LoRA on", "parameters", "trained, r = 8", "share"], rows, formats=formats)
+Table(["model", "LoRA on", "parameters", "trainable, r = 8", "share"], rows, formats=formats)
 
 # %% [markdown]
 # ## The paper's own numbers
@@ -291,7 +293,7 @@ for layers, width, low, high in [(24, 1_024, 345_000, 360_000), (36, 1_280, 765_
 # %%
 adapter = 2 * 96 * 2 * 12_288 * 4  # GPT-3 at rank 4, two matrices a layer
 print(
-    f"adapter: {adapter:,} numbers, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB"
+    f"adapter: {adapter:,} parameters, {2 * adapter / 1e6:.1f} million bytes, {2 * adapter / 2**20:.1f} MiB"
 )
 print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as many")
 
@@ -301,22 +303,22 @@ print(f"175.3 billion parameters are {175_255_800_000 / adapter:,.0f} times as m
 #
 # ## Memory, and why it barely depends on the rank
 #
-# Now the memory of a training run: Llama 2 7B, one text of 2,048 **tokens**, which are pieces of words. Weights, gradients and moments of the model take two bytes a
-# number, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
-# are not kept but computed again on the way back.
+# Now the memory of a training run: Llama 2 7B, one text of 2,048 **tokens**, which are pieces of words. Weights, gradients and moments of the model take two bytes
+# each, those of the adapter four. The activations are an estimate, within a tenth of what PyTorch, a library for training, keeps; as is usual, most of them
+# are not kept but computed again in the backward pass.
 
-# %% alt="Memory to train Llama 2 7B by cause, a bar for each method. Full training takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
+# %% alt="Memory to train Llama 2 7B by what it is for, a bar for each method. Full fine-tuning takes 51 GiB, half of it for the optimizer. LoRA takes 14 at rank 8 and 16 at rank 256, nearly all of it the weights."
 methods = {"full": lnp.accounting.training_memory(llama, max_length=2_048)}
 for rank in [256, 64, 8]:
     lora = lnp.accounting.count_model(llama, rank=rank, targets=["q_proj", "v_proj"])
     methods[f"LoRA, r = {rank}"] = lnp.accounting.training_memory(lora, max_length=2_048)
 
-causes = list(methods["full"].parts)
+parts = list(methods["full"].parts)
 _, axes = plt.subplots(figsize=(6.8, 3.4), layout="constrained")
 left = np.zeros(len(methods))
-for cause, color in zip(causes, [lnp.plots.MUTED, *lnp.plots.CYCLE], strict=False):
-    size = np.array([memory.parts[cause] / 2**30 for memory in methods.values()])
-    lnp.plots.axes(axes).barh(list(methods), size, left=left, color=color, label=cause)
+for part, color in zip(parts, [lnp.plots.MUTED, *lnp.plots.CYCLE], strict=False):
+    size = np.array([memory.parts[part] / 2**30 for memory in methods.values()])
+    lnp.plots.axes(axes).barh(list(methods), size, left=left, color=color, label=part)
     left += size
 for name, end in zip(methods, left, strict=True):
     axes.annotate(f" {end:.1f} GiB", (end, name), va="center")
@@ -326,27 +328,31 @@ legend = axes.legend(loc="lower right", frameon=False)
 
 # %%
 total = {name: memory.total for name, memory in methods.items()}
-print(f"full over LoRA of rank 8:      {total['full'] / total['LoRA, r = 8']:.1f} times")
-print(f"rank 256 over rank 8, numbers: {256 // 8} times")
-print(f"rank 256 over rank 8, memory:  {total['LoRA, r = 256'] / total['LoRA, r = 8']:.2f} times")
+print(f"full over LoRA of rank 8:         {total['full'] / total['LoRA, r = 8']:.1f} times")
+print(f"rank 256 over rank 8, parameters: {256 // 8} times")
+print(
+    f"rank 256 over rank 8, memory:     {total['LoRA, r = 256'] / total['LoRA, r = 8']:.2f} times"
+)
 small = methods["LoRA, r = 8"].parts
 trained = small["adapter"] + small["gradients"] + small["optimizer"]
 assert small["weights"] > 0.9 * total["LoRA, r = 8"]
-print(f"full, at 16 bytes a number:    {16 * 6_738_415_616 / 2**30:.1f} GiB before any activation")
+print(
+    f"full, at 16 bytes per parameter:  {16 * 6_738_415_616 / 2**30:.1f} GiB before any activation"
+)
 assert trained < 0.01 * total["LoRA, r = 8"]
 
 # %% [markdown]
-# Two bytes for everything is the least that full training takes. More usual are **master weights** (a second copy, exact enough for small
-# steps) and two moments in 32 bits, $4 + 4 + 4$ bytes beside weights and gradients in 16 bits: 16 bytes a number, 100 GiB.
+# Two bytes for everything is the least that full fine-tuning takes. More usual are **master weights** (a second copy, exact enough for small
+# steps) and two moments in 32 bits, $4 + 4 + 4$ bytes beside weights and gradients in 16 bits: 16 bytes per parameter, 100 GiB.
 #
-# LoRA takes away gradients and moments of seven billion numbers. What stays is $W_0$, the activations and room to work (**logits**, the
+# LoRA takes away gradients and moments of seven billion parameters. What stays is $W_0$, the activations and room to work (**logits**, the
 # model's last outputs, and *workspace* in the picture). None of them depends on the rank. **If memory is short at rank 64, rank 8 will
 # seldom help.**<!-- shown: the parts of memory at each rank --> What helps is a $W_0$ in fewer bits (*Train on four bits*). If texts are
 # long or the **batch**, the examples of one step, is large, train on less at a time.
 #
 # ## The law
 #
-# - A full update of a $d \times k$ matrix is $d\,k$ numbers. A LoRA of rank $r$ is $r\,(d + k)$.
+# - A full update of a $d \times k$ matrix has $d\,k$ parameters. A LoRA of rank $r$ is $r\,(d + k)$.
 # - It saves as long as $r < d\,k / (d + k)$.
 # - Over $L$ layers with $m$ square matrices each it is $2\,L\,m\,d\,r$.
 # - Gradients, moments and stored files shrink by the same factor. $W_0$, the forward pass and the activations
@@ -363,7 +369,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   $2 \cdot 96 \cdot 4 \cdot 12{,}288 \cdot 2 = 18{,}874{,}368$. Table 5 states 18M for it, which follows. Table 4 states 37.7M, which takes rank 4.
 #
 #   </details>
-# - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many numbers, and which share of the full
+# - On paper: a $1{,}000 \times 1{,}000$ matrix at rank 16. How many parameters, and which share of the full
 #   update?
 #
 #   <details><summary>Answer</summary>
@@ -371,7 +377,7 @@ assert trained < 0.01 * total["LoRA, r = 8"]
 #   $16 \cdot 2{,}000 = 32{,}000$, which is 3.2 % of a million.
 #
 #   </details>
-# - Which rank does a budget of one million numbers allow for `q_proj` and `v_proj` in all layers of Llama 2 7B?
+# - Which rank does a budget of one million parameters allow for `q_proj` and `v_proj` in all layers of Llama 2 7B?
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Cut the SVD
 #
-# A photograph of 600 x 512 pixels is a matrix of 307,200 numbers. Suppose that you may keep only 8,896: a
+# A photograph of 600 x 512 pixels is a matrix of 307,200 entries. Suppose that you may keep only 8,896: a
 # product $BA$ of two thin matrices of rank 8.
 #
 # **Which $B$ and $A$ come closest to the photograph, and how close is that?**
@@ -98,7 +98,7 @@ assert np.allclose(turning @ right.T, left * stretch)
 #
 # ## Cut it
 #
-# Keep the first term, drop the second. How large is the error? Measure it as if the matrix were one long
+# Keep the first term, drop the second: that is a **truncated** SVD. How large is the error? Measure it as if the matrix were one long
 # vector: the root of the sum of all squared entries, called the **Frobenius norm** $\|M\|$. The dropped term
 # has four entries of size one half, so its norm is $\sqrt{4 \cdot \tfrac14} = 1$. That is the dropped
 # singular value:
@@ -114,7 +114,7 @@ assert np.isclose(error, s[1])
 # upwards, and at each point the error with the best $c$, which is $b^T M a$: the squared error, $\|M\|^2 - 2\,c\,b^T M a + c^2$, is
 # smallest there.
 
-# %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one deep place, at 45 degrees for both, where the error is 1."
+# %% alt="A map of the error over the directions of a and b, both from 0 to 180 degrees. There is one lowest point, at 45 degrees for both, where the error is 1."
 degrees = np.arange(0, 180.5, 0.5)
 directions = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))])
 best_c = directions.T @ M @ directions  # for unit vectors; what is left of ||M||^2 is ||M||^2 - c^2
@@ -131,7 +131,7 @@ axes.annotate(
 )
 
 # %% [markdown]
-# One place is the deepest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
+# One point is the lowest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.
 #
 # This holds for every matrix and every rank. **Keep the first $r$ terms of the SVD, and no matrix of rank $r$
 # comes closer**<!-- proof: the two steps that follow; Eckart and Young, 1936 --> (Eckart and Young, 1936). As long vectors, the dropped terms are
@@ -168,7 +168,7 @@ choices = {
     "one power step": mixed @ mixed.T @ random_columns,
 }
 kept = lnp.low_rank_factors(mixed, rank=5)
-left_over = {"the SVD, cut": np.linalg.svdvals(mixed - kept[0] @ kept[1])[:20]}
+left_over = {"truncated SVD": np.linalg.svdvals(mixed - kept[0] @ kept[1])[:20]}
 for name, some in choices.items():
     Q, _ = np.linalg.qr(some)  # the same combinations, from orthogonal columns
     left_over[name] = np.linalg.svdvals(mixed - Q @ Q.T @ mixed)[
@@ -196,7 +196,7 @@ assert np.allclose(B @ A, first)
 # ## Cut a photograph
 #
 # Now the real matrix, at rank 1, 8, 20 and 50. A rank-$r$ product of this size costs $600\,r + 512\,r$
-# numbers. The relative error is $\|M - BA\| / \|M\|$.
+# entries. The relative error is $\|M - BA\| / \|M\|$.
 
 # %%
 photograph = lnp.datasets.photograph()
@@ -208,8 +208,8 @@ for rank in ranks:
     approximations[f"r = {rank}"] = B @ A
     rows.append((rank, B.size + A.size, (B.size + A.size) / photograph.size, error))
 
-formats = {"of all": "{:.1%}".format, "relative error": "{:.1%}".format}
-Table(["rank", "numbers", "of all", "relative error"], rows, formats=formats)
+formats = {"share of all": "{:.1%}".format, "relative error": "{:.1%}".format}
+Table(["rank", "entries", "share of all", "relative error"], rows, formats=formats)
 
 # %% alt="The photograph and its approximations of rank 1, 8, 20 and 50, with what each lacks below. Rank 1 is a plaid pattern, rank 8 a blurred person, rank 20 a face with ripples, rank 50 close to the photograph."
 figure = lnp.plots.image_approximations(photograph, approximations, width=5.8)
@@ -230,7 +230,7 @@ if picture.ndim == 3:  # grey is the mean of red, green and blue
     picture = picture[:, :, :3].mean(axis=2)
 B, A = lnp.low_rank_factors(picture, rank=min(20, *picture.shape))
 figure = lnp.plots.gallery(
-    {f"{picture.size:,} numbers": picture, f"{B.size + A.size:,} numbers": B @ A}, width=3.2
+    {f"{picture.size:,} entries": picture, f"{B.size + A.size:,} entries": B @ A}, width=3.2
 )
 
 # %% [markdown]
@@ -284,7 +284,7 @@ relative = lnp.rank_errors(photograph, relative=True)
 
 def cut(rank):
     caption = (
-        f"rank {rank}: error {relative[rank]:.1%},\n{lnp.count_lora(600, 512, rank=rank):,} numbers"
+        f"rank {rank}: error {relative[rank]:.1%},\n{lnp.count_lora(600, 512, rank=rank):,} entries"
     )
     return (U[:, :rank] * s[:rank]) @ Vh[:rank], caption
 
@@ -316,9 +316,10 @@ percent = "{:.4g} %".format
 formats = {
     "relative error": lambda value: percent(100 * value),
     "energy kept": lambda value: percent(100 * value),
-    "numbers, of all": "{:.1%}".format,
+    "entries, share of all": "{:.1%}".format,
 }
-Table(["relative error", "energy kept", "smallest rank", "numbers, of all"], rows, formats=formats)
+columns = ["relative error", "energy kept", "smallest rank", "entries, share of all"]
+Table(columns, rows, formats=formats)
 
 # %% alt="Energy kept against rank. The terrain needs the smallest rank for 99 percent of its energy, the photograph more, and noise most."
 shares = {name: lnp.linalg.energy(matrix) for name, matrix in matrices.items()}
@@ -332,7 +333,7 @@ axes = lnp.plots.lines(
 #
 # ## The law
 #
-# - Every matrix is a sum of rank-one terms $\sigma_i\, u_i v_i^T$, the strongest first, at right angles to
+# - Every matrix is a sum of rank-one terms $\sigma_i\, u_i v_i^T$, the strongest first, orthogonal to
 #   each other.
 # - The first $r$ terms are the best approximation of rank $r$, in the Frobenius norm and in the spectral norm.
 # - The error is $\sqrt{\sigma_{r+1}^2 + \sigma_{r+2}^2 + \dots}$ in the first and $\sigma_{r+1}$ in the
@@ -361,7 +362,7 @@ axes = lnp.plots.lines(
 #   brightness: 65 %.
 #
 #   </details>
-# - Up to which rank do $B$ and $A$ hold fewer numbers than the photograph? *Count parameters* has the answer.
+# - Up to which rank do $B$ and $A$ hold fewer entries than the photograph? *Count parameters* has the answer.
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Differentiate
 #
-# A model makes an error. Its weight is a matrix of 100 x 120, so there are 12,000 numbers that could be
+# A model makes an error. Its weight is a matrix of 100 x 120, so there are 12,000 parameters that could be
 # moved.
 #
 # **Which way does each of them have to move, so that the error falls?**
@@ -74,7 +74,7 @@ for result, moved, derivative, f in table:
 # as far as the difference: $2 \cdot 1 \cdot 4 = 8$. **Along a path, slopes multiply.**<!-- proof: the chain rule --> This is the **chain
 # rule**.
 #
-# To get this for every input at once, start at the end with 1 and walk **back**, multiplying by what is written on each arrow. What arrives
+# To get this for every input at once, start at the end with 1 and walk **back**, which is called the *backward pass*, multiplying by what is written on each arrow. What arrives
 # at a box is its **gradient**: how many times as far $L$ moves as this number. A step turns the gradient of its result, the **upstream
 # gradient**, into gradients of its inputs.
 
@@ -92,15 +92,19 @@ for (start, end), factor in reversed(slopes.items()):
     gradients[start] = gradients[end] * factor
 
 names = {"p": "p = w · x", "e": "e = p − y", "L": "L = e²"}
-places = {"w": (0, 1), "x": (0, 0), "p": (1, 0.5), "y": (1, -0.5), "e": (2, 0), "L": (3, 0)}
-_, axes = plt.subplots(figsize=(7.5, 3.2), layout="constrained")
+centres = {"w": (0, 1), "x": (0, 0), "p": (1, 0.5), "y": (1, -0.5), "e": (2, 0), "L": (3, 0)}
+_, axes = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
 for (start, end), factor in slopes.items():
-    (x0, y0), (x1, y1) = places[start], places[end]
+    (x0, y0), (x1, y1) = centres[start], centres[end]
     axes.annotate(
-        "", (x1 - 0.3, y1), xytext=(x0 + 0.3, y0), arrowprops={"arrowstyle": "-|>", "color": "grey"}
+        "",
+        (x1 - 0.34, y1),
+        xytext=(x0 + 0.3, y0),
+        arrowprops={"arrowstyle": "-|>", "color": "grey"},
     )
-    axes.text((x0 + x1) / 2, (y0 + y1) / 2 + 0.06, f"× {factor:g}", ha="center", color="purple")
-for name, (x, y) in places.items():
+    x, y = (x0 + x1) / 2 + 0.12 * np.sign(y0 - y1), (y0 + y1) / 2 + 0.06  # beside the arrow
+    axes.text(x, y, f"× {factor:g}", ha="center", color="purple")
+for name, (x, y) in centres.items():
     axes.text(x, y, f"{names.get(name, name)}\n{values[name]:g}", ha="center", va="center",
               bbox={"boxstyle": "round", "facecolor": "white"})  # fmt: skip
     axes.text(x, y - 0.32, f"gradient {gradients[name]:g}", ha="center", color="purple")
@@ -160,7 +164,7 @@ assert b.grad == 2 * 1
 W, x = lnp.Tensor([[1.0, 2.0], [0.0, 1.0]]), lnp.Tensor([3.0, 1.0])
 g = np.array([1.0, -2.0])
 y = W @ x
-y.backward(g)  # what arrives at y
+y.backward(g)  # the upstream gradient of y
 print("gradient of W:\n", W.grad)
 print("gradient of x:", x.grad)
 
@@ -187,7 +191,7 @@ figure = lnp.plots.matrix_tiles(
 # %% [markdown]
 # So backwards it is the product with the transpose, a row of ones. That is a sum over the rows. **Copy
 # forwards, sum backwards.**<!-- proof: slopes of copies of one number add --> It is the rule of the two paths again: $b$ was used three times, so three gradients
-# add. The other way round as well: what arrives at a sum is copied to all of its summands. With a gradient $G$ for
+# add. The other way round as well: the upstream gradient of a sum is copied to all of its summands. With a gradient $G$ for
 # $X + b$:
 
 # %%
@@ -207,7 +211,7 @@ assert (summands.grad == 1).all()
 #
 # Now the question of the beginning. The 100 x 120 matrix $W_0$ predicts the next 10 x 10 pixels of a
 # photograph from the 10 x 12 to their left. As in *Train h = W0 x + BAx*, it is the matrix with the least squared error there, with a small penalty for large weights
-# (`ridge`). Its loss on a map of mountains, for 20,000 pieces of the map, and one walk back:
+# (`ridge`). Its loss on a map of mountains, for 20,000 pieces of the map, and one backward pass:
 
 # %%
 rng = np.random.default_rng(0)
@@ -227,7 +231,7 @@ loss.backward()
 print(f"loss {loss:.4f}, and {W.grad.size:,} gradients")
 
 # %% [markdown]
-# Now move every number against its slope. Too short a step gains little, too long a step goes past the
+# Now move every parameter against its slope. Too short a step gains little, too long a step goes past the
 # valley:
 
 # %%
@@ -276,7 +280,7 @@ assert enough == 9
 # ## The law
 #
 # - A derivative is a slope. Along a path slopes multiply, where paths meet gradients add.
-# - Backwards from one loss, every input gets its gradient in one walk.
+# - Backwards from one loss, every input gets its gradient in one backward pass.
 # - What a matrix does forwards, its transpose does backwards. For $y = Wx$ with upstream gradient $g$: $g\,x^T$ for $W$, $W^T g$ for $x$.
 #   Copies become sums, and sums become copies.
 # - The gradient of one example is $g\,x^T$, of rank 1; that of $n$ examples has rank $n$ at most.
@@ -300,11 +304,11 @@ assert enough == 9
 #   $-y\,h / b$: the slope for $b$ is $-y / b = -a / b^2$. At $a = 2$, $b = 3$: 0.333 and $-0.222$.
 #
 #   </details>
-# - For $h = BAx$, what do $B$ and $A$ get if $g$ arrives at $h$? Compare with *Train h = W0 x + BAx*.
+# - For $h = BAx$, what do $B$ and $A$ get if the upstream gradient of $h$ is $g$? Compare with *Train h = W0 x + BAx*.
 #
 #   <details><summary>Answer</summary>
 #
-#   $B$ gets $g\,(Ax)^T$. What arrives at $Ax$ is $B^T g$, so $A$ gets $B^T g\, x^T$.
+#   $B$ gets $g\,(Ax)^T$. The upstream gradient of $Ax$ is $B^T g$, so $A$ gets $B^T g\, x^T$.
 #
 #   </details>
 #

@@ -185,7 +185,7 @@ print(f"the SVD's: {np.degrees(np.arctan2(1, 2)):.1f} degrees, error {errors['sv
 assert errors["svd"] <= distances[best] < errors["svd"] + 1e-4
 
 # %% [markdown]
-# ## What each keeps at right angles
+# ## What each keeps orthogonal
 #
 # Here are both terms of each. What the first leaves, the second brings.
 
@@ -202,13 +202,13 @@ for name, columns, rows in [("LU", L, U), ("QR", Q, R), ("SVD", left * s, right)
         print(np.outer(columns[:, i], rows[i]).round(9) + 0.0)  # + 0.0: no minus before a zero
 
 # %% [markdown]
-# Two vectors are at **right angles** if the products of their entries add up to zero.
+# Two vectors are **orthogonal**, at right angles, if the products of their entries add up to zero.
 #
 # - **LU**: neither columns nor rows. The rest after the first term has zeros where a row and a column were copied. Cheap, and made for
 #   solving equations.
-# - **QR**: the columns of $Q$ are at right angles and of length 1. $R$ has zeros below its diagonal. Made for
+# - **QR**: the columns of $Q$ are orthogonal and of length 1. $R$ has zeros below its diagonal. Made for
 #   nearest points.
-# - **SVD**: columns **and** rows are at right angles. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
+# - **SVD**: columns **and** rows are orthogonal. Above, $(2, 1)$ and $(-1, 2)$ are, and so are
 #   $(1, 1)$ and $(1, -1)$. Its name is short for *singular value decomposition*.
 
 # %%
@@ -220,14 +220,14 @@ assert np.isclose(Q[:, 0] @ Q[:, 1], 0)
 assert np.allclose([left[:, 0] @ left[:, 1], right[0] @ right[1]], 0)
 
 # %% [markdown]
-# The rows of LU are at right angles in this example, by chance. In general they are not.
+# The rows of LU are orthogonal in this example, by chance. In general they are not.
 #
 # ## Send a photograph
 #
 # Now the picture: 600 x 512 pixels, twenty terms. In a large matrix the order matters. QR takes next the column that has most left outside
 # what was sent. LU, as it is used for equations, takes the columns from left to right and chooses the row only.
 
-# %% alt="The photograph, and what twenty terms make of it. LU is a pattern of stripes in which nobody is to be seen, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
+# %% alt="The photograph, and what twenty terms make of it. LU is a pattern of stripes that shows nobody, right only in a narrow strip at the left edge. QR shows a person with streaks. The SVD shows a clear person with ripples." tags=["cover"]
 photograph = lnp.datasets.photograph()
 methods = {"LU": "lu", "QR": "qr", "SVD": "svd"}
 factors = {
@@ -322,14 +322,14 @@ print("(B C)(C^-1 A):\n", (B @ C) @ (np.linalg.inv(C) @ A))
 # ## The law
 #
 # - A product $BA$ is a sum of terms: column $i$ of $B$ times row $i$ of $A$. Keep the first $r$, and you have a product of thin matrices.
-# - LU copies rows and columns. QR takes nearest points, with columns at right angles. The SVD has columns and
-#   rows at right angles.
+# - LU copies rows and columns. QR takes nearest points, with orthogonal columns. The SVD has orthogonal columns and
+#   orthogonal rows.
 # - A matrix of rank $r$ needs $r$ terms. QR (with the column of most rest first) and the SVD never need more.
 # - Cut to the same number of terms, the SVD has the smallest sum of squared errors.
 # - $BA$ and $(BC)(C^{-1}A)$ are the same matrix.
 #
 # **LoRA** goes this way from the end: it never has the matrix, it trains $B$ and $A$. Where training starts can come from a factorisation:
-# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix that is to be adapted, **OLoRA** those of its QR. *Choose rank, alpha and
+# **PiSSA** takes the first terms of the SVD of $W_0$, the matrix to adapt, **OLoRA** those of its QR. *Choose rank, alpha and
 # initialisation* tries both.
 #
 # ## What you can do now

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Follow the post
 #
-# LoRA teaches a trained model something new with few numbers. In January 2024 somebody who had just met it wrote half a page about it. The
+# LoRA teaches a trained model something new with few parameters. In January 2024 somebody who had just met it wrote half a page about it. The
 # note names rank, matrix decompositions, one equation and one example. This package began with it.
 #
 # **What does the note claim, and is it true?**
@@ -26,7 +26,7 @@ from lora_np import mini
 # ## 12,000, or 4,400, or 1,760
 #
 # A **model** makes outputs from inputs: of a text, say, the next word. What it makes depends on the entries of its matrices, its
-# **parameters** or weights. To **train** it is to change them little by little, until the outputs are right on examples.
+# **parameters** or weights. To **train** a model, change them little by little, until the outputs are right on examples.
 #
 # Take one matrix with 100 rows and 120 columns, $W_0$. It was trained for one task, and is now to learn another, so it has to change. Write
 # the change as a second matrix, $\Delta W$, that is added to the first. It is called an **update**.
@@ -118,18 +118,18 @@ figure = lnp.plots.matrix_tiles({"B, 3 x 2": B, "A, 2 x 4": A, "M, 3 x 4": M}, b
 # the **SVD** finds what is strongest. *Factor a matrix* does all three by hand.
 #
 # One of them is special. The SVD, **singular value decomposition**, writes a matrix as a sum of columns times rows, the strongest first.
-# Keep the first $r$ of them, and **no matrix of rank $r$ is closer to the
+# Keep the first $r$ of them, the **truncated** SVD, and **no matrix of rank $r$ is closer to the
 # original**<!-- proof: two lines, in Cut the SVD; Eckart and Young, 1936 -->: the squares of what is missing, summed over all entries, are
 # least. *Cut the SVD* proves it.
 #
-# Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. After each rank stands how many numbers
+# Here is a photograph, a matrix with a number for each pixel, cut to rank 1, 8 and 20. The titles also say how many entries
 # $B$ and $A$ have:
 
 # %% alt="A photograph of 512 by 600 pixels at rank 1, 8, 20 and in full: stripes, a blurred figure, a recognisable one, the original."
 photo = lnp.datasets.photograph()
 _, panels = plt.subplots(1, 4, figsize=(7, 2.3), layout="constrained")
 for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
-    B, A = mini.best(photo, r)  # the SVD, cut to r; mini is explained below
+    B, A = mini.best(photo, r)  # the SVD, truncated to r; mini is explained below
     axes.imshow(B @ A, cmap="gray", vmin=0, vmax=1)
     axes.set_axis_off()
     axes.set_title(f"rank {r}: {min(r * sum(photo.shape), photo.size):,}", fontsize=9)
@@ -140,9 +140,9 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # For two reasons. First, only then it saves anything: $r(d + k)$ is less than $d\,k$ if $r < \frac{d\,k}{d + k}$, which for
 # 100 x 120 means up to rank 54.
 #
-# Second, few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained a few numbers only. Each of them moves all parameters of
+# Second, few parameters seem to be enough. Li (2018) and Aghajanyan (2020) trained only a few new parameters. Each of them moves all weights of
 # a model at once, in proportions drawn at random: a random **direction**. A few hundred to a few thousand directions were enough for nine
-# tenths of the score of full training. That number is the **intrinsic dimension**. It is not the rank, which counts directions *of one
+# tenths of the score of training all weights. That number is the **intrinsic dimension**. It is not the rank, which counts directions *of one
 # matrix*, but it encouraged the authors of LoRA.
 #
 # Whether a small rank is enough depends on the task: *Ask whether a LoRA is enough* finds where it ends.
@@ -150,7 +150,7 @@ for axes, r in zip(panels, [1, 8, 20, min(photo.shape)], strict=True):
 # ## BA or AB?
 #
 # The note copies equation 3 of the LoRA paper, $h = W_0 x + BAx$, and concludes $\Delta W = AB$. Here is the slip: it is $BA$. The input
-# $x$ meets $A$ ($r \times k$) first, which makes $r$ numbers of it. Then $B$ ($d \times r$) makes $d$ numbers of those. The product the
+# $x$ meets $A$ ($r \times k$) first, which turns it into $r$ entries. Then $B$ ($d \times r$) turns those into $d$. The product the
 # other way round does not exist, or does not fit:
 
 # %%
@@ -179,7 +179,7 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 #
 # | in the file | what it is |
 # |---|---|
-# | `rank`, `best` | the rank of a matrix; the SVD, cut |
+# | `rank`, `best` | the rank of a matrix; the truncated SVD |
 # | `Tensor` | an array that remembers what it was computed from |
 # | `LoRA` | the layer: $W_0$ fixed, $A$ random, $B$ zero |
 # | `train` | compute the error, move $A$ and $B$ a little so that it falls, and repeat |
@@ -192,9 +192,10 @@ print("A B where d = k = 4:", (square_A @ square_B).shape, "cannot be added to a
 #     return x @ self.W0.T + x @ self.A.T @ self.B.T * (self.alpha / self.r)
 # ```
 #
-# The bars show which share of the wanted change is missing, each measured as the root of the sum of its squared entries:
+# The bars show the relative error: how large the missing part is, compared with the wanted change. The size of a matrix is here the root of the
+# sum of its squared entries:
 
-# %% alt="The share of the wanted change that is missing, against the rank: after training and at best, both fall from 60 percent at rank 1 to nothing at rank 4. Below each rank stands how many parameters it trains."
+# %% alt="The relative error of the change against the rank: after training and at best, both fall from 60 percent at rank 1 to nothing at rank 4. Below each rank is the number of its parameters."
 W0, x, U, V = (rng.normal(size=shape) for shape in [(d, k), (400, k), (d, 4), (4, k)])
 wanted = U * 0.6 ** np.arange(4) @ V / 20
 ranks, missing, at_best = [1, 2, 3, 4, 8], [], []
@@ -206,12 +207,12 @@ for r in ranks:
     at_best.append(np.linalg.norm(wanted - B @ A) / np.linalg.norm(wanted))
 
 _, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-places = np.arange(len(ranks))
-lnp.plots.axes(axes).bar(places - 0.2, missing, 0.4, color=lnp.plots.LORA, label="trained")
-best_label = "the SVD, cut: the best there is"
-axes.bar(places + 0.2, at_best, 0.4, color=lnp.plots.MUTED, label=best_label)
-axes.set_xticks(places, [f"r = {r}\n{r * (d + k):,}" for r in ranks])
-axes.set(ylabel="share of the change that is missing", xlabel="rank, and parameters trained")
+positions = np.arange(len(ranks))
+lnp.plots.axes(axes).bar(positions - 0.2, missing, 0.4, color=lnp.plots.LORA, label="trained")
+best_label = "best possible: the truncated SVD"
+axes.bar(positions + 0.2, at_best, 0.4, color=lnp.plots.MUTED, label=best_label)
+axes.set_xticks(positions, [f"r = {r}\n{r * (d + k):,}" for r in ranks])
+axes.set(ylabel="relative error of the change", xlabel="rank r, and trainable parameters")
 legend = axes.legend(frameon=False)
 assert np.all(np.array(missing) >= np.array(at_best) - 1e-12)
 assert max(np.array(missing) - at_best) < 0.05 > missing[3]
@@ -230,20 +231,20 @@ assert max(np.array(missing) - at_best) < 0.05 > missing[3]
 # | training $B$ and $A$ | *Train h = W0 x + BAx* | *Differentiate*, *Build the engine*, *Compare with the best possible* |
 # | does it work on real data? | *Adapt a language model* | *Adapt a real model*, *Learn without forgetting* |
 # | how much does it hold? | | *Measure how much fits*, *Ask whether a LoRA is enough* |
-# | which $r$, which $\alpha$, which start | | *Choose rank, alpha and initialisation* |
+# | which $r$, which $\alpha$, which initialisation | | *Choose rank, alpha and initialisation* |
 # | the file that is saved | *Open a real adapter* | *Look inside an update*, *Merge two tasks*, *Serve it elsewhere* |
 #
 # ## The law
 #
 # - A matrix of rank $r$ is $BA$ with $B$ of $r$ columns and $A$ of $r$ rows: $r(d + k)$ parameters instead of $d\,k$.
 # - $h = W_0 x + \tfrac{\alpha}{r} BA x$: $W_0$ stays, $B$ and $A$ are trained, $B$ starts at zero.
-# - The best $BA$ of each rank is the SVD, cut.
+# - The best $BA$ of each rank is the truncated SVD.
 #
 # ## What you can do now
 #
 # You can follow the note, and correct it. Try:
 #
-# - On paper: a 3 x 4 matrix has rank 2. How many numbers do $B$ and $A$ have, and does that save anything?
+# - On paper: a 3 x 4 matrix has rank 2. How many entries do $B$ and $A$ have, and does that save anything?
 #
 #   <details><summary>Answer</summary>
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Train on four bits
 #
-# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which is never changed, and is kept with 32 bits for each
-# number.
+# Most of the memory of a LoRA is not the LoRA. It is $W_0$, which is never changed, and is kept with 32 bits per
+# parameter.
 #
 # **How few bits are enough for a frozen weight, and can a LoRA be trained on top of it?**
 #
@@ -26,26 +26,25 @@ from lora_np.quantise import nf4_levels, normal_quantile, quantise, uniform_leve
 from lora_np.table import Table
 
 # %% [markdown]
-# ## Four numbers on paper
+# ## Four entries on paper
 #
-# To **quantise** is to keep, for each number, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and the seven levels
+# To **quantise** is to keep, for each entry, only which of a few **levels** is nearest. Take $(3, -1.9, 0.4, 1.2)$ and the seven levels
 # $-1, -\tfrac23, -\tfrac13, 0, \tfrac13, \tfrac23, 1$: three bits are enough for the index of one.
 #
 # Levels end at 1, so first divide by the largest magnitude, 3: $(1, -0.63, 0.13, 0.4)$. It is called the **scale**, as $\alpha / r$ is, but
-# it belongs to these numbers. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Keep the indices of these levels, and the scale. To
+# it belongs to these entries. The nearest levels are $(1, -\tfrac23, 0, \tfrac13)$. Keep the indices of these levels, and the scale. To
 # read them, multiply: $(3, -2, 0, 1)$. The errors are 0, 0.1, 0.4, 0.2. None can be above half a step, and a step is
 # $\tfrac13 \cdot 3 = 1$.
 
 
 # %%
 def read_back(W, levels, block):
-    """W from the nearest levels, with one scale for each block of numbers."""
+    """W from the nearest levels, with one scale for each block of entries."""
     blocks = W.reshape(-1, block)
     scales = np.abs(blocks).max(axis=1, keepdims=True)
-    names = np.searchsorted(
-        (levels[:-1] + levels[1:]) / 2, blocks / scales
-    )  # between two levels: the nearer
-    return (levels[names] * scales).reshape(W.shape)
+    middles = (levels[:-1] + levels[1:]) / 2  # below and above them another level is nearer
+    indices = np.searchsorted(middles, blocks / scales)
+    return (levels[indices] * scales).reshape(W.shape)
 
 
 small = np.array([3, -1.9, 0.4, 1.2])
@@ -55,7 +54,7 @@ assert np.allclose(read_back(small, uniform_levels(bits=3), block=4), [3, -2, 0,
 # %% [markdown]
 # ## What a bit is worth
 #
-# Now a real weight: 352 x 128 numbers from the language model that comes with the package. Each **block** of 64 of them shares a scale.
+# Now a real weight: 352 x 128 entries from the language model that comes with the package. Each **block** of 64 of them shares a scale.
 
 # %% alt="The relative error against bits, from 2 to 8, on a logarithmic scale: a straight line that falls from 0.7 to 0.006, by half for each bit from three bits on."
 model = language.load("austen")
@@ -87,12 +86,12 @@ assert np.all((falls[1:] > 1.9) & (falls[1:] < 2.4))
 # These weights look as if drawn from a normal distribution, the bell curve: many near zero, few far out. With even steps the outer levels
 # are hardly used. **NormalFloat** (nf4) puts the levels where each is used about equally often: at **quantiles**.
 #
-# A quantile is the place below which a given share lies. On paper: below 0 lies one half, so the quantile of
+# A quantile is the value below which a given share lies. On paper: below 0 lies one half, so the quantile of
 # $\tfrac12$ is 0; below $-1.96$ lies one fortieth. Take 9 quantiles at even shares from $\tfrac12$ up, 8 from $\tfrac12$ down, both with 0
 # in them, and divide by the largest. (The outermost share cannot be 1, whose quantile is infinite; nf4 takes 0.9677.)
 # The bell shows how often each weight occurs, the marks below it are the levels:
 
-# %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which stand close at zero and far apart at the ends." tags=["cover"]
+# %% alt="A histogram of the weights of all layers, each divided by the scale of its block: a bell that is highest at zero. Below it two rows of marks: fifteen evenly spaced levels, and the sixteen of nf4, which are close at zero and far apart at the ends." tags=["cover"]
 outermost = 0.9677083
 above = normal_quantile(np.linspace(0.5, outermost, 9)[1:])
 below = -normal_quantile(np.linspace(0.5, outermost, 8)[1:])
@@ -114,14 +113,15 @@ for height, levels, name, color in [
     )
     axes.annotate(name, (1.05, height), color=color, va="center", annotation_clip=False)
 labels = axes.set(
-    xlabel="weight, divided by the scale of its block", ylabel="share of the weights, per unit"
+    xlabel="weight, divided by the scale of its block", ylabel="density of the weights"
 )
+ticks = axes.set_yticks([0, 0.5, 1])
 
 
 # %%
 def usage(levels):
-    names = np.searchsorted((levels[:-1] + levels[1:]) / 2, scaled)
-    return np.bincount(names, minlength=len(levels)) / len(scaled)
+    indices = np.searchsorted((levels[:-1] + levels[1:]) / 2, scaled)
+    return np.bincount(indices, minlength=len(levels)) / len(scaled)
 
 
 for name, levels in [("even", uniform_levels(bits=4)), ("nf4", ours)]:
@@ -141,7 +141,7 @@ assert lost(W, read_back(W, ours, 64)) < 0.9 * lost(W, read_back(W, uniform_leve
 #
 # ## Blocks and outliers
 #
-# A scale costs 32 bits, shared by its block: $4 + 32 / 64 = 4.5$ bits a number in blocks of 64. Why not one scale for the
+# A scale costs 32 bits, shared by its block: $4 + 32 / 64 = 4.5$ bits per parameter in blocks of 64. Why not one scale for the
 # whole matrix? Put one **outlier** into it, 50 times the usual size, as large models have them.
 
 # %% alt="Relative error against the size of a block, from 16 to the whole matrix, both logarithmic. As it is, the matrix has an error of 0.08 in blocks of 16, and 0.13 with one scale. With one outlier the curve starts at the same 0.08 and rises to 0.92."
@@ -160,9 +160,7 @@ curves = {
     "with one outlier": (sizes, errors_by_block(outlier)),
     "as it is": (sizes, errors_by_block(W)),
 }
-axes = lnp.plots.lines(
-    curves, xlabel="numbers in a block", ylabel="relative error", logarithmic="xy"
-)
+axes = lnp.plots.lines(curves, xlabel="block size", ylabel="relative error", logarithmic="xy")
 assert errors_by_block(outlier)[-1] > 6 * errors_by_block(W)[-1]
 assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 
@@ -174,7 +172,7 @@ assert errors_by_block(outlier)[0] < 1.05 * errors_by_block(W)[0]
 # %%
 for double in [False, True]:
     Q = quantise(W, "nf4", double=double)
-    print(f"{Q.bits:.2f} bits a number, error {Q.error(W, relative=True):.4f}")
+    print(f"{Q.bits:.2f} bits per parameter, error {Q.error(W, relative=True):.4f}")
 assert np.isclose(
     quantise(W, "nf4").error(W, relative=True), lost(W, read_back(W, ours, 64)), rtol=1e-4
 )
@@ -183,7 +181,7 @@ assert quantise(W, "nf4", double=True).bits < 4.15
 # %% [markdown]
 # ## What the model notices
 #
-# An error in the weights is not yet an error of the model. All 28 linear layers in few bits, and the loss on Austen that the model has not
+# An error in the weights is not yet an error of the model. All 28 linear layers quantised, and the loss on Austen that the model has not
 # seen:
 
 # %%
@@ -206,7 +204,7 @@ def mean_and_error(differences):
     return differences.mean(), differences.std(ddof=1) / len(differences) ** 0.5
 
 
-def in_few_bits(kind):
+def quantised(kind):
     return lnp.replace(
         model,
         lnp.Linear,
@@ -217,7 +215,7 @@ def in_few_bits(kind):
 in_full = losses(model)
 before, more, found = in_full.mean(), {}, {}
 for kind in ["int8", "Q5_0", "nf4", "int4", "Q4_0"]:
-    small = in_few_bits(kind)
+    small = quantised(kind)
     leaves = [(Q, weights[path]) for path, Q in lnp.leaves(small) if path in weights]
     more[kind] = losses(small) - in_full
     found[kind] = (
@@ -226,9 +224,9 @@ for kind in ["int8", "Q5_0", "nf4", "int4", "Q4_0"]:
         *mean_and_error(more[kind]),
     )
 columns = [
-    "bits a number",
-    "mean error of a weight",
-    "loss, above that in 32 bits",
+    "bits per parameter",
+    "mean error of the weights",
+    "loss, minus that in 32 bits",
     "standard error",
 ]
 formats = dict(
@@ -248,17 +246,17 @@ assert abs(difference) < uncertain
 #
 # And look closely: the
 # weights in int4 are a fifth further off than those in nf4, and **the loss cannot tell the two apart**<!-- shown: the losses of both runs -->: they differ by less than the
-# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the cut SVD. So measure the
+# standard error. Which errors hurt depends on the inputs, as in *Compare with the best possible*, where the best update was not the truncated SVD. So measure the
 # loss, and how sure it is.
 #
 # (Q4_0 and Q5_0 are formats of llama.cpp, even steps in blocks of 32; int4 has blocks of 64, int8 one scale for each row.)
 #
 # ## Repair with a low rank
 #
-# What is lost is a matrix, $W - Q$. So a product $BA$ can bring back a part of it: the best is its SVD, cut. And with $BA$ there, a $Q$ of
+# What is lost is a matrix, $W - Q$. So a product $BA$ can bring back a part of it: the best is its truncated SVD. And with $BA$ there, a $Q$ of
 # $W - BA$ fits better. In turns, this is **LoftQ**. What is still missing after each step:
 
-# %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step brings most; the higher the rank, the lower the line."
+# %% alt="Relative error against the step of LoftQ at ranks 4, 8, 16 and 32. All start at 0.092 without repair. The first step gains most; the higher the rank, the lower the line."
 curves = {
     f"rank {r}": (np.arange(6), np.array(loftq(W, rank=r, steps=5).errors)) for r in [4, 8, 16, 32]
 }
@@ -272,8 +270,8 @@ assert all(errors[1] < errors[0] for _, errors in curves.values())
 # %%
 def errors_of(start):
     pairs = zip(lnp.leaves(model), lnp.leaves(lnp.merge(start)), strict=True)
-    maps = [(W0, W) for (path, W0), (_, W) in pairs if "_proj" in path]
-    return np.array([np.linalg.norm(W - W0) / np.linalg.norm(W0) for W0, W in maps])
+    adapted = [(W0, W) for (path, W0), (_, W) in pairs if "_proj" in path]
+    return np.array([np.linalg.norm(W - W0) / np.linalg.norm(W0) for W0, W in adapted])
 
 
 starts = {
@@ -281,10 +279,10 @@ starts = {
     for name in ["lora", "loftq"]
 }
 alone, repaired = map(errors_of, starts.values())
-print(f"maps whose error fell: {(repaired < alone).sum()} of {len(repaired)}")
+print(f"layers whose error fell: {(repaired < alone).sum()} of {len(repaired)}")
 print(f"mean error: {alone.mean():.3f}, repaired {repaired.mean():.3f}")
 at_start = {name: loss(start) - before for name, start in starts.items()}
-print(f"loss above that in 32 bits: {at_start['lora']:+.4f}, repaired {at_start['loftq']:+.4f}")
+print(f"loss minus that in 32 bits: {at_start['lora']:+.4f}, repaired {at_start['loftq']:+.4f}")
 assert all(repaired < alone)
 assert at_start["loftq"] < at_start["lora"]
 
@@ -297,11 +295,11 @@ assert at_start["loftq"] < at_start["lora"]
 #
 # ## QLoRA
 #
-# Now train; on a base in few bits this is called **QLoRA**. $W_0$ stays in four bits, and is never changed. In each step each layer is turned into numbers for its product, and
-# thrown away again; on the way back once more. $A$ and $B$ are ordinary numbers. Genesis again, 50 steps, from the same start
+# Now train; on a quantised base this is called **QLoRA**. $W_0$ stays in four bits, and is never changed. In each step each layer is dequantised for its product, and the
+# result thrown away again; in the backward pass once more. $A$ and $B$ are ordinary float32. Genesis again, 50 steps, from the same start
 # and with the same batches, on $W_0$ in 32 bits and in 4:
 
-# %% alt="Loss on a few held-out rows of Genesis against the step of training, on a base in 32 bits, in four, and in four with LoftQ's start: the three lines fall together and lie on each other at the end."
+# %% alt="Loss on a few held-out rows of Genesis against the step of training, on a base in 32 bits, in four, and in four with LoftQ's initialisation: the three lines fall together and lie on each other at the end."
 genesis = model.vocabulary.encode(language.read_text("genesis"))
 cut = len(genesis) * 9 // 10
 training = language.windows(genesis[:cut], max_length=64)
@@ -318,11 +316,11 @@ def train(start, report=None):
     ).model  # fmt: skip
 
 
-ways = {"32 bits": lnp.inject(model, rank=8, alpha=16, targets="all-linear", rng=0)}
-ways |= {"4 bits": starts["lora"], "4 bits, LoftQ": starts["loftq"]}
+setups = {"32 bits": lnp.inject(model, rank=8, alpha=16, targets="all-linear", rng=0)}
+setups |= {"4 bits": starts["lora"], "4 bits, LoftQ": starts["loftq"]}
 axes = lnp.plots.axes()
 axes.set(xlabel="step", ylabel="loss on a few rows of Genesis, held out")
-styles = zip(ways, CYCLE, ["-", "--", ":"], strict=False)
+styles = zip(setups, CYCLE, ["-", "--", ":"], strict=False)
 lines = {
     name: axes.plot([], [], style, color=color, label=name)[0] for name, color, style in styles
 }
@@ -332,8 +330,8 @@ with lnp.course.live_figure(axes.figure) as put:
     def show(line):
         return lambda step, model: put(line, step, float(language.token_loss(model, test[:6])))
 
-    tuned = {name: train(start, show(lines[name])) for name, start in ways.items()}
-ends = {name: loss(end, test) for name, end in tuned.items()}
+    adapted = {name: train(start, show(lines[name])) for name, start in setups.items()}
+ends = {name: loss(end, test) for name, end in adapted.items()}
 at_first = loss(model, test)
 print(f"Genesis before: {at_first:.2f}")
 for name, end in ends.items():
@@ -361,12 +359,13 @@ def bytes_of(adapted):
 
 double = lnp.inject(model, rank=8, quantise=lambda W: quantise(W, "nf4", double=True), rng=0)
 counted = {
-    "32 bits": bytes_of(ways["32 bits"]),
-    "4 bits": bytes_of(ways["4 bits"]),
+    "32 bits": bytes_of(setups["32 bits"]),
+    "4 bits": bytes_of(setups["4 bits"]),
     "4 bits, double": bytes_of(double),
 }
-columns = ["linear maps W0", "A and B", "Adam's moments"]
-Table(["", *columns], [(name, *sizes) for name, sizes in counted.items()])
+columns = ["W0 of the linear layers", "A and B", "Adam's moments"]
+found = [(name, *sizes) for name, sizes in counted.items()]
+Table(["", *columns], found, title="Bytes")
 
 # %%
 assert counted["32 bits"][0] == 4 * 737_280 == 2_949_120
@@ -377,15 +376,15 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 # %% [markdown]
 # $W_0$ is 7.1 times smaller than in 32 bits. Most models come in 16, and against those it is $16 / 4.5$, 3.6 times. Nothing else shrinks:
 # $A$, $B$, moments and activations stay what they were. Here the activations of a batch alone take more than $W_0$. In a model of 7 billion
-# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step computes the numbers from their levels anew.
+# parameters $W_0$ is 13 GiB in 16 bits, and 3.4 GiB in four. The price is time: each step computes the weights from their levels anew.
 #
 # ## The law
 #
 # - A quantised weight is level times scale. From three bits on each bit about halves the error; a block confines an outlier and costs its scale.
-# - nf4: levels at quantiles of the normal distribution, blocks of 64, 4.5 bits a number, 4.13 with double quantisation.
+# - nf4: levels at quantiles of the normal distribution, blocks of 64, 4.5 bits per parameter, 4.13 with double quantisation.
 # - A smaller error in the weights need not be a smaller loss. Measure the loss.
 # - What is lost is a matrix; a low rank repairs a part of it.
-# - QLoRA trains $A$ and $B$ in full precision on a base in few bits. It saves the bytes of $W_0$, and only those.
+# - QLoRA trains $A$ and $B$ in full precision on a quantised base. It saves the bytes of $W_0$, and only those.
 #
 # ## What you can do now
 #
@@ -413,7 +412,7 @@ print(f"W0 is {counted['32 bits'][0] / counted['4 bits'][0]:.1f} times smaller")
 #
 #   <details><summary>Answer</summary>
 #
-#   `lnp.inject(model, rank=8, alpha=16, quantise="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits a number it takes almost
+#   `lnp.inject(model, rank=8, alpha=16, quantise="Q8_0", rng=0)` ends where 32 bits end. At 8.5 bits per parameter it takes almost
 #   twice the bytes of nf4. Whether a hundredth of a nat is worth that depends on what else has to fit into memory.
 #
 #   </details>

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Measure how much fits
 #
-# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. Somebody wants it to memorise a town's telephone numbers.
+# A LoRA of rank 8 on the head of our language model, its last linear layer, has 1,792 parameters. It has to memorise a town's telephone numbers.
 #
 # **How many facts does a LoRA hold, and what happens when it is asked for more?**
 #
@@ -39,7 +39,7 @@ for p in [1, 1 / 3, 1 / 96]:
 # %% [markdown]
 # ## How many labels does a weight hold?
 #
-# Take the smallest case: two numbers to train, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
+# Take the smallest case: two parameters, $w$ and $b$, inputs $x_i$ on a line, and "yes" where $w\,x_i + b$ is positive. Two points can be labelled in all four ways, three no more in
 # all eight: left and right "yes", the middle "no" can not be had.
 #
 # In general, with $N$ weights and $n$ points of which any $N$ are independent, $2 \sum_{i<N} \binom{n-1}{i}$ of the $2^n$ labellings can be had
@@ -63,22 +63,22 @@ assert 2 * sum(comb(2 * 100 - 1, i) for i in range(100)) / 2**200 == 0.5
 #
 # Over $n$ characters a LoRA holds $n\,(\log_2 96 - \text{loss} / \ln 2)$ bits. So take real positions in Genesis, give each a **random**
 # next character, and train a LoRA on the last linear layer, the head of 96 x 128, until it knows as many as it can. A LoRA of rank $r$ has
-# $224\,r$ numbers there:
+# $224\,r$ parameters there:
 
-# %% alt="Bits held against bits asked, both for each number, at ranks 2, 4 and 8. At half a bit all that is asked is held, at 1 bit a little less. Then the lines bend away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are asked." tags=["cover"]
+# %% alt="Bits held per parameter against bits required, at ranks 2, 4 and 8. At half a bit all that is required is held, at 1 bit a little less. Then the lines turn away from the dashed diagonal and peak at 1.4 to 1.6 bits held where 2 are required." tags=["cover"]
 model = language.load("austen")
 genesis = model.vocabulary.encode(language.read_text("genesis"))
-places = lnp.freeze(model).model(
+inputs = lnp.freeze(model).model(
     language.windows(genesis, max_length=256)[:60, :-1]
 )  # what the head is given
-places = places[:, 32:].reshape(-1, 128)  # after 32 characters or more: no two alike
+inputs = inputs[:, 32:].reshape(-1, 128)  # after 32 characters or more: no two alike
 
 
-def bits_held(rank, bits_asked, seed):
+def bits_held(rank, bits_required, seed):
     """Bits of random labels that a LoRA on the head knows after training."""
     rng = np.random.default_rng(seed)
-    n = round(bits_asked / np.log2(96))
-    x, labels = rng.permutation(places)[:n], rng.integers(96, size=n)
+    n = round(bits_required / np.log2(96))
+    x, labels = rng.permutation(inputs)[:n], rng.integers(96, size=n)
     adapted = lnp.inject(lnp.Linear(model.lm_head.W), rank=rank, alpha=rank, rng=rng)
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.1, steps=425))
     adapted = lnp.fit(
@@ -88,36 +88,36 @@ def bits_held(rank, bits_asked, seed):
     return n * (np.log2(96) - loss / np.log(2))
 
 
-asked = np.array([0.5, 1, 1.5, 2, 3])  # bits, for each number of the LoRA
+required = np.array([0.5, 1, 1.5, 2, 3])  # bits per parameter of the LoRA
 ranks = [2, 4, 8]
-held = {r: np.zeros((2, len(asked))) for r in ranks}  # from two seeds
+held = {r: np.zeros((2, len(required))) for r in ranks}  # from two seeds
 axes = lnp.plots.axes()
-names = {"xlabel": "bits asked, for each number", "ylabel": "bits held, for each number"}
+names = {"xlabel": "bits required per parameter", "ylabel": "bits held per parameter"}
 axes.set(**names)
 with lnp.course.live_figure(axes.figure) as put:
     for r, color in zip(ranks, CYCLE, strict=False):
         line = axes.plot([], [], color=color)[0]
-        for i, share in enumerate(asked):
+        for i, share in enumerate(required):
             for seed in range(2):
                 held[r][seed, i] = bits_held(r, 224 * r * share, seed) / (224 * r)
             put(line, share, held[r][:, i].mean())
     axes.clear()  # to draw them once more, each with its name
-    curves = {f"r = {r}": (asked, held[r].mean(axis=0)) for r in ranks}
-    curves["all that was asked"] = asked[:4], asked[:4]
-    lnp.plots.lines(curves, dashed="all that was asked", ax=axes, **names)
+    curves = {f"r = {r}": (required, held[r].mean(axis=0)) for r in ranks}
+    curves["all that is required"] = required[:4], required[:4]
+    lnp.plots.lines(curves, dashed="all that is required", ax=axes, **names)
     for r, color in zip(ranks, CYCLE, strict=False):
         low, high = held[r].min(axis=0), held[r].max(axis=0)
-        axes.fill_between(asked, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(required, low, high, color=color, alpha=0.2, linewidth=0)
 
 # %%
 most = {r: held[r].mean(axis=0).max() for r in ranks}
 for r in ranks:
-    print(f"rank {r}: {224 * r:,} numbers of 32 bits hold {most[r]:.1f} bits each")
+    print(f"rank {r}: {224 * r:,} parameters of 32 bits hold {most[r]:.1f} bits each")
     assert 1.2 < most[r] < 2.0
 assert all(abs(held[r][:, 0].mean() / 0.5 - 1) < 0.05 for r in ranks)
 
 # %% [markdown]
-# At half a bit per parameter nearly all is learned; at one bit not quite. Beyond that the curve bends, at **about one and a half bits per
+# At half a bit per parameter nearly all is learned; at one bit not quite. Beyond that the curve levels off, at **about one and a half bits per
 # parameter**<!-- claim: capacity-bits -->, at each of these ranks. (A parameter takes 32 bits in memory. If you ask for too much, training
 # ends with less. And this is what these 425 steps reach, not the most that is possible.) So here **the rank is the
 # limit**<!-- claim: capacity-bits -->: twice the rank, about twice the bits.
@@ -140,9 +140,9 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 # ## Which rank for a telephone book?
 #
 # 1,000 telephone numbers of six digits, of which the model has to know every digit: $6{,}000 \cdot 3.32 = 19{,}932$ bits. On the head, each
-# unit of rank brings 224 parameters. So at one bit per parameter it takes rank 89, and the head has full rank at 96.
+# unit of rank adds 224 parameters. So at one bit per parameter it takes rank 89, and the head has full rank at 96.
 #
-# On all 28 linear layers before the head even rank 1 brings 9,344 parameters. But there the facts have to pass through the rest of the
+# On all 28 linear layers before the head even rank 1 has 9,344 parameters. But there the facts have to pass through the rest of the
 # model: for random tokens, read as text, 0.07 to 0.61 bits per parameter were measured, on single linear layers. `accounting.capacity` has
 # these ranges, and answers with one. (Its *degrees of freedom* are the parameters less $r^2$ for each matrix, since that many only choose
 # among the pairs with the same $BA$.)
@@ -151,7 +151,7 @@ Table(["figure", "from", "to"], rows, formats=dict.fromkeys(["from", "to"], "{:.
 bits = 1_000 * 6 * np.log2(10)
 head = int(np.ceil(bits / sum(model.lm_head.W.shape)))
 print(
-    f"{bits:,.0f} bits; on the head at one bit a number: rank {head} of {min(model.lm_head.W.shape)}"
+    f"{bits:,.0f} bits; on the head at one bit per parameter: rank {head} of {min(model.lm_head.W.shape)}"
 )
 found = lnp.accounting.capacity(model, rank=8, bits=bits)
 found
@@ -175,19 +175,19 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 #
 # - What has no rule costs its bits: $\log_2 C$ for one of $C$.
 # - On the head, a LoRA of rank 2 to 8 held about one and a half bits per parameter. Twice the rank, about twice the bits.
-# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1 where one was asked, and 0.9 at most.
+# - On random inputs, where rank 1 was tried as well, it held about half a bit per parameter at rank 1 where one was required, and 0.9 at most.
 # - Ask for more than fits, and it holds less than it could.
 #
 # ## What you can do now
 #
 # You can say which rank a list of facts needs. Try:
 #
-# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 numbers for each unit of rank) would
+# - On paper: 1,000 telephone numbers of ten digits. How many bits, and which rank on the head (224 parameters for each unit of rank) would
 #   hold them at 1.5 bits per parameter?
 #
 #   <details><summary>Answer</summary>
 #
-#   $10{,}000 \cdot \log_2 10 = 33{,}219$ bits, so 22,146 numbers: rank 99. The head has full rank at 96. It would not hold them.
+#   $10{,}000 \cdot \log_2 10 = 33{,}219$ bits, so 22,146 parameters: rank 99. The head has full rank at 96. It would not hold them.
 #
 #   </details>
 # - On paper: a loss of $\ln 96$ on random labels, how many bits are held? And a loss above it?
@@ -201,7 +201,7 @@ assert found.enough is None  # above a quarter of full rank, where nothing was m
 # ## Further reading
 #
 # - Z. Allen-Zhu, Y. Li, *Physics of Language Models: Part 3.3, Knowledge Capacity Scaling Laws*, [arXiv 2404.05405](https://arxiv.org/abs/2404.05405): two
-#   bits a number, in whole models.
+#   bits per parameter, in whole models.
 # - J. Morris et al., *How much do language models memorize?*, [arXiv 2505.24832](https://arxiv.org/abs/2505.24832): 3.6.
 # - T. Cover, "Geometrical and statistical properties of systems of linear inequalities", *IEEE Transactions on Electronic Computers* 14,
 #   326-334, 1965: two labels for each weight.

@@ -43,7 +43,7 @@ runs = lnp.course.adaptation_runs()
 
 
 def tuned(**who):
-    """The runs of a contestant at its best rate, one for each seed."""
+    """The runs of a contestant at its best learning rate, one for each seed."""
     mine = [run for run in runs if who.items() <= run.items()]
     best = min((run for run in mine if run["seed"] == 0), key=lambda run: run["validation"])
     return [run for run in mine if run["lr"] == best["lr"]]
@@ -90,20 +90,22 @@ print(
 )
 assert abs(now - full[0]["test"]) < 0.02
 
-# %% alt="Share of the full gain against trained numbers, with intervals over five seeds: 0.73 at rank 1, 0.88 at rank 4, 0.89 at rank 16, 0.97 at rank 64, below the line of the full update at 1." tags=["cover"]
+# %% alt="Share of the full gain against trainable parameters, with intervals over five seeds: 0.73 at rank 1, 0.88 at rank 4, 0.89 at rank 16, 0.97 at rank 64, below the line of the full update at 1." tags=["cover"]
 ladder = {r: tuned(targets="all-linear", rank=r, alpha=2 * r) for r in [1, 4, 16, 64]}
 gains = {r: [before - run["test"] for run in some] for r, some in ladder.items()}
 full_gain = np.mean([before - run["test"] for run in full])
 shares, spreads = np.transpose([interval(np.array(gain) / full_gain) for gain in gains.values()])
-numbers = [some[0]["numbers"] for some in ladder.values()]
+counts = [some[0]["parameters"] for some in ladder.values()]
 axes = lnp.plots.axes()
-axes.errorbar(numbers, shares, spreads, fmt="o-", color=CYCLE[0], capsize=3)
+axes.errorbar(counts, shares, spreads, fmt="o-", color=CYCLE[0], capsize=3)
 axes.axhline(1, color=FULL)
-lnp.plots.label_line(axes, numbers[0], 1, "full update", FULL, xytext=(0, 8))
-for r, x, y in zip(ladder, numbers, shares, strict=True):
+lnp.plots.label_line(axes, counts[0], 1, "full update", FULL, xytext=(0, 8))
+for r, x, y in zip(ladder, counts, shares, strict=True):
     lnp.plots.label_line(axes, x, y, f"r = {r}", CYCLE[0], xytext=(8, -8))
 axes.set_xscale("log")
-labels = axes.set(ylim=(0, 1.1), xlabel="trained numbers", ylabel="share of the full update's gain")
+labels = axes.set(
+    ylim=(0, 1.1), xlabel="trainable parameters", ylabel="share of the full update's gain"
+)
 assert shares[0] > 0.65
 assert shares[-1] > 0.93
 
@@ -131,7 +133,7 @@ best = {
     for name, r in [(f"r = {r}", r) for r in ladder]
 }
 best["full"] = full[0]["lr"]
-print("best rate on validation text:", best)
+print("best learning rate on validation text:", best)
 assert best["r = 1"] == 10 * best["full"]
 assert best["r = 64"] == best["full"]
 assert dict(zip(*curves["r = 1"], strict=True))[0.003] > min(curves["r = 1"][1]) + 0.1
@@ -151,7 +153,7 @@ assert lead[1] < 0.2 * lead[0]
 # % of the update's energy. Intruders are those of *Look inside an update*.) A small model refutes nobody: it shows what to look for.
 
 # %%
-at_best = {"full": full, "all maps, r = 4": ladder[4], "all maps, r = 64": ladder[64]}
+at_best = {"full": full, "all linear, r = 4": ladder[4], "all linear, r = 64": ladder[64]}
 at_best["q and v, r = 64"] = tuned(targets="q_proj, v_proj", rank=64)
 columns = ["test", "austen", "rank_90", "intruders"]
 found = {
@@ -176,22 +178,22 @@ Table(
 # %%
 mean = {name: {what: value[0] for what, value in row.items()} for name, row in found.items()}
 assert (
-    mean["full"]["test"] < mean["all maps, r = 64"]["test"] < mean["all maps, r = 4"]["test"]
+    mean["full"]["test"] < mean["all linear, r = 64"]["test"] < mean["all linear, r = 4"]["test"]
 )  # learns less
 assert mean["full"]["austen"] > max(
     mean[name]["austen"] for name in list(mean)[1:]
 )  # and, at these rates, forgets less
-assert mean["full"]["rank_90"] > 3 * mean["all maps, r = 64"]["rank_90"]
+assert mean["full"]["rank_90"] > 3 * mean["all linear, r = 64"]["rank_90"]
 assert (
     mean["full"]["intruders"]
-    < mean["all maps, r = 64"]["intruders"]
+    < mean["all linear, r = 64"]["intruders"]
     < mean["q and v, r = 64"]["intruders"]
 )
-assert mean["q and v, r = 64"]["test"] > mean["all maps, r = 4"]["test"]
+assert mean["q and v, r = 64"]["test"] > mean["all linear, r = 4"]["test"]
 high = [run for run in runs if run["targets"] == "every weight" and run["lr"] == 0.01]
-assert high[0]["intruders"] > mean["all maps, r = 64"]["intruders"]
+assert high[0]["intruders"] > mean["all linear, r = 64"]["intruders"]
 print(
-    f"the full update at three times its best rate: {high[0]['intruders']:.1f} intruders in the first 10"
+    f"the full update at three times its best learning rate: {high[0]['intruders']:.1f} intruders in the first 10"
 )
 
 # %% [markdown]
@@ -245,7 +247,7 @@ assert forgetting["matched"]["high"] < 0 < forgetting["learns"]["low"]
 #
 # ## The law
 #
-# - A rule takes few parameters, so a low rank brings most of the gain.
+# - A rule takes few parameters, so a low rank achieves most of the gain.
 # - Compare each method at its own best learning rate, over several seeds, with intervals, on text not used for tuning.
 # - LoRA learned less here. Whether it forgets less depends on the learning rate of the full update that it is compared with.
 #

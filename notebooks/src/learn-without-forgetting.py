@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Learn without forgetting
 #
-# A network reads digits. Now it is to read them when they lie on their side, and it learns that. Then somebody shows it an upright 7.
+# A network reads digits. Now it is to read them when they lie on their side, and it learns that. Then it is shown an upright 7.
 #
 # **What becomes of what a model could do before it was adapted? And what helps?**
 #
@@ -101,7 +101,7 @@ network = lnp.Sequential([layer(64, 64), relu, layer(64, 64), relu, layer(10, 64
 reader = lnp.freeze(learn(network, old, 0.003))
 
 print(
-    f"read right, held out: {accuracy(reader, old):.0%} upright, {accuracy(reader, new):.0%} on their side"
+    f"accuracy, held out: {accuracy(reader, old):.0%} upright, {accuracy(reader, new):.0%} on their side"
 )
 assert accuracy(reader, old) > 0.95
 assert accuracy(reader, new) < 0.2
@@ -110,7 +110,7 @@ assert accuracy(reader, new) < 0.2
 # Of digits on their side it reads 14 %. Guessing gives one in ten.
 #
 # Each layer also adds one number to each output, its **bias**: with it, the first layer has $64 \cdot 64 + 64$
-# numbers. LoRA leaves the biases frozen.
+# parameters. LoRA leaves the biases frozen.
 #
 # `inject` adds $B$ and $A$ to all three layers. `alpha` is twice the rank here, so that the factor $\alpha /
 # r$ is two at every rank. We adapt at ranks 1, 2, 4 and 8, then in full, then the last layer only, with two
@@ -125,26 +125,26 @@ def thawed(model, part=""):
     )
 
 
-ways = {
+setups = {
     f"LoRA, r = {rank}": lnp.inject(reader, rank=rank, alpha=2 * rank, rng=rng)
     for rank in [1, 2, 4, 8]
 }
 # layers.1 and layers.3 are relu
-ways |= {"full": thawed(reader), "last layer only": thawed(reader, "layers.4")}
+setups |= {"full": thawed(reader), "last layer only": thawed(reader, "layers.4")}
 
 scores, rows = {}, []
-for name, model in ways.items():
+for name, model in setups.items():
     for rate in [0.003, 0.01]:
         adapted = learn(model, new, rate)
         scores[name, rate] = accuracy(adapted, old), accuracy(adapted, new)
-    numbers = sum(tensor.size for _, tensor in lnp.trainable(model))
-    rows.append((name, numbers, *(scores[name, rate][1] for rate in [0.003, 0.01])))
+    count = sum(tensor.size for _, tensor in lnp.trainable(model))
+    rows.append((name, count, *(scores[name, rate][1] for rate in [0.003, 0.01])))
 
-formats = dict.fromkeys(["new task, rate 0.003", "rate 0.01"], "{:.0%}".format)
-Table(["adapted", "trained numbers", *formats], rows, formats=formats)
+formats = dict.fromkeys(["new task, lr = 0.003", "lr = 0.01"], "{:.0%}".format)
+Table(["adapted", "trainable parameters", *formats], rows, formats=formats)
 
 # %%
-small, last = ways["LoRA, r = 2"], ways["last layer only"]
+small, last = setups["LoRA, r = 2"], setups["last layer only"]
 sizes = [sum(tensor.size for _, tensor in lnp.trainable(model)) for model in (small, last)]
 assert abs(sizes[0] - sizes[1]) < 20
 assert scores["LoRA, r = 2", 0.01][1] > scores["last layer only", 0.01][1] + 0.05
@@ -155,7 +155,7 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # full update.
 #
 # Is a little in every layer worth more than much in one, then? That needs a **control**, a measurement that could say no: the old digits and the new are the same pixels
-# in another order, and the first layer alone could put them back. So give it all the numbers, at rank 5.
+# in another order, and the first layer alone could put them back. So give it all the parameters, at rank 5.
 #
 # And ask for a **verdict**. The package has tested claims about LoRA in larger experiments than a lesson's. For each it was said in advance which
 # measurement would contradict it; the verdict says that the claim is *supported*, supported *in part*, *not shown* (the interval allows both), or *contradicted* (the interval falls short of the
@@ -164,11 +164,11 @@ assert scores["LoRA, r = 8", 0.01][1] > scores["full", 0.01][1] - 0.02
 # %%
 first = lnp.inject(reader, rank=5, alpha=10, targets=["layers.0"], rng=rng)
 alone = {rate: accuracy(learn(first, new, rate), new) for rate in [0.003, 0.01]}
-numbers = sum(tensor.size for _, tensor in lnp.trainable(first))
-print(f"first layer only, {numbers} numbers: {alone[0.003]:.0%} and {alone[0.01]:.0%}")
+count = sum(tensor.size for _, tensor in lnp.trainable(first))
+print(f"first layer only, {count} parameters: {alone[0.003]:.0%} and {alone[0.01]:.0%}")
 tried = lnp.course.claims()["little-everywhere"]
 print(f"{tried['title']} 64 seeds, each method at its own learning rate: {tried['verdict']}.")
-assert numbers == 640
+assert count == 640
 assert alone[0.01] > scores["last layer only", 0.01][1]
 
 # %% [markdown]
@@ -183,7 +183,7 @@ assert alone[0.01] > scores["last layer only", 0.01][1]
 slow, fast = (
     {
         name.removeprefix("LoRA, r = "): scores[name, rate]
-        for name in ways
+        for name in setups
         if name != "last layer only"
     }
     for rate in [0.003, 0.01]
@@ -191,9 +191,9 @@ slow, fast = (
 before = accuracy(reader, old), accuracy(reader, new)
 groups = {
     "not adapted": {"": before},
-    "full, two rates": {"rate 0.003": slow.pop("full"), "rate 0.01": fast.pop("full")},
-    "LoRA by rank, rate 0.01": fast,
-    "LoRA by rank, rate 0.003": slow,
+    "full, two learning rates": {"lr = 0.003": slow.pop("full"), "lr = 0.01": fast.pop("full")},
+    "LoRA by rank, lr = 0.01": fast,
+    "LoRA by rank, lr = 0.003": slow,
     "LoRA, taken off for old work": {"8": (before[0], fast["8"][1])},
 }
 _, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
@@ -201,9 +201,9 @@ lnp.plots.axes(axes)
 for (group, members), marker in zip(groups.items(), "Dsov*", strict=True):
     olds, news = zip(*members.values(), strict=True)
     axes.plot(olds, news, marker, linestyle="-", linewidth=0.5, markersize=8, label=group)
-    for name, place in members.items():
+    for name, point in members.items():
         away = (0, 8) if group.startswith("full") else (6, -8)
-        axes.annotate(name, place, xytext=away, textcoords="offset points")
+        axes.annotate(name, point, xytext=away, textcoords="offset points")
 axes.set(
     xlim=(0, 1.05),
     ylim=(0, 1.08),
@@ -222,8 +222,8 @@ most = [*fast.values(), slow["8"], scores["full", 0.003], scores["full", 0.01]]
 assert all(now < 0.5 for now, _ in most)
 assert scores["full", 0.003][0] > scores["LoRA, r = 8", 0.003][0]
 
-print(f"rank 1, lower rate:  keeps {kept[0]:.0%}, has learned {learned[0]:.0%}")
-print("rank 1, higher rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
+print(f"rank 1, lower learning rate:  keeps {kept[0]:.0%}, has learned {learned[0]:.0%}")
+print("rank 1, higher learning rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"]))
 
 # %% [markdown]
 # At the lower rate rank 1 keeps 90 % of the old task, and reads 59 % of the new one. At the higher rate it reads 85 % of the new one, and
@@ -234,7 +234,7 @@ print("rank 1, higher rate: keeps {:.0%}, has learned {:.0%}".format(*fast["1"])
 # first layer, as a root mean square over the held-out digits:
 
 # %%
-adapted = learn(ways["LoRA, r = 8"], new, 0.01)
+adapted = learn(setups["LoRA, r = 8"], new, 0.01)
 A = lnp.value(adapted.layers[0].A)
 lengths = [np.sqrt(np.mean(np.sum((some[testing] @ A.T) ** 2, axis=1))) for some in (old, new)]
 print("upright {:.1f}, on their side {:.1f}".format(*lengths))
@@ -256,7 +256,7 @@ for n in replayed:
     labels = np.concatenate([answers[learning], answers[learning[:n]]])
     optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.01, steps=500))
     settings = {"optimizer": optimizer, "steps": 500, "batch_size": 64, "loss": lnp.cross_entropy}
-    model = lnp.fit(ways["LoRA, r = 8"], pixels, labels, **settings, progress=False).model
+    model = lnp.fit(setups["LoRA, r = 8"], pixels, labels, **settings, progress=False).model
     after.append((accuracy(model, old), accuracy(model, new)))
 olds, news = np.transpose(after)
 curves = {"old task": (replayed, olds), "new task": (replayed, news)}
@@ -279,9 +279,9 @@ without = lnp.replace(adapted, lnp.LoRALinear, lambda path, layer: layer.base)  
 same = all(
     (a == b).all() for (_, a), (_, b) in zip(lnp.leaves(without), lnp.leaves(reader), strict=True)
 )
-print(f"without the adapter, every number is the old one: {same}")
+print(f"without the adapter, every parameter is the old one: {same}")
 print(
-    f"read right: {accuracy(without, old):.0%} upright, with it {accuracy(adapted, new):.0%} on their side"
+    f"accuracy: {accuracy(without, old):.0%} upright, with it {accuracy(adapted, new):.0%} on their side"
 )
 assert same
 

@@ -30,7 +30,7 @@ from lora_np.table import Table
 # angles**, the smallest first: 0 and 30 degrees.
 #
 # One number for both is the mean of the squared cosines, here $(1 + \tfrac34) / 2 = 0.875$. It is 1 for the same plane, and 0
-# if all is at right angles.
+# if all are orthogonal.
 
 # %%
 floor = np.array(
@@ -113,7 +113,7 @@ def error(update):
 model = lora(8, seed=1)
 updates = {
     "r = 8": model.delta(),  # B A
-    "r = 8, other start": lora(8, seed=2).delta(),
+    "r = 8, other seed": lora(8, seed=2).delta(),
     "r = 64": lora(64, seed=3).delta(),
     "full": lnp.value(train(lnp.Linear(lnp.Tensor(W0))).W) - W0,
 }
@@ -145,10 +145,10 @@ for i in [1, 8]:
 # %% [markdown]
 # All eight directions together are the same, but the first ones have nothing in common. So compare the
 # products $BA$. Which inputs do two initialisations respond to first? Each direction has 120 entries, one for each pixel of the
-# input, so it is a picture of 10 x 12. (A direction and its opposite are one; the signs are made equal.)
+# input, so it is a picture of 10 x 12. (Signs are arbitrary, and made equal.)
 
 
-# %% alt="Input directions 1 to 4 of two starts, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
+# %% alt="Input directions 1 to 4 of two seeds, as pictures of 10 by 12 pixels. The first is a black and a white column at the right edge, in both. The second has bright and dark spots in the lower right corner, in both. The third is alike too. The fourth is noise, and differs."
 def svd_like(update, first):
     """The SVD of an update, its signs chosen to go with the directions of another."""
     U, s, Vh = np.linalg.svd(update, full_matrices=False)
@@ -156,13 +156,13 @@ def svd_like(update, first):
     return U * signs, s, Vh * signs[:, None]
 
 
-listens = {}
-for name, heading in [("r = 8", "start 1"), ("r = 8, other start", "start 2")]:
+pictures = {}
+for name, heading in [("r = 8", "seed 1"), ("r = 8, other seed", "seed 2")]:
     _, _, Vh = svd_like(updates[name], updates["r = 8"])
-    listens |= {f"{heading}: {i + 1}": Vh[i].reshape(10, 12) for i in range(4)}
-figure = lnp.plots.gallery(listens, width=10)
+    pictures |= {f"{heading}: {i + 1}": Vh[i].reshape(10, 12) for i in range(4)}
+figure = lnp.plots.gallery(pictures, width=10)
 
-edge = np.sum(listens["start 1: 1"][:, -2:] ** 2)
+edge = np.sum(pictures["seed 1: 1"][:, -2:] ** 2)
 print(f"share of the first direction that lies in the last two columns: {edge:.0%}")
 assert edge > 0.7
 
@@ -170,18 +170,18 @@ assert edge > 0.7
 # The first direction subtracts the last but one column from the last: how steep is the ground at the edge, where the prediction begins?
 # Both runs found it. The fourth looks like noise. In numbers:
 
-# %% alt="Two maps of phi for i and j. Left, two starts at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
-seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other start"])[:8, :8]
+# %% alt="Two maps of phi for i and j. Left, two seeds at rank 8: near 1 while i and j are at most 3, then falling to less than a half at 8, 8. Right, rank 8 against rank 64: the same three directions are near 1, and the rest is found only among many directions of rank 64."
+seeds = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 8, other seed"])[:8, :8]
 ranks = lnp.linalg.similarity_grid(updates["r = 8"], updates["r = 64"])[:8, :64]
 
 _, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-for grid, name, axes in [(seeds, "r = 8, other start", panels[0]), (ranks, "r = 64", panels[1])]:
+for grid, name, axes in [(seeds, "r = 8, other seed", panels[0]), (ranks, "r = 64", panels[1])]:
     ylabel, xlabel = "top i directions of r = 8", f"top j directions of {name}"
     label = r"similarity $\phi(i, j)$"
     lnp.plots.heatmap(grid, limits=(0, 1), label=label, xlabel=xlabel, ylabel=ylabel, ax=axes)
 
 for i in [1, 2, 3, 4, 8]:
-    print(f"two starts, phi({i}, {i}) = {seeds[i - 1, i - 1]:.2f}   by chance {i / 120:.2f}")
+    print(f"two seeds, phi({i}, {i}) = {seeds[i - 1, i - 1]:.2f}   by chance {i / 120:.2f}")
 assert seeds[2, 2] > 0.85 > 0.6 > seeds[7, 7]
 
 # %% [markdown]
@@ -208,7 +208,7 @@ for name, update in updates.items():
     assert error(keep(update, 3)) - errors[name] < 0.03 * gain
 
 # %% [markdown]
-# Three directions bring more than 97 % of the gain, and those are the three that both starts found. **What differs hardly
+# Three directions achieve more than 97 % of the gain, and those are the three that both seeds found. **What differs hardly
 # matters.**<!-- shown: the error without what differs --> The LoRA paper saw such pictures for the language model GPT-3, and took them as a
 # sign that a small rank is enough.
 #
@@ -247,13 +247,13 @@ assert rows[-1][5] > errors["none"]
 # The **output directions**, $u_1$ and $u_2$ of the SVD, pictures of 10 x 10, show why:
 
 # %% alt="Output directions 1 and 2 of the right task and of the upside-down one. The first changes from left to right, in both alike. The second changes from above to below, and in the wrong task it is the negative of the right one."
-says = {}
+outputs = {}
 for heading, update in [("right", updates["r = 8"]), ("upside down", other_task)]:
     U, _, _ = svd_like(update, updates["r = 8"])
-    says |= {f"{heading}: {i + 1}": U[:, i].reshape(10, 10) for i in range(2)}
-figure = lnp.plots.gallery(says, width=7)
+    outputs |= {f"{heading}: {i + 1}": U[:, i].reshape(10, 10) for i in range(2)}
+figure = lnp.plots.gallery(outputs, width=7)
 
-right, wrong = says["right: 2"], says["upside down: 2"]
+right, wrong = outputs["right: 2"], outputs["upside down: 2"]
 assert np.sum(right * wrong) < -0.9
 assert np.sum(right * wrong[::-1]) > 0.9
 
@@ -291,7 +291,7 @@ factors = [lnp.linalg.amplification_factor(W0, M, rank=8) for M in same_size]
 rows.append(("random", np.linalg.norm(same_size[0]), np.mean(factors)))
 rows = [(name, size, size / factor, factor) for name, size, factor in rows]
 
-columns = ["update", "its size", "size of W0 in its directions", "factor"]
+columns = ["update", "its size", "size of W0 in its directions", "amplification"]
 Table(columns, rows, formats=dict.fromkeys(columns[1:], "{:.1f}".format))
 
 # %%
@@ -327,9 +327,9 @@ small = np.diag([4.0, 3.0, 2.0, 1.0])
 strong = 10 * np.outer([1, 1, 1, 1], [1, -1, 1, -1])
 first = np.linalg.svd(small + strong).U[:, 0]
 print("cosines with the axes:", np.abs(first).round(2))
-places = lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)
-print("places of intruders, from 0:", places)
-assert places[0] == 0
+intruders = lnp.linalg.intruder_dimensions(small, small + strong, top=4, threshold=0.6)
+print("indices of the intruders:", intruders)
+assert intruders[0] == 0
 
 # %% [markdown]
 # LoRA is suspected of having more of these than a full update, since all of its size lies in few directions. Random updates
@@ -367,7 +367,7 @@ assert strong[2:].min() > 8
 # it. For the first 20 directions of each, here is the cosine with the closest of $W_0$. In the grey band are the intruders.
 
 
-# %% alt="For the first 20 output directions of each tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on." tags=["cover"]
+# %% alt="For the first 20 output directions of each fine-tuned weight, the cosine with the closest direction of W0. Those of rank 8 are all above 0.6. The full update has seven below 0.6. The control, the same photograph again, is below 0.6 from the tenth direction on." tags=["cover"]
 def closest(W):
     directions = np.linalg.svd(W0).U.T @ np.linalg.svd(W).U[:, :20]
     return np.abs(directions).max(axis=0)
@@ -380,14 +380,14 @@ shown = {name: closest(tuned[name]) for name in ["r = 8", "full", control]}
 axes = lnp.plots.lines(
     shown,
     dashed=control,
-    xlabel="direction of the tuned weight",
+    xlabel="direction of the fine-tuned weight",
     ylabel="cosine with the closest of $W_0$",
 )
 band = axes.axhspan(0, 0.6, color="0.95", zorder=0)  # below: intruders
 
 # %%
 counts = {name: len(lnp.linalg.intruder_dimensions(W0, W, top=20)) for name, W in tuned.items()}
-columns = ["tuned weight", "intruders in the first 20", "error on the photograph"]
+columns = ["fine-tuned weight", "intruders in the first 20", "error on the photograph"]
 rows = [(name, count, np.mean((x0 @ tuned[name].T - y0) ** 2)) for name, count in counts.items()]
 Table(columns, rows, formats={columns[2]: "{:.3f}".format})
 
@@ -397,7 +397,7 @@ assert counts["r = 8"] <= counts["full"] < counts[control]
 
 # %% [markdown]
 # A random update of this size and rank brings eight or more in the first 10, the trained one none in the first 20. The control
-# brings most, although it does the old work nearly as well as $W_0$: where singular values lie close together, a small change
+# has most, although it does the old work nearly as well as $W_0$: where singular values lie close together, a small change
 # turns their directions.
 #
 # So in this small model the count says nothing about what was learned. That does not refute the paper that introduced it:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Merge two tasks
 #
-# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. Somebody wants a model that
+# One adapter makes our language model write like the King James Bible, another like *The Devil's Dictionary*. You want a model that
 # does both, in one set of parameters: so add both updates.
 #
 # **What happens when you add two updates?**
@@ -71,7 +71,7 @@ assert abs(merged - alone) < 0.001
 #
 # ## What low precision destroys
 #
-# Large models are mostly stored in **bfloat16**, 16 bits for a number. Between 1 and 2 there are 128 such numbers,
+# Large models are mostly stored in **bfloat16**, 16 bits per parameter. Between 1 and 2 there are 128 such numbers,
 # $1/128 = 0.0078$ apart. Let a weight be 1, and add a small update:
 
 # %%
@@ -80,19 +80,19 @@ for update in [0.003, 0.005, 0.01]:
     print(f"1 + {update} is stored as {stored:.4f}")
 
 # %% [markdown]
-# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens to many numbers at once. We
+# What is less than half a step has gone, what is more becomes a whole step. For a large matrix this happens to many entries at once. We
 # store a query matrix in bfloat16 and in float16 (as many bits, three more of them for digits and fewer for the range), merge the update as
 # it was trained and weaker ones, and measure which share of the update's norm is lost.
 
 # %%
 bible = adapters.load(paths["Bible"])
-place = "model.layers.2.self_attn.q_proj"
-W0 = dict(lnp.leaves(model))[f"{place}.W"]
+path = "model.layers.2.self_attn.q_proj"
+W0 = dict(lnp.leaves(model))[f"{path}.W"]
 strengths = np.array([1, 0.3, 0.1, 0.03, 0.01])
 
 
 def lost(strength, format):
-    update = strength * bible.delta(place).astype(float)
+    update = strength * bible.delta(path).astype(float)
     stored = lnp.hub.rounded(W0, format).astype(float)
     merged = lnp.hub.rounded(stored + update, format)
     return np.linalg.norm(merged - stored - update) / np.linalg.norm(update)
@@ -111,14 +111,14 @@ xlabel, ylabel = "how many times weaker the update is made", "share of it lost b
 axes = lnp.plots.lines(curves, xlabel=xlabel, ylabel=ylabel, logarithmic="xy")
 
 # %% [markdown]
-# The rounding error goes by the size of $W_0$, a fraction of a per cent of each number, however weak the update
+# The rounding error goes by the size of $W_0$, a fraction of a per cent of each entry, however weak the update
 # is. **So it is weak updates that suffer.**<!-- claim: merge-in-four-bits --> In a short format a merged adapter can not even be taken out again
 # exactly. (The LoRA paper swaps tasks by subtraction; in float32 that does little harm.)
 
 # %%
 stored = lnp.hub.rounded(W0, "bfloat16")
-merged_once = lnp.hub.rounded(stored + bible.delta(place), "bfloat16")
-back = lnp.hub.rounded(merged_once - bible.delta(place), "bfloat16")
+merged_once = lnp.hub.rounded(stored + bible.delta(path), "bfloat16")
+back = lnp.hub.rounded(merged_once - bible.delta(path), "bfloat16")
 print(f"weights that did not come back: {np.mean(back != stored):.0%}")
 assert np.mean(back != stored) > 0.1
 
@@ -136,7 +136,7 @@ assert np.mean(back != stored) > 0.1
 #
 # Task 1 has inputs such as $x = (1, 0)$ and wants $\Delta_1 x = (1, 0)$ added. The sum adds $(1, 1)$: $\Delta_2$ responds as well, since
 # $A_2 x = 1$. That is **interference**. For $x = (1, -1)$ there is none: $A_2 x = 0$. **What decides is whether one task's $A$ responds to
-# the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long vectors, are at right angles
+# the other's inputs.**<!-- proof: the sum adds B2 A2 x to what task 1 wants --> That the two updates, as long vectors, are orthogonal
 # does not help: here they are.
 
 # %%
@@ -152,7 +152,7 @@ assert np.sum(first * second) == 0
 # does what the layer does. With these inputs, compare how much the Dictionary's update adds with how much the Bible's own adds. Then the other way round.
 
 # %%
-heard = {}
+seen = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,24 +163,24 @@ class Recording:
     path: str
 
     def __call__(self, x, **options):
-        heard.setdefault(self.path, []).append(x.reshape(-1, x.shape[-1]))
+        seen.setdefault(self.path, []).append(x.reshape(-1, x.shape[-1]))
         return self.base(x, **options)
 
 
-ear = lnp.replace(model, lnp.Linear, lambda path, layer: Recording(layer, path))
+recorder = lnp.replace(model, lnp.Linear, lambda path, layer: Recording(layer, path))
 updates = {task: adapters.load(path) for task, path in paths.items()}
 strays, rows, grams = {}, [], []
 for own, other in [("Bible", "Dictionary"), ("Dictionary", "Bible")]:
-    heard.clear()
-    language.likelihood(ear, books[own][:6_000], max_length=64)
-    inputs = {path: np.concatenate(heard[path]) for path in updates[own]}
+    seen.clear()
+    language.likelihood(recorder, books[own][:6_000], max_length=64)
+    inputs = {path: np.concatenate(seen[path]) for path in updates[own]}
     sizes = {
         task: np.array(
             [np.linalg.norm(x @ updates[task].delta(path).T) for path, x in inputs.items()]
         )
         for task in updates
     }
-    grams.append({path: x.T @ x for path, x in inputs.items()})  # for a way of merging, below
+    grams.append({path: x.T @ x for path, x in inputs.items()})  # for a merge method, below
     strays[own] = sizes[other] / sizes[own]
     rows.append((own, np.median(strays[own]), strays[own].min(), strays[own].max()))
 
@@ -188,7 +188,7 @@ cosines = [
     np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
     for a, b in ([updates[task].delta(path) for task in updates] for path in inputs)
 ]
-print(f"cosine of the two updates, median of 28 maps: {np.median(cosines):.2f}")
+print(f"cosine of the two updates, median of 28 layers: {np.median(cosines):.2f}")
 formats = dict.fromkeys(["median", "smallest", "largest"], "{:.2f}".format)
 Table(
     ["on the text of", *formats],
@@ -229,11 +229,13 @@ curve = np.array([losses(combined("sum", share)) for share in shares_of_each])
 axes = lnp.plots.axes()
 axes.plot(*curve.T, "o-", color=LORA)
 for share, (x, y) in zip(shares_of_each, curve, strict=True):
-    label_line(axes, x, y, f"c = {share}", LORA, xytext=(8, -10))
+    # the lower part of the curve turns back: its labels go to the left and below
+    align, away = ("right", (-7, -2)) if share in (0.5, 0.75) else ("left", (8, -10))
+    label_line(axes, x, y, f"c = {share}", LORA, xytext=away, ha=align)
 for name, (x, y) in {"base": base, **alone}.items():
     axes.plot(x, y, "D", color=INK if name == "base" else FULL)
     label_line(axes, x, y, name, INK if name == "base" else FULL, xytext=(8, 6))
-labels = axes.set(xlabel="loss on the Bible", ylabel="loss on the Dictionary", xlim=(1.1, 2.2))
+labels = axes.set(xlabel="loss on the Bible", ylabel="loss on the Dictionary", xlim=(1.0, 2.2))
 assert curve[-1][1] > base[1]
 assert curve[2][0] < base[0] - 0.5
 assert curve[2][1] < base[1] - 0.15
@@ -253,21 +255,21 @@ assert curve[2][1] < base[1] - 0.15
 #   gives, by **least squares** (the least sum of squared errors). For that it needs $X^T X$ of each layer's inputs (`grams`).
 
 # %%
-ways = {
+methods = {
     "sum": {},
     "ties_svd": {"density": 0.5},  # the share of entries that stays
     "iso": {},
     "regmean": {"grams": grams},
 }
 rows = []
-for method, options in ways.items():
+for method, options in methods.items():
     made = {share: combined(method, share, **options) for share in [0.5, 0.75, 1.0]}
     best = min(made, key=lambda share: sum(losses(made[share], validation)))
     rows.append(
         (method, sum(losses(made[1.0])), best, *losses(made[best]), sum(losses(made[best])))
     )
 formats = dict.fromkeys(["both, at 1", "the Bible", "the Dictionary", "both"], "{:.2f}".format)
-columns = ["way", "both, at 1", "own weight", "the Bible", "the Dictionary", "both"]
+columns = ["method", "both, at 1", "best weight", "the Bible", "the Dictionary", "both"]
 Table(
     columns,
     rows,
@@ -317,7 +319,7 @@ assert all(np.array(mended) < curve[2])
 # ## The law
 #
 # - Merging adds the update once and for all. It rounds by the size of $W_0$, so weak updates are lost first; merge in float32, from the original base.
-# - Two updates interfere where the $A$ of one responds to the inputs of the other. That the updates are at right angles says nothing.
+# - Two updates interfere where the $A$ of one responds to the inputs of the other. That the updates are orthogonal says nothing.
 # - Choose the weights of a sum by measuring. A weight of 1 for each was not the best here.
 #
 # ## What you can do now
@@ -342,7 +344,7 @@ assert all(np.array(mended) < curve[2])
 #
 #   <details><summary>Answer</summary>
 #
-#   A difference of more than half in most modules, and a cosine near 0.7: each of two updates of the same size at right angles makes half of the sum.
+#   A difference of more than half in most modules, and a cosine near 0.7: each of two updates of the same size that are orthogonal makes half of the sum.
 #
 #   </details>
 #

@@ -8,7 +8,7 @@
 #
 # After this lesson you can
 #
-# - read an adapter's files down to the single number,
+# - read an adapter's files down to the single entry,
 # - see how many of its directions are needed, and cut the others,
 # - make an adapter out of two models,
 # - exchange adapters with PEFT, the library that most of them are made with.
@@ -58,24 +58,24 @@ config = json.loads(Path("paper/adapter_config.json").read_text())
 print({setting: config[setting] for setting in ["target_modules", "r", "lora_alpha"]})
 
 # %% [markdown]
-# Two arrays, in files called *tensors*, with $2 \cdot (4 + 5) = 18$ numbers, and names that say where they belong: `linear` is the layer,
+# Two arrays, in files called *tensors*, with $2 \cdot (4 + 5) = 18$ entries, and names that say where they belong: `linear` is the layer,
 # `base_model.model.` is PEFT's way to say "the model". The config holds $r$ and $\alpha$. Without $\alpha$ nobody could know the factor
 # $\alpha / r$, the **scale** of the update: the shape of $A$ says only $r$.
 #
 # ## Two files, one adapter
 #
-# Double $B$ and halve $A$. Each number in the file has changed, and $BA$ is the same. In general, take any square matrix $M$ that has
-# an **inverse** $M^{-1}$, which undoes it. Then $(BM)(M^{-1}A)$ is $BA$. So the numbers in $A$ or $B$ alone say little.
+# Double $B$ and halve $A$. Each entry in the file has changed, and $BA$ is the same. In general, take any square matrix $M$ that has
+# an **inverse** $M^{-1}$, which undoes it. Then $(BM)(M^{-1}A)$ is $BA$. So the entries of $A$ or $B$ alone say little.
 #
 # PEFT calls a layer with a name a **module**. In the package an `Adapter` maps the name of each to an `AdapterModule`, its $A$, $B$ and
 # $\alpha$. `diff` compares what two adapters do:
 
 # %%
-mix = np.array([[1, 2], [0, 1]], dtype=np.float32)
-other = lnp.adapters.AdapterModule.of(A=np.linalg.inv(mix) @ A, B=B @ mix, alpha=4)
+change = np.array([[1, 2], [0, 1]], dtype=np.float32)
+other = lnp.adapters.AdapterModule.of(A=np.linalg.inv(change) @ A, B=B @ change, alpha=4)
 lnp.adapters.save(lnp.adapters.Adapter({"linear": other}), "other")
 
-print("A, as other numbers:\n", other.A)
+print("A, with other entries:\n", other.A)
 print("the same update:", lnp.adapters.diff("paper", "other").same)
 assert lnp.adapters.diff("paper", "other").same
 
@@ -102,7 +102,7 @@ assert np.allclose(Q_B @ R_B @ R_A.T @ Q_A.T, B @ A, atol=1e-5)
 # %% [markdown]
 # The second direction is 30 times weaker than the first. **The rank in the file is 2, and 1 is needed**<!-- shown: singular values of 30 and 1 --> to keep
 # 99 % of the energy. For a 4,096 x 4,096 layer at rank 16 this way takes the SVD of a 16 x 16 matrix instead of one with 16 million
-# numbers, and it is how `inspect` looks into files.
+# entries, and it is how `inspect` looks into files.
 #
 # ## A real one
 #
@@ -152,7 +152,7 @@ for name, model in {"base": base, "with LoRA": lora, "trained in full": full}.it
     print(f"{name:16}{error(model):.3f}")
 
 # %% [markdown]
-# All three go to disk: two models as **checkpoints**, their numbers under names, and the adapter. Then we look into the adapter:
+# All three go to disk: two models as **checkpoints**, their weights under names, and the adapter. Then we look into the adapter:
 
 
 # %%
@@ -211,15 +211,15 @@ Table(columns, rows)
 # %% tags=["varies"]
 model = lnp.language.load("austen")
 with_adapter = lnp.adapters.attach(model, lnp.adapters.load(elsewhere))
-for name, speaker in [("base", model), ("with adapter", with_adapter)]:
-    said = lnp.language.generate(speaker, "And the ", tokens=100, temperature=0.6, rng=1)
+for name, writer in [("base", model), ("with adapter", with_adapter)]:
+    said = lnp.language.generate(writer, "And the ", tokens=100, temperature=0.6, rng=1)
     print(f"{name:>12}: {' '.join(said.split())}")
 
 # %%
 test = lnp.language.read_text("genesis")[-20_000:]
 losses = {}
-for name, speaker in [("base", model), ("with adapter", with_adapter)]:
-    losses[name] = lnp.language.likelihood(speaker, test, max_length=64).loss
+for name, writer in [("base", model), ("with adapter", with_adapter)]:
+    losses[name] = lnp.language.likelihood(writer, test, max_length=64).loss
     print(f"{name:>12}: loss on the end of Genesis {losses[name]:.2f}")
 assert losses["with adapter"] < losses["base"] - 0.5
 assert all(5 < row[3] < 12 for row in rows)
@@ -229,7 +229,7 @@ assert all(5 < row[3] < 12 for row in rows)
 #
 # ## Cut an adapter, or make one from two models
 #
-# `resize` cuts each update by its SVD, and `extract` does the same with the difference of two models. So
+# `resize` truncates the SVD of each update, and `extract` does the same with the difference of two models. So
 # there are three ways to a small file: train rank 16 and cut, train in full and cut, or train at the small
 # rank from the start.
 
@@ -244,7 +244,7 @@ def error_of(folder):
 
 
 ranks = [1, 2, 3, 4, 6, 8, 12, 16]
-curves = {"LoRA of rank 16, cut": [], "full update, cut": []}
+curves = {"LoRA of rank 16, truncated": [], "full update, truncated": []}
 for rank in ranks:
     lnp.adapters.resize("adapter", f"resized-{rank}", rank=rank)
     lnp.adapters.extract("base", "full", f"extracted-{rank}", rank=rank)
@@ -256,7 +256,7 @@ for rank in [1, 4]:
     model = train(lnp.inject(base, rank=rank, alpha=2 * rank, rng=rng), *terrain)
     trained[rank] = size_of(f"resized-{rank}"), error(model)
 
-# %% alt="Held-out error against the size of the adapter's file. The full update cut to a low rank is worse than no adapter up to rank 6. The cut LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
+# %% alt="Held-out error against the size of the adapter's file. The full update truncated to a low rank is worse than no adapter up to rank 6. The truncated LoRA is worse at rank 1 and better from rank 2 on. Adapters trained at rank 1 and 4 are better than both."
 kilobytes = {name: tuple(np.transpose(curve) / [[1_000], [1]]) for name, curve in curves.items()}
 axes = lnp.plots.lines(
     kilobytes, xlabel="size of the file in kB", ylabel="mean squared error, held out"
@@ -290,7 +290,7 @@ assert all(trained[rank][1] < min(resized[rank], extracted[rank]) for rank in tr
 assert max(resized[16], extracted[16]) < 1.02 * min(error(lora), error(full))
 
 smallest = next(rank for rank in ranks if resized[rank] < 1.03 * resized[16])
-print(f"the adapter can be cut to rank {smallest} for less than 3 % more error")
+print(f"the adapter can be truncated to rank {smallest} for less than 3 % more error")
 print(f"bytes: {size_of('adapter'):,} become {size_of(f'resized-{smallest}'):,}")
 
 # %% [markdown]

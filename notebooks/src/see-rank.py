@@ -2,7 +2,7 @@
 # # See rank
 #
 # Three pictures of the same size, 600 x 512 pixels: a flag, a chessboard, a photograph. Each is a matrix of
-# 307,200 numbers. The flag could be described in one line, the chessboard in two, the photograph hardly at
+# 307,200 entries. The flag could be described in one line, the chessboard in two, the photograph hardly at
 # all.
 #
 # **What is the number that tells these matrices apart?**
@@ -105,10 +105,10 @@ print("shape of the directions:", directions.shape)
 x = np.array([4, -1, 2])
 output = M @ x
 # A direction of length 1, times the output: how much of it is in the output.
-parts = directions.T @ output
-print("output:           ", output)
-print("made of two parts:", (directions @ parts).round(6))
-assert np.allclose(directions @ parts, output)
+amounts = directions.T @ output
+print("output:                ", output)
+print("made of two directions:", (directions @ amounts).round(6))
+assert np.allclose(directions @ amounts, output)
 
 # %% [markdown]
 # ## Rank one: a column times a row
@@ -125,7 +125,7 @@ print("rank:", lnp.matrix_rank(table))
 figure = lnp.plots.matrix_tiles({"4 x 1": column, "1 x 5": row, "4 x 5": table}, between=["·", "="])
 
 # %% [markdown]
-# 4 + 5 = 9 numbers say what 20 numbers said.
+# 4 + 5 = 9 entries say what 20 did.
 #
 # ## Two thin matrices
 #
@@ -216,7 +216,7 @@ figure = lnp.plots.gallery(
 # ## Noise makes everything full rank
 #
 # Is the photograph so full of content? Its rank does not say that. Here is a matrix that we make ourselves:
-# two thin factors of rank 8, multiplied to 100 x 120 numbers. Then we add **noise**, a small random number, to each of them, a
+# two thin factors of rank 8, multiplied to 100 x 120 entries. Then we add **noise**, a small random number, to each of them, a
 # ten-thousandth of their usual size.
 
 # %%
@@ -230,8 +230,8 @@ print("rank of the product with noise:", lnp.matrix_rank(noisy))
 
 # %% [markdown]
 # Noise that no eye would see has turned rank 8 into rank 100, the largest there is: **full rank**. A random column almost
-# never happens to be a combination of the others. Most measurements carry noise in each number, so **measured
-# data has full rank, unless its rows or columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each number meets none of them -->.
+# never happens to be a combination of the others. Most measurements carry noise in each entry, so **measured
+# data has full rank, unless its rows or columns are tied by how they were made**<!-- proof: matrices of lower rank have no volume among all; noise in each entry meets none of them -->.
 #
 # Ties are common: a pixel that is black in every picture is a column of zeros; a total is the sum of its parts;
 # "yes" and "no" as two columns add up to a column of ones; and rows less their mean add up to zero.
@@ -265,7 +265,7 @@ assert rank == 8
 #
 # - The rank of a matrix is the number of its independent columns, of its independent rows, and of the
 #   directions that its outputs need.
-# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise in each number practically always that.
+# - A $d \times k$ matrix has rank $\min(d, k)$ at most, and with noise in each entry practically always that.
 # - If $B$ is $d \times r$ and $A$ is $r \times k$, then $BA$ has rank $r$ at most. And every $d \times k$
 #   matrix of rank $r$ is such a product.
 # - The rank of a sum is at most the sum of the ranks. The rank of a product is at most the smaller rank.

@@ -39,7 +39,7 @@ os.chdir(tempfile.mkdtemp())  # a folder for the files of this lesson
 # |---|---|---|---|---|
 # | config | 4 | 8 | $k$: 2 | $k$: 4 |
 #
-# What comes out depends on who reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below, on Apple's computers.)
+# The result depends on the program that reads it. (vLLM answers many users at once, llama.cpp runs on laptops and phones, and mlx-lm, below, on Apple's computers.)
 #
 # | program | its rule | $q$ | $k$ |
 # |---|---|---|---|
@@ -70,8 +70,8 @@ Table(["program", "scale of q", "of k"], rows)
 # %% [markdown]
 # ## Follow a real one
 #
-# `king-james` makes our language model speak like the book of Genesis: 28 modules of rank 8. Cut each to the rank that it needs for an error of 40 %,
-# as one would to save room. Now ranks differ.
+# `king-james` makes our language model write like the book of Genesis: 28 modules of rank 8. Cut each to the rank that it needs for an error of 40 %,
+# to save space. Now ranks differ.
 
 # %%
 model, king_james = language.load("austen"), language.located_adapter("king-james")
@@ -117,8 +117,8 @@ def as_read_by(program, adapter):
 
 
 def loss(adapter=None):
-    tuned = model if adapter is None else adapters.attach(model, adapter)
-    return language.likelihood(tuned, genesis, max_length=64).loss
+    adapted = model if adapter is None else adapters.attach(model, adapter)
+    return language.likelihood(adapted, genesis, max_length=64).loss
 
 
 # %%
@@ -160,7 +160,9 @@ def stronger(factor):
 
 scaled = np.array([loss(stronger(factor) if factor else None) for factor in factors])
 axes = lnp.plots.lines(
-    {"king-james": (factors, scaled)}, xlabel="scale, of the right one", ylabel="loss on Genesis"
+    {"": (factors, scaled)},
+    xlabel="scale, as a multiple of the right one",
+    ylabel="loss on Genesis",
 )
 axes.axhline(loss(), color=lnp.plots.MUTED, linestyle=":")
 lnp.plots.label_line(axes, 3, loss(), "no adapter", lnp.plots.MUTED, xytext=(-55, -12))
@@ -168,9 +170,9 @@ assert scaled[4] == scaled.min()
 assert scaled[7] > loss()
 
 # %% [markdown]
-# At half its scale the adapter still brings four fifths of the gain. At twice its scale it is worse than none at all.
+# At half its scale the adapter still achieves four fifths of the gain. At twice its scale it is worse than none at all.
 #
-# ## One form that all read alike
+# ## One form that all interpret identically
 #
 # If every module has the same rank and the same $\alpha$, and $\alpha$ is that rank, then all rules give the same number: one. Such an adapter is called **portable** here. That is always possible. $s$ goes into $B$, and a
 # module of lower rank gets columns and rows of zeros. The update stays what it was:
@@ -220,7 +222,7 @@ for target, place in [("gguf", "small.gguf"), ("mlx", "small-mlx")]:
 #   $16 / \sqrt{16} = 4$ is right, $16 / 16 = 1$ is computed: four times too weak.
 #
 #   </details>
-# - On paper: a module of rank 2 with $s = 3$ is to be written for rank 4 and $\alpha = 4$. What becomes of $B$ and $A$?
+# - On paper: a module of rank 2 with $s = 3$ has to be written for rank 4 and $\alpha = 4$. What becomes of $B$ and $A$?
 #
 #   <details><summary>Answer</summary>
 #

@@ -25,10 +25,10 @@ from lora_np.table import Table
 # %% [markdown]
 # ## Two paths
 #
-# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which makes $r$ numbers of $x$, and
-# then through $B$, which makes as many numbers of those as $W_0$ has outputs. At the end the two are added.
+# An input $x$ takes two paths. One leads through $W_0$, which is **frozen**: training does not change it. The other leads through $A$, which turns $x$ into a vector of $r$ entries, and
+# then through $B$, which turns that into one with as many as $W_0$ has outputs. At the end the two are added.
 
-# %% alt="x, of k numbers, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d numbers." tags=["cover"]
+# %% alt="x, of k entries, takes two paths. The upper goes through a grey box W0, d x k, frozen. The lower goes through a blue shape A that narrows from k to r, and a blue shape B that widens from r to d, both trained. A plus sign adds them to h, of d entries." tags=["cover"]
 _, axes = plt.subplots(figsize=(7.5, 3), layout="constrained")
 shapes = {
     "$W_0$\n$d \\times k$, frozen": ([(2, 2.1), (5.6, 2.1), (5.6, 3.7), (2, 3.7)], "0.85", "black"),
@@ -38,13 +38,13 @@ shapes = {
 for name, (corners, color, ink) in shapes.items():
     axes.add_patch(plt.Polygon(corners, color=color))
     axes.text(*np.mean(corners, axis=0), name, ha="center", va="center", color=ink)
-for start, end in [((0.5, 2), (1.9, 2.9)), ((0.5, 1.8), (1.9, 0.9)), ((3.6, 0.9), (4, 0.9)),
+for start, end in [((0.9, 2.1), (1.9, 2.9)), ((0.9, 1.7), (1.9, 0.9)), ((3.6, 0.9), (4, 0.9)),
                    ((5.7, 2.9), (6.5, 2.1)), ((5.7, 0.9), (6.5, 1.7)), ((6.9, 1.9), (7.4, 1.9))]:  # fmt: skip
     axes.annotate("", end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "grey"})
-axes.text(3.8, 0.2, "$r$ numbers", ha="center", fontsize=9)
-for place, name in [(0.2, "$x$\n$k$ numbers"), (6.7, "+"), (7.9, "$h$\n$d$ numbers")]:
+axes.text(3.8, 0.2, "$r$ entries", ha="center", fontsize=9)
+for place, name in [(0, "$x$\n$k$ entries"), (6.7, "+"), (8.5, "$h$\n$d$ entries")]:
     axes.text(place, 1.9, name, ha="center", va="center", fontsize=16 if name == "+" else 10)
-axes.set(xlim=(-0.5, 8.5), ylim=(0, 3.8), aspect="equal")
+axes.set(xlim=(-0.8, 9.4), ylim=(0, 3.8), aspect="equal")
 axes.set_axis_off()
 
 # %% [markdown]
@@ -144,10 +144,10 @@ def loss_at(B, A):
 
 def slopes(f, M, step=1e-6):
     result = np.zeros_like(M)
-    for place in np.ndindex(M.shape):
+    for index in np.ndindex(M.shape):
         move = np.zeros_like(M)
-        move[place] = step
-        result[place] = (f(M + move) - f(M - move)) / (2 * step)
+        move[index] = step
+        result[index] = (f(M + move) - f(M - move)) / (2 * step)
     return result
 
 
@@ -251,7 +251,7 @@ for name, (A, B) in starts.items():
 
 rows = [(name, before, after) for name, (before, after) in errors.items()]
 formats = dict.fromkeys(["before", "after 300 steps"], "{:.3f}".format)
-Table(["start", *formats], rows, formats=formats)
+Table(["initialisation", *formats], rows, formats=formats)
 
 # %%
 at_base = error(base)
@@ -265,7 +265,7 @@ assert all(errors[name][1] < at_base for name in ["A random, B zero", "A zero, B
 #   make up for it, but they first have to undo damage that need not have been done.
 # - **Both zero**: training starts at $W_0$, but stays there, since $B^T G$ and $G A^T$ are both zero, whatever $G$ is.
 # - **One zero**: training starts exactly at $W_0$, and moves. The paper takes $B$ as the zero one, and so does `inject`. A paper says that
-#   this choice allows larger learning rates. In part: for a model that reads handwritten digits the best rate was a third larger, but the
+#   this choice allows larger learning rates. In part: for a model that reads handwritten digits the best learning rate was a third larger, but the
 #   loss was higher (`lora-np claims zero-factor`).
 #
 # With one number for each, $a$ and $b$, and a loss of $(ba - 1)^2$, all of it can be seen. Zero and zero is no valley. It is a **saddle**:
@@ -292,8 +292,8 @@ assert path[-1].tolist() == [0, 0]
 # %% [markdown]
 # ## Full against LoRA
 #
-# Now in earnest: a full update of 12,000 numbers and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
-# gradient by its usual size so far, on 256 random pairs at a time, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
+# Now in earnest: a full update of 12,000 parameters and LoRA at rank 8 with 1,760. Each is trained for 2,000 steps by Adam, which divides each
+# gradient by its usual size so far, in batches of 256 random pairs, with a learning rate that falls to zero. `inject` adds $B$ and $A$ to a
 # layer and freezes the rest.
 #
 # Every 50 steps `fit` calls `sample`, and `put` gives a line its next point, so you see the errors fall while it trains:
@@ -329,10 +329,10 @@ rows = [
 ]
 assert abs(rows[1][2] - rows[2][2]) < 0.001
 formats = {"error, held out": "{:.3f}".format}
-Table(["model", "trained numbers", "error, held out"], rows, formats=formats)
+Table(["model", "trainable parameters", "error, held out"], rows, formats=formats)
 
 # %% [markdown]
-# About a seventh of the numbers, and the same error to within a thousandth. Is that luck, or could it be
+# About a seventh of the parameters, and the same error to within a thousandth. Is that luck, or could it be
 # known beforehand? *Compare with the best possible* goes on from here.
 #
 # ## The law

@@ -43,7 +43,7 @@ def test_an_adapter_is_a_mapping_from_modules_to_what_is_done_to_them(adapter):
     np.testing.assert_allclose(found.delta("model.layers.0.v_proj"), 2 * module.B @ module.A)
     assert module.magnitude is None
     assert module.bias is None
-    assert repr(found) == f"<Adapter of 3 modules, 54 numbers, {adapter}>"
+    assert repr(found) == f"<Adapter of 3 modules, 54 parameters, {adapter}>"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 
 def expected_text(rank):
     error = lnp.rank_errors(photograph(), relative=True)[rank]
-    return f"rank {rank}: error {error:.1%}, {lnp.count_lora(600, 512, rank=rank):,} numbers"
+    return f"rank {rank}: error {error:.1%}, {lnp.count_lora(600, 512, rank=rank):,} entries"
 
 
 def expected_pixels(rank):

@@ -510,11 +510,11 @@ def test_what_an_answer_prints_does_not_fill_the_screen(capsys):
 
 
 def test_an_argument_that_is_changed_is_named_and_is_a_copy():
-    def rank_one_parts(B, A):
+    def rank_one_terms(B, A):
         A += 1
         return np.zeros(3)
 
-    assert "your function has changed A" in exercises.check(rank_one_parts).message
+    assert "your function has changed A" in exercises.check(rank_one_terms).message
 
 
 def test_check_wants_a_function_that_an_exercise_knows():

@@ -197,7 +197,7 @@ def updates_agree(model, ours):
 
 def count_agrees(model, ours):
     theirs = sum(tensor.numel() for tensor in peft.get_peft_model_state_dict(model).values())
-    assert f"{theirs:,} numbers" in repr(ours), f"PEFT saves {theirs:,} numbers, {ours}"
+    assert f"{theirs:,} parameters" in repr(ours), f"PEFT saves {theirs:,} parameters, {ours}"
 
 
 def as_numpy(model):

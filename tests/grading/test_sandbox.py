@@ -314,7 +314,7 @@ def test_a_call_has_a_time():
 
 
 def test_printing_without_end_takes_time_and_no_memory(box):
-    reply = box.call("printing", [], seconds=1.0)
+    reply = box.call("printing", [], seconds=0.3)
     assert reply == {"error": "it took too long", "kind": "Ended"}
     assert len(box.printed) <= 2_000
 
@@ -465,7 +465,7 @@ for module in (testing, running, np):
     for name in ("encode", "array_equal", "judge"):
         if hasattr(module, name):
             setattr(module, name, lambda *a, **k: True)
-def rank_one_parts(B, A):
+def rank_one_terms(B, A):
     parts = B.T[:, :, None] * A[:, None, :]
     A += 1
     B[:] = 0
@@ -479,7 +479,7 @@ def test_arguments_are_compared_where_the_answer_cannot_reach():
     from lora_np.grading.submissions import outcome_of
 
     with Sandbox([PATCHES], LIMITS) as box:
-        result = outcome_of(exercise("rank_one_parts"), box, [PATCHES], [5])
+        result = outcome_of(exercise("rank_one_terms"), box, [PATCHES], [5])
     assert result.points == 0
     assert "your function has changed A" in result.message
 

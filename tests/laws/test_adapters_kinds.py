@@ -79,7 +79,7 @@ def test_updates_are_what_peft_computes(case):
     assert list(adapter) == [name]
     assert adapter[name].rank == rank
     np.testing.assert_allclose(adapter.delta(name), update(A, B, rank), atol=1e-12)
-    assert f"{A.size + B.size:,} numbers" in repr(adapter)
+    assert f"{A.size + B.size:,} parameters" in repr(adapter)
 
 
 def test_what_is_saved_is_what_was_read(case, tmp_path):

@@ -20,7 +20,7 @@ SYMMETRIC = {
     "dora_weight": {"B and alpha"},
     "chance_similarity": {"i and j"},
     "one_alpha": {"B and own"},
-    "bits_per_number": {"d and k"},
+    "bits_per_parameter": {"d and k"},
 }
 SLOW = ("train_lora", "project_training")  # they train
 

@@ -63,7 +63,7 @@ PRIVATE = {
     r"\bbeds?\b": "setup",
     r"linear maps?\b": "linear layer",
     r"own rate": "best learning rate",
-    r"in small\b": "quick",
+    r"in small\b(?!\.)": "quick",
     r"makes? it again": "reproduce",
     r"falls away": "is not needed",
     r"\bbends?\b": "nonlinearity",
@@ -78,7 +78,7 @@ PRIVATE = {
     r"instructed (model|one)": "instruction-tuned model",
     r"full (tuning|training)": "full fine-tuning",
     r"(?<!-)\btuned model": "fine-tuned model",
-    r"few bits|in its bits": "low precision",
+    r"(?<!How )few bits|in its bits": "low precision",
     r"shares its numbers": "tied weights",
     r"(by|each) cause": "memory breakdown",
     r"operations for each": "FLOPs per token",
@@ -109,6 +109,20 @@ TURNS = {
     r"\bin low rank\b|\bnats a\b": "low-rank, nats per",
     r"\bSomebody\b": "say who, or use the passive",
 }
+# And what lessons and exercises must not print, draw or ask either.
+TAUGHT = {
+    r"\bfor each number\b": "per parameter, for each entry",
+    r"\bnumbers (to train|in a block)\b": "trainable parameters, block size",
+    r"\bSVD, cut\b|\bcut full update\b": "truncated SVD, truncated full update",
+    r"\b(weakest|strongest) parts\b|\bparts of (rank one|the SVD)\b": "terms",
+    r"\bplaces (of|in W0|counted)\b": "indices",
+    r"\bmixtures? of\b": "linear combination",
+    r"\bmaps whose\b|\bof \d+ maps\b": "linear layers",
+    r"\blouder\b": "larger, amplified",
+    r"(?<!-)\btuned weights?\b": "fine-tuned weight",
+}
+# A picture shows right angles where they come first; *orthogonal* is the word from then on.
+PICTURED = {"follow-the-post", "see-rank", "cut-the-svd", "factor-a-matrix", "look-inside-an-update", "gram_schmidt"}  # fmt: skip
 # Packages whose texts still have some of these words: none may be added, and each goes when done.
 TO_COME: dict[str, set[str]] = {}
 # Constants of an algorithm in its paper's letters, rather than an accuracy that someone asks for.
@@ -321,6 +335,26 @@ def prose():
 def test_pages_use_the_words_of_the_field(private):
     found = [f"{place}: {line}" for place, line in prose() if re.search(private, line)]
     assert not found, f"{(PRIVATE | TURNS)[private]}, not {private}"
+
+
+def taught():
+    """Every line of the lessons and exercises: their code too, which prints and labels figures."""
+    for path in sorted((ROOT / "notebooks" / "src").glob("*.py")) + sorted(
+        (ROOT / "lora_np" / "exercises" / "data").glob("*.md")
+    ):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield path.stem, number, line
+
+
+@every("private", [*(p for p in PRIVATE if not p.startswith("^")), *TURNS, *TAUGHT])
+def test_lessons_and_exercises_use_the_words_of_the_field(private):
+    allowed = PICTURED if private == "right angles" else set()
+    found = [
+        f"{name}:{number}: {line}"
+        for name, number, line in taught()
+        if name not in allowed and re.search(private, line)
+    ]
+    assert not found, f"{(PRIVATE | TURNS | TAUGHT)[private]}, not {private}"
 
 
 @every(

@@ -61,7 +61,7 @@ def learn_without_forgetting(lesson):
     for rank in [8, 2]:
         optimizer = lnp.Adam(lr=lnp.cosine_schedule(0.01, steps=500))
         model = lnp.fit(
-            lesson.ways[f"LoRA, r = {rank}"], pixels, answers, optimizer=optimizer, steps=500, batch_size=64,
+            lesson.setups[f"LoRA, r = {rank}"], pixels, answers, optimizer=optimizer, steps=500, batch_size=64,
             loss=lnp.cross_entropy, progress=False,
         ).model  # fmt: skip
         found += [lesson.accuracy(model, some) for some in (lesson.old, lesson.new)]

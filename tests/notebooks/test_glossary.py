@@ -15,7 +15,7 @@ TEXT = (
     .split(":::{glossary}")[1]
 )
 TERMS = re.findall(r"^(\S.*)\n  ", TEXT, flags=re.MULTILINE)
-SAME = {"amplification": "amplification factor", "base": "base model", "output directions": "input directions", "svd": "singular value decomposition", "frozen": "freeze", "linear combination": "combination", "orthogonal": "right angles", "qr decomposition": "QR", **dict.fromkeys(["query", "key", "value"], "query, key, value")}  # fmt: skip
+SAME = {"amplification": "amplification factor", "base": "base model", "output directions": "input directions", "svd": "singular value decomposition", "frozen": "freeze", "linear combination": "combination", "orthogonal": "right angles", "qr decomposition": "QR", "truncated": "singular value decomposition", **dict.fromkeys(["query", "key", "value"], "query, key, value")}  # fmt: skip
 # Bold for the sake of emphasis, and headings of a list.
 EMPHASIS = {
     "a", "and", "b", "back", "backward", "both random", "both zero", "by energy", "by error", "cheaper", "every path",

@@ -59,7 +59,7 @@ def run(page, number, name="Run cell"):
 OUTPUTS = """cells => cells.map((cell) => ({
   varies: cell.classList.contains("tag_varies"),
   text: [...cell.querySelectorAll(".cell_output .output")].map((one) => (one.querySelector("pre") ?? one).textContent.trim()),
-  pictures: [...cell.querySelectorAll(".cell_output img")].map((one) => [one.alt, one.width]),
+  pictures: [...cell.querySelectorAll(".cell_output img:not(.kept img)")].map((one) => [one.alt, one.width]),
   sliders: cell.querySelectorAll(".cell_output input").length,
 }))"""
 ALL_RAN = """() => [...document.querySelectorAll("article div.cell")].every((cell) => cell.dataset.state === "ran")

@@ -2,10 +2,13 @@
 done.
 """
 
+import io
 import json
 import math
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lora_np import exercises
 from lora_np.course.notebooks import lessons
@@ -36,10 +39,34 @@ def test_each_lesson_has_a_card(open_page):
         assert link.inner_text() == known[stem].title
         assert link.get_attribute("href") == f"../lessons/{stem}.html"
         assert about.question(notebook).split("$")[0].strip() in card.inner_text()
-        picture = card.locator("img")
+        picture = card.locator("img").first
         picture.scroll_into_view_if_needed()
         assert picture.get_attribute("alt") == about.cover(notebook).alt
         assert picture.evaluate("img => img.decode().then(() => img.naturalWidth)") == 640
+
+
+def grey(locator):
+    """How a part of the page looks, as grey levels."""
+    with Image.open(io.BytesIO(locator.screenshot())) as picture:
+        return np.asarray(picture.convert("L"), dtype=float)
+
+
+@pytest.mark.parametrize("path", ["learn/index.html", "lessons/02-cut-the-svd.html"])
+def test_photographs_stay_as_they_are_in_the_dark_on_the_page_s_ground(open_page, path):
+    looks = []
+    for scheme in ("light", "dark"):
+        page = open_page(path, color_scheme=scheme)
+        page.wait_for_load_state("networkidle")
+        figure = page.locator(".pictures").first
+        figure.scroll_into_view_if_needed()
+        figure.locator("img").first.evaluate("img => img.decode()")
+        looks.append(grey(figure))
+    light, dark = looks
+    assert light[:4].min() > 240
+    assert dark[:4].max() < 40  # paper
+    height, width = (n // 3 for n in light.shape)
+    photograph = slice(height // 2, height), slice(width // 8, width // 3)  # of the first
+    assert np.corrcoef(light[photograph].ravel(), dark[photograph].ravel())[0, 1] > 0.98
 
 
 def test_what_was_read_and_solved_is_remembered_until_it_is_forgotten(open_page):

@@ -73,7 +73,7 @@ def test_products_in_the_browser_are_those_of_numpy(open_page, site, runtime):
 def caption(rank):
     error = lnp.rank_errors(photograph(), relative=True)[rank]
     count = lnp.count_lora(*photograph().shape, rank=rank)
-    return f"rank {rank}: error {error:.1%}, {count:,} numbers"
+    return f"rank {rank}: error {error:.1%}, {count:,} entries"
 
 
 def cut(rank):

@@ -84,7 +84,7 @@ def step_multiplications(draw: Draw, answer: Answer, key: str) -> None:
 
 
 def rank_for_bits_smallest(draw: Draw, answer: Answer) -> None:
-    shapes, per_parameter = drawn_shapes(draw, high=9), draw.whole("per_number", 1, 3)
+    shapes, per_parameter = drawn_shapes(draw, high=9), draw.whole("per_parameter", 1, 3)
     room = per_parameter * sum(d + k for d, k in shapes)
     bits = draw.whole("rank", 0, 9) * room + draw.whole("more", 0, room - 1)
     exactly("the rank", answer(bits, shapes, per_parameter), -(-bits // room))
@@ -232,7 +232,7 @@ def read_in_blocks(draw: Draw, answer: Answer, key: str) -> None:
     codes = np.array([int(draw.whole(f"code {i}", 0, len(levels) - 1)) for i in range(n)])
     scales = draw.array("scales", -(-n // size), low=1, high=1000 if key == "outlier" else 5)
     right = [levels[code] * scales[i // size] for i, code in enumerate(codes)]
-    same("the numbers", answer(codes, scales, levels, size), right, tolerance=1e-6)
+    same("the values", answer(codes, scales, levels, size), right, tolerance=1e-6)
 
 
 def repair(draw: Draw, answer: Answer, key: str) -> None:

@@ -128,10 +128,10 @@ def rank_by_elimination_rounding(draw: Draw, answer: Answer) -> None:
 # Factor a matrix
 
 
-def rank_one_parts_parts(draw: Draw, answer: Answer) -> None:
+def rank_one_terms_terms(draw: Draw, answer: Answer) -> None:
     d, r, k = draw.sizes("drk", high=4)
     B, A = draw.array("B", d, r), scale(draw) * draw.array("A", r, k)
-    same("the parts", answer(B, A), np.einsum("di,ik->idk", B, A))
+    same("the terms", answer(B, A), np.einsum("di,ik->idk", B, A))
 
 
 def cut_qr(draw: Draw, answer: Answer, key: str) -> None:
@@ -202,7 +202,7 @@ def cut_closest(draw: Draw, answer: Answer) -> None:
     M, r = matrix_and_rank(draw)
     got = real_array("the approximation", answer(M, r), M.shape)
     rank = int(np.count_nonzero(np.linalg.svdvals(got) > 1e-4 * np.linalg.norm(M)))
-    law(rank <= r, f"an approximation of rank {r} has at most {r} parts, but its rank is {rank}")
+    law(rank <= r, f"an approximation of rank {r} has at most {r} terms, but its rank is {rank}")
     closest("the error", M, got, r)
 
 

@@ -330,7 +330,7 @@ def attention_weights(draw: Draw, answer: Answer, key: str) -> None:
 # Ask whether a LoRA is enough
 
 
-def bits_per_number(draw: Draw, answer: Answer, key: str) -> None:
+def bits_per_parameter(draw: Draw, answer: Answer, key: str) -> None:
     n, classes = draw.whole("n", 1, 5), draw.whole("classes", 2, 96)
     d, k, r = draw.sizes("dkr")
     losses = draw.array("losses", n, low=0, high=5.0 if key == "bits" else 0.0)
