@@ -12,6 +12,7 @@ from claims import at_scale, protocol
 from claims.at_scale import METHODS, SEEDS, Runs, between
 from claims.redrawn import rate
 from claims.rules import CONTRADICTED, IN_PART, NOT_RUN, NOT_SHOWN, STRENGTH, SUPPORTED, Figure
+from tests.drawing import every
 
 RECORDED = lnp.course.claims()
 SCALES = {name: claims.claim(name).at_scale for name in claims.names()}
@@ -62,7 +63,7 @@ def test_the_six_of_the_design_have_a_second_setup_and_ask_for_methods_that_run(
     assert asked == {*METHODS}
 
 
-@pytest.mark.parametrize("name", SCALES)
+@every("name", SCALES)
 def test_what_is_recorded_follows_from_the_lines(name):
     assert RECORDED[name]["at scale"] == found(name)
 
@@ -78,7 +79,7 @@ def test_labels_and_findings_are_whole():
         assert "2 % above" in finding, name
 
 
-@pytest.mark.parametrize("name", SCALES)
+@every("name", SCALES)
 def test_nothing_has_run(folder, name):
     record = found(name)
     assert record["verdict"] == NOT_RUN
@@ -228,7 +229,7 @@ def simulated(scale, truth, rng):
     return drawn
 
 
-@pytest.mark.parametrize("name", SCALES)
+@every("name", SCALES)
 def test_a_rule_is_reached_at_a_known_truth(name):
     """With the spread of the pilot and all seeds: 1 % is told from nothing, and nothing from 1 %."""
     scale, rng = SCALES[name], np.random.default_rng(0)
@@ -243,7 +244,7 @@ def test_a_rule_is_reached_at_a_known_truth(name):
     assert null <= 0.05 + 2 * (0.05 * 0.95 / DRAWS) ** 0.5
 
 
-@pytest.mark.parametrize("name", SCALES)
+@every("name", SCALES)
 def test_better_evidence_never_gives_a_weaker_verdict(name):
     scale, rng = SCALES[name], np.random.default_rng(0)
     for _ in range(DRAWS):
