@@ -35,6 +35,12 @@ def pytest_xdist_make_scheduler(config, log):
     return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path, parent):
+    """No examples are looked for in the docstrings of tests."""
+    return [file for file in (yield) if type(file).__name__ != "DoctestModule"]
+
+
 def pytest_collection_modifyitems(config, items):
     if QUARTER:
         config.hook.pytest_deselected(items=[item for item in items if not in_quarter(item.nodeid)])

@@ -255,11 +255,14 @@ def repeated(scale: dict[str, Any]) -> str:
     again = scale.get("torch and PEFT")
     if again is None:
         return ""
-    runs = "one of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
+    runs = "One of these runs" if again["runs"] == 1 else f"{again['runs']} of these runs"
     verdict = "" if again["verdict"] == "not run yet" else f" {again['sentence']}"
+    apart = (
+        f"lies more than {shown(again['apart'])} nats from" if again["apart"] else "differs from"
+    )
     return (
-        f"{runs} again, with the same weights, windows, start and learning rate: no loss is more than "
-        f"{shown(again['apart'])} nats from ours.{verdict}"
+        f"{runs} again, with the same weights, windows, start and learning rate: no loss {apart} ours, "
+        f"as far as they are recorded (0.01 %).{verdict}"
     )
 
 
@@ -419,9 +422,10 @@ def lines(drawn: dict[str, Any], width: int, height: int, small: bool) -> str:
     at_x = lambda x: left + (math.log10(x) - x0) / (x1 - x0) * (width - left - right)
     at_y = lambda y: top + (ceiling - y) / (ceiling - floor + pad) * (height - top - bottom)
     parts = [f'<path class="axis" d="M{left} {top}V{height - bottom}H{width - right}"/>']
+    digits = 3 if ceiling - floor > 0.03 * abs(ceiling) else 4  # so that no two labels are alike
     for i in (0, 3) if small else range(4):
         y = floor + i * (ceiling - floor) / 3
-        parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.3g}</text>')
+        parts.append(f'<text class="y" x="{left - 6}" y="{at_y(y) + 4:.1f}">{y:.{digits}g}</text>')
     for power in range(math.ceil(x0), math.floor(x1) + 1):
         x = at_x(10.0**power)
         down = height - bottom + (14 if small else 24)

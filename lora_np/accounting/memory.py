@@ -105,9 +105,10 @@ class Memory(Shown):
         """One row per part, in bytes and in units of 2^10."""
         sizes = {**self.parts, "total": self.total}
         rows = [(part, size, size) for part, size in sizes.items()]
-        formats = {"size": binary_bytes}
-        columns = ("part", "bytes", *formats)
-        return Table(columns, rows, title=self.title, notes=self.notes, formats=formats)
+        return Table(
+            ("part", "bytes", "size"), rows, title=self.title, notes=self.notes,
+            formats={"size": binary_bytes},
+        )  # fmt: skip
 
 
 def training_memory(model: Model, **options: Option) -> Memory:

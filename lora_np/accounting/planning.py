@@ -40,7 +40,6 @@ NO_NF4 = (
     "bitsandbytes has no kernels for nf4 on {}: QLoRA needs another library there, such as mlx-lm,"
     " whose 4 bits take about as much memory."
 )
-ONE_GB = "1 GB is 2^30 bytes."
 # who made or lends it, and units
 _MAKERS = (
     r"\b(?:nvidia|amd|geforce|radeon|tesla|quadro|instinct|colab|kaggle|sxm\d|gpu)\b"
@@ -108,9 +107,9 @@ def gpus() -> Mapping[str, GPU]:
         left = f"{entry['mib'] / 1024:.1f}"
         driver = f"Its driver leaves {left} of {entry['gb']} GB."
         notes = [driver if float(left) < entry["gb"] else "", entry.get("note", "")]
-        lacks = {key: entry.get(key, True) for key in ("bfloat16", "nf4")}
         note = " ".join(filter(None, notes))
-        known[name] = GPU(name, entry["mib"] * 2**20, note, **lacks, sold=entry["gb"])
+        computes = entry.get("bfloat16", True), entry.get("nf4", True)
+        known[name] = GPU(name, entry["mib"] * 2**20, note, *computes, entry["gb"])
     return known
 
 
@@ -142,7 +141,11 @@ def gpu_names() -> Names:
 
 def size_text(size: int) -> str:
     """Format ``size`` as people say it of memory: GB of 2^30 bytes."""
-    return binary_bytes(size).replace("iB", "B")
+    return _in_gb(binary_bytes(size))
+
+
+def _in_gb(text: str) -> str:
+    return text.replace("iB", "B")
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,10 @@ class Plan(Shown):
     def table(self) -> Table:
         """One row per choice, with the largest values that fit."""
         training = self.training
-        largest = ("largest rank", "largest batch", "largest length")
-        columns = (*_KEY, "trainable", "memory", "verdict", *largest)
+        columns = (
+            *_KEY, "trainable", "memory", "verdict",
+            "largest rank", "largest batch", "largest length",
+        )  # fmt: skip
         rows = [
             (
                 *_key(one), one.trainable, one.memory.total, one.verdict,
@@ -287,8 +292,9 @@ class Plan(Shown):
             f"{self.model} on {self.gpu.title}: batch"
             f" {training.batch_size:,} x {training.max_length:,} tokens, {training.optimizer}"
         )
-        formats = {"memory": size_text}
-        return Table(columns, rows, title=title, notes=self.notes, formats=formats)
+        return Table(
+            columns, rows, title=title, notes=self.notes, formats={"memory": size_text}
+        )  # fmt: skip
 
     @property
     def breakdown(self) -> Table:
@@ -300,7 +306,7 @@ class Plan(Shown):
         ]
         formats = dict.fromkeys((*sizes, "on disk"), size_text)
         formats["FLOPs per token"] = "{:.3g}".format
-        notes = [note.replace("iB", "B") for one in self.choices for note in one.memory.notes]
+        notes = [_in_gb(note) for one in self.choices for note in one.memory.notes]
         return Table(
             (*_KEY, *formats), rows, title="Memory breakdown, size on disk and FLOPs per token",
             notes=[*dict.fromkeys(notes)], formats=formats,
@@ -410,9 +416,9 @@ def plan(
                 remedies += _remedies(choices[-1], device, own, count, narrow, attention)
     dtypes = {own.dtype for own in settings.values()}
     notes = [
-        assumptions(spec, settings),
+        _in_gb(assumptions(spec, settings)),
         "fits: a tenth of the memory is left for CUDA and the allocator; tight: less than a tenth."
-        f" {ONE_GB}",
+        " 1 GB is 2^30 bytes.",
         device.note,
         NO_BFLOAT16.format(device.name) if not device.bfloat16 and "bfloat16" in dtypes else "",
         NO_NF4.format(device.name) if not device.nf4 and "nf4" in dtypes else "",

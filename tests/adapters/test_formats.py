@@ -417,26 +417,27 @@ def test_every_command_reads_and_writes_them(tmp_path, capsys):
         "mlx": tmp_path / "mlx",
         "kohya": tmp_path / "a.safetensors",
     }
+    generate = ["generate", "austen", "--prompt", "And ", "--tokens", "20", "--adapter"]
+    base, right = str(located("austen")), tmp_path / "right"
+    assert run(["merge", base, str(adapter), "-o", str(right)]) == 0
+    capsys.readouterr()
+    assert run([*generate, str(adapter)]) == 0
+    said = capsys.readouterr().out
     for to, path in paths.items():
         assert run(["convert", str(adapter), "--to", to, "--base", "austen", "-o", str(path)]) == 0
         assert run(["inspect", str(path)]) == 0
-        assert run(["inspect", str(path), "--base", str(located("austen"))]) == 0
-        generate = ["generate", "austen", "--prompt", "And ", "--tokens", "20", "--adapter"]
+        assert run(["inspect", str(path), "--base", base]) == 0
         capsys.readouterr()
-        said = []
-        for source in (path, adapter):
-            assert run([*generate, str(source)]) == 0
-            said.append(capsys.readouterr().out)
-        assert said[0] == said[1]
-        merged = [tmp_path / f"merged-{to}", tmp_path / f"right-{to}"]
-        for source, out in zip((path, adapter), merged, strict=True):
-            assert run(["merge", str(located("austen")), str(source), "-o", str(out)]) == 0
-        base, *files = (
+        assert run([*generate, str(path)]) == 0
+        assert capsys.readouterr().out == said
+        merged = tmp_path / f"merged-{to}"
+        assert run(["merge", base, str(path), "-o", str(merged)]) == 0
+        before, *files = (
             safetensors.open(folder / "model.safetensors")
-            for folder in (located("austen"), *merged)
+            for folder in (located("austen"), merged, right)
         )
         for name in files[0].tensors:
-            W = base.read(name).astype(float)
+            W = before.read(name).astype(float)
             if module := modules.get(name.removesuffix(".weight")):
                 W += exact(module).T if module.embedding else exact(module)
             assert_as_near(*(file.read(name) for file in files), W, floor=1, unit=2**-8)  # bfloat16

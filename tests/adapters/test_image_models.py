@@ -105,7 +105,7 @@ def as_matrix(module):
             for kernel in KERNELS
             if kernel or "tucker" not in kind
         ],
-        3,
+        6,
     ),
 )
 def test_the_update_is_that_of_the_formula_in_every_spelling(tmp_path, kind, shape, kernel):

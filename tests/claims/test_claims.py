@@ -19,6 +19,7 @@ from claims.__main__ import check
 from claims.protocol import FACTOR, RESULTS, Lab, judged
 from claims.rules import SCALE, SUPPORTED, VERDICTS
 from lora_np.cli import run
+from tests.drawing import every
 
 NAMES = claims.names()
 RECORDED = lnp.course.claims()
@@ -30,7 +31,7 @@ def test_there_are_two_dozen_claims_all_recorded():
     assert sorted(RECORDED) == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_a_claim_is_short_complete_and_public(name):
     path = RESULTS.parent / f"{name.replace('-', '_')}.py"
     text = path.read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def test_a_claim_is_short_complete_and_public(name):
             assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_words_and_verdicts_follow_from_the_file_and_the_figures(name):
     claim, record = claims.claim(name), RECORDED[name]
     assert protocol.words(claim).items() <= record.items()
@@ -116,7 +117,7 @@ def moved(move, figure):
     return {"values": [None if x is None else move(x) for x in figure["values"]]}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_other_numbers_turn_the_verdict(name):
     claim, record = claims.claim(name), RECORDED[name]
     reached = {
@@ -128,7 +129,7 @@ def test_other_numbers_turn_the_verdict(name):
     assert reached <= {*VERDICTS}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_every_way_was_swept_until_neither_end_was_best(name):
     record = RECORDED[name]
     for method, sweep in record["methods"].items():

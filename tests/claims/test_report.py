@@ -11,6 +11,7 @@ import claims
 import lora_np as lnp
 from claims import protocol
 from claims.protocol import PHRASES, Number
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
 KNOWN = lnp.course.claims()
@@ -105,7 +106,7 @@ def test_verdicts_of_both_sets_are_those_of_their_figures(report):
         assert not {"supported", "contradicted"} <= {*report.sets(name).split(" / ")}, name
 
 
-@pytest.mark.parametrize("name", claims.names())
+@every("name", claims.names())
 def test_a_finding_is_one_line_from_the_figures_with_positive_numbers(name):
     claim, record = claims.claim(name), KNOWN[name]
     figures = protocol.read(claim, record["figures"])

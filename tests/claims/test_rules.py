@@ -23,6 +23,7 @@ from claims.rules import (
     Rule,
     student,
 )
+from tests.drawing import every
 
 NAMES = claims.names()
 RECORDED = lnp.course.claims()
@@ -99,7 +100,7 @@ def test_both_sets_of_seeds_must_be_on_one_side():
     assert part.verdict(split) == NOT_SHOWN
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every("name", NAMES)
 def test_better_evidence_never_gives_a_weaker_verdict(name):
     claim = claims.claim(name)
     rng = np.random.default_rng(0)
@@ -179,7 +180,7 @@ def measured(claim, record):
 SPREAD = [name for name in NAMES if measured(claims.claim(name), RECORDED[name])]
 
 
-@pytest.mark.parametrize("name", SPREAD)
+@every("name", SPREAD)
 def test_a_rule_reaches_each_verdict_at_a_known_truth(name):
     claim, record = claims.claim(name), RECORDED[name]
     rng = np.random.default_rng(0)

@@ -314,7 +314,7 @@ def test_a_call_has_a_time():
 
 
 def test_printing_without_end_takes_time_and_no_memory(box):
-    reply = box.call("printing", [], seconds=1.0)
+    reply = box.call("printing", [], seconds=0.3)
     assert reply == {"error": "it took too long", "kind": "Ended"}
     assert len(box.printed) <= 2_000
 

@@ -15,7 +15,7 @@ import pytest
 from lora_np.files import FileError
 from lora_np.hub import read_arrays
 from lora_np.hub.arrays import load_matrix
-from tests.drawing import FULL, peak_memory
+from tests.drawing import FULL, every, peak_memory
 
 ARRAYS = {"q": np.arange(6.0).reshape(2, 3), "k": np.asfortranarray(np.eye(3, dtype=np.float32))}
 POSITIONS = range(0, 1_000, 7 if FULL else 37)
@@ -144,9 +144,9 @@ def test_hostile_files_are_refused_in_bounded_memory(tmp_path):
     assert int(done.stdout) < 512
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("dtype", ["?", "i1", "u8", "f2", "<f4", ">f8", "c16"])
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (3, 2), (2, 1, 3)])
+@every("save", [np.savez, np.savez_compressed])
+@every("dtype", ["?", "i1", "u8", "f2", "<f4", ">f8", "c16"])
+@every("shape", [(), (0,), (3,), (2, 0), (3, 2), (2, 1, 3)])
 def test_what_numpy_writes_is_read(save, dtype, shape, tmp_path):
     values = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
     path = tmp_path / "inputs.npz"

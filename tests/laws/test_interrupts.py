@@ -116,7 +116,10 @@ def hidden(name):
     return any(part.startswith(".") for part in name.split("/"))
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "inspect")) for name in COMMANDS],
+)
 def test_a_signal_costs_no_file(name, tmp_path):
     files, here = tmp_path / "files", tmp_path / "here"
     files.mkdir()

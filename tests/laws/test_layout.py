@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import pytest
+from tests.drawing import every
 
 ROOT = Path(__file__).parents[2]
 # Folders for what is outside lora_np, or runs it in another place.
@@ -18,7 +18,7 @@ def test_the_folders_outside_are_there():
     assert all((ROOT / "tests" / folder).is_dir() for folder in OUTSIDE)
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
+@every("file", FILES)
 def test_a_file_of_tests_is_named_as_its_module(file):
     module = file.with_name(file.name.removeprefix("test_"))
     assert (ROOT / "lora_np" / module).is_file(), f"move tests/{file} to tests/laws"

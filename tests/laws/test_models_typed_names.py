@@ -47,12 +47,13 @@ def test_forty_gpus_are_found_and_none_is_taken_for_another() -> None:
 
 def test_every_alias_has_its_place_and_no_two_presets_share_one() -> None:
     seen: dict[str, str] = {}
+    names = typed_names()
     for preset, places in ALIASES["aliases"].items():
         assert preset in models.preset_names()
         assert {*places} <= {*ALIASES["places"]}
-        for name in [name for names in places.values() for name in names]:
+        for name in [name for several in places.values() for name in several]:
             assert seen.setdefault(name.lower(), preset) == preset
-            assert typed_names().find(name) == preset
+            assert names.find(name) == preset
     assert len(seen) >= 100
     assert all("https://" in place for place in ALIASES["places"].values())
 

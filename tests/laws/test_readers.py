@@ -3,6 +3,7 @@ no end; every other place has a reason.
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import lora_np
 
 PACKAGE = Path(lora_np.__file__).parent
+parsed = cache(ast.parse)
 OPENERS = {"open", "read_text", "read_bytes", "load", "loadtxt", "genfromtxt", "fromfile", "memmap"}
 OURS = {"safetensors", "gguf", "json", "tomllib", "language", "adapters", "lnp", "formats"}
 
@@ -54,7 +56,7 @@ REASONS = {
 
 def opened(source):
     """The calls in a module that open a file by themselves."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if not isinstance(node, ast.Call):
             continue
         function = node.func
@@ -121,7 +123,7 @@ FOLDERS = {
 
 def joins(source):
     """The places where a variable that is a name is put below a folder: ``folder / name``."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
             left, right = node.left, node.right
             folder = isinstance(left, ast.Name) and left.id in FOLDERS

@@ -18,7 +18,7 @@ def with_spectrum():
 
 @pytest.fixture
 def example():
-    return _example
+    return example_of
 
 
 def _with_spectrum(s, d, k, rng):
@@ -28,7 +28,7 @@ def _with_spectrum(s, d, k, rng):
     return (U * s) @ V.T
 
 
-def _example(kind, d, k, seed=0):
+def example_of(kind, d, k, seed=0):
     rng = np.random.default_rng(seed)
     m = min(d, k)
     if kind == "random":

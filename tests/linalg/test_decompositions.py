@@ -9,19 +9,17 @@ from hypothesis.extra.numpy import arrays
 
 from lora_np.linalg import decompositions, lu, qr, svd
 from lora_np.linalg.decompositions import qr_pivoted
-from tests.drawing import examples
+from tests.drawing import every, examples
+from tests.linalg.conftest import SHAPES, example_of
 
 FUNCTIONS = [lu, qr, qr_pivoted, svd]
 
 
-@pytest.fixture(params=["random", "deficient", "graded", "repeated", "zero", "zero_column"])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture(params=[np.float64, np.float32])
-def M(request, kind, shape, example):
-    return example(kind, *shape).astype(request.param)
+KINDS = ["random", "deficient", "graded", "repeated", "zero", "zero_column"]
+every_matrix = every("M", [
+    pytest.param(example_of(kind, *shape).astype(dtype), id=f"{kind}, {shape}, {dtype}")
+    for dtype in ("float64", "float32") for kind in KINDS for shape in SHAPES
+])  # fmt: skip
 
 
 def limit(M):
@@ -40,6 +38,7 @@ def assert_orthonormal(Q):
     assert size(Q.T @ Q - np.eye(Q.shape[1])) <= 10 * max(Q.shape) * np.finfo(Q.dtype).eps
 
 
+@every_matrix
 def test_lu_multiplies_back(M):
     order, L, U = lu(M)
     m = min(M.shape)
@@ -54,6 +53,7 @@ def test_lu_multiplies_back(M):
     assert np.abs(L).max() <= 1
 
 
+@every_matrix
 def test_qr_multiplies_back(M):
     Q, R = qr(M)
     assert Q.shape == (M.shape[0], min(M.shape))
@@ -63,6 +63,7 @@ def test_qr_multiplies_back(M):
     np.testing.assert_array_equal(np.tril(R, -1), 0)
 
 
+@every_matrix
 def test_pivoted_qr_multiplies_back_with_a_falling_diagonal(M):
     Q, R, order = qr_pivoted(M)
     assert Q.dtype == R.dtype == M.dtype
@@ -74,6 +75,7 @@ def test_pivoted_qr_multiplies_back_with_a_falling_diagonal(M):
     assert (diagonal[1:] <= diagonal[:-1] * (1 + limit(M)) + limit(M) * size(M)).all()
 
 
+@every_matrix
 def test_svd_multiplies_back_and_has_lapacks_values(M):
     U, s, Vh = svd(M)
     m = min(M.shape)

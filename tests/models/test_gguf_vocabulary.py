@@ -159,6 +159,7 @@ def test_qlora_over_a_file_is_counted_with_the_bytes_that_it_holds(tmp_path, kin
     planned = plan(path, gpu="1GB", rank=[4])
     assert {each.memory.weights for each in planned.choices if each.method == "QLoRA"} == {held}
     assert "QLoRA over the file's quantisation" in planned.notes[0]
+    assert "iB" not in planned.notes[0]
     # the other methods are not quantised
     assert (
         compared.methods["full"].weights == compared.methods["LoRA"].weights == 2 * count.spec.total

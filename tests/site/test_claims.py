@@ -104,4 +104,6 @@ def test_a_page_has_the_rule_the_figures_and_the_limits(open_page):
         )
         for part in ("verdict", "rule", "limits", "refuted_by", "setting"):
             assert KNOWN[name][part].split("`")[0] in text
-        assert page.locator(".claim-picture").is_visible()
+        assert page.locator(".claim-picture").first.is_visible()
+        if "at scale" in KNOWN[name]:
+            assert KNOWN[name]["at scale"]["title"] in text

@@ -1038,6 +1038,11 @@ def test_the_page_and_all_that_others_do_not_load_are_under_100_kB_compressed(op
     own = {url: size for url, size in loaded("use/fit.html").items() if url not in everywhere}
     assert any("fit-data.js" in url for url in own)
     assert sum(own.values()) < 100_000  # as hosts send them
+    assert not any("fit-parts.json" in url for url in own)
+    page = open_page("use/fit.html")
+    with page.expect_response(lambda response: "fit-parts.json" in response.url) as parts:
+        page.get_by_label("rank r").focus()
+    assert len(zlib.compress(parts.value.body())) < 45_000  # once the page is used
 
 
 @pages
