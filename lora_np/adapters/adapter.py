@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lora_np.checks import Array, StrPath
+from lora_np.checks import Array, StrPath, overflow_allowed
 from lora_np.files import FileError
 from lora_np.hub import FLOATS, TensorInfo, float_dtype
 from lora_np.models import Rewrite, peft
@@ -154,7 +154,7 @@ class TunedUpdate:
     def _computed(self, formula: Callable[..., Result]) -> Result:
         tensors = {name: stored.read().astype(self.dtype) for name, stored in self.tensors.items()}
         # who uses the result refuses what is not finite
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with overflow_allowed(divide="ignore"):
             return formula(tensors, shape=self.shape, **self.settings)
 
 

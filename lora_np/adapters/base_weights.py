@@ -13,7 +13,7 @@ from lora_np import hub, lora
 from lora_np.adapters.adapter import Adapter, AdapterModule, Stored, TokenRows, check_start, held
 from lora_np.adapters.base_models import check_base
 from lora_np.adapters.scaling import parted, widened
-from lora_np.checks import Array, StrPath, close_names
+from lora_np.checks import Array, StrPath, close_names, overflow_allowed
 from lora_np.files import FileError
 from lora_np.hub import bitsandbytes_parts, directory
 from lora_np.models import OpenModel, Place, open_model, peft
@@ -314,7 +314,7 @@ def add_update(place: str, W: Array, module: AdapterModule, *, dtype: str) -> tu
     magnitude, moved, lost = module.magnitude, 0.0, 0.0
     step = max(1, BLOCK // W.shape[-1])
     # what is not finite is refused below
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with overflow_allowed(divide="ignore"):
         for index in np.ndindex(W.shape[:-2]):
             for start in range(0, W.shape[-2], step):
                 rows = (*index, slice(start, start + step))

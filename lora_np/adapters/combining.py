@@ -27,7 +27,7 @@ from lora_np.adapters.base_weights import Reader, on_base
 from lora_np.adapters.formats import NOTHING, Findings, Written, load, new_adapter, write
 from lora_np.adapters.peft_format import only_lora, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, choice, generator, number
+from lora_np.checks import Array, StrPath, choice, generator, number, overflow_allowed
 from lora_np.files import FileError
 from lora_np.linalg import SVD, principal_angles
 from lora_np.lora import MERGE_METHODS, MergeMethod, WeightedUpdate
@@ -257,7 +257,7 @@ def _combined(
     first = given[0][0]
     arrays, gain, off = {}, None, 0.0
     # what is not finite is refused
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with overflow_allowed(divide="ignore"):
         updates = [
             WeightedUpdate(*module.factors(), weight, module.scale, gram)
             for module, weight, gram in given

@@ -15,7 +15,15 @@ import numpy.typing as npt
 from lora_np.adapters.adapter import FILES, Adapter, AdapterModule, Stored
 from lora_np.adapters.peft_format import file_size, targeting
 from lora_np.adapters.scaling import made_portable
-from lora_np.checks import Array, StrPath, close_names, matrix, number, whole_number
+from lora_np.checks import (
+    Array,
+    StrPath,
+    close_names,
+    matrix,
+    number,
+    overflow_allowed,
+    whole_number,
+)
 from lora_np.files import FileError
 from lora_np.linalg import ENOUGH, SVD, rank_within, svd_of_product
 from lora_np.table import parse_bytes
@@ -91,7 +99,7 @@ def finite(
 ) -> Result:
     """Call ``function``; name the module if it refuses NaN or infinity, or overflows."""
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with overflow_allowed():
             return no_overflow(place, function(*inputs, **options))
     except np.linalg.LinAlgError:  # LAPACK's error for an overflow inside it
         raise FileError(f"{place}: {_NOT_FINITE}") from None

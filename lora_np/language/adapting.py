@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import configured, generator, number, printable, whole_number
+from lora_np.checks import configured, generator, number, overflow_allowed, printable, whole_number
 from lora_np.language import packing
 from lora_np.language.data import AnyData, as_data
 from lora_np.language.decoder import LanguageModel, vocabulary_of
@@ -394,7 +394,7 @@ def finetune(model: LanguageModel, data: AnyData, settings: FinetuneSettings) ->
     result = fit(plan.adapted, plan.batches, **run)
     losses = result.history.validation_loss
     if result.interrupted:  # which was not at a validation
-        with np.errstate(over="ignore", invalid="ignore"):
+        with overflow_allowed():
             losses = np.append(losses, packing.mean_loss(result.model, plan.watched))
     after = losses[-1] if settings.patience is None or result.interrupted else losses.min()
     facts = float(losses[0]), float(after), result.interrupted, plan.settings, plan.notes

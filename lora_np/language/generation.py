@@ -11,7 +11,15 @@ from typing import TypeVar
 import numpy as np
 
 from lora_np.autograd import value
-from lora_np.checks import Array, configured, generator, number, shown, whole_number
+from lora_np.checks import (
+    Array,
+    configured,
+    generator,
+    number,
+    overflow_allowed,
+    shown,
+    whole_number,
+)
 from lora_np.language.blocks import Cache
 from lora_np.language.decoder import LanguageModel, vocabulary_of
 from lora_np.language.templates import Messages, Template, shared
@@ -380,7 +388,7 @@ class Reader:
         self.rows = [list(row) for row in rows]
         mask = None if self.ids.all() else self.ids
         # of weights that are out of bounds, draw tells
-        with np.errstate(over="ignore", invalid="ignore"):
+        with overflow_allowed():
             hidden = self.model.model(tokens, caches=self.caches, sequence_ids=mask)
         return value(hidden)
 
@@ -418,7 +426,7 @@ def continued(
             if len(rows[i]) - starts[i] > reach:
                 starts[i] = len(rows[i]) - max(int(reach) // 2, 1)
         hidden = reader.read([rows[i][starts[i] :] for i in going])[:, -1:]
-        with np.errstate(over="ignore", invalid="ignore"):
+        with overflow_allowed():
             logits = value(reader.model.logits(hidden))[:, 0]
         for i, scores, state in zip(going, logits, hidden[:, 0], strict=True):
             continuations[i].hidden.append(state.copy())

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, matrix, number, whole_number
+from lora_np.checks import Array, ArrayLike, matrix, number, overflow_allowed, whole_number
 from lora_np.linalg.spectrum import exponent, restored, tail_sums
 
 
@@ -180,7 +180,7 @@ def _problem(X: ArrayLike, Y: ArrayLike, W0: ArrayLike | None) -> tuple[Array, A
     W0 = np.zeros((d, k), dtype=X.dtype) if W0 is None else matrix("W0", W0)
     if W0.shape != (d, k):
         raise ValueError(f"W0 must have shape (d, k) = {(d, k)} to map X to Y, got {W0.shape}")
-    with np.errstate(over="ignore", invalid="ignore"):
+    with overflow_allowed():
         residual = Y.astype(np.float64) - X.astype(np.float64) @ W0.astype(np.float64).T
     return X, Y, W0, restored("Y - X @ W0.T", residual, 1, divide="Y and W0")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array
+from lora_np.checks import Array, overflow_allowed
 
 
 class SVD(NamedTuple):
@@ -71,7 +71,7 @@ def scaled_svd(M: Array) -> tuple[float, SVD]:
 
 def restored(what: str, x: Array, unit: float, *, divide: str = "M") -> Array:
     """Return ``unit * x`` in the dtype of x, or raise an error that says what to rescale."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with overflow_allowed():
         result: Array = (x * np.float64(unit)).astype(x.dtype)
     if not np.isfinite(result).all():
         raise np.linalg.LinAlgError(

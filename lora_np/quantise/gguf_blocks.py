@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, Rng
+from lora_np.checks import Array, ArrayLike, Rng, overflow_allowed
 from lora_np.quantise.weight import PIECE, Quantised
 
 Block = np.dtype[Any]
@@ -96,7 +96,7 @@ class Blocks(Quantised):
         W = np.empty((flat.size, layout.entries), np.float32)
         # in pieces, so that intermediate codes and scales stay small
         # a damaged file's scales may be anything
-        with np.errstate(over="ignore", invalid="ignore"):
+        with overflow_allowed():
             for start in range(0, flat.size, step := max(1, 2**16 // layout.entries)):
                 W[start : start + step] = decoded(layout, flat[start : start + step])
         shape = (*data.shape[:-1], data.shape[-1] * layout.entries)
@@ -173,7 +173,7 @@ def encoded(W: Array, kind: str, rng: Rng = None) -> Blocks:
     entries = W.reshape(-1, layout.entries)
     data = np.empty(len(entries), layout.block)
     step = max(1, PIECE // layout.entries)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+    with overflow_allowed(divide="ignore"):
         for start in range(0, len(entries), step):
             x = entries[start : start + step]
             half = np.full_like(x, 0.5) if rng is None else rng.random(x.shape, np.float32)

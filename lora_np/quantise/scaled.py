@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, whole_number
+from lora_np.checks import Array, ArrayLike, Rng, choice, matrix, overflow_allowed, whole_number
 from lora_np.quantise.gguf_blocks import LAYOUTS, encoded
 from lora_np.quantise.weight import Quantised
 
@@ -334,7 +334,7 @@ def double_quantised(scales: Array) -> BlockScales:
     rest = scales - offset
     tops = np.maximum.reduceat(np.abs(rest), np.arange(0, len(rest), _SCALES_BLOCK))
     wide = np.repeat(tops, _SCALES_BLOCK)[: len(rest)]
-    with np.errstate(over="ignore", invalid="ignore"):  # one over a denormal number is infinite
+    with overflow_allowed():  # one over a denormal number is infinite
         values = rest * np.divide(np.float32(1), wide, out=np.zeros_like(wide), where=wide > 0)
     values = np.nan_to_num(np.clip(values, -1, 1), nan=-1)
     # bitsandbytes rounds to a grid of 65,536 points first and has a table of their nearest levels

@@ -13,7 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_np.autograd import Tensor
-from lora_np.checks import Array, Rng, StrPath, configured, finite, generator, number, whole_number
+from lora_np.checks import (
+    Array,
+    Rng,
+    StrPath,
+    configured,
+    finite,
+    generator,
+    number,
+    overflow_allowed,
+    whole_number,
+)
 from lora_np.nn import (
     Adam,
     Optimizer,
@@ -245,7 +255,7 @@ def fit(model: T, x: Any, settings: FitSettings) -> Fit[T]:
     done = training.run.steps
     training.bar = progress_bar(settings.steps, settings.progress, done=done, label="fit", **unit)
     try:
-        with training.bar, np.errstate(over="ignore", invalid="ignore"):  # told with the step
+        with training.bar, overflow_allowed():  # told with the step
             training.go_on()
         interrupted = False
     except KeyboardInterrupt:

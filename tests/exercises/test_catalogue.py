@@ -240,7 +240,7 @@ def test_the_example_is_right(one):
 
 @every("one", EXERCISES)
 def test_the_stub_fails_and_says_why(one):
-    result = outcome(one, one.stub, SEEDS)
+    result = outcome(one, one.stub, SEEDS[:1])
     assert (result.points, result.passed) == (0, False)
     if one.name.startswith("project_"):  # calls what is to be written
         said = ("without an error", "asked for", "is there a return?")
@@ -337,7 +337,7 @@ WRONG = [lambda *given: np.arange(2000.0), lambda *given: "word " * 200, failing
     "one, wrong",
     [
         (one, wrong)
-        for i, one in enumerate(few(ALL, 2))
+        for i, one in enumerate(few(ALL, 4))
         for wrong in WRONG[not FULL and i % 3 :][: 3 if FULL else 1]
     ],
 )

@@ -128,7 +128,8 @@ def test_limits_that_do_not_hold_are_said():
     assert notes[1:] == ("Limit not enforced here: memory (not enforced on Windows).",)
 
 
-def test_each_student_is_reported(tmp_path):
+def test_each_student_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(classroom, "judged", lambda path, *rest: Report(path, {}))
     fill(tmp_path, {"a.py": COUNT, "b.py": COUNT})
     assert list(grade(tmp_path, progress=True, jobs=2).reports) == ["a", "b"]
 

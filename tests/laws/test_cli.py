@@ -56,7 +56,7 @@ def test_a_group_without_a_command_lists_its_commands():
 
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_the_commands(arguments):
-    result = lora_np_command(*arguments)
+    result = said(*arguments) if arguments else lora_np_command()
     assert result.returncode == 0
     assert "tour" in result.stdout
     assert "count" in result.stdout
@@ -113,7 +113,7 @@ def test_out_below_a_file(tmp_path):
     (["tour", "--seed", "-1"], "-1 is not in the range x>=0"),
 ])  # fmt: skip
 def test_bad_usage_is_one_line_and_status_2(arguments, words):
-    result = lora_np_command(*arguments)
+    result = lora_np_command(*arguments) if arguments == ["trou"] else said(*arguments)
     assert_one_line(result, 2)
     assert words in result.stderr
 
@@ -135,7 +135,7 @@ def test_errors_of_a_matrix(tmp_path):
     source = str(tmp_path / "M.npy")
     assert (
         "rank 1 is the smallest that keeps 0.99 of the squared norm"
-        in lora_np_command("errors", source).stdout
+        in said("errors", source).stdout
     )
     options = [
         "--json",
@@ -163,7 +163,7 @@ def test_errors_of_what_is_no_matrix(tmp_path):
 
 
 def test_count_prints_the_seeds_numbers():
-    result = lora_np_command("count", "100x120", "--rank", "20", "--rank", "8")
+    result = said("count", "100x120", "--rank", "20", "--rank", "8")
     assert result.returncode == 0
     for number in ("12,000", "4,400", "1,760"):
         assert number in result.stdout
