@@ -17,7 +17,7 @@ def measure(lab):
 
 
 CLAIM = Claim(
-    title="A LoRA on attention alone learns less than one on the MLP alone, also at equal numbers.",
+    title="A LoRA on attention alone learns less than one on the MLP alone, also with as many parameters.",
     paper="J. Schulman and Thinking Machines Lab, LoRA Without Regret, 2025",
     finding="The MLP alone ended {gap} nats per character below attention alone, with as many parameters.",
     topic="modules",
@@ -36,7 +36,7 @@ CLAIM = Claim(
     limits="Four layers; the MLP has 61 % of the weights here.",
     advice="Adapt all linear layers. If parameters are scarce, take them from attention, not from the MLP.",
     at_scale=AtScale(
-        title="A LoRA on attention alone learns less than one on the MLP alone, at about equal numbers.",
+        title="A LoRA on attention alone learns less than one on the MLP alone, with about as many parameters.",
         finding="With attention adapted the loss was {gap:than} the loss with the MLP adapted, at about as many parameters.",
         setting="Rank 8 on attention has 921,600 parameters, rank 5 on the MLP 950,400; alpha 32.",
         figures={

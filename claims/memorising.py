@@ -19,7 +19,7 @@ from claims import methods, setups
 from lora_np import language
 from lora_np.checks import Array
 
-STORED = (8, 4, 3, 2)  # bits in which each trained number is stored
+STORED = (8, 4, 3, 2)  # bits in which each trained parameter is stored
 LETTERS = 26
 
 
@@ -27,7 +27,7 @@ LETTERS = 26
 class Labels:
     """Random labels of random inputs, by a LoRA on a random network: d inputs, h hidden, C classes.
 
-    ``asked`` is how many bits there are for each trained number.
+    ``asked`` is how many bits there are for each trained parameter.
     """
 
     d: int = 32
@@ -100,7 +100,7 @@ def numbers_of(model: Any) -> int:
 
 
 def held(tuned: Any, nats: Any, n: int, classes: int) -> dict[str, float]:
-    """Bits for each trained number and for each degree of freedom, r (d + k - r), and what survives
+    """Bits for each trained parameter and for each degree of freedom, r (d + k - r), and what survives
     in few bits.
     """
     layers = [node for _, node in lnp.nn.walk(tuned) if isinstance(node, lnp.LoRALinear)]

@@ -307,7 +307,7 @@ class Memory:
     """Random labels for places of a text, by a LoRA on the shipped model's head: bits held for each
     number.
 
-    ``asked`` is how many bits there are for each trained number. Nothing generalises, so the loss
+    ``asked`` is how many bits there are for each trained parameter. Nothing generalises, so the loss
     on the labels themselves is what counts, for the validation as for the test.
     """
 

@@ -191,7 +191,7 @@
     mark(now);
     clearTimeout(announce); // a screen reader hears where the slider came to rest, not every step
     announce = setTimeout(() => {
-      show("status", `${whole(counts[rank])} numbers, error ${error}. ${verdict(now)}`);
+      show("status", `${whole(counts[rank])} parameters, error ${error}. ${verdict(now)}`);
       remember();
     }, 500);
   }

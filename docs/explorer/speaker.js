@@ -89,7 +89,7 @@
     show("base-loss", losses[0][1].toFixed(2));
     show("loss", measured ? loss.toFixed(2) : "not measured for a part");
     show("verdict", numbers
-      ? `${whole(numbers)} numbers, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model` +
+      ? `${whole(numbers)} parameters, ${(100 * numbers / NUMBERS).toFixed(1)} % of the model` +
         `${measured ? `: loss ${losses[0][1].toFixed(2)} falls to ${loss.toFixed(2)}` : ""}.`
       : "Nothing is added to the base.");
     plot(measured, loss);

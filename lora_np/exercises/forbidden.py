@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -109,6 +110,8 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
         tracemalloc.start()
         tracemalloc.reset_peak()
         start = tracemalloc.get_traced_memory()[0]
+    collecting = gc.isenabled()
+    gc.disable()  # a generator of a library that is collected meanwhile would look like a call
     if names:
         sys.setprofile(watch)
     if steps is not None:
@@ -121,6 +124,8 @@ def watched(function: Callable[..., Value], arguments: Sequence[Value], rules: R
     finally:
         sys.settrace(trace)
         sys.setprofile(profile)
+        if collecting:
+            gc.enable()
         if within is not None:
             taken["bytes of memory"] = tracemalloc.get_traced_memory()[1] - start
             if not tracing:

@@ -414,7 +414,7 @@ print(
 # - Attention combines positions by the softmax of $q \cdot k / \sqrt d$. What makes $q$, $k$, $v$ and combines the heads are linear layers,
 #   and LoRA adapts linear layers.
 # - Here a low rank on all linear layers learned as much as a high one on a few.
-# - A small rank achieves most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate.
+# - A small rank achieves most of a full update's gain, at its own learning rate. Alpha is nearly a learning rate here.
 # - Every method that learned also forgot, but not in proportion. An adapter can be taken off.
 #
 # ## What you can do now

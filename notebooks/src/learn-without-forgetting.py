@@ -328,8 +328,8 @@ assert np.allclose(back, first.base.W, rtol=0, atol=1e-9)
 # ## Further reading
 #
 # - D. Biderman et al., *LoRA Learns Less and Forgets Less*, [arXiv
-#   2405.09673](https://arxiv.org/abs/2405.09673): the same trade in large language models, where LoRA does
-#   forget less.
+#   2405.09673](https://arxiv.org/abs/2405.09673): the same trade in large language models, in which the
+#   authors find that LoRA forgets less.
 # - M. McCloskey, N. Cohen, "Catastrophic interference in connectionist networks: the sequential learning
 #   problem", *Psychology of Learning and Motivation* 24, 109-165, 1989, [doi
 #   10.1016/S0079-7421(08)60536-8](https://doi.org/10.1016/S0079-7421(08)60536-8).

@@ -1,7 +1,9 @@
 """What an exercise forbids is refused by whatever name it is called, and what it allows is not."""
 
+import gc
 import re
 import sys
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -135,3 +137,24 @@ def test_what_an_exercise_forbids_is_there(rule):
 @pytest.mark.parametrize("rule", ["saving", "log_softmax_", "lora_np.lowrank", "SVDs"])
 def test_a_rule_with_a_slip_is_seen(rule):
     assert not forbids_something(rule)
+
+
+def test_a_generator_that_is_collected_meanwhile_is_no_call():
+    """Whoever left it: a collection may begin at any allocation."""
+    library = {"__name__": "lora_np.lora"}
+    exec("def half_read():\n    try:\n        yield\n    finally:\n        pass\n", library)
+    left = [library["half_read"]()]
+    next(left[0])
+    gone = weakref.ref(left[0])
+    left.append(left)  # a cycle, so that only the collector closes it
+    held = [left]
+    del left
+
+    def answer():
+        held.clear()
+        return len([[] for _ in range(5000)])
+
+    assert watched(answer, (), Rules(["lora_np.lora"])) == 5000
+    assert gc.isenabled()
+    gc.collect()
+    assert gone() is None

@@ -97,7 +97,7 @@ def test_a_report_says_points_and_laws(tmp_path):
     assert list(report.outcomes) == ["lora_count", "training_bytes"]
     text = repr(report)
     assert "lora_count: 1 of 1 point. All laws hold." in text
-    assert "A trained number takes itself, its gradient and two moments" in text
+    assert "A trainable parameter takes itself, its gradient and two moments" in text
     assert "cell 3: ZeroDivisionError" in text
     assert text.endswith("2 of 3 points.")
     assert report.to_dict()["exercises"][0] == {
