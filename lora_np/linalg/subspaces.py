@@ -227,7 +227,7 @@ def intruder_dimensions(
     W0 : array_like of shape (d, k)
         The pretrained weight.
     W : array_like of shape (d, k)
-        The tuned weight.
+        The fine-tuned weight.
     top : int
         How many leading singular vectors of ``W`` to look at: ``1 <= top <= min(d, k)``.
     threshold : float
