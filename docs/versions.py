@@ -9,6 +9,7 @@ and forward python docs/versions.py notes VERSION             what CHANGELOG.md 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -37,6 +38,8 @@ def build(version: str, folder: Path) -> None:
     sphinx = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going"]
     settings = os.environ | {"SITE_VERSION": version}
     subprocess.run([*sphinx, str(ROOT / "docs"), str(folder / version)], check=True, env=settings)
+    # myst-nb keeps the notebooks that it ran beside the site, where they would pass for a version
+    shutil.rmtree(folder / "jupyter_execute", ignore_errors=True)
 
 
 def collect(folder: Path, archives: Path) -> None:

@@ -23,7 +23,7 @@
         if (name === versions.dataset.here) link.ariaCurrent = "true";
         return link;
       }));
-      versions.hidden = false;
+      versions.hidden = names.length < 2;
     }).catch(() => {});
   }
 

@@ -243,6 +243,10 @@ def test_versions_are_listed(open_page, root):
     page.locator("nav.versions a").first.wait_for(state="attached")
     listed = page.locator("nav.versions a").all_inner_texts()
     assert listed == json.loads((root / "versions.json").read_text(encoding="utf-8"))
+    assert {*listed} == {entry.name for entry in root.iterdir() if entry.is_dir()}
+    assert all((root / version / "index.html").is_file() for version in listed)
+    (target,) = re.findall('url=([^"]+)"', (root / "index.html").read_text(encoding="utf-8"))
+    assert (root / target / "index.html").is_file()
 
 
 def test_every_image_has_words(site):
