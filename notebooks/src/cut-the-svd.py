@@ -125,10 +125,9 @@ axes = lnp.plots.heatmap(
     ylabel="direction of b, in degrees", label="error $\\|M - c\\,b\\,a^T\\|$",
 )  # fmt: skip
 row, column = np.unravel_index(np.argmin(errors), errors.shape)
-axes.plot(degrees[column], degrees[row], "wo", markeredgecolor="black")
-axes.annotate(
-    f"  smallest: {errors.min():.3g}", (degrees[column], degrees[row]), color="black", va="center"
-)
+lowest = degrees[column], degrees[row]
+axes.plot(*lowest, "wo", markeredgecolor="black")
+_ = axes.annotate(f"  smallest: {errors.min():.3g}", lowest, color="black", va="center")
 
 # %% [markdown]
 # One point is the lowest: 45 degrees for both, the direction of $u_1$ and $v_1$. Nothing is below 1.

@@ -166,7 +166,7 @@ for axes, (heading, moved) in zip(panels, one_term.items(), strict=True):
         if not np.allclose(column, end):
             axes.annotate(f"{np.linalg.norm(column - end):.3g}", (column + end) / 2 + 0.2)
     axes.set(title=heading, xlim=(-1, 6), ylim=(-1, 5), aspect="equal", xlabel="first entry")
-panels[0].set_ylabel("second entry")
+_ = panels[0].set_ylabel("second entry")
 
 # %% [markdown]
 # The **error** is the root of the sum of all squared differences, so two moves of 2.24 count as $\sqrt{2.24^2

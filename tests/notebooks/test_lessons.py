@@ -103,6 +103,10 @@ def test_executed_in_order_without_errors_or_noise(name):
         "execute_result",
     }
     assert all(output.get("name") != "stderr" for output in outputs(name))
+    results = [output["data"] for output in outputs(name) if "data" in output]
+    texts = ["".join(data["text/plain"]) for data in results if [*data] == ["text/plain"]]
+    artists = re.compile(r"\[?<|\[?Text\(")  # what matplotlib returns beside the figure
+    assert not [text for text in texts if artists.match(text)]
     assert all("execution" not in cell["metadata"] for cell in code)
     assert "widgets" not in LESSONS[name]["metadata"]
 
