@@ -226,9 +226,13 @@ class Rule:
 
 
 def shown(label: str, x: float) -> str:
-    """A number in the unit of its label: shares in per cent."""
+    """A number in the unit of its label: shares in per cent; close to 1 by three decimals, since
+    an effect of 1 % counts there.
+    """
     if not np.isfinite(x):
         return "infinite"
     if label.startswith(("share", "relative")):
         return f"{100 * x:.3g} %"
+    if abs(x - 1) < 0.1:
+        return f"{round(x, 3):g}"
     return f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"

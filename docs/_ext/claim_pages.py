@@ -321,7 +321,12 @@ def interval(claim: dict[str, Any], name: str) -> str:
 
 
 def shown(x: float | None) -> str:
-    return "diverged" if x is None else f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
+    """As `claims.rules.shown`."""
+    if x is None:
+        return "diverged"
+    if abs(x - 1) < 0.1:
+        return f"{round(x, 3):g}"
+    return f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
 
 
 MEASURES = {
