@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from claims import rules
 from lora_np.course import claims
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#c98500", "#3f98d6", "#8a6d00", "#7f7f7f")
@@ -321,12 +322,7 @@ def interval(claim: dict[str, Any], name: str) -> str:
 
 
 def shown(x: float | None) -> str:
-    """As `claims.rules.shown`."""
-    if x is None:
-        return "diverged"
-    if abs(x - 1) < 0.1:
-        return f"{round(x, 3):g}"
-    return f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
+    return "diverged" if x is None else rules.shown("", x)
 
 
 MEASURES = {

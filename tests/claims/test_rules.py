@@ -21,6 +21,7 @@ from claims.rules import (
     Figure,
     Part,
     Rule,
+    shown,
     student,
 )
 from tests.drawing import every
@@ -229,3 +230,10 @@ def test_every_combination_of_parts_has_its_verdict():
             {"x": "figure x", "y": "figure y", "z": "figure z"}, {"x": x, "y": y, "z": z}
         )
         assert sentence.lower().startswith(found)
+
+
+def test_a_figure_close_to_1_has_three_decimals():
+    """So that an interval and the 1 % that was asked can be told apart."""
+    said = [shown("loss over loss", x) for x in (0.99571, 1.0066, 1.01, 0.8499, 12.345, 1234.5)]
+    assert said == ["0.996", "1.007", "1.01", "0.85", "12.3", "1,234"]
+    assert shown("share held", 1.0066) == "101 %"
